@@ -129,7 +129,7 @@ def of_roles(*roles):
         (of_roles("user", "user", "assistant"), "message 2: user after user"),
         (of_roles("assistant", "user"), "message 1: assistant after the start"),
         (of_roles("user", "assistant", "system"), "message 3: system after assistant"),
-        (of_roles("user", "asistant"), 'message 2: role "asistant".*did you mean assistant'),
+        (of_roles("user", "asistant"), 'message 2: role "asistant"'),
         (of_roles(["user"]), "message 1: role"),
         (with_answer(content=" "), "message 2: content is empty"),
         (with_answer(content=None), "message 2: content is empty"),
@@ -171,7 +171,7 @@ def of_roles(*roles):
         ({"messages": ASKED, "chat_template_kwargs": {"x": 1}}, '"chat_template_kwargs"'),
         ({"messages": ASKED, "text": "x"}, "several layouts.*data.layout=messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}, ASKED[1]]}, "surrogates not allowed"),
-        ({"mesages": ASKED}, 'the keys "mesages".*did you mean messages'),
+        ({"mesages": ASKED}, 'the keys "mesages"'),
         ({}, "the keys none"),
     ],
 )

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from mlxlab.data.sources.messages import shorten
-from mlxlab.nearest import did_you_mean, nearest
 
 Layout = Literal["messages", "conversations", "prompt", "instruction", "text"]
 Record = Mapping[str, object]
@@ -143,7 +142,7 @@ def contents(conversation: Conversation) -> str:
     if "tools" in conversation:
         pieces.append(dump(conversation["tools"]))
     for message in conversation.get("messages", ()):
-        for key in message.keys() - {"role", "weight"}:
+        for key in sorted(message.keys() - {"role", "weight"}):
             value = message[key]
             pieces.append(value if isinstance(value, str) else dump(value))
     return "\n".join(pieces)
@@ -169,8 +168,7 @@ def _find_layout(record: Record) -> Layout:
     _refuse(record, REFUSED)
     got = ", ".join(shorten(key) for key in list(record)[:8]) or "none"
     expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
-    hints = [did_you_mean(nearest(key, REQUIRED)) for key in record if key not in REQUIRED]
-    raise ValueError(f"the keys {got}: expected {expected}{max(hints, key=len, default='')}")
+    raise ValueError(f"the keys {got}: expected {expected}")
 
 
 def _prompt(record: Record) -> list[Message]:
@@ -221,38 +219,31 @@ def _messages(record: Record, key: str) -> list[Message]:
 
 def _message(item: Record) -> Message:
     """A message with the keys of OpenAI or of ShareGPT."""
-    _refuse(
-        item, [key for key in item if key not in ("role", "from", "content", "value", *ROLE_OF)]
-    )
+    _refuse(item, item.keys() - {"role", "from", "content", "value", *ROLE_OF})
     name = _either(item, "role", "from")
     if not isinstance(name, str) or name not in ROLES:
-        hint = did_you_mean(nearest(str(name), ROLES))
-        raise ValueError(f"role {shorten(name)}, expected one of {', '.join(ROLES)}{hint}")
-    message: Message = {"role": ROLES[name], "content": _either(item, "content", "value") or ""}
+        raise ValueError(f"role {shorten(name)}, expected one of {', '.join(ROLES)}")
+    role = ROLES[name]
+    message: Message = {"role": role, "content": _either(item, "content", "value") or ""}
     if name == "function_call":
         call = _parse(message["content"], "function_call")
         message |= {"content": "", "tool_calls": [{"type": "function", "function": call}]}
-    for key, role in ROLE_OF.items():
-        if not _holds(item, key):
-            continue
-        if message["role"] != role and item[key] != 0:
-            raise ValueError(f"{key} of {message['role']}, expected it of {role} only")
-        if key == "tool_calls":
-            message[key] = _list(item, key)
-        elif key == "weight":
-            _set_weight(message, item[key])
-        else:
-            message[key] = _text(item, key)
-    if message["content"] or "tool_calls" not in message:
-        message["content"] = _text(message, "content")
-    return message
-
-
-def _set_weight(message: Message, weight: object) -> None:
+    for key in ROLE_OF:
+        if _holds(item, key):
+            if ROLE_OF[key] != role and item[key] != 0:
+                raise ValueError(f"{key} of {role}, expected it of {ROLE_OF[key]} only")
+            message[key] = _list(item, key) if key == "tool_calls" else item[key]
+    weight = message.pop("weight", 1)
     if weight not in (0, 1):
         raise ValueError(f"weight {shorten(weight)}, expected 0 or 1")
-    if weight == 0 and message["role"] == "assistant":
+    texts = message.keys() - {"tool_calls"}
+    if "tool_calls" in message and not message["content"]:
+        texts.discard("content")
+    for key in texts:
+        message[key] = _text(message, key)
+    if weight == 0 and role == "assistant":
         message["weight"] = 0
+    return message
 
 
 def _check_order(messages: Sequence[Message]) -> None:
