@@ -38,13 +38,11 @@ from mlxlab.data.labelled.types import (
     Kind,
     distinct_texts,
     fit_types,
-    is_text,
     shorten,
 )
 from mlxlab.errors import DataError, UserError
 from mlxlab.wording import counted
 
-SAMPLE = 10_000  # training rows by which a column of texts is recognised
 FEW = 20  # validation rows: the 95 % interval of an accuracy is wider than 0.3
 SPLITS = ("training", "validation", "test")
 
@@ -170,23 +168,19 @@ def prepare_rows(
 def _fit_types(
     rows: Rows, train: np.ndarray, columns: Sequence[str], chosen: Mapping[str, Kind]
 ) -> dict[str, ColumnType]:
-    """The types of columns by the training rows; texts are recognised by the first of them."""
+    """The types of columns by the training rows; a column of chosen texts is not looked at."""
     mask = np.zeros(len(rows), bool)
     mask[train] = True
-    is_train = pa.array(mask)
-    first = rows.arrays(columns, train[:SAMPLE])
-    known = dict(chosen)
+    no_cells = pa.array([], pa.string())
+    cells: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for name in columns:
+        is_text = chosen.get(name) == "text"
+        cells[name] = no_cells if is_text else rows.column(name).filter(pa.array(mask))
 
     def location(row: int) -> str:
         return rows.location(int(train[row]))
 
-    cells: dict[str, pa.ChunkedArray | pa.Array] = {}
-    for name in columns:
-        if len(train) > SAMPLE and name not in known and is_text(first[name]):
-            known[name] = "text"
-        is_known = known.get(name) == "text"
-        cells[name] = first[name] if is_known else rows.column(name).filter(is_train)
-    return fit_types(cells, known, location)
+    return fit_types(cells, chosen, location)
 
 
 def _read_label_column(

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, time
-from statistics import mean
 from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
@@ -25,7 +24,6 @@ Location = Callable[[int], str]  # of a row, for messages
 
 MIN_TEXTS = 10  # rows with different texts that are no categories
 MOSTLY = 0.9  # of the rows with different texts: they are no categories
-MIN_MEAN_LENGTH = 30  # characters of texts that are recognised by some rows
 MAX_SHOWN = 40  # characters of a cell in a message
 MAX_EXAMPLES = 3  # cells in advice
 MAX_INTEGER = 2**63
@@ -174,20 +172,9 @@ def infer_type(
         zoned = {read_datetime(text, None).tzinfo is not None for text in texts}
         if len(zoned) == 1:
             return ColumnType("datetime", zoned=zoned.pop())
-    if _hardly_repeat(codes, len(texts)):
+    if len(codes) >= MIN_TEXTS and len(texts) >= MOSTLY * counts.sum():
         return ColumnType("text")
     return fit_category(texts, counts)
-
-
-def is_text(cells: pa.Array | pa.ChunkedArray) -> bool:
-    """Whether these are texts whatever the rows after them hold: long ones that hardly repeat."""
-    texts, codes = distinct_texts(cells)
-    return _hardly_repeat(codes, len(texts)) and mean(map(len, texts)) >= MIN_MEAN_LENGTH
-
-
-def _hardly_repeat(codes: np.ndarray, num_texts: int) -> bool:
-    num_present = int((codes >= 0).sum())
-    return len(codes) >= MIN_TEXTS and num_texts >= MOSTLY * num_present > 0
 
 
 def _describe_fault(
