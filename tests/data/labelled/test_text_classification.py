@@ -315,7 +315,7 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"text_column": "texts"}, "rows.csv: no column 'texts', expected one of 'text', 'label'"),
+        ({"text_column": "texts"}, "rows.csv: no column 'texts', expected one of text, label"),
         ({"text_column": ["text", "more"]}, "data.text_column[1]=more: "),
         ({"target": "lable"}, "data.target=lable: "),
         ({"target": "lable"}, "did you mean label?"),
