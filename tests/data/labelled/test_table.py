@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -54,7 +55,9 @@ def make_table(folder, source=None, **changes):
     """The data set of conf/data/table.yaml."""
     config = yaml.safe_load(CONF.read_text())
     del config["_target_"], config["defaults"]
-    own = {"source": source or write_cars(folder / "cars.csv"), "target": "price", "prefetch": 0}
+    if source is None:
+        source = write_cars(folder / "cars.csv")
+    own = {"source": source, "target": "price", "prefetch": 0}
     run = {"seed": 0, "cache": folder, "parameters": 1_000_000, "width": 128}
     return LabelledDataset(**(config | NODES | own | run | changes))
 
@@ -208,3 +211,84 @@ def test_a_damaged_renderer_is_refused_by_file(tmp_path):
     path.write_text(json.dumps(state))
     with pytest.raises(DataError, match=r"data\.json: renderer: bounds of 'km'"):
         LabelledDataset.restore_encoder(tmp_path)
+
+
+def test_excluded_columns_are_not_read(tmp_path):
+    data = make_table(tmp_path, exclude=["id", "dealer"])
+    assert data.encoder.columns == ["brand", "year", "km", "sold"]
+    assert "dealer" not in data.examples.rows.columns
+    with pytest.raises(DataError, match=r"data\.exclude=dealr: .*did you mean dealer"):
+        make_table(tmp_path, exclude=["dealr"])
+    with pytest.raises(ConfigError, match=r"data\.exclude has no effect with data\.columns"):
+        make_table(tmp_path, exclude=["id"], columns=["km"])
+
+
+def test_types_are_those_of_the_training_rows_and_can_be_chosen(tmp_path):
+    kinds = {name: each.kind for name, each in make_table(tmp_path).encoder.types.items()}
+    assert kinds == {
+        "id": "text",
+        "brand": "category",
+        "year": "integer",
+        "km": "integer",
+        "sold": "datetime",
+        "dealer": "category",
+    }
+    chosen = make_table(tmp_path, types={"year": "category", "sold": "text"}).encoder.types
+    assert (chosen["year"].kind, chosen["sold"].kind) == ("category", "text")
+    assert "1995" in chosen["year"].categories
+
+
+def test_a_cell_of_a_validation_row_that_is_not_of_its_type_is_refused_or_left_out(tmp_path):
+    valid = write_cars(tmp_path / "valid.csv", rows=40, bad=[(7, "km", "many")])
+    with pytest.raises(DataError, match=r"valid\.csv:8: column 'km': expected a finite number"):
+        make_table(tmp_path, valid_source=valid)
+    data = make_table(tmp_path, valid_source=valid, on_error="skip", max_left_out=0.03)
+    assert len(data.examples.split.valid) == 39
+    assert any("have a cell that is no integer and are left out" in line for line in data.sources)
+
+
+def test_a_column_that_gives_the_label_away_and_labels_that_look_the_same_are_named(tmp_path):
+    rows = ["text,code,label"]
+    for row in range(120):
+        label = ["late", "on time", "on\u00a0time"][row % 3]
+        rows.append(f"row {row % 7},{row % 3},{label}")
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    data = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label")
+    assert data.giveaways == {"code": 1.0}
+    assert data.look_alikes == [("on time", "on\u00a0time")]
+    assert any("column 'code' alone tells the label" in line for line in data.sources)
+    assert any(r"look the same: on time, on\xa0time" in line for line in data.sources)
+    without = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label", exclude=["code"])
+    assert without.giveaways == {}
+
+
+class TorchRows:
+    """A data set like those of torch."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+def test_rows_in_memory_are_those_of_a_file(tmp_path):
+    path = write_cars(tmp_path / "cars.csv")
+    frame = pd.read_csv(path)
+    dicts = frame.to_dict("records")
+    expected = make_table(tmp_path, path)
+    batches = list(expected.train)
+    sources = [frame, dicts, TorchRows(dicts), frame.to_dict("list")]
+    sources.append(pytest.importorskip("datasets").Dataset.from_list(dicts))
+    for source in sources:
+        data = make_table(tmp_path, source)
+        assert texts_of(data) == texts_of(expected)
+        for batch, other in zip(data.train, batches, strict=True):
+            np.testing.assert_array_equal(batch.tokens, other.tokens)
+            np.testing.assert_array_equal(batch.targets, other.targets)
+    tuples = [("text", "label")] * 9
+    with pytest.raises(DataError, match=r"TorchRows: row 1: expected a dict .* got tuple"):
+        make_table(tmp_path, TorchRows(tuples))

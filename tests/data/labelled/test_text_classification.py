@@ -155,6 +155,23 @@ def test_an_unknown_label_in_the_validation_file_is_named_with_its_line(make, wr
         make(valid_source=write("valid.csv", [ROWS[0], ROWS[1] | {"label": "god"}]))
 
 
+def test_rows_of_an_unknown_class_are_left_out_of_a_validation_file(make, write):
+    rows = [*ROWS, *MORE_ROWS[:59], ROWS[1] | {"label": "god"}]
+    data = make(valid_source=write("valid.csv", rows), on_error="skip")
+    assert len(data.examples.split.valid) == 119
+    assert data.task.labels == ("bad", "good")
+    assert any("1 of 120 rows (0.83 %) have an unknown label" in line for line in data.sources)
+
+
+def test_the_positive_class_is_part_of_the_task(make, tmp_path):
+    data = make(positive_class="bad")
+    data.save(tmp_path)
+    assert data.task.positive_class == 0
+    assert LabelledDataset.restore_encoder(tmp_path).task == data.task
+    with pytest.raises(ConfigError, match=r"data\.positive_class=god"):
+        make(positive_class="god")
+
+
 def test_the_longer_text_of_a_pair_is_truncated_and_both_end_with_the_separator(make):
     rows = [{"a": "x " * 30, "b": f"short {n}", "label": n % 2} for n in range(20)]
     data = make(rows, text_column=["a", "b"], seq_len=24)

@@ -124,3 +124,14 @@ def test_ten_thousand_classes_are_ranked_without_a_matrix_of_pairs():
         p[:, present], np.searchsorted(present, np.where(np.isin(y, present), y, present[0]))
     )
     assert 0.0 < few.average_precision < 1.0
+
+
+def test_the_positive_class_may_be_the_first_one():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1, 1], size=60)
+    y = rng.integers(2, size=60)
+    swapped = classification_metrics(p[:, ::-1].copy(), 1 - y)
+    metrics = classification_metrics(p, y, positive=0)
+    for name in ("precision", "recall", "f1", "roc_auc", "average_precision"):
+        assert metrics[name] == pytest.approx(swapped[name])
+    assert metrics["recall"] != pytest.approx(classification_metrics(p, y)["recall"])
