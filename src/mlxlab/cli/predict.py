@@ -167,7 +167,8 @@ def _chunks(source: "Source", blocks: "Iterator[TextBlock]") -> Chunks:
 
     for block in blocks:
         table = {name: cells.to_pylist() for name, cells in block.columns.items()}
-        yield table, [location_of(source, place) for place in block.places], block.numbers
+        locations = [location_of(source, place) for place in block.places.tolist()]
+        yield table, locations, block.numbers.tolist()
 
 
 def _write(

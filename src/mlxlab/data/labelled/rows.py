@@ -77,8 +77,8 @@ class TextBlock(NamedTuple):
     """Some rows of a source as text."""
 
     columns: dict[str, pa.Array]
-    places: list[int]  # unit << UNIT_BITS | number
-    numbers: list[int]  # from 1, of all rows of the source, malformed ones included
+    places: np.ndarray  # (N,) int64: unit << UNIT_BITS | number
+    numbers: np.ndarray  # (N,) from 1, of all rows of the source, malformed ones included
 
 
 class Part(NamedTuple):
@@ -243,11 +243,13 @@ def open_rows(
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         if not num_rows:
             raise DataError(f"{opened.name}: no rows")
-        skipped = errors.skipped_rows()
+        place = NO_PLACE
+        for unit, number in errors.skipped_rows()[:1]:
+            place = unit << UNIT_BITS | number
         metadata = {
             SKIPPED: str(errors.skipped),
             FIRST_SKIPPED: errors.first,
-            FIRST_PLACE: str(_place(*skipped[0]) if skipped else NO_PLACE),
+            FIRST_PLACE: str(place),
         }
         yield pa.RecordBatch.from_pylist([], schema.with_metadata(metadata))
 
@@ -291,25 +293,20 @@ def text_blocks(
             arrays = _text_arrays(source, unit, block, columns, errors)
             lines = block.numbers
             skipped = errors.skipped_rows()
-            bad = [line for skipped_unit, line in skipped if skipped_unit == unit]
-            if bad and np.isin(lines, bad).any():
-                is_good = np.isin(lines, bad, invert=True)
+            bad = np.array([line for each, line in skipped if each == unit], np.int64)
+            is_good = np.isin(lines, bad, invert=True)
+            if not is_good.all():
                 lines = lines[is_good]
                 arrays = {name: cells.filter(pa.array(is_good)) for name, cells in arrays.items()}
-            places = [_place(unit, line) for line in lines.tolist()]
-            before = [bisect_left(skipped, (unit, line)) for line in lines.tolist()]
-            numbers = [num_rows + row + skip for row, skip in enumerate(before, 1)]
+            num_skipped = bisect_left(skipped, (unit, 0)) + np.searchsorted(bad, lines)
+            numbers = num_rows + np.arange(1, len(lines) + 1) + num_skipped
             num_rows += len(lines)
             errors.valid = valid + len(lines)  # Not every source counts its rows.
             for name, cells in arrays.items():
                 arrays[name] = pc.if_else(pc.is_in(cells, absent), None, cells)
-            yield TextBlock(arrays, places, numbers)
+            yield TextBlock(arrays, lines + (unit << UNIT_BITS), numbers)
             valid = errors.valid
     errors.check()
-
-
-def _place(unit: int, number: int) -> int:
-    return unit << UNIT_BITS | number
 
 
 def _text_arrays(
