@@ -113,7 +113,7 @@ def test_a_cell_without_a_text_makes_its_row_a_malformed_one(tmp_path):
     rows = open_file(tmp_path, "a.parquet", table, on_error="skip", max_left_out=0.5)
     assert table_of(rows) == {"a": ["a", "c"], "b": ["x", "z"]}
     assert rows.location(1) == f"{tmp_path}/a.parquet:row 3"
-    assert rows.parts[0].malformed == 1
+    assert rows.parts[0].malformed.num_rows == 1
 
 
 def test_columns_without_a_name_or_with_objects_are_read_only_by_name(tmp_path):
@@ -203,7 +203,7 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
         [part] = rows.parts
         line = 152 if start else 151
         assert part.describe().endswith("; skipped 1 malformed row")
-        assert part.first_malformed.startswith(f"{tmp_path}/{name}:{line}: ")
+        assert part.malformed.first.startswith(f"{tmp_path}/{name}:{line}: ")
         assert part.first_left_out(149).endswith(f":{line - 1}")
         assert part.first_left_out(150).endswith(f":{line}")
         again = read(tmp_path / name, tmp_path / "cache", "skip")
@@ -211,7 +211,7 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
         with pytest.raises(DataError, match=rf"4 of 304 rows are malformed.*{name}:{line}"):
             open_file(tmp_path, name, start + good * 150 + bad * 4 + good * 150, on_error="skip")
         skipping = read(tmp_path / name, tmp_path / "cache", "skip", max_left_out=0.02)
-        assert (len(skipping), skipping.parts[0].malformed) == (300, 4)
+        assert (len(skipping), skipping.parts[0].malformed.num_rows) == (300, 4)
 
 
 def test_a_changed_file_is_read_again_and_a_moved_one_is_not(tmp_path):

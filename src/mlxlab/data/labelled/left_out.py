@@ -100,7 +100,7 @@ class Faults:
         left_out: list[LeftOut] = []
         for number, part in enumerate(self.rows.parts):
             span = slice(*self.rows.starts[number : number + 2])
-            if part.malformed or not usable[span].all():
+            if part.malformed.num_rows or not usable[span].all():
                 left_out.append(self._left_out(part, span, ~usable[span]))
                 left_out[-1].check(self.max_fraction)
         return left_out
@@ -117,11 +117,11 @@ class Faults:
 
     def _left_out(self, part: Part, span: slice, unusable: np.ndarray) -> "LeftOut":
         reasons = [fault.reason for fault in self.faults if fault.rows[span].any()]
-        if part.malformed:
+        if part.malformed.num_rows:
             reasons.append(MALFORMED)
         first = part.first_left_out(int(np.argmax(unusable)) if unusable.any() else None)
-        count = int(unusable.sum()) + part.malformed
-        total = len(part.table) + part.malformed
+        count = int(unusable.sum()) + part.malformed.num_rows
+        total = len(part.table) + part.malformed.num_rows
         return LeftOut(part.source.name, count, total, list(dict.fromkeys(reasons)), first)
 
 

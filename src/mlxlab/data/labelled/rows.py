@@ -1,5 +1,6 @@
 """Rows of some sources as text: columns that are memory-mapped from the cache."""
 
+import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,12 @@ from mlxlab.data.sources.messages import shorten
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.data.sources.open import Rows as RowsOfAnyKind
 from mlxlab.errors import DataError
+from mlxlab.files.untrusted import parse_json
 from mlxlab.wording import counted
 
 FORMAT = 3
 PLACE = ""  # the name of the first column, which holds unit << UNIT_BITS | number of each row
-SKIPPED = b"skipped"  # metadata: how many malformed rows were left out
-FIRST_SKIPPED = b"first"  # metadata: the message of the first of them
-FIRST_PLACE = b"place"  # metadata: where it stands
+MALFORMED = b"malformed"  # the metadata that hold `Malformed`
 NO_PLACE = -1
 CHECKED_ROWS = 2
 BLOCK = 2**14  # rows whose cells are Python strings at a time
@@ -81,27 +81,25 @@ class TextBlock(NamedTuple):
     numbers: np.ndarray  # (N,) from 1, of all rows of the source, malformed ones included
 
 
+class Malformed(NamedTuple):
+    """Rows of a source that were left out: how many, the message about the first one, and its place."""
+
+    num_rows: int
+    first: str
+    place: int
+
+
 class Part(NamedTuple):
     """The rows of one source."""
 
     source: Source
     table: pa.Table  # PLACE, then columns of text
     fingerprint: str
-
-    @property
-    def malformed(self) -> int:
-        """Rows that were left out."""
-        return int(self.table.schema.metadata[SKIPPED])
-
-    @property
-    def first_malformed(self) -> str:
-        """The message about the first of them, or ""."""
-        message: str = self.table.schema.metadata[FIRST_SKIPPED].decode()
-        return message
+    malformed: Malformed
 
     def first_left_out(self, row: int | None) -> str:
         """The location of this row, or of the first malformed one if that comes before it; "" without either."""
-        place = int(self.table.schema.metadata[FIRST_PLACE])
+        place = self.malformed.place
         if row is not None:
             own = self.table.column(0)[row].as_py()
             place = own if place == NO_PLACE else min(own, place)
@@ -114,8 +112,8 @@ class Part(NamedTuple):
         if len(names) > MAX_LISTED:
             listed += ", ..."
         line = f"{self.source.name}: {len(self.table):,} rows, columns {listed}"
-        if self.malformed:
-            line += f"; skipped {counted(self.malformed, 'malformed row')}"
+        if self.malformed.num_rows:
+            line += f"; skipped {counted(self.malformed.num_rows, 'malformed row')}"
         return line
 
 
@@ -246,15 +244,12 @@ def open_rows(
         place = NO_PLACE
         for unit, number in errors.skipped_rows()[:1]:
             place = unit << UNIT_BITS | number
-        metadata = {
-            SKIPPED: str(errors.skipped),
-            FIRST_SKIPPED: errors.first,
-            FIRST_PLACE: str(place),
-        }
-        yield pa.RecordBatch.from_pylist([], schema.with_metadata(metadata))
+        malformed = json.dumps([errors.skipped, errors.first, place])
+        yield pa.RecordBatch.from_pylist([], schema.with_metadata({MALFORMED: malformed}))
 
-    table, _ = cached_table(cache / f"rows-{key}.arrow", batches, _check_batch, _check_table)
-    return Part(opened, table, key)
+    path = cache / f"rows-{key}.arrow"
+    table, _ = cached_table(path, batches, _check_batch, _read_malformed)
+    return Part(opened, table, key, _read_malformed(table))
 
 
 def _known_rows(source: Any) -> RowsOfAnyKind:
@@ -351,12 +346,10 @@ def _check_batch(batch: pa.RecordBatch) -> None:
         raise DataError("other columns than those of rows")
 
 
-def _check_table(table: pa.Table) -> None:
-    """Raises DataError unless the table says how many rows were left out."""
+def _read_malformed(table: pa.Table) -> Malformed:
+    """The malformed rows of which a table says that they were left out; DataError if it says nothing."""
     try:
-        metadata = table.schema.metadata
-        int(metadata[SKIPPED])
-        int(metadata[FIRST_PLACE])
-        metadata[FIRST_SKIPPED].decode()
+        text = table.schema.metadata[MALFORMED].decode()
     except (KeyError, TypeError, ValueError):
-        raise DataError("no count of skipped rows") from None
+        raise DataError("no count of malformed rows") from None
+    return Malformed(*parse_json(text, tuple[int, str, int], "malformed rows"))
