@@ -105,6 +105,21 @@ def test_the_metrics_are_those_of_the_positive_class(home, capsys):
     assert metrics["recall"] == pytest.approx((is_late & expected).sum() / expected.sum())
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_rows_of_the_run_are_recognised_in_every_format(home, caplog, form):
+    caplog.set_level("INFO")
+    frame = pd.read_csv(home / "rows.csv", dtype={"zip": str}, parse_dates=["day"])
+    path = home / f"known.{form}"
+    if form == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    assert evaluate([f"run={home / 'run'}", f"data.source={path}"]) == 0
+    [line] = [message for message in caplog.messages if "equal a row of the training" in message]
+    assert line.startswith("96 of the 120 rows")
+    assert "24 have the input of one of its validation split, 0 are new" in line
+
+
 def test_categories_that_no_training_row_has_are_named(home, caplog):
     caplog.set_level("INFO")
     frame = new_rows(40, seed=3, colours=("red", "violet"))

@@ -16,6 +16,7 @@ from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.rows import hash_rows
 from mlxlab.data.labelled.token_cache import TokenCache
+from mlxlab.data.labelled.types import spell_table
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
@@ -215,10 +216,12 @@ class LabelledExamples:
         return ["\n".join(texts) for texts in self.renderer.render(table)]
 
     def _are_among(self, numbers: np.ndarray, table: Table, names: Sequence[str]) -> np.ndarray:
-        """(N,) True for the rows of the table whose cells in these columns are those of one of the numbered rows."""
-        return np.isin(
-            hash_rows({name: table[name] for name in names}), self.rows.text_hashes(names)[numbers]
-        )
+        """(N,) True for the rows of the table whose values in these columns are those of one of the numbered rows."""
+        types = {**self.renderer.types, self.encoder.label_column: self.labels.type}
+        chosen = {name: types[name] for name in names}
+        blocks = self.rows.blocks(names, numbers)
+        own = [hash_rows(spell_table(block, chosen)) for block in blocks]
+        return np.isin(hash_rows(spell_table(table, chosen)), np.concatenate(own))
 
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(self._shown[examples], length)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlxlab.data.dataset import Table
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.nearest import did_you_mean, nearest
 
@@ -335,6 +336,15 @@ def spell(value: Value) -> str:
         case float():
             return repr(value).removesuffix(".0")
     return str(value)
+
+
+def spell_table(table: Table, types: Mapping[str, ColumnType]) -> dict[str, list[str | None]]:
+    """The cells of these columns in the one spelling of each value; raises DataError for a cell of another type."""
+    spelled: dict[str, list[str | None]] = {}
+    for name, column_type in types.items():
+        cells = read_column(name, pa.array(table[name], pa.string()), column_type).cells()
+        spelled[name] = [None if value is None else spell(value) for value in cells]
+    return spelled
 
 
 def amount(value: Value) -> float:
