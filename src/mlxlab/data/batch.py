@@ -122,7 +122,7 @@ class Task:
     pair_separator: int | None = (
         None  # id of the token between two texts of an example; None for single texts
     )
-    positive_class: int | None = None  # of two classes, that of precision, recall and F1; None: 1
+    positive_class: int = 1  # of two classes, that of precision, recall and F1
 
 
 def check_position(position: object, shape: type[T]) -> T:

@@ -189,5 +189,6 @@ def test_the_positive_class_is_one_of_two():
 
 
 def test_big_integers_are_classes_of_their_own():
-    labels = fit(str(2**53), str(2**53 + 1))
-    assert encode(labels, str(2**53 + 1), str(2**53))[0].tolist() == [1, 0]
+    for number in (2**53, 2**64 - 2, 10**30):
+        labels = fit(str(number), str(number + 1))
+        assert encode(labels, str(number + 1), str(number))[0].tolist() == [1, 0]

@@ -128,7 +128,7 @@ class Labels:
             target_mean=self.mean,
             target_deviation=self.deviation,
             pair_separator=pair_separator,
-            positive_class=self.positive,
+            positive_class=1 if self.positive is None else self.positive,
         )
 
     def read(self, name: str, cells: pa.ChunkedArray, location: Location) -> LabelColumn:

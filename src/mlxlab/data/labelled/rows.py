@@ -257,8 +257,8 @@ def _known_rows(source: Any) -> RowsOfAnyKind:
 
     Raises DataError unless the first rows are dicts.
     """
-    is_table = hasattr(source, "to_dict") or hasattr(source, "select_columns")
-    if isinstance(source, str | Mapping) or is_table:
+    is_frame = type(source).__module__.partition(".")[0] == "pandas"
+    if isinstance(source, str | Mapping) or is_frame or hasattr(source, "select_columns"):
         return source
     name = type(source).__name__
     if not hasattr(source, "__getitem__") and not hasattr(source, "__iter__"):

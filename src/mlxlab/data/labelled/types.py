@@ -27,7 +27,8 @@ MIN_TEXTS = 10  # rows with different texts that are no categories
 MOSTLY = 0.9  # of the rows with different texts: they are no categories
 MAX_SHOWN = 40  # characters of a cell in a message
 MAX_EXAMPLES = 3  # cells in advice
-MAX_INTEGER = 2**63
+MIN_INTEGER = -(2**63)
+MAX_INTEGER = 2**64 - 1  # unsigned
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0*)?")
 LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
 DECIMAL_COMMA = re.compile(
@@ -163,9 +164,11 @@ def infer_type(
         return ColumnType("integer")
 
     numeric = np.array([is_number(text) for text in texts])
-    if numeric.all():
+    are_codes = all(map(INTEGER.fullmatch, texts))  # Such whole numbers are longer than 64 bits.
+    if numeric.all() and not are_codes:
         return ColumnType("number")
-    if fault := _describe_fault(texts, counts, numeric, name):
+    fault = "" if are_codes else _describe_fault(texts, counts, numeric, name)
+    if fault:
         first = int(np.argmin(numeric))
         row = int(np.argmax(codes == first))
         raise DataError(f"{location(row)}: column {name!r}: {fault}")
@@ -291,7 +294,7 @@ def read_integer(text: str) -> int:
         if not value.is_integer():
             _refuse(text, "a whole number as in the training rows")
         number = int(value)
-    if not -MAX_INTEGER <= number < MAX_INTEGER:
+    if not MIN_INTEGER <= number <= MAX_INTEGER:
         _refuse(text, "a whole number of at most 64 bits")
     return number
 

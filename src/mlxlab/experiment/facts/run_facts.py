@@ -12,6 +12,7 @@ class RunFacts(TypedDict, total=False):
     columns: list[str]  # that the model reads
     classes: list[str]  # names of the first classes or labels
     num_classes: int
+    positive_class: str  # of two
     examples: dict[str, int]
     text: dict[str, tuple[int, int]]  # documents and tokens of a text by split
     estimated: list[str]  # splits whose sizes are estimated

@@ -27,6 +27,8 @@ def run_facts(session: "Session") -> RunFacts:
     )
     if task.kind in ("classification", "multi_label"):
         facts |= {"classes": [*task.labels[:_MAX_NAMES]], "num_classes": task.num_classes}
+        if task.kind == "classification" and task.num_classes == 2:
+            facts["positive_class"] = task.labels[task.positive_class]
     if isinstance(data, HasEncoder) and isinstance(encoder := data.encoder, RowEncoder):
         facts |= {"label": encoder.label_column, "columns": [*encoder.columns[:_MAX_NAMES]]}
     if isinstance(data, CountsExamples):

@@ -31,7 +31,7 @@ def notes(results: FinalEvaluation, best_step: int) -> list[str]:
         if any(each.metrics["accuracy"] in (0.0, 1.0) for each in results.splits):
             lines.append("An accuracy of 0 or 1 has the exact binomial interval (Clopper-Pearson).")
         lines.append(
-            f"Precision, recall and F1 are of class {class_names(results.task)[1]!r}."
+            f"Precision, recall and F1 are of class {class_names(results.task)[results.task.positive_class]!r}."
             if results.task.num_classes == 2
             else "Precision, recall and F1 are averages weighted by class size; ROC AUC and average precision are not."
         )

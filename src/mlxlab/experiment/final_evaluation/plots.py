@@ -44,7 +44,8 @@ def save_plots(results: FinalEvaluation, tracker: Tracker, folder: Path) -> None
         )
         figures = {"confusion": plot_confusion(predictions, targets, names)} if single else {}
         figures |= {"reliability": plot_reliability(*binned)}
-        figures |= {"precision_recall": plot_precision_recall(outputs, targets, names)}
+        curves = plot_precision_recall(outputs, targets, names, task.positive_class)
+        figures |= {"precision_recall": curves}
     for name, figure in figures.items():
         save_figure(tracker, figure, folder / "plots" / f"{name}.png")
 
@@ -102,8 +103,10 @@ def plot_reliability(confidence: np.ndarray, holds: np.ndarray) -> "Figure":
     return figure
 
 
-def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[str]) -> "Figure":
-    """A curve for each of up to 10 classes, for class 1 of two; else the mean over the most frequent classes."""
+def plot_precision_recall(
+    outputs: np.ndarray, targets: np.ndarray, names: list[str], positive_class: int = 1
+) -> "Figure":
+    """A curve for each of up to 10 classes, of two for the positive one; else the mean over the most frequent classes."""
     counts = (
         (targets > 0).sum(axis=0)
         if targets.ndim > 1
@@ -113,7 +116,7 @@ def plot_precision_recall(outputs: np.ndarray, targets: np.ndarray, names: list[
         :MAX_AVERAGED
     ]
     if targets.ndim == 1 and len(names) == 2:
-        shown = [1] if counts[1] else []
+        shown = [positive_class] if counts[positive_class] else []
     curves = {}
     for number in sorted(shown):
         positive = targets[:, number] > 0 if targets.ndim > 1 else targets == number

@@ -23,7 +23,7 @@ _OF_A_CLASS = (
     "f1",
     "roc_auc",
     "average_precision",
-)  # of the second one of two
+)  # These are of the positive one of two classes.
 _MACRO = ("roc_auc", "average_precision")  # the others of them are weighted
 
 
@@ -33,7 +33,7 @@ def metric_title(name: str, files: RunFiles) -> str:
     if name not in _OF_A_CLASS or not (count := facts.get("num_classes", 0)):
         return title
     if count == 2 and facts.get("task") == "classification":
-        return f"{title} of {facts.get('classes', ['', 'class 1'])[-1]}"
+        return f"{title} of {facts.get('positive_class', 'class 1')}"
     return f"{title}, {'macro' if name in _MACRO else 'weighted'} average"
 
 

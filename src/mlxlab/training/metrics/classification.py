@@ -52,11 +52,11 @@ def count_classes(predictions: np.ndarray, targets: np.ndarray, classes: int) ->
 
 
 def classification_metrics(
-    probabilities: np.ndarray, targets: np.ndarray, positive: int | None = None
+    probabilities: np.ndarray, targets: np.ndarray, positive: int = 1
 ) -> dict[str, float]:
     """All metrics by name.
 
-    Of two classes, `positive` is the positive one, by default class 1. With more, precision, recall and F1 are means weighted by support; AUC
+    Of two classes, `positive` is the positive one. With more, precision, recall and F1 are means weighted by support; AUC
     and average precision are unweighted means, one class against the rest. Balanced accuracy is the mean recall
     (Brodersen et al. 2010). Classes without an example do not count in unweighted means.
     """
@@ -66,7 +66,7 @@ def classification_metrics(
     support, size = counts.support, max(int(counts.support.sum()), 1)
     shares = support / size
     if classes == 2:
-        shares = np.eye(2)[1 if positive is None else positive]
+        shares = np.eye(2)[positive]
     occurring = support > 0
     ranking = rank_classes(probabilities, targets, positive)
     confidence = probabilities[np.arange(len(targets)), predictions]
@@ -89,13 +89,11 @@ def classification_metrics(
     }
 
 
-def rank_classes(
-    probabilities: np.ndarray, targets: np.ndarray, positive: int | None = None
-) -> Ranking:
+def rank_classes(probabilities: np.ndarray, targets: np.ndarray, positive: int = 1) -> Ranking:
     """ROC-AUC and average precision of the positive class, or the means over the classes, each against the rest."""
     scored = np.unique(targets).tolist()
     if probabilities.shape[1] == 2:
-        scored = [1 if positive is None else positive]
+        scored = [positive]
     return mean_ranking(probabilities, ((c, targets == c) for c in scored))
 
 
