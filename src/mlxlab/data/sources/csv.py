@@ -7,6 +7,7 @@ stray quote for text without a word.
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -25,8 +26,6 @@ DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
 QUOTE = ord('"')
 NEWLINE = ord("\n")
-
-csv.field_size_limit(MAX_RECORD)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,8 @@ class Csv:
         lines = text.splitlines(keepends=True)
         reader = csv.reader(lines, delimiter=delimiter, quoting=_quoting(is_quoting))
         try:
-            fields = [name.strip() for name in next(reader, [])]
+            with _long_fields():
+                fields = [name.strip() for name in next(reader, [])]
         except csv.Error as error:
             raise DataError(f"{stream.path}:1: {error}") from None
         if not any(fields):
@@ -249,7 +249,8 @@ class CsvParser:
             reader = csv.reader(
                 lines, strict=True, delimiter=self.header.delimiter, quoting=_quoting(self.encloses)
             )
-            row = next(reader, [])
+            with _long_fields():
+                row = next(reader, [])
         except UnicodeDecodeError as error:
             return [], not_utf8(error.object[error.start])
         except csv.Error as error:
@@ -295,6 +296,16 @@ class Lines:
             self.line = line
             end = sum(len(piece) + 1 for piece in self.pieces[: line - self.first])
             self.offset = min(end, self.size)
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lets Python's csv read fields as long as a record; the limit is one for all of the program."""
+    limit = csv.field_size_limit(MAX_RECORD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _quoting(encloses: bool) -> Literal[0, 3]:
