@@ -2,22 +2,67 @@
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.sentences import Row, SentenceRenderer
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.subset import ExampleSelection
-from mlxlab.data.titanic.dataset import Augment, TitanicDataset
-from mlxlab.data.titanic.passenger import COLUMNS, Passenger
-from mlxlab.data.titanic.sources import load_passengers
+from mlxlab.data.titanic.dataset import FOLDER, Augment, TitanicDataset, load_rules
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+
+COLUMNS = (
+    "PassengerId",
+    "Survived",
+    "Pclass",
+    "Name",
+    "Sex",
+    "Age",
+    "SibSp",
+    "Parch",
+    "Ticket",
+    "Fare",
+    "Cabin",
+    "Embarked",
+)
+
+
+class Passenger(NamedTuple):
+    """A row of titanic.csv, None where a value is missing."""
+
+    id: int
+    survived: int | None
+    pclass: int
+    name: str
+    sex: str
+    age: float | None
+    sibsp: int
+    parch: int
+    ticket: str
+    fare: float | None
+    cabin: str | None
+    embarked: str | None
+
+    def typed(self) -> Row:
+        """The row as templates see it."""
+        return dict(zip(COLUMNS, self, strict=True))
 
 
 @cache
-def real_rows() -> tuple[Passenger, ...]:
-    source = load_passengers(None)
-    return (*source.train, *source.test)
+def real_rows(file: str = "titanic.csv") -> tuple[Passenger, ...]:
+    with (FOLDER / file).open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    typed = load_rules().read({name: [row[name] or None for row in rows] for name in COLUMNS})
+    return tuple(Passenger(*(row[name] for name in COLUMNS)) for row in typed)
+
+
+def table_of(rows: Iterable[Passenger]) -> Table:
+    """The cells of rows."""
+    cells = [[None if value is None else str(value) for value in row] for row in rows]
+    return {name: list(column) for name, column in zip(COLUMNS, zip(*cells, strict=True), strict=True)}
 
 
 def csv_text(rows: Any) -> str:
@@ -27,6 +72,13 @@ def csv_text(rows: Any) -> str:
     writer.writerow(COLUMNS)
     writer.writerows([["" if value is None else value for value in row] for row in rows])
     return out.getvalue()
+
+
+def new_renderer(
+    names: Sequence[str], trained: Iterable[Passenger] = (), seed: int = 0
+) -> SentenceRenderer:
+    """That of these templates, fitted on these rows."""
+    return SentenceRenderer(load_rules(), names, seed).fit([row.typed() for row in trained])
 
 
 def new_bpe_trainer(**changes: Any) -> BPETokenizerTrainer:

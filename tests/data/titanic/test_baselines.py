@@ -6,20 +6,20 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from mlxlab.data.titanic.passenger import table_of
-from mlxlab.data.titanic.templates import TEMPLATES, render_sentence
-from support.titanic import make_titanic
+from support.titanic import make_titanic, new_renderer, real_rows, table_of
+
+ROWS = real_rows()
 
 
 def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_a_row(tmp_path):
     data = make_titanic(tmp_path, templates=["full"])
     predictions = {each.name: each.valid for each in data.baselines()}
-    names, statistics = ["basic", "narrative", "descriptive", "story"], data.encoder.statistics
+    renderer = new_renderer(["basic", "narrative", "descriptive", "story"])
     train, valid = (
-        [[render_sentence(row, TEMPLATES[name], statistics) for row in rows] for name in names]
-        for rows in (data.train_rows, data.valid_rows)
+        list(zip(*(renderer.sentences(ROWS[row].typed()) for row in rows), strict=True))
+        for rows in data.split[:2]
     )
-    labels = np.array([row.survived for row in data.train_rows] * 4)
+    labels = np.array([ROWS[row].survived for row in data.split.train] * 4)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2))
     model = LogisticRegression(tol=1e-8, max_iter=10_000).fit(
         vectorizer.fit_transform(list(chain(*train))), labels
@@ -34,14 +34,14 @@ def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_
 def test_women_survive_by_the_female_rule(tmp_path):
     data = make_titanic(tmp_path)
     rule = next(each for each in data.baselines() if each.name == "female_rule")
-    assert rule.valid[:, 1].tolist() == [row.sex == "female" for row in data.valid_rows]
+    assert rule.valid[:, 1].tolist() == [ROWS[row].sex == "female" for row in data.split.valid]
     assert rule.test.shape == (0, 2)
     others = next(
         each
-        for each in data.baselines_on(table_of(data.train_rows[:9]))
+        for each in data.baselines_on(table_of(ROWS[:9]))
         if each.name == "female_rule"
     )
-    assert others.valid[:, 1].tolist() == [row.sex == "female" for row in data.train_rows[:9]]
+    assert others.valid[:, 1].tolist() == [row.sex == "female" for row in ROWS[:9]]
 
 
 def test_baselines_can_be_turned_off(tmp_path):

@@ -10,10 +10,9 @@ import yaml
 
 import mlxlab.data
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
-from mlxlab.data.titanic.passenger import parse_passengers
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import DataError, InputNotFoundError
-from support.titanic import make_titanic, new_bpe_trainer, real_rows
+from support.titanic import make_titanic, new_bpe_trainer, real_rows, table_of
 
 ROWS = real_rows()
 ROOT = Path(mlxlab.data.__file__).parent
@@ -38,15 +37,15 @@ def test_an_epoch_shows_each_training_row_in_three_drawn_sentences(data):
     batches = list(data.train)
     ids = np.concatenate([batch.example_ids for batch in batches])
     counts = np.unique(ids, return_counts=True)
-    assert set(counts[0].tolist()) == {row.id for row in data.train_rows}
+    assert set(counts[0].tolist()) == ids_of(data, "train")
     assert set(counts[1].tolist()) == {3}
     assert sum(len(batch.example_ids) for batch in batches) == 2139
-    sentences = {
+    pairs = {
         pair
         for batch in batches
         for pair in zip(batch.example_ids.tolist(), map(decode(data), batch.tokens), strict=True)
     }
-    assert 1.5 * 713 < len(sentences) < 2139  # drawn independently: some copies are alike
+    assert 1.5 * 713 < len(pairs) < 2139  # drawn independently: some copies are alike
 
 
 def test_labels_are_those_of_the_rows(data):
@@ -56,12 +55,22 @@ def test_labels_are_those_of_the_rows(data):
         assert (batch.loss_weights == 1).all()
 
 
+def ids_of(data, split):
+    """The ids of the passengers of a split."""
+    return {ROWS[row].id for row in getattr(data.split, split)}
+
+
+def sentences(data, split):
+    """The sentence of each passenger of a split in an evaluation."""
+    return data.texts([ROWS[row].id for row in getattr(data.split, split)])
+
+
 def decode(data):
     return lambda tokens: data.tokenizer.decode(tokens)
 
 
 def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
-    def sentences(epoch, **changes):
+    def shown(epoch, **changes):
         data = make_titanic(tmp_path, prefetch=0, **changes)
         data.train.load_state_dict(data.train.state_dict() | {"epoch": epoch})
         pairs = (
@@ -70,10 +79,10 @@ def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
         )
         return sorted(pair for batch in pairs for pair in batch)
 
-    first = sentences(5)
-    assert first == sentences(5)
-    assert first == sentences(5, batch_size=11)  # neither batches nor workers matter
-    assert first != sentences(6)
+    first = shown(5)
+    assert first == shown(5)
+    assert first == shown(5, batch_size=11)  # neither batches nor workers matter
+    assert first != shown(6)
 
 
 def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
@@ -82,20 +91,18 @@ def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
         make_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5),
     )
     list(data.train)
-    sentences = [data.tokenizer.decode(row) for batch in data.valid for row in batch.tokens]
-    assert sentences == data.encoder.texts(data.valid_rows) == other.encoder.texts(other.valid_rows)
-    assert sentences == [
-        other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens
-    ]
+    decoded = [data.tokenizer.decode(row) for batch in data.valid for row in batch.tokens]
+    assert decoded == sentences(data, "valid") == sentences(other, "valid")
+    assert decoded == [other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens]
 
 
 def test_all_templates_are_used(data):
-    chosen = data.encoder.choose(np.arange(1, 892))
+    chosen = data.renderer.choose(np.arange(1, 892))
     assert (np.bincount(chosen, minlength=4) > 180).all()
 
 
 def test_batches_have_the_agreed_shapes(data):
-    for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_passengers(ROWS[:3])]:
+    for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_rows(table_of(ROWS[:3]))]:
         rows, length = batch.tokens.shape
         assert length % 8 == 0 or length in {batch.tokens.shape[1] for batch in data.train}
         assert batch.tokens.dtype == batch.segment_ids.dtype == batch.targets.dtype == np.int32
@@ -117,7 +124,7 @@ def test_sentences_are_truncated_to_seq_len(tmp_path):
 def test_every_training_row_is_reached_across_five_folds(tmp_path):
     quick = {"templates": ["basic"], "augment": Augment(copies=1), "baselines": False}
     held = [
-        {row.id for row in make_titanic(tmp_path, folds=5, fold=fold, **quick).valid_rows}
+        ids_of(make_titanic(tmp_path, folds=5, fold=fold, **quick), "valid")
         for fold in range(5)
     ]
     assert set.union(*held) == set(range(1, 892))
@@ -125,14 +132,57 @@ def test_every_training_row_is_reached_across_five_folds(tmp_path):
 
 
 def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
-    batch = data.encoder.encode_passengers([row._replace(survived=None) for row in ROWS[:5]])
+    batch = data.encoder.encode_rows(table_of(row._replace(survived=None) for row in ROWS[:5]))
     assert batch.targets.tolist() == [0] * 5
     assert batch.loss_weights.tolist() == [0] * 5
 
 
-def test_a_label_out_of_range_is_stopped_on_the_host(data):
-    with pytest.raises(DataError, match="label -1 of example 1"):
-        data.encoder.encode_passengers([ROWS[0]._replace(survived=-1)])
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("Survived", "2"),
+        ("Survived", "-1"),
+        ("Pclass", "4"),
+        ("Pclass", None),
+        ("Sex", "other"),
+        ("Sex", None),
+        ("Name", None),
+        ("Age", "200"),
+        ("Age", "-1"),
+        ("Age", "nan"),
+        ("Age", "young"),
+        ("SibSp", "-1"),
+        ("SibSp", None),
+        ("Parch", "51"),
+        ("Ticket", None),
+        ("Fare", "1e9"),
+        ("Embarked", "X"),
+        ("PassengerId", "0"),
+        ("PassengerId", "1.5"),
+        ("PassengerId", None),
+    ],
+)
+def test_a_cell_that_no_passenger_can_have_is_refused_by_name(data, column, cell):
+    table = table_of(ROWS[:5])
+    broken = [*table[column][:3], cell, table[column][4]]
+    with pytest.raises(DataError, match=f"^row 4: column '{column}': expected ") as caught:
+        data.encoder.encode_rows({**table, column: broken})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_column_is_refused_by_name(data):
+    table = table_of(ROWS[:5])
+    with pytest.raises(DataError, match="no columns 'Sex', 'Age'"):
+        data.encoder.encode_rows({k: v for k, v in table.items() if k not in ("Sex", "Age")})
+
+
+def test_numbers_may_be_spelled_as_pandas_spells_them(data):
+    table = table_of(ROWS[:20])
+    floats = {**table, "Pclass": [f"{cell}.0" for cell in table["Pclass"]]}
+    for left, right in zip(
+        data.encoder.encode_rows(table)[:5], data.encoder.encode_rows(floats)[:5], strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
 
 
 @pytest.mark.parametrize("templates", [["basic", "story"], ["full"], ["group", "narrative"]])
@@ -141,18 +191,21 @@ def test_inference_restores_the_encoding_without_the_training_rows(tmp_path, tem
     data.save(tmp_path)
     restored = TitanicDataset.restore_encoder(tmp_path)
     assert restored.task == data.task
+    table = table_of(ROWS)
     for left, right in zip(
-        data.encoder.encode_passengers(ROWS), restored.encode_passengers(ROWS), strict=True
+        data.encoder.encode_rows(table), restored.encode_rows(table), strict=True
     ):
         np.testing.assert_array_equal(left, right)
     assert json.loads((tmp_path / "data.json").read_text())["fingerprint"] == data.fingerprint
 
 
 def test_validation_batches_equal_what_inference_encodes(data):
-    starts = range(0, len(data.valid_rows), 64)
-    for batch, start in zip(data.valid, starts, strict=True):
-        encoded = data.encoder.encode_passengers(data.valid_rows[start : start + 64])
-        for left, right in zip(batch, encoded, strict=True):
+    rows = [ROWS[row] for row in data.split.valid]
+    for batch, start in zip(data.valid, range(0, len(rows), 64), strict=True):
+        part = rows[start : start + 64]
+        encoded = data.encoder.encode_rows(table_of(part))
+        ids = np.array([row.id for row in part])
+        for left, right in zip(batch, encoded._replace(example_ids=ids), strict=True):
             np.testing.assert_array_equal(left, right)
 
 
@@ -162,10 +215,17 @@ def test_a_damaged_folder_is_refused(tmp_path):
     text = (tmp_path / "data.json").read_text()
     state = json.loads(text)
     bad = ["", "[]", "null", "{}", text[:-20], *(json.dumps(state | {key: None}) for key in state)]
-    bad += [
-        json.dumps(state | {"templates": {"basic": "$secret"}}),
-        json.dumps(state | {"more": 1}),
+    renderer = state["renderer"]
+    changes = [
+        {"templates": ["secret"]},
+        {"templates": []},
+        {"templates": ["group"]},  # It reads groups, of which there are none.
+        {"rules": "0"},
+        {"members": {"companions": {"x": [[1]]}}},
+        {"more": 1},
     ]
+    bad += [json.dumps(state | {"renderer": renderer | change}) for change in changes]
+    bad.append(json.dumps(state | {"more": 1}))
     for content in bad:
         (tmp_path / "data.json").write_text(content)
         with pytest.raises(DataError) as caught:
@@ -207,7 +267,7 @@ def test_the_tokenizer_may_have_single_characters_or_a_chosen_size(tmp_path):
     )
     data = make_titanic(tmp_path, tokenizer=characters, seq_len=300)
     row = next(iter(data.valid)).tokens[0]
-    assert data.tokenizer.decode(row) == data.encoder.texts(data.valid_rows[:1])[0]
+    assert data.tokenizer.decode(row) == sentences(data, "valid")[0]
     chosen = make_titanic(tmp_path, tokenizer=new_bpe_trainer(vocab_size="auto"))
     chosen.save(tmp_path)
     assert (
@@ -223,42 +283,11 @@ def test_a_cached_tokenizer_gives_the_same_data(tmp_path):
     assert first.fingerprint == second.fingerprint
 
 
-def test_rows_without_labels_are_encoded(tmp_path, data):
-    path = tmp_path / "test.csv"
-    path.write_text(
-        "PassengerId,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked\n"
-        '892,3,"Kelly, Mr. James",male,34.5,0,0,330911,7.8292,,Q\n'
-    )
-    rows = parse_passengers(path.read_bytes(), path, labelled=False)
-    assert data.encoder.texts(rows) == data.encoder.texts([ROWS[891]])
-
-
-def test_the_configuration_names_every_parameter_once():
-    config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
-    tree = ast.parse((ROOT / "titanic" / "dataset.py").read_text())
-    (node,) = (
-        node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and node.name == "TitanicDataset"
-    )
-    init = next(
-        item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"
-    )
-    assert {argument.arg for argument in init.args.args} - {"self"} == set(config) - {
-        "_target_",
-        "defaults",
-    } | {
-        "batching",
-        "tokenizer",
-    }
-    assert {argument.arg for argument in init.args.kwonlyargs} == {
-        "seed",
-        "cache",
-        "parameters",
-        "width",
-        "pretrained",
-    }
-    assert not init.args.defaults
+def test_rows_without_labels_are_encoded(data):
+    table = {name: cells for name, cells in table_of(ROWS[:5]).items() if name != "Survived"}
+    batch = data.encoder.encode_rows(table)
+    assert not batch.loss_weights.any()
+    np.testing.assert_array_equal(batch.tokens, data.encoder.encode_rows(table_of(ROWS[:5])).tokens)
 
 
 def test_the_configured_data_set_is_that_of_the_tests(tmp_path, data):

@@ -12,16 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlxlab.data.titanic import sources
-from mlxlab.data.titanic.sources import (
-    fold_numbers,
-    hold_out,
-    load_passengers,
-    load_test_passengers,
-    split_rows,
-)
+from mlxlab.data.labelled.split import fold_numbers, hold_out
+from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from support.titanic import csv_text, make_titanic, real_rows
+from support.titanic import csv_text, make_titanic, real_rows, table_of
 
 ROWS = real_rows()
 IDS = np.array([row.id for row in ROWS[:891]])
@@ -67,15 +61,18 @@ def test_the_packaged_rows_are_those_of_openml():
         assert ROWS[passenger_id - 1] == (passenger_id, *expected)
 
 
-def test_the_real_rows_have_the_usual_split():
-    source = load_passengers(None)
-    assert [row.id for row in source.train] == list(range(1, 892))
-    assert [row.id for row in source.test] == list(range(892, 1310))
-    assert (
-        sum(row.survived for row in source.train),
-        sum(row.survived for row in source.test),
-    ) == (342, 158)
-    assert source.train[0] == (
+def ids_of(data):
+    """The ids of the training and of the validation rows."""
+    return [{ROWS[row].id for row in rows} for rows in data.split[:2]]
+
+
+def test_the_real_rows_have_the_usual_split(tmp_path):
+    train, valid = ids_of(make_titanic(tmp_path))
+    assert train | valid == set(range(1, 892))
+    assert TitanicDataset.test_rows() == table_of(ROWS[891:])
+    assert sum(row.survived for row in ROWS[:891]) == 342
+    assert sum(row.survived for row in ROWS[891:]) == 158
+    assert ROWS[0] == (
         1,
         0,
         3,
@@ -89,27 +86,10 @@ def test_the_real_rows_have_the_usual_split():
         None,
         "S",
     )
-    assert source.test[0] == (
-        892,
-        0,
-        3,
-        "Kelly, Mr. James",
-        "male",
-        34.5,
-        0,
-        0,
-        "330911",
-        7.8292,
-        None,
-        "Q",
-    )
     missing = Counter(
         name for row in ROWS for name, value in row._asdict().items() if value is None
     )
     assert missing == {"age": 263, "fare": 1, "cabin": 1014, "embarked": 2}
-    assert source.description == [
-        "titanic: 1,309 real rows, 891 of them for training and validation"
-    ]
 
 
 def test_columns_recorded_after_the_sinking_are_not_packaged():
@@ -117,60 +97,41 @@ def test_columns_recorded_after_the_sinking_are_not_packaged():
     assert not any("St Louis" in str(value) for row in ROWS for value in row)
 
 
-def test_an_altered_packaged_file_is_refused(tmp_path, monkeypatch):
-    altered = tmp_path / "titanic.csv"
-    altered.write_bytes(sources.FILE.read_bytes().replace(b"Braund", b"Bround"))
-    monkeypatch.setattr(sources, "FILE", altered)
-    with pytest.raises(DataError, match="SHA-256 differs"):
-        load_passengers(None)
-
-
-def test_a_named_file_is_described_with_its_checksum(tmp_path):
-    path = tmp_path / "mine.csv"
-    path.write_text(csv_text(ROWS[:100]))
-    source = load_passengers(str(path))
-    assert source.train == list(ROWS[:100])
-    assert source.test == []
-    line = f"titanic: 100 rows from {path}, sha256 {source.sha256[:12]} (unknown checksum)"
-    assert source.description == [line]
-
-
-def test_test_rows_in_a_named_file_are_pointed_out(tmp_path):
-    path = tmp_path / "mine.csv"
-    path.write_text(csv_text(ROWS[880:900]))
-    assert "9 rows of" in load_passengers(str(path)).description[1]
-
-
 def test_a_file_of_passengers_without_a_column_is_no_other_data(tmp_path):
     path = tmp_path / "passengers.csv"
     path.write_text(csv_text(ROWS[:9]).replace("Age", "age", 1))
-    with pytest.raises(DataError, match=r"missing columns: Age; expected PassengerId") as error:
-        load_passengers(str(path))
+    with pytest.raises(DataError, match=r"no column 'Age'") as error:
+        make_titanic(tmp_path, source=str(path))
     assert "data=table" not in str(error.value)
+
+
+@pytest.mark.parametrize("cell", ["2", "", "-1", "x"])
+def test_a_label_that_is_none_is_named_with_its_line(tmp_path, cell):
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text([*ROWS[:8], ROWS[8]._replace(survived=cell), *ROWS[9:50]]))
+    with pytest.raises(DataError, match=r"rows.csv:10: column 'Survived': ") as caught:
+        make_titanic(tmp_path, source=str(path))
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_missing_named_file_is_never_replaced_by_other_rows(tmp_path):
     with pytest.raises(InputNotFoundError):
-        load_passengers(str(tmp_path / "none.csv"))
+        make_titanic(tmp_path, source=str(tmp_path / "none.csv"))
 
 
-def test_the_test_rows_can_be_evaluated_on_but_not_trained_on():
-    assert load_test_passengers() == list(ROWS[891:])
+def test_the_test_rows_cannot_be_trained_on(tmp_path):
     with pytest.raises(InputNotFoundError):
-        load_passengers("test")
+        make_titanic(tmp_path, source="test")
 
 
 def test_synthetic_rows_are_labelled_as_such_everywhere(tmp_path):
     data = make_titanic(tmp_path, source="synthetic")
-    assert data.name == "titanic-synthetic"
-    assert "SYNTHETIC" in data.sources[0]
+    assert data.rows.name == "titanic-synthetic"
     assert all("synthetic" in line for line in data.sources)
-    assert all("synthetic" in path.name for path in tmp_path.glob("*.tokens"))
-    assert load_passengers("synthetic").test == []
 
 
 def test_synthetic_women_survive_more_often_than_men():
-    rows = load_passengers("synthetic").train
+    rows = real_rows("synthetic.csv")
     women, men = ([row.survived for row in rows if row.sex == sex] for sex in ("female", "male"))
     assert np.mean(women) > np.mean(men) + 0.2
 
@@ -204,37 +165,35 @@ def test_the_split_depends_on_ids_not_on_the_order_of_rows():
 
 
 @pytest.mark.parametrize("folds", [None, 5])
-def test_no_passenger_is_on_both_sides_and_none_is_of_the_test_set(folds):
-    split = split_rows(list(ROWS[:891]), None, 0.2, folds, 0, 0)
-    train, valid = ({row.id for row in rows} for rows in split[:2])
+def test_no_passenger_is_on_both_sides_and_none_is_of_the_test_set(tmp_path, folds):
+    train, valid = ids_of(make_titanic(tmp_path, folds=folds))
     assert not train & valid
     assert train | valid == set(range(1, 892))
 
 
 def test_validation_rows_may_come_from_a_file_but_not_be_training_rows(tmp_path):
-    path = tmp_path / "valid.csv"
-    path.write_text(csv_text(ROWS[800:891]))
-    split = split_rows(list(ROWS[:800]), str(path), 0.2, None, 0, 0)
-    assert (split.train, split.valid) == (list(ROWS[:800]), list(ROWS[800:891]))
-    with pytest.raises(
-        DataError, match="1:1: 10 PassengerIds are training rows too, the smallest is 801"
-    ):
-        split_rows(list(ROWS[:810]), str(path), 0.2, None, 0, 0)
+    paths = {"valid_source": (800, 891), "source": (0, 800), "again": (0, 810)}
+    for name, rows in paths.items():
+        (tmp_path / f"{name}.csv").write_text(csv_text(ROWS[slice(*rows)]))
+    valid = str(tmp_path / "valid_source.csv")
+    data = make_titanic(tmp_path, source=str(tmp_path / "source.csv"), valid_source=valid)
+    assert ids_of(data) == [set(range(1, 801)), set(range(801, 892))]
+    with pytest.raises(DataError, match="PassengerId 801 occurs 2 times"):
+        make_titanic(tmp_path, source=str(tmp_path / "again.csv"), valid_source=valid)
 
 
 @pytest.mark.parametrize(
     ("folds", "fold", "valid_source"),
     [(None, 1, None), (5, 5, None), (2, 7, None), (5, 0, "valid.csv")],
 )
-def test_a_split_key_without_effect_is_refused(folds, fold, valid_source):
+def test_a_split_key_without_effect_is_refused(tmp_path, folds, fold, valid_source):
     with pytest.raises(ConfigError, match=r"data\.fold"):
-        split_rows(list(ROWS[:891]), valid_source, 0.2, folds, fold, 0)
+        make_titanic(tmp_path, folds=folds, fold=fold, valid_source=valid_source)
 
 
-def test_a_class_too_small_to_be_split_is_refused():
-    with pytest.raises(DataError, match="label 1 has 1 row,"):
-        split_rows(
-            [row for row in ROWS[:10] if row.survived == 0 or row.id == 2], None, 0.2, None, 0, 0
-        )
-    with pytest.raises(DataError, match="expected at least 7"):
-        split_rows(list(ROWS[:12]), None, 0.2, 7, 0, 0)
+@pytest.mark.parametrize("survivors", [0, 1, 10])
+def test_a_class_too_small_to_be_split_is_refused(tmp_path, survivors):
+    rows = [row._replace(survived=int(row.id <= survivors)) for row in ROWS[:10]]
+    (tmp_path / "rows.csv").write_text(csv_text(rows))
+    with pytest.raises(DataError, match=r"single row|one class only"):
+        make_titanic(tmp_path, source=str(tmp_path / "rows.csv"))

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen, Seed
 from mlxlab.data.dataset import Baseline, Table
-from mlxlab.data.labelled.encoder import LabelledEncoder, read_state, restore_encoder
+from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
 from mlxlab.data.labelled.examples import MIN_STEPS, BaselineRows, LabelledExamples, Run
 from mlxlab.data.labelled.label_checks import giveaways, look_alikes, spell_code_points
 from mlxlab.data.labelled.labels import LabelOptions
@@ -26,7 +26,6 @@ from mlxlab.data.labelled.renderer import (
 from mlxlab.data.labelled.row_split import open_sources, prepare_rows
 from mlxlab.data.labelled.rows import plain_columns
 from mlxlab.data.labelled.table_baselines import table_baselines
-from mlxlab.data.labelled.text_baselines import tfidf_baselines
 from mlxlab.data.labelled.types import read_column
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import MissingColumnError, require_columns
@@ -142,18 +141,15 @@ class LabelledDataset:
 
     def _fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
         if not self._has_columns:
-            return self.examples.text_baselines(rows)
-        split = rows.split
-        targets = self.examples.training_targets
+            by_words = self.examples.text_baselines(rows, self._renderer, boosting=True)
+            return [self.examples.constant_baseline(rows), *by_words]
 
         def cells(numbers: np.ndarray) -> Table:
             return rows.table(self._renderer.columns, numbers)
 
-        def texts(numbers: np.ndarray) -> list[str]:
-            return self.examples.texts_of(rows, numbers)
-
-        raw = table_baselines(cells, split, targets, self._renderer.types, self.task)
-        return [*raw, *tfidf_baselines(texts, split, targets, self.task, boosting=False)]
+        targets = self.examples.training_targets
+        raw = table_baselines(cells, rows.split, targets, self._renderer.types, self.task)
+        return [*raw, *self.examples.text_baselines(rows, self._renderer, boosting=False)]
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The rows by number, with the numbers of their cells rather than bins."""
@@ -162,16 +158,11 @@ class LabelledDataset:
         return ["\n".join(texts) for texts in self._renderer.exact().render(table)]
 
     def save(self, folder: Path) -> None:
-        self.examples.save(folder, FORMAT_NAME)
+        self.examples.save_encoder(folder, FORMAT_NAME)
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
-        state = read_state(folder, FORMAT_NAME)
-        try:
-            renderer = restore_renderer(state["renderer"])
-        except DataError as error:
-            raise DataError(f"{folder / 'data.json'}: {error}") from None
-        return restore_encoder(folder, state, renderer)
+        return restore_encoder(folder, FORMAT_NAME, restore_renderer)
 
     def _training_classes(self) -> np.ndarray:
         """(N,) the class of each training row; empty for other tasks."""

@@ -1,6 +1,6 @@
 """Encodes labelled rows as text, tokens and batches; fitted on the training rows, saved with a run, and restored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NotRequired, Protocol, TypedDict
@@ -16,7 +16,7 @@ from mlxlab.data.labelled.types import ColumnType, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.untrusted import ShapeError, read_json
 
 NO_LABELS = LabelColumn("", [], np.zeros(0, np.int64), number_of_row)
 Texts = Sequence[tuple[str, ...]]  # one text or a pair of texts for each row
@@ -41,8 +41,18 @@ class Renderer(Protocol):
     def required(self) -> Sequence[str]:
         """The columns that may not be blank."""
 
+    @property
+    def num_variants(self) -> int:
+        """The ways to write a row, of which one is drawn whenever a training row is shown."""
+
+    def choose(self, ids: np.ndarray, epoch: int, copies: np.ndarray) -> np.ndarray:
+        """(N,) the variant by which each of these rows is shown in an epoch, in its copy 1, 2, ..."""
+
+    def render_all(self, table: Table) -> Texts:
+        """The texts of every variant of each row, row by row."""
+
     def render(self, table: Table) -> Texts:
-        """The texts of each row. A row whose text is empty is not an error here."""
+        """The texts of each row in an evaluation. A row whose text is empty is not an error here."""
 
     def unseen(self, table: Table) -> Mapping[str, Mapping[str, int]]:
         """The categories that no training row has, and in how many of these rows they are, by column."""
@@ -91,7 +101,7 @@ class LabelledEncoder:
 
     @property
     def label_cells(self) -> Sequence[str]:
-        return self.labels.names
+        return self.labels.cells or self.labels.names
 
     def encode_rows(self, table: Table) -> Batch:
         """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
@@ -184,14 +194,24 @@ def read_state(folder: Path, format_name: str) -> EncoderState:
     return state
 
 
-def restore_encoder(folder: Path, state: EncoderState, renderer: Renderer) -> LabelledEncoder:
-    """The encoder of a state; DataError if the tokenizer in the folder is not the one it was saved with."""
+def restore_encoder(
+    folder: Path, format_name: str, restore_renderer: Callable[[object], Renderer]
+) -> LabelledEncoder:
+    """The encoder that `save` wrote.
+
+    Raises:
+        InputNotFoundError, DataError: a file is missing, is damaged, or is not of this format.
+    """
+    path = folder / "data.json"
+    state = read_state(folder, format_name)
+    try:
+        renderer = restore_renderer(state["renderer"])
+    except (DataError, ShapeError) as error:
+        raise DataError(f"{path}: {error}") from None
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != state["tokenizer"]:
-        raise DataError(f"{folder / 'data.json'}: tokenizer.json is not the one it was saved with")
+        raise DataError(f"{path}: tokenizer.json is not the one it was saved with")
     if state["label_column"] in renderer.columns:
-        raise DataError(
-            f"{folder / 'data.json'}: the label column {state['label_column']!r} is an input too"
-        )
+        raise DataError(f"{path}: the label column {state['label_column']!r} is an input too")
     labels = restore_labels(state["labels"])
     return LabelledEncoder(renderer, labels, state["label_column"], tokenizer, state["seq_len"])

@@ -11,8 +11,8 @@ import numpy as np
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key, describe_tokens
 from mlxlab.data.dataset import Baseline, KnownRows, Table
-from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer
-from mlxlab.data.labelled.options import LabelledOptions
+from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, Texts
+from mlxlab.data.labelled.options import BatchOptions
 from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.rows import hash_rows
 from mlxlab.data.labelled.token_cache import TokenCache
@@ -58,14 +58,16 @@ class LabelledExamples:
     Args:
         prepared: the rows, and what was fitted on those for training.
         renderer: fitted on the training rows too.
+        copies: how often each training row is shown in an epoch.
     """
 
     def __init__(
         self,
         prepared: PreparedRows,
         renderer: Renderer,
-        options: LabelledOptions,
+        options: BatchOptions,
         run: Run,
+        copies: int = 1,
     ) -> None:
         rows = prepared.rows
         split = prepared.split
@@ -78,13 +80,15 @@ class LabelledExamples:
         self._numbers = np.concatenate(
             split[:3]
         )  # of the rows, training first; a position is an index into it
+        self._ids = prepared.ids[self._numbers]
+        self._num_sequences = len(split.train) * renderer.num_variants  # of the training rows
         self.targets = labels.encode(prepared.column.take(self._numbers))
         content = {
             "sources": rows.fingerprint,
             "split": split.digests(),
             "renderer": dict(renderer.state_dict()),
         }
-        texts, key = self._training_texts(), content_key(**content)
+        texts, key = self.training_texts(), content_key(**content)
         size = round(rows.mean_bytes(renderer.columns) * len(split.train))
         fit = options["tokenizer"].fit(
             Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained)
@@ -98,37 +102,51 @@ class LabelledExamples:
             format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content
         )
         path = run.cache / f"labelled-{tokens_key}.tokens"
+        num_sequences = self._num_sequences + len(split.valid) + len(split.test)
         self._tokens = TokenCache(
-            path, len(self._numbers), self._tokenize, fit.tokenizer.vocab_size, seq_len
+            path, num_sequences, self._tokenize, fit.tokenizer.vocab_size, seq_len
         )
         measured = measure_lengths(self._tokens.lengths, seq_len, self._full_lengths)
         self.row_lengths = measured._replace(left_out=split.left_out)
         self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
-        chosen = options["select"].chosen(run.seed, split.train)
+        train_ids = prepared.ids[split.train]
+        chosen = options["select"].chosen(run.seed, train_ids)
         self._shown = (
             np.arange(len(split.train))
             if chosen is None
-            else np.flatnonzero(np.isin(split.train, chosen))
+            else np.flatnonzero(np.isin(train_ids, chosen))
         )
         self.fingerprint = content_key(
             tokens=tokens_key,
             labels=dict(labels.state_dict()),
             seed=run.seed,
+            copies=copies,
             shown=digest(self._shown),
         )
-        lengths = self._tokens.lengths[self._shown]
-        every_epoch: Callable[[int], np.ndarray] = lambda epoch: lengths  # noqa: E731
-        batching = (options["batching"], options["batch_size"], run.seed)
-        loader = make_loader(every_epoch, *batching, self._batch, self.fingerprint, lengths)
+        examples = np.arange(len(self._shown) * copies)
+        by_row = self._tokens.lengths[: self._num_sequences].reshape(len(split.train), -1)
+
+        def lengths(epoch: int) -> np.ndarray:
+            return self._tokens.lengths[self._draw(epoch, examples)[1]]
+
+        loader = make_loader(
+            lengths,
+            options["batching"],
+            options["batch_size"],
+            run.seed,
+            self._batch,
+            self.fingerprint,
+            by_row[self._shown].ravel(),
+        )
         self.train = wrap_batches(loader, options["prefetch"], options["overfit_batches"])
         train, valid, rows_per_batch = (
             len(split.train),
             len(split.valid),
             options["eval_batch_size"],
         )
-        self.valid = EvalLoader(valid, rows_per_batch, lambda at: self._collate(train + at))
+        self.valid = EvalLoader(valid, rows_per_batch, lambda at: self._eval_batch(train + at))
         self.test = EvalLoader(
-            len(split.test), rows_per_batch, lambda at: self._collate(train + valid + at)
+            len(split.test), rows_per_batch, lambda at: self._eval_batch(train + valid + at)
         )
         self.sources = [
             *(part.describe() for part in rows.parts),
@@ -176,7 +194,7 @@ class LabelledExamples:
         is_validated = self._are_among(self.split.valid, table, inputs) & ~is_trained
         return KnownRows(int(is_trained.sum()), int(is_validated.sum()))
 
-    def save(self, folder: Path, format_name: str) -> None:
+    def save_encoder(self, folder: Path, format_name: str) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
         self.encoder.save(folder, format_name, source=self.rows.name, fingerprint=self.fingerprint)
         if self.curve is not None:
@@ -199,16 +217,33 @@ class LabelledExamples:
             table, (self.split.train, np.arange(first, first + count), np.zeros(0, np.int64))
         )
 
-    def text_baselines(self, rows: BaselineRows) -> list[Baseline]:
-        """The constant, and predictions by the words of the texts."""
+    def constant_baseline(self, rows: BaselineRows) -> Baseline:
         from mlxlab.data.labelled.baselines import constant_baseline
+
+        _, valid, test = rows.split
+        return constant_baseline(self.training_targets, len(valid), len(test), self.task)
+
+    def text_baselines(
+        self, rows: BaselineRows, renderer: Renderer, boosting: bool
+    ) -> list[Baseline]:
+        """Predictions by the words of the texts: fitted on every variant of a row, averaged over them."""
         from mlxlab.data.labelled.text_baselines import tfidf_baselines
 
-        targets = self.training_targets
-        _, valid, test = rows.split
-        constant = constant_baseline(targets, len(valid), len(test), self.task)
-        texts = partial(self.texts_of, rows)
-        return [constant, *tfidf_baselines(texts, rows.split, targets, self.task)]
+        num_variants = renderer.num_variants
+        variants = np.arange(num_variants)
+        split = [(numbers[:, None] * num_variants + variants).ravel() for numbers in rows.split]
+
+        def texts(sequences: np.ndarray) -> list[str]:
+            numbers, variants = np.divmod(sequences, num_variants)
+            rendered = render_variants(renderer, rows.table, numbers, variants)
+            return ["\n".join(parts) for parts in rendered]
+
+        def average(predictions: np.ndarray) -> np.ndarray:
+            return predictions.reshape(-1, num_variants, *predictions.shape[1:]).mean(axis=1)
+
+        targets = np.repeat(self.training_targets, num_variants, axis=0)
+        fitted = tfidf_baselines(texts, split, targets, self.task, boosting=boosting)
+        return [Baseline(name, average(valid), average(test)) for name, valid, test in fitted]
 
     def texts_of(self, rows: BaselineRows, numbers: np.ndarray) -> list[str]:
         """The texts of these rows, two of a pair on a line each."""
@@ -223,27 +258,47 @@ class LabelledExamples:
         own = [hash_rows(spell_table(block, chosen)) for block in blocks]
         return np.isin(hash_rows(spell_table(table, chosen)), np.concatenate(own))
 
+    def _draw(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The position of the row of each example of an epoch, and the number of its sequence.
+
+        Example e is row `shown[e % N]` of the N rows that are shown, in its copy number `e // N`.
+        """
+        copies, shown = np.divmod(examples, len(self._shown))
+        positions = self._shown[shown]
+        variants = self.renderer.choose(self._ids[positions], epoch, copies + 1)
+        return positions, positions * self.renderer.num_variants + variants
+
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
-        return self._collate(self._shown[examples], length)
+        return self._collate(*self._draw(epoch, examples), length)
 
-    def _collate(self, positions: np.ndarray, length: int | None = None) -> Batch:
-        tokens = self._tokens.take(positions)
-        return self.encoder.collate(
-            tokens, self.targets, positions, self._numbers[positions], length
-        )
+    def _eval_batch(self, positions: np.ndarray) -> Batch:
+        return self._collate(positions, positions - len(self.split.train) + self._num_sequences)
 
-    def _tokenize(self, positions: np.ndarray) -> list[np.ndarray]:
-        table = self.rows.table(self.renderer.columns, self._numbers[positions])
-        return self.encoder.tokenize(self.renderer.render(table))
+    def _collate(
+        self, positions: np.ndarray, sequences: np.ndarray, length: int | None = None
+    ) -> Batch:
+        tokens = self._tokens.take(sequences)
+        return self.encoder.collate(tokens, self.targets, positions, self._ids[positions], length)
 
-    def _full_lengths(self, positions: np.ndarray) -> list[int]:
-        table = self.rows.table(self.renderer.columns, self._numbers[positions])
-        tokens = replace(self.encoder, seq_len=NO_LIMIT).tokenize(self.renderer.render(table))
+    def _tokenize(self, sequences: np.ndarray) -> list[np.ndarray]:
+        return self.encoder.tokenize(self._render(sequences))
+
+    def _full_lengths(self, sequences: np.ndarray) -> list[int]:
+        tokens = replace(self.encoder, seq_len=NO_LIMIT).tokenize(self._render(sequences))
         return [*map(len, tokens)]
 
-    def _training_texts(self) -> Iterator[str]:
+    def _render(self, sequences: np.ndarray) -> Texts:
+        """The texts of sequences in rising order: all of the training rows, then one of each other row."""
+        is_train = sequences < self._num_sequences
+        positions, variants = np.divmod(sequences[is_train], self.renderer.num_variants)
+        train = render_variants(self.renderer, self.rows.table, self._numbers[positions], variants)
+        others = sequences[~is_train] - self._num_sequences + len(self.split.train)
+        table = self.rows.table(self.renderer.columns, self._numbers[others])
+        return [*train, *self.renderer.render(table)]
+
+    def training_texts(self) -> Iterator[str]:
         for table in self.rows.blocks(self.renderer.columns, self.split.train):
-            yield from (text for texts in self.renderer.render(table) for text in texts)
+            yield from (text for texts in self.renderer.render_all(table) for text in texts)
 
     def _describe_labels(self) -> str:
         column, counts = self.encoder.label_column, self.class_counts
@@ -275,3 +330,15 @@ class LabelledExamples:
         text = f"{lengths.sum():,} tokens (vocabulary: {self.tokenizer.vocab_size:,}), at most {lengths.max()} a row"
         too_long = f"; {measured.describe()}" if measured.too_long and not measured.are_many else ""
         return f"{self.rows.name}: {text}{too_long}"
+
+
+def render_variants(
+    renderer: Renderer,
+    table: Callable[[Sequence[str], np.ndarray], Table],
+    rows: np.ndarray,
+    variants: np.ndarray,
+) -> list[tuple[str, ...]]:
+    """The texts of these rows, each by one of its variants."""
+    used, indices = np.unique(rows, return_inverse=True)
+    every = renderer.render_all(table(renderer.columns, used))
+    return [every[index] for index in indices * renderer.num_variants + variants]

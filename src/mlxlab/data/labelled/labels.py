@@ -107,6 +107,7 @@ class Labels:
         kind: as `Task.kind`.
         type: how a cell is read.
         names: the classes or labels, in the order of the model's outputs; empty for numbers.
+        cells: what stands in a cell for each of them; empty where that is the name.
         mean, deviation: of the training values, if they are numbers.
         delimiter: between several labels in a cell; None where cells are JSON lists.
         positive: the number of the class that precision, recall and F1 are about.
@@ -119,6 +120,7 @@ class Labels:
     deviation: float = 1.0
     delimiter: str | None = None
     positive: int | None = None
+    cells: tuple[str, ...] = ()
 
     def task(self, pair_separator: int | None = None) -> Task:
         return Task(
@@ -174,7 +176,7 @@ class Labels:
         unknown = [name for name in names if name not in self._numbers]
         if not unknown:
             return ""
-        known = one_of(map(repr, self.names[:MAX_LISTED]))
+        known = one_of(map(repr, list(self._numbers)[:MAX_LISTED]))
         more = ", ..." if len(self.names) > MAX_LISTED else ""
         return f"unknown label {shorten(unknown[0])}, expected {known}{more}"
 
@@ -185,7 +187,7 @@ class Labels:
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.names)}
+        return {name: number for number, name in enumerate(self.cells or self.names)}
 
     def state_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -202,6 +204,8 @@ def restore_labels(state: Any) -> Labels:
         raise DataError(f"labels of {labels.kind}: expected distinct names, got {len(names)}")
     if not (labels.deviation > 0 and math.isfinite(labels.deviation + labels.mean)):
         raise DataError(f"labels: expected a positive deviation, got {labels.deviation}")
+    if labels.cells and len(set(labels.cells)) != len(names):
+        raise DataError(f"labels: expected {len(names)} distinct cells, got {len(labels.cells)}")
     if labels.delimiter is not None and not 0 < len(labels.delimiter) <= MAX_DELIMITER:
         raise DataError(f"labels: expected a delimiter of 1 to {MAX_DELIMITER} characters")
     if labels.positive is not None and labels.positive not in range(len(names)):

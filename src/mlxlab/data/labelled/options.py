@@ -10,8 +10,40 @@ from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 
 
-class LabelledOptions(TypedDict):
-    """Which rows are read, how they are split, and how they become batches.
+class BatchOptions(TypedDict):
+    """How labelled rows are split, and become batches.
+
+    Args:
+        valid_fraction: fraction of each class for validation, unless another key splits.
+        folds: number of cross-validation folds; null for none.
+        fold: the fold to validate on, from 0.
+        seq_len: maximum tokens of a row; longer ones are truncated.
+        batch_size: rows per training batch.
+        batching: how rows are grouped into batches.
+        eval_batch_size: rows per evaluation batch; changes no result.
+        tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
+        overfit_batches: train on this many batches again and again; null trains on all.
+        select: which training rows are shown, by their loss in an earlier run.
+        prefetch: batches prepared in the background; 0 prepares each on demand.
+        baselines: fit methods without a neural network on the same rows, for the report.
+    """
+
+    valid_fraction: Annotated[float, Gt(0), Lt(1)]
+    folds: Annotated[int, Ge(2), Le(400)] | None
+    fold: Count
+    seq_len: Annotated[int, Ge(8), Le(8192)]
+    batch_size: Size
+    batching: FixedBatchSize | TokenBudget
+    eval_batch_size: Size
+    tokenizer: BPETokenizerTrainer | CharTokenizerTrainer
+    overfit_batches: Size | None
+    select: ExampleSelection
+    prefetch: Annotated[int, Ge(0), Le(1024)]
+    baselines: bool
+
+
+class LabelledOptions(BatchOptions):
+    """Which rows are read, and what a label is.
 
     Args:
         source: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz or .zst) or .parquet, a Hugging Face data
@@ -24,24 +56,12 @@ class LabelledOptions(TypedDict):
             labels of `source`.
         label_delimiter: what stands between several labels of a row; null for JSON lists.
         positive_class: the one of two classes that precision, recall and F1 are about; null is the second one.
-        valid_fraction: fraction of each class for validation, unless another key splits.
-        folds: number of cross-validation folds; null for none.
-        fold: the fold to validate on, from 0.
         group_column: rows of equal value in it stay on one side of the split.
         time_column: validates on the latest rows by this column, numbers or ISO dates.
         on_overlap: what to do about equal rows in two splits; drop leaves the training row out.
         on_error: strict ends the run at a malformed row or a missing label; skip leaves such rows out.
         max_left_out: the fraction of each source that on_error=skip may leave out.
         reading: how files are read.
-        seq_len: maximum tokens of a row; longer ones are truncated.
-        batch_size: rows per training batch.
-        batching: how rows are grouped into batches.
-        eval_batch_size: rows per evaluation batch; changes no result.
-        tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
-        overfit_batches: train on this many batches again and again; null trains on all.
-        select: which training rows are shown, by their loss in an earlier run.
-        prefetch: batches prepared in the background; 0 prepares each on demand.
-        baselines: fit methods without a neural network on the same rows, for the report.
     """
 
     source: str | object
@@ -51,21 +71,9 @@ class LabelledOptions(TypedDict):
     task: Literal["auto", "single", "multi_label", "regression"]
     label_delimiter: Annotated[str, MinLen(1), MaxLen(8)] | None
     positive_class: str | int | float | None
-    valid_fraction: Annotated[float, Gt(0), Lt(1)]
-    folds: Annotated[int, Ge(2), Le(400)] | None
-    fold: Count
     group_column: str | None
     time_column: str | None
     on_overlap: Literal["warn", "drop", "error"]
     on_error: Literal["strict", "skip"]
     max_left_out: Annotated[float, Ge(0), Lt(1)]
     reading: RowReading
-    seq_len: Annotated[int, Ge(8), Le(8192)]
-    batch_size: Size
-    batching: FixedBatchSize | TokenBudget
-    eval_batch_size: Size
-    tokenizer: BPETokenizerTrainer | CharTokenizerTrainer
-    overfit_batches: Size | None
-    select: ExampleSelection
-    prefetch: Annotated[int, Ge(0), Le(1024)]
-    baselines: bool

@@ -130,6 +130,16 @@ class RowRenderer:
         return len(self.templates) == 2
 
     @property
+    def num_variants(self) -> int:
+        return 1
+
+    def choose(self, ids: np.ndarray, epoch: int, copies: np.ndarray) -> np.ndarray:
+        return np.zeros(len(ids), np.int64)
+
+    def render_all(self, table: Table) -> Texts:
+        return self.render(table)
+
+    @property
     def required(self) -> Sequence[str]:
         """Columns that are a text of their own; a missing cell of another one is written as missing."""
         return [template.fields[0] for template in self.templates if template.is_column]

@@ -120,6 +120,7 @@ class PreparedRows:
     column: LabelColumn  # of all rows
     labels: Labels
     types: dict[str, ColumnType]
+    ids: np.ndarray  # (N,) int64: what each row is called in a batch
 
 
 def prepare_rows(
@@ -128,10 +129,12 @@ def prepare_rows(
     required: Sequence[str],
     chosen: Mapping[str, Kind],
     seed: int,
+    ids: np.ndarray | None = None,
 ) -> PreparedRows:
     """Splits the rows, and fits types and labels on the training rows.
 
     Args:
+        ids: (N,) what the rows are called, by which they are split; None numbers them.
         columns: those that the model reads; rows of two splits with the same cells in them count as the same.
         required: those of them that may not be blank.
         chosen: `data.types` of the columns; the other types are inferred.
@@ -141,11 +144,13 @@ def prepare_rows(
     """
     rows = sources.rows
     options = sources.options
+    if ids is None:
+        ids = np.arange(len(rows))
     faults = Faults(rows, options["on_error"], options["max_left_out"])
     column, column_type = _read_label_column(sources, faults, required)
     left_out = faults.check()
     kind = label_kind(column.take(_spans(rows, faults.usable)[0]), column_type, sources.label)
-    parts, method = _split(sources, faults, column, kind, seed)
+    parts, method = _split(sources, faults, column, kind, ids, seed)
     lines = _describe_sizes(rows, parts, method)
     if sources.split.group_column is not None:
         _refuse_shared_groups(rows, sources.split.group_column, parts)
@@ -162,7 +167,7 @@ def prepare_rows(
     lines = [each.describe() for each in left_out] + lines
     num_left_out = sum(each.left_out for each in left_out)
     split = RowSplit(train, valid, test, lines, num_left_out)
-    return PreparedRows(rows, split, column, labels, types)
+    return PreparedRows(rows, split, column, labels, types, ids)
 
 
 def _fit_types(
@@ -229,7 +234,12 @@ def _add_single_rows(column: LabelColumn, usable: np.ndarray, faults: Faults) ->
 
 
 def _split(
-    sources: Sources, faults: Faults, column: LabelColumn, kind: LabelKind, seed: int
+    sources: Sources,
+    faults: Faults,
+    column: LabelColumn,
+    kind: LabelKind,
+    ids: np.ndarray,
+    seed: int,
 ) -> tuple[list[np.ndarray], str]:
     """Numbers of the training, validation and test rows, and how they were found."""
     rows = sources.rows
@@ -246,7 +256,8 @@ def _split(
         raise DataError(f"{rows.name}: {counted(len(first), 'usable row')}, {expected}")
     labels = column.take(first)
     groups, times = _groups_and_times(sources, first)
-    split = split_rows(sources.split, _strata(sources, labels, kind), groups, times, seed)
+    strata = _strata(sources, labels, kind)
+    split = split_rows(sources.split, ids[first], strata, groups, times, seed)
     is_valid = np.zeros(len(first), bool)
     is_valid[split.valid] = True
     if sources.split.is_free and kind != "regression":

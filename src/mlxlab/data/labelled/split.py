@@ -102,14 +102,16 @@ class Split(NamedTuple):
 
 def split_rows(
     options: SplitOptions,
+    ids: np.ndarray,
     strata: np.ndarray,
     groups: np.ndarray | None,
     times: np.ndarray | None,
     seed: int,
 ) -> Split:
-    """Splits N rows; a function of row numbers and seed.
+    """Splits N rows; without groups or times a function of ids, classes and seed.
 
     Args:
+        ids: (N,) what the rows are called.
         strata: (N,) classes that are spread evenly; all equal where there are none.
         groups: (N,) codes of groups that must not be divided; -1 is a group of its own.
         times: (N,) the later a row, the greater.
@@ -118,7 +120,6 @@ def split_rows(
         DataError: a class, or the number of groups or times, is too small to be split.
     """
     fraction = options.valid_fraction
-    ids = np.arange(len(strata))
     if times is not None:
         method = f"the last {fraction:g} by {options.time_column}"
         return _split(_latest(times, fraction), method)
