@@ -11,7 +11,6 @@ import pytest
 
 import mlxlab
 from mlxlab.cli.predict import main as predict_command
-from mlxlab.data.titanic.passenger import table_of
 from mlxlab.errors import (
     ConfigError,
     DataError,
@@ -21,7 +20,7 @@ from mlxlab.errors import (
 )
 from mlxlab.inference.restore import save_ensemble
 from support.processes import ROOT, environment, tiny_overrides
-from support.titanic import csv_text, real_rows
+from support.titanic import csv_text, real_rows, table_of
 
 TINY = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
 ROWS = real_rows()[:30]

@@ -12,11 +12,10 @@ import pytest
 from mlxlab.cli.predict import main
 from mlxlab.data.labelled import rows
 from mlxlab.data.titanic.dataset import TitanicDataset
-from mlxlab.data.titanic.passenger import table_of
 from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model
 from support.processes import run, tiny_overrides
-from support.titanic import csv_text, real_rows
+from support.titanic import csv_text, real_rows, table_of
 
 ROWS = real_rows()[:200]
 

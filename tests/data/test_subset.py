@@ -10,7 +10,7 @@ from mlxlab.data import example_losses
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.rounds import make_rounds
-from support.titanic import make_titanic
+from support.titanic import make_titanic, real_rows
 
 
 def rows(ids, sums, targets=None, step=1, kl=None, **more):
@@ -192,7 +192,8 @@ def test_a_stream_with_other_columns_or_a_link_is_refused(tmp_path):
 
 def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_path):
     unselected = make_titanic(tmp_path, prefetch=0)
-    ids = [row.id for row in unselected.train_rows]
+    passengers = [real_rows()[row] for row in unselected.split.train]
+    ids = [row.id for row in passengers]
     costs = np.random.default_rng(0).random(len(ids))
     example_losses.write(rows(ids, costs), tmp_path / "a.parquet")
     data = make_titanic(
@@ -208,7 +209,7 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
         for batch in data.train
         for i in range(len(batch.example_ids))
     }
-    assert all(texts[row.id] == row.survived for row in unselected.train_rows if row.id in texts)
+    assert all(texts[row.id] == row.survived for row in passengers if row.id in texts)
     assert data.tokenizer.fingerprint == unselected.tokenizer.fingerprint
     np.testing.assert_array_equal(
         next(iter(data.valid)).tokens, next(iter(unselected.valid)).tokens

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.train import main
-from mlxlab.data.titanic.passenger import table_of
-from mlxlab.data.titanic.sources import load_passengers
 from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model
 from mlxlab.training.device_batch import to_device
 from support.processes import ROOT, run, start, tiny_overrides, wait_for
+from support.titanic import real_rows, table_of
 
 SHORT = tiny_overrides(
     "trainer.max_steps=9",
@@ -291,12 +290,12 @@ def test_cross_validation_with_a_teacher_per_fold_reports_teacher_and_student_al
 def assert_predicts_by_the_mean(folder: Path, measured: dict) -> None:
     """The saved ensemble predicts by the mean of its members' logits."""
     ensemble = restore_model(folder)
-    rows = load_passengers("synthetic").train[:20]
+    table = table_of(real_rows("synthetic.csv")[:20])
     members = [restore_model(folder / "rounds" / str(n), "last") for n in (1, 2, 3)]
-    batch = ensemble.encoder.encode_passengers(rows)
+    batch = ensemble.encoder.encode_rows(table)
     arrays = to_device(batch)[:2]
     mean = np.mean([np.array(member.model(*arrays)) for member in members], axis=0)
     np.testing.assert_allclose(np.array(ensemble.model(*arrays)), mean, rtol=1e-4, atol=1e-6)
-    p = predict_table(ensemble, table_of(rows)).values
+    p = predict_table(ensemble, table).values
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
     assert measured["ensemble"]["parameters"] == 3 * measured["student"]["parameters"]

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mlxlab.data.titanic.sources import FILE
+from mlxlab.data.titanic.dataset import FOLDER
 from support.processes import TINY, run
 
 CODE = '''
@@ -88,7 +88,7 @@ def own(tmp_path):
 def test_an_own_backbone_is_trained_and_evaluated_as_a_classifier(own, tmp_path):
     done = own("model=bag", "data.source=synthetic", f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
-    shutil.copyfile(FILE, tmp_path / "rows.csv")
+    shutil.copyfile(FOLDER / "titanic.csv", tmp_path / "rows.csv")
     judged = own(f"run={tmp_path}/run", f"data.source={tmp_path}/rows.csv", script="evaluate")
     assert judged.returncode == 0, judged.stderr
     assert "accuracy" in judged.stdout + judged.stderr

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch, Task
-from mlxlab.data.titanic.passenger import table_of
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.predict import model_signature, predict_table, row_encoder
 from mlxlab.inference.restore import RestoredModel, _read_thresholds
-from support.titanic import make_titanic, real_rows
 
 TASKS = {
     "classification": Task("classification", 3, ("a", "b", "c")),
@@ -143,26 +141,4 @@ def test_the_signature_lists_columns_and_outputs():
         assert (
             outputs.items()
             <= {column["name"]: column["type"] for column in signature["outputs"]}.items()
-        )
-
-
-def test_passengers_are_read_from_cells_as_from_a_file(tmp_path):
-    encoder, rows = make_titanic(tmp_path).encoder, real_rows()[:20]
-    table, expected = table_of(rows), encoder.encode_passengers(rows)
-    for left, right in zip(encoder.encode_rows(table)[:4], expected[:4], strict=True):
-        np.testing.assert_array_equal(left, right)
-    unlabelled = encoder.encode_rows(
-        {name: cells for name, cells in table.items() if name != "Survived"}
-    )
-    assert not unlabelled.loss_weights.any()
-    with pytest.raises(DataError, match="row 3: Age is '200', expected years"):
-        encoder.encode_rows(table | {"Age": ["1", "2", "200", *["3"] * 17]})
-    with pytest.raises(DataError, match=r"missing columns: Age"):
-        encoder.encode_rows({name.replace("Age", "age"): cells for name, cells in table.items()})
-    with pytest.raises(
-        DataError,
-        match=r"missing columns: Pclass, Age; expected PassengerId",
-    ):
-        encoder.encode_rows(
-            {"age": table["Age"]} | {k: v for k, v in table.items() if k not in ("Age", "Pclass")}
         )

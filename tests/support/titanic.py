@@ -62,7 +62,9 @@ def real_rows(file: str = "titanic.csv") -> tuple[Passenger, ...]:
 def table_of(rows: Iterable[Passenger]) -> Table:
     """The cells of rows."""
     cells = [[None if value is None else str(value) for value in row] for row in rows]
-    return {name: list(column) for name, column in zip(COLUMNS, zip(*cells, strict=True), strict=True)}
+    return {
+        name: list(column) for name, column in zip(COLUMNS, zip(*cells, strict=True), strict=True)
+    }
 
 
 def csv_text(rows: Any) -> str:

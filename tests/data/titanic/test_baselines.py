@@ -37,9 +37,7 @@ def test_women_survive_by_the_female_rule(tmp_path):
     assert rule.valid[:, 1].tolist() == [ROWS[row].sex == "female" for row in data.split.valid]
     assert rule.test.shape == (0, 2)
     others = next(
-        each
-        for each in data.baselines_on(table_of(ROWS[:9]))
-        if each.name == "female_rule"
+        each for each in data.baselines_on(table_of(ROWS[:9])) if each.name == "female_rule"
     )
     assert others.valid[:, 1].tolist() == [row.sex == "female" for row in ROWS[:9]]
 

@@ -102,7 +102,11 @@ def test_all_templates_are_used(data):
 
 
 def test_batches_have_the_agreed_shapes(data):
-    for batch in [next(iter(data.train)), *data.valid, data.encoder.encode_rows(table_of(ROWS[:3]))]:
+    for batch in [
+        next(iter(data.train)),
+        *data.valid,
+        data.encoder.encode_rows(table_of(ROWS[:3])),
+    ]:
         rows, length = batch.tokens.shape
         assert length % 8 == 0 or length in {batch.tokens.shape[1] for batch in data.train}
         assert batch.tokens.dtype == batch.segment_ids.dtype == batch.targets.dtype == np.int32
@@ -124,8 +128,7 @@ def test_sentences_are_truncated_to_seq_len(tmp_path):
 def test_every_training_row_is_reached_across_five_folds(tmp_path):
     quick = {"templates": ["basic"], "augment": Augment(copies=1), "baselines": False}
     held = [
-        ids_of(make_titanic(tmp_path, folds=5, fold=fold, **quick), "valid")
-        for fold in range(5)
+        ids_of(make_titanic(tmp_path, folds=5, fold=fold, **quick), "valid") for fold in range(5)
     ]
     assert set.union(*held) == set(range(1, 892))
     assert sum(map(len, held)) == 891

@@ -232,9 +232,7 @@ def test_group_states_the_outcome_of_the_other_women_and_children_of_the_party()
 def test_a_renderer_survives_being_saved():
     state = json.loads(json.dumps(FITTED.state_dict()))
     again = restore_sentences(state, load_rules())
-    assert all(
-        again.sentences(row.typed()) == FITTED.sentences(row.typed()) for row in ROWS[::20]
-    )
+    assert all(again.sentences(row.typed()) == FITTED.sentences(row.typed()) for row in ROWS[::20])
 
 
 def test_a_changed_validation_row_moves_no_training_sentence(tmp_path):

@@ -60,10 +60,10 @@ def import_all(packages: Sequence[str], modules: Sequence[str]) -> None:
 
 
 def _warm_up() -> None:
-    """Fills the caches of parsers, signatures, fonts and rows, and leaves little to collect in a forked process."""
+    """Fills the caches of parsers, signatures, fonts and rules, and leaves little to collect in a forked process."""
     from mlxlab.config.hydra.compose import Composer
     from mlxlab.config.paths import conf_dir
-    from mlxlab.data.titanic.sources import load_passengers
+    from mlxlab.data.titanic.dataset import load_rules
     from mlxlab.errors import ConfigError
     from mlxlab.tracking import provenance
     from support.caches import cache_results
@@ -74,7 +74,7 @@ def _warm_up() -> None:
         with suppress(ConfigError):
             Composer(conf_dir(), overrides).checked()
     _draw_plots()
-    load_passengers(None)
+    load_rules()
     # What is collected here is not scanned, and so not copied, in each forked process.
     gc.collect()
     gc.freeze()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -224,9 +223,12 @@ class LabelledExamples:
         return constant_baseline(self.training_targets, len(valid), len(test), self.task)
 
     def text_baselines(
-        self, rows: BaselineRows, renderer: Renderer, boosting: bool
+        self, rows: BaselineRows, renderer: Renderer, boosting: bool = False, plain: bool = False
     ) -> list[Baseline]:
-        """Predictions by the words of the texts: fitted on every variant of a row, averaged over them."""
+        """Predictions by the words of the texts: fitted on every variant of a row, averaged over them.
+
+        Arguments as for `tfidf_baselines`.
+        """
         from mlxlab.data.labelled.text_baselines import tfidf_baselines
 
         num_variants = renderer.num_variants
@@ -242,7 +244,7 @@ class LabelledExamples:
             return predictions.reshape(-1, num_variants, *predictions.shape[1:]).mean(axis=1)
 
         targets = np.repeat(self.training_targets, num_variants, axis=0)
-        fitted = tfidf_baselines(texts, split, targets, self.task, boosting=boosting)
+        fitted = tfidf_baselines(texts, split, targets, self.task, not plain, boosting)
         return [Baseline(name, average(valid), average(test)) for name, valid, test in fitted]
 
     def texts_of(self, rows: BaselineRows, numbers: np.ndarray) -> list[str]:
@@ -297,6 +299,7 @@ class LabelledExamples:
         return [*train, *self.renderer.render(table)]
 
     def training_texts(self) -> Iterator[str]:
+        """Every variant of every training row, on which the tokenizer is trained."""
         for table in self.rows.blocks(self.renderer.columns, self.split.train):
             yield from (text for texts in self.renderer.render_all(table) for text in texts)
 

@@ -111,6 +111,7 @@ class TitanicDataset(LabelledExamples):
         run = Run(seed, cache, parameters, width, pretrained)
         super().__init__(replace(prepared, labels=labels), renderer, options, run, augment.copies)
         self._row_of = {number: row for row, number in enumerate(ids.tolist())}
+        self._sentences = renderer
         self._basic = replace(renderer, names=BASIC)
         self._has_baselines = options["baselines"]
 
@@ -132,10 +133,10 @@ class TitanicDataset(LabelledExamples):
         is_female = np.array([float(cell == "female") for cell in sex])
         rule = np.stack([1 - is_female, is_female], axis=1)
         baselines = [self.constant_baseline(rows), Baseline("female_rule", rule, rule[:0])]
-        baselines += self.text_baselines(rows, self._basic, boosting=False)
-        if set(self.renderer.names) != set(BASIC):
-            same = self.text_baselines(rows, self.renderer, boosting=False)
-            baselines.append(same[0]._replace(name="tfidf_same_sentences"))
+        baselines += self.text_baselines(rows, self._basic, plain=True)
+        if self._sentences.names != BASIC:
+            [same] = self.text_baselines(rows, self._sentences, plain=True)
+            baselines.append(same._replace(name="tfidf_same_sentences"))
         return baselines
 
     def texts(self, ids: Sequence[int]) -> list[str]:
