@@ -124,6 +124,12 @@ def test_numbers_of_which_some_are_misspelt_are_refused_with_the_ways_out():
         infer_type("a", text_array("2.710,5", "3,5"))
 
 
+def test_many_different_texts_among_numbers_are_no_faults():
+    tickets = [*map(str, range(40)), *(f"{letter} LINE" for letter in "abcdefghijkl")]
+    assert infer_type("ticket", text_array(*tickets)).kind == "text"
+    assert infer_type("ticket", text_array(*tickets * 2)).kind == "category"
+
+
 def test_a_chosen_type_replaces_the_inferred_one():
     columns = {"ward": text_array("1", "2"), "b": text_array("1", "x")}
     types = fit_types(columns, {"ward": "category", "b": "text"})

@@ -10,7 +10,7 @@ from mlxlab.cli.info.columns import column_table
 from mlxlab.cli.info.own_conversations import are_conversations, show_conversations
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, UserError
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
@@ -56,16 +56,23 @@ def data(json: bool = False, *, args: list[str]) -> None:
     needed = {str(config["data"][key]) for key in NEEDED[option]}
     checked: dict[str, Any] = {}
     types: Mapping[str, ColumnType] = {}
+    fault: UserError | None = None
     if columns_are_typed or needed <= set(rows.columns):
-        dataset = _build(config)
-        encoder = dataset.encoder
-        types = {**encoder.types, encoder.label_column: encoder.labels.type}
-        checked = _describe(dataset, config["trainer"])
+        try:
+            dataset = _build(config)
+            encoder = dataset.encoder
+            types = {**encoder.types, encoder.label_column: encoder.labels.type}
+            checked = _describe(dataset, config["trainer"])
+        except UserError as error:  # It is raised below the table of columns, which may explain it.
+            fault = error
     columns = summarize(rows, types)
-    if json:
+    if json and fault is None:
         print_json({"columns": [each._asdict() for each in columns], "rows": len(rows)} | checked)
         return
-    terminal.show(f"{column_table(columns, part)}\n")
+    if not json:
+        terminal.show(f"{column_table(columns, part)}\n")
+    if fault is not None:
+        raise fault
     if checked:
         terminal.show("\n".join([*checked["messages"], *_length(checked)]))
 

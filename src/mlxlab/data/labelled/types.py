@@ -27,6 +27,7 @@ MIN_TEXTS = 10  # rows with different texts that are no categories
 MOSTLY = 0.9  # of the rows with different texts: they are no categories
 MAX_SHOWN = 40  # characters of a cell in a message
 MAX_EXAMPLES = 3  # cells in advice
+MAX_FAULTS = 10  # different cells that are no numbers; more are meant as they are
 MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**64 - 1  # unsigned
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.0*)?")
@@ -190,9 +191,10 @@ def _describe_fault(
     if any(map(LEADING_ZERO.match, texts)):
         return ""
     are_codes = all(any(map(str.isdigit, text)) for text in texts)
-    if are_codes or 2 * counts[numeric].sum() <= counts.sum():
-        return ""
     others = [text for text in texts if not is_number(text)]
+    are_few = len(others) <= MAX_FAULTS and 2 * counts[numeric].sum() > counts.sum()
+    if are_codes or not are_few:
+        return ""
     share = f"{counts[~numeric].sum()} of {counts.sum()} cells are no finite numbers"
     missing = f"data.reading.missing=[{', '.join(others[:MAX_EXAMPLES])}] if they are missing"
     return f"{share}, such as {shorten(others[0])}; {missing}, or data.types={{{name}: category}}"
