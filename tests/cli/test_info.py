@@ -261,7 +261,7 @@ def test_a_row_in_another_encoding_is_left_out_of_a_file_of_utf8(tmp_path, capsy
         f"data.source={tmp_path}/own.csv",
         ["data.text_column=who", "data.target=kind"],
     )
-    fault = f"{tmp_path}/own.csv:2:6: byte 0xe9 is not UTF-8; data.reading.encoding=cp1252"
+    fault = f"{tmp_path}/own.csv:2: byte 0xe9 is not UTF-8; data.reading.encoding=cp1252"
     for _ in ("read", "from the cache"):
         assert main(["data", source]) == 0
         printed = capsys.readouterr().out

@@ -203,7 +203,7 @@ def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):
         [part] = rows.parts
         line = 152 if start else 151
         assert part.describe().endswith("; skipped 1 malformed row")
-        assert part.malformed.first.startswith(f"{tmp_path}/{name}:{line}: ")
+        assert part.first_malformed().startswith(f"{tmp_path}/{name}:{line}: ")
         assert part.first_left_out(149).endswith(f":{line - 1}")
         assert part.first_left_out(150).endswith(f":{line}")
         again = read(tmp_path / name, tmp_path / "cache", "skip")

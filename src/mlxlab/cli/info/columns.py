@@ -18,7 +18,7 @@ def column_table(columns: "list[ColumnSummary]", part: "Part") -> str:
     ]
     skipped = ""
     if part.malformed.num_rows:
-        first = f", the first: {part.malformed.first}"
+        first = f", the first: {part.first_malformed()}"
         skipped = f", and {part.malformed.num_rows:,} that cannot be read{first}"
     faults = "".join(f"\n\n{each.fault}" for each in columns if each.fault)
     table = markdown_table(head, cells, "llrrl")

@@ -82,7 +82,7 @@ class TextBlock(NamedTuple):
 
 
 class Malformed(NamedTuple):
-    """Rows of a source that were left out: how many, the message about the first one, and its place."""
+    """Rows of a source that were left out: how many, what is wrong with the first one, and its place."""
 
     num_rows: int
     first: str
@@ -96,6 +96,12 @@ class Part(NamedTuple):
     table: pa.Table  # PLACE, then columns of text
     fingerprint: str
     malformed: Malformed
+
+    def first_malformed(self) -> str:
+        """The message about the first row that was left out. Its file may have moved since it was read."""
+        place = self.malformed.place
+        location = "" if place == NO_PLACE else location_of(self.source, place)
+        return f"{location}{self.malformed.first}"
 
     def first_left_out(self, row: int | None) -> str:
         """The location of this row, or of the first malformed one if that comes before it; "" without either."""
@@ -242,9 +248,11 @@ def open_rows(
         if not num_rows:
             raise DataError(f"{opened.name}: no rows")
         place = NO_PLACE
+        first = errors.first
         for unit, number in errors.skipped_rows()[:1]:
             place = unit << UNIT_BITS | number
-        malformed = json.dumps([errors.skipped, errors.first, place])
+            first = first.removeprefix(opened.location(unit, number))
+        malformed = json.dumps([errors.skipped, first, place])
         yield pa.RecordBatch.from_pylist([], schema.with_metadata({MALFORMED: malformed}))
 
     path = cache / f"rows-{key}.arrow"
