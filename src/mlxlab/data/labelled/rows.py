@@ -25,7 +25,7 @@ from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
 from mlxlab.wording import counted
 
-FORMAT = 3
+FORMAT = 4
 PLACE = ""  # the name of the first column, which holds unit << UNIT_BITS | number of each row
 MALFORMED = b"malformed"  # the metadata that hold `Malformed`
 NO_PLACE = -1
