@@ -141,6 +141,12 @@ def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
     keys, runtime = dict[str, Key](), set[str]()
     keyword_only = False
     declared = " ".join(map(ast.unparse, [*node.decorator_list, *node.bases]))
+    for base in node.bases:
+        parent, home = look_up(base.id, module) if isinstance(base, ast.Name) else (None, module)
+        if isinstance(parent, ast.ClassDef) and "TypedDict" in map(ast.unparse, parent.bases):
+            inherited = signature(f"{home}.{parent.name}")
+            keys |= inherited.keys if inherited else {}
+            declared += " TypedDict"
     has_fields = re.search("dataclass|NamedTuple|TypedDict", declared)
     for field in node.body if has_fields else ():
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
