@@ -14,7 +14,7 @@ def options(fraction=0.2, folds=None, fold=0, has_valid_source=False, group=None
 
 
 def split(choice, strata, groups=None, times=None, seed=1):
-    return split_rows(choice, np.array(strata), groups, times, seed)
+    return split_rows(choice, np.arange(len(strata)), np.array(strata), groups, times, seed)
 
 
 def test_a_fraction_of_each_class_validates():

@@ -164,6 +164,7 @@ def test_baselines_are_of_the_same_rows(tmp_path):
         "logistic_regression",
         "gradient_boosting",
         "tfidf_logistic_regression",
+        "tfidf_linear_svm",
     ]
     assert all(
         each.valid.shape == (24, 3) and each.test.shape == (30, 3) for each in fitted.values()

@@ -4,11 +4,10 @@ import logging
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
 
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled import baselines, text_baselines
-from mlxlab.data.labelled.text_baselines import best_strength, fit_reduction, tfidf_baselines
+from mlxlab.data.labelled.text_baselines import best_strength, tfidf_baselines
 
 COLOURS = ("red", "green", "blue")
 CLASSES = Task("classification", 3, COLOURS)
@@ -44,7 +43,7 @@ def by_name(targets, task, train=TRAIN):
 
 def test_classes_get_probabilities_on_validation_and_test_texts():
     fitted = by_name(CLASS, CLASSES)
-    assert list(fitted) == ["tfidf_logistic_regression", "gradient_boosting"]
+    assert list(fitted) == ["tfidf_logistic_regression", "tfidf_linear_svm"]
     for each in fitted.values():
         np.testing.assert_array_equal(each.valid.argmax(axis=1), VALID_CLASS)
         np.testing.assert_array_equal(each.test.argmax(axis=1), TEST_CLASS)
@@ -73,26 +72,9 @@ def test_numbers_are_predicted_in_the_units_of_the_data():
     )
     standardised = ((values - values.mean()) / values.std()).astype(np.float32)
     fitted = by_name(standardised, task)
-    assert list(fitted) == ["tfidf_ridge_regression", "gradient_boosting"]
+    assert list(fitted) == ["tfidf_ridge_regression", "tfidf_linear_svm"]
     for each in fitted.values():
         np.testing.assert_allclose(each.valid, 100 + 20 * VALID_CLASS, atol=8)
-
-
-def test_gradient_boosting_reads_components_of_many_features(monkeypatch):
-    monkeypatch.setattr(text_baselines, "MAX_COMPONENTS", 15)
-    first, second = (by_name(CLASS, CLASSES)["gradient_boosting"] for _ in range(2))
-    assert np.mean(first.valid.argmax(axis=1) == VALID_CLASS) > 0.9
-    np.testing.assert_array_equal(first.valid, second.valid)
-
-
-def test_the_most_frequent_features_are_reduced(monkeypatch):
-    monkeypatch.setattr(text_baselines, "MAX_REDUCED", 2)
-    features = csr_array(np.array([[1.0, 0, 0, 3], [1, 0, 0, 1], [0, 1, 0, 2]]))
-    reduced = fit_reduction(features, 2)(features)
-    np.testing.assert_allclose(
-        reduced @ reduced.T, (features[:, [0, 3]] @ features[:, [0, 3]].T).toarray(), atol=1e-9
-    )
-    np.testing.assert_array_equal(fit_reduction(features, 4)(features), features.toarray())
 
 
 def test_predictions_are_the_same_each_time(monkeypatch):
@@ -148,10 +130,8 @@ def test_a_single_row_is_no_reason_to_tune():
         ("MAX_ROWS", 60, "fitted on 60 of 90 training rows, drawn at random"),
         ("MAX_TARGETS", 120, "fitted on 40 of 90 training rows, drawn at random"),
         ("MAX_CHARACTERS", 1000, "training texts, drawn at random, which have 1,000 characters"),
-        ("MAX_WEIGHTS", 30, "reads the 10 most frequent words and pairs"),
+        ("MAX_WEIGHTS", 30, "reads the 10 most frequent features"),
         ("MAX_OUTPUTS", 2, "skipped, 3 outputs are more than 2"),
-        ("MAX_TREE_OUTPUTS", 2, "gradient_boosting: skipped, 3 outputs are more than 2"),
-        ("MAX_CELLS", 10 * 3 * 45, "gradient_boosting: fitted on"),
     ],
 )
 def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
@@ -161,7 +141,7 @@ def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, li
     with caplog.at_level(logging.INFO):
         fitted = by_name(CLASS, CLASSES)
     assert line in caplog.text
-    assert len(fitted) == {"MAX_OUTPUTS": 0, "MAX_TREE_OUTPUTS": 1}.get(limit, 2)
+    assert len(fitted) == {"MAX_OUTPUTS": 0}.get(limit, 2)
 
 
 def test_what_cannot_be_fitted_is_skipped_with_a_line(caplog):
@@ -170,3 +150,15 @@ def test_what_cannot_be_fitted_is_skipped_with_a_line(caplog):
         assert by_name(CLASS, CLASSES, train=["a", "b", "c"] * 30) == {}
     assert "all of one class" in caplog.text
     assert "no training text has a word" in caplog.text
+
+
+def test_characters_tell_words_that_no_training_text_has(monkeypatch):
+    """`redness` and `greenish` share their first characters with the words of training."""
+    words = {"red": "redness", "green": "greenish", "blue": "bluest"}
+    texts = np.array([*TRAIN, *(words[COLOURS[c]] for c in VALID_CLASS), *TEST], object)
+    fitted = tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, CLASS, CLASSES)
+    for each in fitted:
+        np.testing.assert_array_equal(each.valid.argmax(axis=1), VALID_CLASS)
+    [plain] = tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, CLASS, CLASSES, plain=True)
+    assert plain.name == "tfidf_logistic_regression"
+    assert len(np.unique(plain.valid, axis=0)) == 1

@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ SEED = 0
 
 logger = logging.getLogger(__name__)
 
-
 Matrix = Any  # N rows of features: dense or sparse, or a data frame
 Estimator = Any  # of scikit-learn, which has no types
 Predict = Callable[[Matrix], np.ndarray]  # -> (N, C), (N, L) or (N,), as in `Baseline`
@@ -33,12 +33,12 @@ def constant_baseline(
     train_targets: np.ndarray, num_valid: int, num_test: int, task: Task
 ) -> Baseline:
     """The same prediction for every row: frequencies of the classes or labels, or the mean (`mean`)."""
+    value = train_targets.mean(axis=0, dtype=np.float64)
     if task.kind == "classification":
         value = np.bincount(train_targets, minlength=task.num_classes) / len(train_targets)
-    else:
-        value = train_targets.mean(axis=0, dtype=np.float64)
     value = to_data_units(value, task)
-    valid, test = (np.broadcast_to(value, (rows, *value.shape)) for rows in (num_valid, num_test))
+    valid = np.broadcast_to(value, (num_valid, *value.shape))
+    test = np.broadcast_to(value, (num_test, *value.shape))
     return Baseline("mean" if task.kind == "regression" else "majority", valid, test)
 
 
@@ -46,35 +46,24 @@ def linear_name(task: Task) -> str:
     return "ridge_regression" if task.kind == "regression" else "logistic_regression"
 
 
-def new_linear_model(
-    task: Task, strength: float = 1.0, tolerance: float = 1e-6
-) -> Callable[[], Estimator]:
+def new_linear_model(task: Task, strength: float = 1.0, tolerance: float = 1e-6) -> Estimator:
     """`strength` is `C` of logistic regression and 1 / `alpha` of ridge regression: the inverse of the penalty."""
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if task.kind == "regression":
-        return lambda: Ridge(alpha=1 / strength, random_state=SEED)
-    return lambda: LogisticRegression(C=strength, max_iter=1000, tol=tolerance, random_state=SEED)
+        return Ridge(alpha=1 / strength, random_state=SEED)
+    return LogisticRegression(C=strength, max_iter=1000, tol=tolerance, random_state=SEED)
 
 
-def new_boosted_trees(
-    task: Task, is_category: Sequence[bool] | None = None, max_trees: int = 100
-) -> Estimator:
-    """Gradient boosting of dense features; `max_trees` for each class or label."""
+def new_boosted_trees(task: Task, is_category: Sequence[bool]) -> Estimator:
+    """Gradient boosting of dense features, with 100 trees for each class or label."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    new = (
-        HistGradientBoostingRegressor
-        if task.kind == "regression"
-        else HistGradientBoostingClassifier
-    )
+    new_model = HistGradientBoostingClassifier
+    if task.kind == "regression":
+        new_model = HistGradientBoostingRegressor
     # Early stopping would hold out rows, which fails with a class of one row.
-    return new(
-        categorical_features=is_category,
-        max_iter=max_trees,
-        early_stopping=False,
-        random_state=SEED,
-    )
+    return new_model(categorical_features=is_category, early_stopping=False, random_state=SEED)
 
 
 def sample_rows(
@@ -82,19 +71,15 @@ def sample_rows(
 ) -> np.ndarray | None:
     """Indices of the training rows to fit, ascending; None, with a line in the log, where a fit makes no sense."""
     if task.num_classes > max_outputs:
-        logger.info(
-            f"baseline {name}: skipped, {task.num_classes} outputs are more than {max_outputs}"
-        )
+        log(name, f"skipped, {task.num_classes} outputs are more than {max_outputs}")
         return None
     if task.kind == "classification" and len(np.unique(targets)) < 2:
-        logger.info(f"baseline {name}: skipped, the training rows are all of one class")
+        log(name, "skipped, the training rows are all of one class")
         return None
     limit = min(max_rows, MAX_TARGETS // task.num_classes)
     if len(targets) <= limit:
         return np.arange(len(targets))
-    logger.info(
-        f"baseline {name}: fitted on {limit:,} of {len(targets):,} training rows, drawn at random"
-    )
+    log(name, f"fitted on {limit:,} of {len(targets):,} training rows, drawn at random")
     return np.sort(np.random.default_rng(SEED).choice(len(targets), limit, replace=False))
 
 
@@ -103,71 +88,80 @@ def fit(
 ) -> Predict:
     """Fits a model to features of N rows; one for each label if several may hold."""
     if task.kind == "regression":
-        regressor = new_model()
-        regressor.fit(features, targets)
+        regressor = new_model().fit(features, targets)
         return lambda rows: to_data_units(regressor.predict(rows), task)
     if task.kind == "classification":
-        return _fit_classifier(new_model, features, targets, task.num_classes)
-    labels = [
-        _fit_classifier(new_model, features, column.astype(np.int64), 2) for column in targets.T
-    ]
+        return Classifier(new_model(), features, targets, task.num_classes)
+    columns = targets.T.astype(np.int64)
+    labels = [Classifier(new_model(), features, column, 2) for column in columns]
     return lambda rows: np.stack([predict(rows)[:, 1] for predict in labels], axis=1)
 
 
-def _fit_classifier(
-    new_model: Callable[[], Estimator], features: Matrix, classes: np.ndarray, num_classes: int
-) -> Predict:
+class Classifier:
     """Probabilities of all classes, 0 for those without a training row."""
-    present = np.unique(classes)
-    if len(present) == 1:
-        return lambda rows: np.tile(np.eye(num_classes)[present], (rows.shape[0], 1))
-    model = new_model()
-    model.fit(features, classes)
 
-    def predict(rows: Matrix) -> np.ndarray:
-        present_probabilities = model.predict_proba(rows)
-        probabilities = np.zeros((len(present_probabilities), num_classes))
-        probabilities[:, present] = present_probabilities
+    def __init__(
+        self, model: Estimator, features: Matrix, classes: np.ndarray, num_classes: int
+    ) -> None:
+        self.model = model
+        self.num_classes = num_classes
+        self.present = np.unique(classes)
+        if len(self.present) > 1:
+            model.fit(features, classes)
+
+    def __call__(self, rows: Matrix) -> np.ndarray:
+        probabilities = np.zeros((rows.shape[0], self.num_classes))
+        probabilities[:, self.present] = self._of_present(rows)
         return probabilities
 
-    return predict
+    def _of_present(self, rows: Matrix) -> np.ndarray | float:
+        if len(self.present) == 1:
+            return 1.0
+        if hasattr(self.model, "predict_proba"):
+            return self.model.predict_proba(rows)
+        from scipy.special import softmax
+
+        margins = self.model.decision_function(rows)  # of a support vector machine
+        if margins.ndim == 1:
+            margins = np.stack([-margins, margins], axis=1)
+        return softmax(margins, axis=1)
 
 
-def predict(
-    models: Mapping[str, Predict],
-    features: Callable[[np.ndarray], Matrix],
-    splits: Sequence[np.ndarray],
-    task: Task,
-) -> list[Baseline]:
-    """The baselines of fitted models, by name, that read the same features: of a few thousand rows at a time."""
-    if not models:
-        return []
-    with fitting(", ".join(models)):
-        valid, test = (_predict_rows(models, features, rows, task) for rows in splits)
-    return [Baseline(name, valid[name], test[name]) for name in models]
+@dataclass(frozen=True)
+class Fitted:
+    """Models by name that read the same features of rows."""
 
+    models: Mapping[str, Predict]
+    features: Callable[[np.ndarray], Matrix]
+    task: Task
 
-def _predict_rows(
-    models: Mapping[str, Predict],
-    features: Callable[[np.ndarray], Matrix],
-    rows: np.ndarray,
-    task: Task,
-) -> dict[str, np.ndarray]:
-    no_rows = np.zeros((0,) if task.kind == "regression" else (0, task.num_classes))
-    chunks = {name: [no_rows] for name in models}
-    for start in range(0, len(rows), CHUNK):
-        chunk = features(rows[start : start + CHUNK])
-        for name, model in models.items():
-            chunks[name].append(model(chunk))
-    return {name: np.concatenate(parts) for name, parts in chunks.items()}
+    def predict(self, valid: np.ndarray, test: np.ndarray) -> list[Baseline]:
+        """Predictions for these rows, of which a few thousand are read at a time."""
+        if not self.models:
+            return []
+        with fitting(", ".join(self.models)):
+            on_valid = self._predict(valid)
+            on_test = self._predict(test)
+        return [Baseline(name, on_valid[name], on_test[name]) for name in self.models]
+
+    def _predict(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        shape = (0,) if self.task.kind == "regression" else (0, self.task.num_classes)
+        chunks = {name: [np.zeros(shape)] for name in self.models}
+        for start in range(0, len(rows), CHUNK):
+            features = self.features(rows[start : start + CHUNK])
+            for name, model in self.models.items():
+                chunks[name].append(model(features))
+        return {name: np.concatenate(parts) for name, parts in chunks.items()}
 
 
 def to_data_units(standardised: np.ndarray, task: Task) -> np.ndarray:
-    return (
-        standardised * task.target_deviation + task.target_mean
-        if task.kind == "regression"
-        else standardised
-    )
+    if task.kind != "regression":
+        return standardised
+    return standardised * task.target_deviation + task.target_mean
+
+
+def log(name: str, what: str) -> None:
+    logger.info(f"baseline {name}: {what}")
 
 
 @contextmanager
@@ -184,4 +178,4 @@ def fitting(name: str) -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     if any(issubclass(warning.category, ConvergenceWarning) for warning in caught):
-        logger.info(f"baseline {name}: its fit stopped before it converged")
+        log(name, "its fit stopped before it converged")

@@ -140,8 +140,8 @@ class LabelledDataset:
         return self._fit_baselines(self.examples.baseline_rows(table))
 
     def _fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
+        by_words = self.examples.text_baselines(rows, self._renderer)
         if not self._has_columns:
-            by_words = self.examples.text_baselines(rows, self._renderer, boosting=True)
             return [self.examples.constant_baseline(rows), *by_words]
 
         def cells(numbers: np.ndarray) -> Table:
@@ -149,7 +149,7 @@ class LabelledDataset:
 
         targets = self.examples.training_targets
         raw = table_baselines(cells, rows.split, targets, self._renderer.types, self.task)
-        return [*raw, *self.examples.text_baselines(rows, self._renderer, boosting=False)]
+        return [*raw, *by_words]
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The rows by number, with the numbers of their cells rather than bins."""

@@ -223,7 +223,7 @@ class LabelledExamples:
         return constant_baseline(self.training_targets, len(valid), len(test), self.task)
 
     def text_baselines(
-        self, rows: BaselineRows, renderer: Renderer, boosting: bool = False, plain: bool = False
+        self, rows: BaselineRows, renderer: Renderer, plain: bool = False
     ) -> list[Baseline]:
         """Predictions by the words of the texts: fitted on every variant of a row, averaged over them.
 
@@ -244,7 +244,7 @@ class LabelledExamples:
             return predictions.reshape(-1, num_variants, *predictions.shape[1:]).mean(axis=1)
 
         targets = np.repeat(self.training_targets, num_variants, axis=0)
-        fitted = tfidf_baselines(texts, split, targets, self.task, not plain, boosting)
+        fitted = tfidf_baselines(texts, split, targets, self.task, plain)
         return [Baseline(name, average(valid), average(test)) for name, valid, test in fitted]
 
     def texts_of(self, rows: BaselineRows, numbers: np.ndarray) -> list[str]:

@@ -163,16 +163,6 @@ def fold_numbers(ids: np.ndarray, strata: np.ndarray, folds: int, seed: int) -> 
     return numbers
 
 
-def check_class_sizes(strata: np.ndarray, min_rows: int) -> None:
-    """Raises DataError for a class of fewer than `min_rows` rows."""
-    classes, counts = np.unique(strata, return_counts=True)
-    smallest = int(counts.argmin())
-    if counts[smallest] < min_rows:
-        rows = counted(int(counts[smallest]), "row")
-        expected = f"expected at least {min_rows} to split them"
-        raise DataError(f"label {classes[smallest]} has {rows}, {expected}")
-
-
 def read_times(name: str, cells: pa.ChunkedArray, location: Location) -> np.ndarray:
     """(N,) numbers, or dates and times, as float64; DataError for a cell that is not of the type of the first one."""
     texts, _ = distinct_texts(cells)

@@ -1,19 +1,17 @@
-"""Baselines on the raw columns of a table: a linear model and gradient boosting, both from scikit-learn."""
+"""Baselines on the columns of a table: a linear model and gradient boosting, both from scikit-learn."""
 
-import logging
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, Table
 from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.baselines import Estimator
-from mlxlab.data.labelled.renderer import AMOUNTS, MISSING
-from mlxlab.data.labelled.types import ColumnType, read_number
+from mlxlab.data.labelled.baselines import Estimator, Predict
+from mlxlab.data.labelled.renderer import MISSING
+from mlxlab.data.labelled.types import ColumnType, TypedColumn, amount, read_column, spell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +20,7 @@ MAX_ROWS = 100_000  # that are fitted
 MAX_CELLS = 20_000_000  # rows that are fitted x columns
 MAX_CATEGORIES = 200  # of a column; the rarest ones count as one
 LARGEST = 1e100  # numbers are clipped to it: their squares are finite
-
-logger = logging.getLogger(__name__)
+AMOUNTS = ("number", "integer", "boolean", "datetime")
 
 
 def table_baselines(
@@ -39,57 +36,59 @@ def table_baselines(
         cells: the columns that the model reads, of rows by number.
         split: numbers of the training, validation and test rows.
         train_targets: as in a `Batch`.
-        types: of the columns. Texts are not read: they say nothing about other rows.
+        types: of the columns; times are numbers. Texts are not read: they say nothing about other rows.
     """
     train, valid, test = split
     constant = baselines.constant_baseline(train_targets, len(valid), len(test), task)
-    columns = list(cells(train[:1]))
-    numbers = [name for name in columns if types[name].kind in AMOUNTS]
-    categories = [name for name in columns if types[name].kind not in (*AMOUNTS, "text")]
-    max_rows = min(MAX_ROWS, MAX_CELLS // len(columns))
-    models: dict[str, baselines.Predict] = {}
-    for name, max_outputs, build in (
-        (baselines.linear_name(task), baselines.MAX_OUTPUTS, _linear_model),
-        ("gradient_boosting", baselines.MAX_TREE_OUTPUTS, _boosted_trees),
+    numbers = [name for name, each in types.items() if each.kind in AMOUNTS]
+    categories = [name for name, each in types.items() if each.kind == "category"]
+    linear = baselines.linear_name(task)
+    if not numbers and not categories:
+        baselines.log(f"{linear}, gradient_boosting", "skipped, there are only columns of texts")
+        return [constant]
+
+    def features(rows: np.ndarray) -> "pd.DataFrame":
+        return _frame(cells(rows), types)
+
+    def new_linear_model() -> Estimator:
+        return _linear_model(numbers, categories, task)
+
+    def new_boosted_trees() -> Estimator:
+        return _boosted_trees(numbers, categories, task)
+
+    models: dict[str, Predict] = {}
+    max_rows = min(MAX_ROWS, MAX_CELLS // len(types))
+    for name, max_outputs, new_model in (
+        (linear, baselines.MAX_OUTPUTS, new_linear_model),
+        ("gradient_boosting", baselines.MAX_TREE_OUTPUTS, new_boosted_trees),
     ):
         rows = baselines.sample_rows(name, train_targets, task, max_rows, max_outputs)
-        if rows is None:
-            continue
-        with baselines.fitting(name):
-            table = cells(train[rows])
-            if not numbers and not categories:
-                logger.info(
-                    f"baseline {name}: skipped, there are only columns of texts that hardly repeat"
-                )
-                continue
-            new_model = partial(build, numbers, categories, task)
-            models[name] = baselines.fit(
-                new_model, _frame(table, numbers), train_targets[rows], task
-            )
-    return [
-        constant,
-        *baselines.predict(models, lambda rows: _frame(cells(rows), numbers), (valid, test), task),
-    ]
+        if rows is not None:
+            with baselines.fitting(name):
+                table = features(train[rows])
+                models[name] = baselines.fit(new_model, table, train_targets[rows], task)
+    fitted = baselines.Fitted(models, features, task)
+    return [constant, *fitted.predict(valid, test)]
 
 
-def _frame(table: Table, numeric: Collection[str]) -> "pd.DataFrame":
+def _frame(table: Table, types: Mapping[str, ColumnType]) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            name: _numbers(cells) if name in numeric else _texts(cells)
-            for name, cells in table.items()
-        }
-    )
+    columns: dict[str, np.ndarray] = {}
+    for name, column_type in types.items():
+        column = read_column(name, pa.array(table[name], pa.string()), column_type)
+        if column_type.kind in AMOUNTS:
+            columns[name] = _amounts(column)
+        elif column_type.kind == "category":
+            words = [*map(spell, column.values), MISSING]
+            columns[name] = np.array(words, object)[column.codes]
+    return pd.DataFrame(columns)
 
 
-def _numbers(cells: Sequence[str | None]) -> np.ndarray:
-    values = [read_number(cell) if cell and cell.strip() else math.nan for cell in cells]
-    return np.clip(np.array(values), -LARGEST, LARGEST)
-
-
-def _texts(cells: Sequence[str | None]) -> np.ndarray:
-    return np.array([MISSING if cell is None else cell for cell in cells], object)
+def _amounts(column: TypedColumn) -> np.ndarray:
+    """(N,) numbers, NaN where one is missing."""
+    amounts = [amount(value) for value in column.values]
+    return np.clip(np.array([*amounts, np.nan]), -LARGEST, LARGEST)[column.codes]
 
 
 def _linear_model(numbers: list[str], categories: list[str], task: Task) -> Estimator:
@@ -98,14 +97,13 @@ def _linear_model(numbers: list[str], categories: list[str], task: Task) -> Esti
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    imputer = SimpleImputer(
-        add_indicator=True, keep_empty_features=True
-    )  # the mean, and that it was missing
+    # A gap becomes the mean, with a column that says that it was one.
+    imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
     one_hot = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES)
     features = make_column_transformer(
         (make_pipeline(imputer, StandardScaler()), numbers), (one_hot, categories)
     )
-    return make_pipeline(features, baselines.new_linear_model(task)())
+    return make_pipeline(features, baselines.new_linear_model(task))
 
 
 def _boosted_trees(numbers: list[str], categories: list[str], task: Task) -> Estimator:

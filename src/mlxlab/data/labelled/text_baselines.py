@@ -1,75 +1,97 @@
-"""Baselines on the words of texts: TF-IDF with a linear model and, reduced to fewer features, gradient boosting."""
+"""Baselines on texts: linear models on TF-IDF of words and characters."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline
 from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.baselines import SEED, Matrix
+from mlxlab.data.labelled.baselines import SEED, Estimator, Matrix, Predict
 from mlxlab.wording import counted
 
 MAX_ROWS = 20_000  # that are fitted
-MAX_CHARACTERS = 30_000_000  # of the texts that are fitted
+MAX_CHARACTERS = 20_000_000  # of the texts that are fitted
 MAX_WEIGHTS = 2_000_000  # features x outputs; L-BFGS holds 25 numbers of 8 bytes for each
+CHARACTERS = (2, 4)  # how long the n-grams of characters are, within words
 STRENGTHS = (1.0, 10.0)  # see `new_linear_model`; the first is scikit-learn's default
-MAX_COMPONENTS = 100  # of the latent semantic analysis
-MAX_REDUCED = 20_000  # features that it reads
-MAX_CELLS = 5_000_000  # rows that are fitted x components x outputs, of gradient boosting
-MAX_TREES = 1_000  # of all outputs
 
-logger = logging.getLogger(__name__)
-Reduce = Callable[[Matrix], np.ndarray]  # TF-IDF (N, F) -> (N, K)
+ReadTexts = Callable[[np.ndarray], Sequence[str]]  # the texts of rows by number
 
 
 def tfidf_baselines(
-    texts: Callable[[np.ndarray], Sequence[str]],
+    texts: ReadTexts,
     split: Sequence[np.ndarray],
     train_targets: np.ndarray,
     task: Task,
-    tuned: bool = True,
-    boosting: bool = True,
+    plain: bool = False,
 ) -> list[Baseline]:
-    """TF-IDF of words and pairs of words with logistic (`Ridge` for numbers) regression, and with gradient boosting.
+    """TF-IDF with logistic (`Ridge` for numbers) regression, and with a linear SVM.
 
     Args:
-        texts: the texts of rows by number.
         split: numbers of the training, validation and test rows.
         train_targets: as in a `Batch`.
-        tuned: sublinear term frequencies, and the better of `STRENGTHS`; otherwise scikit-learn's defaults.
-        boosting: gradient boosting as well, on a latent semantic analysis of the same features.
+        plain: words and pairs of words with logistic regression alone, with scikit-learn's default settings; otherwise
+            characters too, sublinear term frequencies, and the better of `STRENGTHS`.
     """
     train, valid, test = split
     name = f"tfidf_{baselines.linear_name(task)}"
     rows = baselines.sample_rows(name, train_targets, task, MAX_ROWS, baselines.MAX_OUTPUTS)
     if rows is None:
         return []
-    rows, train_texts = _within_characters(name, lambda sampled: texts(train[sampled]), rows)
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
+    rows, train_texts = _within_characters(name, texts, train, rows)
     max_features = MAX_WEIGHTS // task.num_classes
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), max_features=max_features, sublinear_tf=tuned)
+    vectorizer = _new_vectorizer(max_features, plain)
     try:
         features = vectorizer.fit_transform(train_texts)
-    except ValueError:  # an empty vocabulary
-        logger.info(f"baseline {name}: skipped, no training text has a word of two characters")
+    except ValueError:  # The vocabulary is empty.
+        baselines.log(name, "skipped, no training text has a word of two characters")
         return []
-    if features.shape[1] == max_features:
-        logger.info(f"baseline {name}: reads the {max_features} most frequent words and pairs")
+    if features.shape[1] >= max_features:
+        baselines.log(name, f"reads the {max_features} most frequent features")
+
     targets = train_targets[rows]
+    models: dict[str, Predict] = {}
     with baselines.fitting(name):
-        strength = best_strength(features, targets, task) if tuned else STRENGTHS[0]
-        models = {
-            name: baselines.fit(baselines.new_linear_model(task, strength), features, targets, task)
-        }
-    trees = _fit_boosted_trees(features, targets, task) if boosting else None
-    if trees is not None:
-        models["gradient_boosting"] = trees
-    return baselines.predict(
-        models, lambda chunk: vectorizer.transform(texts(chunk)), (valid, test), task
+        strength = STRENGTHS[0] if plain else best_strength(features, targets, task)
+        models[name] = _fit_linear(strength, features, targets, task)
+    if not plain:
+        machine = "tfidf_linear_svm"
+        with baselines.fitting(machine):
+            models[machine] = baselines.fit(lambda: _new_svm(task), features, targets, task)
+    fitted = baselines.Fitted(models, lambda chunk: vectorizer.transform(texts(chunk)), task)
+    return fitted.predict(valid, test)
+
+
+def _new_vectorizer(max_features: int, plain: bool) -> Estimator:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    if plain:
+        return TfidfVectorizer(ngram_range=(1, 2), max_features=max_features)
+    half = max_features // 2
+    words = TfidfVectorizer(ngram_range=(1, 2), max_features=half, sublinear_tf=True)
+    characters = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=CHARACTERS, max_features=half, sublinear_tf=True
     )
+    return make_union(words, characters)
+
+
+def _new_svm(task: Task) -> Estimator:
+    from sklearn.svm import LinearSVC, LinearSVR
+
+    if task.kind == "regression":
+        return LinearSVR(loss="squared_epsilon_insensitive", dual=True, random_state=SEED)
+    return LinearSVC(random_state=SEED)
+
+
+def _fit_linear(
+    strength: float, features: Matrix, targets: np.ndarray, task: Task, tolerance: float = 1e-6
+) -> Predict:
+    def new_model() -> Estimator:
+        return baselines.new_linear_model(task, strength, tolerance)
+
+    return baselines.fit(new_model, features, targets, task)
 
 
 def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
@@ -78,73 +100,34 @@ def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
     held_out, rest = np.split(order, [len(order) // 5])
     if not len(held_out):
         return STRENGTHS[0]
-    expected = np.eye(task.num_classes)[targets] if task.kind == "classification" else targets
-    expected = baselines.to_data_units(expected[held_out], task)
+    expected = targets[held_out]
+    if task.kind == "classification":
+        expected = np.eye(task.num_classes)[expected]
+    expected = baselines.to_data_units(expected, task)
 
     def squared_error(strength: float) -> float:
-        new_model = baselines.new_linear_model(task, strength, tolerance=1e-4)
-        predict = baselines.fit(new_model, features[rest], targets[rest], task)
+        predict = _fit_linear(strength, features[rest], targets[rest], task, tolerance=1e-4)
         return float(np.square(predict(features[held_out]) - expected).mean())
 
     return min(STRENGTHS, key=squared_error)
 
 
-def _fit_boosted_trees(
-    features: Matrix, targets: np.ndarray, task: Task
-) -> baselines.Predict | None:
-    """Predicts from TF-IDF features; None, with a line in the log, where there are too many outputs."""
-    name, num_components = "gradient_boosting", min(MAX_COMPONENTS, *features.shape)
-    max_rows = MAX_CELLS // (num_components * task.num_classes)
-    rows = baselines.sample_rows(name, targets, task, max_rows, baselines.MAX_TREE_OUTPUTS)
-    if rows is None:
-        return None
-    max_trees = min(100, MAX_TREES // task.num_classes)
-    with baselines.fitting(name):
-        reduce = fit_reduction(features, num_components)
-        predict = baselines.fit(
-            lambda: baselines.new_boosted_trees(task, max_trees=max_trees),
-            reduce(features[rows]),
-            targets[rows],
-            task,
-        )
-    return lambda chunk: predict(reduce(chunk))
-
-
-def fit_reduction(features: Matrix, num_components: int) -> Reduce:
-    """Latent semantic analysis of the most frequent features; the features themselves where they are as few."""
-    if features.shape[1] <= num_components:
-        return lambda rows: rows.toarray()
-    from sklearn.decomposition import TruncatedSVD
-
-    num_rows = np.bincount(features.indices, minlength=features.shape[1])  # with each feature
-    frequent = np.sort(np.argsort(-num_rows, kind="stable")[:MAX_REDUCED])
-    reduction = TruncatedSVD(num_components, random_state=SEED).fit(features[:, frequent])
-    return lambda rows: reduction.transform(rows[:, frequent])
-
-
 def _within_characters(
-    name: str, texts: Callable[[np.ndarray], Sequence[str]], rows: np.ndarray
+    name: str, texts: ReadTexts, train: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
     """As many rows, drawn at random, as have `MAX_CHARACTERS`, ascending, with their texts."""
     order = np.random.default_rng(SEED).permutation(rows)
     sample: dict[int, str] = {}
     characters = 0
-    for row, text in _by_row(texts, order):
-        characters += len(text)
-        if characters > MAX_CHARACTERS and sample:
-            limit = f"which have {MAX_CHARACTERS:,} characters"
-            logger.info(
-                f"baseline {name}: fitted on {counted(len(sample), 'training text')}, drawn at random, {limit}"
-            )
+    for start in range(0, len(order), baselines.CHUNK):
+        chunk = order[start : start + baselines.CHUNK]
+        for row, text in zip(chunk.tolist(), texts(train[chunk]), strict=True):
+            characters += len(text)
+            if characters <= MAX_CHARACTERS or not sample:
+                sample[row] = text
+        if characters > MAX_CHARACTERS:
+            fitted = f"fitted on {counted(len(sample), 'training text')}, drawn at random"
+            baselines.log(name, f"{fitted}, which have {MAX_CHARACTERS:,} characters")
             break
-        sample[row] = text
-    fitted = np.sort(np.fromiter(sample, np.int64))
-    return fitted, [sample[row] for row in fitted.tolist()]
-
-
-def _by_row(
-    texts: Callable[[np.ndarray], Sequence[str]], rows: np.ndarray
-) -> Iterator[tuple[int, str]]:
-    for start in range(0, len(rows), baselines.CHUNK):
-        chunk = rows[start : start + baselines.CHUNK]
-        yield from zip(chunk.tolist(), texts(chunk), strict=True)
+    kept = np.sort(np.fromiter(sample, np.int64))
+    return kept, [sample[row] for row in kept.tolist()]
