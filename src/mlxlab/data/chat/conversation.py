@@ -190,7 +190,9 @@ def _turns(record: Record, key: str, role: str) -> list[Message]:
 
 def _instruction(record: Record) -> list[Message]:
     """Alpaca's earlier turns, then its instruction with an optional input in a second paragraph."""
-    turns = _list(record, "history")
+    turns = _parse(record.get("history"), "history") or []
+    if not isinstance(turns, list):
+        raise ValueError(f"history: expected a list of pairs, got {shorten(turns)}")
     question = _text(record, "instruction")
     if _holds(record, "input"):
         question = f"{question}\n\n{_text(record, 'input')}"
@@ -298,9 +300,9 @@ def _part(part: object) -> str:
 
 
 def _list(record: Record, key: str) -> list[Any]:
-    """A list of objects or lists, empty for nothing."""
+    """A list of objects, empty for nothing."""
     value = _parse(record.get(key), key) or []
-    if not isinstance(value, list) or not all(isinstance(each, dict | list) for each in value):
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise ValueError(f"{key}: expected a list of objects, got {shorten(value)}")
     return value
 
