@@ -23,11 +23,11 @@ class Batch(NamedTuple):
     """B examples of T tokens, as NumPy arrays. Shorter examples are padded on the right."""
 
     tokens: np.ndarray  # (B, T) int32
-    segment_ids: (
-        np.ndarray
-    )  # (B, T) int32: 0 padding, k > 0 the k-th document of the row; bool if each row has one
-    targets: np.ndarray  # int32: (B,) classes, or (B, T) tokens; float32: (B, L) 0 or 1 for each label, or (B,) numbers
-    loss_weights: np.ndarray  # like targets, float32; 0 is not a target
+    # (B, T) int32: 0 is padding, k > 0 the k-th document of the row; bool if each row has one.
+    segment_ids: np.ndarray
+    # int32: (B,) classes, or (B, T) tokens; float32: (B, L) 0 or 1 for each label, or (B,) numbers.
+    targets: np.ndarray
+    loss_weights: np.ndarray  # float32 in the shape of `targets`; 0 is not a target
     example_ids: np.ndarray  # (B,) int64: the same number in every epoch
     aux: dict[str, np.ndarray] = {}  # auxiliary arrays that a loss needs, by name: (B, ...)
 
@@ -109,19 +109,16 @@ class Task:
     """The task that the batches pose."""
 
     kind: TaskKind
-    num_classes: int  # C classes or L labels, of which several may hold (multi_label); 1 number; or the vocabulary
+    # C classes, L labels of which several may hold (multi_label), 1 number, or the vocabulary.
+    num_classes: int
     labels: tuple[str, ...] = ()  # names of the classes or labels
-    masked: bool = (
-        False  # language modelling: predict masked tokens (True) or the next token (False)
-    )
+    masked: bool = False  # a language model predicts masked tokens, not the next one
     token_bytes: tuple[int, ...] = ()  # bytes of UTF-8 by token id, for bits per byte
-    target_mean: float = (
-        0.0  # regression: of the training values; targets are (value - mean) / deviation
-    )
+    # Regression: the targets are (value - mean) / deviation of the training values.
+    target_mean: float = 0.0
     target_deviation: float = 1.0
-    pair_separator: int | None = (
-        None  # id of the token between two texts of an example; None for single texts
-    )
+    # The id of the token between two texts of an example; None for single texts.
+    pair_separator: int | None = None
     positive_class: int = 1  # of two classes, that of precision, recall and F1
 
 
@@ -173,16 +170,13 @@ def pad_rows(batch: Batch, rows: int) -> Batch:
     def grow(field: np.ndarray) -> np.ndarray:
         return np.concatenate([field, np.repeat(field[:1], missing, axis=0)])
 
-    tokens, mask, targets, weights, ids = map(grow, batch[:5])
-    mask[-missing:, 0], mask[-missing:, 1:], weights[-missing:], ids[-missing:] = 1, 0, 0, -1
-    return Batch(
-        tokens,
-        mask,
-        targets,
-        weights,
-        ids,
-        {name: grow(field) for name, field in batch.aux.items()},
-    )
+    tokens, segment_ids, targets, weights, ids = map(grow, batch[:5])
+    segment_ids[-missing:] = 0
+    segment_ids[-missing:, 0] = 1
+    weights[-missing:] = 0
+    ids[-missing:] = -1
+    aux = {name: grow(field) for name, field in batch.aux.items()}
+    return Batch(tokens, segment_ids, targets, weights, ids, aux)
 
 
 def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
@@ -190,18 +184,18 @@ def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
 
     MLX has no bounds checks, and a NaN of weight 0 would still reach the gradient.
     """
-    if batch.targets.dtype.kind == "f" and not np.isfinite(batch.targets).all():
-        example = int(batch.example_ids[np.argwhere(~np.isfinite(batch.targets))[0, 0]])
-        raise DataError(f"target of example {example}: expected a finite number")
-    classes = batch.targets if batch.targets.dtype.kind == "i" else np.zeros(0, np.int32)
-    for name, values, end in (
-        ("token id", batch.tokens, vocab_size),
-        ("label", classes, num_classes),
-    ):
-        if values.size and (values.min() < 0 or values.max() >= end):
-            index = tuple(int(i[0]) for i in np.nonzero((values < 0) | (values >= end)))
-            example = int(batch.example_ids[index[0]])
-            raise DataError(
-                f"{name} {int(values[index])} of example {example}: expected 0..{end - 1}"
-            )
+    _check_range(batch, "token id", batch.tokens, vocab_size)
+    if batch.targets.dtype.kind == "i":
+        _check_range(batch, "label", batch.targets, num_classes)
+    elif not np.isfinite(batch.targets).all():
+        row = np.argwhere(~np.isfinite(batch.targets))[0, 0]
+        raise DataError(f"target of example {batch.example_ids[row]}: expected a finite number")
     return batch
+
+
+def _check_range(batch: Batch, name: str, values: np.ndarray, end: int) -> None:
+    if not values.size or (values.min() >= 0 and values.max() < end):
+        return
+    index = tuple(np.argwhere((values < 0) | (values >= end))[0])
+    example = batch.example_ids[index[0]]
+    raise DataError(f"{name} {values[index]} of example {example}: expected 0..{end - 1}")

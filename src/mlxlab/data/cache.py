@@ -42,21 +42,19 @@ def cached(
         read: False builds the content even if it is cached.
     """
     outcome = "miss"
-    try:
-        if read:
-            data = read_bytes(path, max_bytes=MAX_BYTES)
-            if data[:DIGEST_BYTES] != _digest(path, data[DIGEST_BYTES:]):
-                raise DataError("the digest differs")
-            return decode(data[DIGEST_BYTES:]), "hit"
-    except InputNotFoundError:
-        pass
-    except DataError as error:
-        warn_of_damage(path, error)
-        outcome = "corrupt, built again"
+    if read:
+        try:
+            return decode(_read_body(path)), "hit"
+        except InputNotFoundError:
+            pass
+        except DataError as error:
+            warn_of_damage(path, error)
+            outcome = "corrupt, built again"
     content = build()
+    body = encode(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, _digest(path, body := encode(content)) + body)
+        write_atomic(path, _digest(path, body) + body)
     except OSError as error:
         warn_of_unwritten(path, error)
         outcome += ", not cached"
@@ -64,10 +62,9 @@ def cached(
 
 
 def warn_of_damage(path: Path, error: DataError) -> None:
-    """Without the name of the file, which is a digest: there is nothing to do about it."""
-    log.warning(
-        "a cached file is corrupt (%s); it is built again", str(error).removeprefix(f"{path}: ")
-    )
+    """The name of the file is left out: it is a digest, and there is nothing to do about it."""
+    cause = str(error).removeprefix(f"{path}: ")
+    log.warning("a cached file is corrupt (%s); it is built again", cause)
 
 
 def warn_of_unwritten(path: Path, error: OSError) -> None:
@@ -80,6 +77,14 @@ def describe_tokens(outcome: str) -> str:
         return "tokens read from the cache"
     again = " again, because the cache was corrupt" if outcome.startswith("corrupt") else ""
     return f"tokenized{again}, {'not' if outcome.endswith('not cached') else 'and'} cached"
+
+
+def _read_body(path: Path) -> bytes:
+    data = read_bytes(path, max_bytes=MAX_BYTES)
+    body = data[DIGEST_BYTES:]
+    if data[:DIGEST_BYTES] != _digest(path, body):
+        raise DataError("the digest differs")
+    return body
 
 
 def _digest(path: Path, body: bytes) -> bytes:

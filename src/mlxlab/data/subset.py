@@ -39,7 +39,9 @@ class ExampleSelection:
             raise ConfigError(f"data.select.mode={self.mode} needs {needed}")
 
     def chosen(self, seed: int, known: np.ndarray | None = None) -> np.ndarray | None:
-        """The ids to train on, ascending, of those that are `known`; None for all. Of mode=random a function of `seed`.
+        """The ids to train on, ascending, of those that are `known`; None for all.
+
+        With mode=random they are a function of `seed`.
 
         Raises:
             InputNotFoundError, DataError: the source is missing, malformed, or has no loss of any of the ids.
@@ -48,9 +50,8 @@ class ExampleSelection:
         if self.mode is None:
             return None
         ids, losses = self._losses(known)
-        count = max(
-            1, ceil(len(ids) * Fraction(str(self.percent)) / 100)
-        )  # floats would round 33 up to 34
+        share = Fraction(str(self.percent)) / 100  # A float would round 33 up to 34.
+        count = max(1, ceil(len(ids) * share))
         if self.mode == "random":
             losses = counter_hash(seed, Stream.SELECTION, ids)
         elif self.mode == "hardest":
