@@ -18,8 +18,20 @@ SHORT = [
     *NO_PLOTS,
 ]
 BASELINES = {
-    "wine": {"majority", "logistic_regression", "gradient_boosting", "tfidf_logistic_regression"},
-    "diabetes": {"mean", "ridge_regression", "gradient_boosting", "tfidf_ridge_regression"},
+    "wine": {
+        "majority",
+        "logistic_regression",
+        "gradient_boosting",
+        "tfidf_logistic_regression",
+        "tfidf_linear_svm",
+    },
+    "diabetes": {
+        "mean",
+        "ridge_regression",
+        "gradient_boosting",
+        "tfidf_ridge_regression",
+        "tfidf_linear_svm",
+    },
 }
 
 

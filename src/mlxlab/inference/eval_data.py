@@ -26,6 +26,7 @@ from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.left_out import DEFAULT_FRACTION, Faults
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.documents import open_documents
@@ -93,8 +94,7 @@ def open_eval_rows(
         return rows
     names = [*encoder.columns, encoder.label_column]
     try:
-        on_error = node.get("on_error", "strict")
-        max_left_out = node.get("max_left_out", DEFAULT_FRACTION)
+        on_error, max_left_out = left_out_keys(node)
         part = open_rows(source, row_reading(node), cache, on_error, names, max_left_out)
         return Rows([part])
     except MissingColumnError as error:
@@ -126,13 +126,18 @@ def row_batches(
     )
 
 
+def left_out_keys(node: Mapping[str, Any]) -> tuple[OnError, float]:
+    """`on_error` and `max_left_out` of a data node, by default those of data sets without these keys."""
+    return node.get("on_error", "strict"), node.get("max_left_out", DEFAULT_FRACTION)
+
+
 def _labelled(
     encoder: RowEncoder, rows: "Rows | ProvidedRows", node: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[str]]:
     """The numbers of the rows to evaluate on, and lines on those that are left out."""
     if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder)):
         return np.arange(len(rows)), []
-    faults = Faults(rows, node["on_error"], node["max_left_out"])
+    faults = Faults(rows, *left_out_keys(node))
     cells = rows.column(encoder.label_column)
     column = encoder.labels.read(encoder.label_column, cells, rows.location)
     faults.add_missing(column, encoder.renderer.required)
