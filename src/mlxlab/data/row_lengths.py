@@ -38,10 +38,11 @@ class RowLengths(NamedTuple):
 
     def advise(self, position_limit: int | None) -> str:
         """`describe`, and a longer limit; `position_limit` is that of the model, if it has one."""
-        advice = f"{self.describe()}; data.seq_len={self.needed} holds {percent(QUANTILE, 0)} of the rows whole"
+        whole = f"data.seq_len={self.needed} holds {percent(QUANTILE, 0)} of the rows whole"
         if position_limit is not None and self.needed > position_limit:
-            advice += f", but the model has positions for {position_limit} (model.max_position_embeddings)"
-        return advice
+            limit = f"{position_limit} (model.max_position_embeddings)"
+            whole += f", but the model has positions for {limit}"
+        return f"{self.describe()}; {whole}"
 
 
 @runtime_checkable
@@ -64,19 +65,13 @@ def measure_lengths(
     at_limit = np.flatnonzero(lengths >= seq_len)
     if not len(at_limit):
         return RowLengths(seq_len, len(lengths), 0, seq_len)
-    sample = at_limit[
-        np.linspace(0, len(at_limit) - 1, min(len(at_limit), MAX_MEASURED)).astype(np.int64)
-    ]
-    full = np.asarray(full_lengths(sample))
+    spread = np.linspace(0, len(at_limit) - 1, min(len(at_limit), MAX_MEASURED))
+    full = np.asarray(full_lengths(at_limit[spread.astype(np.int64)]))
     too_long = round(float(np.mean(full > seq_len)) * len(at_limit))
     # The shortest rows are below the limit; the quantile of all is another one of those at it.
     position = max(0.0, 1 - (1 - QUANTILE) * len(lengths) / len(at_limit))
-    return RowLengths(
-        seq_len,
-        len(lengths),
-        too_long,
-        round_up(float(np.quantile(full, position, method="higher"))),
-    )
+    needed = round_up(float(np.quantile(full, position, method="higher")))
+    return RowLengths(seq_len, len(lengths), too_long, needed)
 
 
 def round_up(length: float) -> int:

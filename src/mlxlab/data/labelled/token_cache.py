@@ -30,32 +30,28 @@ class TokenCache:
     def __init__(
         self, path: Path, rows: int, tokenize: Tokenize, vocab_size: int, max_length: int
     ) -> None:
-        self._tokenize, self._vocab_size, self._max_length, self._rows = (
-            tokenize,
-            vocab_size,
-            max_length,
-            rows,
-        )
+        self._tokenize = tokenize
+        self._vocab_size = vocab_size
+        self._max_length = max_length
+        self._rows = rows
         self._dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.int32)
         table, self.outcome = cached_table(path, self._batches, self._check, self._check_table)
         self._use(table)
 
     def take(self, rows: np.ndarray) -> list[np.ndarray]:
         """int32 tokens of each of these rows."""
-        sequences = []
+        sequences: list[np.ndarray] = []
         for row in rows.tolist():
-            values, offsets = self._chunks[row // BLOCK]
-            sequences.append(
-                values[offsets[row % BLOCK] : offsets[row % BLOCK + 1]].astype(np.int32)
-            )
+            number, index = divmod(row, BLOCK)
+            values, offsets = self._chunks[number]
+            sequences.append(values[offsets[index] : offsets[index + 1]].astype(np.int32))
         return sequences
 
     def _use(self, table: "pa.Table") -> None:
         chunks = table.column("tokens").chunks
         self._chunks = [(chunk.values.to_numpy(), chunk.offsets.to_numpy()) for chunk in chunks]
-        self.lengths = np.concatenate(
-            [np.diff(offsets) for _, offsets in self._chunks]
-        )  # (N,) int32
+        lengths = [np.diff(offsets) for _, offsets in self._chunks]
+        self.lengths = np.concatenate(lengths)  # (N,) int32
 
     def _batches(self) -> "Iterator[pa.RecordBatch]":
         import pyarrow as pa
@@ -72,10 +68,8 @@ class TokenCache:
         expected = pa.schema([("tokens", pa.list_(pa.from_numpy_dtype(self._dtype)))])
         if batch.schema != expected or batch.column(0).null_count or len(batch) > BLOCK:
             raise DataError("other columns than those of tokens")
-        lengths, values = (
-            np.diff(batch.column(0).offsets.to_numpy()),
-            batch.column(0).values.to_numpy(),
-        )
+        lengths = np.diff(batch.column(0).offsets.to_numpy())
+        values = batch.column(0).values.to_numpy()
         if lengths.min() < 1 or lengths.max() > self._max_length:
             raise DataError("other lengths than those of the rows")
         if values.min() < 0 or values.max() >= self._vocab_size:

@@ -26,10 +26,10 @@ class FixedBatchSize:
     """
 
     num_buckets: Size | None
-    fills, fixed_by = (
-        False,
-        "",
-    )  # only the last and shortest bucket has a short batch, in every epoch the same shape
+    fills = (
+        False  # Only the last and shortest bucket has a short batch, of one shape in every epoch.
+    )
+    fixed_by = ""
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
         return np.full(len(boundaries), size)
@@ -50,10 +50,13 @@ class TokenBudget:
 
     @property
     def fixed_by(self) -> str:
-        return "" if self.tokens is None else f"data.batching.tokens={self.tokens}"
+        if self.tokens is None:
+            return ""
+        return f"data.batching.tokens={self.tokens}"
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
-        return np.maximum((self.tokens or size * boundaries[-1]) // boundaries, 1)
+        tokens = self.tokens or size * boundaries[-1]
+        return np.maximum(tokens // boundaries, 1)
 
 
 def make_loader(
@@ -67,25 +70,23 @@ def make_loader(
 ) -> DataLoader:
     """Shuffled batches of examples of `lengths(epoch)` tokens; `all_lengths` (None: epoch 0) fix the boundaries."""
     first = lengths(0)
-    order = epoch_permutation(len(first), seed)
+    count = len(first)
+    order = epoch_permutation(count, seed)
     if batching.num_buckets is None:
-        return DataLoader(len(first), batch_size, order, collate, fingerprint)
-    boundaries = optimal_boundaries(
-        first if all_lengths is None else all_lengths, batching.num_buckets
-    )
+        return DataLoader(count, batch_size, order, collate, fingerprint)
+    if all_lengths is None:
+        all_lengths = first
+    boundaries = optimal_boundaries(all_lengths, batching.num_buckets)
 
     def divide(order: np.ndarray, epoch: int, size: int) -> list[PlannedBatch]:
-        batches = split_by_length(
-            order, lengths(epoch), boundaries, batching.rows(size, boundaries)
-        )
-        shuffled = [
-            batches[index] for index in permutation(len(batches), seed, Stream.BATCH_ORDER, epoch)
-        ]
-        return shuffled if batching.fills else [batch._replace(rows=0) for batch in shuffled]
+        rows = batching.rows(size, boundaries)
+        batches = split_by_length(order, lengths(epoch), boundaries, rows)
+        if not batching.fills:
+            batches = [batch._replace(rows=0) for batch in batches]
+        shuffled = permutation(len(batches), seed, Stream.BATCH_ORDER, epoch)
+        return [batches[index] for index in shuffled]
 
-    return DataLoader(
-        len(first), batch_size, order, collate, fingerprint, divide, batching.fixed_by
-    )
+    return DataLoader(count, batch_size, order, collate, fingerprint, divide, batching.fixed_by)
 
 
 def split_by_length(
@@ -97,10 +98,13 @@ def split_by_length(
     """
     bucket = np.searchsorted(boundaries, lengths[order])  # the first boundary that is long enough
     longest_first = np.argsort(-bucket, kind="stable")
-    order, bucket = order[longest_first], bucket[longest_first]
-    batches, start = [], 0
+    order = order[longest_first]
+    bucket = bucket[longest_first]
+    batches: list[PlannedBatch] = []
+    start = 0
     while start < len(order):
-        size, length = int(rows[bucket[start]]), int(boundaries[bucket[start]])
+        size = int(rows[bucket[start]])
+        length = int(boundaries[bucket[start]])
         batches.append(PlannedBatch(order[start : start + size], length, size))
         start += size
     return batches
@@ -108,28 +112,34 @@ def split_by_length(
 
 def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:
     """The at most `count` lengths, rising, that pad these lengths least when each is rounded up to one of them."""
-    values, counts = np.unique(np.maximum(lengths, 1), return_counts=True)
-    if len(values) > MAX_CANDIDATES:
-        step = -(-int(values[-1]) // MAX_CANDIDATES)
-        quantized = np.minimum(-(-np.maximum(lengths, 1) // step) * step, values[-1])
-        values, counts = np.unique(quantized, return_counts=True)
-    below = np.concatenate([[0], np.cumsum(counts)])  # examples shorter than each value
-    costs = values * below[1:].astype(
-        float
-    )  # token slots, if a single edge covers all values up to this one
-    chosen = [
-        np.zeros(len(values), int)
-    ]  # by number of edges: where the last but one lies, plus 1; 0: nowhere
+    values, counts = _candidates(np.maximum(lengths, 1))
+    num_up_to = np.cumsum(counts)  # (V,) examples of at most each length
+    costs = values * num_up_to.astype(float)  # token slots, if one boundary holds all up to it
+    layers: list[np.ndarray] = []  # by number of boundaries: the one before, plus 1; 0 for none
     for _ in range(min(count, len(values)) - 1):
-        # With one more edge: the last one covers the values i+1..j, the others do 0..i as well as they can.
-        candidate_costs = costs[:, None] + values[None] * (below[1:][None] - below[1:][:, None])
-        candidate_costs[np.tril_indices(len(values))] = np.inf
-        better = candidate_costs.min(axis=0) < costs
-        chosen.append(np.where(better, candidate_costs.argmin(axis=0) + 1, 0))
-        costs = np.where(better, candidate_costs.min(axis=0), costs)
-    edges, last = [], len(values) - 1
-    for layer in reversed(chosen[1:]):
+        # One more boundary j holds the lengths i+1..j; the others hold 0..i as well as they can.
+        num_between = num_up_to[None] - num_up_to[:, None]
+        candidates = costs[:, None] + values[None] * num_between  # (V, V) by i and j
+        candidates[np.tril_indices(len(values))] = np.inf
+        best = candidates.min(axis=0)
+        is_better = best < costs
+        layers.append(np.where(is_better, candidates.argmin(axis=0) + 1, 0))
+        costs = np.where(is_better, best, costs)
+
+    last = len(values) - 1
+    boundaries = [values[last]]
+    for layer in reversed(layers):
         if layer[last]:
-            edges.append(values[last])
             last = int(layer[last]) - 1
-    return np.array([*edges, values[last]][::-1])
+            boundaries.append(values[last])
+    return np.array(boundaries[::-1])
+
+
+def _candidates(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths that may be boundaries, rising, and how many examples have each; many are rounded up."""
+    values, counts = np.unique(lengths, return_counts=True)
+    if len(values) <= MAX_CANDIDATES:
+        return values, counts
+    step = -(-int(values[-1]) // MAX_CANDIDATES)
+    rounded = -(-lengths // step) * step
+    return np.unique(np.minimum(rounded, values[-1]), return_counts=True)

@@ -11,24 +11,25 @@ from mlxlab.data.batch import Batch, load_position, pad_rows
 from mlxlab.data.rng import Order
 from mlxlab.errors import ConfigError, DataError
 
-Collate = Callable[
-    [int, np.ndarray, int | None], Batch
-]  # (epoch, examples, length to pad to) -> their batch
+# (epoch, examples, length to pad to) -> their batch
+Collate = Callable[[int, np.ndarray, int | None], Batch]
 
 
 class PlannedBatch(NamedTuple):
-    """The examples of a batch, before it is made."""
+    """The examples of a batch, before it is made.
+
+    Args:
+        length: tokens that every example is padded to; None is the longest of the batch.
+        rows: examples up to which empty rows are added.
+    """
 
     examples: np.ndarray
-    length: int | None = (
-        None  # tokens that every example is padded to; None is the longest of the batch
-    )
-    rows: int = 0  # examples up to which empty rows are added
+    length: int | None = None
+    rows: int = 0
 
 
-Divide = Callable[
-    [np.ndarray, int, int], list[PlannedBatch]
-]  # (order, epoch, batch size) -> its batches
+# (order, epoch, batch size) -> its batches
+Divide = Callable[[np.ndarray, int, int], list[PlannedBatch]]
 
 
 class LoaderState(TypedDict):
@@ -40,10 +41,8 @@ class LoaderState(TypedDict):
 
 
 def divide_in_order(order: np.ndarray, epoch: int, batch_size: int) -> list[PlannedBatch]:
-    return [
-        PlannedBatch(order[start : start + batch_size])
-        for start in range(0, len(order), batch_size)
-    ]
+    starts = range(0, len(order), batch_size)
+    return [PlannedBatch(order[start : start + batch_size]) for start in starts]
 
 
 @dataclass(eq=False)
@@ -52,23 +51,24 @@ class DataLoader:
 
     The position is counted in examples: after a change of the batch size, the examples that are left in the epoch are
     divided again. Implements `BatchIterator`.
+
+    Args:
+        order: of the examples of an epoch.
+        fixed_by: the key of the configuration that fixes the batch size; empty if it can be changed.
     """
 
     num_examples: int
     batch_size: int
-    order: Order  # of the examples of an epoch
+    order: Order
     collate: Collate
     fingerprint: str = ""
     divide: Divide = divide_in_order
-    fixed_by: str = (
-        ""  # the key of the configuration that fixes the batch size; empty if it can be changed
-    )
+    fixed_by: str = ""
     epoch: int = field(default=0, init=False)
     _consumed: list[tuple[int, int]] = field(default_factory=list, init=False)
-    _plan: Iterator[PlannedBatch] | None = field(
-        default=None, init=False
-    )  # of the rest of the epoch, or not made yet
-    tokens_per_batch, skipped_records = None, 0
+    _plan: Iterator[PlannedBatch] | None = field(default=None, init=False)  # the rest of the epoch
+    tokens_per_batch = None
+    skipped_records = 0
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
@@ -90,10 +90,10 @@ class DataLoader:
 
     def resize(self, batch_size: int) -> None:
         if self.fixed_by:
-            raise ConfigError(
-                f"{self.fixed_by}: fixes the batch size; expected null, so that it can change"
-            )
-        self.batch_size, self._plan = batch_size, None
+            expected = "expected null, so that it can change"
+            raise ConfigError(f"{self.fixed_by}: fixes the batch size; {expected}")
+        self.batch_size = batch_size
+        self._plan = None
 
     def state_dict(self) -> dict[str, object]:
         consumed = [list(pair) for pair in self._consumed]
@@ -103,33 +103,34 @@ class DataLoader:
         position = load_position(state, LoaderState, self.fingerprint)
         used = sum(count for _, count in position["consumed"])
         if used >= self.num_examples:
-            raise DataError(
-                f"the saved position is malformed: example {used} of an epoch of {self.num_examples}"
-            )
-        self.epoch, self._consumed, self._plan = position["epoch"], position["consumed"], None
+            got = f"example {used} of an epoch of {self.num_examples}"
+            raise DataError(f"the saved position is malformed: {got}")
+        self._move(position["epoch"], position["consumed"])
 
     def _consume(self, count: int) -> None:
         if self._consumed and self._consumed[-1][0] == self.batch_size:
             count += self._consumed.pop()[1]
         self._consumed.append((self.batch_size, count))
         if sum(used for _, used in self._consumed) >= self.num_examples:
-            self.epoch, self._consumed, self._plan = self.epoch + 1, [], None
+            self._move(self.epoch + 1, [])
+
+    def _move(self, epoch: int, consumed: list[tuple[int, int]]) -> None:
+        self.epoch = epoch
+        self._consumed = consumed
+        self._plan = None
 
     def _remaining(self) -> list[PlannedBatch]:
         """The batches of this epoch that are still to come."""
-        order, size, remaining = self.order(self.epoch), 0, list[PlannedBatch]()
+        order = self.order(self.epoch)
         for size, used in self._consumed:
             batches = self.divide(order, self.epoch, size)
             examples = [batch.examples for batch in batches]
-            remaining = batches[
-                int(np.searchsorted(np.cumsum([*map(len, examples)]), used, side="right")) :
-            ]
+            ends = np.cumsum([*map(len, examples)])
+            remaining = batches[int(np.searchsorted(ends, used, side="right")) :]
             order = order[~np.isin(order, np.concatenate(examples)[:used])]
-        return (
-            remaining
-            if size == self.batch_size
-            else self.divide(order, self.epoch, self.batch_size)
-        )
+        if self._consumed and size == self.batch_size:
+            return remaining
+        return self.divide(order, self.epoch, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -145,4 +146,5 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_examples, self.batch_size):
-            yield self.collate(np.arange(start, min(start + self.batch_size, self.num_examples)))
+            end = min(start + self.batch_size, self.num_examples)
+            yield self.collate(np.arange(start, end))

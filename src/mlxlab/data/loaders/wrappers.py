@@ -33,8 +33,11 @@ def wrap_batches(
     batches: BatchIterator, prefetch: int, overfit_batches: int | None
 ) -> BatchIterator:
     """`prefetch` batches prepared in the background (0: none); only the first `overfit_batches`, again and again."""
-    batches = Prefetch(batches, prefetch) if prefetch else batches
-    return batches if overfit_batches is None else RepeatBatches(batches, overfit_batches)
+    if prefetch:
+        batches = Prefetch(batches, prefetch)
+    if overfit_batches is not None:
+        batches = RepeatBatches(batches, overfit_batches)
+    return batches
 
 
 class _Wrapper:
@@ -62,17 +65,17 @@ class Prefetch(_Wrapper):
     """
 
     def __init__(self, source: BatchIterator, depth: int) -> None:
-        self.source, self.depth = source, depth
+        self.source = source
+        self.depth = depth
         self._position = _position(source)
         self._worker: Generator[tuple[Batch | None, Position]] | None = None
-        self._generation = (
-            0  # of the iterator in use: an older one must not stop the newer one's thread
-        )
+        self._generation = 0  # An older iterator must not stop the thread of the one in use.
 
     def __iter__(self) -> Iterator[Batch]:
         self._stop()
         self._worker = _prepare(self.source, self.depth)
-        generation = self._generation = self._generation + 1
+        self._generation += 1
+        generation = self._generation
         try:
             # Read again for each batch: `resize` replaces the worker in mid-epoch, `load_state_dict` ends it.
             while self._worker is not None and generation == self._generation:
@@ -142,7 +145,8 @@ class Prefetch(_Wrapper):
 
 def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None, Position]]:
     """Batches that a thread prepares, each with the position after it; None ends the epoch. `close` ends the thread."""
-    batches, pool = iter(source), ThreadPoolExecutor(1, "prefetch")
+    batches = iter(source)
+    pool = ThreadPoolExecutor(1, "prefetch")
 
     def prepare() -> tuple[Batch | None, Position]:
         return next(batches, None), _position(source)
@@ -158,9 +162,8 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 def _position(source: BatchIterator) -> Position:
     metrics = source.order_metrics() if isinstance(source, MeasuresOrder) else {}
-    return Position(
-        source.state_dict(), source.epoch, source.at_epoch_start, metrics, vocabulary_of(source)
-    )
+    vocabulary = vocabulary_of(source)
+    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics, vocabulary)
 
 
 class RepeatState(TypedDict):
@@ -179,21 +182,24 @@ class RepeatBatches(_Wrapper):
     """
 
     def __init__(self, source: BatchIterator, number: int) -> None:
-        self.source, self.number = source, number
+        self.source = source
+        self.number = number
         self.first = source.state_dict()
-        self.epoch = self.index = 0
+        self.epoch = 0
+        self.index = 0
         self._cached: list[Batch] = []
 
     def __iter__(self) -> Iterator[Batch]:
         epoch = self.epoch
         while self.epoch == epoch:
-            self._cached = batches = self._cached or list(islice(self.source, self.number))
-            batch = batches[
-                min(self.index, len(batches) - 1)
-            ]  # a larger batch size may have left fewer
+            if not self._cached:
+                self._cached = list(islice(self.source, self.number))
+            last = len(self._cached) - 1
+            batch = self._cached[min(self.index, last)]  # A larger batch size may have left fewer.
             self.index += 1
-            if self.index >= len(batches):
-                self.epoch, self.index = epoch + 1, 0
+            if self.index > last:
+                self.epoch = epoch + 1
+                self.index = 0
             yield batch
 
     @property
@@ -203,10 +209,13 @@ class RepeatBatches(_Wrapper):
     @property
     def batches_per_epoch(self) -> int | None:
         available = self.source.batches_per_epoch
-        return self.number if available is None else min(available, self.number)
+        if available is None:
+            return self.number
+        return min(available, self.number)
 
     def order_metrics(self) -> dict[str, float]:
-        return {}  # the source does not know how often its batches were repeated
+        """None: the source does not know how often its batches were repeated."""
+        return {}
 
     def set_alpha(self, alpha: float) -> None:
         """Changes nothing if the first batches are made already."""
@@ -220,7 +229,8 @@ class RepeatBatches(_Wrapper):
         """The first batches are made again, with other ids."""
         self.source.load_state_dict(self.first)
         match_vocab_size(self.source, vocab_size)
-        self.first, self._cached = self.source.state_dict(), []
+        self.first = self.source.state_dict()
+        self._cached = []
 
     def resize(self, batch_size: int) -> None:
         """The first batches are made again, with the new size."""
@@ -239,4 +249,6 @@ class RepeatBatches(_Wrapper):
         self.source.load_state_dict(position["first"])
         if position["first"] != self.first:
             self._cached = []
-        self.first, self.epoch, self.index = position["first"], position["epoch"], position["index"]
+        self.first = position["first"]
+        self.epoch = position["epoch"]
+        self.index = position["index"]
