@@ -282,7 +282,7 @@ def test_rows_in_memory_are_those_of_a_file(tmp_path):
     dicts = frame.to_dict("records")
     expected = make_table(tmp_path, path)
     batches = list(expected.train)
-    sources = [frame, dicts, TorchRows(dicts), frame.to_dict("list")]
+    sources = [frame, dicts, TorchRows(dicts), iter(dicts), frame.to_dict("list")]
     sources.append(pytest.importorskip("datasets").Dataset.from_list(dicts))
     for source in sources:
         data = make_table(tmp_path, source)

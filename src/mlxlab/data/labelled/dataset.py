@@ -1,6 +1,6 @@
 """Rows of a table: each becomes a text, from which a model predicts a class, several labels, or a number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Unpack
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen, Seed
 from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.labelled.column_choice import ColumnChoice
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
 from mlxlab.data.labelled.examples import MIN_STEPS, BaselineRows, LabelledExamples, Run
 from mlxlab.data.labelled.label_checks import giveaways, look_alikes, spell_code_points
@@ -16,20 +17,14 @@ from mlxlab.data.labelled.options import LabelledOptions
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
     RowRenderer,
-    Template,
-    column_template,
-    default_template,
     fit_bounds,
-    parse_template,
     restore_renderer,
 )
 from mlxlab.data.labelled.row_split import open_sources, prepare_rows
-from mlxlab.data.labelled.rows import plain_columns
+from mlxlab.data.labelled.rows import rows_of
 from mlxlab.data.labelled.table_baselines import table_baselines
 from mlxlab.data.labelled.types import read_column
-from mlxlab.data.sources.block import ErrorBudget, Source
-from mlxlab.data.sources.messages import MissingColumnError, require_columns
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.wording import percent
 
 FORMAT_NAME = "mlxlab.labelled/1"
@@ -73,7 +68,6 @@ class LabelledDataset:
         pretrained: Path | None = None,
         **options: Unpack[LabelledOptions],
     ) -> None:
-        templates = _own_templates(text_column, columns, exclude, template, target)
         label = LabelOptions(
             target,
             options["task"],
@@ -82,15 +76,17 @@ class LabelledDataset:
             options["positive_class"],
             types.get(target),
         )
-        keys = _named_columns(options, target, text_column, columns, exclude, templates)
+        texts = [text_column] if isinstance(text_column, str) else text_column or []
+        splitting = {"group_column": options["group_column"], "time_column": options["time_column"]}
+        special = {key: name for key, name in splitting.items() if name is not None}
+        choice = ColumnChoice(target, texts, columns, exclude, template, special)
+        options["source"] = rows_of(options["source"])
         source = options["reading"].open(options["source"], ErrorBudget(options["on_error"]))
-        _require_columns(source, keys)
-        if not templates:
-            templates = [default_template(_other_columns(source, keys))]
+        templates = choice.templates(source)
         names = list(dict.fromkeys(name for each in templates for name in each.fields))
         required = [each.fields[0] for each in templates if each.is_column]
         chosen = {name: kind for name, kind in types.items() if name != target}
-        for name in _listed(text_column):
+        for name in texts:
             chosen.setdefault(name, "text")
         sources = open_sources(options, label, names, cache)
         prepared = prepare_rows(sources, names, required, chosen, seed)
@@ -124,7 +120,7 @@ class LabelledDataset:
         *lines, summary = self.examples.sources
         self.sources = [*lines, *self._describe_suspicions(), summary]
         self._has_baselines = options["baselines"]
-        self._has_columns = text_column is None
+        self._has_columns = not texts
 
     @property
     def valid_targets(self) -> np.ndarray:
@@ -182,95 +178,3 @@ class LabelledDataset:
             spelled = ", ".join(map(spell_code_points, group))
             lines.append(f"labels that look the same: {spelled}")
         return [f"{self.examples.rows.name}: {line}" for line in lines]
-
-
-def _own_templates(
-    text_column: str | Sequence[str] | None,
-    columns: Sequence[str] | None,
-    exclude: Sequence[str],
-    template: str | None,
-    target: str,
-) -> list[Template]:
-    """Those that the keys give, none if a text of all columns is to be written.
-
-    Raises ConfigError if they do not go together, or the model would read the target.
-    """
-    keys = {"text_column": text_column, "template": template, "columns": columns}
-    given = [key for key, value in keys.items() if value is not None]
-    if exclude:
-        given.append("exclude")
-    if len(given) > 1:
-        raise ConfigError(f"data.{given[1]} has no effect with data.{given[0]}")
-    if columns is not None:
-        repeated = [name for name in columns if list(columns).count(name) > 1]
-        if repeated:
-            raise ConfigError(f"data.columns: {repeated[0]} is given twice")
-        templates = [default_template(columns)]
-    elif template is not None:
-        templates = [parse_template(template)]
-    elif text_column is not None:
-        return [column_template(name) for name in _listed(text_column)]
-    else:
-        return []
-    if target in templates[0].fields:
-        raise ConfigError(f"data.{given[0]}: {target} is data.target: the model must not read it")
-    return templates
-
-
-def _named_columns(
-    options: LabelledOptions,
-    target: str,
-    text_column: str | Sequence[str] | None,
-    columns: Sequence[str] | None,
-    exclude: Sequence[str],
-    templates: Sequence[Template],
-) -> dict[str, list[str]]:
-    """The columns that each key of `data` names; raises ConfigError if one has two meanings."""
-    texts = _listed(text_column)
-    keys = {f"text_column[{number}]": [name] for number, name in enumerate(texts)}
-    if len(texts) == 1:
-        keys = {"text_column": texts}
-    keys["target"] = [target]
-    for key in ("group_column", "time_column"):
-        name = options[key]
-        if name is not None:
-            keys[key] = [name]
-    seen: dict[str, str] = {}
-    for key, [name] in keys.items():
-        if name in seen:
-            raise ConfigError(f"data.{key}={name}: this column is data.{seen[name]} already")
-        seen[name] = key
-    keys["exclude"] = list(exclude)
-    if not texts and templates:
-        keys["template" if columns is None else "columns"] = list(templates[0].fields)
-    return keys
-
-
-def _require_columns(source: Source, keys: Mapping[str, Sequence[str]]) -> None:
-    """Raises DataError with the keys of `data` that name columns which do not exist."""
-    names = [name for each in keys.values() for name in each]
-    try:
-        require_columns(names, source.columns(), source.name)
-    except MissingColumnError as error:
-        missing = set(error.missing)
-        wrong = [key for key, each in keys.items() if not missing.isdisjoint(each)]
-        typed = ", ".join(
-            f"data.{key}={keys[key][0]}" if len(keys[key]) == 1 else f"data.{key}" for key in wrong
-        )
-        raise DataError(f"{typed}: {error}") from None
-
-
-def _listed(text_column: str | Sequence[str] | None) -> list[str]:
-    if text_column is None:
-        return []
-    return [text_column] if isinstance(text_column, str) else list(text_column)
-
-
-def _other_columns(source: Source, keys: Mapping[str, Sequence[str]]) -> list[str]:
-    """All columns that have no meaning of their own and are not excluded."""
-    special = [name for each in keys.values() for name in each]
-    names = [name for name in plain_columns(source) if name not in special]
-    if not names:
-        listed = ", ".join(special)
-        raise ConfigError(f"{source.name}: expected a column other than {listed} to predict from")
-    return names

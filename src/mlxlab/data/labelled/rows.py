@@ -70,7 +70,7 @@ class RowReading:
             split=self.split,
             revision=self.revision,
         )
-        return open_source(_known_rows(source), reading, errors)
+        return open_source(rows_of(source), reading, errors)
 
 
 class TextBlock(NamedTuple):
@@ -260,7 +260,7 @@ def open_rows(
     return Part(opened, table, key, _read_malformed(table))
 
 
-def _known_rows(source: Any) -> RowsOfAnyKind:
+def rows_of(source: Any) -> RowsOfAnyKind:
     """A name, a DataFrame, columns or a Hugging Face data set as they are; other rows, such as those of torch, as dicts.
 
     Raises DataError unless the first rows are dicts.
