@@ -41,6 +41,15 @@ def test_a_text_stays_a_text():
     assert parse_conversation({"text": "all of it"}) == {"text": "all of it"}
 
 
+def test_a_tokenizer_is_trained_on_the_contents_alone():
+    assert contents({"messages": ASKED}) == "2 + 2?\n4"
+
+
+def test_a_named_layout_needs_its_keys():
+    with pytest.raises(ValueError, match="prompt"):
+        parse_conversation({"completion": "b"}, "prompt")
+
+
 def test_alpaca_has_a_system_message_earlier_turns_and_an_input():
     record = {
         "system": "Count.",

@@ -138,10 +138,11 @@ def find_answers(conversation: Conversation) -> list[int]:
 
 def contents(conversation: Conversation) -> str:
     """All that a template may write of it, to train a tokenizer on."""
-    pieces = [conversation.get("text", "")]
-    if "tools" in conversation:
-        pieces.append(dump(conversation["tools"]))
-    for message in conversation.get("messages", ()):
+    if "text" in conversation:
+        text: str = conversation["text"]
+        return text
+    pieces = [dump(conversation["tools"])] if "tools" in conversation else []
+    for message in conversation["messages"]:
         for key in sorted(message.keys() - {"role", "weight"}):
             value = message[key]
             pieces.append(value if isinstance(value, str) else dump(value))
@@ -183,7 +184,7 @@ def _prompt(record: Record) -> list[Message]:
 
 
 def _turns(record: Record, key: str, role: str) -> list[Message]:
-    if isinstance(record[key], str):
+    if isinstance(record.get(key), str):
         return [{"role": role, "content": _text(record, key)}]
     return _messages(record, key)
 
@@ -264,7 +265,7 @@ def _check_order(messages: Sequence[Message]) -> None:
 
 def _refuse(item: Record, keys: Iterable[str]) -> None:
     """Raises ValueError if one of these keys holds something."""
-    for key in keys:
+    for key in sorted(keys):
         if _holds(item, key):
             name = shorten(key)
             raise ValueError(f"the key {name} is not supported: it may change what is learned")
