@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 BEFORE_ISSUE_19 = "7b46dabc"
 LAST_STEP_TRAINS = "5229f459"
+ROWS_NUMBERED = "05b985a7"
 
 # New key or group -> the one that stood in its place at the reference commits. All keys below it move with it.
 RENAMED: dict[str, str] = {"data.target": "data.label_column"}
@@ -198,7 +199,14 @@ CASES = [
         "trainer.parallel=fsdp",
         processes=2,
     ),
-    Case("decoder_instruct", "transformer", "instruct", "simple"),
+    Case(
+        "decoder_instruct",
+        "transformer",
+        "instruct",
+        "simple",
+        reference=ROWS_NUMBERED,
+        reason="the order of conversations follows the numbers of their rows",
+    ),
     Case(
         "decoder_instruct_lora_native",
         "transformer",
@@ -206,5 +214,7 @@ CASES = [
         "optimized",
         "model/adapter=lora model.adapter.dropout=0.1",
         native=True,
+        reference=ROWS_NUMBERED,
+        reason="the order of conversations follows the numbers of their rows",
     ),
 ]

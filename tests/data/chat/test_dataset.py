@@ -366,6 +366,19 @@ def test_a_malformed_row_is_named_or_skipped(new_data, file, tmp_path, name):
     assert len(conversations_of(data, data.train)) + len(held) == 359
 
 
+def test_a_conversation_that_cannot_be_encoded_is_named_or_skipped(new_data, file, tmp_path):
+    records = [json.loads(line) for line in file.read_text().splitlines()] * 6
+    records[6] = {"prompt": "a<eos>", "completion": "b"}
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in records))
+    source = str(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl:7: a message contains the special token <eos>"):
+        new_data(source=source)
+    data = new_data(source=source, on_error="skip")
+    for _ in range(2):
+        list(data.train)
+    assert data.train.skipped_records == 1
+
+
 def test_columns_that_are_not_read_are_named(new_data, file, tmp_path):
     records = [
         json.loads(line) | {"id": 1, "origin": "x"} for line in file.read_text().splitlines()
