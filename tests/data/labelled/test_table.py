@@ -63,7 +63,7 @@ def make_table(folder, source=None, **changes):
 
 
 def texts_of(data):
-    return data.examples.texts_of(data.examples.baseline_rows(), data.examples.split.valid)
+    return data.texts_of(data.baseline_rows(), data.split.valid)
 
 
 def test_every_column_but_the_target_is_read_by_default(tmp_path):
@@ -85,8 +85,8 @@ def test_columns_of_group_and_time_are_not_read(tmp_path):
 def test_columns_and_template_choose_what_is_read(tmp_path):
     chosen = make_table(tmp_path, columns=["km", "brand"])
     assert texts_of(chosen)[0].startswith("km: q")
-    rows = chosen.examples.split.valid[:1]
-    [km] = chosen.examples.rows.table(["km"], rows)["km"]
+    rows = chosen.split.valid[:1]
+    [km] = chosen.rows.table(["km"], rows)["km"]
     assert chosen.texts(rows)[0].startswith(f"km: {km}, brand: "), (
         "reports show numbers, not their bins"
     )
@@ -169,9 +169,7 @@ def test_baselines_are_of_the_same_rows(tmp_path):
     assert all(
         each.valid.shape == (24, 3) and each.test.shape == (30, 3) for each in fitted.values()
     )
-    again = data.baselines_on(
-        data.examples.rows.table(data.encoder.columns, data.examples.split.valid)
-    )
+    again = data.baselines_on(data.rows.table(data.encoder.columns, data.split.valid))
     for each in again:
         np.testing.assert_allclose(each.valid, fitted[each.name].valid, atol=1e-12)
         assert each.test.shape == (0, 3)
@@ -195,8 +193,8 @@ def test_inference_restores_the_encoding(tmp_path):
     data.save(tmp_path)
     encoder = LabelledDataset.restore_encoder(tmp_path)
     assert list(encoder.columns) == ["year", "brand", "km"]
-    rows = data.examples.split.valid[:5]
-    batch = encoder.encode_rows(data.examples.rows.table([*encoder.columns, "price"], rows))
+    rows = data.split.valid[:5]
+    batch = encoder.encode_rows(data.rows.table([*encoder.columns, "price"], rows))
     expected = next(iter(data.valid))
     for row in range(5):
         tokens = expected.tokens[row][expected.segment_ids[row] > 0]
@@ -217,7 +215,7 @@ def test_a_damaged_renderer_is_refused_by_file(tmp_path):
 def test_excluded_columns_are_not_read(tmp_path):
     data = make_table(tmp_path, exclude=["id", "dealer"])
     assert data.encoder.columns == ["brand", "year", "km", "sold"]
-    assert "dealer" not in data.examples.rows.columns
+    assert "dealer" not in data.rows.columns
     with pytest.raises(DataError, match=r"data\.exclude=dealr: .*did you mean dealer"):
         make_table(tmp_path, exclude=["dealr"])
     with pytest.raises(ConfigError, match=r"data\.exclude has no effect with data\.columns"):
@@ -244,7 +242,7 @@ def test_a_cell_of_a_validation_row_that_is_not_of_its_type_is_refused_or_left_o
     with pytest.raises(DataError, match=r"valid\.csv:8: column 'km': expected a finite number"):
         make_table(tmp_path, valid_source=valid)
     data = make_table(tmp_path, valid_source=valid, on_error="skip", max_left_out=0.03)
-    assert len(data.examples.split.valid) == 39
+    assert len(data.split.valid) == 39
     assert any("have a cell that is no integer and are left out" in line for line in data.sources)
 
 

@@ -108,7 +108,7 @@ def test_rows_left_out_as_duplicates_of_validation_rows_are_not_new(make):
 
 def test_baselines_predict_other_rows_as_they_do_validation_rows(make):
     data = make()
-    table = {"text": [ROWS[number]["text"] for number in data.examples.split.valid]}
+    table = {"text": [ROWS[number]["text"] for number in data.split.valid]}
     for own, other in zip(data.baselines(), data.baselines_on(table), strict=True):
         np.testing.assert_allclose(other.valid, own.valid, atol=1e-12)
         assert (other.name, other.test.shape) == (own.name, (0, 2))
@@ -158,7 +158,7 @@ def test_an_unknown_label_in_the_validation_file_is_named_with_its_line(make, wr
 def test_rows_of_an_unknown_class_are_left_out_of_a_validation_file(make, write):
     rows = [*ROWS, *MORE_ROWS[:59], ROWS[1] | {"label": "god"}]
     data = make(valid_source=write("valid.csv", rows), on_error="skip")
-    assert len(data.examples.split.valid) == 119
+    assert len(data.split.valid) == 119
     assert data.task.labels == ("bad", "good")
     assert any("1 of 120 rows (0.83 %) have an unknown label" in line for line in data.sources)
 

@@ -27,10 +27,8 @@ from mlxlab.data.labelled.types import read_column
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.wording import percent
 
-FORMAT_NAME = "mlxlab.labelled/1"
 
-
-class LabelledDataset:
+class LabelledDataset(LabelledExamples):
     """The rows of a table, written as text, and their labels: a `DataModule`.
 
     Everything that is fitted (types, labels, bins of numbers, tokenizer) is fitted on the training rows alone.
@@ -50,6 +48,8 @@ class LabelledDataset:
             or a column does not exist.
         ConfigError: settings do not go together, or the template reads what it must not.
     """
+
+    format_name = "mlxlab.labelled/1"
 
     def __init__(
         self,
@@ -100,71 +100,42 @@ class LabelledDataset:
         bounds = fit_bounds(train, numbers)
         self._renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
         run = Run(seed, cache, parameters, width, pretrained)
-        self.examples = LabelledExamples(prepared, self._renderer, options, run)
-        self.task = self.examples.task
-        self.tokenizer = self.examples.tokenizer
-        self.encoder = self.examples.encoder
-        self.train = self.examples.train
-        self.valid = self.examples.valid
-        self.test = self.examples.test
-        self.fingerprint = self.examples.fingerprint
-        self.held_out = self.examples.held_out
-        self.row_lengths = self.examples.row_lengths
-        self.class_counts = self.examples.class_counts
-        self.num_examples = self.examples.num_examples
-        self.count_known_rows = self.examples.count_known_rows
-        self.location = prepared.rows.location
+        super().__init__(prepared, self._renderer, options, run)
+        self.location = rows.location
         self.min_steps = MIN_STEPS
         self.giveaways = giveaways(train, self._training_classes())
         self.look_alikes = look_alikes(prepared.labels.names)
-        *lines, summary = self.examples.sources
+        *lines, summary = self.sources
         self.sources = [*lines, *self._describe_suspicions(), summary]
-        self._has_baselines = options["baselines"]
         self._has_columns = not texts
 
-    @property
-    def valid_targets(self) -> np.ndarray:
-        """Of all validation rows, as in a `Batch`."""
-        return self.examples.valid_targets
-
-    def baselines(self) -> list[Baseline]:
-        return self._fit_baselines(self.examples.baseline_rows()) if self._has_baselines else []
-
-    def baselines_on(self, table: Table) -> list[Baseline]:
-        if not self._has_baselines:
-            return []
-        return self._fit_baselines(self.examples.baseline_rows(table))
-
-    def _fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
-        by_words = self.examples.text_baselines(rows, self._renderer)
+    def fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
+        by_words = self.text_baselines(rows, self._renderer)
         if not self._has_columns:
-            return [self.examples.constant_baseline(rows), *by_words]
+            return [self.constant_baseline(rows), *by_words]
 
         def cells(numbers: np.ndarray) -> Table:
             return rows.table(self._renderer.columns, numbers)
 
-        targets = self.examples.training_targets
+        targets = self.training_targets
         raw = table_baselines(cells, rows.split, targets, self._renderer.types, self.task)
         return [*raw, *by_words]
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The rows by number, with the numbers of their cells rather than bins."""
         numbers = np.asarray(ids, np.int64)
-        table = self.examples.rows.table(self._renderer.columns, numbers)
+        table = self.rows.table(self._renderer.columns, numbers)
         return ["\n".join(texts) for texts in self._renderer.exact().render(table)]
-
-    def save(self, folder: Path) -> None:
-        self.examples.save_encoder(folder, FORMAT_NAME)
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
-        return restore_encoder(folder, FORMAT_NAME, restore_renderer)
+        return restore_encoder(folder, LabelledDataset.format_name, restore_renderer)
 
     def _training_classes(self) -> np.ndarray:
         """(N,) the class of each training row; empty for other tasks."""
         if self.task.kind != "classification":
             return np.zeros(0, np.int64)
-        return self.examples.training_targets
+        return self.training_targets
 
     def _describe_suspicions(self) -> list[str]:
         """A line for each column that gives the label away, and for each group of labels that look the same."""
@@ -177,4 +148,4 @@ class LabelledDataset:
         for group in self.look_alikes:
             spelled = ", ".join(map(spell_code_points, group))
             lines.append(f"labels that look the same: {spelled}")
-        return [f"{self.examples.rows.name}: {line}" for line in lines]
+        return [f"{self.rows.name}: {line}" for line in lines]

@@ -1,9 +1,10 @@
 """Labelled rows as training and evaluation batches: what all labelled data sets share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -49,8 +50,8 @@ class BaselineRows(NamedTuple):
     split: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class LabelledExamples:
-    """The batches of a labelled data set.
+class LabelledExamples(ABC):
+    """A `DataModule` of labelled rows, but for its baselines and texts.
 
     The training rows are in memory only as targets and lengths; texts and tokens are read from mapped files.
 
@@ -59,6 +60,8 @@ class LabelledExamples:
         renderer: fitted on the training rows too.
         copies: how often each training row is shown in an epoch.
     """
+
+    format_name: ClassVar[str]  # of what `save` writes
 
     def __init__(
         self,
@@ -76,9 +79,8 @@ class LabelledExamples:
         self.labels = labels
         self.renderer = renderer
         seq_len = options["seq_len"]
-        self._numbers = np.concatenate(
-            split[:3]
-        )  # of the rows, training first; a position is an index into it
+        # The numbers of the rows, training first; a position is an index into them.
+        self._numbers = np.concatenate(split[:3])
         self._ids = prepared.ids[self._numbers]
         self._num_sequences = len(split.train) * renderer.num_variants  # of the training rows
         self.targets = labels.encode(prepared.column.take(self._numbers))
@@ -87,15 +89,20 @@ class LabelledExamples:
             "split": split.digests(),
             "renderer": dict(renderer.state_dict()),
         }
-        texts, key = self.training_texts(), content_key(**content)
-        size = round(rows.mean_bytes(renderer.columns) * len(split.train))
-        fit = options["tokenizer"].fit(
-            Corpus(texts, key, run.cache, run.parameters, run.width, size, run.pretrained)
+        corpus = Corpus(
+            self.training_texts(),
+            content_key(**content),
+            run.cache,
+            run.parameters,
+            run.width,
+            round(rows.mean_bytes(renderer.columns) * len(split.train)),
+            run.pretrained,
         )
-        self.tokenizer, self.curve = fit.tokenizer, fit.curve
-        self.encoder = LabelledEncoder(
-            renderer, labels, prepared.column.name, fit.tokenizer, seq_len
-        )
+        fit = options["tokenizer"].fit(corpus)
+        self.tokenizer = fit.tokenizer
+        self.curve = fit.curve
+        target = prepared.column.name
+        self.encoder = LabelledEncoder(renderer, labels, target, fit.tokenizer, seq_len)
         self.task = self.encoder.task
         tokens_key = content_key(
             format=FORMAT, seq_len=seq_len, tokenizer=fit.tokenizer.fingerprint, **content
@@ -110,11 +117,9 @@ class LabelledExamples:
         self.held_out = content_key(sources=rows.fingerprint, valid=split.digests()[1])
         train_ids = prepared.ids[split.train]
         chosen = options["select"].chosen(run.seed, train_ids)
-        self._shown = (
-            np.arange(len(split.train))
-            if chosen is None
-            else np.flatnonzero(np.isin(train_ids, chosen))
-        )
+        self._shown = np.arange(len(split.train))
+        if chosen is not None:
+            self._shown = np.flatnonzero(np.isin(train_ids, chosen))
         self.fingerprint = content_key(
             tokens=tokens_key,
             labels=dict(labels.state_dict()),
@@ -138,15 +143,10 @@ class LabelledExamples:
             by_row[self._shown].ravel(),
         )
         self.train = wrap_batches(loader, options["prefetch"], options["overfit_batches"])
-        train, valid, rows_per_batch = (
-            len(split.train),
-            len(split.valid),
-            options["eval_batch_size"],
-        )
-        self.valid = EvalLoader(valid, rows_per_batch, lambda at: self._eval_batch(train + at))
-        self.test = EvalLoader(
-            len(split.test), rows_per_batch, lambda at: self._eval_batch(train + valid + at)
-        )
+        self.valid = self._eval_loader(len(split.train), len(split.valid), options)
+        first_test = len(split.train) + len(split.valid)
+        self.test = self._eval_loader(first_test, len(split.test), options)
+        self._fits_baselines = options["baselines"]
         self.sources = [
             *(part.describe() for part in rows.parts),
             *split.lines,
@@ -184,7 +184,9 @@ class LabelledExamples:
         values, _ = self.targets.of(self._shown)
         if self.task.kind == "classification":
             return np.bincount(values, minlength=self.task.num_classes).tolist()
-        return values.sum(axis=0).astype(int).tolist() if self.task.kind == "multi_label" else []
+        if self.task.kind == "multi_label":
+            return values.sum(axis=0).astype(int).tolist()
+        return []
 
     def count_known_rows(self, table: Table) -> KnownRows:
         """As `RecognizesRows`."""
@@ -193,28 +195,41 @@ class LabelledExamples:
         is_validated = self._are_among(self.split.valid, table, inputs) & ~is_trained
         return KnownRows(int(is_trained.sum()), int(is_validated.sum()))
 
-    def save_encoder(self, folder: Path, format_name: str) -> None:
+    def save(self, folder: Path) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
-        self.encoder.save(folder, format_name, source=self.rows.name, fingerprint=self.fingerprint)
+        self.encoder.save(folder, self.format_name, self.rows.name, self.fingerprint)
         if self.curve is not None:
             self.curve.save(folder)
+
+    def baselines(self) -> list[Baseline]:
+        if not self._fits_baselines:
+            return []
+        return self.fit_baselines(self.baseline_rows())
+
+    def baselines_on(self, table: Table) -> list[Baseline]:
+        if not self._fits_baselines:
+            return []
+        return self.fit_baselines(self.baseline_rows(table))
+
+    @abstractmethod
+    def fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
+        """Predictions of methods that are fitted on the training rows."""
 
     def baseline_rows(self, other: Table | None = None) -> BaselineRows:
         """The rows of all splits, or the training rows, and these others in place of validation and test rows."""
         if other is None:
             return BaselineRows(self.rows.table, self.split[:3])
-        first, count = len(self.rows), len(next(iter(other.values())))
+        first = len(self.rows)
+        count = len(next(iter(other.values())))
 
         def table(columns: Sequence[str], numbers: np.ndarray) -> Table:
             if not len(numbers) or numbers[0] < first:
                 return self.rows.table(columns, numbers)
-            return {
-                name: [other[name][row] for row in (numbers - first).tolist()] for name in columns
-            }
+            taken = (numbers - first).tolist()
+            return {name: list(map(other[name].__getitem__, taken)) for name in columns}
 
-        return BaselineRows(
-            table, (self.split.train, np.arange(first, first + count), np.zeros(0, np.int64))
-        )
+        valid = np.arange(first, first + count)
+        return BaselineRows(table, (self.split.train, valid, np.zeros(0, np.int64)))
 
     def constant_baseline(self, rows: BaselineRows) -> Baseline:
         from mlxlab.data.labelled.baselines import constant_baseline
@@ -273,8 +288,15 @@ class LabelledExamples:
     def _batch(self, epoch: int, examples: np.ndarray, length: int | None) -> Batch:
         return self._collate(*self._draw(epoch, examples), length)
 
-    def _eval_batch(self, positions: np.ndarray) -> Batch:
-        return self._collate(positions, positions - len(self.split.train) + self._num_sequences)
+    def _eval_loader(self, first: int, count: int, options: BatchOptions) -> EvalLoader:
+        """Batches of the rows from this position on."""
+
+        def collate(rows: np.ndarray) -> Batch:
+            positions = first + rows
+            sequences = positions - len(self.split.train) + self._num_sequences
+            return self._collate(positions, sequences)
+
+        return EvalLoader(count, options["eval_batch_size"], collate)
 
     def _collate(
         self, positions: np.ndarray, sequences: np.ndarray, length: int | None = None
@@ -304,35 +326,34 @@ class LabelledExamples:
             yield from (text for texts in self.renderer.render_all(table) for text in texts)
 
     def _describe_labels(self) -> str:
-        column, counts = self.encoder.label_column, self.class_counts
+        column = self.encoder.label_column
+        counts = self.class_counts
         if self.task.kind == "regression":
             spread = f"mean {self.labels.mean:.4g}, standard deviation {self.labels.deviation:.4g}"
             return f"regression of {column} (training rows: {spread})"
         order = np.argsort(counts)[::-1][:MAX_CLASSES_SHOWN]
-        shares = ", ".join(
-            f"{self.task.labels[i]} {percent(counts[i] / max(len(self._shown), 1))}" for i in order
-        )
-        more = ", ..." if len(counts) > MAX_CLASSES_SHOWN else ""
-        kind = (
-            "classes"
-            if self.task.kind == "classification"
-            else "labels, of which a row may have several"
-        )
-        return f"{column}: {len(counts)} {kind} (training rows: {shares}{more})"
+        total = max(len(self._shown), 1)
+        shares = [f"{self.task.labels[i]} {percent(counts[i] / total)}" for i in order]
+        if len(counts) > MAX_CLASSES_SHOWN:
+            shares.append("...")
+        kind = "classes"
+        if self.task.kind == "multi_label":
+            kind = "labels, of which a row may have several"
+        return f"{column}: {len(counts)} {kind} (training rows: {', '.join(shares)})"
 
     def _describe_selection(self) -> list[str]:
-        is_subset = len(self._shown) < len(self.split.train)
-        return (
-            [f"{self.rows.name}: {counted(len(self._shown), 'training row')} selected"]
-            if is_subset
-            else []
-        )
+        if len(self._shown) == len(self.split.train):
+            return []
+        return [f"{self.rows.name}: {counted(len(self._shown), 'training row')} selected"]
 
     def _describe_tokens(self) -> str:
-        lengths, measured = self._tokens.lengths, self.row_lengths
-        text = f"{lengths.sum():,} tokens (vocabulary: {self.tokenizer.vocab_size:,}), at most {lengths.max()} a row"
-        too_long = f"; {measured.describe()}" if measured.too_long and not measured.are_many else ""
-        return f"{self.rows.name}: {text}{too_long}"
+        lengths = self._tokens.lengths
+        vocabulary = f"vocabulary: {self.tokenizer.vocab_size:,}"
+        text = f"{lengths.sum():,} tokens ({vocabulary}), at most {lengths.max()} a row"
+        measured = self.row_lengths
+        if measured.too_long and not measured.are_many:
+            text += f"; {measured.describe()}"
+        return f"{self.rows.name}: {text}"
 
 
 def render_variants(

@@ -31,7 +31,6 @@ from mlxlab.files.untrusted import validate
 FOLDER = Path(__file__).parent
 FILES = {None: "titanic.csv", "synthetic": "synthetic.csv"}
 NUM_TRAINING = 891  # real rows that Kaggle's split trains on; the others are for a final report
-FORMAT_NAME = "mlxlab.titanic/2"
 BASIC = ["basic", "narrative", "descriptive", "story"]
 
 
@@ -63,6 +62,8 @@ class TitanicDataset(LabelledExamples):
         InputNotFoundError, DataError: a source is missing or malformed.
         ConfigError: `fold` is not a fold of `folds`.
     """
+
+    format_name = "mlxlab.titanic/2"
 
     def __init__(
         self,
@@ -113,22 +114,13 @@ class TitanicDataset(LabelledExamples):
         self._row_of = {number: row for row, number in enumerate(ids.tolist())}
         self._sentences = renderer
         self._basic = replace(renderer, names=BASIC)
-        self._has_baselines = options["baselines"]
 
-    def baselines(self) -> list[Baseline]:
-        return self._fit_baselines(self.baseline_rows())
-
-    def baselines_on(self, table: Table) -> list[Baseline]:
-        return self._fit_baselines(self.baseline_rows(table))
-
-    def _fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
+    def fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
         """Baselines that are fitted on the training rows.
 
         female_rule: women survive. tfidf_*: words of the four basic sentences, the same for all templates.
         same_sentences: by words of the run's own sentences, where these differ: a gain over it is more than counting words.
         """
-        if not self._has_baselines:
-            return []
         sex = rows.table(["Sex"], rows.split[1])["Sex"]
         is_female = np.array([float(cell == "female") for cell in sex])
         rule = np.stack([1 - is_female, is_female], axis=1)
@@ -143,13 +135,10 @@ class TitanicDataset(LabelledExamples):
         rows = np.array([self._row_of[number] for number in ids])
         return self.texts_of(self.baseline_rows(), rows)
 
-    def save(self, folder: Path) -> None:
-        self.save_encoder(folder, FORMAT_NAME)
-
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
         restore = partial(restore_sentences, spec=load_rules())
-        return restore_encoder(folder, FORMAT_NAME, restore)
+        return restore_encoder(folder, TitanicDataset.format_name, restore)
 
     @staticmethod
     def test_rows() -> Table:
