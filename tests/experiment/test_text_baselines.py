@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch, Task
+from mlxlab.data.sources import text_files
 from mlxlab.errors import DataError
 from mlxlab.experiment.final_evaluation.text_baselines import (
     _ngram_losses,
@@ -90,7 +91,8 @@ def test_the_probabilities_of_all_tokens_sum_to_one(context):
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_only_data_that_was_trained_on_is_read_again(tmp_path, prefetch, caplog):
+def test_only_data_that_was_trained_on_is_read_again(tmp_path, prefetch, caplog, monkeypatch):
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 256)  # The malformed line is in a later block.
     path, task = tmp_path / "text.jsonl.gz", Task("language_modelling", 300)
     lines = [json.dumps({"text": "ab" * (20 + number)}) for number in range(40)]
     text = "\n".join([*lines[:20], "{", *lines[20:]]).encode()
