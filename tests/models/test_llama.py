@@ -10,7 +10,6 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.data.tokenizers.gguf import tokenizer_from
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
@@ -19,6 +18,7 @@ from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.build import architecture_of, build_model, build_pretrained_model
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.models.pretrained.gguf_tokenizer import tokenizer_from
 from mlxlab.models.pretrained.load import tokenizer_dir
 from mlxlab.models.transformer import Transformer
 
@@ -190,6 +190,10 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
         ({"tokenizer.ggml.model": "bert"}, ConfigError, "got bert"),
         ({"tokenizer.ggml.pre": "runes"}, ConfigError, "got runes"),
         ({"tokenizer.ggml.tokens": None}, DataError, "no tokenizer"),
+        ({"tokenizer.ggml.merges": ["zz\u2603 qq"]}, DataError, r"small\.gguf.*tokenizer"),
+        ({"tokenizer.ggml.merges": ["zz"]}, DataError, r"small\.gguf.*tokenizer"),
+        ({"tokenizer.ggml.bos_token_id": mx.array(10**9)}, DataError, r"small\.gguf.*tokenizer"),
+        ({"tokenizer.ggml.token_type": mx.array([1])}, DataError, r"small\.gguf.*tokenizer"),
     ],
 )
 def test_what_is_not_known_or_not_whole_is_one_line(

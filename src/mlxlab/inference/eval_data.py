@@ -34,7 +34,6 @@ from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
-from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.errors import DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
@@ -74,7 +73,7 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     build = partial(packing.eval_row_builder, seq_len=node["seq_len"], masked=encoder.masked)
     builder = switched_rows(tokenizer, new_switch(tokenizer), build, measured=True)
     encode, max_documents = (
-        WordCache(tokenizer.original).encode_documents,
+        tokenizer.original.encode_documents,
         node["max_valid_examples"],
     )
     stream = TokenStream(source, encode, tokenizer.original.end_id, 0, max_documents)

@@ -9,7 +9,6 @@ import mlx.core as mx
 from tokenizers import pre_tokenizers
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.data.tokenizers.gguf import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
@@ -19,6 +18,7 @@ from mlxlab.interop.published_weights import plain_weights, publish
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.family import rename
 from mlxlab.models.pretrained.gguf import HYPERPARAMETERS
+from mlxlab.models.pretrained.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
 
 Values = dict[str, mx.array | str | list[str]]  # as MLX writes them
 

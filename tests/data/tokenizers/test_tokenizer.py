@@ -1,5 +1,6 @@
 """Tokenizers: exact round trips, the same one each time, and those of pretrained models."""
 
+import base64
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from mlxlab.data.text.encoder import restore as restore_text
 from mlxlab.data.tokenizers.bpe import MAX_WORD_LENGTH, train_bpe
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
+from mlxlab.data.tokenizers.growth import STEPS, check_growth
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import make_titanic, real_rows
@@ -161,6 +163,61 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
         with pytest.raises(DataError) as caught:
             load_tokenizer(tmp_path)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def hostile(**changes):
+    return json.dumps(json.loads(TOKENIZER.inner.to_str()) | changes)
+
+
+def replace(pattern, content):
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+
+
+def charsmap(text):
+    return base64.b64encode((4).to_bytes(4, "little") + b"trie" + text.encode() + b"\0").decode()
+
+
+DOUBLED = [replace("a", "aa")] * 40
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+GROWING = {
+    "normalizer": {"type": "Sequence", "normalizers": DOUBLED},
+    "nested": {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": DOUBLED}]},
+    "pattern": {"type": "Replace", "pattern": {"Regex": ""}, "content": "a" * 1000},
+    "charsmap": {"type": "Precompiled", "precompiled_charsmap": charsmap("x" * 1000)},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 40},
+    "decoder": {"type": "Sequence", "decoders": DOUBLED},
+    "post_processor": {
+        "type": "TemplateProcessing",
+        "single": [TEXT] * 1000,
+        "pair": [],
+        "special_tokens": {},
+    },
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_tokenizer_that_makes_texts_long_is_refused_before_it_is_built(name, tmp_path):
+    """The library would take gigabytes and then abort the process."""
+    step = name if name in STEPS else "normalizer"
+    (tmp_path / "tokenizer.json").write_text(hostile(**{step: GROWING[name]}))
+    with pytest.raises(DataError, match=rf"tokenizer\.json: .*{step}"):
+        load_tokenizer(tmp_path)
+
+
+def test_an_id_above_every_vocabulary_is_refused(tmp_path):
+    words = {"type": "WordLevel", "vocab": {"a": 0, "b": 2**32 - 2}, "unk_token": "a"}
+    (tmp_path / "tokenizer.json").write_text(hostile(model=words, added_tokens=[]))
+    with pytest.raises(DataError, match="expected at most"):
+        load_tokenizer(tmp_path)
+
+
+def test_the_steps_of_known_tokenizers_are_within_the_bound():
+    llama = [{"type": "Prepend", "prepend": "\u2581"}, replace(" ", "\u2581")]
+    nfkc = {"type": "Precompiled", "precompiled_charsmap": charsmap("x" * 18)}
+    spaces = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "\u2581"}
+    for steps in (llama, [nfkc, spaces]):
+        check_growth({"normalizer": {"type": "Sequence", "normalizers": steps}})
 
 
 def wordpiece():

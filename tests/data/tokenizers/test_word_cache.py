@@ -4,10 +4,12 @@ import random
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import pre_tokenizers
 
-from mlxlab.data.tokenizers import word_cache
+from mlxlab.data.tokenizers import tokenizer as module
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.data.tokenizers.word_cache import WordCache
+from mlxlab.data.tokenizers.tokenizer import COVERED, MAX_WORD_LENGTH, WORD, Tokenizer, WordCache
 
 ASCII = "ab cd'stmrevlld \n\t\r\x0b\x0c\x1c\x1f\x00\x7f12_-.!<pad>  "
 LATIN = (
@@ -26,29 +28,28 @@ def tokenizer():
     return train_bpe(draw(ASCII, 2000, seed=1), 400, 2)
 
 
-def same(first, second):
-    return all(
-        np.array_equal(a, b) and a.dtype == b.dtype == np.int32
-        for a, b in zip(first, second, strict=True)
-    )
+def uncached(tokenizer, texts):
+    encodings = tokenizer.inner.encode_batch_fast(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+def encode(cache, texts):
+    encoded = cache.encode(texts)
+    assert all(ids.dtype == np.int32 for ids in encoded)
+    return [ids.tolist() for ids in encoded]
 
 
 @pytest.mark.parametrize("alphabet", [ASCII, LATIN, WIDE], ids=["ascii", "latin", "wide"])
 def test_cached_words_give_the_ids_of_the_tokenizer(tokenizer, alphabet):
-    cache, texts = (
-        WordCache(tokenizer),
-        ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"],
-    )
-    assert cache.usable
-    for _ in range(2):  # first not cached, then cached
-        assert same(cache.encode_documents(texts), tokenizer.encode_documents(texts))
+    texts = ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"]
+    expected = uncached(tokenizer, texts)
+    for _ in range(2):  # First nothing is cached, then every word is.
+        assert [ids.tolist() for ids in tokenizer.encode_documents(texts)] == expected
 
 
 def test_covered_characters_are_split_as_by_the_tokenizer(tokenizer):
     characters = [
-        character
-        for character in map(chr, range(0x3000))
-        if word_cache.COVERED.fullmatch(character)
+        character for character in map(chr, range(0x3000)) if COVERED.fullmatch(character)
     ]
     split = tokenizer.inner.pre_tokenizer.pre_tokenize_str
     for text in (
@@ -56,38 +57,33 @@ def test_covered_characters_are_split_as_by_the_tokenizer(tokenizer):
         for character in characters
         for context in ("a", "1", " ", ".", "'", "")
     ):
-        assert word_cache.WORD.findall(text) == [
-            text[start:end] for _, (start, end) in split(text)
-        ], repr(text)
+        assert WORD.findall(text) == [text[start:end] for _, (start, end) in split(text)], repr(
+            text
+        )
     assert len(characters) > 350
 
 
 def test_words_with_curly_quotes_and_accents_are_cached(tokenizer):
-    cache = WordCache(tokenizer)
-    cache.encode_documents(["\u201cna\u00efve\u201d \u2014 it\u2019s"])
-    assert cache.cached
+    cache = WordCache(tokenizer.inner)
+    cache.encode(["\u201cna\u00efve\u201d \u2014 it\u2019s"])
+    assert cache.ids
 
 
 def test_the_cache_is_bounded(tokenizer, monkeypatch):
-    monkeypatch.setattr(word_cache, "MAX_WORDS", 50)
-    cache = WordCache(tokenizer)
+    monkeypatch.setattr(module, "MAX_WORDS", 50)
+    cache = WordCache(tokenizer.inner)
     for number in range(40):
         texts = [f"w{chr(97 + number % 26)}{number} " + "x" * 100, "b" * number]
-        assert same(cache.encode_documents(texts), tokenizer.encode_documents(texts))
-        assert len(cache.cached) <= 50
-        assert max(map(len, cache.cached)) <= word_cache.MAX_WORD_LENGTH
+        assert encode(cache, texts) == uncached(tokenizer, texts)
+        assert len(cache.ids) <= 50
+        assert max(map(len, cache.ids)) <= MAX_WORD_LENGTH
 
 
 def test_a_tokenizer_with_another_word_pattern_is_not_cached(tokenizer):
-    import tokenizers
-    from tokenizers import pre_tokenizers
-
-    from mlxlab.data.tokenizers.tokenizer import Tokenizer
-
     inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    other, texts = Tokenizer(inner), draw(ASCII, 100)
-    cache = WordCache(other)
-    assert not cache.usable
-    assert same(cache.encode_documents(texts), other.encode_documents(texts))
-    assert not cache.cached
+    texts = draw(ASCII, 100)
+    cache = WordCache(inner)
+    assert not cache.is_usable
+    assert encode(cache, texts) == uncached(Tokenizer(inner), texts)
+    assert not cache.ids

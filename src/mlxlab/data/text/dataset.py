@@ -26,7 +26,6 @@ from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChun
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
-from mlxlab.data.tokenizers.word_cache import WordCache
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.data.vocabulary.token_counts import corpus_counts
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
@@ -161,7 +160,7 @@ class StreamingTextDataset:
         )
         original, self.curve = fitted_tokenizer.tokenizer, fitted_tokenizer.curve
         encode, end_id, chosen = (
-            WordCache(original).encode_documents,
+            original.encode_documents,
             original.end_id,
             select.chosen(seed),
         )

@@ -5,7 +5,6 @@ import os
 import re
 from pathlib import Path
 
-from mlxlab.data.tokenizers.gguf import chat_template_from, tokenizer_from
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic
@@ -13,6 +12,7 @@ from mlxlab.models.pretrained.config import read_config
 from mlxlab.models.pretrained.families import FAMILIES, family_of
 from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.models.pretrained.gguf_tokenizer import chat_template_from, tokenizer_from
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
 from mlxlab.nearest import nearest_path, no_such_folder

@@ -1,0 +1,75 @@
+"""Bounds how much a stranger's tokenizer.json may lengthen a text.
+
+Its steps run one after the other, and each may replace a character by many: a few dozen of them
+make more text than memory holds, at which the `tokenizers` library aborts the process.
+"""
+
+import base64
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+from mlxlab.errors import DataError
+
+STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")  # keys of a tokenizer.json
+MAX_GROWTH = 64  # Known models reach 18: a ligature that NFKC spells out.
+MAX_DEPTH = 64  # of sequences in sequences
+Step = dict[str, Any]
+
+
+def check_growth(file: Any) -> None:
+    """Raises DataError if a text could become more than 64 times as long."""
+    if not isinstance(file, dict):
+        raise DataError("expected an object")
+    for key in STEPS:
+        growth = prod(_growth(step) for step in _flatten(file.get(key)))
+        if growth > MAX_GROWTH:
+            raise DataError(f"{key}: lengthens texts {growth:.3g} times, expected {MAX_GROWTH}")
+
+
+def _flatten(step: Any, depth: int = 0) -> Iterator[Step]:
+    """The steps of a sequence, those of inner sequences too."""
+    if depth > MAX_DEPTH:
+        raise DataError(f"sequences of more than {MAX_DEPTH} levels")
+    if not isinstance(step, dict):
+        return
+    if step.get("type") != "Sequence":
+        yield step
+        return
+    for inner in step.values():  # They are called `normalizers`, `decoders` and so on.
+        for each in inner if isinstance(inner, list) else ():
+            yield from _flatten(each, depth + 1)
+
+
+def _growth(step: Step) -> float:
+    """How many characters a step makes of one, at most."""
+    match step:
+        case {"type": "Replace", "pattern": pattern, "content": str(content)}:
+            return _replacement(pattern, content)
+        case {"type": "Precompiled", "precompiled_charsmap": str(blob)}:
+            return _longest_replacement(base64.b64decode(blob))
+        case {"type": "TemplateProcessing", "single": list(pieces)}:
+            return _copies(pieces, step.get("special_tokens"))
+        case {"type": "ByteLevel"}:
+            return 2.0  # A byte becomes a character of up to two bytes.
+    return 1.0
+
+
+def _replacement(pattern: Any, content: str) -> float:
+    literal = pattern.get("String") if isinstance(pattern, dict) else None
+    if isinstance(literal, str) and literal:
+        return max(1.0, len(content) / len(literal))
+    return 1.0 + len(content)  # A regular expression matches between characters too.
+
+
+def _longest_replacement(blob: bytes) -> int:
+    """Of a table of SentencePiece: the size of a trie, the trie, and texts that end in NUL."""
+    texts = blob[4 + int.from_bytes(blob[:4], "little") :].decode("utf-8", "replace").split("\0")
+    return max(map(len, texts))
+
+
+def _copies(pieces: list[Any], special_tokens: Any) -> int:
+    """How often a template repeats the text, or more tokens of its own than a text may have."""
+    names = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
+    added = sum(len(special_tokens[name]["ids"]) for name in names)
+    return max(1, len(pieces) - len(names), added)
