@@ -3,7 +3,10 @@
     mlxlab evaluate run=RUN_FOLDER [checkpoint=best] [max_batches=N] [trust_folder=true]
     mlxlab evaluate run=RUN_FOLDER data.source=FILE [data.KEY=VALUE ...]
     mlxlab evaluate run=RUN_FOLDER pretrained=FILE_OR_FOLDER [data.KEY=VALUE ...]
+    mlxlab evaluate run=GGUF_FILE_OR_FOLDER data.source=FILE [data.KEY=VALUE ...]
 
+run          the folder of a run; or a language model as it was published, a GGUF file or a folder of Hugging Face's:
+             its loss on a text, in rows of data.seq_len tokens (1,024)
 pretrained   a language model as it was published, evaluated in place of the run's on the same data: the baseline of a
              run that began with it. It must have the tokenizer of the run
 data.source  text as data=streaming takes it, all of it; conversations as data=instruct does; for a model of labelled
@@ -34,7 +37,7 @@ from mlxlab.cli.args import parse_value
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.issues import format_issues
-from mlxlab.config.paths import project_root
+from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.config.schema.signature import signature
 from mlxlab.config.schema.validate import Validator
 from mlxlab.constraints import Size
@@ -71,6 +74,8 @@ NOT_OF_OTHER_SOURCES = (
     "reading.revision",
     "max_valid_examples",
 )
+TEXT_DEFAULTS = ("model=transformer", "data=streaming")  # the keys of a text, for no run
+TOKENS_AT_ONCE = 2048  # of a published model, whose vocabulary may be large
 MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
 
 log = logging.getLogger(__name__)
@@ -89,7 +94,7 @@ def _evaluate(
     """Prints the metrics.
 
     Args:
-        run: a run folder.
+        run: a run folder, or a language model as it was published: a GGUF file, or a folder with config.json.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         pretrained: folder, GGUF file or hub id of a language model to evaluate in place of that of the run.
         max_batches: batches at most; null takes all.
@@ -97,8 +102,14 @@ def _evaluate(
         json: prints JSON instead of a table: metrics, intervals, baselines, and their gains, which are intervals of how
             much better the model is.
     """
+    from mlxlab.inference.pretrained_baseline import is_published
+
     overrides = read_overrides(args)
-    _refuse_pretrained(run)
+    if is_published(run):
+        if pretrained is not None:
+            raise ConfigError(f"pretrained={pretrained}: expected the folder of a run, got {run}")
+        _evaluate_published(run, overrides, max_batches, json)
+        return
     loading = announce(f"loading {pretrained or run}")
     from mlxlab import backend
 
@@ -159,13 +170,42 @@ def _as_json(
     }
 
 
-def _refuse_pretrained(run: Path) -> None:
-    """ConfigError for published weights: they have neither data nor settings to be evaluated with."""
-    if run.suffix == ".gguf" or (
-        (run / "config.json").is_file() and not (run / "inference").is_dir()
-    ):
-        way = f"got a pretrained model; run=RUN_FOLDER pretrained={run} evaluates it on the data of a run"
-        raise ConfigError(f"run={run}: expected a run folder, {way}")
+def _evaluate_published(
+    path: Path, overrides: dict[str, str], max_batches: int | None, json: bool
+) -> None:
+    """Prints the metrics of a language model as it was published on the text of `data.source`."""
+    if "source" not in overrides:
+        raise ConfigError(f"run={path}: expected data.source=FILE, the text to evaluate on")
+    refuse_without_effect(overrides, TEXT_KEYS)
+    loading = announce(f"loading {path}")
+    from mlxlab import backend
+
+    backend.prepare()
+    from mlxlab.config.hydra.compose import Composer
+    from mlxlab.experiment.report import value_table
+    from mlxlab.inference.eval_data import text_batches
+    from mlxlab.inference.pretrained_baseline import load_published
+    from mlxlab.ops.native.activation import activate_for_inference
+    from mlxlab.training.evaluate import evaluate
+
+    activate_for_inference()
+    with loading:
+        defaults = Composer(conf_dir(), [*TEXT_DEFAULTS]).checked_values(resolve=True)["data"]
+        node = override_node(defaults, overrides)
+        forget_source(node, overrides)
+        seq_len = node["seq_len"] if "seq_len" in overrides else None
+        model, encoder = load_published(path, seq_len)
+        node["seq_len"] = encoder.seq_len
+        if "eval_batch_size" not in overrides:
+            node["eval_batch_size"] = max(1, TOKENS_AT_ONCE // encoder.seq_len)
+        batches, description = text_batches(encoder, node)
+    log.info("%s in rows of %s tokens; %s", description, encoder.seq_len, path)
+    result = evaluate(model, batches, encoder.task, limit=max_batches)
+    assert result is not None
+    if json:
+        print_json(_as_json(0, result, None))
+    else:
+        terminal.show(value_table("metric", result.metrics.items()))
 
 
 def read_overrides(args: list[str]) -> dict[str, str]:
@@ -267,7 +307,12 @@ def override_data(restored: "RestoredModel", overrides: dict[str, str]) -> "Conf
         from mlxlab.data.tokenizers.fit import existing_tokenizer
 
         existing_tokenizer(path, restored.config_dir)  # refuses another one than that of the run
-    node = deepcopy(restored.config["data"])
+    return override_node(restored.config["data"], overrides)
+
+
+def override_node(data: "Config", overrides: dict[str, str]) -> "Config":
+    """A data node with the overrides; every key is checked."""
+    node = deepcopy(data)
     for name, text in overrides.items():
         _set(node, name, text)
     if issues := list(Validator().node(node, node["_target_"], "data")):
