@@ -98,12 +98,7 @@ def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, 
     (tmp_path / "published" / "config.json").write_text("{}")
     train_bpe(["another text"] * 3, 260, 1).save(tmp_path / "published")
     for args, code, message in [
-        (
-            [f"run={tmp_path}/x.gguf"],
-            2,
-            f"got a pretrained model; run=RUN_FOLDER pretrained={tmp_path}/x.gguf",
-        ),
-        ([f"run={tmp_path}/published"], 2, "expected a run folder, got a pretrained model"),
+        ([f"run={tmp_path}/published"], 2, "expected data.source=FILE"),
         (
             [f"run={runs}/titanic", "pretrained=x.gguf"],
             2,
