@@ -7,6 +7,7 @@ import re
 import pytest
 
 from support.processes import TINY, final_state, run, start, wait_for
+from support.text import FORMATS, write_texts
 
 SMALL = [
     *(
@@ -113,6 +114,29 @@ def test_every_model_killed_while_streaming_resumes_to_the_same_state(
     process.kill()
     process.communicate()
     assert final_state(run(*again)) == final_state(uninterrupted)
+
+
+@pytest.mark.fault_injection
+@pytest.mark.parametrize("formats", [[ending] for ending in FORMATS] + [FORMATS])
+def test_a_run_on_any_format_and_on_a_mixture_of_all_resumes_to_the_same_state(tmp_path, formats):
+    names = []
+    for ending in formats:
+        texts = [f"Line {n} of {ending} tells of {n * n} sheep. " * 4 for n in range(60)]
+        names.append(write_texts(tmp_path / f"text.{ending}", texts))
+    source = f"data.source={names[0]}"
+    if len(names) > 1:
+        source = f"data.mixture={{{', '.join(f'{name}: 1' for name in names)}}}"
+    settings = [*SMALL, "model=transformer", source, "data.reading.document_unit=line"]
+    uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "killed" / "checkpoints" / "step-00000008", process)
+    process.kill()
+    process.communicate()
+    resumed = run(*again)
+    assert "resumed from step-" in resumed.stderr, resumed.stderr
+    assert final_state(resumed) == final_state(uninterrupted)
 
 
 @pytest.mark.fault_injection
