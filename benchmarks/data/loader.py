@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.alternate import table
 from benchmarks.data.stream import VOCABULARY, make_stream
 from mlxlab.data.batch import Batch, check_ids
-from mlxlab.data.text.packed_batches import PackedBatchIterator
+from mlxlab.data.text.batches import PackedBatchIterator
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.errors import ConfigError
 

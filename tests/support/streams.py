@@ -7,9 +7,8 @@ import numpy as np
 from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.sources.open import Reading
+from mlxlab.data.text.batches import Masker, PackedBatchIterator, RandomRows, RowBuilder, RowLayout
 from mlxlab.data.text.documents import Document, open_documents
-from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, RowBuilder
-from mlxlab.data.text.packing import RandomRows, RowLayout
 from mlxlab.data.text.token_stream import TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258

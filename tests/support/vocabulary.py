@@ -2,9 +2,9 @@
 
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.text.batches import Packing
 from mlxlab.data.text.dataset import Shuffling, StreamingTextDataset
 from mlxlab.data.text.order import ShuffleOrder
-from mlxlab.data.text.packed_batches import Packing
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 

@@ -1,7 +1,6 @@
 """Logs which tokens a language model is trained on."""
 
-from mlxlab.data.batch import MeasuresOrder
-from mlxlab.data.vocabulary.remapping import vocabulary_of
+from mlxlab.data.batch import MeasuresOrder, vocabulary_of
 from mlxlab.metric_names import RARE_SHARE
 from mlxlab.training.callback import Callback
 from mlxlab.training.state import StepResult, TrainState

@@ -225,9 +225,9 @@ def _eval_data(
     restored: "RestoredModel", overrides: dict[str, str], folder: Path
 ) -> "tuple[Iterable[Batch], str, Callable[[], Sequence[Baseline]]]":
     """Batches, a description of them, and what computes the baselines on them."""
+    from mlxlab.data.batch import match_vocab_size
     from mlxlab.data.dataset import RowEncoder
     from mlxlab.data.text.encoder import TextEncoder
-    from mlxlab.data.vocabulary.remapping import match_vocab_size
     from mlxlab.experiment.build import build_data
     from mlxlab.inference.eval_data import (
         open_eval_rows,

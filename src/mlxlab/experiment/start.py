@@ -17,9 +17,9 @@ from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import split_key
 from mlxlab.config.resume_overrides import Changes
+from mlxlab.data.batch import match_vocab_size
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.data.vocabulary.remapping import match_vocab_size
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError

@@ -29,9 +29,9 @@ from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
+from mlxlab.data.text.batches import PackedEvalBatches, Packing
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.packed_batches import PackedEvalBatches, Packing
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.errors import DataError, UserError

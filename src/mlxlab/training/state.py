@@ -24,8 +24,7 @@ from mlxlab.checkpoint.state import (
     TrainStateDict,
 )
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
-from mlxlab.data.vocabulary.remapping import match_vocab_size
+from mlxlab.data.batch import Batch, BatchIterator, match_vocab_size, set_curriculum_alpha
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.distributed.sharding import FullySharded, Replicated, Sharding
 from mlxlab.errors import ConfigError

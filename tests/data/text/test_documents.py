@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mlxlab.data.sources.files import find_files
-from mlxlab.data.text.holdout import HoldoutSplit
+from mlxlab.data.text.documents import HoldoutSplit
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import make_batches, open_source, take
 from support.text import FORMATS, documents_of, make_texts, texts_of, write_texts

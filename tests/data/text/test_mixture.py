@@ -7,8 +7,7 @@ import pytest
 
 from mlxlab.data.sources import text_files
 from mlxlab.data.text.corpus import Mixture
-from mlxlab.data.text.documents import Document
-from mlxlab.data.text.holdout import MAX_SEARCHED, HoldoutSplit, hashes, hold_out
+from mlxlab.data.text.documents import MAX_SEARCHED, Document, HoldoutSplit, hashes, hold_out
 from mlxlab.errors import ConfigError, DataError
 from support.streams import as_lists, make_batches, open_source, take
 from support.text import FORMATS, documents_of, texts_of, write_texts

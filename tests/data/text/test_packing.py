@@ -5,8 +5,7 @@ from operator import length_hint
 import numpy as np
 import pytest
 
-from mlxlab.data.text.packed_batches import Masker, PackedBatchIterator, PackedEvalBatches
-from mlxlab.data.text.packing import RowLayout
+from mlxlab.data.text.batches import Masker, PackedBatchIterator, PackedEvalBatches, RowLayout
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from mlxlab.data.batch import match_vocab_size, vocabulary_of
 from mlxlab.data.text.encoder import restore
 from mlxlab.data.vocabulary.fit_vocabulary import choose
-from mlxlab.data.vocabulary.remapping import IS_CORE, TARGET_BYTES, match_vocab_size, vocabulary_of
+from mlxlab.data.vocabulary.remapping import IS_CORE, TARGET_BYTES
 from mlxlab.data.vocabulary.token_counts import TokenCounts
 from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError

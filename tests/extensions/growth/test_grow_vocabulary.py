@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlxlab.callbacks.token_metrics import TokenMetrics
-from mlxlab.data.vocabulary.remapping import vocabulary_of
+from mlxlab.data.batch import vocabulary_of
 from mlxlab.extensions.growth.callback import GrowthSchedule
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.training.callback import FitContext

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.data.vocabulary.remapping import match_vocab_size
+from mlxlab.data.batch import match_vocab_size
 from mlxlab.training.evaluate import evaluate
 from support.vocabulary import text_data
 

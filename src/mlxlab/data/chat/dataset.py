@@ -27,12 +27,16 @@ from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.sources.block import ErrorBudget, OnError
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.text.batches import (
+    PackedBatchIterator,
+    PackedEvalBatches,
+    RandomRows,
+    RowBuilder,
+    RowLayout,
+)
 from mlxlab.data.text.dataset import Shuffling
-from mlxlab.data.text.documents import DocumentSource
+from mlxlab.data.text.documents import DocumentSource, hold_out
 from mlxlab.data.text.encoder import TextEncoder, restore
-from mlxlab.data.text.holdout import hold_out
-from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, RowBuilder
-from mlxlab.data.text.packing import RandomRows, RowLayout
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, ShuffledDocuments
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer

@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 
 from mlxlab.data.chat.masks import ConversationEncoder, EncodedConversation
+from mlxlab.data.text.batches import PackedRows, RowLayout, TextCursor, next_epoch
 from mlxlab.data.text.documents import Document, Documents, DocumentSource
-from mlxlab.data.text.packing import PackedRows, RowLayout, TextCursor, next_epoch
 from mlxlab.data.text.token_stream import (
     DocumentCursor,
     ShuffledDocuments,

@@ -8,7 +8,7 @@ import numpy as np
 from mlxlab.data.chat.masks import Truncation
 from mlxlab.data.chat.packing import ConversationStream, count_rows
 from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
-from mlxlab.data.text.packing import RowLayout
+from mlxlab.data.text.batches import RowLayout
 from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import DataError
 

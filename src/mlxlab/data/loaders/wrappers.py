@@ -13,9 +13,10 @@ from mlxlab.data.batch import (
     BatchIterator,
     MeasuresOrder,
     check_position,
+    match_vocab_size,
     set_curriculum_alpha,
+    vocabulary_of,
 )
-from mlxlab.data.vocabulary.remapping import match_vocab_size, vocabulary_of
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 
 

@@ -54,9 +54,14 @@ class Block(NamedTuple):
 
     def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> list[str | None]:
         """`texts` as a list."""
-        if isinstance(self.rows, list):
-            return strings_of_values([row.get(column) for row in self.rows], on_bad_cell)
-        return self.texts(column, on_bad_cell).to_pylist()
+        if not isinstance(self.rows, list):
+            return self.texts(column, on_bad_cell).to_pylist()
+        values = [row.get(column) for row in self.rows]
+        try:
+            "".join(values).encode()  # type: ignore[arg-type]
+        except (TypeError, UnicodeEncodeError):
+            return strings_of_values(values, on_bad_cell)
+        return values  # type: ignore[return-value]
 
     def records(self) -> list[dict[str, object]]:
         """The rows as Python objects, for conversations."""

@@ -33,11 +33,6 @@ def strings_of_values(
     values: Sequence[object], on_bad_cell: OnBadCell | None = None
 ) -> list[str | None]:
     """`text_of_values` as a list, without an Arrow array, for which Arrow imports pandas."""
-    try:
-        "".join(values).encode()  # type: ignore[arg-type]
-        return list(values)  # type: ignore[arg-type]
-    except (TypeError, UnicodeEncodeError):
-        pass
     cells: list[str | None] = []
     for index, value in enumerate(values):
         try:

@@ -38,7 +38,6 @@ SIGNATURES = {
 }
 MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-RECODED_BOM = "\u00ef\u00bb\u00bf".encode()  # The byte order mark of UTF-8, read as latin-1.
 
 T = TypeVar("T")
 Decoder: TypeAlias = codecs.IncrementalDecoder | io.IncrementalNewlineDecoder

@@ -167,7 +167,9 @@ def _require_keys(unseen: list[str], rows: list[dict[str, object]], path: str) -
     """Raises DataError if no object of the first block has one of the keys; those still unseen."""
     if not unseen or not rows:
         return unseen
-    require_columns(unseen, list(_keys(rows)), path)
+    keys = _keys(rows)
+    if not keys.keys() >= set(unseen):
+        require_columns(unseen, list(keys), path)
     return []
 
 

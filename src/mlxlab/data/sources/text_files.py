@@ -313,9 +313,5 @@ def discard_line(stream: ByteStream) -> int:
     return discarded
 
 
-def line_numbers(start: Start, count: int) -> np.ndarray:
-    return np.arange(start[1] + 1, start[1] + 1 + count)
-
-
 def _ignore(index: int, error: ValueError) -> None:
     """A bad cell counts when it is read for training."""

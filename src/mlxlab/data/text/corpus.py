@@ -9,8 +9,7 @@ import numpy as np
 from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
-from mlxlab.data.text.holdout import hold_out
+from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows, hold_out
 from mlxlab.errors import ConfigError, DataError
 
 MEAN_CHARACTERS = 1024  # of a document, for the size of windows

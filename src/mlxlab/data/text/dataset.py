@@ -16,11 +16,11 @@ from mlxlab.data.dataset import UNKNOWN_LENGTH, Baseline, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
+from mlxlab.data.text.batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.corpus import open_corpus
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.order import DataOrder, row_order
-from mlxlab.data.text.packed_batches import PackedBatchIterator, PackedEvalBatches, Packing
 from mlxlab.data.text.switched_rows import new_switch, switched_rows
 from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mlxlab.data.text.batches import RandomRows, RowLayout, RowOrder
 from mlxlab.data.text.corpus import mix_by_weight
 from mlxlab.data.text.documents import DocumentSource
-from mlxlab.data.text.packing import RandomRows, RowLayout, RowOrder
 from mlxlab.data.vocabulary.token_counts import TokenCounts
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.text.packed_batches import BatchBuilder, RowBuilder
-from mlxlab.data.text.packing import PackedRows, RowLayout
+from mlxlab.data.text.batches import BatchBuilder, PackedRows, RowBuilder, RowLayout
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.vocabulary.remapping import Remapping, VocabularySwitch
 

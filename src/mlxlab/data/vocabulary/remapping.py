@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import TypedDict
 
 import numpy as np
 
-from mlxlab.data.batch import BatchIterator, check_position
+from mlxlab.data.batch import check_position
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import unpack_bytes
@@ -90,30 +90,3 @@ class VocabularySwitch:
         """Gives later batches the ids of a model of that many tokens; True if they change."""
         before, self.grown = self.grown, vocab_size >= self.vocabulary.vocab_size
         return self.grown != before
-
-
-@runtime_checkable
-class ChangesVocabulary(Protocol):
-    """A `BatchIterator` whose ids may be those of a smaller vocabulary."""
-
-    @property
-    def vocabulary(self) -> VocabularyMap | None:
-        """That of the ids of the next batch; None where they are the original ones."""
-
-    def match_vocab_size(self, vocab_size: int) -> None:
-        """Gives the batches after the one last yielded the ids of a model of that many tokens.
-
-        No row is lost or repeated. Evaluation batches of the same data change too. It is part of the state. Does
-        nothing where there is no smaller vocabulary.
-        """
-
-
-def match_vocab_size(data: BatchIterator, vocab_size: int) -> None:
-    """See `ChangesVocabulary`."""
-    if isinstance(data, ChangesVocabulary):
-        data.match_vocab_size(vocab_size)
-
-
-def vocabulary_of(data: BatchIterator) -> VocabularyMap | None:
-    """The vocabulary of the next batch; None if its ids are the original ones."""
-    return data.vocabulary if isinstance(data, ChangesVocabulary) else None

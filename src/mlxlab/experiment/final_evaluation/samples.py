@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mlxlab.data.batch import vocabulary_of
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.vocabulary.remapping import vocabulary_of
 from mlxlab.errors import DataError
 from mlxlab.experiment.run_report.result_files import SAMPLES, TextSample
 from mlxlab.files.atomic import write_json

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlxlab.constraints import Count, Fraction
 from mlxlab.data.batch import NO_CURRICULUM, load_position
-from mlxlab.data.text.packing import PackedRows, RowLayout, RowSource, TextCursor, epoch_start
+from mlxlab.data.text.batches import PackedRows, RowLayout, RowSource, TextCursor, epoch_start
 from mlxlab.data.vocabulary.token_counts import decode_counts, encode_counts
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxlab.data.batch import set_curriculum_alpha
-from mlxlab.data.vocabulary.remapping import vocabulary_of
+from mlxlab.data.batch import set_curriculum_alpha, vocabulary_of
 from mlxlab.errors import UserError
 from mlxlab.extensions.growth.grow import grow, training_of
 from mlxlab.extensions.growth.operations.changes import changes_architecture

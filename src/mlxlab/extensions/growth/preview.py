@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlxlab.checkpoint.state import GrowthProgress
-from mlxlab.data.batch import BatchIterator, set_curriculum_alpha
-from mlxlab.data.vocabulary.remapping import vocabulary_of
+from mlxlab.data.batch import BatchIterator, set_curriculum_alpha, vocabulary_of
 from mlxlab.errors import UserError
 from mlxlab.extensions.growth.grow import grow, training_of
 from mlxlab.extensions.growth.operations.changes import changes_architecture
