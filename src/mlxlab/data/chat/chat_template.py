@@ -1,4 +1,4 @@
-"""Chat templates: Jinja programs that come with a tokenizer and write a conversation as one text."""
+"""Chat templates: Jinja programs of a tokenizer that write a conversation as one text."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from mlxlab.files.untrusted import read_json, read_text
 
 FILE = "chat_template.jinja"
 CONFIG_FILE = "tokenizer_config.json"
-# ChatML (OpenAI 2023) with the start and end tokens of the tokenizer as <|im_start|> and <|im_end|>.
+# ChatML (OpenAI 2023) with the tokenizer's start and end tokens as <|im_start|> and <|im_end|>.
 DEFAULT = """\
 {% for message in messages %}
 {{ bos_token }}{{ message['role'] }}
@@ -76,7 +76,7 @@ class ChatTemplate:
 
 
 def default_template(tokenizer: Tokenizer) -> ChatTemplate:
-    """`DEFAULT` with the special tokens of a tokenizer; ConfigError if it has none to end an answer."""
+    """`DEFAULT` with the tokens of a tokenizer; ConfigError if it has none to end an answer."""
     if tokenizer.eos_id is None:
         raise ConfigError(
             "data.chat_template: the tokenizer has neither a chat template nor an end token"
@@ -85,15 +85,15 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
 
 
 def generate_options(run: Path) -> str:
-    """` chat=true` if the model of a run was trained on conversations, else nothing, for `generate`."""
+    """` chat=true` for `generate` if a run was trained on conversations, else nothing."""
     return " chat=true" if (run / "inference" / FILE).is_file() else ""
 
 
 def load_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The template in a tokenizer's folder: chat_template.jinja or in tokenizer_config.json.
 
-    Of several named templates in tokenizer_config.json `default` is taken. Returns None for a folder without one;
-    raises DataError for malformed files.
+    Of several named templates in tokenizer_config.json `default` is taken. Returns None for a
+    folder without one; raises DataError for malformed files.
     """
     path = folder / FILE
     config = _read_config(folder / CONFIG_FILE)

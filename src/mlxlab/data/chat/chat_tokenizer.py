@@ -1,4 +1,4 @@
-"""A tokenizer with its chat template: requests to render, prompts of a chat, the tokens that end an answer."""
+"""A tokenizer with its chat template: requests to render, prompts, tokens that end an answer."""
 
 import re
 from collections.abc import Sequence
@@ -42,7 +42,8 @@ class ChatTokenizer:
     def request(self, conversation: Conversation, answers: Sequence[int] = ()) -> dict[str, object]:
         """What the template's process needs to render a conversation and locate these answers.
 
-        Raises ValueError for a message that could end its turn, and for a key that the template would leave out.
+        Raises ValueError for a message that could end its turn, and for a key that the template
+        would leave out.
         """
         self.check_text(contents(conversation))
         keys = {"tools"} & conversation.keys()
@@ -81,7 +82,7 @@ class ChatTokenizer:
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """The tokens that end an answer: the end token, and the first special one after an answer."""
+        """The tokens that end an answer: the end token, and the first special one after it."""
         answer = "answer"
         messages = [
             {"role": "user", "content": "question"},

@@ -173,7 +173,7 @@ def _find_layout(record: Record) -> Layout:
 
 
 def _prompt(record: Record) -> list[Message]:
-    """A prompt and its completion: texts, or messages as TRL has them. Only the latter is learned."""
+    """A prompt and its completion, which is learned: texts, or messages as TRL has them."""
     if record.get("label") in (True, False):
         raise ValueError("the key 'label' (KTO) is not supported: it may change what is learned")
     messages = _turns(record, "prompt", "user")

@@ -55,29 +55,35 @@ FORMAT = 2  # Another order, other masks or another packing are another fingerpr
 class InstructDataset:
     """Conversations for causal language models. Implements `DataModule`.
 
-    A row holds whole conversations, which do not attend to each other, and is padded where the next does not fit.
+    A row holds whole conversations, which do not attend to each other, and is padded where the next
+    does not fit.
 
     Args:
-        source: a Hugging Face data set, or a file, folder or glob of .jsonl, .json, .csv, .parquet or .arrow: a
-            conversation a row as messages, conversations (ShareGPT), prompt and completion, instruction, input and
-            output (Alpaca), or text.
+        source: a Hugging Face data set, or a file, folder or glob of .jsonl, .json, .csv, .parquet
+            or .arrow: a conversation a row as messages, conversations (ShareGPT), prompt and
+            completion, instruction, input and output (Alpaca), or text.
         valid_source: conversations to validate on; null holds out `valid_fraction` of the others.
-        valid_fraction: fraction of the conversations that is held out where there is no `valid_source`; at least one.
-        max_valid_examples: maximum number of conversations to validate on; they are kept in memory as tokens.
-        max_train_examples: maximum number of conversations in an epoch, the same ones in each; null for all.
+        valid_fraction: fraction of the conversations that is held out where there is no
+            `valid_source`; at least one.
+        max_valid_examples: maximum number of conversations to validate on; they are kept in memory
+            as tokens.
+        max_train_examples: maximum number of conversations in an epoch, the same ones in each; null
+            for all.
         layout: of the rows; null recognises it by their columns.
         on_error: strict ends the run at a malformed row; skip counts and skips up to 1 % of them.
         reading: how the sources are read.
-        chat_template: a Jinja file to use instead of the tokenizer's template. Tokenizers without one get ChatML,
-            written with their start and end tokens.
-        loss_on: assistant trains on all answers, completion on the last one, all on the whole text, but for answers of
-            weight 0; of the layout `text` everything is always trained on.
-        truncation: of conversations longer than a row: drop leaves them out, left keeps their end, right their start.
+        chat_template: a Jinja file to use instead of the tokenizer's template. Tokenizers without
+            one get ChatML, written with their start and end tokens.
+        loss_on: assistant trains on all answers, completion on the last one, all on the whole text
+            (without answers of weight 0); of the layout `text` all is always trained on.
+        truncation: of conversations longer than a row: drop leaves them out, left keeps their end,
+            right their start.
         shuffle: in which order conversations and rows come.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
         vocabulary: which of its tokens the model tells apart.
         seq_len: tokens of a row.
-        select: which conversations are trained on, by the loss in an earlier run of the row that each begins.
+        select: which conversations are trained on, by the loss in an earlier run of the row that
+            each begins.
         batch_size: rows of a training batch, of all processes together.
         eval_batch_size: rows of an evaluation batch; changes no result.
         prefetch: batches prepared in the background; 0 prepares each when it is asked for.
@@ -85,15 +91,17 @@ class InstructDataset:
         seed: of the order.
         cache: folder for tokenizers.
         masked: the model predicts hidden tokens, which is refused.
-        one_document: the model has no mask between the conversations of a row: each gets a row of its own.
+        one_document: the model has no mask between the conversations of a row: each gets a row of
+            its own.
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json and chat template are to be used.
-        restored: folder of the run that is resumed or evaluated, with its vocabulary and its chat template, which
-            comes before all others.
+        restored: folder of the run that is resumed or evaluated, with its vocabulary and its chat
+            template, which comes before all others.
 
     Raises:
-        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable.
+        InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed,
+            the hub unreachable.
         ConfigError: settings do not go together.
     """
 
@@ -135,7 +143,7 @@ class InstructDataset:
     ) -> None:
         if masked:
             raise ConfigError(
-                "data=instruct: expected a model that predicts the next token, such as model=transformer"
+                "data=instruct: expected a model that predicts the next token (model=transformer)"
             )
         window = shuffle.window
         opened = open_conversations(source, reading, layout, ErrorBudget(on_error), window)

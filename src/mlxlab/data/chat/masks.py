@@ -1,8 +1,9 @@
 """Conversations as tokens, of which the answers are targets, within a maximum length.
 
-With `{% generation %}` blocks the template says what the assistant writes, and the mask is that of transformers'
-`apply_chat_template(return_assistant_tokens_mask=True)`. Without, an answer begins after its header, and includes what
-ends its turn: for one answer this is the rule of mlx-lm's `--mask-prompt`.
+With `{% generation %}` blocks the template says what the assistant writes, and the mask is that of
+transformers' `apply_chat_template(return_assistant_tokens_mask=True)`. Without, an answer begins
+after its header, and includes what ends its turn: for one answer this is the rule of mlx-lm's
+`--mask-prompt`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,10 +33,11 @@ class ConversationEncoder:
     """Encodes conversations.
 
     Args:
-        loss_on: `assistant` for all answers, `completion` for the last one, `all` for the whole text.
+        loss_on: `assistant` for all answers, `completion` for the last one, `all` for the whole
+            text.
         max_length: tokens of a conversation.
-        truncation: of longer ones: `drop` leaves them out, `left` keeps their last tokens, `right` the first; one that
-            keeps no target is dropped.
+        truncation: of longer ones: `drop` leaves them out, `left` keeps their last tokens, `right`
+            the first; one that keeps no target is dropped.
     """
 
     chat: ChatTokenizer

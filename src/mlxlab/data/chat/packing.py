@@ -58,10 +58,11 @@ class ConversationStream:
 
 
 class ConversationPacker:
-    """Packs conversations into rows in the order of the text; a row is padded where the next does not fit.
+    """Packs conversations into rows in their order; a row is padded where the next does not fit.
 
     A layout that does not number documents gets one conversation per row.
-    Every row begins with a conversation, so any row is reached by seeking that one. Implements `RowSource`.
+    Every row begins with a conversation, so any row is reached by seeking that one. Implements
+    `RowSource`.
 
     Args:
         chunks: of one conversation each, which fits into a row.

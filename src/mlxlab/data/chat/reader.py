@@ -1,4 +1,4 @@
-"""Conversations of a source as documents, whose text is the conversation as JSON in one spelling."""
+"""Conversations of a source as documents, whose text is their JSON in one spelling."""
 
 from collections.abc import Sequence
 from contextlib import suppress

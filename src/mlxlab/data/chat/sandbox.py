@@ -1,11 +1,12 @@
-"""Renders chat templates in a process with limits on time and memory. Run as a script, by `template_process`.
+"""Renders chat templates in a process with limits; a script that `template_process` runs.
 
-A template is a program of a stranger. Jinja's sandbox keeps it from private attributes and from changes of its
-arguments; the kernel refuses more memory, and ends the process when a conversation takes too long.
+A template is a program of a stranger. Jinja's sandbox keeps it from private attributes and from
+changes of its arguments; the kernel refuses more memory, and ends the process when a conversation
+takes too long.
 
-The first line of standard input is the template and its special tokens, as JSON; every other one is a list of requests.
-A line of standard output answers the template and each request. Nothing of this package is imported: the process
-starts fast.
+The first line of standard input is the template and its special tokens, as JSON; every other one is
+a list of requests. A line of standard output answers the template and each request. Nothing of this
+package is imported: the process starts fast.
 """
 
 import json
@@ -72,8 +73,9 @@ class ChatProgram:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The text of a conversation, with begin and end of its answers.
 
-        Generation blocks say where all of them are. Otherwise each that is to be located lies between the text of the
-        messages before it with the header of an answer, and the text of the messages up to it.
+        Generation blocks say where all of them are. Otherwise each that is to be located lies
+        between the text of the messages before it with the header of an answer, and the text of the
+        messages up to it.
         """
         answers = request.pop("answers")
         text, spans = split_marks(self._render(**request))
@@ -90,8 +92,8 @@ class ChatProgram:
         if text.startswith(after) and after.startswith(before):
             return len(before), len(after)
         raise ValueError(
-            f"the text up to message {index + 1} is not a beginning of the whole conversation, so its answer cannot be"
-            " located; data.loss_on=all needs no locations, nor does a template with generation blocks"
+            f"the text up to message {index + 1} is not a beginning of the whole conversation, so"
+            " its answer cannot be located; data.loss_on=all needs no locations"
         )
 
     def _render(self, **variables: object) -> str:
@@ -126,7 +128,7 @@ def serve(max_seconds: float) -> None:
     _write(reply)
     while compiled and (line := sys.stdin.buffer.readline()):
         for request in json.loads(line):
-            # The process ends by SIGPROF after this processor time, also within a function written in C.
+            # SIGPROF ends the process after this time, also within a function written in C.
             signal.setitimer(signal.ITIMER_PROF, max_seconds)
             try:
                 reply = compiled.answer(request)
