@@ -1,6 +1,7 @@
 """The size of a vocabulary: nested trainings, exact counts, the three limits, and what is cached."""
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,29 +57,37 @@ def test_a_token_merged_with_itself_counts_twice():
     assert [shrunk[300] for shrunk in shrink(counts, tree)] == [20, 0]
 
 
-def test_statistics_are_of_the_texts_trained_on_and_of_others():
-    measured, sizes = measure(LARGE, TEXTS, TEXTS[:100]), vocabulary_sizes(1500)
+def test_statistics_are_of_the_texts_not_trained_on():
+    measured = measure(LARGE, TEXTS, TEXTS[:100])
+    sizes = vocabulary_sizes(1500)
     for size in (512, 1024):
         small = train_bpe(TEXTS, size, 2)
-        learned, index = np.sort(count_tokens(small, TEXTS)[260:]), sizes.index(size)
-        assert measured["occurrences"][index] == learned[len(learned) // 20]
         tokens = count_tokens(small, TEXTS[:100]).sum()
-        assert measured["bytes_per_token"][index] == len("".join(TEXTS[:100]).encode()) / tokens
+        num_bytes = len("".join(TEXTS[:100]).encode())
+        assert measured["bytes_per_token"][sizes.index(size)] == num_bytes / tokens
 
 
-def test_the_text_supports_tokens_that_occur_a_hundred_times():
-    sizes = vocabulary_sizes(1024)
-    occurrences = [50 if size <= 704 else 1 for size in sizes]
-    statistics = {
-        "bytes_per_token": [],
-        "occurrences": occurrences,
-        "train_bytes": 1000,
-        "by_length": 8000,
-    }
-    assert size_by_data(statistics, 1024, 2000) == 704
-    assert size_by_data(statistics, 1024, 100_000) == 1024
-    assert size_by_data(statistics, 1024, 1999) == 512
-    assert size_by_data(statistics, 1024, None) is None
+def test_the_text_supports_tokens_that_occur_64_times_on_average():
+    per_token = {512: 2.0, 1024: 2.5, 2048: 3.0}
+    assert size_by_data(per_token, 64 * 1024 * 2.5) == 1024
+    assert size_by_data(per_token, 64 * 1024 * 2.5 - 1) == 512
+    assert size_by_data(per_token, 10) == 512
+    assert size_by_data(per_token, 10**9) == 2048
+    assert size_by_data(per_token, None) is None
+
+
+def test_a_text_of_a_megabyte_gets_thousands_of_tokens(tmp_path):
+    """512 tokens, which the data limit once gave it, doubled the length of its rows."""
+    generator = random.Random(0)
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+    words = ["".join(generator.choices(syllables, k=3)) for _ in range(9000)]
+    weights = [1 / rank for rank in range(1, 9001)]
+    texts = [" ".join(generator.choices(words, weights, k=200)) for _ in range(900)]
+    num_bytes = sum(map(len, texts))
+    assert 1_200_000 < num_bytes < 1_300_000
+    trainer = new_bpe_trainer(min_vocab_size=5000, max_vocab_size=8000)
+    corpus = Corpus(texts, cache=tmp_path, **CORPUS | {"planned_bytes": num_bytes})
+    assert trainer.fit(corpus).tokenizer.vocab_size > 3000
 
 
 def test_the_model_supports_more_the_larger_and_narrower_it_is():
@@ -175,7 +184,7 @@ def unreadable():
     "damage",
     [
         lambda data: data[: len(data) // 2],
-        lambda data: data.replace(b'"train_bytes": ', b'"train_bytes": 1'),
+        lambda data: data.replace(b'"by_length": ', b'"by_length": 1'),
     ],
 )
 def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog):
@@ -191,14 +200,7 @@ def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog)
 @pytest.mark.parametrize(
     "change",
     [
-        {
-            "statistics": {
-                "bytes_per_token": [2.0],
-                "occurrences": [1],
-                "train_bytes": 3,
-                "by_length": 512,
-            }
-        },
+        {"statistics": {"bytes_per_token": [2.0], "by_length": 512}},
         {"statistics": {"by_length": "many"}},
         {"statistics": None},
         {"tokenizer": {"model": {"type": "BPE", "vocab": {}, "merges": []}}},

@@ -44,9 +44,9 @@ class BPETokenizerTrainer:
     Args:
         vocab_size: tokens, of which 4 are special and 256 bytes; auto chooses by
             `vocab_size_strategy`.
-        vocab_size_strategy: auto_limits takes the minimum of what the text supports (Gowda and
-            May 2020), what the model supports (Tao et al. 2024) and the size whose doubling gains
-            less than 5 %; length uses the mean length of a document.
+        vocab_size_strategy: auto_limits takes the minimum of what the text supports (its tokens
+            occur 64 times on average), what the model supports (Tao et al. 2024) and the size
+            whose doubling gains less than 5 %; length uses the mean length of a document.
         min_vocab_size: minimum that auto chooses, unless there is too little text for it.
         max_vocab_size: maximum that auto chooses.
         min_frequency: minimum number of occurrences of a pair that is merged.
@@ -81,7 +81,7 @@ class BPETokenizerTrainer:
             corpus=corpus.key,
             examples=self.train_examples,
             tokenizers=version("tokenizers"),
-            format=4,
+            format=5,
             size=self._max_size,
             auto=self.vocab_size == "auto",
             min_frequency=self.min_frequency,
@@ -127,13 +127,9 @@ class BPETokenizerTrainer:
         is_bpe = content["tokenizer"]["model"].get("type") == "BPE"
         if not is_bpe or size > self._max_size or tokenizer.eos_id is None:
             raise DataError(f"expected a byte-level BPE of at most {self._max_size} tokens")
-        expected = []
-        if self.vocab_size == "auto":
-            expected = [len(sizing.vocabulary_sizes(size))] * 2
-        measured = []
-        if content["statistics"] is not None:
-            statistics = content["statistics"]
-            measured = [len(statistics["bytes_per_token"]), len(statistics["occurrences"])]
+        expected = len(sizing.vocabulary_sizes(size)) if self.vocab_size == "auto" else 0
+        statistics = content["statistics"]
+        measured = len(statistics["bytes_per_token"]) if statistics is not None else 0
         if measured != expected:
             raise DataError(f"expected statistics of {expected} sizes, got {measured}")
 
@@ -151,7 +147,7 @@ class BPETokenizerTrainer:
         size = statistics["by_length"]
         min_size = self.min_vocab_size
         if self.vocab_size_strategy == "auto_limits":
-            by_data = sizing.size_by_data(statistics, full_size, corpus.planned_bytes)
+            by_data = sizing.size_by_data(per_token, corpus.planned_bytes)
             limits = {
                 "data": by_data,
                 "model": sizing.size_by_model(corpus.parameters, corpus.width),

@@ -13,12 +13,12 @@ from typing import Annotated, Any, TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Count, Ge, Size
+from mlxlab.constraints import Ge, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
 STEP, MIN_SIZE = 64, 512
-OCCURRENCES, RARE_PERCENT = 100, 5  # All but 5 % of the learned tokens occur so often.
+MIN_OCCURRENCES = 64  # The mean of the tokens of a text; see docs/explanation/log.md.
 ELBOW = 0.05  # Doubling the vocabulary gains less than that in bytes per token.
 CHUNK = 1000  # texts that are encoded at a time
 
@@ -29,8 +29,6 @@ class SizeStatistics(TypedDict):
     """Measurements of each size of `vocabulary_sizes`, and the rest that a size is chosen by."""
 
     bytes_per_token: list[Annotated[float, Ge(0)]]  # of texts that were not trained on
-    occurrences: list[Count]  # in the training texts, of all but the rarest 5 % of learned tokens
-    train_bytes: Size
     by_length: Size  # the size by the mean length of a text
 
 
@@ -60,23 +58,13 @@ def vocabulary_sizes(full_size: int) -> list[int]:
 
 
 def measure(tokenizer: Tokenizer, seen: Sequence[str], held: Sequence[str]) -> SizeStatistics:
-    """Statistics of a trained byte-level BPE on the texts it was trained on, and on others."""
+    """Statistics of a byte-level BPE on texts that it was not trained on, `held`."""
     parents = merge_parents(json.loads(tokenizer.inner.to_str()))
-    held_bytes = _num_bytes(held)
+    held_bytes = sum(len(text.encode()) for text in held)
     per_token = []
     for counts in shrink(count_tokens(tokenizer, held), parents):
         per_token.append(held_bytes / max(int(counts.sum()), 1))
-    occurrences = []
-    for counts in shrink(count_tokens(tokenizer, seen), parents):
-        learned = np.sort(counts[BASE_SIZE:])
-        rare = len(learned) * RARE_PERCENT // 100
-        occurrences.append(int(learned[rare]) if len(learned) else 0)
-    return {
-        "bytes_per_token": per_token,
-        "occurrences": occurrences,
-        "train_bytes": _num_bytes(seen),
-        "by_length": size_by_length(seen),
-    }
+    return {"bytes_per_token": per_token, "by_length": size_by_length(seen)}
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
@@ -143,23 +131,19 @@ def size_by_length(texts: Sequence[str]) -> int:
     return size * 3 // 2 if len(set().union(*texts)) > 1000 else size
 
 
-def size_by_data(
-    statistics: SizeStatistics, full_size: int, planned_bytes: int | None
-) -> int | None:
-    """The largest size of whose learned tokens 95 in 100 occur 100 times (Gowda and May 2020).
+def size_by_data(per_token: dict[int, float], planned_bytes: int | None) -> int | None:
+    """The largest size whose tokens occur 64 times in the text of an epoch, on average.
 
     Args:
+        per_token: bytes of a token by size.
         planned_bytes: of the text of an epoch; None sets no limit.
     """
     if planned_bytes is None:
         return None
-    expected = OCCURRENCES * statistics["train_bytes"] / planned_bytes  # occurrences in the sample
     largest = MIN_SIZE
-    for size, occurrences in zip(
-        vocabulary_sizes(full_size), statistics["occurrences"], strict=True
-    ):
-        if occurrences >= expected:
-            largest = size
+    for size, bytes_per_token in per_token.items():
+        if planned_bytes >= MIN_OCCURRENCES * size * bytes_per_token:
+            largest = max(largest, size)
     return largest
 
 
@@ -170,7 +154,3 @@ def size_by_elbow(per_token: dict[int, float]) -> int | None:
         if doubled is not None and doubled < (1 + ELBOW) * value:
             return size
     return None
-
-
-def _num_bytes(texts: Sequence[str]) -> int:
-    return sum(len(text.encode()) for text in texts)
