@@ -8,7 +8,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -127,31 +126,25 @@ class Classifier:
         return softmax(margins, axis=1)
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Models by name that read the same features of rows."""
-
-    models: Mapping[str, Predict]
-    features: Callable[[np.ndarray], Matrix]
-    task: Task
-
-    def predict(self, valid: np.ndarray, test: np.ndarray) -> list[Baseline]:
-        """Predictions for these rows, of which a few thousand are read at a time."""
-        if not self.models:
-            return []
-        with fitting(", ".join(self.models)):
-            on_valid = self._predict(valid)
-            on_test = self._predict(test)
-        return [Baseline(name, on_valid[name], on_test[name]) for name in self.models]
-
-    def _predict(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        shape = (0,) if self.task.kind == "regression" else (0, self.task.num_classes)
-        chunks = {name: [np.zeros(shape)] for name in self.models}
+def predict(
+    models: Mapping[str, Predict],
+    features: Callable[[np.ndarray], Matrix],
+    valid: np.ndarray,
+    test: np.ndarray,
+) -> list[Baseline]:
+    """Predictions of models, by name, that read the same features of rows: of a few thousand at a time."""
+    rows = np.concatenate([valid, test])
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    with fitting(", ".join(models)):
         for start in range(0, len(rows), CHUNK):
-            features = self.features(rows[start : start + CHUNK])
-            for name, model in self.models.items():
-                chunks[name].append(model(features))
-        return {name: np.concatenate(parts) for name, parts in chunks.items()}
+            chunk = features(rows[start : start + CHUNK])
+            for name, model in models.items():
+                parts[name].append(model(chunk))
+    baselines: list[Baseline] = []
+    for name, predictions in parts.items():
+        on_valid, on_test = np.split(np.concatenate(predictions), [len(valid)])
+        baselines.append(Baseline(name, on_valid, on_test))
+    return baselines
 
 
 def to_data_units(standardised: np.ndarray, task: Task) -> np.ndarray:

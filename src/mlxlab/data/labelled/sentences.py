@@ -202,7 +202,7 @@ def restore_sentences(state: Any, spec: SentenceRules) -> SentenceRenderer:
     names = checked["templates"]
     renderer = SentenceRenderer(spec, names, checked["seed"], checked["members"])
     is_fitted = renderer.members.keys() == renderer.groups.keys()
-    is_known = bool(names) and set(names) <= set(spec.templates)
+    is_known = bool(names) and spec.templates.keys() >= set(names)
     if not (is_known and is_fitted and renderer.state_dict() == checked):
         raise DataError(f"renderer: expected the templates {', '.join(spec.templates)}")
     return renderer

@@ -67,8 +67,9 @@ def table_baselines(
             with baselines.fitting(name):
                 table = features(train[rows])
                 models[name] = baselines.fit(new_model, table, train_targets[rows], task)
-    fitted = baselines.Fitted(models, features, task)
-    return [constant, *fitted.predict(valid, test)]
+    if not models:
+        return [constant]
+    return [constant, *baselines.predict(models, features, valid, test)]
 
 
 def _frame(table: Table, types: Mapping[str, ColumnType]) -> "pd.DataFrame":

@@ -59,8 +59,11 @@ def tfidf_baselines(
         machine = "tfidf_linear_svm"
         with baselines.fitting(machine):
             models[machine] = baselines.fit(lambda: _new_svm(task), features, targets, task)
-    fitted = baselines.Fitted(models, lambda chunk: vectorizer.transform(texts(chunk)), task)
-    return fitted.predict(valid, test)
+
+    def transform(chunk: np.ndarray) -> Matrix:
+        return vectorizer.transform(texts(chunk))
+
+    return baselines.predict(models, transform, valid, test)
 
 
 def _new_vectorizer(max_features: int, plain: bool) -> Estimator:
