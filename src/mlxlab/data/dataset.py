@@ -156,6 +156,7 @@ class NeedsSteps(Protocol):
 
 
 AUTO_EPOCHS, MAX_AUTO_EPOCHS = 5, 100  # of `trainer.epochs=auto`
+MIN_STEPS = 300  # of a run that does not set its length: fewer teach a small model little
 
 
 def auto_epochs(data: object, batches_per_epoch: int | None) -> int:

@@ -32,7 +32,7 @@ class Trainer:
     Args:
         learning_rate: the peak of the schedule.
         epochs: passes over the training data; ends the run unless max_steps or max_tokens comes first. auto
-            is 5, of few labelled rows of your own as many as make 300 steps, at most 100.
+            is 5, of few rows or little text of your own as many as make 300 steps, at most 100.
         max_steps: maximum number of optimizer steps; null sets no such limit.
         max_tokens: maximum number of training tokens (padding does not count); null sets no such limit.
         eval_every: steps between evaluations, the last step always being evaluated; null evaluates every epoch.

@@ -10,6 +10,7 @@ from benchmarks.data.stream import override
 from tokenizers import models
 
 from mlxlab.config.instantiate import instantiate
+from mlxlab.data.dataset import auto_epochs
 from mlxlab.data.example_losses import write
 from mlxlab.data.text import corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
@@ -208,7 +209,7 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
         new(source="missing.jsonl")
     with pytest.raises(ConfigError, match="no mask token"):
         new(masked=True, pretrained=without_mask(tmp_path))
-    with pytest.raises(DataError, match="no end token"):
+    with pytest.raises(DataError, match="no token to end documents"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
     with pytest.raises(
         DataError, match=r"data\.valid_fraction=0\.999999 leaves no document to train on"
@@ -262,3 +263,10 @@ def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expect
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0
+
+
+def test_little_text_is_trained_on_for_a_number_of_steps(new):
+    data = new()
+    batches = data.train.batches_per_epoch
+    assert auto_epochs(data, batches) == -(-300 // batches) > 5
+    assert auto_epochs(new(order=CURRICULUM), batches) == 5  # The schedule of alpha is of 5 epochs.

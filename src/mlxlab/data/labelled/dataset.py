@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Unpack
 import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen, Seed
-from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.dataset import MIN_STEPS, Baseline, Table
 from mlxlab.data.labelled.column_choice import ColumnChoice
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
-from mlxlab.data.labelled.examples import MIN_STEPS, BaselineRows, LabelledExamples, Run
+from mlxlab.data.labelled.examples import BaselineRows, LabelledExamples, Run
 from mlxlab.data.labelled.label_checks import giveaways, look_alikes, spell_code_points
 from mlxlab.data.labelled.labels import LabelOptions
 from mlxlab.data.labelled.options import LabelledOptions

@@ -26,7 +26,6 @@ from mlxlab.wording import counted, percent
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
 MAX_CLASSES_SHOWN = 10
-MIN_STEPS = 300  # of a run that does not set its length: fewer teach a small model little
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import UNKNOWN_LENGTH, Baseline, RunLength
+from mlxlab.data.dataset import MIN_STEPS, UNKNOWN_LENGTH, Baseline, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
@@ -214,6 +214,8 @@ class StreamingTextDataset:
         num_rows = 0 if num_tokens is None else builder.layout.count_rows(num_tokens)
         num_rows = order.rows_per_epoch(num_rows)
         count = None if num_tokens is None else max(1, -(-num_rows // batch_size))
+        # The schedule of a curriculum is that of five epochs.
+        self.min_steps = 0 if order.measure else MIN_STEPS
         self.held_out = content_key(valid=valid.fingerprint)
         self.fingerprint = content_key(
             format=FORMAT,
