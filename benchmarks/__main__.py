@@ -22,7 +22,7 @@
     python -m benchmarks suite=native_build [rounds=5]
     python -m benchmarks suite=shakespeare compare_with=torch source=<tinyshakespeare.txt> [rounds=2000]
     python -m benchmarks suite=loader source=<text> [rounds=5]
-    python -m benchmarks suite=streaming_memory source=<file> [rounds=1]
+    python -m benchmarks suite=streaming_memory source=<file> [rounds=1] [min_bytes=80000000]
     python -m benchmarks suite=curriculum file=<text> [steps=240] [seeds=3] [plot=curriculum.png]
     python -m benchmarks suite=labelled [rows=1000000] [model=bert] [rounds=1]
     python -m benchmarks suite=qlora model=<GGUF file or folder> [rows=2] [length=256] [rounds=5] [slow_rounds=1]

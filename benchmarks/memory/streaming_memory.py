@@ -14,21 +14,26 @@ from benchmarks.data.stream import make_stream
 from mlxlab.errors import ConfigError
 from mlxlab.wording import percent
 
-BYTES = 80_000_000  # the source is repeated up to this size
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
-def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
-    """Resident memory after N and 10 N documents, streamed and in memory, each in `rounds` new processes."""
+def streaming_memory(
+    source: str | None = None, rounds: int = 1, min_bytes: int = 80_000_000
+) -> str:
+    """Resident memory after N and 10 N documents, streamed and in memory, each in `rounds` new processes.
+
+    Args:
+        min_bytes: size up to which the source is repeated.
+    """
     if source is None or not Path(source).is_file():
         raise ConfigError("suite=streaming_memory: expected source=<a .txt or .jsonl file>")
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder, f"large{Path(source).suffix}")
         text = Path(source).read_bytes()
         with large.open("wb") as file:
-            for _ in range(-(-BYTES // len(text))):
+            for _ in range(-(-min_bytes // len(text))):
                 file.write(text)
-        size = large.stat().st_size
+        num_bytes = large.stat().st_size
         make_stream(source, Path(folder)).save(
             Path(folder)
         )  # measured processes load this tokenizer
@@ -56,7 +61,7 @@ def streaming_memory(source: str | None = None, rounds: int = 1) -> str:
                 )
             )
     return table(
-        f"{size / 1e6:.0f} MB of text ({Path(source).name} repeated), resident memory of the loader",
+        f"{num_bytes / 1e6:.0f} MB of text ({Path(source).name} repeated), resident memory of the loader",
         rows,
     )
 

@@ -32,9 +32,8 @@ def test_the_loader_suite_reports_tokens_per_second(corpus):
     assert "Seconds to the first batch after restoring one of" in report
 
 
-def test_streaming_memory_is_measured_in_separate_processes(corpus, monkeypatch):
-    monkeypatch.setattr(streaming_memory, "BYTES", 1000)
-    [report] = figures(streaming_memory.streaming_memory(corpus))
+def test_streaming_memory_is_measured_in_separate_processes(corpus):
+    [report] = figures(streaming_memory.streaming_memory(corpus, min_bytes=1000))
     assert [name for name, *_ in report["rows"]] == [
         "streamed, window 4,000",
         "streamed, window 400",

@@ -156,7 +156,7 @@ def _decode(data: bytes, start: Start, is_last: bool) -> str:
 
 
 def _not_json(error: json.JSONDecodeError) -> str:
-    return f"not JSON: {error.msg} at column {error.colno}"
+    return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _no_object(value: object) -> str:
