@@ -11,6 +11,7 @@ import pytest
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.tracking.mlflow import queue, sqlite
+from support.processes import run
 from support.tracking import (
     kill_syncer,
     make_journal,
@@ -57,12 +58,15 @@ def silent_server():
 
 @pytest.fixture(name="failing")
 def failing_server():
-    """Answers 500 to everything; counts."""
+    """Answers `status`, 500, to everything and asks for a wait of a day; counts."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             server.asked += 1
-            self.send_error(500)
+            self.send_response(server.status)
+            self.send_header("Retry-After", "99999")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         do_POST = do_GET
 
@@ -71,6 +75,7 @@ def failing_server():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked = 0
+    server.status = 500
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -104,6 +109,15 @@ def test_a_server_that_never_answers_costs_less_than_a_second_at_the_start(proje
     assert started < 1.0
     assert ended < 2.0
     assert_reported_once(capsys.readouterr().err, journal)
+
+
+def test_a_server_that_asks_for_a_wait_of_a_day_is_not_waited_for(failing, monkeypatch):
+    failing.status = 429
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{failing.server_port}")
+    began = time.monotonic()
+    done = run("list", script="runs")
+    assert (done.returncode, done.stderr.count("\n")) == (69, 1)
+    assert time.monotonic() - began < 30
 
 
 def test_requests_to_a_failing_server_back_off(project, failing, capsys):

@@ -29,6 +29,7 @@ SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with the defaults, 7 x 120 s, a failing call takes 20 minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # A server may ask for a wait of days.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
