@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data import example_losses
-from support.fault_injection.harness import MODELS, committed, reference, rng_for
+from support.fault_injection.harness import MODELS, committed, fork_server, reference, rng_for
 from support.labelled import write_csv
 
 STEPS = 12
@@ -84,17 +84,31 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory, shared_server, sources):
+    return first_runs(shared_server, tmp_path_factory, sources)
+
+
+@pytest.fixture(scope="module")
+def native_server(tmp_path_factory):
+    """A server of runs with the native kernels: fused kernels of MLX round otherwise than its single ones."""
+    with fork_server(tmp_path_factory.mktemp("native"), MLXLAB_NATIVE="require") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def first_native_run(tmp_path_factory, native_server, sources):
+    return first_runs(native_server, tmp_path_factory, sources)
+
+
+def first_runs(server, tmp_path_factory, sources):
     """The command line, folder and end of the undisturbed run of a combination, made when it is first asked for."""
     made = {}
 
     def of(data, model, trainer):
         if (data, model, trainer) not in made:
             teachers = [of(data, "transformer", "simple")[1]] if trainer == "distill" else []
-            argv, folder = (
-                settings(data, model, trainer, sources, teachers),
-                tmp_path_factory.mktemp("first"),
-            )
-            made[data, model, trainer] = argv, folder, reference(shared_server, argv, folder)
+            argv = settings(data, model, trainer, sources, teachers)
+            folder = tmp_path_factory.mktemp("first")
+            made[data, model, trainer] = argv, folder, reference(server, argv, folder)
         return made[data, model, trainer]
 
     return of
@@ -143,13 +157,13 @@ def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
 @pytest.mark.fault_injection
 @pytest.mark.parametrize(("data", "model", "trainer"), COMBINATIONS)
 def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
-    tmp_path, shared_server, first_run, data, model, trainer
+    tmp_path, native_server, first_native_run, data, model, trainer
 ):
-    argv, folder, expected = first_run(data, model, trainer)
+    argv, folder, expected = first_native_run(data, model, trainer)
     streams = (
         [] if trainer == "optimized" else ["trainer.step.cpu_streams=one"]
     )  # as in the plain step
-    compiled = shared_server.run(
+    compiled = native_server.run(
         [*argv, *COMPILED, *streams, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False
     )
     assert compiled.final_state() == expected.final_state

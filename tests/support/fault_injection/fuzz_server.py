@@ -33,6 +33,7 @@ STARTS_CODE = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os
 def serve(connection: Connection, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    sys.dont_write_bytecode = True  # Files that Python writes for a new checkout are no violations.
     import_all(PACKAGES, OTHERS)
     gc.freeze()
     while order := receive(connection):

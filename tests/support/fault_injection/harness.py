@@ -127,7 +127,7 @@ class Attempt:
 class ForkServer:
     """Starts runs fast, one at a time: see fork_server.py."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         phase = folder / "phase"
@@ -135,7 +135,7 @@ class ForkServer:
         with phase.open("r+b") as file:
             self._phase = mmap.mmap(file.fileno(), 2 * len(faults.PHASES))
         self._connection, child_end = Pipe()
-        self._process = fork(serve, child_end, environment())
+        self._process = fork(serve, child_end, environment(**variables))
         child_end.close()
         self._last: Attempt | None = None
 
@@ -162,8 +162,8 @@ class ForkServer:
 
 
 @contextlib.contextmanager
-def fork_server(folder: Path) -> Iterator[ForkServer]:
-    server = ForkServer(folder)
+def fork_server(folder: Path, **variables: str) -> Iterator[ForkServer]:
+    server = ForkServer(folder, **variables)
     try:
         yield server
     finally:
