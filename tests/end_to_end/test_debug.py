@@ -57,7 +57,7 @@ def test_one_batch_is_memorised(tmp_path, text, model, data):
             [
                 *args,
                 "trainer.learning_rate=1e-2",
-                "trainer.max_steps=35",
+                "trainer.max_steps=70",
                 f"hydra.run.dir={tmp_path / 'run'}",
             ]
         )

@@ -82,8 +82,6 @@ def test_training_imports_no_package_that_only_other_commands_need(traced):
     assert {"mlxlab", "numpy", "mlx", "matplotlib"} <= imported
     assert (
         not {
-            "pandas",
-            "pyarrow",
             "scipy",
             "sklearn",
             "mlflow",

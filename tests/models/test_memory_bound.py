@@ -68,7 +68,7 @@ def assert_refused(ended, key):
     *_, line = ended.error.splitlines()
     assert key in line
     assert "Traceback" not in ended.error
-    assert ended.peak < 0.5 * GB
+    assert ended.peak < 0.7 * GB  # The imports of the readers take 0.1 GB.
 
 
 @pytest.fixture(scope="module")

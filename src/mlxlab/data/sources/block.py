@@ -112,7 +112,7 @@ class ErrorBudget:
     def skip(self, row: Hashable, describe: Callable[[], str]) -> None:
         """Counts a malformed row once, however often it is read; raises DataError if none may be."""
         if self.on_error == "strict":
-            way = f"data.on_error=skip leaves out up to {self.max_fraction:.0%} of the rows"
+            way = f"data.on_error=skip leaves out up to {100 * self.max_fraction:g} % of the rows"
             raise DataError(f"{describe()} ({way})")
         if row in self._known:
             return
