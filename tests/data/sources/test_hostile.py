@@ -141,8 +141,18 @@ print(read(path))
 """
 
 
+SLOW = pytest.mark.fault_injection
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "txt", "parquet", "arrow", "csv.gz"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "csv",
+        "parquet",
+        *(pytest.param(each, marks=SLOW) for each in ("jsonl", "txt", "arrow", "csv.gz")),
+    ],
+)
 def test_a_file_of_ten_times_the_memory_limit_streams_within_it(tmp_path, ending):
     limit = 20 * 2**20
     rows, names = 3700, (tmp_path / f"small.{ending}", tmp_path / f"large.{ending}")
