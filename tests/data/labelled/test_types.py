@@ -1,6 +1,7 @@
 """Types of columns: what they are inferred from, what they read, and what they refuse."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 from mlxlab.data.labelled.types import (
     ColumnType,
     distinct_texts,
-    dump_types,
     fit_types,
     infer_type,
     read_column,
@@ -61,7 +61,7 @@ def test_cells_have_a_type_that_reads_them(cells, kind, values):
 @pytest.mark.parametrize(("cells", "kind", "values"), KINDS)
 def test_a_stored_type_reads_the_same_values(cells, kind, values):
     types = fit_types({"a": text_array(*cells)}, {})
-    stored = validate(json.loads(json.dumps(dump_types(types))), dict[str, ColumnType])
+    stored = validate(json.loads(json.dumps(types, default=asdict)), dict[str, ColumnType])
     assert stored == types
     assert read_column("a", text_array(*cells), stored["a"]).cells() == values
 

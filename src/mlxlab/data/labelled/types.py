@@ -7,7 +7,7 @@ values from a CSV file, JSON lines, Parquet, a DataFrame or dicts.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from typing import Literal, NamedTuple, NoReturn
 
@@ -247,11 +247,6 @@ def fit_kind(kind: Kind, cells: pa.Array | pa.ChunkedArray) -> ColumnType:
         zoned = first is not None and read_datetime(first, None).tzinfo is not None
         return ColumnType("datetime", zoned=zoned)
     return ColumnType(kind)
-
-
-def dump_types(types: Mapping[str, ColumnType]) -> dict[str, dict[str, object]]:
-    """The types as JSON, which `validate` reads as `dict[str, ColumnType]`."""
-    return {name: asdict(each) for name, each in types.items()}
 
 
 def is_number(text: str) -> bool:
