@@ -29,6 +29,7 @@ def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monke
     with RunManifest(tmp_path) as manifest:
         manifest.begin({}, name="mine")
     shown = []
+    monkeypatch.setattr("mlxlab.config.hydra.overrides.group_choices", dict)
     monkeypatch.setattr("mlxlab.terminal.messages.announce", shown.append)
     for changes in ({"resume": "auto"}, {"resume": None}, {"resume": "auto", "name": "other"}):
         announce(CFG | changes, tmp_path)
