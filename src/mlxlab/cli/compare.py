@@ -10,7 +10,7 @@ variance corrected for the rows that folds share (Nadeau and Bengio 2003). Inter
 With sweep= the report of a sweep is written again: docs/how_to/sweeps.md.
 
 For single runs, without a test: `mlxlab runs compare RUN RUN` puts settings and metrics side by side, and `mlxlab runs
-diff RUN RUN` prints what differs. `mlxlab registry compare` is for the versions of a registered model.
+diff RUN RUN` prints what differs.
 
 Examples
     mlxlab compare alone=outputs/alone distilled=outputs/distilled teacher=outputs/teacher baseline=alone

@@ -2,21 +2,46 @@
 
 import hashlib
 import os
+import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.mlflow.address import Address, local_path, resolve
 from mlxlab.tracking.mlflow.client import SETTINGS
 from mlxlab.tracking.mlflow.errors import one_line
-from mlxlab.tracking.mlflow.registry.sqlite_registry import SqliteRegistry
 from mlxlab.tracking.mlflow.relocate import repair_locations
 
 SCHEMES = ("models:/", "runs:/")
+
+_uri = re.compile(
+    r"models:/(?P<id>m-[0-9a-f]{32})"
+    r"|models:/(?P<name>[^/@%]+)(?:/(?P<version>[0-9]{1,18})|@(?P<alias>[^/@%]+))"
+    r"|runs:/(?P<run>[0-9a-f]{32})/(?P<model>[^/%]+)"
+)
+# The source of a registered version is the address of its logged model, `models:/m-...`.
+_MODEL = """
+select model_id, artifact_location from logged_models
+where status = 2 and lifecycle_stage = 'active' and (
+    model_id = :id
+    or source_run_id = :run and name = :model
+    or 'models:/' || model_id = (
+        select source from model_versions
+        where name = :name and workspace = 'default' and current_stage is not 'Deleted_Internal'
+        and version = coalesce(:version, (
+            select version from registered_model_aliases
+            where name = :name and workspace = 'default' and alias = :alias
+        ))
+    )
+)
+order by creation_timestamp_ms desc limit 1
+"""
 
 
 def is_mlflow_uri(name: str) -> bool:
@@ -53,14 +78,13 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
 
 def _copied(name: str, address: Address, cache: Path) -> Path | None:
     """The folder of a model whose files are on this machine, without MLflow; None if only MLflow can find it."""
-    model = SqliteRegistry(address.database).model_location(name) if address.database else None
-    location = model and local_path(model[1])
-    if model is None or location is None:
+    model_id, location = _find_locally(name, address.database)
+    if location is None:
         return None
-    folder = _folder(cache, address, model[0])
+    folder = _folder(cache, address, model_id)
 
     def fetch(temporary: Path) -> Path:
-        if model[0] not in location.parts:  # a store may come from anyone
+        if model_id not in location.parts:  # a store may come from anyone
             raise DataError(f"{location}: not named by the id of the model")
         return copy_artifact(location, "artifacts", temporary / "model").parent
 
@@ -72,6 +96,22 @@ def _copied(name: str, address: Address, cache: Path) -> Path | None:
         except OSError as error:
             raise ServiceUnavailableError(f"{name}: {address.shown}: {one_line(error)}") from None
     return folder
+
+
+def _find_locally(name: str, path: Path | None) -> tuple[str, Path | None]:
+    """The id of a model of an SQLite store, and its files on this machine: importing MLflow takes seconds."""
+    match = _uri.fullmatch(name)
+    if path is None or match is None:
+        return "", None
+    try:
+        uri = f"file:{quote(str(path))}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
+            row = database.execute(_MODEL, match.groupdict()).fetchone()
+    except sqlite3.Error as error:
+        raise ServiceUnavailableError(
+            f"{path}: cannot be read as an MLflow store ({error})"
+        ) from None
+    return (row[0], local_path(row[1])) if row else ("", None)
 
 
 def _folder(cache: Path, address: Address, model_id: str) -> Path:

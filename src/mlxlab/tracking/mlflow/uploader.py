@@ -35,7 +35,7 @@ from mlxlab.tracking.mlflow.errors import (
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
 from mlxlab.tracking.mlflow.ownership import FOLDER, allowed_tags, check_owner
-from mlxlab.tracking.mlflow.registry.register import register_model
+from mlxlab.tracking.mlflow.registry import register_model
 from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
 from mlxlab.tracking.mlflow.upload_state import new_state, read_state
 from mlxlab.tracking.record_writer import has_writer

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from mlxlab.cli.registry import main
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.tracking.mlflow.client import MlflowStore
-from mlxlab.tracking.mlflow.registry.model_registry import DATA, ModelRegistry
+from mlxlab.tracking.mlflow.registry import ModelRegistry
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
@@ -65,7 +65,7 @@ def test_the_alias_moves_only_to_a_version_whose_loss_is_lower_by_more_than_min_
     )
     assert newest.metrics == {"valid/loss": 0.3}
 
-    registry.move("titanic", "champion", 1, "promoted")
+    registry.move("titanic", "champion", 1)
     (better.folder / "journal.sync.json").unlink()
     upload(better)  # every record a second time
     assert len(registry.versions("titanic")) == 3
@@ -90,53 +90,48 @@ def test_promote_and_rollback_twice_are_the_same_as_once(
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-4:] == [
         "titanic: champion is version 1",
-        "titanic: champion was already rolled back to version 1",
+        "titanic: champion was already version 1",
         "titanic: champion is version 2",
         "titanic: champion was already version 2",
     ]
     assert "titanic: no version or alias 3" in printed.err
-    assert (
-        main(["compare", "titanic", "1", "champion"]) == main(["history", "titanic", "--json"]) == 0
-    )
-    table, _, moves = capsys.readouterr().out.partition("[\n")
-    assert "| valid/loss |       0.5 |       0.3 |       -0.2 |  -40.00 |      2 |" in table
-    assert [move["version"] for move in json.loads(f"[{moves}")] == [1, 2, 1, 2]
-    assert [
-        (move["kind"], move["previous"], move["version"]) for move in registry.moves("titanic")
-    ] == [
-        ("registered", None, 1),
-        ("registered", 1, 2),
-        ("rolled back", 2, 1),
-        ("promoted", 1, 2),
-    ]
-
-    # The process died between the move of the alias and its record.
-    registry.client.set_registered_model_alias("titanic", "champion", "1")
+    # The process died between the record of the move and the move of the alias.
     assert registry.rollback("titanic", "champion") == (1, True)
-    assert registry.moves("titanic")[-1]["previous"] == 2
+    move = json.dumps({"version": 2, "previous": 1})
+    registry.client.set_registered_model_tag("titanic", "mlxlab.move.champion", move)
+    assert registry.rollback("titanic", "champion") == (1, False)
+    assert registry.move("titanic", "champion", 2)
+    assert registry.rollback("titanic", "champion") == (1, True)
     with pytest.raises(ConfigError, match="no move of alias challenger"):
         registry.rollback("titanic", "challenger")
 
 
-def test_a_difference_by_seed_is_one_of_the_split(project, registry, monkeypatch, capsys):
+def test_a_rollback_of_what_another_program_did_is_refused(project, code, registry):
+    for name, loss in (("a", 0.5), ("b", 0.3), ("c", 0.1)):
+        train(project, name, loss)
+    registry.client.set_registered_model_alias("titanic", "champion", "1")
+    with pytest.raises(ConfigError, match="another program"):
+        registry.rollback("titanic", "champion")
+    registry.client.set_registered_model_tag("titanic", "mlxlab.move.champion", "{}")
+    with pytest.raises(DataError, match="champion"):
+        registry.rollback("titanic", "champion")
+
+
+def test_the_list_names_versions_aliases_and_metrics(project, code, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlruns/mlflow.db")
-    registry.client.create_registered_model("titanic")
-    for seed, path in (("0", "x"), ("1", "x"), ("1", "y")):
-        run_id = registry.client.create_run("0").info.run_id
-        registry.client.log_param(run_id, "seed", seed)
-        registry.client.log_param(run_id, "data.path", path)
-        registry.client.create_model_version(
-            "titanic", f"file:{project}", run_id, tags={DATA: f"digest{seed}{path}"}
-        )
-        assert registry.params(run_id) == {"seed": seed, "data.path": path}
-    assert registry.params("0" * 32) == {}
-    assert main(["compare", "titanic", "1", "2"]) == main(["compare", "titanic", "2", "3"]) == 0
-    by_seed, by_source = [
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("trained on")
-    ]
-    same = "the source and the settings of the data are the same, the seeds are 0 and 1, or the files have changed"
-    assert by_seed == f"trained on different splits: {same}"
-    assert by_source == "trained on different data: digest1x and digest1y"
+    train(project, "a", 0.5)
+    assert main(["list", "--json"]) == main(["list", "titanic", "--json"]) == 0
+    models, _, versions = capsys.readouterr().out.partition("]\n")
+    assert json.loads(f"{models}]") == [{"name": "titanic", "aliases": {"champion": 1}}]
+    [version] = json.loads(versions)
+    assert (version["number"], version["step"], version["aliases"]) == (1, "7", ["champion"])
+    assert version["metrics"] == {"valid/loss": 0.5}
+    assert main(["list"]) == main(["list", "titanic"]) == 0
+    printed = capsys.readouterr().out
+    assert "| titanic | champion=1 |" in printed
+    assert "valid/loss" in printed
+    assert main(["list", "bert"]) == ConfigError.exit_code
+    assert "bert: no such registered model" in capsys.readouterr().err
 
 
 def test_a_registration_that_fails_is_one_line_and_the_run_is_complete(project, code):
