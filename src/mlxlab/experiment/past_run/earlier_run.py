@@ -15,7 +15,6 @@ _MOVED = (
         "base",
         "inference",
         "plots",
-        "analysis",
         "example_losses",
         "rounds",
         ROUNDS,

@@ -1,4 +1,4 @@
-"""How far matrices have moved: as they are, and after the best rotation of the earlier one onto the later one."""
+"""How far matrices have moved, before and after the best rotation of the earlier ones."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,42 +9,52 @@ Pair = tuple[np.ndarray, np.ndarray]  # a matrix (N, D) earlier and now
 
 
 class Drift(NamedTuple):
-    """Of one or several matrices together."""
+    """The change of one or several matrices together.
 
-    relative: float  # Frobenius norm of the change, divided by that of the earlier weights; NaN if they are zeros
-    cosines: np.ndarray  # (rows,) of each row earlier and now, without rows of zeros
+    Args:
+        relative: Frobenius norm of the change, divided by that of the earlier weights; NaN if
+            these are zeros.
+        cosines: of each row earlier and now, without rows of zeros.
+    """
+
+    relative: float
+    cosines: np.ndarray
 
 
 def drift(pairs: Iterable[Pair]) -> Drift:
-    change = norm = 0.0
+    change = 0.0
+    norm = 0.0
     cosines = [np.zeros(0)]
     for before, now in pairs:
         change += float(np.square(now - before, dtype=np.float64).sum())
         norm += float(np.square(before, dtype=np.float64).sum())
         cosines.append(row_cosines(before, now))
-    return Drift((change / norm) ** 0.5 if norm else float("nan"), np.concatenate(cosines))
+    relative = (change / norm) ** 0.5 if norm else float("nan")
+    return Drift(relative, np.concatenate(cosines))
 
 
 def row_cosines(before: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """(N, D) twice -> the cosine of each pair of rows, without pairs with a row of zeros."""
-    products = (before * now).sum(axis=1, dtype=np.float64)
-    norms = np.linalg.norm(before.astype(np.float64), axis=1) * np.linalg.norm(
-        now.astype(np.float64), axis=1
-    )
+    """The cosine of each pair of rows of (N, D), without pairs with a row of zeros."""
+    before = before.astype(np.float64)
+    now = now.astype(np.float64)
+    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
+    products = (before * now).sum(axis=1)
     return products[norms > 0] / norms[norms > 0]
 
 
 def rotate_onto(before: np.ndarray, now: np.ndarray) -> np.ndarray:
-    """`before` (N, D) times the orthogonal (D, D) that brings it nearest to `now` (Schonemann 1966); not centred.
+    """`before` (N, D) times the orthogonal (D, D) that brings it nearest to `now`, not centred.
 
-    Hides a rotation that all rows share, also one that training really made.
+    This is the orthogonal Procrustes problem (Schonemann 1966). It hides a rotation that all rows
+    share, also one that training really made.
     """
-    before, now = before.astype(np.float64), now.astype(np.float64)
+    before = before.astype(np.float64)
+    now = now.astype(np.float64)
     rows, width = before.shape
     if rows >= width:
         u, _, v = np.linalg.svd(before.T @ now)
         return before @ (u @ v)
-    # Both span at most N of D dimensions: the same in the (N, N) coordinates of their QR decompositions.
+    # Both span at most N of D dimensions: use the coordinates (N, N) of their QR decompositions.
     _, r = np.linalg.qr(before.T)
     q_now, r_now = np.linalg.qr(now.T)
     u, _, v = np.linalg.svd(r @ r_now.T)

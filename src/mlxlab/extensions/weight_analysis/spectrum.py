@@ -2,26 +2,28 @@
 
 import numpy as np
 
+MASS = 0.98  # of the sum of all squares
+
 
 def squared_singular_values(matrix: np.ndarray) -> np.ndarray:
-    """Of a matrix (N, M): min(N, M) of them, falling. Eigenvalues of the smaller Gram matrix, which are cheaper."""
-    small = matrix.astype(np.float64)
-    small = small if small.shape[0] <= small.shape[1] else small.T
-    return np.maximum(np.linalg.eigvalsh(small @ small.T)[::-1], 0.0)
+    """The min(N, M) squares of a matrix (N, M), falling: eigenvalues of the smaller Gram matrix."""
+    wide = matrix.astype(np.float64)
+    if wide.shape[0] > wide.shape[1]:
+        wide = wide.T
+    return np.maximum(np.linalg.eigvalsh(wide @ wide.T)[::-1], 0.0)
 
 
-def rank_fraction(squares: np.ndarray, mass: float = 0.98) -> float:
-    """The fewest singular values that hold `mass` of the sum of all squares, as a fraction of their number."""
-    cumulated = np.cumsum(squares)
-    if cumulated[-1] == 0:
+def rank_fraction(squares: np.ndarray) -> float:
+    """The fewest singular values that hold 98 % of the squares, as a fraction of their number."""
+    total = np.cumsum(squares)
+    if total[-1] == 0:
         return 0.0
-    # The sum of all squares is reached by the last one, whatever is rounded.
-    needed = np.searchsorted(cumulated, mass * cumulated[-1] * (1 - 1e-12)) + 1
-    return float(min(needed, len(squares)) / len(squares))
+    needed = np.searchsorted(total, MASS * total[-1] * (1 - 1e-12)) + 1  # less rounding
+    return float(needed / len(squares))
 
 
 def entropy_rank(squares: np.ndarray) -> float:
-    """exp(entropy of the singular values divided by their sum), between 1 and their number (Roy and Vetterli 2007)."""
+    """exp(entropy of the singular values divided by their sum) (Roy and Vetterli 2007)."""
     values = np.sqrt(squares)
     if values.sum() == 0:
         return 0.0

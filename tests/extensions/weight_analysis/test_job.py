@@ -1,10 +1,10 @@
-"""The background worker, and the threads that its work may use."""
+"""The background job, and the threads that its work may use."""
 
 import pytest
 from threadpoolctl import ThreadpoolController
 
 from mlxlab.backend.openblas import find_openblas
-from mlxlab.extensions.weight_analysis.worker import BackgroundWorker, one_numpy_thread
+from mlxlab.extensions.weight_analysis.job import AnalysisJob, one_numpy_thread
 
 
 def threads() -> dict[str, int]:
@@ -23,11 +23,12 @@ def test_only_numpy_is_limited_to_one_thread():
         assert threads() == before
 
 
-def test_a_result_and_an_error_wait_until_they_are_taken():
-    worker: BackgroundWorker[int] = BackgroundWorker("test")
-    worker.start(3, lambda: 5)
-    assert worker.busy
-    assert (worker.step, worker.take()) == (3, 5)
-    assert not worker.busy
-    worker.start(4, lambda: 1 // 0)
-    assert isinstance(worker.take(), ZeroDivisionError)
+def test_a_job_has_a_result_or_an_error():
+    job = AnalysisJob(3, lambda: {"a": 5.0})
+    job.start()
+    job.join()
+    assert (job.step, job.metrics["a"], job.error) == (3, 5.0, None)
+    failing = AnalysisJob(4, lambda: 1 // 0)
+    failing.start()
+    failing.join()
+    assert isinstance(failing.error, ZeroDivisionError)
