@@ -147,12 +147,9 @@ def test_a_teacher_that_may_have_seen_the_validation_rows_is_reported(teacher, t
         assert ("was validated on other data" in capsys.readouterr().err) == warned
 
 
+@pytest.mark.fault_injection
 @pytest.mark.parametrize(
-    ("role", "end"),
-    [
-        ("teacher", signal.SIGINT),
-        pytest.param("residual", signal.SIGKILL, marks=pytest.mark.fault_injection),
-    ],
+    ("role", "end"), [("teacher", signal.SIGINT), ("residual", signal.SIGKILL)]
 )
 def test_three_rounds_ended_in_the_second_and_resumed_equal_uninterrupted_ones(
     teacher, tmp_path, capsys, role, end

@@ -206,6 +206,7 @@ def test_a_signal_while_data_are_read_ends_the_run_at_once(tmp_path, name):
     assert (tmp_path / "run" / "STATUS.PREEMPTED").exists()
 
 
+@pytest.mark.fault_injection
 def test_a_stopped_sweep_resumes_its_job_from_the_checkpoint(tmp_path):
     """SIGTERM reaches the sweep, not its job, which is in a process group of its own."""
     settings = tiny_overrides("trainer.max_steps=30", "callbacks.progress_bar.bar=off")

@@ -34,6 +34,7 @@ def mlxlab(*args, site, cwd):
     )
 
 
+@pytest.mark.fault_injection
 def test_the_commands_of_the_readme_work(site, tmp_path):
     """All but the installation; `python -m pytest` trains two steps with each part."""
     (tmp_path / "reviews.tsv").write_bytes((PACKAGE / "reviews.tsv").read_bytes())

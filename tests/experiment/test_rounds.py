@@ -72,6 +72,7 @@ def two_rounds(request, tmp_path_factory):
     return train_run(folder, *options, "trainer.log_every=1"), request.param
 
 
+@pytest.mark.fault_injection
 def test_a_student_starts_from_new_weights_or_from_those_of_the_previous_one(tmp_path):
     options = ["trainer.distillation.rounds=2", "trainer.learning_rate=1e-9"]
     fresh = train_run(

@@ -142,7 +142,7 @@ def test_kill_at_each_call_of_a_save(calls, tmp_path, summarize, every):
 
 
 @needs_strace
-@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.fault_injection)])
 def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_next_save_succeeds(
     calls, tmp_path, summarize, every
 ):
@@ -249,6 +249,7 @@ def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(
     assert resumed.final_state() == expected.final_state
 
 
+@pytest.mark.fault_injection
 def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_once(
     shared_server, tmp_path
 ):
@@ -317,6 +318,7 @@ def test_a_disk_that_is_too_small_is_reported_before_training(shared_server, tmp
     assert "Traceback" not in done.err
 
 
+@pytest.mark.fault_injection
 @needs_root
 def test_a_disk_that_becomes_read_only_during_training_and_writable_again(shared_server, tmp_path):
     argv = settings("bert")

@@ -106,7 +106,7 @@ def kill_at_random_instant(attempt, expected: Reference, rng: random.Random) -> 
     attempt.send(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(300, marks=pytest.mark.fault_injection)])
+@pytest.mark.parametrize("kills", [3, pytest.param(300, marks=pytest.mark.fault_injection)])
 def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, summarize, kills):
     variants = [(model, prefetch) for model in MODELS for prefetch in (0, 2)]
     lanes = 2 if kills > 20 else 1
@@ -174,7 +174,7 @@ def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> 
 @pytest.mark.parametrize(
     ("model", "kills"),
     [
-        ("cnn_hybrid", 2),
+        ("cnn_hybrid", 1),
         *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS),
     ],
 )
