@@ -65,28 +65,24 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
         case "grow_width" if node.get("norm_type") != "rms":
             return "expected RMSNorm"
         case "grow_width" if adapted:
-            return "not quantised" if packed else "without an adapter; the operation merge_lora"
+            return "not quantised" if packed else "without an adapter; merge_lora"
         case "add_heads" if "attention" in inside:
             is_packed = any(".attention." in path for path in packed)
-            return "not quantised" if is_packed else "without an adapter; the operation merge_lora"
+            return "not quantised" if is_packed else "without an adapter; merge_lora"
         case "stack" if has_dora:
             return "without DoRA"
         case "widen" if quantized or (
             has_dora and any("feed_forward" in path for path in paths if "magnit" in path)
         ):
             is_packed = any(".feed_forward." in path for path in packed)
-            return (
-                "not quantised" if is_packed else "without a DoRA adapter; the operation merge_lora"
-            )
-        case "grow_vocabulary" if before.vocab_size == operation["vocabulary"].vocab_size:
-            return "it has grown already"
+            return "not quantised" if is_packed else "without an adapter; merge_lora"
         case "grow_vocabulary" if before.vocab_size != operation["vocabulary"].size:
-            return f"of the {operation['vocabulary'].size} ids of the data, got {before.vocab_size}"
+            return f"of {operation['vocabulary'].size} tokens, got {before.vocab_size}"
         case "grow_vocabulary" | "resize_vocabulary" if any(
             TABLE.fullmatch(path) for path in adapted
         ):
             is_packed = any(TABLE.fullmatch(path) for path in packed)
-            return "not quantised" if is_packed else "without an adapter; the operation merge_lora"
+            return "not quantised" if is_packed else "without an adapter; merge_lora"
         case "merge_lora" if node.get("adapter") is None:
             return "expected a model with adapters"
         case "merge_lora" | "set_lora" if quantized and node.get("adapter") is not None:

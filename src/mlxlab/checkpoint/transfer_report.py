@@ -34,7 +34,6 @@ class TransferRecord(TypedDict):
     step: Count  # from which on the run has these weights
     weights: dict[str, list[str]]
     optimizer: dict[str, list[str]]
-    groups: dict[str, list[str]]  # of weights by the change of their learning rate and decay
 
 
 @dataclass

@@ -64,7 +64,7 @@ class InitialWeights(NamedTuple):
     def record(self) -> TransferRecord:
         weights = self.report.as_json()
         return TransferRecord(
-            source=self.source, digest=self.digest, step=0, weights=weights, optimizer={}, groups={}
+            source=self.source, digest=self.digest, step=0, weights=weights, optimizer={}
         )
 
     def lines(self) -> list[str]:

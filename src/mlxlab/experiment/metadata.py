@@ -189,7 +189,6 @@ def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracke
     log_lines(*lines)
     counts = {f"weights.{kind}": names for kind, names in record["weights"].items()}
     counts |= {f"optimizer.{kind}": names for kind, names in record["optimizer"].items()}
-    counts |= {"groups": [name for names in record["groups"].values() for name in names]}
     tags = {f"transfer.{kind.replace(' ', '_')}": str(len(names)) for kind, names in counts.items()}
     tracker.set_tags(
         tags | {"transfer.source": record["source"], "transfer.digest": record["digest"]}

@@ -203,13 +203,10 @@ def carry_into(
         return None
     from mlxlab.extensions.growth.resume.carry_over import ModelChange, carry_over
 
-    policy, saved = (
-        instantiate(start.cfg["resume_policy"], ResumePolicy),
-        checkpoint.state["metadata"]["config"],
-    )
-    optimizers = [config["trainer"]["optimizer"] for config in (saved, start.cfg)]
-    before, optimizer = (node["_target_"] for node in optimizers)
-    if optimizer != before:
+    policy = instantiate(start.cfg["resume_policy"], ResumePolicy)
+    saved = checkpoint.state["metadata"]["config"]
+    before = saved["trainer"]["optimizer"]["_target_"]
+    if start.cfg["trainer"]["optimizer"]["_target_"] != before:
         raise ConfigError(f"trainer.optimizer: cannot change together with the model, was {before}")
 
     def new_arrays(architecture: Architecture) -> Arrays:
@@ -221,7 +218,6 @@ def carry_into(
         *plan_resume(start, state.architecture.vocab_size),
         new_arrays,
         model_seed(start.cfg),
-        *optimizers,
     )
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
     if start.vocabulary is not None:

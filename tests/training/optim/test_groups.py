@@ -8,8 +8,6 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
 from mlxlab.training.optim.groups import (
-    describe_changes,
-    group_changes,
     hyperparameters_by_path,
     layer_scales,
 )
@@ -153,27 +151,6 @@ def test_a_pattern_selects_adapters_and_the_weights_below_them():
         assert scaled == {"layers.0": [*paths[:2]], "query.lora_a": [paths[1]]}.get(
             pattern, [paths[0]]
         )
-
-
-def test_weights_whose_hyperparameters_changed_with_their_path_are_described():
-    before, after = (
-        [f"layers.{layer}.up.{name}" for layer in range(count) for name in "ab"] for count in (2, 3)
-    )
-    sources = {path: path.replace("1", "0").replace("2", "1") for path in after}
-
-    def line(options):
-        old, new = (hyperparameters_by_path(paths, options) for paths in (before, after))
-        return describe_changes(group_changes(old, new, sources))
-
-    groups = [{"pattern": "re:layers\\.(0|2)", "lr_scale": 0.5, "weight_decay": 0.0}]
-    assert line({"groups": groups}) == (
-        "trainer.optimizer: lr_scale 0.5 weight_decay 0 -> lr_scale 1 for 2 weights, first layers.1.up.a;"
-        " lr_scale 1 -> lr_scale 0.5 weight_decay 0 for 2 weights, first layers.2.up.a"
-    )
-    assert line({"groups": [{"pattern": "*", "lr_scale": 0.5}]}) == ""
-    assert "lr_scale 0.25 -> lr_scale 0.125 for 2 weights, first layers.0.up.a" in line(
-        {"layer_decay": 0.5}
-    )
 
 
 def test_a_compiled_step_trains_groups_as_a_plain_one():

@@ -141,12 +141,10 @@ def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
     keys, runtime = dict[str, Key](), set[str]()
     keyword_only = False
     declared = " ".join(map(ast.unparse, [*node.decorator_list, *node.bases]))
-    for base in node.bases:
-        parent, home = look_up(base.id, module) if isinstance(base, ast.Name) else (None, module)
-        if isinstance(parent, ast.ClassDef) and "TypedDict" in map(ast.unparse, parent.bases):
-            inherited = signature(f"{home}.{parent.name}")
-            keys |= inherited.keys if inherited else {}
-            declared += " TypedDict"
+    for parent in _parent_records(node, module):
+        inherited = signature(parent)
+        keys |= inherited.keys if inherited else {}
+        declared += " TypedDict"
     has_fields = re.search("dataclass|NamedTuple|TypedDict", declared)
     for field in node.body if has_fields else ():
         if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
@@ -165,6 +163,16 @@ def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
                 case annotation:
                     keys[name] = Key(_read(annotation, module, name), field.value is None)
     return keys, runtime
+
+
+def _parent_records(node: ast.ClassDef, module: str) -> list[str]:
+    """The full names of the TypedDicts that a class inherits from."""
+    parents = []
+    for base in node.bases:
+        parent, home = look_up(base.id, module) if isinstance(base, ast.Name) else (None, module)
+        if isinstance(parent, ast.ClassDef) and "TypedDict" in map(ast.unparse, parent.bases):
+            parents.append(f"{home}.{parent.name}")
+    return parents
 
 
 def _read(hint: ast.expr | None, module: str, parameter: str) -> object:
@@ -196,7 +204,10 @@ def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
             if name in _TYPES:
                 return _TYPES[name]
             node, home = look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
-            if isinstance(node, ast.ClassDef) and "TypedDict" in map(ast.unparse, node.bases):
+            is_record = isinstance(node, ast.ClassDef) and (
+                "TypedDict" in map(ast.unparse, node.bases) or _parent_records(node, home)
+            )
+            if isinstance(node, ast.ClassDef) and is_record:
                 return Record(f"{home}.{node.name}")
             return (
                 _type_hint(node, home, parameter)

@@ -1,12 +1,14 @@
-"""Arrays of a grown model, made of those of the model before: rows and columns by index, and new ones."""
+"""Arrays of a grown model: entries of those of the model before by index, and new ones."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.errors import ConfigError
 from mlxlab.models.initialization import normal
 
 EMBEDDING = re.compile(r"backbone\.(?:encoder\.)?embedding\.(?:base\.)?weight")
@@ -14,9 +16,12 @@ EMBEDDING = re.compile(r"backbone\.(?:encoder\.)?embedding\.(?:base\.)?weight")
 
 @dataclass(frozen=True)
 class Gather:
-    """Entries along an axis, by their old index; -1 is a new entry. The scales, one per entry, are 1 where None.
+    """Entries along an axis, by their old index; -1 is a new entry.
 
-    `gradient_scale` is the ratio of the gradient of an entry to that of its source, where the outputs are equal.
+    Args:
+        scale: of each entry; None is 1.
+        gradient_scale: ratio of the gradient of an entry to that of its source, where the outputs
+            are equal; None is 1.
     """
 
     axis: int
@@ -34,13 +39,24 @@ class Source:
 
 
 Sources = dict[str, Source]  # by new path; arrays without a source are new
+# (path, array before) -> the entries of the array after, and its new ones; None is 0
+Choose = Callable[[str, mx.array], tuple[tuple[Gather, ...], mx.array | None]]
 
 
-def has_classifier(arrays: Mapping[str, mx.array]) -> bool:
-    """Whether the head is a classifier: the output layer of a language model has no bias, and a row for each token."""
-    out = arrays.get("head.out.weight")
-    embeddings = [array for path, array in arrays.items() if EMBEDDING.fullmatch(path)]
-    return "head.out.bias" in arrays or (out is not None and len(out) != len(embeddings[0]))
+def gather_arrays(arrays: Arrays, choose: Choose) -> tuple[Arrays, Sources]:
+    """The arrays after an operation that keeps their paths."""
+    result: Arrays = {}
+    sources: Sources = {}
+    for path, array in arrays.items():
+        gathers, fill = choose(path, array)
+        sources[path] = Source(path, gathers)
+        result[path] = gather(array, sources[path], fill)
+    return result, sources
+
+
+def same_arrays(arrays: Arrays) -> tuple[Arrays, Sources]:
+    """All arrays, each made of itself."""
+    return dict(arrays), {path: Source(path) for path in arrays}
 
 
 def gather(array: mx.array, source: Source, fill: mx.array | None = None) -> mx.array:
@@ -51,18 +67,12 @@ def gather(array: mx.array, source: Source, fill: mx.array | None = None) -> mx.
         shape[each.axis] = -1
         array = mx.take(array, mx.array(np.maximum(each.index, 0)), axis=each.axis)
         if each.scale is not None:
-            array = array * mx.array(each.scale.astype(np.float32)).reshape(shape).astype(
-                array.dtype
-            )
+            scale = mx.array(each.scale.astype(np.float32)).reshape(shape)
+            array = array * scale.astype(array.dtype)
         is_new = is_new | mx.array(each.index < 0).reshape(shape)
     if not source.gathers:
         return array
     return mx.where(is_new, mx.array(0, array.dtype) if fill is None else fill, array)
-
-
-def draw(seed: int | None, path: str, shape: tuple[int, ...], std: float) -> mx.array:
-    """Float32 numbers from N(0, std^2), a function of seed and path; 0 without a seed."""
-    return mx.zeros(shape) if seed is None else mx.array(normal(seed, path, shape, std))
 
 
 def gather_moment(moment: mx.array, axes: list[int], source: Source, power: int) -> mx.array:
@@ -74,7 +84,29 @@ def gather_moment(moment: mx.array, axes: list[int], source: Source, power: int)
     """
     gathers = []
     for each in source.gathers:
-        scale = None if each.gradient_scale is None else each.gradient_scale**power
         if each.axis in axes:
+            scale = None if each.gradient_scale is None else each.gradient_scale**power
             gathers.append(Gather(axes.index(each.axis), each.index, scale))
     return gather(moment, Source(source.path, tuple(gathers)))
+
+
+def draw(seed: int | None, path: str, shape: tuple[int, ...], std: float) -> mx.array:
+    """Float32 numbers from N(0, std^2), a function of seed and path; 0 without a seed."""
+    return mx.zeros(shape) if seed is None else mx.array(normal(seed, path, shape, std))
+
+
+def has_classifier(arrays: Mapping[str, mx.array]) -> bool:
+    """True unless the output layer is that of a language model: no bias, a row for each token."""
+    out = arrays.get("head.out.weight")
+    embeddings = [array for path, array in arrays.items() if EMBEDDING.fullmatch(path)]
+    return "head.out.bias" in arrays or (out is not None and len(out) != len(embeddings[0]))
+
+
+def require_plain_layers(operation: str, paths: Iterable[str]) -> None:
+    """ConfigError for `paths` of parameters that only adapters or quantised layers have."""
+    for path in sorted(paths, key=lambda path: not path.endswith(".scales")):
+        layer, _, name = path.rpartition(".")
+        expected = f"{operation}: expected {layer.removesuffix('.base')}"
+        if name == "scales":
+            raise ConfigError(f"{expected} not quantised")
+        raise ConfigError(f"{expected} without an adapter; merge_lora removes adapters")

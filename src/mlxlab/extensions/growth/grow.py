@@ -1,4 +1,4 @@
-"""Applies an operation to a model in training: its weights, their average, and the optimizer state."""
+"""Applies an operation to a model in training: its weights, their average, the optimizer state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +8,6 @@ import mlx.optimizers as optim
 
 from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.arrays import Sources
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.operations.grow_vocabulary import MappedGrowVocabulary
 from mlxlab.extensions.growth.operations.schema import ArchitectureOperation
@@ -26,7 +25,7 @@ from mlxlab.training.state import TrainState
 
 
 class Training(NamedTuple):
-    """A model in training by its arrays: all weights by path, and the optimizer state by path."""
+    """A model in training by its arrays: all weights, and the optimizer state, by path."""
 
     architecture: Architecture
     weights: Arrays
@@ -34,12 +33,11 @@ class Training(NamedTuple):
 
 
 class Grown(NamedTuple):
-    """What an operation made of a training, and what its weights were made of. `model` does not have them yet."""
+    """What an operation made of a training. `model` does not have the weights yet."""
 
     training: Training
     model: nn.Module
     counts: TransferCounts
-    sources: Sources
 
 
 def grow(
@@ -60,27 +58,25 @@ def grow(
     change: Any = CHANGES[operation["op"]]
     after = change.node(operation, before.architecture)
     weights, sources = change.arrays(operation, before.architecture, before.weights, seed)
-    average = average_of(before.optimizer)
     averages = weights
+    average = average_of(before.optimizer)
     if average:
         averages, _ = change.arrays(operation, before.architecture, before.weights | average, seed)
     model, new_optimizer = new_training(after)
-    expected, optimizer = named_parameters(model), flatten_arrays(new_optimizer.state)
-    if shapes(weights) != shapes(expected):
-        different = sorted(dict(shapes(weights).items() ^ shapes(expected).items()))
-        raise ConfigError(
-            f"{operation['op']}: the new model has other arrays, for example {different[0]}"
-        )
+    different = shapes(weights).items() ^ shapes(named_parameters(model)).items()
+    if different:
+        path, _ = min(different)
+        raise ConfigError(f"{operation['op']}: the new model has other arrays, for example {path}")
+    optimizer = flatten_arrays(new_optimizer.state)
     weights = frozen_as_evaluated(weights, averages, optimizer)
     changes = [WeightChange(shapes(before.weights), sources)]
     state, report = transfer_optimizer(
         before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False
     )
-    return Grown(Training(after, weights, state), model, report.counts(), sources)
+    return Grown(Training(after, weights, state), model, report.counts())
 
 
 def training_of(state: TrainState) -> Training:
     """The model of a run and its optimizer."""
-    return Training(
-        state.architecture, named_parameters(state.model), flatten_arrays(state.optimizer.state)
-    )
+    optimizer = flatten_arrays(state.optimizer.state)
+    return Training(state.architecture, named_parameters(state.model), optimizer)

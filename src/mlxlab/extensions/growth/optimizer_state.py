@@ -11,7 +11,7 @@ Shapes = Mapping[str, tuple[int, ...]]  # by path
 
 
 class TransferCounts(NamedTuple):
-    """Parameters by what became of their optimizer state: carried over, new, or dropped with the parameter."""
+    """Parameters by what became of their optimizer state: carried over, new, or dropped."""
 
     carried: int
     fresh: int
@@ -21,23 +21,36 @@ class TransferCounts(NamedTuple):
         return f"{self.carried} carried, {self.fresh} fresh, {self.dropped} dropped"
 
 
-class Leaf(NamedTuple):
-    """An array of the optimizer state, as that of a parameter; "" for counters and other arrays of no parameter."""
-
-    parameter: str
-    name: str
-
-
 class WeightChange(NamedTuple):
-    """A change of the weights: their shapes before it, and what each array after it is made of."""
+    """A change of the weights: their shapes before it, and what each after it is made of."""
 
     shapes: Shapes
     sources: Sources
 
 
+class Leaf(NamedTuple):
+    """An array of the state by its path `<group>.<parameter>.<name>`.
+
+    Args:
+        parameter: "" for counters and other arrays of no parameter.
+    """
+
+    group: str
+    parameter: str
+    name: str
+
+    @property
+    def is_average(self) -> bool:
+        return self.parameter != "" and f"{self.group}." == AVERAGE
+
+    @property
+    def is_moment(self) -> bool:
+        return self.parameter != "" and not self.is_average
+
+
 @dataclass
 class Moments:
-    """The statistics of one parameter by their names; `path` and `group` are where they were before."""
+    """The statistics of one parameter by their names; `path` and `group` are those before."""
 
     path: str
     group: str
@@ -50,12 +63,16 @@ class Moments:
         for name, array in self.arrays.items():
             power = 2 if is_second_moment(name, set(self.arrays)) else 1
             arrays[name] = gather_moment(array, axes_of(name, len(shape)), source, power)
-        return Moments(
-            self.path,
-            self.group,
-            arrays,
-            self.is_moved or bool(source.gathers) or path != source.path,
-        )
+        is_moved = self.is_moved or bool(source.gathers) or path != source.path
+        return Moments(self.path, self.group, arrays, is_moved)
+
+    def has_layout_of(self, other: "Moments") -> bool:
+        """True if both have the same statistics of the same shapes and types."""
+        layouts = [
+            {name: (array.shape, array.dtype) for name, array in each.arrays.items()}
+            for each in (self, other)
+        ]
+        return layouts[0] == layouts[1]
 
 
 @dataclass
@@ -76,9 +93,8 @@ class OptimizerReport:
         return TransferCounts(carried, len(self.fresh), len(self.dropped))
 
     def line(self) -> str:
-        return "optimizer state: " + ", ".join(
-            f"{len(paths)} {name}" for name, paths in self.as_json().items()
-        )
+        counts = [f"{len(paths)} {name}" for name, paths in self.as_json().items()]
+        return f"optimizer state: {', '.join(counts)}"
 
 
 def transfer_optimizer(
@@ -90,13 +106,14 @@ def transfer_optimizer(
     *,
     by_shape: bool,
 ) -> tuple[Arrays, OptimizerReport]:
-    """The arrays of the state `new`, which is that before the first step, with what `old` knows of them.
+    """The arrays of the state `new` before its first step, with what `old` knows of them.
 
     Args:
         changes: those that led from the old weights to the new ones, at least one.
         weights: shapes of the new weights by path.
         averages: moving averages of the new weights, where there are any.
-        by_shape: parameters without a source take the unused state of ones of the same shape, in order of the path.
+        by_shape: parameters without a source take the unused state of ones of the same shape, in
+            the order of their paths.
     """
     saved = read_moments(old, changes[0].shapes)
     moments = saved
@@ -106,29 +123,25 @@ def transfer_optimizer(
             for path, source in change.sources.items()
             if source.path in moments
         }
-    empty = read_moments(new, weights)
-    used = {
-        path: moments[path]
-        for path, each in empty.items()
-        if path in moments and _same(moments[path], each)
-    }
     report = OptimizerReport()
-    for path in used:
-        (report.by_map if used[path].is_moved else report.by_path).append(path)
-    left = {
-        path: each
-        for path, each in saved.items()
-        if path not in {each.path for each in used.values()}
-    }
-    for path in sorted(empty.keys() - used.keys()):
-        match = next(
-            (name for name in sorted(left) if by_shape and _same(left[name], empty[path])), None
-        )
-        if match is None:
-            report.fresh.append(path)
+    used: dict[str, Moments] = {}
+    fresh: dict[str, Moments] = {}
+    for path, empty in read_moments(new, weights).items():
+        if path in moments and moments[path].has_layout_of(empty):
+            used[path] = moments[path]
+            (report.by_map if used[path].is_moved else report.by_path).append(path)
         else:
-            used[path] = left.pop(match)
-            report.by_shape.append(f"{path} from {match}")
+            fresh[path] = empty
+
+    left = saved.keys() - {each.path for each in used.values()}
+    for path in sorted(fresh):
+        matches = sorted(name for name in left if saved[name].has_layout_of(fresh[path]))
+        if by_shape and matches:
+            used[path] = saved[matches[0]]
+            left.remove(matches[0])
+            report.by_shape.append(f"{path} from {matches[0]}")
+        else:
+            report.fresh.append(path)
     report.dropped = sorted(left)
     return _fill(old, new, weights, used, averages), report
 
@@ -137,44 +150,33 @@ def read_moments(state: Arrays, parameters: Shapes) -> dict[str, Moments]:
     """The statistics of every parameter in an optimizer state."""
     result: dict[str, Moments] = {}
     for path, array in state.items():
-        parameter, name = parse_leaf(path, parameters)
-        if parameter and not name.startswith(AVERAGE):
-            group = path.removesuffix(f"{parameter}.{name}")
-            result.setdefault(parameter, Moments(parameter, group)).arrays[name] = array
+        leaf = parse_leaf(path, parameters)
+        if leaf.is_moment:
+            moments = result.setdefault(leaf.parameter, Moments(leaf.parameter, leaf.group))
+            moments.arrays[leaf.name] = array
     return result
-
-
-def _same(first: Moments, second: Moments) -> bool:
-    """Whether two parameters have the same statistics of the same shapes and types."""
-    kinds = [
-        {name: (array.shape, array.dtype) for name, array in each.arrays.items()}
-        for each in (first, second)
-    ]
-    return kinds[0] == kinds[1]
 
 
 def _fill(
     old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments], averages: Arrays
 ) -> Arrays:
-    """The new state. The counters of a group of parameters come from that of the first one which is carried over."""
-    result: Arrays = {}
+    """The new state. The counters of a group come from that of its first carried parameter."""
     leaves = {path: parse_leaf(path, weights) for path in new}
     groups: dict[str, str | None] = {}  # of the new state -> of the old one
-    for path, (parameter, name) in leaves.items():
-        if parameter and not name.startswith(AVERAGE):
-            group = path.removesuffix(f"{parameter}.{name}")
-            groups[group] = groups.get(group) or (
-                used[parameter].group if parameter in used else None
-            )
-    for path, (parameter, name) in leaves.items():
-        group, _, counter = path.rpartition(".")
-        if name.startswith(AVERAGE):
-            result[path] = averages[parameter]
-        elif parameter:
-            result[path] = used[parameter].arrays[name] if parameter in used else new[path]
-        else:
-            source = groups.get(f"{group}.", f"{group}.")
-            result[path] = new[path] if source is None else old.get(source + counter, new[path])
+    for leaf in leaves.values():
+        if leaf.is_moment and groups.get(leaf.group) is None:
+            source = used.get(leaf.parameter)
+            groups[leaf.group] = None if source is None else source.group
+
+    result = dict(new)
+    for path, leaf in leaves.items():
+        if leaf.is_average:
+            result[path] = averages[leaf.parameter]
+        elif leaf.parameter in used:
+            result[path] = used[leaf.parameter].arrays[leaf.name]
+        elif not leaf.parameter:
+            group = groups.get(leaf.group, leaf.group)
+            result[path] = old.get(f"{group}.{leaf.name}", new[path])
     return result
 
 
@@ -188,7 +190,7 @@ def average_of(optimizer: Arrays) -> Arrays:
 
 
 def frozen_as_evaluated(weights: Arrays, averages: Arrays, optimizer: Arrays) -> Arrays:
-    """The new weights, of which those without an average from now on become the average, as it was evaluated.
+    """The new weights, where those without an average from now on become the average.
 
     Args:
         weights, averages: made of the trained weights and of their average.
@@ -201,23 +203,22 @@ def frozen_as_evaluated(weights: Arrays, averages: Arrays, optimizer: Arrays) ->
 
 
 def parse_leaf(path: str, parameters: Container[str]) -> Leaf:
-    """The parameter of an array of the state: `states.0.<path>.m` is of `<path>`, and so is `average.<path>`."""
+    """The parts of a path such as `states.0.<parameter>.m`, `average.<parameter>` or `step`."""
     keys = path.split(".")
     for start in range(len(keys)):
         for end in (len(keys), len(keys) - 1):
             parameter = ".".join(keys[start:end])
             if parameter in parameters:
-                is_average = keys[:start] == ["average"]
-                return Leaf(parameter, AVERAGE if is_average else ".".join(keys[end:]))
-    return Leaf("", path)
+                return Leaf(".".join(keys[:start]), parameter, ".".join(keys[end:]))
+    return Leaf(".".join(keys[:-1]), "", keys[-1])
 
 
 def is_second_moment(name: str, names: set[str]) -> bool:
-    """True for means of squared gradients: `v` next to `m` (Adam), not alone (momentum), and those of Adafactor."""
+    """True for means of squared gradients: `v` beside `m` (Adam), and those of Adafactor."""
     return "_sq" in name or (name == "v" and "m" in names)
 
 
 def axes_of(name: str, count: int) -> list[int]:
-    """The axes of a statistic of an array with `count` axes: Adafactor's means of rows and columns lack one."""
+    """The axes of a statistic of an array with `count` axes: Adafactor's means lack one."""
     missing = {"exp_avg_sq_row": count - 1, "exp_avg_sq_col": count - 2}.get(name)
     return [axis for axis in range(count) if axis != missing]

@@ -1,4 +1,4 @@
-"""Tries a growth schedule without training: what its operations make of a model, or why one cannot work."""
+"""Tries a growth schedule without training: what its operations make of a model."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,17 +10,18 @@ from mlxlab.extensions.growth.grow import grow, training_of
 from mlxlab.extensions.growth.operations.changes import changes_architecture
 from mlxlab.extensions.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.extensions.growth.operations.schema import Operation
-from mlxlab.extensions.growth.schedule import due_steps, find_late, misfit, options_text, waits_for
+from mlxlab.extensions.growth.schedule import misfit, options_text, waits_for
 from mlxlab.markdown import markdown_table
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
 from mlxlab.training.state import TrainState
 
 HEAD = ["", "id", "operation", "when", "model", "parameters"]
+SIZES = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
 
 
 class Preview(NamedTuple):
-    """A model after an operation; `misfit` says why that will be skipped."""
+    """A model after an operation; `misfit` says why the operation cannot work."""
 
     architecture: Architecture
     parameters: int
@@ -28,34 +29,31 @@ class Preview(NamedTuple):
 
 
 def preview(
-    operations: Sequence[Operation], state: TrainState, skipped: Sequence[str] = ()
+    operations: Sequence[Operation], state: TrainState, *, tolerant: bool = False
 ) -> list[Preview]:
     """The model of a state, and that after each operation. Nothing is drawn, computed or changed.
 
     Args:
-        skipped: operations before these that failed; what they made impossible will be skipped too.
-
-    Raises:
-        ConfigError: an operation cannot work, and none was skipped before it; names it.
+        tolerant: an operation that cannot work is left out, instead of a ConfigError that names it.
     """
-    training, vocabulary = training_of(state), vocabulary_of(state.data)
+    training = training_of(state)
+    vocabulary = vocabulary_of(state.data)
     previews = [Preview(state.architecture, count_parameters(state.model))]
     for operation in operations:
+        after = previews[-1]._replace(misfit="")
         try:
             if changes_architecture(operation):
-                grown = grow(
-                    with_vocabulary(operation, vocabulary), training, state.new_training, None
-                )
+                mapped = with_vocabulary(operation, vocabulary)
+                grown = grow(mapped, training, state.new_training, None)
                 training = grown.training
-                previews.append(Preview(training.architecture, count_parameters(grown.model)))
+                after = Preview(training.architecture, count_parameters(grown.model))
             else:
                 check_settings(operation, state.data)
-                previews.append(previews[-1]._replace(misfit=""))
         except UserError as error:
-            if not skipped:
+            if not tolerant:
                 raise misfit(operation, error) from None
-            reason = f"will be skipped, as {', '.join(skipped)} before it was: {error}"
-            previews.append(previews[-1]._replace(misfit=reason))
+            after = after._replace(misfit=f"cannot work: {error}")
+        previews.append(after)
     return previews
 
 
@@ -76,56 +74,47 @@ def preview_table(
     progress: GrowthProgress,
     previews: Sequence[Preview],
     step: int,
-    planned_steps: int | None = None,
 ) -> str:
-    """A schedule as a table: the operations that are left, what each changes, and the parameters after it.
+    """A schedule as a table: the operations that are left, and the model after each.
 
     Args:
         previews: of those operations.
         step: at which the run starts.
-        planned_steps: of the whole run, None if unknown.
     """
     done = len(progress.done)
+    first = previews[0]
+    sizes = {key: first.architecture.node.get(key) for key in SIZES}
+    sizes["vocab_size"] = first.architecture.vocab_size
     start = f"step {step}" if step else "start"
-    rows = [
-        [str(done), "", start, "", _sizes(previews[0].architecture), f"{previews[0].parameters:,}"]
-    ]
-    due = due_steps(operations[done:], progress.step, step)
-    late = find_late(operations[done:], due, planned_steps)
-    since: int | None = progress.step
-    for number, operation in enumerate(operations[done:], 1):
-        before, after = previews[number - 1 : number + 1]
-        title = f"{operation['op']} {options_text(operation)}".rstrip()
-        since = (
-            max(since, step + 1 - operation["when"].get("or_steps", 0))
-            if since is not None
-            else None
-        )
-        when = waits_for(operation["when"], since) + (
-            ", then evaluate" if operation.get("then") else ""
-        )
-        when += f" ({late[number - 1]})" if late[number - 1] else ""
-        since = due[number - 1].step if due[number - 1].exact else None
-        changes = after.misfit or _changes(before.architecture, after.architecture) or "unchanged"
+    rows = [[str(done), "", start, "", _settings(sizes), f"{first.parameters:,}"]]
+    for number, operation in enumerate(operations[done:]):
+        before, after = previews[number : number + 2]
+        when = waits_for(operation["when"])
+        if operation.get("then"):
+            when += ", then evaluate"
         rows.append(
-            [str(done + number), operation["id"], title, when, changes, f"{after.parameters:,}"]
+            [
+                str(done + number + 1),
+                operation["id"],
+                f"{operation['op']} {options_text(operation)}".rstrip(),
+                when,
+                after.misfit or _changes(before.architecture, after.architecture) or "unchanged",
+                f"{after.parameters:,}",
+            ]
         )
     return markdown_table(HEAD, rows, align="rllllr")
 
 
-def _sizes(architecture: Architecture) -> str:
-    keys = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
-    sizes = [f"{key}={architecture.node[key]}" for key in keys if key in architecture.node]
-    return ", ".join([*sizes, f"vocab_size={architecture.vocab_size}"])
-
-
 def _changes(before: Architecture, after: Architecture) -> str:
-    def shown(value: Any) -> str:
-        return str(value.get("rank")) if isinstance(value, dict) else str(value)
+    old = {**before.node, "vocab_size": before.vocab_size}
+    new = {**after.node, "vocab_size": after.vocab_size}
+    return _settings({key: value for key, value in new.items() if old.get(key) != value})
 
-    changed = [key for key, value in after.node.items() if before.node.get(key) != value]
-    lines = [f"{key}={shown(after.node[key])}" for key in changed]
-    return ", ".join(
-        lines
-        + ([f"vocab_size={after.vocab_size}"] if after.vocab_size != before.vocab_size else [])
-    )
+
+def _settings(values: dict[str, Any]) -> str:
+    texts = []
+    for key, value in values.items():
+        if value is not None or key == "adapter":
+            shown = value.get("rank") if isinstance(value, dict) else value
+            texts.append(f"{key}={shown}")
+    return ", ".join(texts)

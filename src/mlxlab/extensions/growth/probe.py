@@ -20,7 +20,7 @@ CORE_TOKEN = 0  # an id that every map has
 
 @dataclass(frozen=True)
 class Probe:
-    """Which outputs are compared before and after an operation, with `vocabulary` if that grows: those of kept tokens.
+    """Which outputs are compared: of a `vocabulary` that grows those of the tokens it keeps.
 
     Inputs that are rare are replaced: their embeddings get noise.
     """
@@ -49,9 +49,9 @@ class Probe:
 def probe_outputs(
     model: nn.Module, result: StepResult, ids: Callable[[np.ndarray], np.ndarray]
 ) -> mx.array | None:
-    """The outputs on the first rows of the batch, with other `ids`, in evaluation mode; None without a batch.
+    """The outputs for other `ids` of the batch, in evaluation mode; None without a batch.
 
-    Computed on the CPU: a GPU may round the factors of a product to TF32, which changes outputs by 1e-3.
+    Computed on the CPU: a GPU may round the factors of a product, which changes outputs by 1e-3.
     """
     if not result.trained:
         return None
@@ -75,18 +75,15 @@ def largest_change(before: mx.array | None, after: mx.array | None) -> float:
 
 def preserves_outputs(operation: Any) -> bool:
     """False where the operation says that it changes what the model computes."""
-    return bool(operation.get("preserve", True)) and not (
-        operation["op"] == "widen" and operation.get("noise")
-    )
+    is_noisy = operation["op"] == "widen" and operation.get("noise")
+    return bool(operation.get("preserve", True)) and not is_noisy
 
 
 def check_change(change: float, outputs: mx.array | None) -> None:
-    """ConfigError if outputs of the size of `outputs` changed by more than rounding does.
-
-    Weights are float32 in every step, and those in few bits are copied as they are: nothing else is rounded.
-    """
-    limit = MAX_CHANGE * max(1.0, 0.0 if outputs is None else float(mx.abs(outputs).max()))
-    if not change <= limit:  # also where it is NaN
+    """ConfigError if outputs of the size of `outputs` changed by more than rounding does."""
+    largest = 0.0 if outputs is None else float(mx.abs(outputs).max())
+    limit = MAX_CHANGE * max(1.0, largest)
+    if not change <= limit:  # NaN is refused too.
         raise ConfigError(
             f"expected outputs within {limit:.2g} of those before, got a change of {change:.2g}"
         )

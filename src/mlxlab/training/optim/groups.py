@@ -18,7 +18,6 @@ LearningRate = float | Callable[[mx.array], mx.array]
 NewOptimizer = Callable[
     [LearningRate, float], optim.Optimizer
 ]  # (learning rate, weight decay) -> optimizer
-GroupChanges = dict[str, list[str]]  # paths of weights by "hyperparameters before -> after"
 KEY = "trainer.optimizer"
 
 
@@ -54,10 +53,6 @@ class GroupHyperparameters(NamedTuple):
 
     lr_scale: float = 1.0
     weight_decay: float | None = None  # None: that of the optimizer, by the kind of the weight
-
-    def __str__(self) -> str:
-        decay = "" if self.weight_decay is None else f" weight_decay {self.weight_decay:g}"
-        return f"lr_scale {self.lr_scale:g}{decay}"
 
 
 class OptimizerKind(NamedTuple):
@@ -152,32 +147,6 @@ def hyperparameters_by_path(
         scale = result[path].lr_scale * group.get("lr_scale", 1.0)
         result[path] = GroupHyperparameters(scale, group.get("weight_decay"))
     return result
-
-
-def group_changes(
-    old: Mapping[str, GroupHyperparameters],
-    new: Mapping[str, GroupHyperparameters],
-    sources: Mapping[str, str],
-) -> GroupChanges:
-    """The weights of a changed model with other hyperparameters than their sources.
-
-    Args:
-        old, new: those of the weights before and after, by path.
-        sources: the path before, for each path after that was made of one.
-    """
-    changes: GroupChanges = {}
-    for path, source in sources.items():
-        if new[path] != old[source]:
-            changes.setdefault(f"{old[source]} -> {new[path]}", []).append(path)
-    return changes
-
-
-def describe_changes(changes: GroupChanges) -> str:
-    """The changes in a line; "" without any."""
-    lines = [
-        f"{change} for {len(paths)} weights, first {paths[0]}" for change, paths in changes.items()
-    ]
-    return f"{KEY}: " + "; ".join(lines) if lines else ""
 
 
 def layer_scales(paths: Sequence[str], decay: float) -> dict[str, float]:

@@ -87,7 +87,7 @@ def test_rows_of_weights_and_moments_are_those_of_the_map_and_new_ones_the_rare_
 
 def test_a_model_of_other_ids_is_refused():
     operation = with_vocabulary(OPERATION, VOCABULARY)
-    with pytest.raises(ConfigError, match="expected a model of the 8 ids of the data, got 9"):
+    with pytest.raises(ConfigError, match="expected a model of 8 tokens, got 9"):
         CHANGE.node(operation, Architecture(NODES["tied"], 9))
     with pytest.raises(ConfigError, match=r"expected data.vocabulary.size or"):
         with_vocabulary(OPERATION, None)

@@ -82,8 +82,8 @@ def test_the_outputs_stay(name, family, options):
         ("grow_width", "transformer", NORMALIZED, "qk_norm"),
         ("grow_width", "bert", UNBIASED, "LayerNorm"),
         ("stack", "transformer", {"no_rope_layers": [1]}, "no_rope"),
-        ("stack", "bert", {**UNBIASED, **LOCAL}, "global_attention_every=2 counts layers"),
-        ("stack", "bert", {**UNBIASED, **FIRST}, "first_attention_norm=false"),
+        ("stack", "bert", {**UNBIASED, **LOCAL}, "global_attention_every=1, got 2"),
+        ("stack", "bert", {**UNBIASED, **FIRST}, "first_attention_norm=True, got False"),
     ],
 )
 def test_what_would_change_them_is_refused(name, family, options, key):

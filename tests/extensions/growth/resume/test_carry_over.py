@@ -83,14 +83,12 @@ def trained(architecture, ema=False):
     return Checkpoint(Path("step-00000009"), 9, weights, optimizer, state)
 
 
-def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False, groups=({}, {})):
+def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False):
     before = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
     operations, after = plan(
         before, changed_node(before.node, before.node, before.node | changes), vocab_size
     )
-    change = ModelChange(
-        before, operations, after, lambda each: named_parameters(build(each)), 4, *groups
-    )
+    change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), 4)
     model = build(after, seed=4)
     live = swapped(checkpoint, TRAINED, AVERAGE)
     carried = carry_over(
@@ -241,23 +239,9 @@ def prefixed(checkpoint):
     return replace(checkpoint, weights=weights, optimizer=optimizer)
 
 
-@pytest.mark.parametrize("is_prefixed", [False, True])
-def test_weights_that_change_their_group_are_counted(checkpoints, is_prefixed):
-    half = {"groups": [{"pattern": "layers.0.*", "lr_scale": 0.5}]}
-    old = prefixed(checkpoints["lora"]) if is_prefixed else checkpoints["lora"]
-    carried = resume(old, DEEPER, groups=(half, half))
+def test_names_of_a_wrapped_model_are_read(checkpoints):
+    carried = resume(prefixed(checkpoints["lora"]), DEEPER)
     np.testing.assert_allclose(logits(carried.checkpoint), logits(checkpoints["lora"]), atol=2e-5)
-    # The second of 3 layers is a copy of the first, of whose 7 adapters 2 arrays are new. Frozen weights do not count.
-    [(kind, paths)] = carried.groups.items()
-    assert (kind, len(paths)) == ("lr_scale 0.5 -> lr_scale 1", 12)
-    assert carried.lines()[-1] == f"trainer.optimizer: {kind} for 12 weights, first {paths[0]}"
-    assert carried.record()["groups"] == {kind: paths}
-    quarter = {"groups": [{"pattern": "layers.0.*", "lr_scale": 0.25}]}
-    assert [len(paths) for paths in resume(old, WIDER, groups=(half, quarter)).groups.values()] == [
-        14
-    ]
-    assert resume(old, DEEPER).groups == {}
-    assert resume(old, WIDER, groups=(half, half)).lines()[-1].startswith("optimizer state: ")
 
 
 def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):
@@ -319,9 +303,7 @@ def test_a_smaller_vocabulary_grows_back_to_the_original_ids(checkpoints):
     old, before, kept = checkpoints["plain"], Architecture(NODE, 40), np.arange(0, 78, 2)
     vocabulary = VocabularyMap(kept, 80, "", VocabularyLimit(39, None))
     operations, after = plan(before, NODE, 80, vocabulary)
-    change = ModelChange(
-        before, operations, after, lambda each: named_parameters(build(each)), 4, {}, {}
-    )
+    change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), 4)
     model = build(after, seed=4)
     carried = carry_over(old, change, named_parameters(model), optimizer_of(model), by_shape=False)
     name, moment = "backbone.embedding.weight", "states.1.backbone.embedding.weight.m"

@@ -1,6 +1,7 @@
 """Wider states, whose new dimensions are zero at first: exact where norms are RMSNorm.
 
-A norm over more dimensions has a smaller mean of squares: its weights and its `eps` are scaled to make up for that.
+A norm over more dimensions has a smaller mean of squares: its weights and its `eps` are scaled to
+make up for that.
 """
 
 import re
@@ -10,36 +11,38 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.arrays import Gather, Source, Sources, draw, gather
+from mlxlab.extensions.growth.arrays import (
+    Gather,
+    Sources,
+    draw,
+    gather_arrays,
+    require_plain_layers,
+)
 from mlxlab.extensions.growth.operations.add_heads import extended, head_size
-from mlxlab.extensions.growth.operations.plain_layers import require_plain_layers
 from mlxlab.extensions.growth.operations.schema import GrowWidth
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
 
 TARGET = "mlxlab.models.transformer.Transformer"
 NORM_EPS = 1e-5  # of a node that leaves it out
-NORM = re.compile(r"backbone\.(?:layers\.\d+\.\w+_norm|norm)\.weight")
-WRITERS = re.compile(
-    r"backbone\.layers\.\d+\.(?:attention\.out|feed_forward\.down)\.(?:weight|bias)"
-)  # (D, ...)
-READERS = re.compile(
-    r"(?:backbone\.layers\.\d+\.(?:attention|feed_forward)\.\w+|head\.\w+)\.weight"
-)  # (out, D)
+LAYER = r"backbone\.layers\.\d+"
+NORM = re.compile(rf"(?:{LAYER}\.\w+_norm|backbone\.norm)\.weight")
+WRITERS = re.compile(rf"{LAYER}\.(?:attention\.out|feed_forward\.down)\.(?:weight|bias)")  # (D, N)
+READERS = re.compile(rf"(?:{LAYER}\.(?:attention|feed_forward)\.\w+|head\.\w+)\.weight")  # (N, D)
 EMBEDDING = re.compile(r"backbone\.(?:position_)?embedding\.weight")  # (V, D)
+ADAPTED = re.compile(r".*\.(?:lora_a|scales)")
 
 
 def grow_width_node(operation: GrowWidth, before: Architecture) -> Architecture:
     """The wider architecture; ConfigError if it is not wider, or its norms make it inexact."""
-    node, size = before.node, operation["hidden_size"]
+    node = before.node
+    size = operation["hidden_size"]
     if node["_target_"] != TARGET or node.get("norm_type", "rms") != "rms":
         raise ConfigError(
-            "hidden_size: LayerNorm subtracts a mean, which new dimensions change; expected RMSNorm"
+            "hidden_size: expected RMSNorm; LayerNorm subtracts a mean, which changes"
         )
     if node.get("qk_norm"):
-        raise ConfigError(
-            "hidden_size: norms of queries and keys share model.norm_eps, which changes; qk_norm=false"
-        )
+        raise ConfigError("hidden_size: expected qk_norm=false; model.norm_eps changes")
     old = int(node["hidden_size"])
     if size <= old:
         raise ConfigError(f"hidden_size: expected more than {old}, got {size}")
@@ -51,27 +54,23 @@ def grow_width_arrays(
     operation: GrowWidth, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays of the wider model: what writes new dimensions is zero, what reads them is drawn."""
-    require_plain_layers(
-        "grow_width", (path for path in arrays if path.endswith((".lora_a", ".scales")))
-    )
-    old, size = int(before.node["hidden_size"]), operation["hidden_size"]
+    require_plain_layers("grow_width", filter(ADAPTED.fullmatch, arrays))
+    old = int(before.node["hidden_size"])
+    size = operation["hidden_size"]
     index = extended(old, size)
     scale = np.where(index < 0, 1.0, np.sqrt(old / size))
-    result: Arrays = {}
-    sources: Sources = {}
-    for path, array in arrays.items():
-        fill, gathers = None, tuple[Gather, ...]()
+
+    def choose(path: str, array: mx.array) -> tuple[tuple[Gather, ...], mx.array | None]:
         if NORM.fullmatch(path):
-            gathers, fill = (Gather(0, index, scale, 1 / scale),), mx.ones(size)
-        elif WRITERS.fullmatch(path):
-            gathers = (Gather(0, index),)
-        elif EMBEDDING.fullmatch(path):
-            gathers = (Gather(1, index),)
-        elif READERS.fullmatch(path) and not (
-            path == "head.out.weight" and "head.hidden.weight" in arrays
-        ):
-            gathers = (Gather(1, index),)
-            fill = draw(seed, f"{operation['id']}.{path}", (len(array), size), STD)
-        sources[path] = Source(path, gathers)
-        result[path] = gather(array, sources[path], fill)
-    return result, sources
+            return (Gather(0, index, scale, 1 / scale),), mx.ones(size)
+        if WRITERS.fullmatch(path):
+            return (Gather(0, index),), None
+        if EMBEDDING.fullmatch(path):
+            return (Gather(1, index),), None
+        # A head with a hidden layer reads the states there.
+        reads_hidden = path == "head.out.weight" and "head.hidden.weight" in arrays
+        if not READERS.fullmatch(path) or reads_hidden:
+            return (), None
+        return (Gather(1, index),), draw(seed, f"{operation['id']}.{path}", (len(array), size), STD)
+
+    return gather_arrays(arrays, choose)

@@ -1,6 +1,5 @@
 """Adapters during a run: added, merged into the weights, or replaced by others of another rank."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from mlxlab.checkpoint.arrays import Arrays
@@ -16,22 +15,21 @@ from mlxlab.models.patterns import select
 from mlxlab.models.pretrained.load import MLX_LM
 
 TARGET = "mlxlab.models.options.LoRA"
-PROJECTIONS = ("attention.*", "feed_forward.*")  # that get an adapter by default
-IN_LAYERS = (
-    r"re:.*\.\d+\..*",
-)  # of an architecture of mlx-lm, which names its layers in several ways
+PROJECTIONS = ("attention.*", "feed_forward.*")  # They get an adapter by default.
+# Architectures of mlx-lm name their layers in several ways.
+IN_LAYERS = (r"re:.*\.\d+\..*",)
 
 
 def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
-    """The architecture with adapters; ConfigError if the new ones would be on other layers than those before."""
-    old: dict[str, Any] | None = before.node.get("adapter")
-    targets, alpha = operation.get("targets"), operation.get("alpha")
-    if old is not None and targets is not None and targets != old.get("targets"):
-        raise ConfigError(
-            f"targets: expected {old.get('targets')}, as before, got {targets}; use merge_lora first"
-        )
-    new = {**(old or {"_target_": TARGET}), "rank": operation["rank"]}
-    new["alpha"] = alpha or (old or {}).get("alpha") or 2.0 * operation["rank"]
+    """The architecture with adapters; ConfigError for other targets than those before."""
+    old: dict[str, Any] = before.node.get("adapter") or {}
+    rank = operation["rank"]
+    targets = operation.get("targets")
+    if old and targets is not None and targets != old.get("targets"):
+        expected = f"{old.get('targets')}, as before"
+        raise ConfigError(f"targets: expected {expected}, got {targets}; use merge_lora first")
+    new = {"_target_": TARGET, **old, "rank": rank}
+    new["alpha"] = operation.get("alpha") or old.get("alpha") or 2.0 * rank
     if targets is not None:
         new["targets"] = targets
     return before.with_keys(adapter=new)
@@ -41,35 +39,23 @@ def set_lora_arrays(
     operation: SetLoRA, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
     """The arrays with adapters, whose optimizer state is new; the frozen weights lose theirs."""
-    old, new = (_options(node) for node in (before, set_lora_node(operation, before)))
+    old = _options(before)
+    new = _options(set_lora_node(operation, before))
     assert new is not None
     if old is not None:
         return _with_sources(rerank(arrays, old, new, seed), arrays)
     layers = [
         path.removesuffix(".weight")
-        for path, array in arrays.items()
+        for path, array in sorted(arrays.items())
         if path.endswith(".weight") and array.ndim == 2
     ]
-    if has_classifier(arrays):  # a classifier, which trains itself
-        _refuse_classifier(new.targets or (), layers)
+    if has_classifier(arrays):  # A classifier always trains in full.
         layers = [path for path in layers if not path.startswith("head.")]
     default = IN_LAYERS if before.node["_target_"] == MLX_LM else PROJECTIONS
-    chosen = select(new.targets or default, sorted(layers), "targets")
+    chosen = select(new.targets or default, layers, "targets")
     quantization = split_node(before.node)[0].quantization
     packing = None if quantization.bits is None else packing_of(quantization)
     return _with_sources(insert(arrays, chosen, new, seed, packing), arrays)
-
-
-def _refuse_classifier(targets: Sequence[str], layers: Sequence[str]) -> None:
-    """ConfigError for a pattern that matches nothing but the classifier."""
-    for pattern in targets:
-        matches = select([pattern], layers, "targets")
-        if all(path.startswith("head.") for path in matches):
-            others = [path for path in layers if not path.startswith("head.")]
-            expected = f"expected layers below it, for example {others[-1]}"
-            raise ConfigError(
-                f"targets: {pattern} is the classifier, which always trains in full; {expected}"
-            )
 
 
 def merge_lora_node(operation: MergeLoRA, before: Architecture) -> Architecture:
@@ -95,5 +81,5 @@ def _options(architecture: Architecture) -> LoRA | None:
 
 
 def _with_sources(new: Arrays, old: Arrays) -> tuple[Arrays, Sources]:
-    adapters = set(adapter_paths(new))
-    return new, {path: Source(path) for path in new if path in old and path not in adapters}
+    kept = new.keys() & old.keys() - set(adapter_paths(new))
+    return new, {path: Source(path) for path in new if path in kept}

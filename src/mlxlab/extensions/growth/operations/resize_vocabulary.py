@@ -1,14 +1,21 @@
 """A larger or smaller vocabulary: rows of the embedding and of the output layer, by index."""
 
 import re
+from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.arrays import Gather, Source, Sources, draw, gather, has_classifier
-from mlxlab.extensions.growth.operations.plain_layers import require_plain_layers
+from mlxlab.extensions.growth.arrays import (
+    Gather,
+    Sources,
+    draw,
+    gather_arrays,
+    has_classifier,
+    require_plain_layers,
+)
 from mlxlab.extensions.growth.operations.schema import ResizeVocabulary
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
@@ -17,15 +24,15 @@ TABLE = re.compile(r"backbone\.(?:encoder\.)?embedding\.weight|head\.out\.weight
 ADAPTED = re.compile(
     r"(?:backbone\.(?:encoder\.)?embedding|head\.out)\.(?:base\.)?(?:lora_a|scales)"
 )
+NOISE = 0.01  # standard deviation of the noise on copies of embeddings, by default
 
 
 def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) -> Architecture:
-    """The architecture with another vocabulary; ConfigError if that is the same, or lacks the source."""
-    old, source = before.vocab_size, operation.get("source")
+    """The architecture with another vocabulary; ConfigError if it is the same or has no source."""
+    old = before.vocab_size
+    source = operation.get("source")
     if operation["size"] == old:
-        raise ConfigError(
-            f"size: expected more or fewer than {old}, the tokens of the model, got {old}"
-        )
+        raise ConfigError(f"size: expected more or fewer than {old}, got {old}")
     if isinstance(source, int) and source >= old:
         raise ConfigError(f"source: expected a token below {old}, got {source}")
     return Architecture(before.node, operation["size"])
@@ -34,47 +41,40 @@ def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) ->
 def resize_vocabulary_arrays(
     operation: ResizeVocabulary, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
-    """The arrays with rows for more tokens, or fewer. The logits of tokens in both do not change."""
-    old, size, source = before.vocab_size, operation["size"], operation.get("source")
-    index = np.concatenate([np.arange(min(old, size)), np.full(max(size - old, 0), -1)])
-    fills: Arrays = {}
-    for path, array in arrays.items():
-        if TABLE.fullmatch(path):
-            shape = (size, *array.shape[1:])
-            std = STD if source is None else operation.get("noise", 0.01)
-            drawn = (
-                mx.zeros(shape)
-                if array.ndim < 2
-                else draw(seed, f"{operation['id']}.{path}", shape, std)
-            )
-            start = (
-                array.mean(axis=0)
-                if source == "mean"
-                else None
-                if source is None
-                else array[source]
-            )
-            fills[path] = drawn if start is None else drawn + start
-    return gather_tokens(index, arrays, fills)
+    """The arrays with more or fewer rows. The logits of tokens in both do not change."""
+    size = operation["size"]
+    source = operation.get("source")
+    std = STD if source is None else operation.get("noise", NOISE)
+
+    def new_rows(path: str, array: mx.array) -> mx.array:
+        shape = (size, *array.shape[1:])
+        drawn = draw(seed, f"{operation['id']}.{path}", shape, std if array.ndim > 1 else 0.0)
+        if source is None:
+            return drawn
+        return drawn + (array.mean(axis=0) if source == "mean" else array[source])
+
+    index = np.arange(size)
+    index[before.vocab_size :] = -1
+    return gather_tokens(index, arrays, new_rows)
 
 
 def gather_tokens(
-    forward: np.ndarray, arrays: Arrays, fills: Arrays | None = None
+    index: np.ndarray, arrays: Arrays, new_rows: Callable[[str, mx.array], mx.array]
 ) -> tuple[Arrays, Sources]:
-    """The arrays of the model whose token i is the old token `forward[i]`, or a new one where that is -1.
+    """The arrays of the model whose token i is the old token `index[i]`, or a new one for -1.
 
     Args:
-        fills: embeddings of new tokens by path, in arrays of the new shape; 0 where there is none.
+        new_rows: the rows of new tokens, in an array of the new shape.
 
     Raises:
         ConfigError: embedding or output layer have an adapter, or are quantised.
     """
     require_plain_layers("vocabulary", filter(ADAPTED.fullmatch, arrays))
-    result: Arrays = {}
-    sources: Sources = {}
     is_classifier = has_classifier(arrays)
-    for path, array in arrays.items():
-        is_table = TABLE.fullmatch(path) and not (is_classifier and path.startswith("head."))
-        sources[path] = Source(path, (Gather(0, forward),) if is_table else ())
-        result[path] = gather(array, sources[path], (fills or {}).get(path))
-    return result, sources
+
+    def choose(path: str, array: mx.array) -> tuple[tuple[Gather, ...], mx.array | None]:
+        if not TABLE.fullmatch(path) or (is_classifier and path.startswith("head.")):
+            return (), None
+        return (Gather(0, index),), new_rows(path, array)
+
+    return gather_arrays(arrays, choose)

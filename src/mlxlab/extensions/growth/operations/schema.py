@@ -1,12 +1,12 @@
 """Operations that change the architecture, as they stand in the config: `op` chooses the record."""
 
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired
 
 from mlxlab.constraints import Count, MinLen, NonNegative, Positive, Size
-from mlxlab.extensions.growth.operations.settings import SettingsOperation, Then, When
+from mlxlab.extensions.growth.operations.settings import ScheduledOperation, SettingsOperation
 
 
-class Stack(TypedDict):
+class Stack(ScheduledOperation):
     """Adds copies of layers, which do nothing at first: their outputs are zero, or gated by zero in a post-norm BERT.
 
     Args:
@@ -14,15 +14,12 @@ class Stack(TypedDict):
         preserve: false allows maps that drop or reorder layers, and takes all copies as they are.
     """
 
-    id: str
     op: Literal["stack"]
     map: Annotated[list[Count], MinLen(1)]
     preserve: NotRequired[bool]
-    when: When
-    then: NotRequired[Then]
 
 
-class Widen(TypedDict):
+class Widen(ScheduledOperation):
     """Copies hidden units of the feed-forward layers (Net2Net, Chen et al. 2016).
 
     Args:
@@ -30,43 +27,34 @@ class Widen(TypedDict):
         noise: standard deviation of noise on the inputs of the copies; their outputs differ without it too.
     """
 
-    id: str
     op: Literal["widen"]
     feed_forward: Size
     noise: NotRequired[NonNegative]
-    when: When
-    then: NotRequired[Then]
 
 
-class AddHeads(TypedDict):
+class AddHeads(ScheduledOperation):
     """Adds attention heads of the same size, whose outputs are zero at first.
 
     Args:
         heads: the new num_heads; key-value heads grow in the same proportion.
     """
 
-    id: str
     op: Literal["add_heads"]
     heads: Size
-    when: When
-    then: NotRequired[Then]
 
 
-class GrowWidth(TypedDict):
+class GrowWidth(ScheduledOperation):
     """Adds dimensions to the states, which are zero at first; exact for models with RMSNorm.
 
     Args:
         hidden_size: the new one.
     """
 
-    id: str
     op: Literal["grow_width"]
     hidden_size: Size
-    when: When
-    then: NotRequired[Then]
 
 
-class ResizeVocabulary(TypedDict):
+class ResizeVocabulary(ScheduledOperation):
     """Adds tokens at the end of the vocabulary, or removes the last ones.
 
     Args:
@@ -75,30 +63,24 @@ class ResizeVocabulary(TypedDict):
         noise: standard deviation of the noise on these copies, 0.01 by default.
     """
 
-    id: str
     op: Literal["resize_vocabulary"]
     size: Size
     source: NotRequired[Count | Literal["mean"] | None]
     noise: NotRequired[NonNegative]
-    when: When
-    then: NotRequired[Then]
 
 
-class GrowVocabulary(TypedDict):
+class GrowVocabulary(ScheduledOperation):
     """Gives the tokens that share an id in `data.vocabulary` their own again, in the model and in the data.
 
     Args:
         noise: standard deviation of the noise on their embeddings, which start from the shared one; 0.01 by default.
     """
 
-    id: str
     op: Literal["grow_vocabulary"]
     noise: NotRequired[NonNegative]
-    when: When
-    then: NotRequired[Then]
 
 
-class SetLoRA(TypedDict):
+class SetLoRA(ScheduledOperation):
     """Adds adapters, or merges those that there are into the weights and adds new ones of another rank.
 
     Args:
@@ -107,50 +89,38 @@ class SetLoRA(TypedDict):
         targets: patterns of the layers; null keeps those before, or adapts attention and feed-forward layers.
     """
 
-    id: str
     op: Literal["set_lora"]
     rank: Size
     alpha: NotRequired[Positive | None]
     targets: NotRequired[list[str] | None]
-    when: When
-    then: NotRequired[Then]
 
 
-class MergeLoRA(TypedDict):
+class MergeLoRA(ScheduledOperation):
     """Folds the adapters into the weights, which train from then on."""
 
-    id: str
     op: Literal["merge_lora"]
-    when: When
-    then: NotRequired[Then]
 
 
-class Freeze(TypedDict):
+class Freeze(ScheduledOperation):
     """Stops training the parameters that match.
 
     Args:
         patterns: as in `model.freeze`.
     """
 
-    id: str
     op: Literal["freeze"]
     patterns: Annotated[list[str], MinLen(1)]
-    when: When
-    then: NotRequired[Then]
 
 
-class Unfreeze(TypedDict):
+class Unfreeze(ScheduledOperation):
     """Trains parameters again that were frozen.
 
     Args:
         patterns: those of `model.freeze`, or of an operation before, that no longer hold; null is all.
     """
 
-    id: str
     op: Literal["unfreeze"]
     patterns: NotRequired[list[str] | None]
-    when: When
-    then: NotRequired[Then]
 
 
 ArchitectureOperation = (

@@ -6,8 +6,6 @@ from typing import Literal, NotRequired, TypedDict
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.constraints import Count, Fraction, Positive, Size
 
-Then = Literal["evaluate"] | None
-
 
 class When(TypedDict):
     """What an operation waits for; it runs as soon as one of these holds.
@@ -23,21 +21,32 @@ class When(TypedDict):
     or_steps: NotRequired[Size]
 
 
-class SetLearningRate(TypedDict):
+class ScheduledOperation(TypedDict):
+    """What every operation has.
+
+    Args:
+        id: its name, unique in the schedule.
+        when: what it waits for.
+        then: evaluate evaluates after it.
+    """
+
+    id: str
+    when: When
+    then: NotRequired[Literal["evaluate"] | None]
+
+
+class SetLearningRate(ScheduledOperation):
     """Sets the peak of the learning-rate schedule.
 
     Args:
         learning_rate: the new one.
     """
 
-    id: str
     op: Literal["set_learning_rate"]
     learning_rate: Positive
-    when: When
-    then: NotRequired[Then]
 
 
-class Rewarm(TypedDict):
+class Rewarm(ScheduledOperation):
     """Raises the learning rate from 0 again.
 
     Args:
@@ -45,43 +54,34 @@ class Rewarm(TypedDict):
         restart: begin the whole schedule again for the rest of the run.
     """
 
-    id: str
     op: Literal["rewarm"]
     steps: Count
     restart: NotRequired[bool]
-    when: When
-    then: NotRequired[Then]
 
 
-class SetBatchSize(TypedDict):
+class SetBatchSize(ScheduledOperation):
     """Changes the rows of a batch.
 
     Args:
         batch_size: the new one.
     """
 
-    id: str
     op: Literal["set_batch_size"]
     batch_size: Size
-    when: When
-    then: NotRequired[Then]
 
 
-class SetAccumulation(TypedDict):
+class SetAccumulation(ScheduledOperation):
     """Changes the number of micro-batches, with trainer=optimized.
 
     Args:
         accumulate: the new number.
     """
 
-    id: str
     op: Literal["set_accumulation"]
     accumulate: Size
-    when: When
-    then: NotRequired[Then]
 
 
-class SetEvaluation(TypedDict):
+class SetEvaluation(ScheduledOperation):
     """Changes how often is evaluated, and on how much.
 
     Args:
@@ -89,26 +89,20 @@ class SetEvaluation(TypedDict):
         eval_batches: validation batches; null leaves it.
     """
 
-    id: str
     op: Literal["set_evaluation"]
     eval_every: NotRequired[Size | None]
     eval_batches: NotRequired[Size | None]
-    when: When
-    then: NotRequired[Then]
 
 
-class SetCurriculum(TypedDict):
+class SetCurriculum(ScheduledOperation):
     """Sets `data.order.alpha`, with data/order=curriculum.
 
     Args:
         alpha: the new one.
     """
 
-    id: str
     op: Literal["set_curriculum"]
     alpha: Fraction
-    when: When
-    then: NotRequired[Then]
 
 
 TrainerOperation = SetLearningRate | Rewarm | SetAccumulation | SetEvaluation | SetCurriculum

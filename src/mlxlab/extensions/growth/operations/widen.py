@@ -1,6 +1,7 @@
-"""Net2Net (Chen et al. 2016): wider feed-forward layers, whose new hidden units are copies of old ones.
+"""Net2Net (Chen et al. 2016): wider feed-forward layers, whose new units are copies of old ones.
 
-The output weights of a unit are shared out among its copies, unequally: equal ones would have equal gradients for ever.
+The output weights of a unit are shared out among its copies, unequally: equal ones would have equal
+gradients for ever.
 """
 
 import re
@@ -11,8 +12,14 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.arrays import Gather, Source, Sources, draw, gather
-from mlxlab.extensions.growth.operations.plain_layers import require_plain_layers
+from mlxlab.extensions.growth.arrays import (
+    Gather,
+    Source,
+    Sources,
+    draw,
+    gather,
+    require_plain_layers,
+)
 from mlxlab.extensions.growth.operations.schema import Widen
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import uniform
@@ -23,7 +30,7 @@ UNSUPPORTED = re.compile(r".*\.feed_forward\.(?:up|gate|down)\.(?:base\.)?(?:sca
 
 
 class Units(NamedTuple):
-    """The hidden units of a wider layer: the old one that each is a copy of, and its share of that one's output."""
+    """The hidden units of a wider layer: the old unit that each copies, and its share of the output."""
 
     source: np.ndarray
     share: np.ndarray
@@ -31,52 +38,52 @@ class Units(NamedTuple):
 
 def widen_node(operation: Widen, before: Architecture) -> Architecture:
     """The wider architecture; ConfigError if it is not wider."""
-    size, new = before.node["intermediate_size"], operation["feed_forward"]
-    if new <= size:
-        raise ConfigError(f"feed_forward: expected more than {size}, got {new}")
+    old = before.node["intermediate_size"]
+    new = operation["feed_forward"]
+    if new <= old:
+        raise ConfigError(f"feed_forward: expected more than {old}, got {new}")
     return before.with_keys(intermediate_size=new)
 
 
 def widen_arrays(
     operation: Widen, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
-    """The arrays of the wider model. ConfigError for adapters and weights whose form does not allow copies of rows."""
-    old, size = int(before.node["intermediate_size"]), operation["feed_forward"]
-    require_plain_layers("widen", filter(UNSUPPORTED.fullmatch, arrays), "a DoRA adapter")
+    """The arrays of the wider model; ConfigError for quantised layers and DoRA adapters."""
+    require_plain_layers("widen", filter(UNSUPPORTED.fullmatch, arrays))
+    old = int(before.node["intermediate_size"])
+    size = operation["feed_forward"]
     result: Arrays = {}
     sources: Sources = {}
     for path, array in arrays.items():
-        if match := INPUT.fullmatch(path):
+        reads = INPUT.fullmatch(path)
+        match = reads or OUTPUT.fullmatch(path)
+        gathers: tuple[Gather, ...] = ()
+        if match:
             units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed or 0)
-            # The gradient of a copy is its share of that of the unit: that reaches it through its output weights.
-            sources[path] = Source(path, (Gather(0, units.source, gradient_scale=units.share),))
-            result[path] = _with_noise(gather(array, sources[path]), path, old, operation, seed)
-        elif match := OUTPUT.fullmatch(path):
-            units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed or 0)
-            sources[path] = Source(path, (Gather(1, units.source, scale=units.share),))
-            result[path] = gather(array, sources[path])
-        else:
-            result[path], sources[path] = array, Source(path)
+            # The gradient reaches a copy through its output weights: it has their share.
+            gathers = (
+                Gather(0, units.source, gradient_scale=units.share)
+                if reads
+                else Gather(1, units.source, scale=units.share),
+            )
+        sources[path] = Source(path, gathers)
+        result[path] = gather(array, sources[path])
+        noise = operation.get("noise", 0.0)
+        if reads and reads[2] == "weight" and noise:
+            drawn = draw(seed, f"{operation['id']}.{path}", result[path].shape, noise)
+            is_old = mx.arange(size)[:, None] < old
+            result[path] = result[path] + mx.where(is_old, 0.0, drawn)
     return result, sources
 
 
 def choose_units(old: int, new: int, stream: str, seed: int) -> Units:
-    """The units of a layer, the old ones first. Copies are drawn without replacement until all have one more."""
+    """The units of a layer, the old ones first.
+
+    Copies are drawn without replacement until all units have one more.
+    """
     keys = uniform(seed, f"{stream}.order", (-(-(new - old) // old), old), 1.0)
-    index = np.concatenate(
-        [np.arange(old), np.argsort(keys, axis=1, kind="stable").reshape(-1)[: new - old]]
-    )
+    copies = np.argsort(keys, axis=1, kind="stable").reshape(-1)[: new - old]
+    index = np.concatenate([np.arange(old), copies])
     weights = 1 + uniform(seed, f"{stream}.share", (new,), 0.5).astype(np.float64)
-    totals = np.zeros(old)
-    np.add.at(totals, index, weights)
+    totals = np.bincount(index, weights)
     return Units(index, weights / totals[index])
-
-
-def _with_noise(
-    array: mx.array, path: str, old: int, operation: Widen, seed: int | None
-) -> mx.array:
-    noise = operation.get("noise", 0.0)
-    if not noise or path.endswith(("bias", "lora_b")):
-        return array
-    drawn = draw(seed, f"{operation['id']}.{path}", array.shape, noise)
-    return array + mx.where(mx.arange(len(array))[:, None] < old, 0.0, drawn)

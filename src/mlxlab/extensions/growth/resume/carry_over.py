@@ -1,6 +1,6 @@
-"""A checkpoint for a changed model: its weights, their average and the optimizer state, with a report of all three."""
+"""A checkpoint for a changed model: its weights, their average and the optimizer state."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from mlxlab.extensions.growth.optimizer_state import (
     WeightChange,
     average_of,
     frozen_as_evaluated,
-    read_moments,
     transfer_optimizer,
 )
 from mlxlab.models.adapters.arrays import adapted_layers
@@ -26,21 +25,10 @@ from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import split_node
-from mlxlab.training.optim.groups import (
-    GroupChanges,
-    GroupOptions,
-    describe_changes,
-    group_changes,
-    hyperparameters_by_path,
-)
 
-OF_LAYERS = ("stack", "widen")  # operations that adapters can go through
-OF_TABLES = ("resize_vocabulary", "grow_vocabulary")
-TABLES = (
-    "backbone.embedding",
-    "backbone.encoder.embedding",
-    "head.out",
-)  # what a vocabulary is an axis of
+OF_LAYERS = {"stack", "widen"}  # operations that adapters can go through
+OF_TABLES = {"resize_vocabulary", "grow_vocabulary"}
+TABLES = {"backbone.embedding", "backbone.encoder.embedding", "head.out"}  # with a row per token
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,6 @@ class ModelChange:
     Args:
         new_arrays: gives the weights of a new model, not drawn.
         seed: of what is drawn.
-        old_groups, new_groups: the groups of weights in the config of the checkpoint, and in that of the run.
     """
 
     before: Architecture
@@ -58,20 +45,18 @@ class ModelChange:
     after: Architecture
     new_arrays: Callable[[Architecture], Arrays]
     seed: int
-    old_groups: GroupOptions
-    new_groups: GroupOptions
 
 
 class CarriedOver(NamedTuple):
-    """The checkpoint for the new model, what became of the arrays of the old one, and the digest of those.
+    """The checkpoint for the new model, and what became of the arrays of the old one.
 
-    `groups` are the trained weights with another learning rate or decay than before.
+    Args:
+        digest: of the arrays of the old one.
     """
 
     checkpoint: Checkpoint
     report: TransferReport
     optimizer: OptimizerReport
-    groups: GroupChanges
     digest: str = ""
 
     def record(self) -> TransferRecord:
@@ -81,17 +66,19 @@ class CarriedOver(NamedTuple):
             step=self.checkpoint.step,
             weights=self.report.as_json(),
             optimizer=self.optimizer.as_json(),
-            groups=self.groups,
         )
 
     def lines(self) -> list[str]:
         """For the terminal."""
-        lines = [
-            *self.report.lines(self.checkpoint.path.name),
-            self.optimizer.line(),
-            describe_changes(self.groups),
-        ]
-        return [*filter(None, lines)]
+        return [*self.report.lines(self.checkpoint.path.name), self.optimizer.line()]
+
+
+class Origin(NamedTuple):
+    """The path in the checkpoint of an array that no operation changed, and what became of it."""
+
+    path: str
+    outcome: Outcome
+    is_moved: bool = False  # to another layer
 
 
 def carry_over(
@@ -102,7 +89,9 @@ def carry_over(
     *,
     by_shape: bool,
 ) -> CarriedOver:
-    """The checkpoint of the model after a change. Both hold the trained weights; the averages are with the optimizer.
+    """The checkpoint of the model after a change.
+
+    Both hold the trained weights; the averages are with the optimizer.
 
     Args:
         weights: those of the new model, drawn.
@@ -112,27 +101,30 @@ def carry_over(
     Raises:
         ConfigError: an operation does not fit the model.
     """
-    old, state = checkpoint.weights, checkpoint.optimizer
+    old = checkpoint.weights
     new, changes = change_weights(old, change, weights)
-    average = average_of(state)
-    averages = change_weights(old | average, change, weights)[0].weights if average else new.weights
+    averages = new.weights
+    average = average_of(checkpoint.optimizer)
+    if average:
+        averages = change_weights(old | average, change, weights)[0].weights
     new.weights = frozen_as_evaluated(new.weights, averages, optimizer)
     moments, report = transfer_optimizer(
-        state, optimizer, changes, shapes(weights), averages, by_shape=by_shape
+        checkpoint.optimizer, optimizer, changes, shapes(weights), averages, by_shape=by_shape
     )
     mx.eval(new.weights, moments)
     architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
-    saved: Any = {**checkpoint.state, **architecture}
-    groups = _changed_groups(change, changes, read_moments(optimizer, shapes(weights)), weights)
-    carried = replace(checkpoint, weights=new.weights, optimizer=moments, state=saved)
-    return CarriedOver(carried, new.report, report, groups)
+    state: Any = {**checkpoint.state, **architecture}
+    carried = replace(checkpoint, weights=new.weights, optimizer=moments, state=state)
+    return CarriedOver(carried, new.report, report)
 
 
 def change_weights(
     old: Arrays, change: ModelChange, expected: Arrays
 ) -> tuple[Transfer, list[WeightChange]]:
     """The weights of the new model from those of the old one, and the changes that led there."""
-    current, architecture, changes = old, change.before, list[WeightChange]()
+    current = old
+    architecture = change.before
+    changes: list[WeightChange] = []
     origins = {path: Origin(path, "matched") for path in old}  # of what is still as it was
     if change.operations:
         growable = _growable(change, old)
@@ -144,63 +136,35 @@ def change_weights(
                 path: Origin(source, first.outcomes[path])
                 for path, source in first.all_sources.items()
             }
-            current, architecture = first.weights, growable
+            current = first.weights
+            architecture = growable
     for operation in change.operations:
         step: Any = CHANGES[operation["op"]]
         grown, sources = step.arrays(operation, architecture, current, change.seed)
         changes.append(WeightChange(shapes(current), sources))
-        origins = {
-            path: origins[source.path]._replace(
-                is_moved=origins[source.path].is_moved or source.path != path
-            )
-            for path, source in sources.items()
-            if source.path in origins and not source.gathers
-        }
-        current, architecture = grown, step.node(operation, architecture)
+        origins = _moved_origins(origins, sources)
+        architecture = step.node(operation, architecture)
+        current = grown
     last = transfer(current, expected, _rules(architecture, change.after))
     changes.append(_weight_change(current, last))
     return _finished(last, origins, old, change), changes
 
 
-class Origin(NamedTuple):
-    """The path in the checkpoint of an array that no operation changed, and what was done with it."""
-
-    path: str
-    outcome: Outcome
-    is_moved: bool = False  # to another layer
-
-
-def _changed_groups(
-    change: ModelChange, steps: Sequence[WeightChange], trained: Collection[str], expected: Arrays
-) -> GroupChanges:
-    """The trained weights with another learning rate or decay than those that they were made of."""
-    sources = {path: path for path in steps[0].shapes}
-    for step in steps:
-        sources = {
-            path: sources[source.path]
-            for path, source in step.sources.items()
-            if source.path in sources
-        }
-    names = normalized_names(steps[0].shapes, expected)
-    old = hyperparameters_by_path([*names.values()], change.old_groups)
-    new = hyperparameters_by_path([*expected], change.new_groups)
-    return group_changes(
-        old, new, {path: names[source] for path, source in sources.items() if path in trained}
-    )
-
-
 def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
-    """The old architecture in a form that the operations take: not quantised, without those adapters in their way."""
+    """The old architecture in a form that the operations take.
+
+    It is not quantised, and has no adapters that are in their way.
+    """
     node = dict(change.before.node)
-    if split_node(node)[0].quantization.bits is not None:
+    options = split_node(node)[0]
+    if options.quantization.bits is not None:
         node["quantization"] = {**node["quantization"], "bits": None}
-    names = {operation["op"] for operation in change.operations}
-    adapter, layers = split_node(node)[0].adapter, adapted_layers(arrays)
-    in_the_way = names - {*OF_LAYERS, *OF_TABLES} or (
-        names & {*OF_TABLES} and {*TABLES} & {*layers}
-    )
-    if adapter is not None and (adapter.dora or in_the_way):
-        node["adapter"] = None
+    if options.adapter is not None:
+        names = {operation["op"] for operation in change.operations}
+        has_adapted_tables = bool(TABLES & set(adapted_layers(arrays)))
+        in_the_way = names - OF_LAYERS - (set() if has_adapted_tables else OF_TABLES)
+        if options.adapter.dora or in_the_way:
+            node["adapter"] = None
     return Architecture(node, change.before.vocab_size)
 
 
@@ -209,56 +173,49 @@ def _rules(before: Architecture, after: Architecture) -> Rules:
 
 
 def _weight_change(before: Arrays, result: Transfer) -> WeightChange:
-    return WeightChange(
-        shapes(before), {path: Source(source) for path, source in result.sources.items()}
-    )
+    sources = {path: Source(source) for path, source in result.sources.items()}
+    return WeightChange(shapes(before), sources)
+
+
+def _moved_origins(origins: dict[str, Origin], sources: dict[str, Source]) -> dict[str, Origin]:
+    """The origins of the arrays that an operation left as they are, by their new paths."""
+    result = {}
+    for path, source in sources.items():
+        origin = origins.get(source.path)
+        if origin is not None and not source.gathers:
+            is_moved = origin.is_moved or source.path != path
+            result[path] = origin._replace(is_moved=is_moved)
+    return result
 
 
 def _finished(
     last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange
 ) -> Transfer:
-    """The transfer with the outcomes of all changes. Codes of weights that nothing changed are as they were."""
+    """The transfer with the outcomes of all changes, and old codes of weights that are as before."""
     result = Transfer(dict(last.weights), last.sources)
-    same_codes = replace(layout_of(change.before.node), scale=1.0) == replace(
-        layout_of(change.after.node), scale=1.0
-    )
-    restored: Arrays = {}
-    for path, source in last.all_sources.items():
-        origin, stem = origins.get(source), path.removesuffix("weight")
-        if origin is None or stem == path or {last.outcomes[path], origin.outcome} != {"converted"}:
-            continue
-        old_stem = origin.path.removesuffix("weight")
-        parts = [part for part in ("weight", *CODES) if same_codes and stem + part in last.weights]
-        restored |= {stem + part: old[old_stem + part] for part in parts}
-    result.weights.update(restored | (_old_rows(last.weights, old, change) if same_codes else {}))
+    before = replace(layout_of(change.before.node), scale=1.0)
+    has_same_codes = before == replace(layout_of(change.after.node), scale=1.0)
     for path, outcome in last.outcomes.items():
         origin = origins.get(last.all_sources.get(path, ""))
+        was_converted = origin is not None and outcome == origin.outcome == "converted"
+        if origin is not None and was_converted and has_same_codes:
+            for old_path, new_path in _code_paths(origin.path, path):
+                if new_path in last.weights:
+                    result.weights[new_path] = old[old_path]
         if outcome in CARRIED and outcome != "merged" and (origin is None or origin.is_moved):
             outcome = "grown"
-        elif path in restored:
+        elif was_converted and has_same_codes:
             outcome = "matched"
-        elif (
-            outcome in ("matched", "renamed") and origin is not None and origin.outcome != "matched"
-        ):
-            outcome = origin.outcome
+        elif origin is not None and outcome in ("matched", "renamed"):
+            outcome = outcome if origin.outcome == "matched" else origin.outcome
         result.outcomes[path] = outcome
     result.report = last.report.with_outcomes(result.outcomes)
     return result
 
 
-def _old_rows(new: Arrays, old: Arrays, change: ModelChange) -> Arrays:
-    """Quantised tables to which only tokens were appended, with the old rows as they were."""
-    operations, rows, result = (
-        {operation["op"] for operation in change.operations},
-        change.before.vocab_size,
-        Arrays(),
-    )
-    if "resize_vocabulary" in operations and "grow_width" not in operations:
-        for stem in [f"{table}.{base}" for table in TABLES for base in ("", "base.")]:
-            paths = [
-                stem + part
-                for part in ("weight", *CODES)
-                if stem + part in old and f"{stem}scales" in new
-            ]
-            result |= {path: mx.concatenate([old[path], new[path][rows:]]) for path in paths}
-    return result
+def _code_paths(old: str, new: str) -> list[tuple[str, str]]:
+    """The paths, before and after, of the codes of a quantised weight and of their scales."""
+    if not new.endswith("weight"):
+        return []
+    stems = old.removesuffix("weight"), new.removesuffix("weight")
+    return [(stems[0] + part, stems[1] + part) for part in ("weight", *CODES)]
