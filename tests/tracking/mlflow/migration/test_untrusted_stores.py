@@ -12,6 +12,10 @@ from mlxlab.cli.migrate import main
 from support.old_stores.unpack import unpack
 from support.tracking import make_project, query_store
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning"
+)  # of MLflow
+
 
 @pytest.fixture(name="project")
 def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -37,18 +41,24 @@ def change(source: Path, *statements: str) -> None:
     [
         (
             "update runs set run_uuid = '../../../../escape' where name = 'deleted'",
-            "ids that MLflow does not make",
+            "1 rows of runs hold values",
         ),
-        ("update metrics set value = 'x' where step = 7", "values of another type"),
+        ("update metrics set value = 'x' where step = 7", "rows of metrics hold values"),
         ("create view secrets_of as select 1", "it has the view secrets_of"),
-        ("update alembic_version set version_num = 'ffffffffffff'", "is of a newer MLflow"),
-        ("drop table metrics", "not an MLflow store"),
+        ("update alembic_version set version_num = 'ffffffffffff'", "ffffffffffff"),
+        ("drop table metrics", "metrics"),
+        ("drop table alembic_version", "alembic_version"),
+        (
+            "create trigger x after update on runs begin delete from runs; end",
+            "it has the trigger x",
+        ),
     ],
 )
 def test_a_store_that_mlflow_does_not_write_is_refused(statement, message, source, project, capsys):
     change(source, statement)
     assert main([f"source={source / 'mlflow.db'}"]) == 65
-    assert message in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
     assert query_store(project, "select count(*) from runs") == [(0,)]
 
 
@@ -103,12 +113,44 @@ def test_unreadable_runs_of_a_file_store_are_named_and_the_others_move(source, p
     assert main([f"source={store}"]) == 0
     out = capsys.readouterr().out
     assert "loss:1001: expected `time value step`" in out
-    assert "aliases and deep nesting are not read" in out
+    assert "aliases are not read" in out
     assert query_store(project, "select name from runs order by name") == [
         ("best",),
         ("deleted",),
         ("failed",),
     ]
+
+
+def test_a_run_of_the_central_store_is_not_changed_by_a_store_that_has_its_id(source, project):
+    assert main([f"source={source}"]) == 0
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database, database:
+        database.execute("delete from tags where key = 'mlxlab.migrated_from'")
+    count = query_store(project, "select count(*) from params, tags, metrics")
+    change(source, "insert into params select 'forged', 'x', run_uuid from runs")
+    assert main([f"source={source}"]) == 0
+    assert query_store(project, "select * from params where key = 'forged'") == []
+    assert query_store(project, "select count(*) from params, tags, metrics") == count
+
+
+def test_a_version_whose_number_is_taken_gets_another(source, project):
+    assert main([f"source={source}"]) == 0
+    before = query_store(project, "select name, version, run_id from model_versions order by 1, 2")
+    change(source, "update model_versions set creation_time = creation_time + 1")
+    assert main([f"source={source}"]) == main([f"source={source}"]) == 0
+    after = query_store(project, "select name, version, run_id from model_versions order by 1, 2")
+    assert set(before) < set(after)
+    assert len(after) == 2 * len(before)
+
+
+def test_the_central_store_is_copied_before_the_first_change(source, project, capsys):
+    assert main([f"source={source.parent / 'mlflow-2.10.2-sqlite'}"]) == 0
+    assert not list((project / "mlruns").glob("*.backup-*"))
+    [(count,)] = query_store(project, "select count(*) from runs")
+    assert main([f"source={source}"]) == 0
+    [backup] = (project / "mlruns").glob("*.backup-*")
+    assert str(backup) in capsys.readouterr().out
+    with closing(sqlite3.connect(backup)) as database:
+        assert database.execute("select count(*) from runs").fetchone() == (count,)
 
 
 def test_a_source_that_is_no_store_ends_in_one_line(project, capsys):

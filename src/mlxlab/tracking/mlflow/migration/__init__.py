@@ -1,1 +1,1 @@
-"""Moves stores of any MLflow release into the central one: staged as a copy, checked, merged in one transaction."""
+"""Moves stores of any MLflow release into the central one: MLflow converts a copy, which is then merged."""
