@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import write_atomic
-from mlxlab.files.untrusted import read_bytes
+from mlxlab.files.untrusted import parse_json, read_bytes
 
 MAX_BYTES = 2**32
 DIGEST_BYTES = 32
@@ -59,6 +59,32 @@ def cached(
         warn_of_unwritten(path, error)
         outcome += ", not cached"
     return content, outcome
+
+
+def cached_json(
+    path: Path,
+    shape: type[T],
+    build: Callable[[], T],
+    check: Callable[[T], object],
+    *,
+    read: bool = True,
+) -> tuple[T, bool]:
+    """`cached` JSON of a shape, and True if it was read.
+
+    Args:
+        check: raises DataError for content that `build` cannot have returned.
+    """
+
+    def encode(content: T) -> bytes:
+        return json.dumps(content).encode()
+
+    def decode(data: bytes) -> T:
+        content = parse_json(data.decode("utf-8", "replace"), shape, path.name, max_depth=64)
+        check(content)
+        return content
+
+    content, outcome = cached(path, build, encode, decode, read=read)
+    return content, outcome == "hit"
 
 
 def warn_of_damage(path: Path, error: DataError) -> None:

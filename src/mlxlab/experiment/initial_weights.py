@@ -93,10 +93,7 @@ class WeightSource:
         folder = self.tokenizer
         if not self.checkpoint or folder is None or not (folder / FILE).is_file():
             return None
-        original = load_tokenizer(folder)
-        vocabulary = read_map(
-            folder, original.fingerprint, original.vocab_size, original.special_ids
-        )
+        vocabulary = read_map(folder, load_tokenizer(folder))
         is_grown = load_named(self.checkpoint, self.path).state["vocab_size"] != vocabulary.size
         return None if is_grown else vocabulary
 

@@ -1,4 +1,4 @@
-"""Batches prepared by a background thread, so that the device does not wait; and the first batches, repeated."""
+"""Batches prepared by a background thread, and the first batches, repeated."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -33,7 +33,7 @@ class Position(NamedTuple):
 def wrap_batches(
     batches: BatchIterator, prefetch: int, overfit_batches: int | None
 ) -> BatchIterator:
-    """`prefetch` batches prepared in the background (0: none); only the first `overfit_batches`, again and again."""
+    """Batches of which `prefetch` are prepared in advance, or only the first `overfit_batches`."""
     if prefetch:
         batches = Prefetch(batches, prefetch)
     if overfit_batches is not None:
@@ -60,7 +60,7 @@ class _Wrapper:
 
 
 class Prefetch(_Wrapper):
-    """Keeps up to `depth` batches ready. Its state is that of the batch last yielded, not of the last one prepared.
+    """Keeps up to `depth` batches ready. Its state is that of the batch last yielded.
 
     Implements `BatchIterator`.
     """
@@ -70,22 +70,23 @@ class Prefetch(_Wrapper):
         self.depth = depth
         self._position = _position(source)
         self._worker: Generator[tuple[Batch | None, Position]] | None = None
-        self._generation = 0  # An older iterator must not stop the thread of the one in use.
+        self._iteration = 0  # An older iterator must not stop the thread of the one in use.
 
     def __iter__(self) -> Iterator[Batch]:
         self._stop()
-        self._worker = _prepare(self.source, self.depth)
-        self._generation += 1
-        generation = self._generation
+        self._iteration += 1
+        iteration = self._iteration
+        epoch = self.epoch
         try:
-            # Read again for each batch: `resize` replaces the worker in mid-epoch, `load_state_dict` ends it.
-            while self._worker is not None and generation == self._generation:
+            while iteration == self._iteration and self.epoch == epoch:
+                if self._worker is None:  # A change of the source in mid-epoch stops the worker.
+                    self._worker = _prepare(self.source, self.depth)
                 batch, self._position = next(self._worker)
                 if batch is None:
                     return
                 yield batch
         finally:
-            if generation == self._generation:
+            if iteration == self._iteration:
                 self._stop()
 
     @property
@@ -124,17 +125,15 @@ class Prefetch(_Wrapper):
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         self._stop()
+        self._iteration += 1
         self.source.load_state_dict(state)
         self._position = _position(self.source)
 
     def _change(self, change: Callable[[], None]) -> None:
         """Changes the source after the batch last yielded."""
-        mid_epoch = self._worker is not None and not self.at_epoch_start
         self._stop()
         change()
         self._position = _position(self.source)._replace(order_metrics=self._position.order_metrics)
-        if mid_epoch:
-            self._worker = _prepare(self.source, self.depth)
 
     def _stop(self) -> None:
         """Ends the thread and moves the source back to the batch last yielded."""
@@ -145,7 +144,7 @@ class Prefetch(_Wrapper):
 
 
 def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None, Position]]:
-    """Batches that a thread prepares, each with the position after it; None ends the epoch. `close` ends the thread."""
+    """Batches that a thread prepares, each with the position after it; None ends the epoch."""
     batches = iter(source)
     pool = ThreadPoolExecutor(1, "prefetch")
 
@@ -176,7 +175,7 @@ class RepeatState(TypedDict):
 
 
 class RepeatBatches(_Wrapper):
-    """Every epoch is the first `number` batches that follow the position of `source`, or all if there are fewer.
+    """Every epoch is the first `number` batches after the position of `source`, or fewer.
 
     The batches are made once and kept in memory, so that masks and order do not vary by epoch.
     Overfitting them shows whether a model learns at all. Implements `BatchIterator`.
@@ -228,28 +227,28 @@ class RepeatBatches(_Wrapper):
 
     def match_vocab_size(self, vocab_size: int) -> None:
         """The first batches are made again, with other ids."""
-        self.source.load_state_dict(self.first)
-        match_vocab_size(self.source, vocab_size)
-        self.first = self.source.state_dict()
-        self._cached = []
+        self._restart(partial(match_vocab_size, self.source, vocab_size))
 
     def resize(self, batch_size: int) -> None:
         """The first batches are made again, with the new size."""
+        self._restart(partial(self.source.resize, batch_size))
+
+    def _restart(self, change: Callable[[], None]) -> None:
         self.source.load_state_dict(self.first)
-        self.source.resize(batch_size)
+        change()
+        self.first = self.source.state_dict()
         self._cached = []
 
     def state_dict(self) -> dict[str, object]:
         return {"first": self.first, "epoch": self.epoch, "index": self.index}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Also takes a position of the data set itself: then the batches that follow it are repeated."""
+        """Also takes a position of the data set itself, whose next batches are then repeated."""
         if "first" not in state:
             state = {"first": dict(state), "epoch": self.epoch, "index": 0}
         position = check_position(dict(state), RepeatState)
         self.source.load_state_dict(position["first"])
-        if position["first"] != self.first:
-            self._cached = []
         self.first = position["first"]
         self.epoch = position["epoch"]
         self.index = position["index"]
+        self._cached = []

@@ -76,9 +76,7 @@ def restore(folder: Path) -> TextEncoder:
             f"{path}: tokenizer.json in this folder is not the one that the model was trained with"
         )
     if state["vocabulary"]:
-        vocabulary = read_map(
-            folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids
-        )
+        vocabulary = read_map(folder, tokenizer)
         if vocabulary.fingerprint != state["vocabulary"]:
             raise NotAllowedError(
                 f"{folder / FILE}: is not the map that the model was trained with"

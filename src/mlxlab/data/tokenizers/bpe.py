@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.cache import content_key
+from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.tokenizers import vocab_size as sizing
 from mlxlab.data.tokenizers.fit import (
     Corpus,
     FittedTokenizer,
-    cached_json,
+    add_ends,
     existing_tokenizer,
     sample_texts,
 )
@@ -87,7 +87,7 @@ class BPETokenizerTrainer:
             min_frequency=self.min_frequency,
         )
         path = corpus.cache / "tokenizers" / f"bpe-{key}.json"
-        content, origin = cached_json(
+        content, is_reused = cached_json(
             path,
             _Content,
             lambda: self._train(corpus.texts),
@@ -103,6 +103,7 @@ class BPETokenizerTrainer:
             file = sizing.truncate_bpe(file, curve.chosen)
             lines.append(curve.describe())
         tokenizer = parse_tokenizer(json.dumps(file), path)
+        origin = "reused" if is_reused else "trained"
         line = f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"
         return FittedTokenizer(tokenizer, [line, *lines], curve)
 
@@ -127,11 +128,11 @@ class BPETokenizerTrainer:
         is_bpe = content["tokenizer"]["model"].get("type") == "BPE"
         if not is_bpe or size > self._max_size or tokenizer.eos_id is None:
             raise DataError(f"expected a byte-level BPE of at most {self._max_size} tokens")
-        expected = len(sizing.vocabulary_sizes(size)) if self.vocab_size == "auto" else 0
+        sizes = sizing.vocabulary_sizes(size) if self.vocab_size == "auto" else []
         statistics = content["statistics"]
-        measured = len(statistics["bytes_per_token"]) if statistics is not None else 0
-        if measured != expected:
-            raise DataError(f"expected statistics of {expected} sizes, got {measured}")
+        measured = [] if statistics is None else statistics["bytes_per_token"]
+        if len(measured) != len(sizes):
+            raise DataError(f"expected statistics of {len(sizes)} sizes, got {len(measured)}")
 
     def _choose(
         self, statistics: sizing.SizeStatistics, full_size: int, corpus: Corpus
@@ -143,21 +144,17 @@ class BPETokenizerTrainer:
         """
         sizes = sizing.vocabulary_sizes(full_size)
         per_token = dict(zip(sizes, statistics["bytes_per_token"], strict=True))
-        limits: dict[str, int | None] = {}
+        limits: dict[str, int] = {}
         size = statistics["by_length"]
         min_size = self.min_vocab_size
         if self.vocab_size_strategy == "auto_limits":
-            by_data = sizing.size_by_data(per_token, corpus.planned_bytes)
-            limits = {
-                "data": by_data,
-                "model": sizing.size_by_model(corpus.parameters, corpus.width),
-                "elbow": sizing.size_by_elbow(per_token),
-            }
-            size = min(limit for limit in limits.values() if limit is not None)
+            limits = sizing.size_limits(
+                per_token, corpus.planned_bytes, corpus.parameters, corpus.width
+            )
+            size = min(limits.values())
             if size < full_size:
                 size -= size % sizing.STEP
-            if by_data is not None:
-                min_size = max(sizing.MIN_SIZE, min(min_size, by_data))
+            min_size = max(sizing.MIN_SIZE, min(min_size, limits.get("data", min_size)))
         chosen = min(max(size, min_size), self.max_vocab_size, full_size)
         shown = {2**k for k in range(9, 20)} | {full_size, chosen}
         curve = {size: round(per_token[size], 4) for size in sorted(shown & per_token.keys())}
@@ -185,8 +182,4 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
     )
     inner.train_from_iterator(texts, trainer)
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A {EOS}",
-        special_tokens=[(BOS, inner.token_to_id(BOS)), (EOS, inner.token_to_id(EOS))],
-    )
-    return Tokenizer(inner)
+    return add_ends(inner)

@@ -1,22 +1,20 @@
-"""Steps shared by the tokenizer trainers: existing tokenizers, text samples, and the cache."""
+"""Steps that the tokenizer trainers share: existing tokenizers, and samples of texts."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from mlxlab.data.cache import cached
-from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+import tokenizers
+from tokenizers import processors
+
+from mlxlab.data.tokenizers.tokenizer import BOS, EOS, Tokenizer, load_tokenizer
 from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
-from mlxlab.files.untrusted import parse_json
 from mlxlab.program import display_path
 
 MAX_SAMPLE_CHARACTERS = 64_000_000  # documents may be books
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,13 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
         InputNotFoundError, DataError: no valid tokenizer at the path.
         NotAllowedError: the two differ.
     """
-    inherited = load_tokenizer(pretrained) if pretrained is not None else None
-    if path is not None:
-        tokenizer = load_tokenizer(tokenizer_folder(path))
-    elif inherited is not None:
-        tokenizer = inherited
-    else:
+    inherited = None if pretrained is None else load_tokenizer(pretrained)
+    tokenizer = inherited if path is None else load_tokenizer(tokenizer_folder(path))
+    if tokenizer is None:
         return None
     if inherited is not None and tokenizer.fingerprint != inherited.fingerprint:
         raise NotAllowedError(
-            f"data.tokenizer.path={path}: expected the tokenizer of the weights"
-            f" ({inherited.fingerprint[:12]} in {pretrained}), got {tokenizer.fingerprint[:12]}"
+            f"data.tokenizer.path={path}: expected the tokenizer of the weights in {pretrained}"
         )
     source = display_path(path or pretrained or "")
     return FittedTokenizer(tokenizer, [f"tokenizer of {source}: {tokenizer.vocab_size:,} tokens"])
@@ -66,16 +60,17 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
 def tokenizer_folder(path: str) -> Path:
     """The folder of `data.tokenizer.path`, a tokenizer.json or a folder with one."""
     file = Path(path)
-    if file.is_file() and file.name != "tokenizer.json":
-        raise InputNotFoundError(
-            f"data.tokenizer.path={path}: expected a tokenizer.json or a folder with one"
-        )
-    return file.parent if file.name == "tokenizer.json" else file
+    if file.name == "tokenizer.json":
+        return file.parent
+    if file.is_file():
+        raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json")
+    return file
 
 
 def sample_texts(texts: Iterable[str], count: int) -> list[str]:
-    """The first `count` texts that are not blank, at most 64 million characters; raises DataError if there is none."""
-    sample, size = [], 0
+    """The first `count` texts that are not blank, at most 64 million characters; never none."""
+    sample: list[str] = []
+    size = 0
     for text in islice((text for text in texts if text.strip()), count):
         sample.append(text[: MAX_SAMPLE_CHARACTERS - size])
         size += len(text)
@@ -86,17 +81,9 @@ def sample_texts(texts: Iterable[str], count: int) -> list[str]:
     return sample
 
 
-def cached_json(
-    path: Path, shape: type[T], train: Callable[[], T], check: Callable[[T], None], *, read: bool
-) -> tuple[T, str]:
-    """`cached` content of JSON, and `trained` or `reused`; `check` raises DataError for what `train` cannot return."""
-
-    def decode(data: bytes) -> T:
-        content = parse_json(data.decode("utf-8", "replace"), shape, path.name, max_depth=64)
-        check(content)
-        return content
-
-    content, outcome = cached(
-        path, train, lambda content: json.dumps(content).encode(), decode, read=read
-    )
-    return content, "reused" if outcome == "hit" else "trained"
+def add_ends(inner: tokenizers.Tokenizer) -> Tokenizer:
+    """The tokenizer, which starts and ends each text with a special token."""
+    ends = [(name, inner.token_to_id(name)) for name in (BOS, EOS)]
+    template = f"{BOS} $A {EOS}"
+    inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
+    return Tokenizer(inner)

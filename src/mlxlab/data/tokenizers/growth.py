@@ -13,7 +13,6 @@ from mlxlab.errors import DataError
 
 STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")  # keys of a tokenizer.json
 MAX_GROWTH = 64  # Known models reach 18: a ligature that NFKC spells out.
-MAX_DEPTH = 64  # of sequences in sequences
 Step = dict[str, Any]
 
 
@@ -27,10 +26,8 @@ def check_growth(file: Any) -> None:
             raise DataError(f"{key}: lengthens texts {growth:.3g} times, expected {MAX_GROWTH}")
 
 
-def _flatten(step: Any, depth: int = 0) -> Iterator[Step]:
+def _flatten(step: Any) -> Iterator[Step]:
     """The steps of a sequence, those of inner sequences too."""
-    if depth > MAX_DEPTH:
-        raise DataError(f"sequences of more than {MAX_DEPTH} levels")
     if not isinstance(step, dict):
         return
     if step.get("type") != "Sequence":
@@ -38,7 +35,7 @@ def _flatten(step: Any, depth: int = 0) -> Iterator[Step]:
         return
     for inner in step.values():  # They are called `normalizers`, `decoders` and so on.
         for each in inner if isinstance(inner, list) else ():
-            yield from _flatten(each, depth + 1)
+            yield from _flatten(each)
 
 
 def _growth(step: Step) -> float:

@@ -142,18 +142,14 @@ class Tokenizer:
 
     def restricted(self, vocabulary: VocabularyMap) -> "Tokenizer":
         """This tokenizer with the ids of a map, which keeps all special tokens."""
-
-        def new_id(token: int | None) -> int | None:
-            return None if token is None else int(vocabulary.forward[token])
-
         result = copy(self)
         result.vocabulary = vocabulary
         result.vocab_size = vocabulary.size
         result.fingerprint = vocabulary.fingerprint
-        result.pad_id = int(vocabulary.forward[self.pad_id])
-        result.bos_id = new_id(self.bos_id)
-        result.eos_id = new_id(self.eos_id)
-        result.mask_id = new_id(self.mask_id)
+        for name in ("pad_id", "bos_id", "eos_id", "mask_id"):
+            token = getattr(self, name)
+            if token is not None:
+                setattr(result, name, int(vocabulary.forward[token]))
         return result
 
     @cached_property
@@ -227,20 +223,16 @@ class WordCache:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each text."""
-        encoded = self._look_up(texts)
-        missing = [number for number, ids in enumerate(encoded) if ids is None]
-        rest = self._encode([texts[number] for number in missing])
-        for number, ids in zip(missing, rest, strict=True):
-            encoded[number] = np.array(ids, np.int32)
-        return [ids for ids in encoded if ids is not None]
+        words = [self._split(text) for text in texts]
+        self._learn(set().union(*(each for each in words if each is not None)))
+        encoded = [None if each is None else self._join(each) for each in words]
+        rest = [text for text, ids in zip(texts, encoded, strict=True) if ids is None]
+        others = iter(self._encode(rest))
+        return [np.array(next(others), np.int32) if ids is None else ids for ids in encoded]
 
-    def _look_up(self, texts: Sequence[str]) -> list[np.ndarray | None]:
-        """The ids of each text; None where a word of it cannot be cached."""
-        if not self.is_usable:
-            return [None] * len(texts)
-        split = [WORD.findall(text) if COVERED.fullmatch(text) else None for text in texts]
-        self._learn(set().union(*(words for words in split if words is not None)))
-        return [None if words is None else self._join(words) for words in split]
+    def _split(self, text: str) -> list[str] | None:
+        """The words of a text; None if it cannot be split here."""
+        return WORD.findall(text) if self.is_usable and COVERED.fullmatch(text) else None
 
     def _learn(self, words: set[str]) -> None:
         new = sorted(word for word in words - self.ids.keys() if len(word) <= MAX_WORD_LENGTH)

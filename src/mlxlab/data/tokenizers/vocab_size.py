@@ -39,13 +39,12 @@ class VocabSizeCurve:
     sizes: list[int]
     bytes_per_token: list[float]
     chosen: int
-    limits: dict[str, int | None]  # by data, model and elbow; None sets no limit
+    limits: dict[str, int]  # by data, model and elbow, as far as these set one
 
     def describe(self) -> str:
         """The chosen size and the limits, for the log."""
-        named = [f"{limit:,} by {name}" for name, limit in self.limits.items() if limit is not None]
-        limits = f" (limits: {', '.join(named)})" if named else ""
-        return f"vocabulary: {self.chosen:,} tokens{limits}"
+        limits = [f"{limit:,} by {name}" for name, limit in self.limits.items()]
+        return f"vocabulary: {self.chosen:,} tokens (limits: {', '.join(limits) or 'none'})"
 
     def save(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=1)
@@ -94,14 +93,10 @@ def truncate_bpe(file: TokenizerFile, size: int) -> TokenizerFile:
     """The tokenizer.json of a byte-level BPE of `size` tokens, as training to it would give."""
     model = file["model"]
     vocabulary = {piece: token for piece, token in model["vocab"].items() if token < size}
-    merges = []
-    reached = max((token for token in vocabulary.values() if token < BASE_SIZE), default=-1) + 1
-    for first, second in model["merges"]:
-        if reached >= size:
-            break
-        reached = max(reached, model["vocab"][first + second] + 1)
-        merges.append([first, second])
-    return file | {"model": model | {"vocab": vocabulary, "merges": merges}}
+    made = [model["vocab"][first + second] for first, second in model["merges"]]
+    ends = (number for number, token in enumerate(made, 1) if token == size - 1)
+    count = next(ends, len(made)) if size > BASE_SIZE else 0
+    return file | {"model": model | {"vocab": vocabulary, "merges": model["merges"][:count]}}
 
 
 def merge_parents(file: TokenizerFile) -> np.ndarray:
@@ -115,8 +110,27 @@ def merge_parents(file: TokenizerFile) -> np.ndarray:
     return parents
 
 
+def size_limits(
+    per_token: dict[int, float], planned_bytes: int | None, parameters: int, width: int
+) -> dict[str, int]:
+    """What limits the size, by name.
+
+    Args:
+        per_token: bytes of a token by size.
+        planned_bytes: of the text of an epoch; None sets no limit.
+        parameters: of the model without its vocabulary.
+        width: hidden size of the model.
+    """
+    limits = {
+        "data": size_by_data(per_token, planned_bytes),
+        "model": size_by_model(parameters, width),
+        "elbow": size_by_elbow(per_token),
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
 def size_by_model(parameters: int, width: int) -> int:
-    """Tao et al. 2024: 1e8 (N / 3e9)^0.83 / d, anchored at a model of 3 B; extrapolated below 33 M."""
+    """Tao et al. 2024: 1e8 (N / 3e9)^0.83 / d, anchored at 3 B; extrapolated below 33 M."""
     return int(1e8 * (parameters / 3e9) ** 0.83 / width)
 
 
@@ -132,12 +146,7 @@ def size_by_length(texts: Sequence[str]) -> int:
 
 
 def size_by_data(per_token: dict[int, float], planned_bytes: int | None) -> int | None:
-    """The largest size whose tokens occur 64 times in the text of an epoch, on average.
-
-    Args:
-        per_token: bytes of a token by size.
-        planned_bytes: of the text of an epoch; None sets no limit.
-    """
+    """The largest size whose tokens occur 64 times in the text of an epoch, on average."""
     if planned_bytes is None:
         return None
     largest = MIN_SIZE

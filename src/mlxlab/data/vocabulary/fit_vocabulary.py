@@ -18,7 +18,7 @@ def fit_vocabulary(
     count: Callable[[], TokenCounts],
     restored: Path | None,
 ) -> tuple[Tokenizer, list[str]]:
-    """`tokenizer` with the ids of the most frequent tokens, or as it is without a limit; and lines for the log.
+    """`tokenizer` with the ids of the most frequent tokens, or as it is; and lines for the log.
 
     Args:
         count: counts the tokens of the training text; called for a new run only.
@@ -28,61 +28,41 @@ def fit_vocabulary(
         ConfigError: the limit does not fit the vocabulary, or is another than that of the run.
         InputNotFoundError, DataError: the map of the run is missing or damaged.
     """
-    if restored is not None:
-        return _read(limit, tokenizer, restored)
-    if not limit.active:
+    has_map = restored is not None and (restored / FILE).exists()
+    if not limit.active and not has_map:
         return tokenizer, []
+    if restored is not None:
+        vocabulary = read_map(restored, tokenizer)
+        if vocabulary.limit != limit:
+            raise ConfigError(f"{limit}: the run was started with {vocabulary.limit}")
+        return tokenizer.restricted(vocabulary), [f"{vocabulary}, as saved in {restored / FILE}"]
     counts = count()
-    vocabulary = choose(limit, tokenizer, counts)
+    vocabulary = choose(limit, tokenizer, counts.counts)
     share = counts.counts[vocabulary.core_ids].sum() / max(counts.counts.sum(), 1)
-    extent = (
-        "all of it was counted"
-        if counts.exact
-        else f"a sample of {counts.counts.sum():,} tokens was counted"
-    )
-    line = f"{vocabulary} are {percent(share, 2)} of the training text ({extent})"
-    line += f"; the others share the id {vocabulary.rare_id}"
+    sample = "" if counts.exact else "a sample of "
+    line = f"{vocabulary} are {percent(share, 2)} of {sample}the training text"
     return tokenizer.restricted(vocabulary), [line]
 
 
-def choose(limit: VocabularyLimit, tokenizer: Tokenizer, counts: TokenCounts) -> VocabularyMap:
-    """The special tokens and the most frequent others; of equally frequent ones those with smaller ids.
+def choose(limit: VocabularyLimit, tokenizer: Tokenizer, counts: np.ndarray) -> VocabularyMap:
+    """The special tokens and the most frequent others; of equally frequent ones the smaller ids.
 
-    Raises ConfigError unless at least two tokens are left to share an id, and one that is not special is kept.
+    At least two tokens must be left to share an id, and one that is not special be kept.
+
+    Args:
+        counts: (V,) occurrences of the tokens.
     """
     special = np.array(sorted(tokenizer.special_ids), np.int64)
-    frequent = np.argsort(-counts.counts, kind="stable")
+    frequent = np.argsort(-counts, kind="stable")
     frequent = frequent[~np.isin(frequent, special)]
-    total, size = max(int(counts.counts.sum()), 1), limit.size
+    size = limit.size or 0
     if limit.coverage is not None:
-        covered = counts.counts[special].sum() + np.concatenate(
-            [[0], np.cumsum(counts.counts[frequent])]
-        )
-        size = len(special) + int(np.argmax(covered / total >= limit.coverage))
-    assert size is not None
-    max_size = tokenizer.vocab_size - 2
-    if not len(special) < size <= max_size:
-        got = "" if limit.size is not None else f", got {size}"
-        expected = (
-            f"expected {len(special) + 1} to {max_size} of the {tokenizer.vocab_size} tokens{got}"
-        )
-        raise ConfigError(f"{limit}: {expected}; the {len(special)} special ones are always kept")
-    core_ids = np.sort(np.concatenate([special, frequent[: size - len(special)]]))
-    return VocabularyMap(
-        core_ids, tokenizer.vocab_size, tokenizer.fingerprint, limit, counts.counts
-    )
-
-
-def _read(
-    limit: VocabularyLimit, tokenizer: Tokenizer, folder: Path
-) -> tuple[Tokenizer, list[str]]:
-    path = folder / FILE
-    if not limit.active and not path.exists():
-        return tokenizer, []
-    vocabulary = read_map(
-        folder, tokenizer.fingerprint, tokenizer.vocab_size, tokenizer.special_ids
-    )
-    if vocabulary.limit != limit:
-        way = "the operation `grow_vocabulary` of callbacks/growth goes back to all tokens"
-        raise ConfigError(f"{limit}: the run was started with {vocabulary.limit}; {way}")
-    return tokenizer.restricted(vocabulary), [f"{vocabulary}, as saved in {path}"]
+        covered = counts[special].sum() + np.cumsum(np.append(0, counts[frequent]))
+        is_enough = covered / max(counts.sum(), 1) >= limit.coverage
+        size = len(special) + int(np.argmax(is_enough))
+    maximum = tokenizer.vocab_size - 2
+    if not len(special) < size <= maximum:
+        expected = f"expected {len(special) + 1} to {maximum} of {tokenizer.vocab_size} tokens"
+        raise ConfigError(f"{limit}: {expected}, got {size} with {len(special)} special ones")
+    core_ids = np.sort(np.append(special, frequent[: size - len(special)]))
+    return VocabularyMap(core_ids, tokenizer.vocab_size, tokenizer.fingerprint, limit, counts)

@@ -3,22 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
-from typing import TypedDict
 
 import numpy as np
 
 from mlxlab.data.batch import check_position
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
-from mlxlab.errors import DataError
-from mlxlab.files.untrusted import unpack_bytes
 
 # Arrays of an evaluation batch, like its targets:
 IS_CORE = "is_core"  # bool: the original token is one of those that are kept
-RARE_COST = (
-    "rare_cost"  # float32: nats to choose the original token among those that share the rare id
-)
+RARE_COST = "rare_cost"  # float32: nats to choose the original token among the rare ones
 TARGET_BYTES = "target_bytes"  # float32: of the original token; only where all of them are known
-STATE = "vocabulary"  # key of the position of an iterator
+GROWN = "vocabulary_grown"  # key of the position of an iterator
 
 
 @dataclass(frozen=True)
@@ -44,49 +39,28 @@ class Remapping:
             return {}
         is_core = self.vocabulary.is_core[targets]
         choices = 1 if self.grown else self.vocabulary.num_rare
-        arrays = {
-            IS_CORE: is_core,
-            RARE_COST: np.where(is_core, 0.0, log(choices)).astype(np.float32),
-        }
-        return arrays | ({TARGET_BYTES: self.token_bytes[targets]} if len(self.token_bytes) else {})
-
-
-class SwitchState(TypedDict):
-    """The vocabulary at a position, as JSON."""
-
-    core: str  # `VocabularyMap.packed`
-    grown: bool
+        cost = np.where(is_core, 0.0, log(choices)).astype(np.float32)
+        arrays = {IS_CORE: is_core, RARE_COST: cost}
+        if len(self.token_bytes):
+            arrays[TARGET_BYTES] = self.token_bytes[targets]
+        return arrays
 
 
 @dataclass
 class VocabularySwitch:
-    """Which ids the batches of a data set have: those of `vocabulary`, or the original ones once it has `grown`."""
+    """Which ids the batches have: those of `vocabulary`, or original ones once it has `grown`."""
 
     vocabulary: VocabularyMap
     grown: bool = False
 
     def state_dict(self) -> dict[str, object]:
-        return {STATE: SwitchState(core=self.vocabulary.packed, grown=self.grown)}
+        return {GROWN: self.grown}
 
     def load_state_dict(self, state: Mapping[str, object]) -> dict[str, object]:
-        """Takes its key from the state of an iterator, and returns the others; DataError if the map is another one."""
-        if STATE not in state:
-            raise DataError(f"the saved position is malformed: {STATE!r} is missing")
-        saved = check_position(state[STATE], SwitchState)
-        core = np.packbits(self.vocabulary.is_core).tobytes()
-        if (
-            unpack_bytes(
-                saved["core"], len(core), "the saved position is malformed: vocabulary.core"
-            )
-            != core
-        ):
-            raise DataError(
-                "the saved position is in another vocabulary: other tokens of the tokenizer are kept"
-            )
-        self.grown = saved["grown"]
-        return {key: value for key, value in state.items() if key != STATE}
+        """Takes its key from the state of an iterator, and returns the others."""
+        self.grown = check_position(state.get(GROWN), bool)
+        return {key: value for key, value in state.items() if key != GROWN}
 
-    def match(self, vocab_size: int) -> bool:
-        """Gives later batches the ids of a model of that many tokens; True if they change."""
-        before, self.grown = self.grown, vocab_size >= self.vocabulary.vocab_size
-        return self.grown != before
+    def match(self, vocab_size: int) -> None:
+        """Gives later batches the ids of a model of that many tokens."""
+        self.grown = vocab_size >= self.vocabulary.vocab_size

@@ -1,6 +1,5 @@
 """How often each token occurs in the training text: exact for small corpora, else of a sample."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +7,11 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Size
-from mlxlab.data.cache import cached, content_key
+from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.text.token_stream import EPOCH_START, TokenChunk, TokenStream
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import pack_bytes
-from mlxlab.files.untrusted import parse_json, unpack_bytes
+from mlxlab.files.untrusted import unpack_bytes
 
 MAX_TOKENS = 20_000_000  # More are not counted: the first ones in a random order are a sample.
 MAX_COUNT = 10**15  # Sums and shares of counts stay exact in 64 bits.
@@ -29,23 +27,18 @@ class TokenCounts(NamedTuple):
     def line(self) -> str:
         """What was counted, for the log."""
         extent = "all" if self.exact else "a sample"
-        total = self.counts.sum()
-        used = np.count_nonzero(self.counts)
-        size = len(self.counts)
-        return (
-            f"token counts: {total:,} tokens ({extent} of the training text);"
-            f" {used:,} of {size:,} tokens of the vocabulary occur"
-        )
+        used = f"{np.count_nonzero(self.counts):,} of {len(self.counts):,} tokens"
+        total = f"{self.counts.sum():,} tokens ({extent} of the training text)"
+        return f"token counts: {total}; {used} of the vocabulary occur"
 
 
 class _Cached(TypedDict):
     exact: bool
-    vocab_size: Size
     counts: str
 
 
 def corpus_counts(stream: TokenStream, vocab_size: int, tokenizer: str, cache: Path) -> TokenCounts:
-    """The cached counts of the documents of `stream`; those of a sample do not depend on its seed.
+    """The cached counts of the documents of `stream`; a sample does not depend on its seed.
 
     Args:
         tokenizer: its fingerprint.
@@ -58,20 +51,19 @@ def corpus_counts(stream: TokenStream, vocab_size: int, tokenizer: str, cache: P
         order=[stream.seed, stream.limit],
         chosen=None if stream.chosen is None else stream.chosen.tolist(),
         max_tokens=MAX_TOKENS,
+        format=2,
     )
 
-    def count() -> TokenCounts:
-        return count_tokens(stream(0, EPOCH_START), vocab_size)
+    def count() -> _Cached:
+        counts, exact = count_tokens(stream(0, EPOCH_START), vocab_size)
+        return {"exact": exact, "counts": encode_counts(counts)}
 
-    def decode(data: bytes) -> TokenCounts:
-        saved = parse_json(data.decode("utf-8", "replace"), _Cached, "token counts")
-        if saved["vocab_size"] != vocab_size:
-            raise DataError(f"expected counts of {vocab_size} tokens, got {saved['vocab_size']}")
-        counts = decode_counts(saved["counts"], vocab_size, "token counts")
-        return TokenCounts(counts, saved["exact"])
+    def decode(content: _Cached) -> np.ndarray:
+        return decode_counts(content["counts"], vocab_size, "token counts")
 
-    counts, _ = cached(cache / "token_counts" / f"{key}.json", count, _encode, decode)
-    return counts
+    path = cache / "token_counts" / f"{key}.json"
+    content, _ = cached_json(path, _Cached, count, decode)
+    return TokenCounts(decode(content), content["exact"])
 
 
 def count_tokens(
@@ -101,12 +93,3 @@ def decode_counts(text: str, vocab_size: int, name: str) -> np.ndarray:
     if counts.max(initial=0) > MAX_COUNT or counts.sum(dtype=np.float64) > MAX_COUNT:
         raise DataError(f"{name}: expected at most {MAX_COUNT} tokens in all")
     return counts.astype(np.int64)
-
-
-def _encode(counts: TokenCounts) -> bytes:
-    content = _Cached(
-        exact=counts.exact,
-        vocab_size=len(counts.counts),
-        counts=encode_counts(counts.counts),
-    )
-    return json.dumps(content).encode()

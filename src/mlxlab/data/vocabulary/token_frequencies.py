@@ -13,14 +13,21 @@ class TokenFrequencies(NamedTuple):
 
     Outliers lie outside Tukey's fences of the logarithms of the counts: more than 1.5
     interquartile ranges above the upper or below the lower quartile of the tokens that occur.
+
+    Args:
+        ids: (N,) int64.
+        counts: (N,) int64, falling.
+        lower, upper: a token that occurs less, or more, often is an outlier.
+        unused: tokens of the vocabulary that do not occur.
+        rare: ids of the rarest tokens, which make up at most 1 % of all.
     """
 
-    ids: np.ndarray  # (N,) int64
-    counts: np.ndarray  # (N,) int64, falling
-    lower: float  # a token that occurs less often is an outlier
-    upper: float  # a token that occurs more often is an outlier
-    unused: int  # tokens of the vocabulary that do not occur
-    rare: np.ndarray  # ids of the rarest tokens, which make up at most 1 % of all
+    ids: np.ndarray
+    counts: np.ndarray
+    lower: float
+    upper: float
+    unused: int
+    rare: np.ndarray
 
     @property
     def frequent_outliers(self) -> np.ndarray:
@@ -38,14 +45,9 @@ def token_frequencies(counts: np.ndarray) -> TokenFrequencies:
     ids = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     low, high = np.quantile(np.log(counts[ids]), [0.25, 0.75])
     margin = FENCE * (high - low) + 1e-9  # The addend keeps rounding from making outliers.
-    return TokenFrequencies(
-        ids=ids,
-        counts=counts[ids],
-        lower=float(np.exp(low - margin)),
-        upper=float(np.exp(high + margin)),
-        unused=len(counts) - len(ids),
-        rare=rare_tokens(counts),
-    )
+    lower, upper = np.exp([low - margin, high + margin]).tolist()
+    unused = len(counts) - len(ids)
+    return TokenFrequencies(ids, counts[ids], lower, upper, unused, rare_tokens(counts))
 
 
 def rare_tokens(counts: np.ndarray) -> np.ndarray:

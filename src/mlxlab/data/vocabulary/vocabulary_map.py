@@ -1,33 +1,40 @@
 """A smaller vocabulary: the tokens that are kept, renumbered, and one id that all others share."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import numpy as np
 
 from mlxlab.constraints import Ge, Gt, Le, Size
 from mlxlab.data.cache import content_key
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.atomic import pack_bytes, write_json
+from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
+if TYPE_CHECKING:
+    from mlxlab.data.tokenizers.tokenizer import Tokenizer
+
 FILE, FORMAT = "vocabulary_map.json", "mlxlab.vocabulary/1"
+KeptTokens = Annotated[int, Ge(1), Le(1_000_000)]
+Coverage = Annotated[float, Gt(0), Le(1)]
 
 
 @dataclass(frozen=True)
 class VocabularyLimit:
-    """Trains on the most frequent tokens of the training text; all others share one id. Both null: on all tokens.
+    """Trains on the most frequent tokens of the training text; all others share one id.
+
+    With both null it trains on all tokens.
 
     Args:
         size: number of tokens that are kept, special ones included; the model has one more.
         coverage: keeps as many as make up this fraction of the training text, instead of `size`.
     """
 
-    size: Annotated[int, Ge(1), Le(1_000_000)] | None
-    coverage: Annotated[float, Gt(0), Le(1)] | None
+    size: KeptTokens | None
+    coverage: Coverage | None
 
     def __post_init__(self) -> None:
         if self.size is not None and self.coverage is not None:
@@ -38,31 +45,33 @@ class VocabularyLimit:
         return self.size is not None or self.coverage is not None
 
     def __str__(self) -> str:
-        if not self.active:
-            return "no data.vocabulary"
-        name, value = ("size", self.size) if self.size is not None else ("coverage", self.coverage)
-        return f"data.vocabulary.{name}={value}"
+        for name, value in asdict(self).items():
+            if value is not None:
+                return f"data.vocabulary.{name}={value}"
+        return "no data.vocabulary"
 
 
 class _Saved(TypedDict):
     format: str
     tokenizer: str
     vocab_size: Size
-    size: Annotated[int, Ge(1), Le(1_000_000)] | None
-    coverage: Annotated[float, Gt(0), Le(1)] | None
+    size: KeptTokens | None
+    coverage: Coverage | None
     core_ids: list[int]
 
 
 @dataclass(frozen=True, eq=False)
 class VocabularyMap:
-    """K of the V tokens of a tokenizer as 0 to K - 1, in the order of their ids; K, the rare id, is that of all others.
+    """K of the V tokens of a tokenizer as 0 to K - 1, in the order of their ids.
+
+    K, the rare id, is that of all others.
 
     Args:
         core_ids: (K,) int64, the original ids of 0 to K - 1, ascending.
         vocab_size: V.
         tokenizer: fingerprint of the tokenizer.
         limit: how K was chosen.
-        counts: (V,) occurrences in the training text; None if they are not known, as in a map that was read.
+        counts: (V,) occurrences in the training text; None in a map that was read.
     """
 
     core_ids: np.ndarray
@@ -98,11 +107,6 @@ class VocabularyMap:
         return self.forward < self.rare_id
 
     @cached_property
-    def packed(self) -> str:
-        """`is_core` as text: all that determines the map of a tokenizer."""
-        return pack_bytes(np.packbits(self.is_core).tobytes())
-
-    @cached_property
     def fingerprint(self) -> str:
         digest = np.packbits(self.is_core).tobytes().hex()
         return content_key(tokenizer=self.tokenizer, vocab_size=self.vocab_size, core=digest)[:16]
@@ -117,19 +121,12 @@ class VocabularyMap:
     def save(self, folder: Path) -> None:
         """Writes vocabulary_map.json."""
         content = {"format": FORMAT, "tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
-        limit = {"size": self.limit.size, "coverage": self.limit.coverage}
-        write_json(
-            folder / FILE, content | limit | {"core_ids": self.core_ids.tolist()}, indent=None
-        )
+        content |= asdict(self.limit) | {"core_ids": self.core_ids.tolist()}
+        write_json(folder / FILE, content, indent=None)
 
 
-def read_map(
-    folder: Path, tokenizer: str, vocab_size: int, special: Iterable[int]
-) -> VocabularyMap:
+def read_map(folder: Path, tokenizer: "Tokenizer") -> VocabularyMap:
     """The map that `save` wrote.
-
-    Args:
-        tokenizer: fingerprint of the tokenizer, which has `vocab_size` tokens and these `special` ones.
 
     Raises:
         InputNotFoundError: no such file.
@@ -139,22 +136,21 @@ def read_map(
     saved = read_json(path, _Saved)
     if saved["format"] != FORMAT:
         raise DataError(f"{path}: expected format {FORMAT}, got {saved['format'][:40]!r}")
-    if (saved["tokenizer"], saved["vocab_size"]) != (tokenizer, vocab_size):
-        got = f"{saved['tokenizer'][:16]}, {saved['vocab_size']} tokens"
-        raise DataError(
-            f"{path}: expected a map of the tokenizer {tokenizer}, {vocab_size} tokens, got one of {got}"
-        )
-    core_ids, size, coverage = saved["core_ids"], saved["size"], saved["coverage"]
-    if not 0 < len(core_ids) < vocab_size - 1:
-        raise DataError(f"{path}: expected 1 to {vocab_size - 2} tokens, got {len(core_ids)}")
-    if min(core_ids) < 0 or max(core_ids) >= vocab_size or sorted(set(core_ids)) != core_ids:
-        raise DataError(f"{path}: expected distinct ids in order, from 0 to {vocab_size - 1}")
-    if missing := sorted(set(special) - set(core_ids)):
-        raise DataError(f"{path}: expected all special tokens, {missing[0]} is missing")
+    if (saved["tokenizer"], saved["vocab_size"]) != (tokenizer.fingerprint, tokenizer.vocab_size):
+        raise DataError(f"{path}: expected a map of the tokenizer {tokenizer.fingerprint}")
+    core_ids = saved["core_ids"]
+    maximum = tokenizer.vocab_size - 2  # At least two tokens share the rare id.
+    is_ascending = core_ids == sorted(set(core_ids))
+    if not 0 < len(core_ids) <= maximum or not is_ascending or core_ids[0] < 0:
+        raise DataError(f"{path}: expected 1 to {maximum} distinct ids in order")
+    if core_ids[-1] >= tokenizer.vocab_size:
+        raise DataError(f"{path}: expected 1 to {maximum} distinct ids in order")
+    missing = tokenizer.special_ids - set(core_ids)
+    if missing:
+        raise DataError(f"{path}: expected all special tokens, {min(missing)} is missing")
+    size, coverage = saved["size"], saved["coverage"]
     if (size is None) == (coverage is None) or size not in (None, len(core_ids)):
-        raise DataError(
-            f"{path}: expected a size of {len(core_ids)} or a coverage, got {size} and {coverage}"
-        )
-    return VocabularyMap(
-        np.array(core_ids, np.int64), vocab_size, tokenizer, VocabularyLimit(size, coverage)
-    )
+        raise DataError(f"{path}: expected a size of {len(core_ids)} or a coverage")
+    limit = VocabularyLimit(size, coverage)
+    ids = np.array(core_ids, np.int64)
+    return VocabularyMap(ids, tokenizer.vocab_size, tokenizer.fingerprint, limit)
