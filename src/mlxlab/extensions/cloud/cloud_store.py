@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property
 from itertools import chain
@@ -20,7 +20,7 @@ from mlxlab.extensions.cloud.object_store import (
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
 
-RETRY = {  # of one request, within obstore; the upload as a whole is tried again for as long as the run lasts
+RETRY = {  # of one request, within obstore; uploads are tried again for as long as the run lasts
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=60),
     "backoff": {
@@ -31,15 +31,12 @@ RETRY = {  # of one request, within obstore; the upload as a whole is tried agai
 }
 CLIENT = {"timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=5)}
 PARALLEL_PARTS = 4  # of an object, in transfer at once
-ATTEMPTS = (
-    5  # of a listing: obstore repeats requests, but not those whose answer is cut in the middle
-)
+ATTEMPTS = 5  # of a listing: obstore does not repeat requests whose answer is cut in the middle
 
-_STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{2,40})?)|<Code>(\w{1,60})</Code>")
-_KIND = re.compile(r"kind: (Connect|Timeout|Request|Decode|Interrupted)\b")
+STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{2,40})?)|<Code>(\w{1,60})</Code>")
+KIND = re.compile(r"kind: (Connect|Timeout|Request|Decode|Interrupted)\b")
 CUT = "the connection was cut"
-_REASONS = {
-    "FileNotFoundError": "not found",
+REASONS = {
     "PermissionDeniedError": "permission denied",
     "UnauthenticatedError": "the credentials in the environment are not accepted",
     "InvalidPathError": "holds keys that are no paths",
@@ -64,7 +61,8 @@ class CloudStore:
     """
 
     def __init__(self, address: str, open_store: "Callable[[], ObstoreStore]") -> None:
-        self.address, self._open_store = address, open_store
+        self.address = address
+        self._open_store = open_store
 
     @cached_property
     def _store(self) -> "ObstoreStore":
@@ -80,11 +78,9 @@ class CloudStore:
         with _explained(join(self.address, key)):
             if second is None:
                 obstore.put(self._store, key, first, use_multipart=False)
-            else:
-                parts = chain([first, second], chunks)
-                obstore.put(
-                    self._store, key, parts, chunk_size=CHUNK, max_concurrency=PARALLEL_PARTS
-                )
+                return
+            parts = chain([first, second], chunks)
+            obstore.put(self._store, key, parts, chunk_size=CHUNK, max_concurrency=PARALLEL_PARTS)
 
     def get(self, key: str) -> Iterator[bytes]:
         import obstore
@@ -93,63 +89,53 @@ class CloudStore:
             for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
 
-    def head(self, key: str) -> int:
-        import obstore
-
-        with _explained(join(self.address, key)):
-            return obstore.head(self._store, key)["size"]
-
     def list(self, folder: str) -> Listing:
+        for attempt in range(ATTEMPTS - 1):
+            with suppress(AnswerCutError):
+                return self._list(folder)
+            time.sleep(0.1 * 2**attempt)
+        return self._list(folder)
+
+    def _list(self, folder: str) -> Listing:
         import obstore
 
-        for attempt in range(ATTEMPTS):
-            try:
-                with _explained(join(self.address, folder)):
-                    result = obstore.list_with_delimiter(self._store, folder or None)
-                    break
-            except AnswerCutError:
-                if attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(0.1 * 2**attempt)
-        return Listing(
-            {each["path"]: each["size"] for each in result["objects"]},
-            list(result["common_prefixes"]),
-        )
+        with _explained(join(self.address, folder)):
+            result = obstore.list_with_delimiter(self._store, folder or None)
+        sizes = {each["path"]: each["size"] for each in result["objects"]}
+        return Listing(sizes, list(result["common_prefixes"]))
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore
 
         for key in keys:
-            try:
-                with _explained(join(self.address, key)):
-                    obstore.delete(self._store, key)
-            except ObjectNotFoundError:
-                continue
+            with suppress(ObjectNotFoundError), _explained(join(self.address, key)):
+                obstore.delete(self._store, key)
 
 
 @contextmanager
 def _explained(address: str) -> Iterator[None]:
-    """Errors of obstore as StorageError. Their own text may hold a signed URL or a key, so none of it is passed on."""
+    """Errors of obstore as StorageError, without their text: it may hold a signed URL or a key."""
     try:
         yield
     except StorageError:
         raise
     except FileNotFoundError:
         raise ObjectNotFoundError(f"{address}: not found") from None
-    except Exception as error:  # obstore also raises ValueError and TypeError
+    except Exception as error:  # Errors of obstore include ValueError and TypeError.
         reason = _reason(error)
         kind = AnswerCutError if reason == CUT else StorageError
         raise kind(f"{address}: {reason}") from None
 
 
 def _reason(error: Exception) -> str:
-    text, name = str(error), type(error).__name__
-    if name in _REASONS:
-        return _REASONS[name]
-    if status := _STATUS.search(text):
+    text = str(error)
+    name = type(error).__name__
+    if name in REASONS:
+        return REASONS[name]
+    if status := STATUS.search(text):
         return f"the service answers {status[1] or status[2]}"
-    if kinds := _KIND.findall(text):
-        return _REASONS[kinds[0]]
+    if kind := KIND.search(text):
+        return REASONS[kind[1]]
     if "redential" in text or "Missing" in text:
         return "no usable credentials in the environment (see docs/how_to/cloud.md)"
     return f"failed ({name})"

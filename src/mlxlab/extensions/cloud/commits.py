@@ -1,10 +1,10 @@
-"""Sets of files in an object store, each committed as a whole: its files first, its manifest last.
+"""Sets of files in an object store, each committed as a whole: files first, its manifest last.
 
-    <root>/step-00000120.json      the manifest: which files belong to the commit, with size and SHA-256
+    <root>/step-00000120.json      the manifest: which files belong to the commit, with their SHA-256
     <root>/files/<SHA-256>         the contents, each stored once for all commits
 
-What is not named by a manifest does not exist for a reader. An object is read back and hashed before it counts as
-stored, so an upload that was killed continues with the files that are missing.
+What is not named by a manifest does not exist for a reader. An object is read back and hashed
+before it counts as stored, so a killed upload continues with the files that are missing.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypedDict
 
@@ -40,7 +41,7 @@ MAX_FILES = 100_000
 
 def is_sha256(text: str) -> bool:
     """64 hexadecimal digits"""
-    return len(text) == 64 and all(digit in "0123456789abcdef" for digit in text)
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
 class StoredFile(TypedDict):
@@ -51,7 +52,7 @@ class StoredFile(TypedDict):
 
 
 class Manifest(TypedDict):
-    """A commit: its files by their path, relative to the folder; `checksum` is of all other fields."""
+    """A commit: its files by path, relative to the folder; `checksum` is of all other fields."""
 
     format: Literal[1]
     name: str
@@ -60,35 +61,32 @@ class Manifest(TypedDict):
 
 
 class Commits:
-    """The commits below `root` in a store. Methods raise StorageError; what is read is checked, and raises DataError.
+    """The commits below `root` in a store.
+
+    Methods raise StorageError; what is read is checked, and raises DataError.
 
     Args:
-        read_back: whether a file that was sent is read again and hashed; costs its size in traffic.
+        read_back: whether a file that was sent is read again and hashed.
     """
 
     def __init__(self, store: ObjectStore, root: str, *, read_back: bool = True) -> None:
-        self.store, self.root, self.read_back = store, root, read_back
-        self._manifests: dict[str, Manifest] = {}
-        self._verified: set[str] = (
-            set()
-        )  # digests of objects that were read back, or named by a commit
-        self._reached: dict[str, int] = {}  # digest -> offset up to which it was sent so far
-
-    @property
-    def address(self) -> str:
-        return f"{self.store.address}/{self.root}"
+        self.store = store
+        self.root = root
+        self.read_back = read_back
+        self.address = f"{store.address}/{root}"
+        self._manifests: dict[str, Manifest] = {}  # by name
+        self._verified: set[str] = set()  # digests of objects read back, or named by a commit
+        self._reached: dict[str, int] = {}  # by digest the bytes that were sent so far
 
     def names(self) -> list[str]:
-        """Of the commits, sorted."""
+        """The names of the commits, sorted."""
         return self._names(self.root)
 
-    def read(self, name: str, folder: str = "") -> Manifest:
-        """The manifest of a commit. It may come from anyone: its names stay in the folder of the reader."""
-        key = join(self.root, folder, name + SUFFIX)
-        if key not in self._manifests:
-            data = read_object(self.store, key, MAX_MANIFEST)
-            self._manifests[key] = _parsed(data, name, f"{self.store.address}/{key}")
-        return self._manifests[key]
+    def read(self, name: str) -> Manifest:
+        """The manifest of a commit, which may come from anyone."""
+        if name not in self._manifests:
+            self._manifests[name] = _parsed(self._read(name), name, f"{self.address}/{name}.json")
+        return self._manifests[name]
 
     def commit(
         self,
@@ -106,28 +104,26 @@ class Commits:
         sent = 0
         for file in sorted(files.values(), key=lambda file: file.size):
             key = self._key(file.sha256)
-            if stored.get(key) == file.size and (
-                file.sha256 in self._verified or self._is_intact(key, file)
-            ):
+            is_known = file.sha256 in self._verified
+            if stored.get(key) == file.size and (is_known or self._is_intact(file.sha256)):
                 continue
             self.store.put(key, self._watched(file, on_progress))
             stored[key] = file.size
             sent += file.size
-            if self.read_back and not self._is_intact(key, file):
-                self.store.delete([key])
-                raise StorageError(f"{self.store.address}/{key}: was stored with another checksum")
+            if self.read_back and not self._is_intact(file.sha256):
+                self._refuse_stored(key)
             self._verified.add(file.sha256)
-        self._write(
-            name, {path: {"size": file.size, "sha256": file.sha256} for path, file in files.items()}
-        )
+        entries = {
+            path: StoredFile(size=each.size, sha256=each.sha256) for path, each in files.items()
+        }
+        self._write(name, entries)
         return sent
 
     def supersede(self, names: Iterable[str]) -> None:
-        """Moves manifests to another folder: of commits that do not lead to what the run is now. Files stay."""
+        """Moves manifests of commits that do not lead to what the run is now. Files stay."""
         for name in names:
-            manifest = read_object(self.store, join(self.root, name + SUFFIX), MAX_MANIFEST)
-            aside = join(self.root, SUPERSEDED, f"{name}-{secrets.token_hex(2)}{SUFFIX}")
-            self.store.put(aside, [manifest])
+            aside = f"{name}-{secrets.token_hex(2)}{SUFFIX}"
+            self.store.put(join(self.root, SUPERSEDED, aside), [self._read(name)])
             self._remove(name)
 
     def retain(self, names: Iterable[str]) -> None:
@@ -135,33 +131,25 @@ class Commits:
         for name in set(self.names()) - set(names):
             self._remove(name)
         manifests = [self.read(name) for name in self.names()]
-        aside = join(self.root, SUPERSEDED)
-        for name in self._names(aside):
-            with suppress(DataError):  # damaged: nobody can fetch it
-                manifests.append(
-                    _parsed(
-                        read_object(self.store, f"{aside}/{name}{SUFFIX}", MAX_MANIFEST), None, name
-                    )
-                )
-        used = {
-            self._key(file["sha256"])
-            for manifest in manifests
-            for file in manifest["files"].values()
-        }
-        unused = set(self.store.list(join(self.root, FILES)).sizes) - used
-        self.store.delete(sorted(unused))
-        self._verified -= {key.rpartition("/")[2] for key in unused}
+        for name in self._names(join(self.root, SUPERSEDED)):
+            with suppress(DataError):  # Nobody can fetch a damaged one.
+                manifests.append(_parsed(self._read(join(SUPERSEDED, name)), None, name))
+        used = {file["sha256"] for manifest in manifests for file in manifest["files"].values()}
+        stored = {key.rpartition("/")[2] for key in self.store.list(join(self.root, FILES)).sizes}
+        self.store.delete([self._key(sha256) for sha256 in sorted(stored - used)])
+        self._verified &= used
 
     def fetch(self, name: str, folder: Path) -> None:
-        """The files of a commit, verified, into a folder; those that are there already are not fetched again.
+        """The files of a commit, verified, into a folder; those that it has are not fetched again.
 
         Raises:
             DataError: a file is not what the manifest says, or there is no room for it.
         """
         files = self.read(name)["files"]
-        need = sum(file["size"] for file in files.values())
         folder.mkdir(parents=True, exist_ok=True)
-        if need > (free := shutil.disk_usage(folder).free):
+        need = sum(file["size"] for file in files.values())
+        free = shutil.disk_usage(folder).free
+        if need > free:
             raise CannotCreateError(
                 f"{folder}: {need / 1e6:.0f} MB to fetch, {free / 1e6:.0f} MB are free"
             )
@@ -170,22 +158,19 @@ class Commits:
                 self._fetch_file(file, folder / path)
 
     def _fetch_file(self, file: StoredFile, path: Path) -> None:
-        address = f"{self.store.address}/{self._key(file['sha256'])}"
-        digest, size = hashlib.sha256(), 0
+        key = self._key(file["sha256"])
+        digest = hashlib.sha256()
+        size = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_atomic(path, durable=True) as target:
-            for chunk in self.store.get(self._key(file["sha256"])):
+            for chunk in self.store.get(key):
                 size += len(chunk)
                 if size > file["size"]:
-                    raise DataError(
-                        f"{address}: larger than the {file['size']} bytes in its manifest"
-                    )
+                    break
                 digest.update(chunk)
                 target.write(chunk)
             if size != file["size"] or digest.hexdigest() != file["sha256"]:
-                raise DataError(
-                    f"{address}: {size} bytes with another checksum than in its manifest"
-                )
+                raise DataError(f"{self.store.address}/{key}: is not what is in its manifest")
 
     def _watched(self, file: FileEntry, on_progress: Callable[[], None]) -> Iterator[bytes]:
         offset = 0
@@ -199,53 +184,52 @@ class Commits:
     def _write(self, name: str, files: dict[str, StoredFile]) -> None:
         fields = {"format": 1, "name": name, "files": dict(sorted(files.items()))}
         data = json.dumps(fields | {"checksum": _checksum(fields)}, indent=1).encode()
-        key = join(self.root, name + SUFFIX)
-        self._manifests.pop(key, None)
-        self.store.put(key, [data])
-        if read_object(self.store, key, MAX_MANIFEST) != data:
-            self.store.delete([key])
-            raise StorageError(f"{self.store.address}/{key}: was stored with another checksum")
+        self._manifests.pop(name, None)
+        self.store.put(join(self.root, name + SUFFIX), [data])
+        if self._read(name) != data:
+            self._refuse_stored(join(self.root, name + SUFFIX))
+
+    def _refuse_stored(self, key: str) -> None:
+        self.store.delete([key])
+        raise StorageError(f"{self.store.address}/{key}: was stored with another checksum")
+
+    def _read(self, name: str) -> bytes:
+        return read_object(self.store, join(self.root, name + SUFFIX), MAX_MANIFEST)
 
     def _remove(self, name: str) -> None:
-        key = join(self.root, name + SUFFIX)
-        self._manifests.pop(key, None)
-        self.store.delete([key])
+        self._manifests.pop(name, None)
+        self.store.delete([join(self.root, name + SUFFIX)])
 
     def _names(self, folder: str) -> list[str]:
-        keys = (key.removeprefix(f"{folder}/") for key in self.store.list(folder).sizes)
-        return sorted(
-            key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX) and is_safe_key(key)
-        )
+        keys = [key.removeprefix(f"{folder}/") for key in self.store.list(folder).sizes]
+        manifests = [key for key in keys if key.endswith(SUFFIX) and is_safe_key(key)]
+        return sorted(key.removesuffix(SUFFIX) for key in manifests)
 
     def _learn_verified(self) -> None:
-        """What earlier commits name was verified before they were made; a damaged one vouches for nothing."""
+        """What earlier commits name was verified before; a damaged one vouches for nothing."""
         if not self._verified:
             for name in self.names():
                 with suppress(DataError):
                     self._verified |= {file["sha256"] for file in self.read(name)["files"].values()}
 
-    def _is_intact(self, key: str, file: FileEntry) -> bool:
-        digest = hashlib.sha256()
-        for chunk in self.store.get(key):
-            digest.update(chunk)
-        return digest.hexdigest() == file.sha256
+    def _is_intact(self, sha256: str) -> bool:
+        return _sha256(self.store.get(self._key(sha256))) == sha256
 
     def _key(self, sha256: str) -> str:
         return join(self.root, FILES, sha256)
 
 
 def _parsed(data: bytes, name: str | None, title: str) -> Manifest:
-    try:
-        manifest = parse_json(data.decode("utf-8"), Manifest, title)
-    except UnicodeDecodeError:
-        raise DataError(f"{title}: not UTF-8") from None
+    """A manifest of any name for None; its paths stay in the folder of the reader."""
+    manifest = parse_json(data.decode("utf-8", "replace"), Manifest, title)
     fields = {key: value for key, value in manifest.items() if key != "checksum"}
     if manifest["checksum"] != _checksum(fields) or manifest["name"] != (name or manifest["name"]):
         raise DataError(f"{title}: has another checksum than when it was written")
-    if len(manifest["files"]) > MAX_FILES:
+    files = manifest["files"]
+    if len(files) > MAX_FILES:
         raise DataError(f"{title}: more than {MAX_FILES} files")
-    folders = {str(folder) for path in manifest["files"] for folder in PurePosixPath(path).parents}
-    for path in manifest["files"]:
+    folders = {str(folder) for path in files for folder in PurePosixPath(path).parents}
+    for path in files:
         if not is_safe_key(path) or path in folders:
             raise DataError(f"{title}: expected relative paths of plain names, got {path[:60]!r}")
     return manifest
@@ -258,8 +242,12 @@ def _checksum(fields: Mapping[str, object]) -> str:
 def _is_file(path: Path, expected: StoredFile) -> bool:
     if not path.is_file() or path.stat().st_size != expected["size"]:
         return False
-    digest = hashlib.sha256()
     with open_regular(path) as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest() == expected["sha256"]
+        return _sha256(iter(partial(file.read, CHUNK), b"")) == expected["sha256"]
+
+
+def _sha256(chunks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()

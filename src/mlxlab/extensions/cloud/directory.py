@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError
@@ -20,55 +20,44 @@ class DirectoryStore:
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         path = self.root / key
-        try:
+        with _explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent)
             with open_atomic(path, durable=True) as file:
                 for chunk in chunks:
                     file.write(chunk)
-        except OSError as error:
-            raise _explained(path, error) from None
 
     def get(self, key: str) -> Iterator[bytes]:
-        try:
-            with open_regular(self.root / key) as file:
-                while chunk := file.read(CHUNK):
-                    yield chunk
-        except InputNotFoundError:
-            raise ObjectNotFoundError(f"{self.root / key}: not found") from None
-        except DataError as error:
-            raise StorageError(str(error)) from None
-
-    def head(self, key: str) -> int:
-        try:
-            with open_regular(self.root / key) as file:
-                return os.fstat(file.fileno()).st_size
-        except InputNotFoundError:
-            raise ObjectNotFoundError(f"{self.root / key}: not found") from None
-        except DataError as error:
-            raise StorageError(str(error)) from None
+        with _explained(self.root / key), open_regular(self.root / key) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
 
     def list(self, folder: str) -> Listing:
+        path = self.root / folder
         listing = Listing({}, [])
-        try:
-            with suppress(FileNotFoundError):
-                for entry in os.scandir(self.root / folder):
-                    key = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        listing.folders.append(key)
-                    elif entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
-                        listing.sizes[key] = entry.stat().st_size
-        except OSError as error:
-            raise _explained(self.root / folder, error) from None
+        with _explained(path):
+            for entry in os.scandir(path) if path.is_dir() else ():
+                key = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    listing.folders.append(key)
+                elif entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
+                    listing.sizes[key] = entry.stat().st_size
         return listing
 
     def delete(self, keys: Sequence[str]) -> None:
         for key in keys:
-            try:
+            with _explained(self.root / key):
                 (self.root / key).unlink(missing_ok=True)
-            except OSError as error:
-                raise _explained(self.root / key, error) from None
 
 
-def _explained(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path}: {error.strerror or error}")
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns errors into a StorageError that names the path."""
+    try:
+        yield
+    except InputNotFoundError:
+        raise ObjectNotFoundError(f"{path}: not found") from None
+    except DataError as error:
+        raise StorageError(str(error)) from None
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from None

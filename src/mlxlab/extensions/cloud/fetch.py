@@ -1,4 +1,4 @@
-"""Fetches a run from an object store, so that it can be resumed on a machine that has nothing of it."""
+"""Fetches a run from an object store, so that it can be resumed on a machine without it."""
 
 import fcntl
 import logging
@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_verified
@@ -43,20 +44,14 @@ def fetch_run(store: ObjectStore, prefix: str, address: str, run_dir: str | None
         prefix: of a run, of a folder with a single run, or of one of its checkpoints.
     """
     if is_launched():
-        raise ConfigError(
-            f"resume={address}: expected one process, or several of `launch`, which fetches it for them"
-        )
+        raise ConfigError(f"resume={address}: expected one process, or those of `launch`")
     if run_dir is not None and "${" in run_dir:
-        raise ConfigError(
-            f"hydra.run.dir={run_dir}: expected a plain path together with resume={address}"
-        )
+        raise ConfigError(f"hydra.run.dir={run_dir}: expected a plain path with resume={address}")
     commits, names = _find_commits(store, prefix, address)
     run = commits.root.rpartition("/")[2]
-    folder = (
-        project_root() / "outputs" / run
-        if run_dir is None
-        else Path(os.path.abspath(os.path.expanduser(run_dir)))
-    )
+    folder = project_root() / "outputs" / run
+    if run_dir is not None:
+        folder = Path(os.path.abspath(os.path.expanduser(run_dir)))
     try:
         with _lock(folder.parent):
             if not _is_current(folder, run, names[0]):
@@ -68,7 +63,7 @@ def fetch_run(store: ObjectStore, prefix: str, address: str, run_dir: str | None
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Waits for other processes that fetch into a folder. Where it cannot be locked, nothing is waited for."""
+    """Waits for other processes that fetch into a folder, unless it cannot be locked."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -79,8 +74,43 @@ def _lock(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _find_commits(store: ObjectStore, prefix: str, address: str) -> tuple[Commits, list[str]]:
+    """The commits of the run at an address, and the names of those it means, newest first."""
+    parent, _, last = prefix.rpartition("/")
+    if is_checkpoint(last):
+        commits = Commits(store, parent)
+        if last not in commits.names():
+            raise InputNotFoundError(f"{address}: not found; expected a committed checkpoint")
+        return commits, [last]
+    roots = [prefix, *filter(is_safe_key, store.list(prefix).folders)]
+    runs = []
+    for commits in [Commits(store, root) for root in roots]:
+        names = sorted(filter(is_checkpoint, commits.names()), key=order, reverse=True)
+        if names:
+            runs.append((commits, names))
+        if commits.root == prefix and names:
+            break
+    if not runs:
+        raise InputNotFoundError(f"{address}: no committed checkpoint found")
+    if len(runs) > 1:
+        found = ", ".join(commits.root.rpartition("/")[2] for commits, _ in runs[:MAX_LISTED])
+        raise InputNotFoundError(f"{address}: holds {len(runs)} runs; add the name of one: {found}")
+    return runs[0]
+
+
+def _is_current(folder: Path, run: str, newest: str) -> bool:
+    """True if a folder has the run up to that checkpoint; CannotCreateError for another run."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return False
+    with suppress(InputNotFoundError):
+        if read_manifest(folder)["id"] == run:
+            names = RunFiles(folder).names()
+            return bool(names) and order(names[0]) >= order(newest)
+    raise CannotCreateError(f"{folder}: not empty, and not a folder of run {run}")
+
+
 def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
-    """Puts the first of some commits that is intact into a folder; raises CheckpointUnavailableError if none is."""
+    """Puts the first of some commits that is intact into a folder."""
     partial = folder.with_name(f".{folder.name}.partial")
     for name in names:
         try:
@@ -93,47 +123,8 @@ def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
         logger.info(f"fetched {name} of {commits.address} into {folder}")
         return
     shutil.rmtree(partial, ignore_errors=True)
-    raise CheckpointUnavailableError(
-        f"{commits.address}: no usable checkpoint, skipped {', '.join(names)}"
-    )
-
-
-def _find_commits(store: ObjectStore, prefix: str, address: str) -> tuple[Commits, list[str]]:
-    """The commits of the run that an address leads to, and the names of those it means, the newest first."""
-    parent, _, last = prefix.rpartition("/")
-    if is_checkpoint(last):
-        commits = Commits(store, parent)
-        if last not in commits.names():
-            raise InputNotFoundError(f"{address}: not found; expected a committed checkpoint")
-        return commits, [last]
-    commits = Commits(store, prefix)
-    if names := _checkpoints(commits):
-        return commits, names
-    below = [Commits(store, folder) for folder in store.list(prefix).folders if is_safe_key(folder)]
-    runs = [(each, names) for each in below if (names := _checkpoints(each))]
-    if len(runs) == 1:
-        return runs[0]
-    if not runs:
-        raise InputNotFoundError(f"{address}: no committed checkpoint found")
-    listed = ", ".join(
-        f"{each.root.rpartition('/')[2]} ({names[0]})" for each, names in runs[:MAX_LISTED]
-    )
-    raise InputNotFoundError(f"{address}: holds {len(runs)} runs; add the name of one: {listed}")
-
-
-def _checkpoints(commits: Commits) -> list[str]:
-    return sorted(filter(is_checkpoint, commits.names()), key=order, reverse=True)
-
-
-def _is_current(folder: Path, run: str, newest: str) -> bool:
-    """Whether a folder has the run, up to that checkpoint or a newer one; CannotCreateError if it has another one."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return False
-    with suppress(InputNotFoundError):
-        if read_manifest(folder)["id"] == run:
-            names = RunFiles(folder).names()
-            return bool(names) and order(names[0]) >= order(newest)
-    raise CannotCreateError(f"{folder}: not empty, and not a folder of run {run}")
+    skipped = ", ".join(names)
+    raise CheckpointUnavailableError(f"{commits.address}: no usable checkpoint, skipped {skipped}")
 
 
 def _fetch_verified(commits: Commits, name: str, folder: Path) -> None:
@@ -153,7 +144,7 @@ def _fetch_verified(commits: Commits, name: str, folder: Path) -> None:
         raise DataError(f"{commits.address}: has no files of {FOLDER}/{name}")
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         if path.relative_to(folder).as_posix() not in paths:
-            path.unlink()  # of a newer commit, which is damaged
+            path.unlink()  # It belongs to a newer commit, which is damaged.
     for checkpoint in RunFiles(folder).names():
         if any(path.startswith(f"{FOLDER}/{checkpoint}/") for path in paths):
             read_verified(folder / FOLDER / checkpoint)
@@ -163,15 +154,10 @@ def _fetch_verified(commits: Commits, name: str, folder: Path) -> None:
 
 def _move_aside(folder: Path) -> None:
     """Renames what the folder has of the run: an older state."""
-    if not folder.is_dir():
-        return
-    if not any(folder.iterdir()):
+    if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
-        return
-    aside = next(
-        path
-        for n in range(1, 10**6)
-        if not (path := folder.with_name(f"{folder.name}-{n}")).exists()
-    )
-    folder.rename(aside)
-    logger.info(f"{folder}: older than what is fetched; renamed to {aside.name}")
+    if folder.is_dir():
+        names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
+        aside = next(path for path in names if not path.exists())
+        folder.rename(aside)
+        logger.info(f"{folder}: older than what is fetched; renamed to {aside.name}")

@@ -7,12 +7,15 @@ from typing import NamedTuple, Protocol
 from mlxlab.errors import ServiceUnavailableError
 
 CHUNK = 8 * 2**20  # bytes read or written at once
-
-_NAME = re.compile(r"[\w+=@,][\w .+=@,-]{0,199}")
+MAX_NAMES = 12  # of a key
+NAME = re.compile(r"[\w+=@,][\w .+=@,-]{0,199}")
 
 
 class StorageError(ServiceUnavailableError):
-    """A request to an object store failed; the message holds no address of the request, which may have a secret."""
+    """A request to an object store failed.
+
+    The message holds no address of the request, which may have a secret.
+    """
 
 
 class ObjectNotFoundError(StorageError):
@@ -20,40 +23,37 @@ class ObjectNotFoundError(StorageError):
 
 
 class Listing(NamedTuple):
-    """What is directly in a folder: size in bytes by key of the objects, and the keys of folders."""
+    """What is directly in a folder: sizes in bytes of the objects by key, and keys of folders."""
 
     sizes: dict[str, int]
     folders: list[str]
 
 
 class ObjectStore(Protocol):
-    """Objects of one bucket, container or folder. Keys are as `is_safe_key` says; every method raises StorageError.
+    """Objects of one bucket, container or folder; every method raises StorageError.
 
-    `address` is for messages: `s3://bucket`.
+    Keys are as `is_safe_key` says. `address` is for messages: `s3://bucket`.
     """
 
     address: str
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
-        """Stores an object, or replaces it; readers see the old one until all of the new one is there."""
+        """Stores an object, or replaces it; readers see the old one until all is there."""
 
     def get(self, key: str) -> Iterator[bytes]:
         """The contents in chunks. Raises ObjectNotFoundError."""
 
-    def head(self, key: str) -> int:
-        """The size in bytes. Raises ObjectNotFoundError."""
-
     def list(self, folder: str) -> Listing:
-        """What is directly in a folder, "" for the whole store; empty for one that does not exist."""
+        """What is directly in a folder, "" for the whole store; empty if there is no such folder."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Removes objects; those that do not exist are ignored."""
 
 
 def is_safe_key(key: str) -> bool:
-    """Whether a key is a relative path without `.` and `..`, of at most 12 plain names: it stays in its folder."""
+    """True for a relative path of at most 12 plain names, which stays in its folder."""
     names = key.split("/")
-    return len(names) <= 12 and all(map(_NAME.fullmatch, names))
+    return len(names) <= MAX_NAMES and all(map(NAME.fullmatch, names))
 
 
 def join(*parts: str) -> str:
@@ -62,7 +62,7 @@ def join(*parts: str) -> str:
 
 
 def read_object(store: ObjectStore, key: str, max_bytes: int) -> bytes:
-    """A small object; raises as `ObjectStore.get`, and StorageError if it is larger than `max_bytes`."""
+    """A small object; raises as `ObjectStore.get`, and StorageError if it is larger."""
     data = bytearray()
     for chunk in store.get(key):
         data += chunk

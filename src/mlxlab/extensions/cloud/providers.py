@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
 
 KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of obstore
-ALLOW_HTTP = {
-    "s3": "AWS_ALLOW_HTTP",
-    "gs": "GOOGLE_ALLOW_HTTP",
-    "az": "AZURE_ALLOW_HTTP",
-}  # read by obstore too
-
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,221}")
+ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,221}")
+ENDPOINT = re.compile(r"https?://[^\s@?#]+")
 
 
 class UploadOptions(TypedDict):
@@ -41,9 +37,12 @@ class UploadOptions(TypedDict):
 
     Args:
         prefix: folder in it, in which every run has its own.
-        required: a run fails if the store cannot be used at its start, or lacks its last checkpoint at its end.
-        keep: number of the newest checkpoints that stay there; null keeps all. Each of them holds the best one too.
-        read_back: read each file again after it was sent, and compare its checksum; false halves the traffic.
+        required: a run fails if the store cannot be used at its start, or lacks its last checkpoint
+            at its end.
+        keep: number of the newest checkpoints that stay there; null keeps all. Each of them holds
+            the best one too.
+        read_back: read each file again after it was sent, and compare its checksum; false halves
+            the traffic.
         wait: seconds without progress after which the end of a run no longer waits for an upload.
     """
 
@@ -56,36 +55,42 @@ class UploadOptions(TypedDict):
 
 @dataclass(frozen=True)
 class Cloud:
-    """A place for copies of checkpoints, and how they are kept there. Implements `Storage` and `StoredRuns`.
-
-    The fields are as in `UploadOptions`.
-    """
+    """A place for copies of checkpoints. Implements `Storage` and `StoredRuns`."""
 
     store: ObjectStore
-    prefix: str
-    required: bool
-    keep: Size | None
-    read_back: bool
-    wait: NonNegative
+    options: UploadOptions
+
+    @property
+    def prefix(self) -> str:
+        return self.options["prefix"].strip("/")
 
     @property
     def address(self) -> str:
         return f"{self.store.address}/{self.prefix}".rstrip("/")
 
+    def __post_init__(self) -> None:
+        if self.prefix and not is_safe_key(self.prefix):
+            expected = "expected names joined by slashes, such as runs/first"
+            raise ConfigError(f"cloud.prefix={_shown(self.prefix)}: {expected}")
+
     def commits(self, run: str) -> Commits:
         """Those of the run with an id."""
-        return Commits(self.store, join(self.prefix, run), read_back=self.read_back)
+        root = join(self.prefix, run)
+        return Commits(self.store, root, read_back=self.options["read_back"])
 
     def check(self) -> None:
         """Raises StorageError if the store is required and cannot be read."""
-        if self.required:
+        if self.options["required"]:
             self.store.list(self.prefix)
 
     def copies(self, folder: Path, run: str, table: Path | None) -> Uploads:
-        """Uploads the checkpoints of a run in the background, for as long as the context lasts."""
-        source = RunFiles(folder, table)
+        """Uploads the checkpoints of a run in the background, as long as the context lasts."""
         return Uploads(
-            self.commits(run), source, keep=self.keep, wait=self.wait, required=self.required
+            self.commits(run),
+            RunFiles(folder, table),
+            keep=self.options["keep"],
+            wait=self.options["wait"],
+            required=self.options["required"],
         )
 
     def fetch(self, address: str, run_dir: str | None) -> Path:
@@ -98,7 +103,7 @@ def directory(path: str, **options: Unpack[UploadOptions]) -> Cloud:
     Args:
         path: the folder.
     """
-    return _cloud(DirectoryStore(Path(os.path.abspath(os.path.expanduser(path)))), options)
+    return Cloud(DirectoryStore(Path(os.path.abspath(os.path.expanduser(path)))), options)
 
 
 def s3(
@@ -114,15 +119,14 @@ def s3(
         endpoint: URL of another service than AWS; null takes AWS_ENDPOINT_URL.
     """
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
-    return _cloud(
-        _cloud_store("s3", bucket, endpoint, {"region": region, "endpoint": endpoint}), options
-    )
+    return Cloud(_open_store("s3", bucket, endpoint, region=region, endpoint=endpoint), options)
 
 
 def gcs(bucket: str, endpoint: str | None, **options: Unpack[UploadOptions]) -> Cloud:
     """A bucket of Google Cloud Storage.
 
-    Credentials: GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT_KEY, or those of the machine.
+    Credentials: GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT_KEY, or those of the
+    machine.
 
     Args:
         bucket: its name.
@@ -131,14 +135,9 @@ def gcs(bucket: str, endpoint: str | None, **options: Unpack[UploadOptions]) -> 
     endpoint = endpoint or os.environ.get("STORAGE_EMULATOR_HOST")
     key = None
     if endpoint is not None:
-        unsigned = {
-            "disable_oauth": True,
-            "client_email": "",
-            "private_key": "",
-            "private_key_id": "",
-        }
-        key = json.dumps({"gcs_base_url": endpoint, **unsigned})
-    return _cloud(_cloud_store("gs", bucket, endpoint, {"service_account_key": key}), options)
+        unsigned = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+        key = json.dumps({"gcs_base_url": endpoint, "disable_oauth": True, **unsigned})
+    return Cloud(_open_store("gs", bucket, endpoint, service_account_key=key), options)
 
 
 def azure(
@@ -156,64 +155,39 @@ def azure(
     endpoint = endpoint or os.environ.get("AZURE_STORAGE_ENDPOINT")
     account = account or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     if account is None:
-        raise ConfigError(
-            "cloud.account: expected the name of the storage account, or AZURE_STORAGE_ACCOUNT_NAME"
-        )
-    return _cloud(
-        _cloud_store("az", bucket, endpoint, {"account_name": account, "endpoint": endpoint}),
-        options,
-    )
+        raise ConfigError("cloud.account: expected a name, or AZURE_STORAGE_ACCOUNT_NAME")
+    store = _open_store("az", bucket, endpoint, account_name=account, endpoint=endpoint)
+    return Cloud(store, options)
 
 
-def _cloud(store: ObjectStore, options: UploadOptions) -> Cloud:
-    prefix = options["prefix"].strip("/")
-    if prefix and not is_safe_key(prefix):
-        raise ConfigError(
-            f"cloud.prefix={_shown(prefix)}: expected names joined by slashes, such as runs/first"
-        )
-    return Cloud(
-        store, prefix, options["required"], options["keep"], options["read_back"], options["wait"]
-    )
-
-
-def _cloud_store(
-    scheme: str, bucket: str, endpoint: str | None, options: dict[str, str | None]
-) -> ObjectStore:
-    if not _BUCKET.fullmatch(bucket):
-        raise ConfigError(
-            f"cloud.bucket={_shown(bucket)}: expected the name of a bucket: 3 to 222 letters, digits, dots, dashes and "
-            "underscores, the first a letter or digit"
-        )
-    if endpoint is not None and not re.fullmatch(r"https?://[^\s@?#]+", endpoint):
+def _open_store(scheme: str, bucket: str, url: str | None, **options: str | None) -> ObjectStore:
+    """A store that connects when it is first used."""
+    if not BUCKET.fullmatch(bucket):
+        expected = "expected 3 to 222 letters, digits, dots, dashes and underscores"
+        raise ConfigError(f"cloud.bucket={_shown(bucket)}: {expected}")
+    if url is not None and not ENDPOINT.fullmatch(url):
         raise ConfigError("cloud.endpoint: expected http(s)://host[:port], without credentials")
     if importlib.util.find_spec("obstore") is None:
-        raise ServiceUnavailableError(
-            f"{scheme}://{bucket}: needs obstore: {install_command('cloud')}"
-        )
+        install = install_command("cloud")
+        raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: {install}")
     from mlxlab.extensions.cloud.cloud_store import CloudStore
 
-    allow_http = (endpoint or "").startswith("http://") or os.environ.get(
-        ALLOW_HTTP[scheme], ""
-    ).lower() == "true"
-    return CloudStore(
-        f"{scheme}://{bucket}",
-        partial(_open, KINDS[scheme], bucket, options, allow_http=allow_http),
-    )
+    allows_http = os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"  # obstore reads it too
+    is_http = allows_http or (url or "").startswith("http://")
+    chosen: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    return CloudStore(f"{scheme}://{bucket}", partial(_open, scheme, bucket, chosen, is_http))
+
+
+def _open(scheme: str, bucket: str, options: dict[str, Any], is_http: bool) -> "ObstoreStore":
+    from obstore import store
+
+    from mlxlab.extensions.cloud.cloud_store import CLIENT, RETRY
+
+    kind: Callable[..., ObstoreStore] = getattr(store, KINDS[scheme])
+    client = CLIENT | ({"allow_http": True} if is_http else {})
+    return kind(bucket, client_options=client, retry_config=RETRY, **options)
 
 
 def _shown(value: str) -> str:
     """A value for a message; `***` for what may be part of a URL with credentials."""
     return "***" if re.search(r"[:@?&=#]", value) else value[:60]
-
-
-def _open(
-    kind: str, bucket: str, options: dict[str, str | None], *, allow_http: bool
-) -> "ObstoreStore":
-    from obstore import store
-
-    from mlxlab.extensions.cloud.cloud_store import CLIENT, RETRY
-
-    call: Callable[..., ObstoreStore] = getattr(store, kind)
-    chosen = {key: value for key, value in options.items() if value is not None}
-    client = CLIENT | ({"allow_http": True} if allow_http else {})
-    return call(bucket, client_options=client, retry_config=RETRY, **chosen)

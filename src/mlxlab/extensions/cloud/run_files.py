@@ -1,4 +1,4 @@
-"""The files of a run folder from which its run can be resumed elsewhere, for each of its checkpoints."""
+"""The files of a run folder from which its run can be resumed elsewhere, for each checkpoint."""
 
 import os
 import re
@@ -12,72 +12,71 @@ from mlxlab.extensions.cloud.object_store import is_safe_key
 
 BASE = "base"
 TOP = ""
-# By folder, what a run writes; nothing else is copied, for a run folder may be any folder
+# By folder, what a run writes; nothing else is copied, for a run folder may be any folder.
 FILES = {
     TOP: r"(manifest|resume_changes|transfer|metrics|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
     r"|(metrics|mistakes|per_class)\.csv|summary\.md|run\.lock",
     "plots": r"(analysis|confusion|learning_curve|memory|precision_recall|predicted|reliability|vocabulary)\.png",
 }
-LASTING = {
-    "analysis": r"snapshot-[0-9a-f-]+\.safetensors",
-    "example_losses": r"\d{9,}\.arrows",
-}  # may be many
-WHOLE = "inference"  # also holds what a data set of the user's own saves
+LOSSES = "example_losses"  # Its files may be many, and are never replaced.
+WHOLE = "inference"  # It also holds what a data set of the user's own saves.
 
 
 class RunFiles:
-    """The checkpoints of a run folder as a `Source` of uploads: each with all that a resume needs, and the best one.
+    """The checkpoints of a run folder: each with all that a resume needs, and the best one.
 
     Args:
         table: the file of `callbacks.csv`, if there is one.
     """
 
     def __init__(self, folder: Path, table: Path | None = None) -> None:
-        self.folder, self.table = folder, table
+        self.folder = folder
+        self.table = table
 
     def names(self) -> list[str]:
-        try:
-            names = os.listdir(self.folder / FOLDER)
-        except FileNotFoundError:
-            return []
+        """The names of the checkpoints, the newest first."""
+        names = _names_in(self.folder / FOLDER)
         return sorted(filter(is_checkpoint, names), key=order, reverse=True)
 
     def mark(self, name: str) -> str:
+        """The path of a file that differs in every checkpoint of that name."""
         return f"{FOLDER}/{name}/{MANIFEST}"
 
     def files(self, name: str) -> tuple[list[str], list[str]]:
-        checkpoints = {name, self._best(name)} & {*self.names()} | {name}
-        held = [path for each in sorted(checkpoints) for path in self._files_in(f"{FOLDER}/{each}")]
-        held += self._files_in(BASE) if (self.folder / BASE).is_dir() else []
+        """Paths of files that may be removed or replaced at any time, and of others.
+
+        OSError if the checkpoint is gone.
+        """
+        checkpoints = {name, self._best(name)} & {*self.names(), name}
+        held: list[str] = []
+        for checkpoint in sorted(checkpoints):
+            held += self._files_in(f"{FOLDER}/{checkpoint}")
+        if (self.folder / BASE).is_dir():
+            held += self._files_in(BASE)
         replaced = {
             path for folder, names in FILES.items() for path in self._matches(folder, names)
         }
-        if (
-            self.table is not None
-            and is_regular(self.table)
-            and self.table.is_relative_to(self.folder)
-        ):
-            replaced.add(self.table.relative_to(self.folder).as_posix())
+        if self.table is not None and is_regular(self.table):
+            replaced.add(os.path.relpath(self.table, self.folder))
         for parent, folders, names in os.walk(self.folder / WHOLE):
             folders[:] = [each for each in folders if not each.startswith(".")]
-            replaced |= {Path(parent, each).relative_to(self.folder).as_posix() for each in names}
-        held += sorted(filter(is_safe_key, replaced))
-        return held, [
-            path for folder, names in LASTING.items() for path in self._matches(folder, names)
-        ]
+            replaced |= {os.path.relpath(os.path.join(parent, each), self.folder) for each in names}
+        held += sorted(filter(is_safe_key, replaced))  # A table outside of the folder has none.
+        return held, self._matches(LOSSES, r"\d{9,}\.arrows")
 
     def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
         """The newest regular ones; an emergency checkpoint until there is a newer regular one."""
         ordered = sorted(names, key=order, reverse=True)
         regular = [name for name in ordered if EMERGENCY not in name]
-        newest = order(regular[0]) if regular else (-1, False)
-        return [
-            name
-            for name in ordered
-            if name in regular[:keep] or (EMERGENCY in name and order(name) > newest)
-        ]
+        kept = {*regular[:keep]}
+        for name in ordered:
+            if name in regular:
+                break
+            kept.add(name)
+        return [name for name in ordered if name in kept]
 
     def superseded(self, names: Sequence[str]) -> list[str]:
+        """Those of some names that do not lead to the newest checkpoint of the folder."""
         newest = max((order(name)[0] for name in self.names()), default=-1)
         return [name for name in names if not is_checkpoint(name) or order(name)[0] > newest]
 
@@ -87,19 +86,19 @@ class RunFiles:
         except (CorruptCheckpointError, CheckpointUnavailableError):
             return ""
 
-    def _matches(self, folder: str, names: str) -> list[str]:
-        paths = (self.folder / folder).iterdir() if (self.folder / folder).is_dir() else ()
-        matches = [
-            path for path in paths if re.fullmatch(names, path.name, re.ASCII) and is_regular(path)
-        ]
-        return [path.relative_to(self.folder).as_posix() for path in matches]
+    def _matches(self, folder: str, pattern: str) -> list[str]:
+        path = self.folder / folder
+        names = [name for name in _names_in(path) if re.fullmatch(pattern, name, re.ASCII)]
+        return [f"{folder}/{name}".lstrip("/") for name in names if is_regular(path / name)]
 
     def _files_in(self, folder: str) -> list[str]:
-        return [
-            f"{folder}/{name}"
-            for name in sorted(os.listdir(self.folder / folder))
-            if is_safe_key(name)
-        ]
+        names = sorted(os.listdir(self.folder / folder))
+        return [f"{folder}/{name}" for name in names if is_safe_key(name)]
+
+
+def _names_in(folder: Path) -> list[str]:
+    """The names in a folder; none without it."""
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def is_checkpoint(name: str) -> bool:
@@ -111,5 +110,5 @@ def is_regular(path: Path) -> bool:
 
 
 def order(name: str) -> tuple[int, bool]:
-    """Of checkpoints by their names, the newest last; of one step the regular one after that of a signal."""
+    """Orders checkpoints by name, the newest last; the regular one of a step after the other."""
     return step_of(Path(name)), EMERGENCY not in name

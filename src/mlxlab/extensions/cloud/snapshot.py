@@ -1,4 +1,4 @@
-"""Files as they are at one moment, for an upload that continues while others write, replace or remove them."""
+"""Files as they are at one moment, for an upload that continues while others change them."""
 
 import hashlib
 import os
@@ -13,28 +13,42 @@ Version = tuple[int, int, int]  # inode, size, time of the last change
 
 
 class FileEntry(NamedTuple):
-    """The first `size` bytes of a file, which have the SHA-256 digest: more may be appended meanwhile."""
+    """The first `size` bytes of a file and their SHA-256: more may be appended meanwhile.
+
+    Args:
+        descriptor: of a file that may be removed meanwhile.
+    """
 
     path: Path
     size: int
     sha256: str
-    descriptor: int | None  # of a file that may be removed meanwhile
+    descriptor: int | None
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes; StorageError if they are not those of the snapshot any more."""
         digest = hashlib.sha256()
+        descriptor = self.descriptor
         try:
-            for chunk in _read(self.path, self.size, self.descriptor):
+            if descriptor is None:
+                descriptor = _open(self.path)
+            for chunk in _read(descriptor, self.size):
                 digest.update(chunk)
                 yield chunk
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from None
+        finally:
+            if self.descriptor is None and descriptor is not None:
+                os.close(descriptor)
         if digest.hexdigest() != self.sha256:
             raise StorageError(f"{self.path}: changed while it was uploaded")
 
 
 class Snapshots:
-    """Takes snapshots; a file is hashed again only if it changed. `on_progress` is called while that takes time."""
+    """Takes snapshots; a file is hashed again only if it changed.
+
+    Args:
+        on_progress: called for each chunk that is hashed.
+    """
 
     def __init__(self, on_progress: Callable[[], None] = lambda: None) -> None:
         self._on_progress = on_progress
@@ -44,26 +58,26 @@ class Snapshots:
         """A file as it is now; OSError if it cannot be read.
 
         Args:
-            held: keep it open until `release`, so that it can be read after it was removed or replaced.
+            held: keep it open until `release`, to be read after it was removed or replaced.
         """
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _open(path)
+        entry = None
         try:
             status = os.fstat(descriptor)
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             known, digest = self._digests.get(path, (None, ""))
             if known != version:
-                digest = self._sha256(path, status.st_size, descriptor)
+                digest = self._sha256(descriptor, status.st_size)
                 self._digests[path] = version, digest
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if not held:
-            os.close(descriptor)
-        return FileEntry(path, status.st_size, digest, descriptor if held else None)
+            entry = FileEntry(path, status.st_size, digest, descriptor if held else None)
+        finally:
+            if entry is None or not held:
+                os.close(descriptor)
+        return entry
 
-    def _sha256(self, path: Path, size: int, descriptor: int) -> str:
+    def _sha256(self, descriptor: int, size: int) -> str:
         digest = hashlib.sha256()
-        for chunk in _read(path, size, descriptor):
+        for chunk in _read(descriptor, size):
             digest.update(chunk)
             self._on_progress()
         return digest.hexdigest()
@@ -77,17 +91,12 @@ def release(files: dict[str, FileEntry]) -> None:
                 os.close(file.descriptor)
 
 
-def _read(path: Path, size: int, descriptor: int | None) -> Iterator[bytes]:
-    own = (
-        os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if descriptor is None
-        else descriptor
-    )
-    try:
-        offset = 0
-        while offset < size and (chunk := os.pread(own, min(CHUNK, size - offset), offset)):
-            offset += len(chunk)
-            yield chunk
-    finally:
-        if descriptor is None:
-            os.close(own)
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _read(descriptor: int, size: int) -> Iterator[bytes]:
+    offset = 0
+    while offset < size and (chunk := os.pread(descriptor, min(CHUNK, size - offset), offset)):
+        offset += len(chunk)
+        yield chunk
