@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 
 from mlxlab.data.tokenizers.growth import check_growth
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap, read_map
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_text
 
@@ -139,6 +139,10 @@ class Tokenizer:
     def remap(self, ids: list[int]) -> list[int]:
         """Original ids as those of `vocabulary`, if there is one."""
         return ids if self.vocabulary is None else self.vocabulary.forward[ids].tolist()
+
+    def read_map(self, folder: Path) -> VocabularyMap:
+        """The map of a smaller vocabulary in a folder; raises as `vocabulary_map.read_map`."""
+        return read_map(folder, self.fingerprint, self.vocab_size, self.special_ids)
 
     def restricted(self, vocabulary: VocabularyMap) -> "Tokenizer":
         """This tokenizer with the ids of a map, which keeps all special tokens."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.vocabulary.token_counts import TokenCounts
-from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyLimit, VocabularyMap, read_map
+from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.wording import percent
 
@@ -32,7 +32,7 @@ def fit_vocabulary(
     if not limit.active and not has_map:
         return tokenizer, []
     if restored is not None:
-        vocabulary = read_map(restored, tokenizer)
+        vocabulary = tokenizer.read_map(restored)
         if vocabulary.limit != limit:
             raise ConfigError(f"{limit}: the run was started with {vocabulary.limit}")
         return tokenizer.restricted(vocabulary), [f"{vocabulary}, as saved in {restored / FILE}"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from mlxlab.data.cache import content_key
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-
-if TYPE_CHECKING:
-    from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 FILE, FORMAT = "vocabulary_map.json", "mlxlab.vocabulary/1"
 KeptTokens = Annotated[int, Ge(1), Le(1_000_000)]
@@ -125,8 +122,13 @@ class VocabularyMap:
         write_json(folder / FILE, content, indent=None)
 
 
-def read_map(folder: Path, tokenizer: "Tokenizer") -> VocabularyMap:
+def read_map(
+    folder: Path, tokenizer: str, vocab_size: int, special: frozenset[int]
+) -> VocabularyMap:
     """The map that `save` wrote.
+
+    Args:
+        tokenizer: fingerprint of the tokenizer, which has these `special` tokens.
 
     Raises:
         InputNotFoundError: no such file.
@@ -136,21 +138,20 @@ def read_map(folder: Path, tokenizer: "Tokenizer") -> VocabularyMap:
     saved = read_json(path, _Saved)
     if saved["format"] != FORMAT:
         raise DataError(f"{path}: expected format {FORMAT}, got {saved['format'][:40]!r}")
-    if (saved["tokenizer"], saved["vocab_size"]) != (tokenizer.fingerprint, tokenizer.vocab_size):
-        raise DataError(f"{path}: expected a map of the tokenizer {tokenizer.fingerprint}")
+    if (saved["tokenizer"], saved["vocab_size"]) != (tokenizer, vocab_size):
+        raise DataError(f"{path}: expected a map of the tokenizer {tokenizer}")
     core_ids = saved["core_ids"]
-    maximum = tokenizer.vocab_size - 2  # At least two tokens share the rare id.
+    maximum = vocab_size - 2  # At least two tokens share the rare id.
     is_ascending = core_ids == sorted(set(core_ids))
     if not 0 < len(core_ids) <= maximum or not is_ascending or core_ids[0] < 0:
         raise DataError(f"{path}: expected 1 to {maximum} distinct ids in order")
-    if core_ids[-1] >= tokenizer.vocab_size:
+    if core_ids[-1] >= vocab_size:
         raise DataError(f"{path}: expected 1 to {maximum} distinct ids in order")
-    missing = tokenizer.special_ids - set(core_ids)
+    missing = special - set(core_ids)
     if missing:
         raise DataError(f"{path}: expected all special tokens, {min(missing)} is missing")
     size, coverage = saved["size"], saved["coverage"]
     if (size is None) == (coverage is None) or size not in (None, len(core_ids)):
         raise DataError(f"{path}: expected a size of {len(core_ids)} or a coverage")
     limit = VocabularyLimit(size, coverage)
-    ids = np.array(core_ids, np.int64)
-    return VocabularyMap(ids, tokenizer.vocab_size, tokenizer.fingerprint, limit)
+    return VocabularyMap(np.array(core_ids, np.int64), vocab_size, tokenizer, limit)
