@@ -19,6 +19,8 @@ from mlxlab.tracking.mlflow.queue import lock
 from mlxlab.tracking.records import Step, Uid, locate, utf8
 from mlxlab.tracking.tracker import Status
 
+POLL_SECONDS = 0.05
+
 
 class UploadState(TypedDict):
     """`journal-<uid>.<service>.json`: how far a journal has been uploaded to a service."""
@@ -36,13 +38,13 @@ def state_path(folder: Path, uid: str, name: str) -> Path:
     return folder / f"journal-{uid}.{name}.json"
 
 
-def read_upload_state(path: Path, uid: str) -> UploadState | None:
-    """The state of the upload of journal `uid`; None if it is missing, damaged or of another run."""
-    try:
+def read_upload_state(path: Path, uid: str) -> UploadState:
+    """The state of the upload of journal `uid`; a new one if it is missing, damaged or of another."""
+    with suppress(InputNotFoundError, DataError):
         state = read_json(path, UploadState)
-    except (InputNotFoundError, DataError):
-        return None
-    return state if state["uid"] == uid else None
+        if state["uid"] == uid:
+            return state
+    return {"uid": uid, "offset": 0, "last": {}, "seen": {}}
 
 
 class ServiceDestination:
@@ -50,13 +52,18 @@ class ServiceDestination:
 
     def __init__(self, service: Service, project: Path) -> None:
         service.check()
-        self.service, self.project = service, project.absolute()
+        self.service = service
+        self.project = project.absolute()
 
     def start(self, folder: Path, uid: str) -> None:
-        lock_path(self.project, uid, self.service.name).parent.mkdir(parents=True, exist_ok=True)
-        self._forget_fault(folder, uid)
-        upload = {"service": self.service.name, "options": self.service.options()}
-        upload |= {"folder": os.fspath(folder), "uid": uid, "project": os.fspath(self.project)}
+        name = self.service.name
+        lock_path(self.project, uid, name).parent.mkdir(parents=True, exist_ok=True)
+        path = state_path(folder, uid, name)
+        state = read_upload_state(path, uid)
+        if state.pop("fault", None) is not None:
+            write_json(path, state, indent=None)
+        upload = {"service": name, "options": self.service.options(), "uid": uid}
+        upload |= {"folder": os.fspath(folder), "project": os.fspath(self.project)}
         start_detached(
             "mlxlab.extensions.tracking_services.process",
             {"MLXLAB_UPLOAD": json.dumps(upload)},
@@ -71,40 +78,28 @@ class ServiceDestination:
                 self.start(folder, uid)
 
     def wait(self, folder: Path, uid: str, seconds: float) -> str:
-        size, until = locate(folder, uid)[0].stat().st_size, time.monotonic() + seconds
+        name = self.service.name
+        size = locate(folder, uid)[0].stat().st_size
+        until = time.monotonic() + seconds
         while True:
-            state = read_upload_state(state_path(folder, uid, self.service.name), uid)
-            if state and state["offset"] >= size:
+            state = read_upload_state(state_path(folder, uid, name), uid)
+            if state["offset"] >= size:
                 return ""
-            if state and "fault" in state:
-                return f"{self.service.name}: {state['fault']}"
+            if "fault" in state:
+                return f"{name}: {state['fault']}"
             if time.monotonic() >= until:
-                return f"{self.service.name} is not complete yet"
-            time.sleep(0.05)
+                return f"{name} is not complete yet"
+            time.sleep(POLL_SECONDS)
 
     def remedy(self, folder: Path) -> str:
-        options = {
-            key: value
-            for key, value in self.service.options().items()
-            if value not in (None, False)
-        }
-        texts = {key: "true" if value is True else str(value) for key, value in options.items()}
-        args = [
-            f"to={self.service.name}",
-            *(f"{key}={shlex.quote(text)}" for key, text in texts.items()),
-        ]
-        return " ".join(["mlxlab runs sync", shlex.quote(utf8(folder)), *args])
+        args = ["mlxlab", "runs", "sync", utf8(folder), f"to={self.service.name}"]
+        for key, value in self.service.options().items():
+            if value not in (None, False):
+                args.append(f"{key}={'true' if value is True else value}")
+        return shlex.join(args)
 
     def describe(self) -> str:
         return self.service.describe()
-
-    def _forget_fault(self, folder: Path, uid: str) -> None:
-        path = state_path(folder, uid, self.service.name)
-        state = read_upload_state(path, uid)
-        if state and "fault" in state:
-            write_json(
-                path, {key: value for key, value in state.items() if key != "fault"}, indent=None
-            )
 
 
 def lock_path(project: Path, uid: str, name: str) -> Path:

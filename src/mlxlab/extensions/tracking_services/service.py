@@ -1,6 +1,7 @@
 """The interface of a tracking service other than MLflow, and of a run in it."""
 
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
@@ -13,11 +14,15 @@ from mlxlab.tracking.tracker import Status
 
 Value = str | int | float | bool | None
 
-_project = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+CONSTANTS: dict[str, Value] = {"True": True, "False": False, "None": None}
 
 
 class ServiceRun(Protocol):
-    """A run that is open in a service. Methods raise whatever its client raises: the journal is then sent again."""
+    """A run that is open in a service.
+
+    Methods raise whatever its client raises: the journal is then sent again.
+    """
 
     def log(self, step: int, metrics: dict[str, float], t: int) -> None:
         """Values at an optimizer step, recorded at `t` ms since 1970."""
@@ -46,7 +51,7 @@ class Service(TrackingService, Protocol):
         """The arguments of its class."""
 
     def open(self, project: Path, start: RunStart) -> ServiceRun:
-        """Creates or continues a run; imports the package. What the service keeps on disk is below `project`."""
+        """Creates or continues a run; what the service keeps on disk is below `project`."""
 
     def describe(self) -> str:
         """Where runs are found."""
@@ -62,9 +67,8 @@ def check_package(name: str) -> None:
 
 def check_project(key: str, name: str) -> None:
     """Raises ConfigError if a service would refuse the name of a project."""
-    if not _project.fullmatch(name):
-        rule = "expected 1 to 128 letters, digits, _, - and ., the first a letter or digit"
-        raise ConfigError(f"{key}={name}: {rule}")
+    if not PROJECT.fullmatch(name):
+        raise ConfigError(f"{key}={name}: expected 1 to 128 letters, digits, _, - and .")
 
 
 def typed(params: dict[str, str]) -> dict[str, Value]:
@@ -73,11 +77,9 @@ def typed(params: dict[str, str]) -> dict[str, Value]:
 
 
 def _typed(text: str) -> Value:
-    if text in ("True", "False", "None"):
-        return {"True": True, "False": False}.get(text)
+    if text in CONSTANTS:
+        return CONSTANTS[text]
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text

@@ -19,20 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trackio:
-    """Trackio: metrics and parameters in a database of this machine, or in a space of Hugging Face; no files.
+    """Trackio: metrics and parameters on this machine, or in a space of Hugging Face; no files.
 
     Args:
         project: of Trackio, in which the run is recorded.
-        space: of Hugging Face, as `user/name`, whose account is that of HF_TOKEN; null records on this machine, in
-            TRACKIO_DIR or the cache of Hugging Face, for `trackio show`.
+        space: of Hugging Face, as `user/name`, whose account is that of HF_TOKEN; null records on
+            this machine, in TRACKIO_DIR or the cache of Hugging Face, for `trackio show`.
     """
 
     project: str = "mlxlab"
     space: str | None = None
-
-    @property
-    def name(self) -> str:
-        return "trackio"
+    name = "trackio"
 
     def options(self) -> dict[str, Value]:
         return asdict(self)
@@ -53,9 +50,10 @@ class Trackio:
         with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
             import trackio
 
+            # Trackio finds a run by its name, which must differ from those of other runs.
             run = trackio.init(
                 self.project,
-                name=run_name(start),
+                name=f"{start['name']}-{start['uid'][:8]}",
                 group=start["parent"],
                 space_id=self.space,
                 config=typed(start["params"]),
@@ -67,16 +65,12 @@ class Trackio:
         return TrackioRun(run)
 
     def describe(self) -> str:
-        return f"Trackio project {self.project}" + (f" (space {self.space})" if self.space else "")
-
-
-def run_name(start: RunStart) -> str:
-    """Trackio finds a run by its name, so that it must differ from those of other runs."""
-    return f"{start['name']}-{start['uid'][:8]}"
+        space = f" (space {self.space})" if self.space else ""
+        return f"Trackio project {self.project}{space}"
 
 
 class TrackioRun:
-    """An open run of Trackio."""
+    """An open run of Trackio, which keeps neither files nor models."""
 
     def __init__(self, run: "trackio.Run") -> None:
         self.run = run
@@ -88,10 +82,10 @@ class TrackioRun:
         self.run.config.update(values)
 
     def log_artifact(self, folder: Path, path: str, to: str) -> None:
-        """Trackio keeps media, not files."""
+        return
 
     def log_model(self, folder: Path, files: dict[str, str], step: int) -> None:
-        """Models stay in the run folder."""
+        return
 
     def end(self, status: Status) -> None:
         with open(os.devnull, "w") as devnull, redirect_stdout(devnull):

@@ -1,23 +1,23 @@
 """Uploads journals to a tracking service.
 
-An upload follows the journal until its run has ended. What a service was sent counts as uploaded after a few seconds, in
-which its client sends or stores it: if this process dies, the last records are sent twice, which shows as one point.
+An upload follows the journal until its run has ended. What a service was sent counts as uploaded
+after a few seconds, in which its client sends or stores it: if this process dies, the last records
+are sent twice, which shows as one point.
 """
 
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
 from mlxlab.extensions.tracking_services.destination import (
-    UploadState,
     lock_path,
     read_upload_state,
     state_path,
 )
-from mlxlab.extensions.tracking_services.service import Service, ServiceRun, typed
+from mlxlab.extensions.tracking_services.service import Service, ServiceRun, Value, typed
 from mlxlab.files.atomic import write_json
 from mlxlab.tracking import records
 from mlxlab.tracking.mlflow.errors import one_line, printable
@@ -25,7 +25,7 @@ from mlxlab.tracking.mlflow.queue import lock
 from mlxlab.tracking.record_writer import has_writer
 
 POLL_SECONDS = 0.5
-CLIENT_SECONDS = 5.0  # after which the client of a service has sent or stored what it was given
+CLIENT_SECONDS = 5.0  # after which a client has sent or stored what it was given
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "TRACKIO_WRITE_TOKEN")
 
 
@@ -33,38 +33,40 @@ class ServiceUploader:
     """The journal of run `uid` in `folder`. Nothing outside the folder is read."""
 
     def __init__(self, service: Service, folder: Path, uid: str, project: Path) -> None:
-        self.service, self.folder, self.uid, self.project = service, folder, uid, project
+        self.service = service
+        self.folder = folder
+        self.uid = uid
+        self.project = project
         self._path = state_path(folder, uid, service.name)
-        self.state = read_upload_state(self._path, uid) or self._new_state()
+        self.state = read_upload_state(self._path, uid)
         self._offset = self.state["offset"]  # of what the client was given
-        self._given: deque[tuple[float, int]] = (
-            deque()
-        )  # (when, offset), not counted as uploaded yet
+        self._sent: deque[tuple[float, int]] = deque()  # (when, offset), not yet uploaded
         self._run: ServiceRun | None = None
 
     def upload(self) -> None:
-        """Uploads the journal until its run has ended; raises whatever the client of the service raises."""
+        """Uploads the journal until its run has ended; raises whatever the client raises."""
         self.state.pop("fault", None)
         try:
-            while True:
-                journal = records.locate(self.folder, self.uid)[0]
-                writer_gone = not has_writer(
-                    journal
-                )  # before reading: nothing can follow what is read now
-                if self._send_new(journal):
-                    self._acknowledge(CLIENT_SECONDS)
-                elif writer_gone or "status" in self.state:
-                    break
-                else:
-                    time.sleep(POLL_SECONDS)
+            self._follow()
             if self._run is not None:
                 self._run.end(self.state.get("status", "KILLED"))
             self._acknowledge(0.0)
-        except Exception as error:  # of the client of a service, or of HTTP: no common base class
+        except Exception as error:  # Clients, and HTTP, have no common base class of errors.
             self.state["fault"] = without_secrets(one_line(error))
             raise
         finally:
             write_json(self._path, self.state, indent=None)
+
+    def _follow(self) -> None:
+        while True:
+            journal = records.locate(self.folder, self.uid)[0]
+            is_complete = not has_writer(journal)  # Checked first: nothing follows what is read.
+            if self._send_new(journal):
+                self._acknowledge(CLIENT_SECONDS)
+            elif is_complete or "status" in self.state:
+                return
+            else:
+                time.sleep(POLL_SECONDS)
 
     def _send_new(self, journal: Path) -> bool:
         """Sends the records that were added; returns whether there were any."""
@@ -73,45 +75,47 @@ class ServiceUploader:
             if record is not None:
                 self._send(record, journal)
             self._offset = end
-        if self._offset != before:
-            self._given.append((time.monotonic(), self._offset))
-        return self._offset != before
+        if self._offset == before:
+            return False
+        self._sent.append((time.monotonic(), self._offset))
+        return True
 
     def _send(self, record: records.Record, journal: Path) -> None:
         if "truncate_after" in record:
             step = record["truncate_after"]
-            self.state["seen"] = {
-                key: last for key, last in self.state["last"].items() if last > step
-            }
+            last = self.state["last"]
+            self.state["seen"] = {key: at for key, at in last.items() if at > step}
             return
-        run = self._open(journal)
+        if self._run is None:
+            opened = records.read_start(journal)
+            assert opened is not None, "a journal with a record has a start"
+            self._run = self.service.open(self.project, opened)
+        run = self._run
         if "m" in record:
-            step, seen = record["s"], self.state["seen"]
-            metrics = {
-                key: float(value) for key, value in record["m"].items() if step > seen.get(key, -1)
-            }
-            self.state["last"] |= {
-                key: max(step, self.state["last"].get(key, 0)) for key in metrics
-            }
-            if metrics:
-                run.log(step, metrics, record["t"])
+            self._send_metrics(run, record["m"], record["s"], record["t"])
         elif "start" in record:
             start = record["start"]
-            run.set_config(
-                typed(start["params"])
-                | {f"tags.{key}": value for key, value in start["tags"].items()}
-            )
+            run.set_config(typed(start["params"]) | _prefixed("tags", start["tags"]))
             self.state.pop("status", None)
         elif "tags" in record:
-            run.set_config({f"tags.{key}": value for key, value in record["tags"].items()})
+            run.set_config(_prefixed("tags", record["tags"]))
         elif "dataset" in record:
-            run.set_config(
-                {f"dataset.{key}": str(value) for key, value in record["dataset"].items()}
-            )
+            run.set_config(_prefixed("dataset", record["dataset"]))
         elif "end" in record:
             self.state["status"] = record["end"]
         else:
             self._send_files(run, record)
+
+    def _send_metrics(
+        self, run: ServiceRun, values: Mapping[str, float], step: int, t: int
+    ) -> None:
+        last = self.state["last"]
+        seen = self.state["seen"]
+        metrics = {key: float(x) for key, x in values.items() if step > seen.get(key, -1)}
+        for key in metrics:
+            last[key] = max(step, last.get(key, 0))
+        if metrics:
+            run.log(step, metrics, t)
 
     def _send_files(self, run: ServiceRun, record: records.Record) -> None:
         try:
@@ -122,24 +126,15 @@ class ServiceUploader:
         except UserError as error:
             self.state.setdefault("missing", printable(str(error)))
 
-    def _open(self, journal: Path) -> ServiceRun:
-        if self._run is None:
-            start = records.read_start(journal)
-            assert start is not None, "a journal with a record has a start"
-            self._run = self.service.open(self.project, start)
-        return self._run
-
     def _acknowledge(self, seconds: float) -> None:
         """Records as uploaded what the client was given at least `seconds` ago."""
-        offset = self.state["offset"]
-        while self._given and time.monotonic() - self._given[0][0] >= seconds:
-            offset = self._given.popleft()[1]
-        if offset != self.state["offset"]:
-            self.state["offset"] = offset
-            write_json(self._path, self.state, indent=None)
+        while self._sent and time.monotonic() - self._sent[0][0] >= seconds:
+            self.state["offset"] = self._sent.popleft()[1]
+        write_json(self._path, self.state, indent=None)
 
-    def _new_state(self) -> UploadState:
-        return {"uid": self.uid, "offset": 0, "last": {}, "seen": {}}
+
+def _prefixed(prefix: str, values: Mapping[str, object]) -> dict[str, Value]:
+    return {f"{prefix}.{key}": str(value) for key, value in values.items()}
 
 
 def without_secrets(text: str) -> str:
@@ -156,14 +151,16 @@ def upload_folder(service: Service, folder: Path, project: Path) -> Iterator[str
     Raises:
         InputNotFoundError: no run was tracked there.
         DataError: a journal is damaged.
-        ServiceUnavailableError: the service cannot be used, or another process is uploading the run.
+        ServiceUnavailableError: the service cannot be used, or the run is being uploaded.
     """
-    if not (journals := sorted(folder.glob(records.JOURNALS))):
+    journals = sorted(folder.glob(records.JOURNALS))
+    if not journals:
         raise InputNotFoundError(f"{folder}: has no {records.FILE}: no run was tracked there")
+    title = f"{records.utf8(folder)}: {service.describe()}"
     for journal in journals:
-        if (start := records.read_start(journal)) is None:
+        start = records.read_start(journal)
+        if start is None:
             raise DataError(f"{journal}: is empty")
-        title = f"{records.utf8(folder)}: {service.describe()}"
         if has_writer(journal):
             yield f"{title}: its run is not over"
             continue
@@ -175,10 +172,8 @@ def upload_folder(service: Service, folder: Path, project: Path) -> Iterator[str
                 uploader.upload()
             except UserError:
                 raise
-            except (
-                Exception
-            ) as error:  # of the client of a service, or of HTTP: no common base class
+            except Exception as error:  # Clients, and HTTP, have no common base class of errors.
                 reason = without_secrets(one_line(error))
                 raise ServiceUnavailableError(f"{title}: {reason}; nothing is lost") from None
         missing = uploader.state.get("missing")
-        yield f"{title}: complete" + (f", but missing: {missing}" if missing else "")
+        yield f"{title}: complete, but missing: {missing}" if missing else f"{title}: complete"

@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -24,22 +25,22 @@ if TYPE_CHECKING:
     import wandb
 
 SERVER = "https://api.wandb.ai"
-STEP = "step"  # the horizontal axis: W&B's own step refuses values of earlier steps, such as those of the best one
+# The horizontal axis: W&B's own step refuses values of earlier steps, such as the best one.
+STEP = "step"
 EXIT_CODES: dict[Status, int] = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 VARIABLES = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-
-_invalid = re.compile(r"[^A-Za-z0-9_.-]")
+INVALID = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
 class Wandb:
-    """Weights & Biases; the key of the account is read from WANDB_API_KEY, or from where `wandb login` keeps it.
+    """Weights & Biases; the key of the account is that of WANDB_API_KEY or `wandb login`.
 
     Args:
         project: of W&B, in which the run is recorded.
         entity: user or team; null takes WANDB_ENTITY, else the default of the account.
-        mode: online sends runs to the server, offline writes them to `wandb` in the project folder for `wandb sync`;
-            null takes WANDB_MODE, else online.
+        mode: online sends runs to the server, offline writes them to `wandb` in the project folder
+            for `wandb sync`; null takes WANDB_MODE, else online.
         log_models: whether the best checkpoint is uploaded.
     """
 
@@ -47,10 +48,7 @@ class Wandb:
     entity: str | None = None
     mode: Literal["online", "offline"] | None = None
     log_models: bool = False
-
-    @property
-    def name(self) -> str:
-        return "wandb"
+    name = "wandb"
 
     @property
     def is_offline(self) -> bool:
@@ -65,8 +63,8 @@ class Wandb:
         if self.entity is not None:
             check_project("tracking.wandb.entity", self.entity)
         if not self.is_offline and not _has_key():
-            remedy = "set WANDB_API_KEY, run `wandb login`, or choose tracking.wandb.mode=offline"
-            raise ServiceUnavailableError(f"tracking=wandb: no key of an account: {remedy}")
+            remedy = "WANDB_API_KEY, `wandb login` or tracking.wandb.mode=offline"
+            raise ServiceUnavailableError(f"tracking=wandb: expected {remedy}")
 
     def destination(self, project: Path) -> ServiceDestination:
         return ServiceDestination(self, project)
@@ -79,7 +77,7 @@ class Wandb:
         import wandb
 
         (project / "wandb").mkdir(parents=True, exist_ok=True)
-        # Git, machine and packages are in the journal; the process that uploads would report its own.
+        # The journal has git, machine and packages; this process would report its own.
         settings = wandb.Settings(
             console="off",
             disable_git=True,
@@ -107,15 +105,16 @@ class Wandb:
 
     def describe(self) -> str:
         server = redact(os.environ.get("WANDB_BASE_URL", SERVER))
-        where = "offline, in wandb/ of the project folder" if self.is_offline else server
-        return f"W&B project {self.project} ({where})"
+        place = "offline, in wandb/ of the project folder" if self.is_offline else server
+        return f"W&B project {self.project} ({place})"
 
 
 class WandbRun:
     """An open run of W&B."""
 
     def __init__(self, run: "wandb.Run", log_models: bool) -> None:
-        self.run, self.log_models = run, log_models
+        self.run = run
+        self.log_models = log_models
 
     def log(self, step: int, metrics: dict[str, float], t: int) -> None:
         self.run.log({**metrics, STEP: step, "_timestamp": t / 1000})
@@ -124,9 +123,7 @@ class WandbRun:
         self.run.config.update(values, allow_val_change=True)
 
     def log_artifact(self, folder: Path, path: str, to: str) -> None:
-        target = Path(self.run.dir) / _safe(
-            to
-        )  # what is in that folder is uploaded when the run ends
+        target = Path(self.run.dir) / _safe(to)  # W&B uploads that folder when the run ends.
         with tempfile.TemporaryDirectory() as temporary:
             copy = copy_artifact(folder, path, Path(temporary) / "files")
             shutil.copytree(copy if copy.is_dir() else copy.parent, target, dirs_exist_ok=True)
@@ -140,7 +137,8 @@ class WandbRun:
         with tempfile.TemporaryDirectory() as temporary:
             for name, path in files.items():
                 copy = copy_artifact(folder, path, Path(temporary) / _safe(name))
-                (model.add_dir if copy.is_dir() else model.add_file)(str(copy), name=_safe(name))
+                add = model.add_dir if copy.is_dir() else model.add_file
+                add(str(copy), name=_safe(name))
             self.run.log_artifact(model)
 
     def end(self, status: Status) -> None:
@@ -148,14 +146,15 @@ class WandbRun:
 
 
 def _has_key() -> bool:
+    if "WANDB_API_KEY" in os.environ:
+        return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", SERVER)).hostname or ""
-    try:
-        return "WANDB_API_KEY" in os.environ or netrc().authenticators(host) is not None
-    except (OSError, NetrcParseError):  # no such file
-        return False
+    with suppress(OSError, NetrcParseError):  # There may be no such file.
+        return netrc().authenticators(host) is not None
+    return False
 
 
 def _safe(path: str) -> str:
     """A relative path without characters that W&B refuses, and without `..`."""
-    names = [_invalid.sub("_", name) for name in path.split("/")]
+    names = [INVALID.sub("_", name) for name in path.split("/")]
     return "/".join(name for name in names if name.strip("."))
