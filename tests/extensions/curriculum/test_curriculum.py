@@ -247,7 +247,7 @@ def test_a_malformed_position_is_refused_in_one_line(change):
         ([[0, 1.5]], "alphas from 0 to 1"),
         ([[0.1, 1.0]], "starts that rise from 0"),
         ([[0, 1.0], [0, 0.5]], "starts that rise from 0"),
-        ([[0, 1.0], [0.5, 0.5], [100, 0.1]], "all fractions below 1 or all whole steps"),
+        ([[0, 1.0], [0.5, 0.5], [100, 0.1]], "expected fractions below 1 or whole steps"),
         ([], "starts that rise from 0"),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_bad_schedule_is_refused_in_one_line(alpha, message):
 def test_fractions_are_of_the_length_of_the_run():
     ranking = make(curriculum([[0, 1.0], [0.5, 0.2]]), steps=40).order.ranking
     assert [ranking.alpha(step) for step in (0, 19, 20, 90)] == [1.0, 1.0, 0.2, 0.2]
-    with pytest.raises(ConfigError, match=r"set trainer\.max_steps"):
+    with pytest.raises(ConfigError, match=r"trainer\.max_steps"):
         make(curriculum([[0, 1.0], [0.5, 0.2]]))
 
 

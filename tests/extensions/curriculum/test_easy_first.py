@@ -91,9 +91,9 @@ def test_all_documents_equally_long_are_one_level(tmp_path):
 
 
 def test_faults_are_one_line(tmp_path, losses):
-    with pytest.raises(ConfigError, match=r"data\.order\.source=null: expected a run folder"):
+    with pytest.raises(ConfigError, match=r"expected a run folder or file of losses"):
         EasyFirstOrder("loss", 3, None)
-    with pytest.raises(ConfigError, match=r"expected null with data\.order\.by=length"):
+    with pytest.raises(ConfigError, match=r"expected null for data\.order\.by=length"):
         EasyFirstOrder("length", 3, "runs")
     with pytest.raises(InputNotFoundError, match="not found"):
         EasyFirstOrder("loss", 3, str(tmp_path / "missing")).arrange(SOURCE, None, None, tmp_path)

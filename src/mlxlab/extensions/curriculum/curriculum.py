@@ -1,6 +1,6 @@
 """A curriculum by the distribution of tokens: rows with the most neglected tokens come first."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction as Exact
 from math import ceil
@@ -46,25 +46,22 @@ class CurriculumOrder(DataOrder):
     measure: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.alpha, list):
-            return
-        alphas = [alpha for _, alpha in self.alpha]
-        if any(not 0 <= alpha <= 1 for alpha in alphas):
-            raise ConfigError(f"{KEY}: expected alphas from 0 to 1, got {alphas}")
-        starts = [start for start, _ in self.alpha]
+        points = self.points
+        starts = [start for start, _ in points]
+        if any(not 0 <= alpha <= 1 for _, alpha in points):
+            raise ConfigError(f"{KEY}: expected alphas from 0 to 1, got {points}")
         if starts[:1] != [0] or starts != sorted(set(starts)):
             raise ConfigError(f"{KEY}: expected starts that rise from 0, got {starts}")
         if starts[-1] >= 1 and any(start % 1 for start in starts):
-            raise ConfigError(
-                f"{KEY}: expected starts that are all fractions below 1 or all whole steps,"
-                f" got {starts}"
-            )
+            raise ConfigError(f"{KEY}: expected fractions below 1 or whole steps, got {starts}")
+
+    @property
+    def points(self) -> list[list[float]]:
+        return self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
 
     def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
         if row_buffer:
-            raise ConfigError(
-                f"data.shuffle.row_buffer={row_buffer}: expected 0, a curriculum orders the rows"
-            )
+            raise ConfigError(f"data.shuffle.row_buffer={row_buffer}: expected 0 with a curriculum")
 
     def identity(self) -> dict[str, object]:
         keep = None if self.once_per_epoch else self.keep
@@ -79,17 +76,21 @@ class CurriculumOrder(DataOrder):
         steps: int | None,
     ) -> ServedOrder:
         """See `DataOrder`. ConfigError if `steps` is None and alpha depends on them."""
-        points = self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
-        starts = np.array([start for start, _ in points])
+        starts = np.array([start for start, _ in self.points])
         if (starts % 1).any():
             if steps is None:
-                raise ConfigError(
-                    f"{KEY}: fractions need the length of the run; set trainer.max_steps"
-                )
+                raise ConfigError(f"{KEY}: fractions need the length of the run: trainer.max_steps")
             starts *= steps
-        alphas = [float(alpha) for _, alpha in points]
         distribution = TokenDistribution(corpus)
-        ranking = NeglectRanking(self, distribution, seed, starts, alphas)
+        ranking = NeglectRanking(
+            pool_rows=self.pool,
+            rescore_every=self.rescore_every,
+            rows_served=self.rows_served,
+            distribution=distribution,
+            seed=seed,
+            starts=starts,
+            alphas=[float(alpha) for _, alpha in self.points],
+        )
         return ServedOrder(ranking, distribution, layout)
 
     def rows_per_epoch(self, rows: int) -> int:
@@ -111,26 +112,16 @@ class NeglectRanking:
         starts: (P,) steps from which each of `alphas` holds, rising from 0.
     """
 
-    options: CurriculumOrder
+    pool_rows: int
+    rescore_every: int
+    rows_served: Callable[[int], int]
     distribution: TokenDistribution
     seed: int
     starts: np.ndarray
     alphas: list[float]
 
-    @property
-    def pool_rows(self) -> int:
-        return self.options.pool
-
-    @property
-    def rescore_every(self) -> int:
-        return self.options.rescore_every
-
     def alpha(self, step: int) -> float:
-        point = int(np.searchsorted(self.starts, step, side="right")) - 1
-        return self.alphas[point]
-
-    def rows_served(self, rows: int) -> int:
-        return self.options.rows_served(rows)
+        return self.alphas[int(np.searchsorted(self.starts, step, side="right")) - 1]
 
     def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
         weights = self.distribution.weights(served, alpha, pool.tokens.shape[1])  # (V,)

@@ -1,9 +1,9 @@
 """Easy documents first: an epoch reads the text in passes, one for each level of difficulty."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,11 +13,10 @@ import numpy as np
 from mlxlab.constraints import Count, Ge, Le, Lt
 from mlxlab.data import example_losses
 from mlxlab.data.batch import check_position
-from mlxlab.data.cache import cached, content_key
+from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.untrusted import parse_json
 
 MAX_DOCUMENTS = 1_000_000  # Of a larger corpus the first ones of a random order are measured.
 
@@ -39,13 +38,10 @@ class EasyFirstOrder(DataOrder):
     source: str | None
 
     def __post_init__(self) -> None:
-        if self.by == "loss" and self.source is None:
+        if (self.by == "loss") != (self.source is not None):
+            expected = "a run folder or file of losses" if self.by == "loss" else "null"
             raise ConfigError(
-                "data.order.source=null: expected a run folder with per-example losses"
-            )
-        if self.by == "length" and self.source is not None:
-            raise ConfigError(
-                f"data.order.source={self.source}: expected null with data.order.by=length"
+                f"data.order.source={self.source}: expected {expected} for data.order.by={self.by}"
             )
 
     def arrange(
@@ -63,38 +59,34 @@ class EasyFirstOrder(DataOrder):
 
     def _by_loss(self, source: str) -> "Difficulty":
         rows = example_losses.read(Path(os.path.expanduser(source)))
-        usable = np.isfinite(rows["mean"])
-        if not usable.any():
-            raise DataError(f"{source}: none of its {len(usable):,} rows has a finite loss")
-        ids = rows["id"][usable]
-        losses = rows["mean"][usable]
+        is_usable = np.isfinite(rows["mean"])
+        if not is_usable.any():
+            raise DataError(f"{source}: none of its {len(is_usable):,} rows has a finite loss")
+        ids = rows["id"][is_usable]
+        losses = rows["mean"][is_usable]
         levels = np.searchsorted(_quantiles(losses, self.levels), losses, side="right")
         digest = content_key(ids=ids.tolist(), levels=levels.tolist())
-        level_of = by_loss(ids, levels, unknown=self.levels // 2)
+        level_of = partial(levels_by_loss, ids, levels, self.levels // 2)
         return Difficulty(level_of, self.levels, f"loss {digest}")
 
     def _by_length(self, source: DocumentSource, cache: Path) -> "Difficulty":
         key = content_key(
             source=source.fingerprint, levels=self.levels, max_documents=MAX_DOCUMENTS
         )
-        path = cache / "document_lengths" / f"{key}.json"
 
         def measure() -> list[int]:
             documents = chain.from_iterable(documents for _, documents in source.windows(0, 0))
             lengths = [len(document.text) for document in islice(documents, MAX_DOCUMENTS)]
-            return [int(limit) for limit in _quantiles(np.array(lengths), self.levels)]
+            return _quantiles(np.array(lengths), self.levels).astype(int).tolist()
 
-        def encode(limits: list[int]) -> bytes:
-            return json.dumps(limits).encode()
-
-        def decode(data: bytes) -> list[int]:
-            limits = parse_json(data.decode("utf-8", "replace"), list[Count], "lengths")
+        def check(limits: list[int]) -> None:
             if len(limits) != self.levels - 1 or limits != sorted(limits):
                 raise DataError(f"expected {self.levels - 1} rising lengths")
-            return limits
 
-        limits, _ = cached(path, measure, encode, decode)
-        return Difficulty(by_length(np.array(limits)), self.levels, f"length {limits}")
+        path = cache / "document_lengths" / f"{key}.json"
+        limits, _ = cached_json(path, list[Count], measure, check)
+        level_of = partial(levels_by_length, np.array(limits))
+        return Difficulty(level_of, self.levels, f"length {limits}")
 
 
 @dataclass(frozen=True)
@@ -106,27 +98,18 @@ class Difficulty:
     settings: str  # all that the levels depend on
 
 
-def by_length(limits: np.ndarray) -> Callable[[Sequence[Document]], np.ndarray]:
+def levels_by_length(limits: np.ndarray, documents: Sequence[Document]) -> np.ndarray:
     """Levels that begin at lengths above each of `limits`, in characters."""
-
-    def level_of(documents: Sequence[Document]) -> np.ndarray:
-        lengths = [len(document.text) for document in documents]
-        return np.searchsorted(limits, lengths, side="left")
-
-    return level_of
+    return np.searchsorted(limits, [len(document.text) for document in documents], side="left")
 
 
-def by_loss(
-    ids: np.ndarray, levels: np.ndarray, unknown: int
-) -> Callable[[Sequence[Document]], np.ndarray]:
+def levels_by_loss(
+    ids: np.ndarray, levels: np.ndarray, unknown: int, documents: Sequence[Document]
+) -> np.ndarray:
     """The levels of ids, which ascend; `unknown` for others."""
-
-    def level_of(documents: Sequence[Document]) -> np.ndarray:
-        document_ids = np.array([document.id for document in documents], np.int64)
-        index = np.minimum(np.searchsorted(ids, document_ids), len(ids) - 1)
-        return np.where(ids[index] == document_ids, levels[index], unknown)
-
-    return level_of
+    document_ids = np.array([document.id for document in documents], np.int64)
+    index = np.minimum(np.searchsorted(ids, document_ids), len(ids) - 1)
+    return np.where(ids[index] == document_ids, levels[index], unknown)
 
 
 def _quantiles(values: np.ndarray, levels: int) -> np.ndarray:
@@ -150,9 +133,8 @@ class EasyFirst:
         self.chosen = chosen
         self.name = source.name
         self.bytes = source.bytes
-        levels = difficulty.levels
-        settings = difficulty.settings
-        self.fingerprint = f"{source.fingerprint}|easy first in {levels} levels by {settings}"
+        order = f"easy first in {difficulty.levels} levels by {difficulty.settings}"
+        self.fingerprint = f"{source.fingerprint}|{order}"
 
     @property
     def skipped_records(self) -> int:

@@ -134,9 +134,8 @@ class ServedOrder:
 def _check_alphas(alphas: list[AlphaChange], drawn: int) -> None:
     """Raises DataError unless they begin at row 0, if any row was drawn, and rise up to `drawn`."""
     rows = [change["row"] for change in alphas]
-    rises = rows == sorted(set(rows))
-    begins = rows[0] == 0 if rows else drawn == 0
-    if not rises or not begins or max(rows, default=0) > drawn:
+    begins = [0] if drawn or rows else []
+    if rows[:1] != begins or rows != sorted(set(rows)) or max(rows, default=0) > drawn:
         raise DataError(f"{MALFORMED}: alphas at rows {str(rows)[:60]} of {drawn}")
 
 

@@ -37,15 +37,12 @@ class StagedOrder(DataOrder):
 
     def __post_init__(self) -> None:
         for stage in self.stages:
-            if len(stage) != 2 or isinstance(stage[0], dict) or not isinstance(stage[1], dict):
-                raise ConfigError(
-                    f"{KEY}: expected pairs [start, {{source: weight}}], got {str(stage)[:80]}"
-                )
+            if isinstance(stage[0], dict) or not isinstance(stage[1], dict):
+                got = str(stage)[:80]
+                raise ConfigError(f"{KEY}: expected pairs [start, {{source: weight}}], got {got}")
         starts = self.starts
-        if starts[:1] != [0] or starts != sorted(set(starts)) or starts[-1] >= 1:
-            raise ConfigError(
-                f"{KEY}: expected starts that rise from 0 and stay below 1, got {starts}"
-            )
+        if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1:
+            raise ConfigError(f"{KEY}: expected starts that rise from 0 to below 1, got {starts}")
 
     @property
     def starts(self) -> list[float]:
@@ -59,35 +56,31 @@ class StagedOrder(DataOrder):
         self, sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
     ) -> "StagedMixture":
         """The sources by stages; raises ConfigError if a stage does not fit them."""
-        names = list(weights)
-        by_stage = np.array([_stage_weights(stage, names) for stage in self.stages])
-        characters = self.epoch_characters or _total_size(sources)
+        by_stage = np.array([_stage_weights(stage, list(weights)) for stage in self.stages])
+        characters = self.epoch_characters
+        if characters is None:
+            sizes = [source.bytes for source in sources if source.bytes is not None]
+            if len(sizes) < len(sources):
+                raise ConfigError(
+                    "data.order.epoch_characters: expected a number, as a size is unknown"
+                )
+            characters = sum(sizes)
         return StagedMixture(sources, np.array(self.starts), by_stage, characters, window)
 
 
 def _stage_weights(stage: Stage, names: Sequence[str]) -> np.ndarray:
     """(N,) the weights of the sources called `names`, of which the largest is 1."""
-    start, by_name = stage
+    _, by_name = stage
     assert isinstance(by_name, dict)
-    if unknown := sorted(by_name.keys() - set(names)):
-        expected = one_of(names)
-        raise ConfigError(f"{KEY}: {unknown[0]} is no source of data.mixture; expected {expected}")
+    for name in by_name:
+        if name not in names:
+            raise ConfigError(
+                f"{KEY}: {name} is no source of data.mixture; expected {one_of(names)}"
+            )
     weights = np.array([by_name.get(name, 0.0) for name in names])
     if not weights.any():
-        raise ConfigError(f"{KEY}: expected a weight above 0 in the stage from {start} on")
+        raise ConfigError(f"{KEY}: expected a weight above 0 in each stage")
     return weights / weights.max()  # The sum of large weights could overflow.
-
-
-def _total_size(sources: Sequence[DocumentSource]) -> int:
-    total = 0
-    for source in sources:
-        if source.bytes is None:
-            raise ConfigError(
-                "data.order.epoch_characters: expected a number,"
-                f" the size of {source.name} is unknown"
-            )
-        total += source.bytes
-    return total
 
 
 class StagedMixture:
@@ -128,26 +121,26 @@ class StagedMixture:
         A position is [characters before it, the `ReaderPosition` of each source].
         """
         count = len(self.sources)
-        first = [0, [[0, None, 0, 0]] * count]
-        done, starts = check_position(
-            first if position is None else position,
+        start = [0, [[0, None, 0, 0]] * count] if position is None else position
+        done, positions = check_position(
+            start,
             tuple[
                 Annotated[int, Ge(0), Lt(self.characters)],
                 Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)],
             ],
         )
         readers = [
-            SourceReader(source, number, seed, epoch, start)
-            for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
+            SourceReader(source, number, seed, epoch, positions[number])
+            for number, source in enumerate(self.sources)
         ]
         while done < self.characters:
             size, shares = self._next_window(done)
             start = [done, [reader.position for reader in readers]]
             documents: list[Document] = []
-            for reader, share in zip(readers, shares, strict=True):
-                part = round(size * float(share))
-                if part:
-                    documents += reader.take(part)
+            for reader, share in zip(readers, shares.tolist(), strict=True):
+                wanted = round(size * share)
+                if wanted:
+                    documents += reader.take(wanted)
             done += size
             if documents:
                 yield start, documents

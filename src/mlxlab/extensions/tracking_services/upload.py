@@ -107,7 +107,7 @@ class ServiceUploader:
             self._send_files(run, record)
 
     def _send_metrics(
-        self, run: ServiceRun, values: Mapping[str, float], step: int, t: int
+        self, run: ServiceRun, values: Mapping[str, float | str], step: int, t: int
     ) -> None:
         last = self.state["last"]
         seen = self.state["seen"]
