@@ -124,7 +124,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, message
         ({"target": "prize"}, "data.target=prize: {}: no column 'prize', expected one of "),
         (
             {"template": "{brnd} {}"},
-            "data.template: {}: no columns 'brnd', '', expected one of ",
+            "data.template: {}: no column 'brnd', '', expected one of ",
         ),
         (
             {
@@ -132,7 +132,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, message
                 "columns": ["yaer", "km"],
                 "time_column": "solde",
             },
-            "data.target=prize, data.time_column=solde, data.columns: {}: no columns ",
+            "data.target=prize, data.time_column=solde, data.columns: {}: no column ",
         ),
     ],
 )

@@ -339,7 +339,7 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
         ({"group_column": "g"}, "data.group_column=g: "),
         (
             {"text_column": ["text", "txt"], "target": "lable"},
-            "no columns 'txt', 'lable', expected",
+            "no column 'txt', 'lable', expected",
         ),
         (
             {"text_column": "txt", "target": "lable"},

@@ -34,7 +34,7 @@ def read(path, errors=None, **reading):
     rows = 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, ["text"]):
-            rows += len(block.strings("text"))
+            rows += len(block.texts("text"))
     return rows
 
 
@@ -132,7 +132,7 @@ def read(name):
     source, rows = open_source(name), 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, ["text"]):
-            rows += len(block.strings("text"))
+            rows += len(block.texts("text"))
     return rows
 read(small)
 used = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()

@@ -203,7 +203,7 @@ def test_a_source_that_cannot_be_opened_is_refused_with_the_nearest_name(tmp_pat
         (tmp_path / "boks.jsonl", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "books.json", InputNotFoundError, "did you mean .*books.jsonl"),
         (tmp_path / "*.txt", InputNotFoundError, "no file that ends in"),
-        (tmp_path / "none" / "*.txt", InputNotFoundError, "is no folder"),
+        (tmp_path / "none" / "*.txt", InputNotFoundError, "no file that ends in"),
         ("boks.jsonl", InputNotFoundError, "no such file or folder"),
         ("boks", InputNotFoundError, "no such file or folder, and no owner/name of the hub"),
         ("s3://bucket/a.jsonl", InputNotFoundError, "no such file"),

@@ -175,7 +175,7 @@ def test_a_cell_that_no_passenger_can_have_is_refused_by_name(data, column, cell
 
 def test_a_missing_column_is_refused_by_name(data):
     table = table_of(ROWS[:5])
-    with pytest.raises(DataError, match="no columns 'Sex', 'Age'"):
+    with pytest.raises(DataError, match="no column 'Sex', 'Age'"):
         data.encoder.encode_rows({k: v for k, v in table.items() if k not in ("Sex", "Age")})
 
 

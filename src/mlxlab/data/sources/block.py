@@ -2,19 +2,14 @@
 
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from mlxlab.data.sources.cells import (
-    OnBadCell,
-    strings_of_values,
-    text_of_array,
-    text_of_values,
-)
-from mlxlab.data.sources.files import Files
+from mlxlab.data.sources.cells import OnBadCell, strings_of_values, text_of_array, text_of_values
 from mlxlab.errors import DataError
 
 OnError = Literal["strict", "skip"]
@@ -22,7 +17,7 @@ MAX_LOGGED = 5
 MAX_KNOWN = 100_000  # skipped rows that are remembered; further ones count whenever they are read
 MIN_RECORDS = 1000  # before the fraction is checked within an epoch
 
-Start = tuple[int, int]  # byte or batch where a block begins, lines or rows of the unit before it
+Start = tuple[int, int]  # byte where a block begins, lines or rows of the unit before it
 FIRST: Start = (0, 0)
 UNIT_BITS = 40  # bits of a row's id that hold its number in the unit
 
@@ -49,25 +44,35 @@ class Block(NamedTuple):
         if isinstance(self.rows, list):
             return text_of_values([row.get(column) for row in self.rows], on_bad_cell)
         if column not in self.rows.schema.names:
-            return pa.nulls(len(self), pa.string())
+            return text_of_values([None] * len(self))
         return text_of_array(self.rows.column(column), on_bad_cell)
 
-    def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> list[str | None]:
-        """`texts` as a list."""
-        if not isinstance(self.rows, list):
-            return self.texts(column, on_bad_cell).to_pylist()
-        values = [row.get(column) for row in self.rows]
-        try:
-            "".join(values).encode()  # type: ignore[arg-type]
-        except (TypeError, UnicodeEncodeError):
+    def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> Sequence[str | None]:
+        """`texts` in Python."""
+        if isinstance(self.rows, list):
+            values: list[Any] = [row.get(column) for row in self.rows]
+            with suppress(TypeError):  # It says that not all of them are texts.
+                if all(map(str.isascii, values)):
+                    return values
             return strings_of_values(values, on_bad_cell)
-        return values  # type: ignore[return-value]
+        return self.texts(column, on_bad_cell).to_pylist()
 
     def records(self) -> list[dict[str, object]]:
         """The rows as Python objects, for conversations."""
         if isinstance(self.rows, list):
             return self.rows
         return self.rows.to_pylist()
+
+
+def block_of(start: Start, rows: pa.RecordBatch | list[dict[str, object]]) -> Block:
+    """The block of rows that begins at `start`, where no line is counted but rows.
+
+    Raises ArrowInvalid, a ValueError, for a batch whose content is not what its types say.
+    """
+    if isinstance(rows, pa.RecordBatch):
+        rows.validate(full=True)
+    first = start[1] + 1
+    return Block(start, rows, np.arange(first, first + len(rows)))
 
 
 class Source(Protocol):
@@ -127,8 +132,7 @@ class ErrorBudget:
 
     def skipped_rows(self) -> list[tuple[int, int]]:
         """Unit and number of the rows that were skipped, as far as they are remembered, in their order."""
-        rows = [row for row in self._known if isinstance(row, tuple) and row[0] != "empty"]
-        return sorted(rows)
+        return sorted(row for row in self._known if isinstance(row, tuple))
 
     def check(self, min_records: int = 0) -> None:
         """Raises DataError if too many of at least `min_records` rows were skipped."""
@@ -139,22 +143,3 @@ class ErrorBudget:
         raise DataError(
             f"{self.skipped:,} of {total:,} rows are malformed{way}; the first: {self.first}"
         )
-
-
-def skip_empty_files(files: Files, errors: ErrorBudget) -> None:
-    """Counts empty files as malformed; raises DataError if there is no other."""
-    if not any(files.sizes):
-        raise DataError(f"{files.name}:1: empty (0 bytes)")
-    for index, size in enumerate(files.sizes):
-        if not size:
-            _skip_empty_file(files.path(index), errors)
-
-
-def _skip_empty_file(path: str, errors: ErrorBudget) -> None:
-    errors.skip(path, lambda: f"{path}:1: the file is empty (0 bytes)")
-
-
-def require_rows(source: Source) -> None:
-    """Raises DataError for a source that has no units to read."""
-    if not source.units:
-        raise DataError(f"{source.name}: contains no rows")

@@ -5,6 +5,7 @@ stray quote for text without a word.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from mlxlab.data.sources.block import Block, Start
+from mlxlab.data.sources.cells import text_of_values
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import not_utf8, require_columns
 from mlxlab.data.sources.text_files import MAX_RECORD, Fault, Parsed, seek_line
@@ -26,6 +28,7 @@ DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
 QUOTE = ord('"')
 NEWLINE = ord("\n")
+RETURN = ord("\r")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,6 @@ class Csv:
     delimiter: str | None = None
     quoting: bool | None = None
     is_splittable = False
-    is_prose = False
 
     @property
     def settings(self) -> str:
@@ -60,36 +62,33 @@ class Csv:
                 raise DataError(f"{where}: column {name!r} occurs twice")
         return CsvParser(header, names, self.quoting)
 
-    def seek_record(self, stream: ByteStream, begin: int) -> None:
-        seek_line(stream, begin)
+    def seek_record(self, stream: ByteStream, begin: int, limit: int) -> None:
+        seek_line(stream, begin, limit)
 
     def _read_header(self, stream: ByteStream) -> "Header":
         """Reads the first record, which may span lines."""
-        data = b""
         is_quoting = self.quoting is not False
-        while line := stream.read_line(MAX_RECORD):
+        data = stream.read_line(MAX_RECORD)
+        while is_quoting and data.count(b'"') % 2 and len(data) <= MAX_RECORD:
+            line = stream.read_line(MAX_RECORD)
             data += line
-            if not is_quoting or data.count(b'"') % 2 == 0 or len(data) > MAX_RECORD:
+            if not line:
                 break
         try:
             text = data.decode().rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            column = len(data[: error.start].decode()) + 1
-            raise DataError(f"{stream.path}:1:{column}: {not_utf8(data[error.start])}") from None
-        unquoted = re.sub(r'"[^"]*"', "", text)
-        delimiter = self.delimiter or max(DELIMITERS, key=unquoted.count)
-        lines = text.splitlines(keepends=True)
-        reader = csv.reader(lines, delimiter=delimiter, quoting=_quoting(is_quoting))
-        try:
+            unquoted = re.sub(r'"[^"]*"', "", text)
+            delimiter = self.delimiter or max(DELIMITERS, key=unquoted.count)
             with _long_fields():
-                fields = [name.strip() for name in next(reader, [])]
-        except csv.Error as error:
-            raise DataError(f"{stream.path}:1: {error}") from None
-        if not any(fields):
-            raise DataError(f"{stream.path}:1: no names of columns, expected a header and rows")
-        if len(fields) > MAX_COLUMNS:
-            raise DataError(f"{stream.path}:1: {len(fields)} columns, expected <= {MAX_COLUMNS}")
-        names = [name or f"{UNNAMED}{number}" for number, name in enumerate(fields, 1)]
+                fields = next(csv.reader([text], delimiter=delimiter, quoting=_quoting(is_quoting)))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{stream.path}:1: {not_utf8(data[error.start])}") from None
+        except (csv.Error, StopIteration):
+            fields = []
+        names = [name.strip() for name in fields]
+        if not any(names) or len(names) > MAX_COLUMNS:
+            expected = f"expected a header of 1 to {MAX_COLUMNS} names, and rows"
+            raise DataError(f"{stream.path}:1: {expected}")
+        names = [name or f"{UNNAMED}{number}" for number, name in enumerate(names, 1)]
         return Header(names, delimiter, data.count(b"\n"))
 
 
@@ -131,37 +130,45 @@ class CsvParser:
             include_columns=[fields[index] for index in self.indices],
             strings_can_be_null=False,
         )
+        # It neither begins nor ends a field.
         delimiter = re.escape(header.delimiter.encode())
         self.stray_quote = re.compile(
-            rb'"(?<![\n"' + delimiter + rb']")(?:"")*(?!["\r\n]|' + delimiter + rb"|\Z)"
+            rb'"(?<=[^\n"' + delimiter + rb']")(?:"")*(?!["\r\n]|' + delimiter + rb"|\Z)"
         )
 
     def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
-        lines_before = start[1] or self.header.lines
-        ends = self._record_ends(data)
-        if is_last and (not len(ends) or ends[-1] < len(data)):
+        if is_last and data and not data.endswith(b"\n"):
             data += b"\n"  # The last line has no end.
-            ends = self._record_ends(data)
+        lines_before = start[1] or self.header.lines
+        values = np.frombuffer(data, np.uint8)
+        breaks = np.flatnonzero(values == NEWLINE)
+        ends = breaks + 1
+        is_suspect = False
+        if self.encloses and b'"' in data:
+            quotes = np.flatnonzero(values == QUOTE)
+            ends = ends[np.searchsorted(quotes, breaks) % 2 == 0]
+            is_suspect = self.refuses_lines or self.stray_quote.search(data) is not None
         used = int(ends[-1]) if len(ends) else 0
-        records = data[:used]
-        rest = data[used:]
-        if (is_last and rest) or self._has_stray_quote(rest):
-            # The parity of quotes does not tell where records end.
+        if is_suspect or (is_last and used < len(data)):
+            # The parity of quotes may not tell where records end.
             return self._parse_slowly(data, start, lines_before, is_last)
         if not used:
             return Parsed(Block(start, [], np.zeros(0, np.int64)), 0, 0, [])
 
-        lines = self._lines(records, ends, lines_before)
-        batch = None
-        if not self._has_fault(records):
-            batch = self._parse_quickly(records)
-        if batch is None or len(batch) != len(lines):
+        starts = np.concatenate([[0], ends[:-1]])
+        sizes = ends - starts
+        is_blank = (sizes == 1) | ((sizes == 2) & (values[starts] == RETURN))
+        numbers = lines_before + 1 + np.searchsorted(breaks, starts)[~is_blank]
+        batch = self._parse_quickly(data[:used])
+        if batch is None or len(batch) != len(numbers):
             return self._parse_slowly(data, start, lines_before, is_last)
-        lines_used = lines_before - start[1] + records.count(b"\n")
-        return Parsed(Block(start, batch, lines), used, lines_used, [])
+        lines_used = lines_before - start[1] + int(np.searchsorted(breaks, used))
+        return Parsed(Block(start, batch, numbers), used, lines_used, [])
 
     def _parse_quickly(self, records: bytes) -> pa.RecordBatch | None:
-        """The rows by pyarrow; None if it finds a fault."""
+        """The rows by pyarrow; None if it finds a fault, or a lone CR, which would end a row."""
+        if records.count(b"\r") != records.count(b"\r\n"):
+            return None
         try:
             table = pa.csv.read_csv(
                 pa.py_buffer(records),
@@ -174,128 +181,69 @@ class CsvParser:
         arrays = [column.combine_chunks() for column in table.columns]
         return pa.RecordBatch.from_arrays(arrays, self.names)
 
-    def _record_ends(self, data: bytes) -> np.ndarray:
-        """The bytes behind each line break that is outside quotes."""
-        values = np.frombuffer(data, np.uint8)
-        ends = np.flatnonzero(values == NEWLINE)
-        if self.encloses and b'"' in data:
-            quotes = np.flatnonzero(values == QUOTE)
-            ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
-        return ends + 1
-
-    def _has_fault(self, records: bytes) -> bool:
-        """Whether Python's csv must look: for a lone CR, a stray quote, a text of several lines."""
-        if records.count(b"\r") != records.count(b"\r\n"):
-            return True
-        if not self.encloses or b'"' not in records:
-            return False
-        return self.refuses_lines or self._has_stray_quote(records)
-
-    def _has_stray_quote(self, data: bytes) -> bool:
-        """Whether a quote neither begins nor ends a field."""
-        if not self.encloses or b'"' not in data:
-            return False
-        return self.stray_quote.search(b"\n" + data) is not None
-
-    def _lines(self, records: bytes, ends: np.ndarray, lines_before: int) -> np.ndarray:
-        """The line of each record that is not blank."""
-        values = np.frombuffer(records, np.uint8)
-        starts = np.concatenate([[0], ends[:-1]])
-        first = values[starts]
-        is_lf = first == NEWLINE
-        is_crlf = (first == ord("\r")) & (ends - starts == 2)
-        is_blank = is_lf | is_crlf
-
-        if len(ends) == records.count(b"\n"):
-            lines = np.arange(len(ends))
-        else:
-            breaks = np.flatnonzero(values == NEWLINE)
-            lines = np.searchsorted(breaks, starts)
-        numbers = lines_before + 1 + lines
-        return numbers[~is_blank]
-
     def _parse_slowly(self, data: bytes, start: Start, lines_before: int, is_last: bool) -> Parsed:
         """Parses record by record, and names the line of those that are malformed."""
-        lines = Lines(data, lines_before)
+        lines = Lines(data)
         rows: list[list[str]] = []
         numbers: list[int] = []
         faults: list[Fault] = []
         used = 0
-        lines_used = lines_before
-        while used < len(data):
-            first = lines.line + 1
-            row, message = self._read_record(lines)
-            is_cut = not is_last and lines.offset >= len(data)
-            if is_cut and (message or not data.endswith(b"\n")):
-                break  # The record goes on in the next block.
-            if message:
-                lines.go_back(first)
-                faults.append(Fault(first, message))
-            elif row:
-                rows.append(row)
-                numbers.append(first)
-            used = lines.offset
-            lines_used = lines.line
-        cells = list(zip(*rows, strict=True)) or [()] * len(self.header.names)
-        arrays = [pa.array(cells[index], pa.string()) for index in self.indices]
+        with _long_fields():
+            while used < len(lines.lines):
+                row: list[str] = []
+                message = ""
+                try:
+                    row = self._read_record(lines)
+                except (csv.Error, ValueError) as error:
+                    message = _describe(error)
+                is_cut = not is_last and lines.index == len(lines.lines)
+                if is_cut and (message or not data.endswith(b"\n")):
+                    break  # The record goes on in the next block.
+                number = lines_before + used + 1
+                if message:
+                    lines.index = used + 1  # A quote may not be closed where it should be.
+                    faults.append(Fault(number, message))
+                elif row:
+                    rows.append(row)
+                    numbers.append(number)
+                used = lines.index
+        arrays = [text_of_values([row[index] for row in rows]) for index in self.indices]
         batch = pa.RecordBatch.from_arrays(arrays, self.names)
         block = Block(start, batch, np.array(numbers, np.int64))
-        return Parsed(block, used, lines_used - start[1], faults)
+        num_bytes = sum(map(len, lines.lines[:used]))
+        return Parsed(block, num_bytes, lines_before - start[1] + used, faults)
 
-    def _read_record(self, lines: "Lines") -> tuple[list[str], str]:
-        """The fields of the next record, and what is wrong with it."""
-        first = lines.line + 1
-        try:
-            reader = csv.reader(
-                lines, strict=True, delimiter=self.header.delimiter, quoting=_quoting(self.encloses)
-            )
-            with _long_fields():
-                row = next(reader, [])
-        except UnicodeDecodeError as error:
-            return [], not_utf8(error.object[error.start])
-        except csv.Error as error:
-            return [], _describe(error)
+    def _read_record(self, lines: "Lines") -> list[str]:
+        """The fields of the next record; raises csv.Error or ValueError if it is malformed."""
+        first = lines.index
+        quoting = _quoting(self.encloses)
+        reader = csv.reader(lines, strict=True, delimiter=self.header.delimiter, quoting=quoting)
+        row = next(reader, [])
         width = len(self.header.names)
         if row and len(row) != width:
-            return row, f"a row of {len(row)} fields, expected {width} as in the header"
-        if self.refuses_lines and lines.line > first:
-            span = f"a quoted text that spans the lines {first} to {lines.line}"
+            raise ValueError(f"a row of {len(row)} fields, expected {width} as in the header")
+        num_lines = lines.index - first
+        if self.refuses_lines and num_lines > 1:
             ways = "data.reading.quoting=false reads quotes as text, true joins the lines"
-            return row, f"{span}; {ways}"
-        return row, ""
+            raise ValueError(f"a quoted text of {num_lines} lines; {ways}")
+        return row
 
 
 class Lines:
-    """The lines of some bytes as text; a lone CR does not end a line."""
+    """The lines of some bytes as text, from any of them on; a lone CR does not end a line."""
 
-    def __init__(self, data: bytes, lines_before: int) -> None:
-        self.pieces = data.split(b"\n")
-        if not self.pieces[-1]:
-            self.pieces.pop()
-        self.first = lines_before
-        self.line = lines_before  # that was read last
-        self.offset = 0
-        self.size = len(data)
+    def __init__(self, data: bytes) -> None:
+        self.lines = io.BytesIO(data).readlines()
+        self.index = 0  # of the next one
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        index = self.line - self.first
-        if index >= len(self.pieces):
+        if self.index == len(self.lines):
             raise StopIteration
-        piece = self.pieces[index]
-        self.line += 1
-        self.offset = min(self.offset + len(piece) + 1, self.size)
-        return piece.decode() + "\n"
-
-    def go_back(self, line: int) -> None:
-        """The next line is that after `line`: a quote may not be closed where it should be."""
-        behind = self.pieces[line - self.first : self.line - self.first]
-        if behind:
-            self.line = line
-            end = sum(len(piece) + 1 for piece in self.pieces[: line - self.first])
-            self.offset = min(end, self.size)
+        self.index += 1
+        return self.lines[self.index - 1].decode()
 
 
 @contextmanager
@@ -312,7 +260,9 @@ def _quoting(encloses: bool) -> Literal[0, 3]:
     return csv.QUOTE_MINIMAL if encloses else csv.QUOTE_NONE
 
 
-def _describe(error: csv.Error) -> str:
+def _describe(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return not_utf8(error.object[error.start])
     message = str(error)
     if "unexpected end of data" in message:
         return "this quote is never closed; data.reading.quoting=false reads quotes as text"

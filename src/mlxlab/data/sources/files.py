@@ -4,11 +4,11 @@ import codecs
 import io
 import lzma
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, TypeVar
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 import xxhash
@@ -23,7 +23,7 @@ HASHED_BYTES = 2**28  # of all files: larger ones are sampled
 SAMPLE = 2**16
 SAMPLES = 64  # of a file
 MAX_SAMPLED_FILES = 1000
-READ_BYTES = 2**18
+READ_BYTES = 2**16
 BOMB_MIN_BYTES = 2**26  # more, and more than BOMB_MIN_RATIO times the stored bytes, is a bomb
 BOMB_MIN_RATIO = 250
 SIGNATURES = {
@@ -36,11 +36,11 @@ SIGNATURES = {
     b"ARROW1": "an Arrow file",
     bytes(4): "binary data (NUL bytes)",
 }
-MARKUP = re.compile(rb"\s*<(!doctype|html|head|body|\?xml)", re.IGNORECASE)
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF8_NAMES = ("utf-8", "utf-8-sig")
+UNREADABLE = (OSError, EOFError, lzma.LZMAError, UnicodeError)
 
 T = TypeVar("T")
-Decoder: TypeAlias = codecs.IncrementalDecoder | io.IncrementalNewlineDecoder
 
 
 class Files:
@@ -61,25 +61,24 @@ class Files:
 
     def path(self, index: int) -> str:
         """The path, printable in messages whatever the bytes of the name."""
-        return os.fsencode(self._full_path(index)).decode("utf-8", "replace")
+        return os.fsencode(self.root / self.names[index]).decode("utf-8", "replace")
 
     def open(self, index: int) -> io.BufferedReader:
         """Opens a file that has not changed since the run began."""
         self.check(index)
         try:
-            return io.BufferedReader(io.FileIO(self._full_path(index)), READ_BYTES)
+            return io.BufferedReader(io.FileIO(self.root / self.names[index]), READ_BYTES)
         except OSError as error:
             raise _unreadable(self.path(index), error) from None
 
     def check(self, index: int) -> None:
         """Raises DataError if a file was written to, replaced or deleted since the run began."""
         try:
-            state = self._state(index)
-        except InputNotFoundError as error:
-            raise DataError(f"{self.path(index)}: changed during the run: {error}") from None
-        if state != self.states[index]:
-            sizes = f"{self.states[index][0]} bytes at the start, {state[0]} now"
-            raise DataError(f"{self.path(index)}: changed during the run ({sizes})")
+            is_same = self._state(index) == self.states[index]
+        except InputNotFoundError:
+            is_same = False
+        if not is_same:
+            raise DataError(f"{self.path(index)}: changed during the run")
 
     def fingerprint(self) -> str:
         """A hash of names, sizes and content, sampled in large files; moving the folder keeps it."""
@@ -95,21 +94,15 @@ class Files:
                     digest.update(piece)
         return digest.hexdigest()
 
-    def nonempty(self) -> list[int]:
-        return [index for index, size in enumerate(self.sizes) if size]
-
-    def _full_path(self, index: int) -> Path:
-        return self.root / self.names[index]
-
     def _state(self, index: int) -> tuple[int, int]:
         """Size and time of the last change."""
+        path = self.path(index)
         try:
-            state = os.stat(self._full_path(index))
+            state = os.stat(self.root / self.names[index])
         except (OSError, ValueError) as error:
-            raise _unreadable(self.path(index), error) from None
+            raise _unreadable(path, error) from None
         if not stat.S_ISREG(state.st_mode):
-            kind = describe_file_type(state.st_mode)
-            raise InputNotFoundError(f"{self.path(index)} is {kind}, expected a regular file")
+            raise InputNotFoundError(f"{path}: expected a regular file")
         return state.st_size, state.st_mtime_ns
 
 
@@ -121,25 +114,28 @@ def find_files(source: str) -> Files:
         DataError: files of several formats.
     """
     path = Path(os.path.expanduser(source))
-    is_glob = any(sign in source for sign in GLOB_CHARACTERS)
-    if os.path.lexists(path) and not path.is_dir():  # A dangling link is refused by its name.
-        return Files(path.parent, [path.name])
     if path.is_dir():
         root = path
-        names = list(_walk(path))
-    elif is_glob:
-        root, names = _glob(path)
+        pattern = "**/*"
+    elif os.path.lexists(path):  # A dangling link is refused by its name.
+        return Files(path.parent, [path.name])
+    elif is_glob(source):
+        root, pattern = _split_glob(path)
     else:
         raise InputNotFoundError(f"{source}: no such file or folder{nearest_path(path)}")
-    matches = sorted(name for name in names if split_suffix(name)[0])
+    matches = sorted(_find(root, pattern))
     if not matches:
         expected = ", ".join(FORMATS)
-        raise InputNotFoundError(f"{source}: no file that ends in {expected} (of {len(names)})")
+        raise InputNotFoundError(f"{source}: no file that ends in {expected}")
     kinds = sorted({"".join(split_suffix(name)) for name in matches})
     if len(kinds) > 1:
         listed = ", ".join(kinds)
         raise DataError(f"{source}: files of several formats ({listed}), expected one")
     return Files(root, matches)
+
+
+def is_glob(source: str) -> bool:
+    return any(sign in source for sign in GLOB_CHARACTERS)
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -168,31 +164,6 @@ def read_from(source: str, items: Iterable[T]) -> Iterator[T]:
         raise InputNotFoundError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
-def describe_binary(start: bytes) -> str:
-    """What a file that starts with the signature of a format is, with its article; else ""."""
-    for signature, name in SIGNATURES.items():
-        if start.startswith(signature):
-            return name
-    return ""
-
-
-def describe_start(start: bytes) -> str:
-    """What a file that starts like this is, unless it may be rows of text in UTF-8."""
-    if description := describe_binary(start):
-        return description
-    if start[:1] == b"\0" or start[1:2] == b"\0":
-        return "UTF-16 without a byte order mark: data.reading.encoding=utf-16-le reads it"
-    if MARKUP.match(start.removeprefix(codecs.BOM_UTF8)):
-        return "an HTML or XML page"
-    return ""
-
-
-def describe_file_type(mode: int) -> str:
-    """The kind of a file that is not regular, with its article."""
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
-
-
 class ByteStream:
     """The bytes of a text file: decompressed, as UTF-8, without byte order mark, LF for a lone CR.
 
@@ -211,44 +182,42 @@ class ByteStream:
         start = self.peek()
         if encoding is None and start.startswith(UTF16_BOMS):
             encoding = "utf-16"
-        is_recoded = encoding is not None and not _is_utf8_name(encoding)
-        self.is_plain = not codec and not is_recoded
-        if encoding is not None and is_recoded:
-            self._refuse_utf8(start, encoding)
-            self._recode(codecs.getincrementaldecoder(encoding)())
+        is_recoded = encoding is not None and codecs.lookup(encoding).name not in UTF8_NAMES
+        if is_recoded:
+            source = pa.PythonFile(self.stream, "r")
+            self._wrap(pa.transcoding_input_stream(source, encoding, "utf-8"))
             start = self.peek()
-        if b"\r" in start and b"\n" not in start:
-            decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-            self._recode(io.IncrementalNewlineDecoder(decoder, translate=True))
-            self.is_plain = False
+        has_cr_only = b"\r" in start and b"\n" not in start
+        if has_cr_only:
+            self._wrap(LineFeeds(self.stream))
+        self.is_plain = not (codec or is_recoded or has_cr_only)
         if start.startswith(codecs.BOM_UTF8):
             self.read(len(codecs.BOM_UTF8))
         self.begin = self.offset
 
+    def refuse_binary(self) -> None:
+        """Raises DataError for a file that starts as another format than text does."""
+        start = self.peek()
+        descriptions = [name for sign, name in SIGNATURES.items() if start.startswith(sign)]
+        if bytes(2) in (start[0:4:2], start[1:4:2]):
+            descriptions.append("UTF-16: data.reading.encoding=utf-16-le or utf-16-be reads it")
+        if descriptions:
+            raise DataError(f"{self.path}:1:1: this is {descriptions[0]}; expected text")
+
     def peek(self) -> bytes:
         """The next bytes, READ_BYTES of them where the file has that many."""
-        try:
+        with self._named_faults():
             return self.stream.peek(READ_BYTES)
-        except UNREADABLE as error:
-            raise self._fault(error) from None
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; raises DataError where the file cannot be unpacked or decoded."""
-        try:
-            data = self.stream.read(size)
-            self._advance(data)
-            return data
-        except UNREADABLE as error:
-            raise self._fault(error) from None
+        with self._named_faults():
+            return self._count(self.stream.read(size))
 
     def read_line(self, size: int) -> bytes:
         """The bytes up to and with the next line break, at most `size`."""
-        try:
-            data = self.stream.readline(size)
-            self._advance(data)
-            return data
-        except UNREADABLE as error:
-            raise self._fault(error) from None
+        with self._named_faults():
+            return self._count(self.stream.readline(size))
 
     def seek(self, offset: int) -> None:
         if self.is_plain:
@@ -265,54 +234,38 @@ class ByteStream:
         """Bytes of the file that were read so far."""
         return os.lseek(self.file.fileno(), 0, os.SEEK_CUR)
 
-    def _advance(self, data: bytes) -> None:
+    def _wrap(self, stream: io.RawIOBase) -> None:
+        self.stream = io.BufferedReader(stream, READ_BYTES)
+
+    def _count(self, data: bytes) -> bytes:
         self.offset += len(data)
         if self.codec and self.offset > BOMB_MIN_BYTES:
             refuse_bomb(self.offset, self.stored_bytes)
+        return data
 
-    def _recode(self, decoder: Decoder) -> None:
-        self.stream = io.BufferedReader(Recoder(self.stream, decoder), READ_BYTES)
-
-    def _refuse_utf8(self, start: bytes, encoding: str) -> None:
-        """Refuses another encoding for a file that is UTF-8 as far as its start tells."""
+    @contextmanager
+    def _named_faults(self) -> Iterator[None]:
         try:
-            codecs.getincrementaldecoder("utf-8")().decode(start)
-        except UnicodeDecodeError:
-            return
-        if not start.isascii():
-            got = f"data.reading.encoding={encoding}"
-            raise DataError(f"{self.path}:1: this is UTF-8, got {got}; encoding=utf-8 reads it")
-
-    def _fault(self, error: Exception) -> DataError:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        return DataError(f"{self.path}: after {self.offset:,} bytes: {reason}")
+            yield
+        except UNREADABLE as error:
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            message = f"{self.path}: after {self.offset:,} bytes: {reason}"
+            raise DataError(message) from None
 
 
-UNREADABLE = (OSError, EOFError, lzma.LZMAError, UnicodeError)
+class LineFeeds(io.RawIOBase):
+    """The bytes of a stream, with LF for CR."""
 
-
-class Recoder(io.RawIOBase):
-    """The bytes of a stream, decoded and encoded again as UTF-8."""
-
-    def __init__(self, stream: io.BufferedReader, decoder: Decoder) -> None:
+    def __init__(self, stream: io.BufferedReader) -> None:
         self.stream = stream
-        self.decoder = decoder
-        self.pending = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        is_last = False
-        while not self.pending and not is_last:
-            data = self.stream.read(READ_BYTES)
-            is_last = not data
-            text = self.decoder.decode(data, is_last)
-            self.pending = text.encode(errors="surrogateescape")
-        size = min(len(buffer), len(self.pending))
-        buffer[:size] = self.pending[:size]
-        self.pending = self.pending[size:]
-        return size
+        data = self.stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _decompressed(file: io.BufferedReader, codec: str) -> io.BufferedReader:
@@ -321,10 +274,6 @@ def _decompressed(file: io.BufferedReader, codec: str) -> io.BufferedReader:
     if codec == ".xz":
         return io.BufferedReader(lzma.LZMAFile(file), READ_BYTES)
     return io.BufferedReader(pa.CompressedInputStream(file.raw, CODECS[codec]), READ_BYTES)
-
-
-def _is_utf8_name(encoding: str) -> bool:
-    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
 
 
 def _samples(file: BinaryIO, size: int, is_sampled: bool) -> Iterator[bytes]:
@@ -343,26 +292,17 @@ def _unreadable(path: str, error: OSError | ValueError) -> InputNotFoundError:
     return InputNotFoundError(f"{path}: cannot be read: {reason}")
 
 
-def _walk(root: Path) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise _unreadable(str(error.filename), error)
-
-    for folder, subfolders, files in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith("."):
-                yield os.path.relpath(os.path.join(folder, name), root)
+def _split_glob(path: Path) -> tuple[Path, str]:
+    """The folder before the first component with a wildcard, and the rest."""
+    parts = path.parts
+    first = next(index for index, part in enumerate(parts) if is_glob(part))
+    return Path(*parts[:first]), os.path.join(*parts[first:])
 
 
-def _glob(path: Path) -> tuple[Path, list[str]]:
-    """The folder before the first component with a wildcard, and the names below it that match."""
-    is_pattern = [any(sign in part for sign in GLOB_CHARACTERS) for part in path.parts]
-    first = is_pattern.index(True)
-    root = Path(*path.parts[:first])
-    if not root.is_dir():
-        raise InputNotFoundError(f"{path}: {root} is no folder{nearest_path(root)}")
-    names = []
-    for match in root.glob(str(Path(*path.parts[first:]))):
-        if not match.name.startswith(".") and not match.is_dir():
-            names.append(str(match.relative_to(root)))
-    return root, names
+def _find(root: Path, pattern: str) -> Iterator[str]:
+    """The names below a folder that match and end as a format does."""
+    for match in root.glob(pattern):
+        name = match.relative_to(root)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        if split_suffix(match.name)[0] and not is_hidden and not match.is_dir():
+            yield str(name)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pyarrow as pa
 import xxhash
 
-from mlxlab.data.sources.arrow import block_of
-from mlxlab.data.sources.block import Block, Start
+from mlxlab.data.sources.block import Block, Start, block_of
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.program import install_command
@@ -27,7 +26,6 @@ TIMEOUT = 10  # seconds
 RETRY_DELAY = 10.0  # seconds, on top of the retries of the libraries
 RETRY_LIMIT = 900.0
 BATCH_ROWS = 1000
-LOCAL = "name local files with data.source=<file, folder or glob>"
 log = logging.getLogger(__name__)
 
 Dataset: TypeAlias = "datasets.Dataset | datasets.IterableDataset"
@@ -48,16 +46,13 @@ class HuggingFaceRows:
 
     def columns(self) -> Sequence[str]:
         names = self.dataset.column_names
-        if names is not None:
-            return list(names)
-        first = next(self._batches(0, 0, None), None)
-        if first is None:
-            raise DataError(f"{self.name}: contains no rows")
-        return list(first.schema.names)
+        if names is None:
+            first = next(self._batches(0, 0, None), None)
+            names = first.schema.names if first is not None else []
+        return list(names)
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
-        if columns is not None and self.dataset.column_names is not None:
-            require_columns(columns, self.dataset.column_names, self.name)
+        require_columns(columns or (), self.dataset.column_names or columns or (), self.name)
         row = start[1]
         last_success = time.monotonic()
         while True:
@@ -97,17 +92,14 @@ class HuggingFaceRows:
 
     def _with_class_names(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with names instead of the numbers of classes; -1 is a row without a class."""
-        arrays = batch.columns
         for index, name in enumerate(batch.schema.names):
             feature = (self.dataset.features or {}).get(name)
             names = getattr(feature, "names", None)
-            if names is None or not pa.types.is_integer(batch.column(index).type):
-                continue
-            numbers = batch.column(index).to_pylist()
-            numbers = [None if number == -1 else number for number in numbers]
-            indices = pa.array(numbers, pa.int32())
-            arrays[index] = pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
-        return pa.RecordBatch.from_arrays(arrays, batch.schema.names)
+            if names and pa.types.is_integer(batch.column(index).type):
+                numbers = batch.column(index).to_pylist()
+                cells = [None if number in (None, -1) else names[number] for number in numbers]
+                batch = batch.set_column(index, name, pa.array(cells, pa.string()))
+        return batch
 
     def _wait(self, error: Exception, last_success: float) -> None:
         """Waits before the next attempt; raises ServiceUnavailableError after RETRY_LIMIT."""
@@ -139,8 +131,8 @@ def open_huggingface(
         ConfigError: the config or the split does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
-        way = f"the hub needs the package datasets ({install_command('hub')}), or {LOCAL}"
-        raise ServiceUnavailableError(f"{name}: {way}")
+        package = f"the hub needs the package datasets ({install_command('hub')})"
+        raise _unavailable(name, package)
     commit = _commit(name, revision)
     splits = _load(name, config, commit)
     if split not in splits:
@@ -152,26 +144,20 @@ def open_huggingface(
 
 
 def _commit(name: str, revision: str | None) -> str:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import HfApi, errors
 
     try:
         return HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha or ""
-    except GatedRepoError:
-        way = f"request access and run `hf auth login`, or {LOCAL}"
-        raise ServiceUnavailableError(f"{name}: a gated data set: {way}") from None
-    except RevisionNotFoundError:
+    except errors.GatedRepoError:
+        way = "a gated data set: request access and run `hf auth login`"
+        raise _unavailable(name, way) from None
+    except errors.RevisionNotFoundError:
         raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         missing = "no such file or folder, and no such data set on the hub"
         raise InputNotFoundError(f"{name}: {missing}") from None
     except Exception as error:
-        fault = f"the hub cannot be reached ({_first_line(error)})"
-        raise ServiceUnavailableError(f"{name}: {fault}; {LOCAL}") from None
+        raise _unavailable(name, f"the hub cannot be reached ({_first_line(error)})") from None
 
 
 def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.IterableDataset]":
@@ -181,13 +167,17 @@ def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.Ite
     try:
         return datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
-        line = _first_line(error)
         if "config" in str(error).lower():
-            raise ConfigError(f"data.reading.config={config}: {name}: {line}") from None
-        raise DataError(f"{name}: {line}") from None
+            message = f"data.reading.config={config}: {name}: {_first_line(error)}"
+            raise ConfigError(message) from None
+        raise DataError(f"{name}: {_first_line(error)}") from None
     except (OSError, RuntimeError) as error:
-        fault = f"the hub cannot be read ({_first_line(error)})"
-        raise ServiceUnavailableError(f"{name}: {fault}; {LOCAL}") from None
+        raise _unavailable(name, f"the hub cannot be read ({_first_line(error)})") from None
+
+
+def _unavailable(name: str, fault: str) -> ServiceUnavailableError:
+    way = "or name local files with data.source=<file, folder or glob>"
+    return ServiceUnavailableError(f"{name}: {fault}; {way}")
 
 
 def _is_outage(error: Exception) -> bool:

@@ -1,23 +1,22 @@
 """JSON lines, and files that hold one JSON array of objects."""
 
+import codecs
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mlxlab.data.sources.block import Block, Start
 from mlxlab.data.sources.files import ByteStream
-from mlxlab.data.sources.messages import require_columns, shorten
-from mlxlab.data.sources.text_files import (
-    BLOCK_BYTES,
-    Fault,
-    MalformedFileError,
-    Parsed,
-    seek_line,
-)
+from mlxlab.data.sources.messages import not_utf8, require_columns, shorten
+from mlxlab.data.sources.text_files import BLOCK_BYTES, Fault, Parsed, seek_line
+from mlxlab.errors import DataError
 
-BETWEEN = "[,] \t\r\n"  # the signs between the objects of an array
+BETWEEN = re.compile(r"[\[,\] \t\r\n]*")  # the objects of an array
+FAULTS = (ValueError, RecursionError)  # of JSON, and of its encoding
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class Json:
 
     lines: bool = True
     settings = "json"
-    is_prose = False
 
     @property
     def is_splittable(self) -> bool:
@@ -36,148 +34,135 @@ class Json:
         """The keys of the first block."""
         parser = self.open(stream, None)
         data = stream.read(BLOCK_BYTES)
-        is_last = len(data) < BLOCK_BYTES
         try:
-            parsed = parser.parse(data, (stream.begin, 0), is_last)
-        except MalformedFileError:  # It is reported when the rows are read.
+            parsed = parser.parse(data, (stream.begin, 0), len(data) < BLOCK_BYTES)
+        except DataError:  # It is reported when the rows are read.
             return []
-        return list(_keys(parsed.block.records()))
+        return _keys(parsed.block.records())
 
-    def open(self, stream: ByteStream, columns: Sequence[str] | None) -> "JsonLines | JsonArray":
-        if not self.lines and stream.peek().lstrip().startswith(b"["):
-            return JsonArray(columns or (), stream.path)
-        return JsonLines(columns or (), stream.path)
+    def open(self, stream: ByteStream, columns: Sequence[str] | None) -> "JsonParser":
+        is_array = not self.lines and stream.peek().lstrip().startswith(b"[")
+        return JsonParser(columns or (), stream.path, is_array)
 
-    def seek_record(self, stream: ByteStream, begin: int) -> None:
-        seek_line(stream, begin)
+    def seek_record(self, stream: ByteStream, begin: int, limit: int) -> None:
+        seek_line(stream, begin, limit)
 
 
-class JsonLines:
-    """A `Parser`: an object a line."""
+@dataclass
+class Objects:
+    """The objects among some values of JSON, and faults instead of the others."""
 
-    def __init__(self, columns: Sequence[str], path: str) -> None:
-        self.unseen = list(columns)
+    rows: list[dict[str, object]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)  # the line of each row
+    faults: list[Fault] = field(default_factory=list)
+
+    def add(self, value: object, number: int) -> None:
+        if isinstance(value, dict):
+            self.rows.append(value)
+            self.numbers.append(number)
+        else:
+            self.faults.append(Fault(number, f"{shorten(value)} is not an object"))
+
+    def parsed(self, start: Start, used: int, lines: int) -> Parsed:
+        block = Block(start, self.rows, np.array(self.numbers, np.int64))
+        return Parsed(block, used, lines, self.faults)
+
+
+class JsonParser:
+    """A `Parser`: an object a line, or the objects of one array, which may span lines."""
+
+    def __init__(self, columns: Sequence[str], path: str, is_array: bool) -> None:
+        self.unseen = columns
         self.path = path
+        self.is_array = is_array
+        self.decode = json.JSONDecoder().raw_decode
 
     def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
+        parse = self._parse_array if self.is_array else self._parse_lines
+        parsed = parse(data, start, is_last)
+        rows = parsed.block.records()
+        if rows:
+            if not all(any(name in row for row in rows) for name in self.unseen):
+                require_columns(self.unseen, _keys(rows), self.path)
+            self.unseen = ()
+        return parsed
+
+    def _parse_lines(self, data: bytes, start: Start, is_last: bool) -> Parsed:
         used = len(data) if is_last else data.rfind(b"\n") + 1
-        rows: list[dict[str, object]] = []
-        numbers: list[int] = []
-        faults: list[Fault] = []
-        lines = data[:used].split(b"\n")
+        objects = Objects()
+        lines = _decode_lines(data[:used], start[1] + 1, objects.faults)
         for number, line in enumerate(lines, start[1] + 1):
-            try:
-                row = parse_object(line)
-            except ValueError as error:
-                faults.append(Fault(number, str(error)))
+            text = line.strip()
+            if not text:
+                continue
+            try:  # `json.loads` does the same in twice the time.
+                value, end = self.decode(text)
+                if end < len(text):
+                    raise json.JSONDecodeError("Extra data", text, end)
+            except FAULTS as error:
+                objects.faults.append(Fault(number, _describe(error)))
             else:
-                if row is not None:
-                    rows.append(row)
-                    numbers.append(number)
-        self.unseen = _require_keys(self.unseen, rows, self.path)
-        block = Block(start, rows, np.array(numbers, np.int64))
-        return Parsed(block, used, len(lines) - 1, faults)
+                objects.add(value, number)
+        objects.faults.sort()
+        return objects.parsed(start, used, len(lines) - 1)
 
-
-class JsonArray:
-    """A `Parser`: the objects of one array, which may span lines."""
-
-    def __init__(self, columns: Sequence[str], path: str) -> None:
-        self.unseen = list(columns)
-        self.path = path
-        self.decoder = json.JSONDecoder()
-
-    def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
-        text = _decode(data, start, is_last)
-        rows: list[dict[str, object]] = []
-        numbers: list[int] = []
-        faults: list[Fault] = []
-        used = 0
+    def _parse_array(self, data: bytes, start: Start, is_last: bool) -> Parsed:
         line = start[1] + 1
+        try:  # A character may go on in the next block.
+            text = codecs.getincrementaldecoder("utf-8")().decode(data, is_last)
+        except UnicodeDecodeError as error:
+            line += data.count(b"\n", 0, error.start)
+            raise self._fatal(line, error) from None
+        objects = Objects()
+        used = 0
         while True:
-            begin = _skip(text, used, BETWEEN)
+            between = BETWEEN.match(text, used)
+            begin = between.end() if between else used
             line += text.count("\n", used, begin)
             used = begin
             if begin == len(text):
                 break
             try:
-                row, end = self.decoder.raw_decode(text, begin)
-            except json.JSONDecodeError as error:
-                if not is_last:  # The object may go on in the next block.
-                    break
-                number = line + text.count("\n", begin, error.pos)
-                raise MalformedFileError(number, _not_json(error)) from None
-            except (RecursionError, ValueError) as error:
-                message = f"not JSON that can be read: {type(error).__name__}"
-                raise MalformedFileError(line, message) from None
-            if isinstance(row, dict):
-                rows.append(row)
-                numbers.append(line)
-            else:
-                if not is_last and end == len(text):  # A number may go on in the next block.
-                    break
-                faults.append(Fault(line, _no_object(row)))
+                value, end = self.decode(text, begin)
+            except FAULTS as error:
+                if not is_last and isinstance(error, json.JSONDecodeError):
+                    break  # The object may go on in the next block.
+                line += text.count("\n", begin, getattr(error, "pos", begin))
+                raise self._fatal(line, error) from None
+            if not is_last and end == len(text) and not isinstance(value, dict):
+                break  # A number may go on in the next block.
+            objects.add(value, line)
             line += text.count("\n", begin, end)
             used = end
-        self.unseen = _require_keys(self.unseen, rows, self.path)
-        block = Block(start, rows, np.array(numbers, np.int64))
-        return Parsed(block, len(text[:used].encode()), line - start[1] - 1, faults)
+        return objects.parsed(start, len(text[:used].encode()), line - start[1] - 1)
+
+    def _fatal(self, line: int, error: Exception) -> DataError:
+        """A fault after which no object can be found."""
+        return DataError(f"{self.path}:{line}: {_describe(error)}")
 
 
-def parse_object(line: bytes) -> dict[str, object] | None:
-    """The object of a line, None for a blank one; raises ValueError for anything else."""
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte 0x{line[error.start]:02x} is not UTF-8") from None
-    if not text or text.isspace():
-        return None
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(_not_json(error)) from None
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"not JSON that can be read: {type(error).__name__}") from None
-    if not isinstance(row, dict):
-        raise ValueError(_no_object(row))
-    return row
+def _decode_lines(records: bytes, first: int, faults: list[Fault]) -> list[str]:
+    """The lines as text; empty instead of those that are not UTF-8, which are faults."""
+    with suppress(UnicodeDecodeError):
+        return records.decode().split("\n")
+    lines: list[str] = []
+    for number, line in enumerate(records.split(b"\n"), first):
+        text = ""
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            faults.append(Fault(number, _describe(error)))
+        lines.append(text)
+    return lines
 
 
-def _decode(data: bytes, start: Start, is_last: bool) -> str:
-    """The text, without a character at its end that continues in the next block."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        if not is_last and error.end == len(data) and error.reason == "unexpected end of data":
-            return data[: error.start].decode()
-        number = start[1] + 1 + data.count(b"\n", 0, error.start)
-        message = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise MalformedFileError(number, message) from None
+def _describe(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return not_utf8(error.object[error.start])
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+    return f"not JSON that can be read: {type(error).__name__}"
 
 
-def _not_json(error: json.JSONDecodeError) -> str:
-    return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-
-
-def _no_object(value: object) -> str:
-    return f"{shorten(value)} is not an object"
-
-
-def _require_keys(unseen: list[str], rows: list[dict[str, object]], path: str) -> list[str]:
-    """Raises DataError if no object of the first block has one of the keys; those still unseen."""
-    if not unseen or not rows:
-        return unseen
-    keys = _keys(rows)
-    if not keys.keys() >= set(unseen):
-        require_columns(unseen, list(keys), path)
-    return []
-
-
-def _keys(rows: list[dict[str, object]]) -> dict[str, None]:
-    return dict.fromkeys(key for row in rows for key in row)
-
-
-def _skip(text: str, position: int, characters: str) -> int:
-    while position < len(text) and text[position] in characters:
-        position += 1
-    return position
+def _keys(rows: Sequence[dict[str, object]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))

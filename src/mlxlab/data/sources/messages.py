@@ -16,9 +16,8 @@ class MissingColumnError(DataError):
     def __init__(self, where: str, missing: Sequence[str], existing: Sequence[str]) -> None:
         named = ", ".join(repr(printable(name)) for name in missing)
         listed = ", ".join(map(printable, existing[:MAX_LISTED])) or "none"
-        noun = "column" if len(missing) == 1 else "columns"
         hint = did_you_mean(nearest(missing[0], existing))
-        super().__init__(f"{where}: no {noun} {named}, expected one of {listed}{hint}")
+        super().__init__(f"{where}: no column {named}, expected one of {listed}{hint}")
         self.missing = missing
 
 

@@ -4,17 +4,18 @@ import codecs
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, Table, TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.csv import Csv
-from mlxlab.data.sources.files import GLOB_CHARACTERS, Files, find_files, split_suffix
+from mlxlab.data.sources.files import FORMATS, Files, find_files, is_glob, split_suffix
 from mlxlab.data.sources.hub import HuggingFaceRows, open_huggingface
 from mlxlab.data.sources.json import Json
-from mlxlab.data.sources.sklearn import load_sklearn_table
-from mlxlab.data.sources.text_files import TextFiles, TextFormat
+from mlxlab.data.sources.sklearn import SKLEARN, load_sklearn_table
+from mlxlab.data.sources.text_files import ALL, TextFiles, TextFormat
 from mlxlab.data.sources.txt import DocumentUnit, Txt, piece_bytes
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_path
@@ -22,11 +23,8 @@ from mlxlab.nearest import nearest_path
 if TYPE_CHECKING:
     import datasets
 
-SKLEARN = "sklearn:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FRACTION_RANGE = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
-SPREADSHEETS = (".xlsx", ".xls", ".ods", ".numbers")
-ALL = (0.0, 1.0)
 
 Rows: TypeAlias = "str | Table | datasets.Dataset | datasets.IterableDataset"
 
@@ -59,8 +57,13 @@ class Reading:
     def __post_init__(self) -> None:
         if self.delimiter is not None and len(self.delimiter.encode()) != 1:
             raise ConfigError(f"data.reading.delimiter={self.delimiter}: expected one character")
-        if self.encoding is not None:
-            _check_encoding(self.encoding)
+        encoding = self.encoding or "utf-8"
+        try:
+            "".encode(encoding)
+            codecs.getincrementaldecoder(encoding)
+        except (LookupError, ValueError):
+            expected = "an encoding such as utf-8, utf-16, latin-1, cp1252"
+            raise ConfigError(f"data.reading.encoding={encoding}: expected {expected}") from None
 
 
 DEFAULT = Reading()
@@ -77,18 +80,26 @@ def open_source(
         ConfigError: an option does not go with this source.
         ServiceUnavailableError: the hub is unavailable.
     """
-    if errors is None:
-        errors = ErrorBudget()
     if not isinstance(source, str):
-        return _open_memory(source)
-    if source.startswith(SKLEARN):
-        _refuse_options(source, reading, ("config", "split", "revision"))
-        return load_sklearn_table(source.removeprefix(SKLEARN))
-    if not is_local(source):
+        name = type(source).__name__
+        is_hub = hasattr(source, "select_columns")
+        return HuggingFaceRows(source, name) if is_hub else TableRows(source, name)
+    is_table = source.startswith(SKLEARN)
+    if not is_table and not is_local(source):
         split = reading.split or "train"
         return open_huggingface(source, reading.config, split, reading.revision)
-    _refuse_options(source, reading, ("config", "revision"))
-    return _open_files(find_files(source), source, reading, errors)
+    for key in ("config", "revision"):
+        value = getattr(reading, key)
+        if value is not None:
+            only = f"only for Hugging Face data sets, not {source}"
+            raise ConfigError(f"data.reading.{key}={value}: {only}")
+    if is_table:
+        rows: Source = load_sklearn_table(source)
+    else:
+        rows = _open_files(find_files(source), reading, errors or ErrorBudget())
+    if _parse_fractions(reading.split) != ALL and not isinstance(rows, TextFiles):
+        raise ConfigError(f"data.reading.split: a range of plain .txt or .jsonl, got {source}")
+    return rows
 
 
 def is_local(source: str) -> bool:
@@ -96,8 +107,7 @@ def is_local(source: str) -> bool:
     if source in ("", "-") or "\0" in source:
         raise InputNotFoundError(f"{source!r}: expected a path without NUL, and not standard input")
     path = Path(os.path.expanduser(source))
-    is_glob = any(sign in source for sign in GLOB_CHARACTERS)
-    if is_glob or os.path.lexists(path) or split_suffix(source)[0]:
+    if is_glob(source) or os.path.lexists(path) or split_suffix(source)[0]:
         return True
     if HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return False
@@ -107,50 +117,44 @@ def is_local(source: str) -> bool:
     )
 
 
-def _open_memory(source: "Table | datasets.Dataset | datasets.IterableDataset") -> Source:
-    name = type(source).__name__
-    if hasattr(source, "select_columns"):
-        return HuggingFaceRows(source, name)
-    return TableRows(source, name)
-
-
-def _open_files(files: Files, source: str, reading: Reading, errors: ErrorBudget) -> Source:
-    fractions = _parse_fractions(reading.split, source)
-    if fractions != ALL and (files.codec or files.format not in (".txt", ".jsonl")):
-        raise ConfigError(f"data.reading.split: a range of plain .txt or .jsonl, got {source}")
+def _open_files(files: Files, reading: Reading, errors: ErrorBudget) -> Source:
+    files = _without_empty(files, errors)
+    text_format: TextFormat
     match files.format:
         case ".parquet":
             return ParquetFiles(files, errors)
         case ".arrow" | ".feather":
-            return ArrowFiles(files, errors)
-        case "":
-            raise DataError(f"{files.name}: an unknown format{_spreadsheet_hint(files.name)}")
-    text_format = _text_format(files, reading)
+            return ArrowFiles(files)
+        case ".csv":
+            text_format = Csv(reading.delimiter, reading.quoting)
+        case ".tsv":
+            text_format = Csv(reading.delimiter or "\t", reading.quoting)
+        case ".jsonl" | ".json":
+            text_format = Json(lines=files.format == ".jsonl")
+        case ".txt":
+            text_format = Txt(reading.document_unit, piece_bytes(files.sizes))
+        case _:
+            expected = ", ".join(FORMATS)
+            raise DataError(f"{files.name}: an unknown format, expected one of {expected}")
+    fractions = _parse_fractions(reading.split)
     return TextFiles(files, text_format, errors, reading.encoding, fractions)
 
 
-def _text_format(files: Files, reading: Reading) -> TextFormat:
-    match files.format:
-        case ".csv":
-            return Csv(reading.delimiter, reading.quoting)
-        case ".tsv":
-            return Csv(reading.delimiter or "\t", reading.quoting)
-        case ".jsonl":
-            return Json(lines=True)
-        case ".json":
-            return Json(lines=False)
-    return Txt(reading.document_unit, piece_bytes(files.sizes))
+def _without_empty(files: Files, errors: ErrorBudget) -> Files:
+    """The files that are not empty; the others count as malformed."""
+    names: list[str] = []
+    for index, size in enumerate(files.sizes):
+        if size:
+            names.append(files.names[index])
+        else:
+            describe = partial("{}:1: the file is empty (0 bytes)".format, files.path(index))
+            errors.skip(files.path(index), describe)
+    if not names:
+        raise DataError(f"{files.name}:1: empty (0 bytes)")
+    return files if len(names) == len(files) else Files(files.root, names)
 
 
-def _refuse_options(source: str, reading: Reading, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(reading, name)
-        if value is not None:
-            only = "only for Hugging Face data sets"
-            raise ConfigError(f"data.reading.{name}={value}: {only}, not {source}")
-
-
-def _parse_fractions(split: str | None, source: str) -> tuple[float, float]:
+def _parse_fractions(split: str | None) -> tuple[float, float]:
     """The range of all bytes that a split of local files names: `[:90%]`, `train` for all."""
     if split in (None, "train"):
         return ALL
@@ -160,19 +164,4 @@ def _parse_fractions(split: str | None, source: str) -> tuple[float, float]:
         high = float(match[2] or 100) / 100
         if 0 <= low < high <= 1:
             return low, high
-    raise ConfigError(f"data.reading.split={split}: expected a range of {source} such as [:90%]")
-
-
-def _check_encoding(name: str) -> None:
-    try:
-        codecs.getincrementaldecoder(name)("strict").decode(b"", True)
-        "".encode(name)
-    except (LookupError, ValueError, TypeError, AttributeError):
-        expected = "an encoding such as utf-8, utf-16, latin-1, cp1252"
-        raise ConfigError(f"data.reading.encoding={name}: expected {expected}") from None
-
-
-def _spreadsheet_hint(name: str) -> str:
-    if name.lower().endswith(SPREADSHEETS):
-        return "; a spreadsheet program can save it as CSV (UTF-8)"
-    return ""
+    raise ConfigError(f"data.reading.split={split}: expected a range of bytes such as [:90%]")

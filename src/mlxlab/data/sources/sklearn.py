@@ -5,17 +5,19 @@ import importlib.metadata
 from mlxlab.data.sources.arrow import TableRows
 from mlxlab.errors import InputNotFoundError
 
+SKLEARN = "sklearn:"
 TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 LABEL = "target"  # the name of the class, or the number of a regression
 
 
-def load_sklearn_table(table: str) -> TableRows:
-    """Raises InputNotFoundError for another table."""
+def load_sklearn_table(name: str) -> TableRows:
+    """The rows of `sklearn:TABLE`; raises InputNotFoundError for another table."""
     from sklearn import datasets
 
+    table = name.removeprefix(SKLEARN)
     if table not in TABLES:
         expected = ", ".join(TABLES)
-        raise InputNotFoundError(f"sklearn:{table}: expected one of {expected}")
+        raise InputNotFoundError(f"{name}: expected one of {expected}")
     load = getattr(datasets, f"load_{table}")
     # Raw measurements rather than the standardised ones of diabetes.
     bunch = load(scaled=False) if table == "diabetes" else load()
@@ -28,5 +30,4 @@ def load_sklearn_table(table: str) -> TableRows:
         labels = [str(classes[label]) for label in labels]
     columns[LABEL] = labels
     version = importlib.metadata.version("scikit-learn")
-    name = f"sklearn:{table}"
     return TableRows(columns, name, fingerprint=f"{name}@{version}")

@@ -5,13 +5,15 @@ are divided into ranges of bytes, which are units: so one large file is shuffled
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start, skip_empty_files
-from mlxlab.data.sources.files import ByteStream, Files, describe_binary, describe_start
-from mlxlab.errors import DataError
+from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start
+from mlxlab.data.sources.cells import sum_bytes
+from mlxlab.data.sources.files import ByteStream, Files
+from mlxlab.errors import ConfigError, DataError
 
 BLOCK_BYTES = 2**20
 MIN_RANGE = 2**16  # bytes of a unit of a plain file, of which there are at least 64 if they fit
@@ -20,6 +22,7 @@ MAX_RECORD = 2**24  # bytes; a longer record is malformed, such as a quote that 
 MAX_DISCARDED = 2**28  # bytes of such a record that are read to find its end
 SAMPLE_BYTES = 2**18
 WHOLE = 2**62
+ALL = (0.0, 1.0)
 
 
 class Fault(NamedTuple):
@@ -38,19 +41,14 @@ class Parsed(NamedTuple):
     faults: list[Fault]
 
 
-class MalformedFileError(ValueError):
-    """A fault after which no record can be found."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.number = number
-
-
 class Parser(Protocol):
     """Parses the records of one file."""
 
     def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
-        """The complete records of `data`; all of it if `is_last`."""
+        """The complete records of `data`; all of it if `is_last`.
+
+        Raises DataError for a fault after which no record can be found.
+        """
 
 
 class TextFormat(Protocol):
@@ -61,10 +59,6 @@ class TextFormat(Protocol):
         """Whether records are found from any byte on."""
 
     @property
-    def is_prose(self) -> bool:
-        """Whether any text is valid, markup included."""
-
-    @property
     def settings(self) -> str:
         """All that determines what is parsed."""
 
@@ -73,8 +67,8 @@ class TextFormat(Protocol):
     def open(self, stream: ByteStream, columns: Sequence[str] | None) -> Parser:
         """Reads the header, if there is one; raises DataError if a column does not exist."""
 
-    def seek_record(self, stream: ByteStream, begin: int) -> None:
-        """Moves to the first record that begins at or after a byte, which is not 0."""
+    def seek_record(self, stream: ByteStream, begin: int, limit: int) -> None:
+        """Moves to the first record that begins at or after a byte, or behind `limit`."""
 
 
 class Range(NamedTuple):
@@ -99,9 +93,8 @@ class TextFiles:
         text_format: TextFormat,
         errors: ErrorBudget,
         encoding: str | None = None,
-        fractions: tuple[float, float] = (0.0, 1.0),
+        fractions: tuple[float, float] = ALL,
     ) -> None:
-        skip_empty_files(files, errors)
         self.files = files
         self.format = text_format
         self.errors = errors
@@ -112,38 +105,31 @@ class TextFiles:
         self.range_bytes = min(max(sum(files.sizes) // 64, MIN_RANGE), MAX_RANGE)
         self.ranges = list(self._ranges())
         self.units = len(self.ranges)
-        self._long_records: dict[int, tuple[int, int]] = {}  # file -> a byte in it, and its end
 
     def columns(self) -> Sequence[str]:
-        stream = self._open(self.files.nonempty()[0])
-        try:
+        with closing(self._open(0)) as stream:
             return self.format.columns(stream)
-        finally:
-            stream.close()
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         index, begin, end = self.ranges[unit]
-        stream = self._open(index)
-        try:
-            parser = self.format.open(stream, columns)
-            first = stream.offset
-            last = self._record_start(stream, index, end)
-            if start != FIRST:
-                first = start[0]
-                if stream.is_plain and first > self.files.sizes[index]:
-                    raise DataError(f"{stream.path}: the saved position is behind the end")
-            elif begin:
-                first = self._record_start(stream, index, begin)
-            if first < last:
-                stream.seek(first)
-                for block in self._read(stream, parser, unit, (first, start[1]), last):
-                    self.files.check(index)
-                    yield block
-        except DataError:
-            self.files.check(index)  # A file that changed is the cause of what it then looks like.
-            raise
-        finally:
-            stream.close()
+        limit = end + MAX_RECORD  # A longer record is read in the range in which it begins.
+        with closing(self._open(index)) as stream:
+            try:
+                parser = self.format.open(stream, columns)
+                first = stream.offset
+                if start != FIRST:
+                    first = start[0]
+                elif begin:
+                    first = self._record_start(stream, index, begin, limit)
+                if first <= limit:
+                    last = self._record_start(stream, index, end)
+                    stream.seek(first)
+                    for block in self._read(stream, parser, unit, (first, start[1]), last):
+                        self.files.check(index)
+                        yield block
+            except DataError:
+                self.files.check(index)  # A file that changed is the cause of what it looks like.
+                raise
         self.files.check(index)
 
     def location(self, unit: int, number: int) -> str:
@@ -155,21 +141,18 @@ class TextFiles:
     def text_bytes(self, column: str) -> int | None:
         """See `Source`: by the share of text, and the ratio of compression, at the start of a file."""
         index = int(np.argmax(self.files.sizes))
-        stream = self._open(index)
-        try:
-            parser = self.format.open(stream, [column])
-            start = (stream.offset, 0)
-            data = stream.read(SAMPLE_BYTES)
-            parsed = parser.parse(data, start, len(data) < SAMPLE_BYTES)
-            cells = parsed.block.strings(column, _ignore)
-            text = sum(len(cell.encode()) for cell in cells if cell)
+        with closing(self._open(index)) as stream:
+            try:
+                parser = self.format.open(stream, [column])
+                start = (stream.offset, 0)
+                data = stream.read(SAMPLE_BYTES)
+                parsed = parser.parse(data, start, len(data) < SAMPLE_BYTES)
+            except DataError:
+                return None
             ratio = stream.offset / max(stream.stored_bytes, 1) if self.files.codec else 1.0
-        except (DataError, MalformedFileError):
-            return None
-        finally:
-            stream.close()
-        low, high = self.fractions
+        text = sum_bytes(parsed.block.texts(column, _ignore))
         density = text / parsed.used if parsed.used else 1.0
+        low, high = self.fractions
         return round(sum(self.files.sizes) * (high - low) * ratio * density)
 
     def _read(
@@ -177,19 +160,18 @@ class TextFiles:
     ) -> Iterator[Block]:
         data = b""
         size = BLOCK_BYTES
-        while start[0] < end:
+        is_last = False
+        while not is_last and start[0] < end:
             more = stream.read(min(size, end - stream.offset))
             data += more
             is_last = not more or stream.offset >= end
-            if not data:
-                return
-            parsed = self._parse(parser, unit, data, start, is_last)
+            parsed = parser.parse(data, start, is_last)
             size = BLOCK_BYTES
-            if not parsed.used:
+            if not parsed.used and not is_last:
                 if len(data) <= MAX_RECORD:
                     size = min(len(data), MAX_RECORD + 1 - len(data))
                     continue
-                parsed = self._parse_first_line(stream, parser, unit, data, start)
+                parsed = self._give_up(stream, parser, unit, data, start)
             for fault in parsed.faults:
                 self._skip(unit, fault)
             if len(parsed.block):
@@ -197,44 +179,33 @@ class TextFiles:
                 yield parsed.block
             start = (start[0] + parsed.used, start[1] + parsed.lines)
             data = data[parsed.used :]
-            if is_last:
-                return
 
-    def _parse(self, parser: Parser, unit: int, data: bytes, start: Start, is_last: bool) -> Parsed:
-        try:
-            return parser.parse(data, start, is_last)
-        except MalformedFileError as error:
-            raise DataError(f"{self.location(unit, error.number)}: {error}") from None
-
-    def _parse_first_line(
+    def _give_up(
         self, stream: ByteStream, parser: Parser, unit: int, data: bytes, start: Start
     ) -> Parsed:
-        """Gives up a record that is too long: its first line is malformed, or all of it."""
+        """A record that is too long: its first line is malformed, or all of it."""
         used = data.find(b"\n") + 1
         if used:
-            return self._parse(parser, unit, data[:used], start, True)
+            return parser.parse(data[:used], start, True)
         self._skip(unit, Fault(start[1] + 1, f"a record of more than {MAX_RECORD} bytes"))
-        used = len(data) + discard_line(stream)
-        return Parsed(Block(start, [], np.zeros(0, np.int64)), used, 1, [])
+        discard_line(stream)
+        block = Block(start, [], np.zeros(0, np.int64))
+        return Parsed(block, stream.offset - start[0], 1, [])
 
     def _skip(self, unit: int, fault: Fault) -> None:
-        self.errors.skip(
-            (unit, fault.number), lambda: f"{self.location(unit, fault.number)}: {fault.message}"
-        )
+        def describe() -> str:
+            return f"{self.location(unit, fault.number)}: {fault.message}"
+
+        self.errors.skip((unit, fault.number), describe)
 
     def _open(self, index: int) -> ByteStream:
         file = self.files.open(index)
-        path = self.files.path(index)
         try:
-            stream = ByteStream(file, path, self.files.codec, self.encoding)
-            describe = describe_binary if self.format.is_prose else describe_start
-            description = describe(stream.peek())
-        except BaseException:
+            stream = ByteStream(file, self.files.path(index), self.files.codec, self.encoding)
+            stream.refuse_binary()
+        except DataError:
             file.close()
             raise
-        if description:
-            file.close()
-            raise DataError(f"{path}:1:1: this is {description}; expected text")
         return stream
 
     def _ranges(self) -> Iterator[Range]:
@@ -245,72 +216,60 @@ class TextFiles:
             first = max(low - before, 0)
             last = min(high - before, size)
             before += size
-            if last > first:
-                yield from self._ranges_of(index, first, last)
-
-    def _ranges_of(self, index: int, first: int, last: int) -> Iterator[Range]:
-        if not self._is_splittable(index):
-            if self.fractions != (0.0, 1.0):
-                path = self.files.path(index)
-                raise DataError(f"{path}: data.reading.split: a range of plain .txt or .jsonl only")
-            yield Range(index, 0, WHOLE)
-            return
-        for begin in range(first, last, self.range_bytes):
-            yield Range(index, begin, min(begin + self.range_bytes, last))
+            if not self._is_splittable(index):
+                yield Range(index, 0, WHOLE)
+                continue
+            for begin in range(first, last, self.range_bytes):
+                yield Range(index, begin, min(begin + self.range_bytes, last))
 
     def _is_splittable(self, index: int) -> bool:
-        """Whether the file is plain UTF-8, as far as its start tells."""
-        if self.files.codec or not self.format.is_splittable:
-            return False
-        if self.files.sizes[index] <= self.range_bytes and self.fractions == (0.0, 1.0):
+        """Whether the file is large and plain UTF-8, as far as its start tells."""
+        is_part = self.fractions != ALL
+        if self.files.sizes[index] <= self.range_bytes and not is_part:
             return False  # It is one unit in any case.
-        stream = self._open(index)
-        stream.close()
-        return stream.is_plain
+        is_plain = False
+        if self.format.is_splittable and not self.files.codec:
+            with closing(self._open(index)) as stream:
+                is_plain = stream.is_plain
+        if is_part and not is_plain:
+            only = "a range of plain .txt or .jsonl only"
+            raise ConfigError(f"data.reading.split: {only}, got {self.files.path(index)}")
+        return is_plain
 
-    def _record_start(self, stream: ByteStream, index: int, begin: int) -> int:
-        """Where the first record begins at or after a byte, a function of the file and the byte."""
+    def _record_start(self, stream: ByteStream, index: int, begin: int, limit: int = WHOLE) -> int:
+        """Where the first record begins at or after a byte; some byte behind `limit` if none does before."""
         if begin <= stream.begin:
             return stream.begin
-        if begin >= self.files.sizes[index] or begin == WHOLE:
+        if begin >= self.files.sizes[index]:
             return begin
-        inside, end = self._long_records.get(index, (0, 0))
-        if inside <= begin < end:
-            return end
-        self.format.seek_record(stream, begin)
-        if stream.offset - begin > MAX_RECORD:  # It is not to be read for every range within it.
-            self._long_records[index] = (begin, stream.offset)
+        self.format.seek_record(stream, begin, limit)
         return stream.offset
 
     def _lines_before(self, index: int, begin: int) -> int:
         """Lines before the first record of a range: read only for a message."""
-        stream = self._open(index)
-        end = self._record_start(stream, index, begin)
-        stream.close()
         lines = 0
-        with self.files.open(index) as file:
-            while end > 0 and (piece := file.read(min(end, BLOCK_BYTES))):
-                end -= len(piece)
+        with closing(self._open(index)) as stream:
+            end = self._record_start(stream, index, begin)
+            stream.seek(0)
+            while piece := stream.read(min(end - stream.offset, BLOCK_BYTES)):
                 lines += piece.count(b"\n")
         return lines
 
 
-def seek_line(stream: ByteStream, begin: int) -> None:
-    """Moves to the first line that begins at or after a byte."""
+def seek_line(stream: ByteStream, begin: int, limit: int) -> None:
+    """Moves to the first line that begins at or after a byte, or behind `limit`."""
     stream.seek(begin - 1)
-    discard_line(stream)
+    discard_line(stream, limit)
 
 
-def discard_line(stream: ByteStream) -> int:
-    """Reads up to the next line break; returns the number of bytes."""
-    discarded = 0
+def discard_line(stream: ByteStream, limit: int = WHOLE) -> None:
+    """Reads up to the next line break, or behind `limit`."""
+    end = stream.offset + MAX_DISCARDED
     while line := stream.read_line(BLOCK_BYTES):
-        discarded += len(line)
-        if line.endswith(b"\n"):
-            break
-        if discarded > MAX_DISCARDED:
+        if line.endswith(b"\n") or stream.offset > limit:
+            return
+        if stream.offset > end:
             raise DataError(f"{stream.path}: a record of more than {MAX_DISCARDED} bytes")
-    return discarded
 
 
 def _ignore(index: int, error: ValueError) -> None:

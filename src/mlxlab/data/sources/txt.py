@@ -29,7 +29,6 @@ class Txt:
     unit: DocumentUnit = "file"
     piece: int = MAX_PIECE
     is_splittable = True
-    is_prose = True
 
     @property
     def settings(self) -> str:
@@ -42,15 +41,15 @@ class Txt:
         column = columns[0] if columns else "text"
         return TxtParser(self.unit, self.piece, column)
 
-    def seek_record(self, stream: ByteStream, begin: int) -> None:
+    def seek_record(self, stream: ByteStream, begin: int, limit: int) -> None:
         match self.unit:
             case "file":
                 stream.seek(begin)
                 stream.seek(begin + _boundary(stream.read(MAX_BOUNDARY_BYTES)))
             case "line":
-                seek_line(stream, begin)
+                seek_line(stream, begin, limit)
             case "paragraph":
-                _seek_paragraph(stream, begin)
+                _seek_paragraph(stream, begin, limit)
 
 
 def piece_bytes(sizes: Sequence[int]) -> int:
@@ -70,7 +69,8 @@ class TxtParser:
         self.column = column
 
     def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
-        ends = self._ends(data)
+        is_break = np.frombuffer(data, np.uint8) == ord("\n")
+        ends = self._ends(data, is_break)
         if is_last and (not ends or ends[-1] < len(data)):
             ends.append(len(data))
         rows: list[dict[str, object]] = []
@@ -89,7 +89,7 @@ class TxtParser:
                 if text and not text.isspace():
                     rows.append({self.column: text})
                     numbers.append(line + lines_before)
-            line += record.count(b"\n")
+            line += int(np.count_nonzero(is_break[begin:end]))
             begin = end
         block = Block(start, rows, np.array(numbers, np.int64))
         return Parsed(block, begin, line - start[1] - 1, faults)
@@ -106,10 +106,9 @@ class TxtParser:
                 return text[end:].rstrip(), text.count("\n", 0, end)
         return text, 0
 
-    def _ends(self, data: bytes) -> list[int]:
+    def _ends(self, data: bytes, is_break: np.ndarray) -> list[int]:
         if self.unit == "line":
-            breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-            return (breaks + 1).tolist()
+            return (np.flatnonzero(is_break) + 1).tolist()
         if self.unit == "paragraph":
             ends = [match.end() for match in BLANK_LINES.finditer(data)]
             return [end for end in ends if end < len(data)]
@@ -125,17 +124,16 @@ class TxtParser:
 
 def _boundary(data: bytes) -> int:
     """Where these bytes can be split: behind a line, else a word, else before a character."""
-    for pattern in (rb"\n", rb"\s"):
+    for pattern in (rb"\n", rb"\s", rb"(?=[^\x80-\xbf])"):
         match = re.search(pattern, data)
         if match:
             return match.end()
-    match = re.search(rb"[^\x80-\xbf]", data)
-    return match.start() if match else 0
+    return 0
 
 
-def _seek_paragraph(stream: ByteStream, begin: int) -> None:
+def _seek_paragraph(stream: ByteStream, begin: int, limit: int) -> None:
     """Moves behind the first blank lines that begin at or after a line that does so."""
-    seek_line(stream, begin)
+    seek_line(stream, begin, limit)
     first = stream.offset
     is_after_blank = False
     while line := stream.read_line(BLOCK_BYTES):
