@@ -7,9 +7,15 @@ import numpy as np
 from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.text.batches import Masker, PackedBatchIterator, RandomRows, RowBuilder, RowLayout
+from mlxlab.data.text.batches import (
+    PackedBatchIterator,
+    RandomRows,
+    RowBuilder,
+    RowLayout,
+    VocabularySwitch,
+)
 from mlxlab.data.text.documents import Document, open_documents
-from mlxlab.data.text.token_stream import TokenStream
+from mlxlab.data.text.token_stream import TextTokens, TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
 
@@ -33,8 +39,11 @@ class ByteTokenizer:
         "bytes",
     )
 
+    vocabulary = None
+
     def __init__(self):
         self.seen = []
+        self.original = self
 
     def encode_documents(self, texts):
         self.seen += texts
@@ -68,9 +77,13 @@ def texts(count=23, longest=40):
 
 
 def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
-    masker = Masker(ByteTokenizer(), 0.15, seed) if masked else None
     layout = RowLayout(length, stride or length, 0 if masked else 1, PAD, mask_across_documents)
-    return RowBuilder(layout, VOCABULARY, masker)
+    return RowBuilder(layout, VocabularySwitch(ByteTokenizer()), 0.15 if masked else None, seed)
+
+
+def make_stream(source, seed=3, tokenizer=None, **more):
+    tokenize = TextTokens((tokenizer or ByteTokenizer()).encode_documents, END)
+    return TokenStream(source, tokenize, seed, **more)
 
 
 def make_batches(
@@ -84,8 +97,7 @@ def make_batches(
     order=None,
     **frame,
 ) -> PackedBatchIterator | Prefetch:
-    encode = (tokenizer or ByteTokenizer()).encode_documents
-    stream = TokenStream(source or InMemorySource(texts()), encode, END, seed, limit)
+    stream = make_stream(source or InMemorySource(texts()), seed, tokenizer, limit=limit)
     batches = PackedBatchIterator(
         stream,
         make_row_builder(**frame),

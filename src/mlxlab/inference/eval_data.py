@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +28,10 @@ from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.text.batches import PackedEvalBatches, Packing
+from mlxlab.data.text.batches import PackedEvalBatches, Packing, VocabularySwitch
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.switched_rows import new_switch, switched_rows
-from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
+from mlxlab.data.text.token_stream import EPOCH_START, TextTokens, TokenStream
 from mlxlab.errors import DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
@@ -61,22 +59,21 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_documents`.
     """
-    reading, tokenizer, window = (
-        instantiate(node["reading"], Reading),
-        encoder.tokenizer,
+    reading = instantiate(node["reading"], Reading)
+    source = open_documents(
+        node["source"],
+        reading.split,
+        reading,
+        node["text_column"],
+        node["on_error"],
         node["shuffle"]["window"],
     )
-    source = open_documents(
-        node["source"], reading.split, reading, node["text_column"], node["on_error"], window
-    )
     packing = instantiate(node["packing"], Packing)
-    build = partial(packing.eval_row_builder, seq_len=node["seq_len"], masked=encoder.masked)
-    builder = switched_rows(tokenizer, new_switch(tokenizer), build, measured=True)
-    encode, max_documents = (
-        tokenizer.original.encode_documents,
-        node["max_valid_examples"],
-    )
-    stream = TokenStream(source, encode, tokenizer.original.end_id, 0, max_documents)
+    switch = VocabularySwitch(encoder.tokenizer)
+    builder = packing.row_builder(switch, node["seq_len"], encoder.masked)
+    original = encoder.tokenizer.original
+    tokenize = TextTokens(original.encode_documents, original.end_id)
+    stream = TokenStream(source, tokenize, 0, node["max_valid_examples"])
     batches = PackedEvalBatches(stream(0, EPOCH_START), builder, node["eval_batch_size"])
     return batches, f"text of {source.name}"
 

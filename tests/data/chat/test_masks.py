@@ -12,6 +12,7 @@ from mlxlab.data.chat.chat_template import DEFAULT, ChatTemplate, load_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import find_answers, parse_conversation
 from mlxlab.data.chat.masks import ConversationEncoder
+from mlxlab.data.text.documents import Document
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.models.pretrained.load import tokenizer_dir
@@ -38,16 +39,19 @@ def make_encoder(
     tokenizer, loss_on="assistant", source=DEFAULT, max_length=1000, truncation="drop"
 ):
     template = ChatTemplate(source, "mine.jinja", "<bos>", "<eos>")
-    return ConversationEncoder(ChatTokenizer(template, tokenizer), loss_on, max_length, truncation)
+    chat = ChatTokenizer(template, tokenizer)
+    return ConversationEncoder(chat, loss_on, max_length, truncation, refuse)
+
+
+def refuse(number, error):
+    raise error
 
 
 def encode(encoder, conversation):
     """The encoded messages or record; raises the error that it has."""
     if isinstance(conversation, list):
         conversation = {"messages": conversation}
-    (encoded,) = encoder.encode([conversation])
-    if isinstance(encoded, ValueError):
-        raise encoded
+    ((_, encoded),) = encoder.encode([Document(1, json.dumps(conversation))])
     return encoded
 
 
@@ -219,7 +223,8 @@ def test_the_mask_of_a_real_model_is_that_of_mlx_lm(tmp_path):
     folder = tokenizer_dir(str(path), tmp_path)
     tokenizer = load_tokenizer(folder)
     template = load_template(folder, tokenizer)
-    encoder = ConversationEncoder(ChatTokenizer(template, tokenizer), "completion", 1000, "drop")
+    chat = ChatTokenizer(template, tokenizer)
+    encoder = ConversationEncoder(chat, "completion", 1000, "drop", refuse)
     inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     for messages in (TURNS[:3], TURNS[1:3], TURNS, TURNS[3:]):
         text = template.render(messages)
@@ -319,7 +324,8 @@ def test_masks_are_those_of_transformers(published, tmp_path, source, name):
     fast.save_pretrained(tmp_path)
     ours = load_tokenizer(tmp_path)
     template = load_template(tmp_path, ours)
-    encoder = ConversationEncoder(ChatTokenizer(template, ours), "assistant", 1000, "drop")
+    chat = ChatTokenizer(template, ours)
+    encoder = ConversationEncoder(chat, "assistant", 1000, "drop", refuse)
     conversation = parse_conversation(RECORDS[name])
     if source == LLAMA and name in ("reasoning", "tools"):
         with pytest.raises(ValueError, match="does not render"):

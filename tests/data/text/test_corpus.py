@@ -212,7 +212,7 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
     with pytest.raises(DataError, match="no token to end documents"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
     with pytest.raises(
-        DataError, match=r"data\.valid_fraction=0\.999999 leaves no document to train on"
+        DataError, match=r"data\.valid_fraction=0\.999999 leaves none for the split train"
     ):
         new(**{"valid_fraction": 0.999999})
     with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
@@ -259,7 +259,9 @@ class Hub:
 )
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
     hub = Hub(*splits)
-    *sides, _ = corpus.open_corpus({"someone/stories": 1.0}, None, None, None, 0.3, 100, hub)
+    *sides, _ = corpus.open_corpus(
+        ["someone/stories"], None, None, None, 0.3, hub, lambda sources: sources[0]
+    )
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

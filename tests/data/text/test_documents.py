@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mlxlab.data.sources.files import find_files
-from mlxlab.data.text.documents import HoldoutSplit
+from mlxlab.data.text.documents import hold_out
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import make_batches, open_source, take
 from support.text import FORMATS, documents_of, make_texts, texts_of, write_texts
@@ -135,7 +135,7 @@ def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
 def test_one_small_text_has_something_to_hold_out(tmp_path):
     (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(100_000)))
     source = open_source(str(tmp_path / "a.txt"))
-    held_out = documents_of(HoldoutSplit(source, 0.02, "valid"))
+    held_out = documents_of(hold_out(source, 0.02)[1])
     assert 1 < len(held_out) < 20
 
 

@@ -5,8 +5,9 @@ from operator import length_hint
 import numpy as np
 import pytest
 
-from mlxlab.data.text.batches import Masker, PackedBatchIterator, PackedEvalBatches, RowLayout
-from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
+from mlxlab.data.text.batches import PackedBatchIterator, PackedEvalBatches, RowLayout
+from mlxlab.data.text.masking import Masker
+from mlxlab.data.text.token_stream import EPOCH_START
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (
     END,
@@ -17,6 +18,7 @@ from support.streams import (
     batches_equal,
     make_batches,
     make_row_builder,
+    make_stream,
     texts,
 )
 
@@ -124,11 +126,7 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
 
 
 def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_one():
-    chunks = list(
-        TokenStream(InMemorySource(texts()), ByteTokenizer().encode_documents, END, 3)(
-            0, EPOCH_START
-        )
-    )
+    chunks = list(make_stream(InMemorySource(texts()))(0, EPOCH_START))
     valid = PackedEvalBatches(chunks, make_row_builder(), 10)
     first, second = list(valid), list(valid)
     assert len(first) == len(second) == length_hint(valid)
@@ -138,7 +136,6 @@ def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_on
     np.testing.assert_array_equal(
         np.concatenate([b.targets[b.loss_weights > 0] for b in first]), tokens[1:]
     )
-    assert not list(PackedEvalBatches([], make_row_builder(), 10))
 
 
 def test_hidden_tokens_are_15_percent_of_the_ordinary_ones_80_10_10():
@@ -194,7 +191,7 @@ def test_a_tokenizer_without_a_mask_token_cannot_hide():
 
 
 def test_an_epoch_without_text_ends_the_run():
-    stream = TokenStream(InMemorySource([]), ByteTokenizer().encode_documents, END, 0)
+    stream = make_stream(InMemorySource([]))
     with pytest.raises(DataError, match="no text to train on"):
         list(PackedBatchIterator(stream, make_row_builder(), 3, "", None))
 

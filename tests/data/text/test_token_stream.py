@@ -5,15 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
-from support.streams import END, ByteTokenizer, InMemorySource, texts
+from mlxlab.data.text.token_stream import EPOCH_START
+from support.streams import InMemorySource, make_stream, texts
 
 TEXTS = texts(50)
 
 
 def windows_of(source, seed=0, epoch=0, start=EPOCH_START, **more):
-    stream = TokenStream(source, ByteTokenizer().encode_documents, END, seed, **more)
-    return [(cursors, documents) for cursors, _, documents in stream.windows(epoch, start)]
+    return list(make_stream(source, seed, **more).windows(epoch, start))
 
 
 def read(source, seed=0, epoch=0, **more):

@@ -52,7 +52,7 @@ def tokens(
     assert isinstance(data, StreamingTextDataset)
     counts = data.count_tokens()
     frequencies = token_frequencies(counts.counts)
-    rows, lines = _outliers(frequencies, data.all_tokens, count), _summary(frequencies)
+    rows, lines = _outliers(frequencies, data.tokenizer.original, count), _summary(frequencies)
     figure = plot_token_frequencies(frequencies)
     try:
         figure.savefig(out, dpi=120)

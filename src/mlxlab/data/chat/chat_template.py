@@ -116,10 +116,23 @@ def load_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     return _new_template(source, str(path), config, tokenizer)
 
 
-def read_template(path: Path, tokenizer: Tokenizer) -> ChatTemplate:
-    """The template in a file that the user names; raises InputNotFoundError or DataError."""
-    source = read_text(_resolved(path), max_bytes=MAX_TEMPLATE)
-    return _new_template(source, str(path), {}, tokenizer)
+def choose_template(
+    restored: Path | None, named: str | None, folder: Path | None, tokenizer: Tokenizer
+) -> ChatTemplate:
+    """The template of a restored run, a file of the user, the tokenizer's, or the default one.
+
+    Raises as `load_template` and `default_template`; InputNotFoundError for a file of the user.
+    """
+    template = None
+    if restored is not None:
+        template = load_template(restored, tokenizer)
+    if template is None and named is not None:
+        path = Path(named).expanduser()
+        source = read_text(_resolved(path), max_bytes=MAX_TEMPLATE)
+        template = _new_template(source, str(path), {}, tokenizer)
+    if template is None and folder is not None:
+        template = load_template(folder, tokenizer)
+    return template or default_template(tokenizer)
 
 
 def _new_template(

@@ -6,8 +6,10 @@ after its header, and includes what ends its turn: for one answer this is the ru
 `--mask-prompt`.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,9 +17,12 @@ import tokenizers
 
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import Conversation, find_answers
+from mlxlab.data.text.documents import Document
+from mlxlab.data.text.token_stream import Tokens
 
 LossOn = Literal["assistant", "completion", "all"]
 Truncation = Literal["drop", "left", "right"]
+GROUP = 32  # conversations that are encoded together; more would take memory, and save little time
 
 
 class EncodedConversation(NamedTuple):
@@ -25,12 +30,15 @@ class EncodedConversation(NamedTuple):
 
     tokens: np.ndarray  # (T,) int32
     is_target: np.ndarray  # (T,) bool
-    full_length: int  # tokens before truncation
+    full_length: int  # tokens before truncation; 0 if it cannot be encoded
+
+
+NOTHING = EncodedConversation(np.zeros(0, np.int32), np.zeros(0, bool), 0)
 
 
 @dataclass(frozen=True)
 class ConversationEncoder:
-    """Encodes conversations.
+    """Encodes conversations. Implements `Tokenize`.
 
     Args:
         loss_on: `assistant` for all answers, `completion` for the last one, `all` for the whole
@@ -38,117 +46,135 @@ class ConversationEncoder:
         max_length: tokens of a conversation.
         truncation: of longer ones: `drop` leaves them out, `left` keeps their last tokens, `right`
             the first; one that keeps no target is dropped.
+        skip: gets the id of a conversation that cannot be encoded, and the reason.
     """
 
     chat: ChatTokenizer
     loss_on: LossOn
     max_length: int
     truncation: Truncation
+    skip: Callable[[int, ValueError], None]
+
+    def __call__(self, documents: Sequence[Document]) -> Tokens:
+        encoded = [each for _, each in self.encode(documents)]
+        lengths = np.array([len(each.tokens) for each in encoded])
+        tokens = np.concatenate([each.tokens for each in encoded])
+        return Tokens(lengths, tokens, np.concatenate([each.is_target for each in encoded]))
 
     def encode(
-        self, conversations: Sequence[Conversation]
-    ) -> list[EncodedConversation | ValueError]:
-        """One result for each, in order; an error for one that cannot be encoded.
+        self, documents: Iterable[Document]
+    ) -> Iterator[tuple[Document, EncodedConversation]]:
+        """Each of them with its tokens, in order.
 
         Raises TemplateError if the template takes more time or memory than it may.
         """
-        results: dict[int, EncodedConversation | ValueError] = {}
-        requests: dict[int, dict[str, object]] = {}
-        for index, conversation in enumerate(conversations):
-            try:
-                if "text" in conversation:
-                    results[index] = self._truncate(*self._plain_text(conversation["text"]))
-                else:
-                    answers = self._learned(conversation)
-                    requests[index] = self.chat.request(conversation, answers)
-            except ValueError as error:
-                results[index] = error
-        rendered: dict[int, dict[str, Any]] = {}
-        replies = self.chat.template.process.render(list(requests.values()))
-        for index, reply in zip(requests, replies, strict=True):
-            if "error" in reply:
-                results[index] = ValueError(reply["error"])
-            else:
-                rendered[index] = reply
-        texts = [reply["text"] for reply in rendered.values()]
-        encodings = self.chat.inner.encode_batch(texts, add_special_tokens=False)
-        for index, encoding in zip(rendered, encodings, strict=True):
-            try:
-                mask = self._mask(conversations[index], rendered[index], encoding)
-                results[index] = self._truncate(encoding.ids, mask)
-            except ValueError as error:
-                results[index] = error
-        return [results[index] for index in range(len(conversations))]
+        remaining = iter(documents)
+        while group := list(islice(remaining, GROUP)):
+            conversations = [json.loads(document.text) for document in group]
+            replies = self._render(conversations)
+            texts = [reply["text"] for reply in replies]
+            encodings = self.chat.inner.encode_batch(texts, add_special_tokens=False)
+            for index, document in enumerate(group):
+                encoded = NOTHING
+                try:
+                    encoded = self._mask(conversations[index], replies[index], encodings[index])
+                except ValueError as error:
+                    self.skip(document.id, error)
+                yield document, encoded
+
+    def _render(self, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+        """The text of each, and where its answers are; or `error`."""
+        replies: list[dict[str, Any]] = []
+        requests: list[dict[str, object]] = []
+        rendered: list[dict[str, Any]] = []
+        for conversation in conversations:
+            reply = {"text": conversation.get("text", "")}
+            replies.append(reply)
+            if "messages" in conversation:
+                try:
+                    requests.append(self.chat.request(conversation, self._learned(conversation)))
+                    rendered.append(reply)
+                except ValueError as error:
+                    reply["error"] = str(error)
+        answers = self.chat.template.process.render(requests)
+        for reply, answer in zip(rendered, answers, strict=True):
+            reply.update(answer)
+        return replies
 
     def _learned(self, conversation: Conversation) -> list[int]:
         """The indices of the answers that are targets."""
         messages = conversation["messages"]
-        considered = find_answers(conversation)
-        learned = [index for index in considered if "weight" not in messages[index]]
+        answers = find_answers(conversation)
+        learned = [index for index in answers if "weight" not in messages[index]]
         if self.loss_on == "all":
-            if learned != considered:
+            if learned != answers:
                 raise ValueError("an answer of weight 0, expected none with data.loss_on=all")
-            return []
-        return [
-            index for index in learned if self.loss_on == "assistant" or index == considered[-1]
-        ]
+            return []  # They need not be located.
+        if self.loss_on == "completion":
+            return [index for index in learned if index == answers[-1]]
+        return learned
 
     def _mask(
         self, conversation: Conversation, reply: dict[str, Any], encoding: tokenizers.Encoding
-    ) -> np.ndarray:
-        """Which tokens are targets (T,) bool."""
+    ) -> EncodedConversation:
+        if "error" in reply:
+            raise ValueError(reply["error"])
+        if "text" in conversation:
+            tokens = self._add_special(encoding)
+            return self._truncate(tokens, np.ones(len(tokens), bool))
+        is_target = np.zeros(len(encoding.ids), bool)
         if self.loss_on == "all":
-            return np.ones(len(encoding.ids), bool)
-        spans = reply["spans"]
-        if reply["marked"]:
-            answers = find_answers(conversation)
-            if len(spans) != len(answers):
-                name = self.chat.template.name
-                counts = f"{len(spans)} answers of {len(answers)}"
-                raise ValueError(f"{name}: marks {counts} by generation blocks")
-            span_of = dict(zip(answers, spans, strict=True))
-            spans = [span_of[index] for index in self._learned(conversation)]
-        mask = np.zeros(len(encoding.ids), bool)
-        for begin, end in spans:
+            is_target[:] = True
+            return self._truncate(encoding.ids, is_target)
+        for begin, end in self._spans(conversation, reply):
             first = _token_of(encoding, range(begin, end))
             last = _token_of(encoding, range(end - 1, begin - 1, -1))
             if first is None or last is None:
                 continue
             characters = encoding.token_to_chars(first)
-            reaches_back = characters is not None and characters[0] < begin
-            if reaches_back and not reply["marked"]:
+            if characters and characters[0] < begin and not reply["marked"]:
                 first += (
                     1  # A prompt ends with another token than one that reaches into the answer.
                 )
-            mask[first : last + 1] = True
-        return mask
+            is_target[first : last + 1] = True
+        return self._truncate(encoding.ids, is_target)
 
-    def _plain_text(self, text: str) -> tuple[list[int], np.ndarray]:
-        """A text with the tokens that the tokenizer puts around it, and at least the end token."""
+    def _spans(self, conversation: Conversation, reply: dict[str, Any]) -> list[tuple[int, int]]:
+        """Begin and end of each answer that is a target, in characters."""
+        spans: list[tuple[int, int]] = reply["spans"]
+        if not reply["marked"]:
+            return spans
+        answers = find_answers(conversation)
+        if len(spans) != len(answers):
+            counts = f"{len(spans)} answers of {len(answers)}"
+            name = self.chat.template.name
+            raise ValueError(f"{name}: marks {counts} by generation blocks")
+        span_of = dict(zip(answers, spans, strict=True))
+        return [span_of[index] for index in self._learned(conversation)]
+
+    def _add_special(self, encoding: tokenizers.Encoding) -> list[int]:
+        """The tokens of a plain text with those around it, at least the end token."""
         tokenizer = self.chat.tokenizer
-        encoding = self.chat.inner.encode(text, add_special_tokens=False)
         if tokenizer.inner.post_processor is not None:
             encoding = tokenizer.inner.post_processor.process(encoding)
-        tokens = encoding.ids
-        if tokens[-1:] != [tokenizer.end_id]:
-            tokens = [*tokens, tokenizer.end_id]
-        return tokens, np.ones(len(tokens), bool)
+        tokens: list[int] = encoding.ids
+        return tokens if tokens[-1:] == [tokenizer.end_id] else [*tokens, tokenizer.end_id]
 
     def _truncate(self, ids: list[int], is_target: np.ndarray) -> EncodedConversation:
-        tokens = np.array(ids, np.int32)
-        length = len(tokens)
+        length = len(ids)
         used = slice(None)
         if length > self.max_length:
-            used = slice(0)
-            if self.truncation == "left":
-                used = slice(length - self.max_length, None)
-            elif self.truncation == "right":
-                used = slice(self.max_length)
-        tokens = tokens[used]
+            parts = {
+                "drop": slice(0),
+                "left": slice(length - self.max_length, None),
+                "right": slice(self.max_length),
+            }
+            used = parts[self.truncation]
+        tokens = np.array(ids, np.int32)[used]
         is_target = is_target[used]
         is_target[:1] = False  # Nothing predicts the first token.
         if not is_target.any():
-            return EncodedConversation(tokens[:0], is_target[:0], length)
+            return NOTHING._replace(full_length=length)
         return EncodedConversation(tokens, is_target, length)
 
 

@@ -3,25 +3,32 @@
 Rows may be shuffled; masks keep documents apart, hide tokens, and say which tokens are targets.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import log
 from typing import Annotated, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
 from mlxlab.constraints import Count, Ge, Le, Size
-from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, load_position
-from mlxlab.data.rng import Stream, permutation, uniform
-from mlxlab.data.text.token_stream import EPOCH_START, DocumentCursor, TokenChunk, TokenChunks
+from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, check_position, load_position
+from mlxlab.data.rng import Stream, permutation
+from mlxlab.data.text.masking import Masker
+from mlxlab.data.text.token_stream import EPOCH_START, DocumentCursor, TokenChunk, TokenStream
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.vocabulary.remapping import Remapping, VocabularySwitch
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
+from mlxlab.data.vocabulary.vocabulary_map import (
+    IS_CORE,
+    RARE_COST,
+    TARGET_BYTES,
+    VocabularyMap,
+)
 from mlxlab.errors import ConfigError, DataError
 
 
 class TextCursor(TypedDict):
-    """Position of the next row, as JSON: where its buffer of rows starts in the text, and the rows drawn from it."""
+    """The position of the next row, as JSON: its buffer of rows, and the rows drawn from that."""
 
     epoch: Count
     row: Count  # number in the epoch of the first row of the buffer
@@ -37,74 +44,84 @@ def epoch_start(epoch: int, fingerprint: str = "") -> TextCursor:
     )
 
 
-def next_epoch(cursor: TextCursor) -> TextCursor:
-    """The start of the epoch after that of `cursor`."""
-    return epoch_start(cursor["epoch"] + 1, cursor["fingerprint"])
-
-
 class PackedRows(NamedTuple):
-    """R rows of W tokens; only the last row of an epoch may be short, and is padded on the right."""
+    """R rows of W tokens, padded on the right."""
 
     tokens: np.ndarray  # (R, W) int32
     sizes: np.ndarray  # (R,) int64: tokens without padding
-    documents: (
-        np.ndarray
-    )  # (R, W) int64: equal for tokens of one document; (R, 0) unless `number_documents`
+    documents: np.ndarray  # (R, W) int64: equal in a document; (R, 0) unless `number_documents`
     ids: np.ndarray  # (R,) int64: of the document of the first token
     numbers: np.ndarray  # (R,) int64: the number of each row in the epoch
-    is_target: np.ndarray  # (R, W) bool; (R, 0) where every token is a target
+    is_target: np.ndarray  # (R, W) bool
 
     def select(self, index: slice | np.ndarray) -> "PackedRows":
         return PackedRows(*(array[index] for array in self))
 
     def padded(self, num_rows: int, pad_id: int) -> "PackedRows":
         """With empty rows up to `num_rows`, of id -1."""
-        missing = num_rows - len(self.sizes)
-        values = (pad_id, 0, 0, -1, 0, False)
-        added = (
-            np.full((missing, *old.shape[1:]), value, old.dtype)
-            for old, value in zip(self, values, strict=True)
-        )
-        return PackedRows(*map(np.concatenate, zip(self, added, strict=True))) if missing else self
+        missing = ((0, num_rows - len(self.sizes)), (0, 0))
+
+        def pad(array: np.ndarray, value: int) -> np.ndarray:
+            return np.pad(array, missing[: array.ndim], constant_values=value)
+
+        return PackedRows(*map(pad, self, (pad_id, 0, 0, -1, 0, 0)))
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Row n is tokens n * stride to n * stride + width, the last token of which may only be a target."""
+    """How tokens become rows.
+
+    Row n is tokens n * stride to n * stride + width, the last of which may only be a target. A row
+    of whole documents has as many as fit; one of them if they are not numbered.
+    """
 
     length: int  # positions of a row
-    stride: (
-        int  # tokens from the start of a row to the start of the next; below `length` rows overlap
-    )
+    stride: int  # tokens between the starts of two rows; below `length` rows overlap
     target_shift: int  # 1 where a row has one token more, the target of its last position; else 0
-    pad_id: int  # pads the last row
+    pad_id: int
     number_documents: bool = False  # tell which tokens belong to the same document
+    whole_documents: bool = False  # `stride` is not used
 
     @property
     def width(self) -> int:
         return self.length + self.target_shift
 
-    @property
-    def min_lookahead(self) -> int:
-        """Tokens that must be left for another row: enough for one target that no earlier row has."""
-        return max(self.width - self.stride, self.target_shift) + 1
-
     def count_rows(self, tokens: int) -> int:
-        """Rows that `tokens` tokens make: the full ones, and a short one if anything is left."""
+        """Rows that `tokens` tokens make: the full ones, and a short one with a target of its own."""
         if tokens <= self.target_shift:
             return 0
         full = max(0, (tokens - self.width) // self.stride + 1)
-        return full + (
-            tokens - full * self.stride >= (self.min_lookahead if full else self.target_shift + 1)
-        )
+        overlap = max(self.width - self.stride, self.target_shift) if full else self.target_shift
+        has_short_row = tokens - full * self.stride > overlap
+        return full + has_short_row
+
+    def split(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The index of the first token of each row, and its size, of documents of these lengths."""
+        total = int(lengths.sum())
+        if self.whole_documents:
+            begins = self._pack_whole(lengths.tolist())
+            return begins, np.diff(begins, append=total)
+        begins = np.arange(self.count_rows(total)) * self.stride
+        return begins, np.minimum(total - begins, self.width)
+
+    def _pack_whole(self, lengths: list[int]) -> np.ndarray:
+        begins: list[int] = []
+        position = 0
+        end = 0  # of the last row
+        for length in lengths:
+            if position + length > end or not self.number_documents:
+                begins.append(position)
+                end = position + self.length
+            position += length
+        return np.array(begins, np.int64)
 
 
 class RowSource(Protocol):
-    """Rows of an epoch in the order of the text."""
+    """Rows of an epoch."""
 
     @property
     def more(self) -> bool:
-        """True if rows are left in the epoch."""
+        """True if rows are left in the epoch after those that were taken."""
 
     @property
     def cursor(self) -> TextCursor:
@@ -114,135 +131,137 @@ class RowSource(Protocol):
         """Up to `max_rows` rows; fewer only at the end of the epoch."""
 
 
-class PackerClass(Protocol):
-    """A class whose instances pack the tokens of `chunks`, which begin at `cursor`, into rows."""
-
-    def __call__(
-        self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout
-    ) -> RowSource: ...
-
-    def num_rows(self, chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
-        """Rows that an instance makes of the chunks of an epoch."""
-
-
 class Packer:
-    """Packs the tokens of `chunks`, which begin at `cursor`, into rows in the order of the text."""
+    """Packs tokens into rows in the order of the text. Implements `RowSource`.
+
+    Args:
+        chunks: of the documents from the one on that `cursor` names.
+    """
 
     def __init__(self, chunks: Iterator[TokenChunk], cursor: TextCursor, layout: RowLayout) -> None:
-        self.chunks, self.first, self.row, self.layout = chunks, cursor, cursor["row"], layout
+        self.chunks = chunks
+        self.first = cursor
+        self.row = cursor["row"]
+        self.layout = layout
         self.tokens = np.zeros(0, np.int32)
+        self.is_target = np.zeros(0, bool)
         self.starts = np.zeros(0, np.int64)  # of each document, counted from the first token held
         self.ids = np.zeros(0, np.int64)
         self.cursors: list[DocumentCursor] = []
         self._to_drop = cursor["offset"]  # tokens to skip that are not read yet
 
-    @staticmethod
-    def num_rows(chunks: Sequence[TokenChunk], layout: RowLayout) -> int:
-        return layout.count_rows(sum(len(chunk.tokens) for chunk in chunks))
-
-    def take(self, max_rows: int) -> PackedRows:
-        """Up to `max_rows` rows; fewer only at the end of the epoch."""
-        layout = self.layout
-        while len(self.tokens) < max_rows * layout.stride + layout.min_lookahead:
-            chunk = next(self.chunks, None)
-            if chunk is None:
-                break
-            self.starts = np.concatenate(
-                [self.starts, len(self.tokens) + np.cumsum(chunk.lengths) - chunk.lengths]
-            )
-            self.tokens = np.concatenate([self.tokens, chunk.tokens])
-            self.ids = np.concatenate([self.ids, chunk.ids])
-            self.cursors += chunk.cursors
-            self._drop(self._to_drop)
-        numbers = np.arange(min(max_rows, layout.count_rows(len(self.tokens))))
-        begins = numbers * layout.stride
-        indices = begins[:, None] + np.arange(layout.width)  # (R, W)
-        tokens = self.tokens[np.minimum(indices, len(self.tokens) - 1)]
-        tokens[indices >= len(self.tokens)] = layout.pad_id
-        sizes = np.minimum(len(self.tokens) - begins, layout.width)
-        documents = np.searchsorted(
-            self.starts, indices if layout.number_documents else indices[:, :0], side="right"
-        )
-        ids = self.ids[np.searchsorted(self.starts, begins, side="right") - 1]
-        rows = PackedRows(
-            tokens, sizes, documents, ids, self.row + numbers, np.zeros((len(numbers), 0), bool)
-        )
-        self.row += len(numbers)
-        self._drop(len(numbers) * layout.stride)
-        return rows
-
     @property
     def more(self) -> bool:
-        """True if the tokens that are held make another row."""
-        return len(self.tokens) >= self.layout.min_lookahead
+        return len(self.tokens) > 0
 
     @property
     def cursor(self) -> TextCursor:
-        """The position of the first token held; at the end that of the next epoch."""
         if not self.more:
-            return next_epoch(self.first)
-        offset = -int(self.starts[0])
-        return {
-            **self.first,
-            "row": self.row,
-            "rows_drawn": 0,
-            "start": self.cursors[0],
-            "offset": offset,
-        }
+            return epoch_start(self.first["epoch"] + 1, self.first["fingerprint"])
+        return TextCursor(
+            epoch=self.first["epoch"],
+            row=self.row,
+            rows_drawn=0,
+            start=self.cursors[0],
+            offset=-int(self.starts[0]),
+            fingerprint=self.first["fingerprint"],
+        )
+
+    def take(self, max_rows: int) -> PackedRows:
+        begins, sizes = self.layout.split(self._lengths())
+        while len(begins) <= max_rows and self._read():  # Until the rows do not depend on more.
+            begins, sizes = self.layout.split(self._lengths())
+        end = int(begins[max_rows]) if len(begins) > max_rows else len(self.tokens)
+        begins = begins[:max_rows]
+        sizes = sizes[:max_rows]
+
+        columns = np.arange(self.layout.width)
+        is_real = columns < sizes[:, None]
+        indices = np.where(is_real, begins[:, None] + columns, 0)  # (R, W)
+        tokens = np.where(is_real, self.tokens[indices], np.int32(self.layout.pad_id))
+        numbered = indices if self.layout.number_documents else indices[:, :0]
+        documents = np.searchsorted(self.starts, numbered, side="right")
+        ids = self.ids[np.searchsorted(self.starts, begins, side="right") - 1]
+        numbers = self.row + np.arange(len(begins))
+        rows = PackedRows(tokens, sizes, documents, ids, numbers, self.is_target[indices])
+        self.row += len(begins)
+        self._drop(end)
+        return rows
+
+    def _lengths(self) -> np.ndarray:
+        """The tokens that are held of each document."""
+        return np.diff(np.maximum(self.starts, 0), append=len(self.tokens))
+
+    def _read(self) -> bool:
+        """Adds the next chunk; False at the end."""
+        chunk = next(self.chunks, None)
+        if chunk is None:
+            return False
+        starts = len(self.tokens) + np.cumsum(chunk.lengths) - chunk.lengths
+        self.starts = np.concatenate([self.starts, starts])
+        self.ids = np.concatenate([self.ids, chunk.ids])
+        self.tokens = np.concatenate([self.tokens, chunk.tokens])
+        self.is_target = np.concatenate([self.is_target, chunk.is_target])
+        self.cursors += chunk.cursors
+        self._drop(self._to_drop)
+        return True
 
     def _drop(self, count: int) -> None:
-        """Forgets `count` tokens, and the documents before them; the last document stays, as the position needs it."""
+        """Forgets `count` tokens, and the documents that have no others."""
         dropped = min(count, len(self.tokens))
         self._to_drop = count - dropped
-        self.tokens, self.starts = self.tokens[dropped:], self.starts - dropped
-        used = max(int(np.searchsorted(self.starts, 0, side="right")) - 1, 0)
-        self.starts, self.ids = self.starts[used:], self.ids[used:]
+        self.tokens = self.tokens[dropped:]
+        self.is_target = self.is_target[dropped:]
+        self.starts = self.starts - dropped
+        ends = np.append(self.starts[1:], len(self.tokens))
+        used = int(np.searchsorted(ends, 0, side="right"))
+        self.starts = self.starts[used:]
+        self.ids = self.ids[used:]
         del self.cursors[:used]
 
 
 class RowShuffleBuffer:
-    """The rows of a packer, shuffled to decorrelate consecutive rows of long documents.
+    """The rows of a packer, shuffled to decorrelate rows of long documents. Implements `RowSource`.
 
-    A buffer of `size` rows is taken from the text and permuted by (seed, epoch, first row). A position is that of the
-    buffer in the text and the number of rows drawn from it: seeking makes that one buffer again.
+    A buffer of `size` rows is taken from the text and permuted by (seed, epoch, first row). A
+    position is that of the buffer in the text and the number of rows drawn from it: seeking makes
+    that one buffer again.
     """
 
     def __init__(self, packer: RowSource, size: int, seed: int, cursor: TextCursor) -> None:
-        self.packer, self.size, self.seed = packer, size, seed
+        self.packer = packer
+        self.size = size
+        self.seed = seed
         self._fill(cursor)
         self.drawn = cursor["rows_drawn"]
 
-    def take(self, max_rows: int) -> PackedRows:
-        """Up to `max_rows` rows; fewer only at the end of the epoch."""
-        pieces = [self.rows.select(slice(0))]
-        while max_rows > 0 and self.more:
-            if self.drawn >= len(self.rows.sizes):
-                self._fill(self.packer.cursor)
-            pieces.append(self.rows.select(slice(self.drawn, self.drawn + max_rows)))
-            self.drawn += len(pieces[-1].sizes)
-            max_rows -= len(pieces[-1].sizes)
-        return PackedRows(*map(np.concatenate, zip(*pieces, strict=True)))
-
     @property
     def more(self) -> bool:
-        """True if rows are left in the epoch."""
         return self.drawn < len(self.rows.sizes) or self.packer.more
 
     @property
     def cursor(self) -> TextCursor:
-        """The position of the next row; at the end that of the next epoch."""
-        return (
-            {**self.start, "rows_drawn": self.drawn}
-            if self.drawn < len(self.rows.sizes)
-            else self.packer.cursor
-        )
+        if self.drawn < len(self.rows.sizes):
+            return {**self.start, "rows_drawn": self.drawn}
+        return self.packer.cursor
+
+    def take(self, max_rows: int) -> PackedRows:
+        pieces = [self.rows.select(slice(0))]
+        while max_rows > 0 and self.more:
+            if self.drawn >= len(self.rows.sizes):
+                self._fill(self.packer.cursor)
+            piece = self.rows.select(slice(self.drawn, self.drawn + max_rows))
+            pieces.append(piece)
+            self.drawn += len(piece.sizes)
+            max_rows -= len(piece.sizes)
+        return PackedRows(*map(np.concatenate, zip(*pieces, strict=True)))
 
     def _fill(self, start: TextCursor) -> None:
         rows = self.packer.take(self.size)
-        order = permutation(
-            len(rows.sizes), self.seed, Stream.ROW_SHUFFLE, start["epoch"], start["row"]
-        )
-        self.start, self.rows, self.drawn = start, rows.select(order), 0
+        numbers = (Stream.ROW_SHUFFLE, start["epoch"], start["row"])
+        self.start = start
+        self.rows = rows.select(permutation(len(rows.sizes), self.seed, *numbers))
+        self.drawn = 0
 
 
 class RowOrder(Protocol):
@@ -288,103 +307,122 @@ class RandomRows:
 
 
 TEXT_ORDER = RandomRows()
-MASK_UP_TO, REPLACE_UP_TO = (
-    0.8,
-    0.9,
-)  # of hidden tokens, 80 % become the mask token, 10 % another one, 10 % stay
+GROWN = "vocabulary_grown"  # key of the position of an iterator
 
 
-class Masker:
-    """Hides tokens for masked language modelling (Devlin et al. 2019).
-
-    Draws are a function of (seed, epoch, position): a resumed run hides the same tokens.
+class VocabularySwitch:
+    """Which ids the batches of a data set have: those of a smaller vocabulary until it has grown.
 
     Args:
-        tokenizer: raises ConfigError if it has no mask token.
-        probability: of a token to be hidden; special ones never are.
+        mapped: the tokenizer; one without a smaller vocabulary has its own ids all the time.
     """
 
-    def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
-        if tokenizer.mask_id is None:
-            raise ConfigError(
-                "the tokenizer has no mask token, which a masked language model needs"
-            )
-        self.mask_id, self.probability, self.seed = tokenizer.mask_id, probability, seed
-        special = (self.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
-        self.is_maskable = ~np.isin(
-            np.arange(tokenizer.vocab_size), [token for token in special if token is not None]
-        )
-        self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
-
-    def mask_tokens(
-        self, tokens: np.ndarray, real: np.ndarray, epoch: int, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens with some hidden (B, T), and which (B, T) bool; at least one in each row that has a maskable one.
-
-        Args:
-            tokens: (B, T) int32.
-            real: (B, T) bool, false for padding.
-            rows: (B,) the number of each row in its epoch.
-        """
-        positions = rows[:, None] * tokens.shape[1] + np.arange(tokens.shape[1])
-        draws = uniform(self.seed, Stream.MASKED, epoch, positions)
-        draws[~(real & self.is_maskable[tokens])] = 1.0  # never hidden
-        smallest = draws.min(axis=1, keepdims=True)
-        hidden = (draws < self.probability) | ((draws == smallest) & (smallest < 1.0))
-
-        kind = uniform(self.seed, Stream.MASK_KIND, epoch, positions[hidden])
-        choice = uniform(self.seed, Stream.MASK_REPLACEMENT, epoch, positions[hidden])
-        replacement = self.maskable[(choice * len(self.maskable)).astype(np.int64)]
-        unmasked = np.where(kind < REPLACE_UP_TO, replacement, tokens[hidden])
-        masked = tokens.copy()
-        masked[hidden] = np.where(kind < MASK_UP_TO, self.mask_id, unmasked)
-        return masked, hidden
-
-
-class BatchBuilder(Protocol):
-    """Makes batches of packed rows."""
+    def __init__(self, mapped: Tokenizer) -> None:
+        self.mapped = mapped
+        self.grown = False
 
     @property
-    def layout(self) -> RowLayout: ...
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer with the ids of the next batch."""
+        return self.mapped.original if self.grown else self.mapped
+
+    @property
+    def vocabulary(self) -> VocabularyMap | None:
+        """The smaller vocabulary of the next batch; None if its ids are the original ones."""
+        return self.tokenizer.vocabulary
+
+    def ids(self, original: np.ndarray) -> np.ndarray:
+        """The ids of these original ones: int32, of any shape."""
+        return original if self.vocabulary is None else self.vocabulary.forward[original]
+
+    def measures(self, targets: np.ndarray) -> dict[str, np.ndarray]:
+        """What an evaluation needs to know of the original targets."""
+        vocabulary = self.mapped.vocabulary
+        if vocabulary is None:
+            return {}
+        is_core = vocabulary.is_core[targets]
+        choices = 1 if self.grown else vocabulary.num_rare
+        rare_cost = np.where(is_core, 0.0, log(choices)).astype(np.float32)
+        measures = {IS_CORE: is_core, RARE_COST: rare_cost}
+        if len(self._token_bytes):
+            measures[TARGET_BYTES] = self._token_bytes[targets]
+        return measures
+
+    @cached_property
+    def _token_bytes(self) -> np.ndarray:
+        """The bytes of each original token; empty where they are unknown."""
+        return np.array(self.mapped.token_bytes, np.float32)
+
+    def state_dict(self) -> dict[str, object]:
+        return {} if self.mapped.vocabulary is None else {GROWN: self.grown}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> dict[str, object]:
+        """Takes its key from the state of an iterator, and returns the others."""
+        if self.mapped.vocabulary is None:
+            return dict(state)
+        self.grown = check_position(state.get(GROWN), bool)
+        return {key: value for key, value in state.items() if key != GROWN}
+
+    def match(self, vocab_size: int) -> None:
+        """Gives later batches the ids of a model of that many tokens."""
+        vocabulary = self.mapped.vocabulary
+        self.grown = vocabulary is not None and vocab_size >= vocabulary.vocab_size
+
+
+class RowBuilder:
+    """Makes batches of packed rows of original ids.
+
+    Args:
+        switch: says which ids the batches have.
+        mlm_probability: of a token to be hidden, which makes it a target; None: each token predicts
+            the next.
+        seed: of the hidden tokens.
+        measured: adds what an evaluation needs to know of a smaller vocabulary.
+    """
+
+    def __init__(
+        self,
+        layout: RowLayout,
+        switch: VocabularySwitch,
+        mlm_probability: float | None = None,
+        seed: int = 0,
+        measured: bool = False,
+    ) -> None:
+        self.layout = layout
+        self.switch = switch
+        self.measured = measured
+        self.maskers: list[Masker] = []  # for a smaller vocabulary, and once it has grown
+        if mlm_probability is not None:
+            tokenizers = (switch.mapped, switch.mapped.original)
+            self.maskers = [Masker(each, mlm_probability, seed) for each in tokenizers]
 
     def batch(self, rows: PackedRows, epoch: int) -> Batch:
         """The checked batch of R rows."""
-
-
-@dataclass(frozen=True)
-class RowBuilder:
-    """Implements `BatchBuilder`."""
-
-    layout: RowLayout
-    vocab_size: int
-    masker: Masker | None = (
-        None  # hides tokens, which are then the targets; None: each predicts the next token
-    )
-    remapping: Remapping | None = None  # of the ids of the rows, before any are hidden
-
-    def batch(self, rows: PackedRows, epoch: int) -> Batch:
-        """See `BatchBuilder`."""
         length = self.layout.length
-        tokens, targets = rows.tokens[:, :length], rows.tokens[:, -length:]
-        real = np.arange(length) < (rows.sizes - self.layout.target_shift)[:, None]
-        segment_ids = weights = real
-        if self.layout.number_documents:  # so that attention stays within each
+        is_real = np.arange(length) < (rows.sizes - self.layout.target_shift)[:, None]  # (R, T)
+        segment_ids = is_real
+        if self.layout.number_documents:  # Attention stays within each.
             documents = rows.documents[:, :length]
-            segment_ids = np.where(real, documents - documents[:, :1] + 1, 0).astype(np.int32)
-        if rows.is_target.shape[1]:
-            weights = real & rows.is_target[:, -length:]
-        measures: dict[str, np.ndarray] = {}
-        if self.remapping:
-            measures = self.remapping.measures(targets)
-            tokens, targets = self.remapping.ids(tokens), self.remapping.ids(targets)
-        if self.masker:
-            tokens, weights = self.masker.mask_tokens(tokens, real, epoch, rows.numbers)
-        targets = np.where(real, targets, 0).astype(np.int32)
-        weights = weights.astype(np.float32)
+            segment_ids = np.where(is_real, documents - documents[:, :1] + 1, 0).astype(np.int32)
+        weights = is_real & rows.is_target[:, -length:]
+
+        original = rows.tokens[:, -length:]
+        tokens = self.switch.ids(rows.tokens[:, :length])
+        targets = np.where(is_real, self.switch.ids(original), 0).astype(np.int32)
+        measures = self.switch.measures(original) if self.measured else {}
+        if self.maskers:
+            masker = self.maskers[self.switch.grown]
+            tokens, weights = masker.mask_tokens(tokens, is_real, epoch, rows.numbers)
         batch = Batch(
-            np.ascontiguousarray(tokens), segment_ids, targets, weights, rows.ids, measures
+            np.ascontiguousarray(tokens),
+            segment_ids,
+            targets,
+            weights.astype(np.float32),
+            rows.ids,
+            measures,
         )
-        return check_ids(batch, self.vocab_size, self.vocab_size)
+        vocab_size = self.switch.tokenizer.vocab_size
+        return check_ids(batch, vocab_size, vocab_size)
 
 
 @dataclass(frozen=True)
@@ -402,37 +440,35 @@ class Packing:
     mlm_probability: Annotated[float, Ge(0.01), Le(0.9)]
 
     def row_builder(
-        self, tokenizer: Tokenizer, seq_len: int, masked: bool, seed: int
+        self, switch: VocabularySwitch, seq_len: int, masked: bool, seed: int | None = None
     ) -> RowBuilder:
-        """Rows of original ids, with the masks and the ids of `tokenizer`.
+        """Makes training batches, or without a seed evaluation batches, whose rows share no target.
 
         Raises ConfigError if the model is masked and the tokenizer has no mask token.
         """
-        shape = (seq_len, self.stride or seq_len, 0 if masked else 1)
-        layout = RowLayout(*shape, tokenizer.original.pad_id, self.mask_across_documents)
-        masker = Masker(tokenizer, self.mlm_probability, seed) if masked else None
-        return RowBuilder(layout, tokenizer.vocab_size, masker)
-
-    def eval_row_builder(self, tokenizer: Tokenizer, seq_len: int, masked: bool) -> RowBuilder:
-        """Rows that share no target, with the same hidden tokens for every seed."""
-        return replace(self, stride=None).row_builder(tokenizer, seq_len, masked, seed=0)
+        is_training = seed is not None
+        stride = self.stride if is_training and self.stride else seq_len
+        shift = 0 if masked else 1
+        pad_id = switch.mapped.original.pad_id
+        layout = RowLayout(seq_len, stride, shift, pad_id, self.mask_across_documents)
+        hidden = self.mlm_probability if masked else None
+        return RowBuilder(layout, switch, hidden, seed or 0, measured=not is_training)
 
 
 @dataclass
 class PackedBatchIterator:
-    """Batches of one shape, an epoch per iteration; a short last one, if not the only one, gets rows of weight 0.
+    """Batches of one shape, an epoch per iteration. Implements `BatchIterator`.
 
-    The position is counted in documents and tokens, so it fits any batch size. Implements `BatchIterator`.
+    A short last batch that is not the only one gets rows of weight 0. The position is counted in
+    documents and tokens, so it fits any batch size.
     """
 
-    chunks: TokenChunks
-    builder: BatchBuilder
+    chunks: TokenStream
+    builder: RowBuilder
     batch_size: int  # rows, of all processes together
     fingerprint: str
     batches_per_epoch: int | None  # where known or estimated
     order: RowOrder = TEXT_ORDER
-    packer: PackerClass = Packer
-    switch: VocabularySwitch | None = None  # which ids `builder` gives
     _cursor: TextCursor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -454,6 +490,10 @@ class PackedBatchIterator:
     def skipped_records(self) -> int:
         return self.chunks.source.skipped_records
 
+    @property
+    def vocabulary(self) -> VocabularyMap | None:
+        return self.builder.switch.vocabulary
+
     def resize(self, batch_size: int) -> None:
         self.batch_size = batch_size
 
@@ -463,36 +503,30 @@ class PackedBatchIterator:
     def set_alpha(self, alpha: float) -> None:
         self._cursor = self.order.set_alpha(self._cursor, alpha)
 
-    @property
-    def vocabulary(self) -> VocabularyMap | None:
-        return None if self.switch is None or self.switch.grown else self.switch.vocabulary
-
     def match_vocab_size(self, vocab_size: int) -> None:
-        if self.switch is not None:
-            self.switch.match(vocab_size)
+        self.builder.switch.match(vocab_size)
 
     def state_dict(self) -> dict[str, object]:
-        return (
-            {**self._cursor}
-            if self.switch is None
-            else {**self._cursor, **self.switch.state_dict()}
-        )
+        return {**self._cursor, **self.builder.switch.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        cursor = state if self.switch is None else self.switch.load_state_dict(state)
+        cursor = self.builder.switch.load_state_dict(state)
         self._cursor = self.order.load(cursor, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:
-        cursor, layout = self._cursor, self.builder.layout
+        cursor = self._cursor
+        layout = self.builder.layout
         with closing(self.chunks(cursor["epoch"], cursor["start"])) as chunks:
-            source, more = self.order.open(self.packer(chunks, cursor, layout), cursor), True
+            source = self.order.open(Packer(chunks, cursor, layout), cursor)
+            more = True
             while more:
-                rows, more = source.take(self.batch_size), source.more
+                rows = source.take(self.batch_size)
+                more = source.more
                 if not len(rows.sizes):
                     raise DataError(
                         f"epoch {cursor['epoch']}: no text to train on after row {cursor['row']}"
                     )
-                if more or not self.at_epoch_start:  # an epoch of one batch has one shape anyway
+                if more or not self.at_epoch_start:  # An epoch of one batch has one shape anyway.
                     rows = rows.padded(self.batch_size, layout.pad_id)
                 batch = self.builder.batch(rows, cursor["epoch"])
                 self._cursor = source.cursor
@@ -501,23 +535,24 @@ class PackedBatchIterator:
 
 @dataclass(frozen=True)
 class PackedEvalBatches:
-    """Batches of the tokens of `chunks`, the same each time if that is a list. The last may have fewer rows."""
+    """Batches of the tokens of `chunks`, the same each time if that is a list.
+
+    The last batch may have fewer rows.
+    """
 
     chunks: Iterable[TokenChunk]
-    builder: BatchBuilder
+    builder: RowBuilder
     batch_size: int
-    packer: PackerClass = Packer
 
     def __length_hint__(self) -> int:
         """How many there are, 0 if that is unknown."""
-        rows = (
-            self.packer.num_rows(self.chunks, self.builder.layout)
-            if isinstance(self.chunks, list)
-            else 0
-        )
-        return -(-rows // self.batch_size)
+        if not isinstance(self.chunks, list):
+            return 0
+        lengths = [chunk.lengths for chunk in self.chunks]
+        begins, _ = self.builder.layout.split(np.concatenate(lengths))
+        return -(-len(begins) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        packer = self.packer(iter(self.chunks), epoch_start(0), self.builder.layout)
+        packer = Packer(iter(self.chunks), epoch_start(0), self.builder.layout)
         while len((rows := packer.take(self.batch_size)).sizes):
             yield self.builder.batch(rows, epoch=0)

@@ -1,6 +1,6 @@
 """The text of a run: what is trained on and what is validated on, without a document in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows, hold_out
+from mlxlab.data.text.token_stream import ids_of
 from mlxlab.errors import ConfigError, DataError
 
 MEAN_CHARACTERS = 1024  # of a document, for the size of windows
@@ -20,105 +21,81 @@ MAX_PASSES = 2**20  # over a source in an epoch
 ReaderPosition = tuple[Annotated[int, Ge(0), Lt(MAX_PASSES)], object, Count, int]
 
 
-# Makes one source of several; called with their names and weights, and the size of a window.
-Mix = Callable[[Sequence[DocumentSource], Mapping[str, float], int], DocumentSource]
-
-
-def mix_by_weight(
-    sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
-) -> DocumentSource:
-    if len(sources) == 1:
-        return sources[0]
-    return Mixture(sources, list(weights.values()), window)
-
-
 def open_corpus(
-    sources: Mapping[str, float],
+    sources: Sequence[str],
     split: str | None,
     valid_source: str | None,
     valid_split: str | None,
     valid_fraction: float,
-    window: int,
     open_source: Callable[[str, str | None], DocumentSource],
-    mix: Mix = mix_by_weight,
-) -> tuple[DocumentSource, DocumentSource, list[str]]:
-    """Opens training and validation text; also returns lines for the log.
+    mix: Callable[[Sequence[DocumentSource]], DocumentSource],
+) -> tuple[DocumentSource, DocumentSource, str]:
+    """Opens training and validation text; also returns a line for the log.
 
     Where neither `valid_source` nor `valid_split` is given, the split `validation` of a Hugging
     Face data set that has one is taken, or else documents of the training source are held out.
 
     Args:
-        sources: names with their weights.
         split: of the sources, to train on.
         open_source: opens a split of a source; what it raises is passed on.
         mix: makes one source of all.
     """
-    first = next(iter(sources))
-    opened = [open_source(source, split) for source in sources]
-    train = mix(opened, sources, window)
-    lines, valid = [f"{train.name}: {_size(train)}"], None
+    train = mix([open_source(source, split) for source in sources])
+    valid = None
     if valid_source is not None or valid_split is not None:
-        valid = open_source(valid_source or first, valid_split)
+        valid = open_source(valid_source or sources[0], valid_split)
     elif len(sources) == 1:
-        with suppress(ConfigError):  # it has no such split, as local files
-            valid = open_source(first, "validation")
+        with suppress(ConfigError):  # Local files have no such split.
+            valid = open_source(sources[0], "validation")
     if valid is None:
-        train, valid, line = hold_out(train, valid_fraction)
-        return train, valid, [*lines, line]
-    lines.append(f"{valid.name}: {_size(valid)}, for validation")
+        return hold_out(train, valid_fraction)
+    return train, valid, describe_validation(train, valid)
+
+
+def describe_validation(train: DocumentSource, valid: DocumentSource) -> str:
+    """A line for the log, with a warning if the two are the same."""
     if valid.fingerprint == train.fingerprint:
-        lines.append(f"{valid.name}: warning: validation uses the training text")
-    return train, valid, lines
-
-
-def _size(source: DocumentSource) -> str:
-    return (
-        "text of unknown size" if source.bytes is None else f"{source.bytes / 1e6:.1f} MB of text"
-    )
+        return f"{valid.name}: warning: validation uses the training text"
+    return f"{valid.name}: for validation"
 
 
 class Mixture:
     """Several sources by weight: every window holds text of all of them in proportion to their weights.
 
-    An epoch ends when each source was read at least once; sources that end earlier are read again in another order. A
-    source whose weight is small for its size makes epochs long: limit such runs by steps or tokens.
+    An epoch ends when each source was read at least once; sources that end earlier are read again in
+    another order. A source whose weight is small for its size makes epochs long: limit such runs by
+    steps or tokens.
 
     Args:
-        weights: relative shares of the sources in the characters, each more than 0. Raises ConfigError if they differ
-            by more than a factor of a million.
+        weights: relative shares of the sources in the characters, each more than 0. Raises
+            ConfigError if they differ by more than a factor of a million.
         window: approximate number of documents in a window, at 1,024 characters each.
     """
 
     def __init__(
         self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int
     ) -> None:
-        if not max(weights) / MAX_RATIO <= min(weights):
-            raise ConfigError(
-                f"data.mixture: expected weights within a factor of {MAX_RATIO:g} of each other,"
-                f" got {min(weights):g} and {max(weights):g}"
-            )
+        low, high = min(weights), max(weights)
+        if high > low * MAX_RATIO:
+            expected = f"expected weights within a factor of {MAX_RATIO:g} of each other"
+            raise ConfigError(f"data.mixture: {expected}, got {low:g} and {high:g}")
+        relative = np.array(weights, float) / high  # The sum of large weights could overflow.
         self.sources = sources
-        relative = np.array(weights, float) / max(
-            weights
-        )  # the sum of large weights could overflow
         self.shares = relative / relative.sum()
         self.window_sizes = [
             max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares
         ]
-        self.name = " + ".join(
-            f"{share:.3g} {source.name}" for share, source in zip(self.shares, sources, strict=True)
-        )
-        terms = [
-            f"{weight!r} {source.fingerprint}"
-            for weight, source in zip(weights, sources, strict=True)
-        ]
-        self.fingerprint = f"{' + '.join(terms)}:{window}"
-        totals = [
-            source.bytes / share
-            for source, share in zip(sources, self.shares, strict=True)
-            if source.bytes
-        ]
-        self.bytes = round(max(totals)) if len(totals) == len(sources) else None
+        names: list[str] = []
+        fingerprints: list[str] = []
+        sizes: list[float] = []
+        for source, weight, share in zip(sources, weights, self.shares, strict=True):
+            names.append(f"{share:.3g} {source.name}")
+            fingerprints.append(f"{weight!r} {source.fingerprint}")
+            if source.bytes:
+                sizes.append(source.bytes / share)
+        self.name = " + ".join(names)
+        self.fingerprint = f"{' + '.join(fingerprints)}:{window}"
+        self.bytes = round(max(sizes)) if len(sizes) == len(sources) else None
 
     @property
     def skipped_records(self) -> int:
@@ -126,17 +103,27 @@ class Mixture:
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is a list with the `ReaderPosition` of each source."""
-        count = len(self.sources)
-        shape = Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]
-        starts = check_position([[0, None, 0, 0]] * count if position is None else position, shape)
-        readers = [
-            SourceReader(source, number, seed, epoch, start)
-            for number, (source, start) in enumerate(zip(self.sources, starts, strict=True))
-        ]
+        readers = open_readers(self.sources, seed, epoch, position)
         while any(reader.completed_passes == 0 for reader in readers):
             start = [reader.position for reader in readers]
-            sized = zip(readers, self.window_sizes, strict=True)
-            yield start, [document for reader, size in sized for document in reader.take(size)]
+            documents: list[Document] = []
+            for reader, size in zip(readers, self.window_sizes, strict=True):
+                documents += reader.take(size)
+            yield start, documents
+
+
+def open_readers(
+    sources: Sequence[DocumentSource], seed: int, epoch: int, position: Position
+) -> list["SourceReader"]:
+    """A reader of each source from a list of their positions on; None is the start of the epoch."""
+    count = len(sources)
+    starts = [[0, None, 0, 0]] * count if position is None else position
+    shape = Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]
+    checked = check_position(starts, shape)
+    return [
+        SourceReader(source, number, seed, epoch, start)
+        for number, (source, start) in enumerate(zip(sources, checked, strict=True))
+    ]
 
 
 class SourceReader:
@@ -145,20 +132,17 @@ class SourceReader:
     def __init__(
         self, source: DocumentSource, number: int, seed: int, epoch: int, start: ReaderPosition
     ) -> None:
-        self.source, self.number, self.seed, self.first_pass = (
-            source,
-            number,
-            seed,
-            epoch * MAX_PASSES,
-        )
+        self.source = source
+        self.number = number
+        self.seed = seed
+        self.first_pass = epoch * MAX_PASSES
         self.completed_passes, self.window, num_drawn, self.due = start
         self.windows = self._windows()
         self._next_window()
         self.num_drawn = num_drawn
         if num_drawn >= len(self.documents):
-            raise DataError(
-                f"the saved position is malformed: document {num_drawn} of {len(self.documents)}"
-            )
+            expected = f"document {num_drawn} of {len(self.documents)}"
+            raise DataError(f"the saved position is malformed: {expected}")
 
     @property
     def position(self) -> list[object]:
@@ -176,20 +160,16 @@ class SourceReader:
             self.due -= len(document.text)
             if self.num_drawn == len(self.documents):
                 self._next_window()
-        ids = counter_hash(
-            self.number, np.array([document.id for document in documents], np.int64)
-        ) >> np.uint64(1)
-        return [
-            Document(int(number), document.text)
-            for number, document in zip(ids, documents, strict=False)
-        ]
+        ids = counter_hash(self.number, ids_of(documents)) >> np.uint64(1)
+        texts = [document.text for document in documents]
+        return list(map(Document, ids.tolist(), texts))
 
     def _windows(self) -> Windows:
         while True:
-            yield from self.source.windows(
-                self.seed, self.first_pass + self.completed_passes, self.window
-            )
-            self.completed_passes, self.window = self.completed_passes + 1, None
+            order = self.first_pass + self.completed_passes
+            yield from self.source.windows(self.seed, order, self.window)
+            self.completed_passes += 1
+            self.window = None
 
     def _next_window(self) -> None:
         self.window, self.documents = next(self.windows)

@@ -7,6 +7,7 @@ precedes.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +25,8 @@ from mlxlab.errors import DataError
 from mlxlab.wording import percent
 
 MEAN_CHARACTERS = 4096  # of a document; a window of longer documents holds fewer
+HASH_RANGE = 2**32
+MAX_SEARCHED = 2**25  # bytes of a source that may have no document to hold out
 
 Position = object  # JSON that a source understands: where a window begins
 
@@ -62,6 +65,13 @@ class DocumentSource(Protocol):
         """
 
 
+def texts_of(source: DocumentSource) -> Iterator[str]:
+    """The texts of the first epoch."""
+    for _, documents in source.windows(0, 0):
+        for document in documents:
+            yield document.text
+
+
 class Documents:
     """The texts of the rows of a source. Implements `DocumentSource`.
 
@@ -89,7 +99,7 @@ class Documents:
         self.window = window
         self.errors = errors
         self.name = source.name
-        self.fingerprint = f"{source.fingerprint}:{self.columns},{window}"
+        self.fingerprint = f"{source.fingerprint}:{columns},{window}"
         self.bytes = num_bytes
 
     @property
@@ -98,32 +108,27 @@ class Documents:
 
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is [unit in the epoch's order, block (2), row from there]."""
+        first = [0, *FIRST, 0]
         order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch)
-        start = [0, *FIRST, 0] if position is None else position
-        first, byte, lines, row = check_position(
-            start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count]
-        )
-        block_start = (byte, lines)
-        is_empty = position is None
+        start = [
+            *check_position(
+                first if position is None else position,
+                tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count],
+            )
+        ]
         documents: list[Document] = []
         size = 0
-        for index in range(first, len(order)):
-            unit = int(order[index])
-            for block in self.source.blocks(unit, block_start, self.columns):
-                for number, document in self._documents(unit, block, row):
-                    documents.append(document)
-                    size += len(document.text)
-                    if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
-                        yield start, documents
-                        start = [index, *block.start, number + 1]
-                        documents = []
-                        size = 0
-                        is_empty = False
-                row = max(row - len(block), 0)  # After a seek, blocks may be divided otherwise.
-            block_start = FIRST
+        for following, document in self._read(order.tolist(), start):
+            documents.append(document)
+            size += len(document.text)
+            if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
+                yield start, documents
+                start = following
+                documents = []
+                size = 0
         if documents:
             yield start, documents
-        elif is_empty:
+        elif start == first:
             raise DataError(f"{self.name}: contains no text, only empty records")
         self.errors.check()
 
@@ -132,22 +137,30 @@ class Documents:
         unit, row = divmod(number, 1 << UNIT_BITS)
         self.errors.skip((unit, row), lambda: f"{self.source.location(unit, row)}: {error}")
 
+    def _read(self, order: list[int], start: list[int]) -> Iterator[tuple[list[int], Document]]:
+        """The documents from a position on, each with the position after it."""
+        first, byte, lines, row = start
+        block_start = (byte, lines)
+        for index in range(first, len(order)):
+            for block in self.source.blocks(order[index], block_start, self.columns):
+                for number, document in self._documents(order[index], block, row):
+                    yield [index, *block.start, number + 1], document
+                row = max(row - len(block), 0)  # After a seek, blocks may be divided otherwise.
+            block_start = FIRST
+
     def _documents(self, unit: int, block: Block, first: int) -> Iterator[tuple[int, Document]]:
         """The documents of a block from a row on, and their rows."""
-        numbers = block.numbers.tolist()
-
-        def skip(row: int, error: ValueError) -> None:
-            self.skip(unit << UNIT_BITS | numbers[row], error)
-
-        texts = self.read_texts(block, skip)
+        ids = (block.numbers | unit << UNIT_BITS).tolist()
+        texts = self.read_texts(block, lambda row, error: self.skip(ids[row], error))
         for row in range(first, len(texts)):
             text = texts[row]
             if not text or text.isspace():
                 continue
             if len(text) > MAX_RECORD:
-                skip(row, ValueError(f"a text of {len(text)} characters, expected <= {MAX_RECORD}"))
+                fault = f"a text of {len(text)} characters, expected <= {MAX_RECORD}"
+                self.skip(ids[row], ValueError(fault))
                 continue
-            yield row, Document(unit << UNIT_BITS | numbers[row], text)
+            yield row, Document(ids[row], text)
 
 
 def open_documents(
@@ -173,46 +186,76 @@ def open_documents(
     return Documents(opened, [text_column], read_texts, window, errors, num_bytes)
 
 
-SIDE_USES = {"train": "train on", "valid": "validate on"}
-HASH_RANGE = 2**32
-MAX_SEARCHED = 2**25  # bytes of a source that may have no document below the limit
+class HoldoutSplit:
+    """The training or the validation documents of a source, by a hash of their text.
 
-
-def hold_out(
-    source: DocumentSource,
-    fraction: float,
-    key: str = "data.valid_fraction",
-    noun: str = "document",
-) -> tuple["HoldoutSplit", "HoldoutSplit", str]:
-    """The training and the validation documents of a source, and a line for the log.
-
-    A small source, a fraction of which may be no document at all, is searched until one is found; of one without any
-    the document with the lowest hash is held out.
+    A document and all its copies are on the same side in every epoch, whatever is added to the
+    source: training and validation share no text.
 
     Args:
-        key, noun: of the config that sets `fraction`, and what a document is called, for messages.
-
-    Raises:
-        DataError: the source has one document only, or is malformed.
+        fraction: approximate fraction of the documents that is held out.
+        side: `valid` for the held-out documents, `train` for the others.
+        limit: documents with a lower hash are held out.
     """
-    limit, share = round(fraction * HASH_RANGE), f"{percent(fraction, 2)} of the {noun}s are"
+
+    def __init__(
+        self, source: DocumentSource, fraction: float, side: Literal["train", "valid"], limit: int
+    ) -> None:
+        self.source = source
+        self.fraction = fraction
+        self.side = side
+        self.limit = limit
+        self.name = source.name
+        self.fingerprint = f"{source.fingerprint}|{side} {fraction:g}"
+        share = fraction if side == "valid" else 1 - fraction
+        self.bytes = None if source.bytes is None else round(source.bytes * share)
+
+    @property
+    def skipped_records(self) -> int:
+        return self.source.skipped_records
+
+    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
+        """See `DocumentSource`. Positions are those of the source."""
+        is_empty = position is None
+        for start, documents in self.source.windows(seed, epoch, position):
+            is_held_out = hashes(documents) < self.limit
+            selected = list(compress(documents, is_held_out == (self.side == "valid")))
+            if selected:
+                is_empty = False
+                yield start, selected
+        if is_empty:
+            use = f"data.valid_fraction={self.fraction:g} leaves none for the split {self.side}"
+            raise DataError(f"{self.name}: {use}")
+
+
+def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, HoldoutSplit, str]:
+    """The training and the validation documents of a source, and a line for the log.
+
+    A small source, a fraction of which may be no document at all, is searched until one is found; of
+    one without any the document with the lowest hash is held out.
+
+    Raises DataError for a source of one document, or a malformed one.
+    """
+    limit = round(fraction * HASH_RANGE)
+    share = percent(fraction, 2)
     if source.bytes is not None and source.bytes <= MAX_SEARCHED:
         lowest = _lowest_hashes(source, limit)
-        if lowest and lowest[0] >= limit:
+        if lowest[0] >= limit:
             if len(lowest) == 1:
-                raise DataError(f"{source.name}: one {noun}, expected two or more")
-            limit, share = lowest[0] + 1, f"1 {noun} (by {key}={fraction:g} none) is"
-    train = HoldoutSplit(source, fraction, "train", key, noun, limit)
-    valid = HoldoutSplit(source, fraction, "valid", key, noun, limit)
+                raise DataError(f"{source.name}: expected two different texts or more, got one")
+            limit = lowest[0] + 1
+            share = f"one text (data.valid_fraction={fraction:g} is none)"
+    train = HoldoutSplit(source, fraction, "train", limit)
+    valid = HoldoutSplit(source, fraction, "valid", limit)
     return train, valid, f"{source.name}: {share} held out for validation"
 
 
 def _lowest_hashes(source: DocumentSource, limit: int) -> list[int]:
-    """One or two of the lowest different hashes, from the start of the source to the first one below the limit."""
+    """The two lowest hashes, from the start of the source to the first one below the limit."""
     lowest: list[int] = []
     for _, documents in source.windows(0, 0):
         lowest = sorted({*lowest, *hashes(documents).tolist()})[:2]
-        if lowest and lowest[0] < limit:
+        if lowest[0] < limit:
             break
     return lowest
 
@@ -221,57 +264,3 @@ def hashes(documents: list[Document]) -> np.ndarray:
     """Of their texts, (N,) in [0, HASH_RANGE)."""
     digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]
     return np.array(digests, np.uint64) >> np.uint64(32)
-
-
-class HoldoutSplit:
-    """The training or the validation documents of a source, by a hash of their text.
-
-    A document and all its copies are on the same side in every epoch, whatever is added to the source: training and
-    validation share no text.
-
-    Args:
-        fraction: approximate fraction of the documents that is held out.
-        side: `valid` for the held-out documents, `train` for the others.
-        key, noun: of the config that sets `fraction`, and what a document is called, for messages.
-        limit: documents with a lower hash are held out; None is that of `fraction`.
-    """
-
-    def __init__(
-        self,
-        source: DocumentSource,
-        fraction: float,
-        side: Literal["train", "valid"],
-        key: str = "data.valid_fraction",
-        noun: str = "document",
-        limit: int | None = None,
-    ) -> None:
-        self.source, self.fraction, self.side, self.key, self.noun = (
-            source,
-            fraction,
-            side,
-            key,
-            noun,
-        )
-        self.limit = round(fraction * HASH_RANGE) if limit is None else limit
-        self.name, self.fingerprint = source.name, f"{source.fingerprint}|{side} {fraction:g}"
-        size = fraction if side == "valid" else 1 - fraction
-        self.bytes = None if source.bytes is None else round(source.bytes * size)
-
-    @property
-    def skipped_records(self) -> int:
-        return self.source.skipped_records
-
-    def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
-        """See `DocumentSource`. Positions are those of the source."""
-        empty = position is None
-        for start, documents in self.source.windows(seed, epoch, position):
-            held_out = hashes(documents) < self.limit
-            selected = [
-                documents[index] for index in np.flatnonzero(held_out == (self.side == "valid"))
-            ]
-            if selected:
-                empty = False
-                yield start, selected
-        if empty:
-            use = f"leaves no {self.noun} to {SIDE_USES[self.side]}"
-            raise DataError(f"{self.name}: {self.key}={self.fraction:g} {use}")

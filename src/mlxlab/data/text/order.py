@@ -1,13 +1,13 @@
 """The interface of `data/order`, and its default: documents in a random order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mlxlab.data.text.batches import RandomRows, RowLayout, RowOrder
-from mlxlab.data.text.corpus import mix_by_weight
+from mlxlab.data.text.batches import RowLayout, RowOrder
+from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.documents import DocumentSource
 from mlxlab.data.vocabulary.token_counts import TokenCounts
 
@@ -27,8 +27,8 @@ class DataOrder:
     def mix(
         self, sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
     ) -> DocumentSource:
-        """One source of several, whose names and weights are those of `data.mixture`."""
-        return mix_by_weight(sources, weights, window)
+        """One source of all, whose names and weights are those of `data.mixture`."""
+        return Mixture(sources, list(weights.values()), window) if len(sources) > 1 else sources[0]
 
     def arrange(
         self, text: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path
@@ -65,25 +65,3 @@ class DataOrder:
 @dataclass(frozen=True)
 class ShuffleOrder(DataOrder):
     """Documents in a random order, another one in each epoch."""
-
-
-def row_order(
-    order: DataOrder,
-    count: Callable[[], TokenCounts],
-    layout: RowLayout,
-    row_buffer: int,
-    seed: int,
-    steps: int | None,
-) -> tuple[RowOrder, list[str]]:
-    """The order of packed rows, and a line for the log if the tokens of the corpus were counted.
-
-    Args:
-        count: counts them; called only if they are needed.
-        row_buffer: rows that a shuffle permutes together.
-        steps: of the run; None if that is unknown.
-    """
-    if not order.measure:
-        return RandomRows(row_buffer, seed), []
-    corpus = count()
-    rows = order.measured_rows(corpus, layout, row_buffer, seed, steps)
-    return rows, [corpus.line]

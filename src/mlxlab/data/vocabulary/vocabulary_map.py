@@ -57,6 +57,13 @@ class _Saved(TypedDict):
     core_ids: list[int]
 
 
+# Arrays of an evaluation batch, like its targets:
+IS_CORE = "is_core"  # bool: the original token is one of those that are kept
+# float32: nats to choose the original token among those that share the rare id
+RARE_COST = "rare_cost"
+TARGET_BYTES = "target_bytes"  # float32: of the original token; only where all of them are known
+
+
 @dataclass(frozen=True, eq=False)
 class VocabularyMap:
     """K of the V tokens of a tokenizer as 0 to K - 1, in the order of their ids.

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxlab.config.issues import one_line
 from mlxlab.data.batch import Batch, BatchIterator, Task
-from mlxlab.data.vocabulary.remapping import IS_CORE
+from mlxlab.data.vocabulary.vocabulary_map import IS_CORE
 from mlxlab.errors import UserError
 from mlxlab.experiment.run_metrics import CountedText
 from mlxlab.metric_names import VALID, VALID_LOSS

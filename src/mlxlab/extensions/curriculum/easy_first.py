@@ -16,6 +16,7 @@ from mlxlab.data.batch import check_position
 from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
+from mlxlab.data.text.token_stream import ids_of, select_documents
 from mlxlab.errors import ConfigError, DataError
 
 MAX_DOCUMENTS = 1_000_000  # Of a larger corpus the first ones of a random order are measured.
@@ -107,7 +108,7 @@ def levels_by_loss(
     ids: np.ndarray, levels: np.ndarray, unknown: int, documents: Sequence[Document]
 ) -> np.ndarray:
     """The levels of ids, which ascend; `unknown` for others."""
-    document_ids = np.array([document.id for document in documents], np.int64)
+    document_ids = ids_of(documents)
     index = np.minimum(np.searchsorted(ids, document_ids), len(ids) - 1)
     return np.where(ids[index] == document_ids, levels[index], unknown)
 
@@ -152,7 +153,7 @@ class EasyFirst:
         )
         for level in range(first, levels):
             for window_start, documents in self.source.windows(seed, epoch, window):
-                documents = self._used(documents, before)
+                documents = select_documents(documents, self.chosen, self.limit, before)
                 selected = np.flatnonzero(self.difficulty.level_of(documents) == level)
                 if len(selected):
                     position = [level, window_start, before]
@@ -161,10 +162,3 @@ class EasyFirst:
                 if self.limit is not None and before >= self.limit:
                     break
             window, before = None, 0
-
-    def _used(self, documents: list[Document], before: int) -> list[Document]:
-        """Those that are chosen, within the limit; `before` were used in earlier windows."""
-        if self.chosen is not None:
-            is_chosen = np.isin([document.id for document in documents], self.chosen)
-            documents = [documents[index] for index in np.flatnonzero(is_chosen)]
-        return documents if self.limit is None else documents[: self.limit - before]

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
 from mlxlab.data.batch import check_position
-from mlxlab.data.text.corpus import MEAN_CHARACTERS, ReaderPosition, SourceReader
+from mlxlab.data.text.corpus import MEAN_CHARACTERS, open_readers
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
 from mlxlab.errors import ConfigError
@@ -120,19 +120,11 @@ class StagedMixture:
 
         A position is [characters before it, the `ReaderPosition` of each source].
         """
-        count = len(self.sources)
-        start = [0, [[0, None, 0, 0]] * count] if position is None else position
-        done, positions = check_position(
-            start,
-            tuple[
-                Annotated[int, Ge(0), Lt(self.characters)],
-                Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)],
-            ],
+        start = [0, None] if position is None else position
+        done, starts = check_position(
+            start, tuple[Annotated[int, Ge(0), Lt(self.characters)], object]
         )
-        readers = [
-            SourceReader(source, number, seed, epoch, positions[number])
-            for number, source in enumerate(self.sources)
-        ]
+        readers = open_readers(self.sources, seed, epoch, starts)
         while done < self.characters:
             size, shares = self._next_window(done)
             start = [done, [reader.position for reader in readers]]

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.vocabulary.remapping import IS_CORE, RARE_COST, TARGET_BYTES
+from mlxlab.data.vocabulary.vocabulary_map import IS_CORE, RARE_COST, TARGET_BYTES
 
 
 @dataclass
