@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlxlab.data.chat import sandbox, template_process
+from mlxlab.data.chat import chat_template, sandbox
 from mlxlab.data.chat.chat_template import (
     DEFAULT,
     ChatTemplate,
+    TemplateError,
     default_template,
     load_template,
 )
-from mlxlab.data.chat.template_process import TemplateError
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import DataError
 
@@ -35,12 +35,7 @@ def template(source):
 
 
 def request(messages=MESSAGES, answers=()):
-    return {
-        "messages": messages,
-        "tools": None,
-        "answers": answers,
-        "add_generation_prompt": False,
-    }
+    return {"messages": messages, "answers": answers}
 
 
 def test_the_default_is_chatml_with_the_tokens_of_the_tokenizer(tokenizer):
@@ -67,9 +62,9 @@ def test_generation_blocks_are_located():
     source = (
         "{% for m in messages %}[{% generation %}{{ m.content }}{%- endgeneration -%}]{% endfor %}"
     )
-    (rendered,) = template(source).process.render([request()])
+    (rendered,) = template(source).answer([request()])
     assert rendered == {"text": "[Hi][Hello]", "spans": [[1, 3], [5, 10]], "marked": True}
-    (rendered,) = template(DEFAULT).process.render([request(answers=[1])])
+    (rendered,) = template(DEFAULT).answer([request(answers=[1])])
     assert not rendered["marked"]
     assert [rendered["text"][begin:end] for begin, end in rendered["spans"]] == ["Hello</s>\n"]
 
@@ -121,7 +116,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("source", HOSTILE, ids=lambda source: source[:40])
 def test_a_template_that_would_escape_or_never_end_fails_in_one_line(source, monkeypatch):
-    monkeypatch.setattr(template_process, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.5)
     start = time.process_time()
     with pytest.raises(TemplateError) as error:
         template(source).render(MESSAGES)
@@ -136,13 +131,13 @@ def test_the_process_has_a_limit_of_memory_and_no_secrets(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
     mine = template("{{ messages[0].content }}")
     mine.render(MESSAGES)
-    process = psutil.Process(mine.process._process.pid)
+    process = psutil.Process(mine._process.pid)
     assert process.rlimit(psutil.RLIMIT_AS)[1] <= sandbox.MAX_MEMORY
     assert "HF_TOKEN" not in process.environ()
 
 
 def test_after_a_conversation_that_takes_too_long_others_are_rendered(monkeypatch):
-    monkeypatch.setattr(template_process, "MAX_SECONDS", 0.3)
+    monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.3)
     mine = template(
         "{% if messages | length > 1 %}" + LOOP + "{% endif %}{{ messages[0].content }}"
     )
@@ -153,7 +148,7 @@ def test_after_a_conversation_that_takes_too_long_others_are_rendered(monkeypatc
 
 def test_a_fault_of_one_conversation_is_no_fault_of_others():
     mine = template("{{ messages[0].content }}{{ raise_exception('no') if messages|length > 1 }}")
-    replies = mine.process.render([request(MESSAGES[:count]) for count in (1, 2, 1)])
+    replies = mine.answer([request(MESSAGES[:count]) for count in (1, 2, 1)])
     assert ["error" in reply for reply in replies] == [False, True, False]
     assert replies[0]["text"] == replies[2]["text"] == "Hi"
 
@@ -161,14 +156,14 @@ def test_a_fault_of_one_conversation_is_no_fault_of_others():
 def test_the_process_ends_with_the_template_and_with_its_parent():
     mine = template("{{ messages[0].content }}")
     mine.render(MESSAGES)
-    number = mine.process._process.pid
+    number = mine._process.pid
     del mine
     assert not psutil.pid_exists(number)
     code = (
-        "from mlxlab.data.chat.template_process import TemplateProcess\n"
-        "process = TemplateProcess('x', 'x', {})\n"
-        "process.render([])\n"
-        "print(process._process.pid, flush=True)\n"
+        "from mlxlab.data.chat.chat_template import ChatTemplate\n"
+        "template = ChatTemplate('x', 'x', '', '')\n"
+        "template.answer([])\n"
+        "print(template._process.pid, flush=True)\n"
         "import os, signal\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -1,13 +1,22 @@
-"""Chat templates: Jinja programs of a tokenizer that write a conversation as one text."""
+"""Chat templates: Jinja programs of a tokenizer that write a conversation as one text.
 
+A program runs in a process of its own, see `sandbox`.
+"""
+
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from mlxlab.data.chat import sandbox
 from mlxlab.data.chat.conversation import Message
-from mlxlab.data.chat.template_process import MAX_TEMPLATE, TemplateError, TemplateProcess
 from mlxlab.data.sources.messages import shorten
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -16,6 +25,9 @@ from mlxlab.files.untrusted import read_json, read_text
 
 FILE = "chat_template.jinja"
 CONFIG_FILE = "tokenizer_config.json"
+MAX_TEMPLATE = 2**18  # bytes
+MAX_SECONDS = 5.0  # of processor time for a conversation
+MAX_MESSAGE = 200  # characters of an error of the template
 # ChatML (OpenAI 2023) with the tokenizer's start and end tokens as <|im_start|> and <|im_end|>.
 DEFAULT = """\
 {% for message in messages %}
@@ -28,9 +40,12 @@ DEFAULT = """\
 """
 
 
-@dataclass(frozen=True)
+class TemplateError(DataError):
+    """A template that cannot be compiled, fails, or takes more time or memory than it may."""
+
+
 class ChatTemplate:
-    """A chat template.
+    """A chat template; may be used by several threads.
 
     Args:
         source: the Jinja program.
@@ -38,15 +53,15 @@ class ChatTemplate:
         bos_token, eos_token: what the variables of these names hold.
     """
 
-    source: str
-    name: str
-    bos_token: str
-    eos_token: str
-
-    @cached_property
-    def process(self) -> TemplateProcess:
-        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
-        return TemplateProcess(self.source, self.name, tokens)
+    def __init__(self, source: str, name: str, bos_token: str, eos_token: str) -> None:
+        if len(source.encode()) > MAX_TEMPLATE:
+            raise TemplateError(f"{name}: a template larger than {MAX_TEMPLATE} bytes")
+        self.source = source
+        self.name = name
+        self.bos_token = bos_token
+        self.eos_token = eos_token
+        self._process: subprocess.Popen[bytes] | None = None  # started when it is first needed
+        self._lock = threading.Lock()
 
     def names(self, key: str) -> bool:
         """Whether the program names a variable or a key of a message."""
@@ -57,22 +72,76 @@ class ChatTemplate:
 
         Raises TemplateError if the template fails.
         """
-        request = {
-            "messages": messages,
-            "tools": None,
-            "answers": [],
-            "add_generation_prompt": add_generation_prompt,
-        }
-        (reply,) = self.process.render([request])
+        request = {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        (reply,) = self.answer([request])
         if "error" in reply:
             raise TemplateError(reply["error"])
         text: str = reply["text"]
         return text
 
+    def answer(self, requests: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+        """The reply of the sandbox to each request; `error` in it where the template fails.
+
+        Raises TemplateError.
+        """
+        with self._lock:
+            if self._process is None:
+                self._process = self._start()
+            replies = self._ask(self._process, requests)
+        for reply in replies:
+            if "error" in reply:
+                reply["error"] = f"{self.name}: the template failed: {_one_line(reply['error'])}"
+        return replies
+
     def save(self, folder: Path) -> None:
         """Writes chat_template.jinja and, as Hugging Face does, tokenizer_config.json."""
         write_atomic(folder / FILE, self.source)
         write_json(folder / CONFIG_FILE, {"bos_token": self.bos_token, "eos_token": self.eos_token})
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """The sandbox with the modules of this process, and with no other environment."""
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-P", sandbox.__file__, str(MAX_SECONDS)],
+            env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        weakref.finalize(self, _end, process)
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        (reply,) = self._ask(process, [{"source": self.source, "special_tokens": tokens}])
+        if "error" in reply:
+            line = f":{reply['line']}" if reply["line"] else ""
+            cause = _one_line(reply["error"])
+            raise TemplateError(f"{self.name}{line}: the chat template cannot be compiled: {cause}")
+        return process
+
+    def _ask(
+        self, process: "subprocess.Popen[bytes]", requests: Sequence[Mapping[str, object]]
+    ) -> list[dict[str, Any]]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):  # The end of the process is noticed on reading.
+            process.stdin.write(json.dumps(requests).encode() + b"\n")
+            process.stdin.flush()
+        line = process.stdout.readline()
+        if line.endswith(b"\n"):
+            replies: list[dict[str, Any]] = json.loads(line)
+            return replies
+        self._process = None
+        if process.wait() == -signal.SIGPROF:
+            raise TemplateError(f"{self.name}: the template took more than {MAX_SECONDS:g} s")
+        raise TemplateError(f"{self.name}: the template crashed or ran out of memory")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    with suppress(BrokenPipeError), process:
+        process.kill()
+
+
+def _one_line(text: str) -> str:
+    printable = "".join(sign if sign.isprintable() else " " for sign in text)
+    return " ".join(printable.split())[:MAX_MESSAGE]
 
 
 def default_template(tokenizer: Tokenizer) -> ChatTemplate:
@@ -97,16 +166,15 @@ def load_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
     """
     path = folder / FILE
     config = _read_config(folder / CONFIG_FILE)
-    source = config.get("chat_template")
+    source: object = None
     try:
         source = read_text(_resolved(path), max_bytes=MAX_TEMPLATE)
     except InputNotFoundError:
         path = folder / CONFIG_FILE
+        source = config.get("chat_template")
     if isinstance(source, list):
-        named = [
-            each for each in source if isinstance(each, dict) and each.get("name") == "default"
-        ]
-        source = named[0].get("template") if named else source
+        named = {each.get("name"): each for each in source if isinstance(each, dict)}
+        source = named.get("default", {}).get("template", source)
     if source is None:
         return None
     if not isinstance(source, str):

@@ -52,12 +52,7 @@ class ChatTokenizer:
         for key in sorted(keys):
             if RENDERED.fullmatch(key) and not self.template.names(key):
                 raise ValueError(f"{self.template.name}: the template does not render {key}")
-        return {
-            "messages": conversation["messages"],
-            "tools": conversation.get("tools"),
-            "answers": answers,
-            "add_generation_prompt": False,
-        }
+        return {**conversation, "answers": answers}
 
     def check_text(self, text: str) -> None:
         """Raises ValueError for a text that could end its turn and begin another."""

@@ -96,7 +96,7 @@ class ConversationEncoder:
                     rendered.append(reply)
                 except ValueError as error:
                     reply["error"] = str(error)
-        answers = self.chat.template.process.render(requests)
+        answers = self.chat.template.answer(requests)
         for reply, answer in zip(rendered, answers, strict=True):
             reply.update(answer)
         return replies

@@ -1,12 +1,11 @@
-"""Renders chat templates in a process with limits; a script that `template_process` runs.
+"""Renders chat templates in a process with limits; a script that `chat_template` runs.
 
 A template is a program of a stranger. Jinja's sandbox keeps it from private attributes and from
 changes of its arguments; the kernel refuses more memory, and ends the process when a conversation
 takes too long.
 
-The first line of standard input is the template and its special tokens, as JSON; every other one is
-a list of requests. A line of standard output answers the template and each request. Nothing of this
-package is imported: the process starts fast.
+A line of standard input is a list of requests as JSON, the first of which is the program; a line of
+standard output answers each list. Nothing of this package is imported: the process starts fast.
 """
 
 import json
@@ -14,7 +13,7 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -70,33 +69,33 @@ class ChatProgram:
         self.template = environment.from_string(source)
         self.marks_answers = GENERATION.search(source) is not None
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, answers: Sequence[int] = (), **conversation: object) -> dict[str, Any]:
         """The text of a conversation, with begin and end of its answers.
 
         Generation blocks say where all of them are. Otherwise each that is to be located lies
         between the text of the messages before it with the header of an answer, and the text of the
         messages up to it.
         """
-        answers = request.pop("answers")
-        text, spans = split_marks(self._render(**request))
+        variables = {"tools": None, "add_generation_prompt": False, **conversation}
+        text, spans = split_marks(self._render(variables))
         if not self.marks_answers:
-            spans = [self._locate(request, index, text) for index in answers]
+            spans = [self._locate(variables, index, text) for index in answers]
         text.encode()  # A template may write half of a surrogate pair.
         return {"text": text, "spans": spans, "marked": self.marks_answers}
 
-    def _locate(self, request: dict[str, Any], index: int, text: str) -> Span:
-        messages = request["messages"]
+    def _locate(self, variables: dict[str, Any], index: int, text: str) -> Span:
+        messages = variables["messages"]
         header = {"messages": messages[:index], "add_generation_prompt": True}
-        before = self._render(**{**request, **header})
-        after = self._render(**{**request, "messages": messages[: index + 1]})
+        before = self._render(variables | header)
+        after = self._render(variables | {"messages": messages[: index + 1]})
         if text.startswith(after) and after.startswith(before):
             return len(before), len(after)
         raise ValueError(
             f"the text up to message {index + 1} is not a beginning of the whole conversation, so"
-            " its answer cannot be located; data.loss_on=all needs no locations"
+            " its answer cannot be located (data.loss_on=all needs no locations)"
         )
 
-    def _render(self, **variables: object) -> str:
+    def _render(self, variables: Mapping[str, object]) -> str:
         text = self.template.render(variables)
         if len(text) > MAX_OUTPUT:
             raise ValueError(f"a text of {len(text)} characters, expected <= {MAX_OUTPUT}")
@@ -117,29 +116,23 @@ def split_marks(text: str) -> tuple[str, list[Span]]:
 
 def serve(max_seconds: float) -> None:
     """Answers requests until standard input ends."""
-    program = json.loads(sys.stdin.buffer.readline())
-    signal.setitimer(signal.ITIMER_PROF, max_seconds)
-    compiled = None
-    reply: dict[str, Any] = {}
-    try:
-        compiled = ChatProgram(*program)
-    except Exception as error:
-        reply = {"error": _describe(error), "line": getattr(error, "lineno", None)}
-    _write(reply)
-    while compiled and (line := sys.stdin.buffer.readline()):
+    program: ChatProgram | None = None
+    for line in sys.stdin.buffer:
+        replies: list[dict[str, Any]] = []
         for request in json.loads(line):
             # SIGPROF ends the process after this time, also within a function written in C.
             signal.setitimer(signal.ITIMER_PROF, max_seconds)
+            reply: dict[str, Any] = {}
             try:
-                reply = compiled.answer(request)
+                if program is None:
+                    program = ChatProgram(**request)
+                else:
+                    reply = program.answer(**request)
             except Exception as error:  # A stranger's program raises whatever it likes.
-                reply = {"error": _describe(error)}
-            _write(reply)
-
-
-def _write(reply: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
-    sys.stdout.buffer.flush()
+                reply = {"error": _describe(error), "line": getattr(error, "lineno", None)}
+            replies.append(reply)
+        sys.stdout.buffer.write(json.dumps(replies).encode() + b"\n")
+        sys.stdout.buffer.flush()
 
 
 def _describe(error: Exception) -> str:
