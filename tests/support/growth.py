@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.extensions.growth.grow import Training, grow
-from mlxlab.extensions.growth.optimizer_state import TransferCounts, average_of
+from mlxlab.extensions.growth.optimizer_state import OptimizerReport, average_of
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
@@ -128,6 +128,11 @@ def randomize(model: Any, seed: int) -> None:
     )
 
 
+def counts_of(report: OptimizerReport) -> tuple[int, int, int]:
+    """Parameters whose optimizer state was carried over, is new, or was dropped."""
+    return report.carried, len(report.fresh), len(report.dropped)
+
+
 @dataclass(frozen=True)
 class View:
     """Inputs of a model, and the columns of its outputs that are compared; None is all."""
@@ -188,7 +193,7 @@ class Case:
         logits = np.array(model(mx.array(self.view.tokens), mx.array(self.view.segment_ids)))
         return logits if self.view.columns is None else logits[..., self.view.columns]
 
-    def grow(self, operation: dict[str, Any], seed: int = 0) -> tuple["Case", TransferCounts]:
+    def grow(self, operation: dict[str, Any], seed: int = 0) -> tuple["Case", tuple[int, int, int]]:
         """The case after an operation."""
         grown = grow(operation, self.training, self.new_training, seed)
         training = grown.training
@@ -203,7 +208,7 @@ class Case:
             columns = columns[columns < training.architecture.vocab_size]
         return replace(
             self, training=training, view=View(tokens, self.view.segment_ids, columns)
-        ), grown.counts
+        ), counts_of(grown.report)
 
 
 def new_case(

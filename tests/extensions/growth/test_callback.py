@@ -336,7 +336,7 @@ def test_an_operation_that_does_not_fit_raises_or_is_skipped_once():
 
 
 def test_an_operation_whose_new_model_cannot_run_leaves_the_model_as_it_was(monkeypatch):
-    def probe_outputs(model, result, ids):
+    def probe_outputs(model, result):
         if model.backbone.layers[0].feed_forward.up.weight.shape[0] > SIZES["intermediate_size"]:
             raise RuntimeError("[malloc] out of memory")
 

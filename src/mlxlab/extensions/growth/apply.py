@@ -15,7 +15,6 @@ from mlxlab.extensions.growth.operations.schema import ArchitectureOperation, Op
 from mlxlab.extensions.growth.operations.settings import change_settings
 from mlxlab.extensions.growth.optimizer_state import average_of
 from mlxlab.extensions.growth.probe import (
-    Probe,
     check_change,
     largest_change,
     preserves_outputs,
@@ -64,15 +63,15 @@ def _set(operation: Any, state: TrainState) -> None:
 def _prepare_model(
     operation: ArchitectureOperation, state: TrainState, result: StepResult, seed: int
 ) -> Change:
-    vocabulary = vocabulary_of(state.data)
-    probe = Probe(vocabulary if operation["op"] == "grow_vocabulary" else None)
     with state.eval_weights() as evaluated:
-        outputs = probe_outputs(evaluated, result, probe.before)
-    mapped = with_vocabulary(operation, vocabulary)
-    after, model, counts = grow(mapped, training_of(state), state.new_training, seed)
+        outputs = probe_outputs(evaluated, result)
+    mapped = with_vocabulary(operation, vocabulary_of(state.data))
+    after, model, report = grow(mapped, training_of(state), state.new_training, seed)
     mx.eval(after.weights, after.optimizer)
-    model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
-    change = largest_change(outputs, probe.core_outputs(probe_outputs(model, result, probe.after)))
+    change = 0.0
+    if operation["op"] != "grow_vocabulary":  # That changes the ids of the batch.
+        model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
+        change = largest_change(outputs, probe_outputs(model, result))
     if preserves_outputs(operation):
         check_change(change, outputs)
     model.load_weights(list(after.weights.items()))
@@ -85,9 +84,9 @@ def _prepare_model(
     metrics = {
         "growth/parameters": float(parameters),
         "growth/output_change": change,
-        "growth/state_carried": float(counts.carried),
-        "growth/state_fresh": float(counts.fresh),
-        "growth/state_dropped": float(counts.dropped),
+        "growth/state_carried": float(report.carried),
+        "growth/state_fresh": float(len(report.fresh)),
+        "growth/state_dropped": float(len(report.dropped)),
     }
     sizes = f"{count_parameters(state.model):,} -> {parameters:,} parameters"
-    return Change(metrics, f"{sizes}; optimizer state: {counts}", keep)
+    return Change(metrics, f"{sizes}; {report.line()}", keep)

@@ -12,7 +12,7 @@ from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.operations.grow_vocabulary import MappedGrowVocabulary
 from mlxlab.extensions.growth.operations.schema import ArchitectureOperation
 from mlxlab.extensions.growth.optimizer_state import (
-    TransferCounts,
+    OptimizerReport,
     WeightChange,
     average_of,
     frozen_as_evaluated,
@@ -37,7 +37,7 @@ class Grown(NamedTuple):
 
     training: Training
     model: nn.Module
-    counts: TransferCounts
+    report: OptimizerReport
 
 
 def grow(
@@ -73,7 +73,7 @@ def grow(
     state, report = transfer_optimizer(
         before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False
     )
-    return Grown(Training(after, weights, state), model, report.counts())
+    return Grown(Training(after, weights, state), model, report)
 
 
 def training_of(state: TrainState) -> Training:

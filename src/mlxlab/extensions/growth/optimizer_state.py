@@ -10,17 +10,6 @@ from mlxlab.extensions.growth.arrays import Source, Sources, gather_moment
 Shapes = Mapping[str, tuple[int, ...]]  # by path
 
 
-class TransferCounts(NamedTuple):
-    """Parameters by what became of their optimizer state: carried over, new, or dropped."""
-
-    carried: int
-    fresh: int
-    dropped: int
-
-    def __str__(self) -> str:
-        return f"{self.carried} carried, {self.fresh} fresh, {self.dropped} dropped"
-
-
 class WeightChange(NamedTuple):
     """A change of the weights: their shapes before it, and what each after it is made of."""
 
@@ -88,12 +77,12 @@ class OptimizerReport:
     def as_json(self) -> dict[str, list[str]]:
         return {name.replace("_", " "): paths for name, paths in vars(self).items()}
 
-    def counts(self) -> TransferCounts:
-        carried = len(self.by_path) + len(self.by_map) + len(self.by_shape)
-        return TransferCounts(carried, len(self.fresh), len(self.dropped))
+    @property
+    def carried(self) -> int:
+        return len(self.by_path) + len(self.by_map) + len(self.by_shape)
 
     def line(self) -> str:
-        counts = [f"{len(paths)} {name}" for name, paths in self.as_json().items()]
+        counts = [f"{len(paths)} {name}" for name, paths in self.as_json().items() if paths]
         return f"optimizer state: {', '.join(counts)}"
 
 

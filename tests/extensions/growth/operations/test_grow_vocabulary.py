@@ -12,7 +12,7 @@ from mlxlab.extensions.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.extensions.growth.optimizer_state import WeightChange, transfer_optimizer
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
-from support.growth import SIZES, TARGETS, new_model, randomize
+from support.growth import SIZES, TARGETS, counts_of, new_model, randomize
 
 OPERATION = {"id": "all", "op": "grow_vocabulary", "when": {}}
 CHANGE = CHANGES["grow_vocabulary"]
@@ -70,7 +70,7 @@ def test_rows_of_weights_and_moments_are_those_of_the_map_and_new_ones_the_rare_
     state, report = transfer_optimizer(
         moments, fresh, [weight_change], shapes(arrays), {}, by_shape=False
     )
-    assert report.counts() == (len(weights), 0, 0)
+    assert counts_of(report) == (len(weights), 0, 0)
     rare = np.setdiff1d(np.arange(23), KEPT)
     for path in tables:
         old, new, moment = (
