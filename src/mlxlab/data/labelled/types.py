@@ -254,7 +254,7 @@ def is_number(text: str) -> bool:
 
 
 def is_integer(text: str) -> bool:
-    return INTEGER.fullmatch(text) is not None and _succeeds(read_integer, text)
+    return INTEGER.fullmatch(text) is not None and isinstance(read_integer(text), int)
 
 
 def is_datetime(text: str) -> bool:
@@ -282,18 +282,16 @@ def read_number(text: str) -> float:
     return number + 0.0  # The sum of -0 and 0 is 0.
 
 
-def read_integer(text: str) -> int:
-    """A whole number of 64 bits, exactly; `4.0` is one, as pandas writes integers with gaps."""
+def read_integer(text: str) -> int | float:
+    """A whole number of 64 bits, exactly; `4.0` is one, as pandas writes integers with gaps. Others are floats."""
     if INTEGER.fullmatch(text) and len(text) <= MAX_SHOWN:
         number = int(text.partition(".")[0])
-    else:
-        value = read_number(text)  # This may be a number such as 1e20.
-        if not value.is_integer():
-            _refuse(text, "a whole number as in the training rows")
-        number = int(value)
-    if not MIN_INTEGER <= number <= MAX_INTEGER:
-        _refuse(text, "a whole number of at most 64 bits")
-    return number
+        if MIN_INTEGER <= number <= MAX_INTEGER:
+            return number
+    value = read_number(text)  # This may be a number such as 1e3.
+    if value.is_integer() and MIN_INTEGER <= value <= MAX_INTEGER:
+        return int(value)
+    return value
 
 
 def read_datetime(text: str, zoned: bool | None) -> datetime:
