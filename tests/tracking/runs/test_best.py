@@ -9,9 +9,10 @@ import pytest
 
 from mlxlab.cli.runs import reading
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
+from mlxlab.tracking.runs import server as server_module
 from mlxlab.tracking.runs.objectives import load_best
-from mlxlab.tracking.runs.reader import RunRow
+from mlxlab.tracking.runs.reader import RunReader, RunRow
+from mlxlab.tracking.runs.server import ServerRuns
 
 RUN = RunRow(
     "0", "run", "mlxlab", "1", "FINISHED", 1000, 6000, None, None, None, {"valid/accuracy": 0.75}
@@ -74,12 +75,24 @@ class Client:
         values = [0.5, float("nan"), 0.9, 0.8] if key == "valid/accuracy" else [4.0, 3.0, 2.0, 1.0]
         return [SimpleNamespace(step=step, value=value) for step, value in enumerate(values)]
 
+    def search_experiments(self):
+        return []
+
+    def search_runs(self, *args, **options):
+        return []
+
+
+@pytest.fixture(name="client")
+def client_of_a_server():
+    return Client()
+
 
 @pytest.fixture(name="server")
-def reader_of_a_server():
-    reader = MlflowRunReader.__new__(MlflowRunReader)
-    reader.address, reader._client = SimpleNamespace(shown="http://server"), Client()
-    return reader
+def reader_of_a_server(client, monkeypatch):
+    store = SimpleNamespace(client=client)
+    monkeypatch.setattr(server_module, "MlflowStore", lambda address: store)
+    server = ServerRuns(SimpleNamespace(shown="http://server"))
+    return RunReader(server.database, "http://server", server.load_histories)
 
 
 def stored(count):
@@ -87,7 +100,9 @@ def stored(count):
     return [replace(RUN, run_id=str(n), metrics=metrics, tags=TAGS, best={}) for n in range(count)]
 
 
-def test_a_server_is_asked_for_each_metric_of_each_run_once_and_not_for_those_it_lacks(server):
+def test_a_server_is_asked_for_each_metric_of_each_run_once_and_not_for_those_it_lacks(
+    server, client
+):
     runs, started = (
         stored(20),
         replace(RUN, run_id="started", metrics={"valid/loss": 1.0}, tags=TAGS, best={}),
@@ -96,20 +111,20 @@ def test_a_server_is_asked_for_each_metric_of_each_run_once_and_not_for_those_it
     assert [run.best for run in runs] == [{"valid/accuracy": 0.9, "valid/loss": 2.0}] * 20
     assert started.best == {}
     expected = [(run.run_id, key) for run in runs for key in ("valid/accuracy", "valid/loss")]
-    assert sorted(server._client.requests) == sorted(expected)
-    assert 1 < server._client.most <= 8
+    assert sorted(client.requests) == sorted(expected)
+    assert 1 < client.most <= 8
 
 
-def test_the_best_values_of_runs_without_the_metric_are_not_requested(server):
+def test_the_best_values_of_runs_without_the_metric_are_not_requested(server, client):
     [run] = stored(1)
     assert server.best_values([run, replace(run, run_id="other", metrics={})], "valid/loss") == {
         "0": 1.0
     }
-    assert server._client.requests == [("0", "valid/loss")]
+    assert client.requests == [("0", "valid/loss")]
 
 
-def test_a_server_that_stops_answering_is_not_asked_for_the_rest(server):
-    server._client.error = OSError("refused")
+def test_a_server_that_stops_answering_is_not_asked_for_the_rest(server, client):
+    client.error = OSError("refused")
     with pytest.raises(ServiceUnavailableError, match=r"http://server: .*refused"):
         load_best(server, stored(500))
-    assert len(server._client.requests) < 100
+    assert len(client.requests) < 100

@@ -14,7 +14,7 @@ from mlxlab.markdown import markdown_table
 from mlxlab.tracking.mlflow.address import Address, resolve
 from mlxlab.tracking.mlflow.flush import check_store, close_runs, flush, unsent_folders
 from mlxlab.tracking.records import utf8
-from mlxlab.tracking.runs.filters import Condition
+from mlxlab.tracking.runs.filters import attribute_is
 from mlxlab.tracking.runs.liveness import Diagnosis, diagnose
 
 log = logging.getLogger("mlxlab.cli.runs")
@@ -70,7 +70,7 @@ def _running(address: Address, uri: str | None) -> list[Diagnosis]:
     if address.database and not address.database.exists():
         return []  # its runs may be waiting for it
     reader = open_reader(uri)
-    runs = reader.list_runs(limit=MAX_RUNS, where=Condition("status", "", "=", "RUNNING"))
+    runs = reader.list_runs(limit=MAX_RUNS, where=attribute_is("status", "RUNNING"))
     reader.load_params(runs)
     return [diagnose(run) for run in runs]
 

@@ -18,7 +18,6 @@ from mlxlab.metric_names import TEST, VALID
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.flush import pending_summary
 from mlxlab.tracking.runs.diff import diff
-from mlxlab.tracking.runs.filters import Expression, conditions
 from mlxlab.tracking.runs.listing import FACTS, Columns, default_metrics, format_list
 from mlxlab.tracking.runs.objectives import load_best
 from mlxlab.tracking.runs.reader import RunReader, RunRow
@@ -63,8 +62,8 @@ def list_runs(
     reader = open_reader(uri)
     names = {"sort": sort, "metrics": metrics, "best": best}
     for option, text in names.items():
-        check_keys(reader, option, _split(text), "metrics")
-    check_keys(reader, "params", _split(params), "params")
+        check_keys(reader, f"{option}=", _split(text), "metrics")
+    check_keys(reader, "params=", _split(params), "params")
     runs = reader.list_runs(
         limit=limit, where=select(reader, filter, status, experiment, sweep), sort=sort
     )
@@ -96,12 +95,15 @@ def find(
     if not args:
         raise ConfigError("find: expected a filter such as 'metrics.valid/accuracy > 0.8'")
     reader = open_reader(uri)
-    check_keys(reader, "sort", _split(sort), "metrics")
+    sorted_by = [("metrics", sort)] if sort else []
+    check_keys(reader, "sort=", _split(sort), "metrics")
     where = read_filter(reader, " ".join(args))
     runs = reader.list_runs(limit=limit, where=where, sort=sort)
-    metrics = list(dict.fromkeys([*_split(sort), *_keys(where, "metrics")]))
+    keys = dict.fromkeys(where.keys)
+    params = [key for group, key in keys if group == "params"]
+    metrics = [key for group, key in dict.fromkeys([*sorted_by, *keys]) if group == "metrics"]
     facts = [name for name in FACTS if name != "data"]  # it would load the parameters of all runs
-    _print(reader, runs, Columns(facts, metrics, _keys(where, "params")), json)
+    _print(reader, runs, Columns(facts, metrics, params), json)
 
 
 def show(run: str, uri: str | None = None, json: bool = False) -> None:
@@ -181,11 +183,6 @@ def _name_evaluation(runs: Sequence[RunRow]) -> None:
         log.info(
             f"{VALID} metrics are of the last evaluation, (best) of the best one; {TEST} metrics of the best weights"
         )
-
-
-def _keys(expression: Expression, group: str) -> Sequence[str]:
-    """Keys of one group that a filter is on."""
-    return list(dict.fromkeys(each.key for each in conditions(expression) if each.group == group))
 
 
 def _facts(columns: str | None) -> list[str] | None:

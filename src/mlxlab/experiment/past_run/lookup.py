@@ -13,19 +13,13 @@ from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.runs.reader import RunReader, RunRow
-from mlxlab.tracking.runs.sqlite_reader import SqliteRunReader
+from mlxlab.tracking.runs.reader import RunReader, RunRow, read_store
 from mlxlab.tracking.runs.tables import format_time
 
 
 def open_reader(uri: str | None) -> RunReader:
-    """Reads an SQLite store directly, any other through MLflow's client, which is slow to import."""
-    address = resolve(uri, None, project_root())
-    if address.database:
-        return SqliteRunReader(address.database)
-    from mlxlab.tracking.runs.mlflow_reader import MlflowRunReader
-
-    return MlflowRunReader(address)
+    """Reads the store of an address, of the environment or of the project."""
+    return read_store(resolve(uri, None, project_root()))
 
 
 def find_run(reader: RunReader, query: str) -> RunRow:

@@ -60,13 +60,11 @@ class PastRuns:
 
     def ranges(self, run: RunRow) -> dict[str, MetricRange]:
         folder = _only_folder(run)
-        return (
-            folder_run().folder_ranges(folder) if folder else self.reader.metric_ranges(run.run_id)
-        )
+        return folder_run().folder_ranges(folder) if folder else self.reader.metric_ranges(run)
 
     def datasets(self, run: RunRow) -> dict[str, str]:
         folder = _only_folder(run)
-        return folder_run().folder_datasets(folder) if folder else self.reader.datasets(run.run_id)
+        return folder_run().folder_datasets(folder) if folder else self.reader.datasets(run)
 
 
 def folder_run() -> ModuleType:
