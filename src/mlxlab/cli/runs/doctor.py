@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
@@ -15,7 +16,8 @@ from mlxlab.tracking.mlflow.address import Address, resolve
 from mlxlab.tracking.mlflow.flush import check_store, close_runs, flush, unsent_folders
 from mlxlab.tracking.records import utf8
 from mlxlab.tracking.runs.filters import attribute_is
-from mlxlab.tracking.runs.liveness import Diagnosis, diagnose
+from mlxlab.tracking.runs.liveness import State, diagnose
+from mlxlab.tracking.runs.reader import RunRow
 
 log = logging.getLogger("mlxlab.cli.runs")
 
@@ -39,40 +41,57 @@ def doctor(
         json: prints JSON instead of a table.
     """
     address = resolve(uri, None, project_root())
-    diagnoses = _running(address, uri)
-    folders: dict[Path, str] = {}  # with a journal to upload -> why it stays, or ""
-    for folder in [*(each.folder for each in diagnoses if each.folder), *_below(args, address)]:
-        folders[folder] = _refusal(folder, address)
-    rows = [_row(each, folders.get(each.folder, "") if each.folder else "") for each in diagnoses]
-    known = {each.folder for each in diagnoses}
-    rows += [
-        {
-            "run": "",
-            "name": utf8(folder),
-            "state": "unsent",
-            "reason": reason or "is not complete in the store",
-        }
-        | {"action": "none" if reason else _ACTIONS["unsent"]}
-        for folder, reason in folders.items()
-        if folder not in known
-    ]
+    rows = [_row(each) for each in _running(address, uri)]
+    known = {row.folder for row in rows}
+    for folder in _below(args, address):
+        if folder not in known:
+            rows.append(_Row("", utf8(folder), "unsent", "is not complete in the store", folder))
+    rows = [_refuse(row, address) for row in rows]
     if json:
-        print_json(rows)
-    else:
+        print_json([row.as_dict() for row in rows])
+    elif rows:
         head = ["run", "name", "state", "reason", "action"]
-        table = [[row["run"][:8], *(row[key] for key in head[1:])] for row in rows]
-        terminal.show(markdown_table(head, table, "l") if rows else "no run is recorded as running")
+        cells = [list(row.as_dict().values()) for row in rows]
+        terminal.show(markdown_table(head, [[line[0][:8], *line[1:]] for line in cells], "l"))
+    else:
+        terminal.show("no run is recorded as running")
     if not dry_run:
-        _repair(address, diagnoses, [folder for folder, reason in folders.items() if not reason])
+        _repair(address, rows)
 
 
-def _running(address: Address, uri: str | None) -> list[Diagnosis]:
+class _Row(NamedTuple):
+    """A run that is recorded as running, or a folder with a journal that was not sent."""
+
+    run_id: str
+    name: str
+    state: State
+    reason: str
+    folder: Path | None = None  # with a journal to upload
+    is_refused: bool = False
+
+    def as_dict(self) -> dict[str, str]:
+        action = "none" if self.is_refused else _ACTIONS[self.state]
+        return {
+            "run": self.run_id,
+            "name": self.name,
+            "state": self.state,
+            "reason": self.reason,
+            "action": action,
+        }
+
+
+def _running(address: Address, uri: str | None) -> list[RunRow]:
     if address.database and not address.database.exists():
         return []  # its runs may be waiting for it
     reader = open_reader(uri)
     runs = reader.list_runs(limit=MAX_RUNS, where=attribute_is("status", "RUNNING"))
     reader.load_params(runs)
-    return [diagnose(run) for run in runs]
+    return runs
+
+
+def _row(run: RunRow) -> _Row:
+    diagnosis = diagnose(run)
+    return _Row(run.run_id, run.name, diagnosis.state, diagnosis.reason, diagnosis.folder)
 
 
 def _below(roots: list[str], address: Address) -> list[Path]:
@@ -82,25 +101,22 @@ def _below(roots: list[str], address: Address) -> list[Path]:
     return [folder for root in roots for folder in unsent_folders(Path(root).absolute(), address)]
 
 
-def _refusal(folder: Path, address: Address) -> str:
-    """Why the journals of a folder are not uploaded to this store, or ""."""
+def _refuse(row: _Row, address: Address) -> _Row:
+    """The row, or one that says why the journals of its folder are not uploaded to this store."""
+    if row.folder is None:
+        return row
     try:
-        refuse_links(folder)
-        check_store(folder, address)
+        refuse_links(row.folder)
+        check_store(row.folder, address)
     except UserError as error:
-        return str(error)
-    return ""
+        return row._replace(reason=str(error), is_refused=True)
+    return row
 
 
-def _row(each: Diagnosis, refusal: str) -> dict[str, str]:
-    action = "none" if refusal else _ACTIONS[each.state]
-    facts = {"run": each.run.run_id, "name": each.run.name, "state": each.state}
-    return {**facts, "reason": refusal or each.reason, "action": action}
-
-
-def _repair(address: Address, diagnoses: list[Diagnosis], folders: list[Path]) -> None:
-    dead = [each.run.run_id for each in diagnoses if each.state == "dead"]
+def _repair(address: Address, rows: list[_Row]) -> None:
+    dead = [row.run_id for row in rows if row.state == "dead"]
     if dead:
         close_runs(address, dead)
-    for line in flush(address, folders):
+    folders = [row.folder for row in rows if row.folder and not row.is_refused]
+    for line in flush(address, list(dict.fromkeys(folders))):
         log.info(line)

@@ -164,17 +164,21 @@ def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) 
     if columns.metrics is None:
         load_best(reader, runs, default_metrics(runs, columns.sort))
     if json:
-        best = [
-            {key: values.get(run.run_id) for key, values in columns.best.items()} for run in runs
-        ]
-        print_json([run_as_json(run, best=values) for run, values in zip(runs, best, strict=True)])
-        return
-    listing = format_list(runs, columns, width := terminal.columns())
-    if columns.metrics is None or columns.metrics:
-        _name_evaluation(runs)
-    terminal.show(listing.table if runs else "no runs")
-    if runs and listing.left_out:
-        log.info(f"left out at {width} columns: {', '.join(listing.left_out)} (columns=all)")
+        records = []
+        for run in runs:
+            best = {key: values.get(run.run_id) for key, values in columns.best.items()}
+            records.append(run_as_json(run, best=best))
+        print_json(records)
+    elif not runs:
+        terminal.show("no runs")
+    else:
+        width = terminal.columns()
+        listing = format_list(runs, columns, width)
+        if columns.metrics is None or columns.metrics:
+            _name_evaluation(runs)
+        terminal.show(listing.table)
+        if listing.left_out:
+            log.info(f"left out at {width} columns: {', '.join(listing.left_out)} (columns=all)")
 
 
 def _name_evaluation(runs: Sequence[RunRow]) -> None:

@@ -11,7 +11,7 @@ Number = tuple[float | None, float | None]
 _Value = TypeVar("_Value", str, float)
 
 COMMIT = "mlflow.source.git.commit"
-_CODE = ("version.", "hardware.")  # prefixes of tags, besides the commit
+_CODE = ("version.", "hardware.", COMMIT, "git.dirty")  # prefixes of tags
 
 
 @dataclass(frozen=True)
@@ -31,32 +31,29 @@ class RunDiff:
 def diff(
     first: RunRow, second: RunRow, first_data: Mapping[str, str], second_data: Mapping[str, str]
 ) -> RunDiff:
-    first_code, second_code = _code(first.tags), _code(second.tags)
-    if not (
-        first.is_stored and second.is_stored
-    ):  # a run folder does not tell all that a store knows
-        first_code, second_code = (
-            {key: one[key] for key in one if key in other}
-            for one, other in ((first_code, second_code), (second_code, first_code))
-        )
+    code = _changes(_code(first), _code(second))
+    if not (first.is_stored and second.is_stored):
+        # A run folder does not tell all that a store knows.
+        code = {key: pair for key, pair in code.items() if None not in pair}
     return RunDiff(
-        config=_changes(_pairs(first.params, second.params)),
-        data=_changes(_pairs(first_data, second_data)),
-        code=_changes(_pairs(first_code, second_code)),
+        config=_changes(first.params, second.params),
+        data=_changes(first_data, second_data),
+        code=code,
         best=_pairs(first.best, second.best),
         metrics=_pairs(first.metrics, second.metrics),
     )
+
+
+def _code(run: RunRow) -> dict[str, str]:
+    return {key: text for key, text in run.tags.items() if key.startswith(_CODE)}
+
+
+def _changes(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, Text]:
+    pairs = _pairs(first, second)
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _pairs(
     first: Mapping[str, _Value], second: Mapping[str, _Value]
 ) -> dict[str, tuple[_Value | None, _Value | None]]:
     return {key: (first.get(key), second.get(key)) for key in sorted({*first, *second})}
-
-
-def _changes(pairs: dict[str, Text]) -> dict[str, Text]:
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def _code(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: tags[key] for key in tags if key.startswith(_CODE) or key in (COMMIT, "git.dirty")}

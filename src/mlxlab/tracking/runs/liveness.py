@@ -17,7 +17,6 @@ START_TOLERANCE = 2.0  # seconds between the recorded and the actual start of a 
 class Diagnosis(NamedTuple):
     """`unsent`: its process is dead, and its journal is in `folder`. `dead`: there is no journal either."""
 
-    run: RunRow
     state: State
     reason: str
     folder: Path | None = None
@@ -32,16 +31,16 @@ def diagnose(run: RunRow) -> Diagnosis:
             and read_uid(journal := locate(Path(run.folder), run.uid)[0]) == run.uid
         ):
             if has_writer(journal):
-                return Diagnosis(run, "alive", "its process writes the journal")
-            return Diagnosis(run, "unsent", "its process is dead", Path(run.folder))
+                return Diagnosis("alive", "its process writes the journal")
+            return Diagnosis("unsent", "its process is dead", Path(run.folder))
     host, pid = run.tags.get("host"), run.tags.get("pid", "")
     if host is None or not pid.isdecimal():
-        return Diagnosis(run, "unknown", "records no host and process")
+        return Diagnosis("unknown", "records no host and process")
     if host != platform.node():
-        return Diagnosis(run, "unknown", f"started on {host}")
+        return Diagnosis("unknown", f"started on {host}")
     if _is_alive(int(pid), run.tags.get("process_start")):
-        return Diagnosis(run, "alive", f"process {pid} is alive")
-    return Diagnosis(run, "dead", f"process {pid} is dead, and the journal was deleted")
+        return Diagnosis("alive", f"process {pid} is alive")
+    return Diagnosis("dead", f"process {pid} is dead, and the journal was deleted")
 
 
 def _is_alive(pid: int, start: str | None) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from mlxlab.markdown import markdown_table
@@ -17,91 +17,56 @@ _SPLITS = ("valid", "test", "train")  # in the order in which they are shown
 
 def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping[str, str]) -> str:
     """One run: its facts, its data, the range of each metric, its parameters, its tags."""
-    facts = {
-        "MLflow run id": run.run_id if run.uid else "",
-        "name": run.name,
-        "experiment": run.experiment,
-        "status": run.status,
-    }
-    facts |= {
-        best_label(key): format_number(value)
-        for key in ordered(run.best, [run])
-        for value in [run.best[key]]
-    }
-    facts |= {"started": format_time(run.start), "took": format_duration(run)}
-    facts |= {"folder": run.folder or "", "parent": run.parent or ""}
-    sections = [
-        markdown_table(
-            ["run", run.uid or run.run_id],
-            [[key, value] for key, value in facts.items() if value],
-            "l",
+    metrics = []
+    for key in ordered(ranges, [run]):
+        history = ranges[key]
+        values = (run.metrics.get(key), history.min, history.max)
+        metrics.append(
+            [key, *map(format_number, values), str(history.points), str(history.last_step)]
         )
-    ]
-    if datasets:
-        sections.append(
-            markdown_table(["data", "digest"], [[*item] for item in datasets.items()], "l")
-        )
-    metrics = [
-        [key, *map(format_number, (run.metrics.get(key), low, high)), str(points), str(last_step)]
-        for key in ordered(ranges, [run])
-        for points, low, high, last_step in [ranges[key]]
-    ]
-    if metrics:
-        sections.append(
-            markdown_table(["metric", "last", "min", "max", "points", "last step"], metrics)
-        )
-    for title, values in (("param", run.params), ("tag", run.tags)):
-        if values:
-            rows = [[key, shorten(values[key])] for key in sorted(values)]
-            sections.append(markdown_table([title, "value"], rows, "l"))
-    return "\n\n".join(sections)
+    head = ["metric", "last", "min", "max", "points", "last step"]
+    return _join(
+        _pair_table(["run", run.uid or run.run_id], _facts(run)),
+        _pair_table(["data", "digest"], datasets),
+        markdown_table(head, metrics) if metrics else "",
+        _pair_table(["param", "value"], dict(sorted(run.params.items()))),
+        _pair_table(["tag", "value"], dict(sorted(run.tags.items()))),
+    )
 
 
 def format_comparison(runs: list[RunRow]) -> str:
     """The main metrics of the best evaluations, the parameters that differ and the latest metrics, a column per run."""
     rows = [["name", *(run.name for run in runs)], ["status", *(run.status for run in runs)]]
-    best, latest = (
-        {key for run in runs for key in run.best},
-        {key for run in runs for key in run.metrics},
-    )
-    for key in ordered(best, runs):
+    for key in ordered({key for run in runs for key in run.best}, runs):
         rows.append([best_label(key), *(format_number(run.best.get(key)) for run in runs)])
     for key in sorted({key for run in runs for key in run.params}):
         values = [run.params.get(key, "-") for run in runs]
         if len(set(values)) > 1:
             rows.append([key, *(shorten(value, 32) for value in values)])
-    for key in ordered(latest, runs):
+    for key in ordered({key for run in runs for key in run.metrics}, runs):
         rows.append([_latest_label(key), *(format_number(run.metrics.get(key)) for run in runs)])
     return markdown_table(["run", *(run.short_id for run in runs)], rows)
 
 
-def _latest_label(key: str) -> str:
-    """Metrics of the test rows are of the best weights, those of training not of an evaluation."""
-    return last_label(key) if key.startswith(VALID) else key
-
-
 def format_diff(first: RunRow, second: RunRow, difference: RunDiff) -> str:
     """The differences of two runs, a table for each section that has any."""
-    head = [f"{run.short_id} {run.name}" for run in (first, second)]
+    runs = [first, second]
+    head = [f"{run.short_id} {run.name}" for run in runs]
     sections = []
-    for title, values in (
-        ("config", difference.config),
-        ("data", difference.data),
-        ("code", difference.code),
-    ):
-        rows = [[key, *(shorten(value or "-") for value in pair)] for key, pair in values.items()]
+    for title in ("config", "data", "code"):
+        rows = []
+        for key, pair in getattr(difference, title).items():
+            rows.append([key, *(shorten(value or "-") for value in pair)])
         if rows:
             sections.append(markdown_table([title, *head], rows, "l"))
-    runs, best, latest = [first, second], difference.best, difference.metrics
-    metrics = {best_label(key): best[key] for key in ordered(best, runs)}
-    metrics |= {_latest_label(key): latest[key] for key in ordered(latest, runs)}
-    metric_rows = []
-    for label, (old, new) in metrics.items():
-        change = "" if old is None or new is None else f"{new - old:+.4g}"
-        metric_rows.append([label, format_number(old), format_number(new), change])
-    if metric_rows:
-        sections.append(markdown_table(["metric", *head, "difference"], metric_rows))
-    return "\n\n".join(sections) or "no differences"
+    metrics = []
+    for key in ordered(difference.best, runs):
+        metrics.append([best_label(key), *_change(*difference.best[key])])
+    for key in ordered(difference.metrics, runs):
+        metrics.append([_latest_label(key), *_change(*difference.metrics[key])])
+    if metrics:
+        sections.append(markdown_table(["metric", *head, "difference"], metrics))
+    return _join(*sections) or "no differences"
 
 
 def format_number(value: float | None) -> str:
@@ -129,16 +94,52 @@ def ordered(keys: Iterable[str], runs: list[RunRow]) -> list[str]:
 
     def rank(key: str) -> tuple[bool, int, int, str]:
         split, _, name = key.partition("/")
-        main = MAIN.index(name) if name in MAIN else len(MAIN)
-        return (
-            key not in first,
-            main,
-            _SPLITS.index(split) if split in _SPLITS else len(_SPLITS),
-            key,
-        )
+        return key not in first, _position(MAIN, name), _position(_SPLITS, split), key
 
     return sorted(keys, key=rank)
 
 
 def shorten(text: str, limit: int = 100) -> str:
     return truncate(" ".join(text.split()), limit)
+
+
+def _facts(run: RunRow) -> dict[str, str]:
+    facts = {
+        "MLflow run id": run.run_id if run.uid else "",
+        "name": run.name,
+        "experiment": run.experiment,
+        "status": run.status,
+    }
+    for key in ordered(run.best, [run]):
+        facts[best_label(key)] = format_number(run.best[key])
+    facts |= {
+        "started": format_time(run.start),
+        "took": format_duration(run),
+        "folder": run.folder or "",
+        "parent": run.parent or "",
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def _pair_table(head: list[str], values: Mapping[str, str]) -> str:
+    """A row for each key; "" if there is none."""
+    rows = [[key, shorten(value)] for key, value in values.items()]
+    return markdown_table(head, rows, "l") if rows else ""
+
+
+def _join(*sections: str) -> str:
+    return "\n\n".join(filter(None, sections))
+
+
+def _change(old: float | None, new: float | None) -> list[str]:
+    change = "" if old is None or new is None else f"{new - old:+.4g}"
+    return [format_number(old), format_number(new), change]
+
+
+def _latest_label(key: str) -> str:
+    """Metrics of the test rows are of the best weights, those of training not of an evaluation."""
+    return last_label(key) if key.startswith(VALID) else key
+
+
+def _position(names: Sequence[str], name: str) -> int:
+    return names.index(name) if name in names else len(names)
