@@ -10,7 +10,7 @@ from mlxlab.cli import info, runs
 from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.runs.filters import parse_filter
-from mlxlab.tracking.runs.reader import RunReader, read_store
+from mlxlab.tracking.runs.reader import RunReader, open_store
 from mlxlab.tracking.runs.server import ServerRuns
 from support.tracking import (
     kill_syncer,
@@ -162,7 +162,10 @@ def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
 def test_runs_copied_by_the_client_are_those_of_the_database(stored):
     address = resolve(f"sqlite:///{stored}/mlruns/mlflow.db", None, stored)
     server = ServerRuns(address)
-    readers = [read_store(address), RunReader(server.database, "x", server.load_histories)]
+    readers = [
+        RunReader(open_store(address.database), "x"),
+        RunReader(server.database, "x", server.load_histories),
+    ]
 
     where = parse_filter("experiment = mlxlab and status = FINISHED and params.lr > 0.05")
     for sort in (None, "valid/loss", "valid/accuracy"):

@@ -13,13 +13,19 @@ from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.runs.reader import RunReader, RunRow, read_store
+from mlxlab.tracking.runs.reader import RunReader, RunRow, open_store
 from mlxlab.tracking.runs.tables import format_time
 
 
 def open_reader(uri: str | None) -> RunReader:
-    """Reads the store of an address, of the environment or of the project."""
-    return read_store(resolve(uri, None, project_root()))
+    """Reads an SQLite store directly; the runs of any other are copied first, by MLflow's client."""
+    address = resolve(uri, None, project_root())
+    if address.database:
+        return RunReader(open_store(address.database), str(address.database))
+    from mlxlab.tracking.runs.server import ServerRuns
+
+    server = ServerRuns(address)
+    return RunReader(server.database, address.shown, server.load_histories)
 
 
 def find_run(reader: RunReader, query: str) -> RunRow:

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.metric_names import lower_is_better
-from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.client import clean
 from mlxlab.tracking.runs.filters import MAX_DOUBLE, Filter, number
 
@@ -239,16 +238,6 @@ class RunReader:
             raise ServiceUnavailableError(
                 f"{self._name}: cannot be read as an MLflow store ({error})"
             ) from None
-
-
-def read_store(address: Address) -> RunReader:
-    """Reads an SQLite store directly; the runs of any other are copied first by MLflow's client."""
-    if address.database:
-        return RunReader(open_store(address.database), str(address.database))
-    from mlxlab.tracking.runs.server import ServerRuns
-
-    server = ServerRuns(address)
-    return RunReader(server.database, address.shown, server.load_histories)
 
 
 def _direction(metric: str) -> str:
