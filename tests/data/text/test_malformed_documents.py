@@ -99,11 +99,9 @@ def test_empty_files_and_folders_are_refused_when_opened(tmp_path, ending):
     with pytest.raises(DataError, match="empty"):
         open_source(str(tmp_path))
     write_texts(tmp_path / f"a.{ending}", GOOD)
-    with pytest.raises(DataError, match=rf"b.{ending}:1: the file is empty"):
-        open_source(str(tmp_path))
-    source = open_source(str(tmp_path), document_unit="line", on_error="skip")
-    assert sorted(texts_of(source)) == sorted(GOOD)
-    assert skipped(source) == 1
+    for on_error in ("strict", "skip"):
+        with pytest.raises(DataError, match=rf"b.{ending}:1: the file is empty"):
+            open_source(str(tmp_path), on_error=on_error)
 
 
 @pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "csv", "jsonl"])
@@ -172,7 +170,7 @@ def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
     with pytest.raises(
         DataError,
-        match=r"a\.csv:3: this quote is never closed",
+        match=r"a\.csv:3: a record of more than .* a quote that is never closed",
     ):
         texts_of(open_source(str(tmp_path)))
 

@@ -290,7 +290,6 @@ def text_blocks(
     """
     absent = pa.array(["", *missing], pa.string())
     num_rows = 0
-    valid = 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, columns):
             arrays = _text_arrays(source, unit, block, columns, errors)
@@ -304,11 +303,10 @@ def text_blocks(
             num_skipped = bisect_left(skipped, (unit, 0)) + np.searchsorted(bad, lines)
             numbers = num_rows + np.arange(1, len(lines) + 1) + num_skipped
             num_rows += len(lines)
-            errors.valid = valid + len(lines)  # Not every source counts its rows.
+            errors.valid += len(lines)
             for name, cells in arrays.items():
                 arrays[name] = pc.if_else(pc.is_in(cells, absent), None, cells)
             yield TextBlock(arrays, lines + (unit << UNIT_BITS), numbers)
-            valid = errors.valid
     errors.check()
 
 

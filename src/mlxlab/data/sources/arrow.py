@@ -1,14 +1,12 @@
 """Parquet and Arrow files, and rows in memory, as sources."""
 
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
-import xxhash
 
-from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start, block_of
+from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks
 from mlxlab.data.sources.files import Files, refuse_bomb
 from mlxlab.data.sources.messages import first_line, require_columns
 from mlxlab.errors import DataError
@@ -41,9 +39,8 @@ class RowGroup(NamedTuple):
 class ParquetFiles:
     """A `Source` whose units are row groups. Seeking decodes those columns of one that are read."""
 
-    def __init__(self, files: Files, errors: ErrorBudget) -> None:
+    def __init__(self, files: Files) -> None:
         self.files = files
-        self.errors = errors
         self.name = files.name
         self.fingerprint = f"{files.fingerprint()}:parquet"
         self.groups = list(self._groups())
@@ -56,17 +53,9 @@ class ParquetFiles:
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         group = self.groups[unit]
-        row = 0
         with self.files.open(group.file) as file:
-            try:
-                for batch in self._batches(file, group, columns):
-                    if row >= start[1]:
-                        self.errors.valid += len(batch)
-                        yield block_of((0, row), batch)
-                    row += len(batch)
-            except FAULTS as error:
-                where = self.location(unit, row + 1)
-                raise DataError(f"{where}: {first_line(error)}") from None
+            batches = self._batches(file, group, columns)
+            yield from _blocks(batches, start, self.location(unit, 1))
         self.files.check(group.file)
 
     def location(self, unit: int, number: int) -> str:
@@ -107,7 +96,7 @@ class ParquetFiles:
         """Batches of about BATCH_BYTES, in which repeated texts are kept once where that saves much."""
         from pyarrow import parquet
 
-        meta = parquet.ParquetFile(file).metadata
+        meta = self._metadata(group.file)
         names = meta.schema.to_arrow_schema().names
         chosen = list(names if columns is None else columns)
         require_columns(chosen, names, self.files.path(group.file))
@@ -164,6 +153,18 @@ def _slices(batch: pa.RecordBatch, max_rows: int) -> Iterator[pa.RecordBatch]:
         yield batch.slice(first, max_rows)
 
 
+def _blocks(batches: Iterable[pa.RecordBatch], start: Start, where: str) -> Iterator[Block]:
+    """The batches of a unit from one of them on; raises DataError if they cannot be decoded."""
+    row = 0
+    try:
+        for batch in batches:
+            if row >= start[1]:
+                yield block_of((0, row), batch)
+            row += len(batch)
+    except FAULTS as error:
+        raise DataError(f"{where}: {first_line(error)}") from None
+
+
 class ArrowFiles:
     """A `Source` of Arrow IPC files and streams, memory-mapped: what precedes a block is not read."""
 
@@ -178,29 +179,17 @@ class ArrowFiles:
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         reader = self._open(unit)
-        require_columns(columns or (), reader.schema.names, self.files.path(unit))
-        row = 0
-        try:
-            for batch in _batches(reader):
-                for rows in _slices(batch, MAX_ROWS):
-                    if row >= start[1]:
-                        yield block_of((0, row), rows)
-                    row += len(rows)
-        except FAULTS as error:
-            where = self.location(unit, row + 1)
-            raise DataError(f"{where}: {first_line(error)}") from None
+        path = self.files.path(unit)
+        require_columns(columns or (), reader.schema.names, path)
+        slices = (rows for batch in _batches(reader) for rows in _slices(batch, MAX_ROWS))
+        yield from _blocks(slices, start, path)
         self.files.check(unit)
 
     def location(self, unit: int, number: int) -> str:
         return f"{self.files.path(unit)}:row {number}"
 
     def text_bytes(self, column: str) -> int | None:
-        total = 0
-        for unit in range(self.units):
-            for batch in _batches(self._open(unit)):
-                if column in batch.schema.names:
-                    total += batch.column(column).nbytes
-        return total
+        return sum(self.files.sizes)
 
     def _open(self, unit: int) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
         path = self.files.path(unit)
@@ -236,7 +225,7 @@ class TableRows:
         self.name = name
         if not len(self.table):
             raise DataError(f"{name}: contains no rows")
-        self.fingerprint = fingerprint or f"{name}:{self._digest()}"
+        self.fingerprint = fingerprint or f"{name}:{digest_blocks(self.blocks(0, FIRST, None))}"
 
     def columns(self) -> Sequence[str]:
         if self.is_frame:
@@ -255,16 +244,6 @@ class TableRows:
 
     def text_bytes(self, column: str) -> int | None:
         return None
-
-    def _digest(self) -> str:
-        digest = xxhash.xxh3_64()
-        for block in self.blocks(0, FIRST, None):
-            if isinstance(block.rows, list):
-                for row in block.rows:
-                    digest.update(json.dumps(row, default=repr).encode())
-            else:
-                digest.update(block.rows.serialize())
-        return digest.hexdigest()
 
 
 def _rows_of_frame(

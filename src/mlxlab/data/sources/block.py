@@ -1,13 +1,15 @@
 """A block of rows, the errors of a source, and the interface of all sources."""
 
+import json
 import logging
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from mlxlab.data.sources.cells import OnBadCell, strings_of_values, text_of_array, text_of_values
 from mlxlab.errors import DataError
@@ -73,6 +75,18 @@ def block_of(start: Start, rows: pa.RecordBatch | list[dict[str, object]]) -> Bl
         rows.validate(full=True)
     first = start[1] + 1
     return Block(start, rows, np.arange(first, first + len(rows)))
+
+
+def digest_blocks(blocks: Iterable[Block]) -> str:
+    """A hash of the rows of some blocks."""
+    digest = xxhash.xxh3_64()
+    for block in blocks:
+        if isinstance(block.rows, list):
+            for row in block.rows:
+                digest.update(json.dumps(row, default=repr).encode())
+        else:
+            digest.update(block.rows.serialize())
+    return digest.hexdigest()
 
 
 class Source(Protocol):

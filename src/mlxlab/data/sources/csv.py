@@ -9,18 +9,16 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from mlxlab.data.sources.block import Block, Start
-from mlxlab.data.sources.cells import text_of_values
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import not_utf8, require_columns
-from mlxlab.data.sources.text_files import MAX_RECORD, Fault, Parsed, seek_line
+from mlxlab.data.sources.text_files import MAX_RECORD, Fault, Parsed, TextFormat
 from mlxlab.errors import DataError
 
 UNNAMED = "unnamed column "
@@ -31,73 +29,16 @@ NEWLINE = ord("\n")
 RETURN = ord("\r")
 
 
-@dataclass(frozen=True)
-class Csv:
+def csv_format(delimiter: str | None, quoting: bool | None) -> TextFormat:
     """CSV files with a header.
 
     Args:
-        delimiter: null takes the most frequent of comma, semicolon, tab and bar in the header.
-        quoting: whether quotes enclose texts; without, they are text. Null encloses, and refuses
+        delimiter: None takes the most frequent of comma, semicolon, tab and bar in the header.
+        quoting: whether quotes enclose texts; without, they are text. None encloses, and refuses
             those that span several lines where the delimiter is a tab.
     """
-
-    delimiter: str | None = None
-    quoting: bool | None = None
-    is_splittable = False
-
-    @property
-    def settings(self) -> str:
-        return f"csv:{self.delimiter}:{self.quoting}"
-
-    def columns(self, stream: ByteStream) -> Sequence[str]:
-        return self._read_header(stream).names
-
-    def open(self, stream: ByteStream, columns: Sequence[str] | None) -> "CsvParser":
-        header = self._read_header(stream)
-        where = f"{stream.path}:1"
-        names = header.names if columns is None else columns
-        require_columns(names, header.names, where)
-        for name in names:
-            if header.names.count(name) > 1:
-                raise DataError(f"{where}: column {name!r} occurs twice")
-        return CsvParser(header, names, self.quoting)
-
-    def seek_record(self, stream: ByteStream, begin: int, limit: int) -> None:
-        seek_line(stream, begin, limit)
-
-    def _read_header(self, stream: ByteStream) -> "Header":
-        """Reads the first record, which may span lines."""
-        is_quoting = self.quoting is not False
-        data = stream.read_line(MAX_RECORD)
-        while is_quoting and data.count(b'"') % 2 and len(data) <= MAX_RECORD:
-            line = stream.read_line(MAX_RECORD)
-            data += line
-            if not line:
-                break
-        try:
-            text = data.decode().rstrip("\r\n")
-            unquoted = re.sub(r'"[^"]*"', "", text)
-            delimiter = self.delimiter or max(DELIMITERS, key=unquoted.count)
-            with _long_fields():
-                fields = next(csv.reader([text], delimiter=delimiter, quoting=_quoting(is_quoting)))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{stream.path}:1: {not_utf8(data[error.start])}") from None
-        except (csv.Error, StopIteration):
-            fields = []
-        names = [name.strip() for name in fields]
-        if not any(names) or len(names) > MAX_COLUMNS:
-            expected = f"expected a header of 1 to {MAX_COLUMNS} names, and rows"
-            raise DataError(f"{stream.path}:1: {expected}")
-        names = [name or f"{UNNAMED}{number}" for number, name in enumerate(names, 1)]
-        return Header(names, delimiter, data.count(b"\n"))
-
-
-class Header(NamedTuple):
-    """The names of the columns."""
-
-    names: list[str]
-    delimiter: str
-    lines: int
+    parser = partial(CsvParser, delimiter, quoting)
+    return TextFormat(f"csv:{delimiter}:{quoting}", parser, None)
 
 
 def is_unnamed(column: str) -> bool:
@@ -108,38 +49,57 @@ def is_unnamed(column: str) -> bool:
 class CsvParser:
     """A `Parser`: the rows of one file, with some of its columns."""
 
-    def __init__(self, header: Header, names: Sequence[str], quoting: bool | None) -> None:
-        self.header = header
-        self.names = list(names)
-        self.indices = [header.names.index(name) for name in names]
+    def __init__(
+        self,
+        delimiter: str | None,
+        quoting: bool | None,
+        stream: ByteStream,
+        columns: Sequence[str] | None,
+    ) -> None:
         self.encloses = quoting is not False
-        self.refuses_lines = quoting is None and header.delimiter == "\t"
-        fields = [f"f{number}" for number in range(len(header.names))]
+        self.quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.encloses else csv.QUOTE_NONE
+        first_line = re.sub(rb'"[^"]*"', b"", stream.peek()).decode(errors="replace")
+        first_line = first_line.partition("\n")[0]
+        self.delimiter = delimiter or max(DELIMITERS, key=first_line.count)
+        self.refuses_lines = quoting is None and self.delimiter == "\t"
+        self.header = self._read_header(stream)
+        names = self.header if columns is None else columns
+        where = f"{stream.path}:1"
+        require_columns(names, self.header, where)
+        for name in names:
+            if self.header.count(name) > 1:
+                raise DataError(f"{where}: column {name!r} occurs twice")
+        self.indices = {name: self.header.index(name) for name in names}
+
+        fields = [f"f{number}" for number in range(len(self.header))]
         self.read_options = pa.csv.ReadOptions(
             column_names=fields,
             use_threads=False,
             block_size=2 * MAX_RECORD,
         )
         self.parse_options = pa.csv.ParseOptions(
-            delimiter=header.delimiter,
+            delimiter=self.delimiter,
             quote_char='"' if self.encloses else False,
             newlines_in_values=self.encloses,
         )
         self.convert_options = pa.csv.ConvertOptions(
             column_types=dict.fromkeys(fields, pa.string()),
-            include_columns=[fields[index] for index in self.indices],
+            include_columns=[fields[index] for index in self.indices.values()],
             strings_can_be_null=False,
         )
         # It neither begins nor ends a field.
-        delimiter = re.escape(header.delimiter.encode())
+        sign = re.escape(self.delimiter.encode())
         self.stray_quote = re.compile(
-            rb'"(?<=[^\n"' + delimiter + rb']")(?:"")*(?!["\r\n]|' + delimiter + rb"|\Z)"
+            rb'"(?<=[^\n"' + sign + rb']")(?:"")*(?!["\r\n]|' + sign + rb"|\Z)"
         )
 
-    def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
+    def columns(self) -> Sequence[str]:
+        return self.header
+
+    def parse(self, data: bytes, lines: int, is_last: bool) -> Parsed:
         if is_last and data and not data.endswith(b"\n"):
             data += b"\n"  # The last line has no end.
-        lines_before = start[1] or self.header.lines
+        lines = lines or self.header_lines
         values = np.frombuffer(data, np.uint8)
         breaks = np.flatnonzero(values == NEWLINE)
         ends = breaks + 1
@@ -151,19 +111,18 @@ class CsvParser:
         used = int(ends[-1]) if len(ends) else 0
         if is_suspect or (is_last and used < len(data)):
             # The parity of quotes may not tell where records end.
-            return self._parse_slowly(data, start, lines_before, is_last)
+            return self._parse_slowly(data, lines, is_last)
         if not used:
-            return Parsed(Block(start, [], np.zeros(0, np.int64)), 0, 0, [])
+            return Parsed(lines=lines)
 
         starts = np.concatenate([[0], ends[:-1]])
         sizes = ends - starts
         is_blank = (sizes == 1) | ((sizes == 2) & (values[starts] == RETURN))
-        numbers = lines_before + 1 + np.searchsorted(breaks, starts)[~is_blank]
+        numbers = lines + 1 + np.searchsorted(breaks, starts)[~is_blank]
         batch = self._parse_quickly(data[:used])
         if batch is None or len(batch) != len(numbers):
-            return self._parse_slowly(data, start, lines_before, is_last)
-        lines_used = lines_before - start[1] + int(np.searchsorted(breaks, used))
-        return Parsed(Block(start, batch, numbers), used, lines_used, [])
+            return self._parse_slowly(data, lines, is_last)
+        return Parsed(batch, numbers, [], used, lines + int(np.searchsorted(breaks, used)))
 
     def _parse_quickly(self, records: bytes) -> pa.RecordBatch | None:
         """The rows by pyarrow; None if it finds a fault, or a lone CR, which would end a row."""
@@ -179,14 +138,12 @@ class CsvParser:
         except pa.ArrowInvalid:
             return None
         arrays = [column.combine_chunks() for column in table.columns]
-        return pa.RecordBatch.from_arrays(arrays, self.names)
+        return pa.RecordBatch.from_arrays(arrays, list(self.indices))
 
-    def _parse_slowly(self, data: bytes, start: Start, lines_before: int, is_last: bool) -> Parsed:
+    def _parse_slowly(self, data: bytes, lines_before: int, is_last: bool) -> Parsed:
         """Parses record by record, and names the line of those that are malformed."""
+        parsed = Parsed(lines=lines_before)
         lines = Lines(data)
-        rows: list[list[str]] = []
-        numbers: list[int] = []
-        faults: list[Fault] = []
         used = 0
         with _long_fields():
             while used < len(lines.lines):
@@ -202,31 +159,45 @@ class CsvParser:
                 number = lines_before + used + 1
                 if message:
                     lines.index = used + 1  # A quote may not be closed where it should be.
-                    faults.append(Fault(number, message))
+                    parsed.faults.append(Fault(number, message))
                 elif row:
-                    rows.append(row)
-                    numbers.append(number)
+                    parsed.rows.append({name: row[at] for name, at in self.indices.items()})
+                    parsed.numbers.append(number)
                 used = lines.index
-        arrays = [text_of_values([row[index] for row in rows]) for index in self.indices]
-        batch = pa.RecordBatch.from_arrays(arrays, self.names)
-        block = Block(start, batch, np.array(numbers, np.int64))
-        num_bytes = sum(map(len, lines.lines[:used]))
-        return Parsed(block, num_bytes, lines_before - start[1] + used, faults)
+        parsed.used = sum(map(len, lines.lines[:used]))
+        parsed.lines += used
+        return parsed
 
     def _read_record(self, lines: "Lines") -> list[str]:
         """The fields of the next record; raises csv.Error or ValueError if it is malformed."""
         first = lines.index
-        quoting = _quoting(self.encloses)
-        reader = csv.reader(lines, strict=True, delimiter=self.header.delimiter, quoting=quoting)
+        reader = csv.reader(lines, strict=True, delimiter=self.delimiter, quoting=self.quoting)
         row = next(reader, [])
-        width = len(self.header.names)
-        if row and len(row) != width:
-            raise ValueError(f"a row of {len(row)} fields, expected {width} as in the header")
+        if row and len(row) != len(self.header):
+            expected = f"expected {len(self.header)} as in the header"
+            raise ValueError(f"a row of {len(row)} fields, {expected}")
         num_lines = lines.index - first
         if self.refuses_lines and num_lines > 1:
             ways = "data.reading.quoting=false reads quotes as text, true joins the lines"
             raise ValueError(f"a quoted text of {num_lines} lines; {ways}")
         return row
+
+    def _read_header(self, stream: ByteStream) -> list[str]:
+        lines = iter(partial(stream.read_line, MAX_RECORD), b"")
+        reader = csv.reader(
+            map(bytes.decode, lines), delimiter=self.delimiter, quoting=self.quoting
+        )
+        names: list[str] = []
+        try:
+            with _long_fields():
+                names = [name.strip() for name in next(reader, [])]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{stream.path}:1: {_describe(error)}") from None
+        if not any(names) or len(names) > MAX_COLUMNS:
+            expected = f"expected a header of 1 to {MAX_COLUMNS} names, and rows"
+            raise DataError(f"{stream.path}:1: {expected}")
+        self.header_lines = reader.line_num
+        return [name or f"{UNNAMED}{number}" for number, name in enumerate(names, 1)]
 
 
 class Lines:
@@ -256,13 +227,9 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _quoting(encloses: bool) -> Literal[0, 3]:
-    return csv.QUOTE_MINIMAL if encloses else csv.QUOTE_NONE
-
-
 def _describe(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return not_utf8(error.object[error.start])
+        return not_utf8(error)
     message = str(error)
     if "unexpected end of data" in message:
         return "this quote is never closed; data.reading.quoting=false reads quotes as text"

@@ -165,7 +165,7 @@ def read_from(source: str, items: Iterable[T]) -> Iterator[T]:
 
 
 class ByteStream:
-    """The bytes of a text file: decompressed, as UTF-8, without byte order mark, LF for a lone CR.
+    """The bytes of a text file: decompressed, as UTF-8, without byte order mark.
 
     Seeking is free in plain files of UTF-8; in others what precedes is unpacked again, at some
     300 MB/s, and not parsed.
@@ -184,20 +184,18 @@ class ByteStream:
             encoding = "utf-16"
         is_recoded = encoding is not None and codecs.lookup(encoding).name not in UTF8_NAMES
         if is_recoded:
-            source = pa.PythonFile(self.stream, "r")
-            self._wrap(pa.transcoding_input_stream(source, encoding, "utf-8"))
+            decoded = pa.PythonFile(self.stream, "r")
+            recoded = pa.transcoding_input_stream(decoded, encoding, "utf-8")
+            self.stream = io.BufferedReader(recoded, READ_BYTES)
             start = self.peek()
-        has_cr_only = b"\r" in start and b"\n" not in start
-        if has_cr_only:
-            self._wrap(LineFeeds(self.stream))
-        self.is_plain = not (codec or is_recoded or has_cr_only)
+        self.is_plain = not (codec or is_recoded)
         if start.startswith(codecs.BOM_UTF8):
             self.read(len(codecs.BOM_UTF8))
         self.begin = self.offset
+        self._refuse_binary(start)
 
-    def refuse_binary(self) -> None:
+    def _refuse_binary(self, start: bytes) -> None:
         """Raises DataError for a file that starts as another format than text does."""
-        start = self.peek()
         descriptions = [name for sign, name in SIGNATURES.items() if start.startswith(sign)]
         if bytes(2) in (start[0:4:2], start[1:4:2]):
             descriptions.append("UTF-16: data.reading.encoding=utf-16-le or utf-16-be reads it")
@@ -226,16 +224,10 @@ class ByteStream:
             if not self.read(min(offset - self.offset, READ_BYTES)):
                 raise DataError(f"{self.path}: the saved position is behind the end of the file")
 
-    def close(self) -> None:
-        self.file.close()
-
     @property
     def stored_bytes(self) -> int:
         """Bytes of the file that were read so far."""
         return os.lseek(self.file.fileno(), 0, os.SEEK_CUR)
-
-    def _wrap(self, stream: io.RawIOBase) -> None:
-        self.stream = io.BufferedReader(stream, READ_BYTES)
 
     def _count(self, data: bytes) -> bytes:
         self.offset += len(data)
@@ -251,21 +243,6 @@ class ByteStream:
             reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             message = f"{self.path}: after {self.offset:,} bytes: {reason}"
             raise DataError(message) from None
-
-
-class LineFeeds(io.RawIOBase):
-    """The bytes of a stream, with LF for CR."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self.stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.stream.read(len(buffer)).replace(b"\r", b"\n")
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _decompressed(file: io.BufferedReader, codec: str) -> io.BufferedReader:

@@ -8,12 +8,12 @@ import importlib.util
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
-import xxhash
 
-from mlxlab.data.sources.block import Block, Start, block_of
+from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.program import install_command
@@ -42,7 +42,11 @@ class HuggingFaceRows:
         self.name = name
         self.is_streamed = not hasattr(dataset, "__len__")
         self.units = int(dataset.num_shards) if self.is_streamed else 1
-        self.fingerprint = fingerprint or f"{name}:{self._digest()}"
+        if fingerprint is None:
+            first = digest_blocks(islice(self.blocks(0, FIRST, None), 1))
+            num_rows = "" if self.is_streamed else len(dataset)
+            fingerprint = f"{name}:{first}:{num_rows}"
+        self.fingerprint = fingerprint
 
     def columns(self) -> Sequence[str]:
         names = self.dataset.column_names
@@ -108,16 +112,6 @@ class HuggingFaceRows:
             raise ServiceUnavailableError(message) from None
         log.warning("%s: %s; retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
         time.sleep(RETRY_DELAY)
-
-    def _digest(self) -> str:
-        """A hash of the first rows and the number of all, of a data set in memory."""
-        digest = xxhash.xxh3_64()
-        first = next(self._batches(0, 0, None), None)
-        if first is not None:
-            digest.update(first.serialize())
-        if not self.is_streamed:
-            digest.update(str(len(self.dataset)).encode())
-        return digest.hexdigest()
 
 
 def open_huggingface(

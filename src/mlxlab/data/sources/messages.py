@@ -47,6 +47,6 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def not_utf8(byte: int) -> str:
+def not_utf8(error: UnicodeDecodeError) -> str:
     ways = "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
-    return f"byte 0x{byte:02x} is not UTF-8; {ways}"
+    return f"byte 0x{error.object[error.start]:02x} is not UTF-8; {ways}"

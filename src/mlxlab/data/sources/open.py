@@ -4,19 +4,18 @@ import codecs
 import os
 import re
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, Table, TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
-from mlxlab.data.sources.csv import Csv
+from mlxlab.data.sources.csv import csv_format
 from mlxlab.data.sources.files import FORMATS, Files, find_files, is_glob, split_suffix
 from mlxlab.data.sources.hub import HuggingFaceRows, open_huggingface
-from mlxlab.data.sources.json import Json
+from mlxlab.data.sources.json import json_format
 from mlxlab.data.sources.sklearn import SKLEARN, load_sklearn_table
-from mlxlab.data.sources.text_files import ALL, TextFiles, TextFormat
-from mlxlab.data.sources.txt import DocumentUnit, Txt, piece_bytes
+from mlxlab.data.sources.text_files import ALL, TextFiles
+from mlxlab.data.sources.txt import DocumentUnit, txt_format
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_path
 
@@ -118,40 +117,27 @@ def is_local(source: str) -> bool:
 
 
 def _open_files(files: Files, reading: Reading, errors: ErrorBudget) -> Source:
-    files = _without_empty(files, errors)
-    text_format: TextFormat
+    for index, size in enumerate(files.sizes):
+        if not size:
+            raise DataError(f"{files.path(index)}:1: the file is empty (0 bytes)")
     match files.format:
         case ".parquet":
-            return ParquetFiles(files, errors)
+            return ParquetFiles(files)
         case ".arrow" | ".feather":
             return ArrowFiles(files)
         case ".csv":
-            text_format = Csv(reading.delimiter, reading.quoting)
+            text_format = csv_format(reading.delimiter, reading.quoting)
         case ".tsv":
-            text_format = Csv(reading.delimiter or "\t", reading.quoting)
+            text_format = csv_format(reading.delimiter or "\t", reading.quoting)
         case ".jsonl" | ".json":
-            text_format = Json(lines=files.format == ".jsonl")
+            text_format = json_format(files.format == ".jsonl")
         case ".txt":
-            text_format = Txt(reading.document_unit, piece_bytes(files.sizes))
+            text_format = txt_format(reading.document_unit, files.sizes)
         case _:
             expected = ", ".join(FORMATS)
             raise DataError(f"{files.name}: an unknown format, expected one of {expected}")
     fractions = _parse_fractions(reading.split)
     return TextFiles(files, text_format, errors, reading.encoding, fractions)
-
-
-def _without_empty(files: Files, errors: ErrorBudget) -> Files:
-    """The files that are not empty; the others count as malformed."""
-    names: list[str] = []
-    for index, size in enumerate(files.sizes):
-        if size:
-            names.append(files.names[index])
-        else:
-            describe = partial("{}:1: the file is empty (0 bytes)".format, files.path(index))
-            errors.skip(files.path(index), describe)
-    if not names:
-        raise DataError(f"{files.name}:1: empty (0 bytes)")
-    return files if len(names) == len(files) else Files(files.root, names)
 
 
 def _parse_fractions(split: str | None) -> tuple[float, float]:

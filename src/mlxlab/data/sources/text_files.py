@@ -1,17 +1,18 @@
 """Text files as a source: blocks of whole records, from any block on.
 
-A format finds where the last complete record of some bytes ends, and parses those before. Plain files
+A parser finds where the last complete record of some bytes ends, and reads those before. Plain files
 are divided into ranges of bytes, which are units: so one large file is shuffled as many small ones are.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start
-from mlxlab.data.sources.cells import sum_bytes
 from mlxlab.data.sources.files import ByteStream, Files
 from mlxlab.errors import ConfigError, DataError
 
@@ -32,43 +33,42 @@ class Fault(NamedTuple):
     message: str
 
 
-class Parsed(NamedTuple):
+@dataclass
+class Parsed:
     """The complete records at the beginning of some bytes."""
 
-    block: Block
-    used: int  # bytes
-    lines: int  # line breaks among them
-    faults: list[Fault]
+    rows: pa.RecordBatch | list[dict[str, object]] = field(default_factory=list)
+    numbers: Any = field(default_factory=list)  # the line of each row: a list, or an array
+    faults: list[Fault] = field(default_factory=list)
+    used: int = 0  # bytes
+    lines: int = 0  # of the unit up to there
 
 
 class Parser(Protocol):
-    """Parses the records of one file."""
+    """Reads the records of one file."""
 
-    def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
+    def columns(self) -> Sequence[str]:
+        """The names of all columns; of JSON those of the first block, of plain text none."""
+
+    def parse(self, data: bytes, lines: int, is_last: bool) -> Parsed:
         """The complete records of `data`; all of it if `is_last`.
 
-        Raises DataError for a fault after which no record can be found.
+        Args:
+            lines: of the unit before `data`.
+
+        Raises:
+            DataError: a fault after which no record can be found.
         """
 
 
-class TextFormat(Protocol):
+class TextFormat(NamedTuple):
     """A format of text files."""
 
-    @property
-    def is_splittable(self) -> bool:
-        """Whether records are found from any byte on."""
-
-    @property
-    def settings(self) -> str:
-        """All that determines what is parsed."""
-
-    def columns(self, stream: ByteStream) -> Sequence[str]: ...
-
-    def open(self, stream: ByteStream, columns: Sequence[str] | None) -> Parser:
-        """Reads the header, if there is one; raises DataError if a column does not exist."""
-
-    def seek_record(self, stream: ByteStream, begin: int, limit: int) -> None:
-        """Moves to the first record that begins at or after a byte, or behind `limit`."""
+    settings: str  # all that determines what is parsed
+    # Reads the header, if there is one; raises DataError if a column does not exist.
+    open: Callable[[ByteStream, Sequence[str] | None], Parser]
+    # Moves to the first record that begins at or after a byte, or behind a limit; None if there is no way.
+    seek: Callable[[ByteStream, int, int], None] | None
 
 
 class Range(NamedTuple):
@@ -107,13 +107,13 @@ class TextFiles:
         self.units = len(self.ranges)
 
     def columns(self) -> Sequence[str]:
-        with closing(self._open(0)) as stream:
-            return self.format.columns(stream)
+        with self._open(0) as stream:
+            return self.format.open(stream, None).columns()
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         index, begin, end = self.ranges[unit]
         limit = end + MAX_RECORD  # A longer record is read in the range in which it begins.
-        with closing(self._open(index)) as stream:
+        with self._open(index) as stream:
             try:
                 parser = self.format.open(stream, columns)
                 first = stream.offset
@@ -140,18 +140,19 @@ class TextFiles:
 
     def text_bytes(self, column: str) -> int | None:
         """See `Source`: by the share of text, and the ratio of compression, at the start of a file."""
-        index = int(np.argmax(self.files.sizes))
-        with closing(self._open(index)) as stream:
+        with self._open(int(np.argmax(self.files.sizes))) as stream:
             try:
                 parser = self.format.open(stream, [column])
-                start = (stream.offset, 0)
                 data = stream.read(SAMPLE_BYTES)
-                parsed = parser.parse(data, start, len(data) < SAMPLE_BYTES)
+                parsed = parser.parse(data, 0, len(data) < SAMPLE_BYTES)
             except DataError:
                 return None
             ratio = stream.offset / max(stream.stored_bytes, 1) if self.files.codec else 1.0
-        text = sum_bytes(parsed.block.texts(column, _ignore))
-        density = text / parsed.used if parsed.used else 1.0
+        density = 1.0
+        if parsed.used:
+            block = Block(FIRST, parsed.rows, np.asarray(parsed.numbers))
+            cells = block.strings(column, _ignore)
+            density = sum(len(cell.encode()) for cell in cells if cell) / parsed.used
         low, high = self.fractions
         return round(sum(self.files.sizes) * (high - low) * ratio * density)
 
@@ -165,32 +166,30 @@ class TextFiles:
             more = stream.read(min(size, end - stream.offset))
             data += more
             is_last = not more or stream.offset >= end
-            parsed = parser.parse(data, start, is_last)
+            parsed = parser.parse(data, start[1], is_last)
             size = BLOCK_BYTES
             if not parsed.used and not is_last:
                 if len(data) <= MAX_RECORD:
                     size = min(len(data), MAX_RECORD + 1 - len(data))
                     continue
-                parsed = self._give_up(stream, parser, unit, data, start)
+                parsed = self._give_up(stream, unit, data, start)
             for fault in parsed.faults:
                 self._skip(unit, fault)
-            if len(parsed.block):
-                self.errors.valid += len(parsed.block)
-                yield parsed.block
-            start = (start[0] + parsed.used, start[1] + parsed.lines)
+            if len(parsed.rows):
+                yield Block(start, parsed.rows, np.asarray(parsed.numbers, np.int64))
+            start = (start[0] + parsed.used, parsed.lines)
             data = data[parsed.used :]
 
-    def _give_up(
-        self, stream: ByteStream, parser: Parser, unit: int, data: bytes, start: Start
-    ) -> Parsed:
-        """A record that is too long: its first line is malformed, or all of it."""
+    def _give_up(self, stream: ByteStream, unit: int, data: bytes, start: Start) -> Parsed:
+        """Skips the first line of a record that is too long."""
+        number = start[1] + 1
+        size = f"a record of more than {MAX_RECORD} bytes"
+        self._skip(unit, Fault(number, f"{size} (in CSV perhaps a quote that is never closed)"))
         used = data.find(b"\n") + 1
-        if used:
-            return parser.parse(data[:used], start, True)
-        self._skip(unit, Fault(start[1] + 1, f"a record of more than {MAX_RECORD} bytes"))
-        discard_line(stream)
-        block = Block(start, [], np.zeros(0, np.int64))
-        return Parsed(block, stream.offset - start[0], 1, [])
+        if not used:
+            discard_line(stream)
+            used = stream.offset - start[0]
+        return Parsed(used=used, lines=number)
 
     def _skip(self, unit: int, fault: Fault) -> None:
         def describe() -> str:
@@ -198,15 +197,10 @@ class TextFiles:
 
         self.errors.skip((unit, fault.number), describe)
 
-    def _open(self, index: int) -> ByteStream:
-        file = self.files.open(index)
-        try:
-            stream = ByteStream(file, self.files.path(index), self.files.codec, self.encoding)
-            stream.refuse_binary()
-        except DataError:
-            file.close()
-            raise
-        return stream
+    @contextmanager
+    def _open(self, index: int) -> Iterator[ByteStream]:
+        with self.files.open(index) as file:
+            yield ByteStream(file, self.files.path(index), self.files.codec, self.encoding)
 
     def _ranges(self) -> Iterator[Range]:
         total = sum(self.files.sizes)
@@ -228,8 +222,8 @@ class TextFiles:
         if self.files.sizes[index] <= self.range_bytes and not is_part:
             return False  # It is one unit in any case.
         is_plain = False
-        if self.format.is_splittable and not self.files.codec:
-            with closing(self._open(index)) as stream:
+        if self.format.seek and not self.files.codec:
+            with self._open(index) as stream:
                 is_plain = stream.is_plain
         if is_part and not is_plain:
             only = "a range of plain .txt or .jsonl only"
@@ -240,15 +234,15 @@ class TextFiles:
         """Where the first record begins at or after a byte; some byte behind `limit` if none does before."""
         if begin <= stream.begin:
             return stream.begin
-        if begin >= self.files.sizes[index]:
+        if begin >= self.files.sizes[index] or self.format.seek is None:
             return begin
-        self.format.seek_record(stream, begin, limit)
+        self.format.seek(stream, begin, limit)
         return stream.offset
 
     def _lines_before(self, index: int, begin: int) -> int:
         """Lines before the first record of a range: read only for a message."""
         lines = 0
-        with closing(self._open(index)) as stream:
+        with self._open(index) as stream:
             end = self._record_start(stream, index, begin)
             stream.seek(0)
             while piece := stream.read(min(end - stream.offset, BLOCK_BYTES)):

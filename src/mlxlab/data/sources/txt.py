@@ -1,16 +1,22 @@
 """Plain text: a document is a file (in pieces), a paragraph or a line."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from mlxlab.data.sources.block import Block, Start
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import not_utf8
-from mlxlab.data.sources.text_files import BLOCK_BYTES, MAX_RECORD, Fault, Parsed, seek_line
+from mlxlab.data.sources.text_files import (
+    BLOCK_BYTES,
+    MAX_RECORD,
+    Fault,
+    Parsed,
+    TextFormat,
+    seek_line,
+)
 
 DocumentUnit = Literal["file", "paragraph", "line"]
 BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
@@ -22,104 +28,72 @@ FEW_FILES = 32
 MAX_BOUNDARY_BYTES = 2**12  # searched for the end of a line, a word or a character
 
 
-@dataclass(frozen=True)
-class Txt:
-    """Documents of a text file, in whatever column is asked for."""
-
-    unit: DocumentUnit = "file"
-    piece: int = MAX_PIECE
-    is_splittable = True
-
-    @property
-    def settings(self) -> str:
-        return f"txt:{self.unit}:{self.piece}"
-
-    def columns(self, stream: ByteStream) -> Sequence[str]:
-        return []
-
-    def open(self, stream: ByteStream, columns: Sequence[str] | None) -> "TxtParser":
-        column = columns[0] if columns else "text"
-        return TxtParser(self.unit, self.piece, column)
-
-    def seek_record(self, stream: ByteStream, begin: int, limit: int) -> None:
-        match self.unit:
-            case "file":
-                stream.seek(begin)
-                stream.seek(begin + _boundary(stream.read(MAX_BOUNDARY_BYTES)))
-            case "line":
-                seek_line(stream, begin, limit)
-            case "paragraph":
-                _seek_paragraph(stream, begin, limit)
-
-
-def piece_bytes(sizes: Sequence[int]) -> int:
-    """The size of the pieces into which text files of these sizes are split."""
-    if len(sizes) >= FEW_FILES:
-        return MAX_PIECE
-    size = 1 << (sum(sizes) // MIN_PIECES).bit_length()
-    return min(max(size, MIN_PIECE), MAX_PIECE)
+def txt_format(unit: DocumentUnit, sizes: Sequence[int]) -> TextFormat:
+    """Documents of text files of these sizes, in whatever column is asked for."""
+    piece = MAX_PIECE
+    if len(sizes) < FEW_FILES:
+        piece = 1 << (sum(sizes) // MIN_PIECES).bit_length()
+        piece = min(max(piece, MIN_PIECE), MAX_PIECE)
+    seek = {"file": _seek_piece, "paragraph": _seek_paragraph, "line": seek_line}[unit]
+    return TextFormat(f"txt:{unit}:{piece}", partial(TxtParser, unit, piece), seek)
 
 
 class TxtParser:
     """A `Parser`."""
 
-    def __init__(self, unit: DocumentUnit, piece: int, column: str) -> None:
+    def __init__(
+        self, unit: DocumentUnit, piece: int, stream: ByteStream, columns: Sequence[str] | None
+    ) -> None:
         self.unit = unit
         self.piece = piece
-        self.column = column
+        self.column = columns[0] if columns else "text"
 
-    def parse(self, data: bytes, start: Start, is_last: bool) -> Parsed:
+    def columns(self) -> Sequence[str]:
+        return []
+
+    def parse(self, data: bytes, lines: int, is_last: bool) -> Parsed:
+        parsed = Parsed(lines=lines)
         is_break = np.frombuffer(data, np.uint8) == ord("\n")
         ends = self._ends(data, is_break)
         if is_last and (not ends or ends[-1] < len(data)):
             ends.append(len(data))
-        rows: list[dict[str, object]] = []
-        numbers: list[int] = []
-        faults: list[Fault] = []
-        begin = 0
-        line = start[1] + 1
         for end in ends:
-            record = data[begin:end]
+            record = data[parsed.used : end]
+            number = parsed.lines + 1
             try:
-                text, lines_before = self._text(record)
+                text = record.decode()
             except UnicodeDecodeError as error:
-                number = line + record.count(b"\n", 0, error.start)
-                faults.append(Fault(number, not_utf8(record[error.start])))
-            else:
-                if text and not text.isspace():
-                    rows.append({self.column: text})
-                    numbers.append(line + lines_before)
-            line += int(np.count_nonzero(is_break[begin:end]))
-            begin = end
-        block = Block(start, rows, np.array(numbers, np.int64))
-        return Parsed(block, begin, line - start[1] - 1, faults)
-
-    def _text(self, record: bytes) -> tuple[str, int]:
-        """The text of a record, and the number of blank lines before it."""
-        text = record.decode()
-        match self.unit:
-            case "line":
-                return text.rstrip("\r\n"), 0
-            case "paragraph":
+                number += record.count(b"\n", 0, error.start)
+                parsed.faults.append(Fault(number, not_utf8(error)))
+                text = ""
+            if self.unit == "line":
+                text = text.rstrip("\r\n")
+            elif self.unit == "paragraph":
                 blank = LEADING_BLANK_LINES.match(text)
-                end = blank.end() if blank else 0
-                return text[end:].rstrip(), text.count("\n", 0, end)
-        return text, 0
+                begin = blank.end() if blank else 0
+                number += text.count("\n", 0, begin)
+                text = text[begin:].rstrip()
+            if text and not text.isspace():
+                parsed.rows.append({self.column: text})
+                parsed.numbers.append(number)
+            parsed.lines += int(np.count_nonzero(is_break[parsed.used : end]))
+            parsed.used = end
+        return parsed
 
     def _ends(self, data: bytes, is_break: np.ndarray) -> list[int]:
+        """The bytes behind each complete record."""
         if self.unit == "line":
             return (np.flatnonzero(is_break) + 1).tolist()
         if self.unit == "paragraph":
             ends = [match.end() for match in BLANK_LINES.finditer(data)]
             return [end for end in ends if end < len(data)]
-        return list(self._piece_ends(data))
-
-    def _piece_ends(self, data: bytes) -> Iterator[int]:
+        ends = []
         end = 0
         while len(data) - end > self.piece + MAX_BOUNDARY_BYTES:
             end += self.piece
             end += _boundary(data[end : end + MAX_BOUNDARY_BYTES])
-            yield end
+            ends.append(end)
+        return ends
 
 
 def _boundary(data: bytes) -> int:
@@ -129,6 +103,12 @@ def _boundary(data: bytes) -> int:
         if match:
             return match.end()
     return 0
+
+
+def _seek_piece(stream: ByteStream, begin: int, limit: int) -> None:
+    """Moves to the first byte at which a file can be split."""
+    stream.seek(begin)
+    stream.seek(begin + _boundary(stream.read(MAX_BOUNDARY_BYTES)))
 
 
 def _seek_paragraph(stream: ByteStream, begin: int, limit: int) -> None:

@@ -143,6 +143,7 @@ class Documents:
         block_start = (byte, lines)
         for index in range(first, len(order)):
             for block in self.source.blocks(order[index], block_start, self.columns):
+                self.errors.valid += len(block)
                 for number, document in self._documents(order[index], block, row):
                     yield [index, *block.start, number + 1], document
                 row = max(row - len(block), 0)  # After a seek, blocks may be divided otherwise.
