@@ -33,13 +33,10 @@ def train(folder, *callbacks, resume=False, every_steps=1, **changes):
 
 def all_rows(folder):
     """Every row ever written, by step and id, without the times."""
-    tables = [
-        pa.ipc.open_stream(path).read_all()
-        for path in example_losses.streams(folder / "example_losses")
-    ]
-    rows = example_losses.join(
-        [{name: table[name].to_numpy() for name in table.column_names} for table in tables]
-    )
+    paths = example_losses.streams(folder / "example_losses")
+    tables = [pa.ipc.open_stream(path).read_all() for path in paths]
+    table = pa.concat_tables(tables, promote_options="default")
+    rows = {name: table[name].to_numpy() for name in table.column_names}
     order = np.lexsort((rows["id"], rows["step"]))
     return {name: column[order] for name, column in rows.items() if name != "time"}
 

@@ -87,15 +87,6 @@ class MeasuresText(Protocol):
         """The splits whose sizes are estimated."""
 
 
-@runtime_checkable
-class KnowsValidTargets(Protocol):
-    """A data set of labelled rows that knows the targets of its validation rows before it is evaluated."""
-
-    @property
-    def valid_targets(self) -> np.ndarray:
-        """As in a `Batch`."""
-
-
 class Baseline(NamedTuple):
     """Predictions of a method without a neural network that was fitted on the training rows.
 
@@ -105,14 +96,6 @@ class Baseline(NamedTuple):
     name: str
     valid: np.ndarray  # in the order of the validation batches
     test: np.ndarray  # in the order of the test batches
-
-
-@runtime_checkable
-class RestoresEncoder(Protocol):
-    """A data set class, by what inference needs of it."""
-
-    @staticmethod
-    def restore_encoder(folder: Path) -> Encoder: ...
 
 
 @runtime_checkable
@@ -131,19 +114,26 @@ class KnownRows(NamedTuple):
 
 
 @runtime_checkable
-class RecognizesRows(Protocol):
-    """A data set of labelled rows that can tell which of others are in its splits."""
+class LabelledRows(Protocol):
+    """A data set of labelled rows that can compare others with those of its splits."""
+
+    @property
+    def valid_targets(self) -> np.ndarray:
+        """Of the validation rows, as in a `Batch`; known before they are evaluated."""
 
     def count_known_rows(self, table: Table) -> KnownRows:
         """Counts those of these rows that are in a split."""
 
-
-@runtime_checkable
-class PredictsBaselines(Protocol):
-    """A data set of labelled rows whose baselines can predict other rows."""
-
     def baselines_on(self, table: Table) -> Sequence[Baseline]:
         """As `DataModule.baselines`, but `valid` holds the predictions for these rows, and `test` none."""
+
+
+@runtime_checkable
+class LocatesRows(Protocol):
+    """A data set that knows where its rows stand."""
+
+    def location(self, row: int) -> str:
+        """Of the row that batches call by this id, for people: `reviews.csv:17`."""
 
 
 @runtime_checkable
@@ -155,7 +145,8 @@ class NeedsSteps(Protocol):
         """Optimizer steps of a run with `trainer.epochs=auto`, within `MAX_AUTO_EPOCHS`."""
 
 
-AUTO_EPOCHS, MAX_AUTO_EPOCHS = 5, 100  # of `trainer.epochs=auto`
+AUTO_EPOCHS = 5  # of `trainer.epochs=auto`
+MAX_AUTO_EPOCHS = 100
 MIN_STEPS = 300  # of a run that does not set its length: fewer teach a small model little
 
 
@@ -288,9 +279,7 @@ def _check_batch(batch: Batch, data: DataModule, name: str) -> None:
 def _refuse_missing(candidate: object, protocol: type) -> None:
     missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(candidate, name)]
     if missing:
-        kind, expected = (
-            type(candidate),
-            f"the members of {protocol.__module__}.{protocol.__name__}",
-        )
+        kind = type(candidate)
+        expected = f"the members of {protocol.__module__}.{protocol.__name__}"
         got = f"none called {', '.join(missing)}"
         raise ConfigError(f"{kind.__module__}.{kind.__qualname__}: expected {expected}, got {got}")

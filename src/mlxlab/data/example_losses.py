@@ -8,7 +8,7 @@ loss lacks it.
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,9 @@ from mlxlab.files.untrusted import open_regular
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FOLDER, SUFFIX = "example_losses", ".arrows"
-KEY_COLUMNS = {"id": "<i8", "step": "<i8", "time": "<f8"}  # all other columns are float32
+FOLDER = "example_losses"
+SUFFIX = ".arrows"
+TYPES = {"id": "int64", "step": "int64", "time": "float64"}  # all other columns are float32
 REQUIRED = ("id", "step", "time", "sum", "mean")
 
 Columns = dict[str, np.ndarray]  # all of the same length, (N,)
@@ -37,58 +38,44 @@ def read(source: Path) -> Columns:
         DataError: a file is not Arrow or Parquet, or lacks the id, step, time or loss.
     """
     folder = source / FOLDER if os.path.isdir(source / FOLDER) else source
-    if not os.path.isdir(folder) and not os.path.isfile(folder):
-        raise InputNotFoundError(
-            f"{source}: not found; expected a run folder or a Parquet file of per-example losses"
-        )
-    tables = [_read_file(path) for path in (streams(folder) if folder.is_dir() else [folder])]
-    if folder.is_dir() and not any(len(table["id"]) for table in tables):
-        raise InputNotFoundError(
-            f"{source}: no per-example losses; callbacks.example_losses.every_steps=1 writes them"
-        )
-    return latest(join(tables), "step", "time")
+    if os.path.isfile(folder):
+        tables = [_read_file(folder)]
+    elif os.path.isdir(folder):
+        tables = [_read_file(path) for path in streams(folder)]
+        if not any(map(len, tables)):
+            way = "callbacks.example_losses.every_steps=1 writes them"
+            raise InputNotFoundError(f"{source}: no per-example losses; {way}")
+    else:
+        expected = "expected a run folder or a Parquet file of per-example losses"
+        raise InputNotFoundError(f"{source}: not found; {expected}")
+    return latest(_join(tables), "step", "time")
 
 
 def merge(sources: Iterable[Path]) -> Columns:
     """The rows of several runs or files: the latest time of each id, sorted by id."""
-    return latest(join([read(source) for source in sources]), "time", "step")
+    import pyarrow as pa
+
+    tables = [pa.table(read(source)) for source in sources]
+    return latest(_join(tables), "time", "step")
 
 
 def latest(rows: Columns, first: str, then: str) -> Columns:
     """The row of each id with the largest `first`, then the largest `then`, then the last one; sorted by id."""
-    order = np.lexsort(
-        (rows[then], rows[first], rows["id"])
-    )  # stable; the last key is the primary one
+    # The sort is stable, and its last key is the primary one.
+    order = np.lexsort((rows[then], rows[first], rows["id"]))
     ids = rows["id"][order]
     last = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
     return {name: column[order[last]] for name, column in rows.items()}
 
 
-def join(tables: list[Columns]) -> Columns:
-    """Concatenates tables; a column that a table lacks is filled with NaN."""
-    names = list(dict.fromkeys(name for table in tables for name in table))
-    missing = [np.full(len(table["id"]), np.nan, np.float32) for table in tables]
-    return {
-        name: np.concatenate(
-            [table.get(name, nan) for table, nan in zip(tables, missing, strict=True)]
-        )
-        for name in names
-    }
-
-
 def write(rows: Columns, path: Path) -> None:
     """Writes a Parquet file atomically. NaN becomes null."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    from pyarrow import parquet
 
-    table = pa.table(
-        {
-            name: pa.array(column, from_pandas=name not in KEY_COLUMNS)
-            for name, column in rows.items()
-        }
-    )
+    arrays = {name: pa.array(column, from_pandas=True) for name, column in rows.items()}
     file = pa.BufferOutputStream()
-    pq.write_table(table, file, compression="zstd")
+    parquet.write_table(pa.table(arrays), file, compression="zstd")
     write_atomic(path, file.getvalue().to_pybytes(), durable=True)
 
 
@@ -101,33 +88,34 @@ class StreamWriter:
         self.folder = folder
         self._file: int | None = None
         self._schema: object = None
+        self._size = 0
 
     def append(self, rows: Columns) -> None:
         """Appends the rows of one step, all or none. Raises OSError."""
         import pyarrow as pa
 
-        # By buffers: the first `pa.array` of NumPy values would import pandas, which takes longer than a hundred steps.
-        arrays = [
-            pa.Array.from_buffers(
-                pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)]
-            )
-            for column in rows.values()
-        ]
+        arrays: list[pa.Array] = []
+        for column in rows.values():
+            # `pa.array` would import pandas, which takes longer than a hundred steps.
+            buffers = [None, pa.py_buffer(column)]
+            kind = pa.from_numpy_dtype(column.dtype)
+            arrays.append(pa.Array.from_buffers(kind, len(column), buffers))
         batch = pa.RecordBatch.from_arrays(arrays, list(rows))
+        data = bytes(batch.serialize())
         if self._file is None or batch.schema != self._schema:
             self.close()
             self.folder.mkdir(exist_ok=True)
             path = self.folder / f"{int(rows['step'][0]):09d}{SUFFIX}"
-            self._file = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644
-            )
-            self._schema, self._size = batch.schema, 0
-        data = (b"" if self._size else bytes(batch.schema.serialize())) + bytes(batch.serialize())
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+            self._schema = batch.schema
+            self._size = 0
+        if not self._size:
+            data = bytes(batch.schema.serialize()) + data
         try:
             if os.write(self._file, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            os.ftruncate(self._file, self._size)  # readers stop at an incomplete batch
+            os.ftruncate(self._file, self._size)  # Readers stop at an incomplete batch.
             raise
         self._size += len(data)
 
@@ -146,13 +134,12 @@ def streams(folder: Path) -> list[Path]:
 def truncate(folder: Path, step: int) -> None:
     """Removes the rows after `step`, and incomplete batches."""
     for path in streams(folder):
-        ends = [
-            end
-            for batch, end in _batches(path)
-            if batch["step"].to_numpy(False).max(initial=0) <= step
-        ]
-        if ends:
-            os.truncate(path, ends[-1])
+        size = 0
+        for batch, end in _batches(path):
+            if batch["step"].to_numpy(False).max(initial=0) <= step:
+                size = end
+        if size:
+            os.truncate(path, size)
         else:
             path.unlink()
 
@@ -164,38 +151,38 @@ def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
     with open_regular(path) as file:
         source = pa.BufferReader(file.read())
     try:
-        schema = pa.ipc.read_schema(source)
-        if "step" not in schema.names or schema.field("step").type != pa.int64():
-            raise DataError(
-                f"{path}: expected a column step of 64-bit integers, got {', '.join(schema.names)[:200]}"
-            )
-        while True:
-            batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
+        reader = pa.ipc.open_stream(source)
+        _check_columns(path, reader.schema)
+        for batch in reader:
             batch.validate()
             yield batch, source.tell()
-    except (EOFError, OSError, pa.ArrowException):
-        return  # the end, or a batch that was being written when the process was killed
+    except (OSError, pa.ArrowException):
+        return  # The end, or a batch that was being written when the process was killed.
 
 
-def _read_file(path: Path) -> Columns:
+def _join(tables: "Sequence[pa.Table]") -> Columns:
+    """The rows of some tables; NaN in a column that a table lacks."""
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables, promote_options="default")
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _read_file(path: Path) -> "pa.Table":
     """The rows of a stream or a Parquet file."""
     import pyarrow as pa
 
     try:
-        if path.suffix != SUFFIX:
+        if path.suffix == SUFFIX:
+            batches = [batch for batch, _ in _batches(path)]
+            # There is none if no step was logged completely.
+            table = pa.Table.from_batches(batches, None if batches else _schema(REQUIRED))
+        else:
             table = _read_parquet(path)
-        elif batches := [batch for batch, _ in _batches(path)]:
-            table = pa.Table.from_batches(batches)
-            _check_columns(path, table.schema)
-        else:  # no step was logged completely
-            return {name: np.zeros(0) for name in REQUIRED}
         table.validate(full=True)
-        return {
-            name: table[name].to_numpy().astype(KEY_COLUMNS.get(name, "<f4"))
-            for name in table.column_names
-        }
+        return table.cast(_schema(table.column_names))
     except (pa.ArrowException, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = str(error).partition("\n")[0][:200]
         raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None
 
 
@@ -211,16 +198,20 @@ def _read_parquet(path: Path) -> "pa.Table":
         return source.read()
 
 
+def _schema(names: Sequence[str]) -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([(name, TYPES.get(name, "float32")) for name in names])
+
+
 def _check_columns(path: Path, schema: "pa.Schema") -> None:
     from pyarrow import types
 
     missing = [name for name in REQUIRED if name not in schema.names]
     if missing:
-        raise DataError(
-            f"{path}: no column {', '.join(missing)}; it has {', '.join(schema.names)[:200]}"
-        )
+        listed = ", ".join(schema.names)[:200]
+        raise DataError(f"{path}: no column {', '.join(missing)}; it has {listed}")
     for field in schema:
         if not (types.is_integer(field.type) or types.is_floating(field.type)):
-            raise DataError(
-                f"{path}: column {field.name[:40]} holds {str(field.type)[:40]}, expected numbers"
-            )
+            kind = str(field.type)[:40]
+            raise DataError(f"{path}: column {field.name[:40]} holds {kind}, expected numbers")

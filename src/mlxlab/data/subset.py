@@ -62,21 +62,17 @@ class ExampleSelection:
         """Ids, and the loss of each (0 without a source)."""
         if self.source is None:
             if known is None or not len(known):
-                raise ConfigError(
-                    "data.select.mode=random needs data.select.source here: the ids are not known before"
-                )
+                way = "needs data.select.source here: the ids are not known before"
+                raise ConfigError(f"data.select.mode=random {way}")
             return known, np.zeros(len(known))
         rows = example_losses.read(Path(os.path.expanduser(self.source)))
         losses = rows.get(self.score, np.full(len(rows["id"]), np.nan))
         usable = np.isfinite(losses)
-        if not usable.any():
-            raise DataError(
-                f"{self.source}: none of its {len(losses):,} rows has a finite {self.score} to select by"
-            )
         if known is not None:
             usable &= np.isin(rows["id"], known)
         if not usable.any():
-            raise DataError(
-                f"{self.source}: none of its ids is a training example here; is it of other data?"
+            what = (
+                f"none of its {len(losses):,} rows has a finite {self.score} of a training example"
             )
+            raise DataError(f"{self.source}: {what} here; is it of other data?")
         return rows["id"][usable], losses[usable].astype(np.float64)

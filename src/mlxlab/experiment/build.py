@@ -20,7 +20,7 @@ from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import (
     AUTO_EPOCHS,
     DataModule,
-    KnowsValidTargets,
+    LabelledRows,
     RunLength,
     check_data_module,
 )
@@ -98,7 +98,7 @@ def build_data(
 
 def _refuse_undefined(objective: str, data: DataModule) -> None:
     """DataError for an objective that has no value on the validation rows, whatever a model predicts."""
-    if not isinstance(data, KnowsValidTargets):
+    if not isinstance(data, LabelledRows):
         return
     targets = data.valid_targets
     outputs = np.full((len(targets), data.task.num_classes), 1 / data.task.num_classes)

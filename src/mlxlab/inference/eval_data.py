@@ -15,9 +15,8 @@ from mlxlab.data.dataset import (
     Baseline,
     DataModule,
     KnownRows,
-    PredictsBaselines,
+    LabelledRows,
     ProvidesTestRows,
-    RecognizesRows,
     RowEncoder,
     Table,
 )
@@ -158,7 +157,7 @@ def report_known_rows(
     encoder = row_encoder(restored.encoder)
     if (
         isinstance(rows, ProvidedRows)
-        or not isinstance(data, RecognizesRows)
+        or not isinstance(data, LabelledRows)
         or len(rows) > MAX_COMPARED
     ):
         return
@@ -195,7 +194,7 @@ def row_baselines(
     encoder, reason = row_encoder(restored.encoder), ""
     if data is None:
         reason = "the training data of the run has changed, cannot be read, or is too large"
-    elif not isinstance(data, PredictsBaselines):
+    elif not isinstance(data, LabelledRows):
         reason = "the data set of the run predicts them for its own rows only"
     elif len(numbers) > MAX_COMPARED:
         reason = f"more than {MAX_COMPARED:,} rows"

@@ -19,7 +19,7 @@ from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Encoder, LimitsLength, RestoresEncoder
+from mlxlab.data.dataset import Encoder, LimitsLength
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
@@ -138,7 +138,7 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
     config = admitted_config(read_stored_config(config_dir / "config.yaml"))
     target = config["data"]["_target_"]
     dataset = import_target(target)
-    if not isinstance(dataset, RestoresEncoder):
+    if not hasattr(dataset, "restore_encoder"):
         raise DataError(
             f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class"
         )

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlxlab.data.dataset import LocatesRows
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.labelled.split import parse_overlap
-from mlxlab.data.row_locations import LocatesRows
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
 from support.labelled import make_texts, write_csv

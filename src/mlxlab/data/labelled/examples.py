@@ -188,7 +188,7 @@ class LabelledExamples(ABC):
         return []
 
     def count_known_rows(self, table: Table) -> KnownRows:
-        """As `RecognizesRows`."""
+        """As `LabelledRows`."""
         inputs = [*self.renderer.columns]
         is_trained = self._are_among(self.split.train, table, [*inputs, self.encoder.label_column])
         is_validated = self._are_among(self.split.valid, table, inputs) & ~is_trained

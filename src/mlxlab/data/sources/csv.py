@@ -18,7 +18,7 @@ import pyarrow.csv
 
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import not_utf8, require_columns
-from mlxlab.data.sources.text_files import MAX_RECORD, Fault, Parsed, TextFormat
+from mlxlab.data.sources.text_files import MAX_RECORD, Parsed, Skip, TextFormat
 from mlxlab.errors import DataError
 
 UNNAMED = "unnamed column "
@@ -96,7 +96,7 @@ class CsvParser:
     def columns(self) -> Sequence[str]:
         return self.header
 
-    def parse(self, data: bytes, lines: int, is_last: bool) -> Parsed:
+    def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         if is_last and data and not data.endswith(b"\n"):
             data += b"\n"  # The last line has no end.
         lines = lines or self.header_lines
@@ -111,7 +111,7 @@ class CsvParser:
         used = int(ends[-1]) if len(ends) else 0
         if is_suspect or (is_last and used < len(data)):
             # The parity of quotes may not tell where records end.
-            return self._parse_slowly(data, lines, is_last)
+            return self._parse_slowly(data, lines, is_last, skip)
         if not used:
             return Parsed(lines=lines)
 
@@ -121,8 +121,8 @@ class CsvParser:
         numbers = lines + 1 + np.searchsorted(breaks, starts)[~is_blank]
         batch = self._parse_quickly(data[:used])
         if batch is None or len(batch) != len(numbers):
-            return self._parse_slowly(data, lines, is_last)
-        return Parsed(batch, numbers, [], used, lines + int(np.searchsorted(breaks, used)))
+            return self._parse_slowly(data, lines, is_last, skip)
+        return Parsed(batch, numbers, used, lines + int(np.searchsorted(breaks, used)))
 
     def _parse_quickly(self, records: bytes) -> pa.RecordBatch | None:
         """The rows by pyarrow; None if it finds a fault, or a lone CR, which would end a row."""
@@ -140,7 +140,7 @@ class CsvParser:
         arrays = [column.combine_chunks() for column in table.columns]
         return pa.RecordBatch.from_arrays(arrays, list(self.indices))
 
-    def _parse_slowly(self, data: bytes, lines_before: int, is_last: bool) -> Parsed:
+    def _parse_slowly(self, data: bytes, lines_before: int, is_last: bool, skip: Skip) -> Parsed:
         """Parses record by record, and names the line of those that are malformed."""
         parsed = Parsed(lines=lines_before)
         lines = Lines(data)
@@ -159,7 +159,7 @@ class CsvParser:
                 number = lines_before + used + 1
                 if message:
                     lines.index = used + 1  # A quote may not be closed where it should be.
-                    parsed.faults.append(Fault(number, message))
+                    skip(number, message)
                 elif row:
                     parsed.rows.append({name: row[at] for name, at in self.indices.items()})
                     parsed.numbers.append(number)

@@ -9,7 +9,7 @@ from functools import partial
 
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import not_utf8, require_columns, shorten
-from mlxlab.data.sources.text_files import BLOCK_BYTES, Fault, Parsed, TextFormat, seek_line
+from mlxlab.data.sources.text_files import BLOCK_BYTES, Parsed, Skip, TextFormat, ignore, seek_line
 from mlxlab.errors import DataError
 
 BETWEEN = re.compile(r"[\[,\] \t\r\n]*")  # the objects of an array
@@ -33,38 +33,37 @@ class JsonParser:
     def columns(self) -> Sequence[str]:
         data = self.stream.read(BLOCK_BYTES)
         with suppress(DataError):  # It is reported when the rows are read.
-            return _keys(self.parse(data, 0, len(data) < BLOCK_BYTES).rows)
+            return _keys(self.parse(data, 0, len(data) < BLOCK_BYTES, ignore).rows)
         return []
 
-    def parse(self, data: bytes, lines: int, is_last: bool) -> Parsed:
+    def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         parse = self._parse_lines if self.is_lines else self._parse_array
-        parsed = parse(data, lines, is_last)
+        parsed = parse(data, lines, is_last, skip)
         if parsed.rows:
             if not all(any(name in row for row in parsed.rows) for name in self.unseen):
                 require_columns(self.unseen, _keys(parsed.rows), self.stream.path)
             self.unseen = ()
         return parsed
 
-    def _parse_lines(self, data: bytes, lines: int, is_last: bool) -> Parsed:
+    def _parse_lines(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         used = len(data) if is_last else data.rfind(b"\n") + 1
         parsed = Parsed(used=used, lines=lines)
-        for number, line in enumerate(_decode_lines(data[:used], parsed), lines + 1):
+        for number, line in enumerate(_split_lines(data[:used]), lines + 1):
             parsed.lines = number - 1  # What follows the last line break is no line yet.
-            text = line.strip()
-            if not text:
-                continue
             try:  # `json.loads` does the same in twice the time.
+                text = line.strip() if isinstance(line, str) else line.decode().strip()
+                if not text:
+                    continue
                 value, end = self.decode(text)
                 if end < len(text):
                     raise json.JSONDecodeError("Extra data", text, end)
             except FAULTS as error:
-                parsed.faults.append(Fault(number, _describe(error)))
+                skip(number, _describe(error))
             else:
-                _add(value, number, parsed)
-        parsed.faults.sort()
+                _add(value, number, parsed, skip)
         return parsed
 
-    def _parse_array(self, data: bytes, lines: int, is_last: bool) -> Parsed:
+    def _parse_array(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         try:  # A character may go on in the next block.
             text = codecs.getincrementaldecoder("utf-8")().decode(data, is_last)
         except UnicodeDecodeError as error:
@@ -88,7 +87,7 @@ class JsonParser:
                 raise self._fatal(lines, error) from None
             if not is_last and end == len(text) and not isinstance(value, dict):
                 break  # A number may go on in the next block.
-            _add(value, parsed.lines + 1, parsed)
+            _add(value, parsed.lines + 1, parsed, skip)
             parsed.lines += text.count("\n", begin, end)
             used = end
         parsed.used = len(text[:used].encode())
@@ -99,28 +98,21 @@ class JsonParser:
         return DataError(f"{self.stream.path}:{lines + 1}: {_describe(error)}")
 
 
-def _add(value: object, number: int, parsed: Parsed) -> None:
-    """Adds a value as a row, or as a fault if it is no object."""
+def _add(value: object, number: int, parsed: Parsed, skip: Skip) -> None:
+    """Adds a value as a row, or skips it if it is no object."""
     if isinstance(value, dict):
         parsed.rows.append(value)
         parsed.numbers.append(number)
     else:
-        parsed.faults.append(Fault(number, f"{shorten(value)} is not an object"))
+        skip(number, f"{shorten(value)} is not an object")
 
 
-def _decode_lines(records: bytes, parsed: Parsed) -> list[str]:
-    """The lines as text; empty instead of those that are not UTF-8, which are faults."""
-    with suppress(UnicodeDecodeError):
+def _split_lines(records: bytes) -> Sequence[str | bytes]:
+    """The lines as text; as bytes where one of them is not UTF-8."""
+    try:
         return records.decode().split("\n")
-    lines: list[str] = []
-    for number, line in enumerate(records.split(b"\n"), parsed.lines + 1):
-        text = ""
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            parsed.faults.append(Fault(number, not_utf8(error)))
-        lines.append(text)
-    return lines
+    except UnicodeDecodeError:
+        return records.split(b"\n")
 
 
 def _describe(error: Exception) -> str:

@@ -26,11 +26,7 @@ WHOLE = 2**62
 ALL = (0.0, 1.0)
 
 
-class Fault(NamedTuple):
-    """A malformed record."""
-
-    number: int  # its line in the unit
-    message: str
+Skip = Callable[[int, str], None]  # (line of a malformed record in the unit, what is wrong with it)
 
 
 @dataclass
@@ -39,7 +35,6 @@ class Parsed:
 
     rows: pa.RecordBatch | list[dict[str, object]] = field(default_factory=list)
     numbers: Any = field(default_factory=list)  # the line of each row: a list, or an array
-    faults: list[Fault] = field(default_factory=list)
     used: int = 0  # bytes
     lines: int = 0  # of the unit up to there
 
@@ -50,11 +45,12 @@ class Parser(Protocol):
     def columns(self) -> Sequence[str]:
         """The names of all columns; of JSON those of the first block, of plain text none."""
 
-    def parse(self, data: bytes, lines: int, is_last: bool) -> Parsed:
+    def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         """The complete records of `data`; all of it if `is_last`.
 
         Args:
             lines: of the unit before `data`.
+            skip: called for each malformed record.
 
         Raises:
             DataError: a fault after which no record can be found.
@@ -144,14 +140,14 @@ class TextFiles:
             try:
                 parser = self.format.open(stream, [column])
                 data = stream.read(SAMPLE_BYTES)
-                parsed = parser.parse(data, 0, len(data) < SAMPLE_BYTES)
+                parsed = parser.parse(data, 0, len(data) < SAMPLE_BYTES, ignore)
             except DataError:
                 return None
             ratio = stream.offset / max(stream.stored_bytes, 1) if self.files.codec else 1.0
         density = 1.0
         if parsed.used:
             block = Block(FIRST, parsed.rows, np.asarray(parsed.numbers))
-            cells = block.strings(column, _ignore)
+            cells = block.strings(column, ignore)
             density = sum(len(cell.encode()) for cell in cells if cell) / parsed.used
         low, high = self.fractions
         return round(sum(self.files.sizes) * (high - low) * ratio * density)
@@ -159,6 +155,9 @@ class TextFiles:
     def _read(
         self, stream: ByteStream, parser: Parser, unit: int, start: Start, end: int
     ) -> Iterator[Block]:
+        def skip(number: int, message: str) -> None:
+            self.errors.skip((unit, number), lambda: f"{self.location(unit, number)}: {message}")
+
         data = b""
         size = BLOCK_BYTES
         is_last = False
@@ -166,36 +165,17 @@ class TextFiles:
             more = stream.read(min(size, end - stream.offset))
             data += more
             is_last = not more or stream.offset >= end
-            parsed = parser.parse(data, start[1], is_last)
+            parsed = parser.parse(data, start[1], is_last, skip)
             size = BLOCK_BYTES
             if not parsed.used and not is_last:
                 if len(data) <= MAX_RECORD:
                     size = min(len(data), MAX_RECORD + 1 - len(data))
                     continue
-                parsed = self._give_up(stream, unit, data, start)
-            for fault in parsed.faults:
-                self._skip(unit, fault)
+                parsed = _give_up(stream, data, start, skip)
             if len(parsed.rows):
                 yield Block(start, parsed.rows, np.asarray(parsed.numbers, np.int64))
             start = (start[0] + parsed.used, parsed.lines)
             data = data[parsed.used :]
-
-    def _give_up(self, stream: ByteStream, unit: int, data: bytes, start: Start) -> Parsed:
-        """Skips the first line of a record that is too long."""
-        number = start[1] + 1
-        size = f"a record of more than {MAX_RECORD} bytes"
-        self._skip(unit, Fault(number, f"{size} (in CSV perhaps a quote that is never closed)"))
-        used = data.find(b"\n") + 1
-        if not used:
-            discard_line(stream)
-            used = stream.offset - start[0]
-        return Parsed(used=used, lines=number)
-
-    def _skip(self, unit: int, fault: Fault) -> None:
-        def describe() -> str:
-            return f"{self.location(unit, fault.number)}: {fault.message}"
-
-        self.errors.skip((unit, fault.number), describe)
 
     @contextmanager
     def _open(self, index: int) -> Iterator[ByteStream]:
@@ -266,5 +246,17 @@ def discard_line(stream: ByteStream, limit: int = WHOLE) -> None:
             raise DataError(f"{stream.path}: a record of more than {MAX_DISCARDED} bytes")
 
 
-def _ignore(index: int, error: ValueError) -> None:
-    """A bad cell counts when it is read for training."""
+def ignore(number: int, fault: object) -> None:
+    """A malformed record or cell counts when it is read for training."""
+
+
+def _give_up(stream: ByteStream, data: bytes, start: Start, skip: Skip) -> Parsed:
+    """Skips the first line of a record that is too long."""
+    number = start[1] + 1
+    size = f"a record of more than {MAX_RECORD} bytes"
+    skip(number, f"{size} (in CSV perhaps a quote that is never closed)")
+    used = data.find(b"\n") + 1
+    if not used:
+        discard_line(stream)
+        used = stream.offset - start[0]
+    return Parsed(used=used, lines=number)

@@ -12,8 +12,8 @@ from mlxlab.data.sources.messages import not_utf8
 from mlxlab.data.sources.text_files import (
     BLOCK_BYTES,
     MAX_RECORD,
-    Fault,
     Parsed,
+    Skip,
     TextFormat,
     seek_line,
 )
@@ -51,7 +51,7 @@ class TxtParser:
     def columns(self) -> Sequence[str]:
         return []
 
-    def parse(self, data: bytes, lines: int, is_last: bool) -> Parsed:
+    def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         parsed = Parsed(lines=lines)
         is_break = np.frombuffer(data, np.uint8) == ord("\n")
         ends = self._ends(data, is_break)
@@ -64,7 +64,7 @@ class TxtParser:
                 text = record.decode()
             except UnicodeDecodeError as error:
                 number += record.count(b"\n", 0, error.start)
-                parsed.faults.append(Fault(number, not_utf8(error)))
+                skip(number, not_utf8(error))
                 text = ""
             if self.unit == "line":
                 text = text.rstrip("\r\n")

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import DataModule
-from mlxlab.data.row_locations import LocatesRows
+from mlxlab.data.dataset import DataModule, LocatesRows
 from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.inference.prediction_file import defuse
