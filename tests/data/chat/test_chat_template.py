@@ -34,8 +34,8 @@ def template(source):
     return ChatTemplate(source, "mine.jinja", "<s>", "</s>")
 
 
-def request(messages=MESSAGES, answers=()):
-    return {"messages": messages, "answers": answers}
+def request(messages=MESSAGES, learned=()):
+    return {"messages": messages, "learned": learned}
 
 
 def test_the_default_is_chatml_with_the_tokens_of_the_tokenizer(tokenizer):
@@ -64,7 +64,7 @@ def test_generation_blocks_are_located():
     )
     (rendered,) = template(source).answer([request()])
     assert rendered == {"text": "[Hi][Hello]", "spans": [[1, 3], [5, 10]], "marked": True}
-    (rendered,) = template(DEFAULT).answer([request(answers=[1])])
+    (rendered,) = template(DEFAULT).answer([request(learned=[1])])
     assert not rendered["marked"]
     assert [rendered["text"][begin:end] for begin, end in rendered["spans"]] == ["Hello</s>\n"]
 

@@ -144,7 +144,7 @@ def of_roles(*roles):
         (with_answer(content=None), "message 2: content is empty"),
         (with_answer(content=7), "message 2: content: 7, expected text"),
         (with_answer(content=[{"type": "image_url"}]), "expected parts of type text"),
-        (with_answer(weight=0.5), "message 2: weight 0.5, expected 0 or 1"),
+        (with_answer(weight=0.5), "message 2: weight 0.5 of assistant"),
         (with_answer(weight="high"), "message 2: weight"),
         (with_answer(value="5"), "content and value mean the same"),
         (with_answer(mood="good"), 'message 2: the key "mood"'),
@@ -155,14 +155,14 @@ def of_roles(*roles):
         (with_answer(reasoning=7), "message 2: reasoning"),
         (with_answer(tool_calls="add"), "tool_calls: expected JSON"),
         (with_answer(tool_calls=["add"]), "tool_calls: expected a list of objects"),
-        (with_answer(name="Bob"), "message 2: name of assistant"),
+        (with_answer(name="Bob"), 'message 2: the key "name"'),
         (
             {"messages": [{**ASKED[0], "weight": 1}, ASKED[1]]},
-            "message 1: weight of user",
+            "message 1: weight 1 of user",
         ),
         (
             {"messages": [{**ASKED[0], "reasoning": "hm"}, ASKED[1]]},
-            "message 1: reasoning of user",
+            'message 1: the key "reasoning"',
         ),
         ({"messages": []}, "expected 1 to 1000 messages, got 0"),
         ({"messages": "hello"}, "messages: expected JSON"),
@@ -180,8 +180,8 @@ def of_roles(*roles):
         ({"messages": ASKED, "chat_template_kwargs": {"x": 1}}, '"chat_template_kwargs"'),
         ({"messages": ASKED, "text": "x"}, "several layouts.*data.layout=messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}, ASKED[1]]}, "surrogates not allowed"),
-        ({"mesages": ASKED}, 'the keys "mesages"'),
-        ({}, "the keys none"),
+        ({"mesages": ASKED}, "the keys .*mesages"),
+        ({}, r"the keys \[\]"),
     ],
 )
 def test_what_is_not_used_is_refused_by_name(record, message):

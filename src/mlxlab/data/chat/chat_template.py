@@ -158,12 +158,14 @@ def generate_options(run: Path) -> str:
     return " chat=true" if (run / "inference" / FILE).is_file() else ""
 
 
-def load_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
+def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The template in a tokenizer's folder: chat_template.jinja or in tokenizer_config.json.
 
     Of several named templates in tokenizer_config.json `default` is taken. Returns None for a
-    folder without one; raises DataError for malformed files.
+    folder without one, or no folder; raises DataError for malformed files.
     """
+    if folder is None:
+        return None
     path = folder / FILE
     config = _read_config(folder / CONFIG_FILE)
     source: object = None
@@ -185,22 +187,18 @@ def load_template(folder: Path, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 
 def choose_template(
-    restored: Path | None, named: str | None, folder: Path | None, tokenizer: Tokenizer
+    restored: Path | None, file: str | None, folder: Path | None, tokenizer: Tokenizer
 ) -> ChatTemplate:
     """The template of a restored run, a file of the user, the tokenizer's, or the default one.
 
     Raises as `load_template` and `default_template`; InputNotFoundError for a file of the user.
     """
-    template = None
-    if restored is not None:
-        template = load_template(restored, tokenizer)
-    if template is None and named is not None:
-        path = Path(named).expanduser()
+    template = load_template(restored, tokenizer)
+    if template is None and file is not None:
+        path = Path(file).expanduser()
         source = read_text(_resolved(path), max_bytes=MAX_TEMPLATE)
         template = _new_template(source, str(path), {}, tokenizer)
-    if template is None and folder is not None:
-        template = load_template(folder, tokenizer)
-    return template or default_template(tokenizer)
+    return template or load_template(folder, tokenizer) or default_template(tokenizer)
 
 
 def _new_template(

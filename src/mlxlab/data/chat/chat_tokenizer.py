@@ -39,7 +39,7 @@ class ChatTokenizer:
         added = self.tokenizer.inner.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items() if token.special}
 
-    def request(self, conversation: Conversation, answers: Sequence[int] = ()) -> dict[str, object]:
+    def request(self, conversation: Conversation, learned: Sequence[int]) -> dict[str, object]:
         """What the template's process needs to render a conversation and locate these answers.
 
         Raises ValueError for a message that could end its turn, and for a key that the template
@@ -52,7 +52,7 @@ class ChatTokenizer:
         for key in sorted(keys):
             if RENDERED.fullmatch(key) and not self.template.names(key):
                 raise ValueError(f"{self.template.name}: the template does not render {key}")
-        return {**conversation, "answers": answers}
+        return {**conversation, "learned": learned}
 
     def check_text(self, text: str) -> None:
         """Raises ValueError for a text that could end its turn and begin another."""

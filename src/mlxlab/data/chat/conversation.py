@@ -32,10 +32,10 @@ ROLES = {
     "function": "tool",
     "observation": "tool",
 }
-# The roles before which each may come; "" is the start.
+# What each role may follow.
 FOLLOWS = {
-    "system": ("",),
-    "user": ("", "system", "assistant"),
+    "system": ("the start",),
+    "user": ("the start", "system", "assistant"),
     "assistant": ("user", "tool"),
     "tool": ("assistant", "tool"),
 }
@@ -79,10 +79,11 @@ REFUSED = (
     "documents",
     "chat_template_kwargs",
 )
-REASONING = ("reasoning_content", "reasoning", "thinking")
 # The keys of a message that only one role has.
-ROLE_OF = dict.fromkeys(("weight", "tool_calls", *REASONING), "assistant")
-ROLE_OF |= {"name": "tool", "tool_call_id": "tool"}
+KEYS_OF = {
+    "assistant": ("tool_calls", "reasoning_content", "reasoning", "thinking"),
+    "tool": ("name", "tool_call_id"),
+}
 
 
 def parse_conversation(record: Record, layout: Layout | None = None) -> Conversation:
@@ -95,25 +96,26 @@ def parse_conversation(record: Record, layout: Layout | None = None) -> Conversa
         ValueError: a key is missing or not supported, or a message is malformed or out of order.
     """
     layout = layout or _find_layout(record)
-    read = {*OPTIONAL[layout]}
-    for other in find_layouts(record):  # A named layout decides against the keys of others.
-        read.update(OPTIONAL[other])
-    _refuse(record, {"system", "tools", "input", "history", *REFUSED} - read)
-    if layout == "text":
-        return {"text": _text(record, "text")}
+    refused = {"system", "tools", "input", "history", *REFUSED}
+    for other in {layout, *find_layouts(record)}:  # A named layout decides against others.
+        refused.difference_update(OPTIONAL[other])
+    _refuse(record, refused)
     messages: list[Message] = []
-    if _holds(record, "system"):
-        messages.append({"role": "system", "content": _text(record, "system")})
+    if layout != "text" and _holds(record, "system"):
+        messages.append(_turn("system", record["system"], "system"))
     match layout:
+        case "text":
+            return {"text": _text(record.get("text"), "text")}
         case "prompt":
             messages += _prompt(record)
         case "instruction":
             messages += _instruction(record)
         case _:
-            messages += _messages(record, layout)
+            messages += _messages(record.get(layout), layout)
     _check_order(messages)
-    tools = _list(record, "tools") if "tools" in OPTIONAL[layout] else []
-    return {"messages": messages, "tools": tools} if tools else {"messages": messages}
+    if "tools" in OPTIONAL[layout] and _holds(record, "tools"):
+        return {"messages": messages, "tools": _list(record["tools"], "tools")}
+    return {"messages": messages}
 
 
 def find_layouts(record: Iterable[str]) -> list[Layout]:
@@ -124,9 +126,7 @@ def find_layouts(record: Iterable[str]) -> list[Layout]:
 
 def unread_keys(keys: Iterable[str]) -> list[str]:
     """The columns of a table that are metadata."""
-    read = {*REFUSED}
-    for layout, required in REQUIRED.items():
-        read.update(required, OPTIONAL[layout])
+    read = {*REFUSED}.union(*REQUIRED.values(), *OPTIONAL.values())
     return [key for key in keys if key not in read]
 
 
@@ -141,12 +141,10 @@ def contents(conversation: Conversation) -> str:
     if "text" in conversation:
         text: str = conversation["text"]
         return text
-    pieces = [dump(conversation["tools"])] if "tools" in conversation else []
+    values = [conversation["tools"]] if "tools" in conversation else []
     for message in conversation["messages"]:
-        for key in sorted(message.keys() - {"role", "weight"}):
-            value = message[key]
-            pieces.append(value if isinstance(value, str) else dump(value))
-    return "\n".join(pieces)
+        values += [message[key] for key in sorted(message.keys() - {"role", "weight"})]
+    return "\n".join(value if isinstance(value, str) else dump(value) for value in values)
 
 
 def dump(value: object) -> str:
@@ -167,48 +165,50 @@ def _find_layout(record: Record) -> Layout:
         names = ", ".join(layouts)
         raise ValueError(f"a record of several layouts ({names}): choose data.layout={layouts[0]}")
     _refuse(record, REFUSED)
-    got = ", ".join(shorten(key) for key in list(record)[:8]) or "none"
     expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
-    raise ValueError(f"the keys {got}: expected {expected}")
+    raise ValueError(f"the keys {shorten(list(record))}: expected {expected}")
 
 
 def _prompt(record: Record) -> list[Message]:
     """A prompt and its completion, which is learned: texts, or messages as TRL has them."""
     if record.get("label") in (True, False):
         raise ValueError("the key 'label' (KTO) is not supported: it may change what is learned")
-    messages = _turns(record, "prompt", "user")
-    for message in messages:
+    prompt = _turns("user", record.get("prompt"), "prompt")
+    for message in prompt:
         if message["role"] == "assistant":
             message["weight"] = 0
-    return messages + _turns(record, "completion", "assistant")
+    return prompt + _turns("assistant", record.get("completion"), "completion")
 
 
-def _turns(record: Record, key: str, role: str) -> list[Message]:
-    if isinstance(record.get(key), str):
-        return [{"role": role, "content": _text(record, key)}]
-    return _messages(record, key)
+def _turns(role: str, value: object, key: str) -> list[Message]:
+    return [_turn(role, value, key)] if isinstance(value, str) else _messages(value, key)
+
+
+def _turn(role: str, value: object, key: str) -> Message:
+    return {"role": role, "content": _text(value, key)}
 
 
 def _instruction(record: Record) -> list[Message]:
     """Alpaca's earlier turns, then its instruction with an optional input in a second paragraph."""
-    turns = _parse(record.get("history"), "history") or []
-    if not isinstance(turns, list):
-        raise ValueError(f"history: expected a list of pairs, got {shorten(turns)}")
-    question = _text(record, "instruction")
+    question = _text(record.get("instruction"), "instruction")
     if _holds(record, "input"):
-        question = f"{question}\n\n{_text(record, 'input')}"
-    turns = [*turns, [question, _text(record, "output")]]
+        question = f"{question}\n\n{_text(record['input'], 'input')}"
+    history = _parse(record.get("history"), "history") or []
+    if not isinstance(history, list):
+        raise ValueError(f"history: expected a list of pairs, got {shorten(history)}")
     messages: list[Message] = []
-    for turn in turns:
+    for turn in history:
         if not isinstance(turn, Sequence) or len(turn) != 2:
             raise ValueError(f"history: expected pairs of question and answer, got {shorten(turn)}")
-        messages.append({"role": "user", "content": _text({"history": turn[0]}, "history")})
-        messages.append({"role": "assistant", "content": _text({"history": turn[1]}, "history")})
+        messages.append(_turn("user", turn[0], "history"))
+        messages.append(_turn("assistant", turn[1], "history"))
+    messages.append(_turn("user", question, "instruction"))
+    messages.append(_turn("assistant", record.get("output"), "output"))
     return messages
 
 
-def _messages(record: Record, key: str) -> list[Message]:
-    items = _list(record, key)
+def _messages(value: object, key: str) -> list[Message]:
+    items = _list(value, key)
     if not 1 <= len(items) <= MAX_MESSAGES:
         raise ValueError(f"{key}: expected 1 to {MAX_MESSAGES} messages, got {len(items)}")
     messages: list[Message] = []
@@ -222,28 +222,26 @@ def _messages(record: Record, key: str) -> list[Message]:
 
 def _message(item: Record) -> Message:
     """A message with the keys of OpenAI or of ShareGPT."""
-    _refuse(item, item.keys() - {"role", "from", "content", "value", *ROLE_OF})
     name = _either(item, "role", "from")
-    if not isinstance(name, str) or name not in ROLES:
+    role = ROLES.get(str(name))
+    if role is None:
         raise ValueError(f"role {shorten(name)}, expected one of {', '.join(ROLES)}")
-    role = ROLES[name]
-    message: Message = {"role": role, "content": _either(item, "content", "value") or ""}
+    keys = KEYS_OF.get(role, ())
+    _refuse(item, item.keys() - {"role", "from", "content", "value", "weight", *keys})
+    message: Message = {"role": role, "content": ""}
+    content = _either(item, "content", "value") or ""
     if name == "function_call":
-        call = _parse(message["content"], "function_call")
-        message |= {"content": "", "tool_calls": [{"type": "function", "function": call}]}
-    for key in ROLE_OF:
+        call = _parse(content, "function_call")
+        message["tool_calls"] = [{"type": "function", "function": call}]
+    elif content or not _holds(item, "tool_calls"):
+        message["content"] = _text(content, "content")
+    for key in keys:
         if _holds(item, key):
-            if ROLE_OF[key] != role and item[key] != 0:
-                raise ValueError(f"{key} of {role}, expected it of {ROLE_OF[key]} only")
-            message[key] = _list(item, key) if key == "tool_calls" else item[key]
-    weight = message.pop("weight", 1)
-    if weight not in (0, 1):
-        raise ValueError(f"weight {shorten(weight)}, expected 0 or 1")
-    texts = message.keys() - {"tool_calls"}
-    if "tool_calls" in message and not message["content"]:
-        texts.discard("content")
-    for key in texts:
-        message[key] = _text(message, key)
+            read = _list if key == "tool_calls" else _text
+            message[key] = read(item[key], key)
+    weight = item.get("weight")
+    if weight not in (None, 0, 1) or (weight and role != "assistant"):
+        raise ValueError(f"weight {shorten(weight)} of {role}, expected 0, or 1 of an answer")
     if weight == 0 and role == "assistant":
         message["weight"] = 0
     return message
@@ -251,15 +249,14 @@ def _message(item: Record) -> Message:
 
 def _check_order(messages: Sequence[Message]) -> None:
     """Raises ValueError if the roles are out of order or there is no answer."""
-    before = ""
+    before = "the start"
     for number, message in enumerate(messages, 1):
         role = message["role"]
         if before not in FOLLOWS[role]:
-            expected = " or ".join(each or "the start" for each in FOLLOWS[role])
-            place = f"{role} after {before or 'the start'}"
-            raise ValueError(f"message {number}: {place}, expected it after {expected}")
+            expected = " or ".join(FOLLOWS[role])
+            raise ValueError(f"message {number}: {role} after {before}, expected after {expected}")
         before = role
-    if not any(message["role"] == "assistant" for message in messages):
+    if all(message["role"] != "assistant" for message in messages):
         raise ValueError("a conversation without an answer (a message of the assistant)")
 
 
@@ -278,14 +275,13 @@ def _holds(item: Record, key: str) -> bool:
 def _either(item: Record, key: str, other: str) -> object:
     if _holds(item, key) and _holds(item, other):
         raise ValueError(f"{key} and {other} mean the same, expected one of them")
-    return item[key] if _holds(item, key) else item.get(other)
+    return item.get(key) or item.get(other)
 
 
-def _text(record: Record, key: str) -> str:
+def _text(value: object, key: str) -> str:
     """A text, or the texts of a list of parts."""
-    value = record.get(key)
     if isinstance(value, list):
-        value = "".join(_part(part) for part in value)
+        value = "".join(map(_part, value))
     if not isinstance(value, str):
         raise ValueError(f"{key}: {shorten(value)}, expected text")
     if not value.strip():
@@ -297,15 +293,15 @@ def _part(part: object) -> str:
     if not isinstance(part, Mapping) or part.get("type") != "text":
         raise ValueError(f"{shorten(part)}, expected parts of type text")
     _refuse(part, part.keys() - {"type", "text"})
-    return _text(part, "text")
+    return _text(part.get("text"), "text")
 
 
-def _list(record: Record, key: str) -> list[Any]:
+def _list(value: object, key: str) -> list[Any]:
     """A list of objects, empty for nothing."""
-    value = _parse(record.get(key), key) or []
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise ValueError(f"{key}: expected a list of objects, got {shorten(value)}")
-    return value
+    items = _parse(value, key) or []
+    if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
+        raise ValueError(f"{key}: expected a list of objects, got {shorten(items)}")
+    return items
 
 
 def _parse(value: object, key: str) -> object:

@@ -119,14 +119,14 @@ class ConversationEncoder:
     ) -> EncodedConversation:
         if "error" in reply:
             raise ValueError(reply["error"])
+        tokens: list[int] = encoding.ids
         if "text" in conversation:
             tokens = self._add_special(encoding)
-            return self._truncate(tokens, np.ones(len(tokens), bool))
-        is_target = np.zeros(len(encoding.ids), bool)
-        if self.loss_on == "all":
+        is_target = np.zeros(len(tokens), bool)
+        if "text" in conversation or self.loss_on == "all":
             is_target[:] = True
-            return self._truncate(encoding.ids, is_target)
-        for begin, end in self._spans(conversation, reply):
+            return self._truncate(tokens, is_target)
+        for begin, end in reply["spans"]:
             first = _token_of(encoding, range(begin, end))
             last = _token_of(encoding, range(end - 1, begin - 1, -1))
             if first is None or last is None:
@@ -137,20 +137,7 @@ class ConversationEncoder:
                     1  # A prompt ends with another token than one that reaches into the answer.
                 )
             is_target[first : last + 1] = True
-        return self._truncate(encoding.ids, is_target)
-
-    def _spans(self, conversation: Conversation, reply: dict[str, Any]) -> list[tuple[int, int]]:
-        """Begin and end of each answer that is a target, in characters."""
-        spans: list[tuple[int, int]] = reply["spans"]
-        if not reply["marked"]:
-            return spans
-        answers = find_answers(conversation)
-        if len(spans) != len(answers):
-            counts = f"{len(spans)} answers of {len(answers)}"
-            name = self.chat.template.name
-            raise ValueError(f"{name}: marks {counts} by generation blocks")
-        span_of = dict(zip(answers, spans, strict=True))
-        return [span_of[index] for index in self._learned(conversation)]
+        return self._truncate(tokens, is_target)
 
     def _add_special(self, encoding: tokenizers.Encoding) -> list[int]:
         """The tokens of a plain text with those around it, at least the end token."""

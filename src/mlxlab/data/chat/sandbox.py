@@ -69,17 +69,22 @@ class ChatProgram:
         self.template = environment.from_string(source)
         self.marks_answers = GENERATION.search(source) is not None
 
-    def answer(self, answers: Sequence[int] = (), **conversation: object) -> dict[str, Any]:
-        """The text of a conversation, with begin and end of its answers.
+    def answer(self, learned: Sequence[int] = (), **conversation: Any) -> dict[str, Any]:
+        """The text of a conversation, with begin and end of the answers of these indices.
 
-        Generation blocks say where all of them are. Otherwise each that is to be located lies
-        between the text of the messages before it with the header of an answer, and the text of the
-        messages up to it.
+        Generation blocks say where all answers are. Otherwise each lies between the text of the
+        messages before it with the header of an answer, and the text of the messages up to it.
         """
         variables = {"tools": None, "add_generation_prompt": False, **conversation}
         text, spans = split_marks(self._render(variables))
         if not self.marks_answers:
-            spans = [self._locate(variables, index, text) for index in answers]
+            spans = [self._locate(variables, index, text) for index in learned]
+        elif learned:
+            roles = [message["role"] for message in conversation["messages"]]
+            answers = [index for index, role in enumerate(roles) if role == "assistant"]
+            if len(spans) != len(answers):
+                raise ValueError(f"it marks {len(spans)} answers of {len(answers)}")
+            spans = [spans[answers.index(index)] for index in learned]
         text.encode()  # A template may write half of a surrogate pair.
         return {"text": text, "spans": spans, "marked": self.marks_answers}
 

@@ -53,7 +53,7 @@ def measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayout
         round_up(float(np.quantile(full, QUANTILE, method="higher"))),
         f"{ACTIONS[encoder.truncation]} (data.truncation={encoder.truncation}{sample})",
     )
-    begins, _ = layout.split(np.array(used))
+    begins, _ = layout.split(np.cumsum(used))
     repetitions: float | None = 1.0
     if not is_complete:
         repetitions = stream.repetitions(MAX_MEASURED, num_bytes)

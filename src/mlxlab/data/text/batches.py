@@ -95,24 +95,28 @@ class RowLayout:
         has_short_row = tokens - full * self.stride > overlap
         return full + has_short_row
 
-    def split(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The index of the first token of each row, and its size, of documents of these lengths."""
-        total = int(lengths.sum())
+    def split(self, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The index of the first token of each row, and its size.
+
+        Args:
+            ends: (D,) of the documents, counted from the first token.
+        """
+        total = int(ends[-1]) if len(ends) else 0
         if self.whole_documents:
-            begins = self._pack_whole(lengths.tolist())
+            begins = self._pack_whole(ends.tolist())
             return begins, np.diff(begins, append=total)
         begins = np.arange(self.count_rows(total)) * self.stride
         return begins, np.minimum(total - begins, self.width)
 
-    def _pack_whole(self, lengths: list[int]) -> np.ndarray:
+    def _pack_whole(self, ends: list[int]) -> np.ndarray:
         begins: list[int] = []
-        position = 0
-        end = 0  # of the last row
-        for length in lengths:
-            if position + length > end or not self.number_documents:
-                begins.append(position)
-                end = position + self.length
-            position += length
+        begin = 0
+        row_end = 0
+        for end in ends:
+            if end > row_end or not self.number_documents:
+                begins.append(begin)
+                row_end = begin + self.length
+            begin = end
         return np.array(begins, np.int64)
 
 
@@ -143,81 +147,78 @@ class Packer:
         self.first = cursor
         self.row = cursor["row"]
         self.layout = layout
-        self.tokens = np.zeros(0, np.int32)
-        self.is_target = np.zeros(0, bool)
-        self.starts = np.zeros(0, np.int64)  # of each document, counted from the first token held
-        self.ids = np.zeros(0, np.int64)
-        self.cursors: list[DocumentCursor] = []
-        self._to_drop = cursor["offset"]  # tokens to skip that are not read yet
+        self._hold(NO_TOKENS, cursor["offset"])
 
     @property
     def more(self) -> bool:
-        return len(self.tokens) > 0
+        return len(self.begins) > 0
 
     @property
     def cursor(self) -> TextCursor:
         if not self.more:
             return epoch_start(self.first["epoch"] + 1, self.first["fingerprint"])
-        return TextCursor(
-            epoch=self.first["epoch"],
-            row=self.row,
-            rows_drawn=0,
-            start=self.cursors[0],
-            offset=-int(self.starts[0]),
-            fingerprint=self.first["fingerprint"],
-        )
+        start = self.held.cursors[0]
+        return {**self.first, "row": self.row, "rows_drawn": 0, "start": start, "offset": self.used}
 
     def take(self, max_rows: int) -> PackedRows:
-        begins, sizes = self.layout.split(self._lengths())
-        while len(begins) <= max_rows and self._read():  # Until the rows do not depend on more.
-            begins, sizes = self.layout.split(self._lengths())
-        end = int(begins[max_rows]) if len(begins) > max_rows else len(self.tokens)
-        begins = begins[:max_rows]
-        sizes = sizes[:max_rows]
-
+        # Rows before the last one do not depend on tokens that are not read yet.
+        while len(self.begins) <= max_rows and (chunk := next(self.chunks, None)):
+            self._hold(_join(self.held, chunk), self.used)
+        begins = self.begins[:max_rows]
+        sizes = self.sizes[:max_rows]
         columns = np.arange(self.layout.width)
         is_real = columns < sizes[:, None]
         indices = np.where(is_real, begins[:, None] + columns, 0)  # (R, W)
-        tokens = np.where(is_real, self.tokens[indices], np.int32(self.layout.pad_id))
+        tokens = self.held.tokens[self.used :]
+        is_target = self.held.is_target[self.used :]
         numbered = indices if self.layout.number_documents else indices[:, :0]
-        documents = np.searchsorted(self.starts, numbered, side="right")
-        ids = self.ids[np.searchsorted(self.starts, begins, side="right") - 1]
-        numbers = self.row + np.arange(len(begins))
-        rows = PackedRows(tokens, sizes, documents, ids, numbers, self.is_target[indices])
+        rows = PackedRows(
+            np.where(is_real, tokens[indices], np.int32(self.layout.pad_id)),
+            sizes,
+            np.searchsorted(self.ends, numbered, side="right"),
+            self.held.ids[np.searchsorted(self.ends, begins, side="right")],
+            self.row + np.arange(len(begins)),
+            is_target[indices],
+        )
         self.row += len(begins)
-        self._drop(end)
+        self._drop(int(self.begins[max_rows]) if len(self.begins) > max_rows else len(tokens))
         return rows
 
-    def _lengths(self) -> np.ndarray:
-        """The tokens that are held of each document."""
-        return np.diff(np.maximum(self.starts, 0), append=len(self.tokens))
-
-    def _read(self) -> bool:
-        """Adds the next chunk; False at the end."""
-        chunk = next(self.chunks, None)
-        if chunk is None:
-            return False
-        starts = len(self.tokens) + np.cumsum(chunk.lengths) - chunk.lengths
-        self.starts = np.concatenate([self.starts, starts])
-        self.ids = np.concatenate([self.ids, chunk.ids])
-        self.tokens = np.concatenate([self.tokens, chunk.tokens])
-        self.is_target = np.concatenate([self.is_target, chunk.is_target])
-        self.cursors += chunk.cursors
-        self._drop(self._to_drop)
-        return True
+    def _hold(self, held: TokenChunk, used: int) -> None:
+        """Replaces what is held; `used` tokens of it are in earlier rows."""
+        self.held = held
+        self.used = used
+        self.ends = np.maximum(np.cumsum(held.lengths) - used, 0)  # of the documents
+        self.begins, self.sizes = self.layout.split(self.ends)
 
     def _drop(self, count: int) -> None:
-        """Forgets `count` tokens, and the documents that have no others."""
-        dropped = min(count, len(self.tokens))
-        self._to_drop = count - dropped
-        self.tokens = self.tokens[dropped:]
-        self.is_target = self.is_target[dropped:]
-        self.starts = self.starts - dropped
-        ends = np.append(self.starts[1:], len(self.tokens))
-        used = int(np.searchsorted(ends, 0, side="right"))
-        self.starts = self.starts[used:]
-        self.ids = self.ids[used:]
-        del self.cursors[:used]
+        """Forgets the next `count` tokens, and the documents that have no others."""
+        used = self.used + count
+        gone = int(np.searchsorted(self.ends, count, side="right"))
+        dropped = int(self.held.lengths[:gone].sum())
+        held = TokenChunk(
+            self.held.cursors[gone:],
+            self.held.ids[gone:],
+            self.held.lengths[gone:],
+            self.held.tokens[dropped:],
+            self.held.is_target[dropped:],
+        )
+        self._hold(held, used - dropped)
+
+
+NO_TOKENS = TokenChunk(
+    [], np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.int32), np.zeros(0, bool)
+)
+
+
+def _join(one: TokenChunk, other: TokenChunk) -> TokenChunk:
+    return TokenChunk(
+        one.cursors + other.cursors,
+        np.concatenate([one.ids, other.ids]),
+        np.concatenate([one.lengths, other.lengths]),
+        np.concatenate([one.tokens, other.tokens]),
+        np.concatenate([one.is_target, other.is_target]),
+    )
 
 
 class RowShuffleBuffer:
@@ -306,7 +307,6 @@ class RandomRows:
         return {}
 
 
-TEXT_ORDER = RandomRows()
 GROWN = "vocabulary_grown"  # key of the position of an iterator
 
 
@@ -468,7 +468,7 @@ class PackedBatchIterator:
     batch_size: int  # rows, of all processes together
     fingerprint: str
     batches_per_epoch: int | None  # where known or estimated
-    order: RowOrder = TEXT_ORDER
+    order: RowOrder = RandomRows()
     _cursor: TextCursor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -548,8 +548,8 @@ class PackedEvalBatches:
         """How many there are, 0 if that is unknown."""
         if not isinstance(self.chunks, list):
             return 0
-        lengths = [chunk.lengths for chunk in self.chunks]
-        begins, _ = self.builder.layout.split(np.concatenate(lengths))
+        lengths = np.concatenate([chunk.lengths for chunk in self.chunks])
+        begins, _ = self.builder.layout.split(np.cumsum(lengths))
         return -(-len(begins) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:

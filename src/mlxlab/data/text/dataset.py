@@ -259,12 +259,10 @@ class StreamingTextDataset(LanguageModelData):
         eval_builder = packing.row_builder(switch, seq_len, masked)
         self.valid = PackedEvalBatches(valid_chunks, eval_builder, options["eval_batch_size"])
 
-        size = _estimate_size(stream, valid_chunks)
         if not streaming:
-            in_memory = InMemoryTokens(stream)
-            stream = replace(stream, tokenize=in_memory)
-            size = TextSize(len(in_memory.ids), in_memory.num_tokens)
-        elif size is not None and size.tokens < 2 * seq_len:
+            stream = replace(stream, tokenize=InMemoryTokens(tokenize))
+        size = _estimate_size(stream, valid_chunks)
+        if not streaming or (size is not None and size.tokens < 2 * seq_len):
             size = _measure(stream(0, EPOCH_START))
         self.text_sizes = {"validation": _measure(valid_chunks)}
         self.estimated_sizes = ("training",) if streaming else ()

@@ -52,7 +52,7 @@ class TokenChunk(NamedTuple):
     lengths: np.ndarray  # (D,) int64
     tokens: np.ndarray  # (sum of lengths,) int32
     is_target: np.ndarray  # (sum of lengths,) bool
-    bytes: int  # of the text
+    bytes: int = 0  # of the text, for estimates
 
 
 @dataclass(frozen=True)
@@ -173,30 +173,26 @@ class TextTokens:
         pieces: list[np.ndarray] = []
         for tokens in self.encode([document.text for document in documents]):
             pieces += [tokens, end]
-        lengths = np.array([len(tokens) + 1 for tokens in pieces[::2]])
-        return _all_targets(lengths, pieces)
+        return _all_targets([len(tokens) + 1 for tokens in pieces[::2]], pieces)
 
 
 class InMemoryTokens:
-    """The tokens of a stream, computed once. Implements `Tokenize`."""
+    """Keeps the tokens of documents in memory. Implements `Tokenize`."""
 
-    def __init__(self, stream: TokenStream) -> None:
-        chunks = list(stream(0, EPOCH_START))
-        ids = np.concatenate([chunk.ids for chunk in chunks])
-        lengths = np.concatenate([chunk.lengths for chunk in chunks])
-        self.num_tokens = int(lengths.sum())  # of an epoch
-        self.tokens = np.concatenate([chunk.tokens for chunk in chunks])
-        self.ids, first = np.unique(ids, return_index=True)
-        self.lengths = lengths[first]
-        self.ends = np.cumsum(lengths)[first]
+    def __init__(self, tokenize: Tokenize) -> None:
+        self.tokenize = tokenize
+        self.tokens: dict[int, np.ndarray] = {}
 
     def __call__(self, documents: Sequence[Document]) -> Tokens:
-        rows = np.searchsorted(self.ids, ids_of(documents))
-        lengths = self.lengths[rows]
-        bounds = zip(self.ends[rows] - lengths, self.ends[rows], strict=True)
-        return _all_targets(lengths, [self.tokens[begin:end] for begin, end in bounds])
+        new = [document for document in documents if document.id not in self.tokens]
+        if new:
+            lengths, tokens, _ = self.tokenize(new)
+            pieces = np.split(tokens, np.cumsum(lengths)[:-1])
+            self.tokens.update(zip(ids_of(new).tolist(), pieces, strict=True))
+        known = [self.tokens[document.id] for document in documents]
+        return _all_targets([len(tokens) for tokens in known], known)
 
 
-def _all_targets(lengths: np.ndarray, pieces: Sequence[np.ndarray]) -> Tokens:
+def _all_targets(lengths: Sequence[int], pieces: Sequence[np.ndarray]) -> Tokens:
     tokens = np.concatenate(pieces)
-    return Tokens(lengths, tokens, np.ones(len(tokens), bool))
+    return Tokens(np.array(lengths), tokens, np.ones(len(tokens), bool))
