@@ -27,7 +27,7 @@ from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.text.batches import PackedEvalBatches, Packing, VocabularySwitch
+from mlxlab.data.text.batches import PackedEvalBatches, Packing, RowBuilder, VocabularySwitch
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.token_stream import EPOCH_START, TextTokens, TokenStream
@@ -68,8 +68,9 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
         node["shuffle"]["window"],
     )
     packing = instantiate(node["packing"], Packing)
-    switch = VocabularySwitch(encoder.tokenizer)
-    builder = packing.row_builder(switch, node["seq_len"], encoder.masked)
+    layout = packing.layout(encoder.tokenizer, node["seq_len"], encoder.masked).without_overlap()
+    hidden = packing.mlm_probability if encoder.masked else None
+    builder = RowBuilder(layout, VocabularySwitch(encoder.tokenizer), hidden, measured=True)
     original = encoder.tokenizer.original
     tokenize = TextTokens(original.encode_documents, original.end_id)
     stream = TokenStream(source, tokenize, 0, node["max_valid_examples"])

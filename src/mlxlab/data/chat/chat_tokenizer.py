@@ -1,7 +1,6 @@
 """A tokenizer with its chat template: requests to render, prompts, tokens that end an answer."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,20 +38,16 @@ class ChatTokenizer:
         added = self.tokenizer.inner.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items() if token.special}
 
-    def request(self, conversation: Conversation, learned: Sequence[int]) -> dict[str, object]:
-        """What the template's process needs to render a conversation and locate these answers.
-
-        Raises ValueError for a message that could end its turn, and for a key that the template
+    def check(self, conversation: Conversation) -> None:
+        """Raises ValueError for a message that could end its turn, and for a key that the template
         would leave out.
         """
         self.check_text(contents(conversation))
         keys = {"tools"} & conversation.keys()
-        for message in conversation["messages"]:
-            keys.update(message)
+        keys.update(*conversation["messages"])
         for key in sorted(keys):
             if RENDERED.fullmatch(key) and not self.template.names(key):
                 raise ValueError(f"{self.template.name}: the template does not render {key}")
-        return {**conversation, "learned": learned}
 
     def check_text(self, text: str) -> None:
         """Raises ValueError for a text that could end its turn and begin another."""

@@ -14,21 +14,16 @@ from mlxlab.data.chat.conversation import Layout, contents, unread_keys
 from mlxlab.data.chat.masks import ConversationEncoder, LossOn, Truncation
 from mlxlab.data.chat.reader import open_conversations
 from mlxlab.data.chat.statistics import measure
-from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.text.batches import (
-    PackedBatchIterator,
-    PackedEvalBatches,
     RandomRows,
-    RowBuilder,
     RowLayout,
-    VocabularySwitch,
 )
 from mlxlab.data.text.corpus import describe_validation
-from mlxlab.data.text.dataset import LanguageModelData, TextOptions
+from mlxlab.data.text.dataset import LanguageModelData, TextOptions, fit_tokenizer
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
-from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
+from mlxlab.data.tokenizers.fit import tokenizer_folder
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.data.vocabulary.token_counts import count_tokens
 from mlxlab.errors import ConfigError, DataError
@@ -92,7 +87,6 @@ class InstructDataset(LanguageModelData):
             )
         seq_len = options["seq_len"]
         shuffle = options["shuffle"]
-        limit = options["max_train_examples"]
 
         def open_source(name: str) -> Documents:
             errors = ErrorBudget(options["on_error"])
@@ -110,61 +104,47 @@ class InstructDataset(LanguageModelData):
             line = describe_validation(train, valid)
 
         texts = (contents(json.loads(text)) for text in texts_of(train))
-        num_bytes = train.bytes if limit is None else None
-        key = train.fingerprint
-        corpus = Corpus(texts, key, cache, parameters, width, num_bytes, pretrained)
-        tokenizer = options["tokenizer"]
-        fitted = tokenizer.fit(corpus)
+        fitted = fit_tokenizer(options, train, texts, cache, parameters, width, pretrained)
         original = fitted.tokenizer
-        folder = pretrained if tokenizer.path is None else tokenizer_folder(tokenizer.path)
+        path = options["tokenizer"].path
+        folder = pretrained if path is None else tokenizer_folder(path)
         self.template = choose_template(restored, chat_template, folder, original)
         chat = ChatTokenizer(self.template, original)
 
         encoder = ConversationEncoder(chat, loss_on, seq_len, truncation, opened.skip)
+        limit = options["max_train_examples"]
         stream = TokenStream(train, encoder, seed, limit, options["select"].chosen(seed))
         count = partial(count_tokens, stream(0, EPOCH_START), original.vocab_size)
         mapped, vocabulary_lines = fit_vocabulary(options["vocabulary"], original, count, restored)
-        super().__init__(
-            stream,
-            valid,
-            fitted,
-            mapped,
-            masked,
-            options,
-            format=FORMAT,
-            template=[self.template.source, self.template.bos_token, self.template.eos_token],
-            rows=[seq_len, loss_on, truncation, one_document],
-        )
-
         rows = RowLayout(
             seq_len, seq_len, 1, original.pad_id, not one_document, whole_documents=True
         )
         statistics = measure(stream, encoder, rows)
         self.row_lengths = statistics.lengths
-        size = f"{statistics.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
-        switch = VocabularySwitch(mapped)
         valid_encoder = replace(encoder, skip=opened_valid.skip)
-        valid_stream = TokenStream(valid, valid_encoder, 0, options["max_valid_examples"])
-        chunks = list(valid_stream(0, EPOCH_START))
-        if not any(len(chunk.ids) for chunk in chunks):
+        super().__init__(
+            stream,
+            TokenStream(valid, valid_encoder, 0, options["max_valid_examples"]),
+            fitted,
+            mapped,
+            rows,
+            None,
+            options,
+            format=FORMAT,
+            template=[self.template.source, self.template.bos_token, self.template.eos_token],
+            rows=[seq_len, loss_on, truncation, one_document],
+        )
+        if not any(len(chunk.ids) for chunk in self._valid_chunks):
             expected = f"no conversation to validate on fits in data.seq_len={seq_len}"
             raise DataError(f"{valid.name}: {expected}")
-        eval_builder = RowBuilder(rows, switch, measured=True)
-        self.valid = PackedEvalBatches(chunks, eval_builder, options["eval_batch_size"])
 
+        size = f"{statistics.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
         num_batches = None
         if statistics.rows_per_epoch is not None:
             num_batches = max(1, ceil(statistics.rows_per_epoch / options["batch_size"]))
             size += f", {counted(num_batches, 'batch', 'batches')} per epoch"
-        batches = PackedBatchIterator(
-            stream,
-            RowBuilder(rows, switch),
-            options["batch_size"],
-            self.fingerprint,
-            num_batches,
-            RandomRows(shuffle.row_buffer, seed),
-        )
-        self.train = wrap_batches(batches, options["prefetch"], options["overfit_batches"])
+        order = RandomRows(shuffle.row_buffer, seed)
+        self.train = self._training_batches(stream, num_batches, order, options)
         unread = unread_keys(opened.source.columns())
         self.sources = [
             line,

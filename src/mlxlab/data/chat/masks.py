@@ -8,6 +8,7 @@ after its header, and includes what ends its turn: for one answer this is the ru
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple
@@ -70,62 +71,55 @@ class ConversationEncoder:
         """
         remaining = iter(documents)
         while group := list(islice(remaining, GROUP)):
-            conversations = [json.loads(document.text) for document in group]
-            replies = self._render(conversations)
-            texts = [reply["text"] for reply in replies]
-            encodings = self.chat.inner.encode_batch(texts, add_special_tokens=False)
-            for index, document in enumerate(group):
-                encoded = NOTHING
-                try:
-                    encoded = self._mask(conversations[index], replies[index], encodings[index])
-                except ValueError as error:
-                    self.skip(document.id, error)
-                yield document, encoded
+            encoded = self._encode(group)
+            for document in group:
+                yield document, encoded.get(document.id, NOTHING)
 
-    def _render(self, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
-        """The text of each, and where its answers are; or `error`."""
-        replies: list[dict[str, Any]] = []
-        requests: list[dict[str, object]] = []
-        rendered: list[dict[str, Any]] = []
-        for conversation in conversations:
-            reply = {"text": conversation.get("text", "")}
-            replies.append(reply)
-            if "messages" in conversation:
-                try:
-                    requests.append(self.chat.request(conversation, self._learned(conversation)))
-                    rendered.append(reply)
-                except ValueError as error:
-                    reply["error"] = str(error)
-        answers = self.chat.template.answer(requests)
-        for reply, answer in zip(rendered, answers, strict=True):
-            reply.update(answer)
-        return replies
+    def _encode(self, group: Sequence[Document]) -> dict[int, EncodedConversation]:
+        """Those that can be encoded, by id."""
+        requests: dict[int, dict[str, Any]] = {}
+        for document in group:
+            with self._skipping(document.id):
+                requests[document.id] = self._request(json.loads(document.text))
+        replies = self.chat.template.answer(list(requests.values()))
+        texts = [reply.get("text", "") for reply in replies]
+        encodings = self.chat.inner.encode_batch(texts, add_special_tokens=False)
+        encoded: dict[int, EncodedConversation] = {}
+        for number, reply, encoding in zip(requests, replies, encodings, strict=True):
+            with self._skipping(number):
+                encoded[number] = self._mask(reply, encoding)
+        return encoded
 
-    def _learned(self, conversation: Conversation) -> list[int]:
-        """The indices of the answers that are targets."""
+    @contextmanager
+    def _skipping(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            self.skip(number, error)
+
+    def _request(self, conversation: Conversation) -> dict[str, Any]:
+        """What the template's process needs, with the indices of the answers that are targets."""
+        if "text" in conversation:
+            return conversation
         messages = conversation["messages"]
         answers = find_answers(conversation)
         learned = [index for index in answers if "weight" not in messages[index]]
         if self.loss_on == "all":
             if learned != answers:
                 raise ValueError("an answer of weight 0, expected none with data.loss_on=all")
-            return []  # They need not be located.
-        if self.loss_on == "completion":
-            return [index for index in learned if index == answers[-1]]
-        return learned
+            learned = []  # They need not be located.
+        elif self.loss_on == "completion":
+            learned = [index for index in learned if index == answers[-1]]
+        self.chat.check(conversation)
+        return {**conversation, "learned": learned}
 
-    def _mask(
-        self, conversation: Conversation, reply: dict[str, Any], encoding: tokenizers.Encoding
-    ) -> EncodedConversation:
+    def _mask(self, reply: dict[str, Any], encoding: tokenizers.Encoding) -> EncodedConversation:
         if "error" in reply:
             raise ValueError(reply["error"])
-        tokens: list[int] = encoding.ids
-        if "text" in conversation:
+        if "spans" not in reply:
             tokens = self._add_special(encoding)
-        is_target = np.zeros(len(tokens), bool)
-        if "text" in conversation or self.loss_on == "all":
-            is_target[:] = True
-            return self._truncate(tokens, is_target)
+            return self._truncate(tokens, np.ones(len(tokens), bool))
+        is_target = np.full(len(encoding.ids), self.loss_on == "all")
         for begin, end in reply["spans"]:
             first = _token_of(encoding, range(begin, end))
             last = _token_of(encoding, range(end - 1, begin - 1, -1))
@@ -137,7 +131,7 @@ class ConversationEncoder:
                     1  # A prompt ends with another token than one that reaches into the answer.
                 )
             is_target[first : last + 1] = True
-        return self._truncate(tokens, is_target)
+        return self._truncate(encoding.ids, is_target)
 
     def _add_special(self, encoding: tokenizers.Encoding) -> list[int]:
         """The tokens of a plain text with those around it, at least the end token."""

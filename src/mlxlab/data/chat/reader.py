@@ -42,9 +42,7 @@ def open_conversations(
     columns = rows.columns()
     read = set(columns).difference(unread_keys(columns))
     sizes = [size for size in map(rows.text_bytes, read) if size is not None]
-    documents = Documents(rows, None, read_texts, window, errors, sum(sizes) or None)
-    documents.fingerprint += f":{layout}"
-    return documents
+    return Documents(rows, None, read_texts, window, errors, sum(sizes) or None, f":{layout}")
 
 
 def has_conversations(source: str) -> bool:

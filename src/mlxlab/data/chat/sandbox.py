@@ -13,7 +13,7 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ MAX_OUTPUT = 2**24  # characters of a conversation
 MAX_MEMORY = 2**30  # bytes
 ANSWER_START = "\ufdd0"  # A message that holds one of these noncharacters is refused.
 ANSWER_END = "\ufdd1"
+BLOCK = re.compile(f"{ANSWER_START}(.*?){ANSWER_END}", re.DOTALL)
 GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 TODAY = datetime(2025, 1, 1)  # A resumed run must render the same text on another day.
 
@@ -69,18 +70,21 @@ class ChatProgram:
         self.template = environment.from_string(source)
         self.marks_answers = GENERATION.search(source) is not None
 
-    def answer(self, learned: Sequence[int] = (), **conversation: Any) -> dict[str, Any]:
-        """The text of a conversation, with begin and end of the answers of these indices.
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The text of a conversation, with begin and end of the answers that are `learned`.
 
         Generation blocks say where all answers are. Otherwise each lies between the text of the
         messages before it with the header of an answer, and the text of the messages up to it.
         """
-        variables = {"tools": None, "add_generation_prompt": False, **conversation}
+        if "text" in request:
+            return request
+        variables = {"tools": None, "add_generation_prompt": False, **request}
+        learned = variables.pop("learned", [])
         text, spans = split_marks(self._render(variables))
         if not self.marks_answers:
             spans = [self._locate(variables, index, text) for index in learned]
         elif learned:
-            roles = [message["role"] for message in conversation["messages"]]
+            roles = [message["role"] for message in request["messages"]]
             answers = [index for index, role in enumerate(roles) if role == "assistant"]
             if len(spans) != len(answers):
                 raise ValueError(f"it marks {len(spans)} answers of {len(answers)}")
@@ -109,14 +113,11 @@ class ChatProgram:
 
 def split_marks(text: str) -> tuple[str, list[Span]]:
     """The text without the marks of generation blocks, and begin and end of each block."""
-    pieces = re.split(f"[{ANSWER_START}{ANSWER_END}]", text)
     spans: list[Span] = []
-    length = 0
-    for number, piece in enumerate(pieces):
-        if number % 2:
-            spans.append((length, length + len(piece)))
-        length += len(piece)
-    return "".join(pieces), spans
+    for number, match in enumerate(BLOCK.finditer(text)):
+        begin = match.start() - 2 * number  # without the marks of earlier blocks
+        spans.append((begin, begin + len(match[1])))
+    return BLOCK.sub(r"\1", text), spans
 
 
 def serve(max_seconds: float) -> None:
@@ -132,7 +133,7 @@ def serve(max_seconds: float) -> None:
                 if program is None:
                     program = ChatProgram(**request)
                 else:
-                    reply = program.answer(**request)
+                    reply = program.answer(request)
             except Exception as error:  # A stranger's program raises whatever it likes.
                 reply = {"error": _describe(error), "line": getattr(error, "lineno", None)}
             replies.append(reply)

@@ -5,7 +5,7 @@ Rows may be shuffled; masks keep documents apart, hide tokens, and say which tok
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import log
 from typing import Annotated, NamedTuple, Protocol, TypedDict
@@ -85,6 +85,10 @@ class RowLayout:
     @property
     def width(self) -> int:
         return self.length + self.target_shift
+
+    def without_overlap(self) -> "RowLayout":
+        """That of evaluation rows, which share no target."""
+        return replace(self, stride=self.length)
 
     def count_rows(self, tokens: int) -> int:
         """Rows that `tokens` tokens make: the full ones, and a short one with a target of its own."""
@@ -221,6 +225,7 @@ def _join(one: TokenChunk, other: TokenChunk) -> TokenChunk:
     )
 
 
+@dataclass
 class RowShuffleBuffer:
     """The rows of a packer, shuffled to decorrelate rows of long documents. Implements `RowSource`.
 
@@ -229,12 +234,15 @@ class RowShuffleBuffer:
     that one buffer again.
     """
 
-    def __init__(self, packer: RowSource, size: int, seed: int, cursor: TextCursor) -> None:
-        self.packer = packer
-        self.size = size
-        self.seed = seed
-        self._fill(cursor)
-        self.drawn = cursor["rows_drawn"]
+    packer: RowSource
+    size: int
+    seed: int
+    start: TextCursor  # of the buffer
+
+    def __post_init__(self) -> None:
+        drawn = self.start["rows_drawn"]
+        self._fill(self.start)
+        self.drawn = drawn
 
     @property
     def more(self) -> bool:
@@ -439,20 +447,12 @@ class Packing:
     mask_across_documents: bool
     mlm_probability: Annotated[float, Ge(0.01), Le(0.9)]
 
-    def row_builder(
-        self, switch: VocabularySwitch, seq_len: int, masked: bool, seed: int | None = None
-    ) -> RowBuilder:
-        """Makes training batches, or without a seed evaluation batches, whose rows share no target.
-
-        Raises ConfigError if the model is masked and the tokenizer has no mask token.
-        """
-        is_training = seed is not None
-        stride = self.stride if is_training and self.stride else seq_len
+    def layout(self, tokenizer: Tokenizer, seq_len: int, masked: bool) -> RowLayout:
+        """That of training rows."""
+        stride = self.stride or seq_len
         shift = 0 if masked else 1
-        pad_id = switch.mapped.original.pad_id
-        layout = RowLayout(seq_len, stride, shift, pad_id, self.mask_across_documents)
-        hidden = self.mlm_probability if masked else None
-        return RowBuilder(layout, switch, hidden, seed or 0, measured=not is_training)
+        pad_id = tokenizer.original.pad_id
+        return RowLayout(seq_len, stride, shift, pad_id, self.mask_across_documents)
 
 
 @dataclass

@@ -75,27 +75,20 @@ class Mixture:
     def __init__(
         self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int
     ) -> None:
-        low, high = min(weights), max(weights)
-        if high > low * MAX_RATIO:
+        if max(weights) > MAX_RATIO * min(weights):
             expected = f"expected weights within a factor of {MAX_RATIO:g} of each other"
-            raise ConfigError(f"data.mixture: {expected}, got {low:g} and {high:g}")
-        relative = np.array(weights, float) / high  # The sum of large weights could overflow.
+            raise ConfigError(f"data.mixture: {expected}, got {weights}")
+        relative = np.array(weights, float) / max(weights)  # The sum of large ones could overflow.
         self.sources = sources
         self.shares = relative / relative.sum()
-        self.window_sizes = [
-            max(round(share * window * MEAN_CHARACTERS), 1) for share in self.shares
-        ]
-        names: list[str] = []
-        fingerprints: list[str] = []
-        sizes: list[float] = []
-        for source, weight, share in zip(sources, weights, self.shares, strict=True):
-            names.append(f"{share:.3g} {source.name}")
-            fingerprints.append(f"{weight!r} {source.fingerprint}")
-            if source.bytes:
-                sizes.append(source.bytes / share)
-        self.name = " + ".join(names)
-        self.fingerprint = f"{' + '.join(fingerprints)}:{window}"
-        self.bytes = round(max(sizes)) if len(sizes) == len(sources) else None
+        sizes = np.round(self.shares * window * MEAN_CHARACTERS).astype(int)
+        self.window_sizes = np.maximum(sizes, 1).tolist()  # in characters
+        parts = list(zip(sources, weights, self.shares, strict=True))
+        self.name = " + ".join(f"{share:.3g} {source.name}" for source, _, share in parts)
+        terms = [f"{weight!r} {source.fingerprint}" for source, weight, _ in parts]
+        self.fingerprint = f"{' + '.join(terms)}:{window}"
+        totals = [source.bytes / share for source, _, share in parts if source.bytes]
+        self.bytes = round(max(totals)) if len(totals) == len(sources) else None
 
     @property
     def skipped_records(self) -> int:

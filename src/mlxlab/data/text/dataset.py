@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple, TypedDict, Unpack
 
 from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import MIN_STEPS, UNKNOWN_LENGTH, Baseline, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
@@ -21,6 +21,8 @@ from mlxlab.data.text.batches import (
     PackedEvalBatches,
     Packing,
     RandomRows,
+    RowBuilder,
+    RowLayout,
     RowOrder,
     VocabularySwitch,
 )
@@ -110,6 +112,7 @@ class LanguageModelData:
         stream: what is trained on.
         valid: what is validated on.
         tokenizer: `fitted`, perhaps with a smaller vocabulary.
+        mlm_probability: of a token to be hidden; None for a model that predicts the next one.
         settings: that change a batch, apart from those of `stream` and `options`.
     """
 
@@ -120,26 +123,49 @@ class LanguageModelData:
     def __init__(
         self,
         stream: TokenStream,
-        valid: DocumentSource,
+        valid: TokenStream,
         fitted: FittedTokenizer,
         tokenizer: Tokenizer,
-        masked: bool,
+        layout: RowLayout,
+        mlm_probability: float | None,
         options: TextOptions,
         **settings: object,
     ) -> None:
         self.curve = fitted.curve
         self.tokenizer = tokenizer
-        self.encoder = TextEncoder(tokenizer, masked, options["seq_len"])
+        self.encoder = TextEncoder(tokenizer, mlm_probability is not None, layout.length)
         self.task = self.encoder.task
-        self.held_out = content_key(valid=valid.fingerprint)
+        self.held_out = content_key(valid=valid.source.fingerprint)
         chosen = None if stream.chosen is None else stream.chosen.tolist()
         self.fingerprint = content_key(
             train=stream.source.fingerprint,
-            valid=[valid.fingerprint, options["max_valid_examples"]],
+            valid=[valid.source.fingerprint, valid.limit],
             tokenizer=tokenizer.fingerprint,
             order=[stream.seed, options["shuffle"].row_buffer, stream.limit, chosen],
             **settings,
         )
+
+        switch = VocabularySwitch(tokenizer)
+        self._builder = RowBuilder(layout, switch, mlm_probability, stream.seed)
+        self._valid_chunks = list(valid(0, EPOCH_START))
+        self.valid = PackedEvalBatches(
+            self._valid_chunks,
+            RowBuilder(layout.without_overlap(), switch, mlm_probability, measured=True),
+            options["eval_batch_size"],
+        )
+
+    def _training_batches(
+        self,
+        stream: TokenStream,
+        num_batches: int | None,
+        order: RowOrder,
+        options: TextOptions,
+    ) -> BatchIterator:
+        """Batches of rows in an order; `num_batches` in an epoch, None if that is unknown."""
+        batches = PackedBatchIterator(
+            stream, self._builder, options["batch_size"], self.fingerprint, num_batches, order
+        )
+        return wrap_batches(batches, options["prefetch"], options["overfit_batches"])
 
     def baselines(self) -> Sequence[Baseline]:
         return ()  # there is no simpler method to compare with
@@ -224,10 +250,7 @@ class StreamingTextDataset(LanguageModelData):
             partial(order.mix, weights=weights, window=shuffle.window),
         )
         limit = options["max_train_examples"]
-        num_bytes = text.bytes if limit is None else None
-        key = text.fingerprint
-        corpus = Corpus(texts_of(text), key, cache, parameters, width, num_bytes, pretrained)
-        fitted = options["tokenizer"].fit(corpus)
+        fitted = fit_tokenizer(options, text, texts_of(text), cache, parameters, width, pretrained)
         original = fitted.tokenizer
 
         chosen = options["select"].chosen(seed)
@@ -240,40 +263,36 @@ class StreamingTextDataset(LanguageModelData):
             options["vocabulary"], original, self.count_tokens, restored
         )
         stream = replace(stream, source=order.arrange(text, limit, chosen, cache))
+        layout = packing.layout(original, seq_len, masked)
+        hidden = packing.mlm_probability if masked else None
         super().__init__(
             stream,
-            valid,
+            TokenStream(valid, tokenize, 0, options["max_valid_examples"]),
             fitted,
             tokenizer,
-            masked,
+            layout,
+            hidden,
             options,
             format=FORMAT,
             packing=[seq_len, packing.stride, packing.mask_across_documents],
-            masking=[masked, packing.mlm_probability if masked else None],
+            masking=[masked, hidden],
             **order.identity(),
         )
 
-        switch = VocabularySwitch(tokenizer)
-        valid_stream = TokenStream(valid, tokenize, 0, options["max_valid_examples"])
-        valid_chunks = list(valid_stream(0, EPOCH_START))
-        eval_builder = packing.row_builder(switch, seq_len, masked)
-        self.valid = PackedEvalBatches(valid_chunks, eval_builder, options["eval_batch_size"])
-
         if not streaming:
             stream = replace(stream, tokenize=InMemoryTokens(tokenize))
-        size = _estimate_size(stream, valid_chunks)
+        size = _estimate_size(stream, self._valid_chunks)
         if not streaming or (size is not None and size.tokens < 2 * seq_len):
             size = _measure(stream(0, EPOCH_START))
-        self.text_sizes = {"validation": _measure(valid_chunks)}
+        self.text_sizes = {"validation": _measure(self._valid_chunks)}
         self.estimated_sizes = ("training",) if streaming else ()
-        builder = packing.row_builder(switch, seq_len, masked, seed)
         num_batches = None
         if size is not None:
             if size.tokens < seq_len:
                 expected = f"expected at most {size.tokens}, the number of tokens of the text"
                 raise DataError(f"data.seq_len={seq_len}: {expected}")
             self.text_sizes["training"] = size
-            num_rows = order.rows_per_epoch(builder.layout.count_rows(size.tokens))
+            num_rows = order.rows_per_epoch(layout.count_rows(size.tokens))
             num_batches = max(1, ceil(num_rows / batch_size))
 
         rows: RowOrder = RandomRows(shuffle.row_buffer, seed)
@@ -282,17 +301,30 @@ class StreamingTextDataset(LanguageModelData):
             self.min_steps = 0  # The schedule of a curriculum is that of five epochs.
             steps = run_length.steps(num_batches, batch_size * seq_len)
             counts = self.count_tokens()
-            rows = order.measured_rows(counts, builder.layout, shuffle.row_buffer, seed, steps)
-        batches = PackedBatchIterator(
-            stream, builder, batch_size, self.fingerprint, num_batches, rows
-        )
-        self.train = wrap_batches(batches, options["prefetch"], options["overfit_batches"])
+            rows = order.measured_rows(counts, layout, shuffle.row_buffer, seed, steps)
+        self.train = self._training_batches(stream, num_batches, rows, options)
         self.sources = [
             line,
             *fitted.lines,
             *vocabulary_lines,
             f"{stream.source.name}: {_describe(size, streaming, num_batches)}",
         ]
+
+
+def fit_tokenizer(
+    options: TextOptions,
+    source: DocumentSource,
+    texts: Iterable[str],
+    cache: Path,
+    parameters: int,
+    width: int,
+    pretrained: Path | None,
+) -> FittedTokenizer:
+    """The tokenizer of the texts of a source, for a model of that size."""
+    num_bytes = source.bytes if options["max_train_examples"] is None else None
+    key = source.fingerprint
+    corpus = Corpus(texts, key, cache, parameters, width, num_bytes, pretrained)
+    return options["tokenizer"].fit(corpus)
 
 
 class TextSize(NamedTuple):

@@ -6,7 +6,7 @@ precedes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Annotated, Literal, NamedTuple, Protocol
 
@@ -72,35 +72,31 @@ def texts_of(source: DocumentSource) -> Iterator[str]:
             yield document.text
 
 
+@dataclass
 class Documents:
     """The texts of the rows of a source. Implements `DocumentSource`.
 
     Args:
         columns: that `read_texts` needs; None for all.
         window: documents that are held in memory and shuffled together; fewer if they are long.
-        num_bytes: of all texts in UTF-8, exact or estimated; None if unknown.
+        settings: that `read_texts` depends on.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        columns: Sequence[str] | None,
-        read_texts: ReadTexts,
-        window: int,
-        errors: ErrorBudget,
-        num_bytes: int | None,
-    ) -> None:
-        existing = source.columns()
+    source: Source
+    columns: Sequence[str] | None
+    read_texts: ReadTexts
+    window: int
+    errors: ErrorBudget
+    bytes: int | None
+    settings: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.source.name
+        existing = self.source.columns()
         if existing:  # Plain text has none: its documents are in whatever column is read.
-            require_columns(columns or (), existing, source.name)
-        self.source = source
-        self.columns = columns
-        self.read_texts = read_texts
-        self.window = window
-        self.errors = errors
-        self.name = source.name
-        self.fingerprint = f"{source.fingerprint}:{columns},{window}"
-        self.bytes = num_bytes
+            require_columns(self.columns or (), existing, self.name)
+        key = self.source.fingerprint
+        self.fingerprint = f"{key}:{self.columns},{self.window}{self.settings}"
 
     @property
     def skipped_records(self) -> int:
@@ -187,11 +183,12 @@ def open_documents(
     return Documents(opened, [text_column], read_texts, window, errors, num_bytes)
 
 
+@dataclass
 class HoldoutSplit:
     """The training or the validation documents of a source, by a hash of their text.
 
     A document and all its copies are on the same side in every epoch, whatever is added to the
-    source: training and validation share no text.
+    source: training and validation share no text. Implements `DocumentSource`.
 
     Args:
         fraction: approximate fraction of the documents that is held out.
@@ -199,17 +196,16 @@ class HoldoutSplit:
         limit: documents with a lower hash are held out.
     """
 
-    def __init__(
-        self, source: DocumentSource, fraction: float, side: Literal["train", "valid"], limit: int
-    ) -> None:
-        self.source = source
-        self.fraction = fraction
-        self.side = side
-        self.limit = limit
-        self.name = source.name
-        self.fingerprint = f"{source.fingerprint}|{side} {fraction:g}"
-        share = fraction if side == "valid" else 1 - fraction
-        self.bytes = None if source.bytes is None else round(source.bytes * share)
+    source: DocumentSource
+    fraction: float
+    side: Literal["train", "valid"]
+    limit: int
+
+    def __post_init__(self) -> None:
+        self.name = self.source.name
+        self.fingerprint = f"{self.source.fingerprint}|{self.side} {self.fraction:g}"
+        share = self.fraction if self.side == "valid" else 1 - self.fraction
+        self.bytes = None if self.source.bytes is None else round(self.source.bytes * share)
 
     @property
     def skipped_records(self) -> int:
@@ -238,17 +234,14 @@ def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, Hol
     Raises DataError for a source of one document, or a malformed one.
     """
     limit = round(fraction * HASH_RANGE)
-    share = percent(fraction, 2)
     if source.bytes is not None and source.bytes <= MAX_SEARCHED:
-        lowest = _lowest_hashes(source, limit)
-        if lowest[0] >= limit:
-            if len(lowest) == 1:
-                raise DataError(f"{source.name}: expected two different texts or more, got one")
-            limit = lowest[0] + 1
-            share = f"one text (data.valid_fraction={fraction:g} is none)"
+        lowest, *others = _lowest_hashes(source, limit)
+        if lowest >= limit and not others:
+            raise DataError(f"{source.name}: expected two different texts or more, got one")
+        limit = max(limit, lowest + 1)
     train = HoldoutSplit(source, fraction, "train", limit)
     valid = HoldoutSplit(source, fraction, "valid", limit)
-    return train, valid, f"{source.name}: {share} held out for validation"
+    return train, valid, f"{source.name}: {percent(fraction, 2)} held out for validation"
 
 
 def _lowest_hashes(source: DocumentSource, limit: int) -> list[int]:
