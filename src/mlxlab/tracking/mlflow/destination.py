@@ -26,11 +26,8 @@ class MlflowDestination:
         *,
         registers: bool,
     ) -> None:
-        self.address, self.experiment, self.project = (
-            resolve(uri, artifacts, project),
-            experiment,
-            project,
-        )
+        self.address = resolve(uri, artifacts, project)
+        self.experiment, self.project = experiment, project
         self.registers = registers
         check_driver(self.address.uri)
 
@@ -44,22 +41,20 @@ class MlflowDestination:
 
     def wait(self, folder: Path, uid: str, seconds: float) -> str:
         """Waits less if the store is known to be unavailable."""
-        size, start, until = (
-            locate(folder, uid)[0].stat().st_size,
-            time.time(),
-            time.monotonic() + seconds,
-        )
+        size = locate(folder, uid)[0].stat().st_size
+        start = int(1000 * time.time())
+        until = time.monotonic() + seconds
         while True:
-            uploaded, status = self.uploaded(folder, uid), queue.read_status(self.address.queue)
+            uploaded = self.uploaded(folder, uid)
+            status = queue.read_status(self.address.queue)
             if uploaded and uploaded["offset"] >= size:
                 return ""
             fault = (uploaded and uploaded.get("fault")) or (status and status["fault"])
-            if fault and status and status["t"] >= int(1000 * start):
+            if fault and status and status["t"] >= start:
                 return f"{self.address.shown}: {fault}"
             if time.monotonic() >= until:
-                return (
-                    f"{self.address.shown} is not complete yet ({fault or 'the upload is running'})"
-                )
+                reason = fault or "the upload is running"
+                return f"{self.address.shown} is not complete yet ({reason})"
             time.sleep(0.02)
 
     def uploaded(self, folder: Path, uid: str) -> SyncState | None:
@@ -71,10 +66,8 @@ class MlflowDestination:
         if replace(resolve(None, None, self.project), queue=self.address.queue) != self.address:
             args.append(f"uri={shlex.quote(self.address.shown)}")
             artifacts = self.address.shown_artifacts
-            if (
-                artifacts
-                and artifacts != resolve(self.address.uri, None, self.project).shown_artifacts
-            ):
+            default = resolve(self.address.uri, None, self.project).shown_artifacts
+            if artifacts and artifacts != default:
                 args.append(f"artifacts={shlex.quote(artifacts)}")
         return " ".join(args)
 

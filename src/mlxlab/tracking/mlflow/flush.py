@@ -31,8 +31,12 @@ def check_store(folder: Path, address: Address) -> None:
     A run folder may come from a stranger: the store it names is not used unless the user names it too.
     """
     for journal in sorted(folder.glob(JOURNALS)):
-        if (start := read_start(journal) if read_uid(journal) else None) is None:
+        try:
+            start = read_start(journal)
+        except UserError:
             continue  # `flush` reports it
+        if start is None:
+            continue
         if start["store"] is None:
             raise NotAllowedError(f"{journal}: {NOT_OURS}")
         recorded = {"uri": start["store"], "artifacts": start["artifacts"] or ""}
@@ -59,20 +63,9 @@ def flush(address: Address, folders: list[Path], *, registers: bool = False) -> 
     try:
         address.queue.mkdir(parents=True, exist_ok=True)
         for folder in folders:
-            if not (journals := sorted(folder.glob(JOURNALS))):
-                fault = (
-                    f"has no {FILE}: no run was tracked there"
-                    if folder.is_dir()
-                    else "no such folder"
-                )
-                raise InputNotFoundError(f"{folder}: {fault}")
-            for journal in journals:
+            for journal in _journals(folder):
                 try:
-                    if (start := read_start(journal)) is None:
-                        raise DataError(f"{journal}: is empty")
-                    if start["store"] is None:
-                        raise DataError(f"{journal}: {NOT_OURS}")
-                    _register(address.queue, start["uid"], folder, registers)
+                    _add(address, journal, registers)
                 except DataError as error:
                     rejected[journal] = str(error)
     except OSError as error:
@@ -88,17 +81,32 @@ def flush(address: Address, folders: list[Path], *, registers: bool = False) -> 
         raise DataError("\n".join(rejected.values()))
 
 
-def _register(folder_of_queue: Path, uid: str, folder: Path, registers: bool) -> None:
-    """Queues a folder that the user names; raises DataError if the run is waiting in another one."""
-    waiting = queue.registered(folder_of_queue).get(uid)
-    if (
-        waiting not in (None, folder)
-        and read_uid(locate(waiting, uid)[0]) == uid
-        and not waiting.samefile(folder)
-    ):
-        raise DataError(f"{utf8(folder)}: a copy of {utf8(waiting)}, which waits to be uploaded")
+def _journals(folder: Path) -> list[Path]:
+    journals = sorted(folder.glob(JOURNALS))
+    if not folder.is_dir():
+        raise InputNotFoundError(f"{folder}: no such folder")
+    if not journals:
+        raise InputNotFoundError(f"{folder}: has no {FILE}: no run was tracked there")
+    return journals
+
+
+def _add(address: Address, journal: Path, registers: bool) -> None:
+    """Queues a run whose folder the user names; raises DataError if it is waiting in another one."""
+    start = read_start(journal)
+    if start is None:
+        raise DataError(f"{journal}: is empty")
+    if start["store"] is None:
+        raise DataError(f"{journal}: {NOT_OURS}")
+    folder, uid = journal.parent, start["uid"]
+    waiting = queue.registered(address.queue).get(uid)
+    if waiting is not None and waiting != folder:
+        is_there = read_uid(locate(waiting, uid)[0]) == uid
+        if is_there and not waiting.samefile(folder):
+            raise DataError(
+                f"{utf8(folder)}: a copy of {utf8(waiting)}, which waits to be uploaded"
+            )
     if registers or waiting != folder:
-        queue.register(folder_of_queue, uid, folder, foreign=not registers)
+        queue.register(address.queue, uid, folder, foreign=not registers)
 
 
 def close_runs(address: Address, run_ids: list[str]) -> None:
@@ -149,19 +157,18 @@ def _is_unsent(journal: Path, address: Address) -> bool:
         if start is None or start["store"] is None or has_writer(journal):
             return False
         state = read_state(locate(journal.parent, start["uid"])[1], start["uid"])
-        sent = (
-            state is not None
-            and state["store"] == address.shown
-            and state.get("status") != "RUNNING"
-        )
-        return not sent or state is None or state["offset"] < journal.stat().st_size
+        if state is None or state["store"] != address.shown or state.get("status") == "RUNNING":
+            return True
+        return state["offset"] < journal.stat().st_size
     except (UserError, OSError):
         return False
 
 
 def _upload(syncer: Syncer, folders: list[Path], rejected: dict[Path, str]) -> Iterator[str]:
     """Yields lines for the user, except those on rejected journals of `folders`, which it adds to `rejected`."""
-    start, before, fault = time.monotonic(), -1, None
+    start = time.monotonic()
+    before = -1
+    fault = None
     try:
         while (lines := syncer.poll()) or syncer.records > before:
             before = syncer.records

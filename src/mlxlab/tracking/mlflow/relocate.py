@@ -6,7 +6,6 @@ artifacts were.
 
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -14,15 +13,15 @@ from urllib.parse import quote
 from mlxlab.tracking.mlflow.address import Address, local_path
 
 BUSY_SECONDS = 20.0
-_COLUMNS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
+_COLUMNS = (  # table, column, which rows
+    ("experiments", "artifact_location", "true"),
+    ("runs", "artifact_uri", "true"),
+    ("logged_models", "artifact_location", "true"),
+    ("model_versions", "source", "true"),
+    ("model_versions", "storage_location", "true"),
+    ("trace_tags", "value", "key = 'mlflow.artifactLocation'"),
+    ("tags", "value", "key = 'mlxlab.folder'"),
 )
-_TAGS = (("trace_tags", "mlflow.artifactLocation"),)
-_FOLDERS = (("tags", "mlxlab.folder"),)
 
 
 def repair_locations(address: Address) -> int:
@@ -33,70 +32,61 @@ def repair_locations(address: Address) -> int:
     if address.database is None or not (address.artifacts or "").startswith("/"):
         return 0
     new = Path(address.artifacts or "")
-    with suppress(sqlite3.Error), closing(_connect(address.database, "ro")) as database:
-        old = _old_root(database)
-        if old is None or old == new or not _has_moved(database, old, new, address.database):
-            return 0
-        with closing(_connect(address.database, "rw")) as writable:
-            return _rewrite(writable, old, new)
+    with suppress(sqlite3.Error):
+        with closing(_connect(address.database, "ro")) as database:
+            old = _old_root(database)
+            if old is None or old == new or not _has_moved(database, old, new, address.database):
+                return 0
+        with closing(_connect(address.database, "rw")) as database, database:
+            return _rewrite(database, old, new)
     return 0
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(path))}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
 
 
 def _old_root(database: sqlite3.Connection) -> Path | None:
     """The folder of artifacts when the store was created; None if another program created it."""
-    row = database.execute(
-        "select artifact_location from experiments where experiment_id = 0"
-    ).fetchone()
+    query = "select artifact_location from experiments where experiment_id = 0"
+    row = database.execute(query).fetchone()
     path = row and _path(row[0])
     return Path(path).parent if path and path.endswith("/0") else None
 
 
 def _has_moved(database: sqlite3.Connection, old: Path, new: Path, store: Path) -> bool:
     """Whether the artifacts are at `new`: the store was moved, so that `old` is gone, or it is a copy."""
-    rows = database.execute("select artifact_location from experiments").fetchall()
-    paths = [path for (location,) in rows if (path := _path(location))]
-    names = [os.path.relpath(path, old) for path in paths if _is_below(path, old)]
-    if not any((new / name).is_dir() for name in names):
-        return False
-    return not old.exists() or (old.parent / store.name).is_file()
+    is_there = False
+    for (location,) in database.execute("select artifact_location from experiments"):
+        path = _path(location)
+        if path and _is_below(path, old):
+            is_there |= (new / os.path.relpath(path, old)).is_dir()
+    return is_there and (not old.exists() or (old.parent / store.name).is_file())
 
 
 def _rewrite(database: sqlite3.Connection, old: Path, new: Path) -> int:
-    database.create_function("moved", 1, _mover(old, new), deterministic=True)
-    database.create_function(
-        "moved_folder", 1, _mover(old.parents[1], new.parents[1]), deterministic=True
-    )
-    database.execute("begin immediate")
-    changed = 0
-    for table, column in _COLUMNS:
-        query = (
-            f"update {table} set {column} = moved({column}) where {column} is not moved({column})"
-        )
-        changed += database.execute(query).rowcount
-    same_layout = old.parts[-2:] == new.parts[-2:]
-    for call, pairs in (("moved", _TAGS), ("moved_folder", _FOLDERS if same_layout else ())):
-        for table, key in pairs:
-            query = f"update {table} set value = {call}(value) where key = ? and value is not {call}(value)"
-            changed += database.execute(query, (key,)).rowcount
-    database.execute("commit")
-    return changed
+    roots = {old: new}
+    if len(old.parts) > 3 and old.parts[-2:] == new.parts[-2:]:
+        roots[old.parents[1]] = new.parents[1]  # the project folders, with the run folders
 
-
-def _mover(old: Path, new: Path) -> Callable[[str | None], str | None]:
     def moved(location: str | None) -> str | None:
         path = _path(location)
-        if path is None or not _is_below(path, old):
-            return location
-        target = f"{new}{path[len(str(old)) :]}"
-        # As a URI if the path holds characters that MLflow would parse.
-        return Path(target).as_uri() if set(target) & set("%?#") else target
+        for source, target in roots.items():
+            if path and _is_below(path, source):
+                text = f"{target}{path.removeprefix(str(source))}"
+                # As a URI if the path holds characters that MLflow would parse.
+                return Path(text).as_uri() if set(text) & set("%?#") else text
+        return location
 
-    return moved
+    database.create_function("moved", 1, moved, deterministic=True)
+    changed = 0
+    for table, column, rows in _COLUMNS:
+        where = f"{rows} and {column} is not moved({column})"
+        changed += database.execute(
+            f"update {table} set {column} = moved({column}) where {where}"
+        ).rowcount
+    return changed
 
 
 def _path(location: str | None) -> str | None:

@@ -40,9 +40,7 @@ class Syncer:
         self.address, self.queue = store_address, store_address.queue
         self.records = 0
         self.rejected: dict[str, str] = {}
-        self._retry_at: dict[
-            str, float
-        ] = {}  # uid of a rejected journal -> time of the next attempt
+        self._retry_at: dict[str, float] = {}  # uid of a rejected journal -> next attempt
         self._store: MlflowStore | None = None
         self._uploaders: dict[str, JournalUploader] = {}
         self._suspect = ""  # uid of the journal that last made the store unavailable
@@ -57,9 +55,8 @@ class Syncer:
         """
         runs = queue.registered(self.queue)
         try:
-            for uid in sorted(
-                runs, key=lambda uid: uid == self._suspect
-            ):  # the journal that failed last comes last
+            # The journal that failed last comes last.
+            for uid in sorted(runs, key=lambda uid: uid == self._suspect):
                 self._poll_journal(uid, runs[uid])
         except errors.StoreUnavailableError as error:
             if self._store is not None:
@@ -92,14 +89,12 @@ class Syncer:
                 queue.unregister(self.queue, uid)
                 self._uploaders.pop(uid, None)
                 self._lines.append(f"{utf8(folder)}: its journal was deleted")
-        except (
-            errors.JournalRejectedError,
-            UserError,
-            OSError,
-        ) as error:  # of this run folder, not of the store
+        except (errors.JournalRejectedError, UserError, OSError) as error:
+            # Of this run folder, not of the store.
             reason = errors.one_line(error) if isinstance(error, OSError) else str(error)
             line = f"{utf8(folder)}: rejected: {reason}"
-            self._retry_at[uid], self.rejected[uid] = time.monotonic() + MAX_PAUSE, line
+            self._retry_at[uid] = time.monotonic() + MAX_PAUSE
+            self.rejected[uid] = line
             if line != before:
                 self._lines.append(line)
 
@@ -124,46 +119,47 @@ class Syncer:
                 self._store = MlflowStore(self.address)
             except Exception as error:  # of MLflow, a database or HTTP: no common base class
                 reason = errors.classify_error(error)
-                unavailable = isinstance(reason, errors.StoreUnavailableError)
-                raise (
-                    reason if unavailable else errors.StoreUnavailableError(errors.one_line(error))
-                ) from error
+                if not isinstance(reason, errors.StoreUnavailableError):
+                    reason = errors.StoreUnavailableError(errors.one_line(error))
+                raise reason from error
         return self._store
 
 
 def _describe_results(state: SyncState) -> str:
     """`, registered ..., but 2 missing, the first: <reason>`; "" if nothing was registered, and nothing is missing."""
-    count, reasons = state.get("num_missing", 0), state.get("missing", "")
-    missing = (
-        f", but {count} missing, the first: {errors.printable(reasons.partition('; ')[0])}"
-        if count
-        else ""
-    )
-    return (f", {errors.printable(state['registered'])}" if "registered" in state else "") + missing
+    text = ""
+    if "registered" in state:
+        text += f", {errors.printable(state['registered'])}"
+    if count := state.get("num_missing", 0):
+        first, _, _ = state.get("missing", "").partition("; ")
+        text += f", but {count} missing, the first: {errors.printable(first)}"
+    return text
 
 
 def serve(syncer: Syncer) -> set[str]:
     """Uploads until the queue has been idle for a while; returns the journals that are still in it."""
     queue.write_status(syncer.queue, None)
     last_work = time.monotonic()
-    pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
-    while time.monotonic() - last_work < (
-        give_up if fault or queue.registered(syncer.queue) else IDLE_SECONDS
-    ):
-        before, lines = syncer.records, []
+    pause, fault = POLL_SECONDS, ""
+    give_up = GIVE_UP_SECONDS
+    while True:
+        limit = give_up if fault or queue.registered(syncer.queue) else IDLE_SECONDS
+        if time.monotonic() - last_work >= limit:
+            break
+        before = syncer.records
+        lines: list[str] = []
         try:
             lines = syncer.poll()
             if fault:
                 _print(f"{syncer.address.shown} is available again")
-            pause, give_up, fault = POLL_SECONDS, GIVE_UP_SECONDS, ""
+            pause, fault = POLL_SECONDS, ""
         except errors.StoreUnavailableError as error:
             if str(error) != fault:
                 _print(f"{syncer.address.shown}: {error}; retrying")
-            locked = isinstance(error, errors.StoreLockedError)
-            give_up, longest = (
-                (LOCKED_GIVE_UP_SECONDS, LOCKED_PAUSE) if locked else (GIVE_UP_SECONDS, MAX_PAUSE)
-            )
-            fault, pause = str(error), min(longest, max(1.0, pause * 2))
+            fault = str(error)
+            is_locked = isinstance(error, errors.StoreLockedError)
+            give_up = LOCKED_GIVE_UP_SECONDS if is_locked else GIVE_UP_SECONDS
+            pause = min(LOCKED_PAUSE if is_locked else MAX_PAUSE, max(1.0, pause * 2))
         for line in lines:
             _print(line)
         if lines or syncer.records > before or syncer.is_any_run_alive():

@@ -8,7 +8,7 @@ import fcntl
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from mlxlab.errors import UserError
 from mlxlab.files.atomic import write_json
@@ -34,33 +34,29 @@ from mlxlab.tracking.mlflow.errors import (
 )
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
-from mlxlab.tracking.mlflow.ownership import FOLDER, allowed_tags, check_owner
+from mlxlab.tracking.mlflow.ownership import FOLDER, allowed_tags, check_owner, started_run
 from mlxlab.tracking.mlflow.registry import register_model
 from mlxlab.tracking.mlflow.sqlite import delete_metrics_after
-from mlxlab.tracking.mlflow.upload_state import new_state, read_state
 from mlxlab.tracking.record_writer import has_writer
 from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-REQUEST_ITEMS = {
-    "metrics": 900,
-    "params": 100,
-    "tags": 100,
-}  # maximum per request; servers accept 1,000 metrics
+MAX_METRICS = 900  # rows between two states that are saved; servers accept 1,000 in a request
 
 
 class JournalUploader:
     """The journal of run `uid` in `folder`. Nothing outside the folder is read."""
 
     def __init__(self, store: MlflowStore, folder: Path, uid: str) -> None:
-        self.store, self.client, self.folder, self.uid = store, store.client, folder, uid
+        self.store, self.client = store, store.client
+        self.folder, self.uid = folder, uid
         self.journal, self._state_path = records.locate(folder, uid)
         self.is_foreign = queue.has_flag(store.address.queue, uid, queue.FOREIGN)
         self.is_unregistered = queue.has_flag(store.address.queue, uid, queue.UNREGISTERED)
         self.records = 0  # uploaded by this object
-        self.state = read_state(store, folder, uid) or new_state(store, uid)
+        self.state = _read_state(store, folder, uid) or _new_state(store, uid)
 
     def upload_pending(self) -> bool:
         """Uploads new records; returns whether the journal is complete: uploaded, and its writer has ended.
@@ -73,7 +69,7 @@ class JournalUploader:
         except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
             reason = classify_error(error)
             if isinstance(reason, RunNotFoundError):
-                self.state = new_state(self.store, self.uid)
+                self.state = _new_state(self.store, self.uid)
                 return False
             if isinstance(reason, JournalRejectedError):
                 self.state["fault"] = str(reason)
@@ -95,15 +91,14 @@ class JournalUploader:
         return True
 
     def _upload(self) -> bool:
-        writer_gone = not has_writer(
-            self.journal
-        )  # before reading: nothing can follow what is read now
+        # Before reading: nothing can follow what is read now.
+        writer_gone = not has_writer(self.journal)
         metrics: list[Metric] = []
         offset = start = self.state["offset"]
         for record, end in records.read_records(self.journal, start):
             if record is not None and "m" in record:
                 metrics += self._rows(record)
-                if len(metrics) >= REQUEST_ITEMS["metrics"]:
+                if len(metrics) >= MAX_METRICS:
                     self._send(metrics, end)
             elif record is not None:
                 self._send(metrics, offset)
@@ -124,18 +119,20 @@ class JournalUploader:
     def _rows(self, record: records.Record) -> "list[Metric]":
         from mlflow.entities import Metric
 
-        seen, t, step = self.state["seen"], record["t"], record["s"]
+        step, seen = record["s"], self.state["seen"]
         values = {clean(key): float(value) for key, value in record["m"].items()}
         return [
-            Metric(key, value, t, step) for key, value in values.items() if step > seen.get(key, -1)
+            Metric(key, value, record["t"], step)
+            for key, value in values.items()
+            if step > seen.get(key, -1)
         ]
 
     def _send(self, metrics: "list[Metric]", offset: int) -> None:
         """Sends the rows up to `offset`, and empties the list."""
         if offset == self.state["offset"]:
             return
-        self._log_batches("metrics", metrics)
         if metrics:
+            self.client.log_batch(self._run_id, metrics=metrics)
             self.state["t"] = metrics[-1].timestamp
         metrics.clear()
         self._acknowledge(offset)
@@ -181,7 +178,8 @@ class JournalUploader:
             )
         experiment = self.store.experiment(start["experiment"])
         own_tags = {UID: self.uid, FOLDER: records.utf8(self.folder)}
-        if start["parent"] and (parent := self.store.find(start["parent"], experiment)):
+        parent = self.store.find(start["parent"], experiment) if start["parent"] else None
+        if parent is not None:
             own_tags["mlflow.parentRunId"] = parent.info.run_id
         run = self.store.find(self.uid, experiment)
         if run is None:
@@ -193,19 +191,19 @@ class JournalUploader:
             raise JournalRejectedError(
                 f"run {run.info.run_id} was deleted in MLflow; restore it there, then sync"
             )
-        self.state["run_id"], self.state["experiment_id"] = run.info.run_id, experiment
+        self.state["run_id"] = run.info.run_id
+        self.state["experiment_id"] = experiment
         self.state["status"] = "RUNNING"
         self.client.update_run(self._run_id, status="RUNNING")
         tags = self._allowed(start["tags"]) | own_tags
-        params, known = clean_params(start["params"]), run.data.params
-        self._log_batches(
-            "params", [Param(key, value) for key, value in params.items() if key not in known]
-        )
-        for key in (
-            params.keys() & known.keys()
-        ):  # write-once: what a resume has changed becomes a tag
-            if params[key] != known[key]:
-                tags[f"resumed.{key}"[:MAX_KEY]] = f"{known[key]} -> {params[key]}"
+        known = run.data.params
+        params = []
+        for key, value in clean_params(start["params"]).items():
+            if key not in known:
+                params.append(Param(key, value))
+            elif value != known[key]:  # Written once: what a resume has changed becomes a tag.
+                tags[f"resumed.{key}"[:MAX_KEY]] = f"{known[key]} -> {value}"
+        self.client.log_batch(self._run_id, params=params)
         self._set_tags(tags)
 
     def _allowed(self, tags: dict[str, str]) -> dict[str, str]:
@@ -217,7 +215,8 @@ class JournalUploader:
     def _set_tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self._log_batches("tags", [RunTag(key, value) for key, value in clean_tags(tags).items()])
+        items = [RunTag(key, value) for key, value in clean_tags(tags).items()]
+        self.client.log_batch(self._run_id, tags=items)
 
     def _log_artifact(self, artifact: records.Artifact) -> None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -226,9 +225,11 @@ class JournalUploader:
                     self.folder, artifact["path"], Path(temporary), self.store.max_bytes()
                 )
             except UserError as error:
-                return self._note(f"artifact {error}")
+                self._note(f"artifact {error}")
+                return
             send = self.client.log_artifacts if copy.is_dir() else self.client.log_artifact
-            return send(self._run_id, str(copy), clean(artifact["to"]) if artifact["to"] else None)
+            to = clean(artifact["to"]) if artifact["to"] else None
+            send(self._run_id, str(copy), to)
 
     def _log_model(self, model: records.Model) -> None:
         ids = (self.state["experiment_id"], self._run_id)
@@ -269,17 +270,41 @@ class JournalUploader:
         self.state["status"] = status
 
     def _note(self, reason: str) -> None:
-        reasons = [*filter(None, [self.state.get("missing")]), printable(reason)]
-        self.state["missing"] = truncate("; ".join(reasons), MAX_TAG)
+        before = f"{self.state['missing']}; " if "missing" in self.state else ""
+        self.state["missing"] = truncate(before + printable(reason), MAX_TAG)
         self.state["num_missing"] = self.state.get("num_missing", 0) + 1
         self._set_tags({"mlxlab.missing": self.state["missing"]})
-
-    def _log_batches(self, kind: Literal["metrics", "params", "tags"], items: list[object]) -> None:
-        for i in range(0, len(items), REQUEST_ITEMS[kind]):
-            self.client.log_batch(self._run_id, **{kind: items[i : i + REQUEST_ITEMS[kind]]})
 
     @property
     def _run_id(self) -> str:
         if "run_id" not in self.state:
             raise JournalRejectedError("the first line of the journal does not start a run")
         return self.state["run_id"]
+
+
+def _new_state(store: MlflowStore, uid: str) -> records.SyncState:
+    """Nothing is uploaded."""
+    return {"uid": uid, "store": store.address.shown, "offset": 0, "seen": {}}
+
+
+def _read_state(store: MlflowStore, folder: Path, uid: str) -> records.SyncState | None:
+    """The saved state if it is of this store, and the store still has the run: a database may be deleted.
+
+    None, too, if the run in the store is not that of the journal. Raises as `classify_error`.
+    """
+    journal, path = records.locate(folder, uid)
+    state = records.read_state(path, uid)
+    if state is None or state["store"] != store.address.shown or "run_id" not in state:
+        return None
+    if state["offset"] > journal.stat().st_size:
+        return None
+    try:
+        run = store.client.get_run(state["run_id"])
+    except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
+        reason = classify_error(error)
+        if isinstance(reason, RunNotFoundError):
+            return None
+        raise reason from error
+    if run.data.tags.get(UID) != uid or not started_run(run, folder, uid):
+        return None
+    return {**state, "experiment_id": run.info.experiment_id}
