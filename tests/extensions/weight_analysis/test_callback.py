@@ -109,7 +109,7 @@ def test_all_quantities_are_logged_at_their_steps(whole):
         for step, name, value in logged(whole.context.tracker)
     }
     kinds = {(step, name.split("/")[0]) for step, name in values}
-    always = {"similarity", "neighbours", "rank", "entropy_rank"}
+    always = {"similarity", "neighbours", "rank"}
     assert kinds == {(0, kind) for kind in always} | {
         (step, kind)
         for step in (2, 4, 6)
@@ -254,7 +254,7 @@ def test_without_memory_it_is_skipped(tmp_path, caplog, memory):
     memory(9)
     run = train(tmp_path, [analysis(tmp_path)])
     assert logged(run.context.tracker) == []
-    expected = "it would fill 91 % of the memory (callbacks.analysis.max_memory=0.9)"
+    expected = "91 % of the memory are used (callbacks.analysis.max_memory=0.9)"
     assert f"analysis of step 2 skipped: {expected}" in caplog.messages
 
 

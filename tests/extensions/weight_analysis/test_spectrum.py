@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 
-from mlxlab.extensions.weight_analysis.spectrum import (
-    entropy_rank,
-    rank_fraction,
-    squared_singular_values,
-)
+from mlxlab.extensions.weight_analysis.spectrum import rank_fraction, squared_singular_values
 
 
 def matrix(values: list[float], shape: tuple[int, int]) -> np.ndarray:
@@ -33,14 +29,3 @@ def test_the_rank_is_the_number_of_values_that_hold_98_percent_of_the_squares():
     assert rank_fraction(np.zeros(4)) == 0.0
     two = squared_singular_values(matrix([3, 3, 0, 0, 0], (5, 7)))
     assert rank_fraction(two) == 2 / 5
-
-
-def test_the_entropy_rank_of_k_equal_singular_values_is_k():
-    assert entropy_rank(squared_singular_values(matrix([3, 3, 3, 0, 0], (5, 7)))) == pytest.approx(
-        3, rel=1e-3
-    )
-    shares = np.array([4, 2, 1]) / 7
-    assert entropy_rank(np.array([16.0, 4.0, 1.0])) == pytest.approx(
-        np.exp(-(shares * np.log(shares)).sum())
-    )
-    assert entropy_rank(np.zeros(3)) == 0.0

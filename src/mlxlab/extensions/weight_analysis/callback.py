@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 Kind = Literal["embedding", "rank", "drift", "updates", "attention"]
 SECONDS, PAUSE_SECONDS = "analysis/seconds", "analysis/pause_seconds"
 KINDS = ("embedding", "rank", "drift", "updates", "attention")
-COPIES = 3  # of the snapshot, at most: this one, the one before, and work space
 
 
 class WeightAnalysis(Callback):
@@ -42,7 +41,7 @@ class WeightAnalysis(Callback):
         max_rows: rows of the embedding that are analysed, sampled with a fixed seed.
         neighbours_above: cosine similarity above which two rows of the embedding are neighbours.
         attention_rows: validation rows whose attention is analysed.
-        max_memory: fraction of the machine's memory; evaluations that would exceed it are skipped.
+        max_memory: fraction of the machine's memory; while more is used, evaluations are skipped.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class WeightAnalysis(Callback):
                 self._finish(context, state)
 
         state.before_save = save_results
-        if self._shortage(state):
+        if self._shortage():
             return
         if SECONDS in state.history.at(state.progress.step):
             self._before = self._take_snapshot(state)
@@ -105,7 +104,7 @@ class WeightAnalysis(Callback):
     def _analyse(self, context: FitContext, state: TrainState) -> None:
         start = time.perf_counter()
         step = state.progress.step
-        if shortage := self._shortage(state):
+        if shortage := self._shortage():
             self._skip(step, shortage)
             return
         metrics = self._attention(context, state) if "attention" in self.kinds else {}
@@ -168,16 +167,14 @@ class WeightAnalysis(Callback):
         else:
             self._report(job.step, job.error)
 
-    def _shortage(self, state: TrainState) -> str:
+    def _shortage(self) -> str:
         """Why there is no memory for an analysis; "" if there is."""
-        from mlxlab.extensions.weight_analysis.snapshot import snapshot_bytes
-
         memory = psutil.virtual_memory()
-        used = memory.total - memory.available + COPIES * snapshot_bytes(state.model, self.max_rows)
-        if used <= self.max_memory * memory.total:
+        used = 1 - memory.available / memory.total
+        if used <= self.max_memory:
             return ""
         limit = f"callbacks.analysis.max_memory={self.max_memory}"
-        return f"it would fill {percent(used / memory.total, 0)} of the memory ({limit})"
+        return f"{percent(used, 0)} of the memory are used ({limit})"
 
     def _skip(self, step: int, reason: str) -> None:
         if not self._has_skipped:

@@ -7,11 +7,7 @@ import numpy as np
 from mlxlab.extensions.weight_analysis.drift import Pair, drift, rotate_onto
 from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
 from mlxlab.extensions.weight_analysis.snapshot import EMBEDDING, ROWS, Snapshot
-from mlxlab.extensions.weight_analysis.spectrum import (
-    entropy_rank,
-    rank_fraction,
-    squared_singular_values,
-)
+from mlxlab.extensions.weight_analysis.spectrum import rank_fraction, squared_singular_values
 
 Metrics = dict[str, float]
 
@@ -67,7 +63,6 @@ def _ranks(now: Snapshot) -> Metrics:
         for path, matrix in now.layers[layer].items():
             squares = squared_singular_values(matrix)
             metrics[f"rank/{path}/layer_{layer}"] = rank_fraction(squares)
-            metrics[f"entropy_rank/{path}/layer_{layer}"] = entropy_rank(squares) / len(squares)
     return metrics
 
 

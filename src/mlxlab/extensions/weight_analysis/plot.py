@@ -14,7 +14,6 @@ PANELS = {  # by the second part of a metric's name
     "similarity": "cosine similarity of embedding rows",
     "neighbours": "neighbours of an embedding row",
     "rank": "rank: values with 98 % of the squares / all",
-    "entropy_rank": "entropy rank / full rank",
     "drift": "relative change since the last snapshot",
     "update_ratio": "mean update of a step / weights",
     "attention_entropy": "entropy of attention weights (nats)",

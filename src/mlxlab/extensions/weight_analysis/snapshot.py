@@ -75,12 +75,3 @@ def named_matrices(model: nn.Module) -> dict[str, mx.array]:
         elif EMBEDDING_PATH.search(path):
             result[EMBEDDING] = array
     return result
-
-
-def snapshot_bytes(model: nn.Module, max_rows: int) -> int:
-    """Memory that `take_snapshot` needs."""
-    size = 0
-    for path, matrix in named_matrices(model).items():
-        rows, width = matrix.shape
-        size += width * (min(rows, max_rows) if path == EMBEDDING else rows)
-    return 4 * size

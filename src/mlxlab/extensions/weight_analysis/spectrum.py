@@ -1,4 +1,4 @@
-"""Effective ranks of a matrix, from its singular values."""
+"""The effective rank of a matrix, from its singular values."""
 
 import numpy as np
 
@@ -20,12 +20,3 @@ def rank_fraction(squares: np.ndarray) -> float:
         return 0.0
     needed = np.searchsorted(total, MASS * total[-1] * (1 - 1e-12)) + 1  # less rounding
     return float(needed / len(squares))
-
-
-def entropy_rank(squares: np.ndarray) -> float:
-    """exp(entropy of the singular values divided by their sum) (Roy and Vetterli 2007)."""
-    values = np.sqrt(squares)
-    if values.sum() == 0:
-        return 0.0
-    shares = values[values > 0] / values.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
