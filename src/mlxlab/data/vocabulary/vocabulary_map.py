@@ -149,16 +149,10 @@ def read_map(
         raise DataError(f"{path}: expected a map of the tokenizer {tokenizer}")
     core_ids = saved["core_ids"]
     maximum = vocab_size - 2  # At least two tokens share the rare id.
-    is_ascending = core_ids == sorted(set(core_ids))
-    if not 0 < len(core_ids) <= maximum or not is_ascending or core_ids[0] < 0:
+    is_ascending = 0 < len(core_ids) <= maximum and core_ids == sorted(set(core_ids))
+    if not is_ascending or core_ids[0] < 0 or core_ids[-1] >= vocab_size:
         raise DataError(f"{path}: expected 1 to {maximum} distinct ids in order")
-    if core_ids[-1] >= vocab_size:
-        raise DataError(f"{path}: expected 1 to {maximum} distinct ids in order")
-    missing = special - set(core_ids)
-    if missing:
-        raise DataError(f"{path}: expected all special tokens, {min(missing)} is missing")
-    size, coverage = saved["size"], saved["coverage"]
-    if (size is None) == (coverage is None) or size not in (None, len(core_ids)):
-        raise DataError(f"{path}: expected a size of {len(core_ids)} or a coverage")
-    limit = VocabularyLimit(size, coverage)
+    if not special <= set(core_ids):
+        raise DataError(f"{path}: expected all special tokens")
+    limit = VocabularyLimit(saved["size"], saved["coverage"])
     return VocabularyMap(np.array(core_ids, np.int64), vocab_size, tokenizer, limit)

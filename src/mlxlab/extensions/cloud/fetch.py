@@ -111,18 +111,18 @@ def _is_current(folder: Path, run: str, newest: str) -> bool:
 
 def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
     """Puts the first of some commits that is intact into a folder."""
-    partial = folder.with_name(f".{folder.name}.partial")
     for name in names:
+        partial = folder.with_name(f".{folder.name}.{name}.partial")
         try:
             _fetch_verified(commits, name, partial)
         except (DataError, ObjectNotFoundError, CorruptCheckpointError) as error:
             logger.warning(f"skipped {name}: {error}")
+            shutil.rmtree(partial, ignore_errors=True)
             continue
         _move_aside(folder)
         partial.rename(folder)
         logger.info(f"fetched {name} of {commits.address} into {folder}")
         return
-    shutil.rmtree(partial, ignore_errors=True)
     skipped = ", ".join(names)
     raise CheckpointUnavailableError(f"{commits.address}: no usable checkpoint, skipped {skipped}")
 
@@ -139,17 +139,8 @@ def _fetch_verified(commits: Commits, name: str, folder: Path) -> None:
             if attempt == ATTEMPTS - 1:
                 raise
             time.sleep(2**attempt)
-    paths = set(commits.read(name)["files"])
-    if not any(path.startswith(f"{FOLDER}/{name}/") for path in paths):
-        raise DataError(f"{commits.address}: has no files of {FOLDER}/{name}")
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        if path.relative_to(folder).as_posix() not in paths:
-            path.unlink()  # It belongs to a newer commit, which is damaged.
-    for checkpoint in RunFiles(folder).names():
-        if any(path.startswith(f"{FOLDER}/{checkpoint}/") for path in paths):
-            read_verified(folder / FOLDER / checkpoint)
-        else:
-            (folder / FOLDER / checkpoint).rmdir()
+    for checkpoint in {name, *RunFiles(folder).names()}:
+        read_verified(folder / FOLDER / checkpoint)
 
 
 def _move_aside(folder: Path) -> None:

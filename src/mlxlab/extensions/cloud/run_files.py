@@ -48,21 +48,19 @@ class RunFiles:
         OSError if the checkpoint is gone.
         """
         checkpoints = {name, self._best(name)} & {*self.names(), name}
-        held: list[str] = []
-        for checkpoint in sorted(checkpoints):
-            held += self._files_in(f"{FOLDER}/{checkpoint}")
+        folders = [f"{FOLDER}/{checkpoint}" for checkpoint in sorted(checkpoints)]
         if (self.folder / BASE).is_dir():
-            held += self._files_in(BASE)
-        replaced = {
-            path for folder, names in FILES.items() for path in self._matches(folder, names)
-        }
-        if self.table is not None and is_regular(self.table):
-            replaced.add(os.path.relpath(self.table, self.folder))
-        for parent, folders, names in os.walk(self.folder / WHOLE):
-            folders[:] = [each for each in folders if not each.startswith(".")]
-            replaced |= {os.path.relpath(os.path.join(parent, each), self.folder) for each in names}
-        held += sorted(filter(is_safe_key, replaced))  # A table outside of the folder has none.
-        return held, self._matches(LOSSES, r"\d{9,}\.arrows")
+            folders.append(BASE)
+        held: list[str] = []
+        for folder in folders:
+            names = sorted(os.listdir(self.folder / folder))
+            held += [f"{folder}/{each}" for each in names if is_safe_key(each)]
+        replaced = [*(self.folder / WHOLE).rglob("*")]
+        for folder, pattern in FILES.items():
+            replaced += self._matches(folder, pattern)
+        if self.table is not None:
+            replaced.append(self.table)
+        return held + self._keys(replaced), self._keys(self._matches(LOSSES, r"\d{9,}\.arrows"))
 
     def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
         """The newest regular ones; an emergency checkpoint until there is a newer regular one."""
@@ -86,14 +84,14 @@ class RunFiles:
         except (CorruptCheckpointError, CheckpointUnavailableError):
             return ""
 
-    def _matches(self, folder: str, pattern: str) -> list[str]:
+    def _matches(self, folder: str, pattern: str) -> list[Path]:
         path = self.folder / folder
-        names = [name for name in _names_in(path) if re.fullmatch(pattern, name, re.ASCII)]
-        return [f"{folder}/{name}".lstrip("/") for name in names if is_regular(path / name)]
+        return [path / name for name in _names_in(path) if re.fullmatch(pattern, name, re.ASCII)]
 
-    def _files_in(self, folder: str) -> list[str]:
-        names = sorted(os.listdir(self.folder / folder))
-        return [f"{folder}/{name}" for name in names if is_safe_key(name)]
+    def _keys(self, paths: Sequence[Path]) -> list[str]:
+        """The safe ones among the paths of regular files, relative to the folder."""
+        keys = [os.path.relpath(path, self.folder) for path in paths if is_regular(path)]
+        return sorted(filter(is_safe_key, keys))
 
 
 def _names_in(folder: Path) -> list[str]:
