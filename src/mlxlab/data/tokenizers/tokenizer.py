@@ -130,11 +130,8 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens; the rare id of a `vocabulary` has none."""
-        if self.vocabulary is not None:
-            original = self.vocabulary.restore(ids)
-        else:
-            original = [int(token) for token in ids]
-        return self.inner.decode(original, skip_special_tokens=True)
+        original = map(int, ids) if self.vocabulary is None else self.vocabulary.restore(ids)
+        return self.inner.decode(list(original), skip_special_tokens=True)
 
     def remap(self, ids: list[int]) -> list[int]:
         """Original ids as those of `vocabulary`, if there is one."""
@@ -168,10 +165,10 @@ class Tokenizer:
     @property
     def token_names(self) -> list[str]:
         """What identifies each token to another tokenizer: its text, and of rare tokens the map."""
-        if self.vocabulary is None:
-            return [str(self.inner.id_to_token(token)) for token in range(self.vocab_size)]
-        names = [str(self.inner.id_to_token(int(token))) for token in self.vocabulary.core_ids]
-        return [*names, f"the rare tokens of {self.fingerprint}"]
+        vocabulary = self.vocabulary
+        ids = range(self.vocab_size) if vocabulary is None else vocabulary.core_ids.tolist()
+        names = [str(self.inner.id_to_token(token)) for token in ids]
+        return names if vocabulary is None else [*names, f"the rare tokens of {self.fingerprint}"]
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json in the format of Hugging Face."""
@@ -259,12 +256,15 @@ class WordCache:
 def _splits_like_gpt2(file: dict[str, Any]) -> bool:
     """True for a BPE that splits the raw text by GPT-2's pattern, and does nothing else to it."""
     splitter = file["pre_tokenizer"] or {}
+    expected = {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}
     model = file["model"]
-    is_plain_bpe = model["type"] == "BPE" and not model.get("dropout")
-    splits = splitter.get("type") == "ByteLevel" and splitter.get("use_regex") is True
-    keeps_text = file["normalizer"] is None and splitter.get("add_prefix_space") is False
-    only_special = all(token["special"] for token in file["added_tokens"])
-    return is_plain_bpe and splits and keeps_text and only_special
+    return (
+        expected.items() <= splitter.items()
+        and file["normalizer"] is None
+        and model["type"] == "BPE"
+        and not model.get("dropout")
+        and all(token["special"] for token in file["added_tokens"])
+    )
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
