@@ -265,12 +265,10 @@ def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bit
     checkpoint = Checkpointer(None, 5, False, folder=tmp_path).load_last()
     new = grow([], [StopAt(1)]).state
     GrowthSchedule(schedule, "skip").check(new, checkpoint)
-    table = GrowthSchedule(schedule, "skip").preview(new, checkpoint)
-    assert "cannot work: merge_lora: expected a model with adapters" in table
     with pytest.raises(
         ConfigError, match="operations: merge: merge_lora: expected a model with adapters"
     ):
-        GrowthSchedule(schedule, "raise").check(new, checkpoint)
+        GrowthSchedule(schedule, "skip").preview(new, checkpoint)
     resumed = grow(schedule, folder=tmp_path, resume=True, on_error="skip")
     assert final_state_digest(resumed.state) == final_state_digest(expected.state)
     assert resumed.state.progress == expected.state.progress

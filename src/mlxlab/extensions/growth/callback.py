@@ -20,7 +20,6 @@ from mlxlab.training.state import StepResult, TrainState
 
 if TYPE_CHECKING:
     from mlxlab.extensions.growth.apply import Change
-    from mlxlab.extensions.growth.preview import Preview
 
 logger = logging.getLogger(__name__)
 
@@ -50,31 +49,28 @@ class GrowthSchedule(Callback):
     def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
         """ConfigError if what is done was changed, or an operation that is left cannot work.
 
-        Where an operation was skipped before, those that build on it may be skipped too.
+        Where an operation was skipped before, those that build on it are skipped at their step.
         """
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
-        if len(progress.done) < len(self.operations):
-            self._previews(progress, state)
+        remaining = self.operations[len(progress.done) :]
+        if remaining and not progress.skipped:
+            from mlxlab.extensions.growth.preview import preview
+
+            preview(remaining, state)
 
     def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
-        """The schedule as a table."""
+        """The schedule as a table; raises as `check`, also after an operation was skipped."""
         if not self.operations:
             return ""
-        from mlxlab.extensions.growth.preview import preview_table
+        from mlxlab.extensions.growth.preview import preview, preview_table
 
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
+        previews = preview(self.operations[len(progress.done) :], state)
         step = 0 if checkpoint is None else checkpoint.step
-        previews = self._previews(progress, state)
         table = preview_table(self.operations, progress, previews, step)
         return f"{table}\n{count_done(self.operations, progress)}" if progress.done else table
-
-    def _previews(self, progress: GrowthProgress, state: TrainState) -> "list[Preview]":
-        from mlxlab.extensions.growth.preview import preview
-
-        tolerant = self.on_error == "skip" and bool(progress.skipped)
-        return preview(self.operations[len(progress.done) :], state, tolerant=tolerant)
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         growth = state.progress.growth

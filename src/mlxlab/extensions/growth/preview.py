@@ -21,26 +21,22 @@ SIZES = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
 
 
 class Preview(NamedTuple):
-    """A model after an operation; `misfit` says why the operation cannot work."""
+    """A model after an operation."""
 
     architecture: Architecture
     parameters: int
-    misfit: str = ""
 
 
-def preview(
-    operations: Sequence[Operation], state: TrainState, *, tolerant: bool = False
-) -> list[Preview]:
+def preview(operations: Sequence[Operation], state: TrainState) -> list[Preview]:
     """The model of a state, and that after each operation. Nothing is drawn, computed or changed.
 
-    Args:
-        tolerant: an operation that cannot work is left out, instead of a ConfigError that names it.
+    Raises ConfigError for an operation that cannot work; names it.
     """
     training = training_of(state)
     vocabulary = vocabulary_of(state.data)
     previews = [Preview(state.architecture, count_parameters(state.model))]
     for operation in operations:
-        after = previews[-1]._replace(misfit="")
+        after = previews[-1]
         try:
             if changes_architecture(operation):
                 mapped = with_vocabulary(operation, vocabulary)
@@ -50,9 +46,7 @@ def preview(
             else:
                 check_settings(operation, state.data)
         except UserError as error:
-            if not tolerant:
-                raise misfit(operation, error) from None
-            after = after._replace(misfit=f"cannot work: {error}")
+            raise misfit(operation, error) from None
         previews.append(after)
     return previews
 
@@ -98,7 +92,7 @@ def preview_table(
                 operation["id"],
                 f"{operation['op']} {options_text(operation)}".rstrip(),
                 when,
-                after.misfit or _changes(before.architecture, after.architecture) or "unchanged",
+                _changes(before.architecture, after.architecture) or "unchanged",
                 f"{after.parameters:,}",
             ]
         )
