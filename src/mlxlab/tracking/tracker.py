@@ -43,9 +43,6 @@ class Tracker(Protocol):
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Records values at an optimizer step, NaN and infinities included."""
 
-    def metrics_at(self, step: int) -> dict[str, float]:
-        """All values recorded at a step, before and after a resume."""
-
     def set_tags(self, tags: dict[str, str]) -> None:
         """Adds tags, or replaces their values."""
 
@@ -87,9 +84,6 @@ class NoTracker:
     start = log_metrics = set_tags = log_dataset = log_artifact = log_model = truncate_after = (
         end
     ) = _ignore
-
-    def metrics_at(self, step: int) -> dict[str, float]:
-        return {}
 
     def describe(self) -> list[str]:
         return ["tracking: none"]
