@@ -1,6 +1,7 @@
 """Entropy of attention weights, recomputed from queries and keys: layers do not keep them."""
 
 import math
+from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,7 +24,11 @@ def attention_entropy(
     """
     was_training = model.training
     model.eval()
-    recorder = _Recorder(segment_ids)
+    entropies: list[mx.array] = []  # (H,) each, in the order in which the layers are called
+
+    def record(attention: Attention, x: mx.array, mask: Mask) -> None:
+        entropies.append(_mean_entropy(attention, x, mask, segment_ids))
+
     attentions = [
         (parent, name, child)
         for parent in model.modules()
@@ -31,53 +36,48 @@ def attention_entropy(
         if isinstance(child, Attention)
     ]
     for parent, name, child in attentions:
-        parent[name] = _RecordedAttention(child, recorder)
+        parent[name] = _RecordedAttention(child, record)
     try:
         model(tokens, segment_ids)  # It is lazy: only what the entropies need is computed.
-        mx.eval(recorder.entropies)
+        mx.eval(entropies)
     finally:
         for parent, name, child in attentions:
             parent[name] = child
         model.train(was_training)
-    return [np.array(entropies).tolist() for entropies in recorder.entropies]
-
-
-class _Recorder:
-    """Entropies of the layers, (H,) each, in the order in which they are called."""
-
-    def __init__(self, segment_ids: mx.array) -> None:
-        length = segment_ids.shape[1]
-        positions = np.linspace(0, length - 1, min(length, MAX_QUERIES)).round()
-        self.queries = mx.array(positions.astype(np.int32))
-        self.real = (segment_ids[:, self.queries] > 0).astype(mx.float32)[:, None]  # (B, 1, Q)
-        self.entropies: list[mx.array] = []
-
-    def record(self, attention: Attention, x: mx.array, mask: Mask) -> None:
-        q, k, _ = attention.project(x)
-        k = mx.repeat(k, q.shape[1] // k.shape[1], axis=1)
-        length = q.shape[2]
-        if isinstance(mask, SegmentMask):
-            mask = mask.bias
-        if isinstance(mask, str):
-            mask = causal_mask(length, length, q.dtype)
-        bias = mask if mask.shape[-2] == 1 else mask[..., self.queries, :]
-        scores = (q[:, :, self.queries] / math.sqrt(attention.head_dim)) @ k.swapaxes(-1, -2)
-        scores = (scores + bias).astype(mx.float32)  # (B, H, Q, T)
-        logs = scores - mx.logsumexp(scores, axis=-1, keepdims=True)
-        weights = mx.exp(logs)
-        entropy = -mx.where(weights > 0, weights * logs, 0.0).sum(axis=-1)  # (B, H, Q)
-        total = (entropy * self.real).sum(axis=(0, 2))
-        self.entropies.append(total / mx.maximum(self.real.sum(), 1))
+    return [np.array(each).tolist() for each in entropies]
 
 
 class _RecordedAttention(nn.Module):
     """Replaces an `Attention` during one pass."""
 
-    def __init__(self, attention: Attention, recorder: _Recorder) -> None:
+    def __init__(
+        self, attention: Attention, record: Callable[[Attention, mx.array, Mask], None]
+    ) -> None:
         super().__init__()
         self.attention = attention
-        self.recorder = recorder
+        self.record = record
 
     def __call__(self, x: mx.array, mask: Mask, layer_cache: LayerCache | None = None) -> mx.array:
-        self.recorder.record(self.attention, x, mask)
+        self.record(self.attention, x, mask)
         return self.attention(x, mask, layer_cache)
+
+
+def _mean_entropy(attention: Attention, x: mx.array, mask: Mask, segment_ids: mx.array) -> mx.array:
+    """(H,) over sampled positions without padding, of states (B, T, D)."""
+    length = segment_ids.shape[1]
+    positions = np.linspace(0, length - 1, min(length, MAX_QUERIES)).round()
+    queries = mx.array(positions.astype(np.int32))
+    real = (segment_ids[:, queries] > 0).astype(mx.float32)[:, None]  # (B, 1, Q)
+    q, k, _ = attention.project(x)
+    k = mx.repeat(k, q.shape[1] // k.shape[1], axis=1)
+    if isinstance(mask, SegmentMask):
+        mask = mask.bias
+    if isinstance(mask, str):
+        mask = causal_mask(length, length, q.dtype)
+    bias = mask if mask.shape[-2] == 1 else mask[..., queries, :]
+    scores = (q[:, :, queries] / math.sqrt(attention.head_dim)) @ k.swapaxes(-1, -2)
+    scores = (scores + bias).astype(mx.float32)  # (B, H, Q, T)
+    logs = scores - mx.logsumexp(scores, axis=-1, keepdims=True)
+    weights = mx.exp(logs)
+    entropy = -mx.where(weights > 0, weights * logs, 0.0).sum(axis=-1)  # (B, H, Q)
+    return (entropy * real).sum(axis=(0, 2)) / mx.maximum(real.sum(), 1)
