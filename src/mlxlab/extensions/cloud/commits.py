@@ -75,7 +75,7 @@ class Commits:
         self.read_back = read_back
         self.address = f"{store.address}/{root}"
         self._manifests: dict[str, Manifest] = {}  # by name
-        self._verified: set[str] = set()  # digests of objects read back, or named by a commit
+        self._verified: set[str] = set()  # digests of objects that were read back
         self._reached: dict[str, int] = {}  # by digest the bytes that were sent so far
 
     def names(self) -> list[str]:
@@ -99,20 +99,17 @@ class Commits:
         Args:
             on_progress: called for each chunk that is sent for the first time.
         """
-        self._learn_verified()
         stored = self.store.list(join(self.root, FILES)).sizes
         sent = 0
         for file in sorted(files.values(), key=lambda file: file.size):
             key = self._key(file.sha256)
-            is_known = file.sha256 in self._verified
-            if stored.get(key) == file.size and (is_known or self._is_intact(file.sha256)):
+            if stored.get(key) == file.size and self._is_intact(file.sha256):
                 continue
             self.store.put(key, self._watched(file, on_progress))
             stored[key] = file.size
             sent += file.size
-            if self.read_back and not self._is_intact(file.sha256):
+            if not self._is_intact(file.sha256):
                 self._refuse_stored(key)
-            self._verified.add(file.sha256)
         entries = {
             path: StoredFile(size=each.size, sha256=each.sha256) for path, each in files.items()
         }
@@ -205,15 +202,13 @@ class Commits:
         manifests = [key for key in keys if key.endswith(SUFFIX) and is_safe_key(key)]
         return sorted(key.removesuffix(SUFFIX) for key in manifests)
 
-    def _learn_verified(self) -> None:
-        """What earlier commits name was verified before; a damaged one vouches for nothing."""
-        if not self._verified:
-            for name in self.names():
-                with suppress(DataError):
-                    self._verified |= {file["sha256"] for file in self.read(name)["files"].values()}
-
     def _is_intact(self, sha256: str) -> bool:
-        return _sha256(self.store.get(self._key(sha256))) == sha256
+        """Reads an object once, if objects are read back at all."""
+        if self.read_back and sha256 not in self._verified:
+            if _sha256(self.store.get(self._key(sha256))) != sha256:
+                return False
+            self._verified.add(sha256)
+        return True
 
     def _key(self, sha256: str) -> str:
         return join(self.root, FILES, sha256)

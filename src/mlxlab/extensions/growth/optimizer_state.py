@@ -4,6 +4,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import mlx.core as mx
+
 from mlxlab.checkpoint.arrays import AVERAGE, Arrays
 from mlxlab.extensions.growth.arrays import Source, Sources, gather_moment
 
@@ -55,13 +57,10 @@ class Moments:
         is_moved = self.is_moved or bool(source.gathers) or path != source.path
         return Moments(self.path, self.group, arrays, is_moved)
 
-    def has_layout_of(self, other: "Moments") -> bool:
-        """True if both have the same statistics of the same shapes and types."""
-        layouts = [
-            {name: (array.shape, array.dtype) for name, array in each.arrays.items()}
-            for each in (self, other)
-        ]
-        return layouts[0] == layouts[1]
+    @property
+    def layout(self) -> dict[str, tuple[tuple[int, ...], mx.Dtype]]:
+        """The shapes and types of the statistics."""
+        return {name: (array.shape, array.dtype) for name, array in self.arrays.items()}
 
 
 @dataclass
@@ -116,7 +115,7 @@ def transfer_optimizer(
     used: dict[str, Moments] = {}
     fresh: dict[str, Moments] = {}
     for path, empty in read_moments(new, weights).items():
-        if path in moments and moments[path].has_layout_of(empty):
+        if path in moments and moments[path].layout == empty.layout:
             used[path] = moments[path]
             (report.by_map if used[path].is_moved else report.by_path).append(path)
         else:
@@ -124,7 +123,7 @@ def transfer_optimizer(
 
     left = saved.keys() - {each.path for each in used.values()}
     for path in sorted(fresh):
-        matches = sorted(name for name in left if saved[name].has_layout_of(fresh[path]))
+        matches = sorted(name for name in left if saved[name].layout == fresh[path].layout)
         if by_shape and matches:
             used[path] = saved[matches[0]]
             left.remove(matches[0])
