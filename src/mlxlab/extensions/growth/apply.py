@@ -1,6 +1,7 @@
 """Applies an operation of a growth schedule to the state of a run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,8 +12,10 @@ from mlxlab.errors import UserError
 from mlxlab.extensions.growth.grow import grow, training_of
 from mlxlab.extensions.growth.operations.changes import changes_architecture
 from mlxlab.extensions.growth.operations.grow_vocabulary import with_vocabulary
-from mlxlab.extensions.growth.operations.schema import ArchitectureOperation, Operation
-from mlxlab.extensions.growth.operations.settings import change_settings
+from mlxlab.extensions.growth.operations.schema import (
+    ArchitectureOperation,
+    Operation,
+)
 from mlxlab.extensions.growth.optimizer_state import average_of
 from mlxlab.extensions.growth.probe import (
     check_change,
@@ -51,13 +54,27 @@ def prepare(operation: Operation, state: TrainState, result: StepResult, seed: i
 
 
 def _set(operation: Any, state: TrainState) -> None:
-    progress = state.progress
-    if operation["op"] == "set_batch_size":
-        state.resize(operation["batch_size"])
-        return
-    if operation["op"] == "set_curriculum":
-        set_curriculum_alpha(state.data, operation["alpha"])
-    progress.settings = change_settings(operation, progress.settings, int(progress.schedule_step))
+    """Changes the setting that an operation names."""
+    step = int(state.progress.schedule_step)
+    changes: dict[str, Any] = {}
+    match operation["op"]:
+        case "set_batch_size":
+            state.resize(operation["batch_size"])
+        case "rewarm":
+            changes = {"warmup_start": step, "warmup_steps": operation["steps"]}
+            if operation.get("restart"):
+                changes["schedule_start"] = step
+        case "set_learning_rate":
+            changes = {"learning_rate": operation["learning_rate"]}
+        case "set_accumulation":
+            changes = {"accumulate": operation["accumulate"]}
+        case "set_curriculum":
+            set_curriculum_alpha(state.data, operation["alpha"])
+            changes = {"curriculum_alpha": operation["alpha"]}
+        case "set_evaluation":
+            keys = ("eval_every", "eval_batches")
+            changes = {key: operation[key] for key in keys if operation.get(key)}
+    state.progress.settings = replace(state.progress.settings, **changes)
 
 
 def _prepare_model(

@@ -7,8 +7,7 @@ from typing import Any
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError, DataError, UserError
-from mlxlab.extensions.growth.operations.schema import Operation
-from mlxlab.extensions.growth.operations.settings import When
+from mlxlab.extensions.growth.operations.schema import Operation, When
 
 KEY = "callbacks.growth.operations"
 

@@ -1,9 +1,36 @@
-"""Operations that change the architecture, as they stand in the config: `op` chooses the record."""
+"""The operations of a growth schedule, as they stand in the config: `op` chooses the record."""
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, TypedDict
 
-from mlxlab.constraints import Count, MinLen, NonNegative, Positive, Size
-from mlxlab.extensions.growth.operations.settings import ScheduledOperation, SettingsOperation
+from mlxlab.constraints import Count, Fraction, MinLen, NonNegative, Positive, Size
+
+
+class When(TypedDict):
+    """What an operation waits for; it runs as soon as one of these holds.
+
+    Args:
+        metric_below: the objective of the last evaluation is below this.
+        metric_above: it is above this.
+        or_steps: steps since the operation before, or since the start.
+    """
+
+    metric_below: NotRequired[float]
+    metric_above: NotRequired[float]
+    or_steps: NotRequired[Size]
+
+
+class ScheduledOperation(TypedDict):
+    """What every operation has.
+
+    Args:
+        id: its name, unique in the schedule.
+        when: what it waits for.
+        then: evaluate evaluates after it.
+    """
+
+    id: str
+    when: When
+    then: NotRequired[Literal["evaluate"] | None]
 
 
 class Stack(ScheduledOperation):
@@ -123,6 +150,76 @@ class Unfreeze(ScheduledOperation):
     patterns: NotRequired[list[str] | None]
 
 
+class SetLearningRate(ScheduledOperation):
+    """Sets the peak of the learning-rate schedule.
+
+    Args:
+        learning_rate: the new one.
+    """
+
+    op: Literal["set_learning_rate"]
+    learning_rate: Positive
+
+
+class Rewarm(ScheduledOperation):
+    """Raises the learning rate from 0 again.
+
+    Args:
+        steps: of linear warm-up.
+        restart: begin the whole schedule again for the rest of the run.
+    """
+
+    op: Literal["rewarm"]
+    steps: Count
+    restart: NotRequired[bool]
+
+
+class SetBatchSize(ScheduledOperation):
+    """Changes the rows of a batch.
+
+    Args:
+        batch_size: the new one.
+    """
+
+    op: Literal["set_batch_size"]
+    batch_size: Size
+
+
+class SetAccumulation(ScheduledOperation):
+    """Changes the number of micro-batches, with trainer=optimized.
+
+    Args:
+        accumulate: the new number.
+    """
+
+    op: Literal["set_accumulation"]
+    accumulate: Size
+
+
+class SetEvaluation(ScheduledOperation):
+    """Changes how often is evaluated, and on how much.
+
+    Args:
+        eval_every: steps between evaluations; null leaves it.
+        eval_batches: validation batches; null leaves it.
+    """
+
+    op: Literal["set_evaluation"]
+    eval_every: NotRequired[Size | None]
+    eval_batches: NotRequired[Size | None]
+
+
+class SetCurriculum(ScheduledOperation):
+    """Sets `data.order.alpha`, with data/order=curriculum.
+
+    Args:
+        alpha: the new one.
+    """
+
+    op: Literal["set_curriculum"]
+    alpha: Fraction
+
+
 ArchitectureOperation = (
     Stack
     | Widen
@@ -135,4 +232,12 @@ ArchitectureOperation = (
     | Freeze
     | Unfreeze
 )
-Operation = ArchitectureOperation | SettingsOperation
+Operation = (
+    ArchitectureOperation
+    | SetLearningRate
+    | Rewarm
+    | SetBatchSize
+    | SetAccumulation
+    | SetEvaluation
+    | SetCurriculum
+)
