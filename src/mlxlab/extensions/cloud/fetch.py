@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_verified
@@ -145,10 +144,10 @@ def _fetch_verified(commits: Commits, name: str, folder: Path) -> None:
 
 def _move_aside(folder: Path) -> None:
     """Renames what the folder has of the run: an older state."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
     if folder.is_dir():
-        names = (folder.with_name(f"{folder.name}-{number}") for number in count(1))
-        aside = next(path for path in names if not path.exists())
+        aside = folder.with_name(f"{folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
         folder.rename(aside)
-        logger.info(f"{folder}: older than what is fetched; renamed to {aside.name}")
+        if any(aside.iterdir()):
+            logger.info(f"{folder}: older than what is fetched; renamed to {aside.name}")
+        else:
+            aside.rmdir()

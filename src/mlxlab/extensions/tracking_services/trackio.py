@@ -1,15 +1,13 @@
 """Runs in Trackio."""
 
 import os
-from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.extensions.tracking_services.destination import ServiceDestination
 from mlxlab.extensions.tracking_services.service import Value, check_package, check_project, typed
-from mlxlab.extensions.tracking_services.upload import upload_folder
+from mlxlab.extensions.tracking_services.upload import UploadedService
 from mlxlab.tracking.records import RunStart
 from mlxlab.tracking.tracker import Status
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trackio:
+class Trackio(UploadedService):
     """Trackio: metrics and parameters on this machine, or in a space of Hugging Face; no files.
 
     Args:
@@ -31,20 +29,11 @@ class Trackio:
     space: str | None = None
     name = "trackio"
 
-    def options(self) -> dict[str, Value]:
-        return asdict(self)
-
     def check(self) -> None:
         check_package(self.name)
         check_project("tracking.trackio.project", self.project)
         if self.space is not None:
             check_project("tracking.trackio.space", self.space.replace("/", "-", 1))
-
-    def destination(self, project: Path) -> ServiceDestination:
-        return ServiceDestination(self, project)
-
-    def upload(self, folder: Path, project: Path) -> Iterator[str]:
-        return upload_folder(self, folder, project)
 
     def open(self, project: Path, start: RunStart) -> "TrackioRun":
         with open(os.devnull, "w") as devnull, redirect_stdout(devnull):

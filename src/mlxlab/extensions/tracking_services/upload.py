@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
 from mlxlab.extensions.tracking_services.destination import (
+    ServiceDestination,
     lock_path,
     read_upload_state,
     state_path,
@@ -177,3 +178,16 @@ def upload_folder(service: Service, folder: Path, project: Path) -> Iterator[str
                 raise ServiceUnavailableError(f"{title}: {reason}; nothing is lost") from None
         missing = uploader.state.get("missing")
         yield f"{title}: complete, but missing: {missing}" if missing else f"{title}: complete"
+
+
+class UploadedService:
+    """How a service, a dataclass of its options, is used by the tracker."""
+
+    def options(self) -> dict[str, Value]:
+        return dict(vars(self))
+
+    def destination(self: Service, project: Path) -> ServiceDestination:
+        return ServiceDestination(self, project)
+
+    def upload(self: Service, folder: Path, project: Path) -> Iterator[str]:
+        return upload_folder(self, folder, project)

@@ -4,18 +4,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.extensions.tracking_services.destination import ServiceDestination
 from mlxlab.extensions.tracking_services.service import Value, check_package, check_project, typed
-from mlxlab.extensions.tracking_services.upload import upload_folder
+from mlxlab.extensions.tracking_services.upload import UploadedService
 from mlxlab.redact import redact
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.records import RunStart
@@ -33,7 +31,7 @@ INVALID = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
-class Wandb:
+class Wandb(UploadedService):
     """Weights & Biases; the key of the account is that of WANDB_API_KEY or `wandb login`.
 
     Args:
@@ -54,9 +52,6 @@ class Wandb:
     def is_offline(self) -> bool:
         return (self.mode or os.environ.get("WANDB_MODE")) == "offline"
 
-    def options(self) -> dict[str, Value]:
-        return asdict(self)
-
     def check(self) -> None:
         check_package(self.name)
         check_project("tracking.wandb.project", self.project)
@@ -65,12 +60,6 @@ class Wandb:
         if not self.is_offline and not _has_key():
             remedy = "WANDB_API_KEY, `wandb login` or tracking.wandb.mode=offline"
             raise ServiceUnavailableError(f"tracking=wandb: expected {remedy}")
-
-    def destination(self, project: Path) -> ServiceDestination:
-        return ServiceDestination(self, project)
-
-    def upload(self, folder: Path, project: Path) -> Iterator[str]:
-        return upload_folder(self, folder, project)
 
     def open(self, project: Path, start: RunStart) -> "WandbRun":
         os.environ.update(VARIABLES | {"WANDB_DATA_DIR": str(project / "wandb" / "data")})
