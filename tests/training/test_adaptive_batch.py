@@ -46,6 +46,8 @@ def data(rows: int = 300, size: int = 8, prefetch: int = 2) -> Prefetch:
             size,
             3,
             lambda epoch, rows, _: source.batch(rows),
+            "",
+            np.full(rows, 6),
         ),
         prefetch,
     )

@@ -129,7 +129,7 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
 
 
 def test_a_position_of_other_data_is_refused():
-    other = make_loader(lengths, FixedBatchSize(5), 16, 3, collate, "another")
+    other = make_loader(lengths, FixedBatchSize(5), 16, 3, collate, "another", lengths(0))
     with pytest.raises(DataError, match="other data"):
         other.load_state_dict(new_loader().state_dict())
 

@@ -65,24 +65,19 @@ def make_loader(
     batch_size: int,
     seed: int,
     collate: Collate,
-    fingerprint: str = "",
-    all_lengths: np.ndarray | None = None,
+    fingerprint: str,
+    all_lengths: np.ndarray,
 ) -> DataLoader:
-    """Shuffled batches of examples of `lengths(epoch)` tokens; `all_lengths` (None: epoch 0) fix the boundaries."""
-    first = lengths(0)
-    count = len(first)
+    """Shuffled batches of examples of `lengths(epoch)` tokens; `all_lengths` fix the boundaries."""
+    count = len(lengths(0))
     order = epoch_permutation(count, seed)
     if batching.num_buckets is None:
         return DataLoader(count, batch_size, order, collate, fingerprint)
-    if all_lengths is None:
-        all_lengths = first
     boundaries = optimal_boundaries(all_lengths, batching.num_buckets)
 
     def divide(order: np.ndarray, epoch: int, size: int) -> list[PlannedBatch]:
         rows = batching.rows(size, boundaries)
-        batches = split_by_length(order, lengths(epoch), boundaries, rows)
-        if not batching.fills:
-            batches = [batch._replace(rows=0) for batch in batches]
+        batches = split_by_length(order, lengths(epoch), boundaries, rows, fills=batching.fills)
         shuffled = permutation(len(batches), seed, Stream.BATCH_ORDER, epoch)
         return [batches[index] for index in shuffled]
 
@@ -90,11 +85,17 @@ def make_loader(
 
 
 def split_by_length(
-    order: np.ndarray, lengths: np.ndarray, boundaries: np.ndarray, rows: np.ndarray
+    order: np.ndarray,
+    lengths: np.ndarray,
+    boundaries: np.ndarray,
+    rows: np.ndarray,
+    *,
+    fills: bool,
 ) -> list[PlannedBatch]:
-    """The examples of `order` in batches of `rows[i]` for boundary i, the longest first; in a bucket as in `order`.
+    """The examples of `order` in batches of `rows[i]` for boundary i, the longest first.
 
-    A bucket's last batch is completed with examples of the next shorter one, so only the last batch of all is short.
+    The last batch of a bucket is completed with examples of the next shorter one, so that only the
+    last batch of all is short. With `fills` empty rows are added to that.
     """
     bucket = np.searchsorted(boundaries, lengths[order])  # the first boundary that is long enough
     longest_first = np.argsort(-bucket, kind="stable")
@@ -105,7 +106,7 @@ def split_by_length(
     while start < len(order):
         size = int(rows[bucket[start]])
         length = int(boundaries[bucket[start]])
-        batches.append(PlannedBatch(order[start : start + size], length, size))
+        batches.append(PlannedBatch(order[start : start + size], length, size if fills else 0))
         start += size
     return batches
 
