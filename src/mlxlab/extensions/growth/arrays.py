@@ -39,12 +39,14 @@ class Source:
 
 
 Sources = dict[str, Source]  # by new path; arrays without a source are new
-# (path, array before) -> the entries of the array after, and its new ones; None is 0
-Choose = Callable[[str, mx.array], tuple[tuple[Gather, ...], mx.array | None]]
+# The old entries of an array, and its new ones; None is 0
+Entries = tuple[tuple[Gather, ...], mx.array | None]
 
 
-def gather_arrays(arrays: Arrays, choose: Choose) -> tuple[Arrays, Sources]:
-    """The arrays after an operation that keeps their paths."""
+def gather_arrays(
+    arrays: Arrays, choose: Callable[[str, mx.array], Entries]
+) -> tuple[Arrays, Sources]:
+    """The arrays after an operation that keeps their paths; `choose` takes an old path and array."""
     result: Arrays = {}
     sources: Sources = {}
     for path, array in arrays.items():

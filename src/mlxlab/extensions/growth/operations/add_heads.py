@@ -8,6 +8,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import (
+    Entries,
     Gather,
     Sources,
     draw,
@@ -46,7 +47,7 @@ def add_heads_arrays(
     queries = after["num_heads"] * head_size(before)
     keys = int(after.get("num_kv_heads") or after["num_heads"]) * head_size(before)
 
-    def choose(path: str, array: mx.array) -> tuple[tuple[Gather, ...], mx.array | None]:
+    def choose(path: str, array: mx.array) -> Entries:
         if OUTPUT.fullmatch(path):
             return (Gather(1, extended(array.shape[1], queries)),), None
         match = INPUT.fullmatch(path)

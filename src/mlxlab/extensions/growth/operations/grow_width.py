@@ -12,6 +12,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import (
+    Entries,
     Gather,
     Sources,
     draw,
@@ -60,7 +61,7 @@ def grow_width_arrays(
     index = extended(old, size)
     scale = np.where(index < 0, 1.0, np.sqrt(old / size))
 
-    def choose(path: str, array: mx.array) -> tuple[tuple[Gather, ...], mx.array | None]:
+    def choose(path: str, array: mx.array) -> Entries:
         if NORM.fullmatch(path):
             return (Gather(0, index, scale, 1 / scale),), mx.ones(size)
         if WRITERS.fullmatch(path):

@@ -9,6 +9,7 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import (
+    Entries,
     Gather,
     Sources,
     draw,
@@ -72,7 +73,7 @@ def gather_tokens(
     require_plain_layers("vocabulary", filter(ADAPTED.fullmatch, arrays))
     is_classifier = has_classifier(arrays)
 
-    def choose(path: str, array: mx.array) -> tuple[tuple[Gather, ...], mx.array | None]:
+    def choose(path: str, array: mx.array) -> Entries:
         if not TABLE.fullmatch(path) or (is_classifier and path.startswith("head.")):
             return (), None
         return (Gather(0, index),), new_rows(path, array)
