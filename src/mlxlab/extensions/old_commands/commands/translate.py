@@ -168,11 +168,15 @@ def find_program(line: str) -> tuple[dict[str, Any], str, list[str]]:
     except ValueError:
         raise ConfigError("the command line ends inside a quotation") from None
     for number, word in enumerate(words):
-        is_script = word.endswith((".py", ".sh")) or words[number - 1 : number] == ["-m"]
-        script = re.sub(r"\.(py|sh)$", "", word).replace(".", "/").rpartition("/")[2]
-        command = " ".join([script, *words[number + 1 : number + 2]])
-        name = command if command in tables else script
-        if is_script and name in tables:
+        if word.endswith((".py", ".sh")):
+            script = Path(word).stem
+        elif words[number - 1 : number] == ["-m"]:
+            script = word.rpartition(".")[2]
+        else:
+            continue
+        with_command = " ".join([script, *words[number + 1 : number + 2]])
+        name = with_command if with_command in tables else script
+        if name in tables:
             if "command" not in tables[name]:
                 raise ConfigError(f"{name}: no counterpart: {tables[name]['note']}")
             return tables[name], " ".join(words[:number]), words[number + len(name.split()) :]
