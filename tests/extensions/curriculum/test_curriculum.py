@@ -15,8 +15,8 @@ from mlxlab.data.vocabulary.token_counts import (
     count_tokens,
     decode_counts,
     encode_counts,
+    rare_tokens,
 )
-from mlxlab.data.vocabulary.token_frequencies import rare_tokens
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.curriculum import CurriculumOrder
 from mlxlab.extensions.curriculum.distribution import TokenDistribution, kl_divergence
