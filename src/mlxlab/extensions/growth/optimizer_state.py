@@ -81,7 +81,7 @@ class OptimizerReport:
         return len(self.by_path) + len(self.by_map) + len(self.by_shape)
 
     def line(self) -> str:
-        counts = [f"{len(paths)} {name}" for name, paths in self.as_json().items() if paths]
+        counts = [f"{len(paths)} {name}" for name, paths in self.as_json().items()]
         return f"optimizer state: {', '.join(counts)}"
 
 
