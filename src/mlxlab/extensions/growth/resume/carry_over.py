@@ -209,6 +209,8 @@ def _finished(
         elif origin is not None and outcome in ("matched", "renamed"):
             outcome = outcome if origin.outcome == "matched" else origin.outcome
         result.outcomes[path] = outcome
+    if has_same_codes:
+        result.weights.update(_old_rows(last.weights, old, change))
     result.report = last.report.with_outcomes(result.outcomes)
     return result
 
@@ -219,3 +221,17 @@ def _code_paths(old: str, new: str) -> list[tuple[str, str]]:
         return []
     stems = old.removesuffix("weight"), new.removesuffix("weight")
     return [(stems[0] + part, stems[1] + part) for part in ("weight", *CODES)]
+
+
+def _old_rows(new: Arrays, old: Arrays, change: ModelChange) -> Arrays:
+    """Quantised tables to which only tokens were appended, with the old rows as they were."""
+    operations = {operation["op"] for operation in change.operations}
+    result: Arrays = {}
+    if "resize_vocabulary" in operations and "grow_width" not in operations:
+        for path in new.keys() & old.keys():
+            layer, _, name = path.rpartition(".")
+            is_code = name in ("weight", *CODES) and f"{layer}.scales" in new
+            if is_code and layer.removesuffix(".base") in TABLES:
+                appended = new[path][change.before.vocab_size :]
+                result[path] = mx.concatenate([old[path], appended])
+    return result
