@@ -77,7 +77,6 @@ PRIVATE_MODULES = {  # Imports of private modules of libraries that have not bee
     "config.hydra.sweep_jobs": {"hydra._internal"},
     "config.hydra.sources": {"hydra._internal"},
     "config.hydra.compose": {"hydra._internal"},
-    "sweep.grid": {"hydra._internal"},
     "tracking.mlflow.sqlite": {"mlflow.store.db.utils._initialize_tables"},
 }
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

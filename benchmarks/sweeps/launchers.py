@@ -35,7 +35,7 @@ TRIVIAL = [
 JOBLIB = "joblib, 2 at a time"
 LAUNCHERS = {  # name -> (overrides, package that it needs)
     "basic": (["hydra/sweeper=basic", "hydra/launcher=basic"], "hydra"),
-    "in_process": (["hydra/launcher=in_process"], "hydra"),
+    "basic, our sweeper": (["hydra/launcher=basic"], "hydra"),
     "isolated, 1 at a time": (["hydra/launcher=isolated"], "hydra"),
     "isolated, 2 at a time": (["hydra/launcher=isolated", "hydra.launcher.n_jobs=2"], "hydra"),
     JOBLIB: (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "joblib"),

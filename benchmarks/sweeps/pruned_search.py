@@ -11,19 +11,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from benchmarks.alternate import table
 from mlxlab.config.hydra.search_space import Domain, Values
 from mlxlab.constraints import Size
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
-from mlxlab.sweep.pruning.successive_halving import SuccessiveHalving
-from mlxlab.sweep.search.samplers import RandomSampler
-from mlxlab.sweep.search.study import StudySettings, open_study
-from mlxlab.sweep.search.trial import Trial, TrialResult
-from mlxlab.sweep.search.trial_loop import OneByOne, run_trials
+from mlxlab.sweep.pruning import SuccessiveHalving
+from mlxlab.sweep.study import State, Trial, TrialResult
 from mlxlab.wording import percent
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
@@ -158,7 +158,7 @@ def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) 
         str(SCRIPT),
         "-m",
         "hydra/sweeper=search",
-        "hydra/launcher=in_process",
+        "hydra/launcher=basic",
         *SETTINGS,
         *overrides,
     ]
@@ -201,23 +201,31 @@ def evaluations(folder: Path) -> list[tuple[int, float]]:
 
 def simulate(curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int) -> Sequence[Trial]:
     """The trials of ASHA in a random order, by the evaluation after each epoch."""
+    halving = SuccessiveHalving(RUNGS, 3, sign=1, num_brackets=1)
+    points = [*curves]
+    order = np.random.default_rng(seed).permutation(len(points))
+    trials: list[Trial] = []
+    while True:
+        is_last = len(trials) == len(points)
+        promotion = halving.promotion(trials, is_last=is_last)
+        if promotion is not None:
+            number, budget = promotion
+        elif is_last:
+            return trials
+        else:
+            number = len(trials)
+            budget = halving.first_budget(number)
+            trials.append(Trial(number, {}, "running", budget, {}, [], None, None))
+        trials[number] = _trained(trials[number], budget, curves[points[order[number]]])
 
-    def run(trial: Trial, _: bool) -> TrialResult:
-        reached = curves[tuple(str(trial.point[domain.key]) for domain in SPACE)][: trial.budget]
-        state = "finished" if trial.budget is None else "paused"
-        return TrialResult([min(value for _, value in reached)], "", state, reached[-1][0])
 
-    settings: StudySettings = {
-        "space": {domain.key: str(domain) for domain in SPACE},
-        "overrides": [],
-        "objectives": {"valid/loss": "minimize"},
-        "sampler": "random",
-        "sampler_settings": {"seed": seed},
-        "pruner": "asha",
-        "pruner_settings": {},
-        "optuna": None,
-    }
-    halving = SuccessiveHalving(RUNGS, 3, "minimize", num_brackets=1)
-    with open_study(Path(":memory:"), settings, SPACE) as study:
-        run_trials(study, RandomSampler(SPACE, seed), halving, len(curves), OneByOne(run))
-        return study.trials
+def _trained(trial: Trial, budget: int | None, curve: list[tuple[int, float]]) -> Trial:
+    """A trial that has run to a budget."""
+    reached = curve[:budget]
+    value = min(value for _, value in reached)
+    state: State = "finished" if budget is None else "paused"
+    result = TrialResult(
+        values=[value], reason="", state=state, step=reached[-1][0], evaluations=[], seconds=0.0
+    )
+    rungs = trial.rungs if budget is None else {**trial.rungs, budget: value}
+    return replace(trial, state=state, budget=budget, rungs=rungs, result=result)

@@ -16,7 +16,7 @@ from mlxlab.analysis.trial.sequential import MIN_PAIRS
 from mlxlab.cli.train.multirun import sweep
 from mlxlab.cli.trial.setup import Budget, Options, prepare_trial, split_args
 from mlxlab.experiment.experiment import run_experiment
-from mlxlab.sweep.paired.pairs import Pairs
+from mlxlab.sweep.paired import Pairs
 from mlxlab.wording import percent
 
 MAX_FALSE_KEEPS, MIN_POWER = 0.05, 0.8
@@ -130,7 +130,7 @@ def _train_baseline(folder: Path, steps: int) -> Path:
 
 def _try_edit(edit: Edit, baseline: Path, folder: Path, max_seeds: int) -> TrialRecord:
     """The record of a trial that runs in this process."""
-    texts = split_args([edit.change, "hydra/launcher=in_process"], Budget())
+    texts = split_args([edit.change, "hydra/launcher=basic"], Budget())
     plan = Pairs._plan
 
     def with_offset(self: Pairs, number: int) -> object:

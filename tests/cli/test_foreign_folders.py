@@ -32,7 +32,7 @@ COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
     "train init_from": ["train", "model.init_from={F}", *SHORT],
     "trial": [
         *("trial", "baseline={F}", "trainer.learning_rate=1e-4", "budget=1steps", "seeds=2"),
-        *("folder={OUT}", "hydra/launcher=in_process"),
+        *("folder={OUT}", "hydra/launcher=basic"),
     ],
     "reproduce": ["reproduce", "{F}", "out={OUT}"],
     "verify": ["verify", "{F}"],

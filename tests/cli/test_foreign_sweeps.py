@@ -1,4 +1,4 @@
-"""`sweep.resume` of a stranger's sweep: its journal decides no more than a stored config does."""
+"""`sweep.resume` of a stranger's sweep: its command decides no more than a stored config does."""
 
 import json
 
@@ -11,13 +11,14 @@ SWEEP = ["-m", "seed=0,1", "tracking=none", "hydra.sweep.dir=s"]
 
 
 def change_start(project, **changes):
-    """Changes the command in the journal, and forgets its jobs."""
-    path = project / "s" / "sweep.jsonl"
-    first = json.loads(path.read_text().splitlines()[0])
+    """Changes the command, and forgets its jobs."""
+    path = project / "s" / "sweep.json"
+    start = json.loads(path.read_text())
     for key, value in changes.items():
-        before = first["sweep"][key]
-        first["sweep"][key] = before + value if isinstance(before, list) else value
-    path.write_text(json.dumps(first) + "\n")
+        start[key] = start[key] + value if isinstance(start[key], list) else value
+    path.write_text(json.dumps(start | {"jobs": []}))
+    for record in project.glob("s/*/job.json"):
+        record.unlink()
 
 
 @pytest.mark.parametrize(
@@ -58,11 +59,23 @@ def test_config_files_of_the_stranger_are_not_read(key, line, user_config):
     assert flag in line.refuses("sweep.resume=s", code=77)
 
 
-@pytest.mark.parametrize("name", ["multirun.yaml", "0", "report", "sweep.jsonl"])
+@pytest.mark.parametrize("name", ["multirun.yaml", "0", "report", "sweep.json"])
 @pytest.mark.parametrize("trusted", [[], ["trust_folder=true"]], ids=["foreign", "trusted"])
 def test_a_link_in_the_folder_of_a_sweep_is_refused(name, trusted, line, tmp_path):
     assert line(*SWEEP) == 0
     replace_by_link(line.project / "s" / name, tmp_path / "target")
     assert "a symbolic link" in line.refuses("sweep.resume=s", *trusted, code=77)
-    if name != "sweep.jsonl":
+    if name != "sweep.json":
         assert "a symbolic link" in line.refuses(*SWEEP, *trusted, code=77)
+
+
+@pytest.mark.parametrize("command", [["sweep.resume=s"], [*SWEEP, "hydra/launcher=basic"]])
+def test_a_job_that_nobody_typed_is_refused(command, line):
+    assert line(*SWEEP) == 0
+    path = line.project / "s" / "sweep.json"
+    start = json.loads(path.read_text())
+    start["jobs"].append(["tracking=none", "seed=1", "callbacks.csv.path=/home/u/.bashrc"])
+    path.write_text(json.dumps(start))
+    assert line(*command) == 77
+    assert "callbacks.csv.path=/home/u/.bashrc: type it again" in line.err
+    assert not line.runs

@@ -7,7 +7,7 @@ from mlxlab.cli.train.sweep_preview import names_sweep
 from mlxlab.config.help_index import groups
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.paths import shipped_conf
-from mlxlab.sweep.search.commands import trial_command
+from mlxlab.sweep.reports.search_result import trial_command
 
 SWEEPS = {  # with fewer values than the preset has, which what is typed replaces -> (what is first printed, last row)
     "titanic_folds": ("model=bert", "5 jobs; all: sweep=titanic_folds model=bert", ["4", "4"]),

@@ -4,14 +4,15 @@ import csv
 import json
 import os
 import random
-import sqlite3
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlxlab.sweep.study import Study, Trial
 from support.processes import run_here, start, tiny_overrides, wait_for
 
 pytestmark = [
@@ -29,14 +30,12 @@ def table(folder: Path) -> list[dict[str, str]]:
         ]
 
 
-def records(folder: Path) -> list[dict[str, object]]:
-    """The trials in the study, with the order of all results, without the times."""
-    with closing(sqlite3.connect(folder / "study.db")) as connection:
-        trials = [
-            json.loads(text)
-            for (text,) in connection.execute("select record from trials order by number")
-        ]
-    return [trial | {"seconds": 0} for trial in trials]
+def records(folder: Path) -> list[Trial]:
+    """The trials in the study, without the times."""
+    trials = []
+    for trial in Study(folder / "study.jsonl").trials():
+        trials.append(replace(trial, result=trial.result | {"seconds": 0.0}))
+    return trials
 
 
 def final_states(output: str) -> list[str]:
@@ -51,7 +50,7 @@ def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
     command = [
         "-m",
         "hydra/sweeper=search",
-        "hydra/launcher=in_process",
+        "hydra/launcher=basic",
         "hydra.sweeper.sampler=random",
         "hydra.sweeper.trials=3",
         rate,
@@ -59,7 +58,7 @@ def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
     ]
     whole = run_here(*command, f"hydra.sweep.dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stderr
-    process = start(*command, f"hydra.sweep.dir={tmp_path}/s")
+    process = start(*command, f"hydra.sweep.dir={tmp_path}/s", fresh=True)
     wait_for(tmp_path / "s" / "1" / "checkpoints" / "step-00000001", process)
     process.kill()
     process.communicate()
@@ -89,7 +88,7 @@ def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_s
     assert whole.returncode == 0, whole.stderr
     draw, folder, kills = random.Random(0), tmp_path / "0", 0
     while kills < 20:
-        process = start(*command, f"hydra.sweep.dir={folder}")
+        process = start(*command, f"hydra.sweep.dir={folder}", fresh=True)
         changes, before = draw.randint(0, 40), files(folder)
         while len(files(folder) ^ before) < changes and process.poll() is None:
             time.sleep(0.003)
@@ -97,6 +96,7 @@ def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_s
         if (
             process.poll() is not None
         ):  # it ended before it could be killed: the next kills are of another search
+            assert process.returncode == 0, process.communicate()[1]
             check_equal(folder, tmp_path / "whole")
             folder = tmp_path / str(kills)
             continue
@@ -123,7 +123,7 @@ def check_equal(folder: Path, whole: Path) -> None:
     assert records(folder) == records(whole)
     assert table(folder) == table(whole)
     for trial in records(folder):
-        manifests = [each / str(trial["number"]) / "manifest.json" for each in (folder, whole)]
+        manifests = [each / str(trial.number) / "manifest.json" for each in (folder, whole)]
         states = [json.loads(path.read_text())["outcome"]["final_state"] for path in manifests]
         assert states[0] == states[1]
-    assert {trial["state"] for trial in records(folder)} == {"paused", "finished"}
+    assert {trial.state for trial in records(folder)} == {"paused", "finished"}

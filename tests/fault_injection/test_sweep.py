@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlxlab.sweep.job_journal import read_job_journal
+from mlxlab.sweep.job import JobRecord, read_records
 from support.processes import ROOT, start, tiny_overrides
 
 pytestmark = [
@@ -18,7 +18,7 @@ pytestmark = [
     ),
 ]
 
-KILLS = {"new": 20, "shared": 5}  # by the processes of jobs: one for each, or for several
+KILLS = 20
 WAYS = [
     "none",
     "raise",
@@ -49,46 +49,37 @@ ENVIRONMENT = {
 }
 
 
-@pytest.fixture(scope="module", params=list(KILLS))
-def processes(request) -> str:
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def ways(processes) -> list[str]:
-    """Of the jobs; only a new process has a limit of memory."""
-    return ["none" if way == "memory" and processes == "shared" else way for way in WAYS]
-
-
-@pytest.fixture(scope="module")
-def command(ways, processes, tmp_path_factory) -> list[str]:
+def command(tmp_path_factory) -> list[str]:
     own = tmp_path_factory.mktemp("own") / "experiment"
     own.mkdir()
-    for number, way in enumerate(ways):
+    for number, way in enumerate(WAYS):
         fault = f"callbacks:\n  fault: {{_target_: support.sweep_faults.Fault, way: {way}}}\n"
         fault = "trainer:\n  learning_rate: 1.0e+30\n" if way == "nan" else fault
         (own / f"job{number}.yaml").write_text(f"# @package _global_\nseed: {number}\n{fault}")
     settings = tiny_overrides(
         "trainer.max_steps=20", "trainer.eval_every=10", "callbacks.progress_bar.bar=off"
     )
-    limits = [f"hydra.launcher.{each}" for each in ("n_jobs=2", "timeout=20", "grace=1")]
-    if processes == "new":
-        limits.append("hydra.launcher.memory_limit=1.2")
-    jobs = f"experiment={','.join(f'job{number}' for number in range(len(ways)))}"
+    settings_of_launcher = ("n_jobs=2", "timeout=20", "grace=1", "memory_limit=1.2")
+    limits = [f"hydra.launcher.{each}" for each in settings_of_launcher]
+    jobs = f"experiment={','.join(f'job{number}' for number in range(len(WAYS)))}"
     return ["--config-dir", str(own.parent), "-m", jobs, *settings, *limits]
+
+
+def records(folder: Path) -> list[JobRecord]:
+    return sorted(read_records(folder).values(), key=lambda record: record.number)
 
 
 def table(folder: Path) -> list[tuple[int, str, str, float | None, int | None]]:
     """What came of each job: number, state, reason, objective, exit code."""
     return [
-        (job.number, job.state, job.reason, job.value, job.exit_code)
-        for job in read_job_journal(folder)[1]
+        (job.number, job.state, job.reason, job.value, job.exit_code) for job in records(folder)
     ]
 
 
 def manifests(folder: Path) -> list[dict]:
     """Of the jobs that finished."""
-    numbers = [job.number for job in read_job_journal(folder)[1] if job.state == "finished"]
+    numbers = [job.number for job in records(folder) if job.state == "finished"]
     return [json.loads((folder / str(number) / "manifest.json").read_text()) for number in numbers]
 
 
@@ -97,25 +88,25 @@ def final_states(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(command, ways, tmp_path_factory) -> Path:
+def whole(command, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     process = start(*command, f"hydra.sweep.dir={folder}", fresh=True, **ENVIRONMENT)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 1, err
-    assert f"{ways.count('none')} finished" in out
+    assert f"{WAYS.count('none')} finished" in out
     return folder
 
 
-def test_the_good_jobs_finish_and_each_other_one_has_its_reason(whole, ways):
+def test_the_good_jobs_finish_and_each_other_one_has_its_reason(whole):
     rows = table(whole)
     assert [state for _, state, *_ in rows] == [
-        "finished" if way == "none" else "failed" for way in ways
+        "finished" if way == "none" else "failed" for way in WAYS
     ]
     reasons = {
-        way: reason for way, (_, _, reason, *_) in zip(ways, rows, strict=True) if way != "none"
+        way: reason for way, (_, _, reason, *_) in zip(WAYS, rows, strict=True) if way != "none"
     }
-    assert reasons == {way: reason for way, reason in EXPECTED.items() if way in ways}
-    codes = {way: code for way, (*_, code) in zip(ways, rows, strict=True)}
+    assert reasons == EXPECTED
+    codes = {way: code for way, (*_, code) in zip(WAYS, rows, strict=True)}
     expected = {
         "raise": 70,
         "exit": 3,
@@ -126,12 +117,13 @@ def test_the_good_jobs_finish_and_each_other_one_has_its_reason(whole, ways):
         "nan": 78,
         "data": 65,
     }
-    assert codes == {way: code for way, code in {"none": 0, **expected}.items() if way in ways}
+    assert codes == {"none": 0, **expected}
 
 
-def test_a_killed_sweep_ends_with_the_same_table(command, processes, whole, tmp_path, summarize):
+def test_a_killed_sweep_ends_with_the_same_table(command, whole, tmp_path, summarize):
     draw, kills = random.Random(5), 0
-    while kills < KILLS[processes]:
+    ended: dict[int, JobRecord] = {}
+    while kills < KILLS:
         process = start(*command, f"hydra.sweep.dir={tmp_path}", fresh=True, **ENVIRONMENT)
         try:
             process.wait(draw.uniform(1, 12))
@@ -140,6 +132,10 @@ def test_a_killed_sweep_ends_with_the_same_table(command, processes, whole, tmp_
             process.kill()
             kills += 1
             process.communicate()
+            for job in records(tmp_path):
+                assert ended.get(job.number, job) == job, "a job ran twice"
+                if job.ended:
+                    ended[job.number] = job
             psutil.wait_procs(family, timeout=5)
             assert not [
                 each
@@ -154,31 +150,4 @@ def test_a_killed_sweep_ends_with_the_same_table(command, processes, whole, tmp_
     assert process.returncode == 1, err
     assert table(tmp_path) == table(whole)
     assert final_states(tmp_path) == final_states(whole)
-    ended = set()
-    for text in (tmp_path / "sweep.jsonl").read_text().splitlines():
-        job = json.loads(text).get("job")
-        assert not (job and job["state"] == "running" and job["number"] in ended), "a job ran twice"
-        if job and job["state"] in ("finished", "failed"):
-            ended.add(job["number"])
-    summarize(
-        f"sweep: {kills} kills of 12 jobs in {processes} processes, the same table and the same final weights"
-    )
-
-
-def test_jobs_that_share_a_process_end_as_in_processes_of_their_own(tmp_path):
-    jobs = ["-m", "model=bert,transformer,cnn_hybrid", "seed=0,1", "model.dropout=0.1"]
-    settings = tiny_overrides(
-        "callbacks.progress_bar.bar=off", "trainer.max_steps=10", "trainer.eval_every=5"
-    )
-    for name, limit in {"own": "1", "shared": "null"}.items():
-        launcher = [
-            f"hydra.sweep.dir={tmp_path / name}",
-            f"hydra.launcher.jobs_per_process={limit}",
-        ]
-        process = start(*jobs, *settings, *launcher, fresh=True, **ENVIRONMENT)
-        _, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        pids = {manifest["attempts"][-1]["pid"] for manifest in manifests(tmp_path / name)}
-        assert len(pids) == (6 if name == "own" else 1)
-    assert final_states(tmp_path / "shared") == final_states(tmp_path / "own")
-    assert table(tmp_path / "shared") == table(tmp_path / "own")
+    summarize(f"sweep: {kills} kills of 12 jobs, the same table and the same final weights")

@@ -36,7 +36,7 @@ class Line:
             arg.startswith(("hydra/launcher=", "hydra.launcher", "hydra/sweeper=basic"))
             for arg in argv
         )
-        return ["hydra/launcher=in_process"] if is_sweep and not is_chosen else []
+        return ["hydra/launcher=basic"] if is_sweep and not is_chosen else []
 
     def refuses(self, *argv: str, code: int = 2, lines: int | None = 1) -> str:
         """Runs it, asserts that it ends with `code` and at most ten lines, and that nothing was created or trained."""

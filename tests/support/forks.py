@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
@@ -125,6 +125,7 @@ def _live(
     module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], detached: bool
 ) -> None:
     """The forked process: as `python -m <module>`."""
+    current_process().daemon = False  # A daemon could not start the jobs of a sweep.
     if detached:
         os.setsid()
     for descriptor, path in enumerate(outputs, 1):

@@ -2,24 +2,21 @@
 
 import faulthandler
 import json
-import logging
 import os
-import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mlxlab.config.hydra.compose import Composer
 from mlxlab.errors import DataError, DivergenceError
+from mlxlab.experiment.sweep_start import SweepStart, write_sweep_start
+from mlxlab.sweep.job import JobRecord, write_record
 
 WAYS = {
     "raise": "ZeroDivisionError: division by zero",
@@ -52,7 +49,7 @@ def write_config(folder: Path) -> Composer:
     """Composes sweeps in `folder/sweep` of a config that takes milliseconds."""
     (folder / "conf").mkdir(exist_ok=True)
     (folder / "conf" / "train.yaml").write_text(CONFIG.format(folder=folder / "sweep"))
-    for option in ("launcher/isolated", "launcher/in_process", "sweeper/grid"):
+    for option in ("launcher/isolated", "sweeper/grid"):
         shipped = Path(__file__).resolve().parents[2] / "conf" / "hydra" / f"{option}.yaml"
         copy = folder / "conf" / "hydra" / f"{option}.yaml"
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -93,23 +90,33 @@ def act(config: DictConfig) -> float:
             return float(len(held))
         case "wait":
             time.sleep(600)
-        case "obey":
-            stop = threading.Event()
-            signal.signal(signal.SIGTERM, lambda *_: stop.set())
-            stop.wait()
-        case "litter":
-            litter()
-        case "look":
-            (folder / "seen.json").write_text(json.dumps(surroundings()))
-        case "grow":
-            LEFT.append(b"x" * 400_000_000)
         case "child":
             LEFT.append(subprocess.Popen(["sleep", "600"]))
-        case "thread":
-            threading.Thread(target=time.sleep, args=(0.3,)).start()
         case "slow":
             time.sleep(0.3)
     return 0.5 + config.seed
+
+
+def write_sweep(folder: Path, records: list[JobRecord], objective: str = "valid/loss") -> None:
+    """The folder of a grid whose jobs came to this."""
+    start: SweepStart = {
+        "format": 1,
+        "overrides": [],
+        "config_dir": None,
+        "config_name": "train",
+        "objective": objective,
+        "sweeper": "grid",
+        "jobs": [record.overrides for record in records],
+    }
+    write_sweep_start(folder, start)
+    for record in records:
+        write_record(folder / str(record.number), record)
+
+
+def finished(number: int, overrides: list[str], value: float) -> JobRecord:
+    return JobRecord(
+        number, overrides, "finished", exit_code=0, attempts=1, seconds=2.5, value=value
+    )
 
 
 def write_attempts(folder: Path, *seconds: float) -> float:
@@ -125,41 +132,3 @@ def write_attempts(folder: Path, *seconds: float) -> float:
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return 0.5
-
-
-def litter() -> None:
-    """Changes what every job of a process shares."""
-    os.environ["LITTER"] = "1"
-    os.chdir("/")
-    os.umask(0o077)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    logging.getLogger().addHandler(logging.StreamHandler())
-    logging.getLogger().setLevel(logging.DEBUG)
-    logging.getLogger("litter").addHandler(logging.StreamHandler())
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("error")
-    random.seed(1)
-    np.random.seed(1)
-    np.seterr(all="ignore")
-    sys.path.append("/litter")
-    sys.argv.append("litter")
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-
-
-def surroundings() -> dict[str, Any]:
-    """What `litter` changes, as a job finds it."""
-    os.umask(mask := os.umask(0))
-    return {
-        "environment": dict(os.environ),
-        "cwd": os.getcwd(),
-        "umask": mask,
-        "handlers": [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
-        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
-        "logging": [str(logging.getLogger(name).handlers) for name in ("", "litter")],
-        "level": [logging.getLogger().level, logging.root.manager.disable],
-        "warnings": [str(each) for each in warnings.filters],
-        "numpy": [str(np.random.get_state()[1].tolist()), str(np.geterr())],
-        "sys": [sys.path, sys.argv, sys.stdout.name],
-        "is seeded": random.random() == random.Random(1).random(),
-    }

@@ -13,7 +13,7 @@ from mlxlab.experiment import experiment
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.reproduction.run_lock import read_lock
-from mlxlab.sweep.job_journal import Job, read_job_journal
+from mlxlab.sweep.job import JobRecord, read_records
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from support.configs import line  # noqa: F401
 from support.sweep_jobs import write_attempts
@@ -37,21 +37,22 @@ def job(line, monkeypatch):
     return run
 
 
-def jobs(line) -> list[Job]:
-    return read_job_journal(line.project / "s")[1]
+def jobs(line) -> list[JobRecord]:
+    records = read_records(line.project / "s").values()
+    return sorted(records, key=lambda record: record.number)
 
 
 def test_a_configuration_runs_once_however_it_is_asked_for(line, job):
     assert line(*SWEEP, "seed=0,1,0", "data=titanic") == 0
-    assert [each.state for each in jobs(line)] == ["finished", "finished", "skipped"]
-    assert "same config as job 0" in line.out
+    assert [each.state for each in jobs(line)] == ["finished", "finished"]
     assert line(*SWEEP, "seed=0,1,2", "data=titanic") == 0  # a larger sweep in the same folder
-    assert "3 jobs known, 3 of them ended; 1 new" in line.err
+    assert "2 jobs known, 2 of them ended; 1 new" in line.err
     assert (
         line(*SWEEP, "data=titanic", "+seed=1", "name=null,other") == 0
     )  # another command, with one known config
-    assert job.seen == [("0", 0, None), ("1", 1, None), ("3", 2, None), ("5", 1, None)]
-    assert [each.reason for each in jobs(line)[4:]] == ["same config as job 1", ""]
+    assert job.seen == [("0", 0, None), ("1", 1, None), ("2", 2, None), ("4", 1, None)]
+    assert [each.reason for each in jobs(line)[3:]] == ["same config as job 1", ""]
+    assert "| same config as job 1" in line.out
 
 
 def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):
@@ -59,10 +60,10 @@ def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):
     assert line(*SWEEP, "seed=0,1") == 1
     assert line(*SWEEP, "seed=0,1") == 1
     assert len(job.seen) == 2
-    command = f"train sweep.resume={line.project}/s hydra.launcher.retry_failed=true"
+    command = f"train sweep.resume={line.project}/s hydra.sweeper.retry_failed=true"
     assert f"run failed jobs again: mlxlab {command}" in line.out
     del job.faults[1]
-    assert line("sweep.resume=s", "hydra.launcher.retry_failed=true") == 0
+    assert line("sweep.resume=s", "hydra.sweeper.retry_failed=true") == 0
     assert job.seen[2:] == [("1", 1, "auto")]
     assert [(each.state, each.attempts, each.value) for each in jobs(line)] == [
         ("finished", 1, 0.0),
@@ -104,18 +105,16 @@ def test_the_command_that_continues_a_sweep_is_quoted_for_a_shell(line, job):
 def test_what_cannot_be_continued_is_refused_in_one_line(line, job):
     assert "expected the folder of a sweep" in line.refuses("sweep.resume=missing", code=66)
     assert line(*SWEEP, "seed=0,1") == 0
-    assert "expected hydra/launcher, hydra.launcher.* or" in line.refuses(
+    assert "expected hydra/launcher, hydra.launcher.*, hydra" in line.refuses(
         "sweep.resume=s", "seed=3"
     )
-    journal = line.project / "s" / "sweep.jsonl"
-    text = journal.read_text()
+    stored = line.project / "s" / "sweep.json"
+    text = stored.read_text()
     for override in ("hydra/launcher=submitit_slurm", "model._target_=os.system"):
-        journal.write_text(text.replace("hydra/launcher=in_process", override))
+        stored.write_text(text.replace("hydra/launcher=basic", override))
         line.refuses("sweep.resume=s", code=77)
-    journal.write_text(text.replace('"format":1', '"format":2'))
-    assert "sweep.jsonl:1: sweep.format: expected one of 1" in line.refuses(
-        "sweep.resume=s", code=65
-    )
+    stored.write_text(text.replace('"format": 1', '"format": 2'))
+    assert "sweep.json: format: expected one of 1" in line.refuses("sweep.resume=s", code=65)
 
 
 def test_the_folder_of_a_sweep_is_no_run(line, job):
@@ -131,16 +130,16 @@ def test_the_folder_of_a_sweep_is_no_run(line, job):
 
 def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):
     assert line(*SWEEP, "seed=0,1", "trainer.epochs=2") == 0
-    journal, sweep = line.project / "s" / "sweep.jsonl", f"the sweep in {line.project}/s has"
-    before = journal.read_bytes()
+    stored, sweep = line.project / "s" / "sweep.json", f"the sweep in {line.project}/s has"
+    before = stored.read_bytes()
     for changed, message in {
         "trainer.epochs=2 objective=valid/accuracy": f"objective=valid/accuracy: {sweep} valid/loss; continue with",
-        "trainer.epochs=5": f"trainer.epochs=5: {sweep} trainer.epochs=2 (trainer.epochs=2,5 adds jobs); continue",
-        "trainer.epochs=2 data.fold=0 data.folds=2": "data.fold=0: not in the command of the sweep in",
-        "data=titanic": "trainer.epochs=2: missing, but in the command of the sweep in",
+        "trainer.epochs=5": f"trainer.epochs=5: {sweep} trainer.epochs=2; continue",
+        "trainer.epochs=2 data.fold=0 data.folds=2": f"data.fold=0: {sweep} no data.fold",
+        "data=titanic": f"no trainer.epochs: {sweep} trainer.epochs=2",
     }.items():
         assert message in line.refuses(*SWEEP, "seed=0,1", *changed.split(), lines=None)
-    assert journal.read_bytes() == before
+    assert stored.read_bytes() == before
     assert line(*SWEEP, "seed=0,1", "trainer.epochs=2,3") == 0  # now swept
     assert "2 jobs known, 2 of them ended; 2 new" in line.err
     assert len(job.seen) == 4
@@ -211,9 +210,9 @@ def test_a_launcher_of_a_plugin_that_gives_up_is_one_line(line, job, monkeypatch
         "hydra/launcher=basic: RuntimeError: a worker process was terminated by SIGKILL; the same"
     )
     assert "Traceback" not in line.err
-    assert [each.state for each in jobs(line)] == ["running", "running"]
+    assert [each.state for each in jobs(line)] == ["waiting"]
     job.faults[1] = RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)
     line(*command)
-    assert f"continue: the same command with hydra.sweep.dir={line.project}/s" in line.out
+    assert f"continue: mlxlab train sweep.resume={line.project}/s" in line.out
     job.faults.clear()
     assert line(*command) == 0

@@ -1,34 +1,37 @@
-"""The command of a sweep: the first line of its journal `sweep.jsonl`, or a later one where a command added jobs."""
+"""`sweep.json`: the command of a sweep, and the jobs that it and earlier commands asked for."""
 
 from pathlib import Path
-from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Annotated, Literal, TypeAlias, TypedDict
 
-from annotated_types import Ge, MaxLen
+from annotated_types import MaxLen
 
-from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.files.untrusted import open_regular, parse_json
+from mlxlab.errors import InputNotFoundError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 
-FILE = "sweep.jsonl"
-MAX_LINE = 2**20  # bytes
-_KEY_END = 60  # bytes of a line in which the key of a command stands, after the time
+FILE = "sweep.json"
+STUDY = "study.jsonl"  # the trials of a search
+_MAX_BYTES = 2**28
 
 Texts: TypeAlias = Annotated[list[str], MaxLen(1000)]
 
 
 class SweepStart(TypedDict):
-    """The command of a sweep, as it was typed: `overrides` with those of Hydra, without the folder."""
+    """The command of a sweep, as it was typed.
+
+    Attributes:
+        overrides: those of Hydra too, without the folder.
+        sweeper: option of hydra/sweeper.
+        jobs: of a grid: the overrides of each, by number.
+    """
 
     format: Literal[1]
     overrides: Texts
     config_dir: str | None
     config_name: str
     objective: str
-
-
-class _Line(TypedDict):
-    t: Annotated[int, Ge(0)]
-    sweep: NotRequired[SweepStart]
-    job: NotRequired[dict[str, object]]
+    sweeper: str
+    jobs: Annotated[list[Texts], MaxLen(100_000)]
 
 
 def of_sweep(folder: Path) -> str:
@@ -39,10 +42,11 @@ def of_sweep(folder: Path) -> str:
 
 
 def untyped(start: SweepStart) -> list[str]:
-    """What a journal may not decide by itself, as it is typed again."""
+    """What a folder may not decide by itself, as it is typed again."""
     from mlxlab.config.admission import may_sweep
 
-    texts = [text for text in start["overrides"] if not may_sweep(text)]
+    jobs = [text for overrides in start["jobs"] for text in overrides]
+    texts = [text for text in dict.fromkeys([*start["overrides"], *jobs]) if not may_sweep(text)]
     if start["config_dir"] is not None:
         texts.append(f"--config-dir={start['config_dir']}")
     if start["config_name"] != "train":
@@ -55,22 +59,14 @@ def read_sweep_start(folder: Path) -> SweepStart:
 
     Raises:
         InputNotFoundError: the folder holds no sweep.
-        DataError: its journal is damaged.
+        DataError: its command is damaged.
     """
     path = folder / FILE
-    start: SweepStart | None = None
     try:
-        with open_regular(path) as file:
-            while (line := file.readline(MAX_LINE)).endswith(b"\n"):
-                if start is None or b'"sweep"' in line[:_KEY_END]:
-                    text = line.decode("utf-8", "replace")
-                    start = parse_json(
-                        text, _Line, f"{path}:{1 if start is None else 'sweep'}"
-                    ).get("sweep", start)
-                    if start is None:
-                        break
+        return read_json(path, SweepStart, max_bytes=_MAX_BYTES)
     except InputNotFoundError:
         raise InputNotFoundError(f"{path}: not found; expected the folder of a sweep") from None
-    if start is None:
-        raise DataError(f"{path}:1: expected the start of a sweep")
-    return start
+
+
+def write_sweep_start(folder: Path, start: SweepStart) -> None:
+    write_json(folder / FILE, start, durable=True)

@@ -1,6 +1,7 @@
 """The command of a sweep, and whether the sweep in a folder can be continued by another one."""
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
@@ -8,11 +9,11 @@ from omegaconf import DictConfig
 
 from mlxlab.config.admission import TRUST
 from mlxlab.config.hydra.overrides import as_typed, parse
-from mlxlab.config.issues import one_line
 from mlxlab.config.resume_overrides import override_name
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.sweep_start import SweepStart, untyped
 
+_SAME = {"hydra/sweeper": "sweeper", "objective": "objective", "config_name": "config_name"}
 _ADVICE = "continue with the same, or choose another hydra.sweep.dir"
 
 
@@ -33,6 +34,8 @@ def sweep_start(config: DictConfig) -> SweepStart:
         config_dir=str(folders[0]) if folders else None,
         config_name=str(config.hydra.job.config_name),
         objective=str(config.objective),
+        sweeper=str(config.hydra.runtime.choices["hydra/sweeper"]),
+        jobs=[],
     )
 
 
@@ -49,57 +52,32 @@ def check_continued(stored: SweepStart, start: SweepStart, folder: Path) -> None
     Values of a swept key may be added: also to a key that had one value, and now has several.
     """
     problems = []
-    for key in ("objective", "config_name"):
-        if stored[key] != start[key]:
-            problems.append(f"{key}={start[key]}: the sweep in {folder} has {stored[key]}")
-    if not problems:
-        problems = _fixed_problems(_by_name(stored), _by_name(start), folder)
+    for key, name in _SAME.items():
+        before = stored[name]  # type: ignore[literal-required]
+        now = start[name]  # type: ignore[literal-required]
+        if before != now:
+            problems.append(f"{key}={now}: the sweep in {folder} has {before}")
+    problems = problems or [*_fixed_problems(_by_name(stored), _by_name(start), folder)]
     if problems:
         raise ConfigError("\n".join(f"{problem}; {_ADVICE}" for problem in problems[:10]))
 
 
 def _fixed_problems(
     stored: dict[str, Override], typed: dict[str, Override], folder: Path
-) -> list[str]:
+) -> Iterator[str]:
     """The overrides of all jobs that only one of two commands has, or that have different values."""
-    problems = []
     for name in dict.fromkeys([*stored, *typed]):
-        before, now = stored.get(name), typed.get(name)
-        if before is not None and now is not None:
-            is_added = before.is_sweep_override() or now.is_sweep_override()
-            if not is_added and (before.type, before.value()) != (now.type, now.value()):
-                add = (
-                    f" ({name}={_value(before)},{_value(now)} adds jobs)"
-                    if _is_plain(before, now)
-                    else ""
-                )
-                problems.append(
-                    f"{now.input_line}: the sweep in {folder} has {before.input_line}{add}"
-                )
-        elif now is not None and not now.is_sweep_override():
-            problems.append(f"{now.input_line}: not in the command of the sweep in {folder}")
-        elif before is not None and not before.is_sweep_override():
-            problems.append(
-                f"{before.input_line}: missing, but in the command of the sweep in {folder}"
-            )
-    return problems
+        pair = [each[name] for each in (stored, typed) if name in each]
+        if any(override.is_sweep_override() for override in pair):
+            continue
+        if len(pair) < 2 or (pair[0].type, pair[0].value()) != (pair[1].type, pair[1].value()):
+            before = stored[name].input_line if name in stored else f"no {name}"
+            now = typed[name].input_line if name in typed else f"no {name}"
+            yield f"{now}: the sweep in {folder} has {before}"
 
 
 def _by_name(start: SweepStart) -> dict[str, Override]:
     """The overrides of jobs, not of Hydra."""
-    overrides, _ = parse(
-        [text for text in start["overrides"] if not _is_of_hydra(text)], multirun=True
-    )
+    names = {text: override_name(text).replace("/", ".") for text in start["overrides"]}
+    overrides, _ = parse([text for text in names if not names[text].startswith("hydra.")], True)
     return {override_name(text): override for text, override in overrides.items()}
-
-
-def _is_of_hydra(text: str) -> bool:
-    return override_name(text).replace("/", ".").startswith("hydra.")
-
-
-def _is_plain(*overrides: Override) -> bool:
-    return all(isinstance(each.value(), str | int | float) for each in overrides)
-
-
-def _value(override: Override) -> str:
-    return one_line(str(override.input_line).partition("=")[2], 40)

@@ -38,8 +38,7 @@ class ParentRun(Callback):
         from mlxlab.config.hydra.overrides import as_typed
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
-        from mlxlab.sweep.job_journal import FILE as JOBS
-        from mlxlab.sweep.search.study import FILE as STUDY
+        from mlxlab.experiment.sweep_start import FILE as SWEEP
         from mlxlab.tracking.records import FILE as JOURNAL
 
         folder = sweep_folder(config)
@@ -50,9 +49,7 @@ class ParentRun(Callback):
         kind = "trial" if config.hydra.runtime.choices["hydra/sweeper"] == "paired" else "sweep"
         name = (None if is_of_job else config.get("name")) or f"{kind} {folder.name}"
         tags = {"overrides": shlex.join(task), "kind": kind}
-        is_continued = (folder / JOURNAL).is_file() and any(
-            (folder / name).is_file() for name in (STUDY, JOBS)
-        )
+        is_continued = (folder / JOURNAL).is_file() and (folder / SWEEP).is_file()
         self._tracker.start({"overrides": task}, tags, resumed=is_continued, name=name)
         self.uid = self._tracker.uid
         if self.uid:  # not tracking=none

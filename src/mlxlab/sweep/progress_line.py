@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlxlab import terminal
 from mlxlab.config.issues import one_line
-from mlxlab.sweep.launcher.isolated import OUTPUT
+from mlxlab.sweep.child import OUTPUT
 
 _SECONDS = 1.0
 _TAIL = 1000  # bytes of an output file that are read

@@ -8,9 +8,10 @@ import pytest
 from mlxlab.analysis.sweeps.best_configuration import mean_results
 from mlxlab.experiment.run_report.cards import baselines_card
 from mlxlab.experiment.run_report.results import Results, compared_with_best
-from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from mlxlab.sweep.reports.sweep_report import write_sweep_report
+from support import sweep_jobs
+from support.sweep_jobs import finished
 
 RESULTS = Results(
     "accuracy", "valid", {"accuracy": 0.79}, None, 178, {"majority": 0.6, "rule": 0.8}, None
@@ -20,23 +21,19 @@ LOSSES = {"0.001": (0.5, 0.6, 0.55), "0.01": (0.52, 0.61, 0.57)}
 
 def write_sweep(folder, accuracies):
     """Two learning rates with three seeds each; the runs of the first rate, the best one, have these accuracies."""
-    start = SweepStart(
-        format=1, overrides=[], config_dir=None, config_name="train", objective="valid/loss"
-    )
     jobs = []
     for rate, losses in LOSSES.items():
         for seed, loss in enumerate(losses):
             texts = [f"trainer.learning_rate={rate}", f"seed={seed}"]
-            jobs.append(Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, loss, str(len(jobs))))
-    with open_job_journal(folder, start) as journal:
-        journal.record(*jobs)
+            jobs.append(finished(len(jobs), texts, loss))
+    sweep_jobs.write_sweep(folder, jobs)
     for number, accuracy in enumerate(accuracies):
         write_run(folder / str(number), accuracy)
 
 
 def write_run(folder, accuracy):
     """A run on rows of which the most frequent class is 0.6; a rule is right on 0.7."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     attempt = {
         "host": "here",
         "pid": 1,
@@ -136,19 +133,13 @@ def test_damaged_run_folders_are_left_out(tmp_path):
 
 def write_ranked_by_accuracy(folder, accuracies, key="trainer.learning_rate"):
     """A sweep over two rates, three seeds each, ranked by accuracy; every run has a folder."""
-    start = SweepStart(
-        format=1, overrides=[], config_dir=None, config_name="train", objective="valid/accuracy"
-    )
     jobs = []
     for rate, values in accuracies.items():
         for seed, accuracy in enumerate(values):
             texts = ["experiment=titanic", f"{key}={rate}", f"seed={seed}"]
-            jobs.append(
-                Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, accuracy, str(len(jobs)))
-            )
+            jobs.append(finished(len(jobs), texts, accuracy))
             write_run(folder / str(len(jobs) - 1), accuracy)
-    with open_job_journal(folder, start) as journal:
-        journal.record(*jobs)
+    sweep_jobs.write_sweep(folder, jobs, "valid/accuracy")
     return write_sweep_report(read_sweep(folder), folder).page.read_text().replace("<wbr>", "")
 
 

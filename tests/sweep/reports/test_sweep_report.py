@@ -11,42 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from optuna.trial import TrialState, create_trial
 
 from mlxlab.cli.compare import main
-from mlxlab.config.hydra.search_space import Domain, Interval
 from mlxlab.errors import InputNotFoundError
-from mlxlab.sweep.job_journal import Job, SweepStart, open_job_journal
+from mlxlab.experiment.sweep_start import write_sweep_start
+from mlxlab.sweep.job import JobRecord, write_record
 from mlxlab.sweep.reports.read_sweep import read_sweep
 from mlxlab.sweep.reports.search_result import write_search_result
 from mlxlab.sweep.reports.sweep_report import write_sweep_report
-from mlxlab.sweep.search.study import FILE as STUDY
-from mlxlab.sweep.search.study import StudySettings, open_study
-from mlxlab.sweep.search.trial import TrialResult
+from mlxlab.sweep.space import distributions
+from mlxlab.sweep.study import open_study
 from support.browser import BROWSER, show
+from support.searches import new_search
+from support.sweep_jobs import finished, write_sweep
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x>$\\frac{$"
-SETTINGS = StudySettings(
-    space={"rate": "tag(log, interval(1e-05,0.001))"},
-    overrides=["tracking=none"],
-    objectives={"valid/loss": "minimize"},
-    sampler="random",
-    sampler_settings={"seed": 0},
-    pruner="none",
-    pruner_settings={},
-    optuna=None,
-)
-
-
-def write_journal(folder, jobs):
-    start = SweepStart(
-        format=1,
-        overrides=["seed=0,1"],
-        config_dir=None,
-        config_name="train",
-        objective="valid/loss",
-    )
-    with open_job_journal(folder, start) as journal:
-        journal.record(*jobs)
 
 
 def grid(folder, *, seeds=3, gain=0.2, reason="", name="0.1"):
@@ -64,13 +44,11 @@ def grid(folder, *, seeds=3, gain=0.2, reason="", name="0.1"):
                 value = (
                     0.6 + 0.01 * rng.standard_normal() - gain * (rate == "0.001" and dropout == "0")
                 )
-                jobs.append(
-                    Job(len(jobs), texts, "", "finished", "", 0, 1, 2.5, value, str(len(jobs)))
-                )
+                jobs.append(finished(len(jobs), texts, value))
     if reason:
         jobs[0] = replace(jobs[0], state="failed", reason=reason, value=None, exit_code=1)
         jobs[1] = replace(jobs[1], state="waiting", value=None)
-    write_journal(folder, jobs)
+    write_sweep(folder, jobs)
     return folder
 
 
@@ -127,11 +105,8 @@ def test_numbers_are_one_value_only_if_they_are_equal(tmp_path):
         "0.123456789",
         "9007199254740993",
     ]
-    jobs = [
-        Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n))
-        for n, x in enumerate(texts)
-    ]
-    write_journal(tmp_path, jobs)
+    jobs = [finished(n, [f"x={x}"], n / 7) for n, x in enumerate(texts)]
+    write_sweep(tmp_path, jobs)
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     rows = table(tmp_path / "report" / "ranking.csv")
     distinct = ["1000001", "1000002", "0.001", "0.12345678", "0.123456789", "9007199254740993"]
@@ -142,11 +117,8 @@ def test_numbers_are_one_value_only_if_they_are_equal(tmp_path):
 
 def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
     values = ["0.0001234567891", "0.00023456789"]
-    jobs = [
-        Job(n, [f"x={x}"], "", "finished", "", 0, 1, 2.5, n / 7, str(n))
-        for n, x in enumerate(values)
-    ]
-    write_journal(tmp_path, jobs)
+    jobs = [finished(n, [f"x={x}"], n / 7) for n, x in enumerate(values)]
+    write_sweep(tmp_path, jobs)
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     assert "x=0.000123457:" in report.verdict[0]
     assert [row["x"] for row in table(tmp_path / "report" / "ranking.csv")] == values
@@ -155,7 +127,6 @@ def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
 
 def test_a_misspelt_metric_suggests_the_nearest(tmp_path, capsys):
     grid(tmp_path, seeds=1)
-    (tmp_path / "1").mkdir()
     metrics = {"valid/accuracy": 0.5, "valid/loss": 0.7}
     fields = {
         "best_step": 1,
@@ -184,15 +155,32 @@ def test_names_and_reasons_of_strangers_are_text(tmp_path):
     assert "10 finished, 1 failed, 1 unfinished" in page.text
 
 
+def search(folder, ends):
+    """A search whose trials ended in these states, with these values."""
+    new = new_search(folder, ["rate=tag(log,interval(1e-5,1e-3))"], lambda *_: [])
+    start = {"format": 1, "overrides": [], "config_dir": None, "config_name": "train"}
+    start |= {"objective": "valid/loss", "sweeper": "search", "jobs": []}
+    write_sweep_start(folder, start)
+    study = open_study(folder, new.question)
+    for number, (state, value) in enumerate(ends):
+        trial = create_trial(
+            params={"rate": 1e-4 * (number + 1)},
+            distributions=distributions(new.space),
+            state=TrialState.RUNNING,
+        )
+        study.add(trial, 10, [], None)
+        result = {"values": [], "reason": "out of memory", "state": "failed", "step": 10}
+        if value is not None:
+            result |= {"values": [value], "reason": "", "state": state}
+        study.end(number, {**result, "evaluations": [], "seconds": 1.0})
+        overrides = [f"rate={1e-4 * (number + 1)}"]
+        write_record(folder / str(number), finished(number, overrides, value))
+    return study, new.space
+
+
 def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
-    space: list[Domain] = [Interval("rate", 1e-5, 1e-3, log=True, integer=False)]
-    ends = [("finished", 0.5), ("finished", 0.4), ("pruned", 0.1), ("finished", None)]
-    with open_study(tmp_path / STUDY, SETTINGS, space) as study:
-        for number, (state, value) in enumerate(ends):
-            trial = study.add({"rate": 1e-4 * (number + 1)})
-            values = [] if value is None else [value]
-            reason = "" if values else "out of memory"
-            study.finish(trial, TrialResult(values, reason, state, 10), 1.0)
+    ends = [("finished", 0.5), ("finished", 0.4), ("pruned", 0.1), ("failed", None)]
+    search(tmp_path, ends)
     sweep = read_sweep(tmp_path)
     assert [job.state for job in sweep.jobs] == ["finished", "finished", "pruned", "failed"]
     report = write_sweep_report(sweep, tmp_path)
@@ -206,7 +194,7 @@ def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
 def test_the_seconds_of_a_job_are_those_of_all_its_attempts(tmp_path):
     grid(tmp_path, seeds=1)
     run = tmp_path / "1"
-    run.mkdir()
+    write_record(run, JobRecord(1, [], "running", seconds=2.5))  # killed with the sweep
     attempt = {
         "host": "here",
         "pid": 1,
@@ -230,7 +218,7 @@ def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path
     assert "Student" not in page.text
     alone = tmp_path / "alone"
     alone.mkdir()
-    write_journal(alone, [Job(0, ["seed=0"], "", "finished", "", 0, 1, 2.5, 0.5, "0")])
+    write_sweep(alone, [finished(0, ["seed=0"], 0.5)])
     report = write_sweep_report(read_sweep(alone), alone)
     assert report.verdict == [
         "One configuration has finished, there is nothing to compare: valid/loss 0.5000 (one seed)."
@@ -241,15 +229,8 @@ def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path
 
 
 def test_the_page_says_what_paused_means_and_shows_the_objective_first(tmp_path):
-    space: list[Domain] = [Interval("rate", 1e-5, 1e-3, log=True, integer=False)]
-    with open_study(tmp_path / STUDY, SETTINGS, space) as study:
-        for number, state in enumerate(("finished", "finished", "paused")):
-            study.finish(
-                study.add({"rate": 1e-4 * (number + 1)}),
-                TrialResult([0.5 + number], "", state, 10),
-                1.0,
-            )
-        text = write_search_result(study, tmp_path, "train {}".format)
+    study, space = search(tmp_path, [("finished", 0.5), ("finished", 1.5), ("paused", 2.5)])
+    text = write_search_result(study, space, tmp_path, "train {}".format)
     assert text.splitlines()[-1].startswith("paused: saved at a rung and not promoted")
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     assert "Saved at a rung, not promoted and not ranked" in Page(report.page.read_text()).text

@@ -5,26 +5,28 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mlxlab.cli.app import report
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
 from mlxlab.config.hydra.job import run_folder_error
 from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import fetch_resumed_run
 from mlxlab.files.untrusted import refuse_links
+from mlxlab.sweep.job import JobTask
 from mlxlab.sweep.parent_run import sweep_folder
 from mlxlab.terminal.messages import configure_logging
+
+OWN_PLUGINS = "hydra_plugins.mlxlab_sweep."
 
 logger = logging.getLogger(__name__)
 
@@ -74,17 +76,16 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
         "hydra.mode=MULTIRUN"
     )  # each job is composed again, and must know
     refuse_links(sweep_folder(config))
-    is_own = config.hydra.launcher._target_.startswith("mlxlab.")
+    is_own = config.hydra.launcher._target_.startswith(OWN_PLUGINS)
     callbacks, task = Callbacks(config), JobRunner(run, prints_errors=not is_own)
     context = HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks)
-    if not config.hydra.sweeper._target_.startswith("hydra."):
+    if config.hydra.sweeper._target_.startswith(OWN_PLUGINS):
         return _sweep(config, context, task)
     if is_own:
-        expected = f"expected hydra/launcher={config.hydra.runtime.choices['hydra/sweeper']} or one of a plugin"
-        raise ConfigError(f"hydra/sweeper: {expected}; hydra/sweeper=grid works with any")
+        raise ConfigError("hydra/sweeper: expected hydra/launcher=basic or one of a plugin")
     callbacks.on_multirun_start(config=config, config_name="train")
     sweeper = Plugins.instance().instantiate_sweeper(
-        hydra_context=context, task_function=task, config=config
+        hydra_context=context, task_function=JobTask(task), config=config
     )
     try:
         sweeper.sweep(arguments=as_typed(config.hydra.overrides.task))
@@ -109,18 +110,13 @@ def sweep(composer: Composer, config: DictConfig, run: Callable[[DictConfig, Pat
     return 0
 
 
-class Sweeper(Protocol):
-    """What the options of `hydra/sweeper` build."""
-
-    def sweep(self) -> int:
-        """Runs all jobs; returns the exit code."""
-
-
 def _sweep(config: DictConfig, context: HydraContext, task: JobRunner) -> int:
-    """Hydra itself builds sweepers of the package `hydra_plugins` only, which it imports in every command."""
-    node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    sweeper: Sweeper = instantiate(node, config=config, context=context, task=task)
+    """Runs all jobs with one of our sweepers, which call Hydra's callbacks; returns the exit code."""
+    sweeper: Any = Plugins.instance().instantiate_sweeper(
+        hydra_context=context, task_function=task, config=config
+    )
     try:
-        return sweeper.sweep()
+        exit_code: int = sweeper.sweep([])
+        return exit_code
     except OSError as error:
         raise run_folder_error(error) from error

@@ -17,9 +17,14 @@ from mlxlab.redact import has_credentials, unknown_key, why_refused
 
 KEY = "sweep.resume"
 _LAUNCHER = "hydra/launcher"
-_MAY_CHANGE = (_LAUNCHER, "hydra.launcher.", "hydra.sweeper.trials")
+_MAY_CHANGE = (
+    _LAUNCHER,
+    "hydra.launcher.",
+    "hydra.sweeper.trials",
+    "hydra.sweeper.retry_failed",
+)
 _KEYS = {"resume": KEY, "dir": "hydra.sweep.dir", "subdir": "hydra.sweep.subdir"}
-_OWN = (f"{_LAUNCHER}=isolated", f"{_LAUNCHER}=in_process")
+_OWN = (f"{_LAUNCHER}=isolated", f"{_LAUNCHER}=basic")
 
 
 def resume_sweep(flags: Namespace) -> Namespace:
@@ -48,11 +53,11 @@ def resume_sweep(flags: Namespace) -> Namespace:
     again = [text for text in typed if text in start["overrides"]]
     typed = [text for text in typed if text not in again]
     if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
-        expected = "expected hydra/launcher, hydra.launcher.* or hydra.sweeper.trials"
+        expected = "expected hydra/launcher, hydra.launcher.*, hydra.sweeper.trials or hydra.sweeper.retry_failed"
         raise ConfigError(
             f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs"
         )
-    if "hydra/sweeper=paired" in start["overrides"]:
+    if start["sweeper"] == "paired":
         raise ConfigError(
             f"{folder}: a trial; its own command continues it: {_trial_command(folder)}"
         )

@@ -18,6 +18,10 @@ _TARGETS = (
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+    "hydra_plugins.mlxlab_sweep.GridSweeper",
+    "hydra_plugins.mlxlab_sweep.PairedSweeper",
+    "hydra_plugins.mlxlab_sweep.ProcessLauncher",
+    "hydra_plugins.mlxlab_sweep.SearchSweeper",
 )
 _HANDLERS = ("logging.StreamHandler", "logging.FileHandler")
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"

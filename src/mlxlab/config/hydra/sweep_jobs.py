@@ -18,8 +18,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.nearest import suggestion
 
 _BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
-_GRID_SWEEPER = "mlxlab.sweep.grid.GridSweeper"
-_OWN_LAUNCHERS = "mlxlab.sweep.launcher."
+_OWN_PLUGINS = "hydra_plugins.mlxlab_sweep."
+_GRID_SWEEPER = f"{_OWN_PLUGINS}GridSweeper"
 _BASIC_KEYS = ("max_batch_size", "params")
 _MAX_JOBS = 100_000
 _PATH, _LAUNCHER = "hydra.sweeper", "hydra.launcher"
@@ -65,7 +65,7 @@ def sweep_issues(hydra: DictConfig, label: LocateKey) -> list[ConfigIssue]:
     """The errors in `hydra.sweeper` and `hydra.launcher`; launchers of plugins have a schema of their own."""
     issues = _sweeper_issues(hydra.sweeper)
     target = str(hydra.launcher.get("_target_"))
-    if target.startswith(_OWN_LAUNCHERS):
+    if target.startswith(_OWN_PLUGINS):
         issues += _node_issues(hydra.launcher, _LAUNCHER)
     elif target.startswith("mlxlab."):
         issues.append(ConfigIssue(f"{_LAUNCHER}._target_", f"{target} is not a launcher"))

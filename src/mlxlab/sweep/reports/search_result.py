@@ -2,158 +2,165 @@
 
 import csv
 import io
+import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from mlxlab.config.hydra.search_space import Point
+from omegaconf import DictConfig
+
+from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.hydra.search_space import Domain, Point, override_texts
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
-from mlxlab.sweep.search.study import Study
-from mlxlab.sweep.search.trial import State, Trial
+from mlxlab.sweep.study import Question, State, Study, Trial
 
-TRIALS, RESULT = "trials.csv", "search.json"
+TRIALS = "trials.csv"
+RESULT = "search.json"
 _MAX_ROWS = 20
 _PAUSED = "paused: saved at a rung and not promoted; a larger hydra.sweeper.trials may continue the best of them"
+Cell = str | int | float
+_OF_SWEEP = (
+    "hydra.sweep.dir=",
+    "hydra.mode=",
+    "hydra.sweeper.",
+    "hydra/sweeper=",
+    "hydra/launcher=",
+    "hydra.launcher.",
+)
 
 
-def write_search_result(study: Study, folder: Path, command_of: Callable[[Point], str]) -> str:
+def trial_command(config: DictConfig, overrides: Sequence[str], point: Point) -> str:
+    """The command that trains the point of a trial again, as a run of its own.
+
+    Args:
+        config: that of the sweep.
+        overrides: of every trial.
+    """
+    flags: list[str] = []
+    for source in config.hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            flags += ["--config-dir", source.path]
+    if config.hydra.job.config_name != "train":
+        flags += ["--config-name", config.hydra.job.config_name]
+    typed = as_typed(config.hydra.overrides.hydra)
+    hydra = [text for text in typed if not text.lstrip("+").startswith(_OF_SWEEP)]
+    if any(text.startswith("sweep=") for text in overrides):
+        hydra.insert(0, "hydra.mode=RUN")
+    return f"mlxlab train {shlex.join([*flags, *hydra, *overrides, *override_texts(point)])}"
+
+
+def write_search_result(
+    study: Study, space: list[Domain], folder: Path, command_of: Callable[[Point], str]
+) -> str:
     """Writes both files; returns the table and the best trials as text."""
-    best = best_trials(study)
-    write_atomic(folder / TRIALS, _csv(study))
-    write_json(folder / RESULT, _as_json(study, best, command_of))
-    lines = [_table(study), ""]
-    for trial in best[:_MAX_ROWS]:
-        values = ", ".join(f"{name} {value:.6g}" for name, value in _values(study, trial).items())
-        lines.append(f"best: trial {trial.number}, {values}\n    {command_of(trial.point)}")
-    counts = Counter(trial.state for trial in study.trials)
-    total = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
-    lines.append(f"{total}; {folder / TRIALS}, {folder / RESULT}")
-    return "\n".join([*lines, *([_PAUSED] if counts["paused"] else [])])
+    result = SearchResult(study.question, study.trials(space))
+    write_atomic(folder / TRIALS, result.csv())
+    write_json(folder / RESULT, result.as_json(command_of))
+    return f"{result.table()}\n\n{result.summary(folder, command_of)}"
 
 
-def _as_json(
-    study: Study, best: list[Trial], command_of: Callable[[Point], str]
-) -> dict[str, object]:
-    """The contents of search.json."""
-    settings, counts = study.settings, Counter(trial.state for trial in study.trials)
-    return {
-        "sampler": settings["sampler"],
-        "sampler_settings": settings["sampler_settings"],
-        "pruner": settings["pruner"],
-        "pruner_settings": settings["pruner_settings"],
-        "optuna": settings["optuna"],
-        "objectives": settings["objectives"],
-        "space": settings["space"],
-        "trials": {state: counts[state] for state in get_args(State)},
-        "steps": sum(trial.step for trial in study.trials if trial.same_as is None),
-        "best": [
-            {
-                "trial": trial.number,
-                "values": _values(study, trial),
-                "overrides": trial.point,
-                "command": command_of(trial.point),
-            }
-            for trial in best
-        ],
-    }
+@dataclass(frozen=True)
+class SearchResult:
+    """The trials of a search, and the views of them."""
+
+    question: Question
+    trials: list[Trial]
+
+    @property
+    def objectives(self) -> list[str]:
+        return list(self.question["objectives"])
+
+    def best(self) -> list[Trial]:
+        """The first trial with the best value; with several objectives those that no other one dominates."""
+        finished = [trial for trial in self.trials if trial.state == "finished"]
+        best: list[Trial] = []
+        for trial in sorted(finished, key=lambda trial: (self._costs(trial), trial.number)):
+            if not any(self._is_as_good(other, trial) for other in best):
+                best.append(trial)
+        return best
+
+    def as_json(self, command_of: Callable[[Point], str]) -> dict[str, object]:
+        """The contents of search.json."""
+        counts = Counter(trial.state for trial in self.trials)
+        best = []
+        for trial in self.best():
+            best.append(
+                {
+                    "trial": trial.number,
+                    "values": self._values(trial),
+                    "overrides": trial.point,
+                    "command": command_of(trial.point),
+                }
+            )
+        return {
+            **self.question,
+            "trials": {state: counts[state] for state in get_args(State)},
+            "steps": sum(trial.step for trial in self.trials if trial.same_as is None),
+            "best": best,
+        }
+
+    def summary(self, folder: Path, command_of: Callable[[Point], str]) -> str:
+        """The best trials with the commands that repeat them, and how many trials came to what."""
+        lines = []
+        for trial in self.best()[:_MAX_ROWS]:
+            values = [f"{name} {value:.6g}" for name, value in self._values(trial).items()]
+            lines.append(f"best: trial {trial.number}, {', '.join(values)}")
+            lines.append(f"    {command_of(trial.point)}")
+        counts = Counter(trial.state for trial in self.trials)
+        total = ", ".join(f"{counts[state]} {state}" for state in sorted(counts))
+        lines.append(f"{total}; {folder / TRIALS}, {folder / RESULT}")
+        if counts["paused"]:
+            lines.append(_PAUSED)
+        return "\n".join(lines)
+
+    def table(self) -> str:
+        """The best trials first, then those that were stopped, the furthest first, then those without a value."""
+        finished = [trial for trial in self.trials if trial.state == "finished"]
+        finished.sort(key=self._costs)
+        others = [trial for trial in self.trials if trial.state != "finished"]
+        others.sort(key=lambda trial: (not trial.values, -trial.step))
+        shown = [*finished[:_MAX_ROWS], *others[:_MAX_ROWS]]
+        rows = [[_short(cell) for cell in self._row(trial)] for trial in shown]
+        table = markdown_table(self._head(), rows, "llr")
+        hidden = len(self.trials) - len(shown)
+        return f"{table}\n({hidden} more in {TRIALS})" if hidden else table
+
+    def csv(self) -> str:
+        """Every trial by number; numbers in full precision."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self._head())
+        writer.writerows(map(self._row, self.trials))
+        return text.getvalue()
+
+    def _head(self) -> list[str]:
+        keys = [*self.objectives, *self.question["space"]]
+        return ["trial", "state", "steps", *keys, "seconds", "same_as", "reason"]
+
+    def _row(self, trial: Trial) -> list[Cell]:
+        values: list[Cell] = [*trial.values] or [""] * len(self.objectives)
+        point = [trial.point[key] for key in self.question["space"]]
+        same_as: Cell = "" if trial.same_as is None else trial.same_as
+        start: list[Cell] = [trial.number, trial.state, trial.step or ""]
+        return [*start, *values, *point, trial.seconds, same_as, trial.reason]
+
+    def _values(self, trial: Trial) -> dict[str, float]:
+        """The values of a trial by objective."""
+        return dict(zip(self.objectives, trial.values, strict=True))
+
+    def _costs(self, trial: Trial) -> list[float]:
+        """The values of a trial, each better when lower."""
+        pairs = zip(self.question["objectives"].values(), trial.values, strict=True)
+        return [value if direction == "minimize" else -value for direction, value in pairs]
+
+    def _is_as_good(self, other: Trial, trial: Trial) -> bool:
+        """Whether a trial is at least as good as another one in all objectives."""
+        pairs = zip(self._costs(other), self._costs(trial), strict=True)
+        return all(cost <= own for cost, own in pairs)
 
 
-def _values(study: Study, trial: Trial) -> dict[str, float]:
-    """By objective."""
-    return dict(zip(study.settings["objectives"], trial.values, strict=True))
-
-
-def best_trials(study: Study) -> list[Trial]:
-    """The first trial with the best value; with several objectives those that no other is at least as good in all."""
-    costs = {
-        trial.number: _costs(study, trial) for trial in study.trials if trial.state == "finished"
-    }
-    best = list[Trial]()
-    for number, cost in sorted(costs.items(), key=lambda item: (item[1], item[0])):
-        if not any(
-            all(a <= b for a, b in zip(costs[trial.number], cost, strict=True)) for trial in best
-        ):
-            best.append(study.trials[number])
-    return best
-
-
-def _costs(study: Study, trial: Trial) -> list[float]:
-    """The values of a trial, each better when lower."""
-    directions = study.settings["objectives"].values()
-    return [
-        value if each == "minimize" else -value
-        for each, value in zip(directions, trial.values, strict=True)
-    ]
-
-
-def _table(study: Study) -> str:
-    """The best trials first, then those that were stopped, the furthest first, then those that failed."""
-    ranked = sorted(
-        (trial for trial in study.trials if trial.values), key=lambda trial: _costs(study, trial)
-    )
-    finished = [trial for trial in ranked if trial.state == "finished"]
-    stopped = [trial for trial in ranked if trial.state != "finished"]
-    others = sorted(stopped, key=lambda trial: -trial.step) + [
-        trial for trial in study.trials if not trial.values
-    ]
-    has_steps = study.settings["pruner"] != "none"
-    keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
-    rows = []
-    for trial in [*finished[:_MAX_ROWS], *others[:_MAX_ROWS]]:
-        values = [f"{value:.6g}" for value in trial.values] or [""] * len(objectives)
-        point = [_short(trial.point[key]) for key in keys]
-        note = trial.reason if trial.same_as is None else f"same as trial {trial.same_as}"
-        steps = [str(trial.step)] if has_steps else []
-        rows.append(
-            [
-                str(trial.number),
-                trial.state,
-                *steps,
-                *values,
-                *point,
-                f"{trial.seconds:.1f}",
-                note[:80],
-            ]
-        )
-    head = [
-        "trial",
-        "state",
-        *(["steps"] if has_steps else []),
-        *objectives,
-        *keys,
-        "seconds",
-        "note",
-    ]
-    hidden = len(study.trials) - len(rows)
-    more = f"\n({hidden} more in {TRIALS})" if hidden else ""
-    return markdown_table(head, rows, "ll" + "r" * (len(head) - 3) + "l") + more
-
-
-def _short(value: str | int | float) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _csv(study: Study) -> str:
-    """Every trial by number; numbers in full precision."""
-    keys, objectives = list(study.settings["space"]), list(study.settings["objectives"])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "steps", *objectives, *keys, "seconds", "same_as", "reason"])
-    for trial in study.trials:
-        values = [*map(repr, trial.values)] or [""] * len(objectives)
-        point = [trial.point[key] for key in keys]
-        same_as = "" if trial.same_as is None else trial.same_as
-        row = [
-            trial.number,
-            trial.state,
-            trial.step or "",
-            *values,
-            *point,
-            trial.seconds,
-            same_as,
-            trial.reason,
-        ]
-        writer.writerow(row)
-    return text.getvalue()
+def _short(cell: Cell) -> str:
+    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)[:80]

@@ -1,1 +1,0 @@
-"""Paired runs of a baseline and a change of it, for a verdict on the change."""

@@ -1,0 +1,60 @@
+"""What the server of the jobs imports before it forks their processes.
+
+On Linux with the CPU backend, MLX may be imported: it starts its threads with the first evaluation.
+Nothing that is imported here may evaluate an array: a child would wait forever for a thread of its parent.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlxlab.config.issues import walk
+
+_WITHOUT_MLX = (
+    "numpy.random",
+    "mlxlab.sweep.child",
+    "mlxlab.experiment.experiment",
+    "mlxlab.experiment.run",
+    "tokenizers",
+    "safetensors.numpy",
+    "xxhash",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+)
+_WITH_MLX = (
+    "mlx.core",
+    "mlx.nn",
+    "mlx.optimizers",
+    "mlxlab.experiment.train",
+    "mlxlab.experiment.run_report.write",
+)
+_FREEZE = "mlxlab.sweep.freeze"
+
+
+def modules(config: DictConfig, task_module: str) -> list[str]:
+    """The modules to import, in order, for the jobs of a config."""
+    first = [task_module, *_WITHOUT_MLX]
+    if not can_fork_mlx():
+        return [*first, _FREEZE]
+    return [*first, *_WITH_MLX, *_target_modules(config), _FREEZE]
+
+
+def can_fork_mlx() -> bool:
+    """Whether a process that has imported MLX may be forked: neither Metal nor CUDA allow it."""
+    spec = find_spec("mlx")
+    folders = spec.submodule_search_locations if spec else None
+    if sys.platform != "linux" or not folders:
+        return False
+    installed = Path(folders[0]).parent
+    return not any(installed.glob("mlx_cuda*"))
+
+
+def _target_modules(config: DictConfig) -> list[str]:
+    """The modules of mlxlab that the components of a config are in."""
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    nodes = [node for _, node in walk(tree) if isinstance(node, dict)]
+    targets = {str(node["_target_"]) for node in nodes if "_target_" in node}
+    return sorted({name.rpartition(".")[0] for name in targets if name.startswith("mlxlab.")})

@@ -1,1 +1,0 @@
-"""Which trials of a search stop early, and which of them continue."""

@@ -1,0 +1,85 @@
+"""The settings of `hydra.sweeper` and `hydra.launcher`: the schema of their options in conf/hydra."""
+
+from typing import Annotated, Literal, TypedDict
+
+from mlxlab.config.schema.root import Metric
+from mlxlab.constraints import Count, Ge, Lt, NonNegative, Positive, Size
+
+Params = dict[str, str | int | float | bool]
+SamplerName = Literal["tpe", "nsga", "random", "grid"]
+PrunerName = Literal["none", "median", "asha", "hyperband"]
+
+
+class GridSettings(TypedDict):
+    """Of `hydra/sweeper=grid`.
+
+    Args:
+        params: more values by override: `seed: range(3)`.
+        retry_failed: run jobs again that failed in an earlier command.
+    """
+
+    params: Params
+    retry_failed: bool
+
+
+class SearchSettings(TypedDict):
+    """Of `hydra/sweeper=search`.
+
+    Args:
+        sampler: tpe (Bergstra et al. 2011), nsga (NSGA-II, Deb et al. 2002; for several objectives), random, or grid:
+            every combination.
+        trials: of the whole study; null is the whole grid, or the whole space if random draws from a finite one,
+            otherwise 20.
+        seed: of the sampler; that of each trial is the key `seed`.
+        objectives: metrics of the best evaluation, each minimised or maximised; null is the `objective` of the config.
+        startup_trials: of tpe: random trials before the first that is modelled.
+        population_size: of nsga; null is 10.
+        params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
+        pruner: which trials stop early: none, median, asha (Li et al. 2020) or hyperband (Li et al. 2018).
+        min_budget: of the first rung, null is max_budget / reduction_factor^3, or that of the first evaluation; of
+            median: before which nothing is pruned.
+        max_budget: of a whole run, null is trainer.max_steps or trainer.epochs.
+        budget_unit: steps, epochs, or null: steps if trainer.max_steps is set, else epochs.
+        reduction_factor: a rung has this many times the budget of the one below; one trial in as many is promoted.
+    """
+
+    sampler: SamplerName
+    trials: Size | None
+    seed: Annotated[int, Ge(0), Lt(2**32)]
+    objectives: list[Metric] | None
+    startup_trials: Count
+    population_size: Annotated[int, Ge(2)] | None
+    params: Params
+    pruner: PrunerName
+    min_budget: Size | None
+    max_budget: Size | None
+    budget_unit: Literal["steps", "epochs"] | None
+    reduction_factor: Annotated[int, Ge(2)]
+
+
+class PairedSettings(TypedDict):
+    """Of `hydra/sweeper=paired`.
+
+    Args:
+        seconds: after which no further pair starts; null is no limit.
+    """
+
+    seconds: NonNegative | None
+
+
+class ProcessSettings(TypedDict):
+    """Of `hydra/launcher=isolated`.
+
+    Args:
+        n_jobs: jobs at a time. Each writes its output to `output.log` in its folder.
+        timeout: seconds after which a job is stopped and has failed; null is no limit.
+        retries: how often a job that crashed (not one that raised an error) starts again, from its latest checkpoint.
+        memory_limit: GB that a job may take, and that must be free before it starts; null is no limit.
+        grace: seconds that a job which is stopped has for saving, before it is killed.
+    """
+
+    n_jobs: Size
+    timeout: Positive | None
+    retries: Count
+    memory_limit: Positive | None
+    grace: NonNegative

@@ -1,0 +1,115 @@
+"""Searches whose trials are a function in place of training."""
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mlxlab.sweep.job import Job, read_record, write_record
+from mlxlab.sweep.jobs import JobResult
+from mlxlab.sweep.search import Search
+from mlxlab.sweep.study import Trial, open_study
+
+SETTINGS: dict[str, Any] = {
+    "sampler": "random",
+    "trials": None,
+    "seed": 0,
+    "objectives": None,
+    "startup_trials": 2,
+    "population_size": 4,
+    "params": {},
+    "pruner": "none",
+    "min_budget": None,
+    "max_budget": None,
+    "budget_unit": None,
+    "reduction_factor": 3,
+}
+LENGTH = 27  # steps of a whole run
+Point = dict[str, str]
+Run = Callable[[Point, int, bool], list[float] | str]
+# A trial by its point, the step that it trains to, and whether it continues; a text is why it failed.
+
+
+class FunctionJobs:
+    """Runs each job when it is waited for, and leaves behind what a run does."""
+
+    stop_signal = 0
+
+    def __init__(self, run: Run, objectives: list[str]) -> None:
+        self.run = run
+        self.objectives = objectives
+        self.started: deque[Job] = deque()
+
+    @property
+    def num_free(self) -> int:
+        return 1 - len(self.started)
+
+    def start(self, job: Job) -> None:
+        self.started.append(job)
+
+    def wait(self) -> JobResult:
+        job = self.started.popleft()
+        record = read_record(job.folder)
+        budget = _budget(job.overrides)
+        record = replace(record, state="running", attempts=record.attempts + 1, budget=budget)
+        write_record(job.folder, record)
+        settings = [text.partition("=")[::2] for text in job.overrides if "env_set" not in text]
+        values = self.run(dict(settings), budget or LENGTH, record.attempts > 1)
+        if isinstance(values, str):
+            record = replace(record, state="failed", reason=values, exit_code=1)
+        else:
+            self._write_metrics(job.folder, values, budget)
+            record = replace(record, state="finished", value=values[0], exit_code=0)
+        write_record(job.folder, record)
+        return JobResult(job, record)
+
+    def close(self) -> None:
+        pass
+
+    def _write_metrics(self, folder: Path, values: list[float], budget: int | None) -> None:
+        metrics = dict(zip(self.objectives, values, strict=True))
+        steps = budget or LENGTH
+        run = {"best_step": steps, "steps": steps, "main_metric": None, "metrics": metrics}
+        run |= {"final": metrics, "evaluations": [[steps, values[0]]]}
+        run |= {key: {} for key in ("test", "intervals", "baselines", "reference")}
+        run |= {"state": "finished" if budget is None else "paused"}
+        (folder / "metrics.json").write_text(json.dumps(run))
+
+
+def _budget(overrides: list[str]) -> int | None:
+    found = re.search(r'"pause_at": (\d+)', " ".join(overrides))
+    return int(found[1]) if found else None
+
+
+def new_search(folder: Path, space: list[str], run: Run, **settings: object) -> Search:
+    """A search of a space; `run` stands for its trials."""
+    chosen = {**SETTINGS, **settings}
+    trainer = {"max_steps": LENGTH, "epochs": None, "eval_every": 1}
+    hydra = {"overrides": {"task": space}}
+    config = {"objective": "valid/loss", "trainer": trainer, "hydra": hydra}
+    app: Any = SimpleNamespace(
+        config=OmegaConf.create(config),
+        folder=folder,
+        objective="valid/loss",
+        has_own_launcher=False,
+    )
+    app.compose = lambda texts, number, resume=False: Job(
+        number, texts, app.config, folder / str(number)
+    )
+    app.open_jobs = lambda batch_size: FunctionJobs(run, chosen["objectives"] or ["valid/loss"])
+    return Search(app, chosen)
+
+
+def run_search(folder: Path, space: list[str], run: Run, **settings: object) -> list[Trial]:
+    """The trials of a search that ran to its end."""
+    folder.mkdir(exist_ok=True)
+    search = new_search(folder, space, run, **settings)
+    study = open_study(folder, search.question)
+    search.run(study)
+    return study.trials(search.space)

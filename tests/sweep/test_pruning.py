@@ -1,0 +1,183 @@
+"""Which trials are promoted and pruned, with a function in place of training."""
+
+import random
+from collections import Counter
+
+import pytest
+from omegaconf import OmegaConf
+
+from mlxlab.config.hydra.search_space import Interval, Values
+from mlxlab.errors import ConfigError
+from mlxlab.sweep.pruning import Pruning, SuccessiveHalving, read_pruning
+from mlxlab.sweep.study import Trial
+from support.searches import LENGTH, SETTINGS, Point, run_search
+
+X = Interval("x", 0.0, 1.0, log=False, integer=False)
+SPACE = ["x=interval(0,1)"]
+FAILS_FROM = 0.8
+
+
+def loss(point: Point, budget: int, again: bool = False) -> list[float] | str:
+    """Falls with the budget, to x at the end; some trials fail."""
+    x = float(point["x"])
+    return "diverged" if x > FAILS_FROM else [x + 1 / budget - 1 / LENGTH]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "sampler"), [("asha", "random"), ("hyperband", "random"), ("asha", "tpe")]
+)
+def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path, pruner, sampler):
+    settings = {"pruner": pruner, "sampler": sampler, "trials": 12, "min_budget": 3}
+    whole = run_search(tmp_path / "whole", SPACE, loss, **settings)
+    draw = random.Random(0)
+
+    def interrupted(point, budget, again):
+        if draw.random() < 0.4:
+            raise KeyboardInterrupt
+        return loss(point, budget)
+
+    for _ in range(200):
+        try:
+            trials = run_search(tmp_path / "s", SPACE, interrupted, **settings)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert trials == whole
+    assert {trial.state for trial in whole} == {"finished", "paused", "failed"}
+
+
+def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
+    calls = []
+    trials = run_search(
+        tmp_path / "s",
+        SPACE,
+        lambda point, budget, again: calls.append((budget, again)) or loss(point, budget),
+        pruner="asha",
+        trials=30,
+        min_budget=3,
+        seed=1,
+    )
+    reached = Counter(budget for trial in trials for budget in trial.rungs)
+    finished = sum(trial.state == "finished" for trial in trials)
+    assert reached[3] == sum(trial.point["x"] <= FAILS_FROM for trial in trials)
+    assert reached[3] // 3 <= reached[9] <= reached[3] // 2
+    assert reached[9] // 3 <= finished <= reached[9] // 2
+    best = min(trials, key=lambda trial: trial.point["x"])
+    assert (best.state, list(best.rungs)) == ("finished", [3, 9])
+    assert all(again == (budget != 3) for budget, again in calls)
+    steps = sum(trial.step for trial in trials)
+    assert steps <= 0.4 * 30 * LENGTH
+
+
+def new_trial(number: int, state: str, rungs: dict, **fields) -> Trial:
+    values = [*rungs.values()][-1:]
+    result = {"values": values, "reason": "", "state": state, "step": 0, "evaluations": []}
+    result |= {"seconds": 0.0, **fields}
+    budget = [*rungs][-1] if state == "paused" else None
+    return Trial(number, {}, state, budget, rungs, [], None, result)
+
+
+def paused(number: int, *values: float, budgets=(1, 3, 9)) -> Trial:
+    """A trial with these values at its rungs so far."""
+    return new_trial(number, "paused", dict(zip(budgets, values, strict=False)))
+
+
+def finished(number: int, value: float, rungs: dict, evaluations=()) -> Trial:
+    return new_trial(number, "finished", rungs, values=[value], evaluations=[*evaluations])
+
+
+def test_the_highest_rung_is_promoted_first_and_of_equal_trials_the_earlier():
+    asha = SuccessiveHalving([1, 3, 9], 2, sign=-1, num_brackets=1)
+    low = [paused(0, 0.5), paused(1, 0.7), paused(2, 0.7), paused(3, 0.1)]
+    assert asha.promotion(low, is_last=False) == (1, 3)
+    high = [*low[:2], paused(2, 0.7, 0.8), paused(3, 0.9, 0.75)]
+    assert asha.promotion(high, is_last=False) == (2, 9)
+    assert asha.promotion(low[:1], is_last=False) is None
+
+
+def test_a_search_with_too_few_trials_for_its_rungs_still_trains_one_to_the_end():
+    asha = SuccessiveHalving([1, 3], 3, sign=1, num_brackets=1)
+    trials = [paused(0, 0.5), paused(1, 0.4)]
+    assert asha.promotion(trials, is_last=False) is None
+    assert asha.promotion(trials, is_last=True) == (1, 3)
+    trials[1] = paused(1, 0.4, 0.6)
+    assert asha.promotion(trials, is_last=True) == (1, None)
+    trials[1] = finished(1, 0.7, {1: 0.4, 3: 0.6})
+    assert asha.promotion(trials, is_last=True) is None
+
+
+def test_a_run_that_ends_before_a_rung_counts_in_it():
+    asha = SuccessiveHalving([1, 3], 2, sign=1, num_brackets=1)
+    other = paused(1, 0.5, 0.4)
+    assert asha.promotion([finished(0, 0.2, {}), other], is_last=False) is None
+    assert asha.promotion([paused(0, 0.6, 0.6), other], is_last=False) == (1, None)
+
+
+def test_hyperband_distributes_trials_by_the_shares_of_its_brackets():
+    hyperband = SuccessiveHalving([1, 3, 9], 3, sign=1, num_brackets=4)
+    counts = Counter(hyperband.first_budget(number) for number in range(49))
+    assert counts == {1: 27, 3: 12, 9: 6, None: 4}  # Li et al. 2018, table 1 with R = 27
+    assert hyperband.first_budget(0) == 1
+
+
+def test_the_limit_is_the_median_of_the_best_values_of_complete_trials():
+    curves = [[0.9, 0.5, 0.6], [0.8, 0.7], [0.7, 0.9], [None, 0.4], [0.6, 0.3], [0.5, 0.2]]
+    trials = [finished(number, 0.1, {}, curve) for number, curve in enumerate(curves)]
+    trials.append(new_trial(6, "pruned", {}, values=[0.1], evaluations=[0.0, 0.0]))
+    median = Pruning("median")
+    assert median.limits(trials) == [0.7, pytest.approx(0.45), None]
+    assert median.limits(trials[:4]) == [None] * 3
+    assert Pruning("median", sign=-1).limits(trials)[1] == pytest.approx(0.7)
+
+
+def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **changes: object):
+    config = OmegaConf.create(
+        {"trainer": {"max_steps": None, "epochs": 27, "eval_every": None, **(trainer or {})}}
+    )
+    settings = {**SETTINGS, "pruner": pruner, **changes}
+    return read_pruning(settings, config, list(space), "minimize")
+
+
+@pytest.mark.parametrize(
+    ("changes", "budgets", "unit"),
+    [
+        ({}, [1, 3, 9], "epochs"),
+        ({"min_budget": 2}, [3, 9], "epochs"),
+        ({"max_budget": 10}, [1, 3], "epochs"),
+        ({"trainer": {"epochs": "auto"}}, [2], "epochs"),
+        ({"trainer": {"max_steps": 800, "eval_every": 60}}, [89, 267], "steps"),
+        (
+            {"trainer": {"max_steps": 800}, "budget_unit": "epochs", "reduction_factor": 2},
+            [3, 7, 14],
+            "epochs",
+        ),
+    ],
+)
+def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, budgets, unit):
+    pruning = read(**changes)
+    assert (pruning.halving.brackets, pruning.unit) == ([[*budgets, None]], unit)
+    length = changes.get("max_budget") or (5 if changes.get("trainer", {}).get("epochs") else None)
+    assert pruning.overrides == ((f"trainer.epochs={length}",) if length else ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"trainer": {"epochs": None}},
+            "max_budget: expected a number of epochs, since trainer.epochs is not set",
+        ),
+        ({"min_budget": 20}, "min_budget=20: no rung before the end of a run of 27"),
+        (
+            {"trainer": {"max_steps": 90, "eval_every": 10}, "min_budget": 5},
+            "expected trainer.eval_every=10 or more",
+        ),
+        (
+            {"space": [Values("trainer.epochs", ("1", "2"), ordered=False)]},
+            "trainer.epochs: expected one value",
+        ),
+    ],
+)
+def test_budgets_that_do_not_fit_the_run_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        read(**changes)

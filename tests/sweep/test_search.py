@@ -1,0 +1,246 @@
+"""`hydra/sweeper=search` under Hydra. The experiment is replaced by a function, but for one real search."""
+
+import csv
+import json
+import math
+import signal
+from collections import Counter
+
+import pytest
+
+from mlxlab.errors import DataError, RunInterrupted
+from mlxlab.experiment import experiment
+from support.configs import line, user_config  # noqa: F401
+from support.processes import run_here, tiny_overrides
+from support.sweep_jobs import write_attempts
+
+SEARCH = ["-m", "hydra/sweeper=search", "tracking=none", "hydra.sweep.dir=s"]
+
+
+@pytest.fixture
+def job(line, monkeypatch):
+    """The runs so far: (name of the folder, dropout, `resume`). Faults are raised, or returned, by index."""
+
+    def run(config, folder, owns_process=False):
+        seen.append((folder.name, config.model.dropout, config.resume))
+        fault = run.faults.pop(len(seen) - 1, config.model.dropout)
+        if isinstance(fault, BaseException):
+            raise fault
+        return fault
+
+    seen, run.faults = [], {}
+    run.seen = seen
+    monkeypatch.setattr(experiment, "run_experiment", run)
+    return run
+
+
+def final_states(finished):
+    return [text for text in finished.stdout.splitlines() if text.startswith("final_state=")]
+
+
+def table(folder):
+    """`trials.csv` without the times."""
+    with (folder / "trials.csv").open() as file:
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
+    job.faults = {0: DataError("rows.csv:3:5: a number was expected"), 2: math.nan}
+    grid = [
+        *SEARCH,
+        "hydra.sweeper.sampler=grid",
+        "model.dropout=0,0.1,0.2",
+        "objective=valid/accuracy",
+    ]
+    assert line(*grid) == 1
+    assert [row["reason"] for row in table(line.project / "s")] == [
+        "rows.csv:3:5: a number was expected",
+        "",
+        "valid/accuracy is nan",
+    ]
+    assert "| rows.csv:3:5: a number was expected" in line.out
+    assert "best: trial 1, valid/accuracy 0.1\n" in line.out
+    assert "train tracking=none objective=valid/accuracy model.dropout=0.1" in line.out
+    assert "2 failed, 1 finished" in line.out
+    result = json.loads((line.project / "s" / "search.json").read_text())
+    assert result["objectives"] == {"valid/accuracy": "maximize"}
+    assert result["best"][0]["values"] == {"valid/accuracy": 0.1}
+    assert "1 finished, 2 failed" in (line.project / "s" / "report.html").read_text()
+    assert line(*grid) == 1  # nothing is missing: a failure is a result
+    assert [name for name, *_ in job.seen] == ["0", "1", "2"]
+
+
+def test_the_seconds_of_a_trial_are_those_of_all_attempts(line, monkeypatch):
+    monkeypatch.setattr(
+        experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5)
+    )
+    assert line(*SEARCH, "hydra.sweeper.sampler=grid", "model.dropout=0,0.1") == 0
+    assert (line.project / "s" / "trials.csv").read_text().count(",78.0,") == 2
+
+
+def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_continues(
+    line, job, user_config
+):
+    params = "{seed: range(3), model.dropout: '0,0.1'}"
+    sweeper = f"hydra:\n  sweeper:\n    sampler: random\n    trials: 2\n    params: {params}\n"
+    mine = user_config(
+        f"# @package _global_\ndefaults:\n  - override /hydra/sweeper: search\n{sweeper}"
+    )
+    job.faults = {1: RunInterrupted("stopped", signal.SIGTERM)}
+    command = [
+        "-m",
+        *mine,
+        "hydra.callbacks.parent_run.report=false",
+        "tracking=none",
+        "model.dropout=0.2,0.3",
+        "hydra.sweep.dir=s",
+    ]
+    assert line(*command) == 143
+    assert not (line.project / "s" / "report.html").exists()
+    assert "1 finished, 1 stopped" in line.out
+    assert "stopped after 1 of 2 trials; continue: " in line.err
+    continued = ["sweep.resume=s", "trust_folder=true"]  # of a folder of config files
+    assert line.lines[-1].endswith(
+        f"mlxlab train {' '.join(continued).replace('=s', f'={line.project}/s')}"
+    )
+    assert "--config-dir" in line.refuses(continued[0], code=77)
+    assert line(*continued) == 0
+    assert [(name, resume) for name, _, resume in job.seen] == [
+        ("0", None),
+        ("1", None),
+        ("1", "auto"),
+    ]
+    assert {dropout for _, dropout, _ in job.seen} <= {0.2, 0.3}
+
+
+def test_a_search_continues_with_its_own_objective_and_with_more_trials(line, job):
+    search = [*SEARCH, "hydra.sweeper.sampler=random", "seed=range(9)"]
+    assert line(*search, "hydra.sweeper.trials=2") == 0
+    for other, expected in {
+        "objective=valid/accuracy": "objective=valid/accuracy: the sweep in",
+        "hydra.sweeper.objectives=[valid/accuracy]": "objective: got maximize valid/accuracy, that",
+    }.items():
+        assert expected in line.refuses(*search, other)
+    expected = f"hydra/sweeper=grid: the sweep in {line.project}/s has search"
+    assert expected in line.refuses("-m", "tracking=none", "hydra.sweep.dir=s", "seed=0,1")
+    assert line("sweep.resume=s", "hydra.sweeper.trials=4") == 0
+    assert [name for name, *_ in job.seen] == ["0", "1", "2", "3"]
+    assert line("sweep.resume=s") == 0
+    assert len(job.seen) == 4
+    assert line("-m", "tracking=none", "hydra.sweep.dir=g", "seed=0,1") == 0
+    assert "hydra/sweeper=search: the sweep in" in line.refuses(
+        *SEARCH[:-1], "hydra.sweep.dir=g", "seed=range(3)"
+    )
+
+
+def test_a_stopped_trial_is_listed_as_stopped(line, job):
+    job.faults = {0: RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)}
+    assert line(*SEARCH, "hydra.sweeper.sampler=random", "seed=range(3)") == 143
+    [row] = table(line.project / "s")
+    assert row["state"] == "stopped"
+    assert "1 stopped" in line.out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["hydra.sweeper.trails=3"],
+            "hydra.sweeper.trails=3: unknown key; did you mean hydra.sweeper.trials?",
+        ),
+        (
+            ["model.dropout=interval(0,2)"],
+            "model.dropout=2.0: expected a number >= 0 and < 1, got 2.0",
+        ),
+        (["seed=3"], "nothing to search"),
+        (
+            ["hydra.sweeper.sampler=cma"],
+            "hydra.sweeper.sampler=cma: expected one of tpe, nsga, random, grid",
+        ),
+        (
+            ["hydra.sweeper.pruner=hyper"],
+            "pruner=hyper: expected one of none, median, asha, hyperband",
+        ),
+        (
+            ["hydra.sweeper.pruner=asha", "hydra.sweeper.min_budget=90"],
+            "min_budget=90: no rung before the end",
+        ),
+        (
+            ["hydra.sweeper.pruner=asha", "trainer.max_steps=1,2"],
+            "trainer.max_steps: expected one value, since it is the budget of hydra.sweeper.pruner=asha, which cannot",
+        ),
+        (
+            ["hydra.sweeper.pruner=asha", "hydra.sweeper.objectives=[valid/loss,valid/f1]"],
+            "hydra.sweeper.pruner=asha: expected tpe, random or grid, one objective; got 2 objectives",
+        ),
+    ],
+)
+def test_an_invalid_search_is_refused_before_anything_is_made(line, job, args, message):
+    space = [] if args[0].startswith(("model", "seed")) else ["seed=0,1"]
+    assert message in line.refuses(*SEARCH, *args, *space, lines=None)
+    assert not job.seen
+
+
+def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
+    schedule = [
+        "trainer.max_steps=4",
+        "trainer.eval_every=2",
+        "checkpointing.every_steps=null",
+        "model.dropout=0.1",
+    ]
+    short = [
+        *tiny_overrides(*schedule),
+        "hydra.sweeper.sampler=grid",
+        "hydra.sweeper.reduction_factor=2",
+    ]
+    search = ["-m", "hydra/sweeper=search", "hydra/launcher=basic", "seed=0,1", *short]
+    asha = run_here(*search, "hydra.sweeper.pruner=asha", f"hydra.sweep.dir={tmp_path}/asha")
+    assert asha.returncode == 0, asha.stderr
+    assert asha.stderr.count(": starts, ") == 2
+    assert asha.stderr.count(": continues, ") == 1
+    whole = run_here(*search, f"hydra.sweep.dir={tmp_path}/whole")
+    assert Counter((row["state"], row["steps"]) for row in table(tmp_path / "asha")) == {
+        ("paused", "2"): 1,
+        ("finished", "4"): 1,
+    }
+    for row in table(tmp_path / "asha"):
+        one, other = (tmp_path / folder / row["trial"] for folder in ("asha", "whole"))
+        metrics, full = (
+            json.loads((folder / "metrics.json").read_text()) for folder in (one, other)
+        )
+        status = json.loads((one / "manifest.json").read_text())["status"]
+        if row["state"] == "finished":
+            assert (metrics, status) == (full, "DONE")
+            assert final_states(asha)[-1] == final_states(whole)[int(row["trial"])]
+        else:
+            assert (metrics["state"], status, row["reason"]) == (
+                "paused",
+                "PREEMPTED",
+                "paused: at 2 steps",
+            )
+            assert metrics["evaluations"] == full["evaluations"][:1]
+
+
+def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp_path):
+    short = tiny_overrides(
+        "trainer.max_steps=2", "trainer.eval_every=2", "checkpointing.every_steps=null"
+    )
+    search = [
+        "hydra.sweeper.sampler=random",
+        "hydra.sweeper.objectives=[valid/loss,valid/accuracy]",
+        "seed=range(3)",
+    ]
+    finished = run_here(
+        "-m", "hydra/sweeper=search", *search, *short, f"hydra.sweep.dir={tmp_path}"
+    )
+    assert finished.returncode == 0, finished.stderr
+    for row in table(tmp_path):
+        metrics = json.loads((tmp_path / row["trial"] / "metrics.json").read_text())["metrics"]
+        assert [float(row[name]) for name in ("valid/loss", "valid/accuracy")] == [
+            metrics["valid/loss"],
+            metrics["valid/accuracy"],
+        ]
+    assert sorted(row["seed"] for row in table(tmp_path)) == ["0", "1", "2"]
