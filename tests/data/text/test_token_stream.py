@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.data.text.token_stream import EPOCH_START
-from support.streams import InMemorySource, make_stream, texts
+from mlxlab.data.text.documents import Document
+from mlxlab.data.text.token_stream import EPOCH_START, InMemoryTokens, TextTokens
+from support.streams import END, ByteTokenizer, InMemorySource, make_stream, texts
 
 TEXTS = texts(50)
 
@@ -85,3 +86,14 @@ def test_only_chosen_documents_are_read():
     assert (
         sorted(document.id for _, documents in windows for document in documents) == chosen.tolist()
     )
+
+
+def test_each_document_is_tokenized_once_for_memory_whenever_it_comes():
+    tokenizer = ByteTokenizer()
+    expected = TextTokens(ByteTokenizer().encode_documents, END)
+    in_memory = InMemoryTokens(TextTokens(tokenizer.encode_documents, END))
+    documents = [Document(number, text) for number, text in enumerate(TEXTS)]
+    for part in (documents[:5], documents[3:20], documents[10:2:-1]):
+        for one, other in zip(in_memory(part), expected(part), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert tokenizer.seen == TEXTS[:20]

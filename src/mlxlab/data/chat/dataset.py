@@ -20,10 +20,10 @@ from mlxlab.data.text.batches import (
     RowLayout,
 )
 from mlxlab.data.text.corpus import describe_validation
-from mlxlab.data.text.dataset import LanguageModelData, TextOptions, fit_tokenizer
+from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
 from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
-from mlxlab.data.tokenizers.fit import tokenizer_folder
+from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.data.vocabulary.token_counts import count_tokens
 from mlxlab.errors import ConfigError, DataError
@@ -104,15 +104,19 @@ class InstructDataset(LanguageModelData):
             line = describe_validation(train, valid)
 
         texts = (contents(json.loads(text)) for text in texts_of(train))
-        fitted = fit_tokenizer(options, train, texts, cache, parameters, width, pretrained)
+        limit = options["max_train_examples"]
+        num_bytes = train.bytes if limit is None else None
+        key = train.fingerprint
+        corpus = Corpus(texts, key, cache, parameters, width, num_bytes, pretrained)
+        trainer = options["tokenizer"]
+        fitted = trainer.fit(corpus)
         original = fitted.tokenizer
-        path = options["tokenizer"].path
-        folder = pretrained if path is None else tokenizer_folder(path)
-        self.template = choose_template(restored, chat_template, folder, original)
-        chat = ChatTokenizer(self.template, original)
+        folder = pretrained if trainer.path is None else tokenizer_folder(trainer.path)
+        template = choose_template(restored, chat_template, folder, original)
+        self.template = template
+        chat = ChatTokenizer(template, original)
 
         encoder = ConversationEncoder(chat, loss_on, seq_len, truncation, opened.skip)
-        limit = options["max_train_examples"]
         stream = TokenStream(train, encoder, seed, limit, options["select"].chosen(seed))
         count = partial(count_tokens, stream(0, EPOCH_START), original.vocab_size)
         mapped, vocabulary_lines = fit_vocabulary(options["vocabulary"], original, count, restored)
@@ -131,9 +135,10 @@ class InstructDataset(LanguageModelData):
             None,
             options,
             format=FORMAT,
-            template=[self.template.source, self.template.bos_token, self.template.eos_token],
+            template=[template.source, template.bos_token, template.eos_token],
             rows=[seq_len, loss_on, truncation, one_document],
         )
+        self._writers.append(template.save)
         if not any(len(chunk.ids) for chunk in self._valid_chunks):
             expected = f"no conversation to validate on fits in data.seq_len={seq_len}"
             raise DataError(f"{valid.name}: {expected}")
@@ -151,11 +156,6 @@ class InstructDataset(LanguageModelData):
             f"{opened.name}: columns that are not read: {', '.join(unread) or 'none'}",
             *fitted.lines,
             *vocabulary_lines,
-            f"chat template: {self.template.name}; loss on: {loss_on}",
+            f"chat template: {template.name}; loss on: {loss_on}",
             f"{train.name}: {size}",
         ]
-
-    def save(self, folder: Path) -> None:
-        """See `LanguageModelData`; also writes the chat template."""
-        super().save(folder)
-        self.template.save(folder)

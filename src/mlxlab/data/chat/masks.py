@@ -127,9 +127,8 @@ class ConversationEncoder:
                 continue
             characters = encoding.token_to_chars(first)
             if characters and characters[0] < begin and not reply["marked"]:
-                first += (
-                    1  # A prompt ends with another token than one that reaches into the answer.
-                )
+                # A prompt ends with another token than one that reaches into the answer.
+                first += 1
             is_target[first : last + 1] = True
         return self._truncate(encoding.ids, is_target)
 

@@ -28,41 +28,38 @@ def measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayout
 
     Raises DataError if none of them can be used.
     """
-    num_bytes = 0
-    num_read = 0
-    full: list[int] = []
-    used: list[int] = []
     windows = stream.windows(0, EPOCH_START)
     documents = chain.from_iterable(documents for _, documents in windows)
-    for document, encoded in encoder.encode(islice(documents, MAX_MEASURED)):
-        num_read += 1
-        num_bytes += len(document.text.encode())
-        if encoded.full_length:
-            full.append(encoded.full_length)
-        if len(encoded.tokens):
-            used.append(len(encoded.tokens))
-    if not used:
+    sizes = np.array(
+        [
+            (len(document.text.encode()), encoded.full_length, len(encoded.tokens))
+            for document, encoded in encoder.encode(islice(documents, MAX_MEASURED))
+        ]
+    )
+    full = sizes[sizes[:, 1] > 0, 1]
+    used = sizes[sizes[:, 2] > 0, 2]
+    if not len(used):
         _refuse(full, layout.length, stream.source.name)
 
-    is_complete = num_read < MAX_MEASURED
+    is_complete = len(sizes) < MAX_MEASURED
     sample = "" if is_complete else "; only the first of them were measured"
     lengths = RowLengths(
         layout.length,
         len(full),
-        sum(length > layout.length for length in full),
+        int(np.count_nonzero(full > layout.length)),
         round_up(float(np.quantile(full, QUANTILE, method="higher"))),
         f"{ACTIONS[encoder.truncation]} (data.truncation={encoder.truncation}{sample})",
     )
     begins, _ = layout.split(np.cumsum(used))
     repetitions: float | None = 1.0
     if not is_complete:
-        repetitions = stream.repetitions(MAX_MEASURED, num_bytes)
+        repetitions = stream.repetitions(MAX_MEASURED, int(sizes[:, 0].sum()))
     rows = None if repetitions is None else len(begins) * max(1.0, repetitions)
     return Statistics(lengths, len(used), rows)
 
 
-def _refuse(lengths: list[int], seq_len: int, name: str) -> NoReturn:
-    longest = max(lengths, default=0)
+def _refuse(lengths: np.ndarray, seq_len: int, name: str) -> NoReturn:
+    longest = lengths.max(initial=0)
     if longest <= seq_len:
         raise DataError(f"{name}: the chat template writes no answers")
     size = f"the longest of {len(lengths)} conversations has {longest} tokens"

@@ -171,19 +171,19 @@ class Packer:
         begins = self.begins[:max_rows]
         sizes = self.sizes[:max_rows]
         columns = np.arange(self.layout.width)
-        is_real = columns < sizes[:, None]
-        indices = np.where(is_real, begins[:, None] + columns, 0)  # (R, W)
-        tokens = self.held.tokens[self.used :]
-        is_target = self.held.is_target[self.used :]
+        indices = begins[:, None] + columns  # (R, W)
         numbered = indices if self.layout.number_documents else indices[:, :0]
+        is_target = self.held.is_target[self.used :]
+        tokens = self.held.tokens[self.used :]
         rows = PackedRows(
-            np.where(is_real, tokens[indices], np.int32(self.layout.pad_id)),
+            tokens.take(indices, mode="clip"),
             sizes,
             np.searchsorted(self.ends, numbered, side="right"),
             self.held.ids[np.searchsorted(self.ends, begins, side="right")],
             self.row + np.arange(len(begins)),
-            is_target[indices],
+            is_target.take(indices, mode="clip"),
         )
+        rows.tokens[columns >= sizes[:, None]] = self.layout.pad_id
         self.row += len(begins)
         self._drop(int(self.begins[max_rows]) if len(self.begins) > max_rows else len(tokens))
         return rows

@@ -1,6 +1,6 @@
 """Streamed text for language models, larger than memory: read, tokenized and packed as it is needed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cache_result
 from functools import partial
@@ -27,7 +27,7 @@ from mlxlab.data.text.batches import (
     VocabularySwitch,
 )
 from mlxlab.data.text.corpus import open_corpus
-from mlxlab.data.text.documents import DocumentSource, open_documents, texts_of
+from mlxlab.data.text.documents import open_documents, texts_of
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.order import DataOrder
 from mlxlab.data.text.token_stream import (
@@ -131,7 +131,9 @@ class LanguageModelData:
         options: TextOptions,
         **settings: object,
     ) -> None:
-        self.curve = fitted.curve
+        self._writers: list[Callable[[Path], None]] = []  # of files beside those of the encoder
+        if fitted.curve is not None:
+            self._writers.append(fitted.curve.save)
         self.tokenizer = tokenizer
         self.encoder = TextEncoder(tokenizer, mlm_probability is not None, layout.length)
         self.task = self.encoder.task
@@ -176,8 +178,8 @@ class LanguageModelData:
     def save(self, folder: Path) -> None:
         """Writes what inference needs, and how the vocabulary size was chosen."""
         self.encoder.save(folder, fingerprint=self.fingerprint)
-        if self.curve is not None:
-            self.curve.save(folder)
+        for write in self._writers:
+            write(folder)
 
 
 class StreamingTextDataset(LanguageModelData):
@@ -250,7 +252,10 @@ class StreamingTextDataset(LanguageModelData):
             partial(order.mix, weights=weights, window=shuffle.window),
         )
         limit = options["max_train_examples"]
-        fitted = fit_tokenizer(options, text, texts_of(text), cache, parameters, width, pretrained)
+        num_bytes = text.bytes if limit is None else None
+        key = text.fingerprint
+        corpus = Corpus(texts_of(text), key, cache, parameters, width, num_bytes, pretrained)
+        fitted = options["tokenizer"].fit(corpus)
         original = fitted.tokenizer
 
         chosen = options["select"].chosen(seed)
@@ -309,22 +314,6 @@ class StreamingTextDataset(LanguageModelData):
             *vocabulary_lines,
             f"{stream.source.name}: {_describe(size, streaming, num_batches)}",
         ]
-
-
-def fit_tokenizer(
-    options: TextOptions,
-    source: DocumentSource,
-    texts: Iterable[str],
-    cache: Path,
-    parameters: int,
-    width: int,
-    pretrained: Path | None,
-) -> FittedTokenizer:
-    """The tokenizer of the texts of a source, for a model of that size."""
-    num_bytes = source.bytes if options["max_train_examples"] is None else None
-    key = source.fingerprint
-    corpus = Corpus(texts, key, cache, parameters, width, num_bytes, pretrained)
-    return options["tokenizer"].fit(corpus)
 
 
 class TextSize(NamedTuple):

@@ -5,10 +5,10 @@ position says in which block it begins and at which row from there, so that seek
 precedes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import xxhash
@@ -20,7 +20,6 @@ from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnEr
 from mlxlab.data.sources.cells import OnBadCell
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import Reading, open_source
-from mlxlab.data.sources.text_files import MAX_RECORD
 from mlxlab.errors import DataError
 from mlxlab.wording import percent
 
@@ -105,16 +104,12 @@ class Documents:
     def windows(self, seed: int, epoch: int, position: Position = None) -> Windows:
         """See `DocumentSource`. A position is [unit in the epoch's order, block (2), row from there]."""
         first = [0, *FIRST, 0]
-        order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch)
-        start = [
-            *check_position(
-                first if position is None else position,
-                tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count],
-            )
-        ]
+        order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch).tolist()
+        start = first if position is None else position
+        check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count])
         documents: list[Document] = []
         size = 0
-        for following, document in self._read(order.tolist(), start):
+        for following, document in self._read(order, start):
             documents.append(document)
             size += len(document.text)
             if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
@@ -133,31 +128,24 @@ class Documents:
         unit, row = divmod(number, 1 << UNIT_BITS)
         self.errors.skip((unit, row), lambda: f"{self.source.location(unit, row)}: {error}")
 
-    def _read(self, order: list[int], start: list[int]) -> Iterator[tuple[list[int], Document]]:
+    def _read(self, order: list[int], start: Any) -> Iterator[tuple[list[int], Document]]:
         """The documents from a position on, each with the position after it."""
         first, byte, lines, row = start
         block_start = (byte, lines)
         for index in range(first, len(order)):
             for block in self.source.blocks(order[index], block_start, self.columns):
                 self.errors.valid += len(block)
-                for number, document in self._documents(order[index], block, row):
-                    yield [index, *block.start, number + 1], document
+                for number, document in enumerate(self._documents(order[index], block)):
+                    if number >= row and document.text and not document.text.isspace():
+                        yield [index, *block.start, number + 1], document
                 row = max(row - len(block), 0)  # After a seek, blocks may be divided otherwise.
             block_start = FIRST
 
-    def _documents(self, unit: int, block: Block, first: int) -> Iterator[tuple[int, Document]]:
-        """The documents of a block from a row on, and their rows."""
+    def _documents(self, unit: int, block: Block) -> Iterable[Document]:
+        """One of each row, without text if it is malformed."""
         ids = (block.numbers | unit << UNIT_BITS).tolist()
         texts = self.read_texts(block, lambda row, error: self.skip(ids[row], error))
-        for row in range(first, len(texts)):
-            text = texts[row]
-            if not text or text.isspace():
-                continue
-            if len(text) > MAX_RECORD:
-                fault = f"a text of {len(text)} characters, expected <= {MAX_RECORD}"
-                self.skip(ids[row], ValueError(fault))
-                continue
-            yield row, Document(ids[row], text)
+        return map(Document, ids, (text or "" for text in texts))
 
 
 def open_documents(
