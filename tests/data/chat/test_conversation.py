@@ -21,6 +21,8 @@ LAYOUTS = {
         "messages": [ASKED[0], {"role": "assistant", "content": [{"type": "text", "text": "4"}]}]
     },
     "empty columns": {"messages": ASKED, "tools": None, "system": "", "weight": None, "text": None},
+    "empty JSON": {"messages": ASKED, "tools": "[]"},
+    "empty weights": {"messages": [{**turn, "weight": ""} for turn in ASKED]},
     "sharegpt": {
         "conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
     },

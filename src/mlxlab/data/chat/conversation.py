@@ -113,9 +113,8 @@ def parse_conversation(record: Record, layout: Layout | None = None) -> Conversa
         case _:
             messages += _messages(record.get(layout), layout)
     _check_order(messages)
-    if "tools" in OPTIONAL[layout] and _holds(record, "tools"):
-        return {"messages": messages, "tools": _list(record["tools"], "tools")}
-    return {"messages": messages}
+    tools = _list(record.get("tools"), "tools") if "tools" in OPTIONAL[layout] else []
+    return {"messages": messages, "tools": tools} if tools else {"messages": messages}
 
 
 def find_layouts(record: Iterable[str]) -> list[Layout]:
@@ -239,7 +238,7 @@ def _message(item: Record) -> Message:
         if _holds(item, key):
             read = _list if key == "tool_calls" else _text
             message[key] = read(item[key], key)
-    weight = item.get("weight")
+    weight = item["weight"] if _holds(item, "weight") else None
     if weight not in (None, 0, 1) or (weight and role != "assistant"):
         raise ValueError(f"weight {shorten(weight)} of {role}, expected 0, or 1 of an answer")
     if weight == 0 and role == "assistant":

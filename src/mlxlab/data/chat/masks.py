@@ -76,7 +76,7 @@ class ConversationEncoder:
                 yield document, encoded.get(document.id, NOTHING)
 
     def _encode(self, group: Sequence[Document]) -> dict[int, EncodedConversation]:
-        """Those that can be encoded, by id."""
+        """The conversations that can be encoded, by id."""
         requests: dict[int, dict[str, Any]] = {}
         for document in group:
             with self._skipping(document.id):

@@ -35,7 +35,7 @@ class TextCursor(TypedDict):
     rows_drawn: Count  # rows of the buffer that were drawn
     start: DocumentCursor  # the document of the first token of the buffer
     offset: Count  # index of that token in its document
-    fingerprint: str  # of the data
+    fingerprint: str  # identifies the data
 
 
 def epoch_start(epoch: int, fingerprint: str = "") -> TextCursor:
@@ -58,7 +58,7 @@ class PackedRows(NamedTuple):
         return PackedRows(*(array[index] for array in self))
 
     def padded(self, num_rows: int, pad_id: int) -> "PackedRows":
-        """With empty rows up to `num_rows`, of id -1."""
+        """Adds empty rows of id -1 up to `num_rows`."""
         missing = ((0, num_rows - len(self.sizes)), (0, 0))
 
         def pad(array: np.ndarray, value: int) -> np.ndarray:
@@ -87,7 +87,7 @@ class RowLayout:
         return self.length + self.target_shift
 
     def without_overlap(self) -> "RowLayout":
-        """That of evaluation rows, which share no target."""
+        """The layout of evaluation rows, which share no target."""
         return replace(self, stride=self.length)
 
     def count_rows(self, tokens: int) -> int:
@@ -192,7 +192,7 @@ class Packer:
         """Replaces what is held; `used` tokens of it are in earlier rows."""
         self.held = held
         self.used = used
-        self.ends = np.maximum(np.cumsum(held.lengths) - used, 0)  # of the documents
+        self.ends = np.maximum(np.cumsum(held.lengths) - used, 0)  # document ends
         self.begins, self.sizes = self.layout.split(self.ends)
 
     def _drop(self, count: int) -> None:
@@ -237,7 +237,7 @@ class RowShuffleBuffer:
     packer: RowSource
     size: int
     seed: int
-    start: TextCursor  # of the buffer
+    start: TextCursor  # the position of the buffer
 
     def __post_init__(self) -> None:
         drawn = self.start["rows_drawn"]
@@ -289,7 +289,7 @@ class RowOrder(Protocol):
         """`cursor` with another alpha of the curriculum; ConfigError where there is none."""
 
     def metrics(self) -> dict[str, float]:
-        """Of the tokens served since the start of the run; empty where they are not measured."""
+        """Metrics of the tokens served since the start of the run; empty where none are measured."""
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ GROWN = "vocabulary_grown"  # key of the position of an iterator
 
 
 class VocabularySwitch:
-    """Which ids the batches of a data set have: those of a smaller vocabulary until it has grown.
+    """Switches the ids of batches from a smaller vocabulary to the full one, once it has grown.
 
     Args:
         mapped: the tokenizer; one without a smaller vocabulary has its own ids all the time.
@@ -399,7 +399,7 @@ class RowBuilder:
         self.layout = layout
         self.switch = switch
         self.measured = measured
-        self.maskers: list[Masker] = []  # for a smaller vocabulary, and once it has grown
+        self.maskers: list[Masker] = []  # one for a smaller vocabulary, one after it has grown
         if mlm_probability is not None:
             tokenizers = (switch.mapped, switch.mapped.original)
             self.maskers = [Masker(each, mlm_probability, seed) for each in tokenizers]
@@ -448,7 +448,7 @@ class Packing:
     mlm_probability: Annotated[float, Ge(0.01), Le(0.9)]
 
     def layout(self, tokenizer: Tokenizer, seq_len: int, masked: bool) -> RowLayout:
-        """That of training rows."""
+        """The layout of training rows."""
         stride = self.stride or seq_len
         shift = 0 if masked else 1
         pad_id = tokenizer.original.pad_id
@@ -554,5 +554,7 @@ class PackedEvalBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         packer = Packer(iter(self.chunks), epoch_start(0), self.builder.layout)
-        while len((rows := packer.take(self.batch_size)).sizes):
+        rows = packer.take(self.batch_size)
+        while len(rows.sizes):
             yield self.builder.batch(rows, epoch=0)
+            rows = packer.take(self.batch_size)

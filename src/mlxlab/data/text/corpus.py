@@ -13,8 +13,8 @@ from mlxlab.data.text.documents import Document, DocumentSource, Position, Windo
 from mlxlab.data.text.token_stream import ids_of
 from mlxlab.errors import ConfigError, DataError
 
-MEAN_CHARACTERS = 1024  # of a document, for the size of windows
-MAX_RATIO = 1e6  # of weights: an epoch lasts until the source of the smallest weight was read once
+MEAN_CHARACTERS = 1024  # Windows are sized for documents of this length.
+MAX_RATIO = 1e6  # An epoch lasts until the source of the smallest weight was read once.
 MAX_PASSES = 2**20  # over a source in an epoch
 
 # (completed passes, position of the window, documents drawn from it, characters still due)

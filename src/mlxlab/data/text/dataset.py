@@ -47,12 +47,12 @@ from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
 
-FORMAT = 3  # of the order and the packing: another number is another fingerprint
+FORMAT = 3  # Another order or another packing is another fingerprint.
 
 
 @dataclass(frozen=True)
 class Shuffling:
-    """In which order documents and rows come; both orders are functions of (seed, epoch).
+    """The order of documents and rows; both are functions of (seed, epoch).
 
     Args:
         window: documents that are in memory at a time and shuffled together, approximately.
@@ -131,7 +131,9 @@ class LanguageModelData:
         options: TextOptions,
         **settings: object,
     ) -> None:
-        self._writers: list[Callable[[Path], None]] = []  # of files beside those of the encoder
+        self._writers: list[
+            Callable[[Path], None]
+        ] = []  # They write files beside those of the encoder.
         if fitted.curve is not None:
             self._writers.append(fitted.curve.save)
         self.tokenizer = tokenizer

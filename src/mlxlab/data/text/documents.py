@@ -23,7 +23,7 @@ from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.errors import DataError
 from mlxlab.wording import percent
 
-MEAN_CHARACTERS = 4096  # of a document; a window of longer documents holds fewer
+MEAN_CHARACTERS = 4096  # A window of longer documents holds fewer.
 HASH_RANGE = 2**32
 MAX_SEARCHED = 2**25  # bytes of a source that may have no document to hold out
 
@@ -33,7 +33,7 @@ Position = object  # JSON that a source understands: where a window begins
 class Document(NamedTuple):
     """A text and its number."""
 
-    id: int  # the same in every epoch, unique in its source (in mixtures up to collisions of hashes)
+    id: int  # constant over epochs, unique in its source (in mixtures up to collisions of hashes)
     text: str
 
 
@@ -243,6 +243,6 @@ def _lowest_hashes(source: DocumentSource, limit: int) -> list[int]:
 
 
 def hashes(documents: list[Document]) -> np.ndarray:
-    """Of their texts, (N,) in [0, HASH_RANGE)."""
+    """Hashes of their texts, (N,) in [0, HASH_RANGE)."""
     digests = [xxhash.xxh3_64_intdigest(document.text.encode()) for document in documents]
     return np.array(digests, np.uint64) >> np.uint64(32)

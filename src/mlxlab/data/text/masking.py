@@ -6,7 +6,7 @@ from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 
-# Of the hidden tokens 80 % become the mask token, 10 % another one, 10 % stay.
+# 80 % of the hidden tokens become the mask token, 10 % another one, 10 % stay.
 MASK_UP_TO = 0.8
 REPLACE_UP_TO = 0.9
 
@@ -23,20 +23,21 @@ class Masker:
 
     def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
         if tokenizer.mask_id is None:
-            raise ConfigError(
-                "the tokenizer has no mask token, which a masked language model needs"
-            )
-        self.mask_id, self.probability, self.seed = tokenizer.mask_id, probability, seed
-        special = (self.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id)
-        self.is_maskable = ~np.isin(
-            np.arange(tokenizer.vocab_size), [token for token in special if token is not None]
-        )
+            raise ConfigError("the tokenizer has no mask token, which a masked model needs")
+        self.mask_id = tokenizer.mask_id
+        self.probability = probability
+        self.seed = seed
+        special = {tokenizer.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}
+        tokens = range(tokenizer.vocab_size)
+        self.is_maskable = np.array([token not in special for token in tokens])
         self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
 
     def mask_tokens(
         self, tokens: np.ndarray, real: np.ndarray, epoch: int, rows: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens with some hidden (B, T), and which (B, T) bool; at least one in each row that has a maskable one.
+        """Tokens with some hidden (B, T), and which (B, T) bool.
+
+        At least one is hidden in each row that has a maskable one.
 
         Args:
             tokens: (B, T) int32.
@@ -47,12 +48,13 @@ class Masker:
         draws = uniform(self.seed, Stream.MASKED, epoch, positions)
         draws[~(real & self.is_maskable[tokens])] = 1.0  # never hidden
         smallest = draws.min(axis=1, keepdims=True)
-        hidden = (draws < self.probability) | ((draws == smallest) & (smallest < 1.0))
+        is_smallest = (draws == smallest) & (smallest < 1.0)
+        hidden = (draws < self.probability) | is_smallest
 
         kind = uniform(self.seed, Stream.MASK_KIND, epoch, positions[hidden])
         choice = uniform(self.seed, Stream.MASK_REPLACEMENT, epoch, positions[hidden])
         replacement = self.maskable[(choice * len(self.maskable)).astype(np.int64)]
-        unmasked = np.where(kind < REPLACE_UP_TO, replacement, tokens[hidden])
+        others = np.where(kind < REPLACE_UP_TO, replacement, tokens[hidden])
         masked = tokens.copy()
-        masked[hidden] = np.where(kind < MASK_UP_TO, self.mask_id, unmasked)
+        masked[hidden] = np.where(kind < MASK_UP_TO, self.mask_id, others)
         return masked, hidden

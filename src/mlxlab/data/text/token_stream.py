@@ -19,7 +19,7 @@ from mlxlab.data.text.documents import Document, DocumentSource
 from mlxlab.errors import DataError
 
 CHUNK_DOCUMENTS = 256  # tokenized together: enough for the tokenizer's threads
-CHUNK_CHARACTERS = 1 << 20  # or fewer documents, if they are long
+CHUNK_CHARACTERS = 1 << 20  # A chunk of long documents has fewer.
 
 
 class DocumentCursor(TypedDict):
@@ -148,12 +148,11 @@ def split_chunks(documents: Sequence[Document]) -> Iterator[slice]:
     characters = 0
     for end, document in enumerate(documents, 1):
         characters += len(document.text)
-        if end - begin == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+        is_full = end - begin == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS
+        if is_full or end == len(documents):
             yield slice(begin, end)
             begin = end
             characters = 0
-    if begin < len(documents):
-        yield slice(begin, len(documents))
 
 
 @dataclass(frozen=True)
