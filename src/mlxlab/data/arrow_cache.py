@@ -8,6 +8,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
@@ -62,35 +63,29 @@ def cached_table(
     except DataError as error:
         warn_of_damage(path, error)
         outcome = "corrupt, built again"
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        return _build(path, build, check), outcome
+        with temporary.open("x+b") as file:
+            table = _build(file, path.name, build, check)
+        temporary.replace(path)
+        return table, outcome
     except OSError as error:
         warn_of_unwritten(path, error)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
     try:
         with tempfile.TemporaryFile() as file:
-            _write(file, path.name, build)
-            return _map(file, path.name, check), f"{outcome}, not cached"
+            return _build(file, path.name, build, check), f"{outcome}, not cached"
     except OSError as error:
-        raise WriteError(
-            f"{tempfile.gettempdir()}: no temporary file could be written ({error})"
-        ) from None
+        folder = tempfile.gettempdir()
+        raise WriteError(f"{folder}: no temporary file could be written ({error})") from None
 
 
-def _build(path: Path, build: Batches, check: Check) -> "pyarrow.Table":
-    temporary = temporary_name(path)
-    try:
-        with temporary.open("x+b") as file:
-            _write(file, path.name, build)
-            table = _map(file, path.name, check)
-        temporary.replace(path)
-        return table
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(file: BinaryIO, name: str, build: Batches) -> None:
+def _build(file: BinaryIO, name: str, build: Batches, check: Check) -> "pyarrow.Table":
+    """Writes a new file, and maps it."""
     import pyarrow
 
     writer = None
@@ -107,16 +102,22 @@ def _write(file: BinaryIO, name: str, build: Batches) -> None:
     file.seek(0)
     file.write(digest)
     file.flush()
+    return _map(file, name, check)
 
 
 def _map(file: BinaryIO, name: str, check: Check) -> "pyarrow.Table":
     """The checked table of a file. Pages that were read for it are given back at once."""
     import pyarrow
 
-    _check_ends(file)
+    size = os.fstat(file.fileno()).st_size
+    if size <= HEADER_BYTES:
+        raise DataError(f"{size} bytes")
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if _digest(data, name) != data[:HEADER_BYTES]:
-        raise DataError("the digest differs")
+    header = data[:HEADER_BYTES]
+    # The ends are compared first: a file of another size or format is not read.
+    has_size = header.rstrip(b"\0").endswith(b" %d" % size)
+    if not has_size or data[-len(MAGIC) :] != MAGIC or _digest(data, name) != header:
+        raise DataError("its size, format or digest differs")
     try:
         reader = pyarrow.ipc.open_file(pyarrow.py_buffer(data)[HEADER_BYTES:])
         batches, metadata = [], None
@@ -129,15 +130,6 @@ def _map(file: BinaryIO, name: str, check: Check) -> "pyarrow.Table":
         return pyarrow.Table.from_batches(batches, reader.schema).replace_schema_metadata(metadata)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(str(error).splitlines()[0]) from None
-
-
-def _check_ends(file: BinaryIO) -> None:
-    """Refuses a file of another size or format by its ends, before the rest is read."""
-    size = os.fstat(file.fileno()).st_size
-    header = os.pread(file.fileno(), HEADER_BYTES, 0)
-    end = os.pread(file.fileno(), len(MAGIC), max(size - len(MAGIC), 0))
-    if not header.rstrip(b"\0").endswith(b" %d" % size) or end != MAGIC:
-        raise DataError("its size or its format differs")
 
 
 def _digest(data: mmap.mmap, name: str) -> bytes:

@@ -1,6 +1,5 @@
 """Parquet and Arrow files, and rows in memory, as sources."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 2**13
 BATCH_BYTES = 2**20
 DENSE_RATIO = 10  # of decoded to stored bytes, above that of most texts
+DENSE_ROWS = 64  # of a batch where the ratio is higher: each may hold all decoded bytes
+DENSE_BYTES = 2**27
 ROW_BYTES = 64  # of memory for a row whatever its cells: limits the rows of a few stored bytes
 ARROW_MAGIC = b"ARROW1"
 FAULTS = (pa.ArrowException, OSError, ValueError)
@@ -67,7 +68,8 @@ class ParquetFiles:
         for index in range(len(self.files)):
             meta = self._metadata(index)
             for number in range(meta.num_row_groups):
-                total += _sizes(meta.row_group(number), [column]).decoded
+                chunks = _chunks(meta.row_group(number), [column])
+                total += sum(chunk.total_uncompressed_size for chunk in chunks)
         return total
 
     def _groups(self) -> Iterator[RowGroup]:
@@ -93,59 +95,37 @@ class ParquetFiles:
     def _batches(
         self, file: "io.BufferedReader", group: RowGroup, columns: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
-        """Batches of about BATCH_BYTES, in which repeated texts are kept once where that saves much."""
+        """Batches of about BATCH_BYTES; of few rows where texts may be repeated many times."""
         from pyarrow import parquet
 
         meta = self._metadata(group.file)
         names = meta.schema.to_arrow_schema().names
         chosen = list(names if columns is None else columns)
         require_columns(chosen, names, self.files.path(group.file))
-        sizes = _sizes(meta.row_group(group.number), chosen)
-        stored = min(sizes.stored, self.files.sizes[group.file])
-        refuse_bomb(max(sizes.decoded, group.rows * ROW_BYTES), stored)
-        is_dense = sizes.decoded > DENSE_RATIO * stored
-        reader = parquet.ParquetFile(
-            file,
-            read_dictionary=chosen if is_dense else None,
-            pre_buffer=False,
-            buffer_size=2**18,
-        )
-        row_bytes = max(sizes.decoded // group.rows, 1)
-        max_rows = min(max(BATCH_BYTES // row_bytes, 1), MAX_ROWS)
-        decoded = 0
-        for batch in reader.iter_batches(max_rows, [group.number], chosen, use_threads=False):
-            size = sum(map(_decoded_bytes, batch.columns)) + ROW_BYTES * len(batch)
-            decoded += size
-            refuse_bomb(decoded, stored)
-            yield from _slices(batch, max(len(batch) * BATCH_BYTES // size, 1))
+        chunks = _chunks(meta.row_group(group.number), chosen)
+        decoded = sum(chunk.total_uncompressed_size for chunk in chunks)
+        stored = sum(chunk.total_compressed_size for chunk in chunks)
+        stored = min(stored, self.files.sizes[group.file])
+        refuse_bomb(max(decoded, group.rows * ROW_BYTES), stored)
+        max_rows = min(BATCH_BYTES * group.rows // max(decoded, 1), MAX_ROWS)
+        if decoded > DENSE_RATIO * stored:
+            max_rows = min(max_rows, DENSE_BYTES // decoded, DENSE_ROWS)
+        reader = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**18)
+        total = 0
+        for batch in reader.iter_batches(
+            max(max_rows, 1), [group.number], chosen, use_threads=False
+        ):
+            total += batch.nbytes
+            refuse_bomb(total, stored)
+            yield batch
 
 
-class Sizes(NamedTuple):
-    """Bytes of some columns of a row group."""
-
-    decoded: int
-    stored: int
-
-
-def _sizes(group: "parquet.RowGroupMetaData", columns: Sequence[str]) -> Sizes:
-    decoded = 0
-    stored = 0
-    for index in range(group.num_columns):
-        chunk = group.column(index)
-        if chunk.path_in_schema.partition(".")[0] in columns:
-            decoded += chunk.total_uncompressed_size
-            stored += chunk.total_compressed_size
-    return Sizes(decoded, stored)
-
-
-def _decoded_bytes(column: pa.Array) -> int:
-    """Bytes of a column when its dictionary is decoded."""
-    if not pa.types.is_dictionary(column.type):
-        return column.nbytes
-    from pyarrow import compute
-
-    lengths = compute.binary_length(column.dictionary.cast(pa.large_binary()))
-    return compute.sum(lengths.take(column.indices)).as_py() or 0
+def _chunks(
+    group: "parquet.RowGroupMetaData", columns: Sequence[str]
+) -> "list[parquet.ColumnChunkMetaData]":
+    """The data of some columns, of all that is below them too."""
+    chunks = map(group.column, range(group.num_columns))
+    return [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
 
 
 def _slices(batch: pa.RecordBatch, max_rows: int) -> Iterator[pa.RecordBatch]:
@@ -216,8 +196,7 @@ class TableRows:
     units = 1
 
     def __init__(self, table: Table, name: str, fingerprint: str | None = None) -> None:
-        pandas = sys.modules.get("pandas")  # It is not imported for rows of another kind.
-        self.is_frame = pandas is not None and isinstance(table, pandas.DataFrame)
+        self.is_frame = hasattr(table, "iloc")
         self.table: Any = table
         if isinstance(table, Mapping):
             rows = zip(*table.values(), strict=True)
@@ -250,7 +229,7 @@ def _rows_of_frame(
     frame: "pd.DataFrame", columns: Sequence[str] | None
 ) -> pa.RecordBatch | list[dict[str, object]]:
     """Arrow columns, or Python objects where a column holds several types."""
-    renamed = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    renamed = frame.rename(columns=str)
     chosen = renamed if columns is None else renamed[list(columns)]
     try:
         return pa.RecordBatch.from_pandas(chosen, preserve_index=False)

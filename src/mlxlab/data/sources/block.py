@@ -45,8 +45,6 @@ class Block(NamedTuple):
         """
         if isinstance(self.rows, list):
             return text_of_values([row.get(column) for row in self.rows], on_bad_cell)
-        if column not in self.rows.schema.names:
-            return text_of_values([None] * len(self))
         return text_of_array(self.rows.column(column), on_bad_cell)
 
     def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> Sequence[str | None]:

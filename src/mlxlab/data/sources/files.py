@@ -47,8 +47,8 @@ class Files:
     """Regular files of one format in the order of their names; a change during the run is an error."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
-        self.root = root
         self.names = list(names)
+        self.paths = [root / name for name in names]
         self.name = self.path(0)
         if len(self.names) > 1:
             self.name = f"{root} ({len(self.names)} files)"
@@ -61,13 +61,13 @@ class Files:
 
     def path(self, index: int) -> str:
         """The path, printable in messages whatever the bytes of the name."""
-        return os.fsencode(self.root / self.names[index]).decode("utf-8", "replace")
+        return os.fsencode(self.paths[index]).decode("utf-8", "replace")
 
     def open(self, index: int) -> io.BufferedReader:
         """Opens a file that has not changed since the run began."""
         self.check(index)
         try:
-            return io.BufferedReader(io.FileIO(self.root / self.names[index]), READ_BYTES)
+            return io.BufferedReader(io.FileIO(self.paths[index]), READ_BYTES)
         except OSError as error:
             raise _unreadable(self.path(index), error) from None
 
@@ -98,7 +98,7 @@ class Files:
         """Size and time of the last change."""
         path = self.path(index)
         try:
-            state = os.stat(self.root / self.names[index])
+            state = os.stat(self.paths[index])
         except (OSError, ValueError) as error:
             raise _unreadable(path, error) from None
         if not stat.S_ISREG(state.st_mode):
@@ -120,7 +120,10 @@ def find_files(source: str) -> Files:
     elif os.path.lexists(path):  # A dangling link is refused by its name.
         return Files(path.parent, [path.name])
     elif is_glob(source):
-        root, pattern = _split_glob(path)
+        root = path
+        while is_glob(str(root)):
+            root = root.parent
+        pattern = str(path.relative_to(root))
     else:
         raise InputNotFoundError(f"{source}: no such file or folder{nearest_path(path)}")
     matches = sorted(_find(root, pattern))
@@ -267,13 +270,6 @@ def _samples(file: BinaryIO, size: int, is_sampled: bool) -> Iterator[bytes]:
 def _unreadable(path: str, error: OSError | ValueError) -> InputNotFoundError:
     reason = getattr(error, "strerror", None) or error
     return InputNotFoundError(f"{path}: cannot be read: {reason}")
-
-
-def _split_glob(path: Path) -> tuple[Path, str]:
-    """The folder before the first component with a wildcard, and the rest."""
-    parts = path.parts
-    first = next(index for index, part in enumerate(parts) if is_glob(part))
-    return Path(*parts[:first]), os.path.join(*parts[first:])
 
 
 def _find(root: Path, pattern: str) -> Iterator[str]:

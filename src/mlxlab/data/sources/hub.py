@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import pyarrow as pa
 
 from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks
-from mlxlab.data.sources.messages import require_columns
+from mlxlab.data.sources.messages import first_line, require_columns
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.program import install_command
 
@@ -49,25 +49,21 @@ class HuggingFaceRows:
         self.fingerprint = fingerprint
 
     def columns(self) -> Sequence[str]:
-        names = self.dataset.column_names
-        if names is None:
-            first = next(self._batches(0, 0, None), None)
-            names = first.schema.names if first is not None else []
-        return list(names)
+        return self.dataset.column_names or list(next(iter(self.dataset), {}))
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
-        require_columns(columns or (), self.dataset.column_names or columns or (), self.name)
         row = start[1]
         last_success = time.monotonic()
         while True:
             try:
                 for batch in self._batches(unit, row, columns):
+                    require_columns(columns or (), batch.schema.names, self.name)
                     yield block_of((0, row), batch)
                     row += len(batch)
                     last_success = time.monotonic()
                 return
             except ValueError as error:
-                raise DataError(f"{self.name}: shard {unit}: {_first_line(error)}") from None
+                raise DataError(f"{self.name}: shard {unit}: {first_line(error)}") from None
             except Exception as error:
                 if not _is_outage(error):
                     raise
@@ -108,9 +104,9 @@ class HuggingFaceRows:
     def _wait(self, error: Exception, last_success: float) -> None:
         """Waits before the next attempt; raises ServiceUnavailableError after RETRY_LIMIT."""
         if time.monotonic() - last_success + RETRY_DELAY > RETRY_LIMIT:
-            message = f"{self.name}: the hub stopped answering: {_first_line(error)}"
+            message = f"{self.name}: the hub stopped answering: {first_line(error)}"
             raise ServiceUnavailableError(message) from None
-        log.warning("%s: %s; retrying in %g s", self.name, _first_line(error), RETRY_DELAY)
+        log.warning("%s: %s; retrying in %g s", self.name, first_line(error), RETRY_DELAY)
         time.sleep(RETRY_DELAY)
 
 
@@ -151,7 +147,7 @@ def _commit(name: str, revision: str | None) -> str:
         missing = "no such file or folder, and no such data set on the hub"
         raise InputNotFoundError(f"{name}: {missing}") from None
     except Exception as error:
-        raise _unavailable(name, f"the hub cannot be reached ({_first_line(error)})") from None
+        raise _unavailable(name, f"the hub cannot be reached ({first_line(error)})") from None
 
 
 def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.IterableDataset]":
@@ -161,12 +157,10 @@ def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.Ite
     try:
         return datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
-        if "config" in str(error).lower():
-            message = f"data.reading.config={config}: {name}: {_first_line(error)}"
-            raise ConfigError(message) from None
-        raise DataError(f"{name}: {_first_line(error)}") from None
+        message = f"data.reading.config={config}: {name}: {first_line(error)}"
+        raise ConfigError(message) from None
     except (OSError, RuntimeError) as error:
-        raise _unavailable(name, f"the hub cannot be read ({_first_line(error)})") from None
+        raise _unavailable(name, f"the hub cannot be read ({first_line(error)})") from None
 
 
 def _unavailable(name: str, fault: str) -> ServiceUnavailableError:
@@ -177,8 +171,3 @@ def _unavailable(name: str, fault: str) -> ServiceUnavailableError:
 def _is_outage(error: Exception) -> bool:
     library = type(error).__module__.split(".")[0]
     return isinstance(error, OSError | RuntimeError) or library in HTTP_CLIENTS
-
-
-def _first_line(error: Exception) -> str:
-    message = str(error).partition("\n")[0]
-    return f"{type(error).__name__}: {message}"[:200]

@@ -85,8 +85,6 @@ class JsonParser:
                     break  # The object may go on in the next block.
                 lines = parsed.lines + text.count("\n", begin, getattr(error, "pos", begin))
                 raise self._fatal(lines, error) from None
-            if not is_last and end == len(text) and not isinstance(value, dict):
-                break  # A number may go on in the next block.
             _add(value, parsed.lines + 1, parsed, skip)
             parsed.lines += text.count("\n", begin, end)
             used = end

@@ -44,7 +44,8 @@ def shorten(value: object) -> str:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+    line = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {line}"[:200]
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:

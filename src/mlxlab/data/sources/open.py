@@ -1,6 +1,5 @@
 """Opens a source by its name: files, a data set of the hub, a table of scikit-learn, rows in memory."""
 
-import codecs
 import os
 import re
 from dataclasses import dataclass
@@ -56,13 +55,11 @@ class Reading:
     def __post_init__(self) -> None:
         if self.delimiter is not None and len(self.delimiter.encode()) != 1:
             raise ConfigError(f"data.reading.delimiter={self.delimiter}: expected one character")
-        encoding = self.encoding or "utf-8"
         try:
-            "".encode(encoding)
-            codecs.getincrementaldecoder(encoding)
+            "".encode(self.encoding or "utf-8")
         except (LookupError, ValueError):
-            expected = "an encoding such as utf-8, utf-16, latin-1, cp1252"
-            raise ConfigError(f"data.reading.encoding={encoding}: expected {expected}") from None
+            expected = f"expected utf-8, utf-16, cp1252 or another encoding, got {self.encoding}"
+            raise ConfigError(f"data.reading.encoding: {expected}") from None
 
 
 DEFAULT = Reading()

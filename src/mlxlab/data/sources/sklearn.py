@@ -18,16 +18,11 @@ def load_sklearn_table(name: str) -> TableRows:
     if table not in TABLES:
         expected = ", ".join(TABLES)
         raise InputNotFoundError(f"{name}: expected one of {expected}")
-    load = getattr(datasets, f"load_{table}")
     # Raw measurements rather than the standardised ones of diabetes.
-    bunch = load(scaled=False) if table == "diabetes" else load()
-    columns = {
-        str(name): bunch.data[:, index].tolist() for index, name in enumerate(bunch.feature_names)
-    }
+    options = {"scaled": False} if table == "diabetes" else {}
+    bunch = getattr(datasets, f"load_{table}")(as_frame=True, **options)
+    rows = bunch.data.rename(columns=str)
     classes = bunch.get("target_names")
-    labels = bunch.target.tolist()
-    if classes is not None:
-        labels = [str(classes[label]) for label in labels]
-    columns[LABEL] = labels
+    rows[LABEL] = bunch.target if classes is None else classes[bunch.target].astype(str)
     version = importlib.metadata.version("scikit-learn")
-    return TableRows(columns, name, fingerprint=f"{name}@{version}")
+    return TableRows(rows, name, fingerprint=f"{name}@{version}")
