@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks
+from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks, keys_of
 from mlxlab.data.sources.files import Files, refuse_bomb
 from mlxlab.data.sources.messages import first_line, require_columns
 from mlxlab.errors import DataError
@@ -209,7 +209,7 @@ class TableRows:
     def columns(self) -> Sequence[str]:
         if self.is_frame:
             return [str(name) for name in self.table.columns]
-        return list(dict.fromkeys(key for row in self.table[:MAX_ROWS] for key in row))
+        return keys_of(self.table[:MAX_ROWS])
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         require_columns(columns or (), self.columns(), self.name)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
@@ -85,6 +85,10 @@ def digest_blocks(blocks: Iterable[Block]) -> str:
         else:
             digest.update(block.rows.serialize())
     return digest.hexdigest()
+
+
+def keys_of(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 class Source(Protocol):

@@ -26,7 +26,6 @@ DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
 QUOTE = ord('"')
 NEWLINE = ord("\n")
-RETURN = ord("\r")
 
 
 def csv_format(delimiter: str | None, quoting: bool | None) -> TextFormat:
@@ -115,13 +114,11 @@ class CsvParser:
         if not used:
             return Parsed(lines=lines)
 
-        starts = np.concatenate([[0], ends[:-1]])
-        sizes = ends - starts
-        is_blank = (sizes == 1) | ((sizes == 2) & (values[starts] == RETURN))
-        numbers = lines + 1 + np.searchsorted(breaks, starts)[~is_blank]
         batch = self._parse_quickly(data[:used])
-        if batch is None or len(batch) != len(numbers):
+        if batch is None or len(batch) != len(ends):  # A fault, or a blank line.
             return self._parse_slowly(data, lines, is_last, skip)
+        starts = np.concatenate([[0], ends[:-1]])
+        numbers = lines + 1 + np.searchsorted(breaks, starts)
         return Parsed(batch, numbers, used, lines + int(np.searchsorted(breaks, used)))
 
     def _parse_quickly(self, records: bytes) -> pa.RecordBatch | None:
@@ -233,8 +230,6 @@ def _describe(error: Exception) -> str:
     message = str(error)
     if "unexpected end of data" in message:
         return "this quote is never closed; data.reading.quoting=false reads quotes as text"
-    if "expected after" in message:
-        return f"{message} (double a quote inside a text, or data.reading.quoting=false)"
     if "new-line character" in message:
         return "a carriage return outside quotes"
     return message

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
+from mlxlab.data.sources.block import keys_of
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import not_utf8, require_columns, shorten
 from mlxlab.data.sources.text_files import BLOCK_BYTES, Parsed, Skip, TextFormat, ignore, seek_line
@@ -33,7 +34,7 @@ class JsonParser:
     def columns(self) -> Sequence[str]:
         data = self.stream.read(BLOCK_BYTES)
         with suppress(DataError):  # It is reported when the rows are read.
-            return _keys(self.parse(data, 0, len(data) < BLOCK_BYTES, ignore).rows)
+            return keys_of(self.parse(data, 0, len(data) < BLOCK_BYTES, ignore).rows)
         return []
 
     def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
@@ -41,7 +42,7 @@ class JsonParser:
         parsed = parse(data, lines, is_last, skip)
         if parsed.rows:
             if not all(any(name in row for row in parsed.rows) for name in self.unseen):
-                require_columns(self.unseen, _keys(parsed.rows), self.stream.path)
+                require_columns(self.unseen, keys_of(parsed.rows), self.stream.path)
             self.unseen = ()
         return parsed
 
@@ -119,7 +120,3 @@ def _describe(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
     return f"not JSON that can be read: {type(error).__name__}"
-
-
-def _keys(rows: Sequence[dict[str, object]]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row))

@@ -144,11 +144,9 @@ class TextFiles:
             except DataError:
                 return None
             ratio = stream.offset / max(stream.stored_bytes, 1) if self.files.codec else 1.0
-        density = 1.0
-        if parsed.used:
-            block = Block(FIRST, parsed.rows, np.asarray(parsed.numbers))
-            cells = block.strings(column, ignore)
-            density = sum(len(cell.encode()) for cell in cells if cell) / parsed.used
+        cells = Block(FIRST, parsed.rows, parsed.numbers).strings(column, ignore)
+        text = sum(len(cell.encode()) for cell in cells if cell)
+        density = text / parsed.used if parsed.used else 1.0
         low, high = self.fractions
         return round(sum(self.files.sizes) * (high - low) * ratio * density)
 

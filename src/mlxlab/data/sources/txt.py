@@ -19,8 +19,7 @@ from mlxlab.data.sources.text_files import (
 )
 
 DocumentUnit = Literal["file", "paragraph", "line"]
-BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
-LEADING_BLANK_LINES = re.compile(r"(?:[ \t\r]*\n)*")
+BLANK_LINES = re.compile(rb"(?:\A|\n)(?:[ \t\r]*\n)+")
 MIN_PIECE = 2**12  # bytes of a piece of a file
 MAX_PIECE = 2**16
 MIN_PIECES = 512  # of fewer than FEW_FILES files, so that there is something to shuffle
@@ -69,10 +68,7 @@ class TxtParser:
             if self.unit == "line":
                 text = text.rstrip("\r\n")
             elif self.unit == "paragraph":
-                blank = LEADING_BLANK_LINES.match(text)
-                begin = blank.end() if blank else 0
-                number += text.count("\n", 0, begin)
-                text = text[begin:].rstrip()
+                text = text.rstrip()
             if text and not text.isspace():
                 parsed.rows.append({self.column: text})
                 parsed.numbers.append(number)
