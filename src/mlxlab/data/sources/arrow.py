@@ -196,7 +196,7 @@ class TableRows:
     units = 1
 
     def __init__(self, table: Table, name: str, fingerprint: str | None = None) -> None:
-        self.is_frame = hasattr(table, "iloc")
+        self.is_frame = hasattr(table, "columns")
         self.table: Any = table
         if isinstance(table, Mapping):
             rows = zip(*table.values(), strict=True)

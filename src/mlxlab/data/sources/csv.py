@@ -86,7 +86,7 @@ class CsvParser:
             include_columns=[fields[index] for index in self.indices.values()],
             strings_can_be_null=False,
         )
-        # It neither begins nor ends a field.
+        # A stray quote neither begins nor ends a field.
         sign = re.escape(self.delimiter.encode())
         self.stray_quote = re.compile(
             rb'"(?<=[^\n"' + sign + rb']")(?:"")*(?!["\r\n]|' + sign + rb"|\Z)"

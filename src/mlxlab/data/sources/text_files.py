@@ -183,30 +183,28 @@ class TextFiles:
     def _ranges(self) -> Iterator[Range]:
         total = sum(self.files.sizes)
         low, high = (round(total * fraction) for fraction in self.fractions)
+        is_part = self.fractions != ALL
         before = 0
         for index, size in enumerate(self.files.sizes):
             first = max(low - before, 0)
             last = min(high - before, size)
             before += size
-            if not self._is_splittable(index):
+            is_divided = (is_part or size > self.range_bytes) and self._is_plain(index)
+            if is_part and not is_divided:
+                only = "a range of plain .txt or .jsonl only"
+                raise ConfigError(f"data.reading.split: {only}, got {self.files.path(index)}")
+            if not is_divided:
                 yield Range(index, 0, WHOLE)
                 continue
             for begin in range(first, last, self.range_bytes):
                 yield Range(index, begin, min(begin + self.range_bytes, last))
 
-    def _is_splittable(self, index: int) -> bool:
-        """Whether the file is large and plain UTF-8, as far as its start tells."""
-        is_part = self.fractions != ALL
-        if self.files.sizes[index] <= self.range_bytes and not is_part:
-            return False  # It is one unit in any case.
-        is_plain = False
-        if self.format.seek and not self.files.codec:
-            with self._open(index) as stream:
-                is_plain = stream.is_plain
-        if is_part and not is_plain:
-            only = "a range of plain .txt or .jsonl only"
-            raise ConfigError(f"data.reading.split: {only}, got {self.files.path(index)}")
-        return is_plain
+    def _is_plain(self, index: int) -> bool:
+        """Whether records are found from any byte on: in UTF-8, as far as the start tells."""
+        if self.format.seek is None or self.files.codec:
+            return False
+        with self._open(index) as stream:
+            return stream.is_plain
 
     def _record_start(self, stream: ByteStream, index: int, begin: int, limit: int = WHOLE) -> int:
         """Where the first record begins at or after a byte; some byte behind `limit` if none does before."""
