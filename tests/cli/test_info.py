@@ -6,17 +6,10 @@ import re
 import signal
 from pathlib import Path
 
-import mlx.core as mx
-import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
 from mlxlab.cli.info import main
-from mlxlab.cli.info.sizes import count, footprint
-from mlxlab.data.batch import Batch
-from mlxlab.models.model import Model, build_head, count_parameters
-from mlxlab.models.transformer import Transformer
-from mlxlab.training.optim.optimizers import adamw
+from mlxlab.cli.info.sizes import count
 from support.labelled import write_csv
 from support.processes import run_here, tiny_overrides
 
@@ -38,41 +31,6 @@ def test_counts_equal_published_ones():
         count("bert", "classification", "medium", 30_522, 2) == 109_482_240 + 2 * 769
     )  # BERT-base and a classifier
     assert count("transformer", "language_modelling", "nano", 16_000, 2) == 3_622_528
-
-
-def test_memory_equals_the_arrays_of_a_training_step():
-    backbone = Transformer(
-        vocab_size=100, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48
-    )
-    model = Model(backbone, build_head(backbone, kind="language_modelling"))
-    optimizer = adamw(learning_rate=1e-3, weight_decay=0.0, betas=[0.9, 0.999], eps=1e-8)
-    optimizer.init(model.trainable_parameters())
-    batch = Batch(
-        *(np.zeros((6, 16), kind) for kind in (np.int32, np.int32, np.int32, np.float32)),
-        np.zeros(6, int),
-    )
-    sizes = footprint(count_parameters(model), 100, batch_size=6, seq_len=16)
-    assert (
-        sizes["weights"]
-        == sizes["gradients"]
-        == sum(leaf.nbytes for _, leaf in tree_flatten(model.parameters()))
-    )
-    moments = [leaf for path, leaf in tree_flatten(optimizer.state) if path.endswith((".m", ".v"))]
-    assert sizes["AdamW"] == sum(leaf.nbytes for leaf in moments)
-    assert sizes["batch"] == sum(array.nbytes for array in batch[:5])
-    assert sizes["logits"] == model(mx.array(batch.tokens), mx.array(batch.segment_ids)).nbytes
-
-
-def test_the_memory_table_has_a_line_for_each_size(capsys):
-    assert main(["memory", "batch_size=8", "seq_len=128"]) == 0
-    printed = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
-    assert ["nano", "14.5", "14.5", "29.0", "0.0", "65.5", "123.5"] in rows
-    assert len(printed.splitlines()) == 8
-    assert main(["memory", "batch_size=8", "seq_len=128", "--json"]) == 0
-    nano = json.loads(capsys.readouterr().out)["nano"]
-    assert f"{nano['sum'] / 1e6:.1f}" == "123.5"
-    assert main(["memory", "classes=2"]) == 2
 
 
 SMALL = [

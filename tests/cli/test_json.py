@@ -46,7 +46,6 @@ def test_a_command_has_the_option_json_or_a_reason_not_to(name):
     [
         ["kernels", "clear"],
         ["runs", "sync"],
-        ["info", "memory"],
     ],
     ids=lambda args: " ".join(args[:2]),
 )

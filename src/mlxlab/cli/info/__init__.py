@@ -4,7 +4,6 @@
     mlxlab info run=RUN_FOLDER
     mlxlab info data data.source=FILE [data.text_column=TEXT data.target=LABEL]
     mlxlab info presets [vocab_size=16000] [classes=2]
-    mlxlab info memory [vocab_size=16000] [batch_size=32] [seq_len=256]
     mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
 
 Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, and the
@@ -19,9 +18,6 @@ data     counts labelled rows without training: columns and what they hold, rows
          columns) are counted, and a row that holds none is named
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory
-memory   what training the decoder holds in float32, in MB of 10^6 bytes: n weights take 4 n bytes, their gradients
-         4 n, AdamW 8 n, a batch of B rows of L tokens 16 B L + 8 B. The logits, B L V numbers, are the largest of
-         the activations at small sizes; the others depend on model and step (python -m benchmarks measures them)
 tokens   how often each token occurs in the training text of an experiment, which all further arguments compose as for
          train: a plot by rank, and the outliers at both ends. Outliers lie more than 1.5 interquartile ranges above
          the upper or below the lower quartile of the logarithms of the counts of tokens that occur (Tukey 1977)
@@ -38,7 +34,7 @@ from typing import TYPE_CHECKING
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.info.own_data import data
-from mlxlab.cli.info.sizes import memory, presets
+from mlxlab.cli.info.sizes import presets
 from mlxlab.cli.info.token_frequencies import tokens
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
@@ -114,7 +110,6 @@ _SUBCOMMANDS = {
     "describe": Subcommand(describe),
     "data": Subcommand(data, forwards_overrides=True),
     "presets": Subcommand(presets),
-    "memory": Subcommand(memory),
     "tokens": Subcommand(tokens, forwards_overrides=True),
 }
 _main = build_main(__doc__, _SUBCOMMANDS)

@@ -1,4 +1,4 @@
-"""Parameters and recommended settings of the families at each size, and the memory of a training step."""
+"""Parameters and recommended settings of the families at each size."""
 
 from typing import Annotated, Literal
 
@@ -43,67 +43,26 @@ def presets(
         classes: classes of the classifier.
         json: prints JSON instead of tables.
     """
-    models = {
-        f"{family} {name}": (family, kind) for family in FAMILIES for name, kind in KINDS.items()
-    }
-    counts = {
-        size: [count(*model, size, vocab_size, classes) for model in models.values()]
-        for size in SIZES
-    }
+    models = [(family, kind) for family in FAMILIES for kind in KINDS]
+    names = [f"{family} {kind}" for family, kind in models]
+    parameters = {}
+    for size in SIZES:
+        counts = [count(family, KINDS[kind], size, vocab_size, classes) for family, kind in models]
+        parameters[size] = dict(zip(names, counts, strict=True))
     if json:
-        parameters = {size: dict(zip(models, each, strict=True)) for size, each in counts.items()}
         rates_json = {"new_weights": LEARNING_RATES, "pretrained": FINE_TUNING_RATES}
         print_json({"parameters": parameters, "learning_rates": rates_json, "by_memory": BY_MEMORY})
         return
-    by_size = [[size, *(f"{n:,}" for n in each)] for size, each in counts.items()]
+    by_size = [[size, *(f"{n:,}" for n in counts.values())] for size, counts in parameters.items()]
     rates = [[f"new weights, {size}", f"{rate:g}"] for size, rate in LEARNING_RATES.items()]
     rates += [[f"pretrained {family}", rate] for family, rate in FINE_TUNING_RATES.items()]
+    head = ["memory", "trainer=optimized data=streaming with"]
     tables = (
-        markdown_table(["size", *models], by_size),
+        markdown_table(["size", *names], by_size),
         markdown_table(["trainer.learning_rate of", "rate"], rates),
-        markdown_table(
-            ["memory", "trainer=optimized data=streaming with"],
-            [*map(list, BY_MEMORY.items())],
-            "ll",
-        ),
+        markdown_table(head, list(BY_MEMORY.items()), "ll"),
     )
     terminal.show("\n\n".join(tables))
-
-
-def memory(
-    vocab_size: Annotated[int, Ge(1), Le(100_000_000)] = 16_000,
-    batch_size: Annotated[int, Ge(1), Le(1_000_000)] = 32,
-    seq_len: Annotated[int, Ge(1), Le(100_000_000)] = 256,
-    json: bool = False,
-) -> None:
-    """Prints the megabytes that a training step of the decoder holds as a Markdown table.
-
-    Args:
-        vocab_size: tokens of the vocabulary.
-        batch_size: rows of a batch.
-        seq_len: tokens of a row.
-        json: prints JSON instead of a table: bytes.
-    """
-    table = dict[str, dict[str, int]]()
-    for size in SIZES:
-        parameters = count("transformer", "language_modelling", size, vocab_size)
-        parts = footprint(parameters, vocab_size, batch_size, seq_len)
-        table[size] = parts | {"sum": sum(parts.values())}
-    if json:
-        print_json(table)
-        return
-    rows = [
-        [size, *(f"{bytes_ / 1e6:,.1f}" for bytes_ in parts.values())]
-        for size, parts in table.items()
-    ]
-    terminal.show(markdown_table(["size", *table[SIZES[0]]], rows))
-
-
-def footprint(parameters: int, vocab_size: int, batch_size: int, seq_len: int) -> dict[str, int]:
-    """Bytes in float32 and int32: tokens, mask, targets and weights of each token, and an 8-byte id of each row."""
-    tokens = batch_size * seq_len
-    weights = {"weights": 4 * parameters, "gradients": 4 * parameters, "AdamW": 8 * parameters}
-    return weights | {"batch": 16 * tokens + 8 * batch_size, "logits": 4 * tokens * vocab_size}
 
 
 def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0) -> int:
@@ -111,8 +70,9 @@ def count(family: str, kind: Kind, size: str, vocab_size: int, classes: int = 0)
     from mlxlab.models.build import build_model
     from mlxlab.models.model import count_parameters
 
-    files = [conf_dir() / "model" / f"{option}.yaml" for option in (family, f"size/{size}")]
-    node, sizes = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in files)
-    return count_parameters(
-        build_model(node | sizes, kind=kind, num_classes=classes, vocab_size=vocab_size)
-    )
+    node: dict[str, object] = {}
+    for option in (family, f"size/{size}"):
+        file = conf_dir() / "model" / f"{option}.yaml"
+        node |= yaml.safe_load(file.read_text(encoding="utf-8"))
+    model = build_model(node, kind=kind, num_classes=classes, vocab_size=vocab_size)
+    return count_parameters(model)

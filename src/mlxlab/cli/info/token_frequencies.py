@@ -13,6 +13,8 @@ from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted, percent
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mlxlab.data.tokenizers.tokenizer import Tokenizer
     from mlxlab.data.vocabulary.token_counts import TokenFrequencies
 
@@ -52,7 +54,8 @@ def tokens(
     assert isinstance(data, StreamingTextDataset)
     counts = data.count_tokens()
     frequencies = token_frequencies(counts.counts)
-    rows, lines = _outliers(frequencies, data.tokenizer.original, count), _summary(frequencies)
+    rows = _outliers(frequencies, data.tokenizer.original, count)
+    lines = _summary(frequencies)
     figure = plot_token_frequencies(frequencies)
     try:
         figure.savefig(out, dpi=120)
@@ -61,13 +64,10 @@ def tokens(
     if json:
         print_json({"outliers": rows, "summary": lines, "plot": str(out)})
         return
-    cells = [
-        [
-            str(value).replace("|", "\\|")
-            for value in (row | {"share": percent(row["share"], 4)}).values()
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        values = row | {"share": percent(row["share"], 4)}
+        cells.append([str(value).replace("|", "\\|") for value in values.values()])
     table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
     terminal.show("\n".join([counts.line, "", table, "", *lines, "", f"plot: {out}"]))
 
@@ -77,46 +77,40 @@ def _outliers(
 ) -> list[dict[str, Any]]:
     """The first outliers of both ends, with their share of all tokens."""
     total = int(frequencies.counts.sum())
-    groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers[::-1]}
-    rows = list[dict[str, Any]]()
-    for name, ranks in groups.items():
-        for rank in ranks[:count]:
+    rows: list[dict[str, Any]] = []
+    for name, ranks in (
+        ("frequent", frequencies.frequent_outliers),
+        ("rare", frequencies.rare_outliers[::-1]),
+    ):
+        for rank in ranks[:count].tolist():
             number, times = int(frequencies.ids[rank]), int(frequencies.counts[rank])
-            token = _shown(tokenizer, number)
-            row = {
-                "outlier": name,
-                "token": token,
-                "rank": int(rank) + 1,
-                "id": number,
-                "count": times,
-            }
-            rows.append(row | {"share": times / total})
+            row = {"outlier": name, "token": _shown(tokenizer, number), "rank": rank + 1}
+            rows.append(row | {"id": number, "count": times, "share": times / total})
     return rows
 
 
 def _summary(frequencies: "TokenFrequencies") -> list[str]:
     """A line on each group of tokens."""
-    total, lines = frequencies.counts.sum(), []
-    groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers}
-    limits = {
-        "frequent": f"more than {frequencies.upper:.6g}",
-        "rare": f"fewer than {frequencies.lower:.6g}",
-    }
-    for name, ranks in groups.items():
-        share = frequencies.counts[ranks].sum() / total
-        outliers = f"{counted(len(ranks), f'{name} outlier')} ({limits[name]} times)"
-        lines.append(f"{outliers} make up {percent(share, 2)} of all tokens")
-    rare, unused = (
-        counted(len(frequencies.rare), "rare token"),
-        counted(frequencies.unused, "token"),
-    )
-    lines.append(f"{rare} make up at most 1 %; without an occurrence: {unused}")
-    return lines
+    frequent, rare = frequencies.frequent_outliers, frequencies.rare_outliers
+    limits = f"more than {frequencies.upper:.6g} times", f"fewer than {frequencies.lower:.6g} times"
+    frequent_share, rare_share = _share(frequencies, frequent), _share(frequencies, rare)
+    rare_tokens = counted(len(frequencies.rare), "rare token")
+    return [
+        f"{counted(len(frequent), 'frequent outlier')} ({limits[0]}) make up {frequent_share}",
+        f"{counted(len(rare), 'rare outlier')} ({limits[1]}) make up {rare_share}",
+        f"{rare_tokens} make up at most 1 %",
+        f"{counted(frequencies.unused, 'token')} do not occur",
+    ]
+
+
+def _share(frequencies: "TokenFrequencies", ranks: "np.ndarray") -> str:
+    share = frequencies.counts[ranks].sum() / frequencies.counts.sum()
+    return f"{percent(share, 2)} of all tokens"
 
 
 def _shown(tokenizer: "Tokenizer", number: int) -> str:
     """A token as text, or as the vocabulary writes it if it is special or only part of a character."""
     text = tokenizer.decode([number])
-    return (
-        repr(text) if text and "\ufffd" not in text else ascii(tokenizer.inner.id_to_token(number))
-    )
+    if text and "\ufffd" not in text:
+        return repr(text)
+    return ascii(tokenizer.inner.id_to_token(number))
