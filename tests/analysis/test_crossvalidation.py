@@ -96,9 +96,9 @@ def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path
     folders = [tmp_path / str(fold) for fold in range(3)]
     for rows, folder in zip((14, 17, 15), folders, strict=True):
         lines = [
-            describe_overlap(Overlap(rows, "training", "validation", False), f"rows.csv:{rows}", 80)
+            describe_overlap(Overlap(rows, "training", "validation", False), f"rows.csv:{rows}")
         ]
-        lines.append(describe_overlap(Overlap(3, "test", "training", True), "rows.csv:8", 80))
+        lines.append(describe_overlap(Overlap(3, "test", "training", True), "rows.csv:8"))
         with RunManifest(folder) as manifest:
             manifest.begin({"messages": lines})
             if rows > 14:

@@ -166,9 +166,8 @@ def _chunks(source: "Source", blocks: "Iterator[TextBlock]") -> Chunks:
     from mlxlab.data.labelled.rows import location_of
 
     for block in blocks:
-        table = {name: cells.to_pylist() for name, cells in block.columns.items()}
         locations = [location_of(source, place) for place in block.places.tolist()]
-        yield table, locations, block.numbers.tolist()
+        yield block.columns.to_pydict(), locations, block.numbers.tolist()
 
 
 def _write(

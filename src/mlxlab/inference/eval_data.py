@@ -135,11 +135,11 @@ def _labelled(
         return np.arange(len(rows)), []
     faults = Faults(rows, *left_out_keys(node))
     cells = rows.column(encoder.label_column)
-    column = encoder.labels.read(encoder.label_column, cells, rows.location)
+    column = encoder.read_labels(cells, rows.location)
     faults.add_missing(column, encoder.renderer.required)
-    faults.add_unknown_labels(column, encoder.labels)
-    faults.add_unreadable(encoder.types)
-    lines = [each.describe() for each in faults.check()]
+    faults.add_labels(column, encoder.labels)
+    faults.add_cells(encoder.types)
+    lines = faults.check()
     numbers = np.flatnonzero(faults.usable)
     unseen = UnseenCategories()
     for table in faults.rows.blocks(encoder.columns, numbers):

@@ -39,7 +39,7 @@ class UnseenCategories:
     def add(self, encoder: Encoder, table: Table) -> None:
         """Counts those of these rows."""
         if isinstance(encoder, LabelledEncoder):
-            for name, counts in encoder.renderer.unseen(table).items():
+            for name, counts in encoder.unseen(table).items():
                 self.counts.setdefault(name, Counter()).update(counts)
 
     def lines(self) -> list[str]:

@@ -12,18 +12,18 @@ from mlxlab.data.labelled.baselines import constant_baseline
 
 
 def test_the_constant_is_the_frequencies_or_the_mean_in_the_units_of_the_data():
-    classes = constant_baseline(
-        np.array([0, 2, 2, 2]), 2, 1, Task("classification", 3, ("a", "b", "c"))
-    )
-    assert (classes.name, classes.valid.tolist()) == ("majority", [[0.25, 0, 0.75]] * 2)
-    labels = constant_baseline(
-        np.array([[1.0, 0], [1, 1]]), 1, 2, Task("multi_label", 2, ("a", "b"))
-    )
-    assert (labels.name, labels.test.tolist()) == ("majority", [[1, 0.5]] * 2)
-    numbers = constant_baseline(
-        np.array([-1.0, 2]), 1, 2, Task("regression", 1, target_mean=100, target_deviation=20)
-    )
-    assert (numbers.name, numbers.test.tolist()) == ("mean", [110, 110])
+    def predicted(targets, task):
+        fitted = constant_baseline(np.array(targets), task)
+        [constant] = baselines.predict([fitted], [{"a": ["x"] * 2}, {"a": ["y"]}], 2)
+        return constant.name, constant.valid.tolist(), constant.test.tolist()
+
+    shares = [0.25, 0, 0.75]
+    task = Task("classification", 3, ("a", "b", "c"))
+    assert predicted([0, 2, 2, 2], task) == ("majority", [shares] * 2, [shares])
+    task = Task("multi_label", 2, ("a", "b"))
+    assert predicted([[1.0, 0], [1, 1]], task) == ("majority", [[1, 0.5]] * 2, [[1, 0.5]])
+    task = Task("regression", 1, target_mean=100, target_deviation=20)
+    assert predicted([-1.0, 2], task) == ("mean", [110, 110], [110])
 
 
 def test_a_fit_that_does_not_converge_is_a_line_and_no_warning(caplog):

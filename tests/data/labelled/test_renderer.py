@@ -81,7 +81,6 @@ def test_a_row_becomes_its_words_and_a_missing_value_is_stated():
 def test_numbers_that_are_categories_are_names():
     renderer = fit({"ward": ["1", "2"] * 3}, types={"ward": "category"})
     assert renderer.render({"ward": ["1.0", "9"]}) == [("ward: 1",), ("ward: 9",)]
-    assert renderer.unseen({"ward": ["1.0", "9", "9"]}) == {"ward": {"9": 2}}
     renderer = fit({"postcode": ["0123", "8001"] * 3})
     assert renderer.render({"postcode": ["0123", "123"]}) == [
         ("postcode: 0123",),
@@ -120,7 +119,7 @@ def test_the_state_restores_the_renderer():
         restored = restore_renderer(json.loads(json.dumps(renderer.state_dict())))
         assert restored == renderer
         assert restored.render(table) == renderer.render(table)
-        assert restored.columns == ["age", "port"]
+        assert list(restored.types) == ["age", "port"]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_a_damaged_state_is_refused(change):
     templates = (default_template(["age"]),)
     renderer = RowRenderer(templates, {"age": ColumnType("integer")}, BINS, {"age": [1.0, 2.0]})
     state = json.loads(json.dumps(renderer.state_dict()))
-    assert restore_renderer(state).columns == ["age"]
+    assert list(restore_renderer(state).types) == ["age"]
     with pytest.raises(DataError, match=r"^renderer: "):
         restore_renderer({**state, **change})
 

@@ -1,20 +1,33 @@
 """Splits: stratified, by folds, by groups and by time."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled.split import SplitOptions, read_times, split_rows
+from mlxlab.data.labelled.options import check_split
+from mlxlab.data.labelled.split import read_times, split_rows
 from mlxlab.data.labelled.types import number_of_row
 from mlxlab.errors import ConfigError, DataError
 
 
 def options(fraction=0.2, folds=None, fold=0, has_valid_source=False, group=None, time=None):
-    return SplitOptions(fraction, folds, fold, has_valid_source, group, time)
+    return {
+        "valid_source": "valid.csv" if has_valid_source else None,
+        "valid_fraction": fraction,
+        "folds": folds,
+        "fold": fold,
+        "group_column": group,
+        "time_column": time,
+    }
 
 
 def split(choice, strata, groups=None, times=None, seed=1):
-    return split_rows(choice, np.arange(len(strata)), np.array(strata), groups, times, seed)
+    """Numbers of the training and of the validation rows."""
+    ids = np.arange(len(strata))
+    is_valid = split_rows(choice, ids, np.array(strata), groups, times, seed)
+    return SimpleNamespace(train=np.flatnonzero(~is_valid), valid=np.flatnonzero(is_valid))
 
 
 def test_a_fraction_of_each_class_validates():
@@ -41,7 +54,7 @@ def test_no_group_stands_on_both_sides(choice):
     result = split(choice, [0] * 200, groups)
     shared = np.intersect1d(groups[result.train], groups[result.valid])
     assert set(shared) <= {-1}  # rows without a group are alone
-    expected = 0.3 if choice.folds is None else 0.25
+    expected = 0.3 if choice["folds"] is None else 0.25
     assert len(result.valid) / 200 == pytest.approx(expected, abs=0.08)
 
 
@@ -62,16 +75,6 @@ def test_two_groups_are_enough_for_two_sides():
 def test_the_latest_rows_validate_and_equal_times_stay_together():
     times = np.array([5.0, 1, 2, 5, 3, 5])
     assert split(options(0.2, time="t"), [0] * 6, times=times).valid.tolist() == [0, 3, 5]
-
-
-def test_the_method_names_what_decides():
-    assert split(options(0.2), [0, 1] * 10).method == "a stratified 0.2, seed 1"
-    assert split(options(0.2), [0] * 20).method == "a random 0.2, seed 1", (
-        "a regression has no classes"
-    )
-    assert (
-        split(options(0.2, time="t"), [0] * 6, times=np.arange(6.0)).method == "the last 0.2 by t"
-    ), "no seed"
 
 
 def times_of(*cells):
@@ -121,4 +124,4 @@ def test_rows_that_cannot_be_split_are_refused(fault):
 )
 def test_keys_that_would_have_no_effect_are_refused(settings):
     with pytest.raises(ConfigError):
-        options(**settings)
+        check_split(options(**settings))

@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled import baselines, text_baselines
-from mlxlab.data.labelled.text_baselines import best_strength, tfidf_baselines
+from mlxlab.data.labelled.text_baselines import best_strength, fit_tfidf
 
 COLOURS = ("red", "green", "blue")
 CLASSES = Task("classification", 3, COLOURS)
@@ -30,15 +30,13 @@ VALID, VALID_CLASS = colour_texts(30, seed=1)
 TEST, TEST_CLASS = colour_texts(12, seed=2)
 
 
-SPLIT = np.split(np.arange(132), [90, 120])
-
-
-def by_name(targets, task, train=TRAIN):
-    texts = np.array([*train, *VALID, *TEST], object)
-    return {
-        each.name: each
-        for each in tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, targets, task)
-    }
+def by_name(targets, task, train=TRAIN, valid=VALID, plain=False, block=1000):
+    """Predictions for the validation and test texts, a block at a time."""
+    texts = np.array(train, object)
+    fitted = fit_tfidf(lambda rows: texts[rows].tolist(), targets, task, plain)
+    others = [*valid, *TEST]
+    blocks = [others[start : start + block] for start in range(0, len(others), block)]
+    return {each.name: each for each in baselines.predict([fitted], blocks, len(valid))}
 
 
 def test_classes_get_probabilities_on_validation_and_test_texts():
@@ -84,24 +82,23 @@ def test_predictions_are_the_same_each_time(monkeypatch):
         np.testing.assert_array_equal(each.valid, second[name].valid)
 
 
-def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time(monkeypatch):
+def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time():
     expected = by_name(CLASS, CLASSES)
-    monkeypatch.setattr(baselines, "CHUNK", 7)
-    for name, each in by_name(CLASS, CLASSES).items():
+    for name, each in by_name(CLASS, CLASSES, block=7).items():
         np.testing.assert_allclose(each.valid, expected[name].valid)
 
 
-def test_no_more_texts_are_read_at_a_time_than_are_predicted(monkeypatch):
-    monkeypatch.setattr(baselines, "CHUNK", 7)
-    texts, sizes = np.array([*TRAIN, *VALID, *TEST], object), []
+def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(text_baselines, "CHUNK", 7)
+    texts, sizes = np.array(TRAIN, object), []
 
     def read(rows):
         sizes.append(len(rows))
         return texts[rows].tolist()
 
-    tfidf_baselines(read, SPLIT, CLASS, CLASSES)
+    fit_tfidf(read, CLASS, CLASSES)
     assert max(sizes) == 7
-    assert sum(sizes) == 132
+    assert sum(sizes) == 90
 
 
 def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
@@ -129,7 +126,7 @@ def test_a_single_row_is_no_reason_to_tune():
     [
         ("MAX_ROWS", 60, "fitted on 60 of 90 training rows, drawn at random"),
         ("MAX_TARGETS", 120, "fitted on 40 of 90 training rows, drawn at random"),
-        ("MAX_CHARACTERS", 1000, "training texts, drawn at random, which have 1,000 characters"),
+        ("MAX_CHARACTERS", 1000, "training texts, to limit their characters"),
         ("MAX_WEIGHTS", 30, "reads the 10 most frequent features"),
         ("MAX_OUTPUTS", 2, "skipped, 3 outputs are more than 2"),
     ],
@@ -155,10 +152,9 @@ def test_what_cannot_be_fitted_is_skipped_with_a_line(caplog):
 def test_characters_tell_words_that_no_training_text_has(monkeypatch):
     """`redness` and `greenish` share their first characters with the words of training."""
     words = {"red": "redness", "green": "greenish", "blue": "bluest"}
-    texts = np.array([*TRAIN, *(words[COLOURS[c]] for c in VALID_CLASS), *TEST], object)
-    fitted = tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, CLASS, CLASSES)
-    for each in fitted:
+    valid = [words[COLOURS[c]] for c in VALID_CLASS]
+    for each in by_name(CLASS, CLASSES, valid=valid).values():
         np.testing.assert_array_equal(each.valid.argmax(axis=1), VALID_CLASS)
-    [plain] = tfidf_baselines(lambda rows: texts[rows].tolist(), SPLIT, CLASS, CLASSES, plain=True)
+    [plain] = by_name(CLASS, CLASSES, valid=valid, plain=True).values()
     assert plain.name == "tfidf_logistic_regression"
     assert len(np.unique(plain.valid, axis=0)) == 1

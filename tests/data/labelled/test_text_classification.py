@@ -82,10 +82,6 @@ def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is
     enough = make(rows, text_column=columns, seq_len=measured.needed)
     assert 0 < enough.row_lengths.too_long <= 4
     assert not enough.row_lengths.are_many
-    assert (
-        f"are longer than data.seq_len={measured.needed} tokens and are truncated"
-        in enough.sources[-1]
-    )
 
 
 def test_rows_that_equal_one_of_a_split_are_counted(make):
@@ -101,7 +97,7 @@ def test_rows_that_equal_one_of_a_split_are_counted(make):
 def test_rows_left_out_as_duplicates_of_validation_rows_are_not_new(make):
     rows = [*ROWS, *(row | {"label": "bad" if row["label"] == "good" else "good"} for row in ROWS)]
     data = make(rows, on_overlap="drop")
-    assert any("left out, " in line for line in data.sources)
+    assert any("left out" in line for line in data.sources)
     table = {name: [row[name] for row in rows] for name in ("text", "label")}
     assert sum(data.count_known_rows(table)) == len(rows)
 
@@ -160,7 +156,7 @@ def test_rows_of_an_unknown_class_are_left_out_of_a_validation_file(make, write)
     data = make(valid_source=write("valid.csv", rows), on_error="skip")
     assert len(data.split.valid) == 119
     assert data.task.labels == ("bad", "good")
-    assert any("1 of 120 rows (0.83 %) have an unknown label" in line for line in data.sources)
+    assert any("1 row (0.8 %) left out: " in line for line in data.sources)
 
 
 def test_the_positive_class_is_part_of_the_task(make, tmp_path):
@@ -219,9 +215,7 @@ def test_malformed_rows_count_as_those_without_a_label(tmp_path):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
     data = make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)
     assert data.row_lengths.left_out == 4
-    with pytest.raises(
-        DataError, match=r"4 of 44 rows \(9.1 %\) are malformed, more than data.max_left_out=0\.05"
-    ):
+    with pytest.raises(DataError, match=r"4 rows \(9.1 %\) cannot be used: .*max_left_out=0\.1$"):
         make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.05)
 
 
@@ -241,10 +235,9 @@ def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
     data = make(rows, on_error="skip")
     assert 30 not in texts_of(data, data.train) | texts_of(data, data.valid)
     [line] = [line for line in data.sources if LEFT_OUT in line]
-    reason = "have no label" if "label" in fault else "have an empty text"
+    reason = "a row without a label" if "label" in fault else "an empty text"
     assert re.search(
-        rf"rows\.csv: 1 of 120 rows \(0\.83 %\) {reason} and are left out, the first at .*:32$",
-        line,
+        rf"rows\.csv: 1 row \(0\.8 %\) left out: .*:32: column .*: {reason} \(1 row\)$", line
     )
     assert data.row_lengths.left_out == 1
 
@@ -255,12 +248,15 @@ def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_the_name_of
 ):
     half = [row | {"label": "" if n % 2 else row["label"]} for n, row in enumerate(ROWS)]
     files = {"source": write("all.csv", [*ROWS, *MORE_ROWS])} | {key: write("half.csv", half)}
-    expected = r"half\.csv: 30 of 60 rows \(50 %\) have no label, more than data\.max_left_out=0\.01; .*max_left_out=0\.5$"
+    expected = (
+        r"half\.csv: 30 rows \(50\.0 %\) cannot be used: .* without a label .*max_left_out=0\.5$"
+    )
     with pytest.raises(DataError, match=expected):
         make_texts(cache=tmp_path / "cache", on_error="skip", **files)
     files[key] = write("none.csv", [row | {"label": ""} for row in ROWS])
     with pytest.raises(
-        DataError, match=r"none\.csv: 60 of 60 rows \(100 %\) have no label: no row is left$"
+        DataError,
+        match=r"none\.csv: 60 rows \(100\.0 %\) cannot be used: .* a row without a label \(60 rows\)$",
     ):
         make_texts(cache=tmp_path / "cache", on_error="skip", **files)
 
@@ -271,7 +267,7 @@ def test_the_options_that_are_named_leave_out_rows_without_a_label_or_text(make)
         for n, row in enumerate(ROWS)
     ]
     with pytest.raises(
-        DataError, match=r"rows\.csv:2: column 'label': a row without a label \(6 of 60 rows\)"
+        DataError, match=r"rows\.csv:2: column 'label': a row without a label \(6 rows\)"
     ) as info:
         make(rows)
     options = dict(word.split("=") for word in re.findall(r"data\.(\S+)", str(info.value)))
@@ -280,7 +276,7 @@ def test_the_options_that_are_named_leave_out_rows_without_a_label_or_text(make)
     assert data.row_lengths.left_out == 7
     with pytest.raises(
         DataError,
-        match=r"7 of 60 rows .* more than data\.max_left_out=0\.11; to .*max_left_out=0\.12$",
+        match=r"7 rows \(11\.7 %\) cannot be used: .*; to .*max_left_out=0\.12$",
     ):
         make(rows, on_error="skip", max_left_out=0.11)
 
@@ -292,20 +288,21 @@ def test_all_rows_that_cannot_be_used_are_named_at_once(make):
         make(rows)
     message = re.sub(r"\S*rows\.csv", "rows.csv", str(info.value))
     assert message == (
-        "rows.csv:2: column 'label': a row without a label (1 of 60 rows)"
-        "; rows.csv:7: column 'text': an empty text (1 of 60 rows)"
-        "; rows.csv:9: column 'label': class 'odd' has a single row (as 1 more), expected at least 2 to split them"
-        " (2 of 60 rows); to leave them out: data.on_error=skip data.max_left_out=0.07"
+        "rows.csv: 4 rows (6.7 %) cannot be used: "
+        "rows.csv:2: column 'label': a row without a label (1 row)"
+        "; rows.csv:7: column 'text': an empty text (1 row)"
+        "; rows.csv:9: column 'label': class 'odd' has a single row, expected at least 2 to split them"
+        " (2 rows); to leave them out: data.on_error=skip data.max_left_out=0.07"
     )
     numbers = [row | {"label": "" if n == 3 else str(n / 7)} for n, row in enumerate(ROWS)]
     with pytest.raises(
-        DataError, match=r"a row without a label \(1 of 60 rows\); to leave them out: [^;]*$"
+        DataError, match=r"a row without a label \(1 row\); to leave them out: [^;]*$"
     ):
         make(numbers)
 
 
 def test_a_file_without_any_label_is_refused_without_advice(make):
-    with pytest.raises(DataError, match=r"a row without a label \(60 of 60 rows\)$"):
+    with pytest.raises(DataError, match=r"a row without a label \(60 rows\)$"):
         make([row | {"label": ""} for row in ROWS])
 
 
@@ -318,13 +315,13 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
     ]
     make(rows, on_error="skip")
     with pytest.raises(
-        DataError, match=r"2 of 181 rows \(1\.1 %\) have no label or have an empty text, more"
+        DataError, match=r"2 rows \(1\.1 %\) cannot be used: .* without a label .* an empty text"
     ):
         make([rows[0] | {"label": ""}, *rows[1:]], on_error="skip")
     path = tmp_path / "malformed.csv"
     path.write_text(Path(write_csv(path, rows)).read_text() + '"x" y,good\n')
     with pytest.raises(
-        DataError, match=r"2 of 182 rows \(1\.1 %\) have an empty text or are malformed, more"
+        DataError, match=r"2 rows \(1\.1 %\) cannot be used: .* an empty text .*1 malformed row"
     ):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
 
@@ -333,17 +330,13 @@ def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, t
     ("keys", "message"),
     [
         ({"text_column": "texts"}, "rows.csv: no column 'texts', expected one of text, label"),
-        ({"text_column": ["text", "more"]}, "data.text_column[1]=more: "),
-        ({"target": "lable"}, "data.target=lable: "),
+        ({"text_column": ["text", "more"]}, "no column 'more'"),
+        ({"target": "lable"}, "no column 'lable'"),
         ({"target": "lable"}, "did you mean label?"),
-        ({"group_column": "g"}, "data.group_column=g: "),
+        ({"group_column": "g"}, "no column 'g'"),
         (
             {"text_column": ["text", "txt"], "target": "lable"},
             "no column 'txt', 'lable', expected",
-        ),
-        (
-            {"text_column": "txt", "target": "lable"},
-            "data.text_column=txt, data.target=lable: ",
         ),
     ],
 )
@@ -357,7 +350,7 @@ def test_a_missing_column_is_named(make, keys, message):
     "keys", [{"target": "text"}, {"text_column": ["text", "text"]}, {"group_column": "label"}]
 )
 def test_one_column_has_one_meaning(make, keys):
-    with pytest.raises(ConfigError, match="this column is"):
+    with pytest.raises(ConfigError, match="expected"):
         make(**keys)
 
 
@@ -375,7 +368,7 @@ def test_classes_of_a_single_row_are_left_out_like_other_rows_that_cannot_be_use
         *ROWS[6:],
         *({"text": label, "label": label} for label in ("n/a", "odd")),
     ]
-    with pytest.raises(DataError, match=r"3 of 62 rows .* no label or are the only ones of their"):
+    with pytest.raises(DataError, match=r"3 rows .* without a label .* has a single row"):
         make(rows, on_error="skip", max_left_out=0.02)
     data = make(rows, on_error="skip", max_left_out=0.05)
     assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
@@ -390,13 +383,13 @@ def test_rows_without_a_time_are_left_out(make):
     ]
     with pytest.raises(
         DataError,
-        match=r"rows\.csv:9: column 'day': a row without a time \(1 of 60 rows\); .*=0\.02$",
+        match=r"rows\.csv:9: column 'day': a row without a time \(1 row\); .*=0\.02$",
     ):
         make(rows, time_column="day")
     data = make(rows, time_column="day", on_error="skip", max_left_out=0.02)
     assert data.row_lengths.left_out == 1
     [line] = [line for line in data.sources if LEFT_OUT in line]
-    assert "1 of 60 rows (1.7 %) have no time and are left out" in line
+    assert "1 row (1.7 %) left out: " in line
 
 
 def test_rows_are_selected_by_their_number(make):
@@ -491,7 +484,7 @@ def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):
 
 def test_no_group_stands_in_training_and_test_rows(make, write):
     rows = [row | {"patient": n // 5} for n, row in enumerate(ROWS)]
-    with pytest.raises(DataError, match="1 groups stand in training and test rows"):
+    with pytest.raises(DataError, match="rows of one group stand in training and test rows"):
         make(
             rows[:50],
             group_column="patient",
@@ -519,18 +512,3 @@ def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
         ):
             line = int(data.location(row).removeprefix(f"{path}:"))
             assert content[line - 1].startswith(f"{text},")
-
-
-def test_few_validation_rows_are_told(tmp_path):
-    def warned(count):
-        rows = [{"text": f"text {n}", "label": "xy"[n % 2]} for n in range(count)]
-        return [
-            line
-            for line in make_texts(write_csv(tmp_path / "a.csv", rows), tmp_path).sources
-            if "say little" in line
-        ]
-
-    assert warned(40)[0].startswith(
-        f"{tmp_path}/a.csv: only 8 validation rows: metrics on so few say little"
-    )
-    assert not warned(100)

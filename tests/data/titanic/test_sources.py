@@ -195,5 +195,5 @@ def test_a_split_key_without_effect_is_refused(tmp_path, folds, fold, valid_sour
 def test_a_class_too_small_to_be_split_is_refused(tmp_path, survivors):
     rows = [row._replace(survived=int(row.id <= survivors)) for row in ROWS[:10]]
     (tmp_path / "rows.csv").write_text(csv_text(rows))
-    with pytest.raises(DataError, match=r"single row|one class only"):
+    with pytest.raises(DataError, match=r"single row|expected 2 to"):
         make_titanic(tmp_path, source=str(tmp_path / "rows.csv"))

@@ -255,11 +255,11 @@ def test_an_evaluation_between_two_logged_losses_shows_the_last_one_with_its_ste
 
 
 def test_rows_that_are_left_out_are_counted_with_their_reason():
-    line = "a.csv: 3 of 300 rows (1 %) have no label and are left out, the first at a.csv:7"
+    line = "a.csv: 3 rows (1.0 %) left out: a.csv:7: column 'y': a row without a label (3 rows)"
     check = _left_out(files(messages=["a.csv: 300 rows", line], left_out_rows=3))
     assert (check.title, check.text) == (
         "Rows left out",
-        "a.csv: 3 of 300 rows (1 %) have no label.",
+        f"{line}.",
     )
     assert _left_out(files(messages=[], left_out_rows=0)) is None
 

@@ -17,9 +17,9 @@ def column_table(columns: "list[ColumnSummary]", part: "Part") -> str:
         for each in columns
     ]
     skipped = ""
-    if part.malformed.num_rows:
-        first = f", the first: {part.first_malformed()}"
-        skipped = f", and {part.malformed.num_rows:,} that cannot be read{first}"
+    if part.num_malformed:
+        first = f", the first: {part.first_malformed}"
+        skipped = f", and {part.num_malformed:,} that cannot be read{first}"
     faults = "".join(f"\n\n{each.fault}" for each in columns if each.fault)
     table = markdown_table(head, cells, "llrrl")
     return f"{part.source.name}: {len(part.table):,} rows{skipped}\n\n{table}{faults}"

@@ -124,7 +124,7 @@ def _describe(dataset: "LabelledDataset", trainer: dict[str, Any]) -> dict[str, 
         "steps_per_epoch": batches,
         "steps": length.steps(batches, dataset.train.tokens_per_batch),
         "max_tokens": length.max_tokens,
-        "messages": [*dataset.sources, *([lengths.describe()] if lengths.are_many else [])],
+        "messages": [*dataset.sources, *([lengths.describe()] if lengths.too_long else [])],
     }
 
 

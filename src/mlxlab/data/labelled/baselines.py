@@ -6,39 +6,52 @@ sampled, so that a fit takes minutes at most; a limit that is reached is logged.
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Baseline
+from mlxlab.data.dataset import Baseline, Table
 
 MAX_OUTPUTS = 1_000  # classes or labels
 MAX_TREE_OUTPUTS = 100  # classes or labels; each has trees of its own
 MAX_TARGETS = 2_000_000  # rows that are fitted x outputs
-CHUNK = 10_000  # rows read or predicted at a time
 SEED = 0
 
 logger = logging.getLogger(__name__)
 
 Matrix = Any  # N rows of features: dense or sparse, or a data frame
-Estimator = Any  # of scikit-learn, which has no types
+Estimator = Any  # one of scikit-learn, which has no types
 Predict = Callable[[Matrix], np.ndarray]  # -> (N, C), (N, L) or (N,), as in `Baseline`
 
 
-def constant_baseline(
-    train_targets: np.ndarray, num_valid: int, num_test: int, task: Task
-) -> Baseline:
-    """The same prediction for every row: frequencies of the classes or labels, or the mean (`mean`)."""
+@dataclass(frozen=True)
+class FittedModels:
+    """Fitted models by name, all of which read the same features of rows."""
+
+    features: Callable[[Any], Matrix]  # reads a `Table`, or texts
+    models: Mapping[str, Predict]
+
+
+def constant_baseline(train_targets: np.ndarray, task: Task) -> FittedModels:
+    """Predicts the same for every row: frequencies of the classes or labels, or the mean (`mean`)."""
     value = train_targets.mean(axis=0, dtype=np.float64)
     if task.kind == "classification":
         value = np.bincount(train_targets, minlength=task.num_classes) / len(train_targets)
     value = to_data_units(value, task)
-    valid = np.broadcast_to(value, (num_valid, *value.shape))
-    test = np.broadcast_to(value, (num_test, *value.shape))
-    return Baseline("mean" if task.kind == "regression" else "majority", valid, test)
+    name = "mean" if task.kind == "regression" else "majority"
+
+    def repeat(count: int) -> np.ndarray:
+        return np.broadcast_to(value, (count, *value.shape))
+
+    return FittedModels(count_rows, {name: repeat})
+
+
+def count_rows(table: Table) -> int:
+    return len(next(iter(table.values())))
 
 
 def linear_name(task: Task) -> str:
@@ -90,60 +103,63 @@ def fit(
         regressor = new_model().fit(features, targets)
         return lambda rows: to_data_units(regressor.predict(rows), task)
     if task.kind == "classification":
-        return Classifier(new_model(), features, targets, task.num_classes)
+        return fit_classifier(new_model(), features, targets, task.num_classes)
     columns = targets.T.astype(np.int64)
-    labels = [Classifier(new_model(), features, column, 2) for column in columns]
+    labels = [fit_classifier(new_model(), features, column, 2) for column in columns]
     return lambda rows: np.stack([predict(rows)[:, 1] for predict in labels], axis=1)
 
 
-class Classifier:
+def fit_classifier(
+    model: Estimator, features: Matrix, classes: np.ndarray, num_classes: int
+) -> Predict:
     """Probabilities of all classes, 0 for those without a training row."""
+    from sklearn.dummy import DummyClassifier
 
-    def __init__(
-        self, model: Estimator, features: Matrix, classes: np.ndarray, num_classes: int
-    ) -> None:
-        self.model = model
-        self.num_classes = num_classes
-        self.present = np.unique(classes)
-        if len(self.present) > 1:
-            model.fit(features, classes)
+    if len(np.unique(classes)) == 1:
+        model = DummyClassifier()
+    model.fit(features, classes)
 
-    def __call__(self, rows: Matrix) -> np.ndarray:
-        probabilities = np.zeros((rows.shape[0], self.num_classes))
-        probabilities[:, self.present] = self._of_present(rows)
+    def predict(rows: Matrix) -> np.ndarray:
+        probabilities = np.zeros((rows.shape[0], num_classes))
+        probabilities[:, model.classes_] = _probabilities(model, rows)
         return probabilities
 
-    def _of_present(self, rows: Matrix) -> np.ndarray | float:
-        if len(self.present) == 1:
-            return 1.0
-        if hasattr(self.model, "predict_proba"):
-            return self.model.predict_proba(rows)
-        from scipy.special import softmax
+    return predict
 
-        margins = self.model.decision_function(rows)  # of a support vector machine
-        if margins.ndim == 1:
-            margins = np.stack([-margins, margins], axis=1)
-        return softmax(margins, axis=1)
+
+def _probabilities(model: Estimator, rows: Matrix) -> np.ndarray:
+    """Probabilities of the classes that have a training row."""
+    from scipy.special import softmax
+
+    if hasattr(model, "predict_proba"):
+        return model.predict_proba(rows)
+    margins = model.decision_function(rows)  # This is a support vector machine.
+    if margins.ndim == 1:
+        margins = np.stack([-margins, margins], axis=1)
+    return softmax(margins, axis=1)
 
 
 def predict(
-    models: Mapping[str, Predict],
-    features: Callable[[np.ndarray], Matrix],
-    valid: np.ndarray,
-    test: np.ndarray,
+    fitted: Sequence[FittedModels], blocks: Iterable[object], num_valid: int
 ) -> list[Baseline]:
-    """Predictions of models, by name, that read the same features of rows: of a few thousand at a time."""
-    rows = np.concatenate([valid, test])
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in models}
-    with fitting(", ".join(models)):
-        for start in range(0, len(rows), CHUNK):
-            chunk = features(rows[start : start + CHUNK])
-            for name, model in models.items():
-                parts[name].append(model(chunk))
+    """The predictions of all models.
+
+    Args:
+        blocks: rows as the models read them, a few thousand at a time.
+        num_valid: the first rows, which are for validation; the others are test rows.
+    """
+    groups = [group for group in fitted if group.models]
+    parts: dict[str, list[np.ndarray]] = {}
+    for block in blocks:
+        for group in groups:
+            with fitting(", ".join(group.models)):
+                features = group.features(block)
+                for name, model in group.models.items():
+                    parts.setdefault(name, []).append(model(features))
     baselines: list[Baseline] = []
     for name, predictions in parts.items():
-        on_valid, on_test = np.split(np.concatenate(predictions), [len(valid)])
-        baselines.append(Baseline(name, on_valid, on_test))
+        valid, test = np.split(np.concatenate(predictions), [num_valid])
+        baselines.append(Baseline(name, valid, test))
     return baselines
 
 

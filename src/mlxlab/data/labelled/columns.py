@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mlxlab.data.labelled.rows import Rows
-from mlxlab.data.labelled.types import ColumnType, distinct_texts, infer_type, shorten
+from mlxlab.data.labelled.types import ColumnType, distinct_texts, fit_type, shorten
 from mlxlab.errors import DataError
 
 
@@ -32,7 +32,7 @@ def summarize(rows: Rows, types: Mapping[str, ColumnType]) -> list[ColumnSummary
         kind = ""
         fault = ""
         try:
-            column_type = types.get(name) or infer_type(name, cells, rows.location)
+            column_type = types.get(name) or fit_type(name, cells, None, rows.location)
             kind = column_type.kind
         except DataError as error:
             fault = str(error)

@@ -2,30 +2,39 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen, Seed
-from mlxlab.data.dataset import MIN_STEPS, Baseline, Table
-from mlxlab.data.labelled.column_choice import ColumnChoice
+from mlxlab.data.dataset import MIN_STEPS
+from mlxlab.data.labelled.baselines import FittedModels
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
-from mlxlab.data.labelled.examples import BaselineRows, LabelledExamples, Run
-from mlxlab.data.labelled.label_checks import giveaways, look_alikes, spell_code_points
-from mlxlab.data.labelled.labels import LabelOptions
-from mlxlab.data.labelled.options import LabelledOptions
+from mlxlab.data.labelled.examples import LabelledExamples, Run
+from mlxlab.data.labelled.label_checks import (
+    describe_giveaway,
+    describe_look_alikes,
+    giveaways,
+    look_alikes,
+)
+from mlxlab.data.labelled.options import LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
     RowRenderer,
+    Template,
+    column_template,
+    default_template,
     fit_bounds,
+    parse_template,
     restore_renderer,
 )
-from mlxlab.data.labelled.row_split import open_sources, prepare_rows
-from mlxlab.data.labelled.rows import rows_of
-from mlxlab.data.labelled.table_baselines import table_baselines
-from mlxlab.data.labelled.types import read_column
-from mlxlab.data.sources.block import ErrorBudget
-from mlxlab.wording import percent
+from mlxlab.data.labelled.row_split import prepare_rows
+from mlxlab.data.labelled.rows import Part, Rows, open_rows, plain_columns, rows_of
+from mlxlab.data.labelled.table_baselines import fit_table_models
+from mlxlab.data.labelled.types import Kind, read_table
+from mlxlab.data.sources.block import ErrorBudget, Source
+from mlxlab.data.sources.messages import require_columns
+from mlxlab.errors import ConfigError
 
 
 class LabelledDataset(LabelledExamples):
@@ -50,6 +59,7 @@ class LabelledDataset(LabelledExamples):
     """
 
     format_name = "mlxlab.labelled/1"
+    min_steps = MIN_STEPS
 
     def __init__(
         self,
@@ -58,7 +68,7 @@ class LabelledDataset(LabelledExamples):
         columns: Annotated[list[str], MinLen(1)] | None,
         exclude: list[str],
         template: Annotated[str, MinLen(1)] | None,
-        types: dict[str, Literal["number", "integer", "boolean", "category", "datetime", "text"]],
+        types: dict[str, Kind],
         numbers: NumberFormat,
         *,
         seed: Seed,
@@ -68,84 +78,114 @@ class LabelledDataset(LabelledExamples):
         pretrained: Path | None = None,
         **options: Unpack[LabelledOptions],
     ) -> None:
-        label = LabelOptions(
-            target,
-            options["task"],
-            options["labels"],
-            options["label_delimiter"],
-            options["positive_class"],
-            types.get(target),
-        )
         texts = [text_column] if isinstance(text_column, str) else text_column or []
-        splitting = {"group_column": options["group_column"], "time_column": options["time_column"]}
-        special = {key: name for key, name in splitting.items() if name is not None}
-        choice = ColumnChoice(target, texts, columns, exclude, template, special)
+        row_options: Any = {**options, "target": target, "kind": types.get(target)}
+        check_split(row_options)
         options["source"] = rows_of(options["source"])
         source = options["reading"].open(options["source"], ErrorBudget(options["on_error"]))
-        templates = choice.templates(source)
+        keys = ("target", "group_column", "time_column")
+        special = [row_options[key] for key in keys if row_options[key] is not None]
+        templates = choose_templates(source, texts, columns, exclude, template, special)
+
         names = list(dict.fromkeys(name for each in templates for name in each.fields))
         required = [each.fields[0] for each in templates if each.is_column]
-        chosen = {name: kind for name, kind in types.items() if name != target}
-        for name in texts:
-            chosen.setdefault(name, "text")
-        sources = open_sources(options, label, names, cache)
-        prepared = prepare_rows(sources, names, required, chosen, seed)
+        chosen: dict[str, Kind] = dict.fromkeys(texts, "text")
+        chosen |= {name: kind for name, kind in types.items() if name != target}
+        rows = _open_rows(options, [*names, *special], cache)
+        prepared = prepare_rows(rows, row_options, names, required, chosen, seed)
 
-        rows = prepared.rows
-        train = {
-            name: read_column(name, rows.arrays([name], prepared.split.train)[name], each)
-            for name, each in prepared.types.items()
-            if each.kind != "text"
-        }
+        fitted = {name: each for name, each in prepared.types.items() if each.kind != "text"}
+        train = read_table(rows.table(list(fitted), prepared.split.train), fitted)
         bounds = fit_bounds(train, numbers)
         self._renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
         run = Run(seed, cache, parameters, width, pretrained)
         super().__init__(prepared, self._renderer, options, run)
         self.location = rows.location
-        self.min_steps = MIN_STEPS
-        self.giveaways = giveaways(train, self._training_classes())
+        self._reads_texts = bool(texts)
+        self.giveaways: dict[str, float] = {}
+        if self.task.kind == "classification":
+            self.giveaways = giveaways(train, self.training_targets)
         self.look_alikes = look_alikes(prepared.labels.names)
-        *lines, summary = self.sources
-        self.sources = [*lines, *self._describe_suspicions(), summary]
-        self._has_columns = not texts
+        lines = [
+            *map(describe_giveaway, self.giveaways),
+            *map(describe_look_alikes, self.look_alikes),
+        ]
+        self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
-    def fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
-        by_words = self.text_baselines(rows, self._renderer)
-        if not self._has_columns:
-            return [self.constant_baseline(rows), *by_words]
-
-        def cells(numbers: np.ndarray) -> Table:
-            return rows.table(self._renderer.columns, numbers)
-
-        targets = self.training_targets
-        raw = table_baselines(cells, rows.split, targets, self._renderer.types, self.task)
-        return [*raw, *by_words]
+    def fit_baselines(self) -> list[FittedModels]:
+        by_words = self.fit_text_baselines(self._renderer)
+        if self._reads_texts:
+            return [by_words]
+        types = self._renderer.types
+        raw = fit_table_models(self.cells, self.training_targets, types, self.task)
+        return [*raw, by_words]
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The rows by number, with the numbers of their cells rather than bins."""
-        numbers = np.asarray(ids, np.int64)
-        table = self.rows.table(self._renderer.columns, numbers)
+        table = self.rows.table(self.columns, np.asarray(ids, np.int64))
         return ["\n".join(texts) for texts in self._renderer.exact().render(table)]
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
         return restore_encoder(folder, LabelledDataset.format_name, restore_renderer)
 
-    def _training_classes(self) -> np.ndarray:
-        """(N,) the class of each training row; empty for other tasks."""
-        if self.task.kind != "classification":
-            return np.zeros(0, np.int64)
-        return self.training_targets
 
-    def _describe_suspicions(self) -> list[str]:
-        """A line for each column that gives the label away, and for each group of labels that look the same."""
-        lines: list[str] = []
-        for name, share in self.giveaways.items():
-            tells = (
-                f"column {name!r} alone tells the label of {percent(share)} of the training rows"
+def _open_rows(options: LabelledOptions, columns: Sequence[str], cache: Path) -> Rows:
+    """The rows of all sources."""
+    parts: list[Part] = []
+    for source in (options["source"], options["valid_source"], options["test_source"]):
+        if source is not None:
+            part = open_rows(
+                source,
+                options["reading"],
+                cache,
+                options["on_error"],
+                columns,
+                options["max_left_out"],
             )
-            lines.append(f"{tells}; data.exclude=[{name}] if it is known only with the label")
-        for group in self.look_alikes:
-            spelled = ", ".join(map(spell_code_points, group))
-            lines.append(f"labels that look the same: {spelled}")
-        return [f"{self.rows.name}: {line}" for line in lines]
+            parts.append(part)
+    return Rows(parts)
+
+
+def choose_templates(
+    source: Source,
+    texts: Sequence[str],
+    columns: Sequence[str] | None,
+    exclude: Sequence[str],
+    template: str | None,
+    special: Sequence[str],
+) -> list[Template]:
+    """The texts to write; all columns are read where no key says which.
+
+    Args:
+        texts: columns that are a text of their own, one or two.
+        columns, exclude, template: as the keys of `LabelledDataset`.
+        special: columns that the model must not read.
+
+    Raises:
+        ConfigError: the keys do not go together, or the model would read a special column.
+        DataError: a column does not exist.
+    """
+    choices = [texts, columns, exclude, template]
+    if len(list(filter(None, choices))) > 1:
+        keys = "text_column, columns, exclude, template"
+        raise ConfigError(f"data: expected at most one of {keys}")
+    templates = [column_template(name) for name in texts]
+    if columns is not None:
+        templates = [default_template(columns)]
+    if template is not None:
+        templates = [parse_template(template)]
+
+    read = [name for each in templates for name in each.fields]
+    require_columns([*read, *exclude, *special], source.columns(), source.name)
+    named = [*special, *(read if template is None else dict.fromkeys(read))]
+    if len(set(named)) < len(named):
+        twice = max(named, key=named.count)
+        raise ConfigError(f"column {twice!r}: expected once in the keys of data, got it twice")
+    if templates:
+        return templates
+    unread = [*exclude, *special]
+    others = [name for name in plain_columns(source) if name not in unread]
+    if not others:
+        raise ConfigError(f"{source.name}: no column to predict from besides {', '.join(unread)}")
+    return [default_template(others)]

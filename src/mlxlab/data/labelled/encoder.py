@@ -1,5 +1,6 @@
 """Encodes labelled rows as text, tokens and batches; fitted on the training rows, saved with a run, and restored."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,19 @@ import pyarrow as pa
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.dataset import Encoder, Table
-from mlxlab.data.labelled.labels import LabelColumn, Labels, Targets, restore_labels
-from mlxlab.data.labelled.types import ColumnType, number_of_row
+from mlxlab.data.labelled.labels import Labels, Targets, read_labels, restore_labels
+from mlxlab.data.labelled.types import (
+    ColumnType,
+    Location,
+    TypedColumn,
+    number_of_row,
+    read_table,
+)
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import ShapeError, read_json
 
-NO_LABELS = LabelColumn("", [], np.zeros(0, np.int64), number_of_row)
 Texts = Sequence[tuple[str, ...]]  # one text or a pair of texts for each row
 
 
@@ -26,12 +32,8 @@ class Renderer(Protocol):
     """Turns rows into texts. A class of its own for each data set; its constructor arguments are its state."""
 
     @property
-    def columns(self) -> Sequence[str]:
-        """The columns that it reads."""
-
-    @property
     def types(self) -> Mapping[str, ColumnType]:
-        """The type of each column."""
+        """The columns that it reads, with the type of each."""
 
     @property
     def is_pair(self) -> bool:
@@ -45,17 +47,17 @@ class Renderer(Protocol):
     def num_variants(self) -> int:
         """The ways to write a row, of which one is drawn whenever a training row is shown."""
 
-    def choose(self, ids: np.ndarray, epoch: int, copies: np.ndarray) -> np.ndarray:
-        """(N,) the variant by which each of these rows is shown in an epoch, in its copy 1, 2, ..."""
+    def choose(self, ids: np.ndarray, epoch: int, copies: int | np.ndarray) -> np.ndarray:
+        """(N,) the variant by which each of these rows is shown in an epoch, in its copy 1, 2, ...
+
+        Copy 0 of epoch 0 is that of an evaluation.
+        """
 
     def render_all(self, table: Table) -> Texts:
         """The texts of every variant of each row, row by row."""
 
     def render(self, table: Table) -> Texts:
         """The texts of each row in an evaluation. A row whose text is empty is not an error here."""
-
-    def unseen(self, table: Table) -> Mapping[str, Mapping[str, int]]:
-        """The categories that no training row has, and in how many of these rows they are, by column."""
 
     def rules(self) -> Sequence[object]:
         """How texts are made, apart from the names of columns: equal for renderers that make the same texts."""
@@ -93,7 +95,7 @@ class LabelledEncoder:
 
     @property
     def columns(self) -> Sequence[str]:
-        return self.renderer.columns
+        return list(self.renderer.types)
 
     @property
     def types(self) -> Mapping[str, ColumnType]:
@@ -106,43 +108,50 @@ class LabelledEncoder:
     def encode_rows(self, table: Table) -> Batch:
         """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
         texts = self.renderer.render(table)
-        for row, parts in enumerate(texts, 1):
-            if not all(part.strip() for part in parts):
-                raise DataError(
-                    f"row {row}: column {', '.join(map(repr, self.columns))}: an empty text"
-                )
+        for row, parts in enumerate(texts):
+            if not all(map(str.strip, parts)):
+                columns = ", ".join(map(repr, self.columns))
+                raise DataError(f"{number_of_row(row)}: column {columns}: an empty text")
         rows = np.arange(len(texts))
         tokens = self.tokenize(texts)
         return self.collate(tokens, self._targets(table, len(texts)), rows, rows)
 
     def _targets(self, table: Table, count: int) -> Targets:
         """Targets of the rows; all have weight 0 without a column of labels."""
+        cells = table.get(self.label_column, [None] * count)
+        column = self.read_labels(pa.chunked_array([cells], pa.string()))
         if self.label_column not in table:
-            return Targets(np.full(count, -1), self.labels.encode(NO_LABELS).values)
-        cells = pa.chunked_array([table[self.label_column]], pa.string())
-        column = self.labels.read(self.label_column, cells, number_of_row)
+            column = column._replace(values=[], codes=np.full(count, -1))
         return self.labels.encode(column)
 
-    def unseen(self, table: Table) -> Mapping[str, Mapping[str, int]]:
-        """As `Renderer`."""
-        return self.renderer.unseen(table)
+    def read_labels(
+        self, cells: pa.ChunkedArray, location: Location = number_of_row
+    ) -> TypedColumn:
+        """The label column of any rows."""
+        labels = self.labels
+        return read_labels(self.label_column, cells, labels.type, labels.delimiter, location)
+
+    def unseen(self, table: Table) -> dict[str, Counter[str]]:
+        """The categories that no training row has, and in how many of these rows they are, by column."""
+        columns = read_table(table, self.types)
+        unseen = {name: column.unseen() for name, column in columns.items()}
+        return {name: counts for name, counts in unseen.items() if counts}
 
     def tokenize(self, texts: Texts) -> list[np.ndarray]:
         """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""
         if not self.renderer.is_pair:
             return self.tokenizer.encode_batch([text for (text,) in texts], self.seq_len)
-        first, second = (
-            self.tokenizer.encode_documents([pair[part] for pair in texts]) for part in (0, 1)
-        )
-        return [self._join(a, b) for a, b in zip(first, second, strict=True)]
+        first = self.tokenizer.encode_documents([first for first, _ in texts])
+        second = self.tokenizer.encode_documents([second for _, second in texts])
+        return list(map(self._join, first, second))
 
     def _join(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        start, end = self.tokenizer.bos_id, self.tokenizer.end_id
+        start = self.tokenizer.bos_id
         head = [] if start is None else [start]
+        end = self.tokenizer.end_id
         room = self.seq_len - len(head) - 2
         used = min(len(second), max(room - len(first), room // 2))
-        first, second = first[: room - used], second[:used]
-        return np.array([*head, *first, end, *second, end], np.int32)
+        return np.array([*head, *first[: room - used], end, *second[:used], end], np.int32)
 
     def collate(
         self,
@@ -173,6 +182,16 @@ class LabelledEncoder:
         write_json(folder / "data.json", state)
 
 
+def render_sequences(
+    renderer: Renderer, read: Callable[[np.ndarray], Table], sequences: np.ndarray
+) -> Texts:
+    """The texts of sequences, of which `row * num_variants + variant` is one variant of a row."""
+    rows, variants = np.divmod(sequences, renderer.num_variants)
+    used, indices = np.unique(rows, return_inverse=True)
+    texts = renderer.render_all(read(used))
+    return [texts[index] for index in indices * renderer.num_variants + variants]
+
+
 def same_texts(first: Encoder, second: Encoder, any_columns: bool = False) -> bool:
     """Whether two encoders make the same texts of the same columns; True where that is unknown.
 
@@ -185,15 +204,6 @@ def same_texts(first: Encoder, second: Encoder, any_columns: bool = False) -> bo
     return same_columns and first.renderer.rules() == second.renderer.rules()
 
 
-def read_state(folder: Path, format_name: str) -> EncoderState:
-    """The state that `save` wrote; InputNotFoundError or DataError if there is none of this format."""
-    path = folder / "data.json"
-    state = read_json(path, EncoderState)
-    if state["format"] != format_name:
-        raise DataError(f"{path}: expected format {format_name}, got {state['format']!r}")
-    return state
-
-
 def restore_encoder(
     folder: Path, format_name: str, restore_renderer: Callable[[object], Renderer]
 ) -> LabelledEncoder:
@@ -203,15 +213,18 @@ def restore_encoder(
         InputNotFoundError, DataError: a file is missing, is damaged, or is not of this format.
     """
     path = folder / "data.json"
-    state = read_state(folder, format_name)
+    state = read_json(path, EncoderState)
+    if state["format"] != format_name:
+        raise DataError(f"{path}: expected format {format_name}, got {state['format']!r}")
     try:
         renderer = restore_renderer(state["renderer"])
+        labels = restore_labels(state["labels"])
     except (DataError, ShapeError) as error:
         raise DataError(f"{path}: {error}") from None
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != state["tokenizer"]:
         raise DataError(f"{path}: tokenizer.json is not the one it was saved with")
-    if state["label_column"] in renderer.columns:
-        raise DataError(f"{path}: the label column {state['label_column']!r} is an input too")
-    labels = restore_labels(state["labels"])
-    return LabelledEncoder(renderer, labels, state["label_column"], tokenizer, state["seq_len"])
+    label_column = state["label_column"]
+    if label_column in renderer.types:
+        raise DataError(f"{path}: the label column {label_column!r} is an input too")
+    return LabelledEncoder(renderer, labels, label_column, tokenizer, state["seq_len"])

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlxlab.data.labelled.types import TypedColumn, amount
+from mlxlab.data.labelled.types import TypedColumn
 
-MIN_ROWS_PER_VALUE = 3  # of a column whose values repeat
-GIVEAWAY = 0.99  # of the rows whose label follows from one column
+MIN_ROWS_PER_VALUE = 3  # fewer than these are no repetition
+GIVEAWAY = 0.99  # share of rows whose label follows from one column
 INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
@@ -23,9 +23,15 @@ def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def spell_code_points(name: str) -> str:
-    """A label in ASCII, so that it can be told from one that looks the same."""
-    return name.encode("unicode_escape").decode()
+def describe_look_alikes(names: Sequence[str]) -> str:
+    """Labels in ASCII, so that they can be told apart."""
+    spelled = [name.encode("unicode_escape").decode() for name in names]
+    return f"labels that look the same: {', '.join(spelled)}"
+
+
+def describe_giveaway(name: str) -> str:
+    way_out = f"data.exclude=[{name}] if it is known only with the label"
+    return f"column {name!r} alone tells the label of nearly all training rows; {way_out}"
 
 
 def giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> dict[str, float]:
@@ -34,52 +40,40 @@ def giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> dict[s
     A row is judged by the others with the same value, or by its neighbour in the order of numbers that hardly repeat.
 
     Args:
+        columns: those that are no texts.
         classes: (N,) of each row, from 0.
     """
-    if not len(classes):
-        return {}
-    majority = np.bincount(classes).max() / len(classes)
     shares: dict[str, float] = {}
     for name, column in columns.items():
-        share = _share_explained(column, classes)
-        is_better = share - majority > (1 - majority) / 2
-        if share >= GIVEAWAY and is_better:
-            shares[name] = share
-    return shares
-
-
-def _share_explained(column: TypedColumn, classes: np.ndarray) -> float:
-    """The share of rows whose label the column tells; 0 for texts and categories that hardly repeat."""
-    repeats = len(column.values) * MIN_ROWS_PER_VALUE <= len(classes)
-    if repeats and column.type.kind != "text":
-        return _share_by_group(column, classes)
-    if column.type.kind in ("number", "integer", "datetime"):
-        return _share_by_neighbour(column, classes)
-    return 0.0
+        if len(column.values) * MIN_ROWS_PER_VALUE <= len(classes):
+            shares[name] = _share_by_group(column, classes)
+        elif column.type.kind != "category":
+            shares[name] = _share_by_neighbour(column.amounts(), classes)
+    majority = np.bincount(classes).max() / len(classes)
+    much_better = (1 + majority) / 2
+    return {
+        name: share for name, share in shares.items() if share >= GIVEAWAY and share > much_better
+    }
 
 
 def _share_by_group(column: TypedColumn, classes: np.ndarray) -> float:
     """The share of rows whose label is the most frequent one of the others with the same value."""
     num_groups = len(column.values) + 1  # The last one is that of missing cells.
-    counts = np.zeros((num_groups, classes.max() + 1), np.int64)
+    counts = np.zeros((num_groups, classes.max() + 2), np.int64)
     np.add.at(counts, (column.codes, classes), 1)
 
     own = counts[column.codes, classes]
-    order = np.sort(counts, axis=1)
-    largest = order[:, -1][column.codes]
-    second = order[:, -2][column.codes] if counts.shape[1] > 1 else 0
+    second, largest = np.sort(counts, axis=1)[:, -2:].T
     # Without the row itself its class must still be the most frequent one of its group.
-    is_told = (own == largest) & (own - 1 >= second) & (own > 1)
+    is_largest = own == largest[column.codes]
+    is_told = is_largest & (own > second[column.codes]) & (own > 1)
     return float(is_told.mean())
 
 
-def _share_by_neighbour(column: TypedColumn, classes: np.ndarray) -> float:
+def _share_by_neighbour(amounts: np.ndarray, classes: np.ndarray) -> float:
     """The share of rows whose label is that of the next larger amount."""
-    present = column.codes >= 0
-    if present.sum() < 2:
-        return 0.0
-    amounts = np.array([amount(value) for value in column.values])
-    order = np.argsort(amounts[column.codes[present]], kind="stable")
-    labels = classes[present][order]
+    order = np.argsort(amounts, kind="stable")
+    present = order[~np.isnan(amounts[order])]
+    labels = classes[present]
     is_told = labels[1:] == labels[:-1]
-    return float(is_told.mean() * present.mean())
+    return float(is_told.sum() / len(classes))

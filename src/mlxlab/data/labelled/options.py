@@ -4,10 +4,13 @@ from typing import Annotated, Literal, TypedDict
 
 from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
 from mlxlab.data.labelled.rows import RowReading
+from mlxlab.data.labelled.types import Kind
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
+from mlxlab.data.sources.block import OnError
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
+from mlxlab.errors import ConfigError
 
 
 class BatchOptions(TypedDict):
@@ -43,7 +46,7 @@ class BatchOptions(TypedDict):
 
 
 class LabelledOptions(BatchOptions):
-    """Which rows are read, and what a label is.
+    """Says which rows are read, and what a label is.
 
     Args:
         source: a file, folder or glob of .csv, .tsv, .jsonl (each also .gz or .zst) or .parquet, a Hugging Face data
@@ -74,6 +77,36 @@ class LabelledOptions(BatchOptions):
     group_column: str | None
     time_column: str | None
     on_overlap: Literal["warn", "drop", "error"]
-    on_error: Literal["strict", "skip"]
+    on_error: OnError
     max_left_out: Annotated[float, Ge(0), Lt(1)]
     reading: RowReading
+
+
+class RowOptions(LabelledOptions):
+    """The options of labelled rows and of their label column.
+
+    Args:
+        target: its name.
+        kind: its type; None infers it.
+    """
+
+    target: str
+    kind: Kind | None
+
+
+def check_split(options: RowOptions) -> None:
+    """Raises ConfigError for keys of the split that do not go together."""
+    folds = options["folds"]
+    time_column = options["time_column"]
+    if options["fold"] >= (folds or 1):
+        raise ConfigError(f"data.fold={options['fold']}: expected less than data.folds={folds}")
+    if [options["valid_source"], time_column, folds].count(None) < 2:
+        keys = "data.valid_source, data.time_column, data.folds"
+        raise ConfigError(f"expected at most one of {keys}")
+    if time_column is not None and options["group_column"] is not None:
+        raise ConfigError("expected at most one of data.time_column, data.group_column")
+
+
+def is_free(options: RowOptions) -> bool:
+    """Whether any row may be on either side of the split."""
+    return options["group_column"] is None and options["time_column"] is None

@@ -1,21 +1,20 @@
 """Rows as texts: templates whose placeholders are typed columns, and the bins of numbers."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import repeat
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlxlab.constraints import Ge, Le, MaxLen, MinLen
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.encoder import Texts
-from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_column, shorten, spell
+from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_table, shorten, spell
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
-from mlxlab.wording import one_of
 
 MISSING = "missing"  # the word for a cell without a value
 AMOUNTS = ("number", "integer")
@@ -121,19 +120,13 @@ class RowRenderer:
     numbers: NumberFormat
     bounds: dict[str, list[float]]
 
-    @property
-    def columns(self) -> Sequence[str]:
-        return list(self.types)
+    num_variants = 1
 
     @property
     def is_pair(self) -> bool:
         return len(self.templates) == 2
 
-    @property
-    def num_variants(self) -> int:
-        return 1
-
-    def choose(self, ids: np.ndarray, epoch: int, copies: np.ndarray) -> np.ndarray:
+    def choose(self, ids: np.ndarray, epoch: int, copies: int | np.ndarray) -> np.ndarray:
         return np.zeros(len(ids), np.int64)
 
     def render_all(self, table: Table) -> Texts:
@@ -148,17 +141,8 @@ class RowRenderer:
         """A renderer that writes all digits of numbers, for reports."""
         return replace(self, numbers=replace(self.numbers, mode="bins"), bounds={})
 
-    def read(self, table: Table) -> dict[str, TypedColumn]:
-        """The typed columns; raises DataError for a column that is missing, or a cell of another type."""
-        columns: dict[str, TypedColumn] = {}
-        for name, column_type in self.types.items():
-            if name not in table:
-                raise DataError(f"no column {name!r}, expected {one_of(table)}")
-            columns[name] = read_column(name, pa.array(table[name], pa.string()), column_type)
-        return columns
-
     def render(self, table: Table) -> Texts:
-        columns = self.read(table)
+        columns = read_table(table, self.types)
         texts = [self._render(template, columns) for template in self.templates]
         return list(zip(*texts, strict=True))
 
@@ -166,13 +150,12 @@ class RowRenderer:
         if template.is_column:
             column = columns[template.fields[0]]
             return ["" if value is None else spell(value) for value in column.cells()]
-        words = {name: self._words(columns[name]) for name in template.fields}
-        pieces: list[Iterable[str]] = [repeat(template.literals[0])]
+        pieces: list[str | pa.Array] = [template.literals[0]]
         for name, literal in zip(template.fields, template.literals[1:], strict=True):
-            pieces += [words[name], repeat(literal)]
-        return ["".join(row) for row in zip(*pieces, strict=False)]
+            pieces += [self._words(columns[name]), literal]
+        return pc.binary_join_element_wise(*pieces, "").to_pylist()
 
-    def _words(self, column: TypedColumn) -> list[str]:
+    def _words(self, column: TypedColumn) -> pa.Array:
         """The word of each cell."""
         if column.name in self.bounds:
             amounts = np.array(column.values, np.float64)
@@ -181,17 +164,13 @@ class RowRenderer:
             words = [f"{value:.{self.numbers.digits}g}" for value in column.values]
         else:
             words = [" ".join(spell(value).split()) for value in column.values]
-        words.append(MISSING)
-        return [words[code] for code in column.codes.tolist()]
-
-    def unseen(self, table: Table) -> dict[str, dict[str, int]]:
-        """The categories that no training row has, and in how many of these rows they are, by column."""
-        unseen = {name: column.unseen() for name, column in self.read(table).items()}
-        return {name: counts for name, counts in unseen.items() if counts}
+        missing = len(words)
+        codes = np.where(column.codes < 0, missing, column.codes)
+        return pa.array([*words, MISSING], pa.string()).take(pa.array(codes))
 
     def rules(self) -> tuple[object, ...]:
         """How texts are made, apart from the names of columns and from the categories that were seen."""
-        names = self.columns
+        names = list(self.types)
         templates = [
             (each.literals, [names.index(field) for field in each.fields])
             for each in self.templates
@@ -208,8 +187,8 @@ def fit_bounds(columns: Mapping[str, TypedColumn], numbers: NumberFormat) -> dic
     bounds: dict[str, list[float]] = {}
     for name, column in columns.items():
         if column.type.kind in AMOUNTS and numbers.mode == "bins":
-            amounts = np.array(column.values, np.float64)
-            bounds[name] = numbers.fit(amounts[column.codes[column.codes >= 0]])
+            amounts = column.amounts()
+            bounds[name] = numbers.fit(amounts[~np.isnan(amounts)])
     return bounds
 
 
@@ -219,15 +198,14 @@ def restore_renderer(state: Any) -> RowRenderer:
         renderer: RowRenderer = validate(state, RowRenderer)
     except ShapeError as error:
         raise DataError(f"renderer: {error}") from None
+    types = renderer.types
+    amounts = [name for name, each in types.items() if each.kind in AMOUNTS]
+    is_valid = set(amounts) >= renderer.bounds.keys()
     for template in renderer.templates:
-        if len(template.literals) != len(template.fields) + 1:
-            raise DataError("renderer: expected a literal around each field")
-        if not renderer.types.keys() >= set(template.fields):
-            raise DataError("renderer: expected a type of each column")
-    for name, bounds in renderer.bounds.items():
-        column_type = renderer.types.get(name)
-        is_ascending = np.isfinite(bounds).all() and (np.diff(bounds) > 0).all()
-        if column_type is None or column_type.kind not in AMOUNTS or not is_ascending:
-            expected = "expected ascending numbers of a column of numbers"
-            raise DataError(f"renderer: bounds of {shorten(name)}: {expected}")
+        is_valid &= len(template.literals) == len(template.fields) + 1
+        is_valid &= types.keys() >= set(template.fields)
+    for bounds in renderer.bounds.values():
+        is_valid &= bool(np.isfinite(bounds).all() and (np.diff(bounds) > 0).all())
+    if not is_valid:
+        raise DataError("renderer: expected templates of its columns, and ascending bounds")
     return renderer

@@ -1,18 +1,16 @@
 """Rows of some sources as text: columns that are memory-mapped from the cache."""
 
 import json
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.arrow_cache import cached_table
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
@@ -23,15 +21,12 @@ from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.data.sources.open import Rows as RowsOfAnyKind
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
-from mlxlab.wording import counted
 
 FORMAT = 4
 PLACE = ""  # the name of the first column, which holds unit << UNIT_BITS | number of each row
-MALFORMED = b"malformed"  # the metadata that hold `Malformed`
-NO_PLACE = -1
+MALFORMED = b"malformed"  # metadata: how many rows were left out, and the first of them
 CHECKED_ROWS = 2
 BLOCK = 2**14  # rows whose cells are Python strings at a time
-MAX_LISTED = 12  # columns in the log
 INDEX = "__index_level_"  # how the columns begin in which pandas stores an index
 
 
@@ -52,7 +47,7 @@ class RowReading:
         revision: branch, tag or commit of a Hugging Face data set.
     """
 
-    delimiter: Annotated[str, MinLen(1), MaxLen(1)] | None = None
+    delimiter: str | None = None
     quoting: bool | None = None
     encoding: str | None = None
     missing: Sequence[str] = ()
@@ -62,31 +57,17 @@ class RowReading:
 
     def open(self, source: object, errors: ErrorBudget) -> Source:
         """Opens a source by its name, or rows in memory; raises as `open_source`."""
-        reading = Reading(
-            self.delimiter,
-            self.quoting,
-            self.encoding,
-            config=self.config,
-            split=self.split,
-            revision=self.revision,
-        )
-        return open_source(rows_of(source), reading, errors)
+        options = asdict(self)
+        del options["missing"]
+        return open_source(rows_of(source), Reading(**options), errors)
 
 
 class TextBlock(NamedTuple):
     """Some rows of a source as text."""
 
-    columns: dict[str, pa.Array]
+    columns: pa.RecordBatch
     places: np.ndarray  # (N,) int64: unit << UNIT_BITS | number
     numbers: np.ndarray  # (N,) from 1, of all rows of the source, malformed ones included
-
-
-class Malformed(NamedTuple):
-    """Rows of a source that were left out: how many, what is wrong with the first one, and its place."""
-
-    num_rows: int
-    first: str
-    place: int
 
 
 class Part(NamedTuple):
@@ -95,32 +76,8 @@ class Part(NamedTuple):
     source: Source
     table: pa.Table  # PLACE, then columns of text
     fingerprint: str
-    malformed: Malformed
-
-    def first_malformed(self) -> str:
-        """The message about the first row that was left out. Its file may have moved since it was read."""
-        place = self.malformed.place
-        location = "" if place == NO_PLACE else location_of(self.source, place)
-        return f"{location}{self.malformed.first}"
-
-    def first_left_out(self, row: int | None) -> str:
-        """The location of this row, or of the first malformed one if that comes before it; "" without either."""
-        place = self.malformed.place
-        if row is not None:
-            own = self.table.column(0)[row].as_py()
-            place = own if place == NO_PLACE else min(own, place)
-        return "" if place == NO_PLACE else location_of(self.source, place)
-
-    def describe(self) -> str:
-        """A line for the log."""
-        names = self.table.column_names[1:]
-        listed = ", ".join(names[:MAX_LISTED])
-        if len(names) > MAX_LISTED:
-            listed += ", ..."
-        line = f"{self.source.name}: {len(self.table):,} rows, columns {listed}"
-        if self.malformed.num_rows:
-            line += f"; skipped {counted(self.malformed.num_rows, 'malformed row')}"
-        return line
+    num_malformed: int  # rows that were left out
+    first_malformed: str  # where the first of them stands, and what is wrong with it
 
 
 class Rows:
@@ -130,40 +87,31 @@ class Rows:
         self.parts = parts
         self.name = parts[0].source.name
         self.fingerprint = "/".join(part.fingerprint for part in parts)
-        self.columns = parts[0].table.column_names[1:]
         self.starts = np.cumsum([0, *(len(part.table) for part in parts)])
-        places = self.column(PLACE)
-        self._chunk_starts = np.cumsum([0, *map(len, places.chunks)])
+        tables = [part.table.replace_schema_metadata() for part in parts]
+        self._table = pa.concat_tables(tables)
+        self._batches = self._table.to_batches()
+        self._batch_starts = np.cumsum([0, *map(len, self._batches)])
+        self.columns = self._table.column_names[1:]
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return len(self._table)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """The text of a column, null where it is missing."""
-        chunks = [chunk for part in self.parts for chunk in part.table.column(name).chunks]
-        return pa.chunked_array(chunks)
-
-    def arrays(self, columns: Sequence[str], rows: np.ndarray) -> dict[str, pa.Array]:
-        """The cells of these rows, of which no others are read."""
-        numbers = np.searchsorted(self._chunk_starts, rows, side="right") - 1
-        order = np.argsort(numbers, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
-        back = pa.array(np.argsort(order))
-        arrays: dict[str, pa.Array] = {}
-        for name in columns:
-            chunks = self.column(name).chunks
-            pieces = [pa.array([], pa.string())]
-            for group in groups:
-                if len(group):
-                    number = numbers[group[0]]
-                    local = rows[group] - self._chunk_starts[number]
-                    pieces.append(chunks[number].take(pa.array(local)))
-            arrays[name] = pa.concat_arrays(pieces).take(back)
-        return arrays
+        return self._table.column(name)
 
     def table(self, columns: Sequence[str], rows: np.ndarray) -> Table:
-        """The cells of these rows as Python texts."""
-        return {name: cells.to_pylist() for name, cells in self.arrays(columns, rows).items()}
+        """The cells of these rows as Python texts; no others are read."""
+        numbers = np.searchsorted(self._batch_starts, rows, side="right") - 1
+        order = np.argsort(numbers, kind="stable")
+        taken: list[pa.RecordBatch] = []
+        for number in np.unique(numbers):
+            local = rows[numbers == number] - self._batch_starts[number]
+            taken.append(self._batches[number].select(columns).take(pa.array(local)))
+        schema = self._table.select(columns).schema
+        cells = pa.Table.from_batches(taken, schema).take(pa.array(np.argsort(order)))
+        return cells.to_pydict()
 
     def blocks(self, columns: Sequence[str], rows: np.ndarray) -> Iterator[Table]:
         """The cells of these rows, a few thousand at a time."""
@@ -172,10 +120,8 @@ class Rows:
 
     def location(self, row: int) -> str:
         """Where a row stands, for messages: `reviews.csv:17`."""
-        part = int(np.searchsorted(self.starts, row, side="right")) - 1
-        local = row - int(self.starts[part])
-        place = self.parts[part].table.column(0)[local].as_py()
-        return location_of(self.parts[part].source, place)
+        part = self.parts[int(np.searchsorted(self.starts, row, side="right")) - 1]
+        return location_of(part.source, self.column(PLACE)[int(row)].as_py())
 
     def blank(self, name: str) -> np.ndarray:
         """(N,) True where the cell is missing or only white space."""
@@ -186,11 +132,6 @@ class Rows:
         """Mean size of a row's cells in UTF-8."""
         sizes = [pc.sum(pc.binary_length(self.column(name))).as_py() or 0 for name in columns]
         return sum(sizes) / max(len(self), 1)
-
-    def text_hashes(self, columns: Sequence[str]) -> np.ndarray:
-        """(N,) uint64 of the cells of each row."""
-        hashes = [hash_rows(table) for table in self.blocks(columns, np.arange(len(self)))]
-        return np.concatenate([np.zeros(0, np.uint64), *hashes])
 
 
 def hash_rows(table: Table) -> np.ndarray:
@@ -227,37 +168,35 @@ def open_rows(
     """
     errors = ErrorBudget(on_error, max_left_out, "data.max_left_out")
     opened = reading.open(source, errors)
-    if columns is None:
-        columns = plain_columns(opened)
-    names = list(dict.fromkeys(columns))
-    key = content_key(
+    names = list(dict.fromkeys(plain_columns(opened) if columns is None else columns))
+    fingerprint = content_key(
         format=FORMAT,
         rows=opened.fingerprint,
         missing=sorted(reading.missing),
         columns=names,
         errors=on_error,
     )
+    schema = pa.schema([(PLACE, pa.int64()), *((name, pa.string()) for name in names)])
 
     def batches() -> Iterator[pa.RecordBatch]:
-        schema = pa.schema([(PLACE, pa.int64()), *((name, pa.string()) for name in names)])
         num_rows = 0
         for block in text_blocks(opened, names, reading.missing, errors):
-            arrays = [pa.array(block.places, pa.int64()), *block.columns.values()]
             num_rows += len(block.places)
+            arrays = [pa.array(block.places), *block.columns.columns]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         if not num_rows:
             raise DataError(f"{opened.name}: no rows")
-        place = NO_PLACE
-        first = errors.first
-        for unit, number in errors.skipped_rows()[:1]:
-            place = unit << UNIT_BITS | number
-            first = first.removeprefix(opened.location(unit, number))
-        malformed = json.dumps([errors.skipped, first, place])
+        malformed = json.dumps([errors.skipped, errors.first])
         yield pa.RecordBatch.from_pylist([], schema.with_metadata({MALFORMED: malformed}))
 
-    path = cache / f"rows-{key}.arrow"
-    table, _ = cached_table(path, batches, _check_batch, _read_malformed)
-    return Part(opened, table, key, _read_malformed(table))
+    def check(batch: pa.RecordBatch) -> None:
+        if batch.schema != schema:
+            raise DataError("other columns than those of rows")
+
+    # A message about a malformed row names its file: another name is another cache file.
+    key = content_key(rows=fingerprint, name=opened.name)
+    table, _ = cached_table(cache / f"rows-{key}.arrow", batches, check, _read_malformed)
+    return Part(opened, table, fingerprint, *_read_malformed(table))
 
 
 def rows_of(source: Any) -> RowsOfAnyKind:
@@ -269,10 +208,12 @@ def rows_of(source: Any) -> RowsOfAnyKind:
     if isinstance(source, str | Mapping) or is_frame or hasattr(source, "select_columns"):
         return source
     name = type(source).__name__
-    if not hasattr(source, "__getitem__") and not hasattr(source, "__iter__"):
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        rows = [source[index] for index in range(len(source))]
+    elif isinstance(source, Iterable):
+        rows = list(source)
+    else:
         raise DataError(f"data.source: expected rows, got {name}")
-    rows = list(map(source.__getitem__, range(len(source)))) if hasattr(source, "__len__") else []
-    rows = rows or list(source)
     for number, row in enumerate(rows[:CHECKED_ROWS], 1):
         if not isinstance(row, Mapping):
             got = f"{type(row).__name__} {shorten(row)}"
@@ -292,38 +233,34 @@ def text_blocks(
     num_rows = 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, columns):
-            arrays = _text_arrays(source, unit, block, columns, errors)
-            lines = block.numbers
-            skipped = errors.skipped_rows()
-            bad = np.array([line for each, line in skipped if each == unit], np.int64)
-            is_good = np.isin(lines, bad, invert=True)
-            if not is_good.all():
-                lines = lines[is_good]
-                arrays = {name: cells.filter(pa.array(is_good)) for name, cells in arrays.items()}
-            num_skipped = bisect_left(skipped, (unit, 0)) + np.searchsorted(bad, lines)
-            numbers = num_rows + np.arange(1, len(lines) + 1) + num_skipped
-            num_rows += len(lines)
-            errors.valid += len(lines)
-            for name, cells in arrays.items():
-                arrays[name] = pc.if_else(pc.is_in(cells, absent), None, cells)
-            yield TextBlock(arrays, lines + (unit << UNIT_BITS), numbers)
+            cells, is_good = _read_cells(source, unit, block, columns, errors)
+            cells = [pc.if_else(pc.is_in(array, absent), None, array) for array in cells]
+            batch = pa.RecordBatch.from_arrays(cells, list(columns)).filter(pa.array(is_good))
+            places = block.numbers[is_good] + (unit << UNIT_BITS)
+            skipped = [each << UNIT_BITS | number for each, number in errors.skipped_rows()]
+            num_before = num_rows + np.searchsorted(skipped, places)
+            num_rows += len(places)
+            errors.valid += len(places)
+            yield TextBlock(batch, places, num_before + np.arange(1, len(places) + 1))
     errors.check()
 
 
-def _text_arrays(
+def _read_cells(
     source: Source, unit: int, block: Block, columns: Sequence[str], errors: ErrorBudget
-) -> dict[str, pa.Array]:
-    """The columns of a block; a cell that has no text makes its row a malformed one."""
-    arrays: dict[str, pa.Array] = {}
-    for name in columns:
+) -> tuple[list[pa.Array], np.ndarray]:
+    """The columns of a block, and True for its good rows: a cell that has no text makes its row a malformed one."""
+    is_good = np.ones(len(block), bool)
 
-        def skip(index: int, error: ValueError, name: str = name) -> None:
+    def read(name: str) -> pa.Array:
+        def skip(index: int, error: ValueError) -> None:
+            is_good[index] = False
             number = int(block.numbers[index])
             where = f"{source.location(unit, number)}: column {name!r}"
             errors.skip((unit, number), lambda: f"{where}: {error}")
 
-        arrays[name] = block.texts(name, skip)
-    return arrays
+        return block.texts(name, skip)
+
+    return [read(name) for name in columns], is_good
 
 
 def plain_columns(source: Source) -> list[str]:
@@ -346,16 +283,9 @@ def _holds_objects(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind)
 
 
-def _check_batch(batch: pa.RecordBatch) -> None:
-    types = [pa.int64(), *[pa.string()] * (batch.num_columns - 1)]
-    if batch.schema.types != types or batch.schema.names[0] != PLACE:
-        raise DataError("other columns than those of rows")
-
-
-def _read_malformed(table: pa.Table) -> Malformed:
-    """The malformed rows of which a table says that they were left out; DataError if it says nothing."""
-    try:
-        text = table.schema.metadata[MALFORMED].decode()
-    except (KeyError, TypeError, ValueError):
-        raise DataError("no count of malformed rows") from None
-    return Malformed(*parse_json(text, tuple[int, str, int], "malformed rows"))
+def _read_malformed(table: pa.Table) -> tuple[int, str]:
+    """How many malformed rows were left out of a table, and the first one; DataError if it says nothing."""
+    metadata = table.schema.metadata or {}
+    text = metadata.get(MALFORMED, b"").decode(errors="replace")
+    count, first = parse_json(text, tuple[int, str], "malformed rows")
+    return count, first

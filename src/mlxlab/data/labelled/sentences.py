@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 import jinja2
 import numpy as np
-import pyarrow as pa
 from jinja2.environment import TemplateExpression
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -23,10 +22,10 @@ from mlxlab.data.labelled.types import (
     Location,
     TypedColumn,
     number_of_row,
-    read_column,
+    read_table,
 )
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.sources.messages import require_columns, shorten
+from mlxlab.data.sources.messages import shorten
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import validate
 
@@ -77,16 +76,15 @@ class SentenceRules:
 
     def read(self, table: Table, location: Location = number_of_row) -> list[Row]:
         """Typed rows; raises DataError with the location of a cell that is not what the rules say."""
-        require_columns(self.types, list(table), "the rows")
-        names = [name for name in (*self.types, self.target) if name in table]
-        columns: list[list[Any]] = []
-        for name in names:
-            cells = pa.array(table[name], pa.string())
-            column_type = ColumnType(self.types.get(name, "integer"))
-            column = read_column(name, cells, column_type, location)
-            _check(column, self.checks.get(name, "true"), location)
-            columns.append(column.cells())
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        types = {name: ColumnType(kind) for name, kind in self.types.items()}
+        if self.target in table:
+            types[self.target] = ColumnType("integer")
+        columns = read_table(table, types, location)
+        for name, column in columns.items():
+            if name in self.checks:
+                _check(column, self.checks[name])
+        cells = [column.cells() for column in columns.values()]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]
 
     def render(self, row: Row, templates: Sequence[str]) -> list[str]:
         """The text of each of these templates."""
@@ -124,10 +122,6 @@ class SentenceRenderer:
     required = ()
 
     @property
-    def columns(self) -> Sequence[str]:
-        return list(self.spec.types)
-
-    @property
     def types(self) -> Mapping[str, ColumnType]:
         return {name: ColumnType(kind) for name, kind in self.spec.types.items()}
 
@@ -137,7 +131,7 @@ class SentenceRenderer:
 
     @cached_property
     def groups(self) -> dict[str, Group]:
-        """Those that the templates read."""
+        """The groups that the templates read."""
         groups = self.spec.groups.items()
         return {name: group for name, group in groups if set(group.templates) & set(self.names)}
 
@@ -181,9 +175,6 @@ class SentenceRenderer:
                 if number != row[self.spec.id_column]:
                     yield value
 
-    def unseen(self, table: Table) -> Mapping[str, Mapping[str, int]]:
-        return {}
-
     def rules(self) -> Sequence[object]:
         return [repr(self.spec)]
 
@@ -226,15 +217,15 @@ def _compile(let: str, *templates: str) -> jinja2.Template:
     return ENVIRONMENT.from_string(let + "".join(sets))
 
 
-def _check(column: TypedColumn, condition: str, location: Location) -> None:
-    """Raises DataError for the first cell for which the condition does not hold."""
+def _check(column: TypedColumn, condition: str) -> None:
+    """Raises DataError for a cell for which the condition does not hold."""
     holds = _compile_condition(condition)
-    is_valid = [holds({column.name: value}) for value in (*column.values, None)]
-    faulty = np.flatnonzero(~np.array(is_valid, bool)[column.codes])
-    if len(faulty):
-        got = shorten(column.cells()[faulty[0]])
-        where = f"{location(int(faulty[0]))}: column {column.name!r}"
-        raise DataError(f"{where}: expected {condition}, got {got}")
+    for code, value in [*enumerate(column.values), (-1, None)]:
+        is_fraction = column.type.kind == "integer" and isinstance(value, float)
+        is_wrong = is_fraction or not holds({column.name: value})
+        if is_wrong and code in column.codes:
+            got = f"expected {condition}, got {shorten(value)}"
+            raise DataError(f"{column.where(code)}: {got}")
 
 
 ENVIRONMENT = ImmutableSandboxedEnvironment(

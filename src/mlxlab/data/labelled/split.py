@@ -1,66 +1,29 @@
-"""Splits rows into training, validation and test rows."""
+"""Splits rows into training and validation rows, and finds rows that are equal in two splits."""
 
 import re
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from mlxlab.data.labelled.options import RowOptions
 from mlxlab.data.labelled.types import (
     Kind,
     Location,
-    amount,
     distinct_texts,
-    fit_kind,
+    fit_type,
     is_number,
     read_column,
 )
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 from mlxlab.wording import counted
 
 OVERLAP = re.compile(
     r"\b(\d[\d,]{,18}) (\w+) rows? (?:have|has) the same input as (\w+) rows, (.*)"
 )
-LEFT_OUT = "left out, "
-OnOverlap = Literal["warn", "drop", "error"]
+LEFT_OUT = "; left out"
 NO_GROUP = -1
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How the rows of `data.source` are split; see the data set for the meaning of each."""
-
-    valid_fraction: float
-    folds: int | None
-    fold: int
-    has_valid_source: bool
-    group_column: str | None
-    time_column: str | None
-
-    def __post_init__(self) -> None:
-        if self.fold and self.folds is None:
-            raise ConfigError(f"data.fold={self.fold} has no effect without data.folds")
-        if self.folds is not None and self.fold >= self.folds:
-            expected = f"data.folds={self.folds}, expected 0..{self.folds - 1}"
-            raise ConfigError(f"data.fold={self.fold} with {expected}")
-        if self.has_valid_source:
-            self._refuse("data.valid_source", folds=self.folds, time_column=self.time_column)
-        if self.time_column is not None:
-            keys = {"folds": self.folds, "group_column": self.group_column}
-            self._refuse(f"data.time_column={self.time_column}", **keys)
-
-    @property
-    def is_free(self) -> bool:
-        """Whether any row may be on either side."""
-        return self.group_column is None and self.time_column is None
-
-    def _refuse(self, other: str, **keys: object) -> None:
-        """Raises ConfigError for a key that has no effect with another one."""
-        for key, value in keys.items():
-            if value is not None:
-                raise ConfigError(f"data.{key}={value} has no effect with {other}")
 
 
 class Overlap(NamedTuple):
@@ -72,15 +35,12 @@ class Overlap(NamedTuple):
     left_out: bool
 
 
-def describe_overlap(overlap: Overlap, first: str, remaining: int) -> str:
+def describe_overlap(overlap: Overlap, first: str) -> str:
     """A line for the log that `parse_overlap` reads; `first` is where the first of the rows stands."""
     have = "has" if overlap.rows == 1 else "have"
     rows = counted(overlap.rows, f"{overlap.split} row")
     line = f"{rows} {have} the same input as {overlap.other} rows, the first at {first}"
-    if not overlap.left_out:
-        return f"{line}; data.on_overlap=drop leaves them out"
-    remain = "remains" if remaining == 1 else "remain"
-    return f"{line}; {LEFT_OUT}{counted(remaining, f'{overlap.split} row')} {remain}"
+    return f"{line}{LEFT_OUT if overlap.left_out else '; data.on_overlap=drop leaves them out'}"
 
 
 def parse_overlap(line: str) -> Overlap | None:
@@ -89,26 +49,18 @@ def parse_overlap(line: str) -> Overlap | None:
     if match is None:
         return None
     rows, split, other, rest = match.groups()
-    return Overlap(int(rows.replace(",", "")), split, other, f"; {LEFT_OUT}" in rest)
-
-
-class Split(NamedTuple):
-    """Row numbers of each split, ascending, and how they were found."""
-
-    train: np.ndarray
-    valid: np.ndarray
-    method: str
+    return Overlap(int(rows.replace(",", "")), split, other, LEFT_OUT in rest)
 
 
 def split_rows(
-    options: SplitOptions,
+    options: RowOptions,
     ids: np.ndarray,
     strata: np.ndarray,
     groups: np.ndarray | None,
     times: np.ndarray | None,
     seed: int,
-) -> Split:
-    """Splits N rows; without groups or times a function of ids, classes and seed.
+) -> np.ndarray:
+    """(N,) True for validation rows; without groups or times a function of ids, classes and seed.
 
     Args:
         ids: (N,) what the rows are called.
@@ -119,31 +71,17 @@ def split_rows(
     Raises:
         DataError: a class, or the number of groups or times, is too small to be split.
     """
-    fraction = options.valid_fraction
+    fraction = options["valid_fraction"]
     if times is not None:
-        method = f"the last {fraction:g} by {options.time_column}"
-        return _split(_latest(times, fraction), method)
-    share = f"{fraction:g}"
-    if options.folds is not None:
-        share = f"fold {options.fold} of {options.folds}"
+        return _latest(times, fraction)
     if groups is not None:
-        parts = [fraction, 1 - fraction]
-        if options.folds is not None:
-            parts = [1 / options.folds] * options.folds
-        is_valid = _assign_groups(groups, parts, seed) == options.fold
-        method = f"{share} by {options.group_column}"
-    elif options.folds is not None:
-        is_valid = fold_numbers(ids, strata, options.folds, seed) == options.fold
-        method = share
-    else:
-        is_valid = hold_out(ids, strata, fraction, seed)
-        kind = "random" if (strata == strata[0]).all() else "stratified"
-        method = f"a {kind} {share}"
-    return _split(is_valid, f"{method}, seed {seed}")
-
-
-def _split(is_valid: np.ndarray, method: str) -> Split:
-    return Split(np.flatnonzero(~is_valid), np.flatnonzero(is_valid), method)
+        shares = [fraction, 1 - fraction]
+        if options["folds"] is not None:
+            shares = [1 / options["folds"]] * options["folds"]
+        return _assign_groups(groups, shares, seed) == options["fold"]
+    if options["folds"] is not None:
+        return fold_numbers(ids, strata, options["folds"], seed) == options["fold"]
+    return hold_out(ids, strata, fraction, seed)
 
 
 def hold_out(ids: np.ndarray, strata: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -167,9 +105,7 @@ def read_times(name: str, cells: pa.ChunkedArray, location: Location) -> np.ndar
     """(N,) numbers, or dates and times, as float64; DataError for a cell that is not of the type of the first one."""
     texts, _ = distinct_texts(cells)
     kind: Kind = "number" if all(map(is_number, texts[:1])) else "datetime"
-    column = read_column(name, cells, fit_kind(kind, cells), location)
-    times = np.array([amount(value) for value in column.values])
-    return times[column.codes]
+    return read_column(name, cells, fit_type(name, cells, kind), location).amounts()
 
 
 def _shuffled_classes(ids: np.ndarray, strata: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -184,22 +120,20 @@ def _latest(times: np.ndarray, fraction: float) -> np.ndarray:
     count = min(max(1, round(len(times) * fraction)), len(times) - 1)
     is_valid = times >= np.sort(times)[len(times) - count]
     if is_valid.all():
-        got = f"got {times[0]:g} in almost all rows"
-        raise DataError(f"data.time_column: expected different times to split by, {got}")
+        raise DataError("data.time_column: expected different times, got one in almost all rows")
     return is_valid
 
 
-def _assign_groups(groups: np.ndarray, parts: list[float], seed: int) -> np.ndarray:
-    """The part of each row: groups, in random order, go where the most rows are missing; about `parts` of the rows."""
+def _assign_groups(groups: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
+    """The part of each row: groups, in random order, go where the most rows are missing; about `shares` of the rows."""
     single = groups.max() + 1 + np.arange(len(groups))
     codes = np.where(groups == NO_GROUP, single, groups)
     names, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
-    if len(names) < len(parts):
-        expected = f"expected at least {len(parts)} to split them"
-        raise DataError(f"data.group_column: {len(names)} groups, {expected}")
+    if len(names) < len(shares):
+        raise DataError(f"data.group_column: expected {len(shares)} groups, got {len(names)}")
     part_of = np.empty(len(names), np.int64)
-    missing = np.array(parts) * len(groups)
-    empty = set(range(len(parts)))
+    missing = np.array(shares) * len(groups)
+    empty = set(range(len(shares)))
     order = np.argsort(counter_hash(seed, Stream.SPLIT, np.arange(len(names))), kind="stable")
     for number, group in enumerate(order):
         part = int(missing.argmax())

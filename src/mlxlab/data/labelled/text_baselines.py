@@ -1,69 +1,100 @@
 """Baselines on texts: linear models on TF-IDF of words and characters."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Baseline
+from mlxlab.data.dataset import Table
 from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.baselines import SEED, Estimator, Matrix, Predict
-from mlxlab.wording import counted
+from mlxlab.data.labelled.baselines import SEED, Estimator, FittedModels, Matrix, Predict
+from mlxlab.data.labelled.encoder import Renderer, Texts, render_sequences
 
-MAX_ROWS = 20_000  # that are fitted
-MAX_CHARACTERS = 20_000_000  # of the texts that are fitted
+MAX_ROWS = 20_000  # texts that are fitted
+CHUNK = 10_000  # texts that are read at a time
+MAX_CHARACTERS = 20_000_000  # characters of all fitted texts
 MAX_WEIGHTS = 2_000_000  # features x outputs; L-BFGS holds 25 numbers of 8 bytes for each
 CHARACTERS = (2, 4)  # how long the n-grams of characters are, within words
 STRENGTHS = (1.0, 10.0)  # see `new_linear_model`; the first is scikit-learn's default
 
-ReadTexts = Callable[[np.ndarray], Sequence[str]]  # the texts of rows by number
+ReadTexts = Callable[[np.ndarray], Sequence[str]]  # the training texts of these numbers, from 0
 
 
-def tfidf_baselines(
-    texts: ReadTexts,
-    split: Sequence[np.ndarray],
-    train_targets: np.ndarray,
+def fit_sentence_models(
+    renderer: Renderer,
+    read: Callable[[np.ndarray], Table],
+    targets: np.ndarray,
     task: Task,
     plain: bool = False,
-) -> list[Baseline]:
-    """TF-IDF with logistic (`Ridge` for numbers) regression, and with a linear SVM.
+) -> FittedModels:
+    """`fit_tfidf` on every variant of a row; the predictions are averaged over them.
 
     Args:
-        split: numbers of the training, validation and test rows.
-        train_targets: as in a `Batch`.
+        read: the training rows of these numbers, from 0.
+    """
+    num_variants = renderer.num_variants
+
+    def training_texts(sequences: np.ndarray) -> list[str]:
+        return _joined(render_sequences(renderer, read, sequences))
+
+    fitted = fit_tfidf(training_texts, np.repeat(targets, num_variants, axis=0), task, plain)
+
+    def features(table: Table) -> Matrix:
+        return fitted.features(_joined(renderer.render_all(table)))
+
+    def predict(model: Predict, features: Matrix) -> np.ndarray:
+        predictions = model(features)
+        return predictions.reshape(-1, num_variants, *predictions.shape[1:]).mean(axis=1)
+
+    models = {name: partial(predict, model) for name, model in fitted.models.items()}
+    return FittedModels(features, models)
+
+
+def _joined(texts: Texts) -> list[str]:
+    """Two texts of a pair on a line each."""
+    return ["\n".join(parts) for parts in texts]
+
+
+def fit_tfidf(
+    texts: ReadTexts, targets: np.ndarray, task: Task, plain: bool = False
+) -> FittedModels:
+    """TF-IDF with logistic (`Ridge` for numbers) regression, and with a linear SVM; no models if nothing can be fitted.
+
+    Args:
+        targets: as in a `Batch`.
         plain: words and pairs of words with logistic regression alone, with scikit-learn's default settings; otherwise
             characters too, sublinear term frequencies, and the better of `STRENGTHS`.
     """
-    train, valid, test = split
     name = f"tfidf_{baselines.linear_name(task)}"
-    rows = baselines.sample_rows(name, train_targets, task, MAX_ROWS, baselines.MAX_OUTPUTS)
-    if rows is None:
-        return []
-    rows, train_texts = _within_characters(name, texts, train, rows)
     max_features = MAX_WEIGHTS // task.num_classes
     vectorizer = _new_vectorizer(max_features, plain)
+    models: dict[str, Predict] = {}
+    fitted = FittedModels(vectorizer.transform, models)
+    rows = baselines.sample_rows(name, targets, task, MAX_ROWS, baselines.MAX_OUTPUTS)
+    if rows is None:
+        return fitted
+    sample = _within_characters(texts, rows)
+    if len(sample) < len(rows):
+        baselines.log(name, f"fitted on {len(sample)} training texts, to limit their characters")
     try:
-        features = vectorizer.fit_transform(train_texts)
+        features = vectorizer.fit_transform(sample.values())
     except ValueError:  # The vocabulary is empty.
         baselines.log(name, "skipped, no training text has a word of two characters")
-        return []
+        return fitted
     if features.shape[1] >= max_features:
         baselines.log(name, f"reads the {max_features} most frequent features")
 
-    targets = train_targets[rows]
-    models: dict[str, Predict] = {}
+    targets = targets[list(sample)]
     with baselines.fitting(name):
         strength = STRENGTHS[0] if plain else best_strength(features, targets, task)
-        models[name] = _fit_linear(strength, features, targets, task)
+        new_model = partial(baselines.new_linear_model, task, strength)
+        models[name] = baselines.fit(new_model, features, targets, task)
     if not plain:
         machine = "tfidf_linear_svm"
         with baselines.fitting(machine):
-            models[machine] = baselines.fit(lambda: _new_svm(task), features, targets, task)
-
-    def transform(chunk: np.ndarray) -> Matrix:
-        return vectorizer.transform(texts(chunk))
-
-    return baselines.predict(models, transform, valid, test)
+            models[machine] = baselines.fit(partial(_new_svm, task), features, targets, task)
+    return fitted
 
 
 def _new_vectorizer(max_features: int, plain: bool) -> Estimator:
@@ -88,15 +119,6 @@ def _new_svm(task: Task) -> Estimator:
     return LinearSVC(random_state=SEED)
 
 
-def _fit_linear(
-    strength: float, features: Matrix, targets: np.ndarray, task: Task, tolerance: float = 1e-6
-) -> Predict:
-    def new_model() -> Estimator:
-        return baselines.new_linear_model(task, strength, tolerance)
-
-    return baselines.fit(new_model, features, targets, task)
-
-
 def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
     """The one of `STRENGTHS` with the least squared error (Brier score) on a random fifth of the rows."""
     order = np.random.default_rng(SEED).permutation(len(targets))
@@ -109,28 +131,24 @@ def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
     expected = baselines.to_data_units(expected, task)
 
     def squared_error(strength: float) -> float:
-        predict = _fit_linear(strength, features[rest], targets[rest], task, tolerance=1e-4)
+        new_model = partial(baselines.new_linear_model, task, strength, tolerance=1e-4)
+        predict = baselines.fit(new_model, features[rest], targets[rest], task)
         return float(np.square(predict(features[held_out]) - expected).mean())
 
     return min(STRENGTHS, key=squared_error)
 
 
-def _within_characters(
-    name: str, texts: ReadTexts, train: np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, list[str]]:
-    """As many rows, drawn at random, as have `MAX_CHARACTERS`, ascending, with their texts."""
+def _within_characters(texts: ReadTexts, rows: np.ndarray) -> dict[int, str]:
+    """Draws as many texts at random as have `MAX_CHARACTERS` together, by row in rising order."""
     order = np.random.default_rng(SEED).permutation(rows)
     sample: dict[int, str] = {}
     characters = 0
-    for start in range(0, len(order), baselines.CHUNK):
-        chunk = order[start : start + baselines.CHUNK]
-        for row, text in zip(chunk.tolist(), texts(train[chunk]), strict=True):
+    for start in range(0, len(order), CHUNK):
+        chunk = order[start : start + CHUNK]
+        for row, text in zip(chunk.tolist(), texts(chunk), strict=True):
             characters += len(text)
             if characters <= MAX_CHARACTERS or not sample:
                 sample[row] = text
         if characters > MAX_CHARACTERS:
-            fitted = f"fitted on {counted(len(sample), 'training text')}, drawn at random"
-            baselines.log(name, f"{fitted}, which have {MAX_CHARACTERS:,} characters")
             break
-    kept = np.sort(np.fromiter(sample, np.int64))
-    return kept, [sample[row] for row in kept.tolist()]
+    return dict(sorted(sample.items()))

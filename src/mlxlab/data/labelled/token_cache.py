@@ -70,10 +70,9 @@ class TokenCache:
             raise DataError("other columns than those of tokens")
         lengths = np.diff(batch.column(0).offsets.to_numpy())
         values = batch.column(0).values.to_numpy()
-        if lengths.min() < 1 or lengths.max() > self._max_length:
-            raise DataError("other lengths than those of the rows")
-        if values.min() < 0 or values.max() >= self._vocab_size:
-            raise DataError("token ids out of range")
+        has_lengths = 0 < lengths.min() <= lengths.max() <= self._max_length
+        if not has_lengths or not 0 <= values.min() <= values.max() < self._vocab_size:
+            raise DataError("other lengths or token ids than those of the rows")
 
     def _check_table(self, table: "pa.Table") -> None:
         """Raises DataError unless the table has all rows, and a sample of them these tokens."""

@@ -6,25 +6,29 @@ values from a CSV file, JSON lines, Parquet, a DataFrame or dicts.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
-from typing import Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlxlab.data.dataset import Table
+from mlxlab.data.sources.messages import require_columns
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.nearest import did_you_mean, nearest
 
+T = TypeVar("T")
 Kind = Literal["number", "integer", "boolean", "category", "datetime", "text"]
 Value = float | int | bool | str | datetime
-Location = Callable[[int], str]  # of a row, for messages
+Cells: TypeAlias = pa.Array | pa.ChunkedArray
+Location = Callable[[int], str]  # where a row stands, for messages
 
 MIN_TEXTS = 10  # rows with different texts that are no categories
-MOSTLY = 0.9  # of the rows with different texts: they are no categories
+MOSTLY = 0.9  # share of rows with different texts that are no categories
 MAX_SHOWN = 40  # characters of a cell in a message
 MAX_EXAMPLES = 3  # cells in advice
 MAX_FAULTS = 10  # different cells that are no numbers; more are meant as they are
@@ -82,61 +86,81 @@ class TypedColumn(NamedTuple):
 
     name: str
     type: ColumnType
-    values: list[Value]
+    values: Sequence[Any]
     codes: np.ndarray  # (N,) int64
+    location: Location = number_of_row
 
-    def cells(self) -> list[Value | None]:
+    def cells(self) -> list[Any]:
         """A value for each row, None where it is missing."""
         values = [*self.values, None]
         return [values[code] for code in self.codes]
 
+    def amounts(self) -> np.ndarray:
+        """(N,) numbers, booleans or times as float64, NaN where one is missing; a time without a zone is one of UTC."""
+        return np.array([*map(_amount, self.values), math.nan])[self.codes]
+
+    def where(self, code: int) -> str:
+        """Location and name of the first cell that holds value number `code`."""
+        return f"{self.location(int(np.argmax(self.codes == code)))}: column {self.name!r}"
+
+    def map(self, read: Callable[[Any], T]) -> list[T]:
+        """What `read` makes of each value; where it raises ValueError, DataError with the location."""
+        results: list[T] = []
+        for code, value in enumerate(self.values):
+            try:
+                results.append(read(value))
+            except ValueError as error:
+                raise DataError(f"{self.where(code)}: {error}") from None
+        return results
+
     def take(self, rows: np.ndarray) -> "TypedColumn":
         """These rows only, with the values that occur in them."""
         used, codes = np.unique(self.codes[rows], return_inverse=True)
-        is_present = used >= 0
-        values = [self.values[code] for code in used[is_present].tolist()]
-        num_missing = len(used) - len(values)
-        return TypedColumn(self.name, self.type, values, codes.reshape(-1) - num_missing)
+        values = [self.values[code] for code in used.tolist() if code >= 0]
 
-    def counts(self) -> np.ndarray:
-        """(U,) rows of each value."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.values))
+        def location(row: int) -> str:
+            return self.location(int(rows[row]))
 
-    def unseen(self) -> dict[str, int]:
+        return self._replace(
+            values=values, codes=codes - (len(used) - len(values)), location=location
+        )
+
+    def unseen(self) -> Counter[str]:
         """The categories that no training row has, and in how many rows they are."""
-        if self.type.kind != "category":
-            return {}
-        known = set(self.type.categories)
-        unseen: dict[str, int] = {}
-        for value, count in zip(self.values, self.counts().tolist(), strict=True):
-            if value not in known and count:
-                unseen[str(value)] = count
-        return unseen
+        if not self.type.categories:
+            return Counter()
+        known = {None, *self.type.categories}
+        return Counter(value for value in self.cells() if value not in known)
 
 
 def read_column(
-    name: str,
-    cells: pa.Array | pa.ChunkedArray,
-    column_type: ColumnType,
-    location: Location = number_of_row,
+    name: str, cells: Cells, column_type: ColumnType, location: Location = number_of_row
 ) -> TypedColumn:
     """The cells of a column; raises DataError with the location of one that is none of its type."""
     texts, codes = distinct_texts(cells, trim=column_type.kind != "text")
-    values: dict[Value, int] = {}
-    code_of = np.full(len(texts) + 1, -1, np.int64)  # The last one is that of a missing cell.
-    for number, text in enumerate(texts):
-        try:
-            value = column_type.read(text)
-        except ValueError as error:
-            row = int(np.argmax(codes == number))
-            raise DataError(f"{location(row)}: column {name!r}: {error}") from None
-        code_of[number] = values.setdefault(value, len(values))
-    return TypedColumn(name, column_type, list(values), code_of[codes])
+    values = TypedColumn(name, column_type, texts, codes, location).map(column_type.read)
+    return merge_values(TypedColumn(name, column_type, values, codes, location))
 
 
-def distinct_texts(
-    cells: pa.Array | pa.ChunkedArray, trim: bool = True
-) -> tuple[list[str], np.ndarray]:
+def merge_values(column: TypedColumn) -> TypedColumn:
+    """Gives each value one number."""
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(column.values))}
+    new_codes = np.array([*map(numbers.__getitem__, column.values), -1], np.int64)
+    return column._replace(values=list(numbers), codes=new_codes[column.codes])
+
+
+def read_table(
+    table: Table, types: Mapping[str, ColumnType], location: Location = number_of_row
+) -> dict[str, TypedColumn]:
+    """The typed columns; raises DataError for a column that is missing, or a cell of another type."""
+    require_columns(types, list(table), "the rows")
+    return {
+        name: read_column(name, pa.array(table[name], pa.string()), column_type, location)
+        for name, column_type in types.items()
+    }
+
+
+def distinct_texts(cells: Cells, trim: bool = True) -> tuple[list[str], np.ndarray]:
     """The distinct cells, and the number of each row's; -1 for a missing one, or one of white space alone.
 
     Args:
@@ -151,70 +175,65 @@ def distinct_texts(
     return encoded.dictionary.to_pylist(), codes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def infer_type(
-    name: str, cells: pa.Array | pa.ChunkedArray, location: Location = number_of_row
+def fit_type(
+    name: str, cells: Cells, kind: Kind | None = None, location: Location = number_of_row
 ) -> ColumnType:
-    """The type of a column, by its training rows. Raises DataError if most of its cells are numbers, but not all."""
+    """The type of a column by its training cells.
+
+    Args:
+        kind: what they are; None infers it, and raises DataError if most cells are numbers, but not all.
+    """
     texts, codes = distinct_texts(cells)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    if kind is None:
+        _refuse_misspelt(TypedColumn(name, ColumnType("text"), texts, codes, location), counts)
+        are_texts = len(codes) >= MIN_TEXTS and len(texts) >= MOSTLY * counts.sum()
+        kind = _infer_kind(texts, "text" if are_texts else "category")
+    if kind == "category":
+        return _fit_category(texts, counts)
+    if kind == "datetime":
+        first = next(filter(is_datetime, texts), None)
+        zoned = first is not None and read_datetime(first).tzinfo is not None
+        return ColumnType("datetime", zoned=zoned)
+    return ColumnType(kind)
+
+
+def _infer_kind(texts: Sequence[str], otherwise: Kind) -> Kind:
     if not texts:
-        return ColumnType("category")
+        return "category"
     if all(text.casefold() in BOOLEANS for text in texts):
-        return ColumnType("boolean")
+        return "boolean"
     if all(map(is_integer, texts)):
-        return ColumnType("integer")
-
-    numeric = np.array([is_number(text) for text in texts])
+        return "integer"
     are_codes = all(map(INTEGER.fullmatch, texts))  # Such whole numbers are longer than 64 bits.
-    if numeric.all() and not are_codes:
-        return ColumnType("number")
-    fault = "" if are_codes else _describe_fault(texts, counts, numeric, name)
-    if fault:
-        first = int(np.argmin(numeric))
-        row = int(np.argmax(codes == first))
-        raise DataError(f"{location(row)}: column {name!r}: {fault}")
+    if all(map(is_number, texts)) and not are_codes:
+        return "number"
     if all(map(is_datetime, texts)):
-        zoned = {read_datetime(text, None).tzinfo is not None for text in texts}
+        zoned = {read_datetime(text).tzinfo is not None for text in texts}
         if len(zoned) == 1:
-            return ColumnType("datetime", zoned=zoned.pop())
-    if len(codes) >= MIN_TEXTS and len(texts) >= MOSTLY * counts.sum():
-        return ColumnType("text")
-    return fit_category(texts, counts)
+            return "datetime"
+    return otherwise
 
 
-def _describe_fault(
-    texts: Sequence[str], counts: np.ndarray, numeric: np.ndarray, name: str
-) -> str:
-    """What is wrong with numbers some of which are misspelt; "" for texts, and for codes such as 10115 and A1."""
-    if all(map(DECIMAL_COMMA.fullmatch, texts)):
-        return f"numbers with a comma, such as {shorten(texts[0])}; expected a decimal point"
-    if any(map(LEADING_ZERO.match, texts)):
-        return ""
+def _refuse_misspelt(column: TypedColumn, counts: np.ndarray) -> None:
+    """Raises DataError for numbers some of which are misspelt, but not for texts, or codes such as 10115 and A1."""
+    texts = column.values
+    if texts and all(map(DECIMAL_COMMA.fullmatch, texts)):
+        got = f"numbers with a comma, such as {shorten(texts[0])}; expected a decimal point"
+        raise DataError(f"{column.where(0)}: {got}")
+    others = [number for number, text in enumerate(texts) if not is_number(text)]
     are_codes = all(any(map(str.isdigit, text)) for text in texts)
-    others = [text for text in texts if not is_number(text)]
-    are_few = len(others) <= MAX_FAULTS and 2 * counts[numeric].sum() > counts.sum()
-    if are_codes or not are_few:
-        return ""
-    share = f"{counts[~numeric].sum()} of {counts.sum()} cells are no finite numbers"
-    missing = f"data.reading.missing=[{', '.join(others[:MAX_EXAMPLES])}] if they are missing"
-    return f"{share}, such as {shorten(others[0])}; {missing}, or data.types={{{name}: category}}"
-
-
-def fit_category(texts: Sequence[str], counts: np.ndarray) -> ColumnType:
-    """A category of these values; numbers are spelled alike where that makes no two of them one."""
-    spelled = list(map(spell_number, texts))
-    are_numbers = bool(texts) and all(map(is_number, texts))
-    numeric = are_numbers and len(set(spelled)) == len(texts)
-    names = spelled if numeric else texts
-    order = np.argsort(-counts, kind="stable")
-    categories = tuple(names[index] for index in order)
-    return ColumnType("category", categories, numeric)
+    if are_codes or not 0 < len(others) <= MAX_FAULTS or any(map(LEADING_ZERO.match, texts)):
+        return
+    if 2 * counts[others].sum() < counts.sum():
+        got = f"expected a finite number as most cells are, got {shorten(texts[others[0]])}"
+        missing = ", ".join(texts[number] for number in others[:MAX_EXAMPLES])
+        ways = f"data.reading.missing=[{missing}], or data.types={{{column.name}: category}}"
+        raise DataError(f"{column.where(others[0])}: {got}; {ways}")
 
 
 def fit_types(
-    columns: Mapping[str, pa.Array | pa.ChunkedArray],
-    chosen: Mapping[str, Kind],
-    location: Location = number_of_row,
+    columns: Mapping[str, Cells], chosen: Mapping[str, Kind], location: Location = number_of_row
 ) -> dict[str, ColumnType]:
     """The types of all columns.
 
@@ -228,25 +247,20 @@ def fit_types(
             raise ConfigError(f"data.types.{name}: no column that the model reads{hint}")
     types: dict[str, ColumnType] = {}
     for name, cells in columns.items():
+        types[name] = fit_type(name, cells, chosen.get(name), location)
         if name in chosen:
-            types[name] = fit_kind(chosen[name], cells)
             read_column(name, cells, types[name], location)  # This names a cell of another type.
-        else:
-            types[name] = infer_type(name, cells, location)
     return types
 
 
-def fit_kind(kind: Kind, cells: pa.Array | pa.ChunkedArray) -> ColumnType:
-    """The type of this kind with what the training cells decide: the categories, and whether times have a zone."""
-    if kind == "category":
-        texts, codes = distinct_texts(cells)
-        return fit_category(texts, np.bincount(codes[codes >= 0], minlength=len(texts)))
-    if kind == "datetime":
-        texts, _ = distinct_texts(cells)
-        first = next(filter(is_datetime, texts), None)
-        zoned = first is not None and read_datetime(first, None).tzinfo is not None
-        return ColumnType("datetime", zoned=zoned)
-    return ColumnType(kind)
+def _fit_category(texts: Sequence[str], counts: np.ndarray) -> ColumnType:
+    """A category of these values; numbers are spelled alike where that makes no two of them one."""
+    spelled = list(map(spell_number, texts))
+    are_numbers = bool(texts) and all(map(is_number, texts))
+    numeric = are_numbers and len(set(spelled)) == len(texts)
+    names = spelled if numeric else texts
+    order = np.argsort(-counts, kind="stable")
+    return ColumnType("category", tuple(names[index] for index in order), numeric)
 
 
 def is_number(text: str) -> bool:
@@ -258,10 +272,7 @@ def is_integer(text: str) -> bool:
 
 
 def is_datetime(text: str) -> bool:
-    def read(text: str) -> datetime:
-        return read_datetime(text, None)
-
-    return len(text) >= MIN_DATE and _succeeds(read, text)
+    return len(text) >= MIN_DATE and _succeeds(read_datetime, text)
 
 
 def read_boolean(text: str) -> bool:
@@ -294,23 +305,21 @@ def read_integer(text: str) -> int | float:
     return value
 
 
-def read_datetime(text: str, zoned: bool | None) -> datetime:
-    """ISO 8601, in UTC if it has a zone; raises ValueError unless it has one where `zoned`, and none where not."""
+def read_datetime(text: str, zoned: bool | None = None) -> datetime:
+    """ISO 8601, in UTC if it has a zone.
+
+    Args:
+        zoned: whether a zone is expected; None allows both.
+    """
     try:
         value = datetime.fromisoformat(text)
-    except ValueError:
+        has_zone = value.tzinfo is not None
+        value = value.astimezone(UTC) if has_zone else value
+    except (ValueError, OverflowError):
         _refuse(text, "a date or time such as 2024-01-31")
-    has_zone = value.tzinfo is not None
-    if zoned and not has_zone:
-        _refuse(text, "a time with a zone")
-    if zoned is False and has_zone:
-        _refuse(text, "a time without a zone")
-    if not has_zone:
-        return value
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        _refuse(text, "a time of the years 1 to 9999")
+    if zoned not in (None, has_zone):
+        _refuse(text, "a time with a zone" if zoned else "a time without a zone")
+    return value
 
 
 def spell_number(text: str) -> str:
@@ -337,16 +346,15 @@ def spell(value: Value) -> str:
 
 
 def spell_table(table: Table, types: Mapping[str, ColumnType]) -> dict[str, list[str | None]]:
-    """The cells of these columns in the one spelling of each value; raises DataError for a cell of another type."""
-    spelled: dict[str, list[str | None]] = {}
-    for name, column_type in types.items():
-        cells = read_column(name, pa.array(table[name], pa.string()), column_type).cells()
-        spelled[name] = [None if value is None else spell(value) for value in cells]
-    return spelled
+    """The cells of these columns in the one spelling of each value; raises as `read_table`."""
+    columns = read_table(table, types).values()
+    return {
+        column.name: column._replace(values=list(map(spell, column.values))).cells()
+        for column in columns
+    }
 
 
-def amount(value: Value) -> float:
-    """A number, a boolean or a time as a number; a time without a zone is one of UTC."""
+def _amount(value: Value) -> float:
     if isinstance(value, datetime):
         return value.replace(tzinfo=value.tzinfo or UTC).timestamp()
     return float(value)

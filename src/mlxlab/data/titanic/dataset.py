@@ -10,21 +10,20 @@ from dataclasses import dataclass, replace
 from functools import cache as memoize
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import numpy as np
 import yaml
 
 from mlxlab.constraints import FilePath, Ge, Le, MinLen, Seed
-from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.baselines import FittedModels
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
-from mlxlab.data.labelled.examples import BaselineRows, LabelledExamples, Run
-from mlxlab.data.labelled.labels import LabelOptions
-from mlxlab.data.labelled.options import BatchOptions
-from mlxlab.data.labelled.row_split import Sources, prepare_rows
+from mlxlab.data.labelled.examples import LabelledExamples, Run
+from mlxlab.data.labelled.options import BatchOptions, check_split
+from mlxlab.data.labelled.row_split import prepare_rows
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
 from mlxlab.data.labelled.sentences import SentenceRenderer, SentenceRules, restore_sentences
-from mlxlab.data.labelled.split import SplitOptions
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import validate
 
@@ -32,6 +31,19 @@ FOLDER = Path(__file__).parent
 FILES = {None: "titanic.csv", "synthetic": "synthetic.csv"}
 NUM_TRAINING = 891  # real rows that Kaggle's split trains on; the others are for a final report
 BASIC = ["basic", "narrative", "descriptive", "story"]
+ROW_OPTIONS: dict[str, object] = {  # the keys of other labelled rows
+    "kind": None,
+    "task": "single",
+    "labels": None,
+    "label_delimiter": None,
+    "positive_class": None,
+    "test_source": None,
+    "group_column": None,
+    "time_column": None,
+    "on_overlap": "warn",
+    "on_error": "strict",
+    "max_left_out": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -83,28 +95,20 @@ class TitanicDataset(LabelledExamples):
         **options: Unpack[BatchOptions],
     ) -> None:
         rules = load_rules()
-        split = (options["valid_fraction"], options["folds"], options["fold"])
-        how = SplitOptions(*split, valid_source is not None, None, None)
+        row_options: Any = {
+            **ROW_OPTIONS,
+            **options,
+            "target": rules.target,
+            "valid_source": valid_source,
+        }
+        check_split(row_options)
         rows = _open_rows(source, valid_source, cache)
         passengers = rules.read(rows.table(rows.columns, np.arange(len(rows))), rows.location)
         ids = np.array([passenger[rules.id_column] for passenger in passengers])
         [(number, count)] = Counter(ids.tolist()).most_common(1)
         if count > 1:
             raise DataError(f"{rows.name}: {rules.id_column} {number} occurs {count} times")
-        sources = Sources(
-            {
-                **options,  # type: ignore[typeddict-item]
-                "valid_source": valid_source,
-                "test_source": None,
-                "on_overlap": "warn",
-                "on_error": "strict",
-                "max_left_out": 0.0,
-            },
-            LabelOptions(rules.target, "single"),
-            how,
-            rows,
-        )
-        prepared = prepare_rows(sources, list(rules.types), [], rules.types, seed, ids)
+        prepared = prepare_rows(rows, row_options, list(rules.types), [], rules.types, seed, ids)
         names = tuple(rules.label_names.values())
         labels = replace(prepared.labels, names=names, cells=prepared.labels.names)
         renderer = SentenceRenderer(rules, list(dict.fromkeys(templates)), seed)
@@ -113,27 +117,26 @@ class TitanicDataset(LabelledExamples):
         super().__init__(replace(prepared, labels=labels), renderer, options, run, augment.copies)
         self._row_of = {number: row for row, number in enumerate(ids.tolist())}
         self._sentences = renderer
-        self._basic = replace(renderer, names=BASIC)
 
-    def fit_baselines(self, rows: BaselineRows) -> list[Baseline]:
+    def fit_baselines(self) -> list[FittedModels]:
         """Baselines that are fitted on the training rows.
 
         female_rule: women survive. tfidf_*: words of the four basic sentences, the same for all templates.
         same_sentences: by words of the run's own sentences, where these differ: a gain over it is more than counting words.
         """
-        sex = rows.table(["Sex"], rows.split[1])["Sex"]
-        is_female = np.array([float(cell == "female") for cell in sex])
-        rule = np.stack([1 - is_female, is_female], axis=1)
-        baselines = [self.constant_baseline(rows), Baseline("female_rule", rule, rule[:0])]
-        baselines += self.text_baselines(rows, self._basic, plain=True)
+        fitted = [FittedModels(_are_female, {"female_rule": _survive_if_female})]
+        basic = replace(self._sentences, names=BASIC)
+        fitted.append(self.fit_text_baselines(basic, plain=True))
         if self._sentences.names != BASIC:
-            [same] = self.text_baselines(rows, self._sentences, plain=True)
-            baselines.append(same._replace(name="tfidf_same_sentences"))
-        return baselines
+            same = self.fit_text_baselines(self._sentences, plain=True)
+            for model in same.models.values():
+                fitted.append(replace(same, models={"tfidf_same_sentences": model}))
+        return fitted
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         rows = np.array([self._row_of[number] for number in ids])
-        return self.texts_of(self.baseline_rows(), rows)
+        table = self.rows.table(self.columns, rows)
+        return [text for (text,) in self._sentences.render(table)]
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
@@ -148,7 +151,15 @@ class TitanicDataset(LabelledExamples):
         return {name: [row[name] or None for row in rows] for name in rows[0]}
 
 
-@memoize  # for the jobs of a sweep
+def _are_female(table: Table) -> np.ndarray:
+    return np.array([cell == "female" for cell in table["Sex"]], np.float64)
+
+
+def _survive_if_female(is_female: np.ndarray) -> np.ndarray:
+    return np.stack([1 - is_female, is_female], axis=1)
+
+
+@memoize  # The jobs of a sweep share it.
 def load_rules() -> SentenceRules:
     text = (FOLDER / "titanic.yaml").read_text()
     rules: SentenceRules = validate(yaml.safe_load(text), SentenceRules)

@@ -141,7 +141,7 @@ def _left_out(files: RunFiles) -> Check | None:
     inputs = files.manifest.get("inputs", {})
     if not (count := inputs.get("left_out_rows", 0)):
         return None
-    lines = [line.partition(LEFT_OUT)[0] for line in inputs.get("messages", []) if LEFT_OUT in line]
+    lines = [line for line in inputs.get("messages", []) if LEFT_OUT in line]
     text = "; ".join(one_line(line, 300) for line in lines[:_MAX_SHOWN])
     return Check("good", "Rows left out", f"{text or f'{count:,} rows cannot be used'}.")
 
