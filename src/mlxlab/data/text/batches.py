@@ -167,7 +167,8 @@ class Packer:
     def take(self, max_rows: int) -> PackedRows:
         # Rows before the last one do not depend on tokens that are not read yet.
         while len(self.begins) <= max_rows and (chunk := next(self.chunks, None)):
-            self._hold(_join(self.held, chunk), self.used)
+            held = map(np.concatenate, zip(self.held, chunk, strict=True))
+            self._hold(TokenChunk(*held), self.used)
         begins = self.begins[:max_rows]
         sizes = self.sizes[:max_rows]
         columns = np.arange(self.layout.width)
@@ -203,6 +204,7 @@ class Packer:
         held = TokenChunk(
             self.held.cursors[gone:],
             self.held.ids[gone:],
+            self.held.bytes[gone:],
             self.held.lengths[gone:],
             self.held.tokens[dropped:],
             self.held.is_target[dropped:],
@@ -210,19 +212,7 @@ class Packer:
         self._hold(held, used - dropped)
 
 
-NO_TOKENS = TokenChunk(
-    [], np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.int32), np.zeros(0, bool)
-)
-
-
-def _join(one: TokenChunk, other: TokenChunk) -> TokenChunk:
-    return TokenChunk(
-        one.cursors + other.cursors,
-        np.concatenate([one.ids, other.ids]),
-        np.concatenate([one.lengths, other.lengths]),
-        np.concatenate([one.tokens, other.tokens]),
-        np.concatenate([one.is_target, other.is_target]),
-    )
+NO_TOKENS = TokenChunk(*(np.zeros(0, kind) for kind in (object, int, int, int, np.int32, bool)))
 
 
 @dataclass

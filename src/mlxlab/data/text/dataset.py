@@ -337,7 +337,7 @@ def _measure(chunks: Iterable[TokenChunk]) -> TextSize:
 def _estimate_size(stream: TokenStream, sample: list[TokenChunk]) -> TextSize | None:
     """The size of an epoch, None if it is unknown."""
     documents, tokens = _measure(sample)
-    repetitions = stream.repetitions(documents, sum(chunk.bytes for chunk in sample))
+    repetitions = stream.repetitions(documents, sum(int(chunk.bytes.sum()) for chunk in sample))
     if repetitions is None:
         return None
     return TextSize(round(documents * repetitions), round(tokens * repetitions))

@@ -47,12 +47,12 @@ Tokenize = Callable[[Sequence[Document]], Tokens]
 class TokenChunk(NamedTuple):
     """D documents of one window as tokens, none of them empty."""
 
-    cursors: list[DocumentCursor]  # D
+    cursors: np.ndarray  # (D,) of `DocumentCursor`
     ids: np.ndarray  # (D,) int64
+    bytes: np.ndarray  # (D,) int64: the size of each text in UTF-8
     lengths: np.ndarray  # (D,) int64
     tokens: np.ndarray  # (sum of lengths,) int32
     is_target: np.ndarray  # (sum of lengths,) bool
-    bytes: int = 0  # of the text, for estimates
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,14 @@ class TokenStream:
                 chunk = documents[part]
                 lengths, tokens, is_target = self.tokenize(chunk)
                 is_used = lengths > 0
+                num_bytes = np.array([len(document.text.encode()) for document in chunk])
                 yield TokenChunk(
-                    list(compress(cursors[part], is_used)),
+                    np.array(cursors[part], object)[is_used],
                     ids_of(chunk)[is_used],
+                    num_bytes[is_used],
                     lengths[is_used],
                     tokens,
                     is_target,
-                    sum(len(document.text.encode()) for document in chunk),
                 )
 
     def windows(
