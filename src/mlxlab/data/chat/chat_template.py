@@ -60,7 +60,7 @@ class ChatTemplate:
         self.name = name
         self.bos_token = bos_token
         self.eos_token = eos_token
-        self._process: subprocess.Popen[bytes] | None = None  # started when it is first needed
+        self._process: subprocess.Popen[str] | None = None  # started when it is first needed
         self._lock = threading.Lock()
 
     def names(self, key: str) -> bool:
@@ -98,7 +98,7 @@ class ChatTemplate:
         write_atomic(folder / FILE, self.source)
         write_json(folder / CONFIG_FILE, {"bos_token": self.bos_token, "eos_token": self.eos_token})
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _start(self) -> "subprocess.Popen[str]":
         """The sandbox with the modules of this process, and with no other environment."""
         process = subprocess.Popen(
             [sys.executable, "-S", "-P", sandbox.__file__, str(MAX_SECONDS)],
@@ -106,6 +106,7 @@ class ChatTemplate:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            encoding="utf-8",
         )
         weakref.finalize(self, _end, process)
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
@@ -117,15 +118,15 @@ class ChatTemplate:
         return process
 
     def _ask(
-        self, process: "subprocess.Popen[bytes]", requests: Sequence[Mapping[str, object]]
+        self, process: "subprocess.Popen[str]", requests: Sequence[Mapping[str, object]]
     ) -> list[dict[str, Any]]:
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(BrokenPipeError):  # The end of the process is noticed on reading.
-            process.stdin.write(json.dumps(requests).encode() + b"\n")
+            process.stdin.write(f"{json.dumps(requests)}\n")
             process.stdin.flush()
         line = process.stdout.readline()
-        if line.endswith(b"\n"):
+        if line.endswith("\n"):
             replies: list[dict[str, Any]] = json.loads(line)
             return replies
         self._process = None
@@ -134,7 +135,7 @@ class ChatTemplate:
         raise TemplateError(f"{self.name}: the template crashed or ran out of memory")
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[str]") -> None:
     with suppress(BrokenPipeError), process:
         process.kill()
 

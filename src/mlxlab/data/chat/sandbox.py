@@ -135,18 +135,11 @@ def serve(max_seconds: float) -> None:
                 else:
                     reply = program.answer(request)
             except Exception as error:  # A stranger's program raises whatever it likes.
-                reply = {"error": _describe(error), "line": getattr(error, "lineno", None)}
+                cause = str(error)[:1000] or type(error).__name__
+                reply = {"error": cause, "line": getattr(error, "lineno", None)}
             replies.append(reply)
         sys.stdout.buffer.write(json.dumps(replies).encode() + b"\n")
         sys.stdout.buffer.flush()
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "it ran out of memory"
-    if isinstance(error, RecursionError):
-        return "it is nested too deep"
-    return str(error)[:1000] or type(error).__name__
 
 
 def _to_json(value: object, ensure_ascii: bool = False, **options: Any) -> str:
