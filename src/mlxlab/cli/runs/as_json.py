@@ -10,22 +10,11 @@ def run_as_json(
     run: RunRow, best: Mapping[str, float | None] = {}, **more: object
 ) -> dict[str, object]:
     """All that was read of a run; `best` adds best values of metrics to that of the objective."""
-    facts = {"run_id": run.run_id, "uid": run.uid, "name": run.name, "experiment": run.experiment}
-    facts |= {"status": run.status, "start": _time(run.start), "end": _time(run.end)}
-    facts |= {"parent": run.parent, "folder": run.folder}
-    return {
-        **facts,
-        "best": {**run.best, **best},
-        **more,
-        "metrics": run.metrics,
-        "params": run.params,
-        "tags": run.tags,
-    }
+    times = {"start": _time(run.start), "end": _time(run.end)}
+    return {**vars(run), **times, "best": {**run.best, **best}, **more}
 
 
 def _time(ms: int | None) -> str | None:
-    return (
-        None
-        if ms is None
-        else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-    )
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

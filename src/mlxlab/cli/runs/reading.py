@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Annotated
 
 from mlxlab import terminal
@@ -150,7 +149,7 @@ def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) ->
     first, second = past_runs.find_all(args)
     difference = diff(first, second, past_runs.datasets(first), past_runs.datasets(second))
     if json:
-        print_json({"runs": [first.run_id, second.run_id], **asdict(difference)})
+        print_json({"runs": [first.run_id, second.run_id], **difference})
         return
     _name_evaluation([first, second])
     terminal.show(format_diff(first, second, difference))

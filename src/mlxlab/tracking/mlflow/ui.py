@@ -162,10 +162,9 @@ def _answers(port: int) -> bool:
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Ends the server and its workers."""
-    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
     with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
         os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -25,14 +25,13 @@ class Diagnosis(NamedTuple):
 def diagnose(run: RunRow) -> Diagnosis:
     """Examines a run with status RUNNING, complete with its tags."""
     with suppress(UserError, OSError, ValueError):  # gone, or cannot be opened: the tags decide
-        if (
-            run.folder
-            and run.uid
-            and read_uid(journal := locate(Path(run.folder), run.uid)[0]) == run.uid
-        ):
-            if has_writer(journal):
-                return Diagnosis("alive", "its process writes the journal")
-            return Diagnosis("unsent", "its process is dead", Path(run.folder))
+        if run.folder and run.uid:
+            folder = Path(run.folder)
+            journal, _ = locate(folder, run.uid)
+            if read_uid(journal) == run.uid:
+                if has_writer(journal):
+                    return Diagnosis("alive", "its process writes the journal")
+                return Diagnosis("unsent", "its process is dead", folder)
     host, pid = run.tags.get("host"), run.tags.get("pid", "")
     if host is None or not pid.isdecimal():
         return Diagnosis("unknown", "records no host and process")

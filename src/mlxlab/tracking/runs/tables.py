@@ -8,7 +8,7 @@ from datetime import timedelta
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 from mlxlab.tracking.mlflow.client import truncate
-from mlxlab.tracking.runs.diff import RunDiff
+from mlxlab.tracking.runs.diff import Pairs
 from mlxlab.tracking.runs.objectives import MAIN, best_label, last_label, objectives
 from mlxlab.tracking.runs.reader import MetricRange, RunRow
 
@@ -48,22 +48,23 @@ def format_comparison(runs: list[RunRow]) -> str:
     return markdown_table(["run", *(run.short_id for run in runs)], rows)
 
 
-def format_diff(first: RunRow, second: RunRow, difference: RunDiff) -> str:
+def format_diff(first: RunRow, second: RunRow, difference: Mapping[str, Pairs]) -> str:
     """The differences of two runs, a table for each section that has any."""
     runs = [first, second]
     head = [f"{run.short_id} {run.name}" for run in runs]
     sections = []
     for title in ("config", "data", "code"):
         rows = []
-        for key, pair in getattr(difference, title).items():
+        for key, pair in difference[title].items():
             rows.append([key, *(shorten(value or "-") for value in pair)])
         if rows:
             sections.append(markdown_table([title, *head], rows, "l"))
     metrics = []
-    for key in ordered(difference.best, runs):
-        metrics.append([best_label(key), *_change(*difference.best[key])])
-    for key in ordered(difference.metrics, runs):
-        metrics.append([_latest_label(key), *_change(*difference.metrics[key])])
+    for title, label in (("best", best_label), ("metrics", _latest_label)):
+        for key in ordered(difference[title], runs):
+            old, new = difference[title][key]
+            change = "" if old is None or new is None else f"{new - old:+.4g}"
+            metrics.append([label(key), format_number(old), format_number(new), change])
     if metrics:
         sections.append(markdown_table(["metric", *head, "difference"], metrics))
     return _join(*sections) or "no differences"
@@ -129,11 +130,6 @@ def _pair_table(head: list[str], values: Mapping[str, str]) -> str:
 
 def _join(*sections: str) -> str:
     return "\n\n".join(filter(None, sections))
-
-
-def _change(old: float | None, new: float | None) -> list[str]:
-    change = "" if old is None or new is None else f"{new - old:+.4g}"
-    return [format_number(old), format_number(new), change]
 
 
 def _latest_label(key: str) -> str:
