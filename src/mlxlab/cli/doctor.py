@@ -187,16 +187,16 @@ def check_folders() -> str:
 
 
 def check_store() -> str:
-    from mlxlab.experiment.past_run.lookup import open_reader
     from mlxlab.tracking.mlflow.address import resolve
     from mlxlab.tracking.mlflow.errors import StoreUnavailableError
+    from mlxlab.tracking.mlflow.registry import open_registry
     from mlxlab.tracking.mlflow.sqlite import installed_version, version
 
     address = resolve(None, None, project_root())
     path = address.database
     if path is None:
-        open_reader(None).names("experiments")
-        return f"{address.shown}: reachable"
+        with open_registry(address, writes=False):
+            return f"{address.shown}: reachable"
     if not path.exists():
         return f"{path}: made by the first tracked run"
     expected = installed_version()

@@ -60,6 +60,7 @@ class Client:
 
     def __init__(self, error=None):
         self.requests, self.active, self.most, self.error = [], 0, 0, error
+        self.pages = [Page()]
         self.lock = threading.Lock()
 
     def get_metric_history(self, run_id, key):
@@ -78,8 +79,14 @@ class Client:
     def search_experiments(self):
         return []
 
-    def search_runs(self, *args, **options):
-        return []
+    def search_runs(self, *args, page_token, **options):
+        return self.pages[page_token or 0]
+
+
+class Page(list):
+    """Runs of a request; `token` is the number of the next page."""
+
+    token = None
 
 
 @pytest.fixture(name="client")
@@ -128,3 +135,29 @@ def test_a_server_that_stops_answering_is_not_asked_for_the_rest(server, client)
     with pytest.raises(ServiceUnavailableError, match=r"http://server: .*refused"):
         load_best(server, stored(500))
     assert len(client.requests) < 100
+
+
+def test_the_runs_of_a_server_are_read_page_by_page(client, monkeypatch):
+    client.search_experiments = lambda: [SimpleNamespace(experiment_id="1", name="mlxlab")]
+    client.pages = [Page([stored_run(0), stored_run(1)]), Page([stored_run(2)])]
+    client.pages[0].token = 1
+    monkeypatch.setattr(server_module, "MlflowStore", lambda _: SimpleNamespace(client=client))
+    database = ServerRuns(SimpleNamespace(shown="http://server")).database
+    runs = RunReader(database, "http://server").list_runs(limit=9)
+    assert [run.name for run in runs] == ["run2", "run1", "run0"]
+    assert runs[0].metrics == {"valid/loss": 0.5}
+
+
+def stored_run(number):
+    """A run as MLflow's client returns it."""
+    info = SimpleNamespace(
+        run_id=f"{number:032}",
+        run_name=f"run{number}",
+        experiment_id="1",
+        status="FINISHED",
+        start_time=number,
+        end_time=number,
+        lifecycle_stage="active",
+    )
+    data = SimpleNamespace(metrics={"valid/loss": 0.5}, params={}, tags={})
+    return SimpleNamespace(info=info, data=data, inputs=SimpleNamespace(dataset_inputs=[]))
