@@ -67,17 +67,6 @@ def new_linear_model(task: Task, strength: float = 1.0, tolerance: float = 1e-6)
     return LogisticRegression(C=strength, max_iter=1000, tol=tolerance, random_state=SEED)
 
 
-def new_boosted_trees(task: Task, is_category: Sequence[bool]) -> Estimator:
-    """Gradient boosting of dense features, with 100 trees for each class or label."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    new_model = HistGradientBoostingClassifier
-    if task.kind == "regression":
-        new_model = HistGradientBoostingRegressor
-    # Early stopping would hold out rows, which fails with a class of one row.
-    return new_model(categorical_features=is_category, early_stopping=False, random_state=SEED)
-
-
 def sample_rows(
     name: str, targets: np.ndarray, task: Task, max_rows: int, max_outputs: int
 ) -> np.ndarray | None:

@@ -29,7 +29,7 @@ from mlxlab.data.labelled.renderer import (
     restore_renderer,
 )
 from mlxlab.data.labelled.row_split import prepare_rows
-from mlxlab.data.labelled.rows import Part, Rows, open_rows, plain_columns, rows_of
+from mlxlab.data.labelled.rows import Rows, open_rows, plain_columns, rows_of
 from mlxlab.data.labelled.table_baselines import fit_table_models
 from mlxlab.data.labelled.types import Kind, read_table
 from mlxlab.data.sources.block import ErrorBudget, Source
@@ -132,19 +132,10 @@ class LabelledDataset(LabelledExamples):
 
 def _open_rows(options: LabelledOptions, columns: Sequence[str], cache: Path) -> Rows:
     """The rows of all sources."""
-    parts: list[Part] = []
-    for source in (options["source"], options["valid_source"], options["test_source"]):
-        if source is not None:
-            part = open_rows(
-                source,
-                options["reading"],
-                cache,
-                options["on_error"],
-                columns,
-                options["max_left_out"],
-            )
-            parts.append(part)
-    return Rows(parts)
+    reading = options["reading"]
+    limits = (options["on_error"], columns, options["max_left_out"])
+    sources = (options["source"], options["valid_source"], options["test_source"])
+    return Rows([open_rows(each, reading, cache, *limits) for each in sources if each is not None])
 
 
 def choose_templates(

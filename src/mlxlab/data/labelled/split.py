@@ -39,8 +39,8 @@ def describe_overlap(overlap: Overlap, first: str) -> str:
     """A line for the log that `parse_overlap` reads; `first` is where the first of the rows stands."""
     have = "has" if overlap.rows == 1 else "have"
     rows = counted(overlap.rows, f"{overlap.split} row")
-    line = f"{rows} {have} the same input as {overlap.other} rows, the first at {first}"
-    return f"{line}{LEFT_OUT if overlap.left_out else '; data.on_overlap=drop leaves them out'}"
+    action = LEFT_OUT if overlap.left_out else "; data.on_overlap=drop leaves them out"
+    return f"{rows} {have} the same input as {overlap.other} rows, the first at {first}{action}"
 
 
 def parse_overlap(line: str) -> Overlap | None:
