@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -137,53 +137,54 @@ class CsvParser:
         arrays = [column.combine_chunks() for column in table.columns]
         return pa.RecordBatch.from_arrays(arrays, list(self.indices))
 
-    def _parse_slowly(self, data: bytes, lines_before: int, is_last: bool, skip: Skip) -> Parsed:
+    def _parse_slowly(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         """Parses record by record, and names the line of those that are malformed."""
-        parsed = Parsed(lines=lines_before)
-        lines = Lines(data)
-        used = 0
+        parsed = Parsed(lines=lines)
+        stream = io.BytesIO(data)
         with _long_fields():
-            while used < len(lines.lines):
+            while parsed.used < len(data):
                 row: list[str] = []
+                num_lines = 1
                 message = ""
+                # The reader takes as many lines as the record has; a lone CR does not end one.
+                reader = self._reader(iter(stream.readline, b""), is_strict=True)
                 try:
-                    row = self._read_record(lines)
-                except (csv.Error, ValueError) as error:
+                    row = next(reader, [])
+                    num_lines = reader.line_num
+                    message = self._fault(row, num_lines)
+                except (csv.Error, UnicodeDecodeError) as error:
                     message = _describe(error)
-                is_cut = not is_last and lines.index == len(lines.lines)
+                is_cut = not is_last and stream.tell() == len(data)
                 if is_cut and (message or not data.endswith(b"\n")):
                     break  # The record goes on in the next block.
-                number = lines_before + used + 1
                 if message:
-                    lines.index = used + 1  # A quote may not be closed where it should be.
-                    skip(number, message)
+                    skip(parsed.lines + 1, message)
+                    num_lines = 1  # A quote may not be closed where it should be.
+                    stream.seek(data.find(b"\n", parsed.used) + 1)
                 elif row:
                     parsed.rows.append({name: row[at] for name, at in self.indices.items()})
-                    parsed.numbers.append(number)
-                used = lines.index
-        parsed.used = sum(map(len, lines.lines[:used]))
-        parsed.lines += used
+                    parsed.numbers.append(parsed.lines + 1)
+                parsed.used = stream.tell()
+                parsed.lines += num_lines
         return parsed
 
-    def _read_record(self, lines: "Lines") -> list[str]:
-        """The fields of the next record; raises csv.Error or ValueError if it is malformed."""
-        first = lines.index
-        reader = csv.reader(lines, strict=True, delimiter=self.delimiter, quoting=self.quoting)
-        row = next(reader, [])
-        if row and len(row) != len(self.header):
-            expected = f"expected {len(self.header)} as in the header"
-            raise ValueError(f"a row of {len(row)} fields, {expected}")
-        num_lines = lines.index - first
+    def _fault(self, row: list[str], num_lines: int) -> str:
+        """What is wrong with the fields of a record; "" if nothing is."""
+        width = len(self.header)
+        if row and len(row) != width:
+            return f"a row of {len(row)} fields, expected {width} as in the header"
         if self.refuses_lines and num_lines > 1:
             ways = "data.reading.quoting=false reads quotes as text, true joins the lines"
-            raise ValueError(f"a quoted text of {num_lines} lines; {ways}")
-        return row
+            return f"a quoted text of {num_lines} lines; {ways}"
+        return ""
+
+    def _reader(self, lines: Iterator[bytes], is_strict: bool) -> Any:
+        texts = map(bytes.decode, lines)
+        return csv.reader(texts, strict=is_strict, delimiter=self.delimiter, quoting=self.quoting)
 
     def _read_header(self, stream: ByteStream) -> list[str]:
         lines = iter(partial(stream.read_line, MAX_RECORD), b"")
-        reader = csv.reader(
-            map(bytes.decode, lines), delimiter=self.delimiter, quoting=self.quoting
-        )
+        reader = self._reader(lines, is_strict=False)
         names: list[str] = []
         try:
             with _long_fields():
@@ -195,23 +196,6 @@ class CsvParser:
             raise DataError(f"{stream.path}:1: {expected}")
         self.header_lines = reader.line_num
         return [name or f"{UNNAMED}{number}" for number, name in enumerate(names, 1)]
-
-
-class Lines:
-    """The lines of some bytes as text, from any of them on; a lone CR does not end a line."""
-
-    def __init__(self, data: bytes) -> None:
-        self.lines = io.BytesIO(data).readlines()
-        self.index = 0  # of the next one
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        if self.index == len(self.lines):
-            raise StopIteration
-        self.index += 1
-        return self.lines[self.index - 1].decode()
 
 
 @contextmanager

@@ -38,14 +38,15 @@ class HuggingFaceRows:
     """
 
     def __init__(self, dataset: Dataset, name: str, fingerprint: str | None = None) -> None:
+        if hasattr(dataset, "to_iterable_dataset"):  # It is in memory.
+            name = f"{name} of {len(dataset)} rows"
+            dataset = dataset.to_iterable_dataset()
         self.dataset = dataset
         self.name = name
-        self.is_streamed = not hasattr(dataset, "__len__")
-        self.units = int(dataset.num_shards) if self.is_streamed else 1
+        self.units = int(dataset.num_shards)
         if fingerprint is None:
-            first = digest_blocks(islice(self.blocks(0, FIRST, None), 1))
-            num_rows = "" if self.is_streamed else len(dataset)
-            fingerprint = f"{name}:{first}:{num_rows}"
+            first = islice(self.blocks(0, FIRST, None), 1)
+            fingerprint = f"{name}:{digest_blocks(first)}"
         self.fingerprint = fingerprint
 
     def columns(self) -> Sequence[str]:
@@ -74,14 +75,12 @@ class HuggingFaceRows:
 
     def text_bytes(self, column: str) -> int | None:
         split = (self.dataset.info.splits or {}).get(str(self.dataset.split))
-        return split.num_bytes or None if split else None
+        return getattr(split, "num_bytes", None)
 
     def _batches(
         self, unit: int, row: int, columns: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
-        rows = self.dataset
-        if self.is_streamed:
-            rows = rows.shard(self.units, unit)
+        rows = self.dataset.shard(self.units, unit)
         if columns is not None and rows.column_names is not None:
             rows = rows.select_columns(list(columns))
         if row:
