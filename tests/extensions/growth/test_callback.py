@@ -15,9 +15,9 @@ from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, WorkerLostError
 from mlxlab.experiment.build import without_overridden_settings
 from mlxlab.extensions.growth import apply
+from mlxlab.extensions.growth.apply import check_change
 from mlxlab.extensions.growth.callback import GrowthSchedule
 from mlxlab.extensions.growth.operations import widen
-from mlxlab.extensions.growth.probe import check_change
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.callback import FitContext
@@ -258,7 +258,7 @@ def test_a_resume_after_a_skipped_operation_skips_what_builds_on_it_and_ends_bit
 ):
     low = {"id": "low", "op": "set_lora", "rank": 2, "when": {"or_steps": 3}}
     merge = {"id": "merge", "op": "merge_lora", "when": {"or_steps": 3}}
-    monkeypatch.setattr("mlxlab.extensions.growth.probe.MAX_CHANGE", -1)
+    monkeypatch.setattr("mlxlab.extensions.growth.apply.MAX_CHANGE", -1)
     schedule = [low, merge, RATE]
     expected = grow(schedule, on_error="skip")
     grow(schedule, [StopAt(4)], tmp_path, on_error="skip")
@@ -380,13 +380,13 @@ def test_a_setting_that_fails_in_another_process_is_kept_in_none(operation):
 
 
 def test_an_operation_that_a_resume_makes_up_for_is_checked_on_validation_rows(monkeypatch):
-    monkeypatch.setattr("mlxlab.extensions.growth.probe.MAX_CHANGE", -1)
+    monkeypatch.setattr("mlxlab.extensions.growth.apply.MAX_CHANGE", -1)
     state = grow([], [StopAt(1)]).state
     state.progress.growth.step = -5
     context = FitContext("valid/loss", Recorder(), valid=FixedBatches())
     with pytest.raises(ConfigError, match="expected outputs within"):
         GrowthSchedule([WIDER], "raise").on_step(context, state, NO_STEP)
-    monkeypatch.setattr("mlxlab.extensions.growth.probe.MAX_CHANGE", -0.5)
+    monkeypatch.setattr("mlxlab.extensions.growth.apply.MAX_CHANGE", -0.5)
     plain_copy = {**DEEPER, "map": [0, 1, 1], "preserve": False}
     GrowthSchedule([plain_copy], "raise").on_step(context, state, NO_STEP)
     assert state.history.latest("growth/output_change") > 1e-3

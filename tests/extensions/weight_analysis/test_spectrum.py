@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlxlab.extensions.weight_analysis.spectrum import rank_fraction, squared_singular_values
+from mlxlab.extensions.weight_analysis.measure import rank_fraction, squared_singular_values
 
 
 def matrix(values: list[float], shape: tuple[int, int]) -> np.ndarray:

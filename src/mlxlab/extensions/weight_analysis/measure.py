@@ -7,7 +7,8 @@ import numpy as np
 from mlxlab.extensions.weight_analysis.drift import Pair, drift, rotate_onto
 from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
 from mlxlab.extensions.weight_analysis.snapshot import EMBEDDING, ROWS, Snapshot
-from mlxlab.extensions.weight_analysis.spectrum import rank_fraction, squared_singular_values
+
+MASS = 0.98  # of the squares of the singular values, which an effective rank holds
 
 Metrics = dict[str, float]
 
@@ -87,3 +88,20 @@ def _statistics(prefix: str, pairs: list[Pair]) -> Metrics:
         for percent in (10, 90):
             metrics[f"{prefix}cosine_p{percent}"] = float(np.percentile(cosines, percent))
     return metrics
+
+
+def squared_singular_values(matrix: np.ndarray) -> np.ndarray:
+    """The min(N, M) squares of a matrix (N, M), falling: eigenvalues of the smaller Gram matrix."""
+    wide = matrix.astype(np.float64)
+    if wide.shape[0] > wide.shape[1]:
+        wide = wide.T
+    return np.maximum(np.linalg.eigvalsh(wide @ wide.T)[::-1], 0.0)
+
+
+def rank_fraction(squares: np.ndarray) -> float:
+    """The fewest singular values that hold 98 % of the squares, as a fraction of their number."""
+    total = np.cumsum(squares)
+    if total[-1] == 0:
+        return 0.0
+    needed = np.searchsorted(total, MASS * total[-1] * (1 - 1e-12)) + 1  # less rounding
+    return float(needed / len(squares))
