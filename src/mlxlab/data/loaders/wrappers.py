@@ -42,7 +42,7 @@ def wrap_batches(
 
 
 class _Wrapper:
-    """The properties that a wrapper passes on."""
+    """What a wrapper passes on; `_change` changes the source after the batch last yielded."""
 
     source: BatchIterator
 
@@ -57,6 +57,18 @@ class _Wrapper:
     @property
     def skipped_records(self) -> int:
         return self.source.skipped_records
+
+    def resize(self, batch_size: int) -> None:
+        self._change(partial(self.source.resize, batch_size))
+
+    def set_alpha(self, alpha: float) -> None:
+        self._change(partial(set_curriculum_alpha, self.source, alpha))
+
+    def match_vocab_size(self, vocab_size: int) -> None:
+        self._change(partial(match_vocab_size, self.source, vocab_size))
+
+    def _change(self, change: Callable[[], None]) -> None:
+        raise NotImplementedError
 
 
 class Prefetch(_Wrapper):
@@ -101,24 +113,12 @@ class Prefetch(_Wrapper):
     def batches_per_epoch(self) -> int | None:
         return self.source.batches_per_epoch
 
-    def resize(self, batch_size: int) -> None:
-        """Batches that were prepared with the old size are discarded."""
-        self._change(partial(self.source.resize, batch_size))
-
-    def set_alpha(self, alpha: float) -> None:
-        """Batches that were prepared with the old alpha are discarded."""
-        self._change(partial(set_curriculum_alpha, self.source, alpha))
-
     def order_metrics(self) -> dict[str, float]:
         return self._position.order_metrics
 
     @property
     def vocabulary(self) -> VocabularyMap | None:
         return self._position.vocabulary
-
-    def match_vocab_size(self, vocab_size: int) -> None:
-        """Batches that were prepared with the old ids are discarded."""
-        self._change(partial(match_vocab_size, self.source, vocab_size))
 
     def state_dict(self) -> dict[str, object]:
         return dict(self._position.state)
@@ -130,7 +130,7 @@ class Prefetch(_Wrapper):
         self._position = _position(self.source)
 
     def _change(self, change: Callable[[], None]) -> None:
-        """Changes the source after the batch last yielded."""
+        """Batches that were prepared before are discarded."""
         self._stop()
         change()
         self._position = _position(self.source)._replace(order_metrics=self._position.order_metrics)
@@ -217,23 +217,12 @@ class RepeatBatches(_Wrapper):
         """None: the source does not know how often its batches were repeated."""
         return {}
 
-    def set_alpha(self, alpha: float) -> None:
-        """Changes nothing if the first batches are made already."""
-        set_curriculum_alpha(self.source, alpha)
-
     @property
     def vocabulary(self) -> VocabularyMap | None:
         return vocabulary_of(self.source)
 
-    def match_vocab_size(self, vocab_size: int) -> None:
-        """The first batches are made again, with other ids."""
-        self._restart(partial(match_vocab_size, self.source, vocab_size))
-
-    def resize(self, batch_size: int) -> None:
-        """The first batches are made again, with the new size."""
-        self._restart(partial(self.source.resize, batch_size))
-
-    def _restart(self, change: Callable[[], None]) -> None:
+    def _change(self, change: Callable[[], None]) -> None:
+        """The first batches are made again."""
         self.source.load_state_dict(self.first)
         change()
         self.first = self.source.state_dict()
