@@ -36,7 +36,7 @@ class DirectoryStore:
         path = self.root / folder
         listing = Listing({}, [])
         with _explained(path):
-            for entry in os.scandir(path) if path.is_dir() else ():
+            for entry in os.scandir(path) if path.exists() else ():
                 key = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_dir(follow_symlinks=False):
                     listing.folders.append(key)
