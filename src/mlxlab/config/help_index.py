@@ -96,6 +96,25 @@ def lines(conf: list[Path], options: dict[str, str | None]) -> list[KeyHelp]:
     return list(_node(tree, TARGET, ""))
 
 
+def option_lines(conf: list[Path], group: str, option: str) -> list[KeyHelp]:
+    """The keys that one option has, or sets."""
+    values, path = _values(conf, group, option), _package(conf, group, option)
+    if "_target_" in values:
+        return list(_node(values, str(values["_target_"]), path))
+    own = [f"{path}.{name}" for name in values]
+    every = lines(conf, chosen(conf, [f"{group}={option}"]))
+    return [line for line in every if any(f"{line.key}.".startswith(f"{key}.") for key in own)]
+
+
+def sweep_lines(conf: list[Path]) -> list[KeyHelp]:
+    """The keys of the callbacks of sweeps, in Hydra's own node of the primary config."""
+    hydra = _load(_find(conf, "train")).get("hydra", {})
+    callbacks = hydra.get("callbacks", {}).items()
+    return [
+        line for name, node in callbacks for line in _key(node, None, "", f"hydra.callbacks.{name}")
+    ]
+
+
 def _package(conf: list[Path], group: str, option: str) -> str:
     """The path of the node that an option is."""
     header = _header(_find(conf, f"{group}/{option}"))
