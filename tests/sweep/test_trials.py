@@ -118,12 +118,12 @@ def test_the_best_of_several_objectives_are_those_that_no_other_trial_is_as_good
 @pytest.mark.parametrize(
     ("space", "settings", "message"),
     [
-        (["rate=interval(0,1)"], {}, "rate: got interval(0.0,1.0), the study searches tag(log"),
-        ([DROPOUT], {}, "dropout: got 0,0.1, the study searches no such key"),
+        (["rate=interval(0,1)"], {}, "rate: got interval(0.0,1.0), the study has tag(log"),
+        ([DROPOUT], {}, "dropout: got 0,0.1, the study has no values"),
         ([RATE], {"objectives": BOTH}, "objective: got minimize valid/loss, maximize valid/acc"),
-        ([RATE], {"sampler": "tpe"}, "hydra.sweeper.sampler=tpe: the study has random"),
-        ([RATE], {"seed": 3}, "hydra.sweeper.seed=3: the study has 0"),
-        ([RATE], {"pruner": "asha"}, "hydra.sweeper.pruner=asha: the study has none"),
+        ([RATE], {"sampler": "tpe"}, "hydra.sweeper.sampler: got tpe, the study has random"),
+        ([RATE], {"seed": 3}, "hydra.sweeper.seed: got 3, the study has 0"),
+        ([RATE], {"pruner": "asha"}, "hydra.sweeper.pruner: got asha, the study has none"),
     ],
 )
 def test_the_study_of_another_search_is_refused_by_name(tmp_path, space, settings, message):

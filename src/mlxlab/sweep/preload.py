@@ -31,6 +31,15 @@ _WITH_MLX = (
     "mlxlab.experiment.train",
     "mlxlab.experiment.run_report.write",
 )
+_BASELINES = (
+    "mlxlab.data.labelled.baselines",
+    "mlxlab.data.labelled.text_baselines",
+    "sklearn.ensemble",
+    "sklearn.feature_extraction.text",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+    "sklearn.svm",
+)
 _FREEZE = "mlxlab.sweep.freeze"
 
 
@@ -39,7 +48,8 @@ def modules(config: DictConfig, task_module: str) -> list[str]:
     first = [task_module, *_WITHOUT_MLX]
     if not can_fork_mlx():
         return [*first, _FREEZE]
-    return [*first, *_WITH_MLX, *_target_modules(config), _FREEZE]
+    baselines = _BASELINES if OmegaConf.select(config, "data.baselines") else ()
+    return [*first, *_WITH_MLX, *baselines, *_target_modules(config), _FREEZE]
 
 
 def can_fork_mlx() -> bool:

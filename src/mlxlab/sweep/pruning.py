@@ -7,7 +7,7 @@ own pruners end a trial for good; here one pauses at its rung, and the best cont
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
@@ -36,71 +36,6 @@ class Promotion(NamedTuple):
     budget: int | None
 
 
-@dataclass(frozen=True)
-class Pruning:
-    """The pruner of a search.
-
-    Args:
-        name: none, median, asha or hyperband.
-        unit: of budgets.
-        length: budget of a whole run.
-        prune_from: budget before which the median prunes nothing.
-        overrides: set the length of every run.
-        halving: None for none and median.
-        sign: 1 if the objective is minimised, else -1.
-    """
-
-    name: str
-    unit: Unit = "steps"
-    length: int = 0
-    prune_from: int = 0
-    overrides: tuple[str, ...] = ()
-    halving: "SuccessiveHalving | None" = None
-    sign: int = 1
-
-    @property
-    def is_active(self) -> bool:
-        return self.name != "none"
-
-    def first_budget(self, number: int) -> int | None:
-        """The budget at which a trial pauses first; None if it never does."""
-        return self.halving.first_budget(number) if self.halving else None
-
-    def promotion(self, trials: Sequence[Trial], *, is_last: bool) -> Promotion | None:
-        """The next paused trial to continue; `is_last` if no trial runs and none will be added."""
-        return self.halving.promotion(trials, is_last=is_last) if self.halving else None
-
-    def limits(self, trials: Sequence[Trial]) -> list[float | None]:
-        """The worst values with which a trial that starts now continues after each evaluation.
-
-        The rule of Golovin et al. 2017 (Google Vizier): the median of the best values of the trials that are finished
-        when it starts, so that its fate does not depend on those that run.
-        """
-        if self.name != "median":
-            return []
-        finished = [each for each in trials if each.state == "finished" and each.same_as is None]
-        curves = [trial.result["evaluations"] for trial in finished if trial.result]
-        length = min(max(map(len, curves), default=0), MAX_LIMITS)
-        return [self._limit(curves, end) for end in range(1, length + 1)]
-
-    def _limit(self, curves: list[list[float | None]], end: int) -> float | None:
-        """The median of the best values of the first `end` evaluations; None of too few trials."""
-        best = []
-        for curve in curves:
-            values = [self.sign * value for value in curve[:end] if value is not None]
-            if len(curve) >= end and values:
-                best.append(self.sign * min(values))
-        return median(best) if len(best) >= MIN_CURVES else None
-
-    def rule(self, trial: Trial) -> StopRule | None:
-        """When the next job of a trial stops; None without a pruner."""
-        if not self.is_active:
-            return None
-        return StopRule(
-            unit=self.unit, pause_at=trial.budget, prune_from=self.prune_from, limits=trial.limits
-        )
-
-
 class SuccessiveHalving:
     """Promotes the best trial of the highest rung that has one, else a new trial starts (Algorithm 2 of ASHA).
 
@@ -115,7 +50,9 @@ class SuccessiveHalving:
             Hyperband (Li et al. 2018) does.
     """
 
-    def __init__(self, budgets: list[int], factor: int, sign: int, num_brackets: int) -> None:
+    def __init__(
+        self, budgets: Sequence[int] = (), factor: int = 3, sign: int = 1, num_brackets: int = 1
+    ) -> None:
         self.factor = factor
         self.sign = sign
         self.brackets: list[Rungs] = [[*budgets[start:], None] for start in range(num_brackets)]
@@ -127,9 +64,11 @@ class SuccessiveHalving:
         self._bracket_of: list[int] = []
 
     def first_budget(self, number: int) -> int | None:
+        """The budget at which a trial pauses first; None if it never does."""
         return self.brackets[self.bracket(number)][0]
 
     def promotion(self, trials: Sequence[Trial], *, is_last: bool) -> Promotion | None:
+        """The next paused trial to continue; `is_last` if no trial runs and none will be added."""
         own = [trial for trial in trials if trial.same_as is None]
         for number, rungs in enumerate(self.brackets):
             members = [trial for trial in own if self.bracket(trial.number) == number]
@@ -171,6 +110,63 @@ class SuccessiveHalving:
         best = self._ranking([trial for trial in paused if trial.budget == highest], highest)[0]
         rungs = self.brackets[self.bracket(best.number)]
         return Promotion(best.number, rungs[rungs.index(best.budget) + 1])
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """The pruner of a search.
+
+    Args:
+        name: none, median, asha or hyperband.
+        unit: of budgets.
+        length: budget of a whole run.
+        prune_from: budget before which the median prunes nothing.
+        overrides: set the length of every run.
+        halving: without rungs for none and median.
+        sign: 1 if the objective is minimised, else -1.
+    """
+
+    name: str
+    unit: Unit = "steps"
+    length: int = 0
+    prune_from: int = 0
+    overrides: tuple[str, ...] = ()
+    halving: SuccessiveHalving = field(default_factory=SuccessiveHalving)
+    sign: int = 1
+
+    @property
+    def is_active(self) -> bool:
+        return self.name != "none"
+
+    def limits(self, trials: Sequence[Trial]) -> list[float | None]:
+        """The worst values with which a trial that starts now continues after each evaluation.
+
+        The rule of Golovin et al. 2017 (Google Vizier): the median of the best values of the trials that are finished
+        when it starts, so that its fate does not depend on those that run.
+        """
+        if self.name != "median":
+            return []
+        finished = [each for each in trials if each.state == "finished" and each.same_as is None]
+        curves = [trial.result["evaluations"] for trial in finished if trial.result]
+        length = min(max(map(len, curves), default=0), MAX_LIMITS)
+        return [self._limit(curves, end) for end in range(1, length + 1)]
+
+    def _limit(self, curves: list[list[float | None]], end: int) -> float | None:
+        """The median of the best values of the first `end` evaluations; None of too few trials."""
+        best = []
+        for curve in curves:
+            values = [self.sign * value for value in curve[:end] if value is not None]
+            if len(curve) >= end and values:
+                best.append(self.sign * min(values))
+        return median(best) if len(best) >= MIN_CURVES else None
+
+    def rule(self, trial: Trial) -> StopRule | None:
+        """When the next job of a trial stops; None without a pruner."""
+        if not self.is_active:
+            return None
+        return StopRule(
+            unit=self.unit, pause_at=trial.budget, prune_from=self.prune_from, limits=trial.limits
+        )
 
 
 def read_pruning(

@@ -148,7 +148,7 @@ class Search:
             return self._interrupted.popleft()
         trials = self._trials()
         is_last = len(trials) >= self.num_trials and not self.running
-        promotion = self.pruning.promotion(trials, is_last=is_last)
+        promotion = self.pruning.halving.promotion(trials, is_last=is_last)
         if promotion is not None:
             self.study.set_budget(promotion.number, promotion.budget)
             return promotion.number
@@ -159,7 +159,7 @@ class Search:
         proposed = self.sampler.propose(self.study, trials)
         point = point_of(proposed.params, self.space)
         same = [each.number for each in trials if each.point == point and each.same_as is None]
-        budget = self.pruning.first_budget(len(trials))
+        budget = self.pruning.halving.first_budget(len(trials))
         same_as = same[0] if same else None
         return self.study.add(proposed, budget, self.pruning.limits(trials), same_as)
 
@@ -204,42 +204,39 @@ class Search:
 
     def _result(self, record: JobRecord, folder: Path) -> TrialResult:
         """The objectives of a job, or why it has none."""
-        if record.value is None:
-            return _failed(record.reason, record)
-        if self.objectives == [self.app.objective] and not self.pruning.is_active:
-            return TrialResult(
-                values=[record.value],
-                reason="",
-                state="finished",
-                step=0,
-                evaluations=[],
-                seconds=record.seconds,
-            )
-        try:
-            return self._read_result(folder / METRICS, record)
-        except (DataError, InputNotFoundError) as error:
-            return _failed(str(error), record)
-
-    def _read_result(self, path: Path, record: JobRecord) -> TrialResult:
-        run = read_json(path, RunMetrics)
-        values = [run["metrics"].get(name) for name in self.objectives]
-        for name, value in zip(self.objectives, values, strict=True):
-            if value is None:
-                raise DataError(f"{path}: no value of {name}; it has {', '.join(run['metrics'])}")
-        return TrialResult(
-            values=[float(value or 0.0) for value in values],
-            reason=run.get("reason", ""),
-            state=run.get("state", "finished"),
-            step=run["steps"],
-            evaluations=[value for _, value in run.get("evaluations", [])],
+        result = TrialResult(
+            values=[],
+            reason=record.reason,
+            state="failed",
+            step=0,
+            evaluations=[],
             seconds=record.seconds,
         )
+        if record.value is None:
+            return result
+        if self.objectives == [self.app.objective] and not self.pruning.is_active:
+            result["values"] = [record.value]
+            result["state"] = "finished"
+            return result
+        try:
+            self._read_metrics(folder / METRICS, result)
+        except (DataError, InputNotFoundError) as error:
+            result["reason"] = str(error)
+        return result
 
-
-def _failed(reason: str, record: JobRecord) -> TrialResult:
-    return TrialResult(
-        values=[], reason=reason, state="failed", step=0, evaluations=[], seconds=record.seconds
-    )
+    def _read_metrics(self, path: Path, result: TrialResult) -> None:
+        run = read_json(path, RunMetrics)
+        values = []
+        for name in self.objectives:
+            value = run["metrics"].get(name)
+            if value is None:
+                raise DataError(f"{path}: no value of {name}; it has {', '.join(run['metrics'])}")
+            values.append(value)
+        result["values"] = values
+        result["reason"] = run.get("reason", "")
+        result["state"] = run.get("state", "finished")
+        result["step"] = run["steps"]
+        result["evaluations"] = [value for _, value in run.get("evaluations", [])]
 
 
 def _stopping(rule: StopRule | None) -> list[str]:

@@ -293,24 +293,18 @@ def _repair(path: Path) -> bool:
 
 def _check_question(stored: Question, asked: Question, path: Path) -> None:
     """Raises ConfigError for a search with another space, other objectives or another method."""
+    before = _by_key(stored)
+    now = _by_key(asked)
     problems = []
-    for key in dict.fromkeys([*asked["space"], *stored["space"]]):
-        now = asked["space"].get(key)
-        before = stored["space"].get(key)
-        if now != before:
-            text = f"got {now or 'no values'}, the study searches {before or 'no such key'}"
+    for key in dict.fromkeys([*now, *before]):
+        if now.get(key) != before.get(key):
+            text = f"got {now.get(key, 'no values')}, the study has {before.get(key, 'no values')}"
             problems.append(f"{key}: {text}")
-    if asked["objectives"] != stored["objectives"]:
-        now = _described(asked["objectives"])
-        before = _described(stored["objectives"])
-        problems.append(f"objective: got {now}, that of the study is {before}")
-    for key, value in asked["settings"].items():
-        if stored["settings"].get(key) != value:
-            problems.append(f"{key}={value}: the study has {stored['settings'].get(key)}")
     if problems:
         advice = f"continue {path.parent} with the same settings, or choose another hydra.sweep.dir"
         raise ConfigError("\n".join(f"{problem}; {advice}" for problem in problems[:10]))
 
 
-def _described(objectives: dict[str, Direction]) -> str:
-    return ", ".join(f"{direction} {name}" for name, direction in objectives.items())
+def _by_key(question: Question) -> dict[str, str]:
+    objectives = [f"{direction} {name}" for name, direction in question["objectives"].items()]
+    return {**question["space"], "objective": ", ".join(objectives), **question["settings"]}
