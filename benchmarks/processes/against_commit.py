@@ -1,5 +1,6 @@
 """CPU seconds of this checkout compared with those of an earlier commit, by commands that both understand."""
 
+import ctypes
 import os
 import resource
 import statistics
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmarks.alternate import table
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = 4
 LONG = 104
+_PR_SET_CHILD_SUBREAPER = 36
 TITANIC = ("data=titanic", "model=bert", "model/size=nano")
 TEXT = ("data=streaming", "model=transformer", "model/size=nano", "trainer=optimized")
 
@@ -28,7 +30,7 @@ class Tree:
     work: Path
 
     def cpu_seconds(self, *args: str) -> float:
-        """CPU seconds of `python ARGS` and of all that it starts and waits for."""
+        """CPU seconds of `python ARGS` and of all that it starts, also of what outlives it for a moment."""
         path = os.pathsep.join(map(str, (self.checkout / "src", self.checkout)))
         before = _children_seconds()
         done = subprocess.run(
@@ -41,6 +43,9 @@ class Tree:
         )
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
         return _children_seconds() - before
 
     def train(self, *overrides: str) -> float:
@@ -50,6 +55,10 @@ class Tree:
 
 def against_commit(commit: str = "7b46dabc", rounds: int = 5) -> str:
     """Both trees run each command in turn; a step, a job and the loader are what a longer command adds to a shorter."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(
+            _PR_SET_CHILD_SUBREAPER, 1
+        )  # Orphans become children of this process.
     with tempfile.TemporaryDirectory() as folder, _worktree(commit, Path(folder)) as reference:
         trees = (Tree(ROOT, Path(folder) / "new"), Tree(reference, Path(folder) / "old"))
         source = Path(folder) / "text.txt"

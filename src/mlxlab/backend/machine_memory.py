@@ -36,14 +36,8 @@ def process_memory(pid: int) -> int:
     return total
 
 
-def reset_peak() -> None:
-    """Forgets the peak so far of this process, where the system can: Linux."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def peak_memory() -> int:
-    """The largest resident memory of this process, since `reset_peak`."""
+    """The largest resident memory of this process so far."""
     with suppress(OSError, ValueError, IndexError):
         status = Path("/proc/self/status").read_text()
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])

@@ -41,9 +41,6 @@ class Values:
             else list(self.texts)
         )
 
-    def contains(self, value: object) -> bool:
-        return value in self.texts
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -62,9 +59,6 @@ class Interval:
 
     def ends(self) -> list[str]:
         return [repr(self.low), repr(self.high)]
-
-    def contains(self, value: object) -> bool:
-        return type(value) is (int if self.integer else float) and self.low <= value <= self.high
 
 
 Domain = Values | Interval
