@@ -97,7 +97,10 @@ def test_the_sdist_holds_what_is_needed_to_build_test_and_read(sdist):
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"mlxlab", f"mlxlab-{__version__}.dist-info"}
+    top_level = {"hydra_plugins", "mlxlab", f"mlxlab-{__version__}.dist-info"}
+    assert {name.split("/")[0] for name in names} == top_level
+    plugins = [name for name in names if name.startswith("hydra_plugins/")]
+    assert plugins == ["hydra_plugins/mlxlab_sweep.py"]
     assert f"mlxlab-{__version__}.dist-info/licenses/LICENSE" in names
     package = {str(path.relative_to(ROOT / "src")) for path in files_of("src/mlxlab")}
     files = package | {f"mlxlab/{path.relative_to(ROOT)}" for path in files_of("conf")}
