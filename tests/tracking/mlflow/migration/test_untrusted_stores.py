@@ -1,5 +1,6 @@
 """Damaged and hostile stores, and sources that have changed since: nothing is lost, nothing outside is read."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -110,10 +111,13 @@ def test_unreadable_runs_of_a_file_store_are_named_and_the_others_move(source, p
     by_name["sweep"].write_text("a: &a [1]\nb: *a\n")
     with (by_name["best"].parent / "metrics" / "valid" / "loss").open("a") as file:
         file.write("17000000")
+    (by_name["best"].parent / "params" / "linked").symlink_to("/etc/hostname")
+    os.mkfifo(by_name["best"].parent / "params" / "pipe")
     assert main([f"source={store}"]) == 0
     out = capsys.readouterr().out
     assert "loss:1001: expected `time value step`" in out
     assert "aliases are not read" in out
+    assert query_store(project, "select 1 from params where key in ('linked', 'pipe')") == []
     assert query_store(project, "select name from runs order by name") == [
         ("best",),
         ("deleted",),

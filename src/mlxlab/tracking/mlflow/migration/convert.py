@@ -4,7 +4,6 @@ A store may come from anyone: what MLflow is given is checked before, and the ro
 """
 
 import io
-import os
 import re
 import shutil
 import sqlite3
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from click import Command
 
 MAX_TEXT = 2**20  # characters of one value
+MAX_METRIC = 2**28  # bytes of the file of a metric: about 7 million points
 META = "meta.yaml"
 _NOT_MOVED = ("alembic_version", "workspaces", "latest_metrics")
 _FOREIGN = """
@@ -71,7 +71,7 @@ def convert(source: Source, folder: Path) -> Converted:
             args = ("--source", str(folder), "--target", uri, "--no-progress")
             _run(migrate_filestore, *args)
         _check_rows(converted)
-    except (sqlite3.Error, DataError) as error:
+    except (sqlite3.Error, OSError, DataError) as error:
         raise DataError(f"{source.path}: cannot be read as an MLflow store ({error})") from None
     return converted
 
@@ -129,12 +129,15 @@ def _copy_metadata(root: Path, target: Path, skipped: list[str]) -> None:
         return [*links, "artifacts"] if META in names else links
 
     def copy(source: str, destination: str) -> None:
+        path = Path(source)
         try:
-            text = read_text(Path(source))
-            if os.path.basename(source) == META:
+            if path.name == META:
+                text = read_text(path, max_bytes=MAX_TEXT)
                 _check_yaml(source, text)
-            elif "metrics" in Path(source).relative_to(root).parts:
-                text = _points(source, text, skipped)
+            elif "metrics" in path.relative_to(root).parts:
+                text = _points(source, read_text(path, max_bytes=MAX_METRIC), skipped)
+            else:
+                text = read_text(path, max_bytes=MAX_TEXT)
         except DataError as error:
             skipped.append(str(error))
         else:
