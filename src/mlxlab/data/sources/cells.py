@@ -87,7 +87,7 @@ def cell_text(value: object) -> str | None:
             return None if is_missing else value.isoformat()
         case bytes():
             return value.decode()
-        case list() | dict():
+        case list() | dict() | np.ndarray():
             return _encodable(_json_text(value))
     if type(value).__name__ == "NAType":  # That of pandas, which need not be imported.
         return None
@@ -96,9 +96,16 @@ def cell_text(value: object) -> str | None:
 
 def _json_text(value: object) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=_json_value)
     except RecursionError:
         raise ValueError("a list that is nested too deep") from None
+
+
+def _json_value(value: object) -> object:
+    """A value that JSON does not know, as one that it knows."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value)
 
 
 def _encodable(text: str) -> str:
