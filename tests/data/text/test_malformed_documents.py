@@ -118,11 +118,11 @@ def test_a_truncated_file_is_reported_by_name(tmp_path, ending):
 
 
 @pytest.mark.parametrize(("name", "data", "message"), [
-    ("a.jsonl", b"\x1f\x8b\x08\x00data", "gzip data"),
+    ("a.jsonl", b"\x1f\x8b\x08\x00data", "0x8b is not UTF-8"),
     ("a.csv", "text".encode("utf-16-le"), "UTF-16"),
-    ("a.txt", b"\x89PNG\r\n", "a PNG image"),
-    ("a.txt", bytes(8), "a.txt:1:1: this is binary data"),
-    ("a.csv", b"PAR1", "a parquet file"),
+    ("a.txt", b"\x89PNG\r\n", "0x89 is not UTF-8"),
+    ("a.txt", bytes(8), "a.txt:1:1: NUL bytes"),
+    ("a.csv", b"PAR1", "no column 'text'"),
     ("a.jsonl.gz", b'{"text": "x"}\n', "gz: after 0 bytes"),
     ("a.jsonl.zst", b'{"text": "x"}\n', "zst: after 0 bytes"),
     ("a.parquet", b'{"text": "x"}\n', "not parquet"),

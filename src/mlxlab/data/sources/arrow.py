@@ -1,6 +1,7 @@
 """Parquet and Arrow files, and rows in memory, as sources."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
@@ -104,8 +105,8 @@ class ParquetFiles:
         require_columns(chosen, names, self.files.path(group.file))
         chunks = _chunks(meta.row_group(group.number), chosen)
         decoded = sum(chunk.total_uncompressed_size for chunk in chunks)
-        stored = sum(chunk.total_compressed_size for chunk in chunks)
-        stored = min(stored, self.files.sizes[group.file])
+        packed = sum(chunk.total_compressed_size for chunk in chunks)
+        stored = min(packed, self.files.sizes[group.file])
         refuse_bomb(max(decoded, group.rows * ROW_BYTES), stored)
         max_rows = min(BATCH_BYTES * group.rows // max(decoded, 1), MAX_ROWS)
         if decoded > DENSE_RATIO * stored:
@@ -128,9 +129,9 @@ def _chunks(
     return [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
 
 
-def _slices(batch: pa.RecordBatch, max_rows: int) -> Iterator[pa.RecordBatch]:
-    for first in range(0, len(batch), max_rows):
-        yield batch.slice(first, max_rows)
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    for first in range(0, len(batch), MAX_ROWS):
+        yield batch.slice(first, MAX_ROWS)
 
 
 def _blocks(batches: Iterable[pa.RecordBatch], start: Start, where: str) -> Iterator[Block]:
@@ -161,7 +162,10 @@ class ArrowFiles:
         reader = self._open(unit)
         path = self.files.path(unit)
         require_columns(columns or (), reader.schema.names, path)
-        slices = (rows for batch in _batches(reader) for rows in _slices(batch, MAX_ROWS))
+        batches = reader
+        if isinstance(reader, pa.RecordBatchFileReader):
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        slices = chain.from_iterable(map(_slices, batches))
         yield from _blocks(slices, start, path)
         self.files.check(unit)
 
@@ -180,14 +184,6 @@ class ArrowFiles:
             return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
         except FAULTS as error:
             raise DataError(f"{path}:1: not Arrow IPC: {first_line(error)}") from None
-
-
-def _batches(
-    reader: pa.RecordBatchFileReader | pa.RecordBatchStreamReader,
-) -> Iterator[pa.RecordBatch]:
-    if isinstance(reader, pa.RecordBatchFileReader):
-        return map(reader.get_batch, range(reader.num_record_batches))
-    return iter(reader)
 
 
 class TableRows:

@@ -63,11 +63,10 @@ class CsvParser:
         self.refuses_lines = quoting is None and self.delimiter == "\t"
         self.header = self._read_header(stream)
         names = self.header if columns is None else columns
-        where = f"{stream.path}:1"
-        require_columns(names, self.header, where)
+        require_columns(names, self.header, stream.path)
         for name in names:
             if self.header.count(name) > 1:
-                raise DataError(f"{where}: column {name!r} occurs twice")
+                raise DataError(f"{stream.path}:1: column {name!r} occurs twice")
         self.indices = {name: self.header.index(name) for name in names}
 
         fields = [f"f{number}" for number in range(len(self.header))]
@@ -185,15 +184,13 @@ class CsvParser:
     def _read_header(self, stream: ByteStream) -> list[str]:
         lines = iter(partial(stream.read_line, MAX_RECORD), b"")
         reader = self._reader(lines, is_strict=False)
-        names: list[str] = []
         try:
             with _long_fields():
                 names = [name.strip() for name in next(reader, [])]
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{stream.path}:1: {_describe(error)}") from None
         if not any(names) or len(names) > MAX_COLUMNS:
-            expected = f"expected a header of 1 to {MAX_COLUMNS} names, and rows"
-            raise DataError(f"{stream.path}:1: {expected}")
+            raise DataError(f"{stream.path}:1: expected 1 to {MAX_COLUMNS} names of columns")
         self.header_lines = reader.line_num
         return [name or f"{UNNAMED}{number}" for number, name in enumerate(names, 1)]
 

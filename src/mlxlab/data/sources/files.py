@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeVar
 import pyarrow as pa
 import xxhash
 
+from mlxlab.data.sources.messages import first_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.nearest import nearest_path
 
@@ -26,16 +27,6 @@ MAX_SAMPLED_FILES = 1000
 READ_BYTES = 2**16
 BOMB_MIN_BYTES = 2**26  # more, and more than BOMB_MIN_RATIO times the stored bytes, is a bomb
 BOMB_MIN_RATIO = 250
-SIGNATURES = {
-    b"\x89PNG": "a PNG image",
-    b"\x1f\x8b": "gzip data: unpack it first",
-    b"PK\x03\x04": "a zip archive: unpack it first",
-    b"\x28\xb5\x2f\xfd": "zstd data: unpack it first",
-    b"%PDF": "a PDF document",
-    b"PAR1": "a parquet file",
-    b"ARROW1": "an Arrow file",
-    bytes(4): "binary data (NUL bytes)",
-}
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF8_NAMES = ("utf-8", "utf-8-sig")
 UNREADABLE = (OSError, EOFError, lzma.LZMAError, UnicodeError)
@@ -114,7 +105,7 @@ def find_files(source: str) -> Files:
         DataError: files of several formats.
     """
     path = Path(os.path.expanduser(source))
-    if path.is_dir():
+    if os.path.isdir(path):
         root = path
         pattern = "**/*"
     elif os.path.lexists(path):  # A dangling link is refused by its name.
@@ -195,15 +186,9 @@ class ByteStream:
         if start.startswith(codecs.BOM_UTF8):
             self.read(len(codecs.BOM_UTF8))
         self.begin = self.offset
-        self._refuse_binary(start)
-
-    def _refuse_binary(self, start: bytes) -> None:
-        """Raises DataError for a file that starts as another format than text does."""
-        descriptions = [name for sign, name in SIGNATURES.items() if start.startswith(sign)]
         if bytes(2) in (start[0:4:2], start[1:4:2]):
-            descriptions.append("UTF-16: data.reading.encoding=utf-16-le or utf-16-be reads it")
-        if descriptions:
-            raise DataError(f"{self.path}:1:1: this is {descriptions[0]}; expected text")
+            ways = "data.reading.encoding=utf-16-le or utf-16-be reads UTF-16"
+            raise DataError(f"{path}:1:1: NUL bytes, expected text; {ways}")
 
     def peek(self) -> bytes:
         """The next bytes, READ_BYTES of them where the file has that many."""
@@ -243,9 +228,8 @@ class ByteStream:
         try:
             yield
         except UNREADABLE as error:
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-            message = f"{self.path}: after {self.offset:,} bytes: {reason}"
-            raise DataError(message) from None
+            where = f"{self.path}: after {self.offset:,} bytes"
+            raise DataError(f"{where}: {first_line(error)}") from None
 
 
 def _decompressed(file: io.BufferedReader, codec: str) -> io.BufferedReader:
@@ -275,7 +259,7 @@ def _unreadable(path: str, error: OSError | ValueError) -> InputNotFoundError:
 def _find(root: Path, pattern: str) -> Iterator[str]:
     """The names below a folder that match and end as a format does."""
     for match in root.glob(pattern):
-        name = match.relative_to(root)
-        is_hidden = any(part.startswith(".") for part in name.parts)
-        if split_suffix(match.name)[0] and not is_hidden and not match.is_dir():
-            yield str(name)
+        name = str(match.relative_to(root))
+        is_hidden = "/." in f"/{name}"
+        if split_suffix(name)[0] and not is_hidden and not match.is_dir():
+            yield name

@@ -43,7 +43,7 @@ class HuggingFaceRows:
             dataset = dataset.to_iterable_dataset()
         self.dataset = dataset
         self.name = name
-        self.units = int(dataset.num_shards)
+        self.units: int = dataset.num_shards
         if fingerprint is None:
             first = islice(self.blocks(0, FIRST, None), 1)
             fingerprint = f"{name}:{digest_blocks(first)}"
@@ -94,7 +94,7 @@ class HuggingFaceRows:
         for index, name in enumerate(batch.schema.names):
             feature = (self.dataset.features or {}).get(name)
             names = getattr(feature, "names", None)
-            if names and pa.types.is_integer(batch.column(index).type):
+            if names:
                 numbers = batch.column(index).to_pylist()
                 cells = [None if number in (None, -1) else names[number] for number in numbers]
                 batch = batch.set_column(index, name, pa.array(cells, pa.string()))
@@ -156,8 +156,8 @@ def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.Ite
     try:
         return datasets.load_dataset(name, config, revision=commit, streaming=True)
     except ValueError as error:
-        message = f"data.reading.config={config}: {name}: {first_line(error)}"
-        raise ConfigError(message) from None
+        where = f"data.reading.config={config}: {name}"
+        raise ConfigError(f"{where}: {first_line(error)}") from None
     except (OSError, RuntimeError) as error:
         raise _unavailable(name, f"the hub cannot be read ({first_line(error)})") from None
 

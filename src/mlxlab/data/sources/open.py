@@ -53,7 +53,7 @@ class Reading:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if self.delimiter is not None and len(self.delimiter.encode()) != 1:
+        if len((self.delimiter or ",").encode()) != 1:
             raise ConfigError(f"data.reading.delimiter={self.delimiter}: expected one character")
         try:
             "".encode(self.encoding or "utf-8")
@@ -107,10 +107,8 @@ def is_local(source: str) -> bool:
         return True
     if HUB_ID.fullmatch(source) and not path.parent.is_dir():
         return False
-    hint = nearest_path(path)
-    raise InputNotFoundError(
-        f"{source}: no such file or folder, and no owner/name of the hub{hint}"
-    )
+    missing = "no such file or folder, and no owner/name of the hub"
+    raise InputNotFoundError(f"{source}: {missing}{nearest_path(path)}")
 
 
 def _open_files(files: Files, reading: Reading, errors: ErrorBudget) -> Source:

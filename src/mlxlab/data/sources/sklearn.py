@@ -25,4 +25,4 @@ def load_sklearn_table(name: str) -> TableRows:
     classes = bunch.get("target_names")
     rows[LABEL] = bunch.target if classes is None else classes[bunch.target].astype(str)
     version = importlib.metadata.version("scikit-learn")
-    return TableRows(rows, name, fingerprint=f"{name}@{version}")
+    return TableRows(rows, name, f"{name}@{version}")

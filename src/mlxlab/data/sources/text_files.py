@@ -25,6 +25,10 @@ SAMPLE_BYTES = 2**18
 WHOLE = 2**62
 ALL = (0.0, 1.0)
 
+Range = tuple[
+    int, int, int
+]  # a unit: a file, and the first byte and the end of where its records begin
+
 
 Skip = Callable[[int, str], None]  # (line of a malformed record in the unit, what is wrong with it)
 
@@ -65,14 +69,6 @@ class TextFormat(NamedTuple):
     open: Callable[[ByteStream, Sequence[str] | None], Parser]
     # Moves to the first record that begins at or after a byte, or behind a limit; None if there is no way.
     seek: Callable[[ByteStream, int, int], None] | None
-
-
-class Range(NamedTuple):
-    """A unit: the records of a file that begin in some of its bytes."""
-
-    file: int
-    begin: int
-    end: int
 
 
 class TextFiles:
@@ -194,10 +190,10 @@ class TextFiles:
                 only = "a range of plain .txt or .jsonl only"
                 raise ConfigError(f"data.reading.split: {only}, got {self.files.path(index)}")
             if not is_divided:
-                yield Range(index, 0, WHOLE)
+                yield index, 0, WHOLE
                 continue
             for begin in range(first, last, self.range_bytes):
-                yield Range(index, begin, min(begin + self.range_bytes, last))
+                yield index, begin, min(begin + self.range_bytes, last)
 
     def _is_plain(self, index: int) -> bool:
         """Whether records are found from any byte on: in UTF-8, as far as the start tells."""
@@ -249,8 +245,8 @@ def ignore(number: int, fault: object) -> None:
 def _give_up(stream: ByteStream, data: bytes, start: Start, skip: Skip) -> Parsed:
     """Skips the first line of a record that is too long."""
     number = start[1] + 1
-    size = f"a record of more than {MAX_RECORD} bytes"
-    skip(number, f"{size} (in CSV perhaps a quote that is never closed)")
+    cause = "in CSV perhaps a quote that is never closed"
+    skip(number, f"a record of more than {MAX_RECORD} bytes ({cause})")
     used = data.find(b"\n") + 1
     if not used:
         discard_line(stream)
