@@ -24,7 +24,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["experiment"],
     ["distillation"],
     ["callbacks", "inference"],
-    ["training", "interop"],
+    ["training", "interop", "baselines"],
     ["models", "distributed", "figures"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],

@@ -78,7 +78,7 @@ BY_OVERRIDE = {
     "no such resolver": ("name=${nope:1}", "nope"),
     "broken interpolation": ("name='${'", "name="),
     "a group that is null": ("model=null", "expected the name of an option; there is bert"),
-    "an empty option": ("model=", "there is bert, cnn_hybrid, mlx_lm, transformer"),
+    "an empty option": ("model=", "there is bert, cnn_hybrid, mlx_lm, tabular, transformer"),
     "no run folder": ("hydra.run.dir=???", "expected the path of a folder"),
     "an empty run folder": ("hydra.run.dir=''", "expected the path of a folder"),
     "dash as a run folder": ("hydra.run.dir=-", "expected the path of a folder"),

@@ -156,6 +156,11 @@ class History:
             logged = dict(self.curve).get(self.best_step, {})
             self.best_metrics = {name: value for name, value in logged.items() if name in names}
 
+    def discard_best(self) -> None:
+        """Forgets which evaluation was the best: those so far were of another model."""
+        self.evaluations.clear()
+        self.best, self.best_step, self.best_metrics = None, 0, {}
+
     def without_best(self, step: int) -> "History":
         """The same, where the best evaluation is that of `step`, if there was one: the weights of the best are lost."""
         value, metrics = dict(self.evaluations).get(step), dict(self.curve).get(step, {})

@@ -154,7 +154,8 @@ def auto_epochs(data: object, batches_per_epoch: int | None) -> int:
     """The epochs of `trainer.epochs=auto`."""
     if not isinstance(data, NeedsSteps) or not batches_per_epoch:
         return AUTO_EPOCHS
-    return max(AUTO_EPOCHS, min(MAX_AUTO_EPOCHS, ceil(data.min_steps / batches_per_epoch)))
+    least, most = getattr(data, "epoch_limits", (AUTO_EPOCHS, MAX_AUTO_EPOCHS))
+    return max(least, min(most, ceil(data.min_steps / batches_per_epoch)))
 
 
 class RunLength(NamedTuple):

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     BATCH_ORDER = 0xBA7C
     SELECTION = 0x5E1EC7
     SPLIT = 0x5B117
+    FOLDS = 0xF01D5  # of networks that are trained side by side
     TEMPLATE = 0x7E3A
     FILE_ORDER = 0x51E7  # of chunks of uncompressed files
     UNIT_ORDER = 0x5E9E  # of files, row groups and shards of the hub, each read sequentially

@@ -76,6 +76,7 @@ def build_data(
         masked=not backbone.causal,
         one_document=not backbone.separates_documents,
         width=backbone.hidden_size,
+        inner_folds=getattr(backbone, "folds", 0),
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,
         restored=restored,
@@ -116,7 +117,7 @@ def build_model(
 ) -> Model:
     """Builds the model of a config with its initial weights, or one of a saved architecture, drawn if `draw`."""
     seed, task = model_seed(cfg), data.task
-    architecture = saved or Architecture(cfg["model"], data.tokenizer.vocab_size)
+    architecture = saved or Architecture(model_node(cfg, data), data.tokenizer.vocab_size)
     mx.random.seed(seed)
     model = build.build_model(
         architecture.node,
@@ -140,6 +141,12 @@ def build_model(
         refuse_training(options, model)
         mx.clear_cache()  # of the weights before they were quantised
     return model
+
+
+def model_node(cfg: Config, data: DataModule) -> dict[str, Any]:
+    """The `model` node with what the data decide: the columns of a table."""
+    columns = getattr(data, "model_columns", None)
+    return cfg["model"] if columns is None else {**cfg["model"], "columns": columns}
 
 
 def saved_architecture(checkpoint: Checkpoint) -> Architecture:

@@ -17,7 +17,7 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import Config, build_data, build_model, model_seed
+from mlxlab.experiment.build import Config, build_data, build_model, model_node, model_seed
 from mlxlab.experiment.start import Start, admitted, carry_into
 from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of
@@ -160,7 +160,7 @@ def build_session(
         data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
     architecture = saved or architecture_of(
-        cfg["model"], data.tokenizer.vocab_size, data.tokenizer.vocabulary
+        model_node(cfg, data), data.tokenizer.vocab_size, data.tokenizer.vocabulary
     )
     router = cfg["trainer"]["loss"].get("router")
     with activity("loading the teachers"):
@@ -179,7 +179,11 @@ def build_session(
     if saved is None:
         loader.load_initial_weights(model)
     context = FitContext(
-        cfg["objective"], tracker or NoTracker(), group=processes, valid=data.valid
+        cfg["objective"],
+        tracker or NoTracker(),
+        group=processes,
+        valid=data.valid,
+        training_rows=getattr(data, "training_rows", ()),
     )
     return Session(
         cfg,

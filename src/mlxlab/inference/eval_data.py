@@ -20,6 +20,7 @@ from mlxlab.data.dataset import (
     RowEncoder,
     Table,
 )
+from mlxlab.data.labelled.cell_inputs import CellEncoder
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.left_out import DEFAULT_FRACTION, Faults
 from mlxlab.data.labelled.rows import Rows, open_rows
@@ -131,12 +132,12 @@ def _labelled(
     encoder: RowEncoder, rows: "Rows | ProvidedRows", node: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[str]]:
     """The numbers of the rows to evaluate on, and lines on those that are left out."""
-    if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder)):
+    if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder | CellEncoder)):
         return np.arange(len(rows)), []
     faults = Faults(rows, *left_out_keys(node))
     cells = rows.column(encoder.label_column)
     column = encoder.read_labels(cells, rows.location)
-    faults.add_missing(column, encoder.renderer.required)
+    faults.add_missing(column, encoder.required)
     faults.add_labels(column, encoder.labels)
     faults.add_cells(encoder.types)
     lines = faults.check()

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
+from mlxlab.data.labelled.cell_inputs import CellEncoder
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.types import shorten
 from mlxlab.data.sources.block import ErrorBudget
@@ -38,7 +39,7 @@ class UnseenCategories:
 
     def add(self, encoder: Encoder, table: Table) -> None:
         """Counts those of these rows."""
-        if isinstance(encoder, LabelledEncoder):
+        if isinstance(encoder, LabelledEncoder | CellEncoder):
             for name, counts in encoder.unseen(table).items():
                 self.counts.setdefault(name, Counter()).update(counts)
 

@@ -19,6 +19,7 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import CausalHead, Classifier, MaskedHead
+from mlxlab.models.tabular import TabularHead
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
@@ -116,6 +117,9 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
     if isinstance(module, MlxLm):
         _initialize_matrices(module, seed, name)
         return
+    if isinstance(module, TabularHead):
+        _initialize_networks(module, seed, name)
+        return
     if not isinstance(
         module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead
     ):
@@ -156,6 +160,29 @@ def _initialize_matrices(module: MlxLm, seed: int, name: str) -> None:
         )
         if is_matrix and not isinstance(layers[owner], CONVOLUTIONS):
             layers[owner].weight = mx.array(normal(seed, f"{name}.{path}", leaf.shape, STD))
+
+
+def _initialize_networks(head: TabularHead, seed: int, name: str) -> None:
+    """Draws the networks of a table: He et al. 2015, and a random sign for each input of each member."""
+
+    def draw(path: str, shape: tuple[int, ...]) -> mx.array:
+        part = path.rpartition(".")[2]
+        if path == "signs":
+            return mx.array(np.sign(normal(seed, f"{name}.{path}", shape, 1.0)))
+        if path.endswith((".scale", "out_bias")):
+            return mx.full(shape, float(part == "scale"))
+        std = 0.1
+        if path.startswith("codes.") and part == "weight":
+            std = 0.35
+        elif path == "out":
+            std = 0.5 / math.sqrt(shape[-2])
+        elif part == "weight":
+            std = math.sqrt(2 / shape[-2])
+        return mx.array(normal(seed, f"{name}.{path}", shape, std))
+
+    network = head.network
+    leaves = named_parameters(network).items()
+    network.update(tree_unflatten([(path, draw(path, leaf.shape)) for path, leaf in leaves]))
 
 
 def normal(seed: int, path: str, shape: tuple[int, ...], std: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from mlxlab.models.backbone import Backbone, CausalBackbone
 from mlxlab.models.bert import Bert
 from mlxlab.models.depth import depths
 from mlxlab.models.layers import Attention, apply_output_layer
+from mlxlab.models.tabular import Tabular, TabularHead
 from mlxlab.models.transformer import Transformer
 from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
@@ -89,13 +90,15 @@ class MaskedHead(nn.Module):
         return tied_logits(embedding, self.norm(gelu(self.transform(x))), self.bias)
 
 
-Head = Classifier | CausalHead | MaskedHead
+Head = Classifier | CausalHead | MaskedHead | TabularHead
 
 
 def build_head(
     backbone: Backbone, *, kind: TaskKind, num_classes: int = 0, dropout: float = 0.0
 ) -> Head:
     """The head of a task. For a language model the backbone loses the parameters that only pooling uses."""
+    if isinstance(backbone, Tabular):
+        return backbone.new_head(kind, num_classes)
     if kind != "language_modelling":
         bias = not isinstance(backbone, Transformer) or backbone.classifier_bias
         return Classifier(
@@ -126,7 +129,7 @@ class Model(nn.Module):
 
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         x = self.backbone(tokens, segment_ids)
-        if isinstance(self.head, Classifier):
+        if isinstance(self.head, Classifier | TabularHead):
             return self.head(self.backbone.pool(x, segment_ids))
         return self.logits(x)
 

@@ -79,6 +79,9 @@ class FitContext:
     metadata: RunMetadata = field(default_factory=empty_metadata)
     timer: ThroughputTimer = field(default_factory=ThroughputTimer)
     valid: Iterable[Batch] = ()  # the validation batches, the same in every pass
+    training_rows: Iterable[
+        Batch
+    ] = ()  # every training row once, where something is fitted on them
 
     def log(self, state: TrainState, metrics: dict[str, float]) -> None:
         """Logs metrics of the current step: to the tracker, and to the history for callbacks and plots."""

@@ -38,7 +38,7 @@ class Trainer:
         eval_every: steps between evaluations, the last step always being evaluated; null evaluates every epoch.
         eval_batches: validation batches per evaluation; null takes all.
         log_every: steps between log lines.
-        label_smoothing: fraction of the target spread over all classes, in the training loss only; 0 for a regression.
+        label_smoothing: fraction of the target spread over all classes, in the training loss only; a regression has none.
         max_nonfinite_steps: consecutive steps with a non-finite loss or gradient before the run rolls back.
         max_rollbacks: times that the run returns to the last good checkpoint, past the data, before it ends (exit 78).
         parallel: data shards every batch among the processes that mlx.launch started, fsdp also weights, gradients and

@@ -64,7 +64,7 @@ def make_table(folder, source=None, **changes):
 
 def texts_of(data):
     table = data.rows.table(data.encoder.columns, data.split.valid)
-    return [text for (text,) in data.renderer.render(table)]
+    return [text for (text,) in data.encoder.renderer.render(table)]
 
 
 def test_every_column_but_the_target_is_read_by_default(tmp_path):

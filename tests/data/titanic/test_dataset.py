@@ -97,7 +97,7 @@ def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
 
 
 def test_all_templates_are_used(data):
-    chosen = data.renderer.choose(np.arange(1, 892))
+    chosen = data.encoder.renderer.choose(np.arange(1, 892))
     assert (np.bincount(chosen, minlength=4) > 180).all()
 
 

@@ -245,6 +245,6 @@ def test_a_changed_validation_row_moves_no_training_sentence(tmp_path):
     changed = [row._replace(survived=1 - row.survived, **moved) for row in ROWS[600:891]]
     valid.write_text(csv_text(changed))
     after = make_titanic(tmp_path, **changes)
-    assert list(before.training_texts()) == list(after.training_texts())
+    assert list(before.inputs.training_texts()) == list(after.inputs.training_texts())
     assert before.tokenizer.fingerprint == after.tokenizer.fingerprint
-    assert before.renderer.members == after.renderer.members
+    assert before.encoder.renderer.members == after.encoder.renderer.members

@@ -106,11 +106,10 @@ def test_huber_is_half_the_squared_error_up_to_delta_and_linear_beyond():
     np.testing.assert_array_equal(chosen, HuberLoss(0.2)(model, batch).total)
 
 
-def test_label_smoothing_of_a_regression_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"trainer\.label_smoothing=0\.1: expected 0 for a regression"
-    ):
-        task_loss("regression", label_smoothing=0.1)
+def test_a_regression_has_no_label_smoothing():
+    model, batch = model_of("regression"), batch_of("regression")
+    smoothed = task_loss("regression", label_smoothing=0.1)(model, batch).total
+    np.testing.assert_array_equal(smoothed, task_loss("regression")(model, batch).total)
 
 
 @pytest.mark.parametrize(

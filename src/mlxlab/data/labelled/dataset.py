@@ -9,8 +9,10 @@ import numpy as np
 from mlxlab.constraints import MaxLen, MinLen, Seed
 from mlxlab.data.dataset import MIN_STEPS
 from mlxlab.data.labelled.baselines import FittedModels
+from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs, holds_cells, restore_cells
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
-from mlxlab.data.labelled.examples import LabelledExamples, Run
+from mlxlab.data.labelled.examples import LabelledExamples
+from mlxlab.data.labelled.inputs import Inputs, Run, TextInputs
 from mlxlab.data.labelled.label_checks import (
     describe_giveaway,
     describe_look_alikes,
@@ -35,6 +37,9 @@ from mlxlab.data.labelled.types import Kind, read_table
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.errors import ConfigError
+
+CELL_STEPS = 250
+CELL_EPOCHS = (22, 10_000)
 
 
 class LabelledDataset(LabelledExamples):
@@ -75,6 +80,7 @@ class LabelledDataset(LabelledExamples):
         cache: Path,
         parameters: int,
         width: int,
+        inner_folds: int = 0,
         pretrained: Path | None = None,
         **options: Unpack[LabelledOptions],
     ) -> None:
@@ -98,8 +104,17 @@ class LabelledDataset(LabelledExamples):
         train = read_table(rows.table(list(fitted), prepared.split.train), fitted)
         bounds = fit_bounds(train, numbers)
         self._renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
-        run = Run(seed, cache, parameters, width, pretrained)
-        super().__init__(prepared, self._renderer, options, run)
+        inputs: Inputs
+        if inner_folds:
+            cells = CellInputs(prepared, train, inner_folds, seed)
+            self.model_columns = cells.model_columns
+            self.epoch_limits = CELL_EPOCHS
+            self.min_steps = CELL_STEPS
+            inputs = cells
+        else:
+            run = Run(seed, cache, parameters, width, pretrained)
+            inputs = TextInputs(prepared, self._renderer, options, run)
+        super().__init__(prepared, inputs, options, seed)
         self.location = rows.location
         self._reads_texts = bool(texts)
         self.giveaways: dict[str, float] = {}
@@ -113,20 +128,23 @@ class LabelledDataset(LabelledExamples):
         self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
     def fit_baselines(self) -> list[FittedModels]:
-        by_words = self.fit_text_baselines(self._renderer)
         if self._reads_texts:
-            return [by_words]
-        types = self._renderer.types
+            return [self.fit_text_baselines(self._renderer)]
+        types = self.encoder.types
         raw = fit_table_models(self.cells, self.training_targets, types, self.task)
-        return [*raw, by_words]
+        if isinstance(self.inputs, CellInputs):
+            return raw
+        return [*raw, self.fit_text_baselines(self._renderer)]
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The rows by number, with the numbers of their cells rather than bins."""
-        table = self.rows.table(self.columns, np.asarray(ids, np.int64))
+        table = self.rows.table(list(self._renderer.types), np.asarray(ids, np.int64))
         return ["\n".join(texts) for texts in self._renderer.exact().render(table)]
 
     @staticmethod
-    def restore_encoder(folder: Path) -> LabelledEncoder:
+    def restore_encoder(folder: Path) -> LabelledEncoder | CellEncoder:
+        if holds_cells(folder):
+            return restore_cells(folder)
         return restore_encoder(folder, LabelledDataset.format_name, restore_renderer)
 
 

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NotRequired, Protocol, TypedDict
+from typing import Annotated, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
-from mlxlab.data.dataset import Encoder, Table
-from mlxlab.data.labelled.labels import Labels, Targets, read_labels, restore_labels
+from mlxlab.data.dataset import Encoder, RowEncoder, Table
+from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
 from mlxlab.data.labelled.types import (
     ColumnType,
     Location,
@@ -66,6 +66,14 @@ class Renderer(Protocol):
         """JSON from which the same renderer can be made."""
 
 
+@runtime_checkable
+class HasRules(RowEncoder, Protocol):
+    """An encoder that can be compared with others."""
+
+    def rules(self) -> Sequence[object]:
+        """How inputs are made: equal for encoders that make the same inputs of the same columns."""
+
+
 class EncoderState(TypedDict):
     """The encoder in data.json; `source` and `fingerprint` are for human readers."""
 
@@ -102,6 +110,11 @@ class LabelledEncoder:
         return self.renderer.types
 
     @property
+    def required(self) -> Sequence[str]:
+        """The columns that may not be blank."""
+        return self.renderer.required
+
+    @property
     def label_cells(self) -> Sequence[str]:
         return self.labels.cells or self.labels.names
 
@@ -114,22 +127,14 @@ class LabelledEncoder:
                 raise DataError(f"{number_of_row(row)}: column {columns}: an empty text")
         rows = np.arange(len(texts))
         tokens = self.tokenize(texts)
-        return self.collate(tokens, self._targets(table, len(texts)), rows, rows)
-
-    def _targets(self, table: Table, count: int) -> Targets:
-        """Targets of the rows; all have weight 0 without a column of labels."""
-        cells = table.get(self.label_column, [None] * count)
-        column = self.read_labels(pa.chunked_array([cells], pa.string()))
-        if self.label_column not in table:
-            column = column._replace(values=[], codes=np.full(count, -1))
-        return self.labels.encode(column)
+        targets = read_targets(self.labels, self.label_column, table, len(texts))
+        return self.collate(tokens, targets, rows, rows)
 
     def read_labels(
         self, cells: pa.ChunkedArray, location: Location = number_of_row
     ) -> TypedColumn:
         """The label column of any rows."""
-        labels = self.labels
-        return read_labels(self.label_column, cells, labels.type, labels.delimiter, location)
+        return self.labels.read(self.label_column, cells, location)
 
     def unseen(self, table: Table) -> dict[str, Counter[str]]:
         """The categories that no training row has, and in how many of these rows they are, by column."""
@@ -166,6 +171,10 @@ class LabelledEncoder:
         batch = Batch(tokens, mask, *targets.of(rows), ids.astype(np.int64))
         return check_ids(batch, self.tokenizer.vocab_size, len(self.labels.names))
 
+    def rules(self) -> Sequence[object]:
+        """Implements `HasRules`."""
+        return self.renderer.rules()
+
     def save(self, folder: Path, format_name: str, source: str, fingerprint: str) -> None:
         """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
@@ -180,6 +189,15 @@ class LabelledEncoder:
             "fingerprint": fingerprint,
         }
         write_json(folder / "data.json", state)
+
+
+def read_targets(labels: Labels, label_column: str, table: Table, count: int) -> Targets:
+    """Targets of the rows of a table; all have weight 0 without a column of labels."""
+    cells = table.get(label_column, [None] * count)
+    column = labels.read(label_column, pa.chunked_array([cells], pa.string()))
+    if label_column not in table:
+        column = column._replace(values=[], codes=np.full(count, -1))
+    return labels.encode(column)
 
 
 def render_sequences(
@@ -198,10 +216,10 @@ def same_texts(first: Encoder, second: Encoder, any_columns: bool = False) -> bo
     Args:
         any_columns: columns may have other names.
     """
-    if not (isinstance(first, LabelledEncoder) and isinstance(second, LabelledEncoder)):
+    if not (isinstance(first, HasRules) and isinstance(second, HasRules)):
         return True
     same_columns = any_columns or list(first.columns) == list(second.columns)
-    return same_columns and first.renderer.rules() == second.renderer.rules()
+    return same_columns and first.rules() == second.rules()
 
 
 def restore_encoder(

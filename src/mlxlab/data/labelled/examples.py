@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mlxlab.data.batch import Batch
-from mlxlab.data.cache import content_key, describe_tokens
+from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Baseline, KnownRows, Table
 from mlxlab.data.labelled.baselines import (
     FittedModels,
@@ -18,43 +17,27 @@ from mlxlab.data.labelled.baselines import (
     count_rows,
     predict,
 )
-from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, render_sequences
+from mlxlab.data.labelled.encoder import Renderer
+from mlxlab.data.labelled.inputs import Inputs
 from mlxlab.data.labelled.labels import Labels
 from mlxlab.data.labelled.options import BatchOptions
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest
 from mlxlab.data.labelled.rows import BLOCK, hash_rows
-from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.labelled.types import spell_table
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
-from mlxlab.data.row_lengths import NO_LIMIT, measure_lengths
-from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.wording import percent
 
-FORMAT = 1  # version of the order of examples and the form of texts, a part of the fingerprint
 MAX_CLASSES_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a data set learns of the run it is built for, see `DataModule`."""
-
-    seed: int
-    cache: Path
-    parameters: int
-    width: int
-    pretrained: Path | None
 
 
 class LabelledExamples(ABC):
     """A `DataModule` of labelled rows, but for its baselines and texts.
 
-    The training rows are in memory only as targets and lengths; texts and tokens are read from mapped files.
-
     Args:
         prepared: the rows, and what was fitted on those for training.
-        renderer: fitted on the training rows too.
+        inputs: what the model reads of them.
         copies: how often each training row is shown in an epoch.
     """
 
@@ -63,9 +46,9 @@ class LabelledExamples(ABC):
     def __init__(
         self,
         prepared: PreparedRows,
-        renderer: Renderer,
+        inputs: Inputs,
         options: BatchOptions,
-        run: Run,
+        seed: int,
         copies: int = 1,
     ) -> None:
         rows = prepared.rows
@@ -73,72 +56,31 @@ class LabelledExamples(ABC):
         labels = prepared.labels
         self.rows = rows
         self.split = split
-        self.renderer = renderer
-        self.columns = list(renderer.types)
-        # The numbers of the rows, training first; a position is an index into them.
-        self._numbers = np.concatenate(split[:3])
-        self._ids = prepared.ids[self._numbers]
-        self.targets = labels.encode(prepared.column.take(self._numbers))
-
-        digests = list(map(digest, split[:3]))
-        content = {
-            "sources": rows.fingerprint,
-            "split": digests,
-            "renderer": renderer.state_dict(),
-        }
-        corpus = Corpus(
-            self.training_texts(),
-            content_key(**content),
-            run.cache,
-            run.parameters,
-            run.width,
-            round(rows.mean_bytes(self.columns) * len(split.train)),
-            run.pretrained,
-        )
-        fitted = options["tokenizer"].fit(corpus)
-        self.tokenizer = fitted.tokenizer
-        self.curve = fitted.curve
-        seq_len = options["seq_len"]
-        target = prepared.column.name
-        self.encoder = LabelledEncoder(renderer, labels, target, self.tokenizer, seq_len)
+        self.targets = prepared.targets
+        self._numbers = prepared.numbers
+        self.inputs = inputs
+        self.tokenizer = inputs.tokenizer
+        self.encoder = inputs.encoder
+        self.columns = list(self.encoder.columns)
+        self.row_lengths = inputs.row_lengths
         self.task = self.encoder.task
 
-        tokenizer_key = self.tokenizer.fingerprint
-        tokens_key = content_key(format=FORMAT, seq_len=seq_len, tokenizer=tokenizer_key, **content)
-        # Sequence `position * num_variants + variant` is one of the texts of a row.
-        self._tokens = TokenCache(
-            run.cache / f"sequences-{tokens_key}.tokens",
-            len(self._numbers) * renderer.num_variants,
-            self._tokenize,
-            self.tokenizer.vocab_size,
-            seq_len,
-        )
-        lengths = self._tokens.lengths
-        measured = measure_lengths(lengths, seq_len, self._full_lengths)
-        self.row_lengths = measured._replace(left_out=split.left_out)
-
-        self.held_out = content_key(sources=rows.fingerprint, valid=digests[1])
+        self.held_out = content_key(sources=rows.fingerprint, valid=digest(split.valid))
         train_ids = prepared.ids[split.train]
-        chosen = options["select"].chosen(run.seed, train_ids)
+        chosen = options["select"].chosen(seed, train_ids)
         self._shown = np.arange(len(train_ids))
         if chosen is not None:
             self._shown = np.flatnonzero(np.isin(train_ids, chosen))
         self.fingerprint = content_key(
-            tokens=tokens_key,
+            tokens=inputs.key,
             labels=labels.state_dict(),
-            seed=run.seed,
+            seed=seed,
             copies=copies,
             shown=digest(self._shown),
         )
-        self._make_loaders(options, run.seed, copies)
+        self._make_loaders(options, seed, copies)
         self._fits_baselines = options["baselines"]
-        vocabulary = f"vocabulary: {self.tokenizer.vocab_size:,}"
-        lines = [
-            self._describe_labels(labels),
-            *fitted.lines,
-            describe_tokens(self._tokens.outcome),
-            f"{lengths.sum():,} tokens ({vocabulary}), at most {lengths.max()} a row",
-        ]
+        lines = [self._describe_labels(labels), *inputs.lines]
         self.sources = split.lines + [f"{rows.name}: {line}" for line in lines]
 
     @property
@@ -178,8 +120,8 @@ class LabelledExamples(ABC):
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
         self.encoder.save(folder, self.format_name, self.rows.name, self.fingerprint)
-        if self.curve is not None:
-            self.curve.save(folder)
+        if self.inputs.curve is not None:
+            self.inputs.curve.save(folder)
 
     def baselines(self) -> list[Baseline]:
         evaluated = np.concatenate([self.split.valid, self.split.test])
@@ -213,26 +155,26 @@ class LabelledExamples(ABC):
         """The columns that the model reads, of the rows at these positions; training rows are the first ones."""
         return self.rows.table(self.columns, self._numbers[positions])
 
-    def training_texts(self) -> Iterator[str]:
-        """Every variant of every training row, on which the tokenizer is trained."""
-        for table in self.rows.blocks(self.columns, self.split.train):
-            yield from (text for texts in self.renderer.render_all(table) for text in texts)
+    @property
+    def training_rows(self) -> EvalLoader:
+        """Every training row once."""
+        return EvalLoader(len(self.split.train), BLOCK, partial(self._eval_batch, 0))
 
     def _make_loaders(self, options: BatchOptions, seed: int, copies: int) -> None:
-        token_lengths = self._tokens.lengths
-        by_row = token_lengths.reshape(-1, self.renderer.num_variants)
+        inputs = self.inputs
+        by_row = inputs.lengths.reshape(-1, inputs.num_variants)
         examples = np.arange(len(self._shown) * copies)
 
         def lengths(epoch: int) -> np.ndarray:
-            return token_lengths[self._sequences(epoch, *self._draw(examples))]
+            return inputs.lengths[inputs.sequences(epoch, *self._draw(examples))]
 
         def batch(epoch: int, examples: np.ndarray, length: int | None) -> Batch:
-            return self._batch(epoch, *self._draw(examples), length)
+            return inputs.batch(epoch, *self._draw(examples), length)
 
         loader = make_loader(
             lengths,
             options["batching"],
-            options["batch_size"],
+            options["batch_size"] or inputs.batch_size,
             seed,
             batch,
             self.fingerprint,
@@ -254,35 +196,13 @@ class LabelledExamples(ABC):
         copies, shown = np.divmod(examples, len(self._shown))
         return self._shown[shown], copies + 1
 
-    def _sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
-        """The sequence by which each of these rows is shown."""
-        variants = self.renderer.choose(self._ids[positions], epoch, copies)
-        return positions * self.renderer.num_variants + variants
-
-    def _batch(
-        self,
-        epoch: int,
-        positions: np.ndarray,
-        copies: int | np.ndarray,
-        length: int | None = None,
-    ) -> Batch:
-        tokens = self._tokens.take(self._sequences(epoch, positions, copies))
-        return self.encoder.collate(tokens, self.targets, positions, self._ids[positions], length)
-
     def _eval_batch(self, first: int, rows: np.ndarray) -> Batch:
         """A batch of rows that are counted from a position; copy 0 of epoch 0 is that of an evaluation."""
-        return self._batch(0, first + rows, 0)
-
-    def _tokenize(self, sequences: np.ndarray) -> list[np.ndarray]:
-        return self.encoder.tokenize(render_sequences(self.renderer, self.cells, sequences))
-
-    def _full_lengths(self, sequences: np.ndarray) -> list[int]:
-        texts = render_sequences(self.renderer, self.cells, sequences)
-        return list(map(len, replace(self.encoder, seq_len=NO_LIMIT).tokenize(texts)))
+        return self.inputs.batch(0, first + rows, 0)
 
     def _are_among(self, numbers: np.ndarray, table: Table, names: Sequence[str]) -> np.ndarray:
         """(N,) True for the rows of the table whose values in these columns are those of one of the numbered rows."""
-        types = {**self.renderer.types, self.encoder.label_column: self.encoder.labels.type}
+        types = {**self.encoder.types, self.encoder.label_column: self.encoder.labels.type}
         chosen = {name: types[name] for name in names}
         blocks = self.rows.blocks(names, numbers)
         own = [hash_rows(spell_table(block, chosen)) for block in blocks]

@@ -21,6 +21,7 @@ from mlxlab.data.labelled.types import (
     fit_type,
     is_number,
     merge_values,
+    number_of_row,
     read_number,
     shorten,
     spell,
@@ -86,6 +87,12 @@ class Labels:
             pair_separator=pair_separator,
             positive_class=1 if self.positive is None else self.positive,
         )
+
+    def read(
+        self, name: str, cells: pa.ChunkedArray, location: Location = number_of_row
+    ) -> TypedColumn:
+        """The label column of any rows."""
+        return read_labels(name, cells, self.type, self.delimiter, location)
 
     def target(self, text: str) -> Any:
         """A number, or the numbers of the labels in a cell; raises ValueError for a label that no training row has."""

@@ -21,7 +21,7 @@ class BatchOptions(TypedDict):
         folds: number of cross-validation folds; null for none.
         fold: the fold to validate on, from 0.
         seq_len: maximum tokens of a row; longer ones are truncated.
-        batch_size: rows per training batch.
+        batch_size: rows per training batch; null is 32 of texts, 170 of the cells of a table.
         batching: how rows are grouped into batches.
         eval_batch_size: rows per evaluation batch; changes no result.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
@@ -35,7 +35,7 @@ class BatchOptions(TypedDict):
     folds: Annotated[int, Ge(2), Le(400)] | None
     fold: Count
     seq_len: Annotated[int, Ge(8), Le(8192)]
-    batch_size: Size
+    batch_size: Size | None
     batching: FixedBatchSize | TokenBudget
     eval_batch_size: Size
     tokenizer: BPETokenizerTrainer | CharTokenizerTrainer

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from mlxlab.data.labelled.labels import (
     LabelKind,
     Labels,
+    Targets,
     fit_labels,
     label_kind,
     label_type,
@@ -64,6 +66,16 @@ class PreparedRows:
     labels: Labels
     types: dict[str, ColumnType]
     ids: np.ndarray  # (N,) int64: what each row is called in a batch
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The numbers of the rows by position: the training rows first."""
+        return np.concatenate(self.split[:3])
+
+    @cached_property
+    def targets(self) -> Targets:
+        """Of the rows by position."""
+        return self.labels.encode(self.column.take(self.numbers))
 
 
 def prepare_rows(

@@ -19,7 +19,8 @@ from mlxlab.constraints import FilePath, Ge, Le, MinLen, Seed
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.baselines import FittedModels
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
-from mlxlab.data.labelled.examples import LabelledExamples, Run
+from mlxlab.data.labelled.examples import LabelledExamples
+from mlxlab.data.labelled.inputs import Run, TextInputs
 from mlxlab.data.labelled.options import BatchOptions, check_split
 from mlxlab.data.labelled.row_split import prepare_rows
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
@@ -114,7 +115,9 @@ class TitanicDataset(LabelledExamples):
         renderer = SentenceRenderer(rules, list(dict.fromkeys(templates)), seed)
         renderer = renderer.fit([passengers[row] for row in prepared.split.train])
         run = Run(seed, cache, parameters, width, pretrained)
-        super().__init__(replace(prepared, labels=labels), renderer, options, run, augment.copies)
+        prepared = replace(prepared, labels=labels)
+        inputs = TextInputs(prepared, renderer, options, run)
+        super().__init__(prepared, inputs, options, seed, augment.copies)
         self._row_of = {number: row for row, number in enumerate(ids.tolist())}
         self._sentences = renderer
 

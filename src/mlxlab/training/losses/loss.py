@@ -15,6 +15,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.folds import batch_losses
 
 
 class LossTerms(NamedTuple):
@@ -67,7 +68,7 @@ class CrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(self.of_logits(model(batch.tokens, batch.segment_ids), batch.targets), {})
+        return LossTerms(batch_losses(self.of_logits, model, batch), {})
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return cross_entropy(logits, targets, self.label_smoothing)
@@ -126,7 +127,7 @@ class FocalLoss(Loss):
         self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(self.of_logits(model(batch.tokens, batch.segment_ids), batch.targets), {})
+        return LossTerms(batch_losses(self.of_logits, model, batch), {})
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         logits = logits.astype(mx.float32)

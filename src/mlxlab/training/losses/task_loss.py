@@ -13,6 +13,7 @@ from mlxlab.data.batch import Task, TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import binary_cross_entropy, cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.folds import batch_losses
 from mlxlab.training.losses.loss import Loss, LossTerms
 from mlxlab.training.losses.regression import huber, squared_error
 
@@ -37,7 +38,7 @@ class TaskLoss(Loss):
     """Cross-entropy of classes and tokens, binary cross-entropy of labels, squared error or Huber loss of numbers.
 
     Args:
-        label_smoothing: as in cross_entropy and binary_cross_entropy; 0 for a regression, which has none.
+        label_smoothing: as in cross_entropy and binary_cross_entropy; a regression has none.
         regression: mse is the squared error, huber the Huber loss.
         huber_delta: the error, in standard deviations of the target, from which on the Huber loss is linear.
     """
@@ -55,7 +56,7 @@ class TaskLoss(Loss):
         )
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(self.of_logits(model(batch.tokens, batch.segment_ids), batch.targets), {})
+        return LossTerms(batch_losses(self.of_logits, model, batch), {})
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return self.compute(logits, targets)
@@ -64,18 +65,10 @@ class TaskLoss(Loss):
 def target_loss(
     kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float | None = None
 ) -> TargetLoss:
-    """The loss of a kind of task; of a regression the squared error, or the Huber loss with `huber_delta`.
-
-    Raises:
-        ConfigError: label smoothing of a regression.
-    """
+    """The loss of a kind of task; of a regression the squared error, or the Huber loss with `huber_delta`."""
     if kind == "multi_label":
         return partial(binary_cross_entropy, label_smoothing=label_smoothing)
     if kind == "regression":
-        if label_smoothing:
-            raise ConfigError(
-                f"trainer.label_smoothing={label_smoothing}: expected 0 for a regression"
-            )
         return squared_error if huber_delta is None else partial(huber, delta=huber_delta)
     return partial(cross_entropy, label_smoothing=label_smoothing)
 

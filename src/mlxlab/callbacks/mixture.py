@@ -1,0 +1,107 @@
+"""Mixes the networks of `model=tabular` with what they were earlier in the training, and with a linear model."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from mlxlab.baselines.linear import fit_linear
+from mlxlab.baselines.mixture import fit_mixture
+from mlxlab.data.batch import Batch
+from mlxlab.models.tabular import TabularHead, TabularNetwork, to_outputs
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.losses.folds import FOLDS
+from mlxlab.training.state import StepResult, TrainState
+
+ROWS = 4096  # that are read at once
+
+
+class Rows(NamedTuple):
+    """The training rows."""
+
+    cells: np.ndarray  # (N, C)
+    targets: np.ndarray
+    folds: np.ndarray  # (N,)
+
+
+class FitMixture(Callback):
+    """Keeps the networks at some steps, and fits the mixture after the last one, on rows that each did not learn from.
+
+    The mixture is evaluated in place of the networks, whose evaluations do not count any more.
+    """
+
+    runs_on_all_ranks = True
+
+    def needs_sync(self, state: TrainState) -> bool:
+        return _mixed_head(state) is not None
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        head = _mixed_head(state)
+        if head is None:
+            return
+        _keep_snapshots(state, head)
+        if context.control.stop_reason == "done" and not _is_fitted(head):
+            with state.eval_weights():
+                _fit(head, _read(context.training_rows))
+            state.history.discard_best()
+            context.control.evaluation_requested = True
+
+
+def _mixed_head(state: TrainState) -> TabularHead | None:
+    head = state.model.get("head")
+    if isinstance(head, TabularHead) and head.folds > 1:
+        return head
+    return None
+
+
+def _keep_snapshots(state: TrainState, head: TabularHead) -> None:
+    for fraction, snapshot in zip(head.fractions, head.snapshots, strict=True):
+        if state.progress.step == max(1, round(fraction * (state.total_steps or 0))):
+            with state.eval_weights():
+                snapshot.update(head.network.parameters())
+
+
+def _is_fitted(head: TabularHead) -> bool:
+    return bool(np.count_nonzero(np.array(head.shares)) > 1)
+
+
+def _read(batches: Iterable[Batch]) -> Rows:
+    columns = [(batch.tokens, batch.targets, batch.aux[FOLDS]) for batch in batches]
+    return Rows(*(np.concatenate(arrays) for arrays in zip(*columns, strict=True)))
+
+
+def _fit(head: TabularHead, rows: Rows) -> None:
+    """Fits the linear model and the shares, and puts them into the head."""
+    outputs = [
+        _held_out_outputs(head, reader, rows)
+        for reader in head.readers
+        if isinstance(reader, TabularNetwork)
+    ]
+    features = np.array(head.features(mx.array(rows.cells)))
+    num_outputs = head.num_outputs
+    held_out = np.zeros((len(features), num_outputs))
+    for fold in range(head.folds):
+        is_out = rows.folds == fold
+        model = fit_linear(features[~is_out], rows.targets[~is_out], head.kind, num_outputs)
+        held_out[is_out] = model(features[is_out])
+    outputs.append(np.array(to_outputs(mx.array(held_out.astype(np.float32)), head.kind)))
+
+    mixture = fit_mixture(outputs, rows.targets, head.kind)
+    linear = fit_linear(features, rows.targets, head.kind, num_outputs)
+    head.linear.update({"weight": _float(linear.weight), "bias": _float(linear.bias)})
+    head.update({"shares": _float(mixture.shares), "sharpness": _float(mixture.sharpness)})
+
+
+def _held_out_outputs(head: TabularHead, network: TabularNetwork, rows: Rows) -> np.ndarray:
+    """(N, O) of the network that did not learn from each row."""
+    outputs: list[np.ndarray] = []
+    for start in range(0, len(rows.cells), ROWS):
+        part = slice(start, start + ROWS)
+        by_fold = np.array(head.fold_outputs(mx.array(rows.cells[part]), network))  # (F, B, O)
+        outputs.append(by_fold[rows.folds[part], np.arange(by_fold.shape[1])])
+    return np.concatenate(outputs)
+
+
+def _float(values: np.ndarray) -> mx.array:
+    return mx.array(values.astype(np.float32))

@@ -1,0 +1,235 @@
+"""Labelled rows as the cells of a table, which `model=tabular` reads in place of texts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import tokenizers
+from tokenizers import models
+
+from mlxlab.data.batch import Batch, Task
+from mlxlab.data.cache import content_key
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.cells import CellColumn, fit_columns, read_cells
+from mlxlab.data.labelled.encoder import read_targets
+from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
+from mlxlab.data.labelled.row_split import PreparedRows, digest
+from mlxlab.data.labelled.types import (
+    ColumnType,
+    Location,
+    TypedColumn,
+    number_of_row,
+    read_table,
+)
+from mlxlab.data.rng import Stream, permutation
+from mlxlab.data.row_lengths import RowLengths
+from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
+
+FORMAT = "mlxlab.cells/1"
+FOLDS = "folds"  # the array of a batch with the fold of each row
+BATCH_SIZE = 170
+BLOCK = 2**16  # rows that are read at once
+NO_FOLD = -1
+
+
+@cache
+def no_tokens() -> Tokenizer:
+    """A tokenizer of the special tokens alone: a table has no texts."""
+    vocabulary = {name: number for number, name in enumerate((PAD, BOS, EOS, MASK))}
+    inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
+    inner.add_special_tokens(list(vocabulary))
+    return Tokenizer(inner)
+
+
+class CellEncoderState(TypedDict):
+    """The encoder in data.json; `source` and `fingerprint` are for human readers."""
+
+    format: str
+    label_column: str
+    labels: dict[str, object]
+    types: dict[str, ColumnType]
+    cells: list[CellColumn]
+    source: NotRequired[str]
+    fingerprint: NotRequired[str]
+
+
+@dataclass(frozen=True)
+class CellEncoder:
+    """Reads the typed cells of rows as numbers and encodes the labels: a `RowEncoder`."""
+
+    types: Mapping[str, ColumnType]
+    cells: Sequence[CellColumn]
+    labels: Labels
+    label_column: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return no_tokens()
+
+    @property
+    def task(self) -> Task:
+        return self.labels.task(None)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return list(self.types)
+
+    @property
+    def label_cells(self) -> Sequence[str]:
+        return self.labels.cells or self.labels.names
+
+    @property
+    def required(self) -> Sequence[str]:
+        """The columns that may not be blank: none."""
+        return ()
+
+    def read_labels(
+        self, cells: pa.ChunkedArray, location: Location = number_of_row
+    ) -> TypedColumn:
+        """The label column of any rows."""
+        return self.labels.read(self.label_column, cells, location)
+
+    def encode_rows(self, table: Table) -> Batch:
+        """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
+        cells = self.read(table)
+        rows = np.arange(len(cells))
+        targets = read_targets(self.labels, self.label_column, table, len(cells))
+        return self.collate(cells, targets, rows, rows)
+
+    def read(self, table: Table) -> np.ndarray:
+        """(N, C) float32, NaN where a cell is missing; DataError for a cell of another type."""
+        typed = read_table(table, self.types)
+        columns = [read_cells(typed[each["name"]], each) for each in self.cells]
+        return np.stack(columns, axis=1)
+
+    def collate(
+        self, cells: np.ndarray, targets: Targets, rows: np.ndarray, ids: np.ndarray
+    ) -> Batch:
+        """A batch of these cells; `rows` are those of `targets`."""
+        mask = np.ones((len(cells), 1), np.int32)
+        return Batch(cells, mask, *targets.of(rows), ids.astype(np.int64))
+
+    def unseen(self, table: Table) -> dict[str, dict[str, int]]:
+        """As `LabelledEncoder`."""
+        columns = read_table(table, self.types).values()
+        return {column.name: column.unseen() for column in columns if column.unseen()}
+
+    def rules(self) -> Sequence[object]:
+        """How cells are made: equal for encoders that make the same cells."""
+        return [*self.types.values(), *self.cells]
+
+    def save(self, folder: Path, format_name: str, source: str, fingerprint: str) -> None:
+        """Writes tokenizer.json and data.json."""
+        self.tokenizer.save(folder)
+        state = {
+            "format": FORMAT,
+            "label_column": self.label_column,
+            "labels": self.labels.state_dict(),
+            "types": {name: vars(each) for name, each in self.types.items()},
+            "cells": list(self.cells),
+            "source": source,
+            "fingerprint": fingerprint,
+        }
+        write_json(folder / "data.json", state)
+
+
+def holds_cells(folder: Path) -> bool:
+    """Whether `CellEncoder.save` wrote the encoder in a folder; as `read_json` without one."""
+    return read_json(folder / "data.json", dict[str, object]).get("format") == FORMAT
+
+
+def restore_cells(folder: Path) -> CellEncoder:
+    """The encoder that `save` wrote; InputNotFoundError or DataError if there is none."""
+    path = folder / "data.json"
+    state = read_json(path, CellEncoderState)
+    names = {column["name"] for column in state["cells"]}
+    if not names or not names <= state["types"].keys():
+        raise DataError(f"{path}: expected a type of each column")
+    return CellEncoder(
+        state["types"], state["cells"], restore_labels(state["labels"]), state["label_column"]
+    )
+
+
+class CellInputs:
+    """The cells of all rows, in memory: `Inputs`.
+
+    Args:
+        train: the typed columns of the training rows.
+        folds: networks that are trained side by side, each without the training rows of its fold.
+    """
+
+    batch_size = BATCH_SIZE
+    curve = None
+    num_variants = 1
+    lines: Sequence[str] = ()
+
+    def __init__(
+        self, prepared: PreparedRows, train: Mapping[str, TypedColumn], folds: int, seed: int
+    ) -> None:
+        fitted = fit_columns(train)
+        if not fitted:
+            expected = "expected a column of numbers, categories or dates"
+            raise ConfigError(f"model=tabular: {prepared.rows.name}: {expected}; texts: model=bert")
+        names = dict.fromkeys(each.cells["name"] for each in fitted)
+        types = {name: prepared.types[name] for name in names}
+        cells = [each.cells for each in fitted]
+        self.encoder = CellEncoder(types, cells, prepared.labels, prepared.column.name)
+        self.model_columns = [each.model for each in fitted]
+        self.tokenizer = no_tokens()
+        self._ids = prepared.ids[prepared.numbers]
+        self._targets = prepared.targets
+        blocks = prepared.rows.blocks(list(types), prepared.numbers)
+        self._cells = np.concatenate([self.encoder.read(block) for block in blocks])
+        self._folds = np.full(len(self._cells), NO_FOLD, np.int32)
+        num_train = len(prepared.split.train)
+        if folds > 1:
+            self._folds[:num_train] = assign_folds(self._targets.codes[:num_train], folds, seed)
+        self._has_folds = folds > 1
+        self.lengths = np.ones(len(self._cells), np.int32)
+        self.row_lengths = RowLengths(1, len(self._cells), 0, 1, left_out=prepared.split.left_out)
+        self.key = content_key(
+            format=FORMAT,
+            sources=prepared.rows.fingerprint,
+            split=list(map(digest, prepared.split[:3])),
+            cells=cells,
+            types={name: vars(each) for name, each in types.items()},
+            folds=folds,
+        )
+
+    def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
+        """Implements `Inputs`."""
+        return positions
+
+    def batch(
+        self,
+        epoch: int,
+        positions: np.ndarray,
+        copies: int | np.ndarray,
+        length: int | None = None,
+    ) -> Batch:
+        """Implements `Inputs`."""
+        cells = self._cells[positions]
+        batch = self.encoder.collate(cells, self._targets, positions, self._ids[positions])
+        if not self._has_folds:
+            return batch
+        return batch._replace(aux={FOLDS: self._folds[positions]})
+
+
+def assign_folds(codes: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """(N,) the fold of each row, of which each has about equally many rows of every target.
+
+    Args:
+        codes: of the targets.
+    """
+    order = permutation(len(codes), seed, Stream.FOLDS)
+    order = order[np.argsort(codes[order], kind="stable")]
+    assigned = np.empty(len(codes), np.int32)
+    assigned[order] = np.arange(len(codes)) % folds
+    return assigned

@@ -1,0 +1,181 @@
+"""What a model reads of labelled rows: the tokens of their texts, or their cells as numbers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mlxlab.data.batch import Batch
+from mlxlab.data.cache import content_key, describe_tokens
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.cell_inputs import CellEncoder
+from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, render_sequences
+from mlxlab.data.labelled.options import BatchOptions
+from mlxlab.data.labelled.row_split import PreparedRows, digest
+from mlxlab.data.labelled.token_cache import TokenCache
+from mlxlab.data.row_lengths import NO_LIMIT, RowLengths, measure_lengths
+from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
+
+FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a data set learns of the run it is built for, see `DataModule`."""
+
+    seed: int
+    cache: Path
+    parameters: int
+    width: int
+    pretrained: Path | None
+
+
+class Inputs(Protocol):
+    """The inputs of all rows, by position: the training rows first, then those for validation and for a test.
+
+    A row has one or several sequences, of which one is shown.
+    """
+
+    batch_size: int  # where none is chosen
+    num_variants: int  # sequences of a row: `position * num_variants + variant`
+
+    @property
+    def encoder(self) -> LabelledEncoder | CellEncoder: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def curve(self) -> VocabSizeCurve | None:
+        """How the size of the vocabulary was chosen."""
+
+    @property
+    def key(self) -> str:
+        """Changes with any sequence."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(S,) tokens of all sequences."""
+
+    @property
+    def row_lengths(self) -> RowLengths: ...
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """For the log."""
+
+    def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
+        """The sequence by which each of these rows is shown; copy 0 of epoch 0 is that of an evaluation."""
+
+    def batch(
+        self,
+        epoch: int,
+        positions: np.ndarray,
+        copies: int | np.ndarray,
+        length: int | None = None,
+    ) -> Batch:
+        """The batch of these rows, as they are shown."""
+
+
+class TextInputs:
+    """Tokens of the texts of rows, read from a mapped file.
+
+    Args:
+        renderer: fitted on the training rows.
+    """
+
+    batch_size = 32
+
+    def __init__(
+        self, prepared: PreparedRows, renderer: Renderer, options: BatchOptions, run: Run
+    ) -> None:
+        self._prepared = prepared
+        self._renderer = renderer
+        self._columns = list(renderer.types)
+        self._rows = prepared.rows
+        self._numbers = prepared.numbers
+        self._ids = prepared.ids[self._numbers]
+        self._targets = prepared.targets
+        self.num_variants = renderer.num_variants
+
+        content = {
+            "sources": self._rows.fingerprint,
+            "split": list(map(digest, prepared.split[:3])),
+            "renderer": renderer.state_dict(),
+        }
+        fitted = self._fit_tokenizer(content_key(**content), options, run)
+        self.tokenizer = fitted.tokenizer
+        self.curve = fitted.curve
+        seq_len = options["seq_len"]
+        self.encoder = LabelledEncoder(
+            renderer, prepared.labels, prepared.column.name, self.tokenizer, seq_len
+        )
+
+        self.key = content_key(
+            format=FORMAT, seq_len=seq_len, tokenizer=self.tokenizer.fingerprint, **content
+        )
+        self._tokens = TokenCache(
+            run.cache / f"sequences-{self.key}.tokens",
+            len(self._numbers) * self.num_variants,
+            self._tokenize,
+            self.tokenizer.vocab_size,
+            seq_len,
+        )
+        self.lengths = self._tokens.lengths
+        measured = measure_lengths(self.lengths, seq_len, self._full_lengths)
+        self.row_lengths = measured._replace(left_out=prepared.split.left_out)
+        total = f"{self.lengths.sum():,} tokens (vocabulary: {self.tokenizer.vocab_size:,})"
+        self.lines = [
+            *fitted.lines,
+            describe_tokens(self._tokens.outcome),
+            f"{total}, at most {self.lengths.max()} a row",
+        ]
+
+    def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
+        """Implements `Inputs`."""
+        variants = self._renderer.choose(self._ids[positions], epoch, copies)
+        return positions * self.num_variants + variants
+
+    def batch(
+        self,
+        epoch: int,
+        positions: np.ndarray,
+        copies: int | np.ndarray,
+        length: int | None = None,
+    ) -> Batch:
+        """Implements `Inputs`."""
+        tokens = self._tokens.take(self.sequences(epoch, positions, copies))
+        return self.encoder.collate(tokens, self._targets, positions, self._ids[positions], length)
+
+    def training_texts(self) -> Iterator[str]:
+        """Every text of every training row, on which the tokenizer is trained."""
+        train = self._prepared.split.train
+        for table in self._rows.blocks(self._columns, train):
+            yield from (text for texts in self._renderer.render_all(table) for text in texts)
+
+    def _fit_tokenizer(self, key: str, options: BatchOptions, run: Run) -> FittedTokenizer:
+        num_train = len(self._prepared.split.train)
+        corpus = Corpus(
+            self.training_texts(),
+            key,
+            run.cache,
+            run.parameters,
+            run.width,
+            round(self._rows.mean_bytes(self._columns) * num_train),
+            run.pretrained,
+        )
+        return options["tokenizer"].fit(corpus)
+
+    def _cells(self, positions: np.ndarray) -> Table:
+        return self._rows.table(self._columns, self._numbers[positions])
+
+    def _tokenize(self, sequences: np.ndarray) -> list[np.ndarray]:
+        return self.encoder.tokenize(render_sequences(self._renderer, self._cells, sequences))
+
+    def _full_lengths(self, sequences: np.ndarray) -> list[int]:
+        texts = render_sequences(self._renderer, self._cells, sequences)
+        return list(map(len, replace(self.encoder, seq_len=NO_LIMIT).tokenize(texts)))

@@ -1,0 +1,367 @@
+"""A network for the rows of a table: numbers as piecewise-linear codes, and members that share their weights.
+
+Piecewise-linear codes are of Gorishniy et al. 2022, members that share weights of Gorishniy et al. 2024 (TabM). Folds are
+networks of their own that are trained side by side, each without the rows of its fold.
+
+Shapes: B rows, F folds, K members, N columns of numbers, M columns of categories, Q slots of a code, R features,
+O outputs.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, NotRequired, TypedDict
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxlab.constraints import Count, MinLen, Positive, Share, Size
+from mlxlab.data.batch import TaskKind
+from mlxlab.ops.dropout import Dropout
+
+SOFT_LIMIT = 3.0  # robust standard deviations, near which a number is squeezed
+MIN_PROBABILITY = 1e-30
+
+
+class Column(TypedDict):
+    """A column as the model reads it: a number if it has `edges`, else a category.
+
+    Args:
+        edges: of the bins of a number, ascending, in robust standard deviations.
+        mean, deviation: of the squeezed number in the training rows.
+        categories: how many there are, by their codes from 0; any other code is an unseen category.
+        missing: whether cells are missing in the training rows.
+    """
+
+    edges: NotRequired[Annotated[list[float], MinLen(2)]]
+    mean: NotRequired[float]
+    deviation: NotRequired[Positive]
+    categories: NotRequired[Count]
+    missing: bool
+
+
+class Features:
+    """What networks read of a row: R numbers, flags and one-hots, and a code for each column."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.numbers = [index for index, each in enumerate(columns) if "edges" in each]
+        self.categories = [index for index, each in enumerate(columns) if "edges" not in each]
+        numbers = [columns[index] for index in self.numbers]
+        categories = [columns[index] for index in self.categories]
+        self._set_bins(numbers)
+        self.category_slots = max([each["categories"] for each in categories], default=0)
+        flags = [[position] for position, each in enumerate(numbers) if each["missing"]]
+        self._number_flags = mx.array(np.array(flags, np.int32).reshape(-1))
+        slots: list[int] = []
+        for position, each in enumerate(categories):
+            first = position * (self.category_slots + 1)
+            slots += range(first, first + each["categories"])
+            if each["missing"]:
+                slots.append(first + self.category_slots)
+        self._category_slots = mx.array(np.array(slots, np.int32))
+        self.size = len(numbers) + len(flags) + len(slots)
+
+    def _set_bins(self, numbers: Sequence[Column]) -> None:
+        self.number_slots = max([len(each["edges"]) - 1 for each in numbers], default=0)
+        shape = (len(numbers), self.number_slots)
+        lower = np.zeros(shape, np.float32)
+        width = np.ones(shape, np.float32)
+        least = np.zeros(shape, np.float32)
+        most = np.zeros(shape, np.float32)
+        for row, column in enumerate(numbers):
+            edges = np.array(column["edges"], np.float32)
+            bins = len(edges) - 1
+            lower[row, :bins] = edges[:-1]
+            width[row, :bins] = np.diff(edges)
+            most[row, :bins] = 1
+            # Values outside of the training rows go on in the first and last bin, up to a width more.
+            most[row, bins - 1] = 2
+            least[row, 0] = -1 if bins > 1 else 0
+        self._bins = [mx.array(each) for each in (lower, width, least, most)]
+        self._means = mx.array([each["mean"] for each in numbers])
+        self._deviations = mx.array([each["deviation"] for each in numbers])
+
+    def __call__(self, cells: mx.array) -> tuple[mx.array, list[mx.array]]:
+        """Cells (B, N + M) -> features (B, R), and the codes of numbers (B, N, Q) and categories (B, M, Q)."""
+        features: list[mx.array] = []
+        codes: list[mx.array] = []
+        if self.numbers:
+            values, code, is_missing = self._read_numbers(cells[:, mx.array(self.numbers)])
+            features += [values, mx.take(is_missing, self._number_flags, axis=1)]
+            codes.append(code)
+        if self.categories:
+            code = self._read_categories(cells[:, mx.array(self.categories)])
+            features.append(mx.take(code.reshape(len(cells), -1), self._category_slots, axis=1))
+            codes.append(code)
+        return mx.concatenate(features, axis=1), codes
+
+    def _read_numbers(self, cells: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        is_missing = mx.isnan(cells)
+        numbers = mx.where(is_missing, 0, cells)
+        squeezed = numbers / mx.sqrt(1 + mx.square(numbers / SOFT_LIMIT))
+        values = (squeezed - self._means) / self._deviations
+        values = mx.where(is_missing, 0, values)
+
+        lower, width, least, most = self._bins
+        code = (numbers[:, :, None] - lower) / width
+        code = mx.clip(code, least, most)
+        code = mx.where(is_missing[:, :, None], 0, code)
+        flags = is_missing.astype(mx.float32)
+        return values, mx.concatenate([code, flags[:, :, None]], axis=2), flags
+
+    def _read_categories(self, cells: mx.array) -> mx.array:
+        one_hot = cells[:, :, None] == mx.arange(self.category_slots)
+        is_missing = mx.isnan(cells)[:, :, None]
+        return mx.concatenate([one_hot, is_missing], axis=2).astype(mx.float32)
+
+
+class TabularNetwork(nn.Module):
+    """Features (B, R) and codes -> logits (F, K, B, O)."""
+
+    def __init__(
+        self,
+        features: Features,
+        folds: int,
+        members: int,
+        code_size: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+        outputs: int,
+    ) -> None:
+        super().__init__()
+        self.dropout = Dropout(dropout)
+        self.folds = folds
+        self.members = members
+        groups = [
+            (len(features.numbers), features.number_slots + 1),
+            (len(features.categories), features.category_slots + 1),
+        ]
+        groups = [(columns, slots) for columns, slots in groups if columns]
+        self.codes = [CodeEmbedding(folds, *group, code_size) for group in groups]
+        width = features.size + sum(columns for columns, _ in groups) * code_size
+        self.signs = mx.ones((folds, members, 1, width))
+        sizes = [width, *[hidden_size] * num_layers]
+        self.layers = [
+            MemberLayer(folds, members, size, hidden_size, dropout) for size in sizes[:-1]
+        ]
+        self.out = mx.zeros((folds, members, hidden_size, outputs))
+        self.out_bias = mx.zeros((folds, members, 1, outputs))
+
+    def __call__(self, features: mx.array, codes: Sequence[mx.array]) -> mx.array:
+        rows = len(features)
+        parts: list[mx.array] = []
+        for code, embed in zip(codes, self.codes, strict=True):
+            parts.append(embed(code).reshape(self.folds, rows, -1))
+        parts.append(mx.broadcast_to(features, (self.folds, *features.shape)))
+        x = mx.concatenate(parts, axis=2)  # (F, B, D)
+        x = x[:, None] * self.signs  # (F, K, B, D)
+        for layer in self.layers:
+            x = layer(x)
+        return x @ self.out + self.out_bias
+
+
+class CodeEmbedding(nn.Module):
+    """The codes of C columns (B, C, Q), each by a matrix of its own -> (F, B, C, E)."""
+
+    def __init__(self, folds: int, columns: int, slots: int, size: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((folds, columns, slots, size))
+        self.bias = mx.zeros((folds, 1, columns, size))
+
+    def __call__(self, codes: mx.array) -> mx.array:
+        # (C, B, Q) @ (F, C, Q, E) -> (F, C, B, E)
+        hidden = codes.transpose(1, 0, 2) @ self.weight
+        return nn.relu(hidden.transpose(0, 2, 1, 3) + self.bias)
+
+
+class MemberLayer(nn.Module):
+    """A hidden layer whose matrix the members of a fold share: (F, K, B, D) -> (F, K, B, H)."""
+
+    def __init__(self, folds: int, members: int, size: int, hidden_size: int, dropout: float):
+        super().__init__()
+        self.dropout = Dropout(dropout)
+        self.weight = mx.zeros((folds, size, hidden_size))
+        self.scale = mx.ones((folds, members, 1, hidden_size))
+        self.bias = mx.zeros((folds, members, 1, hidden_size))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        folds, members, rows, size = x.shape
+        product = x.reshape(folds, members * rows, size) @ self.weight
+        x = product.reshape(folds, members, rows, -1) * self.scale + self.bias
+        return self.dropout(nn.relu(x))
+
+
+class LinearReader(nn.Module):
+    """A linear model of the features (B, R) -> (B, O), fitted by scikit-learn."""
+
+    def __init__(self, size: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((size, outputs))
+        self.bias = mx.zeros((outputs,))
+
+    def __call__(self, features: mx.array) -> mx.array:
+        return features @ self.weight + self.bias
+
+
+class TabularHead(nn.Module):
+    """Cells of a row (B, N + M) -> logits (B, O), or (F, K, B, O) in training with several folds.
+
+    An evaluation mixes the readings of a row: those of the networks as they were at some steps of the training, as they
+    are now, and of a linear model. Until `mixture` is fitted the networks of now alone are read.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        kind: TaskKind,
+        outputs: int,
+        fractions: Sequence[float],
+        folds: int,
+        members: int,
+        code_size: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.folds = folds
+        self.num_outputs = outputs
+        self.fractions = tuple(fractions)
+        num_snapshots = len(self.fractions)
+        self._features = Features(columns)
+        sizes = (folds, members, code_size, hidden_size, num_layers, dropout, outputs)
+        self.network = TabularNetwork(self._features, *sizes)
+        self.snapshots = [TabularNetwork(self._features, *sizes) for _ in range(num_snapshots)]
+        self.linear = LinearReader(self._features.size, outputs)
+        shares = np.zeros(num_snapshots + 2, np.float32)
+        shares[num_snapshots] = 1
+        self.shares = mx.array(shares)
+        self.sharpness = mx.ones((num_snapshots + 2,))
+        for part in (*self.snapshots, self.linear):
+            part.freeze()
+        self.freeze(keys=["shares", "sharpness"], recurse=False)
+
+    @property
+    def readers(self) -> list[nn.Module]:
+        """What is mixed, in the order of `shares`."""
+        return [*self.snapshots, self.network, self.linear]
+
+    def __call__(self, cells: mx.array) -> mx.array:
+        features, codes = self._features(cells)
+        if not self.training:
+            return self._mix(features, codes)
+        logits = self.network(features, codes)
+        if self.folds > 1:
+            return logits
+        return to_logits(to_outputs(logits, self.kind).mean(axis=(0, 1)), self.kind)
+
+    def features(self, cells: mx.array) -> mx.array:
+        """(B, R), on which the linear model is fitted."""
+        return self._features(cells)[0]
+
+    def fold_outputs(self, cells: mx.array, network: TabularNetwork) -> mx.array:
+        """Probabilities or numbers (F, B, O) of the networks of each fold."""
+        logits = network(*self._features(cells))
+        return to_outputs(logits, self.kind).mean(axis=1)
+
+    def _mix(self, features: mx.array, codes: Sequence[mx.array]) -> mx.array:
+        mixture: mx.array | None = None
+        for index in np.flatnonzero(np.array(self.shares)).tolist():
+            reader = self.readers[index]
+            if isinstance(reader, LinearReader):
+                outputs = to_outputs(reader(features), self.kind)
+            else:
+                outputs = to_outputs(reader(features, codes), self.kind).mean(axis=(0, 1))
+            outputs = sharpen(outputs, self.sharpness[index], self.kind)
+            part = self.shares[index] * outputs
+            mixture = part if mixture is None else mixture + part
+        assert mixture is not None
+        return to_logits(mixture, self.kind)
+
+
+def to_outputs(logits: mx.array, kind: TaskKind) -> mx.array:
+    """Probabilities of classes or labels; numbers as they are."""
+    if kind == "classification":
+        return mx.softmax(logits.astype(mx.float32), axis=-1)
+    if kind == "multi_label":
+        return mx.sigmoid(logits.astype(mx.float32))
+    return logits
+
+
+def to_logits(outputs: mx.array, kind: TaskKind) -> mx.array:
+    """The inverse of `to_outputs`."""
+    if kind == "regression":
+        return outputs
+    logits = mx.log(mx.maximum(outputs, MIN_PROBABILITY))
+    if kind == "multi_label":
+        logits = logits - mx.log(mx.maximum(1 - outputs, MIN_PROBABILITY))
+    return logits
+
+
+def sharpen(outputs: mx.array, sharpness: mx.array, kind: TaskKind) -> mx.array:
+    """Probabilities of which the logits are multiplied by `sharpness`, the inverse of a temperature."""
+    if kind == "regression":
+        return outputs
+    return to_outputs(sharpness * to_logits(outputs, kind), kind)
+
+
+class Tabular(nn.Module):
+    """The networks of a table: cells (B, N + M) pass through to the head, which reads them.
+
+    Args:
+        columns: those of the data; null is filled in when the data are read.
+        hidden_size: of the layers.
+        num_layers: hidden layers.
+        code_size: what the code of a column is mapped to.
+        members: networks that share their matrices.
+        folds: networks that are trained side by side, each without a part of the rows, by which their mixture is fitted;
+            1 trains one on all rows and fits no mixture.
+        dropout: fraction of activations dropped in training.
+        snapshots: fractions of the training after which the networks are kept for the mixture.
+    """
+
+    causal = False
+    separates_documents = True
+    classifier_hidden_size = 0
+    max_position_embeddings = 1
+    position_limit = None
+    reads_cells = True
+
+    def __init__(
+        self,
+        columns: Sequence[Column] | None = None,
+        hidden_size: Size = 64,
+        num_layers: Size = 2,
+        code_size: Size = 8,
+        members: Size = 2,
+        folds: Size = 4,
+        dropout: Share = 0.1,
+        snapshots: Sequence[Share] = (0.2, 0.5),
+        *,
+        vocab_size: int,
+    ) -> None:
+        super().__init__()
+        self.hidden_size = self.output_size = self.pooled_size = hidden_size
+        self.folds = folds
+        self.fractions = tuple(snapshots) if folds > 1 else ()
+        self._columns = columns or []
+        self._sizes = (folds, members, code_size, hidden_size, num_layers, dropout)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Of a single token: a table has none."""
+        return nn.Embedding(1, 1)
+
+    def __call__(self, cells: mx.array, segment_ids: mx.array) -> mx.array:
+        return cells
+
+    def pool(self, cells: mx.array, segment_ids: mx.array) -> mx.array:
+        return cells
+
+    def remove_pooler(self) -> None:
+        """Does nothing: there is none."""
+
+    def new_head(self, kind: TaskKind, outputs: int) -> TabularHead:
+        """The head that reads the cells."""
+        return TabularHead(self._columns, kind, outputs, self.fractions, *self._sizes)

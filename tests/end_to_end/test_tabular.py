@@ -1,0 +1,116 @@
+"""`model=tabular` on a table of numbers, categories, dates and missing cells: from a file to predictions."""
+
+import csv
+import itertools
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from mlxlab.cli.predict import main as predict
+from mlxlab.inference.restore import restore_model
+from support.processes import final_state, run, run_here, start, wait_for
+
+SETTINGS = [
+    "model=tabular",
+    "data=table",
+    "data.target=label",
+    "model.hidden_size=16",
+    "trainer.max_steps=40",
+    "trainer.eval_every=10",
+    "checkpointing.every_steps=5",
+    "data.batch_size=50",
+    "tracking=none",
+    "~callbacks.report",
+    "~callbacks.learning_curve",
+]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("source") / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["width", "color", "day", "constant", "label"])
+        for number in range(200):
+            width = rng.normal()
+            color = ["red", "blue", "green"][number % 3]
+            is_good = width + (color == "red") + rng.normal() / 5 > 0.3
+            cells = [
+                f"{width:.3f}" if number % 9 else "",
+                color,
+                f"2024-{1 + number % 12:02}-05",
+                7,
+            ]
+            writer.writerow([*cells, "good" if is_good else "bad"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    done = run(*SETTINGS, f"data.source={source}", f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    return folder, final_state(done)
+
+
+def test_the_mixture_is_what_is_saved_evaluated_and_better_than_the_majority(trained):
+    head = restore_model(trained[0]).model.head
+    shares = np.array(head.shares)
+    assert (shares > 0).all()
+    np.testing.assert_allclose(shares.sum(), 1, rtol=1e-6)
+    snapshots = [np.array(each.out) for each in (*head.snapshots, head.network)]
+    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(snapshots))
+    metrics = json.loads((trained[0] / "metrics.json").read_text())
+    assert metrics["final"]["valid/accuracy"] > 0.85
+
+
+@pytest.mark.parametrize("step", [5, 35])
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(trained, source, tmp_path, step):
+    again = [*SETTINGS, f"data.source={source}", f"hydra.run.dir={tmp_path}", "resume=auto"]
+    process = start(*again)
+    wait_for(tmp_path / "checkpoints" / f"step-{step:08d}", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert final_state(run(*again)) == trained[1]
+
+
+def test_rows_of_the_file_are_predicted_with_unseen_categories_and_missing_cells(
+    trained, tmp_path, capsys
+):
+    rows = tmp_path / "new.csv"
+    rows.write_text("width,color,day\n3,red,2024-05-01\n-3,blue,\n,violet,2030-01-01\n")
+    out = tmp_path / "out.csv"
+    assert predict([f"run={trained[0]}", f"input={rows}", f"output={out}"]) == 0
+    with out.open(newline="") as file:
+        answers = list(csv.DictReader(file))
+    assert [answer["label"] for answer in answers[:2]] == ["good", "bad"]
+    assert all(0 < float(answer["probability_good"]) < 1 for answer in answers)
+    assert "violet" in capsys.readouterr().err
+
+
+def test_texts_alone_are_refused_in_one_line(tmp_path):
+    rows = "".join(f"a text with number {n},{n % 2}\n" for n in range(40))
+    (tmp_path / "texts.csv").write_text(f"words,label\n{rows}")
+    done = run_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()[-1:]
+    assert "model=bert" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
+    argv = [*SETTINGS, f"data.source={source}", "trainer=distill", "model.folds=1"]
+    done = run_here(*argv, f"trainer.teachers=[{trained[0]}]", f"hydra.run.dir={tmp_path}/student")
+    assert done.returncode == 0, done.stderr
+    assert not restore_model(tmp_path / "student").model.head.snapshots
+
+
+def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
+    argv = ["data=table", "data.target=label", f"data.source={source}", "tracking=none"]
+    distill = ["trainer=distill", f"trainer.teachers=[{trained[0]}]", "trainer.max_steps=1"]
+    done = run_here(*argv, *distill, f"hydra.run.dir={tmp_path}/student")
+    assert done.returncode != 0
+    assert "other texts" in done.stderr
