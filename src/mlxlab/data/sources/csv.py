@@ -36,8 +36,7 @@ def csv_format(delimiter: str | None, quoting: bool | None) -> TextFormat:
         quoting: whether quotes enclose texts; without, they are text. None encloses, and refuses
             those that span several lines where the delimiter is a tab.
     """
-    parser = partial(CsvParser, delimiter, quoting)
-    return TextFormat(f"csv:{delimiter}:{quoting}", parser, None)
+    return TextFormat(f"csv:{delimiter}:{quoting}", partial(CsvParser, delimiter, quoting), None)
 
 
 def is_unnamed(column: str) -> bool:

@@ -119,12 +119,10 @@ def find_files(source: str) -> Files:
         raise InputNotFoundError(f"{source}: no such file or folder{nearest_path(path)}")
     matches = sorted(_find(root, pattern))
     if not matches:
-        expected = ", ".join(FORMATS)
-        raise InputNotFoundError(f"{source}: no file that ends in {expected}")
+        raise InputNotFoundError(f"{source}: no file that ends in {', '.join(FORMATS)}")
     kinds = sorted({"".join(split_suffix(name)) for name in matches})
     if len(kinds) > 1:
-        listed = ", ".join(kinds)
-        raise DataError(f"{source}: files of several formats ({listed}), expected one")
+        raise DataError(f"{source}: files of several formats: {', '.join(kinds)}")
     return Files(root, matches)
 
 

@@ -120,13 +120,12 @@ def open_huggingface(
         ConfigError: the config or the split does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
-        package = f"the hub needs the package datasets ({install_command('hub')})"
-        raise _unavailable(name, package)
+        command = install_command("hub")
+        raise _unavailable(name, f"the hub needs the package datasets ({command})")
     commit = _commit(name, revision)
     splits = _load(name, config, commit)
     if split not in splits:
-        listed = ", ".join(splits)
-        raise ConfigError(f"data.reading.split={split}: {name} has {listed}")
+        raise ConfigError(f"data.reading.split={split}: {name} has {', '.join(splits)}")
     label = "/".join(filter(None, (name, config, split)))
     fingerprint = f"{name}@{commit}:{config}:{split}"
     return HuggingFaceRows(splits[split], f"{label}@{commit[:8]}", fingerprint)
@@ -138,8 +137,9 @@ def _commit(name: str, revision: str | None) -> str:
     try:
         return HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha or ""
     except errors.GatedRepoError:
-        way = "a gated data set: request access and run `hf auth login`"
-        raise _unavailable(name, way) from None
+        raise _unavailable(
+            name, "a gated data set: request access and run `hf auth login`"
+        ) from None
     except errors.RevisionNotFoundError:
         raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
     except errors.RepositoryNotFoundError:

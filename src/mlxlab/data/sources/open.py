@@ -129,8 +129,7 @@ def _open_files(files: Files, reading: Reading, errors: ErrorBudget) -> Source:
         case ".txt":
             text_format = txt_format(reading.document_unit, files.sizes)
         case _:
-            expected = ", ".join(FORMATS)
-            raise DataError(f"{files.name}: an unknown format, expected one of {expected}")
+            raise DataError(f"{files.name}: expected one of the formats {', '.join(FORMATS)}")
     fractions = _parse_fractions(reading.split)
     return TextFiles(files, text_format, errors, reading.encoding, fractions)
 

@@ -16,8 +16,7 @@ def load_sklearn_table(name: str) -> TableRows:
 
     table = name.removeprefix(SKLEARN)
     if table not in TABLES:
-        expected = ", ".join(TABLES)
-        raise InputNotFoundError(f"{name}: expected one of {expected}")
+        raise InputNotFoundError(f"{name}: expected one of {', '.join(TABLES)}")
     # Raw measurements rather than the standardised ones of diabetes.
     options = {"scaled": False} if table == "diabetes" else {}
     bunch = getattr(datasets, f"load_{table}")(as_frame=True, **options)
