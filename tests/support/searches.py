@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mlxlab.sweep.job import Job, read_record, write_record
-from mlxlab.sweep.jobs import JobResult
+from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.sweep.search import Search
 from mlxlab.sweep.study import Trial, open_study
 
@@ -97,12 +97,12 @@ def new_search(folder: Path, space: list[str], run: Run, **settings: object) -> 
         config=OmegaConf.create(config),
         folder=folder,
         objective="valid/loss",
-        has_own_launcher=False,
     )
     app.compose = lambda texts, number, resume=False: Job(
         number, texts, app.config, folder / str(number)
     )
-    app.open_jobs = lambda batch_size: FunctionJobs(run, chosen["objectives"] or ["valid/loss"])
+    jobs = FunctionJobs(run, chosen["objectives"] or ["valid/loss"])
+    app.run_jobs = lambda next_job, end_job, *_, **options: run_jobs(jobs, next_job, end_job) or 0
     return Search(app, chosen)
 
 

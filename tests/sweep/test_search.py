@@ -121,7 +121,7 @@ def test_a_search_continues_with_its_own_objective_and_with_more_trials(line, jo
     assert line(*search, "hydra.sweeper.trials=2") == 0
     for other, expected in {
         "objective=valid/accuracy": "objective=valid/accuracy: the sweep in",
-        "hydra.sweeper.objectives=[valid/accuracy]": "objective: got maximize valid/accuracy, that",
+        "hydra.sweeper.objectives=[valid/accuracy]": "objective: got maximize valid/accuracy, the",
     }.items():
         assert expected in line.refuses(*search, other)
     expected = f"hydra/sweeper=grid: the sweep in {line.project}/s has search"

@@ -1,8 +1,9 @@
 """What a sweep knows of its app: its folder, its overrides, and the launcher of its jobs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,13 +18,13 @@ from mlxlab.errors import InputNotFoundError
 from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, write_sweep_start
 from mlxlab.sweep.continued_sweep import check_continued, sweep_start
 from mlxlab.sweep.job import Job, JobTask, compose, hold_lock
-from mlxlab.sweep.jobs import Jobs, LaunchedJobs
+from mlxlab.sweep.jobs import JobResult, Jobs, LaunchedJobs, run_jobs
 from mlxlab.sweep.parent_run import sweep_folder
 from mlxlab.sweep.processes import JobProcesses
+from mlxlab.sweep.progress_line import progress_line
 
 LOCK = "sweep.lock"
 _IN_PROCESS = "basic"  # Hydra's own launcher, which runs one job after the other here.
-_SIGNAL = 128
 
 
 class SweepApp:
@@ -100,6 +101,24 @@ class SweepApp:
 
     def compose(self, overrides: list[str], number: int, *, resume: bool = False) -> Job:
         return compose(self.hydra, self.config, overrides, number, resume)
+
+    def run_jobs(
+        self,
+        next_job: Callable[[], Job | None],
+        end_job: Callable[[JobResult], None],
+        running: Mapping[int, Path],
+        batch_size: int,
+    ) -> int:
+        """`jobs.run_jobs` with the launcher of the config; returns the number of a signal that came, else 0.
+
+        Args:
+            running: the folders of the jobs that run, by number.
+        """
+        progress = progress_line(running) if self.has_own_launcher else nullcontext()
+        jobs = self.open_jobs(batch_size)
+        with closing(jobs), progress:
+            run_jobs(jobs, next_job, end_job)
+        return jobs.stop_signal
 
     def open_jobs(self, batch_size: int) -> Jobs:
         """The launcher of the config.

@@ -4,7 +4,6 @@ import itertools
 import logging
 import shlex
 from collections import deque
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from mlxlab.sweep.child import OUTPUT
 from mlxlab.sweep.continued_sweep import continuation
 from mlxlab.sweep.job import MAX_JOBS, Job, JobRecord, read_records, write_record
 from mlxlab.sweep.job_table import job_table, varying_keys
-from mlxlab.sweep.jobs import JobResult, run_jobs
-from mlxlab.sweep.progress_line import progress_line
+from mlxlab.sweep.jobs import JobResult
 from mlxlab.sweep.settings import GridSettings
 
 logger = logging.getLogger(__name__)
@@ -112,13 +110,8 @@ class Grid:
 
     def run(self) -> int:
         """Runs the missing jobs; returns the number of a signal that stopped them, else 0."""
-        with ExitStack() as stack:
-            jobs = self.app.open_jobs(batch_size=max(len(self.missing), 1))
-            stack.callback(jobs.close)
-            if self.app.has_own_launcher:
-                stack.enter_context(progress_line(self.running))
-            run_jobs(jobs, self.next_job, self.end_job)
-        return jobs.stop_signal
+        batch_size = max(len(self.missing), 1)
+        return self.app.run_jobs(self.next_job, self.end_job, self.running, batch_size)
 
     def next_job(self) -> Job | None:
         """The next missing job whose config no other one has; None if there is none."""

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections import deque
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +16,7 @@ from mlxlab.files.untrusted import read_json
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.continued_sweep import continuation
 from mlxlab.sweep.job import Job, JobRecord, read_records, write_record
-from mlxlab.sweep.jobs import JobResult, run_jobs
-from mlxlab.sweep.progress_line import progress_line
+from mlxlab.sweep.jobs import JobResult
 from mlxlab.sweep.pruning import read_pruning
 from mlxlab.sweep.reports.search_result import trial_command, write_search_result
 from mlxlab.sweep.sampler import Sampler, check_sampler, directions, num_trials
@@ -96,14 +94,9 @@ class Search:
         ended = sum(trial.is_ended for trial in self._trials())
         if ended:
             logger.info(f"{self.app.folder}: {ended} of {self.num_trials} trials have ended")
-        with ExitStack() as stack:
-            jobs = self.app.open_jobs(batch_size=1)
-            stack.callback(jobs.close)
-            if self.app.has_own_launcher:
-                stack.enter_context(progress_line(self.running))
-            run_jobs(jobs, self.next_job, self.end_job)
-        if jobs.stop_signal:
-            return 128 + jobs.stop_signal
+        stop_signal = self.app.run_jobs(self.next_job, self.end_job, self.running, batch_size=1)
+        if stop_signal:
+            return 128 + stop_signal
         return int(any(not trial.is_ended or trial.state == "failed" for trial in self._trials()))
 
     def next_job(self) -> Job | None:
