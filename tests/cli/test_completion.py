@@ -20,7 +20,7 @@ SCRIPT = """
 @pytest.mark.parametrize(
     ("typed", "completions"),
     [
-        ("model=", ["model=bert", "model=cnn_hybrid", "model=mlx_lm", "model=transformer"]),
+        ("trainer=", ["trainer=distill", "trainer=optimized", "trainer=simple"]),
         ("trainer.ep", ["trainer.epochs="]),
     ],
 )

@@ -94,7 +94,7 @@ def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, 
     )
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("seed 0 fold")
-    assert "rows.csv:1" in line
+    assert "rows.csv: no column" in line
 
 
 def test_a_stopped_command_leaves_no_process_behind(tmp_path):

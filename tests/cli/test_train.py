@@ -183,7 +183,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
         line("-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1,2", "tracking=none")
         == 65
     )
-    assert "1 of 3 jobs failed: 1" in line.lines[-1]
+    assert "1 of 3 jobs failed: 1" in line.lines
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ def load(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_constructor_defaults_equal_those_of_the_config(name):
-    options, node = split_node(load(name))
+    config = load(name)
+    options, node = split_node(config.get("model", config))
     parameters = inspect.signature(import_target(node.pop("_target_"))).parameters
     assert node.keys() <= parameters.keys()
     for key, value in node.items():

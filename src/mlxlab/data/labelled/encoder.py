@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
-from mlxlab.data.dataset import Encoder, RowEncoder, Table
+from mlxlab.data.dataset import Encoder, Table
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
 from mlxlab.data.labelled.types import (
     ColumnType,
@@ -67,8 +67,11 @@ class Renderer(Protocol):
 
 
 @runtime_checkable
-class HasRules(RowEncoder, Protocol):
+class HasRules(Protocol):
     """An encoder that can be compared with others."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
 
     def rules(self) -> Sequence[object]:
         """How inputs are made: equal for encoders that make the same inputs of the same columns."""
