@@ -77,6 +77,13 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(trained, source, tmp_pat
     assert final_state(run(*again)) == trained[1]
 
 
+def test_a_run_that_has_ended_is_not_prolonged(trained):
+    done = run(f"resume={trained[0]}", "trainer.max_steps=60", "trust_folder=true")
+    assert done.returncode == 2
+    assert "train a new run" in done.stderr
+    assert restore_model(trained[0]).checkpoint.step == 40
+
+
 def test_rows_of_the_file_are_predicted_with_unseen_categories_and_missing_cells(
     trained, tmp_path, capsys
 ):

@@ -9,6 +9,7 @@ import numpy as np
 from mlxlab.baselines.linear import fit_linear
 from mlxlab.baselines.mixture import fit_mixture
 from mlxlab.data.batch import Batch
+from mlxlab.errors import ConfigError
 from mlxlab.models.tabular import TabularHead, TabularNetwork, to_outputs
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.losses.folds import FOLDS
@@ -35,6 +36,15 @@ class FitMixture(Callback):
 
     def needs_sync(self, state: TrainState) -> bool:
         return _mixed_head(state) is not None
+
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        """Raises ConfigError for a run that is prolonged: its snapshots are fractions of the first length."""
+        head = _mixed_head(state)
+        if head is None or not _is_fitted(head):
+            return
+        if state.total_steps is None or state.progress.step < state.total_steps:
+            got = f"the mixture was fitted after step {state.progress.step}"
+            raise ConfigError(f"model=tabular: {got}; train a new run to train longer")
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         head = _mixed_head(state)
