@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from mlxlab.data.sources.text_files import BLOCK_BYTES
 from support.processes import TINY, final_state, run, start, wait_for
 from support.text import FORMATS, write_texts
 
@@ -143,11 +144,11 @@ def test_a_run_on_any_format_and_on_a_mixture_of_all_resumes_to_the_same_state(t
 def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_trained(tmp_path):
     lines = [
         json.dumps({"text": f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4})
-        for n in range(60)
+        for n in range(20_000)
     ]
-    (tmp_path / "train.jsonl.gz").write_bytes(
-        gzip.compress("\n".join([*lines[:40], "{", *lines[40:]]).encode())
-    )
+    good = "\n".join(lines)
+    assert len(good) > 2 * BLOCK_BYTES  # Records are read a block at a time.
+    (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress(f"{good}\n{{\n{lines[0]}".encode()))
     (tmp_path / "valid.jsonl").write_text("\n".join(lines[:10]), encoding="utf-8")
     settings = [
         each
