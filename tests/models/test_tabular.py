@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxlab.data.batch import FOLDS
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.models.build import build_model
 from mlxlab.models.tabular import Features, sharpen, to_logits, to_outputs
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.folds import FOLDS
 from mlxlab.training.losses.task_loss import TaskLoss
 from support.models import TASK
 
@@ -43,6 +44,14 @@ def test_a_number_is_squeezed_and_coded_by_bins_and_a_category_is_a_one_hot():
     assert features[:, 2:].tolist() == [[0, 1, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert numbers[:, 0].tolist() == [[1, 0.5, 0], [0, 0, 1], [1, 2, 0], [-1, 0, 0]]
     assert categories[:, 0].tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def test_columns_and_cells_that_do_not_fit_are_refused():
+    """A stranger's run may hold them."""
+    with pytest.raises(ConfigError, match=r"model\.columns.*categories"):
+        Features([{"edges": [0.0, 1.0], "missing": False}])
+    with pytest.raises(DataError, match="expected 2 cells a row, got 1"):
+        Features([NUMBER, CATEGORY])(CELLS[:, :1])
 
 
 def test_a_row_is_read_alike_in_any_batch():

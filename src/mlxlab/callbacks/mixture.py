@@ -8,11 +8,10 @@ import numpy as np
 
 from mlxlab.baselines.linear import fit_linear
 from mlxlab.baselines.mixture import fit_mixture
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.errors import ConfigError
 from mlxlab.models.tabular import TabularHead, TabularNetwork, to_outputs
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.losses.folds import FOLDS
 from mlxlab.training.state import StepResult, TrainState
 
 ROWS = 4096  # that are read at once

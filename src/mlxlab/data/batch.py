@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 
 NO_CURRICULUM = "alpha of the curriculum: expected data/order=curriculum"
+FOLDS = "folds"  # auxiliary array (B,): the fold whose network does not learn from the row
 MULTIPLE = 8  # lengths are rounded up to it, for fewer shapes to compile
 
 T = TypeVar("T")

@@ -16,6 +16,7 @@ import numpy as np
 
 from mlxlab.constraints import Count, MinLen, Positive, Share, Size
 from mlxlab.data.batch import TaskKind
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.ops.dropout import Dropout
 
 SOFT_LIMIT = 3.0  # robust standard deviations, near which a number is squeezed
@@ -43,6 +44,11 @@ class Features:
     """What networks read of a row: R numbers, flags and one-hots, and a code for each column."""
 
     def __init__(self, columns: Sequence[Column]) -> None:
+        for each in columns:
+            if not ({"edges", "mean", "deviation"} <= each.keys() or "categories" in each):
+                expected = "expected edges, mean and deviation, or categories"
+                raise ConfigError(f"model.columns: {expected}, got {', '.join(each)}")
+        self.num_columns = len(columns)
         self.numbers = [index for index, each in enumerate(columns) if "edges" in each]
         self.categories = [index for index, each in enumerate(columns) if "edges" not in each]
         numbers = [columns[index] for index in self.numbers]
@@ -82,6 +88,8 @@ class Features:
 
     def __call__(self, cells: mx.array) -> tuple[mx.array, list[mx.array]]:
         """Cells (B, N + M) -> features (B, R), and the codes of numbers (B, N, Q) and categories (B, M, Q)."""
+        if cells.shape[1] != self.num_columns:  # MLX has no bounds checks.
+            raise DataError(f"expected {self.num_columns} cells a row, got {cells.shape[1]}")
         features: list[mx.array] = []
         codes: list[mx.array] = []
         if self.numbers:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import tokenizers
 from tokenizers import models
 
-from mlxlab.data.batch import Batch, Task
+from mlxlab.data.batch import FOLDS, Batch, Task
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.cells import CellColumn, fit_columns, read_cells
@@ -33,7 +33,6 @@ from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
 FORMAT = "mlxlab.cells/1"
-FOLDS = "folds"  # the array of a batch with the fold of each row
 BATCH_SIZE = 170
 BLOCK = 2**16  # rows that are read at once
 NO_FOLD = -1

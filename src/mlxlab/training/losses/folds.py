@@ -5,9 +5,8 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.data.batch import FOLDS
 from mlxlab.training.device_batch import DeviceBatch
-
-FOLDS = "folds"  # the array of a batch with the fold of each row (B,)
 
 
 def batch_losses(
