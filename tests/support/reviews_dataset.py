@@ -9,7 +9,7 @@ import numpy as np
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.dataset import Table
 from mlxlab.data.loaders.loader import DataLoader, EvalLoader
 from mlxlab.data.rng import epoch_permutation
 from mlxlab.data.tokenizers.bpe import train_bpe
@@ -114,9 +114,6 @@ class Reviews:
 
     def _train_batch(self, epoch: int, rows: np.ndarray, length: int | None) -> Batch:
         return select_rows(self._rows, rows)
-
-    def baselines(self) -> list[Baseline]:
-        return []
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         return [self._texts[row] for row in ids]

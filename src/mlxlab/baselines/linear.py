@@ -1,9 +1,11 @@
 """Linear models of the features of rows, fitted by scikit-learn, as a matrix and a bias."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from mlxlab.baselines.estimators import Estimator, fit_estimators
 from mlxlab.data.batch import TaskKind
 
 MAX_ROWS = 20_000  # that it is fitted on
@@ -30,37 +32,36 @@ def fit_linear(
     Args:
         targets: as in a `Batch`.
     """
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+
     rng = np.random.default_rng(0)
     rows = rng.permutation(len(features))[:MAX_ROWS]
     features = features[rows].astype(np.float64)
-    targets = targets[rows]
+    new_model = partial(LogisticRegression, max_iter=MAX_STEPS)
     if kind == "regression":
-        from sklearn.linear_model import RidgeCV
+        new_model = partial(RidgeCV, RIDGE)
+    fitted = fit_estimators(new_model, features, targets[rows], kind)
+    if kind == "regression":
+        return LinearModel(fitted[0].coef_[:, None], np.array([fitted[0].intercept_]))
+    if kind == "classification":
+        return _logits(fitted[0], features.shape[1], outputs)
+    models = [_logits(each, features.shape[1], 2) for each in fitted]
+    weights = [each.weight[:, 1] - each.weight[:, 0] for each in models]
+    biases = [each.bias[1] - each.bias[0] for each in models]
+    return LinearModel(np.stack(weights, axis=1), np.array(biases))
 
-        ridge = RidgeCV(RIDGE).fit(features, targets)
-        return LinearModel(ridge.coef_[:, None], np.array([ridge.intercept_]))
-    if kind == "multi_label":
-        models = [_fit_logistic(features, column.astype(int), 2) for column in targets.T]
-        weights = [each.weight[:, 1] - each.weight[:, 0] for each in models]
-        biases = [each.bias[1] - each.bias[0] for each in models]
-        return LinearModel(np.stack(weights, axis=1), np.array(biases))
-    return _fit_logistic(features, targets, outputs)
 
-
-def _fit_logistic(features: np.ndarray, classes: np.ndarray, outputs: int) -> LinearModel:
-    from sklearn.linear_model import LogisticRegression
-
-    weight = np.zeros((features.shape[1], outputs))
+def _logits(fitted: Estimator, num_features: int, outputs: int) -> LinearModel:
+    """The logits of all classes; `fitted` knows those of the training rows."""
+    weight = np.zeros((num_features, outputs))
     bias = np.full(outputs, UNKNOWN)
-    present = np.unique(classes)
+    present = fitted.classes_
     if len(present) == 1:
         bias[present] = 0
-        return LinearModel(weight, bias)
-    model = LogisticRegression(max_iter=MAX_STEPS).fit(features, classes)
-    if len(present) == 2:
-        weight[:, present] = np.stack([-model.coef_[0], model.coef_[0]], axis=1) / 2
-        bias[present] = np.array([-1, 1]) * model.intercept_[0] / 2
+    elif len(present) == 2:
+        weight[:, present] = np.stack([-fitted.coef_[0], fitted.coef_[0]], axis=1) / 2
+        bias[present] = np.array([-1, 1]) * fitted.intercept_[0] / 2
     else:
-        weight[:, present] = model.coef_.T
-        bias[present] = model.intercept_
+        weight[:, present] = fitted.coef_.T
+        bias[present] = fitted.intercept_
     return LinearModel(weight, bias)

@@ -225,6 +225,7 @@ def _eval_data(
     restored: "RestoredModel", overrides: dict[str, str], folder: Path
 ) -> "tuple[Iterable[Batch], str, Callable[[], Sequence[Baseline]]]":
     """Batches, a description of them, and what computes the baselines on them."""
+    from mlxlab.baselines.predict import predict_baselines
     from mlxlab.data.batch import match_vocab_size
     from mlxlab.data.dataset import RowEncoder
     from mlxlab.data.text.encoder import TextEncoder
@@ -252,7 +253,8 @@ def _eval_data(
         match_vocab_size(run_data.train, restored.checkpoint.state["vocab_size"])
         _refuse_changed(run_data, restored, overrides)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
-        return run_data.valid, other or "the validation data of the run", run_data.baselines
+        baselines = partial(predict_baselines, run_data)
+        return run_data.valid, other or "the validation data of the run", baselines
     forget_source(node, overrides)
     if has_rows:
         rows, data = (

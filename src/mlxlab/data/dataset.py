@@ -1,8 +1,9 @@
 """The interface that a data set implements: what training, evaluation and inference need of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,7 @@ from mlxlab.errors import ConfigError
 
 TYPE_NAMES = {"iu": "integers", "iub": "integers or booleans", "f": "floats"}
 Table = Mapping[str, Sequence[str | None]]  # columns of equal length; None where a cell is missing
+ReadColumns = Callable[[Table], Mapping[str, np.ndarray]]
 
 
 class Encoder(Protocol):
@@ -88,7 +90,7 @@ class MeasuresText(Protocol):
 
 
 class Baseline(NamedTuple):
-    """Predictions of a method without a neural network that was fitted on the training rows.
+    """Predictions of a method without a neural network.
 
     Probabilities (N, C) of a classification or (N, L) of labels, values (N,) of a regression as they stand in the data.
     """
@@ -96,6 +98,41 @@ class Baseline(NamedTuple):
     name: str
     valid: np.ndarray  # in the order of the validation batches
     test: np.ndarray  # in the order of the test batches
+
+
+@runtime_checkable
+class ProvidesBaselines(Protocol):
+    """A data set with methods of its own to compare a model with."""
+
+    def baselines(self) -> Sequence[Baseline]:
+        """Their predictions for the validation and test rows."""
+
+
+class RowTexts(Protocol):
+    """Writes rows as texts."""
+
+    @property
+    def num_variants(self) -> int:
+        """The ways to write a row, of which one is drawn whenever a training row is shown."""
+
+    def render_all(self, table: Table) -> Sequence[tuple[str, ...]]:
+        """The texts of every variant of each row, row by row: one text or a pair of texts."""
+
+
+class BaselineInputs(NamedTuple):
+    """What baselines read of labelled rows.
+
+    Args:
+        columns: reads the typed columns of a table, each (N,): float64 of numbers, objects of categories.
+        texts: the texts of rows, by what the baseline is called; "" names it by the kind of its model.
+        plain: whether baselines on texts have the default settings of scikit-learn.
+        rules: methods without a fit, by name: the probabilities (N, C) of the rows of a table.
+    """
+
+    columns: ReadColumns | None = None
+    texts: Mapping[str, RowTexts] = MappingProxyType({})
+    plain: bool = False
+    rules: Mapping[str, Callable[[Table], np.ndarray]] = MappingProxyType({})
 
 
 @runtime_checkable
@@ -115,17 +152,36 @@ class KnownRows(NamedTuple):
 
 @runtime_checkable
 class LabelledRows(Protocol):
-    """A data set of labelled rows that can compare others with those of its splits."""
+    """A data set of labelled rows, by position: the training rows, then those for validation and for a test."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns that the model reads."""
+
+    @property
+    def split_sizes(self) -> tuple[int, int, int]:
+        """Rows for training, validation and test."""
+
+    def cells(self, positions: np.ndarray) -> Table:
+        """The columns that the model reads, of the rows at these positions."""
+
+    @property
+    def training_targets(self) -> np.ndarray:
+        """Of the training rows, as in a `Batch`."""
 
     @property
     def valid_targets(self) -> np.ndarray:
-        """Of the validation rows, as in a `Batch`; known before they are evaluated."""
+        """Of the validation rows; known before they are evaluated."""
+
+    @property
+    def baseline_inputs(self) -> BaselineInputs | None:
+        """None if no baselines are to be fitted."""
 
     def count_known_rows(self, table: Table) -> KnownRows:
         """Counts those of these rows that are in a split."""
-
-    def baselines_on(self, table: Table) -> Sequence[Baseline]:
-        """As `DataModule.baselines`, but `valid` holds the predictions for these rows, and `test` none."""
 
 
 @runtime_checkable
@@ -219,9 +275,6 @@ class DataModule(Protocol):
     @property
     def class_counts(self) -> Sequence[int]:
         """Training examples of each class, for class weights; empty where there are no classes."""
-
-    def baselines(self) -> Sequence[Baseline]:
-        """Predictions of methods without a neural network, on the same rows; empty where there are none."""
 
     def texts(self, ids: Sequence[int]) -> Sequence[str]:
         """The inputs of these validation and test examples, for reports; empty where they are unknown."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlxlab.baselines.predict import predict_rows
 from mlxlab.config.instantiate import import_target, instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.data.dataset import (
@@ -201,7 +202,11 @@ def row_baselines(
     elif len(numbers) > MAX_COMPARED:
         reason = f"more than {MAX_COMPARED:,} rows"
     else:
-        return data.baselines_on(rows.table(encoder.columns, numbers))
+
+        def read(positions: np.ndarray) -> Table:
+            return rows.table(encoder.columns, numbers[positions])
+
+        return predict_rows(data, read, len(numbers))
     logger.info(f"no baselines: {reason}")
     return []
 

@@ -32,8 +32,7 @@ _WITH_MLX = (
     "mlxlab.experiment.run_report.write",
 )
 _BASELINES = (
-    "mlxlab.data.labelled.baselines",
-    "mlxlab.data.labelled.text_baselines",
+    "mlxlab.baselines.predict",
     "sklearn.ensemble",
     "sklearn.feature_extraction.text",
     "sklearn.linear_model",

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import mlxlab.data
+from mlxlab.baselines.predict import predict_baselines, predict_rows
 from mlxlab.data.dataset import check_data_module
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.renderer import NumberFormat
@@ -171,7 +172,7 @@ def test_baselines_are_of_the_same_rows(tmp_path):
     test_source = write_cars(tmp_path / "test.csv", rows=30)
     data = make_table(tmp_path, target="brand", test_source=test_source)
     targets = np.concatenate([batch.targets for batch in data.valid])
-    fitted = {each.name: each for each in data.baselines()}
+    fitted = {each.name: each for each in predict_baselines(data)}
     assert list(fitted) == [
         "majority",
         "logistic_regression",
@@ -182,20 +183,20 @@ def test_baselines_are_of_the_same_rows(tmp_path):
     assert all(
         each.valid.shape == (24, 3) and each.test.shape == (30, 3) for each in fitted.values()
     )
-    again = data.baselines_on(data.rows.table(data.encoder.columns, data.split.valid))
+    again = predict_rows(data, lambda rows: data.cells(rows + len(data.split.train)), 24)
     for each in again:
         np.testing.assert_allclose(each.valid, fitted[each.name].valid, atol=1e-12)
         assert each.test.shape == (0, 3)
     assert sum(len(batch.targets) for batch in data.test) == 30
     assert np.mean(fitted["majority"].valid.argmax(axis=1) == targets) == pytest.approx(1 / 3)
-    assert make_table(tmp_path, baselines=False).baselines() == []
+    assert predict_baselines(make_table(tmp_path, baselines=False)) == []
 
 
 def test_baselines_predict_numbers_better_than_their_mean(tmp_path):
     data = make_table(tmp_path)
     targets = np.concatenate([batch.targets for batch in data.valid])
     values = targets * data.task.target_deviation + data.task.target_mean
-    errors = {each.name: np.abs(each.valid - values).mean() for each in data.baselines()}
+    errors = {each.name: np.abs(each.valid - values).mean() for each in predict_baselines(data)}
     assert errors["gradient_boosting"] < errors["mean"]
     assert errors["ridge_regression"] < 0.5 * errors["mean"]
     assert errors["tfidf_ridge_regression"] < errors["mean"]

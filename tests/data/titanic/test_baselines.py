@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from mlxlab.baselines.predict import predict_baselines, predict_rows
 from support.titanic import make_titanic, new_renderer, real_rows, table_of
 
 ROWS = real_rows()
@@ -13,7 +14,7 @@ ROWS = real_rows()
 
 def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_a_row(tmp_path):
     data = make_titanic(tmp_path, templates=["full"])
-    predictions = {each.name: each.valid for each in data.baselines()}
+    predictions = {each.name: each.valid for each in predict_baselines(data)}
     renderer = new_renderer(["basic", "narrative", "descriptive", "story"])
     train, valid = (
         list(zip(*(renderer.sentences(ROWS[row].typed()) for row in rows), strict=True))
@@ -33,14 +34,13 @@ def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_
 
 def test_women_survive_by_the_female_rule(tmp_path):
     data = make_titanic(tmp_path)
-    rule = next(each for each in data.baselines() if each.name == "female_rule")
+    rule = next(each for each in predict_baselines(data) if each.name == "female_rule")
     assert rule.valid[:, 1].tolist() == [ROWS[row].sex == "female" for row in data.split.valid]
     assert rule.test.shape == (0, 2)
-    others = next(
-        each for each in data.baselines_on(table_of(ROWS[:9])) if each.name == "female_rule"
-    )
+    predicted = predict_rows(data, lambda rows: table_of(ROWS[row] for row in rows), 9)
+    others = next(each for each in predicted if each.name == "female_rule")
     assert others.valid[:, 1].tolist() == [row.sex == "female" for row in ROWS[:9]]
 
 
 def test_baselines_can_be_turned_off(tmp_path):
-    assert make_titanic(tmp_path, baselines=False).baselines() == []
+    assert predict_baselines(make_titanic(tmp_path, baselines=False)) == []

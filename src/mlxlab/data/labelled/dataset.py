@@ -1,14 +1,14 @@
 """Rows of a table: each becomes a text, from which a model predicts a class, several labels, or a number."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
 import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen, Seed
-from mlxlab.data.dataset import MIN_STEPS
-from mlxlab.data.labelled.baselines import FittedModels
+from mlxlab.data.dataset import MIN_STEPS, BaselineInputs
 from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs, holds_cells, restore_cells
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
 from mlxlab.data.labelled.examples import LabelledExamples
@@ -26,13 +26,13 @@ from mlxlab.data.labelled.renderer import (
     Template,
     column_template,
     default_template,
+    feature_columns,
     fit_bounds,
     parse_template,
     restore_renderer,
 )
 from mlxlab.data.labelled.row_split import prepare_rows
 from mlxlab.data.labelled.rows import Rows, open_rows, plain_columns, rows_of
-from mlxlab.data.labelled.table_baselines import fit_table_models
 from mlxlab.data.labelled.types import Kind, read_table
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import require_columns
@@ -127,14 +127,17 @@ class LabelledDataset(LabelledExamples):
         ]
         self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
-    def fit_baselines(self) -> list[FittedModels]:
+    @property
+    def baseline_inputs(self) -> BaselineInputs | None:
+        if not self.fits_baselines:
+            return None
+        texts = {"": self._renderer}
         if self._reads_texts:
-            return [self.fit_text_baselines(self._renderer)]
-        types = self.encoder.types
-        raw = fit_table_models(self.cells, self.training_targets, types, self.task)
+            return BaselineInputs(None, texts)
+        columns = partial(feature_columns, types=self.encoder.types)
         if isinstance(self.inputs, CellInputs):
-            return raw
-        return [*raw, self.fit_text_baselines(self._renderer)]
+            return BaselineInputs(columns)
+        return BaselineInputs(columns, texts)
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The rows by number, with the numbers of their cells rather than bins."""

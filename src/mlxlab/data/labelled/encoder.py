@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
-from mlxlab.data.dataset import Encoder, Table
+from mlxlab.data.dataset import Encoder, RowTexts, Table
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
 from mlxlab.data.labelled.types import (
     ColumnType,
@@ -28,7 +28,7 @@ from mlxlab.files.untrusted import ShapeError, read_json
 Texts = Sequence[tuple[str, ...]]  # one text or a pair of texts for each row
 
 
-class Renderer(Protocol):
+class Renderer(RowTexts, Protocol):
     """Turns rows into texts. A class of its own for each data set; its constructor arguments are its state."""
 
     @property
@@ -43,18 +43,11 @@ class Renderer(Protocol):
     def required(self) -> Sequence[str]:
         """The columns that may not be blank."""
 
-    @property
-    def num_variants(self) -> int:
-        """The ways to write a row, of which one is drawn whenever a training row is shown."""
-
     def choose(self, ids: np.ndarray, epoch: int, copies: int | np.ndarray) -> np.ndarray:
         """(N,) the variant by which each of these rows is shown in an epoch, in its copy 1, 2, ...
 
         Copy 0 of epoch 0 is that of an evaluation.
         """
-
-    def render_all(self, table: Table) -> Texts:
-        """The texts of every variant of each row, row by row."""
 
     def render(self, table: Table) -> Texts:
         """The texts of each row in an evaluation. A row whose text is empty is not an error here."""
@@ -204,7 +197,7 @@ def read_targets(labels: Labels, label_column: str, table: Table, count: int) ->
 
 
 def render_sequences(
-    renderer: Renderer, read: Callable[[np.ndarray], Table], sequences: np.ndarray
+    renderer: RowTexts, read: Callable[[np.ndarray], Table], sequences: np.ndarray
 ) -> Texts:
     """The texts of sequences, of which `row * num_variants + variant` is one variant of a row."""
     rows, variants = np.divmod(sequences, renderer.num_variants)

@@ -1,7 +1,7 @@
 """Labelled rows as training and evaluation batches: what all labelled data sets share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -10,14 +10,7 @@ import numpy as np
 
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import Baseline, KnownRows, Table
-from mlxlab.data.labelled.baselines import (
-    FittedModels,
-    constant_baseline,
-    count_rows,
-    predict,
-)
-from mlxlab.data.labelled.encoder import Renderer
+from mlxlab.data.dataset import BaselineInputs, KnownRows, Table
 from mlxlab.data.labelled.inputs import Inputs
 from mlxlab.data.labelled.labels import Labels
 from mlxlab.data.labelled.options import BatchOptions
@@ -79,7 +72,7 @@ class LabelledExamples(ABC):
             shown=digest(self._shown),
         )
         self._make_loaders(options, seed, copies)
-        self._fits_baselines = options["baselines"]
+        self.fits_baselines = options["baselines"]
         lines = [self._describe_labels(labels), *inputs.lines]
         self.sources = split.lines + [f"{rows.name}: {line}" for line in lines]
 
@@ -97,7 +90,7 @@ class LabelledExamples(ABC):
     @property
     def num_examples(self) -> dict[str, int]:
         """Rows of each split; training rows are those that are selected."""
-        sizes = map(len, (self._shown, self.split.valid, self.split.test))
+        sizes = (len(self._shown), *self.split_sizes[1:])
         return {name: size for name, size in zip(SPLITS, sizes, strict=True) if size}
 
     @property
@@ -123,33 +116,13 @@ class LabelledExamples(ABC):
         if self.inputs.curve is not None:
             self.inputs.curve.save(folder)
 
-    def baselines(self) -> list[Baseline]:
-        evaluated = np.concatenate([self.split.valid, self.split.test])
-        blocks = self.rows.blocks(self.columns, evaluated)
-        return self._predict_baselines(blocks, len(self.split.valid))
+    @property
+    def split_sizes(self) -> tuple[int, int, int]:
+        return len(self.split.train), len(self.split.valid), len(self.split.test)
 
-    def baselines_on(self, table: Table) -> list[Baseline]:
-        """Implements `LabelledRows`."""
-        count = count_rows(table)
-        starts = range(0, count, BLOCK)
-        blocks = ({name: table[name][at : at + BLOCK] for name in table} for at in starts)
-        return self._predict_baselines(blocks, count)
-
-    def _predict_baselines(self, blocks: Iterator[Table], num_valid: int) -> list[Baseline]:
-        if not self._fits_baselines:
-            return []
-        constant = constant_baseline(self.training_targets, self.task)
-        return predict([constant, *self.fit_baselines()], blocks, num_valid)
-
+    @property
     @abstractmethod
-    def fit_baselines(self) -> list[FittedModels]:
-        """Methods that are fitted on the training rows, besides the constant."""
-
-    def fit_text_baselines(self, renderer: Renderer, plain: bool = False) -> FittedModels:
-        """Methods that read the words of the texts of a renderer; `plain` as for `fit_tfidf`."""
-        from mlxlab.data.labelled.text_baselines import fit_sentence_models
-
-        return fit_sentence_models(renderer, self.cells, self.training_targets, self.task, plain)
+    def baseline_inputs(self) -> BaselineInputs | None: ...
 
     def cells(self, positions: np.ndarray) -> Table:
         """The columns that the model reads, of the rows at these positions; training rows are the first ones."""
@@ -182,7 +155,7 @@ class LabelledExamples(ABC):
         )
         self.train = wrap_batches(loader, options["prefetch"], options["overfit_batches"])
         size = options["eval_batch_size"]
-        num_train, num_valid, num_test = map(len, self.split[:3])
+        num_train, num_valid, num_test = self.split_sizes
         valid = partial(self._eval_batch, num_train)
         self.valid = EvalLoader(num_valid, size, valid)
         test = partial(self._eval_batch, num_train + num_valid)

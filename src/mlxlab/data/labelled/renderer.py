@@ -192,6 +192,18 @@ def fit_bounds(columns: Mapping[str, TypedColumn], numbers: NumberFormat) -> dic
     return bounds
 
 
+def feature_columns(table: Table, types: Mapping[str, ColumnType]) -> dict[str, np.ndarray]:
+    """Numbers (N,) as float64, and words (N,) of categories; columns of texts are left out."""
+    columns: dict[str, np.ndarray] = {}
+    for name, column in read_table(table, types).items():
+        if column.type.kind == "category":
+            words = [*map(spell, column.values), MISSING]
+            columns[name] = np.array(words, object)[column.codes]
+        elif column.type.kind != "text":
+            columns[name] = column.amounts()
+    return columns
+
+
 def restore_renderer(state: Any) -> RowRenderer:
     """The renderer of a `state_dict`; raises DataError if none could have this state."""
     try:

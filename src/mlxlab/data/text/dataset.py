@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, TypedDict, Unpack
 from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import MIN_STEPS, UNKNOWN_LENGTH, Baseline, RunLength
+from mlxlab.data.dataset import MIN_STEPS, UNKNOWN_LENGTH, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.open import Reading
@@ -170,9 +170,6 @@ class LanguageModelData:
             stream, self._builder, options["batch_size"], self.fingerprint, num_batches, order
         )
         return wrap_batches(batches, options["prefetch"], options["overfit_batches"])
-
-    def baselines(self) -> Sequence[Baseline]:
-        return ()  # there is no simpler method to compare with
 
     def texts(self, ids: Sequence[int]) -> Sequence[str]:
         return ()

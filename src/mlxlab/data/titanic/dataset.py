@@ -16,8 +16,7 @@ import numpy as np
 import yaml
 
 from mlxlab.constraints import FilePath, Ge, Le, MinLen, Seed
-from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.baselines import FittedModels
+from mlxlab.data.dataset import BaselineInputs, Table
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
 from mlxlab.data.labelled.examples import LabelledExamples
 from mlxlab.data.labelled.inputs import Run, TextInputs
@@ -121,20 +120,18 @@ class TitanicDataset(LabelledExamples):
         self._row_of = {number: row for row, number in enumerate(ids.tolist())}
         self._sentences = renderer
 
-    def fit_baselines(self) -> list[FittedModels]:
-        """Baselines that are fitted on the training rows.
+    @property
+    def baseline_inputs(self) -> BaselineInputs | None:
+        """Words of the four basic sentences, the same for all templates, and that women survive.
 
-        female_rule: women survive. tfidf_*: words of the four basic sentences, the same for all templates.
-        same_sentences: by words of the run's own sentences, where these differ: a gain over it is more than counting words.
+        same_sentences: words of the run's own sentences, where these differ: a gain over it is more than counting words.
         """
-        fitted = [FittedModels(_are_female, {"female_rule": _survive_if_female})]
-        basic = replace(self._sentences, names=BASIC)
-        fitted.append(self.fit_text_baselines(basic, plain=True))
+        if not self.fits_baselines:
+            return None
+        texts = {"": replace(self._sentences, names=BASIC)}
         if self._sentences.names != BASIC:
-            same = self.fit_text_baselines(self._sentences, plain=True)
-            for model in same.models.values():
-                fitted.append(replace(same, models={"tfidf_same_sentences": model}))
-        return fitted
+            texts["same_sentences"] = self._sentences
+        return BaselineInputs(None, texts, plain=True, rules={"female_rule": _survive_if_female})
 
     def texts(self, ids: Sequence[int]) -> list[str]:
         rows = np.array([self._row_of[number] for number in ids])
@@ -154,11 +151,8 @@ class TitanicDataset(LabelledExamples):
         return {name: [row[name] or None for row in rows] for name in rows[0]}
 
 
-def _are_female(table: Table) -> np.ndarray:
-    return np.array([cell == "female" for cell in table["Sex"]], np.float64)
-
-
-def _survive_if_female(is_female: np.ndarray) -> np.ndarray:
+def _survive_if_female(table: Table) -> np.ndarray:
+    is_female = np.array([cell == "female" for cell in table["Sex"]], np.float64)
     return np.stack([1 - is_female, is_female], axis=1)
 
 

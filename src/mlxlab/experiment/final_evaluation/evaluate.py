@@ -109,7 +109,9 @@ def evaluate_at_end(
         test = evaluate(model, data.test, task, should_stop=should_stop) if has_test else None
     if valid is None or (has_test and test is None):
         return None
-    baselines = data.baselines()
+    from mlxlab.baselines.predict import predict_baselines
+
+    baselines = predict_baselines(data)
     predictions = {MODEL: valid.outputs} | {
         each.name: each.valid[valid.positions] for each in baselines
     }

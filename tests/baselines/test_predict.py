@@ -2,19 +2,23 @@
 
 import logging
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from mlxlab.baselines.estimators import limit_scikit
+from mlxlab.baselines.predict import predict_rows
 from mlxlab.data.batch import Task
-from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.baselines import constant_baseline
+from mlxlab.data.dataset import BaselineInputs
 
 
 def test_the_constant_is_the_frequencies_or_the_mean_in_the_units_of_the_data():
     def predicted(targets, task):
-        fitted = constant_baseline(np.array(targets), task)
-        [constant] = baselines.predict([fitted], [{"a": ["x"] * 2}, {"a": ["y"]}], 2)
+        data = SimpleNamespace(
+            baseline_inputs=BaselineInputs(), training_targets=np.array(targets), task=task
+        )
+        [constant] = predict_rows(data, lambda rows: {"a": ["x"] * len(rows)}, 2, 1)
         return constant.name, constant.valid.tolist(), constant.test.tolist()
 
     shares = [0.25, 0, 0.75]
@@ -27,7 +31,7 @@ def test_the_constant_is_the_frequencies_or_the_mean_in_the_units_of_the_data():
 
 
 def test_a_fit_that_does_not_converge_is_a_line_and_no_warning(caplog):
-    with caplog.at_level(logging.INFO), baselines.fitting("model"):
+    with caplog.at_level(logging.INFO), limit_scikit("model"):
         warnings.warn("stopped", ConvergenceWarning, stacklevel=1)
         warnings.warn("of no interest", FutureWarning, stacklevel=1)
     assert [record.getMessage() for record in caplog.records] == [

@@ -2,13 +2,17 @@
 
 import logging
 from datetime import datetime, timedelta
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from mlxlab.baselines import columns, estimators, predict
 from mlxlab.data.batch import Task
-from mlxlab.data.labelled import baselines, table_baselines
+from mlxlab.data.dataset import BaselineInputs
+from mlxlab.data.labelled.renderer import feature_columns
 from mlxlab.data.labelled.types import fit_types
 
 ROWS = 240
@@ -37,18 +41,20 @@ CLASSES, LABELS = (
 )
 
 
-def fit(targets, task, block=1000):
+def fit(targets, task):
     def cells(rows):
         return {name: [column[row] for row in rows] for name, column in TABLE.items()}
 
     train = {name: pa.array(column[: len(SPLIT[0])], pa.string()) for name, column in TABLE.items()}
     types = fit_types(train, {})
-    targets = targets[SPLIT[0]]
-    fitted = table_baselines.fit_table_models(cells, targets, types, task)
-    evaluated = np.concatenate(SPLIT[1:])
-    blocks = [cells(evaluated[start : start + block]) for start in range(0, 90, block)]
-    constant = baselines.constant_baseline(targets, task)
-    predictions = baselines.predict([constant, *fitted], blocks, len(SPLIT[1]))
+    data = SimpleNamespace(
+        task=task,
+        columns=list(TABLE),
+        training_targets=targets[SPLIT[0]],
+        cells=cells,
+        baseline_inputs=BaselineInputs(partial(feature_columns, types=types)),
+    )
+    predictions = predict.predict_rows(data, lambda rows: cells(150 + rows), 70, 20)
     return {each.name: each for each in predictions}
 
 
@@ -96,9 +102,10 @@ def test_numbers_are_predicted_in_the_units_of_the_data():
     assert errors["gradient_boosting"] < errors["ridge_regression"] < errors["mean"]
 
 
-def test_predictions_are_the_same_each_time_and_for_any_block():
+def test_predictions_are_the_same_each_time_and_for_any_block(monkeypatch):
     first = fit(WIDE, CLASSES)
-    for name, again in fit(WIDE, CLASSES, block=9).items():
+    monkeypatch.setattr(predict, "BLOCK", 9)
+    for name, again in fit(WIDE, CLASSES).items():
         np.testing.assert_allclose(again.valid, first[name].valid, rtol=1e-12)
 
 
@@ -106,14 +113,12 @@ def test_predictions_are_the_same_each_time_and_for_any_block():
     ("limit", "value", "line"),
     [
         ("MAX_ROWS", 100, "gradient_boosting: fitted on 100 of 150 training rows"),
-        ("MAX_CELLS", 90, "logistic_regression: fitted on 30 of 150 training rows"),
-        ("MAX_TREE_OUTPUTS", 1, "gradient_boosting: skipped, 2 outputs are more than 1"),
+        ("MAX_CELLS", 90, "fitted on 30 of 150 training rows"),
+        ("MAX_TREE_OUTPUTS", 1, "gradient_boosting: skipped"),
     ],
 )
 def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
-    monkeypatch.setattr(
-        table_baselines if limit in vars(table_baselines) else baselines, limit, value
-    )
+    monkeypatch.setattr(columns if limit in vars(columns) else estimators, limit, value)
     with caplog.at_level(logging.INFO):
         fit(WIDE, CLASSES)
     assert line in caplog.text

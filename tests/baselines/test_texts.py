@@ -5,9 +5,10 @@ import logging
 import numpy as np
 import pytest
 
+from mlxlab.baselines import estimators, predict, texts
+from mlxlab.baselines.texts import best_strength, fit_texts
 from mlxlab.data.batch import Task
-from mlxlab.data.labelled import baselines, text_baselines
-from mlxlab.data.labelled.text_baselines import best_strength, fit_tfidf
+from mlxlab.data.dataset import BaselineInputs
 
 COLOURS = ("red", "green", "blue")
 CLASSES = Task("classification", 3, COLOURS)
@@ -30,13 +31,34 @@ VALID, VALID_CLASS = colour_texts(30, seed=1)
 TEST, TEST_CLASS = colour_texts(12, seed=2)
 
 
-def by_name(targets, task, train=TRAIN, valid=VALID, plain=False, block=1000):
-    """Predictions for the validation and test texts, a block at a time."""
-    texts = np.array(train, object)
-    fitted = fit_tfidf(lambda rows: texts[rows].tolist(), targets, task, plain)
-    others = [*valid, *TEST]
-    blocks = [others[start : start + block] for start in range(0, len(others), block)]
-    return {each.name: each for each in baselines.predict([fitted], blocks, len(valid))}
+class Written:
+    """The text of a row, as it stands."""
+
+    num_variants = 1
+
+    def render_all(self, table):
+        return [(text,) for text in table["text"]]
+
+
+class Rows:
+    """Texts with their targets."""
+
+    def __init__(self, targets, task, train=TRAIN, valid=VALID, plain=False):
+        self.training_targets, self.task = targets, task
+        self.baseline_inputs = BaselineInputs(texts={"": Written()}, plain=plain)
+        self.texts = np.array([*train, *valid, *TEST], object)
+
+    def cells(self, rows):
+        return {"text": self.texts[rows].tolist()}
+
+
+def by_name(targets, task, train=TRAIN, valid=VALID, plain=False):
+    """Predictions for the validation and test texts but for those of the constant, a block at a time."""
+    data = Rows(targets, task, train, valid, plain)
+    predicted = predict.predict_rows(
+        data, lambda rows: data.cells(rows + len(train)), len(valid), len(TEST)
+    )
+    return {each.name: each for each in predicted[1:]}
 
 
 def test_classes_get_probabilities_on_validation_and_test_texts():
@@ -76,33 +98,36 @@ def test_numbers_are_predicted_in_the_units_of_the_data():
 
 
 def test_predictions_are_the_same_each_time(monkeypatch):
-    monkeypatch.setattr(text_baselines, "MAX_ROWS", 50)
+    monkeypatch.setattr(texts, "MAX_ROWS", 50)
     first, second = (by_name(CLASS, CLASSES) for _ in range(2))
     for name, each in first.items():
         np.testing.assert_array_equal(each.valid, second[name].valid)
 
 
-def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time():
+def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time(monkeypatch):
     expected = by_name(CLASS, CLASSES)
-    for name, each in by_name(CLASS, CLASSES, block=7).items():
+    monkeypatch.setattr(predict, "BLOCK", 7)
+    for name, each in by_name(CLASS, CLASSES).items():
         np.testing.assert_allclose(each.valid, expected[name].valid)
 
 
 def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(text_baselines, "CHUNK", 7)
-    texts, sizes = np.array(TRAIN, object), []
+    monkeypatch.setattr(texts, "CHUNK", 7)
+    data, sizes = Rows(CLASS, CLASSES), []
+    read = data.cells
 
-    def read(rows):
+    def cells(rows):
         sizes.append(len(rows))
-        return texts[rows].tolist()
+        return read(rows)
 
-    fit_tfidf(read, CLASS, CLASSES)
+    data.cells = cells
+    fit_texts(data, Written(), "", False)
     assert max(sizes) == 7
     assert sum(sizes) == 90
 
 
 def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
-    monkeypatch.setattr(text_baselines, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
+    monkeypatch.setattr(texts, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
     order = np.argsort(CLASS, kind="stable")
     words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])[
         "tfidf_logistic_regression"
@@ -132,9 +157,7 @@ def test_a_single_row_is_no_reason_to_tune():
     ],
 )
 def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
-    monkeypatch.setattr(
-        text_baselines if limit in vars(text_baselines) else baselines, limit, value
-    )
+    monkeypatch.setattr(texts if limit in vars(texts) else estimators, limit, value)
     with caplog.at_level(logging.INFO):
         fitted = by_name(CLASS, CLASSES)
     assert line in caplog.text

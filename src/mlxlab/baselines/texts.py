@@ -5,11 +5,23 @@ from functools import partial
 
 import numpy as np
 
+from mlxlab.baselines.estimators import (
+    SEED,
+    Estimator,
+    FittedModels,
+    Matrix,
+    Model,
+    fit_estimators,
+    limit_scikit,
+    linear_name,
+    log,
+    new_linear_model,
+    sample_rows,
+    to_data_units,
+)
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Table
-from mlxlab.data.labelled import baselines
-from mlxlab.data.labelled.baselines import SEED, Estimator, FittedModels, Matrix, Predict
-from mlxlab.data.labelled.encoder import Renderer, Texts, render_sequences
+from mlxlab.data.dataset import LabelledRows, RowTexts, Table
+from mlxlab.data.labelled.encoder import render_sequences
 
 MAX_ROWS = 20_000  # texts that are fitted
 CHUNK = 10_000  # texts that are read at a time
@@ -21,80 +33,61 @@ STRENGTHS = (1.0, 10.0)  # see `new_linear_model`; the first is scikit-learn's d
 ReadTexts = Callable[[np.ndarray], Sequence[str]]  # the training texts of these numbers, from 0
 
 
-def fit_sentence_models(
-    renderer: Renderer,
-    read: Callable[[np.ndarray], Table],
-    targets: np.ndarray,
-    task: Task,
-    plain: bool = False,
-) -> FittedModels:
-    """`fit_tfidf` on every variant of a row; the predictions are averaged over them.
-
-    Args:
-        read: the training rows of these numbers, from 0.
-    """
-    num_variants = renderer.num_variants
-
-    def training_texts(sequences: np.ndarray) -> list[str]:
-        return _joined(render_sequences(renderer, read, sequences))
-
-    fitted = fit_tfidf(training_texts, np.repeat(targets, num_variants, axis=0), task, plain)
-
-    def features(table: Table) -> Matrix:
-        return fitted.features(_joined(renderer.render_all(table)))
-
-    def predict(model: Predict, features: Matrix) -> np.ndarray:
-        predictions = model(features)
-        return predictions.reshape(-1, num_variants, *predictions.shape[1:]).mean(axis=1)
-
-    models = {name: partial(predict, model) for name, model in fitted.models.items()}
-    return FittedModels(features, models)
-
-
-def _joined(texts: Texts) -> list[str]:
-    """Two texts of a pair on a line each."""
-    return ["\n".join(parts) for parts in texts]
-
-
-def fit_tfidf(
-    texts: ReadTexts, targets: np.ndarray, task: Task, plain: bool = False
-) -> FittedModels:
+def fit_texts(data: LabelledRows, texts: RowTexts, name: str, plain: bool) -> FittedModels:
     """TF-IDF with logistic (`Ridge` for numbers) regression, and with a linear SVM; no models if nothing can be fitted.
 
+    They are fitted on every variant of a row.
+
     Args:
-        targets: as in a `Batch`.
+        name: of the regression; "" names it by its kind.
         plain: words and pairs of words with logistic regression alone, with scikit-learn's default settings; otherwise
             characters too, sublinear term frequencies, and the better of `STRENGTHS`.
     """
-    name = f"tfidf_{baselines.linear_name(task)}"
+    task = data.task
+    num_variants = texts.num_variants
+    targets = np.repeat(data.training_targets, num_variants, axis=0)
+    name = f"tfidf_{name or linear_name(task)}"
     max_features = MAX_WEIGHTS // task.num_classes
     vectorizer = _new_vectorizer(max_features, plain)
-    models: dict[str, Predict] = {}
-    fitted = FittedModels(vectorizer.transform, models)
-    rows = baselines.sample_rows(name, targets, task, MAX_ROWS, baselines.MAX_OUTPUTS)
+
+    def features(table: Table) -> Matrix:
+        return vectorizer.transform(_joined(texts.render_all(table)))
+
+    def training_texts(sequences: np.ndarray) -> list[str]:
+        return _joined(render_sequences(texts, data.cells, sequences))
+
+    models: dict[str, Model] = {}
+    fitted = FittedModels(features, models, num_variants)
+    rows = sample_rows(name, targets, task, MAX_ROWS)
     if rows is None:
         return fitted
-    sample = _within_characters(texts, rows)
+    sample = _within_characters(training_texts, rows)
     if len(sample) < len(rows):
-        baselines.log(name, f"fitted on {len(sample)} training texts, to limit their characters")
+        log(name, f"fitted on {len(sample)} training texts, to limit their characters")
     try:
-        features = vectorizer.fit_transform(sample.values())
+        matrix = vectorizer.fit_transform(sample.values())
     except ValueError:  # The vocabulary is empty.
-        baselines.log(name, "skipped, no training text has a word of two characters")
+        log(name, "skipped, no training text has a word of two characters")
         return fitted
-    if features.shape[1] >= max_features:
-        baselines.log(name, f"reads the {max_features} most frequent features")
+    if matrix.shape[1] >= max_features:
+        log(name, f"reads the {max_features} most frequent features")
 
     targets = targets[list(sample)]
-    with baselines.fitting(name):
-        strength = STRENGTHS[0] if plain else best_strength(features, targets, task)
-        new_model = partial(baselines.new_linear_model, task, strength)
-        models[name] = baselines.fit(new_model, features, targets, task)
+    with limit_scikit(name):
+        strength = STRENGTHS[0] if plain else best_strength(matrix, targets, task)
+        new_model = partial(new_linear_model, task, strength)
+        models[name] = Model(fit_estimators(new_model, matrix, targets, task.kind), task)
     if not plain:
         machine = "tfidf_linear_svm"
-        with baselines.fitting(machine):
-            models[machine] = baselines.fit(partial(_new_svm, task), features, targets, task)
+        with limit_scikit(machine):
+            estimators = fit_estimators(partial(_new_svm, task), matrix, targets, task.kind)
+        models[machine] = Model(estimators, task)
     return fitted
+
+
+def _joined(texts: Sequence[tuple[str, ...]]) -> list[str]:
+    """Two texts of a pair on a line each."""
+    return ["\n".join(parts) for parts in texts]
 
 
 def _new_vectorizer(max_features: int, plain: bool) -> Estimator:
@@ -128,12 +121,12 @@ def best_strength(features: Matrix, targets: np.ndarray, task: Task) -> float:
     expected = targets[held_out]
     if task.kind == "classification":
         expected = np.eye(task.num_classes)[expected]
-    expected = baselines.to_data_units(expected, task)
+    expected = to_data_units(expected, task)
 
     def squared_error(strength: float) -> float:
-        new_model = partial(baselines.new_linear_model, task, strength, tolerance=1e-4)
-        predict = baselines.fit(new_model, features[rest], targets[rest], task)
-        return float(np.square(predict(features[held_out]) - expected).mean())
+        new_model = partial(new_linear_model, task, strength, tolerance=1e-4)
+        model = Model(fit_estimators(new_model, features[rest], targets[rest], task.kind), task)
+        return float(np.square(model(features[held_out]) - expected).mean())
 
     return min(STRENGTHS, key=squared_error)
 
