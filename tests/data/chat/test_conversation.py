@@ -170,7 +170,7 @@ def of_roles(*roles):
         ({"messages": "hello"}, "messages: expected JSON"),
         ({"messages": 7}, "messages: expected a list"),
         ({"messages": ["hello"]}, "messages: expected a list of objects"),
-        ({"prompt": "x", "completion": ""}, "completion is empty"),
+        ({"prompt": "x", "completion": ""}, "message 2: content is empty"),
         ({"prompt": ["x"], "completion": "y"}, "prompt: expected a list of objects"),
         ({"prompt": "a", "completion": "b", "label": False}, "'label'"),
         ({"prompt": "a", "completion": "b", "weight": 0}, '"weight"'),

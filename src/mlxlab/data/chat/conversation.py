@@ -5,7 +5,7 @@ learned; the others (`id`, `source`) are its metadata.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from mlxlab.data.sources.messages import shorten
@@ -90,30 +90,20 @@ def parse_conversation(record: Record, layout: Layout | None = None) -> Conversa
     """The conversation of a record.
 
     Args:
-        layout: of the record; None recognises it by the keys.
+        layout: of the record, which decides where there are keys of several; None recognises it.
 
     Raises:
         ValueError: a key is missing or not supported, or a message is malformed or out of order.
     """
-    layout = layout or _find_layout(record)
-    refused = {"system", "tools", "input", "history", *REFUSED}
-    for other in {layout, *find_layouts(record)}:  # A named layout decides against others.
-        refused.difference_update(OPTIONAL[other])
-    _refuse(record, refused)
-    messages: list[Message] = []
-    if layout != "text" and _holds(record, "system"):
-        messages.append(_turn("system", record["system"], "system"))
-    match layout:
-        case "text":
-            return {"text": _text(record.get("text"), "text")}
-        case "prompt":
-            messages += _prompt(record)
-        case "instruction":
-            messages += _instruction(record)
-        case _:
-            messages += _messages(record.get(layout), layout)
-    _check_order(messages)
-    tools = _list(record.get("tools"), "tools") if "tools" in OPTIONAL[layout] else []
+    refused = {*REFUSED}
+    if layout is None:
+        refused.update(*OPTIONAL.values())
+    layout = _find_layout(record, layout)
+    _refuse(record, refused.difference(OPTIONAL[layout]))
+    if layout == "text":
+        return {"text": _text(record.get("text"), "text")}
+    messages = _parse_messages(_list_messages(record, layout))
+    tools = _list(record.get("tools"), "tools")
     return {"messages": messages, "tools": tools} if tools else {"messages": messages}
 
 
@@ -131,8 +121,8 @@ def unread_keys(keys: Iterable[str]) -> list[str]:
 
 def find_answers(conversation: Conversation) -> list[int]:
     """The indices of the messages of the assistant."""
-    roles = [message["role"] for message in conversation["messages"]]
-    return [index for index, role in enumerate(roles) if role == "assistant"]
+    messages = enumerate(conversation["messages"])
+    return [index for index, message in messages if message["role"] == "assistant"]
 
 
 def contents(conversation: Conversation) -> str:
@@ -156,8 +146,10 @@ def dump(value: object) -> str:
     return text
 
 
-def _find_layout(record: Record) -> Layout:
+def _find_layout(record: Record, named: Layout | None) -> Layout:
     layouts = find_layouts(key for key, value in record.items() if value is not None)
+    if named is not None:
+        layouts = [layout for layout in layouts if layout == named]
     if len(layouts) == 1:
         return layouts[0]
     if layouts:
@@ -168,58 +160,70 @@ def _find_layout(record: Record) -> Layout:
     raise ValueError(f"the keys {shorten(list(record))}: expected {expected}")
 
 
-def _prompt(record: Record) -> list[Message]:
-    """A prompt and its completion, which is learned: texts, or messages as TRL has them."""
+def _list_messages(record: Record, layout: Layout) -> list[Message]:
+    """The messages of a record in any layout, not yet parsed."""
+    messages: list[Message] = []
+    if _holds(record, "system"):
+        messages.append({"role": "system", "content": record["system"]})
+    if layout == "instruction":
+        return [*messages, *_alpaca_messages(record)]
+    if layout != "prompt":
+        return messages + _list(record.get(layout), layout)
     if record.get("label") in (True, False):
         raise ValueError("the key 'label' (KTO) is not supported: it may change what is learned")
-    prompt = _turns("user", record.get("prompt"), "prompt")
-    for message in prompt:
-        if message["role"] == "assistant":
-            message["weight"] = 0
-    return prompt + _turns("assistant", record.get("completion"), "completion")
+    prompt = [{**message, "weight": 0} for message in _turns("user", record, "prompt")]
+    return [*messages, *prompt, *_turns("assistant", record, "completion")]
 
 
-def _turns(role: str, value: object, key: str) -> list[Message]:
-    return [_turn(role, value, key)] if isinstance(value, str) else _messages(value, key)
-
-
-def _turn(role: str, value: object, key: str) -> Message:
-    return {"role": role, "content": _text(value, key)}
-
-
-def _instruction(record: Record) -> list[Message]:
-    """Alpaca's earlier turns, then its instruction with an optional input in a second paragraph."""
+def _alpaca_messages(record: Record) -> Iterator[Message]:
+    """Earlier turns, then the instruction with an optional input in a second paragraph."""
+    history = _parse(record.get("history"), "history") or []
+    try:
+        pairs = [(question, answer) for question, answer in history]
+    except (TypeError, ValueError):
+        expected = "expected pairs of question and answer"
+        raise ValueError(f"history: {expected}, got {shorten(history)}") from None
+    for question, answer in pairs:
+        yield {"role": "user", "content": question}
+        yield {"role": "assistant", "content": answer}
     question = _text(record.get("instruction"), "instruction")
     if _holds(record, "input"):
         question = f"{question}\n\n{_text(record['input'], 'input')}"
-    history = _parse(record.get("history"), "history") or []
-    if not isinstance(history, list):
-        raise ValueError(f"history: expected a list of pairs, got {shorten(history)}")
-    messages: list[Message] = []
-    for turn in history:
-        if not isinstance(turn, Sequence) or len(turn) != 2:
-            raise ValueError(f"history: expected pairs of question and answer, got {shorten(turn)}")
-        messages.append(_turn("user", turn[0], "history"))
-        messages.append(_turn("assistant", turn[1], "history"))
-    messages.append(_turn("user", question, "instruction"))
-    messages.append(_turn("assistant", record.get("output"), "output"))
-    return messages
+    yield {"role": "user", "content": question}
+    yield {"role": "assistant", "content": record.get("output")}
 
 
-def _messages(value: object, key: str) -> list[Message]:
-    items = _list(value, key)
+def _turns(role: str, record: Record, key: str) -> list[Message]:
+    """A text as a message, or the messages that TRL has in its place."""
+    value = record[key]
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    return _list(value, key)
+
+
+def _parse_messages(items: list[Message]) -> list[Message]:
+    """The messages in their normal form; raises ValueError if their roles are out of order."""
     if not 1 <= len(items) <= MAX_MESSAGES:
-        raise ValueError(f"{key}: expected 1 to {MAX_MESSAGES} messages, got {len(items)}")
+        raise ValueError(f"expected 1 to {MAX_MESSAGES} messages, got {len(items)}")
     messages: list[Message] = []
+    before = "the start"
     for number, item in enumerate(items, 1):
         try:
-            messages.append(_message(item))
+            message = _parse_message(item)
+            role = message["role"]
+            if before not in FOLLOWS[role]:
+                expected = " or ".join(FOLLOWS[role])
+                raise ValueError(f"{role} after {before}, expected after {expected}")
         except ValueError as error:
             raise ValueError(f"message {number}: {error}") from None
+        messages.append(message)
+        before = role
+    if not find_answers({"messages": messages}):
+        raise ValueError("a conversation without an answer (a message of the assistant)")
     return messages
 
 
-def _message(item: Record) -> Message:
+def _parse_message(item: Message) -> Message:
     """A message with the keys of OpenAI or of ShareGPT."""
     name = _either(item, "role", "from")
     role = ROLES.get(str(name))
@@ -244,19 +248,6 @@ def _message(item: Record) -> Message:
     if weight == 0 and role == "assistant":
         message["weight"] = 0
     return message
-
-
-def _check_order(messages: Sequence[Message]) -> None:
-    """Raises ValueError if the roles are out of order or there is no answer."""
-    before = "the start"
-    for number, message in enumerate(messages, 1):
-        role = message["role"]
-        if before not in FOLLOWS[role]:
-            expected = " or ".join(FOLLOWS[role])
-            raise ValueError(f"message {number}: {role} after {before}, expected after {expected}")
-        before = role
-    if all(message["role"] != "assistant" for message in messages):
-        raise ValueError("a conversation without an answer (a message of the assistant)")
 
 
 def _refuse(item: Record, keys: Iterable[str]) -> None:

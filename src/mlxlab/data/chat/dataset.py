@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from math import ceil
 from pathlib import Path
-from typing import Unpack
+from typing import NamedTuple, Unpack
+
+import numpy as np
 
 from mlxlab.constraints import FilePath, Seed
 from mlxlab.data.chat.chat_template import choose_template
@@ -13,12 +16,9 @@ from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import Layout, contents, unread_keys
 from mlxlab.data.chat.masks import ConversationEncoder, LossOn, Truncation
 from mlxlab.data.chat.reader import open_conversations
-from mlxlab.data.chat.statistics import measure
+from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
 from mlxlab.data.sources.block import ErrorBudget
-from mlxlab.data.text.batches import (
-    RandomRows,
-    RowLayout,
-)
+from mlxlab.data.text.batches import RandomRows, RowLayout
 from mlxlab.data.text.corpus import describe_validation
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
@@ -29,6 +29,8 @@ from mlxlab.data.vocabulary.token_counts import count_tokens
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
 
+MAX_MEASURED = 4096  # conversations that are encoded before training
+ACTIONS = {"drop": "dropped", "left": "truncated to their end", "right": "truncated to their start"}
 FORMAT = 2  # Another order, other masks or another packing are another fingerprint.
 
 
@@ -123,8 +125,8 @@ class InstructDataset(LanguageModelData):
         rows = RowLayout(
             seq_len, seq_len, 1, original.pad_id, not one_document, whole_documents=True
         )
-        statistics = measure(stream, encoder, rows)
-        self.row_lengths = statistics.lengths
+        size = _measure(stream, encoder, rows)
+        self.row_lengths = size.lengths
         valid_encoder = replace(encoder, skip=opened_valid.skip)
         super().__init__(
             stream,
@@ -143,11 +145,11 @@ class InstructDataset(LanguageModelData):
             expected = f"no conversation to validate on fits in data.seq_len={seq_len}"
             raise DataError(f"{valid.name}: {expected}")
 
-        size = f"{statistics.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
+        amount = f"{size.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
         num_batches = None
-        if statistics.rows_per_epoch is not None:
-            num_batches = max(1, ceil(statistics.rows_per_epoch / options["batch_size"]))
-            size += f", {counted(num_batches, 'batch', 'batches')} per epoch"
+        if size.rows_per_epoch is not None:
+            num_batches = max(1, ceil(size.rows_per_epoch / options["batch_size"]))
+            amount += f", {counted(num_batches, 'batch', 'batches')} per epoch"
         order = RandomRows(shuffle.row_buffer, seed)
         self.train = self._training_batches(stream, num_batches, order, options)
         unread = unread_keys(opened.source.columns())
@@ -157,5 +159,51 @@ class InstructDataset(LanguageModelData):
             *fitted.lines,
             *vocabulary_lines,
             f"chat template: {template.name}; loss on: {loss_on}",
-            f"{train.name}: {size}",
+            f"{train.name}: {amount}",
         ]
+
+
+class EpochSize(NamedTuple):
+    """Counts of the conversations that were measured."""
+
+    lengths: RowLengths
+    used: int  # with an answer among their tokens
+    rows_per_epoch: float | None  # exact if all conversations of an epoch were measured
+
+
+def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayout) -> EpochSize:
+    """Counts up to `MAX_MEASURED` conversations of the first epoch.
+
+    Raises DataError if none of them can be used.
+    """
+    windows = stream.windows(0, EPOCH_START)
+    documents = chain.from_iterable(documents for _, documents in windows)
+    sizes: list[tuple[int, int, int]] = []
+    for document, encoded in encoder.encode(islice(documents, MAX_MEASURED)):
+        sizes.append((len(document.text.encode()), encoded.full_length, len(encoded.tokens)))
+    num_bytes, full, used = np.array(sizes).T
+    full = full[full > 0]
+    used = used[used > 0]
+    longest = full.max(initial=0)
+    if not len(used) and longest <= layout.length:
+        raise DataError(f"{stream.source.name}: the chat template writes no answers")
+    if not len(used):
+        size = f"the longest of {len(full)} conversations has {longest} tokens"
+        fault = f"no answer fits in data.seq_len={layout.length}: {size}"
+        raise DataError(f"{stream.source.name}: {fault}")
+
+    sample = ""
+    repetitions: float | None = 1.0
+    if len(sizes) == MAX_MEASURED:
+        sample = "; only the first of them were measured"
+        repetitions = stream.repetitions(MAX_MEASURED, int(num_bytes.sum()))
+    lengths = RowLengths(
+        layout.length,
+        len(full),
+        int(np.count_nonzero(full > layout.length)),
+        round_up(float(np.quantile(full, QUANTILE, method="higher"))),
+        f"{ACTIONS[encoder.truncation]} (data.truncation={encoder.truncation}{sample})",
+    )
+    begins, _ = layout.split(np.cumsum(used))
+    rows = None if repetitions is None else len(begins) * max(1.0, repetitions)
+    return EpochSize(lengths, len(used), rows)
