@@ -172,3 +172,11 @@ def test_local_text_imports_nothing_of_the_hub(tmp_path):
         ).stdout.strip()
         == "[]"
     )
+
+
+def test_a_run_imports_no_pandas():
+    code = "import sys, mlxlab.experiment.train, mlxlab.data.chat.dataset, mlxlab.data.text.dataset"
+    code += "; print('pandas' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "False"
