@@ -177,7 +177,7 @@ def _list_messages(record: Record, layout: Layout) -> list[Message]:
 
 def _alpaca_messages(record: Record) -> Iterator[Message]:
     """Earlier turns, then the instruction with an optional input in a second paragraph."""
-    history = _parse(record.get("history"), "history") or []
+    history: Any = _parse(record.get("history"), "history") or []
     try:
         pairs = [(question, answer) for question, answer in history]
     except (TypeError, ValueError):
