@@ -14,7 +14,7 @@ from benchmarks.alternate import table
 from benchmarks.data.stream import VOCABULARY, make_stream
 from mlxlab.data.batch import Batch, check_ids
 from mlxlab.data.text.batches import PackedBatchIterator
-from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
+from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.errors import ConfigError
 
 
@@ -58,7 +58,9 @@ def _tokens(batch: Batch) -> int:
 
 def _tokens_of(batches: Any) -> Callable[[], int]:
     stream: TokenStream = batches.chunks
-    return lambda: sum(len(chunk.tokens) for chunk in stream(0, EPOCH_START))
+    return lambda: sum(
+        len(document.tokens) for chunk in stream(0, EPOCH_START) for document in chunk
+    )
 
 
 def _timed(function: Callable[[], int]) -> tuple[float, float]:

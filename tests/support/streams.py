@@ -11,11 +11,10 @@ from mlxlab.data.text.batches import (
     PackedBatchIterator,
     RandomRows,
     RowBuilder,
-    RowLayout,
     VocabularySwitch,
 )
 from mlxlab.data.text.documents import Document, open_documents
-from mlxlab.data.text.token_stream import TextTokens, TokenStream
+from mlxlab.data.text.packing import RowLayout, TextTokens, TokenStream
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
 

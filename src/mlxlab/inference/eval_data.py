@@ -32,7 +32,7 @@ from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.batches import PackedEvalBatches, Packing, RowBuilder, VocabularySwitch
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.token_stream import EPOCH_START, TextTokens, TokenStream
+from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream
 from mlxlab.errors import DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on

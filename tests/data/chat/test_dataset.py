@@ -22,7 +22,7 @@ from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
-from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
+from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.vocabulary.vocabulary_map import IS_CORE, VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, UserError

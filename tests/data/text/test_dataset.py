@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.data.text.packing import EPOCH_START
 from mlxlab.errors import DataError
 from support.streams import ByteTokenizer, InMemorySource, as_lists, make_batches, take, texts
 
@@ -99,12 +99,12 @@ def test_a_position_of_other_data_is_refused(change):
 
 def test_the_tokens_of_a_chunk_are_bounded_by_documents_and_by_characters():
     many = list(make_batches(source=InMemorySource(["ab"] * 600, size=600)).chunks(0, EPOCH_START))
-    assert [len(chunk.ids) for chunk in many] == [256, 256, 88]
+    assert [len(chunk) for chunk in many] == [256, 256, 88]
     long = list(
         make_batches(source=InMemorySource(["a" * 700_000] * 3, size=3)).chunks(0, EPOCH_START)
     )
-    assert [len(chunk.ids) for chunk in long] == [2, 1]
-    assert [cursor["document"] for chunk in many for cursor in chunk.cursors] == list(range(600))
+    assert [len(chunk) for chunk in long] == [2, 1]
+    assert [each.cursor["document"] for chunk in many for each in chunk] == list(range(600))
 
 
 def test_shuffled_rows_are_the_rows_of_the_text_in_another_order_each_epoch():

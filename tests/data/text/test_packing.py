@@ -5,9 +5,9 @@ from operator import length_hint
 import numpy as np
 import pytest
 
-from mlxlab.data.text.batches import PackedBatchIterator, PackedEvalBatches, RowLayout
+from mlxlab.data.text.batches import PackedBatchIterator, PackedEvalBatches
 from mlxlab.data.text.masking import Masker
-from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.data.text.packing import EPOCH_START, RowLayout
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (
     END,
@@ -25,10 +25,10 @@ from support.streams import (
 
 def stream_of(batches, epoch=0):
     """All tokens of an epoch, and the id of the document that each belongs to."""
-    chunks = list(batches.chunks(epoch, EPOCH_START))
-    return np.concatenate([c.tokens for c in chunks]), np.concatenate(
-        [np.repeat(c.ids, c.lengths) for c in chunks]
-    )
+    documents = [each for chunk in batches.chunks(epoch, EPOCH_START) for each in chunk]
+    tokens = np.concatenate([document.tokens for document in documents])
+    ids = [document.id for document in documents]
+    return tokens, np.repeat(ids, [len(document.tokens) for document in documents])
 
 
 def real_rows(batches):
@@ -132,7 +132,7 @@ def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_on
     assert len(first) == len(second) == length_hint(valid)
     assert all(batches_equal(a, b) for a, b in zip(first, second, strict=True))
     assert {len(batch.example_ids) for batch in first} == {10, 7}
-    tokens = np.concatenate([chunk.tokens for chunk in chunks])
+    tokens = np.concatenate([document.tokens for chunk in chunks for document in chunk])
     np.testing.assert_array_equal(
         np.concatenate([b.targets[b.loss_weights > 0] for b in first]), tokens[1:]
     )

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.data.text.packing import EPOCH_START
 from mlxlab.experiment.final_evaluation import text_baselines
 from mlxlab.inference.restore import restore_model
 from support.processes import NO_PLOTS, run_here

@@ -9,7 +9,7 @@ import pytest
 
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.token_stream import EPOCH_START
+from mlxlab.data.text.packing import EPOCH_START
 from mlxlab.data.vocabulary.token_counts import (
     TokenCounts,
     count_tokens,

@@ -18,11 +18,11 @@ from mlxlab.data.chat.masks import ConversationEncoder, LossOn, Truncation
 from mlxlab.data.chat.reader import open_conversations
 from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
 from mlxlab.data.sources.block import ErrorBudget
-from mlxlab.data.text.batches import RandomRows, RowLayout
+from mlxlab.data.text.batches import RandomRows
 from mlxlab.data.text.corpus import describe_validation
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
-from mlxlab.data.text.token_stream import EPOCH_START, TokenStream
+from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
 from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.data.vocabulary.token_counts import count_tokens
@@ -141,7 +141,7 @@ class InstructDataset(LanguageModelData):
             rows=[seq_len, loss_on, truncation, one_document],
         )
         self._writers.append(template.save)
-        if not any(len(chunk.ids) for chunk in self._valid_chunks):
+        if not self._valid_chunks:
             expected = f"no conversation to validate on fits in data.seq_len={seq_len}"
             raise DataError(f"{valid.name}: {expected}")
 

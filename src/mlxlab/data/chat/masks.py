@@ -19,7 +19,7 @@ import tokenizers
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import Conversation, find_answers
 from mlxlab.data.text.documents import Document
-from mlxlab.data.text.token_stream import Tokens
+from mlxlab.data.text.packing import Tokens
 
 LossOn = Literal["assistant", "completion", "all"]
 Truncation = Literal["drop", "left", "right"]
@@ -56,11 +56,8 @@ class ConversationEncoder:
     truncation: Truncation
     skip: Callable[[int, ValueError], None]
 
-    def __call__(self, documents: Sequence[Document]) -> Tokens:
-        encoded = [each for _, each in self.encode(documents)]
-        lengths = np.array([len(each.tokens) for each in encoded])
-        tokens = np.concatenate([each.tokens for each in encoded])
-        return Tokens(lengths, tokens, np.concatenate([each.is_target for each in encoded]))
+    def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
+        return [Tokens(each.tokens, each.is_target) for _, each in self.encode(documents)]
 
     def encode(
         self, documents: Iterable[Document]

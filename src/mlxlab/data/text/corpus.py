@@ -10,7 +10,7 @@ from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows, hold_out
-from mlxlab.data.text.token_stream import ids_of
+from mlxlab.data.text.packing import ids_of
 from mlxlab.errors import ConfigError, DataError
 
 MEAN_CHARACTERS = 1024  # Windows are sized for documents of this length.

@@ -22,7 +22,6 @@ from mlxlab.data.text.batches import (
     Packing,
     RandomRows,
     RowBuilder,
-    RowLayout,
     RowOrder,
     VocabularySwitch,
 )
@@ -30,11 +29,12 @@ from mlxlab.data.text.corpus import open_corpus
 from mlxlab.data.text.documents import open_documents, texts_of
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.order import DataOrder
-from mlxlab.data.text.token_stream import (
+from mlxlab.data.text.packing import (
     EPOCH_START,
     InMemoryTokens,
+    RowLayout,
     TextTokens,
-    TokenChunk,
+    TokenizedDocument,
     TokenStream,
 )
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
@@ -322,19 +322,20 @@ class TextSize(NamedTuple):
     tokens: int
 
 
-def _measure(chunks: Iterable[TokenChunk]) -> TextSize:
+def _measure(chunks: Iterable[list[TokenizedDocument]]) -> TextSize:
     documents = 0
     tokens = 0
     for chunk in chunks:
-        documents += len(chunk.ids)
-        tokens += len(chunk.tokens)
+        documents += len(chunk)
+        tokens += sum(len(document.tokens) for document in chunk)
     return TextSize(documents, tokens)
 
 
-def _estimate_size(stream: TokenStream, sample: list[TokenChunk]) -> TextSize | None:
+def _estimate_size(stream: TokenStream, sample: list[list[TokenizedDocument]]) -> TextSize | None:
     """The size of an epoch, None if it is unknown."""
     documents, tokens = _measure(sample)
-    repetitions = stream.repetitions(documents, sum(int(chunk.bytes.sum()) for chunk in sample))
+    num_bytes = sum(document.num_bytes for chunk in sample for document in chunk)
+    repetitions = stream.repetitions(documents, num_bytes)
     if repetitions is None:
         return None
     return TextSize(round(documents * repetitions), round(tokens * repetitions))

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlxlab.data.text.batches import RowLayout, RowOrder
+from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.documents import DocumentSource
+from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.vocabulary.token_counts import TokenCounts
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from mlxlab.data.cache import cached_json, content_key
-from mlxlab.data.text.token_stream import EPOCH_START, TokenChunk, TokenStream
+from mlxlab.data.text.packing import EPOCH_START, TokenizedDocument, TokenStream
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import pack_bytes
 from mlxlab.files.untrusted import unpack_bytes
@@ -69,14 +69,15 @@ def corpus_counts(stream: TokenStream, vocab_size: int, tokenizer: str, cache: P
 
 
 def count_tokens(
-    chunks: Iterable[TokenChunk], vocab_size: int, max_tokens: int = MAX_TOKENS
+    chunks: Iterable[list[TokenizedDocument]], vocab_size: int, max_tokens: int = MAX_TOKENS
 ) -> TokenCounts:
     """The counts of whole chunks until there are `max_tokens` tokens."""
     counts = np.zeros(vocab_size, np.int64)
     for chunk in chunks:
         if counts.sum() >= max_tokens:
             return TokenCounts(counts, exact=False)
-        counts += np.bincount(chunk.tokens, minlength=vocab_size)
+        tokens = np.concatenate([document.tokens for document in chunk])
+        counts += np.bincount(tokens, minlength=vocab_size)
     return TokenCounts(counts, exact=True)
 
 

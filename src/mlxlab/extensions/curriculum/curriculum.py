@@ -10,8 +10,8 @@ import numpy as np
 
 from mlxlab.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen
 from mlxlab.data.rng import Stream, counter_hash
-from mlxlab.data.text.batches import RowLayout
 from mlxlab.data.text.order import DataOrder
+from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.vocabulary.token_counts import MAX_TOKENS, TokenCounts
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution

@@ -16,7 +16,7 @@ from mlxlab.data.batch import check_position
 from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
-from mlxlab.data.text.token_stream import ids_of, select_documents
+from mlxlab.data.text.packing import ids_of, select_documents
 from mlxlab.errors import ConfigError, DataError
 
 MAX_DOCUMENTS = 1_000_000  # Of a larger corpus the first ones of a random order are measured.

@@ -5,15 +5,16 @@ when it was filled, and the number of rows drawn from it: from these the order o
 computed again, so nothing else is saved.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, Protocol, TypedDict, cast
 
 import numpy as np
 
 from mlxlab.constraints import Count, Fraction
 from mlxlab.data.batch import NO_CURRICULUM, load_position
-from mlxlab.data.text.batches import PackedRows, RowLayout, RowSource, TextCursor, epoch_start
+from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start, stack
 from mlxlab.data.vocabulary.token_counts import decode_counts, encode_counts
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
@@ -112,9 +113,9 @@ class ServedOrder:
         self.rows = None
         return cursor
 
-    def open(self, packer: RowSource, cursor: TextCursor) -> "ServedRows":
-        self.rows = ServedRows(packer, cast(ServedCursor, cursor), self)
-        return self.rows
+    def open(self, rows: Iterator[Row], cursor: TextCursor) -> Take:
+        self.rows = ServedRows(rows, cast(ServedCursor, cursor), self)
+        return self.rows.take
 
     def set_alpha(self, cursor: TextCursor, alpha: float) -> ServedCursor:
         """`cursor` with alpha from now on; the pool is ranked again before the next batch."""
@@ -140,12 +141,16 @@ def _check_alphas(alphas: list[AlphaChange], drawn: int) -> None:
 
 
 class ServedRows:
-    """The rows of a packer from a position on. Implements `RowSource`."""
+    """Draws rows of the text from a position on.
 
-    def __init__(self, packer: RowSource, cursor: ServedCursor, order: ServedOrder) -> None:
+    Args:
+        text: the rows, in pools.
+    """
+
+    def __init__(self, text: Iterator[Row], cursor: ServedCursor, order: ServedOrder) -> None:
         served = cursor["served"]
         drawn = cursor["rows_drawn"]
-        self.packer = packer
+        self.text = text
         self.order = order
         self.counts = decode_counts(served["counts"], order.vocab_size, "served.counts")  # (V,)
         self.counts_before = served["counts"]
@@ -159,7 +164,7 @@ class ServedRows:
     @property
     def more(self) -> bool:
         """True if rows are left in the epoch."""
-        return self.drawn < self.limit or self.packer.more
+        return self.drawn < self.limit or self.following["epoch"] == self.start["epoch"]
 
     @property
     def cursor(self) -> ServedCursor:
@@ -173,34 +178,36 @@ class ServedRows:
         )
         if in_pool:
             return {**self.start, "rows_drawn": self.drawn, "served": served}
-        return {**self.packer.cursor, "served": served}
+        return {**self.following, "served": served}
 
-    def take(self, max_rows: int) -> PackedRows:
-        """Up to `max_rows` rows; fewer only at the end of the epoch."""
+    def take(self, max_rows: int) -> list[Row]:
+        """Up to `max_rows` rows; fewer only at the end of the epoch. See `Take`."""
         override = self.order.override
         if self.alphas and override not in (None, self.alpha):
             self.until_ranking = 0
-        pieces = [self.pool_rows.select(slice(0))]
-        while max_rows > 0 and self.more:
+        taken: list[Row] = []
+        while len(taken) < max_rows and self.more:
             if self.drawn >= self.limit:
-                self._fill(self.packer.cursor)
+                self._fill(self.following)
             if self.until_ranking == 0:
                 self._rank(self.order.ranking.alpha(self.step) if override is None else override)
-            index = self._draw(max_rows)
-            pieces.append(self.pool_rows.select(index))
-            max_rows -= len(index)
-        self.step += 1
-        return PackedRows(*map(np.concatenate, zip(*pieces, strict=True)))
+            taken += [self.rows[index] for index in self._draw(max_rows - len(taken))]
+        if taken:
+            self.step += 1
+            taken[-1] = taken[-1]._replace(after=self.cursor)
+        return taken
 
     def _fill(self, start: TextCursor) -> None:
         ranking = self.order.ranking
         layout = self.order.layout
-        rows = self.packer.take(ranking.pool_rows)
-        real = np.arange(layout.length) < (rows.sizes - layout.target_shift)[:, None]  # (R, T)
-        tokens = np.where(real, rows.tokens[:, : layout.length], self.order.vocab_size)
+        rows = list(islice(self.text, ranking.pool_rows))
+        inputs = [row.tokens[: len(row.tokens) - layout.target_shift] for row in rows]
+        tokens = stack(inputs, layout.length, self.order.vocab_size)
+        numbers = np.array([row.number for row in rows])
         self.start = start
-        self.pool_rows = rows
-        self.pool = Pool(tokens, rows.numbers, start["epoch"], start["row"])
+        self.following = rows[-1].after
+        self.rows = rows
+        self.pool = Pool(tokens, numbers, start["epoch"], start["row"])
         self.remaining = np.arange(len(tokens))  # in the order of the last ranking
         self.limit = ranking.rows_served(len(tokens))
         self.alphas: list[AlphaChange] = []
