@@ -13,7 +13,7 @@ from mlxlab.baselines import columns, estimators, predict
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import BaselineInputs
 from mlxlab.data.labelled.renderer import feature_columns
-from mlxlab.data.labelled.types import fit_types
+from mlxlab.data.labelled.types import fit_type
 
 ROWS = 240
 SPLIT = np.arange(150), np.arange(150, 220), np.arange(220, ROWS)
@@ -46,7 +46,7 @@ def fit(targets, task):
         return {name: [column[row] for row in rows] for name, column in TABLE.items()}
 
     train = {name: pa.array(column[: len(SPLIT[0])], pa.string()) for name, column in TABLE.items()}
-    types = fit_types(train, {})
+    types = {name: fit_type(name, cells) for name, cells in train.items()}
     data = SimpleNamespace(
         task=task,
         columns=list(TABLE),

@@ -281,8 +281,6 @@ def test_the_type_of_each_column_is_shown_and_a_fault_is_named(tmp_path, capsys)
         "z": "text",
     }
     assert "own.csv:2: column 'gaps': expected a finite number" in columns["gaps"]["fault"]
-    assert main(["data", source]) == 0
-    assert "data.reading.missing=[NA]" in capsys.readouterr().out
     chosen = ["data.target=b", "data.types={gaps: category, z: category}", "--json"]
     assert main(["data", source, *chosen]) == 0
     columns = json.loads(capsys.readouterr().out)["columns"]

@@ -143,13 +143,6 @@ class ProvidesTestRows(Protocol):
     def test_rows() -> Table: ...
 
 
-class KnownRows(NamedTuple):
-    """How many of some rows are in the splits of a run."""
-
-    training: int  # those that equal a training row, in what the model reads and in the label
-    validation: int  # others with the input of a validation row, as those have that `on_overlap=drop` left out
-
-
 @runtime_checkable
 class LabelledRows(Protocol):
     """A data set of labelled rows, by position: the training rows, then those for validation and for a test."""
@@ -180,8 +173,8 @@ class LabelledRows(Protocol):
     def baseline_inputs(self) -> BaselineInputs | None:
         """None if no baselines are to be fitted."""
 
-    def count_known_rows(self, table: Table) -> KnownRows:
-        """Counts those of these rows that are in a split."""
+    def count_known_rows(self, table: Table) -> int:
+        """Counts those of these rows that equal a training row, in what the model reads and in the label."""
 
 
 @runtime_checkable

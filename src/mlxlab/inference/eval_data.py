@@ -15,7 +15,6 @@ from mlxlab.data.batch import Batch
 from mlxlab.data.dataset import (
     Baseline,
     DataModule,
-    KnownRows,
     LabelledRows,
     ProvidesTestRows,
     RowEncoder,
@@ -23,7 +22,7 @@ from mlxlab.data.dataset import (
 )
 from mlxlab.data.labelled.cell_inputs import CellEncoder
 from mlxlab.data.labelled.encoder import LabelledEncoder
-from mlxlab.data.labelled.left_out import DEFAULT_FRACTION, Faults
+from mlxlab.data.labelled.left_out import Faults
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.sources.block import OnError
@@ -41,6 +40,7 @@ from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
 EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
+MAX_LEFT_OUT = 0.01  # the default of data.max_left_out
 MAX_COMPARED = 1_000_000  # rows that are compared with those of the training split
 EvalData = tuple[
     Iterable[Batch], str
@@ -126,7 +126,7 @@ def row_batches(
 
 def left_out_keys(node: Mapping[str, Any]) -> tuple[OnError, float]:
     """`on_error` and `max_left_out` of a data node, by default those of data sets without these keys."""
-    return node.get("on_error", "strict"), node.get("max_left_out", DEFAULT_FRACTION)
+    return node.get("on_error", "strict"), node.get("max_left_out", MAX_LEFT_OUT)
 
 
 def _labelled(
@@ -156,7 +156,7 @@ def report_known_rows(
     source: str,
     data: DataModule | None,
 ) -> None:
-    """Says how many of these rows are in the splits of the run; warns if the model was trained on some."""
+    """Warns if the model was trained on some of these rows."""
     encoder = row_encoder(restored.encoder)
     if (
         isinstance(rows, ProvidedRows)
@@ -167,24 +167,9 @@ def report_known_rows(
     names = [*encoder.columns, encoder.label_column]
     with suppress(UserError):  # a malformed row, which the evaluation reports
         known = data.count_known_rows(rows.table(names, numbers))
-        if any(known):
-            line = describe_known_rows(known, len(numbers), source)
-            logger.log(logging.WARNING if known.training else logging.INFO, line)
-
-
-def describe_known_rows(known: KnownRows, count: int, source: str) -> str:
-    """How many of `count` rows are in which split of the run, and what to do about those it was trained on."""
-    training, validation, new = known.training, known.validation, count - sum(known)
-    line = f"{training:,} of the {count:,} rows of {source} equal a row of the training split of this run"
-    line += f", {validation:,} have the input of one of its validation split, {new:,} are new"
-    if not training:
-        return line
-    remedy = (
-        "put the new ones in a file of their own"
-        if new
-        else "leave data.source out for the validation rows alone"
-    )
-    return f"{line}; training rows flatter the figures: {remedy}"
+        if known:
+            count = f"{known:,} of the {len(numbers):,} rows of {source}"
+            logger.warning(f"{count} equal a training row of this run: they flatter the figures")
 
 
 def row_baselines(

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled.label_checks import describe_look_alikes, giveaways, look_alikes
+from mlxlab.data.labelled.label_checks import describe_label_checks, giveaways, look_alikes
 from mlxlab.data.labelled.types import fit_type, read_column
 
 
@@ -20,7 +20,8 @@ from mlxlab.data.labelled.types import fit_type, read_column
 )
 def test_labels_that_look_the_same_are_found(names):
     assert look_alikes([*names, "early"]) == [names]
-    spelled = describe_look_alikes(names).partition(": ")[2]
+    [line] = describe_label_checks([], [names])
+    spelled = line.partition(": ")[2]
     assert spelled.isascii()
     assert len(set(spelled.split(", "))) == 2
 

@@ -15,7 +15,7 @@ from mlxlab.data.labelled.renderer import (
     parse_template,
     restore_renderer,
 )
-from mlxlab.data.labelled.types import ColumnType, fit_types, read_column
+from mlxlab.data.labelled.types import ColumnType, fit_type, read_column
 from mlxlab.errors import ConfigError, DataError
 
 BINS = NumberFormat(mode="bins", bins=4, digits=4)
@@ -24,7 +24,8 @@ DIGITS = NumberFormat(mode="text", bins=4, digits=3)
 
 def fit(table, numbers=BINS, types=None, template=None):
     cells = {name: pa.array(each, pa.string()) for name, each in table.items()}
-    fitted = fit_types(cells, types or {})
+    types = types or {}
+    fitted = {name: fit_type(name, each, types.get(name)) for name, each in cells.items()}
     columns = {name: read_column(name, cells[name], each) for name, each in fitted.items()}
     templates = (template or default_template(list(table)),)
     return RowRenderer(templates, fitted, numbers, fit_bounds(columns, numbers))

@@ -1,15 +1,53 @@
-"""The table of the columns of rows of your own."""
+"""The table of the columns of rows of your own: what they hold, for a look before training."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
+from mlxlab.errors import DataError
 from mlxlab.markdown import markdown_table
 
 if TYPE_CHECKING:
-    from mlxlab.data.labelled.columns import ColumnSummary
-    from mlxlab.data.labelled.rows import Part
+    from mlxlab.data.labelled.rows import Part, Rows
+    from mlxlab.data.labelled.types import ColumnType
 
 
-def column_table(columns: "list[ColumnSummary]", part: "Part") -> str:
+class ColumnSummary(NamedTuple):
+    """A column of a source: its type, how many cells are missing, how many different values there are."""
+
+    name: str
+    type: str  # "" where it cannot be told
+    missing: int
+    values: int
+    first: str  # value, shortened
+    fault: str  # why the type cannot be told
+
+
+def summarize(rows: "Rows", types: "Mapping[str, ColumnType]") -> list[ColumnSummary]:
+    """All columns of a source.
+
+    Args:
+        types: those that are known; others are inferred from all rows.
+    """
+    from mlxlab.data.labelled.types import distinct_texts, fit_type, shorten
+
+    summaries: list[ColumnSummary] = []
+    for name in rows.columns:
+        cells = rows.column(name)
+        texts, codes = distinct_texts(cells)
+        kind = ""
+        fault = ""
+        try:
+            column_type = types.get(name) or fit_type(name, cells, None, rows.location)
+            kind = column_type.kind
+        except DataError as error:
+            fault = str(error)
+        first = shorten(texts[0]) if texts else ""
+        missing = int((codes < 0).sum())
+        summaries.append(ColumnSummary(name, kind, missing, len(texts), first, fault))
+    return summaries
+
+
+def column_table(columns: list[ColumnSummary], part: "Part") -> str:
     """The number of rows, and the type of each column; then what is wrong with columns without one."""
     head = ["column", "type", "missing", "different values", "first"]
     cells = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab import terminal
-from mlxlab.cli.info.columns import column_table
+from mlxlab.cli.info.columns import column_table, summarize
 from mlxlab.cli.info.own_conversations import are_conversations, show_conversations
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir, project_root
@@ -48,7 +48,6 @@ def data(json: bool = False, *, args: list[str]) -> None:
     composer = Composer(conf_dir(), [*args, f"data={option}", *required])
     config = composer.checked_values(resolve=True)
 
-    from mlxlab.data.labelled.columns import summarize
     from mlxlab.data.labelled.rows import Rows
 
     part = _open_rows(config["data"])

@@ -1,25 +1,22 @@
-"""Rows of a table: each becomes a text, from which a model predicts a class, several labels, or a number."""
+"""Labelled rows as training and evaluation batches: written as text, or as the cells of a table."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any, ClassVar, Unpack
 
 import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen, Seed
-from mlxlab.data.dataset import MIN_STEPS, BaselineInputs
+from mlxlab.data.batch import Batch
+from mlxlab.data.cache import content_key
+from mlxlab.data.dataset import MIN_STEPS, BaselineInputs, Table
 from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs, holds_cells, restore_cells
-from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
-from mlxlab.data.labelled.examples import LabelledExamples
+from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, restore_encoder
 from mlxlab.data.labelled.inputs import Inputs, Run, TextInputs
-from mlxlab.data.labelled.label_checks import (
-    describe_giveaway,
-    describe_look_alikes,
-    giveaways,
-    look_alikes,
-)
-from mlxlab.data.labelled.options import LabelledOptions, check_split
+from mlxlab.data.labelled.label_checks import describe_label_checks, giveaways, look_alikes
+from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
     RowRenderer,
@@ -31,15 +28,192 @@ from mlxlab.data.labelled.renderer import (
     parse_template,
     restore_renderer,
 )
-from mlxlab.data.labelled.row_split import prepare_rows
-from mlxlab.data.labelled.rows import Rows, open_rows, plain_columns, rows_of
-from mlxlab.data.labelled.types import Kind, read_table
+from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
+from mlxlab.data.labelled.rows import BLOCK, Rows, hash_rows, open_rows, plain_columns, rows_of
+from mlxlab.data.labelled.types import Kind, read_table, spell
+from mlxlab.data.loaders.bucketing import make_loader
+from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.errors import ConfigError
+from mlxlab.wording import percent
 
+MAX_CLASSES_SHOWN = 10
 CELL_STEPS = 250
 CELL_EPOCHS = (22, 10_000)
+
+
+class LabelledExamples:
+    """A `DataModule` of labelled rows: what all such data sets share.
+
+    Args:
+        prepared: the rows, and what was fitted on those for training.
+        inputs: what the model reads of them.
+        renderer: writes rows for reports.
+        baselines: what baselines read.
+        copies: how often each training row is shown in an epoch.
+    """
+
+    format_name: ClassVar[str]  # the format that `save` writes
+
+    def __init__(
+        self,
+        prepared: PreparedRows,
+        inputs: Inputs,
+        renderer: Renderer,
+        baselines: BaselineInputs,
+        options: BatchOptions,
+        seed: int,
+        copies: int = 1,
+    ) -> None:
+        rows = prepared.rows
+        split = prepared.split
+        labels = prepared.labels
+        self.rows = rows
+        self.split = split
+        self.split_sizes = (len(split.train), len(split.valid), len(split.test))
+        self.targets = prepared.targets
+        self._prepared = prepared
+        self._renderer = renderer
+        self.inputs = inputs
+        self.tokenizer = inputs.tokenizer
+        self.encoder = inputs.encoder
+        self.columns = list(self.encoder.columns)
+        self.row_lengths = inputs.row_lengths
+        self.task = self.encoder.task
+        self.baseline_inputs = baselines if options["baselines"] else None
+
+        self.held_out = content_key(sources=rows.fingerprint, valid=digest(split.valid))
+        train_ids = prepared.ids[split.train]
+        chosen = options["select"].chosen(seed, train_ids)
+        self._shown = np.arange(len(train_ids))
+        if chosen is not None:
+            self._shown = np.flatnonzero(np.isin(train_ids, chosen))
+        self.fingerprint = content_key(
+            tokens=inputs.key,
+            labels=labels.state_dict(),
+            seed=seed,
+            copies=copies,
+            shown=digest(self._shown),
+        )
+        self._make_loaders(options, seed, copies)
+        lines = [self._describe_labels(), *inputs.lines]
+        self.sources = split.lines + [f"{rows.name}: {line}" for line in lines]
+
+    @property
+    def training_targets(self) -> np.ndarray:
+        """Targets of all training rows, as in a `Batch`."""
+        return self.targets.of(np.arange(len(self.split.train)))[0]
+
+    @property
+    def valid_targets(self) -> np.ndarray:
+        """Targets of all validation rows, as in a `Batch`."""
+        positions = np.arange(len(self.split.valid)) + len(self.split.train)
+        return self.targets.of(positions)[0]
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Rows of each split; training rows are those that are selected."""
+        sizes = (len(self._shown), *self.split_sizes[1:])
+        return {name: size for name, size in zip(SPLITS, sizes, strict=True) if size}
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Selected training rows of each class, or with each label; empty for numbers."""
+        values, _ = self.targets.of(self._shown)
+        if self.task.kind == "classification":
+            return np.bincount(values, minlength=self.task.num_classes).tolist()
+        if self.task.kind == "multi_label":
+            return values.sum(axis=0).astype(int).tolist()
+        return []
+
+    @property
+    def training_rows(self) -> EvalLoader:
+        """Every training row once."""
+        return EvalLoader(len(self.split.train), BLOCK, partial(self._eval_batch, 0))
+
+    def cells(self, positions: np.ndarray) -> Table:
+        """The columns that the model reads, of the rows at these positions; training rows are the first ones."""
+        return self.rows.table(self.columns, self._prepared.numbers[positions])
+
+    def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The texts of the rows with these ids."""
+        order = np.argsort(self._prepared.ids)
+        rows = order[np.searchsorted(self._prepared.ids, ids, sorter=order)]
+        table = self.rows.table(list(self._renderer.types), rows)
+        return ["\n".join(texts) for texts in self._renderer.render(table)]
+
+    def count_known_rows(self, table: Table) -> int:
+        """Implements `LabelledRows`."""
+        types = {**self.encoder.types, self.encoder.label_column: self.encoder.labels.type}
+
+        def hashes(table: Table) -> np.ndarray:
+            columns = read_table(table, types)
+            spelled = {name: list(map(spell, each.values)) for name, each in columns.items()}
+            cells = {
+                name: each._replace(values=spelled[name]).cells() for name, each in columns.items()
+            }
+            return hash_rows(cells)
+
+        blocks = self.rows.blocks(list(types), self.split.train)
+        known = np.concatenate([hashes(block) for block in blocks])
+        return int(np.isin(hashes(table), known).sum())
+
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
+        self.encoder.save(folder, self.format_name, self.rows.name, self.fingerprint)
+        if self.inputs.curve is not None:
+            self.inputs.curve.save(folder)
+
+    def _make_loaders(self, options: BatchOptions, seed: int, copies: int) -> None:
+        inputs = self.inputs
+        by_row = inputs.lengths.reshape(-1, inputs.num_variants)
+        examples = np.arange(len(self._shown) * copies)
+
+        def lengths(epoch: int) -> np.ndarray:
+            return inputs.lengths[inputs.sequences(epoch, *self._draw(examples))]
+
+        def batch(epoch: int, examples: np.ndarray, length: int | None) -> Batch:
+            return inputs.batch(epoch, *self._draw(examples), length)
+
+        loader = make_loader(
+            lengths,
+            options["batching"],
+            options["batch_size"] or inputs.batch_size,
+            seed,
+            batch,
+            self.fingerprint,
+            by_row[self._shown].ravel(),
+        )
+        self.train = wrap_batches(loader, options["prefetch"], options["overfit_batches"])
+        size = options["eval_batch_size"]
+        num_train, num_valid, num_test = self.split_sizes
+        self.valid = EvalLoader(num_valid, size, partial(self._eval_batch, num_train))
+        first_test = num_train + num_valid
+        self.test = EvalLoader(num_test, size, partial(self._eval_batch, first_test))
+
+    def _draw(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The position of each example's row, and its copy: 1, 2, ...
+
+        Example e is row `shown[e % N]` of the N rows that are shown, in its copy number `e // N`.
+        """
+        copies, shown = np.divmod(examples, len(self._shown))
+        return self._shown[shown], copies + 1
+
+    def _eval_batch(self, first: int, rows: np.ndarray) -> Batch:
+        """A batch of rows that are counted from a position; copy 0 of epoch 0 is that of an evaluation."""
+        return self.inputs.batch(0, first + rows, 0)
+
+    def _describe_labels(self) -> str:
+        column = self.encoder.label_column
+        if self.task.kind == "regression":
+            return f"regression of {column} (mean {self.task.target_mean:.4g})"
+        counts = Counter(dict(zip(self.task.labels, self.class_counts, strict=True)))
+        shares: list[str] = []
+        for name, count in counts.most_common(MAX_CLASSES_SHOWN):
+            shares.append(f"{name} {percent(count / max(len(self._shown), 1))}")
+        return f"{column}: {len(counts)} classes (training rows: {', '.join(shares)})"
 
 
 class LabelledDataset(LabelledExamples):
@@ -94,16 +268,16 @@ class LabelledDataset(LabelledExamples):
         templates = choose_templates(source, texts, columns, exclude, template, special)
 
         names = list(dict.fromkeys(name for each in templates for name in each.fields))
+        require_columns(types, [*names, target], "data.types")
         required = [each.fields[0] for each in templates if each.is_column]
-        chosen: dict[str, Kind] = dict.fromkeys(texts, "text")
-        chosen |= {name: kind for name, kind in types.items() if name != target}
+        chosen: dict[str, Kind] = {**types, **dict.fromkeys(texts, "text")}
         rows = _open_rows(options, [*names, *special], cache)
         prepared = prepare_rows(rows, row_options, names, required, chosen, seed)
 
         fitted = {name: each for name, each in prepared.types.items() if each.kind != "text"}
         train = read_table(rows.table(list(fitted), prepared.split.train), fitted)
         bounds = fit_bounds(train, numbers)
-        self._renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
+        renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
         inputs: Inputs
         if inner_folds:
             cells = CellInputs(prepared, train, inner_folds, seed)
@@ -111,38 +285,23 @@ class LabelledDataset(LabelledExamples):
             self.epoch_limits = CELL_EPOCHS
             self.min_steps = CELL_STEPS
             inputs = cells
+            written = {}
         else:
             run = Run(seed, cache, parameters, width, pretrained)
-            inputs = TextInputs(prepared, self._renderer, options, run)
-        super().__init__(prepared, inputs, options, seed)
+            inputs = TextInputs(prepared, renderer, options, run)
+            written = {"": renderer}
+        read_columns = None
+        if not texts:
+            read_columns = partial(feature_columns, types=inputs.encoder.types)
+        baselines = BaselineInputs(read_columns, written)
+        super().__init__(prepared, inputs, renderer.exact(), baselines, options, seed)
         self.location = rows.location
-        self._reads_texts = bool(texts)
         self.giveaways: dict[str, float] = {}
         if self.task.kind == "classification":
             self.giveaways = giveaways(train, self.training_targets)
         self.look_alikes = look_alikes(prepared.labels.names)
-        lines = [
-            *map(describe_giveaway, self.giveaways),
-            *map(describe_look_alikes, self.look_alikes),
-        ]
+        lines = describe_label_checks(self.giveaways, self.look_alikes)
         self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
-
-    @property
-    def baseline_inputs(self) -> BaselineInputs | None:
-        if not self.fits_baselines:
-            return None
-        texts = {"": self._renderer}
-        if self._reads_texts:
-            return BaselineInputs(None, texts)
-        columns = partial(feature_columns, types=self.encoder.types)
-        if isinstance(self.inputs, CellInputs):
-            return BaselineInputs(columns)
-        return BaselineInputs(columns, texts)
-
-    def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
-        """The rows by number, with the numbers of their cells rather than bins."""
-        table = self.rows.table(list(self._renderer.types), np.asarray(ids, np.int64))
-        return ["\n".join(texts) for texts in self._renderer.exact().render(table)]
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder | CellEncoder:

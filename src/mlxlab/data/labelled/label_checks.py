@@ -1,7 +1,7 @@
 """What is suspicious about labels: some that look the same, and columns that give them away."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,15 +23,14 @@ def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def describe_look_alikes(names: Sequence[str]) -> str:
-    """Labels in ASCII, so that they can be told apart."""
-    spelled = [name.encode("unicode_escape").decode() for name in names]
-    return f"labels that look the same: {', '.join(spelled)}"
-
-
-def describe_giveaway(name: str) -> str:
-    way_out = f"data.exclude=[{name}] if it is known only with the label"
-    return f"column {name!r} alone tells the label of nearly all training rows; {way_out}"
+def describe_label_checks(columns: Iterable[str], alike: Iterable[Sequence[str]]) -> list[str]:
+    """A line for each column that gives the label away, and for each group of labels that look the same."""
+    lines = [
+        f"column {name!r} alone tells the label of nearly all training rows" for name in columns
+    ]
+    # Only in ASCII can such labels be told apart.
+    lines += [f"labels that look the same: {', '.join(map(ascii, names))}" for names in alike]
+    return lines
 
 
 def giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> dict[str, float]:

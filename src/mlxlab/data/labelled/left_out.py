@@ -1,8 +1,7 @@
 """Rows that cannot be used, which `data.on_error=skip` leaves out up to `data.max_left_out` of a source."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,19 +13,11 @@ from mlxlab.errors import DataError
 from mlxlab.wording import counted, percent
 
 LEFT_OUT = " left out: "  # marks the line on the rows of a source
-DEFAULT_FRACTION = 0.01  # default of data.max_left_out
-
-
-class Fault(NamedTuple):
-    """Rows that cannot be used because of a cell in this column."""
-
-    column: str
-    message: str  # what is wrong with the first of them
-    rows: np.ndarray  # (N,) True where
+USABLE = -1
 
 
 class Faults:
-    """The rows of some sources that cannot be used, by fault.
+    """The rows of some sources that cannot be used, each by the first fault that is found.
 
     Args:
         max_fraction: of the rows of a source, malformed ones included, that may be left out.
@@ -36,15 +27,15 @@ class Faults:
         self.rows = rows
         self.on_error = on_error
         self.max_fraction = max_fraction
-        self.faults: list[Fault] = []
+        self.messages: list[
+            str
+        ] = []  # the column of each fault, and what is wrong with its first row
+        self.numbers = np.full(len(rows), USABLE)  # of each row's fault
 
     @property
     def usable(self) -> np.ndarray:
         """(N,) True for rows without a fault."""
-        usable = np.ones(len(self.rows), bool)
-        for fault in self.faults:
-            usable &= ~fault.rows
-        return usable
+        return self.numbers == USABLE
 
     @property
     def num_left_out(self) -> int:
@@ -53,10 +44,9 @@ class Faults:
         return malformed + int((~self.usable).sum())
 
     def add(self, column: str, message: str, rows: np.ndarray) -> None:
-        """Counts these rows, (N,) True where, as unusable; a row has one fault, the first that is found."""
-        rows = rows & self.usable
-        if rows.any():
-            self.faults.append(Fault(column, message, rows))
+        """Counts these rows, (N,) True where, as unusable."""
+        self.numbers[rows & self.usable] = len(self.messages)
+        self.messages.append(f"column {column!r}: {message}")
 
     def add_missing(
         self, labels: TypedColumn, required: Sequence[str], time_column: str | None = None
@@ -100,38 +90,29 @@ class Faults:
             DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
         """
         lines: list[str] = []
-        usable = self.usable
-        for number, part in enumerate(self.rows.parts):
-            start, end = self.rows.starts[number : number + 2]
+        for part, (start, end) in zip(self.rows.parts, pairwise(self.rows.starts), strict=True):
             texts = self._describe(start, end)
-            count = int((~usable[start:end]).sum()) + part.num_malformed
             if part.num_malformed:
                 malformed = counted(part.num_malformed, "malformed row")
                 texts.append(f"{part.first_malformed} ({malformed})")
             if not texts:
                 continue
+            count = int((~self.usable[start:end]).sum()) + part.num_malformed
             share = count / int(end - start + part.num_malformed)
             rows = f"{part.source.name}: {counted(count, 'row')} ({percent(share)})"
             if self.on_error == "strict" or share > self.max_fraction:
-                raise DataError(f"{rows} cannot be used: {'; '.join(texts)}{_way_out(share)}")
+                raise DataError(f"{rows} cannot be used: {'; '.join(texts)}")
             lines.append(f"{rows}{LEFT_OUT}{'; '.join(texts)}")
         return lines
 
     def _describe(self, start: int, end: int) -> list[str]:
         """Where the first of these rows with each fault stands, and how many have it."""
+        numbers, first, counts = np.unique(
+            self.numbers[start:end], return_index=True, return_counts=True
+        )
         texts: list[str] = []
-        for column, message, rows in self.faults:
-            faulty = np.flatnonzero(rows[start:end])
-            if len(faulty):
-                where = f"{self.rows.location(start + faulty[0])}: column {column!r}"
-                texts.append(f"{where}: {message} ({counted(len(faulty), 'row')})")
+        for number, row, count in zip(numbers, first, counts, strict=True):
+            if number != USABLE:
+                where = self.rows.location(start + row)
+                texts.append(f"{where}: {self.messages[number]} ({counted(count, 'row')})")
         return texts
-
-
-def _way_out(fraction: float) -> str:
-    """The keys with which this fraction of the rows is left out, in a message; "" if that is all of them."""
-    needed = math.ceil(100 * fraction - 1e-9) / 100
-    if needed >= 1:
-        return ""
-    limit = f" data.max_left_out={needed:g}" if fraction > DEFAULT_FRACTION else ""
-    return f"; to leave them out: data.on_error=skip{limit}"

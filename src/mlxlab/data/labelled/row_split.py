@@ -25,20 +25,18 @@ from mlxlab.data.labelled.options import RowOptions, is_free
 from mlxlab.data.labelled.rows import Rows, hash_rows
 from mlxlab.data.labelled.split import Overlap, describe_overlap, read_times, split_rows
 from mlxlab.data.labelled.types import (
-    Cells,
     ColumnType,
     Kind,
     Location,
     TypedColumn,
     distinct_texts,
-    fit_types,
+    fit_type,
     shorten,
 )
 from mlxlab.errors import DataError
 from mlxlab.wording import counted
 
 SPLITS = ("training", "validation", "test")
-NO_CELLS = pa.nulls(0, pa.string())  # `pa.array` would import pandas, which takes 33 MB.
 
 
 class RowSplit(NamedTuple):
@@ -259,13 +257,13 @@ def _fit_types(
     rows: Rows, train: np.ndarray, columns: Sequence[str], chosen: Mapping[str, Kind]
 ) -> dict[str, ColumnType]:
     """The types of columns by the training rows; a column of chosen texts is not looked at."""
-    mask = np.zeros(len(rows), bool)
-    mask[train] = True
-    cells: dict[str, Cells] = {}
+    is_training = np.isin(np.arange(len(rows)), train)
+    types = dict.fromkeys(columns, ColumnType("text"))
     for name in columns:
-        is_text = chosen.get(name) == "text"
-        cells[name] = NO_CELLS if is_text else rows.column(name).filter(pa.array(mask))
-    return fit_types(cells, chosen, _locations(rows, train))
+        if chosen.get(name) != "text":
+            cells = rows.column(name).filter(pa.array(is_training))
+            types[name] = fit_type(name, cells, chosen.get(name), _locations(rows, train))
+    return types
 
 
 def _locations(rows: Rows, numbers: np.ndarray) -> Location:

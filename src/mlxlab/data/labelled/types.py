@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 
 from mlxlab.data.dataset import Table
 from mlxlab.data.sources.messages import require_columns
-from mlxlab.errors import ConfigError, DataError
-from mlxlab.nearest import did_you_mean, nearest
+from mlxlab.errors import DataError
 
 T = TypeVar("T")
 Kind = Literal["number", "integer", "boolean", "category", "datetime", "text"]
@@ -30,7 +29,6 @@ Location = Callable[[int], str]  # where a row stands, for messages
 MIN_TEXTS = 10  # rows with different texts that are no categories
 MOSTLY = 0.9  # share of rows with different texts that are no categories
 MAX_SHOWN = 40  # characters of a cell in a message
-MAX_EXAMPLES = 3  # cells in advice
 MAX_FAULTS = 10  # different cells that are no numbers; more are meant as they are
 MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**64 - 1  # unsigned
@@ -183,6 +181,8 @@ def fit_type(
     Args:
         kind: what they are; None infers it, and raises DataError if most cells are numbers, but not all.
     """
+    if kind not in (None, "category", "datetime"):
+        return ColumnType(kind)
     texts, codes = distinct_texts(cells)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     if kind is None:
@@ -227,30 +227,7 @@ def _refuse_misspelt(column: TypedColumn, counts: np.ndarray) -> None:
         return
     if 2 * counts[others].sum() < counts.sum():
         got = f"expected a finite number as most cells are, got {shorten(texts[others[0]])}"
-        missing = ", ".join(texts[number] for number in others[:MAX_EXAMPLES])
-        ways = f"data.reading.missing=[{missing}], or data.types={{{column.name}: category}}"
-        raise DataError(f"{column.where(others[0])}: {got}; {ways}")
-
-
-def fit_types(
-    columns: Mapping[str, Cells], chosen: Mapping[str, Kind], location: Location = number_of_row
-) -> dict[str, ColumnType]:
-    """The types of all columns.
-
-    Args:
-        columns: the training cells of each.
-        chosen: `data.types`; the other types are inferred.
-    """
-    for name in chosen:
-        if name not in columns:
-            hint = did_you_mean(nearest(name, columns))
-            raise ConfigError(f"data.types.{name}: no column that the model reads{hint}")
-    types: dict[str, ColumnType] = {}
-    for name, cells in columns.items():
-        types[name] = fit_type(name, cells, chosen.get(name), location)
-        if name in chosen:
-            read_column(name, cells, types[name], location)  # This names a cell of another type.
-    return types
+        raise DataError(f"{column.where(others[0])}: {got}")
 
 
 def _fit_category(texts: Sequence[str], counts: np.ndarray) -> ColumnType:
@@ -343,15 +320,6 @@ def spell(value: Value) -> str:
         case float():
             return repr(value).removesuffix(".0")
     return str(value)
-
-
-def spell_table(table: Table, types: Mapping[str, ColumnType]) -> dict[str, list[str | None]]:
-    """The cells of these columns in the one spelling of each value; raises as `read_table`."""
-    columns = read_table(table, types).values()
-    return {
-        column.name: column._replace(values=list(map(spell, column.values))).cells()
-        for column in columns
-    }
 
 
 def _amount(value: Value) -> float:

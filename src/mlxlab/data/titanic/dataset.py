@@ -5,7 +5,6 @@
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache as memoize
 from functools import partial
@@ -17,8 +16,8 @@ import yaml
 
 from mlxlab.constraints import FilePath, Ge, Le, MinLen, Seed
 from mlxlab.data.dataset import BaselineInputs, Table
+from mlxlab.data.labelled.dataset import LabelledExamples
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
-from mlxlab.data.labelled.examples import LabelledExamples
 from mlxlab.data.labelled.inputs import Run, TextInputs
 from mlxlab.data.labelled.options import BatchOptions, check_split
 from mlxlab.data.labelled.row_split import prepare_rows
@@ -116,27 +115,13 @@ class TitanicDataset(LabelledExamples):
         run = Run(seed, cache, parameters, width, pretrained)
         prepared = replace(prepared, labels=labels)
         inputs = TextInputs(prepared, renderer, options, run)
-        super().__init__(prepared, inputs, options, seed, augment.copies)
-        self._row_of = {number: row for row, number in enumerate(ids.tolist())}
-        self._sentences = renderer
-
-    @property
-    def baseline_inputs(self) -> BaselineInputs | None:
-        """Words of the four basic sentences, the same for all templates, and that women survive.
-
-        same_sentences: words of the run's own sentences, where these differ: a gain over it is more than counting words.
-        """
-        if not self.fits_baselines:
-            return None
-        texts = {"": replace(self._sentences, names=BASIC)}
-        if self._sentences.names != BASIC:
-            texts["same_sentences"] = self._sentences
-        return BaselineInputs(None, texts, plain=True, rules={"female_rule": _survive_if_female})
-
-    def texts(self, ids: Sequence[int]) -> list[str]:
-        rows = np.array([self._row_of[number] for number in ids])
-        table = self.rows.table(self.columns, rows)
-        return [text for (text,) in self._sentences.render(table)]
+        # The baseline reads the four basic sentences, so that it is the same for all templates.
+        texts = {"": replace(renderer, names=BASIC)}
+        if renderer.names != BASIC:
+            texts["same_sentences"] = renderer
+        rules_of_thumb = {"female_rule": _survive_if_female}
+        baselines = BaselineInputs(None, texts, plain=True, rules=rules_of_thumb)
+        super().__init__(prepared, inputs, renderer, baselines, options, seed, augment.copies)
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
