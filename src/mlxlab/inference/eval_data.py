@@ -137,7 +137,7 @@ def _labelled(
         return np.arange(len(rows)), []
     faults = Faults(rows, *left_out_keys(node))
     cells = rows.column(encoder.label_column)
-    column = encoder.read_labels(cells, rows.location)
+    column = encoder.labels.read(encoder.label_column, cells, rows.location)
     faults.add_missing(column, encoder.required)
     faults.add_labels(column, encoder.labels)
     faults.add_cells(encoder.types)

@@ -15,7 +15,7 @@ from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
 from mlxlab.data.labelled.cell_inputs import CellEncoder
 from mlxlab.data.labelled.encoder import LabelledEncoder
-from mlxlab.data.labelled.types import shorten
+from mlxlab.data.labelled.types import read_table, shorten
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.text.encoder import TextEncoder
@@ -40,13 +40,15 @@ class UnseenCategories:
     def add(self, encoder: Encoder, table: Table) -> None:
         """Counts those of these rows."""
         if isinstance(encoder, LabelledEncoder | CellEncoder):
-            for name, counts in encoder.unseen(table).items():
-                self.counts.setdefault(name, Counter()).update(counts)
+            for name, column in read_table(table, encoder.types).items():
+                self.counts.setdefault(name, Counter()).update(column.unseen())
 
     def lines(self) -> list[str]:
         """A line for each column."""
         lines: list[str] = []
         for name, counts in self.counts.items():
+            if not counts:
+                continue
             [(first, _)] = counts.most_common(1)
             cells = counted(counts.total(), "cell")
             got = f"{cells} with a category that no training row has, such as {shorten(first)}"

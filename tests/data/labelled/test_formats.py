@@ -10,6 +10,7 @@ import pytest
 
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
+from mlxlab.data.labelled.types import read_table
 from mlxlab.inference.cells import to_table
 from support.labelled import make_texts
 
@@ -156,5 +157,7 @@ def test_every_format_gives_the_same_types_and_labels(batches, trained):
 def test_categories_that_no_training_row_has_are_counted(batches, tmp_path, predicted):
     encoder = batches["csv"]
     table = table_in(predicted, frame_of(PREDICTED), tmp_path, encoder.columns)
-    unseen = encoder.unseen(table)
+    columns = read_table(table, encoder.types)
+    counts = {name: column.unseen() for name, column in columns.items()}
+    unseen = {name: each for name, each in counts.items() if each}
     assert unseen == {"category": {"violet": 20}, "ward": {"9": 20}, "zeros": {"1234": 20}}

@@ -177,7 +177,7 @@ def test_equal_texts_in_two_splits_are_counted_dropped_or_refused(make, write):
     valid = write("valid.csv", [*ROWS[:3], {"text": "only here", "label": "bad"}])
     kept = make(valid_source=valid)
     assert any(
-        "3 training rows have the same input as validation rows" in line for line in kept.sources
+        "3 training rows with the same input as validation rows" in line for line in kept.sources
     )
     dropped = make(valid_source=valid, on_overlap="drop")
     assert len(texts_of(dropped, dropped.train)) == len(ROWS) - 3

@@ -36,7 +36,7 @@ def test_tokens_are_read_back_from_the_file(tmp_path, vocab_size):
 
 
 @pytest.mark.parametrize(
-    "damage", ["flip", "truncate", "empty", "rename", "vocabulary", "rows", "fewer", "folder"]
+    "damage", ["flip", "truncate", "empty", "rename", "vocabulary", "fewer", "folder"]
 )
 def test_a_file_that_is_damaged_or_of_other_rows_is_built_again(tmp_path, damage, caplog):
     path = tmp_path / "a.tokens"
@@ -54,8 +54,6 @@ def test_a_file_that_is_damaged_or_of_other_rows_is_built_again(tmp_path, damage
         path = path.rename(tmp_path / "b.tokens")
     elif damage == "vocabulary":
         sequences, vocab_size = [np.minimum(tokens, 49) for tokens in SEQUENCES], 50
-    elif damage == "rows":
-        sequences = SEQUENCES[::-1]
     elif damage == "fewer":
         sequences = SEQUENCES[:-1]
     else:

@@ -149,8 +149,8 @@ def test_many_rows_that_are_cut_off_are_a_warning(rows, truncated, state, text):
 
 def test_repeated_rows_are_counted_in_plain_words():
     lines = [
-        "a.csv: 46 training rows have the same input as test rows, the first at a.csv:2; data.on_overlap=drop leaves",
-        "a.csv: 10 validation rows have the same input as test rows, the first at a.csv:9; data.on_overlap=drop",
+        "a.csv: 46 training rows with the same input as test rows, the first at a.csv:2; data.on_overlap=drop leaves",
+        "a.csv: 10 validation rows with the same input as test rows, the first at a.csv:9; data.on_overlap=drop",
     ]
     check = _overlap(files(messages=lines))
     counts = "46 training and 10 validation rows also occur in the test rows"
@@ -158,7 +158,7 @@ def test_repeated_rows_are_counted_in_plain_words():
     left_out = [line.replace("data.on_overlap=drop", "left out, 3 rows remain") for line in lines]
     left_out.insert(
         0,
-        "a.csv: 14 training rows have the same input as validation rows, the first at a.csv:2; left out, 3",
+        "a.csv: 14 training rows with the same input as validation rows, the first at a.csv:2; left out, 3",
     )
     check = _overlap(files(messages=left_out))
     assert check.state == "good"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import numpy as np
-import pyarrow as pa
 import tokenizers
 from tokenizers import models
 
@@ -20,9 +19,7 @@ from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
 from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.types import (
     ColumnType,
-    Location,
     TypedColumn,
-    number_of_row,
     read_table,
 )
 from mlxlab.data.rng import Stream, permutation
@@ -89,12 +86,6 @@ class CellEncoder:
         """The columns that may not be blank: none."""
         return ()
 
-    def read_labels(
-        self, cells: pa.ChunkedArray, location: Location = number_of_row
-    ) -> TypedColumn:
-        """The label column of any rows."""
-        return self.labels.read(self.label_column, cells, location)
-
     def encode_rows(self, table: Table) -> Batch:
         """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
         cells = self.read(table)
@@ -114,11 +105,6 @@ class CellEncoder:
         """A batch of these cells; `rows` are those of `targets`."""
         mask = np.ones((len(cells), 1), np.int32)
         return Batch(cells, mask, *targets.of(rows), ids.astype(np.int64))
-
-    def unseen(self, table: Table) -> dict[str, dict[str, int]]:
-        """As `LabelledEncoder`."""
-        columns = read_table(table, self.types).values()
-        return {column.name: column.unseen() for column in columns if column.unseen()}
 
     def rules(self) -> Sequence[object]:
         """How cells are made: equal for encoders that make the same cells."""

@@ -30,7 +30,7 @@ from mlxlab.data.labelled.renderer import (
 )
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
 from mlxlab.data.labelled.rows import BLOCK, Rows, hash_rows, open_rows, plain_columns, rows_of
-from mlxlab.data.labelled.types import Kind, read_table, spell
+from mlxlab.data.labelled.types import Kind, read_table
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
@@ -149,12 +149,8 @@ class LabelledExamples:
         types = {**self.encoder.types, self.encoder.label_column: self.encoder.labels.type}
 
         def hashes(table: Table) -> np.ndarray:
-            columns = read_table(table, types)
-            spelled = {name: list(map(spell, each.values)) for name, each in columns.items()}
-            cells = {
-                name: each._replace(values=spelled[name]).cells() for name, each in columns.items()
-            }
-            return hash_rows(cells)
+            columns = read_table(table, types).values()
+            return hash_rows({column.name: column.spelled() for column in columns})
 
         blocks = self.rows.blocks(list(types), self.split.train)
         known = np.concatenate([hashes(block) for block in blocks])

@@ -1,6 +1,5 @@
 """Encodes labelled rows as text, tokens and batches; fitted on the training rows, saved with a run, and restored."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,7 @@ from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.dataset import Encoder, RowTexts, Table
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
-from mlxlab.data.labelled.types import (
-    ColumnType,
-    Location,
-    TypedColumn,
-    number_of_row,
-    read_table,
-)
+from mlxlab.data.labelled.types import ColumnType, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
@@ -126,18 +119,6 @@ class LabelledEncoder:
         targets = read_targets(self.labels, self.label_column, table, len(texts))
         return self.collate(tokens, targets, rows, rows)
 
-    def read_labels(
-        self, cells: pa.ChunkedArray, location: Location = number_of_row
-    ) -> TypedColumn:
-        """The label column of any rows."""
-        return self.labels.read(self.label_column, cells, location)
-
-    def unseen(self, table: Table) -> dict[str, Counter[str]]:
-        """The categories that no training row has, and in how many of these rows they are, by column."""
-        columns = read_table(table, self.types)
-        unseen = {name: column.unseen() for name, column in columns.items()}
-        return {name: counts for name, counts in unseen.items() if counts}
-
     def tokenize(self, texts: Texts) -> list[np.ndarray]:
         """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""
         if not self.renderer.is_pair:
@@ -214,8 +195,9 @@ def same_texts(first: Encoder, second: Encoder, any_columns: bool = False) -> bo
     """
     if not (isinstance(first, HasRules) and isinstance(second, HasRules)):
         return True
-    same_columns = any_columns or list(first.columns) == list(second.columns)
-    return same_columns and first.rules() == second.rules()
+    if not any_columns and list(first.columns) != list(second.columns):
+        return False
+    return first.rules() == second.rules()
 
 
 def restore_encoder(

@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,6 +16,7 @@ from mlxlab.data.batch import Task
 from mlxlab.data.labelled.options import RowOptions
 from mlxlab.data.labelled.types import (
     ColumnType,
+    Kind,
     Location,
     TypedColumn,
     distinct_texts,
@@ -31,9 +33,9 @@ from mlxlab.files.untrusted import ShapeError, parse_json, validate
 from mlxlab.wording import one_of
 
 LabelKind = Literal["classification", "multi_label", "regression"]
+KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # of cells, by task
 MAX_AUTO_CLASSES = 50  # different whole numbers; more may be meant as classes or as numbers
 MAX_CLASSES = 20_000
-MAX_CELLS = 2**31  # labels x distinct sets of them
 MAX_LISTED = 8  # labels in a message
 
 
@@ -98,7 +100,7 @@ class Labels:
         """A number, or the numbers of the labels in a cell; raises ValueError for a label that no training row has."""
         if self.kind == "regression":
             return read_number(text)
-        names = split_labels(text, self.delimiter) if self.kind == "multi_label" else [text]
+        names = labels_in(text, self.kind, self.delimiter)
         for name in names:
             if name not in self._numbers:
                 known = one_of(map(repr, list(self._numbers)[:MAX_LISTED]))
@@ -114,9 +116,6 @@ class Labels:
             return Targets(column.codes, np.append(scaled, 0).astype(np.float32))
         if self.kind == "classification":
             return Targets(column.codes, np.array([*targets, [0]], np.int32)[:, 0])
-        if (len(targets) + 1) * len(self.names) > MAX_CELLS:
-            got = f"{len(targets)} different sets of {len(self.names)} labels"
-            raise DataError(f"{column.where(0)}: {got}: expected at most {MAX_CELLS} in all")
         held = np.zeros((len(targets) + 1, len(self.names)), np.uint8)
         for code, numbers in enumerate(targets):
             held[code, numbers] = 1
@@ -179,13 +178,9 @@ def spell_label(text: str, column_type: ColumnType) -> str:
 
 def label_type(cells: pa.ChunkedArray, options: RowOptions, location: Location) -> ColumnType:
     """The type of a label column; raises DataError if most of many different labels are numbers, but not all."""
-    kind = options["kind"]
-    if kind is None and options["task"] == "regression":
-        return ColumnType("number")
-    if kind is None and (
-        options["task"] == "multi_label" or options["label_delimiter"] is not None
-    ):
-        return ColumnType("text")
+    kind = options["kind"] or KINDS.get(options["task"])
+    if kind is None and options["label_delimiter"] is not None:
+        kind = "text"
     return replace(fit_type(options["target"], cells, kind, location), categories=())
 
 
@@ -230,7 +225,8 @@ def fit_labels(column: TypedColumn, options: RowOptions, kind: LabelKind) -> Lab
         raise ConfigError(f"data.label_delimiter={delimiter!r}: only with data.task=multi_label")
     min_names = 2 if kind == "classification" else 1
     if options["labels"] is None:
-        names = sorted(occurring_labels(column, kind, delimiter), key=_sort_key)
+        occurring = set().union(*occurring_labels(column, kind, delimiter))
+        names = sorted(occurring, key=_sort_key)
         if not min_names <= len(names) <= MAX_CLASSES:
             expected = f"expected {min_names} to {MAX_CLASSES:,} different labels to train on"
             raise DataError(f"{column.where(0)}: {expected}, got {len(names):,}")
@@ -243,15 +239,20 @@ def fit_labels(column: TypedColumn, options: RowOptions, kind: LabelKind) -> Lab
     return Labels(kind, column.type, tuple(names), delimiter=delimiter, positive=positive)
 
 
-def occurring_labels(column: TypedColumn, kind: LabelKind, delimiter: str | None) -> set[str]:
-    """The different labels of the cells."""
+def occurring_labels(
+    column: TypedColumn, kind: LabelKind, delimiter: str | None
+) -> list[Sequence[str]]:
+    """The labels of each different cell."""
+    return column.map(lambda text: labels_in(text, kind, delimiter))
+
+
+def labels_in(text: str, kind: LabelKind, delimiter: str | None) -> list[str]:
+    """The class in a cell; of several labels the texts between delimiters, or a JSON list of texts and numbers.
+
+    Raises ValueError for another cell.
+    """
     if kind == "classification":
-        return set(column.values)
-    return set().union(*column.map(lambda text: split_labels(text, delimiter)))
-
-
-def split_labels(text: str, delimiter: str | None) -> list[str]:
-    """The labels in a cell: texts between delimiters, or a JSON list of texts and numbers; ValueError for another."""
+        return [text]
     if delimiter is not None:
         parts = (name.strip() for name in text.split(delimiter))
         return list(filter(None, parts))
@@ -288,9 +289,8 @@ def _fit_numbers(column: TypedColumn, options: RowOptions) -> Labels:
     return Labels("regression", column.type, mean=mean, deviation=deviation)
 
 
-def _sort_key(name: str) -> tuple[bool, float, str]:
-    """Numbers by value, whole ones to their last digit, before text."""
-    if not is_number(name):
-        return (True, 0, name)
-    value = int(name) if name.lstrip("+-").isdecimal() else float(name)
-    return (False, value, name)
+def _sort_key(name: str) -> tuple[bool, Decimal, str]:
+    """Numbers by value, before text."""
+    if is_number(name):
+        return (False, Decimal(name), name)
+    return (True, Decimal(0), name)

@@ -91,28 +91,26 @@ class Faults:
         """
         lines: list[str] = []
         for part, (start, end) in zip(self.rows.parts, pairwise(self.rows.starts), strict=True):
-            texts = self._describe(start, end)
+            faults = self._describe(start, end)
+            count = int((~self.usable[start:end]).sum()) + part.num_malformed
             if part.num_malformed:
                 malformed = counted(part.num_malformed, "malformed row")
-                texts.append(f"{part.first_malformed} ({malformed})")
-            if not texts:
+                faults.append(f"{part.first_malformed} ({malformed})")
+            if not count:
                 continue
-            count = int((~self.usable[start:end]).sum()) + part.num_malformed
             share = count / int(end - start + part.num_malformed)
             rows = f"{part.source.name}: {counted(count, 'row')} ({percent(share)})"
             if self.on_error == "strict" or share > self.max_fraction:
-                raise DataError(f"{rows} cannot be used: {'; '.join(texts)}")
-            lines.append(f"{rows}{LEFT_OUT}{'; '.join(texts)}")
+                raise DataError(f"{rows} cannot be used: {'; '.join(faults)}")
+            lines.append(f"{rows}{LEFT_OUT}{'; '.join(faults)}")
         return lines
 
     def _describe(self, start: int, end: int) -> list[str]:
         """Where the first of these rows with each fault stands, and how many have it."""
-        numbers, first, counts = np.unique(
-            self.numbers[start:end], return_index=True, return_counts=True
-        )
         texts: list[str] = []
-        for number, row, count in zip(numbers, first, counts, strict=True):
-            if number != USABLE:
-                where = self.rows.location(start + row)
-                texts.append(f"{where}: {self.messages[number]} ({counted(count, 'row')})")
+        for number, message in enumerate(self.messages):
+            rows = np.flatnonzero(self.numbers[start:end] == number)
+            if len(rows):
+                where = self.rows.location(start + rows[0])
+                texts.append(f"{where}: {message} ({counted(len(rows), 'row')})")
         return texts

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlxlab.data.labelled.labels import (
     LabelKind,
@@ -27,7 +28,6 @@ from mlxlab.data.labelled.split import Overlap, describe_overlap, read_times, sp
 from mlxlab.data.labelled.types import (
     ColumnType,
     Kind,
-    Location,
     TypedColumn,
     distinct_texts,
     fit_type,
@@ -37,6 +37,7 @@ from mlxlab.errors import DataError
 from mlxlab.wording import counted
 
 SPLITS = ("training", "validation", "test")
+UNUSED, TRAINING, VALIDATION, TEST = range(-1, 3)
 
 
 class RowSplit(NamedTuple):
@@ -99,94 +100,96 @@ def prepare_rows(
     if ids is None:
         ids = np.arange(len(rows))
     column = _read_label_column(rows, options)
+    splits = _splits_of_sources(rows, options)
     faults = Faults(rows, options["on_error"], options["max_left_out"])
     faults.add_missing(column, required, options["time_column"])
-    first = _usable_rows(faults)[0]
-    first_labels = column.take(first)
-    kind = label_kind(first_labels, options)
+    first = np.flatnonzero(faults.usable & (splits == TRAINING))
+    labels = column.take(first)
+    kind = label_kind(labels, options)
     if kind == "regression":
         faults.add_labels(column, Labels("regression", column.type))
     elif kind == "classification" and options["valid_source"] is None:
-        _add_single_rows(faults, first_labels, first)
+        _add_single_rows(faults, labels, first)
     faults.check()
-    parts = _split(faults, options, column, kind, ids, seed)
-    sizes = dict(zip(SPLITS, map(len, parts), strict=True))
-    described = ", ".join(counted(size, f"{name} row") for name, size in sizes.items() if size)
-    lines = [f"{rows.name}: {described}", *_overlaps(rows, options, columns, parts)]
 
-    types = _fit_types(rows, parts[0], columns, chosen)
-    labels = fit_labels(column.take(parts[0]), options, kind)
-    faults.add_labels(column, labels)
+    splits[~faults.usable] = UNUSED
+    if options["valid_source"] is None:
+        first = np.flatnonzero(splits == TRAINING)
+        is_valid = _hold_out(rows, first, options, column.take(first), kind, ids, seed)
+        splits[first[is_valid]] = VALIDATION
+    if options["group_column"] is not None:
+        _refuse_shared_groups(rows, options["group_column"], splits)
+    sizes = np.bincount(splits[splits != UNUSED], minlength=len(SPLITS)).tolist()
+    described = [counted(size, f"{name} row") for size, name in zip(sizes, SPLITS, strict=True)]
+    lines = [f"{rows.name}: {', '.join(itertools.compress(described, sizes))}"]
+    lines += _find_overlaps(rows, options["on_overlap"], columns, splits)
+
+    train = np.flatnonzero(splits == TRAINING)
+    types = _fit_types(rows, train, columns, chosen)
+    fitted = fit_labels(column.take(train), options, kind)
+    faults.add_labels(column, fitted)
     faults.add_cells(types)
     lines = [*faults.check(), *lines]
-    train, valid, test = (part[faults.usable[part]] for part in parts)
+    splits[~faults.usable] = UNUSED
+    train, valid, test = (np.flatnonzero(splits == split) for split in range(len(SPLITS)))
     if not len(valid):
         raise DataError(f"{rows.name}: no validation rows are left")
     split = RowSplit(train, valid, test, lines, faults.num_left_out)
-    return PreparedRows(rows, split, column, labels, types, ids)
+    return PreparedRows(rows, split, column, fitted, types, ids)
 
 
 def _read_label_column(rows: Rows, options: RowOptions) -> TypedColumn:
     """The labels of all rows, by the type of those of the first source."""
-    cells = rows.column(options["target"])
+    name = options["target"]
+    cells = rows.column(name)
     column_type = label_type(cells.slice(0, int(rows.starts[1])), options, rows.location)
-    return read_labels(
-        options["target"], cells, column_type, options["label_delimiter"], rows.location
-    )
+    return read_labels(name, cells, column_type, options["label_delimiter"], rows.location)
 
 
-def _usable_rows(faults: Faults) -> list[np.ndarray]:
-    """The numbers of the usable rows of each source."""
-    usable = faults.usable
-    spans = itertools.pairwise(faults.rows.starts.tolist())
-    return [np.flatnonzero(usable[start:end]) + start for start, end in spans]
+def _splits_of_sources(rows: Rows, options: RowOptions) -> np.ndarray:
+    """(N,) the split that the source of each row is for."""
+    splits = [TRAINING]
+    if options["valid_source"] is not None:
+        splits.append(VALIDATION)
+    if options["test_source"] is not None:
+        splits.append(TEST)
+    return np.repeat(splits, np.diff(rows.starts))
 
 
 def _add_single_rows(faults: Faults, labels: TypedColumn, rows: np.ndarray) -> None:
     """Counts those of these rows whose class has no other row: they cannot be split."""
-    single = np.bincount(labels.codes)[labels.codes] == 1
-    if single.any():
-        is_single = np.zeros(len(faults.rows), bool)
-        is_single[rows[single]] = True
-        got = f"class {shorten(labels.values[labels.codes[single][0]])} has a single row"
+    codes = labels.codes[np.bincount(labels.codes)[labels.codes] == 1]
+    if len(codes):
+        is_single = np.isin(np.arange(len(faults.rows)), rows[np.isin(labels.codes, codes)])
+        got = f"class {shorten(labels.values[codes[0]])} has a single row"
         faults.add(labels.name, f"{got}, expected at least 2 to split them", is_single)
 
 
-def _split(
-    faults: Faults,
+def _hold_out(
+    rows: Rows,
+    numbers: np.ndarray,
     options: RowOptions,
-    column: TypedColumn,
+    labels: TypedColumn,
     kind: LabelKind,
     ids: np.ndarray,
     seed: int,
-) -> list[np.ndarray]:
-    """Numbers of the training, validation and test rows."""
-    rows = faults.rows
-    group_column = options["group_column"]
-    time_column = options["time_column"]
-    parts = _usable_rows(faults)
-    if options["test_source"] is None:
-        parts.append(np.zeros(0, np.int64))
-    if options["valid_source"] is None:
-        first, test = parts
-        if len(first) < 2:
-            raise DataError(f"{rows.name}: expected at least 2 usable rows, got {len(first)}")
-        groups = None
-        times = None
-        if group_column is not None:
-            groups = distinct_texts(rows.column(group_column))[1][first]
-        if time_column is not None:
-            cells = rows.column(time_column).take(pa.array(first))
-            times = read_times(time_column, cells, _locations(rows, first))
-        labels = column.take(first)
-        strata = _strata(options, labels, kind)
-        is_valid = split_rows(options, ids[first], strata, groups, times, seed)
-        if is_free(options) and kind != "regression":
-            is_valid &= ~_needed_for_training(labels, is_valid, kind, options["label_delimiter"])
-        parts = [first[~is_valid], first[is_valid], test]
-    if group_column is not None:
-        _refuse_shared_groups(rows, group_column, parts)
-    return parts
+) -> np.ndarray:
+    """(N,) True for those of these rows that validate."""
+    if len(numbers) < 2:
+        raise DataError(f"{rows.name}: expected at least 2 usable rows, got {len(numbers)}")
+    groups = None
+    times = None
+    if options["group_column"] is not None:
+        groups = distinct_texts(rows.column(options["group_column"]))[1][numbers]
+    if options["time_column"] is not None:
+        is_read = pa.array(np.isin(np.arange(len(rows)), numbers))
+        cells = pc.if_else(is_read, rows.column(options["time_column"]), None)
+        times = read_times(options["time_column"], cells, rows.location)[numbers]
+    strata = _strata(options, labels, kind)
+    is_valid = split_rows(options, ids[numbers], strata, groups, times, seed)
+    if is_free(options) and kind != "regression":
+        is_valid &= ~_needed_for_training(labels, is_valid, kind, options["label_delimiter"])
+    return is_valid
 
 
 def _strata(options: RowOptions, labels: TypedColumn, kind: LabelKind) -> np.ndarray:
@@ -204,52 +207,49 @@ def _needed_for_training(
     labels: TypedColumn, is_valid: np.ndarray, kind: LabelKind, delimiter: str | None
 ) -> np.ndarray:
     """(N,) True for the first validation row of each class or label that no training row has."""
-    trained = labels.take(np.flatnonzero(~is_valid))
-    known = occurring_labels(trained, kind, delimiter)
+    names = occurring_labels(labels, kind, delimiter)
+    trained = np.unique(labels.codes[~is_valid])
+    known = {name for code in trained for name in names[code]}
     needed = np.zeros(len(is_valid), bool)
-    for code in np.setdiff1d(labels.codes[is_valid], labels.codes[~is_valid]):
-        row = int(np.argmax(labels.codes == code))
-        names = occurring_labels(labels.take(np.array([row])), kind, delimiter)
-        if not known.issuperset(names):
-            needed[row] = True
-            known |= names
+    for code in np.setdiff1d(labels.codes[is_valid], trained):
+        if not known.issuperset(names[code]):
+            needed[np.argmax(labels.codes == code)] = True
+            known.update(names[code])
     return needed
 
 
-def _shared(keys: np.ndarray, parts: Sequence[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The pairs of splits some of whose rows have the same key, with True for those of the earlier one."""
-    for earlier, later in itertools.combinations(range(len(parts)), 2):
-        shared = np.isin(keys[parts[earlier]], keys[parts[later]])
-        if shared.any():
+def _shared(keys: np.ndarray, splits: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """The pairs of splits some of whose rows have the same key, with the numbers of those of the earlier one."""
+    for earlier, later in itertools.combinations(range(len(SPLITS)), 2):
+        shared = np.flatnonzero((splits == earlier) & np.isin(keys, keys[splits == later]))
+        if len(shared):
             yield earlier, later, shared
 
 
-def _refuse_shared_groups(rows: Rows, name: str, parts: Sequence[np.ndarray]) -> None:
+def _refuse_shared_groups(rows: Rows, name: str, splits: np.ndarray) -> None:
     _, codes = distinct_texts(rows.column(name))
-    grouped = [part[codes[part] >= 0] for part in parts]
+    grouped = np.where(codes < 0, UNUSED, splits)
     for earlier, later, shared in _shared(codes, grouped):
-        where = rows.location(grouped[earlier][np.argmax(shared)])
         sides = f"in {SPLITS[earlier]} and {SPLITS[later]} rows"
-        raise DataError(f"{where}: column {name!r}: rows of one group stand {sides}")
+        where = f"{rows.location(shared[0])}: column {name!r}"
+        raise DataError(f"{where}: rows of one group stand {sides}")
 
 
-def _overlaps(
-    rows: Rows, options: RowOptions, columns: Sequence[str], parts: list[np.ndarray]
+def _find_overlaps(
+    rows: Rows, on_overlap: str, columns: Sequence[str], splits: np.ndarray
 ) -> list[str]:
     """Counts rows of equal content in two splits; drop takes them out of the earlier one, which trains or chooses."""
     blocks = rows.blocks(columns, np.arange(len(rows)))
     hashes = np.concatenate([hash_rows(block) for block in blocks])
-    on_overlap = options["on_overlap"]
     lines: list[str] = []
-    for earlier, later, shared in _shared(hashes, parts):
-        first = rows.location(parts[earlier][np.argmax(shared)])
+    for earlier, later, shared in _shared(hashes, splits):
         is_dropped = on_overlap == "drop"
-        overlap = Overlap(int(shared.sum()), SPLITS[earlier], SPLITS[later], is_dropped)
-        lines.append(f"{rows.name}: {describe_overlap(overlap, first)}")
+        overlap = Overlap(len(shared), SPLITS[earlier], SPLITS[later], is_dropped)
+        lines.append(f"{rows.name}: {describe_overlap(overlap, rows.location(shared[0]))}")
         if on_overlap == "error":
             raise DataError(lines[-1])
         if is_dropped:
-            parts[earlier] = parts[earlier][~shared]
+            splits[shared] = UNUSED
     return lines
 
 
@@ -257,15 +257,14 @@ def _fit_types(
     rows: Rows, train: np.ndarray, columns: Sequence[str], chosen: Mapping[str, Kind]
 ) -> dict[str, ColumnType]:
     """The types of columns by the training rows; a column of chosen texts is not looked at."""
-    is_training = np.isin(np.arange(len(rows)), train)
+
+    def location(index: int) -> str:
+        return rows.location(int(train[index]))
+
+    is_training = pa.array(np.isin(np.arange(len(rows)), train))
     types = dict.fromkeys(columns, ColumnType("text"))
     for name in columns:
         if chosen.get(name) != "text":
-            cells = rows.column(name).filter(pa.array(is_training))
-            types[name] = fit_type(name, cells, chosen.get(name), _locations(rows, train))
+            cells = rows.column(name).filter(is_training)
+            types[name] = fit_type(name, cells, chosen.get(name), location)
     return types
-
-
-def _locations(rows: Rows, numbers: np.ndarray) -> Location:
-    """The location of each of these rows, by its index among them."""
-    return lambda index: rows.location(int(numbers[index]))

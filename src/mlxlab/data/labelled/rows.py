@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,6 @@ from mlxlab.files.untrusted import parse_json
 FORMAT = 4
 PLACE = ""  # the name of the first column, which holds unit << UNIT_BITS | number of each row
 MALFORMED = b"malformed"  # metadata: how many rows were left out, and the first of them
-CHECKED_ROWS = 2
 BLOCK = 2**14  # rows whose cells are Python strings at a time
 INDEX = "__index_level_"  # how the columns begin in which pandas stores an index
 
@@ -202,7 +202,7 @@ def open_rows(
 def rows_of(source: Any) -> RowsOfAnyKind:
     """A name, a DataFrame, columns or a Hugging Face data set as they are; other rows, such as those of torch, as dicts.
 
-    Raises DataError unless the first rows are dicts.
+    Raises DataError unless the first row is a dict.
     """
     is_frame = type(source).__module__.partition(".")[0] == "pandas"
     if isinstance(source, str | Mapping) or is_frame or hasattr(source, "select_columns"):
@@ -214,10 +214,8 @@ def rows_of(source: Any) -> RowsOfAnyKind:
         rows = list(source)
     else:
         raise DataError(f"data.source: expected rows, got {name}")
-    for number, row in enumerate(rows[:CHECKED_ROWS], 1):
-        if not isinstance(row, Mapping):
-            got = f"{type(row).__name__} {shorten(row)}"
-            raise DataError(f"{name}: row {number}: expected a dict of columns, got {got}")
+    if rows and not isinstance(rows[0], Mapping):
+        raise DataError(f"{name}: row 1: expected a dict of columns, got {shorten(rows[0])}")
     return rows
 
 
@@ -251,16 +249,13 @@ def _read_cells(
     """The columns of a block, and True for its good rows: a cell that has no text makes its row a malformed one."""
     is_good = np.ones(len(block), bool)
 
-    def read(name: str) -> pa.Array:
-        def skip(index: int, error: ValueError) -> None:
-            is_good[index] = False
-            number = int(block.numbers[index])
-            where = f"{source.location(unit, number)}: column {name!r}"
-            errors.skip((unit, number), lambda: f"{where}: {error}")
+    def skip(name: str, index: int, error: ValueError) -> None:
+        is_good[index] = False
+        number = int(block.numbers[index])
+        where = f"{source.location(unit, number)}: column {name!r}"
+        errors.skip((unit, number), lambda: f"{where}: {error}")
 
-        return block.texts(name, skip)
-
-    return [read(name) for name in columns], is_good
+    return [block.texts(name, partial(skip, name)) for name in columns], is_good
 
 
 def plain_columns(source: Source) -> list[str]:
@@ -268,15 +263,15 @@ def plain_columns(source: Source) -> list[str]:
     names = [name for name in source.columns() if name.strip() and not is_unnamed(name)]
     names = [name for name in names if not name.startswith(INDEX)]
     block = next(source.blocks(0, FIRST, None), None)
+    objects: set[str] = set()
     if block is None:
         return names
     if isinstance(block.rows, list):
-        objects = {
-            name for row in block.rows for name, cell in row.items() if isinstance(cell, dict)
-        }
-        return [name for name in names if name not in objects]
-    schema = block.rows.schema
-    return [name for name in names if not _holds_objects(schema.field(name).type)]
+        for row in block.rows:
+            objects.update(name for name, cell in row.items() if isinstance(cell, dict))
+    else:
+        objects.update(field.name for field in block.rows.schema if _holds_objects(field.type))
+    return [name for name in names if name not in objects]
 
 
 def _holds_objects(kind: pa.DataType) -> bool:

@@ -19,9 +19,7 @@ from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import DataError
 from mlxlab.wording import counted
 
-OVERLAP = re.compile(
-    r"\b(\d[\d,]{,18}) (\w+) rows? (?:have|has) the same input as (\w+) rows, (.*)"
-)
+OVERLAP = re.compile(r"\b(\d[\d,]{,18}) (\w+) rows? with the same input as (\w+) rows, (.*)")
 LEFT_OUT = "; left out"
 NO_GROUP = -1
 
@@ -37,10 +35,11 @@ class Overlap(NamedTuple):
 
 def describe_overlap(overlap: Overlap, first: str) -> str:
     """A line for the log that `parse_overlap` reads; `first` is where the first of the rows stands."""
-    have = "has" if overlap.rows == 1 else "have"
     rows = counted(overlap.rows, f"{overlap.split} row")
-    action = LEFT_OUT if overlap.left_out else "; data.on_overlap=drop leaves them out"
-    return f"{rows} {have} the same input as {overlap.other} rows, the first at {first}{action}"
+    line = f"{rows} with the same input as {overlap.other} rows, the first at {first}"
+    if overlap.left_out:
+        line += LEFT_OUT
+    return line
 
 
 def parse_overlap(line: str) -> Overlap | None:

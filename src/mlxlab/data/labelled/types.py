@@ -123,6 +123,10 @@ class TypedColumn(NamedTuple):
             values=values, codes=codes - (len(used) - len(values)), location=location
         )
 
+    def spelled(self) -> list[str | None]:
+        """The cells in the one spelling of each value."""
+        return self._replace(values=list(map(spell, self.values))).cells()
+
     def unseen(self) -> Counter[str]:
         """The categories that no training row has, and in how many rows they are."""
         if not self.type.categories:
@@ -192,9 +196,8 @@ def fit_type(
     if kind == "category":
         return _fit_category(texts, counts)
     if kind == "datetime":
-        first = next(filter(is_datetime, texts), None)
-        zoned = first is not None and read_datetime(first).tzinfo is not None
-        return ColumnType("datetime", zoned=zoned)
+        first = next(filter(is_datetime, texts), "")
+        return ColumnType("datetime", zoned=has_zone(first))
     return ColumnType(kind)
 
 
@@ -208,10 +211,8 @@ def _infer_kind(texts: Sequence[str], otherwise: Kind) -> Kind:
     are_codes = all(map(INTEGER.fullmatch, texts))  # Such whole numbers are longer than 64 bits.
     if all(map(is_number, texts)) and not are_codes:
         return "number"
-    if all(map(is_datetime, texts)):
-        zoned = {read_datetime(text).tzinfo is not None for text in texts}
-        if len(zoned) == 1:
-            return "datetime"
+    if all(map(is_datetime, texts)) and len(set(map(has_zone, texts))) == 1:
+        return "datetime"
     return otherwise
 
 
@@ -250,6 +251,10 @@ def is_integer(text: str) -> bool:
 
 def is_datetime(text: str) -> bool:
     return len(text) >= MIN_DATE and _succeeds(read_datetime, text)
+
+
+def has_zone(text: str) -> bool:
+    return is_datetime(text) and read_datetime(text).tzinfo is not None
 
 
 def read_boolean(text: str) -> bool:
