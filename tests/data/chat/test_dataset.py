@@ -381,3 +381,12 @@ def test_columns_that_are_not_read_are_named(new_data, file, tmp_path):
     ]
     data = new_data(source=write_chats(tmp_path, "a.jsonl", records))
     assert any("id, origin" in line for line in data.sources)
+
+
+def test_an_array_on_one_line_gives_the_conversations_of_one_a_line(new_data, file, tmp_path):
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    expected, data = new_data(), new_data(source=str(tmp_path / "a.json"))
+    assert sorted(conversations_of(data, data.train)) == sorted(
+        conversations_of(expected, expected.train)
+    )

@@ -267,3 +267,14 @@ def test_numpy_floats_and_missing_cells():
     )
     rows, _ = read(open_source(frame), ("a", "b", "c"))
     assert rows[1] == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.txt"])
+def test_rows_on_one_line_have_numbers_of_their_own(tmp_path, name, block_bytes):
+    path = tmp_path / name
+    texts = [f"text {number} " + "a" * 80 for number in range(300)]
+    path.write_text(json.dumps([{"text": text} for text in texts]))
+    if name == "rows.txt":
+        path.write_text("".join(texts))
+    rows, places = read(open_source(str(path)), ["text"])
+    assert len(set(places)) == len(rows) > 1

@@ -70,15 +70,9 @@ class JsonParser:
         except UnicodeDecodeError as error:
             lines += data.count(b"\n", 0, error.start)
             raise self._fatal(lines, error) from None
-        parsed = Parsed(lines=lines)
-        used = 0
-        while True:
-            between = BETWEEN.match(text, used)
-            begin = between.end() if between else used
-            parsed.lines += text.count("\n", used, begin)
-            used = begin
-            if begin == len(text):
-                break
+        begin = _skip_separators(text, 0)
+        parsed = Parsed(lines=lines + text.count("\n", 0, begin))
+        while begin < len(text):
             try:
                 value, end = self.decode(text, begin)
             except FAULTS as error:
@@ -86,10 +80,14 @@ class JsonParser:
                     break  # The object may go on in the next block.
                 lines = parsed.lines + text.count("\n", begin, getattr(error, "pos", begin))
                 raise self._fatal(lines, error) from None
+            following = _skip_separators(text, end)
+            if following == len(text) and not is_last and not text.endswith("\n"):
+                break  # What separates it from the next object may go on in the next block.
             _add(value, parsed.lines + 1, parsed, skip)
-            parsed.lines += text.count("\n", begin, end)
-            used = end
-        parsed.used = len(text[:used].encode())
+            # Objects on one line are numbered as if each had a line: a number is the id of a row.
+            parsed.lines += max(1, text.count("\n", begin, following))
+            begin = following
+        parsed.used = len(text[:begin].encode())
         return parsed
 
     def _fatal(self, lines: int, error: Exception) -> DataError:
@@ -104,6 +102,13 @@ def _add(value: object, number: int, parsed: Parsed, skip: Skip) -> None:
         parsed.numbers.append(number)
     else:
         skip(number, f"{shorten(value)} is not an object")
+
+
+def _skip_separators(text: str, position: int) -> int:
+    """Where the next object of an array begins."""
+    separators = BETWEEN.match(text, position)
+    assert separators is not None, "it matches nothing, too"
+    return separators.end()
 
 
 def _split_lines(records: bytes) -> Sequence[str | bytes]:

@@ -72,7 +72,8 @@ class TxtParser:
             if text and not text.isspace():
                 parsed.rows.append({self.column: text})
                 parsed.numbers.append(number)
-            parsed.lines += int(np.count_nonzero(is_break[parsed.used : end]))
+            # A piece without a line break is numbered as a line: a number is the id of a document.
+            parsed.lines += max(1, int(np.count_nonzero(is_break[parsed.used : end])))
             parsed.used = end
         return parsed
 
