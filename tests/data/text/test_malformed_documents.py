@@ -154,16 +154,13 @@ def test_a_malformed_row_ends_the_run_or_is_counted(tmp_path, fault):
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
-def test_a_line_that_is_too_long_ends_the_run_or_is_counted(tmp_path, ending):
-    long = json.dumps({"text": os.urandom(2**23).hex()}).encode()  # packs badly, so it is no bomb
+def test_a_line_that_is_too_long_ends_the_run(tmp_path, ending):
+    long = json.dumps({"text": os.urandom(2**23).hex()}).encode()
     folder = with_bad_line(tmp_path, long, ending)
-    with pytest.raises(
-        DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: a record of more than 16777216 bytes"
-    ):
-        texts_of(open_source(folder))
-    source = open_source(folder, on_error="skip", window=100)
-    assert sorted(texts_of(source)) == sorted(GOOD)
-    assert skipped(source) == 1
+    fault = rf"shard\.{ending}:{LINE_INDEX + 1}: a record of more than 16777216 bytes"
+    for on_error in ("strict", "skip"):
+        with pytest.raises(DataError, match=fault):
+            texts_of(open_source(folder, on_error=on_error))
 
 
 def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
@@ -274,7 +271,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
+def test_a_line_of_200_megabytes_needs_no_memory(tmp_path):
     many = b"\n".join(LINES[:200]) + b"\n"
     blank = b" " * 2**20
     for ending in ("jsonl", "jsonl.gz", "jsonl.zst", "txt"):
@@ -292,16 +289,15 @@ def test_a_line_of_200_megabytes_and_a_bomb_need_no_memory(tmp_path):
     ]
     finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
     *lines, grown = finished.stdout.splitlines()
-    assert [lines[1], lines[7]] == ["400", "400"], finished.stdout
-    assert "huge.jsonl:201: a record of more than 16777216 bytes" in lines[0]
-    assert "huge.jsonl.gz" in lines[2]
-    assert all("a record of more than" in line for line in lines[2:6:2])
-    assert all("a decompression bomb" in line for line in lines[3:6:2])
+    names = ["huge.jsonl", "huge.jsonl.gz", "huge.jsonl.zst", "huge.txt"]
+    for name, strict, skip in zip(names, lines[::2], lines[1::2], strict=True):
+        assert strict == skip
+        assert f"{name}:201: a record of more than 16777216 bytes" in strict
     assert float(grown) < 100, finished.stdout
 
 
 def write_bombs(folder):
-    """Parquet files of a few kB that decode to gigabytes: repeated texts, compressible texts, empty rows."""
+    """Parquet files of a few kB that decode to gigabytes: repeated texts, compressible texts."""
     text = pyarrow.array(["x" * 2**20])
     repeated = pyarrow.DictionaryArray.from_arrays(np.zeros(4096, np.int32), text)
     parquet.write_table(pyarrow.table({"text": repeated}), folder / "repeated.parquet")
@@ -309,29 +305,21 @@ def write_bombs(folder):
     parquet.write_table(
         pyarrow.table({"text": pyarrow.repeat(text[0], 256)}), folder / "packed.parquet", **plain
     )
-    empty = pyarrow.DictionaryArray.from_arrays(np.zeros(2**24, np.int8), pyarrow.array([""]))
-    parquet.write_table(
-        pyarrow.table({"text": empty}), folder / "empty.parquet", row_group_size=2**24
-    )
 
 
 READ_BOMBS = """
 import resource, sys
 from support.streams import open_source
-from mlxlab.errors import DataError
 texts = lambda name: sum(len(documents) for _, documents in open_source(f"{sys.argv[1]}/{name}.parquet").windows(0, 0))
 texts("small")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for name in ("repeated", "packed", "empty"):
-    try:
-        print(texts(name), "documents")
-    except DataError as error:
-        print(error)
+for name in ("repeated", "packed"):
+    print(texts(name))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-def test_a_parquet_file_that_decodes_to_gigabytes_is_refused_without_decoding_them(tmp_path):
+def test_a_parquet_file_that_decodes_to_gigabytes_is_read_without_holding_them(tmp_path):
     write_texts(tmp_path / "small.parquet", GOOD)
     write_bombs(tmp_path)
     command = [sys.executable, "-c", READ_BOMBS, str(tmp_path)]
@@ -339,8 +327,5 @@ def test_a_parquet_file_that_decodes_to_gigabytes_is_refused_without_decoding_th
         command, cwd=TESTS, capture_output=True, text=True, check=True, timeout=60
     )
     *lines, megabytes = finished.stdout.splitlines()
-    assert len(lines) == 3
-    for name, line in zip(("repeated", "packed", "empty"), lines, strict=True):
-        assert f"{name}.parquet" in line
-        assert "a decompression bomb" in line
+    assert lines == ["4096", "256"]
     assert float(megabytes) < 250, finished.stdout

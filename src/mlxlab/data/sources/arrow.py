@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import pyarrow as pa
 
 from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks, keys_of
-from mlxlab.data.sources.files import Files, refuse_bomb
+from mlxlab.data.sources.files import Files
 from mlxlab.data.sources.messages import first_line, require_columns
 from mlxlab.errors import DataError
 
@@ -22,7 +22,6 @@ BATCH_BYTES = 2**20
 DENSE_RATIO = 10  # of decoded to stored bytes, above that of most texts
 DENSE_ROWS = 64  # of a batch where the ratio is higher: each may hold all decoded bytes
 DENSE_BYTES = 2**27
-ROW_BYTES = 64  # of memory for a row whatever its cells: limits the rows of a few stored bytes
 ARROW_MAGIC = b"ARROW1"
 FAULTS = (pa.ArrowException, OSError, ValueError)
 
@@ -35,7 +34,6 @@ class RowGroup(NamedTuple):
     file: int
     number: int
     rows_before: int
-    rows: int
 
 
 class ParquetFiles:
@@ -67,21 +65,17 @@ class ParquetFiles:
     def text_bytes(self, column: str) -> int | None:
         total = 0
         for index in range(len(self.files)):
-            meta = self._metadata(index)
-            for number in range(meta.num_row_groups):
-                chunks = _chunks(meta.row_group(number), [column])
-                total += sum(chunk.total_uncompressed_size for chunk in chunks)
+            for group in _row_groups(self._metadata(index)):
+                total += _bytes_of(group, [column])[0]
         return total
 
     def _groups(self) -> Iterator[RowGroup]:
         for index in range(len(self.files)):
             rows_before = 0
-            meta = self._metadata(index)
-            for number in range(meta.num_row_groups):
-                rows = meta.row_group(number).num_rows
-                if rows:
-                    yield RowGroup(index, number, rows_before, rows)
-                rows_before += rows
+            for number, group in enumerate(_row_groups(self._metadata(index))):
+                if group.num_rows:
+                    yield RowGroup(index, number, rows_before)
+                rows_before += group.num_rows
 
     def _metadata(self, index: int) -> "parquet.FileMetaData":
         from pyarrow import parquet
@@ -99,34 +93,31 @@ class ParquetFiles:
         """Batches of about BATCH_BYTES; of few rows where texts may be repeated many times."""
         from pyarrow import parquet
 
-        meta = self._metadata(group.file)
-        names = meta.schema.to_arrow_schema().names
+        reader = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**18)
+        names = reader.schema_arrow.names
         chosen = list(names if columns is None else columns)
         require_columns(chosen, names, self.files.path(group.file))
-        chunks = _chunks(meta.row_group(group.number), chosen)
-        decoded = sum(chunk.total_uncompressed_size for chunk in chunks)
-        packed = sum(chunk.total_compressed_size for chunk in chunks)
-        stored = min(packed, self.files.sizes[group.file])
-        refuse_bomb(max(decoded, group.rows * ROW_BYTES), stored)
-        max_rows = min(BATCH_BYTES * group.rows // max(decoded, 1), MAX_ROWS)
+        meta = reader.metadata.row_group(group.number)
+        decoded, stored = _bytes_of(meta, chosen)
+        max_rows = min(BATCH_BYTES * meta.num_rows // max(decoded, 1), MAX_ROWS)
         if decoded > DENSE_RATIO * stored:
             max_rows = min(max_rows, DENSE_BYTES // decoded, DENSE_ROWS)
-        reader = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**18)
-        total = 0
-        for batch in reader.iter_batches(
-            max(max_rows, 1), [group.number], chosen, use_threads=False
-        ):
-            total += batch.nbytes
-            refuse_bomb(total, stored)
-            yield batch
+        yield from reader.iter_batches(max(max_rows, 1), [group.number], chosen, use_threads=False)
 
 
-def _chunks(
-    group: "parquet.RowGroupMetaData", columns: Sequence[str]
-) -> "list[parquet.ColumnChunkMetaData]":
-    """The data of some columns, of all that is below them too."""
-    chunks = map(group.column, range(group.num_columns))
-    return [chunk for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
+def _row_groups(meta: "parquet.FileMetaData") -> "Iterator[parquet.RowGroupMetaData]":
+    return map(meta.row_group, range(meta.num_row_groups))
+
+
+def _bytes_of(group: "parquet.RowGroupMetaData", columns: Sequence[str]) -> tuple[int, int]:
+    """The decoded and the stored bytes of some columns, and of all that is below them."""
+    decoded = 0
+    stored = 0
+    for chunk in map(group.column, range(group.num_columns)):
+        if chunk.path_in_schema.partition(".")[0] in columns:
+            decoded += chunk.total_uncompressed_size
+            stored += chunk.total_compressed_size
+    return decoded, stored
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -19,8 +19,7 @@ from mlxlab.errors import ConfigError, DataError
 BLOCK_BYTES = 2**20
 MIN_RANGE = 2**16  # bytes of a unit of a plain file, of which there are at least 64 if they fit
 MAX_RANGE = 2**20
-MAX_RECORD = 2**24  # bytes; a longer record is malformed, such as a quote that is never closed
-MAX_DISCARDED = 2**28  # bytes of such a record that are read to find its end
+MAX_RECORD = 2**24  # bytes; a longer record ends the run, such as a quote that is never closed
 SAMPLE_BYTES = 2**18
 WHOLE = 2**62
 ALL = (0.0, 1.0)
@@ -67,8 +66,8 @@ class TextFormat(NamedTuple):
     settings: str  # all that determines what is parsed
     # Reads the header, if there is one; raises DataError if a column does not exist.
     open: Callable[[ByteStream, Sequence[str] | None], Parser]
-    # Moves to the first record that begins at or after a byte, or behind a limit; None if there is no way.
-    seek: Callable[[ByteStream, int, int], None] | None
+    # Moves to the first record that begins at or after a byte, or MAX_RECORD behind it; None if there is no way.
+    seek: Callable[[ByteStream, int], None] | None
 
 
 class TextFiles:
@@ -104,7 +103,6 @@ class TextFiles:
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         index, begin, end = self.ranges[unit]
-        limit = end + MAX_RECORD  # A longer record is read in the range in which it begins.
         with self._open(index) as stream:
             try:
                 parser = self.format.open(stream, columns)
@@ -112,13 +110,14 @@ class TextFiles:
                 if start != FIRST:
                     first = start[0]
                 elif begin:
-                    first = self._record_start(stream, index, begin, limit)
-                if first <= limit:
-                    last = self._record_start(stream, index, end)
-                    stream.seek(first)
-                    for block in self._read(stream, parser, unit, (first, start[1]), last):
-                        self.files.check(index)
-                        yield block
+                    first = self._record_start(stream, index, begin)
+                    if first >= begin - 1 + MAX_RECORD:
+                        raise self._too_long(unit, 1)
+                last = self._record_start(stream, index, end)
+                stream.seek(first)
+                for block in self._read(stream, parser, unit, (first, start[1]), last):
+                    self.files.check(index)
+                    yield block
             except DataError:
                 self.files.check(index)  # A file that changed is the cause of what it looks like.
                 raise
@@ -160,16 +159,20 @@ class TextFiles:
             data += more
             is_last = not more or stream.offset >= end
             parsed = parser.parse(data, start[1], is_last, skip)
-            size = BLOCK_BYTES
-            if not parsed.used and not is_last:
-                if len(data) <= MAX_RECORD:
-                    size = min(len(data), MAX_RECORD + 1 - len(data))
-                    continue
-                parsed = _give_up(stream, data, start, skip)
             if len(parsed.rows):
                 yield Block(start, parsed.rows, np.asarray(parsed.numbers, np.int64))
             start = (start[0] + parsed.used, parsed.lines)
             data = data[parsed.used :]
+            if len(data) > MAX_RECORD:
+                raise self._too_long(unit, start[1] + 1)
+            size = BLOCK_BYTES
+            if not parsed.used:  # Of a long record twice as much is read.
+                size = min(len(data), MAX_RECORD + 1 - len(data))
+
+    def _too_long(self, unit: int, number: int) -> DataError:
+        cause = "in CSV perhaps a quote that is never closed"
+        where = self.location(unit, number)
+        return DataError(f"{where}: a record of more than {MAX_RECORD} bytes ({cause})")
 
     @contextmanager
     def _open(self, index: int) -> Iterator[ByteStream]:
@@ -202,13 +205,13 @@ class TextFiles:
         with self._open(index) as stream:
             return stream.is_plain
 
-    def _record_start(self, stream: ByteStream, index: int, begin: int, limit: int = WHOLE) -> int:
-        """Where the first record begins at or after a byte; some byte behind `limit` if none does before."""
+    def _record_start(self, stream: ByteStream, index: int, begin: int) -> int:
+        """Where the first record begins at or after a byte, if that record is not too long."""
         if begin <= stream.begin:
             return stream.begin
         if begin >= self.files.sizes[index] or self.format.seek is None:
             return begin
-        self.format.seek(stream, begin, limit)
+        self.format.seek(stream, begin)
         return stream.offset
 
     def _lines_before(self, index: int, begin: int) -> int:
@@ -222,33 +225,11 @@ class TextFiles:
         return lines
 
 
-def seek_line(stream: ByteStream, begin: int, limit: int) -> None:
-    """Moves to the first line that begins at or after a byte, or behind `limit`."""
+def seek_line(stream: ByteStream, begin: int) -> None:
+    """Moves to the first line that begins at or after a byte, or MAX_RECORD behind it."""
     stream.seek(begin - 1)
-    discard_line(stream, limit)
-
-
-def discard_line(stream: ByteStream, limit: int = WHOLE) -> None:
-    """Reads up to the next line break, or behind `limit`."""
-    end = stream.offset + MAX_DISCARDED
-    while line := stream.read_line(BLOCK_BYTES):
-        if line.endswith(b"\n") or stream.offset > limit:
-            return
-        if stream.offset > end:
-            raise DataError(f"{stream.path}: a record of more than {MAX_DISCARDED} bytes")
+    stream.read_line(MAX_RECORD)
 
 
 def ignore(number: int, fault: object) -> None:
     """A malformed record or cell counts when it is read for training."""
-
-
-def _give_up(stream: ByteStream, data: bytes, start: Start, skip: Skip) -> Parsed:
-    """Skips the first line of a record that is too long."""
-    number = start[1] + 1
-    cause = "in CSV perhaps a quote that is never closed"
-    skip(number, f"a record of more than {MAX_RECORD} bytes ({cause})")
-    used = data.find(b"\n") + 1
-    if not used:
-        discard_line(stream)
-        used = stream.offset - start[0]
-    return Parsed(used=used, lines=number)

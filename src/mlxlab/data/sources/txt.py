@@ -102,15 +102,15 @@ def _boundary(data: bytes) -> int:
     return 0
 
 
-def _seek_piece(stream: ByteStream, begin: int, limit: int) -> None:
+def _seek_piece(stream: ByteStream, begin: int) -> None:
     """Moves to the first byte at which a file can be split."""
     stream.seek(begin)
     stream.seek(begin + _boundary(stream.read(MAX_BOUNDARY_BYTES)))
 
 
-def _seek_paragraph(stream: ByteStream, begin: int, limit: int) -> None:
+def _seek_paragraph(stream: ByteStream, begin: int) -> None:
     """Moves behind the first blank lines that begin at or after a line that does so."""
-    seek_line(stream, begin, limit)
+    seek_line(stream, begin)
     first = stream.offset
     is_after_blank = False
     while line := stream.read_line(BLOCK_BYTES):
