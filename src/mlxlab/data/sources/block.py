@@ -3,9 +3,8 @@
 import json
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,6 @@ from mlxlab.errors import DataError
 
 OnError = Literal["strict", "skip"]
 MAX_LOGGED = 5
-MAX_KNOWN = 100_000  # skipped rows that are remembered; further ones count whenever they are read
 MIN_RECORDS = 1000  # before the fraction is checked within an epoch
 
 Start = tuple[int, int]  # byte where a block begins, lines or rows of the unit before it
@@ -50,11 +48,7 @@ class Block(NamedTuple):
     def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> Sequence[str | None]:
         """`texts` in Python."""
         if isinstance(self.rows, list):
-            values: list[Any] = [row.get(column) for row in self.rows]
-            with suppress(TypeError):  # It says that not all of them are texts.
-                if all(map(str.isascii, values)):
-                    return values
-            return strings_of_values(values, on_bad_cell)
+            return strings_of_values([row.get(column) for row in self.rows], on_bad_cell)
         return self.texts(column, on_bad_cell).to_pylist()
 
     def records(self) -> list[dict[str, object]]:
@@ -137,8 +131,7 @@ class ErrorBudget:
             raise DataError(f"{describe()} ({way})")
         if row in self._known:
             return
-        if len(self._known) < MAX_KNOWN:
-            self._known.add(row)
+        self._known.add(row)
         self.skipped += 1
         if self.skipped <= MAX_LOGGED:
             message = describe()
@@ -147,7 +140,7 @@ class ErrorBudget:
         self.check(MIN_RECORDS)
 
     def skipped_rows(self) -> list[tuple[int, int]]:
-        """Unit and number of the rows that were skipped, as far as they are remembered, in their order."""
+        """Unit and number of the rows that were skipped, in their order."""
         return sorted(row for row in self._known if isinstance(row, tuple))
 
     def check(self, min_records: int = 0) -> None:

@@ -91,13 +91,15 @@ class HuggingFaceRows:
 
     def _with_class_names(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with names instead of the numbers of classes; -1 is a row without a class."""
-        for index, name in enumerate(batch.schema.names):
-            feature = (self.dataset.features or {}).get(name)
+        from pyarrow import compute
+
+        for name, feature in (self.dataset.features or {}).items():
             names = getattr(feature, "names", None)
-            if names:
-                numbers = batch.column(index).to_pylist()
-                cells = [None if number in (None, -1) else names[number] for number in numbers]
-                batch = batch.set_column(index, name, pa.array(cells, pa.string()))
+            if names and name in batch.schema.names:
+                column = batch.column(name)
+                numbers = compute.if_else(compute.less(column, 0), None, column)
+                cells = pa.array(names, pa.string()).take(numbers)
+                batch = batch.set_column(batch.schema.names.index(name), name, cells)
         return batch
 
     def _wait(self, error: Exception, last_success: float) -> None:
