@@ -166,7 +166,7 @@ def of_roles(*roles):
             {"messages": [{**ASKED[0], "reasoning": "hm"}, ASKED[1]]},
             'message 1: the key "reasoning"',
         ),
-        ({"messages": []}, "expected 1 to 1000 messages, got 0"),
+        ({"messages": []}, "without an answer"),
         ({"messages": "hello"}, "messages: expected JSON"),
         ({"messages": 7}, "messages: expected a list"),
         ({"messages": ["hello"]}, "messages: expected a list of objects"),

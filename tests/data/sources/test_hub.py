@@ -96,7 +96,7 @@ def test_labelled_rows_hold_every_column_and_the_names_of_classes(results):
     assert re.fullmatch(rf"{NAME}/validation@\w{{8}}: shard 0, row 101", results["location"])
 
 
-def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
+def test_without_network_one_line_says_so(tmp_path):
     code = "import sys; from support.streams import open_source; open_source(sys.argv[1])"
     here = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-c", code, NAME]
@@ -106,14 +106,13 @@ def test_without_network_one_line_says_how_to_give_a_local_source(tmp_path):
     last = finished.stderr.splitlines()[-1]
     assert "ServiceUnavailableError" in last
     assert "the hub cannot be reached" in last
-    assert "name local files with data.source=" in last
 
 
 def test_without_its_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         ServiceUnavailableError,
-        match=r"pip install -e .*\[hub\].*name local files with data\.source=",
+        match=r"pip install -e .*\[hub\]",
     ):
         open_source(NAME)
 

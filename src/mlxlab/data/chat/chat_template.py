@@ -25,7 +25,6 @@ from mlxlab.files.untrusted import read_json, read_text
 
 FILE = "chat_template.jinja"
 CONFIG_FILE = "tokenizer_config.json"
-MAX_TEMPLATE = 2**18  # bytes
 MAX_SECONDS = 5.0  # of processor time for a conversation
 MAX_MESSAGE = 200  # characters of an error of the template
 # ChatML (OpenAI 2023) with the tokenizer's start and end tokens as <|im_start|> and <|im_end|>.
@@ -54,8 +53,6 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, name: str, bos_token: str, eos_token: str) -> None:
-        if len(source.encode()) > MAX_TEMPLATE:
-            raise TemplateError(f"{name}: a template larger than {MAX_TEMPLATE} bytes")
         self.source = source
         self.name = name
         self.bos_token = bos_token
@@ -85,18 +82,38 @@ class ChatTemplate:
         Raises TemplateError.
         """
         with self._lock:
-            if self._process is None:
-                self._process = self._start()
-            replies = self._ask(self._process, requests)
+            replies = self._ask(requests)
         for reply in replies:
             if "error" in reply:
-                reply["error"] = f"{self.name}: the template failed: {_one_line(reply['error'])}"
+                where = f"{self.name}:{reply['line']}" if reply["line"] else self.name
+                reply["error"] = f"{where}: the template failed: {_one_line(reply['error'])}"
         return replies
 
     def save(self, folder: Path) -> None:
         """Writes chat_template.jinja and, as Hugging Face does, tokenizer_config.json."""
         write_atomic(folder / FILE, self.source)
         write_json(folder / CONFIG_FILE, {"bos_token": self.bos_token, "eos_token": self.eos_token})
+
+    def _ask(self, requests: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+        text = f"{json.dumps(requests)}\n"
+        if self._process is None:
+            self._process = self._start()
+            tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+            text = f"{json.dumps({'source': self.source, 'special_tokens': tokens})}\n{text}"
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):  # The end of the process is noticed on reading.
+            process.stdin.write(text)
+            process.stdin.flush()
+        line = process.stdout.readline()
+        if line.endswith("\n"):
+            replies: list[dict[str, Any]] = json.loads(line)
+            return replies
+        self._process = None
+        if process.wait() == -signal.SIGPROF:
+            raise TemplateError(f"{self.name}: the template took more than {MAX_SECONDS:g} s")
+        raise TemplateError(f"{self.name}: the template crashed or ran out of memory")
 
     def _start(self) -> "subprocess.Popen[str]":
         """The sandbox with the modules of this process, and with no other environment."""
@@ -109,30 +126,7 @@ class ChatTemplate:
             encoding="utf-8",
         )
         weakref.finalize(self, _end, process)
-        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
-        (reply,) = self._ask(process, [{"source": self.source, "special_tokens": tokens}])
-        if "error" in reply:
-            line = f":{reply['line']}" if reply["line"] else ""
-            cause = _one_line(reply["error"])
-            raise TemplateError(f"{self.name}{line}: the chat template cannot be compiled: {cause}")
         return process
-
-    def _ask(
-        self, process: "subprocess.Popen[str]", requests: Sequence[Mapping[str, object]]
-    ) -> list[dict[str, Any]]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(BrokenPipeError):  # The end of the process is noticed on reading.
-            process.stdin.write(f"{json.dumps(requests)}\n")
-            process.stdin.flush()
-        line = process.stdout.readline()
-        if line.endswith("\n"):
-            replies: list[dict[str, Any]] = json.loads(line)
-            return replies
-        self._process = None
-        if process.wait() == -signal.SIGPROF:
-            raise TemplateError(f"{self.name}: the template took more than {MAX_SECONDS:g} s")
-        raise TemplateError(f"{self.name}: the template crashed or ran out of memory")
 
 
 def _end(process: "subprocess.Popen[str]") -> None:
@@ -171,7 +165,7 @@ def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | N
     config = _read_config(folder / CONFIG_FILE)
     source: object = None
     try:
-        source = read_text(_resolved(path), max_bytes=MAX_TEMPLATE)
+        source = read_text(_resolved(path))
     except InputNotFoundError:
         path = folder / CONFIG_FILE
         source = config.get("chat_template")
@@ -197,7 +191,7 @@ def choose_template(
     template = load_template(restored, tokenizer)
     if template is None and file is not None:
         path = Path(file).expanduser()
-        source = read_text(_resolved(path), max_bytes=MAX_TEMPLATE)
+        source = read_text(_resolved(path))
         template = _new_template(source, str(path), {}, tokenizer)
     return template or load_template(folder, tokenizer) or default_template(tokenizer)
 

@@ -17,7 +17,6 @@ Message = dict[str, Any]
 # `messages` and perhaps `tools`; or a `text`, which is a target as a whole.
 Conversation = dict[str, Any]
 
-MAX_MESSAGES = 1000
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -203,8 +202,6 @@ def _turns(role: str, record: Record, key: str) -> list[Message]:
 
 def _parse_messages(items: list[Message]) -> list[Message]:
     """The messages in their normal form; raises ValueError if their roles are out of order."""
-    if not 1 <= len(items) <= MAX_MESSAGES:
-        raise ValueError(f"expected 1 to {MAX_MESSAGES} messages, got {len(items)}")
     messages: list[Message] = []
     before = "the start"
     for number, item in enumerate(items, 1):

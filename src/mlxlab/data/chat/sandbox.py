@@ -4,8 +4,8 @@ A template is a program of a stranger. Jinja's sandbox keeps it from private att
 changes of its arguments; the kernel refuses more memory, and ends the process when a conversation
 takes too long.
 
-A line of standard input is a list of requests as JSON, the first of which is the program; a line of
-standard output answers each list. Nothing of this package is imported: the process starts fast.
+The first line of standard input is the program as JSON, each further one a list of requests; a line
+of standard output answers each list. Nothing of this package is imported: the process starts fast.
 """
 
 import json
@@ -122,22 +122,19 @@ def split_marks(text: str) -> tuple[str, list[Span]]:
 
 def serve(max_seconds: float) -> None:
     """Answers requests until standard input ends."""
+    settings = json.loads(sys.stdin.buffer.readline())
     program: ChatProgram | None = None
     for line in sys.stdin.buffer:
         replies: list[dict[str, Any]] = []
         for request in json.loads(line):
             # SIGPROF ends the process after this time, also within a function written in C.
             signal.setitimer(signal.ITIMER_PROF, max_seconds)
-            reply: dict[str, Any] = {}
             try:
-                if program is None:
-                    program = ChatProgram(**request)
-                else:
-                    reply = program.answer(request)
+                program = program or ChatProgram(**settings)
+                replies.append(program.answer(request))
             except Exception as error:  # A stranger's program raises whatever it likes.
                 cause = str(error)[:1000] or type(error).__name__
-                reply = {"error": cause, "line": getattr(error, "lineno", None)}
-            replies.append(reply)
+                replies.append({"error": cause, "line": getattr(error, "lineno", None)})
         sys.stdout.buffer.write(json.dumps(replies).encode() + b"\n")
         sys.stdout.buffer.flush()
 

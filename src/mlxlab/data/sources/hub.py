@@ -117,13 +117,13 @@ def open_huggingface(
     """A data set of the hub, at the current commit of `revision` (a branch, tag or commit).
 
     Raises:
-        ServiceUnavailableError: no `datasets` package, no network, or a gated data set.
-        InputNotFoundError: the data set or the revision does not exist.
+        ServiceUnavailableError: no `datasets` package, or no network.
+        InputNotFoundError: the data set or the revision does not exist, or is gated.
         ConfigError: the config or the split does not exist.
     """
     if importlib.util.find_spec("datasets") is None:
         command = install_command("hub")
-        raise _unavailable(name, f"the hub needs the package datasets ({command})")
+        raise ServiceUnavailableError(f"{name}: the hub needs the package datasets ({command})")
     commit = _commit(name, revision)
     splits = _load(name, config, commit)
     if split not in splits:
@@ -138,17 +138,15 @@ def _commit(name: str, revision: str | None) -> str:
 
     try:
         return HfApi().dataset_info(name, revision=revision, timeout=TIMEOUT).sha or ""
-    except errors.GatedRepoError:
-        raise _unavailable(
-            name, "a gated data set: request access and run `hf auth login`"
-        ) from None
     except errors.RevisionNotFoundError:
         raise InputNotFoundError(f"{name}: there is no revision {revision!r} on the hub") from None
     except errors.RepositoryNotFoundError:
-        missing = "no such file or folder, and no such data set on the hub"
+        missing = "no such file or folder, and no such data set on the hub that is open to you"
         raise InputNotFoundError(f"{name}: {missing}") from None
     except Exception as error:
-        raise _unavailable(name, f"the hub cannot be reached ({first_line(error)})") from None
+        raise ServiceUnavailableError(
+            f"{name}: the hub cannot be reached ({first_line(error)})"
+        ) from None
 
 
 def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.IterableDataset]":
@@ -161,12 +159,9 @@ def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.Ite
         where = f"data.reading.config={config}: {name}"
         raise ConfigError(f"{where}: {first_line(error)}") from None
     except (OSError, RuntimeError) as error:
-        raise _unavailable(name, f"the hub cannot be read ({first_line(error)})") from None
-
-
-def _unavailable(name: str, fault: str) -> ServiceUnavailableError:
-    way = "or name local files with data.source=<file, folder or glob>"
-    return ServiceUnavailableError(f"{name}: {fault}; {way}")
+        raise ServiceUnavailableError(
+            f"{name}: the hub cannot be read ({first_line(error)})"
+        ) from None
 
 
 def _is_outage(error: Exception) -> bool:

@@ -49,19 +49,15 @@ class JsonParser:
     def _parse_lines(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         used = len(data) if is_last else data.rfind(b"\n") + 1
         parsed = Parsed(used=used, lines=lines)
-        for number, line in enumerate(_split_lines(data[:used]), lines + 1):
+        for number, line in enumerate(data[:used].split(b"\n"), lines + 1):
             parsed.lines = number - 1  # What follows the last line break is no line yet.
-            try:  # `json.loads` does the same in twice the time.
-                text = line.strip() if isinstance(line, str) else line.decode().strip()
-                if not text:
-                    continue
-                value, end = self.decode(text)
-                if end < len(text):
-                    raise json.JSONDecodeError("Extra data", text, end)
-            except FAULTS as error:
-                skip(number, _describe(error))
-            else:
-                _add(value, number, parsed, skip)
+            if line and not line.isspace():
+                try:
+                    value = json.loads(line.decode())
+                except FAULTS as error:
+                    skip(number, _describe(error))
+                else:
+                    _add(value, number, parsed, skip)
         return parsed
 
     def _parse_array(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
@@ -109,14 +105,6 @@ def _skip_separators(text: str, position: int) -> int:
     separators = BETWEEN.match(text, position)
     assert separators is not None, "it matches nothing, too"
     return separators.end()
-
-
-def _split_lines(records: bytes) -> Sequence[str | bytes]:
-    """The lines as text; as bytes where one of them is not UTF-8."""
-    try:
-        return records.decode().split("\n")
-    except UnicodeDecodeError:
-        return records.split(b"\n")
 
 
 def _describe(error: Exception) -> str:
