@@ -9,7 +9,8 @@ import pytest
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.inference.predict import model_signature, predict_table, row_encoder
+from mlxlab.inference.model_signature import model_signature
+from mlxlab.inference.predict import predict_table, row_encoder
 from mlxlab.inference.restore import RestoredModel, _read_thresholds
 
 TASKS = {

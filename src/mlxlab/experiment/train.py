@@ -46,7 +46,7 @@ from mlxlab.experiment.run_report.callback import RunReport, find_report
 from mlxlab.experiment.run_report.end_of_run import tracked_until_end
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
-from mlxlab.inference.predict import model_signature
+from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model
 from mlxlab.ops.native import state as native

@@ -1,10 +1,8 @@
 """Predictions of a restored model: for the rows of a table, or the masked tokens of a text."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -27,7 +25,6 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
-TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
 Cells: TypeAlias = "Sequence[str] | Sequence[list[str]] | Sequence[float]"
 
 
@@ -261,51 +258,3 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
     if vocabulary is not None:
         best = vocabulary.core_ids[best]
     return tokenizer.decode(np.where(np.array(tokens) == tokenizer.mask_id, best, tokens).tolist())
-
-
-def model_signature(encoder: Encoder) -> dict[str, str] | None:
-    """The types for MLflow: the columns of the rows to those of `Predictions`, or text to text.
-
-    None for labelled data whose encoder reads no rows: such a model predicts nothing.
-    """
-    task = encoder.task
-    if isinstance(encoder, RowEncoder):
-        probabilities = {f"probability_{name}": "double" for name in task.labels}
-        answer = {"classification": {"label": "string"}, "multi_label": {"labels": "any"}}.get(
-            task.kind, {}
-        )
-        outputs = answer | probabilities if answer else {"value": "double"}
-        # A cell may be text, a number or missing: it is read as it would be from a file.
-        return {
-            "inputs": _columns(dict.fromkeys(encoder.columns, "any")),
-            "outputs": _columns(outputs),
-        }
-    if task.kind != "language_modelling":
-        return None
-    output = "filled" if task.masked else "continuation"
-    signature = {"inputs": _columns({"text": "string"}), "outputs": _columns({output: "string"})}
-    return signature if task.masked else signature | {"params": _generation_options()}
-
-
-def _columns(types: dict[str, str]) -> str:
-    return json.dumps(
-        [{"type": kind, "name": name, "required": True} for name, kind in types.items()]
-    )
-
-
-def _generation_options() -> str:
-    """The options of generation with their defaults; those without one of these types are left out."""
-    from mlxlab.inference.generate import GenerationConfig
-    from mlxlab.inference.sampling import SamplingParams
-
-    options: list[dict[str, object]] = [
-        {
-            "name": field.name,
-            "default": field.default,
-            "shape": None,
-            "type": TYPES[type(field.default)],
-        }
-        for field in [*fields(GenerationConfig), *fields(SamplingParams)]
-        if type(field.default) in TYPES
-    ]
-    return json.dumps([*options, {"name": "stop", "default": [], "shape": [-1], "type": "string"}])

@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mlxlab.data.dataset import RowEncoder, Table
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.errors import ConfigError
-from mlxlab.inference.predict import Predictions
+
+if TYPE_CHECKING:
+    from mlxlab.inference.predict import Predictions
 
 Format = Literal["full", "kaggle"]
 Column = Sequence[object]
@@ -40,7 +42,7 @@ class PredictionFile:
     delimiter: str | None
 
     def columns(
-        self, table: Table, predictions: Predictions, rows: Sequence[int]
+        self, table: Table, predictions: "Predictions", rows: Sequence[int]
     ) -> Mapping[str, Column]:
         """The columns for these rows of the input; a prediction with the name of a kept one is `predicted_<name>`.
 

@@ -1,7 +1,6 @@
 """Parquet and Arrow files, and rows in memory, as sources."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
@@ -120,9 +119,9 @@ def _bytes_of(group: "parquet.RowGroupMetaData", columns: Sequence[str]) -> tupl
     return decoded, stored
 
 
-def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    for first in range(0, len(batch), MAX_ROWS):
-        yield batch.slice(first, MAX_ROWS)
+def _slices(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield from pa.Table.from_batches([batch]).to_batches(MAX_ROWS)
 
 
 def _blocks(batches: Iterable[pa.RecordBatch], start: Start, where: str) -> Iterator[Block]:
@@ -156,8 +155,7 @@ class ArrowFiles:
         batches = reader
         if isinstance(reader, pa.RecordBatchFileReader):
             batches = map(reader.get_batch, range(reader.num_record_batches))
-        slices = chain.from_iterable(map(_slices, batches))
-        yield from _blocks(slices, start, path)
+        yield from _blocks(_slices(batches), start, path)
         self.files.check(unit)
 
     def location(self, unit: int, number: int) -> str:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import xxhash
@@ -56,7 +56,7 @@ class Files:
         """Opens a file that has not changed since the run began."""
         self.check(index)
         try:
-            return io.BufferedReader(io.FileIO(self.paths[index]), READ_BYTES)
+            return self.paths[index].open("rb", READ_BYTES)
         except OSError as error:
             raise _unreadable(self.path(index), error) from None
 
@@ -79,8 +79,9 @@ class Files:
         step = -(-len(self) // MAX_SAMPLED_FILES) if is_sampled else 1
         for index in range(0, len(self), step):
             with self.open(index) as file:
-                for piece in _samples(file, self.sizes[index], is_sampled):
-                    digest.update(piece)
+                for offset in _sample_offsets(self.sizes[index], is_sampled):
+                    file.seek(offset)
+                    digest.update(file.read(SAMPLE))
         return digest.hexdigest()
 
     def _state(self, index: int) -> tuple[int, int]:
@@ -227,15 +228,11 @@ def _decompressed(file: io.BufferedReader, codec: str) -> io.BufferedReader:
     return io.BufferedReader(pa.CompressedInputStream(file.raw, CODECS[codec]), READ_BYTES)
 
 
-def _samples(file: BinaryIO, size: int, is_sampled: bool) -> Iterator[bytes]:
-    """All bytes of a file in pieces, or evenly spaced ones, both ends included."""
+def _sample_offsets(size: int, is_sampled: bool) -> Iterable[int]:
+    """Where the pieces of a file begin that are hashed: all, or evenly spaced ones with both ends."""
     if not is_sampled or size <= SAMPLES * SAMPLE:
-        while piece := file.read(2**20):
-            yield piece
-        return
-    for number in range(SAMPLES):
-        file.seek((size - SAMPLE) * number // (SAMPLES - 1))
-        yield file.read(SAMPLE)
+        return range(0, size, SAMPLE)
+    return ((size - SAMPLE) * number // (SAMPLES - 1) for number in range(SAMPLES))
 
 
 def _unreadable(path: str, error: OSError | ValueError) -> InputNotFoundError:
