@@ -35,7 +35,7 @@ def template(source):
 
 
 def request(messages=MESSAGES, learned=()):
-    return {"messages": messages, "learned": learned}
+    return {"messages": messages, "answers": [1], "learned": learned}
 
 
 def test_the_default_is_chatml_with_the_tokens_of_the_tokenizer(tokenizer):
@@ -64,7 +64,7 @@ def test_generation_blocks_are_located():
     )
     (rendered,) = template(source).answer([request()])
     assert rendered == {"text": "[Hi][Hello]", "spans": [[1, 3], [5, 10]], "marked": True}
-    (rendered,) = template(DEFAULT).answer([request(learned=[1])])
+    (rendered,) = template(DEFAULT).answer([request(learned=[0])])
     assert not rendered["marked"]
     assert [rendered["text"][begin:end] for begin, end in rendered["spans"]] == ["Hello</s>\n"]
 

@@ -95,20 +95,20 @@ class ConversationEncoder:
             self.skip(number, error)
 
     def _request(self, conversation: Conversation) -> dict[str, Any]:
-        """What the template's process needs, with the indices of the answers that are targets."""
+        """What the template's process needs: the answers, and which of them are targets."""
         if "text" in conversation:
             return conversation
         messages = conversation["messages"]
         answers = find_answers(conversation)
-        learned = [index for index in answers if "weight" not in messages[index]]
+        learned = [n for n, index in enumerate(answers) if "weight" not in messages[index]]
         if self.loss_on == "all":
-            if learned != answers:
+            if len(learned) < len(answers):
                 raise ValueError("an answer of weight 0, expected none with data.loss_on=all")
             learned = []  # They need not be located.
         elif self.loss_on == "completion":
-            learned = [index for index in learned if index == answers[-1]]
+            learned = [n for n in learned if n == len(answers) - 1]
         self.chat.check(conversation)
-        return {**conversation, "learned": learned}
+        return {**conversation, "answers": answers, "learned": learned}
 
     def _mask(self, reply: dict[str, Any], encoding: tokenizers.Encoding) -> EncodedConversation:
         if "error" in reply:

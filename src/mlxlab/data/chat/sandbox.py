@@ -71,7 +71,7 @@ class ChatProgram:
         self.marks_answers = GENERATION.search(source) is not None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The text of a conversation, with begin and end of the answers that are `learned`.
+        """The text of a conversation, with begin and end of those of its answers that are `learned`.
 
         Generation blocks say where all answers are. Otherwise each lies between the text of the
         messages before it with the header of an answer, and the text of the messages up to it.
@@ -79,16 +79,15 @@ class ChatProgram:
         if "text" in request:
             return request
         variables = {"tools": None, "add_generation_prompt": False, **request}
+        answers = variables.pop("answers", [])
         learned = variables.pop("learned", [])
         text, spans = split_marks(self._render(variables))
         if not self.marks_answers:
-            spans = [self._locate(variables, index, text) for index in learned]
+            spans = [self._locate(variables, answers[number], text) for number in learned]
         elif learned:
-            roles = [message["role"] for message in request["messages"]]
-            answers = [index for index, role in enumerate(roles) if role == "assistant"]
             if len(spans) != len(answers):
                 raise ValueError(f"it marks {len(spans)} answers of {len(answers)}")
-            spans = [spans[answers.index(index)] for index in learned]
+            spans = [spans[number] for number in learned]
         text.encode()  # A template may write half of a surrogate pair.
         return {"text": text, "spans": spans, "marked": self.marks_answers}
 
