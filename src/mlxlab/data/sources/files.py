@@ -56,7 +56,7 @@ class Files:
         """Opens a file that has not changed since the run began."""
         self.check(index)
         try:
-            return self.paths[index].open("rb", READ_BYTES)
+            return io.BufferedReader(io.FileIO(self.paths[index]), READ_BYTES)
         except OSError as error:
             raise _unreadable(self.path(index), error) from None
 
