@@ -6,8 +6,10 @@ import time
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.arrow_cache import HEADER_BYTES, MAGIC, cached_table
+from mlxlab.data.arrow_cache import cached_table
+from mlxlab.data.cache import HEADER_BYTES
 
+MAGIC = b"ARROW1"  # at both ends of an Arrow file
 HUGE = 20 * 2**30
 ROWS = list(range(1000))
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from mlxlab.data.cache import cached, content_key
+from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.titanic import dataset
 from support.titanic import csv_text, make_titanic, new_bpe_trainer, real_rows
 
@@ -28,7 +28,10 @@ class Builder:
 
 def use(folder, build, key="0" * 32, **options):
     content, outcome = cached(
-        folder / f"rows-{key}", build, lambda content: content, lambda data: data, **options
+        folder / f"rows-{key}",
+        lambda file: file.write(build()),
+        lambda data: data[HEADER_BYTES:],
+        **options,
     )
     assert content == CONTENT
     return outcome
@@ -40,7 +43,7 @@ def test_the_second_use_is_a_hit(tmp_path):
     assert use(tmp_path / "new", build) == "hit"
     assert use(tmp_path / "new", build, "1" * 32) == "miss"
     assert build.count == 2
-    assert use(tmp_path / "new", build, read=False) == "miss"
+    assert use(tmp_path / "new", build, reuse=False) == "miss"
     assert build.count == 3
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlxlab.data.vocabulary.token_counts import TokenFrequencies
+    from mlxlab.data.text.token_counts import TokenFrequencies
 
 
 class LearningCurvePlot(Callback):

@@ -1,18 +1,27 @@
-"""Files that can be made again, keyed by all they depend on: a changed input is another file, never a stale hit."""
+"""Files that can be made again, keyed by all they depend on: a changed input is another file, never a stale hit.
+
+A file is 64 bytes, the digest and the size of the rest, then the content. Its name must hold the key of
+the content.
+"""
 
 import hashlib
 import json
 import logging
+import mmap
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.files.atomic import write_atomic
-from mlxlab.files.untrusted import parse_json, read_bytes
+import xxhash
 
-MAX_BYTES = 2**32
-DIGEST_BYTES = 32
+from mlxlab.errors import DataError, InputNotFoundError, WriteError
+from mlxlab.files.atomic import open_atomic, remove_leftovers
+from mlxlab.files.untrusted import open_regular, parse_json
+
+HEADER_BYTES = 64
+BLOCK = 2**24
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -25,40 +34,52 @@ def content_key(**content: object) -> str:
 
 def cached(
     path: Path,
-    build: Callable[[], T],
-    encode: Callable[[T], bytes],
-    decode: Callable[[bytes], T],
+    write: Callable[[BinaryIO], None],
+    read: Callable[[mmap.mmap], T],
     *,
-    read: bool = True,
+    reuse: bool = True,
 ) -> tuple[T, str]:
-    """The content of a cache file, or new content that is cached; and `hit`, `miss` or `corrupt, built again`.
+    """What is read from a cache file, or from a new one; and `hit`, `miss` or `corrupt, built again`.
 
     Concurrent processes may do this: each writes a file of its own and renames it. A damaged file is built again with
-    a warning; a folder that cannot be written costs a warning, never the run.
+    a warning; where none can be written, a temporary file takes its place.
 
     Args:
-        path: its name must hold the key of the content.
-        decode: raises DataError unless `build` could have returned the content: a right digest proves no origin.
-        read: False builds the content even if it is cached.
+        write: writes the content behind the header.
+        read: gets the file with its header, whose digest was checked. Raises DataError unless `write` could have
+            written the content: a right digest proves no origin.
+        reuse: False builds the content even if it is cached.
+
+    Raises:
+        WriteError: there is no space for a temporary file either.
     """
     outcome = "miss"
-    if read:
+    if reuse:
         try:
-            return decode(_read_body(path)), "hit"
+            with open_regular(path) as file:
+                return read(_map(file, path.name)), "hit"
         except InputNotFoundError:
             pass
         except DataError as error:
-            warn_of_damage(path, error)
+            # The name of the file is left out: it is a digest, and there is nothing to do about it.
+            cause = str(error).removeprefix(f"{path}: ")
+            log.warning("a cached file is corrupt (%s); it is built again", cause)
             outcome = "corrupt, built again"
-    content = build()
-    body = encode(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, _digest(path, body) + body)
+        remove_leftovers(path.parent)
+        with open_atomic(path) as file:
+            content = read(_fill(file, path.name, write))
+        return content, outcome
     except OSError as error:
-        warn_of_unwritten(path, error)
-        outcome += ", not cached"
-    return content, outcome
+        reason = error.strerror or error
+        log.warning("the cache in %s could not be written (%s)", path.parent, reason)
+    try:
+        with tempfile.TemporaryFile() as file:
+            return read(_fill(file, path.name, write)), f"{outcome}, not cached"
+    except OSError as error:
+        folder = tempfile.gettempdir()
+        raise WriteError(f"{folder}: no temporary file could be written ({error})") from None
 
 
 def cached_json(
@@ -67,7 +88,7 @@ def cached_json(
     build: Callable[[], T],
     check: Callable[[T], object],
     *,
-    read: bool = True,
+    reuse: bool = True,
 ) -> tuple[T, bool]:
     """`cached` JSON of a shape, and True if it was read.
 
@@ -75,26 +96,17 @@ def cached_json(
         check: raises DataError for content that `build` cannot have returned.
     """
 
-    def encode(content: T) -> bytes:
-        return json.dumps(content).encode()
+    def write(file: BinaryIO) -> None:
+        file.write(json.dumps(build()).encode())
 
-    def decode(data: bytes) -> T:
-        content = parse_json(data.decode("utf-8", "replace"), shape, path.name, max_depth=64)
+    def read(data: mmap.mmap) -> T:
+        text = data[HEADER_BYTES:].decode("utf-8", "replace")
+        content = parse_json(text, shape, path.name, max_depth=64)
         check(content)
         return content
 
-    content, outcome = cached(path, build, encode, decode, read=read)
+    content, outcome = cached(path, write, read, reuse=reuse)
     return content, outcome == "hit"
-
-
-def warn_of_damage(path: Path, error: DataError) -> None:
-    """The name of the file is left out: it is a digest, and there is nothing to do about it."""
-    cause = str(error).removeprefix(f"{path}: ")
-    log.warning("a cached file is corrupt (%s); it is built again", cause)
-
-
-def warn_of_unwritten(path: Path, error: OSError) -> None:
-    log.warning("the cache in %s could not be written (%s)", path.parent, error.strerror or error)
 
 
 def describe_tokens(outcome: str) -> str:
@@ -105,13 +117,34 @@ def describe_tokens(outcome: str) -> str:
     return f"tokenized{again}, {'not' if outcome.endswith('not cached') else 'and'} cached"
 
 
-def _read_body(path: Path) -> bytes:
-    data = read_bytes(path, max_bytes=MAX_BYTES)
-    body = data[DIGEST_BYTES:]
-    if data[:DIGEST_BYTES] != _digest(path, body):
-        raise DataError("the digest differs")
-    return body
+def _fill(file: BinaryIO, name: str, write: Callable[[BinaryIO], None]) -> mmap.mmap:
+    """Writes a new file, and maps it."""
+    file.write(bytes(HEADER_BYTES))
+    write(file)
+    file.flush()
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    file.seek(0)
+    file.write(_header(data, name))
+    file.flush()
+    return data
 
 
-def _digest(path: Path, body: bytes) -> bytes:
-    return hashlib.sha256(path.name.encode() + b"\0" + body).digest()
+def _map(file: BinaryIO, name: str) -> mmap.mmap:
+    size = os.fstat(file.fileno()).st_size
+    if size <= HEADER_BYTES:
+        raise DataError(f"{size} bytes")
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    header = data[:HEADER_BYTES]
+    # The size is compared first: a file of another one is not read.
+    has_size = header.rstrip(b"\0").endswith(b" %d" % size)
+    if not has_size or _header(data, name) != header:
+        raise DataError("its size or digest differs")
+    return data
+
+
+def _header(data: mmap.mmap, name: str) -> bytes:
+    digest = xxhash.xxh3_128(name.encode())
+    for start in range(HEADER_BYTES, len(data), BLOCK):
+        digest.update(data[start : start + BLOCK])
+        data.madvise(mmap.MADV_DONTNEED)  # Pages that were read are given back at once.
+    return f"mlxlab {digest.hexdigest()} {len(data)}".encode().ljust(HEADER_BYTES, b"\0")

@@ -36,7 +36,9 @@ def read(source: Path) -> Columns:
         InputNotFoundError: no such file, or no rows in the folder.
         DataError: a file is not Arrow or Parquet, or lacks the id, step, time or loss.
     """
-    folder = source / FOLDER if os.path.isdir(source / FOLDER) else source
+    folder = source
+    if os.path.isdir(source / FOLDER):
+        folder = source / FOLDER
     if os.path.isfile(folder):
         tables = [_read_file(folder)]
     elif os.path.isdir(folder):
@@ -47,7 +49,7 @@ def read(source: Path) -> Columns:
     else:
         expected = "expected a run folder or a Parquet file of per-example losses"
         raise InputNotFoundError(f"{source}: not found; {expected}")
-    return latest(_join(tables), "step", "time")
+    return _latest(tables, "step", "time")
 
 
 def merge(sources: Iterable[Path]) -> Columns:
@@ -55,27 +57,27 @@ def merge(sources: Iterable[Path]) -> Columns:
     import pyarrow as pa
 
     tables = [pa.table(read(source)) for source in sources]
-    return latest(_join(tables), "time", "step")
+    return _latest(tables, "time", "step")
 
 
-def latest(rows: Columns, first: str, then: str) -> Columns:
-    """The row of each id with the largest `first`, then the largest `then`, then the last one; sorted by id."""
-    # The sort is stable, and its last key is the primary one.
-    order = np.lexsort((rows[then], rows[first], rows["id"]))
-    ids = rows["id"][order]
-    last = np.append(ids[1:] != ids[:-1], True)[: len(ids)]
-    return {name: column[order[last]] for name, column in rows.items()}
+def _latest(tables: "Sequence[pa.Table]", first: str, then: str) -> Columns:
+    """The row of each id with the largest `first`, then the largest `then`; sorted by id.
+
+    NaN stands in a column that a table lacks.
+    """
+    import pyarrow as pa
+
+    rows = pa.concat_tables(tables, promote_options="default").to_pandas()
+    rows = rows.sort_values(["id", first, then]).drop_duplicates("id", keep="last")
+    return {name: column.to_numpy() for name, column in rows.items()}
 
 
 def write(rows: Columns, path: Path) -> None:
     """Writes a Parquet file atomically. NaN becomes null."""
-    import pyarrow as pa
-    from pyarrow import parquet
+    import pandas as pd
 
-    arrays = {name: pa.array(column, from_pandas=True) for name, column in rows.items()}
-    file = pa.BufferOutputStream()
-    parquet.write_table(pa.table(arrays), file, compression="zstd")
-    write_atomic(path, file.getvalue().to_pybytes(), durable=True)
+    parquet = pd.DataFrame(rows).to_parquet(engine="pyarrow", compression="zstd", index=False)
+    write_atomic(path, parquet, durable=True)
 
 
 class StreamWriter:
@@ -93,12 +95,13 @@ class StreamWriter:
         """Appends the rows of one step, all or none. Raises OSError."""
         import pyarrow as pa
 
-        arrays: list[pa.Array] = []
-        for column in rows.values():
-            # `pa.array` would import pandas, which takes longer than a hundred steps.
-            buffers = [None, pa.py_buffer(column)]
-            kind = pa.from_numpy_dtype(column.dtype)
-            arrays.append(pa.Array.from_buffers(kind, len(column), buffers))
+        # `pa.array` would import pandas, which takes longer than a hundred steps.
+        arrays = [
+            pa.Array.from_buffers(
+                pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)]
+            )
+            for column in rows.values()
+        ]
         batch = pa.RecordBatch.from_arrays(arrays, list(rows))
         data = bytes(batch.serialize())
         if self._file is None or batch.schema != self._schema:
@@ -157,14 +160,6 @@ def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
             yield batch, source.tell()
     except (OSError, pa.ArrowException):
         return  # The end, or a batch that was being written when the process was killed.
-
-
-def _join(tables: "Sequence[pa.Table]") -> Columns:
-    """The rows of some tables; NaN in a column that a table lacks."""
-    import pyarrow as pa
-
-    table = pa.concat_tables(tables, promote_options="default")
-    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 def _read_file(path: Path) -> "pa.Table":

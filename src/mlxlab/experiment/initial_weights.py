@@ -22,7 +22,7 @@ from mlxlab.config.hydra.recorded_overrides import override_text
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap
+from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.extensions.growth.operations.changes import CHANGES
@@ -93,7 +93,7 @@ class WeightSource:
         folder = self.tokenizer
         if not self.checkpoint or folder is None or not (folder / FILE).is_file():
             return None
-        vocabulary = load_tokenizer(folder).read_map(folder)
+        vocabulary = read_map(folder, load_tokenizer(folder))
         is_grown = load_named(self.checkpoint, self.path).state["vocab_size"] != vocabulary.size
         return None if is_grown else vocabulary
 

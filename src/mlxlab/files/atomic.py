@@ -35,7 +35,7 @@ def open_atomic(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """A new file that replaces `path` when the `with` block ends; an error in it removes the file. Raises OSError."""
     temporary = temporary_name(path)
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             yield file
             if durable:
                 file.flush()

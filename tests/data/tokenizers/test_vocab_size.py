@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from mlxlab.callbacks.plots import VocabSizeCurvePlot
-from mlxlab.data.cache import DIGEST_BYTES, cached
+from mlxlab.data.cache import HEADER_BYTES, cached
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.vocab_size import (
     count_tokens,
     measure,
     merge_parents,
-    shrink,
     size_by_data,
     size_by_elbow,
     size_by_length,
     size_by_model,
+    tokens_by_size,
     truncate_bpe,
     vocabulary_sizes,
 )
@@ -42,19 +42,17 @@ def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
     assert fit.tokenizer.fingerprint == direct.fingerprint
 
 
-def test_undoing_merges_gives_the_counts_of_every_smaller_vocabulary():
-    sizes, shrunk = vocabulary_sizes(1500), shrink(count_tokens(LARGE, TEXTS), merge_parents(FILE))
-    counts = dict(zip(sizes, shrunk, strict=True))
-    assert sizes == [*range(512, 1500, 64), 1500]
-    for size in (512, 1024):
-        small = train_bpe(TEXTS, size, 2)
-        np.testing.assert_array_equal(counts[size], count_tokens(small, TEXTS))
+def test_undoing_merges_gives_the_tokens_of_every_smaller_vocabulary():
+    totals = tokens_by_size(count_tokens(LARGE, TEXTS), merge_parents(FILE))
+    assert vocabulary_sizes(1500) == [*range(512, 1500, 64), 1500]
+    for size in (512, 1023, 1024, 1500):
+        assert totals[size] == count_tokens(train_bpe(TEXTS, size, 2), TEXTS).sum()
 
 
 def test_a_token_merged_with_itself_counts_twice():
-    counts, tree = np.zeros(513, np.int64), np.full((513, 2), 4)
-    counts[512], tree[512] = 10, (300, 300)
-    assert [shrunk[300] for shrunk in shrink(counts, tree)] == [20, 0]
+    counts, tree = np.zeros(514, np.int64), np.full((514, 2), 4)
+    counts[513], tree[513], tree[512] = 10, (512, 512), (300, 301)
+    assert tokens_by_size(counts, tree) == {514: 10, 513: 20, 512: 40}
 
 
 def test_statistics_are_of_the_texts_not_trained_on():
@@ -212,9 +210,9 @@ def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_ag
 ):
     first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     (path,) = (tmp_path / "tokenizers").iterdir()
-    content = json.loads(path.read_bytes()[DIGEST_BYTES:]) | change
+    content = json.loads(path.read_bytes()[HEADER_BYTES:]) | change
     path.unlink()
-    cached(path, lambda: content, lambda content: json.dumps(content).encode(), lambda _: content)
+    cached(path, lambda file: file.write(json.dumps(content).encode()), lambda data: None)
     again = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     assert "is corrupt" in caplog.text
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint

@@ -10,17 +10,16 @@ import pytest
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.packing import EPOCH_START
-from mlxlab.data.vocabulary.token_counts import (
+from mlxlab.data.text.token_counts import (
     TokenCounts,
     count_tokens,
-    decode_counts,
-    encode_counts,
     rare_tokens,
 )
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.curriculum import CurriculumOrder
 from mlxlab.extensions.curriculum.distribution import TokenDistribution, kl_divergence
 from mlxlab.extensions.curriculum.measured import MeasuredOrder
+from mlxlab.extensions.curriculum.served_rows import decode_counts, encode_counts
 from support.streams import (
     VOCABULARY,
     InMemorySource,

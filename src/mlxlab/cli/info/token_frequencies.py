@@ -15,8 +15,8 @@ from mlxlab.wording import counted, percent
 if TYPE_CHECKING:
     import numpy as np
 
+    from mlxlab.data.text.token_counts import TokenFrequencies
     from mlxlab.data.tokenizers.tokenizer import Tokenizer
-    from mlxlab.data.vocabulary.token_counts import TokenFrequencies
 
 
 def tokens(
@@ -43,7 +43,7 @@ def tokens(
     from mlxlab.callbacks.plots import plot_token_frequencies
     from mlxlab.config.paths import project_root
     from mlxlab.data.text.dataset import StreamingTextDataset
-    from mlxlab.data.vocabulary.token_counts import token_frequencies
+    from mlxlab.data.text.token_counts import token_frequencies
     from mlxlab.experiment.build import build_data
 
     target = config["data"]["_target_"]

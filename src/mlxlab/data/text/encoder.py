@@ -6,7 +6,7 @@ from typing import TypedDict
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import FILE
+from mlxlab.data.vocabulary.vocabulary_map import FILE, read_map
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -76,7 +76,7 @@ def restore(folder: Path) -> TextEncoder:
             f"{path}: tokenizer.json in this folder is not the one that the model was trained with"
         )
     if state["vocabulary"]:
-        vocabulary = tokenizer.read_map(folder)
+        vocabulary = read_map(folder, tokenizer)
         if vocabulary.fingerprint != state["vocabulary"]:
             raise NotAllowedError(
                 f"{folder / FILE}: is not the map that the model was trained with"

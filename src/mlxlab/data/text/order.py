@@ -10,7 +10,7 @@ from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.documents import DocumentSource
 from mlxlab.data.text.packing import RowLayout
-from mlxlab.data.vocabulary.token_counts import TokenCounts
+from mlxlab.data.text.token_counts import TokenCounts
 
 
 class DataOrder:

@@ -92,7 +92,7 @@ class BPETokenizerTrainer:
             _Content,
             lambda: self._train(corpus.texts),
             lambda content: self._check(content, path),
-            read=not self.force_retrain,
+            reuse=not self.force_retrain,
         )
         file = content["tokenizer"]
         lines = []

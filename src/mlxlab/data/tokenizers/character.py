@@ -51,7 +51,7 @@ class CharTokenizerTrainer:
             list[str],
             lambda: sorted(set().union(*sample_texts(corpus.texts, self.train_examples))),
             _check,
-            read=not self.force_retrain,
+            reuse=not self.force_retrain,
         )
         pieces = [PAD, BOS, EOS, MASK, *characters]
         if self.on_unknown == "bytes":

@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 
 from mlxlab.data.tokenizers.growth import check_growth
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap, read_map
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_text
 
@@ -121,12 +121,9 @@ class Tokenizer:
         return encoded
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """int32 ids of each whole text, without special tokens. Raises DataError as `encode`."""
+        """Original ids of each whole text, int32, without special ones. Raises DataError as `encode`."""
         self._check(texts)
-        encoded = self._words.encode(texts)
-        if self.vocabulary is None:
-            return encoded
-        return [self.vocabulary.forward[ids] for ids in encoded]
+        return self._words.encode(texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens; the rare id of a `vocabulary` has none."""
@@ -136,10 +133,6 @@ class Tokenizer:
     def remap(self, ids: list[int]) -> list[int]:
         """Original ids as those of `vocabulary`, if there is one."""
         return ids if self.vocabulary is None else self.vocabulary.forward[ids].tolist()
-
-    def read_map(self, folder: Path) -> VocabularyMap:
-        """The map of a smaller vocabulary in a folder; raises as `vocabulary_map.read_map`."""
-        return read_map(folder, self.fingerprint, self.vocab_size, self.special_ids)
 
     def restricted(self, vocabulary: VocabularyMap) -> "Tokenizer":
         """This tokenizer with the ids of a map, which keeps all special tokens."""
@@ -212,9 +205,8 @@ MAX_WORD_LENGTH = 64  # in characters; longer words are not cached
 class WordCache:
     """Encodes texts with a cache of the tokens of words, in a third of the library's time.
 
-    The ids are those of the tokenizer. It must split words by GPT-2's pattern, which `re` can
-    express for Latin letters and common punctuation; texts with other characters, and other
-    tokenizers, are encoded without the cache.
+    The tokenizer must split words by GPT-2's pattern, which `re` can express for Latin letters and
+    common punctuation; texts with other characters, and those of other tokenizers, are not split.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
@@ -225,32 +217,27 @@ class WordCache:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each text."""
         words = [self._split(text) for text in texts]
-        self._learn(set().union(*(each for each in words if each is not None)))
-        encoded = [None if each is None else self._join(each) for each in words]
-        rest = [text for text, ids in zip(texts, encoded, strict=True) if ids is None]
-        others = iter(self._encode(rest))
-        return [np.array(next(others), np.int32) if ids is None else ids for ids in encoded]
+        ids = self._ids_of(set[str]().union(*words))
+        tokens = [chain.from_iterable(map(ids.__getitem__, each)) for each in words]
+        return [np.fromiter(each, np.int32) for each in tokens]
 
-    def _split(self, text: str) -> list[str] | None:
-        """The words of a text; None if it cannot be split here."""
-        return WORD.findall(text) if self.is_usable and COVERED.fullmatch(text) else None
+    def _split(self, text: str) -> list[str]:
+        """The words of a text; one that cannot be split here is a word."""
+        if self.is_usable and COVERED.fullmatch(text):
+            return WORD.findall(text)
+        return [text]
 
-    def _learn(self, words: set[str]) -> None:
-        new = sorted(word for word in words - self.ids.keys() if len(word) <= MAX_WORD_LENGTH)
-        if len(self.ids) + len(new) > MAX_WORDS:
-            self.ids.clear()
-        self.ids.update(zip(new, map(tuple, self._encode(new)), strict=True))
-
-    def _join(self, words: list[str]) -> np.ndarray | None:
-        try:
-            ids = chain.from_iterable(map(self.ids.__getitem__, words))
-            return np.fromiter(ids, np.int32)
-        except KeyError:  # It was too long, or another thread has cleared the cache.
-            return None
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        encodings = self.inner.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+    def _ids_of(self, words: set[str]) -> dict[str, Sequence[int]]:
+        """The ids of these words, perhaps of others too; short ones are cached."""
+        ids = self.ids
+        new = list(words - ids.keys())
+        encodings = self.inner.encode_batch_fast(new, add_special_tokens=False)
+        encoded = {word: tuple(each.ids) for word, each in zip(new, encodings, strict=True)}
+        short = {word: each for word, each in encoded.items() if len(word) <= MAX_WORD_LENGTH}
+        ids.update(short)
+        if len(ids) > MAX_WORDS:
+            self.ids = {}
+        return ids if len(short) == len(new) else ids | encoded
 
 
 def _splits_like_gpt2(file: dict[str, Any]) -> bool:

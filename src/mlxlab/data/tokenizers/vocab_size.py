@@ -8,6 +8,7 @@ and one encoding give every size, exactly.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -17,7 +18,8 @@ from mlxlab.constraints import Ge, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
-STEP, MIN_SIZE = 64, 512
+STEP = 64
+MIN_SIZE = 512
 MIN_OCCURRENCES = 64  # The mean of the tokens of a text; see docs/explanation/log.md.
 ELBOW = 0.05  # Doubling the vocabulary gains less than that in bytes per token.
 CHUNK = 1000  # texts that are encoded at a time
@@ -58,11 +60,10 @@ def vocabulary_sizes(full_size: int) -> list[int]:
 
 def measure(tokenizer: Tokenizer, seen: Sequence[str], held: Sequence[str]) -> SizeStatistics:
     """Statistics of a byte-level BPE on texts that it was not trained on, `held`."""
-    parents = merge_parents(json.loads(tokenizer.inner.to_str()))
     held_bytes = sum(len(text.encode()) for text in held)
-    per_token = []
-    for counts in shrink(count_tokens(tokenizer, held), parents):
-        per_token.append(held_bytes / max(int(counts.sum()), 1))
+    parents = merge_parents(json.loads(tokenizer.inner.to_str()))
+    totals = tokens_by_size(count_tokens(tokenizer, held), parents)
+    per_token = [held_bytes / max(totals[size], 1) for size in vocabulary_sizes(len(parents))]
     return {"bytes_per_token": per_token, "by_length": size_by_length(seen)}
 
 
@@ -75,38 +76,41 @@ def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     return counts
 
 
-def shrink(counts: np.ndarray, parents: np.ndarray) -> list[np.ndarray]:
-    """The counts (size,) under every size of `vocabulary_sizes`, from (V,) under the full one."""
+def tokens_by_size(counts: np.ndarray, parents: np.ndarray) -> dict[int, int]:
+    """How many tokens the texts have under each size down to 512.
+
+    Args:
+        counts: (V,) occurrences under the full vocabulary.
+        parents: (V, 2) as `merge_parents`.
+    """
     counts = counts.copy()
-    size = len(counts)
-    shrunk = []
-    for smaller in reversed(vocabulary_sizes(size)):
-        for token in range(size - 1, smaller - 1, -1):
-            # `add.at` counts a token that was merged with itself twice.
-            np.add.at(counts, parents[token], counts[token])
-        shrunk.append(counts[:smaller].copy())
-        size = smaller
-    return shrunk[::-1]
+    total = int(counts.sum())
+    totals = {len(counts): total}
+    for token in reversed(range(MIN_SIZE, len(counts))):
+        total += int(counts[token])
+        # `add.at` counts a token that was merged with itself twice.
+        np.add.at(counts, parents[token], counts[token])
+        totals[token] = total
+    return totals
 
 
 def truncate_bpe(file: TokenizerFile, size: int) -> TokenizerFile:
     """The tokenizer.json of a byte-level BPE of `size` tokens, as training to it would give."""
     model = file["model"]
     vocabulary = {piece: token for piece, token in model["vocab"].items() if token < size}
-    made = [model["vocab"][first + second] for first, second in model["merges"]]
-    ends = (number for number, token in enumerate(made, 1) if token == size - 1)
-    count = next(ends, len(made)) if size > BASE_SIZE else 0
-    return file | {"model": model | {"vocab": vocabulary, "merges": model["merges"][:count]}}
+    merges = []
+    if size > BASE_SIZE:
+        merged = [model["vocab"][first + second] for first, second in model["merges"]]
+        merges = model["merges"][: merged.index(size - 1) + 1]
+    return file | {"model": model | {"vocab": vocabulary, "merges": merges}}
 
 
 def merge_parents(file: TokenizerFile) -> np.ndarray:
     """(V, 2) the tokens that each was first merged from; -1 for tokens that are not merges."""
     vocabulary = file["model"]["vocab"]
     parents = np.full((max(vocabulary.values()) + 1, 2), -1)
-    for first, second in file["model"]["merges"]:
-        token = vocabulary[first + second]
-        if parents[token][0] < 0:
-            parents[token] = vocabulary[first], vocabulary[second]
+    for first, second in reversed(file["model"]["merges"]):
+        parents[vocabulary[first + second]] = vocabulary[first], vocabulary[second]
     return parents
 
 
@@ -149,17 +153,17 @@ def size_by_data(per_token: dict[int, float], planned_bytes: int | None) -> int 
     """The largest size whose tokens occur 64 times in the text of an epoch, on average."""
     if planned_bytes is None:
         return None
-    largest = MIN_SIZE
-    for size, bytes_per_token in per_token.items():
-        if planned_bytes >= MIN_OCCURRENCES * size * bytes_per_token:
-            largest = max(largest, size)
-    return largest
+    sizes = [
+        size
+        for size, bytes_per_token in per_token.items()
+        if planned_bytes >= MIN_OCCURRENCES * size * bytes_per_token
+    ]
+    return max([MIN_SIZE, *sizes])
 
 
 def size_by_elbow(per_token: dict[int, float]) -> int | None:
     """The smallest size whose double has under 5 % more bytes per token; None if there is none."""
     for size, value in sorted(per_token.items()):
-        doubled = per_token.get(2 * size)
-        if doubled is not None and doubled < (1 + ELBOW) * value:
+        if per_token.get(2 * size, inf) < (1 + ELBOW) * value:
             return size
     return None

@@ -12,7 +12,7 @@ from mlxlab.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.data.text.order import DataOrder
 from mlxlab.data.text.packing import RowLayout
-from mlxlab.data.vocabulary.token_counts import MAX_TOKENS, TokenCounts
+from mlxlab.data.text.token_counts import MAX_TOKENS, TokenCounts
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
 from mlxlab.extensions.curriculum.served_rows import Pool, ServedOrder

@@ -7,7 +7,7 @@ import numpy as np
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.text.order import DataOrder
 from mlxlab.data.text.packing import RowLayout
-from mlxlab.data.vocabulary.token_counts import TokenCounts
+from mlxlab.data.text.token_counts import TokenCounts
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
 from mlxlab.extensions.curriculum.served_rows import Pool, ServedOrder
 

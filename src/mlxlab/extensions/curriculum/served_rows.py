@@ -15,9 +15,11 @@ import numpy as np
 from mlxlab.constraints import Count, Fraction
 from mlxlab.data.batch import NO_CURRICULUM, load_position
 from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start, stack
-from mlxlab.data.vocabulary.token_counts import decode_counts, encode_counts
+from mlxlab.data.text.token_counts import MAX_COUNT
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
+from mlxlab.files.atomic import pack_bytes
+from mlxlab.files.untrusted import unpack_bytes
 
 MALFORMED = "the saved position is malformed"
 
@@ -248,3 +250,20 @@ class ServedRows:
             if self.until_ranking == 0:
                 self._rank(self.alpha)
             self._draw(drawn - self.drawn)
+
+
+def encode_counts(counts: np.ndarray) -> str:
+    """Counts (V,) as text, exactly; about a byte per token of the vocabulary."""
+    by_token = counts.astype("<u8").view(np.uint8).reshape(-1, 8)  # (V, 8)
+    # The high bytes are mostly 0: they compress when they stand together.
+    return pack_bytes(by_token.T.tobytes())
+
+
+def decode_counts(text: str, vocab_size: int, name: str) -> np.ndarray:
+    """Reverses `encode_counts`, as int64; raises DataError, naming `name`, for other texts."""
+    unpacked = unpack_bytes(text, 8 * vocab_size, name)
+    by_byte = np.frombuffer(unpacked, np.uint8).reshape(8, vocab_size)
+    counts = np.ascontiguousarray(by_byte.T).view("<u8").reshape(-1)
+    if counts.max(initial=0) > MAX_COUNT or counts.sum(dtype=np.float64) > MAX_COUNT:
+        raise DataError(f"{name}: expected at most {MAX_COUNT} tokens in all")
+    return counts.astype(np.int64)

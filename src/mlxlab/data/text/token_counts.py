@@ -7,11 +7,10 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
+from mlxlab.constraints import Count
 from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.text.packing import EPOCH_START, TokenizedDocument, TokenStream
 from mlxlab.errors import DataError
-from mlxlab.files.atomic import pack_bytes
-from mlxlab.files.untrusted import unpack_bytes
 
 MAX_TOKENS = 20_000_000  # More are not counted: the first ones in a random order are a sample.
 MAX_COUNT = 10**15  # Sums and shares of counts stay exact in 64 bits.
@@ -36,7 +35,7 @@ class TokenCounts(NamedTuple):
 
 class _Cached(TypedDict):
     exact: bool
-    counts: str
+    counts: list[Count]
 
 
 def corpus_counts(stream: TokenStream, vocab_size: int, tokenizer: str, cache: Path) -> TokenCounts:
@@ -53,19 +52,21 @@ def corpus_counts(stream: TokenStream, vocab_size: int, tokenizer: str, cache: P
         order=[stream.seed, stream.limit],
         chosen=None if stream.chosen is None else stream.chosen.tolist(),
         max_tokens=MAX_TOKENS,
-        format=2,
+        format=3,
     )
 
     def count() -> _Cached:
         counts, exact = count_tokens(stream(0, EPOCH_START), vocab_size)
-        return {"exact": exact, "counts": encode_counts(counts)}
+        return {"exact": exact, "counts": counts.tolist()}
 
-    def decode(content: _Cached) -> np.ndarray:
-        return decode_counts(content["counts"], vocab_size, "token counts")
+    def check(content: _Cached) -> None:
+        counts = content["counts"]
+        if len(counts) != vocab_size or sum(counts) > MAX_COUNT:
+            raise DataError(f"expected counts of {vocab_size} tokens")
 
     path = cache / "token_counts" / f"{key}.json"
-    content, _ = cached_json(path, _Cached, count, decode)
-    return TokenCounts(decode(content), content["exact"])
+    content, _ = cached_json(path, _Cached, count, check)
+    return TokenCounts(np.array(content["counts"], np.int64), content["exact"])
 
 
 def count_tokens(
@@ -79,23 +80,6 @@ def count_tokens(
         tokens = np.concatenate([document.tokens for document in chunk])
         counts += np.bincount(tokens, minlength=vocab_size)
     return TokenCounts(counts, exact=True)
-
-
-def encode_counts(counts: np.ndarray) -> str:
-    """Counts (V,) as text, exactly; about a byte per token of the vocabulary."""
-    by_token = counts.astype("<u8").view(np.uint8).reshape(-1, 8)  # (V, 8)
-    # The high bytes are mostly 0: they compress when they stand together.
-    return pack_bytes(by_token.T.tobytes())
-
-
-def decode_counts(text: str, vocab_size: int, name: str) -> np.ndarray:
-    """Reverses `encode_counts`, as int64; raises DataError, naming `name`, for other texts."""
-    unpacked = unpack_bytes(text, 8 * vocab_size, name)
-    by_byte = np.frombuffer(unpacked, np.uint8).reshape(8, vocab_size)
-    counts = np.ascontiguousarray(by_byte.T).view("<u8").reshape(-1)
-    if counts.max(initial=0) > MAX_COUNT or counts.sum(dtype=np.float64) > MAX_COUNT:
-        raise DataError(f"{name}: expected at most {MAX_COUNT} tokens in all")
-    return counts.astype(np.int64)
 
 
 class TokenFrequencies(NamedTuple):
