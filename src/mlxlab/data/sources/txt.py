@@ -19,7 +19,7 @@ from mlxlab.data.sources.text_files import (
 )
 
 DocumentUnit = Literal["file", "paragraph", "line"]
-BLANK_LINES = re.compile(rb"(?:\A|\n)(?:[ \t\r]*\n)+")
+BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
 MIN_PIECE = 2**12  # bytes of a piece of a file
 MAX_PIECE = 2**16
 MIN_PIECES = 512  # of fewer than FEW_FILES files, so that there is something to shuffle
@@ -52,11 +52,13 @@ class TxtParser:
 
     def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         parsed = Parsed(lines=lines)
-        is_break = np.frombuffer(data, np.uint8) == ord("\n")
-        ends = self._ends(data, is_break)
+        breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+        ends = self._ends(data, breaks)
         if is_last and (not ends or ends[-1] < len(data)):
             ends.append(len(data))
-        for end in ends:
+        # A piece without a line break is numbered as a line: a number is the id of a document.
+        sizes = np.maximum(np.diff(np.searchsorted(breaks, [0, *ends])), 1)
+        for end, num_lines in zip(ends, sizes.tolist(), strict=True):
             record = data[parsed.used : end]
             number = parsed.lines + 1
             try:
@@ -72,17 +74,17 @@ class TxtParser:
             if text and not text.isspace():
                 parsed.rows.append({self.column: text})
                 parsed.numbers.append(number)
-            # A piece without a line break is numbered as a line: a number is the id of a document.
-            parsed.lines += max(1, int(np.count_nonzero(is_break[parsed.used : end])))
+            parsed.lines += num_lines
             parsed.used = end
         return parsed
 
-    def _ends(self, data: bytes, is_break: np.ndarray) -> list[int]:
+    def _ends(self, data: bytes, breaks: np.ndarray) -> list[int]:
         """The bytes behind each complete record."""
         if self.unit == "line":
-            return (np.flatnonzero(is_break) + 1).tolist()
+            return (breaks + 1).tolist()
         if self.unit == "paragraph":
-            ends = [match.end() for match in BLANK_LINES.finditer(data)]
+            # A line break in front also finds blank lines at the start.
+            ends = [match.end() - 1 for match in BLANK_LINES.finditer(b"\n" + data)]
             return [end for end in ends if end < len(data)]
         ends = []
         end = 0
