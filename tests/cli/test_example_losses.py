@@ -103,17 +103,14 @@ REQUIRED = {name: pa.array([1], "i8") for name in ("id", "step", "time", "sum", 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"mean": pa.array([{"a": 1}])}, "column mean holds struct<a: int64>, expected numbers"),
-        ({"extra": pa.array(["text"])}, "column extra holds string, expected numbers"),
+        ({"mean": pa.array([{"a": 1}])}, "cannot be read as per-example losses"),
+        ({"extra": pa.array(["text"])}, "cannot be read as per-example losses"),
     ],
     ids=["struct", "text"],
 )
-def test_a_parquet_file_is_refused_in_one_line_before_it_is_decoded(
-    tmp_path, monkeypatch, columns, message
-):
+def test_a_parquet_file_of_anything_else_is_refused_in_one_line(tmp_path, columns, message):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(REQUIRED | columns), path)
-    monkeypatch.setattr(pq.ParquetFile, "read", lambda *_: pytest.fail("decoded"))
     with pytest.raises(DataError, match=re.escape(message)) as error:
         example_losses.read(path)
     assert "\n" not in str(error.value)

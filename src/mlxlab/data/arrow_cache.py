@@ -3,25 +3,24 @@
 import mmap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO
+
+import pyarrow as pa
 
 from mlxlab.data.cache import HEADER_BYTES, cached
 from mlxlab.data.sources.files import read_from
 from mlxlab.errors import DataError
 
-if TYPE_CHECKING:
-    import pyarrow
-
-Batches: TypeAlias = "Callable[[], Iterable[pyarrow.RecordBatch]]"
-Check: TypeAlias = "Callable[[pyarrow.RecordBatch], None]"
+Batches = Callable[[], Iterable[pa.RecordBatch]]
+Check = Callable[[pa.RecordBatch], None]
 
 
 def cached_table(
     path: Path,
     build: Batches,
     check: Check,
-    check_table: "Callable[[pyarrow.Table], object]" = lambda table: None,
-) -> "tuple[pyarrow.Table, str]":
+    check_table: Callable[[pa.Table], object] = lambda table: None,
+) -> tuple[pa.Table, str]:
     """A memory-mapped table as `cached`. It has the metadata of its last batch.
 
     Args:
@@ -32,31 +31,30 @@ def cached_table(
     Raises:
         InputNotFoundError: `build` raised OSError.
     """
-    import pyarrow
 
     def write(file: BinaryIO) -> None:
         writer = None
         for batch in read_from(f"the source of {path.name}", build()):
             if writer is None:
-                writer = pyarrow.ipc.new_file(file, batch.schema)
+                writer = pa.ipc.new_file(file, batch.schema)
             writer.write_batch(batch, custom_metadata=batch.schema.metadata)
         assert writer is not None, "a source without rows is refused before"
         writer.close()
 
-    def read(data: mmap.mmap) -> "pyarrow.Table":
+    def read(data: mmap.mmap) -> pa.Table:
         batches = []
         metadata = None
         try:
-            reader = pyarrow.ipc.open_file(pyarrow.py_buffer(data)[HEADER_BYTES:])
+            reader = pa.ipc.open_file(pa.py_buffer(data)[HEADER_BYTES:])
             for number in range(reader.num_record_batches):
                 batch, metadata = reader.get_batch_with_custom_metadata(number)
                 batch.validate(full=True)
                 check(batch)
                 batches.append(batch)
                 data.madvise(mmap.MADV_DONTNEED)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise DataError(str(error).splitlines()[0]) from None
-        table = pyarrow.Table.from_batches(batches, reader.schema).replace_schema_metadata(metadata)
+        table = pa.Table.from_batches(batches, reader.schema).replace_schema_metadata(metadata)
         check_table(table)
         return table
 

@@ -9,17 +9,19 @@ loss lacks it.
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
+from mlxlab.data.sources.arrow import ParquetFiles
+from mlxlab.data.sources.block import FIRST
+from mlxlab.data.sources.files import find_files
+from mlxlab.data.sources.messages import first_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync, write_atomic
 from mlxlab.files.untrusted import open_regular
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FOLDER = "example_losses"
 SUFFIX = ".arrows"
@@ -37,39 +39,21 @@ def read(source: Path) -> Columns:
         DataError: a file is not Arrow or Parquet, or lacks the id, step, time or loss.
     """
     folder = source
-    if os.path.isdir(source / FOLDER):
+    if (source / FOLDER).is_dir():
         folder = source / FOLDER
-    if os.path.isfile(folder):
-        tables = [_read_file(folder)]
-    elif os.path.isdir(folder):
+    if folder.is_dir():
         tables = [_read_file(path) for path in streams(folder)]
         if not any(map(len, tables)):
             way = "callbacks.example_losses.every_steps=1 writes them"
             raise InputNotFoundError(f"{source}: no per-example losses; {way}")
     else:
-        expected = "expected a run folder or a Parquet file of per-example losses"
-        raise InputNotFoundError(f"{source}: not found; {expected}")
+        tables = [_read_file(source)]
     return _latest(tables, "step", "time")
 
 
 def merge(sources: Iterable[Path]) -> Columns:
     """The rows of several runs or files: the latest time of each id, sorted by id."""
-    import pyarrow as pa
-
-    tables = [pa.table(read(source)) for source in sources]
-    return _latest(tables, "time", "step")
-
-
-def _latest(tables: "Sequence[pa.Table]", first: str, then: str) -> Columns:
-    """The row of each id with the largest `first`, then the largest `then`; sorted by id.
-
-    NaN stands in a column that a table lacks.
-    """
-    import pyarrow as pa
-
-    rows = pa.concat_tables(tables, promote_options="default").to_pandas()
-    rows = rows.sort_values(["id", first, then]).drop_duplicates("id", keep="last")
-    return {name: column.to_numpy() for name, column in rows.items()}
+    return _latest([pa.table(read(source)) for source in sources], "time", "step")
 
 
 def write(rows: Columns, path: Path) -> None:
@@ -84,25 +68,14 @@ class StreamWriter:
     """Appends rows to a stream in `folder`; starts a new one where the columns change."""
 
     def __init__(self, folder: Path) -> None:
-        import pyarrow  # noqa: F401  # takes 0.2 s: not during training, at the first `append`
-
         self.folder = folder
         self._file: int | None = None
-        self._schema: object = None
+        self._schema: pa.Schema | None = None
         self._size = 0
 
     def append(self, rows: Columns) -> None:
         """Appends the rows of one step, all or none. Raises OSError."""
-        import pyarrow as pa
-
-        # `pa.array` would import pandas, which takes longer than a hundred steps.
-        arrays = [
-            pa.Array.from_buffers(
-                pa.from_numpy_dtype(column.dtype), len(column), [None, pa.py_buffer(column)]
-            )
-            for column in rows.values()
-        ]
-        batch = pa.RecordBatch.from_arrays(arrays, list(rows))
+        batch = _to_batch(rows)
         data = bytes(batch.serialize())
         if self._file is None or batch.schema != self._schema:
             self.close()
@@ -146,64 +119,68 @@ def truncate(folder: Path, step: int) -> None:
             path.unlink()
 
 
-def _batches(path: Path) -> "Iterator[tuple[pa.RecordBatch, int]]":
-    """The complete batches of a stream, each with the offset after it."""
-    import pyarrow as pa
+def _to_batch(rows: Columns) -> pa.RecordBatch:
+    arrays: list[pa.Array] = []
+    for column in rows.values():
+        # `pa.array` would import pandas, which takes longer than a hundred steps.
+        buffers = [None, pa.py_buffer(column)]
+        kind = pa.from_numpy_dtype(column.dtype)
+        arrays.append(pa.Array.from_buffers(kind, len(column), buffers))
+    return pa.RecordBatch.from_arrays(arrays, list(rows))
 
+
+def _latest(tables: Sequence[pa.Table], first: str, then: str) -> Columns:
+    """The row of each id with the largest `first`, then the largest `then`; sorted by id.
+
+    NaN stands in a column that a table lacks.
+    """
+    rows = pa.concat_tables(tables, promote_options="default").to_pandas()
+    rows = rows.sort_values(["id", first, then]).drop_duplicates("id", keep="last")
+    return {name: column.to_numpy() for name, column in rows.items()}
+
+
+def _read_file(path: Path) -> pa.Table:
+    """The rows of a stream or a Parquet file."""
+    try:
+        if path.suffix == SUFFIX:
+            batches = [batch for batch, _ in _batches(path)]
+        else:
+            batches = _read_parquet(path)
+        # There is no batch if no step was logged completely.
+        table = pa.Table.from_batches(batches, None if batches else _schema(REQUIRED))
+        return table.cast(_schema(table.column_names))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        reason = first_line(error)
+        raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None
+
+
+def _read_parquet(path: Path) -> list[pa.RecordBatch]:
+    source = ParquetFiles(find_files(str(path)))
+    _require_columns(path, source.columns())
+    units = (source.blocks(unit, FIRST, None) for unit in range(source.units))
+    return [block.rows for block in chain.from_iterable(units)]
+
+
+def _batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """The complete batches of a stream, each with the offset after it."""
     with open_regular(path) as file:
         source = pa.BufferReader(file.read())
     try:
         reader = pa.ipc.open_stream(source)
-        _check_columns(path, reader.schema)
+        _require_columns(path, reader.schema.names)
         for batch in reader:
-            batch.validate()
+            batch.validate(full=True)
             yield batch, source.tell()
     except (OSError, pa.ArrowException):
         return  # The end, or a batch that was being written when the process was killed.
 
 
-def _read_file(path: Path) -> "pa.Table":
-    """The rows of a stream or a Parquet file."""
-    import pyarrow as pa
-
-    try:
-        if path.suffix == SUFFIX:
-            batches = [batch for batch, _ in _batches(path)]
-            # There is none if no step was logged completely.
-            table = pa.Table.from_batches(batches, None if batches else _schema(REQUIRED))
-        else:
-            table = _read_parquet(path)
-        table.validate(full=True)
-        return table.cast(_schema(table.column_names))
-    except (pa.ArrowException, ValueError, OSError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None
-
-
-def _read_parquet(path: Path) -> "pa.Table":
-    """A user's file: refused before it is decoded if it has other columns."""
-    from pyarrow import parquet
-
-    with open_regular(Path(os.path.realpath(path))) as file:
-        source = parquet.ParquetFile(file)
-        _check_columns(path, source.schema_arrow)
-        return source.read()
-
-
-def _schema(names: Sequence[str]) -> "pa.Schema":
-    import pyarrow as pa
-
+def _schema(names: Sequence[str]) -> pa.Schema:
     return pa.schema([(name, TYPES.get(name, "float32")) for name in names])
 
 
-def _check_columns(path: Path, schema: "pa.Schema") -> None:
-    from pyarrow import types
-
-    missing = [name for name in REQUIRED if name not in schema.names]
+def _require_columns(path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in REQUIRED if name not in names]
     if missing:
-        listed = ", ".join(schema.names)[:200]
+        listed = ", ".join(names)[:200]
         raise DataError(f"{path}: no column {', '.join(missing)}; it has {listed}")
-    for field in schema:
-        if not (types.is_integer(field.type) or types.is_floating(field.type)):
-            kind = str(field.type)[:40]
-            raise DataError(f"{path}: column {field.name[:40]} holds {kind}, expected numbers")
