@@ -44,7 +44,7 @@ def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, 
         name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")
     }
     layout = make_row_builder(**builder).layout
-    rows = (order or curriculum()).measured_rows(corpus, layout, row_buffer, seed, steps)
+    rows = (order or curriculum()).arrange_rows(lambda: corpus, layout, row_buffer, seed, steps)
     return make_batches(source=source, seed=seed, order=rows, **frame)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, TypedDict, Unpack
 from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import MIN_STEPS, UNKNOWN_LENGTH, RunLength
+from mlxlab.data.dataset import UNKNOWN_LENGTH, RunLength
 from mlxlab.data.loaders.wrappers import wrap_batches
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.open import Reading
@@ -20,7 +20,6 @@ from mlxlab.data.text.batches import (
     PackedBatchIterator,
     PackedEvalBatches,
     Packing,
-    RandomRows,
     RowBuilder,
     RowOrder,
     VocabularySwitch,
@@ -298,13 +297,9 @@ class StreamingTextDataset(LanguageModelData):
             num_rows = order.rows_per_epoch(layout.count_rows(size.tokens))
             num_batches = max(1, ceil(num_rows / batch_size))
 
-        rows: RowOrder = RandomRows(shuffle.row_buffer, seed)
-        self.min_steps = MIN_STEPS
-        if order.measure:
-            self.min_steps = 0  # The schedule of a curriculum is that of five epochs.
-            steps = run_length.steps(num_batches, batch_size * seq_len)
-            counts = self.count_tokens()
-            rows = order.measured_rows(counts, layout, shuffle.row_buffer, seed, steps)
+        self.min_steps = order.min_steps
+        steps = run_length.steps(num_batches, batch_size * seq_len)
+        rows = order.arrange_rows(self.count_tokens, layout, shuffle.row_buffer, seed, steps)
         self.train = self._training_batches(stream, num_batches, rows, options)
         self.sources = [
             line,

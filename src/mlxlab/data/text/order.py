@@ -1,12 +1,13 @@
 """The interface of `data/order`, and its default: documents in a random order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mlxlab.data.text.batches import RowOrder
+from mlxlab.data.dataset import MIN_STEPS
+from mlxlab.data.text.batches import RandomRows, RowOrder
 from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.documents import DocumentSource
 from mlxlab.data.text.packing import RowLayout
@@ -17,10 +18,10 @@ class DataOrder:
     """The order of documents and rows. Subclasses override what they arrange; the rest is random.
 
     Attributes:
-        measure: `measured_rows` is called, for which the tokens of the training text are counted.
+        min_steps: as `NeedsSteps`.
     """
 
-    measure = False
+    min_steps = MIN_STEPS
 
     def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
         """Raises ConfigError if the order does not fit other settings of the data."""
@@ -51,16 +52,20 @@ class DataOrder:
         """What the rows depend on apart from the text, as JSON for the fingerprint of the data."""
         return {}
 
-    def measured_rows(
+    def arrange_rows(
         self,
-        corpus: TokenCounts,
+        count_tokens: Callable[[], TokenCounts],
         layout: RowLayout,
         row_buffer: int,
         seed: int,
         steps: int | None,
     ) -> RowOrder:
-        """The order of packed rows in a run of `steps`, None if that is unknown."""
-        raise NotImplementedError
+        """The order of packed rows in a run of `steps`, None if that is unknown.
+
+        Args:
+            count_tokens: counts the tokens of the training text.
+        """
+        return RandomRows(row_buffer, seed)
 
 
 @dataclass(frozen=True)

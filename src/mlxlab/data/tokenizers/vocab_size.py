@@ -125,12 +125,14 @@ def size_limits(
         parameters: of the model without its vocabulary.
         width: hidden size of the model.
     """
-    limits = {
-        "data": size_by_data(per_token, planned_bytes),
-        "model": size_by_model(parameters, width),
-        "elbow": size_by_elbow(per_token),
-    }
-    return {name: limit for name, limit in limits.items() if limit is not None}
+    limits: dict[str, int] = {}
+    if planned_bytes is not None:
+        limits["data"] = size_by_data(per_token, planned_bytes)
+    limits["model"] = size_by_model(parameters, width)
+    elbow = size_by_elbow(per_token)
+    if elbow is not None:
+        limits["elbow"] = elbow
+    return limits
 
 
 def size_by_model(parameters: int, width: int) -> int:
@@ -149,10 +151,8 @@ def size_by_length(texts: Sequence[str]) -> int:
     return size * 3 // 2 if len(set().union(*texts)) > 1000 else size
 
 
-def size_by_data(per_token: dict[int, float], planned_bytes: int | None) -> int | None:
+def size_by_data(per_token: dict[int, float], planned_bytes: int) -> int:
     """The largest size whose tokens occur 64 times in the text of an epoch, on average."""
-    if planned_bytes is None:
-        return None
     sizes = [
         size
         for size, bytes_per_token in per_token.items()

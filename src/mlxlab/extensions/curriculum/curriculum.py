@@ -1,7 +1,7 @@
 """A curriculum by the distribution of tokens: rows with the most neglected tokens come first."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction as Exact
 from math import ceil
 from typing import Annotated
@@ -43,7 +43,7 @@ class CurriculumOrder(DataOrder):
     rescore_every: Annotated[int, Ge(1), Le(1_000_000)]
     once_per_epoch: bool
     keep: Annotated[float, Gt(0), Le(1)]
-    measure: bool = field(default=True, init=False)
+    min_steps = 0  # The schedule of alpha is that of five epochs.
 
     def __post_init__(self) -> None:
         points = self.points
@@ -67,9 +67,9 @@ class CurriculumOrder(DataOrder):
         keep = None if self.once_per_epoch else self.keep
         return {"curriculum": [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]}
 
-    def measured_rows(
+    def arrange_rows(
         self,
-        corpus: TokenCounts,
+        count_tokens: Callable[[], TokenCounts],
         layout: RowLayout,
         row_buffer: int,
         seed: int,
@@ -81,7 +81,7 @@ class CurriculumOrder(DataOrder):
             if steps is None:
                 raise ConfigError(f"{KEY}: fractions need the length of the run: trainer.max_steps")
             starts *= steps
-        distribution = TokenDistribution(corpus)
+        distribution = TokenDistribution(count_tokens())
         ranking = NeglectRanking(
             pool_rows=self.pool,
             rescore_every=self.rescore_every,

@@ -1,5 +1,6 @@
 """Documents in a random order, whose served tokens are compared with those of the corpus."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,11 @@ MEASURED_ROWS = 1024  # The size of a pool whose rows stay in the order of the t
 class MeasuredOrder(DataOrder):
     """The order of `shuffle`; logs how far the tokens served are from those of the corpus."""
 
-    measure = True
+    min_steps = 0
 
-    def measured_rows(
+    def arrange_rows(
         self,
-        corpus: TokenCounts,
+        count_tokens: Callable[[], TokenCounts],
         layout: RowLayout,
         row_buffer: int,
         seed: int,
@@ -30,7 +31,8 @@ class MeasuredOrder(DataOrder):
     ) -> ServedOrder:
         """See `DataOrder`."""
         ranking = TextRanking(row_buffer, seed)
-        return ServedOrder(ranking, TokenDistribution(corpus), layout, fixed_alpha=True)
+        distribution = TokenDistribution(count_tokens())
+        return ServedOrder(ranking, distribution, layout, fixed_alpha=True)
 
 
 @dataclass(frozen=True)
