@@ -277,7 +277,7 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
             opened = open_conversations(str(path), Reading(), None, ErrorBudget(), 50)
             encoder = ConversationEncoder(chat, "assistant", 128, "drop", opened.skip)
             stream = TokenStream(opened, encoder, 0)
-            documents = [each for _, window in stream.windows(0, EPOCH_START) for each in window]
+            documents = [each for window in stream.windows(0, EPOCH_START) for _, each in window]
             texts = {document.id: document.text for document, _ in encoder.encode(documents)}
         except UserError as error:
             message = str(error)

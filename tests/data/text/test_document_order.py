@@ -13,7 +13,9 @@ TEXTS = texts(50)
 
 
 def windows_of(source, seed=0, epoch=0, start=EPOCH_START, **more):
-    return list(make_stream(source, seed, **more).windows(epoch, start))
+    """The cursors and the documents of each window."""
+    windows = make_stream(source, seed, **more).windows(epoch, start)
+    return [([cursor for cursor, _ in window], [each for _, each in window]) for window in windows]
 
 
 def read(source, seed=0, epoch=0, **more):

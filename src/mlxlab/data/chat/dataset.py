@@ -176,8 +176,8 @@ def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayou
 
     Raises DataError if none of them can be used.
     """
-    windows = stream.windows(0, EPOCH_START)
-    documents = chain.from_iterable(documents for _, documents in windows)
+    window = chain.from_iterable(stream.windows(0, EPOCH_START))
+    documents = (document for _, document in window)
     sizes: list[tuple[int, int, int]] = []
     for document, encoded in encoder.encode(islice(documents, MAX_MEASURED)):
         sizes.append((len(document.text.encode()), encoded.full_length, len(encoded.tokens)))

@@ -31,6 +31,7 @@ class DocumentCursor(TypedDict):
 
 
 EPOCH_START = DocumentCursor(window=None, documents_before=0, document=0)
+Window = list[tuple[DocumentCursor, Document]]
 
 
 class Tokens(NamedTuple):
@@ -73,15 +74,18 @@ class TokenStream:
         self, epoch: int, start: DocumentCursor
     ) -> Generator[list[TokenizedDocument], None, None]:
         """The documents of the rest of an epoch, in chunks."""
-        for cursors, documents in self.windows(epoch, start):
-            for part in split_chunks(documents):
-                chunk = self._encode(cursors[part], documents[part])
-                if chunk:
-                    yield chunk
+        for window in self.windows(epoch, start):
+            for chunk in split_chunks(window):
+                tokens = self.tokenize([document for _, document in chunk])
+                encoded = [
+                    TokenizedDocument(cursor, document.id, len(document.text.encode()), *each)
+                    for (cursor, document), each in zip(chunk, tokens, strict=True)
+                    if len(each.ids)
+                ]
+                if encoded:
+                    yield encoded
 
-    def windows(
-        self, epoch: int, start: DocumentCursor
-    ) -> Iterator[tuple[list[DocumentCursor], list[Document]]]:
+    def windows(self, epoch: int, start: DocumentCursor) -> Iterator[Window]:
         """The shuffled windows of the rest of an epoch, from the first document to be read.
 
         Raises DataError as the source does, and if none of an epoch's documents is chosen.
@@ -91,13 +95,12 @@ class TokenStream:
         for position, window in self.source.windows(self.seed, window_epoch, start["window"]):
             documents = select_documents(window, self.chosen, self.limit, before)
             draws = counter_hash(self.seed, Stream.WINDOW_SHUFFLE, epoch, ids_of(documents))
+            shuffled: Window = []
+            for index, number in enumerate(np.argsort(draws, kind="stable").tolist()):
+                cursor = DocumentCursor(window=position, documents_before=before, document=index)
+                shuffled.append((cursor, documents[number]))
             first = start["document"] if position == start["window"] else 0
-            order = np.argsort(draws, kind="stable")[first:]
-            cursors = [
-                DocumentCursor(window=position, documents_before=before, document=index)
-                for index in range(first, len(documents))
-            ]
-            yield cursors, [documents[index] for index in order]
+            yield shuffled[first:]
             before += len(documents)
             if self.limit is not None and before >= self.limit:
                 return
@@ -106,18 +109,6 @@ class TokenStream:
                 f"{self.source.name}: none of the examples that data.select chose is a training"
                 " example here; are their losses of other data?"
             )
-
-    def _encode(
-        self, cursors: Sequence[DocumentCursor], documents: Sequence[Document]
-    ) -> list[TokenizedDocument]:
-        encoded: list[TokenizedDocument] = []
-        for cursor, document, tokens in zip(
-            cursors, documents, self.tokenize(documents), strict=True
-        ):
-            if len(tokens.ids):
-                num_bytes = len(document.text.encode())
-                encoded.append(TokenizedDocument(cursor, document.id, num_bytes, *tokens))
-        return encoded
 
     def repetitions(self, documents: int, num_bytes: int) -> float | None:
         """How many times as much text as a sample of that size an epoch has; None if unknown."""
@@ -146,17 +137,19 @@ def ids_of(documents: Sequence[Document]) -> np.ndarray:
     return np.array([document.id for document in documents], np.int64)
 
 
-def split_chunks(documents: Sequence[Document]) -> Iterator[slice]:
-    """Slices of `documents` such that none has too many of them or too many characters."""
-    begin = 0
+def split_chunks(window: Window) -> Iterator[Window]:
+    """Parts of a window, none of which has too many documents or too many characters."""
+    chunk: Window = []
     characters = 0
-    for end, document in enumerate(documents, 1):
+    for cursor, document in window:
+        chunk.append((cursor, document))
         characters += len(document.text)
-        is_full = end - begin == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS
-        if is_full or end == len(documents):
-            yield slice(begin, end)
-            begin = end
+        if len(chunk) == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk = []
             characters = 0
+    if chunk:
+        yield chunk
 
 
 @dataclass(frozen=True)

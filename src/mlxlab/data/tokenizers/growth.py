@@ -5,7 +5,7 @@ make more text than memory holds, at which the `tokenizers` library aborts the p
 """
 
 import base64
-from collections.abc import Iterator
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -13,7 +13,6 @@ from mlxlab.errors import DataError
 
 STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")  # keys of a tokenizer.json
 MAX_GROWTH = 64  # Known models reach 18: a ligature that NFKC spells out.
-Step = dict[str, Any]
 
 
 def check_growth(file: Any) -> None:
@@ -21,26 +20,17 @@ def check_growth(file: Any) -> None:
     if not isinstance(file, dict):
         raise DataError("expected an object")
     for key in STEPS:
-        growth = prod(_growth(step) for step in _flatten(file.get(key)))
+        growth = _growth(file.get(key))
         if growth > MAX_GROWTH:
             raise DataError(f"{key}: lengthens texts {growth:.3g} times, expected {MAX_GROWTH}")
 
 
-def _flatten(step: Any) -> Iterator[Step]:
-    """The steps of a sequence, those of inner sequences too."""
-    if not isinstance(step, dict):
-        return
-    if step.get("type") != "Sequence":
-        yield step
-        return
-    for inner in step.values():  # They are called `normalizers`, `decoders` and so on.
-        for each in inner if isinstance(inner, list) else ():
-            yield from _flatten(each)
-
-
-def _growth(step: Step) -> float:
-    """How many characters a step makes of one, at most."""
+def _growth(step: Any) -> float:
+    """How many characters a step, or a sequence of steps, makes of one, at most."""
     match step:
+        case {"type": "Sequence"}:  # Its steps are called `normalizers`, `decoders` and so on.
+            lists = [inner for inner in step.values() if isinstance(inner, list)]
+            return prod(map(_growth, chain.from_iterable(lists)))
         case {"type": "Replace", "pattern": pattern, "content": str(content)}:
             return _replacement(pattern, content)
         case {"type": "Precompiled", "precompiled_charsmap": str(blob)}:
