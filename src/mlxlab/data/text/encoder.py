@@ -34,7 +34,9 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: Tokenizer, masked: bool, seq_len: int) -> None:
-        self.tokenizer, self.masked, self.seq_len = tokenizer, masked, seq_len
+        self.tokenizer = tokenizer
+        self.masked = masked
+        self.seq_len = seq_len
         self.task = Task(
             "language_modelling",
             tokenizer.vocab_size,
@@ -52,10 +54,11 @@ class TextEncoder:
             "format": FORMAT,
             "masked": self.masked,
             "seq_len": self.seq_len,
+            "tokenizer": self.tokenizer.original.fingerprint,
+            "vocabulary": vocabulary.fingerprint if vocabulary else "",
             "fingerprint": fingerprint,
         }
-        state |= {"vocabulary": vocabulary.fingerprint if vocabulary else ""}
-        write_json(folder / "data.json", state | {"tokenizer": self.tokenizer.original.fingerprint})
+        write_json(folder / "data.json", state)
 
     def for_vocab_size(self, vocab_size: int) -> "TextEncoder":
         """The encoder of a model with that many tokens: once the model has grown, ids are the original ones."""

@@ -81,7 +81,7 @@ class BPETokenizerTrainer:
             corpus=corpus.key,
             examples=self.train_examples,
             tokenizers=version("tokenizers"),
-            format=5,
+            format=6,
             size=self._max_size,
             auto=self.vocab_size == "auto",
             min_frequency=self.min_frequency,

@@ -44,7 +44,7 @@ class CharTokenizerTrainer:
         if existing is not None:
             return existing
         key = content_key(
-            corpus=corpus.key, on_unknown=self.on_unknown, examples=self.train_examples, format=3
+            corpus=corpus.key, on_unknown=self.on_unknown, examples=self.train_examples, format=4
         )
         characters, is_reused = cached_json(
             corpus.cache / "tokenizers" / f"characters-{key}.json",

@@ -72,7 +72,7 @@ class EasyFirstOrder(DataOrder):
 
     def _by_length(self, source: DocumentSource, cache: Path) -> "Difficulty":
         key = content_key(
-            source=source.fingerprint, levels=self.levels, max_documents=MAX_DOCUMENTS
+            source=source.fingerprint, levels=self.levels, max_documents=MAX_DOCUMENTS, format=2
         )
 
         def measure() -> list[int]:
