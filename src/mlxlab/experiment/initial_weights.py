@@ -22,7 +22,8 @@ from mlxlab.config.hydra.recorded_overrides import override_text
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap, read_map
+from mlxlab.data.vocabulary.fit_vocabulary import read_map
+from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.extensions.growth.operations.changes import CHANGES

@@ -7,13 +7,8 @@ import pytest
 
 from mlxlab.data.batch import match_vocab_size, vocabulary_of
 from mlxlab.data.text.encoder import restore
-from mlxlab.data.vocabulary.vocabulary_map import (
-    FILE,
-    IS_CORE,
-    TARGET_BYTES,
-    VocabularyLimit,
-    choose,
-)
+from mlxlab.data.vocabulary.fit_vocabulary import choose
+from mlxlab.data.vocabulary.vocabulary_map import FILE, IS_CORE, TARGET_BYTES, VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
 from support.streams import take
 from support.vocabulary import text_data

@@ -25,7 +25,7 @@ from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, text
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
 from mlxlab.data.text.token_counts import count_tokens
 from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
-from mlxlab.data.vocabulary.vocabulary_map import fit_vocabulary
+from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
 

@@ -41,7 +41,8 @@ from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, fit_vocabulary
+from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
+from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
 

@@ -6,7 +6,8 @@ from typing import TypedDict
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import FILE, read_map
+from mlxlab.data.vocabulary.fit_vocabulary import read_map
+from mlxlab.data.vocabulary.vocabulary_map import FILE
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
