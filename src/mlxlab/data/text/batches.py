@@ -131,10 +131,12 @@ class VocabularySwitch:
         return np.array(self.mapped.token_bytes, np.float32)
 
     def state_dict(self) -> dict[str, object]:
-        return {GROWN: self.grown}
+        return {} if self.mapped.vocabulary is None else {GROWN: self.grown}
 
     def load_state_dict(self, state: Mapping[str, object]) -> dict[str, object]:
         """Takes its key from the state of an iterator, and returns the others."""
+        if self.mapped.vocabulary is None:
+            return dict(state)
         self.grown = check_position(state.get(GROWN), bool)
         return {key: value for key, value in state.items() if key != GROWN}
 
