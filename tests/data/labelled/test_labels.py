@@ -1,6 +1,7 @@
 """Labels: which task a column poses, its classes, and what of it is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,6 @@ from mlxlab.data.labelled.labels import (
     fit_labels,
     label_kind,
     label_type,
-    read_labels,
     restore_labels,
 )
 from mlxlab.data.labelled.types import ColumnType
@@ -36,12 +36,13 @@ def fit(*cells, task="auto", fixed=None, delimiter=None, positive=None, kind=Non
         "positive_class": positive,
     }
     column_type = label_type(array(*cells), options, location)
-    column = read_labels("label", array(*cells), column_type, delimiter, location)
-    return fit_labels(column, options, label_kind(column, options))
+    unfitted = Labels("classification", column_type, delimiter=delimiter)
+    column = unfitted.read("label", array(*cells), location)
+    return fit_labels(column, options, replace(unfitted, kind=label_kind(column, options)))
 
 
 def encode(labels, *cells):
-    column = read_labels("label", array(*cells), labels.type, labels.delimiter, location)
+    column = labels.read("label", array(*cells), location)
     return labels.encode(column).of(np.arange(len(cells)))
 
 

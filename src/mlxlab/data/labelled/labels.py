@@ -93,14 +93,39 @@ class Labels:
     def read(
         self, name: str, cells: pa.ChunkedArray, location: Location = number_of_row
     ) -> TypedColumn:
-        """The label column of any rows."""
-        return read_labels(name, cells, self.type, self.delimiter, location)
+        """The labels of any rows as texts, each in one spelling.
+
+        With a delimiter an empty cell holds no label; without, its label is missing.
+        """
+        texts, codes = distinct_texts(cells)
+        values = [spell_label(text, self.type) for text in texts]
+        if self.delimiter is not None and (codes < 0).any():
+            codes = np.where(codes < 0, len(values), codes)
+            values.append("")
+        return merge_values(TypedColumn(name, self.type, values, codes, location))
+
+    def split(self, text: str) -> list[str]:
+        """The class in a cell; of several labels the texts between delimiters, or a JSON list of texts and numbers.
+
+        Raises ValueError for another cell.
+        """
+        if self.kind == "classification":
+            return [text]
+        if self.delimiter is not None:
+            parts = (name.strip() for name in text.split(self.delimiter))
+            return list(filter(None, parts))
+        try:
+            items = parse_json(text, list[str | int | float | bool], "label")
+        except DataError:
+            expected = 'a JSON list of labels such as ["a", "b"], or data.label_delimiter'
+            raise ValueError(f"expected {expected}, got {shorten(text)}") from None
+        return [item if isinstance(item, str) else json.dumps(item) for item in items]
 
     def target(self, text: str) -> Any:
         """A number, or the numbers of the labels in a cell; raises ValueError for a label that no training row has."""
         if self.kind == "regression":
             return read_number(text)
-        names = labels_in(text, self.kind, self.delimiter)
+        names = self.split(text)
         for name in names:
             if name not in self._numbers:
                 known = one_of(map(repr, list(self._numbers)[:MAX_LISTED]))
@@ -148,26 +173,6 @@ def restore_labels(state: Any) -> Labels:
     return labels
 
 
-def read_labels(
-    name: str,
-    cells: pa.ChunkedArray,
-    column_type: ColumnType,
-    delimiter: str | None,
-    location: Location,
-) -> TypedColumn:
-    """The labels of rows as texts, each in one spelling.
-
-    Args:
-        delimiter: with one, an empty cell holds no label; without, its label is missing.
-    """
-    texts, codes = distinct_texts(cells)
-    values = [spell_label(text, column_type) for text in texts]
-    if delimiter is not None and (codes < 0).any():
-        codes = np.where(codes < 0, len(values), codes)
-        values.append("")
-    return merge_values(TypedColumn(name, column_type, values, codes, location))
-
-
 def spell_label(text: str, column_type: ColumnType) -> str:
     """The one spelling of a label: `1` for `1.0` where all are numbers, `true` for `True`; others as they stand."""
     try:
@@ -211,21 +216,22 @@ def label_kind(column: TypedColumn, options: RowOptions) -> LabelKind:
     raise ConfigError(f"data.task=auto: {column.where(0)}: {got}: {expected}")
 
 
-def fit_labels(column: TypedColumn, options: RowOptions, kind: LabelKind) -> Labels:
-    """Fits labels on the training rows. Classes are sorted: numbers by value, before text.
+def fit_labels(column: TypedColumn, options: RowOptions, unfitted: Labels) -> Labels:
+    """Fits labels of this kind and type on the training rows. Classes are sorted: numbers by value, before text.
 
     Raises:
         DataError: a malformed cell, one class only, or a class for almost every row.
         ConfigError: the settings do not go together.
     """
-    delimiter = options["label_delimiter"]
-    if kind == "regression":
-        return _fit_numbers(column, options)
-    if kind == "classification" and delimiter is not None:
-        raise ConfigError(f"data.label_delimiter={delimiter!r}: only with data.task=multi_label")
-    min_names = 2 if kind == "classification" else 1
+    if unfitted.kind == "regression":
+        return _fit_numbers(column, options, unfitted)
+    min_names = 1
+    if unfitted.kind == "classification":
+        min_names = 2
+        if unfitted.delimiter is not None:
+            raise ConfigError("data.label_delimiter: only with data.task=multi_label")
     if options["labels"] is None:
-        occurring = set().union(*occurring_labels(column, kind, delimiter))
+        occurring = set().union(*column.map(unfitted.split))
         names = sorted(occurring, key=_sort_key)
         if not min_names <= len(names) <= MAX_CLASSES:
             expected = f"expected {min_names} to {MAX_CLASSES:,} different labels to train on"
@@ -236,32 +242,7 @@ def fit_labels(column: TypedColumn, options: RowOptions, kind: LabelKind) -> Lab
             expected = f"expected at least {min_names} different names"
             raise ConfigError(f"data.labels: {expected}, got {', '.join(names)}")
     positive = _positive_class(options["positive_class"], names, column.type)
-    return Labels(kind, column.type, tuple(names), delimiter=delimiter, positive=positive)
-
-
-def occurring_labels(
-    column: TypedColumn, kind: LabelKind, delimiter: str | None
-) -> list[Sequence[str]]:
-    """The labels of each different cell."""
-    return column.map(lambda text: labels_in(text, kind, delimiter))
-
-
-def labels_in(text: str, kind: LabelKind, delimiter: str | None) -> list[str]:
-    """The class in a cell; of several labels the texts between delimiters, or a JSON list of texts and numbers.
-
-    Raises ValueError for another cell.
-    """
-    if kind == "classification":
-        return [text]
-    if delimiter is not None:
-        parts = (name.strip() for name in text.split(delimiter))
-        return list(filter(None, parts))
-    try:
-        items = parse_json(text, list[str | int | float | bool], "label")
-    except DataError:
-        expected = 'a JSON list of labels such as ["a", "b"], or data.label_delimiter'
-        raise ValueError(f"expected {expected}, got {shorten(text)}") from None
-    return [item if isinstance(item, str) else json.dumps(item) for item in items]
+    return replace(unfitted, names=tuple(names), positive=positive)
 
 
 def _positive_class(
@@ -276,7 +257,7 @@ def _positive_class(
     return names.index(name)
 
 
-def _fit_numbers(column: TypedColumn, options: RowOptions) -> Labels:
+def _fit_numbers(column: TypedColumn, options: RowOptions, unfitted: Labels) -> Labels:
     if options["labels"] is not None or options["positive_class"] is not None:
         raise ConfigError("data.labels, data.positive_class: expected null for a regression")
     numbers = np.array(column.map(read_number))[column.codes]
@@ -286,7 +267,7 @@ def _fit_numbers(column: TypedColumn, options: RowOptions) -> Labels:
     if not (0 < deviation < math.inf and math.isfinite(mean)):
         got = f"got mean {mean:g} and standard deviation {deviation:g}"
         raise DataError(f"{column.where(0)}: expected numbers that differ, {got}")
-    return Labels("regression", column.type, mean=mean, deviation=deviation)
+    return replace(unfitted, mean=mean, deviation=deviation)
 
 
 def _sort_key(name: str) -> tuple[bool, Decimal, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,14 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlxlab.data.labelled.labels import (
-    LabelKind,
     Labels,
     Targets,
     fit_labels,
     label_kind,
     label_type,
-    occurring_labels,
-    read_labels,
 )
 from mlxlab.data.labelled.left_out import Faults
 from mlxlab.data.labelled.options import RowOptions, is_free
@@ -99,23 +96,27 @@ def prepare_rows(
     """
     if ids is None:
         ids = np.arange(len(rows))
-    column = _read_label_column(rows, options)
+    name = options["target"]
+    cells = rows.column(name)
+    column_type = label_type(cells.slice(0, int(rows.starts[1])), options, rows.location)
+    unfitted = Labels("classification", column_type, delimiter=options["label_delimiter"])
+    column = unfitted.read(name, cells, rows.location)
     splits = _splits_of_sources(rows, options)
     faults = Faults(rows, options["on_error"], options["max_left_out"])
     faults.add_missing(column, required, options["time_column"])
     first = np.flatnonzero(faults.usable & (splits == TRAINING))
     labels = column.take(first)
-    kind = label_kind(labels, options)
-    if kind == "regression":
-        faults.add_labels(column, Labels("regression", column.type))
-    elif kind == "classification" and options["valid_source"] is None:
+    unfitted = replace(unfitted, kind=label_kind(labels, options))
+    if unfitted.kind == "regression":
+        faults.add_labels(column, unfitted)
+    elif unfitted.kind == "classification" and options["valid_source"] is None:
         _add_single_rows(faults, labels, first)
     faults.check()
 
     splits[~faults.usable] = UNUSED
     if options["valid_source"] is None:
         first = np.flatnonzero(splits == TRAINING)
-        is_valid = _hold_out(rows, first, options, column.take(first), kind, ids, seed)
+        is_valid = _hold_out(rows, first, options, column.take(first), unfitted, ids, seed)
         splits[first[is_valid]] = VALIDATION
     if options["group_column"] is not None:
         _refuse_shared_groups(rows, options["group_column"], splits)
@@ -126,7 +127,7 @@ def prepare_rows(
 
     train = np.flatnonzero(splits == TRAINING)
     types = _fit_types(rows, train, columns, chosen)
-    fitted = fit_labels(column.take(train), options, kind)
+    fitted = fit_labels(column.take(train), options, unfitted)
     faults.add_labels(column, fitted)
     faults.add_cells(types)
     lines = [*faults.check(), *lines]
@@ -136,14 +137,6 @@ def prepare_rows(
         raise DataError(f"{rows.name}: no validation rows are left")
     split = RowSplit(train, valid, test, lines, faults.num_left_out)
     return PreparedRows(rows, split, column, fitted, types, ids)
-
-
-def _read_label_column(rows: Rows, options: RowOptions) -> TypedColumn:
-    """The labels of all rows, by the type of those of the first source."""
-    name = options["target"]
-    cells = rows.column(name)
-    column_type = label_type(cells.slice(0, int(rows.starts[1])), options, rows.location)
-    return read_labels(name, cells, column_type, options["label_delimiter"], rows.location)
 
 
 def _splits_of_sources(rows: Rows, options: RowOptions) -> np.ndarray:
@@ -169,8 +162,8 @@ def _hold_out(
     rows: Rows,
     numbers: np.ndarray,
     options: RowOptions,
-    labels: TypedColumn,
-    kind: LabelKind,
+    column: TypedColumn,
+    labels: Labels,
     ids: np.ndarray,
     seed: int,
 ) -> np.ndarray:
@@ -185,17 +178,18 @@ def _hold_out(
         is_read = pa.array(np.isin(np.arange(len(rows)), numbers))
         cells = pc.if_else(is_read, rows.column(options["time_column"]), None)
         times = read_times(options["time_column"], cells, rows.location)[numbers]
-    strata = _strata(options, labels, kind)
+    strata = np.zeros(len(numbers), np.int64)
+    has_classes = is_free(options) and labels.kind != "regression"
+    if has_classes:
+        strata = _strata(options, column)
     is_valid = split_rows(options, ids[numbers], strata, groups, times, seed)
-    if is_free(options) and kind != "regression":
-        is_valid &= ~_needed_for_training(labels, is_valid, kind, options["label_delimiter"])
+    if has_classes:
+        is_valid &= ~_needed_for_training(column, labels, is_valid)
     return is_valid
 
 
-def _strata(options: RowOptions, labels: TypedColumn, kind: LabelKind) -> np.ndarray:
-    """What is spread evenly over the splits: the classes, those of few rows together; numbers are one class."""
-    if not is_free(options) or kind == "regression":
-        return np.zeros(len(labels.codes), np.int64)
+def _strata(options: RowOptions, labels: TypedColumn) -> np.ndarray:
+    """What is spread evenly over the splits: the classes, those of few rows together."""
     if options["folds"] is not None:
         return labels.codes + 1
     counts = np.bincount(labels.codes)[labels.codes]
@@ -203,17 +197,15 @@ def _strata(options: RowOptions, labels: TypedColumn, kind: LabelKind) -> np.nda
     return np.where(counts * options["valid_fraction"] >= 1, labels.codes + 1, 0)
 
 
-def _needed_for_training(
-    labels: TypedColumn, is_valid: np.ndarray, kind: LabelKind, delimiter: str | None
-) -> np.ndarray:
+def _needed_for_training(column: TypedColumn, labels: Labels, is_valid: np.ndarray) -> np.ndarray:
     """(N,) True for the first validation row of each class or label that no training row has."""
-    names = occurring_labels(labels, kind, delimiter)
-    trained = np.unique(labels.codes[~is_valid])
+    names = column.map(labels.split)
+    trained = np.unique(column.codes[~is_valid])
     known = {name for code in trained for name in names[code]}
     needed = np.zeros(len(is_valid), bool)
-    for code in np.setdiff1d(labels.codes[is_valid], trained):
+    for code in np.setdiff1d(column.codes[is_valid], trained):
         if not known.issuperset(names[code]):
-            needed[np.argmax(labels.codes == code)] = True
+            needed[np.argmax(column.codes == code)] = True
             known.update(names[code])
     return needed
 
