@@ -10,8 +10,6 @@ from support.processes import NO_PLOTS, run_here
 SHORT = [
     "model.hidden_size=16",
     "model.num_layers=1",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
     "trainer.epochs=null",
     "trainer.max_steps=2",
     "tracking=none",
@@ -22,15 +20,11 @@ BASELINES = {
         "majority",
         "logistic_regression",
         "gradient_boosting",
-        "tfidf_logistic_regression",
-        "tfidf_linear_svm",
     },
     "diabetes": {
         "mean",
         "ridge_regression",
         "gradient_boosting",
-        "tfidf_ridge_regression",
-        "tfidf_linear_svm",
     },
 }
 
@@ -43,14 +37,14 @@ def test_an_experiment_on_a_table_is_judged_against_its_baselines(tmp_path, expe
 @pytest.mark.parametrize("experiment", ["breast_cancer", "digits"])
 def test_an_experiment_on_a_larger_table_trains(tmp_path, experiment):
     assert train(experiment, tmp_path, "data.baselines=false")["baselines"] == {}
-    inputs = json.loads((tmp_path / "manifest.json").read_text())["inputs"]
-    assert inputs["truncated_rows"] / inputs["rows"] < 0.05
 
 
 def test_a_run_that_truncates_many_rows_warns_and_records_it(tmp_path):
     done = run_here(
         "experiment=wine",
+        "model=bert",
         *SHORT,
+        "model.num_heads=2",
         "data.baselines=false",
         "data.seq_len=16",
         f"hydra.run.dir={tmp_path}",

@@ -41,6 +41,7 @@ def home(tmp_path_factory):
     settings = tiny_overrides("trainer.max_steps=30", "trainer.eval_every=15")
     data = [
         "data=table",
+        "model=bert",
         f"data.source={folder / 'rows.csv'}",
         "data.target=late",
         "data.types={ward: category}",
