@@ -115,7 +115,13 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
 
 
 def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
-    argv = ["data=table", "model=bert", "data.target=label", f"data.source={source}", "tracking=none"]
+    argv = [
+        "data=table",
+        "model=bert",
+        "data.target=label",
+        f"data.source={source}",
+        "tracking=none",
+    ]
     distill = ["trainer=distill", f"trainer.teachers=[{trained[0]}]", "trainer.max_steps=1"]
     done = run_here(*argv, *distill, f"hydra.run.dir={tmp_path}/student")
     assert done.returncode != 0

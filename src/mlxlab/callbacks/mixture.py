@@ -1,20 +1,25 @@
-"""Mixes the networks of `model=tabular` with what they were earlier in the training, and with a linear model."""
+"""Mixes the networks of `model=tabular` with what they were earlier in the training, with a linear model and with boosted trees."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.baselines.boosting import fit_boosting, trees_of
 from mlxlab.baselines.linear import fit_linear
 from mlxlab.baselines.mixture import fit_mixture
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.errors import ConfigError
-from mlxlab.models.tabular import TabularHead, TabularNetwork, to_outputs
+from mlxlab.models.tabular import LinearReader, TabularHead, TabularNetwork, to_outputs
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 ROWS = 4096  # that are read at once
+
+Arrays = dict[str, mx.array]  # of a fitted model
+Predict = Callable[[np.ndarray], np.ndarray]  # features (N, R) -> outputs (N, O)
+Fit = Callable[[TabularHead, np.ndarray, np.ndarray], tuple[Arrays, Predict]]
 
 
 class Rows(NamedTuple):
@@ -81,25 +86,51 @@ def _read(batches: Iterable[Batch]) -> Rows:
 
 
 def _fit(head: TabularHead, rows: Rows) -> None:
-    """Fits the linear model and the shares, and puts them into the head."""
-    outputs = [
-        _held_out_outputs(head, reader, rows)
-        for reader in head.readers
-        if isinstance(reader, TabularNetwork)
-    ]
+    """Fits the linear model, the trees and the shares, and puts them into the head."""
     features = np.array(head.features(mx.array(rows.cells)))
-    num_outputs = head.num_outputs
-    held_out = np.zeros((len(features), num_outputs))
+    outputs: list[np.ndarray] = []
+    for reader in head.readers:
+        if isinstance(reader, TabularNetwork):
+            outputs.append(_held_out_outputs(head, reader, rows))
+        else:
+            fit = _fit_linear if isinstance(reader, LinearReader) else _fit_trees
+            outputs.append(_cross_fitted(fit, head, features, rows))
+            arrays, _ = fit(head, features, rows.targets)
+            reader.update(arrays)
+    mixture = fit_mixture(outputs, rows.targets, head.kind)
+    head.update({"shares": _float(mixture.shares), "sharpness": _float(mixture.sharpness)})
+
+
+def _cross_fitted(fit: Fit, head: TabularHead, features: np.ndarray, rows: Rows) -> np.ndarray:
+    """(N, O), of a model that did not learn from the fold of each row."""
+    outputs = np.zeros((len(features), head.num_outputs))
     for fold in range(head.folds):
         is_out = rows.folds == fold
-        model = fit_linear(features[~is_out], rows.targets[~is_out], head.kind, num_outputs)
-        held_out[is_out] = model(features[is_out])
-    outputs.append(np.array(to_outputs(mx.array(held_out.astype(np.float32)), head.kind)))
+        _, predict = fit(head, features[~is_out], rows.targets[~is_out])
+        outputs[is_out] = predict(features[is_out])
+    return outputs
 
-    mixture = fit_mixture(outputs, rows.targets, head.kind)
-    linear = fit_linear(features, rows.targets, head.kind, num_outputs)
-    head.linear.update({"weight": _float(linear.weight), "bias": _float(linear.bias)})
-    head.update({"shares": _float(mixture.shares), "sharpness": _float(mixture.sharpness)})
+
+def _fit_linear(
+    head: TabularHead, features: np.ndarray, targets: np.ndarray
+) -> tuple[Arrays, Predict]:
+    model = fit_linear(features, targets, head.kind, head.num_outputs)
+
+    def predict(features: np.ndarray) -> np.ndarray:
+        return np.array(to_outputs(_float(model(features)), head.kind))
+
+    return {name: _float(each) for name, each in model._asdict().items()}, predict
+
+
+def _fit_trees(
+    head: TabularHead, features: np.ndarray, targets: np.ndarray
+) -> tuple[Arrays, Predict]:
+    model = fit_boosting(features, targets, head.kind, head.num_outputs)
+
+    def predict(features: np.ndarray) -> np.ndarray:
+        return model(features).reshape(len(features), -1)
+
+    return {name: _float(each) for name, each in trees_of(model)._asdict().items()}, predict
 
 
 def _held_out_outputs(head: TabularHead, network: TabularNetwork, rows: Rows) -> np.ndarray:

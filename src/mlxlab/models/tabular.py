@@ -20,6 +20,10 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.ops.dropout import Dropout
 
 SOFT_LIMIT = 3.0  # robust standard deviations, near which a number is squeezed
+TREES = 120  # of each output
+LEAVES = 8  # of a tree at most
+NODES = 2 * LEAVES - 1
+MAX_TREE_OUTPUTS = 10  # a model of more outputs has no trees
 MIN_PROBABILITY = 1e-30
 
 
@@ -211,11 +215,46 @@ class LinearReader(nn.Module):
         return features @ self.weight + self.bias
 
 
+class TreeReader(nn.Module):
+    """The boosted trees of each output, of features (B, R) -> (B, O); `baselines.boosting.Trees` are its arrays."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        shape = (outputs, TREES, NODES)
+        self.feature = mx.zeros(shape)
+        self.threshold = mx.zeros(shape)
+        self.left = mx.zeros(shape)
+        self.right = mx.zeros(shape)
+        self.value = mx.zeros(shape)
+        self.bias = mx.zeros((outputs,))
+
+    def __call__(self, features: mx.array) -> mx.array:
+        rows, width = features.shape
+        outputs, trees, nodes = self.value.shape
+        feature = _indices(self.feature, width)
+        # Numbers of nodes count on from tree to tree.
+        first = mx.arange(outputs * trees)[:, None] * nodes
+        left = (_indices(self.left, nodes).reshape(-1, nodes) + first).reshape(-1)
+        right = (_indices(self.right, nodes).reshape(-1, nodes) + first).reshape(-1)
+        threshold = self.threshold.reshape(-1)
+        node = mx.broadcast_to(first[:, 0], (rows, outputs * trees))
+        for _ in range(LEAVES - 1):  # The longest path of a tree.
+            cell = mx.take_along_axis(features, feature[node], axis=1)
+            node = mx.where(cell > threshold[node], right[node], left[node])
+        value = self.value.reshape(-1)[node]
+        return value.reshape(rows, outputs, trees).sum(axis=2) + self.bias
+
+
+def _indices(values: mx.array, size: int) -> mx.array:
+    """Whole numbers from 0 to `size` - 1, whatever a file holds: MLX has no bounds checks."""
+    return mx.clip(values.astype(mx.int32), 0, size - 1).reshape(-1)
+
+
 class TabularHead(nn.Module):
     """Cells of a row (B, N + M) -> logits (B, O), or (F, K, B, O) in training with several folds.
 
     An evaluation mixes the readings of a row: those of the networks as they were at some steps of the training, as they
-    are now, and of a linear model. Until `mixture` is fitted the networks of now alone are read.
+    are now, of a linear model and of boosted trees. Until `mixture` is fitted the networks of now alone are read.
     """
 
     def __init__(
@@ -242,18 +281,19 @@ class TabularHead(nn.Module):
         self.network = TabularNetwork(self._features, *sizes)
         self.snapshots = [TabularNetwork(self._features, *sizes) for _ in range(num_snapshots)]
         self.linear = LinearReader(self._features.size, outputs)
-        shares = np.zeros(num_snapshots + 2, np.float32)
+        self.trees = [TreeReader(outputs)] if outputs <= MAX_TREE_OUTPUTS else []
+        shares = np.zeros(len(self.readers), np.float32)
         shares[num_snapshots] = 1
         self.shares = mx.array(shares)
-        self.sharpness = mx.ones((num_snapshots + 2,))
-        for part in (*self.snapshots, self.linear):
+        self.sharpness = mx.ones(shares.shape)
+        for part in (*self.snapshots, self.linear, *self.trees):
             part.freeze()
         self.freeze(keys=["shares", "sharpness"], recurse=False)
 
     @property
     def readers(self) -> list[nn.Module]:
         """What is mixed, in the order of `shares`."""
-        return [*self.snapshots, self.network, self.linear]
+        return [*self.snapshots, self.network, self.linear, *self.trees]
 
     def __call__(self, cells: mx.array) -> mx.array:
         features, codes = self._features(cells)
@@ -277,10 +317,10 @@ class TabularHead(nn.Module):
         mixture: mx.array | None = None
         for index in np.flatnonzero(np.array(self.shares)).tolist():
             reader = self.readers[index]
-            if isinstance(reader, LinearReader):
-                outputs = to_outputs(reader(features), self.kind)
-            else:
+            if isinstance(reader, TabularNetwork):
                 outputs = to_outputs(reader(features, codes), self.kind).mean(axis=(0, 1))
+            else:
+                outputs = to_outputs(reader(features), self.kind)
             outputs = sharpen(outputs, self.sharpness[index], self.kind)
             part = self.shares[index] * outputs
             mixture = part if mixture is None else mixture + part
