@@ -34,7 +34,7 @@ from mlxlab.wording import one_of
 
 LabelKind = Literal["classification", "multi_label", "regression"]
 KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # of cells, by task
-MAX_AUTO_CLASSES = 50  # different whole numbers; more may be meant as classes or as numbers
+MAX_AUTO_CLASSES = 50  # different whole numbers; more are amounts
 MAX_CLASSES = 20_000
 MAX_LISTED = 8  # labels in a message
 
@@ -193,9 +193,7 @@ def label_kind(column: TypedColumn, options: RowOptions) -> LabelKind:
     """The task that the cells pose.
 
     `auto` is multi_label if there is a delimiter or every cell is a JSON list; regression if the cells are numbers and
-    some have a fraction; classification for text and for at most 50 different whole numbers.
-
-    Raises ConfigError if auto cannot decide.
+    some have a fraction, or more than 50 of them differ; else classification.
     """
     if options["task"] == "single":
         return "classification"
@@ -209,11 +207,9 @@ def label_kind(column: TypedColumn, options: RowOptions) -> LabelKind:
         return "classification"
     if column.type.kind == "number":
         return "regression"
-    if column.type.kind != "integer" or len(column.values) <= MAX_AUTO_CLASSES:
-        return "classification"
-    got = f"{len(column.values):,} different whole numbers in {len(column.codes):,} rows"
-    expected = "expected data.task=regression, or single for classes"
-    raise ConfigError(f"data.task=auto: {column.where(0)}: {got}: {expected}")
+    if column.type.kind == "integer" and len(column.values) > MAX_AUTO_CLASSES:
+        return "regression"
+    return "classification"
 
 
 def fit_labels(column: TypedColumn, options: RowOptions, unfitted: Labels) -> Labels:

@@ -56,7 +56,7 @@ class LabelledOptions(BatchOptions):
         test_source: rows that are evaluated once, after training; null for none.
         labels: the classes or labels in their order; null takes those of the training rows, sorted.
         task: single (one class), multi_label (any number of labels) or regression (a number); auto decides by the
-            labels of `source`.
+            labels of `source`: a number with a fraction, or more than 50 different ones, make it a regression.
         label_delimiter: what stands between several labels of a row; null for JSON lists.
         positive_class: the one of two classes that precision, recall and F1 are about; null is the second one.
         group_column: rows of equal value in it stay on one side of the split.
