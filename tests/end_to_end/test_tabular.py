@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 
+from mlxlab import load
 from mlxlab.cli.predict import main as predict
 from mlxlab.inference.restore import restore_model
 from support.processes import final_state, run, run_here, start, wait_for
@@ -97,14 +98,19 @@ def test_rows_of_the_file_are_predicted_with_unseen_categories_and_missing_cells
     assert "violet" in capsys.readouterr().err
 
 
-def test_texts_alone_are_refused_in_one_line(tmp_path):
-    rows = "".join(f"a text with number {n},{n % 2}\n" for n in range(40))
+def test_a_column_of_texts_is_read_by_its_words(tmp_path):
+    words = ["warm", "cold", "wet", "dry", "windy", "calm"]
+    rng = np.random.default_rng(0)
+    days = [" ".join(rng.choice(words, 3, replace=False)) + f" day {n}" for n in range(200)]
+    rows = "".join(f"{day},{'in' if 'wet' in day else 'out'}\n" for day in days)
     (tmp_path / "texts.csv").write_text(f"words,label\n{rows}")
-    done = run_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={tmp_path}/run")
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()[-1:]
-    assert "model=bert" in line
-    assert "Traceback" not in done.stderr
+    folder = tmp_path / "run"
+    done = run_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    new = [{"words": "calm wet dry evening"}, {"words": "calm warm dry evening"}, {"words": None}]
+    answers = load(folder).predict(new)
+    assert [answer["label"] for answer in answers[:2]] == ["in", "out"]
+    assert (folder / "inference" / "ngrams.safetensors").is_file()
 
 
 def test_one_network_learns_from_a_mixture(trained, source, tmp_path):

@@ -13,9 +13,17 @@ from tokenizers import models
 from mlxlab.data.batch import FOLDS, Batch, Task
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.cells import CellColumn, fit_columns, read_cells
+from mlxlab.data.labelled.cells import CellColumn, fit_columns, fit_text_columns, read_cells
 from mlxlab.data.labelled.encoder import read_targets
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
+from mlxlab.data.labelled.ngrams import (
+    FittedReader,
+    NgramReader,
+    fit_reader,
+    is_consistent,
+    load_readers,
+    save_readers,
+)
 from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.types import (
     ColumnType,
@@ -62,6 +70,7 @@ class CellEncoder:
 
     types: Mapping[str, ColumnType]
     cells: Sequence[CellColumn]
+    readers: Mapping[str, NgramReader]  # of the columns of texts
     labels: Labels
     label_column: str
 
@@ -96,7 +105,11 @@ class CellEncoder:
     def read(self, table: Table) -> np.ndarray:
         """(N, C) float32, NaN where a cell is missing; DataError for a cell of another type."""
         typed = read_table(table, self.types)
-        columns = [read_cells(typed[each["name"]], each) for each in self.cells]
+        numbers = {name: read(typed[name].values) for name, read in self.readers.items()}
+        columns: list[np.ndarray] = []
+        for each in self.cells:
+            name = each["name"]
+            columns.append(read_cells(typed[name], each, numbers.get(name)))
         return np.stack(columns, axis=1)
 
     def collate(
@@ -111,8 +124,9 @@ class CellEncoder:
         return [*self.types.values(), *self.cells]
 
     def save(self, folder: Path, format_name: str, source: str, fingerprint: str) -> None:
-        """Writes tokenizer.json and data.json."""
+        """Writes tokenizer.json, data.json and the readers of texts."""
         self.tokenizer.save(folder)
+        save_readers(folder, self.readers)
         state = {
             "format": FORMAT,
             "label_column": self.label_column,
@@ -134,19 +148,29 @@ def restore_cells(folder: Path) -> CellEncoder:
     """The encoder that `save` wrote; InputNotFoundError or DataError if there is none."""
     path = folder / "data.json"
     state = read_json(path, CellEncoderState)
-    names = {column["name"] for column in state["cells"]}
-    if not names or not names <= state["types"].keys():
-        raise DataError(f"{path}: expected a type of each column")
-    return CellEncoder(
-        state["types"], state["cells"], restore_labels(state["labels"]), state["label_column"]
-    )
+    types = state["types"]
+    numbers: dict[str, list[int]] = {}  # that are read of each column of texts
+    for column in state["cells"]:
+        name = column["name"]
+        is_text = column["part"] == "text"
+        if name not in types or is_text != (types[name].kind == "text" and "number" in column):
+            raise DataError(f"{path}: expected a type of each column, and its part")
+        if is_text:
+            numbers.setdefault(name, []).append(column["number"])
+    if not state["cells"]:
+        raise DataError(f"{path}: expected a column")
+    readers = load_readers(folder, list(numbers))
+    for name, reader in readers.items():
+        if not is_consistent(reader) or max(numbers[name]) >= len(reader.bias):
+            raise DataError(f"{folder}: the reader of column {name!r} does not fit {path.name}")
+    labels = restore_labels(state["labels"])
+    return CellEncoder(types, state["cells"], readers, labels, state["label_column"])
 
 
 class CellInputs:
     """The cells of all rows, in memory: `Inputs`.
 
     Args:
-        train: the typed columns of the training rows.
         folds: networks that are trained side by side, each without the training rows of its fold.
     """
 
@@ -155,25 +179,39 @@ class CellInputs:
     num_variants = 1
     lines: Sequence[str] = ()
 
-    def __init__(
-        self, prepared: PreparedRows, train: Mapping[str, TypedColumn], folds: int, seed: int
-    ) -> None:
+    def __init__(self, prepared: PreparedRows, folds: int, seed: int) -> None:
+        num_train = len(prepared.split.train)
+        train = read_table(
+            prepared.rows.table(list(prepared.types), prepared.split.train), prepared.types
+        )
+        readers = _fit_readers(train, prepared, seed)
         fitted = fit_columns(train)
+        for name, each in readers.items():
+            fitted += fit_text_columns(train[name], each.numbers)
         if not fitted:
-            expected = "expected a column of numbers, categories or dates"
-            raise ConfigError(f"model=tabular: {prepared.rows.name}: {expected}; texts: model=bert")
+            raise ConfigError(f"{prepared.rows.name}: expected a column of different values")
         names = dict.fromkeys(each.cells["name"] for each in fitted)
         types = {name: prepared.types[name] for name in names}
         cells = [each.cells for each in fitted]
-        self.encoder = CellEncoder(types, cells, prepared.labels, prepared.column.name)
+        self.encoder = CellEncoder(
+            types,
+            cells,
+            {name: each.reader for name, each in readers.items() if name in types},
+            prepared.labels,
+            prepared.column.name,
+        )
         self.model_columns = [each.model for each in fitted]
         self.tokenizer = no_tokens()
         self._ids = prepared.ids[prepared.numbers]
         self._targets = prepared.targets
         blocks = prepared.rows.blocks(list(types), prepared.numbers)
         self._cells = np.concatenate([self.encoder.read(block) for block in blocks])
+        for index, each in enumerate(cells):
+            name = each["name"]
+            if name in readers:
+                held_out = read_cells(train[name], each, readers[name].numbers)
+                self._cells[:num_train, index] = held_out
         self._folds = np.full(len(self._cells), NO_FOLD, np.int32)
-        num_train = len(prepared.split.train)
         if folds > 1:
             self._folds[:num_train] = assign_folds(self._targets.codes[:num_train], folds, seed)
         self._has_folds = folds > 1
@@ -205,6 +243,21 @@ class CellInputs:
         if not self._has_folds:
             return batch
         return batch._replace(aux={FOLDS: self._folds[positions]})
+
+
+def _fit_readers(
+    train: Mapping[str, TypedColumn], prepared: PreparedRows, seed: int
+) -> dict[str, FittedReader]:
+    """A reader of each column of texts."""
+    task = prepared.labels.task(None)
+    targets, _ = prepared.targets.of(np.arange(len(prepared.split.train)))
+    readers: dict[str, FittedReader] = {}
+    for name, column in train.items():
+        if column.type.kind == "text":
+            fitted = fit_reader(column, targets, task.kind, task.num_classes, seed)
+            if fitted is not None:
+                readers[name] = fitted
+    return readers
 
 
 def assign_folds(codes: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -1,15 +1,16 @@
 """The rows of a table as numbers: what `model=tabular` reads. Fitted on the training rows, saved with a run, restored.
 
-A number is given in robust standard deviations from the median, a category by its code, a time by its parts.
+A number is given in robust standard deviations from the median, a category by its code, a time by its parts, a text by
+the numbers of a reader (`ngrams`).
 """
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Positive
+from mlxlab.constraints import Count, Positive
 from mlxlab.data.labelled.types import TypedColumn
 
 MAX_CATEGORIES = 60  # of a column, the most frequent ones
@@ -25,7 +26,7 @@ SOFT_LIMIT = 3.0  # as in `models/tabular`
 UNSEEN = -1.0
 SECONDS_PER_DAY = 86_400
 
-Part = Literal["value", "category", "day", "year", "month", "weekday", "hour"]
+Part = Literal["value", "category", "text", "day", "year", "month", "weekday", "hour"]
 PARTS: dict[Part, Callable[[datetime], float]] = {
     "day": lambda time: time.replace(tzinfo=time.tzinfo or UTC).timestamp() / SECONDS_PER_DAY,
     "year": lambda time: time.year,
@@ -41,6 +42,7 @@ class CellColumn(TypedDict):
     Args:
         median, scale: of a number.
         categories: the values of a category that have a code, in the order of their codes.
+        number: of a text, which of the numbers of its reader.
     """
 
     name: str
@@ -48,6 +50,7 @@ class CellColumn(TypedDict):
     median: float
     scale: Positive
     categories: list[str]
+    number: NotRequired[Count]
 
 
 class FittedColumn(NamedTuple):
@@ -58,7 +61,7 @@ class FittedColumn(NamedTuple):
 
 
 def fit_columns(train: Mapping[str, TypedColumn]) -> list[FittedColumn]:
-    """The columns of cells for those of the training rows; a column of texts, or of one value alone, has none."""
+    """The columns of cells for those of the training rows but texts; a column of one value alone has none."""
     fitted: list[FittedColumn] = []
     for name, column in train.items():
         match column.type.kind:
@@ -68,19 +71,44 @@ def fit_columns(train: Mapping[str, TypedColumn]) -> list[FittedColumn]:
                 fitted += _fit_category(name, column)
             case "datetime":
                 for part in PARTS:
-                    fitted += _fit_number(name, part, column)
+                    fitted += _fit_number(name, part, _amounts(column, part)[column.codes])
             case _:
-                fitted += _fit_number(name, "value", column)
+                fitted += _fit_number(name, "value", _amounts(column, "value")[column.codes])
     return fitted
 
 
-def read_cells(column: TypedColumn, cells: CellColumn) -> np.ndarray:
-    """(N,) float32."""
+def fit_text_columns(column: TypedColumn, numbers: np.ndarray) -> list[FittedColumn]:
+    """The columns of cells for a column of texts.
+
+    Args:
+        numbers: (U, D) of its U texts, as their reader gives them for rows that it did not learn from.
+    """
+    fitted: list[FittedColumn] = []
+    for number, values in enumerate(numbers.T):
+        amounts = np.append(values, np.nan)[column.codes]
+        for each in _fit_number(column.name, "text", amounts):
+            each.cells["number"] = number
+            fitted.append(each)
+    return fitted
+
+
+def read_cells(
+    column: TypedColumn, cells: CellColumn, numbers: np.ndarray | None = None
+) -> np.ndarray:
+    """(N,) float32.
+
+    Args:
+        numbers: (U, D) of the U texts of a column of texts.
+    """
     if cells["part"] == "category":
         codes = {name: code for code, name in enumerate(cells["categories"])}
         values = [codes.get(str(value), UNSEEN) for value in column.values]
         return np.array([*values, np.nan], np.float32)[column.codes]
-    scaled = (_amounts(column, cells["part"]) - cells["median"]) / cells["scale"]
+    if numbers is None:
+        amounts = _amounts(column, cells["part"])
+    else:
+        amounts = np.append(numbers[:, cells["number"]], np.nan)
+    scaled = (amounts - cells["median"]) / cells["scale"]
     return np.clip(scaled, -MAX_CELL, MAX_CELL).astype(np.float32)[column.codes]
 
 
@@ -91,8 +119,7 @@ def _amounts(column: TypedColumn, part: Part) -> np.ndarray:
     return np.array([*map(PARTS[part], column.values), np.nan])
 
 
-def _fit_number(name: str, part: Part, column: TypedColumn) -> list[FittedColumn]:
-    amounts = _amounts(column, part)[column.codes]
+def _fit_number(name: str, part: Part, amounts: np.ndarray) -> list[FittedColumn]:
     is_missing = np.isnan(amounts)
     present = amounts[~is_missing]
     if len(np.unique(present)) < 2:

@@ -276,15 +276,16 @@ class LabelledDataset(LabelledExamples):
         renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
         inputs: Inputs
         if inner_folds:
-            cells = CellInputs(prepared, train, inner_folds, seed)
+            cells = CellInputs(prepared, inner_folds, seed)
             self.model_columns = cells.model_columns
             self.epoch_limits = CELL_EPOCHS
             self.min_steps = CELL_STEPS
             inputs = cells
-            written = {}
         else:
             run = Run(seed, cache, parameters, width, pretrained)
             inputs = TextInputs(prepared, renderer, options, run)
+        written = {}
+        if texts or not inner_folds:
             written = {"": renderer}
         read_columns = None
         if not texts:

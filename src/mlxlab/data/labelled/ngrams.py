@@ -1,0 +1,232 @@
+"""A column of texts as numbers: what linear models of its n-grams say of the target, and its main directions.
+
+The models are support vector machines on TF-IDF (Joachims 1998), the directions those of latent semantic analysis
+(Deerwester et al. 1990).
+
+Shapes: N rows, U different texts, V n-grams, D numbers.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mlxlab.data.batch import TaskKind
+from mlxlab.data.labelled.types import TypedColumn
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.files.atomic import write_atomic
+
+FILE = "ngrams.safetensors"
+WORDS = (1, 2)  # words of an n-gram
+CHARACTERS = (2, 4)  # characters of an n-gram, within words
+SLOTS = 2**18  # into which the n-grams of words are hashed, and those of characters
+MIN_TEXTS = 2  # with an n-gram
+MAX_NGRAMS = 2**16  # of a column, the most frequent ones
+MAX_LEARNED = 20_000  # texts that the models learn from
+MAX_CHARACTERS = 20_000  # of a text
+BLOCK = 2_000  # texts that are counted at once
+MAX_DIRECTIONS = 32
+TEXTS_PER_DIRECTION = 20
+MAX_MODELS = 50  # classes or labels; with more of them there are directions alone
+FOLDS = 5
+STRENGTH = 1.0  # C of the support vector machines
+
+Matrix = Any  # of scipy: sparse rows of n-grams
+
+
+class NgramReader(NamedTuple):
+    """Texts -> numbers (N, D)."""
+
+    slots: np.ndarray  # (V,) int32 of the n-grams, ascending
+    rarity: np.ndarray  # (V,) float32: inverse document frequency
+    weight: np.ndarray  # (V, D) float32
+    bias: np.ndarray  # (D,) float32
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        parts = [np.zeros((0, len(self.bias)), np.float32)]
+        for start in range(0, len(texts), BLOCK):
+            features = self.features(texts[start : start + BLOCK])
+            parts.append(features @ self.weight + self.bias)
+        return np.concatenate(parts).astype(np.float32)
+
+    def features(self, texts: Sequence[str]) -> Matrix:
+        """TF-IDF (N, V), of words and of characters each of length 1."""
+        import scipy.sparse as sp
+        from sklearn.preprocessing import normalize
+
+        counts = _count(texts)[:, self.slots]
+        counts.data = (1 + np.log(counts.data)) * self.rarity[counts.indices]
+        first = int(np.searchsorted(self.slots, SLOTS))  # of the n-grams of characters
+        halves = [normalize(counts[:, :first]), normalize(counts[:, first:])]
+        return sp.hstack(halves, format="csr", dtype=np.float32)
+
+
+class FittedReader(NamedTuple):
+    """A reader, and its numbers (U, D) of the texts it is fitted to: each by models that did not learn from the text."""
+
+    reader: NgramReader
+    numbers: np.ndarray
+
+
+def fit_reader(
+    column: TypedColumn, targets: np.ndarray, kind: TaskKind, num_classes: int, seed: int
+) -> FittedReader | None:
+    """Fits a reader to the training rows; None where no n-gram occurs twice.
+
+    Args:
+        column: of N rows with U texts.
+        targets: as in a `Batch`.
+    """
+    texts = column.values
+    rng = np.random.default_rng(seed)
+    learned = np.sort(rng.permutation(len(texts))[:MAX_LEARNED])
+    learned_texts = [texts[index] for index in learned]
+    empty = _choose_ngrams(learned_texts)
+    if not len(empty.slots):
+        return None
+    features = empty.features(learned_texts)
+
+    # Rows that the models learn from, with the place of their text among the learned ones.
+    place = np.full(len(texts) + 1, -1)
+    place[learned] = np.arange(len(learned))
+    places = place[column.codes]
+    rows = np.flatnonzero(places >= 0)
+    places = places[rows]
+    wanted = _columns(targets[rows], kind, num_classes)
+    weight, bias = _fit_models(features[places], wanted, kind)
+    directions = _directions(features)
+    reader = empty._replace(
+        weight=np.concatenate([weight, directions], axis=1),
+        bias=np.concatenate([bias, np.zeros(directions.shape[1], np.float32)]),
+    )
+
+    numbers = reader(texts)
+    folds = rng.integers(FOLDS, size=len(learned))
+    for fold in range(FOLDS):
+        is_held_out = folds == fold
+        known = ~is_held_out[places]
+        weight, bias = _fit_models(features[places[known]], wanted[known], kind)
+        numbers[learned[is_held_out], : len(bias)] = features[is_held_out] @ weight + bias
+    return FittedReader(reader, numbers)
+
+
+def save_readers(folder: Path, readers: Mapping[str, NgramReader]) -> None:
+    """Writes the readers of columns by name; no file without one."""
+    if not readers:
+        return
+    from safetensors.numpy import save
+
+    arrays: dict[str, np.ndarray] = {}
+    for name, reader in readers.items():
+        arrays |= {f"{field}.{name}": array for field, array in reader._asdict().items()}
+    write_atomic(folder / FILE, save(arrays))
+
+
+def load_readers(folder: Path, names: Sequence[str]) -> dict[str, NgramReader]:
+    """The readers of these columns; InputNotFoundError or DataError if `save_readers` did not write them."""
+    if not names:
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / FILE
+    if not path.is_file():
+        raise InputNotFoundError(f"{path}: no such file")
+    try:
+        arrays = load_file(path)
+        return {
+            name: NgramReader(*(arrays[f"{field}.{name}"] for field in NgramReader._fields))
+            for name in names
+        }
+    except (SafetensorError, KeyError, OSError) as error:
+        raise DataError(f"{path}: expected the readers of {', '.join(names)}: {error}") from None
+
+
+def is_consistent(reader: NgramReader) -> bool:
+    """Whether `fit_reader` could have returned the arrays."""
+    slots, rarity, weight, bias = reader
+    if slots.dtype != np.int32 or any(each.dtype != np.float32 for each in reader[1:]):
+        return False
+    dimensions = [each.ndim for each in reader]
+    if dimensions != [1, 1, 2, 1] or weight.shape != (len(slots), len(bias)):
+        return False
+    if len(rarity) != len(slots) or not 0 < len(slots) <= MAX_NGRAMS:
+        return False
+    is_ascending = (np.diff(slots) > 0).all() and slots[0] >= 0 and slots[-1] < 2 * SLOTS
+    return bool(is_ascending) and all(np.isfinite(each).all() for each in reader[1:])
+
+
+def _count(texts: Sequence[str]) -> Matrix:
+    """(N, 2 SLOTS): how often each n-gram of words occurs, then of characters."""
+    import scipy.sparse as sp
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    new = partial(
+        HashingVectorizer, n_features=SLOTS, alternate_sign=False, norm=None, dtype=np.float32
+    )
+    words = new(ngram_range=WORDS, token_pattern=r"\b\w+\b")
+    characters = new(analyzer="char_wb", ngram_range=CHARACTERS)
+    shortened = [text[:MAX_CHARACTERS] for text in texts]
+    return sp.hstack([words.transform(shortened), characters.transform(shortened)], format="csr")
+
+
+def _choose_ngrams(texts: Sequence[str]) -> NgramReader:
+    """The n-grams to read, without weights."""
+    frequency = np.zeros(2 * SLOTS, np.int64)
+    for start in range(0, len(texts), BLOCK):
+        counts = _count(texts[start : start + BLOCK])
+        frequency += np.bincount(counts.indices, minlength=2 * SLOTS)
+    most = np.argsort(-frequency, kind="stable")[:MAX_NGRAMS]
+    slots = np.sort(most[frequency[most] >= MIN_TEXTS]).astype(np.int32)
+    rarity = np.log((1 + len(texts)) / (1 + frequency[slots])) + 1
+    no_weight = np.zeros((len(slots), 0), np.float32)
+    return NgramReader(slots, rarity.astype(np.float32), no_weight, np.zeros(0, np.float32))
+
+
+def _columns(targets: np.ndarray, kind: TaskKind, num_classes: int) -> np.ndarray:
+    """(N, M) of what the M models learn: whether it is each class or label, or the number."""
+    if kind == "regression":
+        return targets[:, None]
+    if num_classes > MAX_MODELS:
+        return np.zeros((len(targets), 0), bool)
+    if kind == "multi_label":
+        return targets > 0
+    classes = np.arange(num_classes) if num_classes > 2 else np.array([1])
+    return targets[:, None] == classes
+
+
+def _fit_models(
+    features: Matrix, wanted: np.ndarray, kind: TaskKind
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (V, M) and biases (M,) of linear models, one for each column."""
+    from sklearn.linear_model import Ridge
+    from sklearn.svm import LinearSVC
+
+    weight = np.zeros((features.shape[1], wanted.shape[1]), np.float32)
+    bias = np.zeros(wanted.shape[1], np.float32)
+    for number, column in enumerate(wanted.T):
+        if len(np.unique(column)) < 2:
+            bias[number] = column[0] if kind == "regression" else 2 * column[0] - 1
+            continue
+        model = LinearSVC(C=STRENGTH, random_state=0)
+        if kind == "regression":
+            model = Ridge(solver="sparse_cg", random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # A fit that stops early is good enough.
+            model.fit(features, column)
+        weight[:, number] = np.ravel(model.coef_)
+        bias[number] = np.ravel(model.intercept_)[0]
+    return weight, bias
+
+
+def _directions(features: Matrix) -> np.ndarray:
+    """(V, K): the directions in which the texts differ most."""
+    from sklearn.decomposition import TruncatedSVD
+
+    most = min(MAX_DIRECTIONS, features.shape[0] // TEXTS_PER_DIRECTION, features.shape[1] - 1)
+    if most < 1:
+        return np.zeros((features.shape[1], 0), np.float32)
+    return TruncatedSVD(most, random_state=0).fit(features).components_.T.astype(np.float32)
