@@ -64,8 +64,8 @@ def trees_of(model: Model) -> Trees:
     shape = (outputs, TREES, NODES)
     leaf = np.broadcast_to(np.arange(NODES), shape)
     bias = np.full(outputs, UNKNOWN)
-    zeros = np.zeros(shape)
-    trees = Trees(zeros, zeros.copy(), leaf.copy(), leaf.copy(), zeros.copy(), bias)
+    feature, threshold, value = np.zeros((3, *shape))
+    trees = Trees(feature, threshold, leaf.copy(), leaf.copy(), value, bias)
     if model.task.kind == "classification":
         [estimator] = model.estimators
         present = estimator.classes_

@@ -7,7 +7,21 @@ import numpy as np
 
 from mlxlab.data.batch import TaskKind
 
-SHARPNESS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5)  # inverse temperatures
+SHARPNESS = (
+    0.4,
+    0.55,
+    0.7,
+    0.85,
+    1.0,
+    1.2,
+    1.4,
+    1.7,
+    2.0,
+    2.5,
+    3.3,
+    4.5,
+    6.0,
+)  # inverse temperatures
 PRIOR = 0.5  # picks that each reader has before the first one
 PICKS = 20
 MIN_PROBABILITY = 1e-5

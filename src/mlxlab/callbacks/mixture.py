@@ -11,7 +11,13 @@ from mlxlab.baselines.linear import fit_linear
 from mlxlab.baselines.mixture import fit_mixture
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.errors import ConfigError
-from mlxlab.models.tabular import LinearReader, TabularHead, TabularNetwork, to_outputs
+from mlxlab.models.tabular import (
+    LinearReader,
+    MarginReader,
+    TabularHead,
+    TabularNetwork,
+    to_outputs,
+)
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -92,6 +98,9 @@ def _fit(head: TabularHead, rows: Rows) -> None:
     for reader in head.readers:
         if isinstance(reader, TabularNetwork):
             outputs.append(_held_out_outputs(head, reader, rows))
+        elif isinstance(reader, MarginReader):
+            # The cells of training rows come from models that did not learn from them.
+            outputs.append(np.array(to_outputs(reader(mx.array(rows.cells)), head.kind)))
         else:
             fit = _fit_linear if isinstance(reader, LinearReader) else _fit_trees
             outputs.append(_cross_fitted(fit, head, features, rows))

@@ -23,8 +23,17 @@ SOFT_LIMIT = 3.0  # robust standard deviations, near which a number is squeezed
 TREES = 120  # of each output
 LEAVES = 8  # of a tree at most
 NODES = 2 * LEAVES - 1
+SHARPNESS = 3.0  # of the margins of support vector machines, as logits
 MAX_TREE_OUTPUTS = 10  # a model of more outputs has no trees
 MIN_PROBABILITY = 1e-30
+
+
+class Margin(TypedDict):
+    """What a cell says of an output: `cell * scale + center` is its margin, or the number itself in a regression."""
+
+    output: Count
+    center: float
+    scale: Positive
 
 
 class Column(TypedDict):
@@ -35,6 +44,7 @@ class Column(TypedDict):
         mean, deviation: of the squeezed number in the training rows.
         categories: how many there are, by their codes from 0; any other code is an unseen category.
         missing: whether cells are missing in the training rows.
+        margin: of a number that a model of texts gives.
     """
 
     edges: NotRequired[Annotated[list[float], MinLen(2)]]
@@ -42,6 +52,7 @@ class Column(TypedDict):
     deviation: NotRequired[Positive]
     categories: NotRequired[Count]
     missing: bool
+    margin: NotRequired[Margin]
 
 
 class Features:
@@ -215,6 +226,28 @@ class LinearReader(nn.Module):
         return features @ self.weight + self.bias
 
 
+class MarginReader(nn.Module):
+    """What models of texts said of a row: cells (B, N + M) -> (B, O)."""
+
+    def __init__(self, columns: Sequence[Column], kind: TaskKind, outputs: int) -> None:
+        super().__init__()
+        named = [(index, each["margin"]) for index, each in enumerate(columns) if "margin" in each]
+        if any(margin["output"] >= outputs for _, margin in named):
+            raise ConfigError(f"model.columns: expected margins of {outputs} outputs")
+        self._columns = mx.array(np.array([index for index, _ in named], np.int32))
+        self._centers = mx.array([margin["center"] for _, margin in named])
+        self._scales = mx.array([margin["scale"] for _, margin in named])
+        sums = np.zeros((len(named), outputs), np.float32)
+        for row, (_, margin) in enumerate(named):
+            sums[row, margin["output"]] = 1 if kind == "regression" else SHARPNESS
+        self._sums = mx.array(sums)
+
+    def __call__(self, cells: mx.array) -> mx.array:
+        margins = mx.take(cells, self._columns, axis=1)
+        known = mx.where(mx.isnan(margins), 0, margins * self._scales + self._centers)
+        return known @ self._sums
+
+
 class TreeReader(nn.Module):
     """The boosted trees of each output, of features (B, R) -> (B, O); `baselines.boosting.Trees` are its arrays."""
 
@@ -254,7 +287,7 @@ class TabularHead(nn.Module):
     """Cells of a row (B, N + M) -> logits (B, O), or (F, K, B, O) in training with several folds.
 
     An evaluation mixes the readings of a row: those of the networks as they were at some steps of the training, as they
-    are now, of a linear model and of boosted trees. Until `mixture` is fitted the networks of now alone are read.
+    are now, of a linear model, of boosted trees and of models of texts. Until `mixture` is fitted the networks of now alone are read.
     """
 
     def __init__(
@@ -282,6 +315,8 @@ class TabularHead(nn.Module):
         self.snapshots = [TabularNetwork(self._features, *sizes) for _ in range(num_snapshots)]
         self.linear = LinearReader(self._features.size, outputs)
         self.trees = [TreeReader(outputs)] if outputs <= MAX_TREE_OUTPUTS else []
+        has_margins = any("margin" in each for each in columns)
+        self.margins = [MarginReader(columns, kind, outputs)] if has_margins else []
         shares = np.zeros(len(self.readers), np.float32)
         shares[num_snapshots] = 1
         self.shares = mx.array(shares)
@@ -293,12 +328,12 @@ class TabularHead(nn.Module):
     @property
     def readers(self) -> list[nn.Module]:
         """What is mixed, in the order of `shares`."""
-        return [*self.snapshots, self.network, self.linear, *self.trees]
+        return [*self.snapshots, self.network, self.linear, *self.trees, *self.margins]
 
     def __call__(self, cells: mx.array) -> mx.array:
-        features, codes = self._features(cells)
         if not self.training:
-            return self._mix(features, codes)
+            return self._mix(cells)
+        features, codes = self._features(cells)
         logits = self.network(features, codes)
         if self.folds > 1:
             return logits
@@ -313,14 +348,16 @@ class TabularHead(nn.Module):
         logits = network(*self._features(cells))
         return to_outputs(logits, self.kind).mean(axis=1)
 
-    def _mix(self, features: mx.array, codes: Sequence[mx.array]) -> mx.array:
+    def _mix(self, cells: mx.array) -> mx.array:
+        features, codes = self._features(cells)
         mixture: mx.array | None = None
         for index in np.flatnonzero(np.array(self.shares)).tolist():
             reader = self.readers[index]
             if isinstance(reader, TabularNetwork):
                 outputs = to_outputs(reader(features, codes), self.kind).mean(axis=(0, 1))
             else:
-                outputs = to_outputs(reader(features), self.kind)
+                reads = cells if isinstance(reader, MarginReader) else features
+                outputs = to_outputs(reader(reads), self.kind)
             outputs = sharpen(outputs, self.sharpness[index], self.kind)
             part = self.shares[index] * outputs
             mixture = part if mixture is None else mixture + part

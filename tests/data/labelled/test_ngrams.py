@@ -74,8 +74,8 @@ def test_there_is_a_model_for_each_class_label_or_number(kind, num_classes, mode
     assert is_consistent(fitted.reader)
 
 
-def test_a_column_without_a_repeated_ngram_has_no_reader():
-    column = TypedColumn("text", ColumnType("text"), ["a", "b"], np.array([0, 1]))
+def test_a_column_without_ngrams_has_no_reader():
+    column = TypedColumn("text", ColumnType("text"), ["", " "], np.array([0, 1]))
     assert fit_reader(column, np.array([0, 1]), "classification", 2, seed=0) is None
 
 

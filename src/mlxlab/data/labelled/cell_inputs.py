@@ -187,7 +187,7 @@ class CellInputs:
         readers = _fit_readers(train, prepared, seed)
         fitted = fit_columns(train)
         for name, each in readers.items():
-            fitted += fit_text_columns(train[name], each.numbers)
+            fitted += fit_text_columns(train[name], each.numbers, each.outputs)
         if not fitted:
             raise ConfigError(f"{prepared.rows.name}: expected a column of different values")
         names = dict.fromkeys(each.cells["name"] for each in fitted)
@@ -206,10 +206,10 @@ class CellInputs:
         self._targets = prepared.targets
         blocks = prepared.rows.blocks(list(types), prepared.numbers)
         self._cells = np.concatenate([self.encoder.read(block) for block in blocks])
-        for index, each in enumerate(cells):
-            name = each["name"]
+        for index, column in enumerate(cells):
+            name = column["name"]
             if name in readers:
-                held_out = read_cells(train[name], each, readers[name].numbers)
+                held_out = read_cells(train[name], column, readers[name].numbers)
                 self._cells[:num_train, index] = held_out
         self._folds = np.full(len(self._cells), NO_FOLD, np.int32)
         if folds > 1:

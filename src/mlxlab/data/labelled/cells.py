@@ -4,7 +4,7 @@ A number is given in robust standard deviations from the median, a category by i
 the numbers of a reader (`ngrams`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, NotRequired, TypedDict
 
@@ -57,7 +57,7 @@ class FittedColumn(NamedTuple):
     """A column of cells, and as the model reads it (`models.tabular.Column`)."""
 
     cells: CellColumn
-    model: Mapping[str, object]
+    model: dict[str, object]
 
 
 def fit_columns(train: Mapping[str, TypedColumn]) -> list[FittedColumn]:
@@ -77,17 +77,23 @@ def fit_columns(train: Mapping[str, TypedColumn]) -> list[FittedColumn]:
     return fitted
 
 
-def fit_text_columns(column: TypedColumn, numbers: np.ndarray) -> list[FittedColumn]:
+def fit_text_columns(
+    column: TypedColumn, numbers: np.ndarray, outputs: Sequence[int]
+) -> list[FittedColumn]:
     """The columns of cells for a column of texts.
 
     Args:
         numbers: (U, D) of its U texts, as their reader gives them for rows that it did not learn from.
+        outputs: those of the model of which the first numbers are margins.
     """
     fitted: list[FittedColumn] = []
     for number, values in enumerate(numbers.T):
         amounts = np.append(values, np.nan)[column.codes]
         for each in _fit_number(column.name, "text", amounts):
             each.cells["number"] = number
+            if number < len(outputs):
+                scaled = {"center": each.cells["median"], "scale": each.cells["scale"]}
+                each.model["margin"] = {"output": outputs[number], **scaled}
             fitted.append(each)
     return fitted
 
@@ -150,5 +156,5 @@ def _fit_category(name: str, column: TypedColumn) -> list[FittedColumn]:
     if len(column.values) + bool(is_missing.any()) < 2 or not categories:
         return []
     cells = CellColumn(name=name, part="category", median=0.0, scale=1.0, categories=categories)
-    model = {"categories": len(categories), "missing": bool(is_missing.any())}
+    model: dict[str, object] = {"categories": len(categories), "missing": bool(is_missing.any())}
     return [FittedColumn(cells, model)]

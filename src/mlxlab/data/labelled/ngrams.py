@@ -23,7 +23,6 @@ FILE = "ngrams.safetensors"
 WORDS = (1, 2)  # words of an n-gram
 CHARACTERS = (2, 4)  # characters of an n-gram, within words
 SLOTS = 2**18  # into which the n-grams of words are hashed, and those of characters
-MIN_TEXTS = 2  # with an n-gram
 MAX_NGRAMS = 2**16  # of a column, the most frequent ones
 MAX_LEARNED = 20_000  # texts that the models learn from
 MAX_CHARACTERS = 20_000  # of a text
@@ -65,16 +64,22 @@ class NgramReader(NamedTuple):
 
 
 class FittedReader(NamedTuple):
-    """A reader, and its numbers (U, D) of the texts it is fitted to: each by models that did not learn from the text."""
+    """A reader, and what it says of the texts that it is fitted to.
+
+    Args:
+        numbers: (U, D), each by models that did not learn from the text.
+        outputs: those of the task of which the first numbers are margins.
+    """
 
     reader: NgramReader
     numbers: np.ndarray
+    outputs: Sequence[int]
 
 
 def fit_reader(
     column: TypedColumn, targets: np.ndarray, kind: TaskKind, num_classes: int, seed: int
 ) -> FittedReader | None:
-    """Fits a reader to the training rows; None where no n-gram occurs twice.
+    """Fits a reader to the training rows; None where the texts have no n-grams.
 
     Args:
         column: of N rows with U texts.
@@ -95,7 +100,11 @@ def fit_reader(
     places = place[column.codes]
     rows = np.flatnonzero(places >= 0)
     places = places[rows]
-    wanted = _columns(targets[rows], kind, num_classes)
+    outputs = _outputs(kind, num_classes)
+    wanted = targets[rows]
+    if kind == "classification":
+        wanted = wanted[:, None] == np.array(outputs, np.int64)
+    wanted = wanted.reshape(len(rows), -1)[:, : len(outputs)]
     weight, bias = _fit_models(features[places], wanted, kind)
     directions = _directions(features)
     reader = empty._replace(
@@ -110,7 +119,7 @@ def fit_reader(
         known = ~is_held_out[places]
         weight, bias = _fit_models(features[places[known]], wanted[known], kind)
         numbers[learned[is_held_out], : len(bias)] = features[is_held_out] @ weight + bias
-    return FittedReader(reader, numbers)
+    return FittedReader(reader, numbers, outputs)
 
 
 def save_readers(folder: Path, readers: Mapping[str, NgramReader]) -> None:
@@ -180,22 +189,19 @@ def _choose_ngrams(texts: Sequence[str]) -> NgramReader:
         counts = _count(texts[start : start + BLOCK])
         frequency += np.bincount(counts.indices, minlength=2 * SLOTS)
     most = np.argsort(-frequency, kind="stable")[:MAX_NGRAMS]
-    slots = np.sort(most[frequency[most] >= MIN_TEXTS]).astype(np.int32)
+    slots = np.sort(most[frequency[most] > 0]).astype(np.int32)
     rarity = np.log((1 + len(texts)) / (1 + frequency[slots])) + 1
     no_weight = np.zeros((len(slots), 0), np.float32)
     return NgramReader(slots, rarity.astype(np.float32), no_weight, np.zeros(0, np.float32))
 
 
-def _columns(targets: np.ndarray, kind: TaskKind, num_classes: int) -> np.ndarray:
-    """(N, M) of what the M models learn: whether it is each class or label, or the number."""
-    if kind == "regression":
-        return targets[:, None]
+def _outputs(kind: TaskKind, num_classes: int) -> Sequence[int]:
+    """The outputs that have a model: of two classes the second one."""
     if num_classes > MAX_MODELS:
-        return np.zeros((len(targets), 0), bool)
-    if kind == "multi_label":
-        return targets > 0
-    classes = np.arange(num_classes) if num_classes > 2 else np.array([1])
-    return targets[:, None] == classes
+        return []
+    if kind == "classification" and num_classes == 2:
+        return [1]
+    return range(num_classes)
 
 
 def _fit_models(
