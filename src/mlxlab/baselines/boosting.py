@@ -74,7 +74,7 @@ def trees_of(model: Model) -> Trees:
         return trees
     bias[:] = 0
     for output, estimator in enumerate(model.estimators):
-        classes = getattr(estimator, "classes_", ())
+        classes: Sequence[int] = getattr(estimator, "classes_", ())
         if len(classes) == 1:
             bias[output] = -UNKNOWN if classes[0] else UNKNOWN
         _fill(trees, [output], estimator)
