@@ -51,7 +51,7 @@ def test_the_first_step_of_a_run_is_measured_on_its_largest_batch(tmp_path, caps
     texts = [*(f"word{n} " * (1 + n % 3) for n in range(198)), "long " * 90, "longer " * 90]
     rows = [{"text": text, "label": "xy"[n % 2]} for n, text in enumerate(texts)]
     source = write_csv(tmp_path / "rows.csv", rows)
-    data = ["data=text_classification", f"data.source={source}"]
+    data = ["data=text_classification", "model=bert", f"data.source={source}"]
     step = measured(capsys, *data, *SMALL, "data.batch_size=4")
     assert step["rows"] == 4
     assert step["tokens_per_row"] > 90

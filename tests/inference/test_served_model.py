@@ -56,6 +56,7 @@ def home(tmp_path_factory):
     (path / "rows.csv").write_text("\n".join(["id,text,label", *lines, ""]))
     data = [
         "data=text_classification",
+        "model=bert",
         f"data.source={path / 'rows.csv'}",
         "data.label_delimiter=';'",
         "data.reading.missing=['',N/A]",

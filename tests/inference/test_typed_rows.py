@@ -174,6 +174,7 @@ def test_an_objective_without_a_value_is_refused_before_training(tmp_path, rows,
     done = run(
         *tiny_overrides("trainer.max_steps=2"),
         "data=text_classification",
+        "model=bert",
         f"data.source={tmp_path / 'train.csv'}",
         f"data.valid_source={tmp_path / 'valid.csv'}",
         f"objective=valid/{objective}",

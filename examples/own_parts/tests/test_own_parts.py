@@ -32,7 +32,7 @@ def train(folder, *overrides):
 @pytest.mark.parametrize(
     ("overrides", "metric"),
     [
-        (["data=reviews", f"data.source.path={REVIEWS}", "model/size=nano"], "train/loss"),
+        (["data=reviews", f"data.source.path={REVIEWS}", "model=bert"], "train/loss"),
         (["model=bag_of_words"], "train/loss"),
         (["trainer/loss=brier", "model/size=nano"], "train/p_true"),
         (["callbacks=weight_norm", "model/size=nano"], "weight_norm"),
