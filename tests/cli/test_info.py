@@ -183,7 +183,7 @@ def own_rows(path, **fault):
 
 def test_rows_of_your_own_are_counted_as_a_run_would_read_them(tmp_path, capsys):
     source = own_rows(tmp_path / "own.csv", kind="")
-    columns = ["data.text_column=who", "data.target=kind"]
+    columns = ["data.text_column=who", "data.target=kind", "model=bert"]
     assert main(["data", source, *columns, "--json"]) == 0
     checked = json.loads(capsys.readouterr().out)
     contents = {
@@ -235,7 +235,8 @@ def test_rows_that_are_truncated_are_counted(tmp_path, capsys):
         for n in range(60)
     ]
     source = f"data.source={write_csv(tmp_path / 'own.csv', rows)}"
-    args = ["data", source, "data.text_column=who", "data.target=kind", "data.seq_len=8"]
+    columns = ["data.text_column=who", "data.target=kind", "model=bert"]
+    args = ["data", source, *columns, "data.seq_len=8"]
     assert main([*args, "--json"]) == 0
     [message] = [
         each for each in json.loads(capsys.readouterr().out)["messages"] if "are truncated" in each

@@ -215,11 +215,12 @@ def test_a_malformed_file_gets_one_line_with_its_location_and_exit_2(line, user_
 
 def test_a_missing_mandatory_value_is_reported_with_file_and_line(line, user_config):
     user_config(
-        "# @package model\nhidden_size: ???\nnum_layers: 1\nnum_heads: 1\nintermediate_size: 8\n",
-        name="model/size/mine.yaml",
+        "_target_: mlxlab.models.bert.Bert\nhidden_size: ???\nnum_layers: 1\nnum_heads: 1\n"
+        "intermediate_size: 8\n",
+        name="model/mine.yaml",
     )
     flags = user_config("{}", name="experiment/mine.yaml")[:2]
-    message = line.refuses(*flags, "model/size=mine")
+    message = line.refuses(*flags, "model=mine", "model/size=none")
     assert "mine.yaml:2: model.hidden_size: missing; expected a whole number >= 1" in message
 
 

@@ -60,7 +60,7 @@ def data(json: bool = False, *, args: list[str]) -> None:
         try:
             dataset = _build(config)
             encoder = dataset.encoder
-            types = {**encoder.types, encoder.label_column: encoder.labels.type}
+            types = {**dataset.types, encoder.label_column: encoder.labels.type}
             checked = _describe(dataset, config["trainer"])
         except UserError as error:  # It is raised below the table of columns, which may explain it.
             fault = error

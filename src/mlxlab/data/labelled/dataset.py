@@ -79,6 +79,7 @@ class LabelledExamples:
         self.inputs = inputs
         self.tokenizer = inputs.tokenizer
         self.encoder = inputs.encoder
+        self.types = prepared.types
         self.columns = list(self.encoder.columns)
         self.row_lengths = inputs.row_lengths
         self.task = self.encoder.task
