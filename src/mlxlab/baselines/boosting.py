@@ -15,7 +15,7 @@ from mlxlab.data.batch import Task, TaskKind
 from mlxlab.models.tabular import LEAVES, NODES, TREES
 
 LEARNING_RATE = 0.05
-MIN_ROWS = 10  # of a leaf
+MIN_ROWS = 10  # a leaf has no fewer
 
 
 class Trees(NamedTuple):

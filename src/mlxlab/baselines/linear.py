@@ -8,9 +8,9 @@ import numpy as np
 from mlxlab.baselines.estimators import Estimator, fit_estimators
 from mlxlab.data.batch import TaskKind
 
-MAX_ROWS = 20_000  # that it is fitted on
+MAX_ROWS = 20_000  # more are not learned from
 MAX_STEPS = 300
-RIDGE = np.logspace(-2, 3, 11)  # of which generalised cross-validation takes one
+RIDGE = np.logspace(-2, 3, 11)  # generalised cross-validation takes one of them
 UNKNOWN = -30.0  # the bias of a class that no row has
 
 

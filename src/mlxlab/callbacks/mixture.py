@@ -21,9 +21,9 @@ from mlxlab.models.tabular import (
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
-ROWS = 4096  # that are read at once
+ROWS = 4096  # read at once
 
-Arrays = dict[str, mx.array]  # of a fitted model
+Arrays = dict[str, mx.array]  # a fitted model by the names of its arrays
 Predict = Callable[[np.ndarray], np.ndarray]  # features (N, R) -> outputs (N, O)
 Fit = Callable[[TabularHead, np.ndarray, np.ndarray], tuple[Arrays, Predict]]
 

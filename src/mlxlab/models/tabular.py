@@ -20,10 +20,10 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.ops.dropout import Dropout
 
 SOFT_LIMIT = 3.0  # robust standard deviations, near which a number is squeezed
-TREES = 120  # of each output
-LEAVES = 8  # of a tree at most
+TREES = 120  # each output has as many
+LEAVES = 8  # the most that a tree has
 NODES = 2 * LEAVES - 1
-SHARPNESS = 3.0  # of the margins of support vector machines, as logits
+SHARPNESS = 3.0  # makes logits of the margins of support vector machines
 MAX_TREE_OUTPUTS = 10  # a model of more outputs has no trees
 MIN_PROBABILITY = 1e-30
 

@@ -70,7 +70,7 @@ class CellEncoder:
 
     types: Mapping[str, ColumnType]
     cells: Sequence[CellColumn]
-    readers: Mapping[str, NgramReader]  # of the columns of texts
+    readers: Mapping[str, NgramReader]  # one for each column of texts
     labels: Labels
     label_column: str
 
@@ -149,7 +149,7 @@ def restore_cells(folder: Path) -> CellEncoder:
     path = folder / "data.json"
     state = read_json(path, CellEncoderState)
     types = state["types"]
-    numbers: dict[str, list[int]] = {}  # that are read of each column of texts
+    numbers: dict[str, list[int]] = {}  # what is read of each column of texts
     for column in state["cells"]:
         name = column["name"]
         is_text = column["part"] == "text"

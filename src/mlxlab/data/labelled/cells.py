@@ -13,8 +13,8 @@ import numpy as np
 from mlxlab.constraints import Count, Positive
 from mlxlab.data.labelled.types import TypedColumn
 
-MAX_CATEGORIES = 60  # of a column, the most frequent ones
-MIN_ROWS = 2  # of a category that has a code
+MAX_CATEGORIES = 60  # the most frequent ones of a column
+MIN_ROWS = 2  # a rarer category has no code
 ROWS_PER_BIN = 30
 MIN_BINS = 4
 MAX_BINS = 24
@@ -22,7 +22,7 @@ NORMAL_QUARTILES = (
     1.349  # the distance of the quartiles of a normal distribution, in standard deviations
 )
 MAX_CELL = 1e6
-SOFT_LIMIT = 3.0  # as in `models/tabular`
+SOFT_LIMIT = 3.0  # equal to that of `models/tabular`
 UNSEEN = -1.0
 SECONDS_PER_DAY = 86_400
 

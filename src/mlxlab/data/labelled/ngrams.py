@@ -23,9 +23,9 @@ FILE = "ngrams.safetensors"
 WORDS = (1, 2)  # words of an n-gram
 CHARACTERS = (2, 4)  # characters of an n-gram, within words
 SLOTS = 2**18  # into which the n-grams of words are hashed, and those of characters
-MAX_NGRAMS = 2**16  # of a column, the most frequent ones
+MAX_NGRAMS = 2**16  # the most frequent ones of a column
 MAX_LEARNED = 20_000  # texts that the models learn from
-MAX_CHARACTERS = 20_000  # of a text
+MAX_CHARACTERS = 20_000  # the rest of a text is not read
 BLOCK = 2_000  # texts that are counted at once
 MAX_DIRECTIONS = 32
 TEXTS_PER_DIRECTION = 20
@@ -33,7 +33,7 @@ MAX_MODELS = 50  # classes or labels; with more of them there are directions alo
 FOLDS = 5
 STRENGTH = 1.0  # C of the support vector machines
 
-Matrix = Any  # of scipy: sparse rows of n-grams
+Matrix = Any  # sparse rows of scipy
 
 
 class NgramReader(NamedTuple):
@@ -58,8 +58,8 @@ class NgramReader(NamedTuple):
 
         counts = _count(texts)[:, self.slots]
         counts.data = (1 + np.log(counts.data)) * self.rarity[counts.indices]
-        first = int(np.searchsorted(self.slots, SLOTS))  # of the n-grams of characters
-        halves = [normalize(counts[:, :first]), normalize(counts[:, first:])]
+        num_words = int(np.searchsorted(self.slots, SLOTS))
+        halves = [normalize(counts[:, :num_words]), normalize(counts[:, num_words:])]
         return sp.hstack(halves, format="csr", dtype=np.float32)
 
 
