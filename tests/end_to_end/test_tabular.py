@@ -98,6 +98,13 @@ def test_rows_of_the_file_are_predicted_with_unseen_categories_and_missing_cells
     assert "violet" in capsys.readouterr().err
 
 
+def test_data_without_columns_are_refused_in_one_line(tmp_path):
+    chosen = ["model=tabular", "model/size=none", "data=titanic", "tracking=none"]
+    done = run_here(*chosen, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("model=tabular: expected data=table")
+
+
 def test_a_column_of_texts_is_read_by_its_words(tmp_path):
     words = ["warm", "cold", "wet", "dry", "windy", "calm"]
     rng = np.random.default_rng(0)

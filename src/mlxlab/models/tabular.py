@@ -448,5 +448,8 @@ class Tabular(nn.Module):
         """Does nothing: there is none."""
 
     def new_head(self, kind: TaskKind, outputs: int) -> TabularHead:
-        """The head that reads the cells."""
+        """The head that reads the cells; ConfigError for data without columns."""
+        if not self._columns:
+            expected = "expected data=table or data=text_classification"
+            raise ConfigError(f"model=tabular: {expected}")
         return TabularHead(self._columns, kind, outputs, self.fractions, *self._sizes)
