@@ -1,12 +1,14 @@
 """What a config describes, built: the data, the model, the trainer and the tracker of a run, and its state."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
+from mlxlab.backend import one_blas_thread
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
@@ -23,6 +25,7 @@ from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
+from mlxlab.models.tabular import Tabular
 from mlxlab.progress import activity
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
@@ -89,10 +92,21 @@ class Session:
         checkpoint: Checkpoint | None = None,
     ) -> TrainState:
         """Trains to the end of the run, from `checkpoint` if there is one."""
-        data, args = self.data, (callbacks, checkpointer or NoCheckpointer(), model_seed(self.cfg))
-        TrainingLoop(self.trainer, self.context, state, data.valid, data.task, *args).run(
-            checkpoint
+        loop = TrainingLoop(
+            self.trainer,
+            self.context,
+            state,
+            self.data.valid,
+            self.data.task,
+            callbacks,
+            checkpointer or NoCheckpointer(),
+            model_seed(self.cfg),
         )
+        # The threads of OpenBLAS spin longer than they compute on the small products of a table.
+        is_table = isinstance(state.model.backbone, Tabular)
+        threads = one_blas_thread() if is_table else nullcontext()
+        with threads:
+            loop.run(checkpoint)
         return state
 
     def restart_schedule(self, state: TrainState, checkpoint: Checkpoint) -> None:
