@@ -60,12 +60,12 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 493_000,
+    "nodes": 495_200,
     "files": 555,
     "multiplied texts": 27,
     "nodes a statement": 11.25,
-    "ternaries": 38.7,
-    "packed assignments": 14.4,
+    "ternaries": 38.4,
+    "packed assignments": 14.3,
     "nested comprehensions": 4.4,
     "assignment expressions": 4.8,
     "functions returning text": 15.2,

@@ -98,6 +98,19 @@ def test_rows_of_the_file_are_predicted_with_unseen_categories_and_missing_cells
     assert "violet" in capsys.readouterr().err
 
 
+def test_rows_with_words_in_a_column_of_numbers_are_left_out_on_request(source, tmp_path):
+    lines = source.read_text().splitlines()
+    lines[2] = ",".join(["unknown", *lines[2].split(",")[1:]])
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    argv = [*SETTINGS, f"data.source={tmp_path}/rows.csv"]
+    refused = run_here(*argv, f"hydra.run.dir={tmp_path}/refused")
+    assert refused.returncode == 65
+    assert "column 'width': expected a finite number" in refused.stderr
+    done = run_here(*argv, "data.on_error=skip", f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    assert "column 'width'" in done.stderr
+
+
 def test_data_without_columns_are_refused_in_one_line(tmp_path):
     chosen = ["model=tabular", "model/size=none", "data=titanic", "tracking=none"]
     done = run_here(*chosen, f"hydra.run.dir={tmp_path}/run")
@@ -115,6 +128,8 @@ def test_a_column_of_texts_is_read_by_its_words(tmp_path):
     done = run_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     new = [{"words": "calm wet dry evening"}, {"words": "calm warm dry evening"}, {"words": None}]
+    baselines = json.loads((folder / "metrics.json").read_text())["baselines"]
+    assert {"tfidf_logistic_regression", "tfidf_linear_svm"} <= baselines.keys()
     answers = load(folder).predict(new)
     assert [answer["label"] for answer in answers[:2]] == ["in", "out"]
     assert (folder / "inference" / "ngrams.safetensors").is_file()

@@ -11,7 +11,7 @@ import numpy as np
 from mlxlab.constraints import MaxLen, MinLen, Seed
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import MIN_STEPS, BaselineInputs, Table
+from mlxlab.data.dataset import MIN_STEPS, BaselineInputs, RowTexts, Table
 from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs, holds_cells, restore_cells
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, restore_encoder
 from mlxlab.data.labelled.inputs import Inputs, Run, TextInputs
@@ -285,9 +285,13 @@ class LabelledDataset(LabelledExamples):
         else:
             run = Run(seed, cache, parameters, width, pretrained)
             inputs = TextInputs(prepared, renderer, options, run)
-        written = {}
+        written: dict[str, RowTexts] = {}
         if texts or not inner_folds:
-            written = {"": renderer}
+            written[""] = renderer
+        column_types = dict(inputs.encoder.types)
+        if inner_folds and not texts and any(each.kind == "text" for each in column_types.values()):
+            row = default_template(list(column_types))
+            written[""] = RowRenderer((row,), column_types, numbers, bounds)
         read_columns = None
         if not texts:
             read_columns = partial(feature_columns, types=inputs.encoder.types)

@@ -30,6 +30,7 @@ from mlxlab.data.labelled.types import (
     fit_type,
     shorten,
 )
+from mlxlab.data.sources.block import OnError
 from mlxlab.errors import DataError
 from mlxlab.wording import counted
 
@@ -126,7 +127,7 @@ def prepare_rows(
     lines += _find_overlaps(rows, options["on_overlap"], columns, splits)
 
     train = np.flatnonzero(splits == TRAINING)
-    types = _fit_types(rows, train, columns, chosen)
+    types = _fit_types(rows, train, columns, chosen, options["on_error"])
     fitted = fit_labels(column.take(train), options, unfitted)
     faults.add_labels(column, fitted)
     faults.add_cells(types)
@@ -246,7 +247,11 @@ def _find_overlaps(
 
 
 def _fit_types(
-    rows: Rows, train: np.ndarray, columns: Sequence[str], chosen: Mapping[str, Kind]
+    rows: Rows,
+    train: np.ndarray,
+    columns: Sequence[str],
+    chosen: Mapping[str, Kind],
+    on_error: OnError,
 ) -> dict[str, ColumnType]:
     """The types of columns by the training rows; a column of chosen texts is not looked at."""
 
@@ -258,5 +263,10 @@ def _fit_types(
     for name in columns:
         if chosen.get(name) != "text":
             cells = rows.column(name).filter(is_training)
-            types[name] = fit_type(name, cells, chosen.get(name), location)
+            try:
+                types[name] = fit_type(name, cells, chosen.get(name), location)
+            except DataError:  # Most of its cells are numbers.
+                if on_error == "strict":
+                    raise
+                types[name] = ColumnType("number")
     return types
