@@ -39,7 +39,13 @@ MODULES = {  # extra: what its tests import
     "zoo": ("mlx_lm",),
 }
 MORE_TESTS = {"ui": ("tests/data/labelled", "tests/data/text")}  # mlflow brings an older pyarrow
-NO_FEATURE = {"cpu", "cuda", "dev", "interop"}  # the backend of MLX, and tools of the tests
+NO_FEATURE = {
+    "cpu",
+    "cuda",
+    "dev",
+    "interop",
+    "tables",
+}  # the backend of MLX, tools of the tests, data of benchmarks
 QUICK = ("experiment=quick", "hydra.run.dir=quick")
 TOOLS = ("pytest", "pytest-xdist")  # the options of pytest in pyproject.toml name both
 

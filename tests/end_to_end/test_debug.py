@@ -56,8 +56,8 @@ def test_one_batch_is_memorised(tmp_path, text, model, data):
         main(
             [
                 *args,
-                "trainer.learning_rate=1e-2",
-                "trainer.max_steps=70",
+                "trainer.learning_rate=3e-3",
+                "trainer.max_steps=150",
                 f"hydra.run.dir={tmp_path / 'run'}",
             ]
         )

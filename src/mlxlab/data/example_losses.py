@@ -38,6 +38,8 @@ def read(source: Path) -> Columns:
         InputNotFoundError: no such file, or no rows in the folder.
         DataError: a file is not Arrow or Parquet, or lacks the id, step, time or loss.
     """
+    if not os.path.exists(source):
+        raise InputNotFoundError(f"{source}: no such file or folder")
     folder = source
     if (source / FOLDER).is_dir():
         folder = source / FOLDER

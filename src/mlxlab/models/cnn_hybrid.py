@@ -48,10 +48,10 @@ class CnnHybrid(nn.Module):
 
     def __init__(
         self,
-        hidden_size: Size,
-        num_layers: Size,
-        num_heads: Size,
-        intermediate_size: Size,
+        hidden_size: Size = 128,
+        num_layers: Size = 6,
+        num_heads: Size = 4,
+        intermediate_size: Size = 512,
         max_position_embeddings: Size = 512,
         dropout: Share = 0.1,
         position_embedding: Literal["learned", "rope"] = "learned",

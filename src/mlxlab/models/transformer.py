@@ -54,10 +54,10 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        hidden_size: Size,
-        num_layers: Size,
-        num_heads: Size,
-        intermediate_size: Size,
+        hidden_size: Size = 128,
+        num_layers: Size = 6,
+        num_heads: Size = 4,
+        intermediate_size: Size = 512,
         num_kv_heads: Size | None = None,
         max_position_embeddings: Size = 2048,
         norm_type: Literal["rms", "layer"] = "rms",

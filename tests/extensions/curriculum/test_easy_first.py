@@ -95,7 +95,7 @@ def test_faults_are_one_line(tmp_path, losses):
         EasyFirstOrder("loss", 3, None)
     with pytest.raises(ConfigError, match=r"expected null for data\.order\.by=length"):
         EasyFirstOrder("length", 3, "runs")
-    with pytest.raises(InputNotFoundError, match="not found"):
+    with pytest.raises(InputNotFoundError, match="no such file"):
         EasyFirstOrder("loss", 3, str(tmp_path / "missing")).arrange(SOURCE, None, None, tmp_path)
     rows = example_losses.read(losses[0])
     example_losses.write(

@@ -105,8 +105,10 @@ class Documents:
         """See `DocumentSource`. A position is [unit in the epoch's order, block (2), row from there]."""
         first = [0, *FIRST, 0]
         order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch).tolist()
-        start = first if position is None else position
-        check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count])
+        start: Any = first
+        if position is not None:
+            start = position
+            check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count])
         documents: list[Document] = []
         size = 0
         for following, document in self._read(order, start):
