@@ -1,4 +1,4 @@
-"""Mixes the networks of `model=tabular` with what they were earlier in the training, with a linear model and with boosted trees."""
+"""Mixes the networks of `model=tabular`, now and earlier in the training, with a linear model and boosted trees."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple

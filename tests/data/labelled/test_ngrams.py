@@ -103,6 +103,19 @@ def test_a_missing_or_damaged_file_is_refused(reader, tmp_path):
         load_readers(tmp_path, ["a"])
 
 
+def test_a_link_or_a_file_that_is_too_large_is_not_read(reader, tmp_path):
+    save_readers(tmp_path, {"a": reader})
+    path = tmp_path / FILE
+    with path.open("r+b") as file:
+        file.truncate(2**36)  # It takes no space on the disk.
+    with pytest.raises(DataError, match="at most"):
+        load_readers(tmp_path, ["a"])
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="regular"):
+        load_readers(tmp_path, ["a"])
+
+
 @pytest.mark.parametrize(
     ("field", "change"),
     [

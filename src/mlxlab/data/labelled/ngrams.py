@@ -16,8 +16,9 @@ import numpy as np
 
 from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.types import TypedColumn
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic
+from mlxlab.files.untrusted import open_regular
 
 FILE = "ngrams.safetensors"
 WORDS = (1, 2)  # words of an n-gram
@@ -25,6 +26,7 @@ CHARACTERS = (2, 4)  # characters of an n-gram, within words
 SLOTS = 2**18  # into which the n-grams of words are hashed, and those of characters
 MAX_NGRAMS = 2**16  # the most frequent ones of a column
 MAX_LEARNED = 20_000  # texts that the models learn from
+MAX_BYTES = 2**25  # more than a reader has with all n-grams, models and directions
 MAX_CHARACTERS = 20_000  # the rest of a text is not read
 BLOCK = 2_000  # texts that are counted at once
 MAX_DIRECTIONS = 32
@@ -139,18 +141,21 @@ def load_readers(folder: Path, names: Sequence[str]) -> dict[str, NgramReader]:
     if not names:
         return {}
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     path = folder / FILE
-    if not path.is_file():
-        raise InputNotFoundError(f"{path}: no such file")
+    limit = MAX_BYTES * len(names)
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise DataError(f"{path}: expected at most {limit} bytes")
     try:
-        arrays = load_file(path)
+        arrays = load(data)
         return {
             name: NgramReader(*(arrays[f"{field}.{name}"] for field in NgramReader._fields))
             for name in names
         }
-    except (SafetensorError, KeyError, OSError) as error:
+    except (SafetensorError, KeyError) as error:
         raise DataError(f"{path}: expected the readers of {', '.join(names)}: {error}") from None
 
 

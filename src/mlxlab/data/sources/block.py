@@ -49,7 +49,9 @@ class Block(NamedTuple):
         """`texts` in Python."""
         if isinstance(self.rows, list):
             values = [row.get(column) for row in self.rows]
-            return values if _are_texts(values) else strings_of_values(values, on_bad_cell)
+            if _are_texts(values):
+                return values
+            return strings_of_values(values, on_bad_cell)
         return self.texts(column, on_bad_cell).to_pylist()
 
     def records(self) -> list[dict[str, object]]:
