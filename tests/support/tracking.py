@@ -31,7 +31,7 @@ import sys, time
 from pathlib import Path
 from mlxlab.tracking.journal import Journal
 folder, project, count, ending = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-journal = Journal(None, None, "mlxlab", True, 30.0, folder=folder, project=project)
+journal = Journal(None, None, "mlxlab", True, 100.0, folder=folder, project=project)
 journal.start({"model": {"width": 8}}, {})
 for step in range(1, count + 1):
     journal.log_metrics(step, {"train/loss": 1 / step, "lr": 0.1})

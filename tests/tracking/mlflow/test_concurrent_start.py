@@ -25,7 +25,7 @@ def check_runs(project: Path) -> None:
     """Trains eight runs at once, and waits until the store has all of them."""
     trainers = [start_trainer(project, str(number), STEPS) for number in range(PROCESSES)]
     for trainer in trainers:
-        _, err = trainer.communicate(timeout=120)
+        _, err = trainer.communicate(timeout=200)
         assert (trainer.returncode, err) == (0, "")
     finished = "select count(*) from runs where status = 'FINISHED'"
     wait_until(lambda: query_store(project, finished) == [(PROCESSES,)])
@@ -49,5 +49,5 @@ def test_eight_runs_and_eight_readers_that_start_together_all_work(
     readers = [subprocess.Popen(args, stderr=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
     check_runs(project)
     for reader in readers:
-        _, err = reader.communicate(timeout=120)
+        _, err = reader.communicate(timeout=200)
         assert reader.returncode == 0, err
