@@ -10,7 +10,9 @@ import pytest
 
 from mlxlab import load
 from mlxlab.cli.predict import main as predict
+from mlxlab.errors import InputNotFoundError
 from mlxlab.inference.restore import restore_model
+from mlxlab.models.pretrained.load import PACKAGES, resolve
 from support.processes import final_state, run, run_here, start, wait_for
 
 SETTINGS = [
@@ -132,7 +134,7 @@ def test_a_column_of_texts_is_read_by_its_words(tmp_path):
     assert {"tfidf_logistic_regression", "tfidf_linear_svm"} <= baselines.keys()
     answers = load(folder).predict(new)
     assert [answer["label"] for answer in answers[:2]] == ["in", "out"]
-    assert (folder / "inference" / "ngrams.safetensors").is_file()
+    assert (folder / "inference" / "text_readers.safetensors").is_file()
 
 
 def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
@@ -154,3 +156,69 @@ def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
     done = run_here(*argv, *distill, f"hydra.run.dir={tmp_path}/student")
     assert done.returncode != 0
     assert "other texts" in done.stderr
+
+
+HEALTH = [
+    "physician",
+    "surgeon",
+    "nurse",
+    "clinic",
+    "patient",
+    "vaccine",
+    "hospital",
+    "illness",
+    "fever",
+    "pharmacy",
+    "dentist",
+    "bandage",
+    "ambulance",
+    "diagnosis",
+    "therapy",
+    "antibiotic",
+]
+SPACE = [
+    "galaxy",
+    "planet",
+    "orbit",
+    "telescope",
+    "comet",
+    "asteroid",
+    "rocket",
+    "astronaut",
+    "nebula",
+    "satellite",
+    "spacecraft",
+    "cosmos",
+    "eclipse",
+    "meteor",
+    "constellation",
+    "supernova",
+]
+
+
+def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_path, monkeypatch):
+    try:
+        resolve("minilm")
+    except InputNotFoundError as error:
+        pytest.skip(str(error))
+    rows = [
+        f"{word},{label}\n"
+        for label, words in (("health", HEALTH), ("space", SPACE))
+        for word in words
+    ]
+    (tmp_path / "texts.csv").write_text(f"text,label\n{''.join(rows)}")
+    folder = tmp_path / "run"
+    argv = ["data=text_classification", *SETTINGS[2:], f"data.source={tmp_path}/texts.csv"]
+    argv += ["model.pretrained=minilm", f"hydra.run.dir={folder}"]
+    done = run_here(*argv)
+    assert done.returncode == 0, done.stderr
+
+    # The run has its own copy of the encoder.
+    monkeypatch.setitem(PACKAGES, "minilm", "no_such_package")
+    answers = load(folder).predict(
+        [{"text": "doctors and medicine"}, {"text": "the moon and stars"}]
+    )
+    assert [answer["label"] for answer in answers] == ["health", "space"]
+    again = run_here(f"resume={folder}", "trust_folder=true")
+    assert again.returncode == 0, again.stderr
+    assert final_state(again) == final_state(done)

@@ -24,15 +24,18 @@ from mlxlab.data.dataset import (
     RunLength,
     check_data_module,
 )
+from mlxlab.data.labelled.vectors import FOLDER
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.metric_names import VALID
 from mlxlab.models import build
+from mlxlab.models.backbone import Backbone
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
-from mlxlab.models.pretrained.load import MLX_LM
+from mlxlab.models.pretrained.load import MLX_LM, resolve
+from mlxlab.models.sentence_encoder import SentenceEncoder
 from mlxlab.models.zoo.arguments import check_keys
 from mlxlab.training.callback import Callback
 from mlxlab.training.metrics.labelled import labelled_metrics
@@ -77,6 +80,7 @@ def build_data(
         one_document=not backbone.separates_documents,
         width=backbone.hidden_size,
         inner_folds=getattr(backbone, "folds", 0),
+        embedder=load_embedder(cfg["model"], backbone, restored),
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,
         restored=restored,
@@ -95,6 +99,18 @@ def build_data(
             )
     _refuse_undefined(cfg["objective"], data)
     return data
+
+
+def load_embedder(
+    node: Config, backbone: Backbone, restored: Path | None
+) -> SentenceEncoder | None:
+    """The pretrained encoder of the texts among cells: that of the restored run, or the one that the config names."""
+    name = node.get("pretrained")
+    if name is None or not hasattr(backbone, "reads_cells"):
+        return None
+    if restored is not None and (restored / FOLDER).is_dir():
+        return SentenceEncoder(restored / FOLDER)
+    return SentenceEncoder(resolve(name))
 
 
 def _refuse_undefined(objective: str, data: DataModule) -> None:

@@ -20,6 +20,8 @@ from mlxlab.config.paths import project_root
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, LimitsLength
+from mlxlab.data.labelled.cell_inputs import CellEncoder
+from mlxlab.data.labelled.vectors import FOLDER
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
@@ -29,6 +31,7 @@ from mlxlab.models.build import build_model
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model
+from mlxlab.models.sentence_encoder import SentenceEncoder
 from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
@@ -142,7 +145,10 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
         raise DataError(
             f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class"
         )
-    return config, dataset.restore_encoder(config_dir)
+    encoder = dataset.restore_encoder(config_dir)
+    if isinstance(encoder, CellEncoder) and encoder.reads_vectors:
+        encoder = encoder.with_embedder(SentenceEncoder(config_dir / FOLDER))
+    return config, encoder
 
 
 def _refuse_long_rows(model: Model, encoder: Encoder, path: Path) -> None:

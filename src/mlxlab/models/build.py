@@ -15,7 +15,7 @@ from mlxlab.models.memory_bound import check_weights
 from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.family import Node
-from mlxlab.models.pretrained.load import MLX_LM, read_shape, resolve, target_of
+from mlxlab.models.pretrained.load import MLX_LM, files_of, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights, refuse_too_large
 from mlxlab.models.vocabulary import keep_rows
 from mlxlab.models.zoo.mlx_lm import MlxLm
@@ -50,7 +50,7 @@ def build_model(
     """
     node = train_new_weights(node)
     options, _ = split_node(node)
-    path = resolve(options.pretrained) if options.pretrained else None
+    path = files_of(node)
     shape = (
         {}
         if path is None
@@ -123,9 +123,8 @@ def architecture_of(
 
     Arguments and errors are those of `build_model`.
     """
-    shape = (
-        read_shape(resolve(node["pretrained"]), node, vocab_size) if node.get("pretrained") else {}
-    )
+    path = files_of(node)
+    shape = {} if path is None else read_shape(path, node, vocab_size)
     own = {key: None for key in ("pretrained", "init_from") if key in node}
     architecture: dict[str, Any] = {
         "vocab_size": vocab_size,

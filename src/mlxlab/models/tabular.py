@@ -7,7 +7,7 @@ Shapes: B rows, F folds, K members, N columns of numbers, M columns of categorie
 O outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NotRequired, TypedDict
 
 import mlx.core as mx
@@ -29,8 +29,12 @@ MIN_PROBABILITY = 1e-30
 
 
 class Margin(TypedDict):
-    """What a cell says of an output: `cell * scale + center` is its margin, or the number itself in a regression."""
+    """What a cell says of an output: `cell * scale + center` is its margin, or the number itself in a regression.
 
+    The cells of a group are of models that read the same of each text.
+    """
+
+    group: Count
     output: Count
     center: float
     scale: Positive
@@ -227,11 +231,13 @@ class LinearReader(nn.Module):
 
 
 class MarginReader(nn.Module):
-    """What models of texts said of a row: cells (B, N + M) -> (B, O)."""
+    """What the models of a group said of a row: cells (B, N + M) -> (B, O)."""
 
-    def __init__(self, columns: Sequence[Column], kind: TaskKind, outputs: int) -> None:
+    def __init__(
+        self, margins: Mapping[int, Margin], group: int, kind: TaskKind, outputs: int
+    ) -> None:
         super().__init__()
-        named = [(index, each["margin"]) for index, each in enumerate(columns) if "margin" in each]
+        named = [(index, each) for index, each in margins.items() if each["group"] == group]
         if any(margin["output"] >= outputs for _, margin in named):
             raise ConfigError(f"model.columns: expected margins of {outputs} outputs")
         self._columns = mx.array(np.array([index for index, _ in named], np.int32))
@@ -315,8 +321,9 @@ class TabularHead(nn.Module):
         self.snapshots = [TabularNetwork(self._features, *sizes) for _ in range(num_snapshots)]
         self.linear = LinearReader(self._features.size, outputs)
         self.trees = [TreeReader(outputs)] if outputs <= MAX_TREE_OUTPUTS else []
-        has_margins = any("margin" in each for each in columns)
-        self.margins = [MarginReader(columns, kind, outputs)] if has_margins else []
+        margins = {index: each["margin"] for index, each in enumerate(columns) if "margin" in each}
+        groups = sorted({each["group"] for each in margins.values()})
+        self.margins = [MarginReader(margins, group, kind, outputs) for group in groups]
         shares = np.zeros(len(self.readers), np.float32)
         shares[num_snapshots] = 1
         self.shares = mx.array(shares)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mlxlab.data.labelled.ngrams import (
+from mlxlab.data.labelled.text_reader import (
     FILE,
     MAX_MODELS,
     fit_reader,
@@ -72,6 +72,30 @@ def test_there_is_a_model_for_each_class_label_or_number(kind, num_classes, mode
     assert fitted.numbers.shape == (100, models + directions)
     assert np.isfinite(fitted.numbers).all()
     assert is_consistent(fitted.reader)
+
+
+def embed(texts):
+    """Vectors whose first number says whether a text has a colour that no n-gram of it tells."""
+    signs = [1.0 if len(text) % 2 else -1.0 for text in texts]
+    others = [[len(text) % 3, len(text) % 5, 1.0] for text in texts]
+    vectors = np.column_stack([signs, others]).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_there_are_models_of_ngrams_of_vectors_and_of_both():
+    column = column_of(300)
+    targets = by_row(column, len) % 2
+    fitted = fit_reader(column, targets, "classification", 2, seed=0, embed=embed)
+    assert [margin.group for margin in fitted.margins] == [0, 1, 2]
+    assert fitted.reader.vector_size == 4
+    assert is_consistent(fitted.reader)
+    new = column_of(200, seed=1).values
+    is_odd = np.array([len(text) % 2 == 1 for text in new])
+    ngrams, vectors, both = ((fitted.reader(new, embed)[:, :3] > 0) == is_odd[:, None]).mean(axis=0)
+    assert ngrams < 0.8
+    assert min(vectors, both) > 0.95
+    held_out = (fitted.numbers[:, 1] > 0) == [len(text) % 2 == 1 for text in column.values]
+    assert held_out.mean() > 0.95
 
 
 def test_a_column_without_ngrams_has_no_reader():

@@ -1,7 +1,7 @@
 """Labelled rows as the cells of a table, which `model=tabular` reads in place of texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -16,20 +16,21 @@ from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.cells import CellColumn, fit_columns, fit_text_columns, read_cells
 from mlxlab.data.labelled.encoder import read_targets
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
-from mlxlab.data.labelled.ngrams import (
+from mlxlab.data.labelled.row_split import PreparedRows, digest
+from mlxlab.data.labelled.text_reader import (
     FittedReader,
-    NgramReader,
+    TextReader,
     fit_reader,
     is_consistent,
     load_readers,
     save_readers,
 )
-from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.types import (
     ColumnType,
     TypedColumn,
     read_table,
 )
+from mlxlab.data.labelled.vectors import FOLDER, Embed, Embedder, known_vectors
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.row_lengths import RowLengths
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
@@ -37,7 +38,7 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
-FORMAT = "mlxlab.cells/1"
+FORMAT = "mlxlab.cells/2"
 BATCH_SIZE = 170
 BLOCK = 2**16  # rows that are read at once
 NO_FOLD = -1
@@ -70,9 +71,10 @@ class CellEncoder:
 
     types: Mapping[str, ColumnType]
     cells: Sequence[CellColumn]
-    readers: Mapping[str, NgramReader]  # one for each column of texts
+    readers: Mapping[str, TextReader]  # one for each column of texts
     labels: Labels
     label_column: str
+    embedder: Embedder | None = None  # the pretrained encoder of the texts, if `readers` need one
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -102,10 +104,27 @@ class CellEncoder:
         targets = read_targets(self.labels, self.label_column, table, len(cells))
         return self.collate(cells, targets, rows, rows)
 
-    def read(self, table: Table) -> np.ndarray:
-        """(N, C) float32, NaN where a cell is missing; DataError for a cell of another type."""
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether the readers of texts were fitted with a pretrained encoder."""
+        return any(reader.vector_size for reader in self.readers.values())
+
+    def with_embedder(self, embedder: Embedder) -> "CellEncoder":
+        """The encoder with that of its texts; DataError if its vectors have another size."""
+        sizes = {reader.vector_size for reader in self.readers.values()}
+        if sizes != {embedder.size}:
+            raise DataError(f"expected vectors of {embedder.size} numbers, got {sizes}")
+        return replace(self, embedder=embedder)
+
+    def read(self, table: Table, embed: Embed | None = None) -> np.ndarray:
+        """(N, C) float32, NaN where a cell is missing; DataError for a cell of another type.
+
+        Args:
+            embed: gives the vectors of texts in place of the encoder's.
+        """
         typed = read_table(table, self.types)
-        numbers = {name: read(typed[name].values) for name, read in self.readers.items()}
+        embed = embed or self.embedder
+        numbers = {name: read(typed[name].values, embed) for name, read in self.readers.items()}
         columns: list[np.ndarray] = []
         for each in self.cells:
             name = each["name"]
@@ -127,6 +146,8 @@ class CellEncoder:
         """Writes tokenizer.json, data.json and the readers of texts."""
         self.tokenizer.save(folder)
         save_readers(folder, self.readers)
+        if self.embedder is not None and self.reads_vectors:
+            self.embedder.save(folder / FOLDER)
         state = {
             "format": FORMAT,
             "label_column": self.label_column,
@@ -179,15 +200,27 @@ class CellInputs:
     num_variants = 1
     lines: Sequence[str] = ()
 
-    def __init__(self, prepared: PreparedRows, folds: int, seed: int) -> None:
+    def __init__(
+        self,
+        prepared: PreparedRows,
+        folds: int,
+        seed: int,
+        embedder: Embedder | None,
+        cache: Path,
+    ) -> None:
         num_train = len(prepared.split.train)
         train = read_table(
             prepared.rows.table(list(prepared.types), prepared.split.train), prepared.types
         )
-        readers = _fit_readers(train, prepared, seed)
+        embed = None
+        if embedder is not None:
+            texts = _all_texts(prepared)
+            embed = known_vectors(embedder, texts, cache)
+            self.lines = [f"{len(texts):,} different texts as vectors of {embedder.size} numbers"]
+        readers = _fit_readers(train, prepared, seed, embed)
         fitted = fit_columns(train)
         for name, each in readers.items():
-            fitted += fit_text_columns(train[name], each.numbers, each.outputs)
+            fitted += fit_text_columns(train[name], each.numbers, each.margins)
         if not fitted:
             raise ConfigError(f"{prepared.rows.name}: expected a column of different values")
         names = dict.fromkeys(each.cells["name"] for each in fitted)
@@ -199,13 +232,14 @@ class CellInputs:
             {name: each.reader for name, each in readers.items() if name in types},
             prepared.labels,
             prepared.column.name,
+            embedder,
         )
         self.model_columns = [each.model for each in fitted]
         self.tokenizer = no_tokens()
         self._ids = prepared.ids[prepared.numbers]
         self._targets = prepared.targets
         blocks = prepared.rows.blocks(list(types), prepared.numbers)
-        self._cells = np.concatenate([self.encoder.read(block) for block in blocks])
+        self._cells = np.concatenate([self.encoder.read(block, embed) for block in blocks])
         for index, column in enumerate(cells):
             name = column["name"]
             if name in readers:
@@ -223,6 +257,7 @@ class CellInputs:
             split=list(map(digest, prepared.split[:3])),
             cells=cells,
             types={name: vars(each) for name, each in types.items()},
+            encoder=None if embedder is None else embedder.fingerprint,
             folds=folds,
         )
 
@@ -245,8 +280,18 @@ class CellInputs:
         return batch._replace(aux={FOLDS: self._folds[positions]})
 
 
+def _all_texts(prepared: PreparedRows) -> list[str]:
+    """The different texts of all rows."""
+    types = {name: each for name, each in prepared.types.items() if each.kind == "text"}
+    texts: dict[str, None] = {}
+    for block in prepared.rows.blocks(list(types), prepared.numbers):
+        for column in read_table(block, types).values():
+            texts |= dict.fromkeys(column.values)
+    return list(texts)
+
+
 def _fit_readers(
-    train: Mapping[str, TypedColumn], prepared: PreparedRows, seed: int
+    train: Mapping[str, TypedColumn], prepared: PreparedRows, seed: int, embed: Embed | None
 ) -> dict[str, FittedReader]:
     """A reader of each column of texts."""
     task = prepared.labels.task(None)
@@ -254,7 +299,7 @@ def _fit_readers(
     readers: dict[str, FittedReader] = {}
     for name, column in train.items():
         if column.type.kind == "text":
-            fitted = fit_reader(column, targets, task.kind, task.num_classes, seed)
+            fitted = fit_reader(column, targets, task.kind, task.num_classes, seed, embed)
             if fitted is not None:
                 readers[name] = fitted
     return readers

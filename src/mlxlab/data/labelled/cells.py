@@ -1,7 +1,7 @@
 """The rows of a table as numbers: what `model=tabular` reads. Fitted on the training rows, saved with a run, restored.
 
 A number is given in robust standard deviations from the median, a category by its code, a time by its parts, a text by
-the numbers of a reader (`ngrams`).
+the numbers of a reader (`text_reader`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, NotRequired, TypedDict
 import numpy as np
 
 from mlxlab.constraints import Count, Positive
+from mlxlab.data.labelled.text_reader import Margin
 from mlxlab.data.labelled.types import TypedColumn
 
 MAX_CATEGORIES = 60  # the most frequent ones of a column
@@ -78,22 +79,22 @@ def fit_columns(train: Mapping[str, TypedColumn]) -> list[FittedColumn]:
 
 
 def fit_text_columns(
-    column: TypedColumn, numbers: np.ndarray, outputs: Sequence[int]
+    column: TypedColumn, numbers: np.ndarray, margins: Sequence[Margin]
 ) -> list[FittedColumn]:
     """The columns of cells for a column of texts.
 
     Args:
         numbers: (U, D) of its U texts, as their reader gives them for rows that it did not learn from.
-        outputs: those of the model of which the first numbers are margins.
+        margins: what the first numbers are.
     """
     fitted: list[FittedColumn] = []
     for number, values in enumerate(numbers.T):
         amounts = np.append(values, np.nan)[column.codes]
         for each in _fit_number(column.name, "text", amounts):
             each.cells["number"] = number
-            if number < len(outputs):
+            if number < len(margins):
                 scaled = {"center": each.cells["median"], "scale": each.cells["scale"]}
-                each.model["margin"] = {"output": outputs[number], **scaled}
+                each.model["margin"] = {**margins[number]._asdict(), **scaled}
             fitted.append(each)
     return fitted
 

@@ -31,6 +31,7 @@ from mlxlab.data.labelled.renderer import (
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
 from mlxlab.data.labelled.rows import BLOCK, Rows, hash_rows, open_rows, plain_columns, rows_of
 from mlxlab.data.labelled.types import Kind, read_table
+from mlxlab.data.labelled.vectors import Embedder
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
@@ -253,6 +254,7 @@ class LabelledDataset(LabelledExamples):
         width: int,
         inner_folds: int = 0,
         pretrained: Path | None = None,
+        embedder: Embedder | None = None,
         **options: Unpack[LabelledOptions],
     ) -> None:
         texts = [text_column] if isinstance(text_column, str) else text_column or []
@@ -277,7 +279,7 @@ class LabelledDataset(LabelledExamples):
         renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
         inputs: Inputs
         if inner_folds:
-            cells = CellInputs(prepared, inner_folds, seed)
+            cells = CellInputs(prepared, inner_folds, seed, embedder, cache)
             self.model_columns = cells.model_columns
             self.epoch_limits = CELL_EPOCHS
             self.min_steps = CELL_STEPS

