@@ -25,7 +25,7 @@ MAX_PAUSE = 30.0  # seconds between attempts while the store is unavailable
 LOCKED_PAUSE = 1.0  # ... while it is locked: each attempt waits for the lock itself
 GIVE_UP_SECONDS = 60.0  # without progress after the last run has ended
 LOCKED_GIVE_UP_SECONDS = 1800.0  # ... while the store is locked
-NICENESS = 15
+NICENESS = 5  # With 15 an upload starved beside two busy processes.
 
 
 class Syncer:
