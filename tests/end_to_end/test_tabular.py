@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlxlab import load
+from mlxlab.cli.evaluate import main as evaluate
 from mlxlab.cli.predict import main as predict
 from mlxlab.errors import InputNotFoundError
 from mlxlab.inference.restore import restore_model
@@ -222,3 +223,37 @@ def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_
     again = run_here(f"resume={folder}", "trust_folder=true")
     assert again.returncode == 0, again.stderr
     assert final_state(again) == final_state(done)
+
+
+def test_metrics_by_the_values_of_a_column(trained, source, tmp_path, capsys):
+    folder, _ = trained
+    argv = [f"run={folder}", "slices=[color, day]", "json=true"]
+    assert not evaluate(argv)
+    result = json.loads(capsys.readouterr().out)
+    colors = result["slices"]["color"]
+    assert colors.keys() == {"red", "blue", "green"}
+    rows = {name: each["rows"] for name, each in colors.items()}
+    assert sum(rows.values()) == result["rows"]
+    right = sum(each["metrics"]["accuracy"] * each["rows"] for each in colors.values())
+    assert right / result["rows"] == pytest.approx(result["metrics"]["accuracy"])
+    assert len(result["slices"]["day"]) == 12
+
+    # Of a file also columns that the model does not read.
+    lines = source.read_text().splitlines()
+    shop = [
+        "shop",
+        *(
+            "" if number % 4 == 0 else "abcdefghijklmnopqrstuvwxyz"[number % 26]
+            for number in range(200)
+        ),
+    ]
+    named = "".join(f"{line},{name}\n" for line, name in zip(lines, shop, strict=True))
+    (tmp_path / "shops.csv").write_text(named)
+    assert not evaluate(
+        [f"run={folder}", f"data.source={tmp_path}/shops.csv", "slices=[shop]", "json=true"]
+    )
+    shops = json.loads(capsys.readouterr().out)["slices"]["shop"]
+    assert shops["missing"]["rows"] == 50
+    assert shops["others"]["rows"] > 0
+    assert len(shops) == 21
+    assert evaluate([f"run={folder}", "slices=[shop]"]) == 2

@@ -11,6 +11,7 @@ pretrained   a language model as it was published, evaluated in place of the run
              run that began with it. It must have the tokenizer of the run
 data.source  text as data=streaming takes it, all of it; conversations as data=instruct does; for a model of labelled
              rows a file with its columns and labels, or `test`: the 418 test rows of the Titanic
+slices       columns by whose values the main metric is shown too, such as slices=[Sex]
 data.KEY     another key of the run's data: text_column, seq_len, reading.split, max_valid_examples
 
 source= and input= are short for data.source=, on_error= for data.on_error= and max_left_out= for data.max_left_out=.
@@ -29,7 +30,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
@@ -47,12 +48,17 @@ from mlxlab.progress import activity
 from mlxlab.terminal.messages import announce
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mlxlab.data.batch import Batch
-    from mlxlab.data.dataset import Baseline, DataModule
+    from mlxlab.data.dataset import Baseline, DataModule, Table
     from mlxlab.experiment.build import Config
     from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
+    from mlxlab.experiment.final_evaluation.slices import Slice
     from mlxlab.inference.restore import RestoredModel
     from mlxlab.training.evaluate import Evaluation
+
+    ReadCells = Callable[[Sequence[str], np.ndarray], Table]
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
 NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
@@ -81,11 +87,30 @@ MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the r
 log = logging.getLogger(__name__)
 
 
+def _no_cells(columns: Sequence[str], positions: "np.ndarray") -> "Table":
+    return {}
+
+
+class EvalData(NamedTuple):
+    """Data to evaluate on.
+
+    Args:
+        baselines: computes the baselines on them.
+        read: columns of labelled rows by their positions.
+    """
+
+    batches: "Iterable[Batch]"
+    description: str
+    baselines: "Callable[[], Sequence[Baseline]]" = list
+    read: "ReadCells" = _no_cells
+
+
 def _evaluate(
     run: Path,
     checkpoint: str = "best",
     pretrained: str | None = None,
     max_batches: Size | None = None,
+    slices: list[str] | None = None,
     trust_folder: bool = False,
     json: bool = False,
     *,
@@ -98,6 +123,7 @@ def _evaluate(
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         pretrained: folder, GGUF file or hub id of a language model to evaluate in place of that of the run.
         max_batches: batches at most; null takes all.
+        slices: columns of labelled rows, by whose values the main metric is shown too.
         trust_folder: reads data from an address that the run names; for folders of your own.
         json: prints JSON instead of a table: metrics, intervals, baselines, and their gains, which are intervals of how
             much better the model is.
@@ -114,6 +140,7 @@ def _evaluate(
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.experiment.final_evaluation.slices import slices_table
     from mlxlab.experiment.report import describe_evaluation, judge_evaluation, value_table
     from mlxlab.inference.restore import restore_model
     from mlxlab.ops.native.activation import activate_for_inference
@@ -130,7 +157,7 @@ def _evaluate(
 
             restored = with_pretrained(restored, pretrained)
     with activity("reading the data"):
-        batches, description, baselines = _eval_data(restored, overrides, run)
+        batches, description, baselines, read = _eval_data(restored, overrides, run, slices or ())
     first, *others = description.split("\n")
     for line in (f"{first}; {pretrained or f'step {restored.checkpoint.step} of {run}'}", *others):
         log.info(line)
@@ -142,17 +169,37 @@ def _evaluate(
     results, step = None, 0 if pretrained else restored.checkpoint.step
     if len(result.ids):
         results = judge_evaluation(restored.encoder.task, step, result, baselines(), thresholds)
+    sliced = _judge_slices(results, read, slices) if slices else []
     if json:
-        print_json(_as_json(step, result, results))
+        print_json(_as_json(step, result, results, sliced))
     elif results is not None:
         terminal.show(describe_evaluation(results, Path(overrides.get("source", "")).name))
+        if sliced:
+            terminal.show(slices_table(results.task, sliced))
     else:
         terminal.show(value_table("metric", result.metrics.items()))
 
 
+def _judge_slices(
+    results: "FinalEvaluation | None", read: "ReadCells", columns: Sequence[str]
+) -> "list[Slice]":
+    from mlxlab.experiment.final_evaluation.slices import judge_slices
+
+    if results is None:
+        raise ConfigError("slices: expected a model of labelled rows")
+    [split] = results.splits
+    table = read(columns, split.evaluation.positions)
+    return judge_slices(results.task, split.evaluation, table, results.thresholds)
+
+
 def _as_json(
-    step: int, evaluation: "Evaluation", results: "FinalEvaluation | None"
+    step: int,
+    evaluation: "Evaluation",
+    results: "FinalEvaluation | None",
+    sliced: "list[Slice]",
 ) -> dict[str, object]:
+    from mlxlab.experiment.final_evaluation.slices import slices_json
+
     if results is None:
         return {
             "step": step,
@@ -167,6 +214,7 @@ def _as_json(
         "step": step,
         "rows": len(evaluation.ids),
         **{name: getattr(split, name) for name in names},
+        **({"slices": slices_json(sliced)} if sliced else {}),
     }
 
 
@@ -203,7 +251,7 @@ def _evaluate_published(
     result = evaluate(model, batches, encoder.task, limit=max_batches)
     assert result is not None
     if json:
-        print_json(_as_json(0, result, None))
+        print_json(_as_json(0, result, None, []))
     else:
         terminal.show(value_table("metric", result.metrics.items()))
 
@@ -222,9 +270,13 @@ def read_overrides(args: list[str]) -> dict[str, str]:
 
 
 def _eval_data(
-    restored: "RestoredModel", overrides: dict[str, str], folder: Path
-) -> "tuple[Iterable[Batch], str, Callable[[], Sequence[Baseline]]]":
-    """Batches, a description of them, and what computes the baselines on them."""
+    restored: "RestoredModel", overrides: dict[str, str], folder: Path, slices: Sequence[str]
+) -> "EvalData":
+    """The data to evaluate on.
+
+    Args:
+        slices: columns that are read too, besides those of the model.
+    """
     from mlxlab.baselines.predict import predict_baselines
     from mlxlab.data.batch import match_vocab_size
     from mlxlab.data.dataset import RowEncoder
@@ -254,21 +306,40 @@ def _eval_data(
         _refuse_changed(run_data, restored, overrides)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
         baselines = partial(predict_baselines, run_data)
-        return run_data.valid, other or "the validation data of the run", baselines
+        description = other or "the validation data of the run"
+        return EvalData(run_data.valid, description, baselines, partial(_valid_cells, run_data))
     forget_source(node, overrides)
     if has_rows:
         rows, data = (
-            open_eval_rows(restored, node, project_root() / ".cache"),
+            open_eval_rows(restored, node, project_root() / ".cache", slices),
             _training_data(restored, folder),
         )
         batches, description, numbers = row_batches(restored, rows, node)
         report_known_rows(restored, rows, numbers, node["source"], data)
-        return batches, description, partial(row_baselines, restored, rows, numbers, data)
+        baselines = partial(row_baselines, restored, rows, numbers, data)
+
+        def read(columns: Sequence[str], positions: "np.ndarray") -> "Table":
+            return rows.table(columns, numbers[positions])
+
+        return EvalData(batches, description, baselines, read)
     if not isinstance(encoder, TextEncoder):
         raise ConfigError(
             f"data.source={node['source']}: {node['_target_']} is evaluated on its validation data only"
         )
-    return *text_batches(encoder, node), list
+    return EvalData(*text_batches(encoder, node))
+
+
+def _valid_cells(data: "DataModule", columns: Sequence[str], positions: "np.ndarray") -> "Table":
+    """These columns of validation rows; ConfigError for one that the model does not read."""
+    from mlxlab.data.dataset import LabelledRows
+
+    assert isinstance(data, LabelledRows)
+    unread = [name for name in columns if name not in data.columns]
+    if unread:
+        known = ", ".join(data.columns)
+        raise ConfigError(f"slices={unread[0]}: expected a column of the model, of {known}")
+    table = data.cells(data.split_sizes[0] + positions)
+    return {name: table[name] for name in columns}
 
 
 def _training_data(restored: "RestoredModel", folder: Path) -> "DataModule | None":

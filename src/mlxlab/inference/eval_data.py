@@ -81,16 +81,19 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
 
 
 def open_eval_rows(
-    restored: RestoredModel, node: dict[str, Any], cache: Path
+    restored: RestoredModel, node: dict[str, Any], cache: Path, others: Sequence[str] = ()
 ) -> "Rows | ProvidedRows":
     """The labelled rows of `node["source"]`, or with "test" the test rows that the data set comes with.
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_rows`.
+
+    Args:
+        others: columns that are read too, besides those of the model.
     """
     encoder, source = row_encoder(restored.encoder), node["source"]
     if (rows := provided_rows(restored, source)) is not None:
         return rows
-    names = [*encoder.columns, encoder.label_column]
+    names = list(dict.fromkeys([*encoder.columns, encoder.label_column, *others]))
     try:
         on_error, max_left_out = left_out_keys(node)
         part = open_rows(source, row_reading(node), cache, on_error, names, max_left_out)

@@ -20,7 +20,7 @@ from mlxlab.models.pretrained.config import read_config
 from mlxlab.models.pretrained.load import read_shape, target_of
 from mlxlab.models.pretrained.weights import load_weights, read_arrays
 
-MAX_TOKENS = 128  # the rest of a text is not read
+MAX_TOKENS = 64  # the rest of a text is not read
 BATCH_TOKENS = 4096
 
 
