@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mlxlab.baselines.linear import fit_linear
-from mlxlab.baselines.mixture import fit_mixture, loss, sharpen
+from mlxlab.baselines.mixture import fit_mixture, sharpen
 
 RNG = np.random.default_rng(0)
 CLASSES = RNG.integers(0, 3, 300)
@@ -27,8 +27,17 @@ def test_two_readers_with_errors_of_their_own_are_mixed():
     mixture = fit_mixture(outputs, targets, "regression")
     assert (mixture.shares > 0.3).all()
     mixed = sum(share * each for share, each in zip(mixture.shares, outputs, strict=True))
-    alone = min(loss(each, targets, "regression") for each in outputs)
-    assert loss(mixed, targets, "regression") < 0.7 * alone
+    alone = min(np.square(each[:, 0] - targets).mean() for each in outputs)
+    assert np.square(mixed[:, 0] - targets).mean() < 0.7 * alone
+
+
+def test_a_single_row_does_not_decide():
+    targets = np.zeros(50)
+    good = np.full((50, 1), 0.30)
+    good_but_once = np.full((50, 1), 0.29)
+    good_but_once[7] = 3.0
+    mixture = fit_mixture([good, good_but_once], targets, "regression")
+    assert 0.2 < mixture.shares[1] < 0.5
 
 
 @pytest.mark.parametrize("kind", ["classification", "multi_label"])

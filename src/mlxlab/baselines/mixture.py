@@ -24,6 +24,8 @@ SHARPNESS = (
 )  # inverse temperatures
 PRIOR = 0.5  # picks that each reader has before the first one
 PICKS = 20
+BAGS = 20  # resampled sets of rows, over whose shares the mean is taken
+MAX_ROWS = 20_000  # more are not resampled
 MIN_PROBABILITY = 1e-5
 
 
@@ -37,6 +39,8 @@ class Mixture(NamedTuple):
 def fit_mixture(outputs: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKind) -> Mixture:
     """The mixture with a small loss, by greedy selection of readers with replacement (Caruana et al. 2004).
 
+    It is the mean of the selections by resampled rows, which no single row decides.
+
     Args:
         outputs: of each reader (N, O): probabilities of classes or labels, or numbers, for rows it has not seen.
         targets: as in a `Batch`.
@@ -45,16 +49,28 @@ def fit_mixture(outputs: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKi
     if kind != "regression":
         sharpness = np.array([_best_sharpness(each, targets, kind) for each in outputs])
     readings = [
-        sharpen(each, factor, kind) for each, factor in zip(outputs, sharpness, strict=True)
+        _read(sharpen(each, factor, kind), targets, kind)
+        for each, factor in zip(outputs, sharpness, strict=True)
     ]
+    rng = np.random.default_rng(0)
+    size = min(len(targets), MAX_ROWS)
+    shares: list[np.ndarray] = []
+    for _ in range(BAGS):
+        rows = rng.integers(len(targets), size=size)
+        shares.append(_select([each[rows] for each in readings], targets[rows], kind))
+    return Mixture(np.mean(shares, axis=0), sharpness)
+
+
+def _select(readings: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKind) -> np.ndarray:
+    """The share of each reader: picks, each the one that lowers the loss most."""
     picks = np.full(len(readings), PRIOR)
     total = sum(pick * reading for pick, reading in zip(picks, readings, strict=True))
     for _ in range(PICKS):
         mixtures = [(total + reading) / (picks.sum() + 1) for reading in readings]
-        best = int(np.argmin([loss(each, targets, kind) for each in mixtures]))
+        best = int(np.argmin([_loss(each, targets, kind) for each in mixtures]))
         picks[best] += 1
         total = total + readings[best]
-    return Mixture(picks / picks.sum(), sharpness)
+    return picks / picks.sum()
 
 
 def sharpen(outputs: np.ndarray, sharpness: float, kind: TaskKind) -> np.ndarray:
@@ -68,17 +84,25 @@ def sharpen(outputs: np.ndarray, sharpness: float, kind: TaskKind) -> np.ndarray
     return powers / (powers + others)
 
 
-def loss(outputs: np.ndarray, targets: np.ndarray, kind: TaskKind) -> float:
+def _best_sharpness(outputs: np.ndarray, targets: np.ndarray, kind: TaskKind) -> float:
+    losses: list[float] = []
+    for factor in SHARPNESS:
+        reading = _read(sharpen(outputs, factor, kind), targets, kind)
+        losses.append(_loss(reading, targets, kind))
+    return SHARPNESS[int(np.argmin(losses))]
+
+
+def _read(outputs: np.ndarray, targets: np.ndarray, kind: TaskKind) -> np.ndarray:
+    """What the loss reads: the probability of the class (N,) or of each label (N, L), or the number (N,)."""
+    if kind == "regression":
+        return outputs[:, 0]
+    if kind == "multi_label":
+        return np.where(targets > 0, outputs, 1 - outputs)
+    return outputs[np.arange(len(targets)), targets]
+
+
+def _loss(reading: np.ndarray, targets: np.ndarray, kind: TaskKind) -> float:
     """The mean negative log-likelihood, or the mean squared error."""
     if kind == "regression":
-        return float(np.mean((outputs[:, 0] - targets) ** 2))
-    if kind == "multi_label":
-        likelihood = np.where(targets > 0, outputs, 1 - outputs)
-    else:
-        likelihood = outputs[np.arange(len(targets)), targets]
-    return float(-np.log(np.clip(likelihood, MIN_PROBABILITY, 1)).mean())
-
-
-def _best_sharpness(outputs: np.ndarray, targets: np.ndarray, kind: TaskKind) -> float:
-    losses = [loss(sharpen(outputs, factor, kind), targets, kind) for factor in SHARPNESS]
-    return SHARPNESS[int(np.argmin(losses))]
+        return float(np.mean((reading - targets) ** 2))
+    return float(-np.log(np.clip(reading, MIN_PROBABILITY, 1)).mean())

@@ -35,7 +35,6 @@ TEXTS_PER_DIRECTION = 20
 MAX_MODELS = 50  # classes or labels; with more of them there are directions alone
 FOLDS = 5
 STRENGTH = 1.0  # C of the support vector machines
-VECTOR_SHARE = 0.7  # the length of a vector beside those of words and of characters, which are 1
 
 Matrix = Any  # sparse rows of scipy
 
@@ -62,7 +61,7 @@ class TextReader(NamedTuple):
         return np.concatenate(parts).astype(np.float32)
 
     def features(self, texts: Sequence[str], embed: Embed | None = None) -> Matrix:
-        """(N, F): TF-IDF of words and of characters, each of length 1, and the vectors of the texts."""
+        """(N, F): TF-IDF of words and of characters, and the vectors of the texts, each of length 1."""
         import scipy.sparse as sp
         from sklearn.preprocessing import normalize
 
@@ -71,7 +70,7 @@ class TextReader(NamedTuple):
         num_words = int(np.searchsorted(self.slots, SLOTS))
         parts = [normalize(counts[:, :num_words]), normalize(counts[:, num_words:])]
         if embed is not None:
-            parts.append(sp.csr_matrix(VECTOR_SHARE * embed(texts)))
+            parts.append(sp.csr_matrix(embed(texts)))
         return sp.hstack(parts, format="csr", dtype=np.float32)
 
 
