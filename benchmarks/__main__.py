@@ -37,6 +37,7 @@
     python -m benchmarks suite=trial [draws=2000] [max_seeds=12] [null_edits=50] [real_edits=10] [steps=30]
     python -m benchmarks suite=sweep_winner [sweeps=200] [configurations=20] [effect=2] [seeds=3]
     python -m benchmarks suite=tables [only=known,drawn,wine] [folds=5] [workers=2] [settings='model.members=4']
+    python -m benchmarks suite=texts [only=tweets,newsgroups] [rows=100,1000] [subsets=5]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background
@@ -75,6 +76,7 @@ trial     false keeps and power of `trial`, on simulated gains and on planted ch
 sweep_winner  how often a sweep's report names a winner, of equal configurations and with a better one; exit code 1 if
           in more than 5 % of the sweeps of equal ones
 tables    data=table by its default command against five methods of scikit-learn, on 32 tables of Python packages
+texts     data=text_classification by its default command, with and without MiniLM, against linear models
 claims    measures claims of the documentation by their commands, records the values, makes docs/explanation/claims.md
 distill   a distillation step with a queried teacher and with cached soft targets, and its components
 
@@ -129,6 +131,7 @@ SUITES = {  # module and function of benchmarks
     "trial": ("sweeps.trial", "trial"),
     "sweep_winner": ("sweeps.sweep_winner", "sweep_winner"),
     "tables": ("tables.tables", "tables"),
+    "texts": ("texts.texts", "texts"),
     "claims": ("claims.measure", "measure_claims"),
 }
 LISTS = {  # keys with several values, separated by commas

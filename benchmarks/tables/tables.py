@@ -1,8 +1,5 @@
 """`model=tabular` by its default command against five methods of scikit-learn, on the same folds of many tables."""
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.default_command import outputs_of, train_and_predict
 from benchmarks.tables import peers
 from benchmarks.tables.sets import DRAWN, KNOWN, Table
 from mlxlab.errors import ConfigError
@@ -20,7 +18,6 @@ OURS = "mlxlab"
 SEED = 0
 NOISE = 1.96  # standard errors
 MIN_PROBABILITY = 1e-5
-SETTINGS = ("data=table", "data.baselines=false", "tracking=none", "~callbacks.report")
 
 
 @dataclass
@@ -105,8 +102,14 @@ def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) ->
     parts = list(splitter(folds, shuffle=True, random_state=SEED).split(rows, targets))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         ours = [
-            pool.submit(_run, Path(folder) / str(number), frame, part, table, settings)
-            for number, part in enumerate(parts)
+            pool.submit(
+                train_and_predict,
+                Path(folder) / str(number),
+                frame.iloc[train],
+                frame.iloc[test],
+                [*_settings(table), *settings],
+            )
+            for number, (train, test) in enumerate(parts)
         ]
         for (train, test), run in zip(parts, ours, strict=True):
             fitted = peers.fit_peers(rows.iloc[train], targets[train], table.kind)
@@ -116,64 +119,18 @@ def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) ->
             }
             answers, seconds = run.result()
             result.seconds.append(seconds)
-            outputs[OURS] = _as_outputs(answers, classes)
+            outputs[OURS] = outputs_of(answers, classes)
             for name, values in outputs.items():
                 shape = (len(targets), *values.shape[1:])
                 result.outputs.setdefault(name, np.zeros(shape))[test] = values
     return result
 
 
-def _run(
-    folder: Path,
-    frame: pd.DataFrame,
-    part: tuple[np.ndarray, np.ndarray],
-    table: Table,
-    settings: Sequence[str],
-) -> tuple[pd.DataFrame, float]:
-    """Trains by the command; the predictions for the other rows, and the CPU seconds of the training."""
-    folder.mkdir()
-    train, test = folder / "train.csv", folder / "test.csv"
-    frame.iloc[part[0]].to_csv(train, index=False)
-    frame.iloc[part[1]].to_csv(test, index=False)
+def _settings(table: Table) -> list[str]:
     types = ", ".join(f"{name}: category" for name in table.categories)
     task = "single" if table.kind == "classification" else table.kind
-    command = [
-        *(sys.executable, "-m", "mlxlab", "train", *SETTINGS),
-        *(f"data.source={train}", f"data.valid_source={test}", f"data.target={table.target}"),
-        *(f"data.task={task}", f"data.types={{{types}}}", *settings),
-        f"hydra.run.dir={folder / 'run'}",
-    ]
-    seconds = _checked(command)
-    out = folder / "answers.csv"
-    _checked(
-        [
-            *(sys.executable, "-m", "mlxlab", "predict", f"run={folder / 'run'}"),
-            *(f"input={test}", f"output={out}"),
-        ]
-    )
-    return pd.read_csv(out), seconds
-
-
-def _checked(command: Sequence[str]) -> float:
-    """Runs a command; its CPU seconds."""
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            output.seek(0)
-            raise RuntimeError(f"{' '.join(command)}\n{output.read()}")
-    return usage.ru_utime + usage.ru_stime
-
-
-def _as_outputs(answers: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    if not len(classes):
-        return answers.iloc[:, -1].to_numpy(np.float64)
-    outputs = np.zeros((len(answers), len(classes)))
-    for number, name in enumerate(classes):
-        column = f"probability_{name}"
-        if column in answers:
-            outputs[:, number] = answers[column]
-    return outputs
+    target = f"data.target={table.target}"
+    return ["data=table", target, f"data.task={task}", f"data.types={{{types}}}"]
 
 
 def _methods(results: Sequence[Result]) -> list[str]:
