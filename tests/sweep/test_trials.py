@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,11 @@ def test_a_journal_that_is_cut_off_anywhere_is_continued(tmp_path, sampler):
     for length in range(0, len(content), len(content) // 17):
         (tmp_path / "s" / "study.jsonl").write_bytes(content[:length])
         assert run_search(tmp_path / "s", SPACE, loss, **settings) == whole
+
+
+def test_a_kill_leaves_no_link_in_the_folder(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "symlink")
+    assert len(run_search(tmp_path / "s", [RATE], loss, trials=2)) == 2
 
 
 def test_a_model_based_sampler_comes_closer_than_its_first_trials(tmp_path):

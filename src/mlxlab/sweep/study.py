@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mlxlab.config.hydra.search_space import Domain, Point
@@ -133,7 +133,7 @@ class Study:
             if file.seek(0, 2) > _MAX_BYTES:
                 raise DataError(f"{path}: more than {_MAX_BYTES} bytes")
         with self._reads():
-            self._storage = JournalStorage(JournalFileBackend(str(path)))
+            self._storage = _journal(path)
             self.frozen = optuna.load_study(storage=self._storage, study_name=_NAME)
             self._id = self._storage.get_study_id_from_name(_NAME)
 
@@ -262,7 +262,7 @@ def open_study(folder: Path, question: Question) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not _repair(path):
         new = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
+            storage=_journal(path),
             study_name=_NAME,
             directions=[*question["objectives"].values()],
         )
@@ -270,6 +270,11 @@ def open_study(folder: Path, question: Question) -> Study:
     study = Study(path)
     _check_question(study.question, question, path)
     return study
+
+
+def _journal(path: Path) -> JournalStorage:
+    """A journal whose lock is a file: of a process that was killed a link would stay, which no folder of ours may hold."""
+    return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
 
 
 def _repair(path: Path) -> bool:
