@@ -19,7 +19,13 @@ SHORT = 4
 LONG = 104
 _PR_SET_CHILD_SUBREAPER = 36
 TITANIC = ("data=titanic", "model=bert", "model/size=nano")
-TEXT = ("data=streaming", "model=transformer", "model/size=nano", "trainer=optimized")
+TEXT = (
+    "data=streaming",
+    "data.tokenizer.vocab_size=2048",
+    "model=transformer",
+    "model/size=nano",
+    "trainer=optimized",
+)
 
 
 @dataclass(frozen=True)

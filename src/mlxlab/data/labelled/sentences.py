@@ -12,7 +12,6 @@ from typing import Any, TypedDict
 import jinja2
 import numpy as np
 from jinja2.environment import TemplateExpression
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
@@ -228,7 +227,7 @@ def _check(column: TypedColumn, condition: str) -> None:
             raise DataError(f"{column.where(code)}: {got}")
 
 
-ENVIRONMENT = ImmutableSandboxedEnvironment(
+ENVIRONMENT = jinja2.Environment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 ENVIRONMENT.filters["band"] = band
