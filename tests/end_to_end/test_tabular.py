@@ -3,7 +3,9 @@
 import csv
 import itertools
 import json
+import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from mlxlab import load
 from mlxlab.cli.evaluate import main as evaluate
 from mlxlab.cli.predict import main as predict
-from mlxlab.errors import InputNotFoundError
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.pretrained.load import PACKAGES, resolve
 from support.processes import final_state, run, run_here, start, wait_for
@@ -223,6 +225,13 @@ def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_
     again = run_here(f"resume={folder}", "trust_folder=true")
     assert again.returncode == 0, again.stderr
     assert final_state(again) == final_state(done)
+
+    encoder = restore_model(folder).encoder
+    with pytest.raises(DataError, match="384 numbers"):
+        encoder.with_embedder(SimpleNamespace(size=3))
+    shutil.rmtree(folder / "inference" / "text_encoder")
+    with pytest.raises(InputNotFoundError, match="text_encoder"):
+        restore_model(folder)
 
 
 def test_metrics_by_the_values_of_a_column(trained, source, tmp_path, capsys):

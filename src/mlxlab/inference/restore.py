@@ -20,8 +20,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, LimitsLength
-from mlxlab.data.labelled.cell_inputs import CellEncoder
-from mlxlab.data.labelled.vectors import FOLDER
+from mlxlab.data.labelled.vectors import FOLDER, ReadsVectors
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
@@ -146,7 +145,7 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
             f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class"
         )
     encoder = dataset.restore_encoder(config_dir)
-    if isinstance(encoder, CellEncoder) and encoder.reads_vectors:
+    if isinstance(encoder, ReadsVectors) and encoder.reads_vectors:
         encoder = encoder.with_embedder(SentenceEncoder(config_dir / FOLDER))
     return config, encoder
 

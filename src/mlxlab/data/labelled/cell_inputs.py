@@ -111,9 +111,10 @@ class CellEncoder:
 
     def with_embedder(self, embedder: Embedder) -> "CellEncoder":
         """The encoder with that of its texts; DataError if its vectors have another size."""
-        sizes = {reader.vector_size for reader in self.readers.values()}
-        if sizes != {embedder.size}:
-            raise DataError(f"expected vectors of {embedder.size} numbers, got {sizes}")
+        for name, reader in self.readers.items():
+            if reader.vector_size != embedder.size:
+                got = f"{reader.vector_size} numbers, of the encoder {embedder.size}"
+                raise DataError(f"column {name!r}: the reader reads vectors of {got}")
         return replace(self, embedder=embedder)
 
     def read(self, table: Table, embed: Embed | None = None) -> np.ndarray:

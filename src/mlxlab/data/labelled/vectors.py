@@ -3,11 +3,12 @@
 import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 
 from mlxlab.data.cache import HEADER_BYTES, cached, content_key
+from mlxlab.data.dataset import Encoder
 from mlxlab.errors import DataError
 
 FOLDER = "text_encoder"  # of the `inference` folder of a run
@@ -32,6 +33,18 @@ class Embedder(Protocol):
 
     def save(self, folder: Path) -> None:
         """Writes what restores the encoder."""
+
+
+@runtime_checkable
+class ReadsVectors(Protocol):
+    """An encoder of rows that may read texts by a pretrained one."""
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether it was fitted with one."""
+
+    def with_embedder(self, embedder: Embedder) -> Encoder:
+        """The same with the pretrained encoder; DataError if its vectors have another size."""
 
 
 def known_vectors(embedder: Embedder, texts: Sequence[str], cache: Path) -> Embed:
