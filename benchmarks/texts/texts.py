@@ -64,10 +64,13 @@ def texts(only: str | None = None, rows: str = "100,1000", subsets: int = 5) -> 
     unknown = [name for name in names if name not in by_name]
     if unknown:
         raise ConfigError(f"only={unknown[0]}: expected some of {', '.join(by_name)}")
+    sizes = [int(size) for size in rows.split(",") if size.isdigit()]
+    if not sizes or not set(sizes) <= SUBSETS.keys():
+        raise ConfigError(f"rows={rows}: expected some of {', '.join(map(str, SUBSETS))}")
     encoder = SentenceEncoder(resolve("minilm"))
     settings: list[Setting] = []
     for name in names:
-        for size in map(int, rows.split(",")):
+        for size in sizes:
             setting = _measure(by_name[name], size, min(subsets, SUBSETS[size]), encoder)
             if setting is not None:
                 settings.append(setting)

@@ -13,7 +13,8 @@ import pytest
 from mlxlab import load
 from mlxlab.cli.evaluate import main as evaluate
 from mlxlab.cli.predict import main as predict
-from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.experiment.build import load_embedder
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.pretrained.load import PACKAGES, resolve
 from support.processes import final_state, run, run_here, start, wait_for
@@ -266,3 +267,25 @@ def test_metrics_by_the_values_of_a_column(trained, source, tmp_path, capsys):
     assert shops["others"]["rows"] > 0
     assert len(shops) == 21
     assert evaluate([f"run={folder}", "slices=[shop]"]) == 2
+    assert evaluate([f"run={folder}", f"data.source={source}", "slices=[shop]"]) == 2
+    assert "slices=shop: no such column" in capsys.readouterr().err
+
+
+def test_a_table_without_texts_needs_no_pretrained_encoder(source, tmp_path, caplog):
+    try:
+        resolve("minilm")
+    except InputNotFoundError as error:
+        pytest.skip(str(error))
+    argv = [*SETTINGS, f"data.source={source}", f"hydra.run.dir={tmp_path}/run"]
+    assert run_here(*argv, "model.pretrained=minilm").returncode == 0
+    assert not (tmp_path / "run" / "inference" / "text_encoder").exists()
+    assert not evaluate([f"run={tmp_path}/run"])
+    assert "corrupt" not in caplog.text
+
+
+def test_a_restored_run_fetches_no_encoder(tmp_path):
+    backbone = SimpleNamespace(reads_cells=True)
+    assert load_embedder({"pretrained": "owner/name"}, backbone, tmp_path) is None
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(ConfigError, match="expects the folder"):
+        load_embedder({"pretrained": f"{tmp_path}/model.gguf"}, backbone, None)

@@ -1,5 +1,7 @@
 """Vectors of a real encoder: near for texts of one meaning, the same in any batch and after a save."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,17 @@ def test_a_saved_encoder_has_the_same_vectors_in_half_of_the_bytes(encoder, vect
         (path / "model.safetensors").stat().st_size for path in (restored.path, encoder.path)
     )
     assert stored < 0.51 * published
+    restored.save(
+        restored.path
+    )  # Nothing is written: a kill in the middle would tear the only copy.
+    np.testing.assert_array_equal(SentenceEncoder(restored.path)(TEXTS), vectors)
+
+
+def test_another_architecture_of_the_same_weights_has_another_fingerprint(encoder, tmp_path):
+    encoder.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 6}))
+    assert SentenceEncoder(tmp_path).fingerprint != encoder.fingerprint
 
 
 def test_damaged_weights_are_refused(encoder, tmp_path):

@@ -82,6 +82,7 @@ NOT_OF_OTHER_SOURCES = (
 )
 TEXT_DEFAULTS = ("model=transformer", "data=streaming")  # the keys of a text, for no run
 TOKENS_AT_ONCE = 2048  # of a published model, whose vocabulary may be large
+ONLY_ROWS = "slices: expected a model of labelled rows"
 MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def _evaluate(
     if is_published(run):
         if pretrained is not None:
             raise ConfigError(f"pretrained={pretrained}: expected the folder of a run, got {run}")
-        _evaluate_published(run, overrides, max_batches, json)
+        _evaluate_published(run, overrides, max_batches, json, slices)
         return
     loading = announce(f"loading {pretrained or run}")
     from mlxlab import backend
@@ -169,7 +170,7 @@ def _evaluate(
     results, step = None, 0 if pretrained else restored.checkpoint.step
     if len(result.ids):
         results = judge_evaluation(restored.encoder.task, step, result, baselines(), thresholds)
-    sliced = _judge_slices(results, read, slices) if slices else []
+    sliced = _judge_slices(results, read, slices or [])
     if json:
         print_json(_as_json(step, result, results, sliced))
     elif results is not None:
@@ -185,11 +186,11 @@ def _judge_slices(
 ) -> "list[Slice]":
     from mlxlab.experiment.final_evaluation.slices import judge_slices
 
-    if results is None:
-        raise ConfigError("slices: expected a model of labelled rows")
-    [split] = results.splits
-    table = read(columns, split.evaluation.positions)
-    return judge_slices(results.task, split.evaluation, table, results.thresholds)
+    if results is None or not columns:
+        return []
+    evaluation = results.splits[0].evaluation
+    table = read(columns, evaluation.positions)
+    return judge_slices(results.task, evaluation, table, results.thresholds)
 
 
 def _as_json(
@@ -219,9 +220,15 @@ def _as_json(
 
 
 def _evaluate_published(
-    path: Path, overrides: dict[str, str], max_batches: int | None, json: bool
+    path: Path,
+    overrides: dict[str, str],
+    max_batches: int | None,
+    json: bool,
+    slices: Sequence[str] | None,
 ) -> None:
     """Prints the metrics of a language model as it was published on the text of `data.source`."""
+    if slices:
+        raise ConfigError(ONLY_ROWS)
     if "source" not in overrides:
         raise ConfigError(f"run={path}: expected data.source=FILE, the text to evaluate on")
     refuse_without_effect(overrides, TEXT_KEYS)
@@ -292,6 +299,8 @@ def _eval_data(
 
     node, encoder = override_data(restored, overrides), restored.encoder
     is_text, has_rows = isinstance(encoder, TextEncoder), isinstance(encoder, RowEncoder)
+    if slices and not has_rows:
+        raise ConfigError(ONLY_ROWS)
     has_conversations = is_text and "loss_on" in node
     if is_text:
         refuse_without_effect(overrides, CONVERSATION_KEYS if has_conversations else TEXT_KEYS)
@@ -304,6 +313,8 @@ def _eval_data(
         run_data = build_data(config, project_root(), own, folder, restored=own)
         match_vocab_size(run_data.train, restored.checkpoint.state["vocab_size"])
         _refuse_changed(run_data, restored, overrides)
+        if slices:
+            _refuse_unread(run_data, slices)
         other = f"conversations of {node['source']}" if "source" in overrides else ""
         baselines = partial(predict_baselines, run_data)
         description = other or "the validation data of the run"
@@ -329,15 +340,22 @@ def _eval_data(
     return EvalData(*text_batches(encoder, node))
 
 
+def _refuse_unread(data: "DataModule", columns: Sequence[str]) -> None:
+    """ConfigError for columns of validation rows that the model does not read."""
+    from mlxlab.data.dataset import LabelledRows
+
+    known = data.columns if isinstance(data, LabelledRows) else []
+    unread = [name for name in columns if name not in known]
+    if unread:
+        expected = f"expected a column of the model ({', '.join(known)}), or data.source=FILE"
+        raise ConfigError(f"slices={unread[0]}: {expected}")
+
+
 def _valid_cells(data: "DataModule", columns: Sequence[str], positions: "np.ndarray") -> "Table":
-    """These columns of validation rows; ConfigError for one that the model does not read."""
+    """These columns of validation rows."""
     from mlxlab.data.dataset import LabelledRows
 
     assert isinstance(data, LabelledRows)
-    unread = [name for name in columns if name not in data.columns]
-    if unread:
-        known = ", ".join(data.columns)
-        raise ConfigError(f"slices={unread[0]}: expected a column of the model, of {known}")
     table = data.cells(data.split_sizes[0] + positions)
     return {name: table[name] for name in columns}
 

@@ -104,13 +104,22 @@ def build_data(
 def load_embedder(
     node: Config, backbone: Backbone, restored: Path | None
 ) -> SentenceEncoder | None:
-    """The pretrained encoder of the texts among cells: that of the restored run, or the one that the config names."""
+    """The pretrained encoder of the texts among cells: that of the restored run, or of a new one that the config names.
+
+    Raises ConfigError for a GGUF file, which holds no encoder.
+    """
     name = node.get("pretrained")
     if name is None or not hasattr(backbone, "reads_cells"):
         return None
-    if restored is not None and (restored / FOLDER).is_dir():
-        return SentenceEncoder(restored / FOLDER)
-    return SentenceEncoder(resolve(name))
+    if restored is not None:
+        own = restored / FOLDER
+        return SentenceEncoder(own) if own.is_dir() else None
+    path = resolve(name)
+    if path.suffix == ".gguf":
+        raise ConfigError(
+            f"model.pretrained={name}: model=tabular expects the folder of an encoder"
+        )
+    return SentenceEncoder(path)
 
 
 def _refuse_undefined(objective: str, data: DataModule) -> None:

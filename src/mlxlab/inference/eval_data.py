@@ -32,7 +32,7 @@ from mlxlab.data.text.batches import PackedEvalBatches, Packing, RowBuilder, Voc
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream
-from mlxlab.errors import DataError, UserError
+from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
@@ -92,6 +92,7 @@ def open_eval_rows(
     """
     encoder, source = row_encoder(restored.encoder), node["source"]
     if (rows := provided_rows(restored, source)) is not None:
+        _refuse_unknown(others, list(rows.cells), source)
         return rows
     names = list(dict.fromkeys([*encoder.columns, encoder.label_column, *others]))
     try:
@@ -99,7 +100,14 @@ def open_eval_rows(
         part = open_rows(source, row_reading(node), cache, on_error, names, max_left_out)
         return Rows([part])
     except MissingColumnError as error:
+        _refuse_unknown(others, [name for name in others if name not in error.missing], source)
         raise trained_on(error, error.missing) from None
+
+
+def _refuse_unknown(columns: Sequence[str], known: Sequence[str], source: str) -> None:
+    unknown = [name for name in columns if name not in known]
+    if unknown:
+        raise ConfigError(f"slices={unknown[0]}: no such column in {source}")
 
 
 def row_batches(

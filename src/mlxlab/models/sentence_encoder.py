@@ -53,6 +53,8 @@ class SentenceEncoder:
         weights = named_parameters(backbone)
         evaluate_finite(weights, str(path))
         self.fingerprint = content_key(
+            architecture={**node, **shape},
+            vocab_size=vocab_size,
             weights=digest(weights),
             tokenizer=self._tokenizer.fingerprint,
             max_tokens=self._max_tokens,
@@ -67,7 +69,9 @@ class SentenceEncoder:
         return vectors
 
     def save(self, folder: Path) -> None:
-        """Writes a folder that `SentenceEncoder` reads, with the same vectors."""
+        """Writes a folder that `SentenceEncoder` reads, with the same vectors; does nothing to its own."""
+        if folder.resolve() == self.path.resolve():
+            return
         folder.mkdir(exist_ok=True)
         arrays = {name: _shorten(array) for name, array in read_arrays(self.path).items()}
         write_json(folder / "config.json", dict(read_config(self.path)))

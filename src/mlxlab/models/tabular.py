@@ -31,7 +31,7 @@ MIN_PROBABILITY = 1e-30
 class Margin(TypedDict):
     """What a cell says of an output: `cell * scale + center` is its margin, or the number itself in a regression.
 
-    The cells of a group are of models that read the same of each text.
+    Groups are models of n-grams (0), of vectors (1) and of both (2); the margins of a group in several columns are summed.
     """
 
     group: Count

@@ -74,7 +74,7 @@ class CellEncoder:
     readers: Mapping[str, TextReader]  # one for each column of texts
     labels: Labels
     label_column: str
-    embedder: Embedder | None = None  # the pretrained encoder of the texts, if `readers` need one
+    embedder: Embedder | None = None  # of the texts; there is one if the readers read vectors
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -214,11 +214,15 @@ class CellInputs:
             prepared.rows.table(list(prepared.types), prepared.split.train), prepared.types
         )
         embed = None
-        if embedder is not None:
-            texts = _all_texts(prepared)
+        texts = _all_texts(prepared) if embedder is not None else []
+        if embedder is None or not texts:
+            embedder = None
+        else:
             embed = known_vectors(embedder, texts, cache)
             self.lines = [f"{len(texts):,} different texts as vectors of {embedder.size} numbers"]
         readers = _fit_readers(train, prepared, seed, embed)
+        if not readers:
+            embedder = None
         fitted = fit_columns(train)
         for name, each in readers.items():
             fitted += fit_text_columns(train[name], each.numbers, each.margins)

@@ -53,7 +53,7 @@ class TextReader(NamedTuple):
         return len(self.weight) - len(self.slots)
 
     def __call__(self, texts: Sequence[str], embed: Embed | None = None) -> np.ndarray:
-        """The numbers of some texts, with the encoder that the reader was fitted with."""
+        """The numbers of some texts; `embed` is needed if `vector_size` is not 0."""
         parts = [np.zeros((0, len(self.bias)), np.float32)]
         for start in range(0, len(texts), BLOCK):
             features = self.features(texts[start : start + BLOCK], embed)
@@ -75,7 +75,7 @@ class TextReader(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """Which model a number is the margin of: that of an output, by the features of a group."""
+    """Which model a number is the margin of: that of an output, by a group of `_groups`."""
 
     group: int
     output: int
