@@ -25,7 +25,7 @@ SHARPNESS = (
 PRIOR = 0.5  # picks that each reader has before the first one
 PICKS = 20
 BAGS = 20  # resampled sets of rows, over whose shares the mean is taken
-MAX_ROWS = 20_000  # of a resampled set
+MAX_ROWS = 20_000  # a resampled set has no more
 MIN_PROBABILITY = 1e-5
 
 

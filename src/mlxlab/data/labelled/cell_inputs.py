@@ -74,7 +74,7 @@ class CellEncoder:
     readers: Mapping[str, TextReader]  # one for each column of texts
     labels: Labels
     label_column: str
-    embedder: Embedder | None = None  # of the texts; there is one if the readers read vectors
+    embedder: Embedder | None = None  # there is one if the readers read vectors
 
     @property
     def tokenizer(self) -> Tokenizer:

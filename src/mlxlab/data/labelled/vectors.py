@@ -11,7 +11,7 @@ from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.dataset import Encoder
 from mlxlab.errors import DataError
 
-FOLDER = "text_encoder"  # of the `inference` folder of a run
+FOLDER = "text_encoder"  # below the `inference` folder of a run
 MAX_SIZE = 2**13  # numbers of a vector
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # N texts -> (N, E) float32, each of length 1
