@@ -63,6 +63,20 @@ def trained(project, tmp_path_factory):
     return folder
 
 
+def test_rows_of_a_function_are_trained_on_and_evaluated(tmp_path):
+    row = "{'text': f'film {n} is {\"ab\"[n % 2]}', 'label': 'xy'[n % 2]}"
+    code = f"def rows(count):\n    return [{row} for n in range(count)]\n"
+    (tmp_path / "mine.py").write_text(code)
+    allowed = {"PYTHONPATH": str(tmp_path), "MLXLAB_ALLOWED_TARGETS": "mine.rows"}
+    own = ["data=text_classification", "model=bert", "data.source={_target_: mine.rows, count: 60}"]
+    tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
+    done = run(*tiny, *own, f"hydra.run.dir={tmp_path / 'run'}", **allowed)
+    assert done.returncode == 0, done.stderr
+    done = run(f"run={tmp_path / 'run'}", script="evaluate", **allowed)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+
+
 def test_a_data_set_of_a_user_is_evaluated_as_it_was_in_training(project, trained):
     evaluated = run(f"run={trained}", script="evaluate", **environment(project))
     assert evaluated.returncode == 0, evaluated.stderr

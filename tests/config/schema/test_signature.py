@@ -43,7 +43,7 @@ SOURCE = '''
         n: Callable[..., int], o: Optional[int], p: "list[int] | None", q: Seed, r: FilePath,
         s: Literal["auto"] | int, t: dict[str, nn.Module], u: int = 3,
         v: Annotated[int, Ge(ge=1)] = 1, w: Annotated[int, Lt(LIMIT), "a comment"] = 1,
-        *, width: int, data: object = None,
+        x=1, *, width: int, data: object = None,
     ) -> None:
         """Does everything.
 
@@ -160,8 +160,9 @@ def test_type_hints_become_objects_of_typing(module):
         "u": int,
         "v": Annotated[int, Ge(1)],
         "w": int,
+        "x": object,
     }
-    assert [name for name, key in keys.items() if not key.required] == ["u", "v", "w"]
+    assert [name for name, key in keys.items() if not key.required] == ["u", "v", "w", "x"]
 
 
 def test_a_bound_of_a_union_is_one_of_those_options_that_can_keep_it(module):

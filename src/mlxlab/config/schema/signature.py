@@ -191,6 +191,8 @@ def _read(hint: ast.expr | None, module: str, parameter: str) -> object:
 def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
     """The annotation of a parameter as an object of `typing`; other classes than those of values are components."""
     match hint:
+        case None:
+            return object
         case ast.Constant(value=None):
             return NoneType
         case ast.Constant(value=str() as text):  # a forward reference
