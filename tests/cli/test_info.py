@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ def test_the_command_prints_the_documented_table(capsys):
     assert written["parameters"]["nano"]["transformer LM"] == count(
         "transformer", "language_modelling", "nano", 16_000
     )
+
+
+def test_a_sparse_file_of_30_gigabytes_is_one_line_within_seconds(tmp_path, capsys):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"text,label\na,b\n")
+    os.truncate(path, 30 * 2**30)
+    began = time.process_time()
+    assert main(["data", f"data.source={path}"]) == 65
+    assert time.process_time() - began < 10
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_counts_equal_published_ones():

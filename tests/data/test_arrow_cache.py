@@ -44,7 +44,7 @@ def forged_size(path):
     with path.open("r+b") as file:
         digest = file.read(HEADER_BYTES).split()[1]
         file.seek(0)
-        file.write(b"mlxlab %s %d" % (digest, 2**40))
+        file.write(b"mlxlab %s %d" % (digest, HUGE))
     return path
 
 

@@ -133,6 +133,8 @@ def _map(file: BinaryIO, name: str) -> mmap.mmap:
     size = os.fstat(file.fileno()).st_size
     if size <= HEADER_BYTES:
         raise DataError(f"{size} bytes")
+    if os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size:
+        raise DataError("it has holes")
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     header = data[:HEADER_BYTES]
     # The size is compared first: a file of another one is not read.

@@ -60,9 +60,6 @@ def _frame_columns(frame: "pd.DataFrame", columns: Sequence[str]) -> "dict[str, 
 
     names = [str(name) for name in frame.columns]
     require_columns(columns, names, "rows")
-    for name in columns:
-        if names.count(name) > 1:
-            raise DataError(f"rows: column {name!r} occurs twice")
     pieces: dict[str, list[pa.Array]] = {name: [pa.array([], pa.string())] for name in columns}
     if len(frame):
         for block in TableRows(frame, "rows", fingerprint="rows").blocks(0, FIRST, columns):

@@ -48,6 +48,17 @@ def file(tmp_path_factory):
     return path
 
 
+def test_conversations_of_a_hugging_face_data_set_are_those_of_the_file(file):
+    datasets = pytest.importorskip("datasets")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    texts = []
+    for source in (str(file), datasets.Dataset.from_list(records)):
+        opened = open_conversations(source, Reading(), None, ErrorBudget(), 50)
+        texts.append(sorted(each.text for _, window in opened.windows(0, 0) for each in window))
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 60
+
+
 @pytest.fixture
 def new_data(file, tmp_path):
     def make(**changes):

@@ -136,6 +136,26 @@ def batches(tmp_path_factory):
     return made
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_rows_are_the_same_numbers_of_a_table(tmp_path, form):
+    def cells(trained, predicted):
+        folder = tmp_path / f"{trained}_{predicted}"
+        folder.mkdir(exist_ok=True)
+        options = {"text_column": None, "types": TYPES, "baselines": False, "inner_folds": 4}
+        source = rows_in(trained, frame_of(TRAINED), folder)
+        make_texts(source, folder / "cache", **options).save(folder)
+        encoder = LabelledDataset.restore_encoder(folder)
+        columns = [*encoder.columns, "label"]
+        batch = encoder.encode_rows(table_in(predicted, frame_of(PREDICTED), folder, columns))
+        assert batch.tokens.dtype == np.float32
+        return batch.tokens, batch.targets
+
+    expected = cells("csv", "csv")
+    for pair in (cells(form, "csv"), cells("csv", form)):
+        np.testing.assert_array_equal(pair[0], expected[0])
+        np.testing.assert_array_equal(pair[1], expected[1])
+
+
 @pytest.mark.parametrize(("trained", "predicted"), [*product(FORMATS, FORMATS)])
 def test_the_same_rows_are_the_same_model_inputs(batches, trained, predicted):
     batch = batches[trained, predicted]

@@ -16,6 +16,8 @@ from mlxlab.data.labelled.types import fit_type, read_column
         ("Late", "late"),
         ("on time", "on\u00a0time"),
         ("1", "\uff11"),
+        ("late", "late\u200e"),
+        ("late", "late\ufe0f"),
     ],
 )
 def test_labels_that_look_the_same_are_found(names):

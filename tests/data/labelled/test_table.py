@@ -290,6 +290,30 @@ class TorchRows:
         return self.rows[index]
 
 
+SAME_NAMES = pd.DataFrame([[1, 2, 3.5]] * 40, columns=["a", "a", "price"])
+
+
+@pytest.mark.parametrize("source", [[{"a": 1}, 3], {"a": [1, 2], "price": [1]}, SAME_NAMES])
+def test_rows_in_memory_that_are_no_table_are_one_line(tmp_path, source):
+    with pytest.raises(DataError, match=r"row 2: expected a dict|one length|occurs twice"):
+        make_table(tmp_path, source)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_table_with_an_index_or_objects_is_read_without_them(tmp_path, suffix):
+    frame = pd.read_csv(write_cars(tmp_path / "cars.csv"))
+    path = tmp_path / f"rows.{suffix}"
+    nested = frame.assign(nested=[{"b": number} for number in range(len(frame))])
+    if suffix == "csv":
+        frame.to_csv(path)
+    elif suffix == "jsonl":
+        nested.to_json(path, orient="records", lines=True)
+    else:
+        nested.to_parquet(path)
+    expected = [name for name in frame.columns if name != "price"]
+    assert list(make_table(tmp_path, str(path)).encoder.columns) == expected
+
+
 def test_rows_in_memory_are_those_of_a_file(tmp_path):
     path = write_cars(tmp_path / "cars.csv")
     frame = pd.read_csv(path)

@@ -9,18 +9,22 @@ from mlxlab.data.labelled.types import TypedColumn
 
 MIN_ROWS_PER_VALUE = 3  # fewer than these are no repetition
 GIVEAWAY = 0.99  # share of rows whose label follows from one column
-INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
 def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
     """Groups of labels that look the same: they differ in case, composition, white space or invisible characters."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        composed = unicodedata.normalize("NFKC", name)
-        visible = composed.translate(INVISIBLE).casefold()
+        composed = unicodedata.normalize("NFKC", name).casefold()
+        visible = "".join(sign for sign in composed if not _is_invisible(sign))
         look = " ".join(visible.split())
         groups.setdefault(look, []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _is_invisible(sign: str) -> bool:
+    """Whether it is a format character or a variation selector."""
+    return unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
 
 
 def describe_label_checks(columns: Iterable[str], alike: Iterable[Sequence[str]]) -> list[str]:

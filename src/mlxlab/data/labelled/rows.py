@@ -202,9 +202,12 @@ def open_rows(
 def rows_of(source: Any) -> RowsOfAnyKind:
     """A name, a DataFrame, columns or a Hugging Face data set as they are; other rows, such as those of torch, as dicts.
 
-    Raises DataError unless the first row is a dict.
+    Raises DataError for other rows that are no dicts, and for two columns of one name.
     """
     is_frame = type(source).__module__.partition(".")[0] == "pandas"
+    if is_frame and not source.columns.is_unique:
+        repeated = source.columns[source.columns.duplicated()][0]
+        raise DataError(f"DataFrame: column {repeated!r} occurs twice")
     if isinstance(source, str | Mapping) or is_frame or hasattr(source, "select_columns"):
         return source
     name = type(source).__name__
@@ -214,8 +217,10 @@ def rows_of(source: Any) -> RowsOfAnyKind:
         rows = list(source)
     else:
         raise DataError(f"data.source: expected rows, got {name}")
-    if rows and not isinstance(rows[0], Mapping):
-        raise DataError(f"{name}: row 1: expected a dict of columns, got {shorten(rows[0])}")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            got = shorten(row)
+            raise DataError(f"{name}: row {number}: expected a dict of columns, got {got}")
     return rows
 
 

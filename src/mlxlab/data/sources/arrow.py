@@ -183,10 +183,13 @@ class TableRows:
     def __init__(self, table: Table, name: str, fingerprint: str | None = None) -> None:
         self.is_frame = hasattr(table, "columns")
         self.table: Any = table
+        self.name = name
         if isinstance(table, Mapping):
+            lengths = {key: len(cells) for key, cells in table.items()}
+            if len(set(lengths.values())) > 1:
+                raise DataError(f"{name}: expected columns of one length, got {lengths}")
             rows = zip(*table.values(), strict=True)
             self.table = [dict(zip(table, cells, strict=True)) for cells in rows]
-        self.name = name
         if not len(self.table):
             raise DataError(f"{name}: contains no rows")
         self.fingerprint = fingerprint or f"{name}:{digest_blocks(self.blocks(0, FIRST, None))}"

@@ -63,9 +63,6 @@ class CsvParser:
         self.header = self._read_header(stream)
         names = self.header if columns is None else columns
         require_columns(names, self.header, stream.path)
-        for name in names:
-            if self.header.count(name) > 1:
-                raise DataError(f"{stream.path}:1: column {name!r} occurs twice")
         self.indices = {name: self.header.index(name) for name in names}
 
         fields = [f"f{number}" for number in range(len(self.header))]

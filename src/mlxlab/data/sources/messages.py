@@ -22,10 +22,14 @@ class MissingColumnError(DataError):
 
 
 def require_columns(columns: Iterable[str], existing: Sequence[str], where: str) -> None:
-    """Raises MissingColumnError if some of these columns do not exist."""
-    missing = [name for name in dict.fromkeys(columns) if name not in existing]
+    """Raises MissingColumnError if some of these columns do not exist, and DataError if there are two of a name."""
+    names = list(dict.fromkeys(columns))
+    missing = [name for name in names if name not in existing]
     if missing:
         raise MissingColumnError(where, missing, existing)
+    for name in names:
+        if existing.count(name) > 1:
+            raise DataError(f"{where}: column {name!r} occurs twice")
 
 
 def printable(name: str) -> str:
