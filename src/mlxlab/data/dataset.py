@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -65,6 +65,14 @@ class HasEncoder(Protocol):
 
     @property
     def encoder(self) -> Encoder: ...
+
+
+def longest_row(data: object, node: Mapping[str, Any]) -> int:
+    """The tokens that a row of a data set has at most, if not by its config then by its encoder; 0 without a limit."""
+    seq_len = node.get("seq_len")
+    if seq_len is None and isinstance(data, HasEncoder) and isinstance(data.encoder, LimitsLength):
+        return data.encoder.seq_len
+    return seq_len or 0
 
 
 @runtime_checkable

@@ -11,6 +11,9 @@ TOO_LONG = "are longer than data.seq_len="  # in the warning on many rows
 MANY = 0.05  # share of rows that is worth a warning
 QUANTILE = 1 - MANY
 NO_LIMIT = 2**30  # tokens of a row
+NEARLY_ALL = 0.99
+SHORTEST = 16
+LONGEST = 512  # the positions of most pretrained encoders
 MAX_MEASURED = 1024  # rows at the limit whose full length is measured
 
 
@@ -72,6 +75,12 @@ def measure_lengths(
     position = max(0.0, 1 - (1 - QUANTILE) * len(lengths) / len(at_limit))
     needed = round_up(float(np.quantile(full, position, method="higher")))
     return RowLengths(seq_len, len(lengths), too_long, needed)
+
+
+def fitting_length(lengths: Sequence[int]) -> int:
+    """A limit that holds nearly all rows of these lengths whole, if they are of a usual length."""
+    nearly_all = float(np.quantile(lengths, NEARLY_ALL, method="higher"))
+    return min(max(round_up(nearly_all), SHORTEST), LONGEST)
 
 
 def round_up(length: float) -> int:

@@ -23,6 +23,7 @@ from mlxlab.data.dataset import (
     LabelledRows,
     RunLength,
     check_data_module,
+    longest_row,
 )
 from mlxlab.data.labelled.vectors import FOLDER
 from mlxlab.distillation.options import read_options
@@ -154,8 +155,9 @@ def build_model(
         load_pretrained=saved is None,
         vocabulary=data.tokenizer.vocabulary,
     )
-    limit, seq_len = model.backbone.position_limit, cfg["data"].get("seq_len")
-    if limit is not None and seq_len is not None and seq_len > limit:
+    limit = model.backbone.position_limit
+    seq_len = longest_row(data, cfg["data"])
+    if limit is not None and seq_len > limit:
         raise ConfigError(f"data.seq_len={seq_len}: the model has positions for {limit} tokens")
     if saved is None or draw:
         mx.eval(model.parameters())

@@ -17,6 +17,7 @@ from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
 from mlxlab.config.issues import split_key
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import key_class
+from mlxlab.data.dataset import longest_row
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
@@ -182,7 +183,7 @@ class DistillationRounds:
         tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
         data = build_data(config, project_root(), tokenizer, self.folder)
         loader = replace(loader, options=replace(options, members=[]))
-        teachers, _ = loader.load(data, config["data"].get("seq_len", 0), router=None)
+        teachers, _ = loader.load(data, longest_row(data, config["data"]), router=None)
         models: dict[str, nn.Module] = {
             f"member {position}": model for position, model in enumerate(members, 1)
         }

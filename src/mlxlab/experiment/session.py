@@ -13,7 +13,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import Changes
-from mlxlab.data.dataset import CountsExamples, DataModule, RunLength
+from mlxlab.data.dataset import CountsExamples, DataModule, RunLength, longest_row
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
@@ -179,7 +179,7 @@ def build_session(
     router = cfg["trainer"]["loss"].get("router")
     with activity("loading the teachers"):
         teachers, lines = loader.load(
-            data, cfg["data"].get("seq_len", 0), router, architecture.vocab_size
+            data, longest_row(data, cfg["data"]), router, architecture.vocab_size
         )
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.baselines.predict import predict_baselines, predict_rows
-from mlxlab.data.dataset import LocatesRows
+from mlxlab.data.dataset import LocatesRows, longest_row
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.labelled.rows import RowReading
@@ -83,6 +83,20 @@ def test_rows_above_the_limit_are_counted_and_the_limit_that_holds_95_percent_is
     enough = make(rows, text_column=columns, seq_len=measured.needed)
     assert 0 < enough.row_lengths.too_long <= 4
     assert not enough.row_lengths.are_many
+
+
+@pytest.mark.parametrize(("words", "limit"), [(1, 16), (30, None), (5_000, 512)])
+def test_the_limit_holds_nearly_all_rows_whole_without_a_key(make, words, limit):
+    rows = [{"text": f"{n:03} " + "ab " * words, "label": n % 2} for n in range(200)]
+    rows[7]["text"] = "ab " * 900
+    whole = make(rows, seq_len=8192)
+    longest = np.sort(whole.inputs.lengths)[-2]
+    data = make(rows, seq_len=None)
+    chosen = data.encoder.seq_len
+    assert chosen == (limit or -(-longest // 8) * 8)
+    assert data.inputs.lengths.max() == chosen
+    assert longest_row(data, {"seq_len": None}) == chosen
+    assert make(rows, seq_len=24).encoder.seq_len == 24
 
 
 def test_rows_that_equal_a_training_row_are_counted(make):

@@ -15,7 +15,13 @@ from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, render_seque
 from mlxlab.data.labelled.options import BatchOptions
 from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.token_cache import TokenCache
-from mlxlab.data.row_lengths import NO_LIMIT, RowLengths, measure_lengths
+from mlxlab.data.row_lengths import (
+    MAX_MEASURED,
+    NO_LIMIT,
+    RowLengths,
+    fitting_length,
+    measure_lengths,
+)
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
@@ -110,10 +116,11 @@ class TextInputs:
         fitted = self._fit_tokenizer(content_key(**content), options, run)
         self.tokenizer = fitted.tokenizer
         self.curve = fitted.curve
-        seq_len = options["seq_len"]
         self.encoder = LabelledEncoder(
-            renderer, prepared.labels, prepared.column.name, self.tokenizer, seq_len
+            renderer, prepared.labels, prepared.column.name, self.tokenizer, NO_LIMIT
         )
+        seq_len = options["seq_len"] or self._fitting_length()
+        self.encoder = replace(self.encoder, seq_len=seq_len)
 
         self.key = content_key(
             format=FORMAT, seq_len=seq_len, tokenizer=self.tokenizer.fingerprint, **content
@@ -175,6 +182,11 @@ class TextInputs:
 
     def _tokenize(self, sequences: np.ndarray) -> list[np.ndarray]:
         return self.encoder.tokenize(render_sequences(self._renderer, self._cells, sequences))
+
+    def _fitting_length(self) -> int:
+        num_sequences = len(self._prepared.split.train) * self.num_variants
+        chosen = np.linspace(0, num_sequences - 1, min(num_sequences, MAX_MEASURED))
+        return fitting_length(self._full_lengths(chosen.astype(np.int64)))
 
     def _full_lengths(self, sequences: np.ndarray) -> list[int]:
         texts = render_sequences(self._renderer, self._cells, sequences)
