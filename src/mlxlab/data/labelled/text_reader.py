@@ -33,7 +33,8 @@ BLOCK = 2_000  # texts that are counted at once
 MAX_DIRECTIONS = 32
 TEXTS_PER_DIRECTION = 20
 MAX_MODELS = 50  # classes or labels; with more of them there are directions alone
-FOLDS = 5
+FOLDS = (5, 20)  # The fewer the texts, the more of them a model must learn from.
+TEXTS_OF_ALL_FOLDS = 5_000
 STRENGTH = 1.0  # C of the support vector machines
 
 Matrix = Any  # sparse rows of scipy
@@ -138,8 +139,9 @@ def fit_reader(
     )
 
     numbers = reader(texts, embed)
-    folds = rng.integers(FOLDS, size=len(learned))
-    for fold in range(FOLDS):
+    num_folds = int(np.clip(TEXTS_OF_ALL_FOLDS // len(learned), *FOLDS))
+    folds = rng.integers(num_folds, size=len(learned))
+    for fold in range(num_folds):
         is_held_out = folds == fold
         known = ~is_held_out[places]
         weight, bias = _fit_models(features[places[known]], wanted[known], kind, groups)
