@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from mlxlab.cli.main import subcommands
+from mlxlab.tracking.mlflow import queue
 from support.foreign_runs import (
     change_configs,
     change_states,
@@ -19,8 +20,8 @@ from support.foreign_runs import (
     surroundings,
 )
 from support.past_run import CHEAP, past_run
-from support.processes import ROOT, run_here
-from support.tracking import project_fixture  # noqa: F401
+from support.processes import ROOT, run_here, tiny_overrides
+from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 
 SHORT = ["trainer.max_steps=1", "tracking=none", *CHEAP]
 COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
@@ -166,3 +167,56 @@ def test_a_command_refuses_a_link_inside_of_a_folder(name, run_dir, outside, tmp
     assert "a symbolic link" in finished.stderr + finished.stdout
     assert finished.returncode == (0 if name == "runs doctor" else 77), finished.stderr
     assert sorted(target.iterdir()) == before
+
+
+MODEL_COMMANDS = {
+    "train teachers": ["train", "trainer=distill", "trainer.teachers=['models:/mine/1']", *SHORT],
+    "train init_from": [
+        *("train", "model.init_from=models:/mine/1"),
+        *tiny_overrides("trainer.max_steps=1"),
+        *CHEAP,
+    ],
+    "evaluate": ["evaluate", "run=models:/mine/1"],
+    "predict": ["predict", "run=models:/mine/1", "input=rows.csv", "output={OUT}.csv"],
+    "export hf": ["export", "hf", "run=models:/mine/1", "out={OUT}"],
+}
+
+
+def register(run_dir, project, monkeypatch):
+    """Logs the model of a run folder to the store of the project, as `mine`."""
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+    folder = shutil.copytree(run_dir, project / "outputs" / "mine")
+    (folder / "journal.jsonl").unlink()
+    journal = make_journal(project, "mine", wait=0.0)
+    journal.start({}, {})
+    [checkpoint, *_] = sorted(folder.glob("checkpoints/step-*"))
+    journal.log_model(checkpoint, 3, {"run": folder / "inference"}, None)
+    journal.end("FINISHED")
+    upload(journal)
+    [(model, run)] = query_store(project, "select model_id, source_run_id from logged_models")
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    client.create_registered_model("mine")
+    client.create_model_version("mine", f"models:/{model}", run)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_hostile_model_of_a_store_touches_nothing(
+    run_dir, outside, project, tmp_path, monkeypatch
+):
+    make_hostile(run_dir, outside)
+    register(run_dir, project, monkeypatch)
+    for name, (command, *args) in MODEL_COMMANDS.items():
+        args = [text.format(OUT=tmp_path / "out") for text in args]
+        finished = run_here(*args, script=command)
+        outside.check()
+        assert finished.returncode == 0, (name, finished.stderr)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_model_of_a_store_names_no_address_to_read(run_dir, outside, project, monkeypatch):
+    change_configs(run_dir, setting("data.source", f"{outside.url}/rows.csv"))
+    register(run_dir, project, monkeypatch)
+    assert run_here("run=models:/mine/1", script="evaluate").returncode == 77
+    outside.check()
