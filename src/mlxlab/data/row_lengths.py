@@ -12,7 +12,7 @@ MANY = 0.05  # share of rows that is worth a warning
 QUANTILE = 1 - MANY
 NO_LIMIT = 2**30  # tokens of a row
 NEARLY_ALL = 0.99
-SHORTEST = 16
+SHORTEST = 128
 LONGEST = 512  # the positions of most pretrained encoders
 MAX_MEASURED = 1024  # rows at the limit whose full length is measured
 
