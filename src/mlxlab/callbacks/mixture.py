@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxlab.baselines.boosting import fit_boosting, trees_of
+from mlxlab.baselines.estimators import limit_scikit
 from mlxlab.baselines.linear import fit_linear
 from mlxlab.baselines.mixture import fit_mixture
 from mlxlab.data.batch import FOLDS, Batch
@@ -137,7 +138,8 @@ def _fit_trees(
     model = fit_boosting(features, targets, head.kind, head.num_outputs)
 
     def predict(features: np.ndarray) -> np.ndarray:
-        return model(features).reshape(len(features), -1)
+        with limit_scikit("gradient_boosting"):
+            return model(features).reshape(len(features), -1)
 
     return {name: _float(each) for name, each in trees_of(model)._asdict().items()}, predict
 
