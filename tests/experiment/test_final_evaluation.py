@@ -106,7 +106,7 @@ def evaluated(kind, tmp_path, max_batches=None):
     run = make_run(BagOfEmbeddings(classes=3 if kind != "regression" else 1))
     run.state.progress.step = 4
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
-    results = evaluate_at_end(run.state, data, tracker, tmp_path, "valid/loss", max_batches)
+    results = evaluate_at_end(run.state, data, tracker, tmp_path, max_batches)
     (tmp_path / "inference").mkdir()
     summary = write_report(run.state, results, tmp_path, "valid/loss")
     write_files(results, data, tracker, tmp_path)
@@ -201,39 +201,6 @@ def test_thresholds_are_chosen_on_the_validation_rows_and_used_on_the_test_rows(
     )
 
 
-@pytest.mark.parametrize("positive", [0, 1])
-def test_two_classes_have_a_threshold_where_f1_is_the_objective(tmp_path, positive):
-    mx.random.seed(3)
-    data = LabelledData("classification")
-    data.task = Task("classification", 2, ("no", "yes"), positive_class=positive)
-    data.targets = (data.targets == 0).astype(np.int32)
-    data.valid, data.test = data.batches(0, 60), data.batches(60, 100)
-    data.baselines = list
-    run = make_run(BagOfEmbeddings(classes=2))
-    run.state.history.add_evaluation(4, {"valid/f1": 1.0}, "valid/f1")
-    plain = evaluate_at_end(run.state, data, NoTracker(), tmp_path, "valid/accuracy", None)
-    assert plain.thresholds == 0.5
-
-    results = evaluate_at_end(run.state, data, NoTracker(), tmp_path, "valid/f1", None)
-    (tmp_path / "inference").mkdir()
-    write_files(results, data, NoTracker(), tmp_path)
-    thresholds = json.loads((tmp_path / "inference" / "thresholds.json").read_text())
-    assert list(thresholds) == [data.task.labels[positive]]
-    (chosen,) = thresholds.values()
-    valid, test = (each.evaluation for each in results.splits)
-    f1 = [
-        f1_score(valid.targets == positive, valid.outputs[:, positive] >= t)
-        for t in valid.outputs[:, positive]
-    ]
-    best = f1_score(valid.targets == positive, valid.outputs[:, positive] >= chosen)
-    assert best == pytest.approx(max(f1))
-    assert results.splits[0].metrics["f1"] == plain.splits[0].metrics["f1"] <= best
-    expected = f1_score(test.targets == positive, test.outputs[:, positive] >= chosen)
-    assert results.splits[1].metrics["f1"] == pytest.approx(expected)
-    wrong = sum((valid.outputs[:, positive] >= chosen) != (valid.targets == positive))
-    assert len(rows_of(tmp_path / "mistakes.csv")) == wrong
-
-
 def test_the_limit_of_validation_batches_holds_for_model_and_baselines(tmp_path):
     results, *_ = evaluated("classification", tmp_path, max_batches=2)
     assert results.splits[0].evaluation.ids.tolist() == [i for i in range(14) if i != 3]
@@ -252,10 +219,7 @@ def test_a_signal_stops_the_final_evaluation(tmp_path):
         return len(calls) > len(data.valid) + 1
 
     assert (
-        evaluate_at_end(
-            run.state, data, NoTracker(), tmp_path, "valid/loss", None, stop_in_the_test_rows
-        )
-        is None
+        evaluate_at_end(run.state, data, NoTracker(), tmp_path, None, stop_in_the_test_rows) is None
     )
     assert len(calls) == len(data.valid) + 2
 
@@ -281,7 +245,7 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
         for step, metrics in history.curve
         if (tmp_path / FOLDER / folder_name(step)).is_dir() and step < 12
     )
-    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, "valid/loss", None)
+    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
     assert results.step == history.best_step
     assert {
         f"valid/{name}": value for name, value in results.splits[0].metrics.items()
@@ -290,7 +254,7 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
         np.testing.assert_array_equal(leaf, last[name])
 
     (tmp_path / FOLDER / folder_name(history.best_step) / "model.safetensors").write_bytes(b"")
-    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, "valid/loss", None)
+    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
     assert results.step == 12
     assert "the final evaluation is of the last step, 12" in caplog.text
     summary = write_report(run.state, results, tmp_path, "valid/loss")

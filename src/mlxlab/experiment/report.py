@@ -6,6 +6,8 @@ from math import isnan
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
@@ -20,7 +22,6 @@ from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.metrics.labelled import as_thresholds
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import Stop
 from mlxlab.wording import counted, percent
@@ -189,7 +190,7 @@ def judge_evaluation(
     predictions = {MODEL: evaluation.outputs} | {
         each.name: each.valid[evaluation.positions] for each in baselines
     }
-    chosen = as_thresholds(thresholds)
+    chosen = np.array(thresholds, np.float32) if thresholds else 0.5
     split = judge(
         task,
         "valid",

@@ -58,7 +58,7 @@ class RestoredModel:
     config: dict[str, Any]
     checkpoint: Checkpoint
     config_dir: Path  # the `inference` folder: config.yaml, tokenizer.json, data.json
-    thresholds: tuple[float, ...] = ()  # probability from which each of `task.decided_labels` holds
+    thresholds: tuple[float, ...] = ()  # probability from which each label holds, where several may
 
 
 def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
@@ -160,18 +160,15 @@ def _refuse_long_rows(model: Model, encoder: Encoder, path: Path) -> None:
 
 
 def _read_thresholds(config_dir: Path, task: Task) -> tuple[float, ...]:
-    """Thresholds of labels that the run chose on its validation rows, or 0.5; empty if the most probable class counts."""
-    labels = task.decided_labels
-    if not labels:
+    """Thresholds of the L labels that the run chose on its validation rows, or 0.5; empty for other tasks."""
+    if task.kind != "multi_label":
         return ()
     chosen: dict[str, Probability] = {}
     with suppress(InputNotFoundError):
         chosen = read_json(config_dir / THRESHOLDS_FILE, dict[str, Probability])
-    if unknown := sorted(chosen.keys() - set(labels)):
+    if unknown := sorted(chosen.keys() - set(task.labels)):
         raise DataError(f"{config_dir / THRESHOLDS_FILE}: unknown label {unknown[0]!r}")
-    if not chosen and task.kind == "classification":
-        return ()
-    return tuple(chosen.get(name, 0.5) for name in labels)
+    return tuple(chosen.get(name, 0.5) for name in task.labels)
 
 
 def restore_from(path: Path) -> RestoredModel:

@@ -12,7 +12,7 @@ from mlxlab.training.metrics.bootstrap import (
     resample,
     resample_count,
 )
-from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics
+from mlxlab.training.metrics.labelled import labelled_metrics
 from mlxlab.training.metrics.resampled import mean_of, resampled_metrics
 
 ROWS = 60
@@ -34,18 +34,14 @@ def predictions(kind, classes):
     ("kind", "classes", "names"),
     [
         ("classification", 2, {"accuracy", "f1_macro", "roc_auc", "log_loss"}),
-        ("two classes", 2, {"accuracy", "f1_macro", "roc_auc", "log_loss"}),
         ("classification", 5, {"accuracy", "f1_macro", "roc_auc", "log_loss"}),
         ("multi_label", 4, {"accuracy", "f1_macro", "roc_auc", "log_loss"}),
         ("regression", 1, {"mae", "rmse", "r2"}),
     ],
 )
 def test_resampled_metrics_are_the_metrics_of_the_resampled_examples(kind, classes, names):
-    thresholds: Thresholds = 0.3
-    if kind == "two classes":
-        kind, thresholds = "classification", np.array([0.3])
     task, outputs, targets = predictions(kind, classes)
-    statistics = resampled_metrics(task, outputs, targets, thresholds)
+    statistics = resampled_metrics(task, outputs, targets, 0.3)
     assert statistics.keys() == names
     rng = np.random.default_rng(2)
     drawn = rng.integers(ROWS, size=(5, ROWS))
@@ -54,7 +50,7 @@ def test_resampled_metrics_are_the_metrics_of_the_resampled_examples(kind, class
     for name, statistic in statistics.items():
         values = statistic(counts)
         for rows, value in zip(drawn[:4], values, strict=False):
-            expected = labelled_metrics(task, outputs[rows], targets[rows], thresholds)[name]
+            expected = labelled_metrics(task, outputs[rows], targets[rows], 0.3)[name]
             assert value == pytest.approx(expected), name
         assert name in ("roc_auc", "r2") or np.isfinite(values[4])
 

@@ -4,7 +4,7 @@ The metrics get intervals, and the baselines are judged on the same rows.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from mlxlab.experiment.final_evaluation.text_baselines import (
     TextBaselines,
     text_baselines,
 )
-from mlxlab.metric_names import TEST, VALID, lower_is_better
+from mlxlab.metric_names import TEST, lower_is_better
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
@@ -39,12 +39,7 @@ from mlxlab.training.metrics.bootstrap import (
     proportion_interval,
     resample,
 )
-from mlxlab.training.metrics.labelled import (
-    MAIN_METRIC,
-    Thresholds,
-    labelled_metrics,
-    predicted_classes,
-)
+from mlxlab.training.metrics.labelled import MAIN_METRIC, labelled_metrics
 from mlxlab.training.metrics.ranking import best_threshold
 from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.training.state import TrainState
@@ -54,6 +49,9 @@ UNUSABLE = (CheckpointUnavailableError, DataError, NotAllowedError)  # that of t
 
 logger = logging.getLogger(__name__)
 Interval = tuple[float, float]
+Thresholds = (
+    np.ndarray | float
+)  # of labels (L,): the probabilities from which on they count as predicted
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class FinalEvaluation:
     task: Task
     step: int = 0  # of the weights
     splits: tuple[SplitResults, ...] = ()
-    thresholds: Thresholds = 0.5  # chosen on the validation examples
+    thresholds: Thresholds = 0.5  # of labels, chosen on the validation examples
     text_baselines: TextBaselines = NO_BASELINES  # of a language model
 
     @property
@@ -90,7 +88,6 @@ def evaluate_at_end(
     data: DataModule,
     tracker: Tracker,
     folder: Path,
-    objective: str,
     max_batches: int | None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FinalEvaluation | None:
@@ -98,7 +95,6 @@ def evaluate_at_end(
 
     Args:
         folder: the run folder, with its checkpoints.
-        objective: the metric that the best evaluation has; F1 of two classes gets a threshold.
         max_batches: validation batches at most, as in training; all test batches are evaluated.
     """
     task = data.task
@@ -120,7 +116,7 @@ def evaluate_at_end(
         each.name: each.valid[valid.positions] for each in baselines
     }
     thresholds = {
-        name: choose_thresholds(task, objective, outputs, valid.targets)
+        name: choose_thresholds(task, outputs, valid.targets)
         for name, outputs in predictions.items()
     }
     splits = [judge(task, "valid", valid, predictions, dict.fromkeys(predictions, 0.5))]
@@ -168,18 +164,14 @@ def _model_of(state: TrainState, checkpoint: Checkpoint) -> nn.Module:
     return state.new_model(saved_architecture(checkpoint))
 
 
-def choose_thresholds(
-    task: Task, objective: str, outputs: np.ndarray, targets: np.ndarray
-) -> Thresholds:
-    """The thresholds with the greatest F1 on these examples: of labels, and of two classes if F1 is the objective."""
-    columns: Iterable[tuple[np.ndarray, np.ndarray]]
-    if task.kind == "multi_label":
-        columns = zip(outputs.T, targets.T > 0, strict=True)
-    elif task.kind == "classification" and task.num_classes == 2 and objective == f"{VALID}f1":
-        columns = [(outputs[:, task.positive_class], targets == task.positive_class)]
-    else:
+def choose_thresholds(task: Task, outputs: np.ndarray, targets: np.ndarray) -> Thresholds:
+    """The threshold of each label (L,) with the greatest F1 on these examples; 0.5 for tasks other than multi_label."""
+    if task.kind != "multi_label":
         return 0.5
-    return np.array([best_threshold(*column) for column in columns], np.float32)
+    return np.array(
+        [best_threshold(*column) for column in zip(outputs.T, targets.T > 0, strict=True)],
+        np.float32,
+    )
 
 
 def judge(
@@ -193,10 +185,8 @@ def judge(
     targets, main = evaluation.targets, MAIN_METRIC[task.kind]
     metrics: dict[str, dict[str, float]] = {}
     statistics: dict[tuple[str, str], Statistic] = {}
-    answers: dict[str, np.ndarray] = {}
     for name, outputs in predictions.items():
         metrics[name] = labelled_metrics(task, outputs, targets, thresholds[name])
-        answers[name] = _answers(task, outputs, targets, thresholds[name])
         resampled = resampled_metrics(task, outputs, targets, thresholds[name])
         statistics |= {
             (name, metric): resampled[metric] for metric in (resampled if name == MODEL else [main])
@@ -213,9 +203,9 @@ def judge(
         )  # all resamples are equal
     gains = {}
     for name in baselines:
-        different = (answers[MODEL] != answers[name]).reshape(len(targets), -1).any(axis=1).sum()
+        different = _count_different(task, predictions[MODEL], predictions[name], targets)
         gain, is_accuracy = sign * (values[MODEL, main] - values[name, main]), main == "accuracy"
-        gains[name] = gain_interval(gain, int(different), len(targets), is_proportion=is_accuracy)
+        gains[name] = gain_interval(gain, different, len(targets), is_proportion=is_accuracy)
     losses = {"loss": evaluation.metrics["loss"]}
     baseline_metrics = {name: metrics[name] for name in baselines}
     return SplitResults(
@@ -223,10 +213,8 @@ def judge(
     )
 
 
-def _answers(
-    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds
-) -> np.ndarray:
-    """Whether the class of each example is right (N,); outputs where there are no classes."""
+def _count_different(task: Task, first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> int:
+    """Examples on which two models differ; of a classification those that one of them gets right."""
     if task.kind == "classification":
-        return predicted_classes(task, outputs, thresholds) == targets
-    return outputs
+        return int(((first.argmax(axis=1) == targets) != (second.argmax(axis=1) == targets)).sum())
+    return int((first != second).reshape(len(targets), -1).any(axis=1).sum())

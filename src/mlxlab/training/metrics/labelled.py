@@ -1,7 +1,5 @@
 """The metrics of a labelled task by its kind."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from mlxlab.data.batch import Task, TaskKind
@@ -16,30 +14,17 @@ MAIN_METRIC: dict[TaskKind, str] = {
 }
 """The metric in which a model is compared with its baselines."""
 
-Thresholds = np.ndarray | float
-"""Probabilities from which labels hold (L,), or the positive one of two classes does (1,); a float for all labels."""
-
-
-def as_thresholds(values: Sequence[float]) -> Thresholds:
-    return np.array(values, np.float32) if len(values) else 0.5
-
-
-def predicted_classes(task: Task, outputs: np.ndarray, thresholds: Thresholds = 0.5) -> np.ndarray:
-    """The classes (N,) of a classification: the most probable ones, unless two have a threshold."""
-    if isinstance(thresholds, float):
-        return outputs.argmax(axis=1)
-    is_positive = outputs[:, task.positive_class] >= thresholds[0]
-    return np.where(is_positive, task.positive_class, 1 - task.positive_class)
-
 
 def labelled_metrics(
-    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds = 0.5
+    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | float = 0.5
 ) -> dict[str, float]:
-    """Metrics by name of probabilities (N, C) or (N, L), or of values (N,) in the units of the data."""
+    """Metrics by name of probabilities (N, C) or (N, L), or of values (N,) in the units of the data.
+
+    `thresholds` are those of labels (multi_label).
+    """
     match task.kind:
         case "classification":
-            predicted = predicted_classes(task, outputs, thresholds)
-            return classification_metrics(outputs, targets, task.positive_class, predicted)
+            return classification_metrics(outputs, targets, task.positive_class)
         case "multi_label":
             return multi_label_metrics(outputs, targets, thresholds)
         case "regression":

@@ -7,22 +7,20 @@ import numpy as np
 from mlxlab.data.batch import Task
 from mlxlab.training.metrics.bootstrap import Statistic, resample_count
 from mlxlab.training.metrics.classification import log_losses
-from mlxlab.training.metrics.labelled import Thresholds, predicted_classes
 from mlxlab.training.metrics.multi_label import binary_log_losses
 
 MAX_RANKED = 50_000_000  # scores that are ranked in all resamples; ROC-AUC of more gets no interval
 
 
 def resampled_metrics(
-    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds = 0.5
+    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | float = 0.5
 ) -> dict[str, Statistic]:
     """The metrics that get an interval, by name, of outputs and targets as in `labelled_metrics`."""
     if task.kind == "regression":
         return _regression(outputs.astype(np.float64), targets.astype(np.float64))
     if task.kind == "classification":
         pairs: Sequence[tuple[np.ndarray, ...]]
-        predictions = predicted_classes(task, outputs, thresholds)
-        rows = np.arange(len(targets))
+        predictions, rows = outputs.argmax(axis=1), np.arange(len(targets))
         hits = np.flatnonzero(predictions == targets)
         pairs = [(hits, targets[hits]), (rows, predictions), (rows, targets)]
         scored = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
