@@ -11,6 +11,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -133,8 +134,9 @@ def _map(file: BinaryIO, name: str) -> mmap.mmap:
     size = os.fstat(file.fileno()).st_size
     if size <= HEADER_BYTES:
         raise DataError(f"{size} bytes")
-    if os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size:
-        raise DataError("it has holes")
+    with suppress(OSError):  # Some file systems do not know holes.
+        if os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size:
+            raise DataError("it has holes")
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     header = data[:HEADER_BYTES]
     # The size is compared first: a file of another one is not read.

@@ -241,7 +241,7 @@ class DataModule(Protocol):
     Its constructor gets the keys of that node, and by name whichever of these it declares keyword-only: `seed`,
     `cache` (a folder for what may be deleted at any time), `pretrained` (a folder whose tokenizer is to be used, or
     None), `restored` (the `inference` folder of the run that is resumed or evaluated, or None), `masked` (the model
-    predicts hidden tokens), `parameters` and `width` of the model, `run_length` (a `RunLength`), `inner_folds` of a
+    predicts hidden tokens), `parameters`, `width` and `positions` of the model, `run_length` (a `RunLength`), `inner_folds` of a
     model that reads cells (0 for others) and the `embedder` of the texts among them (an `Embedder`, or None).
     """
 

@@ -80,6 +80,7 @@ def build_data(
         masked=not backbone.causal,
         one_document=not backbone.separates_documents,
         width=backbone.hidden_size,
+        positions=backbone.position_limit,
         inner_folds=getattr(backbone, "folds", 0),
         embedder=load_embedder(cfg["model"], backbone, restored),
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,

@@ -72,7 +72,8 @@ class Inputs(TypedDict, total=False):
     kernels: str
     messages: list[str]  # on the data and the teachers
     rows: int  # examples whose length was measured
-    truncated_rows: int  # those of them that are longer than `data.seq_len`
+    row_limit: int  # tokens, `data.seq_len` or what the data chose
+    truncated_rows: int  # those of them that are longer
     left_out_rows: int  # rows that cannot be used, see `data.on_error`; they are not among `rows`
     facts: RunFacts
 

@@ -138,6 +138,7 @@ def run_inputs(
             lengths = session.data.row_lengths
             inputs |= {
                 "rows": lengths.rows,
+                "row_limit": lengths.seq_len,
                 "truncated_rows": lengths.too_long,
                 "left_out_rows": lengths.left_out,
             }

@@ -68,6 +68,12 @@ def test_a_value_of_another_type_is_one_issue_that_names_the_expected_type(hint,
     assert "expected" in issue.message or "choose one with" in issue.message
 
 
+def test_a_component_below_a_key_of_any_type_is_checked():
+    node = {"_target_": "mlxlab.data.sources.open.Reading", "bogus": 1}
+    issues = Validator().value(object, node, "key")
+    assert "key.bogus" in [issue.path for issue in issues]
+
+
 def test_text_in_place_of_a_list_is_told_the_form_of_a_list():
     [issue] = Validator().value(list[str] | None, "NA", "data.reading.missing")
     assert issue.message.endswith("got NA; for a list of one: data.reading.missing=[NA]")

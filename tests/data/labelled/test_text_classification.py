@@ -97,6 +97,7 @@ def test_the_limit_holds_nearly_all_rows_whole_without_a_key(make, words, limit)
     assert data.inputs.lengths.max() == chosen
     assert longest_row(data, {"seq_len": None}) == chosen
     assert make(rows, seq_len=24).encoder.seq_len == 24
+    assert make(rows, seq_len=None, positions=120).encoder.seq_len == 120
 
 
 def test_rows_that_equal_a_training_row_are_counted(make):

@@ -139,7 +139,7 @@ def files(**inputs):
     ],
 )
 def test_many_rows_that_are_cut_off_are_a_warning(rows, truncated, state, text):
-    check = _truncated(files(rows=rows, truncated_rows=truncated))
+    check = _truncated(files(rows=rows, row_limit=64, truncated_rows=truncated))
     assert check.state == state
     assert check.text.startswith(text)
     assert ("data.seq_len=96 holds" in check.text) == (state == "warning")

@@ -85,6 +85,8 @@ class Validator:
             yield from self.node(value, expected.target, path)
         elif isinstance(expected, Component) and isinstance(value, dict) and "_target_" in value:
             yield from self._component(expected, value, path)
+        elif expected is object and isinstance(value, dict) and "_target_" in value:
+            yield from self.node(value, str(value["_target_"]), path)
         elif _is_collection(origin, value) and all(satisfies(value, bound) for bound in bounds):
             for key, item in _items(value):
                 yield from self.value(args[-1], item, join_key(path, key))

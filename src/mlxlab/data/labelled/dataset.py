@@ -252,6 +252,7 @@ class LabelledDataset(LabelledExamples):
         cache: Path,
         parameters: int,
         width: int,
+        positions: int | None = None,
         inner_folds: int = 0,
         pretrained: Path | None = None,
         embedder: Embedder | None = None,
@@ -285,7 +286,7 @@ class LabelledDataset(LabelledExamples):
             self.min_steps = CELL_STEPS
             inputs = cells
         else:
-            run = Run(seed, cache, parameters, width, pretrained)
+            run = Run(seed, cache, parameters, width, pretrained, positions)
             inputs = TextInputs(prepared, renderer, options, run)
         written: dict[str, RowTexts] = {}
         if texts or not inner_folds:

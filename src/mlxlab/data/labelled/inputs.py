@@ -38,6 +38,7 @@ class Run:
     parameters: int
     width: int
     pretrained: Path | None
+    positions: int | None = None  # tokens that the model has positions for
 
 
 class Inputs(Protocol):
@@ -119,7 +120,7 @@ class TextInputs:
         self.encoder = LabelledEncoder(
             renderer, prepared.labels, prepared.column.name, self.tokenizer, NO_LIMIT
         )
-        seq_len = options["seq_len"] or self._fitting_length()
+        seq_len = options["seq_len"] or self._fitting_length(run.positions)
         self.encoder = replace(self.encoder, seq_len=seq_len)
 
         self.key = content_key(
@@ -183,10 +184,11 @@ class TextInputs:
     def _tokenize(self, sequences: np.ndarray) -> list[np.ndarray]:
         return self.encoder.tokenize(render_sequences(self._renderer, self._cells, sequences))
 
-    def _fitting_length(self) -> int:
+    def _fitting_length(self, positions: int | None) -> int:
         num_sequences = len(self._prepared.split.train) * self.num_variants
         chosen = np.linspace(0, num_sequences - 1, min(num_sequences, MAX_MEASURED))
-        return fitting_length(self._full_lengths(chosen.astype(np.int64)))
+        length = fitting_length(self._full_lengths(chosen.astype(np.int64)))
+        return min(length, positions or length)
 
     def _full_lengths(self, sequences: np.ndarray) -> list[int]:
         texts = render_sequences(self._renderer, self._cells, sequences)

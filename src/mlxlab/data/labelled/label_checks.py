@@ -24,7 +24,8 @@ def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _is_invisible(sign: str) -> bool:
     """Whether it is a format character or a variation selector."""
-    return unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
+    is_format = unicodedata.category(sign) == "Cf" and sign < "\U000e0000"  # not the tags of flags
+    return is_format or "\ufe00" <= sign <= "\ufe0f"
 
 
 def describe_label_checks(columns: Iterable[str], alike: Iterable[Sequence[str]]) -> list[str]:

@@ -204,7 +204,8 @@ def rows_of(source: Any) -> RowsOfAnyKind:
 
     Raises DataError for other rows that are no dicts, and for two columns of one name.
     """
-    is_frame = type(source).__module__.partition(".")[0] == "pandas"
+    is_pandas = type(source).__module__.partition(".")[0] == "pandas"
+    is_frame = is_pandas and hasattr(source, "columns")
     if is_frame and not source.columns.is_unique:
         repeated = source.columns[source.columns.duplicated()][0]
         raise DataError(f"DataFrame: column {repeated!r} occurs twice")

@@ -151,8 +151,10 @@ def _truncated(files: RunFiles) -> Check | None:
     inputs = files.manifest.get("inputs", {})
     if not (rows := inputs.get("rows", 0)):
         return None
-    truncated, seq_len = inputs.get("truncated_rows", 0), value_at(files.config, "data.seq_len")
-    limit = f"data.seq_len={seq_len}" if isinstance(seq_len, int) else "data.seq_len"
+    truncated = inputs.get("truncated_rows", 0)
+    limit = "data.seq_len"
+    if (seq_len := inputs.get("row_limit")) is not None:
+        limit = f"data.seq_len={seq_len}"
     share = truncated / rows
     if share > MANY:
         longer = f"{truncated:,} of {rows:,} rows ({percent(share)}) are longer than {limit}"
