@@ -153,8 +153,8 @@ def _truncated(files: RunFiles) -> Check | None:
         return None
     truncated = inputs.get("truncated_rows", 0)
     limit = "data.seq_len"
-    if (seq_len := inputs.get("row_limit")) is not None:
-        limit = f"data.seq_len={seq_len}"
+    if "row_limit" in inputs:
+        limit += f"={inputs['row_limit']}"
     share = truncated / rows
     if share > MANY:
         longer = f"{truncated:,} of {rows:,} rows ({percent(share)}) are longer than {limit}"
