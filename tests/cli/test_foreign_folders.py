@@ -20,7 +20,7 @@ from support.foreign_runs import (
     surroundings,
 )
 from support.past_run import CHEAP, past_run
-from support.processes import ROOT, run_here, tiny_overrides
+from support.processes import ROOT, run_here
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 
 SHORT = ["trainer.max_steps=1", "tracking=none", *CHEAP]
@@ -169,19 +169,6 @@ def test_a_command_refuses_a_link_inside_of_a_folder(name, run_dir, outside, tmp
     assert sorted(target.iterdir()) == before
 
 
-MODEL_COMMANDS = {
-    "train teachers": ["train", "trainer=distill", "trainer.teachers=['models:/mine/1']", *SHORT],
-    "train init_from": [
-        *("train", "model.init_from=models:/mine/1"),
-        *tiny_overrides("trainer.max_steps=1"),
-        *CHEAP,
-    ],
-    "evaluate": ["evaluate", "run=models:/mine/1"],
-    "predict": ["predict", "run=models:/mine/1", "input=rows.csv", "output={OUT}.csv"],
-    "export hf": ["export", "hf", "run=models:/mine/1", "out={OUT}"],
-}
-
-
 def register(run_dir, project, monkeypatch):
     """Logs the model of a run folder to the store of the project, as `mine`."""
     from mlflow import MlflowClient
@@ -199,19 +186,6 @@ def register(run_dir, project, monkeypatch):
     client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
     client.create_registered_model("mine")
     client.create_model_version("mine", f"models:/{model}", run)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_hostile_model_of_a_store_touches_nothing(
-    run_dir, outside, project, tmp_path, monkeypatch
-):
-    make_hostile(run_dir, outside)
-    register(run_dir, project, monkeypatch)
-    for name, (command, *args) in MODEL_COMMANDS.items():
-        args = [text.format(OUT=tmp_path / "out") for text in args]
-        finished = run_here(*args, script=command)
-        outside.check()
-        assert finished.returncode == 0, (name, finished.stderr)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
