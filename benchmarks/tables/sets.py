@@ -32,6 +32,7 @@ class Table:
         source: `package/file`; of pydataset without its folder of CSV files.
         drop: columns that give the target away, or number the rows.
         categories: columns of numbers that are names.
+        first_rows: the rows of the file that count; None is all of them.
         max_rows: more are left out at random.
     """
 
@@ -41,11 +42,12 @@ class Table:
     kind: TaskKind
     drop: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    first_rows: int | None = None
     max_rows: int = field(default=MAX_ROWS)
 
     def read(self) -> "pd.DataFrame":
         """The rows with a target."""
-        frame = _read(self.source).dropna(subset=[self.target])
+        frame = _read(self.source)[: self.first_rows].dropna(subset=[self.target])
         frame = frame.drop(columns=[*self.drop, *filter(_is_number_of_row, frame.columns)])
         if len(frame) > self.max_rows:
             frame = frame.sample(self.max_rows, random_state=0)
@@ -66,15 +68,14 @@ KNOWN = [
     _classes("breast_cancer", "sklearn/breast_cancer", "target"),
     _classes("digits", "sklearn/digits", "target"),
     _numbers("diabetes", "sklearn/diabetes", "target"),
-    _classes(
+    Table(
         "titanic",
         "mlxlab/data/titanic/titanic.csv",
         "Survived",
-        "PassengerId",
-        "Name",
-        "Ticket",
-        "Cabin",
-        categories="Pclass",
+        "classification",
+        ("PassengerId", "Name", "Ticket", "Cabin"),
+        ("Pclass",),
+        first_rows=891,
     ),
     _classes("mroz", "pydataset/car/Mroz", "work", "hoursw", "hearnw", "wagew"),
     _classes("hdma", "pydataset/Ecdat/Hdma", "deny"),
