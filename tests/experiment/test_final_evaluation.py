@@ -106,7 +106,7 @@ def evaluated(kind, tmp_path, max_batches=None):
     run = make_run(BagOfEmbeddings(classes=3 if kind != "regression" else 1))
     run.state.progress.step = 4
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
-    results = evaluate_at_end(run.state, data, tracker, tmp_path, max_batches)
+    results = evaluate_at_end(run.state, data, tracker, tmp_path, "valid/loss", max_batches)
     (tmp_path / "inference").mkdir()
     summary = write_report(run.state, results, tmp_path, "valid/loss")
     write_files(results, data, tracker, tmp_path)
@@ -201,6 +201,49 @@ def test_thresholds_are_chosen_on_the_validation_rows_and_used_on_the_test_rows(
     )
 
 
+@pytest.mark.parametrize("positive", [0, 1])
+def test_two_classes_have_a_threshold_where_f1_is_the_objective(tmp_path, positive):
+    mx.random.seed(3)
+    data = LabelledData("classification")
+    data.task = Task("classification", 2, ("no", "yes"), positive_class=positive)
+    data.targets = (data.targets == 0).astype(np.int32)
+    data.valid, data.test = data.batches(0, 60), data.batches(60, 100)
+    # Its F1 is 1 with a threshold between 0.3 and 0.45, and 0 with 0.5.
+    truth = np.where(data.targets == positive, 0.45, 0.3)
+    truth = np.stack([1 - truth, truth] if positive else [truth, 1 - truth], axis=1)
+    data.baselines = lambda: [Baseline("shy", truth[:60], truth[60:])]
+    run = make_run(BagOfEmbeddings(classes=2))
+    run.state.history.add_evaluation(4, {"valid/f1": 1.0}, "valid/f1")
+    plain = evaluate_at_end(run.state, data, NoTracker(), tmp_path, "valid/accuracy", None)
+    assert plain.thresholds == 0.5
+
+    results = evaluate_at_end(run.state, data, NoTracker(), tmp_path, "valid/f1", None)
+    (tmp_path / "inference").mkdir()
+    write_files(results, data, NoTracker(), tmp_path)
+    thresholds = json.loads((tmp_path / "inference" / "thresholds.json").read_text())
+    assert list(thresholds) == [data.task.labels[positive]]
+    (chosen,) = thresholds.values()
+    valid, test = (each.evaluation for each in results.splits)
+    f1 = [
+        f1_score(valid.targets == positive, valid.outputs[:, positive] >= t)
+        for t in valid.outputs[:, positive]
+    ]
+    best = f1_score(valid.targets == positive, valid.outputs[:, positive] >= chosen)
+    assert best == pytest.approx(max(f1))
+    assert results.splits[0].metrics["f1"] == plain.splits[0].metrics["f1"] <= best
+    expected = f1_score(test.targets == positive, test.outputs[:, positive] >= chosen)
+    assert results.splits[1].metrics["f1"] == pytest.approx(expected)
+    assert plain.main_metric == "accuracy"
+    assert results.main_metric == "f1"
+    assert [each.baselines["shy"]["f1"] for each in results.splits] == [0.0, 1.0]
+    low, high = results.splits[1].gains["shy"]
+    assert low < expected - 1 < high < 0
+    low, high = results.splits[1].intervals["f1"]
+    assert low < expected < high
+    wrong = sum((valid.outputs[:, positive] >= chosen) != (valid.targets == positive))
+    assert len(rows_of(tmp_path / "mistakes.csv")) == wrong
+
+
 def test_the_limit_of_validation_batches_holds_for_model_and_baselines(tmp_path):
     results, *_ = evaluated("classification", tmp_path, max_batches=2)
     assert results.splits[0].evaluation.ids.tolist() == [i for i in range(14) if i != 3]
@@ -219,7 +262,10 @@ def test_a_signal_stops_the_final_evaluation(tmp_path):
         return len(calls) > len(data.valid) + 1
 
     assert (
-        evaluate_at_end(run.state, data, NoTracker(), tmp_path, None, stop_in_the_test_rows) is None
+        evaluate_at_end(
+            run.state, data, NoTracker(), tmp_path, "valid/loss", None, stop_in_the_test_rows
+        )
+        is None
     )
     assert len(calls) == len(data.valid) + 2
 
@@ -245,7 +291,7 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
         for step, metrics in history.curve
         if (tmp_path / FOLDER / folder_name(step)).is_dir() and step < 12
     )
-    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
+    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, "valid/loss", None)
     assert results.step == history.best_step
     assert {
         f"valid/{name}": value for name, value in results.splits[0].metrics.items()
@@ -254,7 +300,7 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
         np.testing.assert_array_equal(leaf, last[name])
 
     (tmp_path / FOLDER / folder_name(history.best_step) / "model.safetensors").write_bytes(b"")
-    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, None)
+    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, "valid/loss", None)
     assert results.step == 12
     assert "the final evaluation is of the last step, 12" in caplog.text
     summary = write_report(run.state, results, tmp_path, "valid/loss")
@@ -274,12 +320,13 @@ def judged(correct_model, correct_baseline):
     )
     predictions = {MODEL: outputs[0], "rule": outputs[1]}
     task = Task("classification", 2, ("a", "b"))
-    return judge(task, "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5))
+    thresholds = dict.fromkeys(predictions, 0.5)
+    return judge(task, "accuracy", "valid", evaluation, predictions, thresholds)
 
 
 def verdict_of(results):
     return baseline_report(
-        FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(results,))
+        FinalEvaluation(Task("classification", 2, ("a", "b")), "accuracy", splits=(results,))
     )[0].split("\n\n")[1]
 
 
@@ -327,7 +374,7 @@ def test_a_few_rows_are_no_evidence_where_all_resamples_are_equal(rows, is_signi
 
 def test_without_a_width_an_interval_is_not_shown_and_a_metric_that_needs_two_classes_is_a_dash():
     split = judged(np.ones(11), np.ones(11))
-    results = FinalEvaluation(Task("classification", 2, ("a", "b")), splits=(split,))
+    results = FinalEvaluation(Task("classification", 2, ("a", "b")), "accuracy", splits=(split,))
     table = {
         line.split("|")[1].strip(): line.split("|")[2:4]
         for line in results_table(results).splitlines()
@@ -344,9 +391,14 @@ def test_equal_predictions_of_a_regression_have_no_interval():
     evaluation = Evaluation({"loss": 0.0}, np.arange(30), np.arange(30), outputs + 1, outputs)
     predictions = {MODEL: outputs, "rule": outputs}
     split = judge(
-        Task("regression", 1), "valid", evaluation, predictions, dict.fromkeys(predictions, 0.5)
+        Task("regression", 1),
+        "rmse",
+        "valid",
+        evaluation,
+        predictions,
+        dict.fromkeys(predictions, 0.5),
     )
-    text = baseline_report(FinalEvaluation(Task("regression", 1), splits=(split,)))[0]
+    text = baseline_report(FinalEvaluation(Task("regression", 1), "rmse", splits=(split,)))[0]
     assert "no significant difference" in text
     assert text.endswith("(lower is better; gain 0.0000).")
 
@@ -358,13 +410,15 @@ def test_an_accuracy_of_1_has_an_interval():
 
 def test_the_console_says_that_nothing_was_learned_and_which_class_is_never_predicted():
     results = FinalEvaluation(
-        Task("classification", 2, ("a", "b")), splits=(judged(np.zeros(9), np.zeros(9)),)
+        Task("classification", 2, ("a", "b")),
+        "accuracy",
+        splits=(judged(np.zeros(9), np.zeros(9)),),
     )
     assert findings(results) == [
         "this model learned nothing: accuracy 0.0000 is that of rule",
         "b is never predicted (9 of 9 validation rows)",
     ]
-    good = FinalEvaluation(results.task, splits=(judged(np.ones(9), np.zeros(9)),))
+    good = FinalEvaluation(results.task, "accuracy", splits=(judged(np.ones(9), np.zeros(9)),))
     assert findings(good) == []
 
 

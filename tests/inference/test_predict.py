@@ -10,7 +10,7 @@ import pytest
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.model_signature import model_signature
-from mlxlab.inference.predict import predict_table, row_encoder
+from mlxlab.inference.predict import Predictions, predict_table, row_encoder
 from mlxlab.inference.restore import RestoredModel, _read_thresholds
 
 TASKS = {
@@ -68,6 +68,15 @@ def test_labels_hold_from_their_own_threshold_on():
     np.testing.assert_allclose(columns["probability_b"], 1 / (1 + np.exp(-LOGITS[:, 1])), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("positive", "answers"), [(0, "aab"), (1, "bab")])
+def test_a_threshold_decides_between_two_classes(positive, answers):
+    task = Task("classification", 2, ("a", "b"), positive_class=positive)
+    values = np.array([[0.4, 0.6], [0.9, 0.1], [0.1, 0.9]])
+    columns = Predictions(task, values, (0.3,)).columns()
+    assert columns["label"] == list(answers)
+    assert columns["probability_b"] == [0.6, 0.1, 0.9]
+
+
 def test_a_regression_answers_in_the_units_of_the_data():
     columns = predict_table(restored("regression"), TABLE).columns()
     np.testing.assert_allclose(columns["value"], LOGITS[:, 0] * 2 + 10, rtol=1e-6)
@@ -122,6 +131,10 @@ def test_thresholds_are_those_of_the_run(tmp_path):
     (tmp_path / "thresholds.json").write_text(json.dumps({"b": 0.25}))
     assert _read_thresholds(tmp_path, task) == (0.5, 0.25, 0.5)
     assert not len(_read_thresholds(tmp_path, TASKS["classification"]))
+    two = Task("classification", 2, ("a", "b"))
+    assert _read_thresholds(tmp_path, two) == (0.25,)
+    (tmp_path / "thresholds.json").unlink()
+    assert not len(_read_thresholds(tmp_path, two))
     for wrong in ({"z": 0.5}, {"a": 2.0}, {"a": "x"}, [0.5]):
         (tmp_path / "thresholds.json").write_text(json.dumps(wrong))
         with pytest.raises(DataError, match=r"thresholds\.json"):

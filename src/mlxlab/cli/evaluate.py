@@ -169,14 +169,15 @@ def _evaluate(
     assert result is not None
     results, step = None, 0 if pretrained else restored.checkpoint.step
     if len(result.ids):
-        results = judge_evaluation(restored.encoder.task, step, result, baselines(), thresholds)
+        task, objective = restored.encoder.task, str(restored.config["objective"])
+        results = judge_evaluation(task, objective, step, result, baselines(), thresholds)
     sliced = _judge_slices(results, read, slices or [])
     if json:
         print_json(_as_json(step, result, results, sliced))
     elif results is not None:
         terminal.show(describe_evaluation(results, Path(overrides.get("source", "")).name))
         if sliced:
-            terminal.show(slices_table(results.task, sliced))
+            terminal.show(slices_table(results.main_metric, sliced))
     else:
         terminal.show(value_table("metric", result.metrics.items()))
 
@@ -190,7 +191,8 @@ def _judge_slices(
         return []
     evaluation = results.splits[0].evaluation
     table = read(columns, evaluation.positions)
-    return judge_slices(results.task, evaluation, table, results.thresholds)
+    main = results.main_metric
+    return judge_slices(results.task, main, evaluation, table, results.thresholds)
 
 
 def _as_json(

@@ -125,6 +125,13 @@ class Task:
     pair_separator: int | None = None
     positive_class: int = 1  # of two classes, that of precision, recall and F1
 
+    @property
+    def decided_labels(self) -> tuple[str, ...]:
+        """The labels of which each is decided by its probability alone: all, or the positive one of two classes."""
+        if self.kind == "classification" and self.num_classes == 2:
+            return self.labels[self.positive_class :][:1]
+        return self.labels if self.kind == "multi_label" else ()
+
 
 def check_position(position: object, shape: type[T]) -> T:
     """`position` as `shape`, a type that `validate` knows, or a DataError: a checkpoint may come from anyone."""

@@ -6,8 +6,6 @@ from math import isnan
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
@@ -22,6 +20,7 @@ from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID, VALID_LOSS, lower_is_better
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.training.evaluate import Evaluation
+from mlxlab.training.metrics.labelled import as_thresholds, main_metric
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import Stop
 from mlxlab.wording import counted, percent
@@ -181,24 +180,31 @@ def baseline_report(results: FinalEvaluation, name: str = "") -> list[str]:
 
 def judge_evaluation(
     task: Task,
+    objective: str,
     step: int,
     evaluation: Evaluation,
     baselines: Sequence[Baseline],
     thresholds: Sequence[float],
 ) -> FinalEvaluation:
-    """The intervals and baselines of an evaluation of its own, on labelled data."""
+    """The intervals and baselines of an evaluation of its own, on labelled data.
+
+    Args:
+        objective: that of the run.
+    """
     predictions = {MODEL: evaluation.outputs} | {
         each.name: each.valid[evaluation.positions] for each in baselines
     }
-    chosen = np.array(thresholds, np.float32) if thresholds else 0.5
+    chosen = as_thresholds(thresholds)
+    main = main_metric(task, objective)
     split = judge(
         task,
+        main,
         "valid",
         evaluation,
         predictions,
         {each: chosen if each == MODEL else 0.5 for each in predictions},
     )
-    return FinalEvaluation(task, step, (split,), chosen)
+    return FinalEvaluation(task, main, step, (split,), chosen)
 
 
 def describe_evaluation(results: FinalEvaluation, name: str) -> str:

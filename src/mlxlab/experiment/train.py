@@ -278,7 +278,7 @@ def report_run(
         (stop_signal,) = context.group.all_reduce_max([signals.report_stop_signal])
         return stop_signal != 0
 
-    args = (context.shared_dir, session.trainer.eval_batches, should_stop)
+    args = (context.shared_dir, session.cfg["objective"], session.trainer.eval_batches, should_stop)
     with context.group.computing():
         results = evaluate_at_end(state, data, tracker, *args)
     if results is None:

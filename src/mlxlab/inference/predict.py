@@ -22,6 +22,7 @@ from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.cells import Rows, row_reading, to_table
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.metrics.labelled import as_thresholds, predicted_classes
 from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Predictions(NamedTuple):
     Attributes:
         values: probabilities of the classes (N, C) or labels (N, L), or the predicted numbers (N,), in the units of the
             data.
-        thresholds: the probability from which each label holds; empty unless several labels may hold.
+        thresholds: the probability from which each of `task.decided_labels` holds; none if the most probable class counts.
     """
 
     task: Task
@@ -83,8 +84,9 @@ class Predictions(NamedTuple):
     def label_columns(self, single: str, several: str, names: Sequence[str]) -> dict[str, Cells]:
         """The column `single` with the class of each row by name, or `several` with the labels that hold."""
         if self.task.kind == "classification":
-            return {single: [names[i] for i in self.values.argmax(axis=1).tolist()]}
-        holds = self.values >= np.array(self.thresholds, np.float32)
+            classes = predicted_classes(self.task, self.values, as_thresholds(self.thresholds))
+            return {single: [names[i] for i in classes.tolist()]}
+        holds = self.values >= as_thresholds(self.thresholds)
         return {several: [[names[i] for i in np.flatnonzero(row).tolist()] for row in holds]}
 
 

@@ -58,7 +58,7 @@ class RestoredModel:
     config: dict[str, Any]
     checkpoint: Checkpoint
     config_dir: Path  # the `inference` folder: config.yaml, tokenizer.json, data.json
-    thresholds: tuple[float, ...] = ()  # probability from which each label holds, where several may
+    thresholds: tuple[float, ...] = ()  # probability from which each of `task.decided_labels` holds
 
 
 def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
@@ -160,15 +160,18 @@ def _refuse_long_rows(model: Model, encoder: Encoder, path: Path) -> None:
 
 
 def _read_thresholds(config_dir: Path, task: Task) -> tuple[float, ...]:
-    """Thresholds of the L labels that the run chose on its validation rows, or 0.5; empty for other tasks."""
-    if task.kind != "multi_label":
+    """Thresholds of labels that the run chose on its validation rows, or 0.5; empty if the most probable class counts."""
+    labels = task.decided_labels
+    if not labels:
         return ()
     chosen: dict[str, Probability] = {}
     with suppress(InputNotFoundError):
         chosen = read_json(config_dir / THRESHOLDS_FILE, dict[str, Probability])
-    if unknown := sorted(chosen.keys() - set(task.labels)):
+    if unknown := sorted(chosen.keys() - set(labels)):
         raise DataError(f"{config_dir / THRESHOLDS_FILE}: unknown label {unknown[0]!r}")
-    return tuple(chosen.get(name, 0.5) for name in task.labels)
+    if not chosen and task.kind == "classification":
+        return ()
+    return tuple(chosen.get(name, 0.5) for name in labels)
 
 
 def restore_from(path: Path) -> RestoredModel:
@@ -196,7 +199,9 @@ def _restore_ensemble(folder: Path) -> RestoredModel:
             raise DataError(f"{folder / ENSEMBLE_FILE}: expected the same texts of a row, {pair}")
     for each in restored:
         _refuse_long_rows(each.model, first, members[0])
-    thresholds = tuple(map(fmean, zip(*(each.thresholds for each in restored), strict=True)))
+    # A member whose most probable class counts has no thresholds, and neither has then the ensemble.
+    every = [each.thresholds for each in restored]
+    thresholds = tuple(map(fmean, zip(*every, strict=True))) if all(every) else ()
     ensemble: Any = Ensemble([each.model for each in restored], mean=mean, kind=first.task.kind)
     return replace(restored[0], model=ensemble, thresholds=thresholds)
 

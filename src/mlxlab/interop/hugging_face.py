@@ -181,9 +181,9 @@ def _notes(trained: TrainedModel, quantised: bool) -> list[str]:
     if trained.task.kind == "regression":
         notes.append("The output is the number as it stands in the data.")
     if trained.thresholds:
-        pairs = zip(trained.task.labels, trained.thresholds, strict=True)
+        pairs = zip(trained.task.decided_labels, trained.thresholds, strict=True)
         limits = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
-        notes.append(f"A label holds from these probabilities (sigmoid of the logits): {limits}.")
+        notes.append(f"A label holds from this probability on: {limits}.")
     if trained.task.pair_separator is not None:
         notes.append("An input is a pair of texts: `tokenizer(first, second)`.")
     return notes

@@ -19,7 +19,7 @@ class TrainedModel:
         start: tokens that it expects before the first one of a text, apart from those of the tokenizer.
         template: of a chat model.
         end_ids: tokens that end what it generates.
-        thresholds: probability from which each label holds, where several may.
+        thresholds: probability from which each of `task.decided_labels` holds; none if the most probable class counts.
     """
 
     model: Model

@@ -15,7 +15,7 @@ from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.progress import track
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.head_chunks import token_losses
-from mlxlab.training.metrics.labelled import labelled_metrics
+from mlxlab.training.metrics.labelled import as_thresholds, labelled_metrics
 from mlxlab.training.metrics.text import TextTotals
 
 NO_EXAMPLES = np.zeros(0, np.int64)
@@ -46,7 +46,7 @@ def evaluate(
 ) -> Evaluation | None:
     """Evaluates on at most `limit` batches; None if `should_stop` was true before one of them.
 
-    `thresholds` are the probabilities from which labels hold (multi_label); 0.5 without any.
+    `thresholds` are the probabilities from which the `decided_labels` of the task hold; 0.5 without any.
     """
     total = weight = 0.0
     text = TextTotals(np.array(task.token_bytes, np.float64))
@@ -89,8 +89,10 @@ def evaluate(
     positions, ids, targets, outputs = (
         np.concatenate(arrays) for arrays in zip(*examples, strict=True)
     )
-    holds_from = np.array(thresholds, np.float32) if thresholds else 0.5
-    metrics = {"loss": loss, **labelled_metrics(task, outputs, targets, holds_from)}
+    metrics = {
+        "loss": loss,
+        **labelled_metrics(task, outputs, targets, as_thresholds(thresholds)),
+    }
     return Evaluation(metrics, positions, ids, targets, outputs)
 
 

@@ -12,7 +12,7 @@ from mlxlab.training.metrics.bootstrap import (
     resample,
     resample_count,
 )
-from mlxlab.training.metrics.labelled import labelled_metrics
+from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics
 from mlxlab.training.metrics.resampled import mean_of, resampled_metrics
 
 ROWS = 60
@@ -33,15 +33,19 @@ def predictions(kind, classes):
 @pytest.mark.parametrize(
     ("kind", "classes", "names"),
     [
-        ("classification", 2, {"accuracy", "f1_macro", "roc_auc", "log_loss"}),
+        ("classification", 2, {"accuracy", "f1", "f1_macro", "roc_auc", "log_loss"}),
+        ("two classes", 2, {"accuracy", "f1", "f1_macro", "roc_auc", "log_loss"}),
         ("classification", 5, {"accuracy", "f1_macro", "roc_auc", "log_loss"}),
         ("multi_label", 4, {"accuracy", "f1_macro", "roc_auc", "log_loss"}),
         ("regression", 1, {"mae", "rmse", "r2"}),
     ],
 )
 def test_resampled_metrics_are_the_metrics_of_the_resampled_examples(kind, classes, names):
+    thresholds: Thresholds = 0.3
+    if kind == "two classes":
+        kind, thresholds = "classification", np.array([0.3])
     task, outputs, targets = predictions(kind, classes)
-    statistics = resampled_metrics(task, outputs, targets, 0.3)
+    statistics = resampled_metrics(task, outputs, targets, thresholds)
     assert statistics.keys() == names
     rng = np.random.default_rng(2)
     drawn = rng.integers(ROWS, size=(5, ROWS))
@@ -50,9 +54,9 @@ def test_resampled_metrics_are_the_metrics_of_the_resampled_examples(kind, class
     for name, statistic in statistics.items():
         values = statistic(counts)
         for rows, value in zip(drawn[:4], values, strict=False):
-            expected = labelled_metrics(task, outputs[rows], targets[rows], 0.3)[name]
+            expected = labelled_metrics(task, outputs[rows], targets[rows], thresholds)[name]
             assert value == pytest.approx(expected), name
-        assert name in ("roc_auc", "r2") or np.isfinite(values[4])
+        assert name in ("roc_auc", "r2", "f1") or np.isfinite(values[4])
 
 
 def test_the_interval_of_a_mean_is_that_of_theory():

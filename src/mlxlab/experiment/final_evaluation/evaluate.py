@@ -4,7 +4,7 @@ The metrics get intervals, and the baselines are judged on the same rows.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,12 @@ from mlxlab.training.metrics.bootstrap import (
     proportion_interval,
     resample,
 )
-from mlxlab.training.metrics.labelled import MAIN_METRIC, labelled_metrics
+from mlxlab.training.metrics.labelled import (
+    Thresholds,
+    labelled_metrics,
+    main_metric,
+    predicted_classes,
+)
 from mlxlab.training.metrics.ranking import best_threshold
 from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.training.state import TrainState
@@ -49,9 +54,6 @@ UNUSABLE = (CheckpointUnavailableError, DataError, NotAllowedError)  # that of t
 
 logger = logging.getLogger(__name__)
 Interval = tuple[float, float]
-Thresholds = (
-    np.ndarray | float
-)  # of labels (L,): the probabilities from which on they count as predicted
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,11 @@ class FinalEvaluation:
     """What was measured at the end of a run; without splits if its task has no labels, or no evaluation was finite."""
 
     task: Task
+    main_metric: str = ""  # in which it is compared with baselines; "" of a language model
     step: int = 0  # of the weights
     splits: tuple[SplitResults, ...] = ()
-    thresholds: Thresholds = 0.5  # of labels, chosen on the validation examples
+    thresholds: Thresholds = 0.5  # chosen on the validation examples
     text_baselines: TextBaselines = NO_BASELINES  # of a language model
-
-    @property
-    def main_metric(self) -> str:
-        return MAIN_METRIC[self.task.kind]
 
 
 def evaluate_at_end(
@@ -88,6 +87,7 @@ def evaluate_at_end(
     data: DataModule,
     tracker: Tracker,
     folder: Path,
+    objective: str,
     max_batches: int | None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FinalEvaluation | None:
@@ -95,6 +95,7 @@ def evaluate_at_end(
 
     Args:
         folder: the run folder, with its checkpoints.
+        objective: the metric that chose the best evaluation.
         max_batches: validation batches at most, as in training; all test batches are evaluated.
     """
     task = data.task
@@ -115,17 +116,19 @@ def evaluate_at_end(
     predictions = {MODEL: valid.outputs} | {
         each.name: each.valid[valid.positions] for each in baselines
     }
+    main = main_metric(task, objective)
     thresholds = {
-        name: choose_thresholds(task, outputs, valid.targets)
+        name: choose_thresholds(task, main, outputs, valid.targets)
         for name, outputs in predictions.items()
     }
-    splits = [judge(task, "valid", valid, predictions, dict.fromkeys(predictions, 0.5))]
+    splits = [judge(task, main, "valid", valid, predictions, dict.fromkeys(predictions, 0.5))]
     if test is not None:
         predictions = {each.name: each.test[test.positions] for each in baselines if len(each.test)}
-        splits.append(judge(task, "test", test, {MODEL: test.outputs} | predictions, thresholds))
+        predictions[MODEL] = test.outputs
+        splits.append(judge(task, main, "test", test, predictions, thresholds))
         metrics = {f"{TEST}{name}": value for name, value in splits[-1].metrics.items()}
         tracker.log_metrics(state.progress.step, metrics)
-    return FinalEvaluation(task, step, tuple(splits), thresholds[MODEL])
+    return FinalEvaluation(task, main, step, tuple(splits), thresholds[MODEL])
 
 
 @contextmanager
@@ -164,29 +167,40 @@ def _model_of(state: TrainState, checkpoint: Checkpoint) -> nn.Module:
     return state.new_model(saved_architecture(checkpoint))
 
 
-def choose_thresholds(task: Task, outputs: np.ndarray, targets: np.ndarray) -> Thresholds:
-    """The threshold of each label (L,) with the greatest F1 on these examples; 0.5 for tasks other than multi_label."""
-    if task.kind != "multi_label":
+def choose_thresholds(
+    task: Task, main: str, outputs: np.ndarray, targets: np.ndarray
+) -> Thresholds:
+    """The thresholds with the greatest F1 on these examples: of labels, and of two classes compared by F1."""
+    columns: Iterable[tuple[np.ndarray, np.ndarray]]
+    if task.kind == "multi_label":
+        columns = zip(outputs.T, targets.T > 0, strict=True)
+    elif main == "f1":
+        columns = [(outputs[:, task.positive_class], targets == task.positive_class)]
+    else:
         return 0.5
-    return np.array(
-        [best_threshold(*column) for column in zip(outputs.T, targets.T > 0, strict=True)],
-        np.float32,
-    )
+    return np.array([best_threshold(*column) for column in columns], np.float32)
 
 
 def judge(
     task: Task,
+    main: str,
     split: Literal["valid", "test"],
     evaluation: Evaluation,
     predictions: Mapping[str, np.ndarray],
     thresholds: Mapping[str, Thresholds],
 ) -> SplitResults:
-    """Metrics and intervals of the predictions of the model and of baselines, by name, on the same examples."""
-    targets, main = evaluation.targets, MAIN_METRIC[task.kind]
+    """Metrics and intervals of the predictions of the model and of baselines, by name, on the same examples.
+
+    Args:
+        main: the metric of the gains.
+    """
+    targets = evaluation.targets
     metrics: dict[str, dict[str, float]] = {}
     statistics: dict[tuple[str, str], Statistic] = {}
+    answers: dict[str, np.ndarray] = {}
     for name, outputs in predictions.items():
         metrics[name] = labelled_metrics(task, outputs, targets, thresholds[name])
+        answers[name] = _answers(task, outputs, targets, thresholds[name])
         resampled = resampled_metrics(task, outputs, targets, thresholds[name])
         statistics |= {
             (name, metric): resampled[metric] for metric in (resampled if name == MODEL else [main])
@@ -203,9 +217,9 @@ def judge(
         )  # all resamples are equal
     gains = {}
     for name in baselines:
-        different = _count_different(task, predictions[MODEL], predictions[name], targets)
+        different = (answers[MODEL] != answers[name]).reshape(len(targets), -1).any(axis=1).sum()
         gain, is_accuracy = sign * (values[MODEL, main] - values[name, main]), main == "accuracy"
-        gains[name] = gain_interval(gain, different, len(targets), is_proportion=is_accuracy)
+        gains[name] = gain_interval(gain, int(different), len(targets), is_proportion=is_accuracy)
     losses = {"loss": evaluation.metrics["loss"]}
     baseline_metrics = {name: metrics[name] for name in baselines}
     return SplitResults(
@@ -213,8 +227,10 @@ def judge(
     )
 
 
-def _count_different(task: Task, first: np.ndarray, second: np.ndarray, targets: np.ndarray) -> int:
-    """Examples on which two models differ; of a classification those that one of them gets right."""
+def _answers(
+    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds
+) -> np.ndarray:
+    """Whether the class of each example is right (N,); outputs where there are no classes."""
     if task.kind == "classification":
-        return int(((first.argmax(axis=1) == targets) != (second.argmax(axis=1) == targets)).sum())
-    return int((first != second).reshape(len(targets), -1).any(axis=1).sum())
+        return predicted_classes(task, outputs, thresholds) == targets
+    return outputs

@@ -15,6 +15,7 @@ from mlxlab.inference.prediction_file import defuse
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.metrics.classification import ClassCounts, count_classes
+from mlxlab.training.metrics.labelled import predicted_classes
 from mlxlab.training.metrics.multi_label import count_labels
 
 MISTAKES = 50
@@ -23,9 +24,10 @@ MISTAKES = 50
 def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, folder: Path) -> None:
     """Writes the files that the task of a run has, and logs them as artifacts."""
     task = results.task
-    if task.labels and isinstance(results.thresholds, np.ndarray):
+    names = task.decided_labels
+    if names and isinstance(results.thresholds, np.ndarray):
         path = folder / "inference" / "thresholds.json"
-        write_json(path, dict(zip(task.labels, results.thresholds.tolist(), strict=True)))
+        write_json(path, dict(zip(names, results.thresholds.tolist(), strict=True)))
         tracker.log_artifact(path, "config/inference")
     last = "error" if task.kind == "regression" else "probability"
     first = "row" if isinstance(data, LocatesRows) else "id"
@@ -53,7 +55,8 @@ def count(results: FinalEvaluation, evaluation: Evaluation) -> ClassCounts:
     outputs, targets = evaluation.outputs, evaluation.targets
     if results.task.kind == "multi_label":
         return count_labels(outputs >= results.thresholds, targets > 0)
-    return count_classes(outputs.argmax(axis=1), targets, results.task.num_classes)
+    predicted = predicted_classes(results.task, outputs, results.thresholds)
+    return count_classes(predicted, targets, results.task.num_classes)
 
 
 def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[object, ...]]:
@@ -67,7 +70,8 @@ def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[objec
     if task.kind == "regression":
         size, wrong = np.abs(outputs - targets), outputs != targets
     elif task.kind == "classification":
-        size, wrong = outputs.max(axis=1), outputs.argmax(axis=1) != targets
+        predicted = predicted_classes(task, outputs, results.thresholds)
+        size, wrong = outputs[np.arange(len(outputs)), predicted], predicted != targets
     else:  # the probability of the most confident wrong decision
         differs = (outputs >= results.thresholds) != (targets > 0)
         size, wrong = (
@@ -82,7 +86,7 @@ def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[objec
         if task.kind == "regression":
             yield place, text, f"{targets[row]:.6g}", f"{outputs[row]:.6g}", f"{size[row]:.6g}"
         elif task.kind == "classification":
-            yield place, text, names[targets[row]], names[outputs[row].argmax()], f"{size[row]:.4f}"
+            yield place, text, names[targets[row]], names[predicted[row]], f"{size[row]:.4f}"
         else:
             held = (
                 names[values] for values in (targets[row] > 0, outputs[row] >= results.thresholds)

@@ -30,12 +30,8 @@ def notes(results: FinalEvaluation, best_step: int) -> list[str]:
             lines.append("ROC AUC needs rows of at least two classes.")
         if any(each.metrics["accuracy"] in (0.0, 1.0) for each in results.splits):
             lines.append("An accuracy of 0 or 1 has the exact binomial interval (Clopper-Pearson).")
-        lines.append(
-            f"Precision, recall and F1 are of class {class_names(results.task)[results.task.positive_class]!r}."
-            if results.task.num_classes == 2
-            else "Precision, recall and F1 are averages weighted by class size; ROC AUC and average precision are not."
-        )
-    if results.task.kind == "multi_label" and len(results.splits) > 1:
+        lines.append(_averages(results))
+    if not isinstance(results.thresholds, float) and len(results.splits) > 1:
         lines.append(
             "A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,"
         )
@@ -45,6 +41,16 @@ def notes(results: FinalEvaluation, best_step: int) -> list[str]:
             f"The best checkpoint cannot be read: these figures are of the last step, {results.step}."
         )
     return lines
+
+
+def _averages(results: FinalEvaluation) -> str:
+    task = results.task
+    if task.num_classes > 2:
+        return "Precision, recall and F1 are averages weighted by class size; ROC AUC and average precision are not."
+    sentence = f"Precision, recall and F1 are of class {class_names(task)[task.positive_class]!r}"
+    if isinstance(results.thresholds, float):
+        return f"{sentence}."
+    return f"{sentence}, which `predict` gives from probability {results.thresholds[0]:.3g} on."
 
 
 def findings(results: FinalEvaluation) -> list[str]:

@@ -15,6 +15,7 @@ from mlxlab.figures import new_figure, save_figure
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.metrics.calibration import BINS, reliability
 from mlxlab.training.metrics.classification import confusion_matrix
+from mlxlab.training.metrics.labelled import predicted_classes
 from mlxlab.training.metrics.ranking import precision_recall
 
 if TYPE_CHECKING:
@@ -36,14 +37,13 @@ def save_plots(results: FinalEvaluation, tracker: Tracker, folder: Path) -> None
         figures = {"predicted": plot_predicted(outputs, targets)}
     else:
         names, single = plot_names(class_names(task)), task.kind == "classification"
-        predictions = outputs.argmax(axis=1)
-        binned = (
-            (outputs.max(axis=1), predictions == targets)
-            if single
-            else (outputs.ravel(), targets.ravel() > 0)
-        )
-        figures = {"confusion": plot_confusion(predictions, targets, names)} if single else {}
-        figures |= {"reliability": plot_reliability(*binned)}
+        figures = {}
+        binned = (outputs.ravel(), targets.ravel() > 0)
+        if single:
+            predictions = predicted_classes(task, outputs, results.thresholds)
+            figures["confusion"] = plot_confusion(predictions, targets, names)
+            binned = (outputs.max(axis=1), outputs.argmax(axis=1) == targets)
+        figures["reliability"] = plot_reliability(*binned)
         curves = plot_precision_recall(outputs, targets, names, task.positive_class)
         figures |= {"precision_recall": curves}
     for name, figure in figures.items():

@@ -10,13 +10,12 @@ from mlxlab.data.dataset import Table
 from mlxlab.experiment.final_evaluation.evaluate import (
     MODEL,
     SplitResults,
-    Thresholds,
     judge,
 )
 from mlxlab.experiment.run_metrics import interval_text, number
 from mlxlab.markdown import markdown_table
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.metrics.labelled import MAIN_METRIC
+from mlxlab.training.metrics.labelled import Thresholds
 
 MAX_VALUES = 20  # the most frequent ones of a column; the others are one slice
 MISSING = "missing"
@@ -32,7 +31,7 @@ class Slice(NamedTuple):
 
 
 def judge_slices(
-    task: Task, evaluation: Evaluation, table: Table, thresholds: Thresholds
+    task: Task, main: str, evaluation: Evaluation, table: Table, thresholds: Thresholds
 ) -> list[Slice]:
     """The slices by each column of a table, the most frequent value first.
 
@@ -53,15 +52,14 @@ def judge_slices(
                 outputs=evaluation.outputs[chosen],
             )
             predictions = {MODEL: part.outputs}
-            results = judge(task, "valid", part, predictions, {MODEL: thresholds})
+            results = judge(task, main, "valid", part, predictions, {MODEL: thresholds})
             del results.metrics["loss"]  # It is that of all rows.
             slices.append(Slice(column, value, results))
     return slices
 
 
-def slices_table(task: Task, slices: list[Slice]) -> str:
+def slices_table(metric: str, slices: list[Slice]) -> str:
     """The main metric of each slice with its interval."""
-    metric = MAIN_METRIC[task.kind]
     rows: list[list[str]] = []
     for column, value, results in slices:
         cells = [number(results.metrics[metric]), interval_text(results.intervals.get(metric))]

@@ -52,16 +52,21 @@ def count_classes(predictions: np.ndarray, targets: np.ndarray, classes: int) ->
 
 
 def classification_metrics(
-    probabilities: np.ndarray, targets: np.ndarray, positive: int = 1
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    positive: int = 1,
+    predictions: np.ndarray | None = None,
 ) -> dict[str, float]:
     """All metrics by name.
 
     Of two classes, `positive` is the positive one. With more, precision, recall and F1 are means weighted by support; AUC
     and average precision are unweighted means, one class against the rest. Balanced accuracy is the mean recall
-    (Brodersen et al. 2010). Classes without an example do not count in unweighted means.
+    (Brodersen et al. 2010). Classes without an example do not count in unweighted means. `predictions` are the classes
+    (N,), without them the most probable ones.
     """
     classes = probabilities.shape[1]
-    predictions = probabilities.argmax(axis=1)
+    if predictions is None:
+        predictions = probabilities.argmax(axis=1)
     counts = count_classes(predictions, targets, classes)
     support, size = counts.support, max(int(counts.support.sum()), 1)
     shares = support / size

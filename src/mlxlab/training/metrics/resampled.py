@@ -7,20 +7,22 @@ import numpy as np
 from mlxlab.data.batch import Task
 from mlxlab.training.metrics.bootstrap import Statistic, resample_count
 from mlxlab.training.metrics.classification import log_losses
+from mlxlab.training.metrics.labelled import Thresholds, predicted_classes
 from mlxlab.training.metrics.multi_label import binary_log_losses
 
 MAX_RANKED = 50_000_000  # scores that are ranked in all resamples; ROC-AUC of more gets no interval
 
 
 def resampled_metrics(
-    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | float = 0.5
+    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds = 0.5
 ) -> dict[str, Statistic]:
     """The metrics that get an interval, by name, of outputs and targets as in `labelled_metrics`."""
     if task.kind == "regression":
         return _regression(outputs.astype(np.float64), targets.astype(np.float64))
     if task.kind == "classification":
         pairs: Sequence[tuple[np.ndarray, ...]]
-        predictions, rows = outputs.argmax(axis=1), np.arange(len(targets))
+        predictions = predicted_classes(task, outputs, thresholds)
+        rows = np.arange(len(targets))
         hits = np.flatnonzero(predictions == targets)
         pairs = [(hits, targets[hits]), (rows, predictions), (rows, targets)]
         scored = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
@@ -35,15 +37,21 @@ def resampled_metrics(
             "accuracy": (predicted == holds).mean(axis=1),
             "log_loss": binary_log_losses(outputs, holds).mean(axis=1),
         }
-    statistics = {name: mean_of(values) for name, values in means.items()} | {
-        "f1_macro": f1_macro(pairs)
-    }
+    statistics = {name: mean_of(values) for name, values in means.items()}
+    statistics["f1_macro"] = f1_macro(pairs)
+    if task.kind == "classification" and outputs.shape[1] == 2:
+        statistics["f1"] = f1_macro([_only(task.positive_class, *each) for each in pairs])
     if len(scored) * len(targets) * resample_count(len(targets)) <= MAX_RANKED:
         aucs = [roc_auc(scores, positive) for scores, positive in positives]
         statistics["roc_auc"] = lambda counts: _mean_of_numbers(
             np.stack([auc(counts) for auc in aucs], axis=1)
         )
     return statistics
+
+
+def _only(positive: int, rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    is_positive = classes == positive
+    return rows[is_positive], classes[is_positive]
 
 
 def mean_of(values: np.ndarray) -> Statistic:
