@@ -49,6 +49,17 @@ def test_labels_without_a_pattern_are_known_of_learned_texts_alone():
     assert 0.35 < ((fitted.numbers[:, 0] > 0) == labels).mean() < 0.65
 
 
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_texts_that_share_nothing_are_not_told_apart_by_their_folds(kind):
+    texts = [chr(0x4E00 + 2 * number) * 3 for number in range(400)]
+    column = TypedColumn("text", ColumnType("text"), texts, np.arange(400))
+    labels = np.random.default_rng(0).integers(2, size=400).astype(np.int32)
+    fitted = fit_reader(column, labels, kind, 2 if kind == "classification" else 1, seed=0)
+    means = [fitted.numbers[labels == label, 0].mean() for label in (0, 1)]
+    spread = fitted.numbers[:, 0].std()
+    assert abs(means[1] - means[0]) < 0.3 * spread
+
+
 @pytest.mark.parametrize(
     ("kind", "num_classes", "models"),
     [
