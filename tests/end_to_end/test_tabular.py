@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlxlab import load
+from mlxlab.baselines.out_of_fold import load_out_of_fold
 from mlxlab.cli.evaluate import main as evaluate
 from mlxlab.cli.predict import main as predict
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -62,6 +63,10 @@ def trained(source, tmp_path_factory):
     return folder, final_state(done)
 
 
+def read_metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
 def test_the_mixture_is_what_is_saved_evaluated_and_better_than_the_majority(trained):
     head = restore_model(trained[0]).model.head
     shares = np.array(head.shares)
@@ -69,8 +74,41 @@ def test_the_mixture_is_what_is_saved_evaluated_and_better_than_the_majority(tra
     np.testing.assert_allclose(shares.sum(), 1, rtol=1e-6)
     snapshots = [np.array(each.out) for each in (*head.snapshots, head.network)]
     assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(snapshots))
-    metrics = json.loads((trained[0] / "metrics.json").read_text())
+    metrics = read_metrics(trained[0])
     assert metrics["final"]["valid/accuracy"] > 0.85
+    assert metrics["out_of_fold"]["accuracy"] > 0.85
+    assert metrics["rows"] == {"valid": 40, "out_of_fold": 160}
+
+
+def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_path):
+    rng = np.random.default_rng(0)
+    words = "abcdefghijklmnopqrst"
+    with (tmp_path / "coins.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["width", "words", "label"])
+        for _ in range(250):
+            text = " ".join("".join(rng.choice(list(words), 4)) for _ in range(6))
+            writer.writerow([rng.normal(), text, ["head", "tail"][rng.integers(2)]])
+    source = f"data.source={tmp_path}/coins.csv"
+    done = run_here(*SETTINGS, source, f"hydra.run.dir={tmp_path}/run")
+    assert done.returncode == 0, done.stderr
+    metrics = read_metrics(tmp_path / "run")
+    assert 0.4 < metrics["out_of_fold"]["accuracy"] < 0.6
+    assert metrics["intervals"].keys() >= {"out_of_fold/accuracy", "valid/accuracy"}
+    with (tmp_path / "run" / "mistakes.csv").open(newline="") as file:
+        mistakes = list(csv.DictReader(file))
+    said = load_out_of_fold(tmp_path / "run", 2)
+    wrong = said.outputs.argmax(axis=1) != said.targets
+    assert wrong.mean() == pytest.approx(1 - metrics["out_of_fold"]["accuracy"])
+    lines = {f"{tmp_path}/coins.csv:{number + 2}" for number in said.ids[wrong].tolist()}
+    assert len(lines & {row["row"] for row in mistakes}) > 20
+
+    path = tmp_path / "run" / "out_of_fold.safetensors"
+    with pytest.raises(DataError, match="3 numbers"):
+        load_out_of_fold(tmp_path / "run", 3)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DataError, match="out_of_fold"):
+        load_out_of_fold(tmp_path / "run", 2)
 
 
 @pytest.mark.parametrize("step", [5, 35])
@@ -81,6 +119,8 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(trained, source, tmp_pat
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert final_state(run(*again)) == trained[1]
+    said, expected = (read_metrics(each)["out_of_fold"] for each in (tmp_path, trained[0]))
+    assert said == expected
 
 
 def test_a_run_that_has_ended_is_not_prolonged(trained):
@@ -134,7 +174,7 @@ def test_a_column_of_texts_is_read_by_its_words(tmp_path):
     done = run_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     new = [{"words": "calm wet dry evening"}, {"words": "calm warm dry evening"}, {"words": None}]
-    baselines = json.loads((folder / "metrics.json").read_text())["baselines"]
+    baselines = read_metrics(folder)["baselines"]
     assert {"tfidf_logistic_regression", "tfidf_linear_svm"} <= baselines.keys()
     answers = load(folder).predict(new)
     assert [answer["label"] for answer in answers[:2]] == ["in", "out"]

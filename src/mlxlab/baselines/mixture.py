@@ -61,6 +61,12 @@ def fit_mixture(outputs: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKi
     return Mixture(np.mean(shares, axis=0), sharpness)
 
 
+def mix(mixture: Mixture, outputs: Sequence[np.ndarray], kind: TaskKind) -> np.ndarray:
+    """The mixture (N, O) of the outputs of all readers."""
+    parts = zip(mixture.shares, mixture.sharpness, outputs, strict=True)
+    return np.sum([share * sharpen(each, factor, kind) for share, factor, each in parts], axis=0)
+
+
 def _select(readings: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKind) -> np.ndarray:
     """The share of each reader: picks, each the one that lowers the loss most."""
     picks = np.full(len(readings), PRIOR)

@@ -1,6 +1,7 @@
 """Mixes the networks of `model=tabular`, now and earlier in the training, with a linear model and boosted trees."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -9,7 +10,8 @@ import numpy as np
 from mlxlab.baselines.boosting import fit_boosting, trees_of
 from mlxlab.baselines.estimators import limit_scikit
 from mlxlab.baselines.linear import fit_linear
-from mlxlab.baselines.mixture import fit_mixture
+from mlxlab.baselines.mixture import fit_mixture, mix
+from mlxlab.baselines.out_of_fold import OutOfFold, save_out_of_fold
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.errors import ConfigError
 from mlxlab.models.tabular import (
@@ -34,16 +36,21 @@ class Rows(NamedTuple):
 
     cells: np.ndarray  # (N, C)
     targets: np.ndarray
+    ids: np.ndarray  # (N,)
     folds: np.ndarray  # (N,)
 
 
 class FitMixture(Callback):
     """Keeps the networks at some steps, and fits the mixture after the last one, on rows that each did not learn from.
 
-    The mixture is evaluated in place of the networks, whose evaluations do not count any more.
+    The mixture is evaluated in place of the networks, whose evaluations do not count any more. What it says of the
+    training rows, each by models that did not learn from it, goes to a file of the run folder.
     """
 
     runs_on_all_ranks = True
+
+    def __init__(self, *, folder: Path) -> None:
+        self.folder = folder
 
     def needs_sync(self, state: TrainState) -> bool:
         return _mixed_head(state) is not None
@@ -63,8 +70,12 @@ class FitMixture(Callback):
             return
         _keep_snapshots(state, head)
         if context.control.stop_reason == "done" and not _is_fitted(head):
+            rows = _read(context.training_rows)
             with state.eval_weights():
-                _fit(head, _read(context.training_rows))
+                outputs = _fit(head, rows)
+            if context.group.rank == 0:
+                said = OutOfFold(rows.ids, rows.targets, outputs.astype(np.float32))
+                save_out_of_fold(self.folder, said)
             state.history.discard_best()
             context.control.evaluation_requested = True
 
@@ -88,12 +99,17 @@ def _is_fitted(head: TabularHead) -> bool:
 
 
 def _read(batches: Iterable[Batch]) -> Rows:
-    columns = [(batch.tokens, batch.targets, batch.aux[FOLDS]) for batch in batches]
+    columns = [
+        (batch.tokens, batch.targets, batch.example_ids, batch.aux[FOLDS]) for batch in batches
+    ]
     return Rows(*(np.concatenate(arrays) for arrays in zip(*columns, strict=True)))
 
 
-def _fit(head: TabularHead, rows: Rows) -> None:
-    """Fits the linear model, the trees and the shares, and puts them into the head."""
+def _fit(head: TabularHead, rows: Rows) -> np.ndarray:
+    """Fits the linear model, the trees and the shares, and puts them into the head.
+
+    Returns what the mixture says of the rows (N, O), each by models that did not learn from it.
+    """
     features = np.array(head.features(mx.array(rows.cells)))
     outputs: list[np.ndarray] = []
     for reader in head.readers:
@@ -109,6 +125,7 @@ def _fit(head: TabularHead, rows: Rows) -> None:
             reader.update(arrays)
     mixture = fit_mixture(outputs, rows.targets, head.kind)
     head.update({"shares": _float(mixture.shares), "sharpness": _float(mixture.sharpness)})
+    return mix(mixture, outputs, head.kind)
 
 
 def _cross_fitted(fit: Fit, head: TabularHead, features: np.ndarray, rows: Rows) -> np.ndarray:

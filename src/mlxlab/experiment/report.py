@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,6 +82,7 @@ def write_report(
 
 def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
     history, splits = state.history, {each.split: each for each in results.splits}
+    evaluated = {each.split: each for each in filter(None, [*results.splits, results.out_of_fold])}
     names = dict.fromkeys(name for each in results.splits for name in each.baselines)
     metrics: RunMetrics = {
         "best_step": history.best_step,
@@ -90,7 +91,8 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
         "metrics": {**history.best_metrics},
         "final": {**final_metrics(history)},
         "test": _keyed({split: each.metrics for split, each in splits.items() if split == "test"}),
-        "intervals": _keyed({split: each.intervals for split, each in splits.items()}),
+        "out_of_fold": {**results.out_of_fold.metrics} if results.out_of_fold else {},
+        "intervals": _keyed({split: each.intervals for split, each in evaluated.items()}),
         "baselines": {
             **{
                 name: _keyed(
@@ -106,7 +108,7 @@ def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
             }
             for name in names
         },
-        "rows": {split: len(each.evaluation.ids) for split, each in splits.items()},
+        "rows": {split: len(each.evaluation.ids) for split, each in evaluated.items()},
         "reference": {name: {**metrics} for name, metrics in history.reference.items()},
         "never_predicted": {split: missed_classes(results, each) for split, each in splits.items()},
         "prediction_bands": {
@@ -141,10 +143,14 @@ def results_table(results: FinalEvaluation, name: str = "") -> str:
     """The metrics of each split, or of data of this name, with the intervals of those that have one."""
     head = ["model"]
     rows = [[name] for name in results.splits[0].metrics]
-    for each in results.splits:
-        head += [f"{name or each.split} ({len(each.evaluation.ids):,} rows)", "95 % interval"]
+    for each in filter(None, [*results.splits, results.out_of_fold]):
+        split = name or each.split.replace("_", " ")
+        head += [f"{split} ({len(each.evaluation.ids):,} rows)", "95 % interval"]
         for row in rows:
-            value, interval = each.metrics[row[0]], interval_text(each.intervals.get(row[0]))
+            value, interval = (
+                each.metrics.get(row[0], nan),
+                interval_text(each.intervals.get(row[0])),
+            )
             row += ["-" if isnan(value) else number(value), interval]
     return markdown_table(head, rows)
 
@@ -204,7 +210,7 @@ def judge_evaluation(
         predictions,
         {each: chosen if each == MODEL else 0.5 for each in predictions},
     )
-    return FinalEvaluation(task, main, step, (split,), chosen)
+    return FinalEvaluation(task, main, step, (split,), thresholds=chosen)
 
 
 def describe_evaluation(results: FinalEvaluation, name: str) -> str:

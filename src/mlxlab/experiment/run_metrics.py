@@ -25,6 +25,9 @@ class RunMetrics(TypedDict):
     metrics: Metrics  # of the best evaluation
     final: Metrics  # of the last evaluation: nothing was chosen by them
     test: Metrics  # of the best weights on the test rows, which chose nothing either
+    out_of_fold: NotRequired[
+        Metrics
+    ]  # of the training rows, each by models that did not learn from it
     intervals: dict[str, tuple[float | None, float | None]]  # of the best weights, by key
     baselines: dict[str, Metrics]  # by name
     reference: dict[str, Metrics]  # of student and teacher

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.baselines.estimators import to_data_units
+from mlxlab.baselines.out_of_fold import load_out_of_fold
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import check_arrays
@@ -27,7 +28,7 @@ from mlxlab.experiment.final_evaluation.text_baselines import (
     TextBaselines,
     text_baselines,
 )
-from mlxlab.metric_names import TEST, lower_is_better
+from mlxlab.metric_names import lower_is_better
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.tracking.tracker import Tracker
@@ -50,6 +51,7 @@ from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.training.state import TrainState
 
 MODEL = "this model"
+OUT_OF_FOLD = "out_of_fold"
 UNUSABLE = (CheckpointUnavailableError, DataError, NotAllowedError)  # that of the best evaluation
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ Interval = tuple[float, float]
 class SplitResults:
     """Model and baselines on the examples of one split; values and intervals by the name of the metric."""
 
-    split: Literal["valid", "test"]
+    split: str  # valid or test; or the training rows, out of fold
     evaluation: Evaluation
     metrics: dict[str, float]
     intervals: dict[str, Interval]
@@ -78,7 +80,9 @@ class FinalEvaluation:
     main_metric: str = ""  # in which it is compared with baselines; "" of a language model
     step: int = 0  # of the weights
     splits: tuple[SplitResults, ...] = ()
-    thresholds: Thresholds = 0.5  # chosen on the validation examples
+    # Each training row by models that did not learn from it, where a mixture was fitted on them.
+    out_of_fold: SplitResults | None = None
+    thresholds: Thresholds = 0.5  # chosen on these, else on the validation examples
     text_baselines: TextBaselines = NO_BASELINES  # of a language model
 
 
@@ -121,14 +125,36 @@ def evaluate_at_end(
         name: choose_thresholds(task, main, outputs, valid.targets)
         for name, outputs in predictions.items()
     }
+    training = _out_of_fold(task, folder)
+    if training is not None:
+        thresholds[MODEL] = choose_thresholds(task, main, training.outputs, training.targets)
     splits = [judge(task, main, "valid", valid, predictions, dict.fromkeys(predictions, 0.5))]
     if test is not None:
         predictions = {each.name: each.test[test.positions] for each in baselines if len(each.test)}
         predictions[MODEL] = test.outputs
         splits.append(judge(task, main, "test", test, predictions, thresholds))
-        metrics = {f"{TEST}{name}": value for name, value in splits[-1].metrics.items()}
+    out_of_fold = None
+    if training is not None:
+        outputs = {MODEL: training.outputs}
+        out_of_fold = judge(task, main, OUT_OF_FOLD, training, outputs, thresholds)
+        del out_of_fold.metrics["loss"]  # It is not known.
+    for results in filter(None, [*splits[1:], out_of_fold]):
+        metrics = {f"{results.split}/{name}": value for name, value in results.metrics.items()}
         tracker.log_metrics(state.progress.step, metrics)
-    return FinalEvaluation(task, main, step, tuple(splits), thresholds[MODEL])
+    return FinalEvaluation(task, main, step, tuple(splits), out_of_fold, thresholds[MODEL])
+
+
+def _out_of_fold(task: Task, folder: Path) -> Evaluation | None:
+    """What a mixture says of the training rows; None where none was fitted."""
+    rows = load_out_of_fold(folder, task.num_classes)
+    if rows is None:
+        return None
+    outputs, targets = rows.outputs, rows.targets
+    if task.kind == "regression":
+        outputs = to_data_units(outputs[:, 0], task)
+        targets = to_data_units(targets, task)
+    metrics = {"loss": float("nan")}
+    return Evaluation(metrics, np.arange(len(rows.ids)), rows.ids, targets, outputs)
 
 
 @contextmanager
@@ -184,7 +210,7 @@ def choose_thresholds(
 def judge(
     task: Task,
     main: str,
-    split: Literal["valid", "test"],
+    split: str,
     evaluation: Evaluation,
     predictions: Mapping[str, np.ndarray],
     thresholds: Mapping[str, Thresholds],

@@ -62,10 +62,15 @@ def count(results: FinalEvaluation, evaluation: Evaluation) -> ClassCounts:
 def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[object, ...]]:
     """The most confident mistakes, or the largest errors: row, text, true, predicted, and probability or error.
 
-    A row is where it stands, or its id if the data set does not know that.
+    They are of the validation rows, and of the training rows out of fold. A row is where it stands, or its id if the
+    data set does not know that.
     """
-    task, evaluation = results.task, results.splits[0].evaluation
-    outputs, targets = evaluation.outputs, evaluation.targets
+    task, evaluations = results.task, [results.splits[0].evaluation]
+    if results.out_of_fold is not None:
+        evaluations.append(results.out_of_fold.evaluation)
+    outputs = np.concatenate([each.outputs for each in evaluations])
+    targets = np.concatenate([each.targets for each in evaluations])
+    all_ids = np.concatenate([each.ids for each in evaluations])
     names = np.array(class_names(task), dtype=object)
     if task.kind == "regression":
         size, wrong = np.abs(outputs - targets), outputs != targets
@@ -79,7 +84,7 @@ def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[objec
             differs.any(axis=1),
         )
     worst = [row for row in np.argsort(-size, kind="stable").tolist() if wrong[row]][:MISTAKES]
-    ids = evaluation.ids[worst].tolist()
+    ids = all_ids[worst].tolist()
     texts = list(data.texts(ids)) or [""] * len(ids)
     places = [data.location(each) for each in ids] if isinstance(data, LocatesRows) else ids
     for row, place, text in zip(worst, places, texts, strict=True):

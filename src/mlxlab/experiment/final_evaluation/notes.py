@@ -33,9 +33,10 @@ def notes(results: FinalEvaluation, best_step: int) -> list[str]:
         lines.append(_averages(results))
     if not isinstance(results.thresholds, float) and len(results.splits) > 1:
         lines.append(
-            "A label of a validation row counts from probability 0.5 on; of a test row from its threshold on,"
+            "A label of a validation row counts from probability 0.5 on; of a test row from its threshold on."
         )
-        lines.append("which the validation rows have chosen (inference/thresholds.json).")
+    if results.out_of_fold is not None:
+        lines.append("Out of fold: each training row by models that did not learn from it.")
     if results.step != best_step:
         lines.append(
             f"The best checkpoint cannot be read: these figures are of the last step, {results.step}."

@@ -27,6 +27,7 @@ _MOVED = (
         "metrics.csv",
         "mistakes.csv",
         "per_class.csv",
+        "out_of_fold.safetensors",
         "samples.json",
     ),
     *(

@@ -49,7 +49,10 @@ def list_mistakes(files: RunFiles, results: Results) -> list[Block]:
     more = (
         f"; {counted(rest, f'more {noun}')} there{_all_mistakes(files, len(rows))}" if rest else ""
     )
-    note = f"Of the validation rows. Whole texts are in mistakes.csv{more}."
+    rows_of = "validation rows"
+    if files.metrics and files.metrics.get("out_of_fold"):
+        rows_of += ", and of the training rows out of fold"
+    note = f"Of the {rows_of}. Whole texts are in mistakes.csv{more}."
     return [
         *([Paragraph(doubt)] if doubt else []),
         Table(columns, cells),
