@@ -32,6 +32,7 @@ MODULES = {  # extra: what its tests import
     "cloud": ("obstore",),
     "docs": ("mkdocs",),
     "hub": ("datasets", "huggingface_hub"),
+    "onnx": ("onnx",),
     "sweep": ("optuna",),
     "ui": ("flask",),  # mlflow-skinny, which is always installed, brings all but the server
     "trackio": ("trackio",),

@@ -75,14 +75,14 @@ class Features:
         self._set_bins(numbers)
         self.category_slots = max([each["categories"] for each in categories], default=0)
         flags = [[position] for position, each in enumerate(numbers) if each["missing"]]
-        self._number_flags = mx.array(np.array(flags, np.int32).reshape(-1))
+        self.flagged_numbers = mx.array(np.array(flags, np.int32).reshape(-1))
         slots: list[int] = []
         for position, each in enumerate(categories):
             first = position * (self.category_slots + 1)
             slots += range(first, first + each["categories"])
             if each["missing"]:
                 slots.append(first + self.category_slots)
-        self._category_slots = mx.array(np.array(slots, np.int32))
+        self.category_features = mx.array(np.array(slots, np.int32))
         self.size = len(numbers) + len(flags) + len(slots)
 
     def _set_bins(self, numbers: Sequence[Column]) -> None:
@@ -101,9 +101,9 @@ class Features:
             # Values outside of the training rows go on in the first and last bin, up to a width more.
             most[row, bins - 1] = 2
             least[row, 0] = -1 if bins > 1 else 0
-        self._bins = [mx.array(each) for each in (lower, width, least, most)]
-        self._means = mx.array([each["mean"] for each in numbers])
-        self._deviations = mx.array([each["deviation"] for each in numbers])
+        self.bins = [mx.array(each) for each in (lower, width, least, most)]
+        self.means = mx.array([each["mean"] for each in numbers])
+        self.deviations = mx.array([each["deviation"] for each in numbers])
 
     def __call__(self, cells: mx.array) -> tuple[mx.array, list[mx.array]]:
         """Cells (B, N + M) -> features (B, R), and the codes of numbers (B, N, Q) and categories (B, M, Q)."""
@@ -113,11 +113,11 @@ class Features:
         codes: list[mx.array] = []
         if self.numbers:
             values, code, is_missing = self._read_numbers(cells[:, mx.array(self.numbers)])
-            features += [values, mx.take(is_missing, self._number_flags, axis=1)]
+            features += [values, mx.take(is_missing, self.flagged_numbers, axis=1)]
             codes.append(code)
         if self.categories:
             code = self._read_categories(cells[:, mx.array(self.categories)])
-            features.append(mx.take(code.reshape(len(cells), -1), self._category_slots, axis=1))
+            features.append(mx.take(code.reshape(len(cells), -1), self.category_features, axis=1))
             codes.append(code)
         return mx.concatenate(features, axis=1), codes
 
@@ -125,10 +125,10 @@ class Features:
         is_missing = mx.isnan(cells)
         numbers = mx.where(is_missing, 0, cells)
         squeezed = numbers / mx.sqrt(1 + mx.square(numbers / SOFT_LIMIT))
-        values = (squeezed - self._means) / self._deviations
+        values = (squeezed - self.means) / self.deviations
         values = mx.where(is_missing, 0, values)
 
-        lower, width, least, most = self._bins
+        lower, width, least, most = self.bins
         code = (numbers[:, :, None] - lower) / width
         code = mx.clip(code, least, most)
         code = mx.where(is_missing[:, :, None], 0, code)

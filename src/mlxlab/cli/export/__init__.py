@@ -7,6 +7,7 @@
                      [checkpoint=best]
     mlxlab export peft run=RUN_FOLDER out=FOLDER [base=false] [checkpoint=best]
     mlxlab export gguf run=RUN_FOLDER out=FILE.gguf [dtype=float32] [checkpoint=best]
+    mlxlab export onnx run=RUN_FOLDER out=FILE.onnx [checkpoint=best]
 
 merge     folds the adapters (model/adapter=lora) into the weights, in float32
 quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
@@ -16,6 +17,7 @@ hf        writes the layout of Hugging Face, for transformers and, of decoders, 
 peft      writes the adapters for Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors, the tokenizer;
           with base=true the model below them too, for transformers: needed unless it is a folder or of the hub
 gguf      writes a decoder and its tokenizer as one file for llama.cpp
+onnx      writes model=tabular as one file for onnxruntime, which takes the columns of the table and needs no mlxlab
 
 The new folder of merge and quantize is like that of a run: `evaluate`, `predict` and `generate` take it as run=FOLDER,
 a new run starts from it with model.init_from=FOLDER. It holds no optimizer state, so that nothing resumes from it.
@@ -28,7 +30,13 @@ from typing import Any
 
 from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.export.published import export_gguf, export_hf, export_peft, print_output
+from mlxlab.cli.export.published import (
+    export_gguf,
+    export_hf,
+    export_onnx,
+    export_peft,
+    print_output,
+)
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
@@ -110,5 +118,6 @@ main = build_main(
         "hf": Subcommand(export_hf),
         "peft": Subcommand(export_peft),
         "gguf": Subcommand(export_gguf),
+        "onnx": Subcommand(export_onnx),
     },
 )

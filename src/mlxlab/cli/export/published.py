@@ -2,11 +2,13 @@
 
 import logging
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlxlab.cli.print_json import print_json
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.program import install_command
 from mlxlab.terminal.messages import announce
 
 if TYPE_CHECKING:
@@ -91,14 +93,40 @@ def export_gguf(
         dtype: type of the matrices.
         json: prints JSON instead.
     """
-    if out.suffix != ".gguf":
-        raise ConfigError(f"out={out}: expected the name of a file that ends in .gguf")
     with announce(f"exporting {run}"):
-        restored = _restore(run, out, checkpoint)
+        restored = _restore(run, out, checkpoint, ".gguf")
         from mlxlab.inference.trained_model import trained_model
         from mlxlab.interop import gguf
 
         gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
+    print_output(out, json)
+
+
+def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -> None:
+    """Writes an ONNX file.
+
+    Args:
+        run: a run folder.
+        out: the file to write, FILE.onnx; it must not exist.
+        checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
+        json: prints JSON instead.
+    """
+    if find_spec("onnx") is None:
+        raise ServiceUnavailableError(f"export onnx: needs onnx: {install_command('onnx')}")
+    with announce(f"exporting {run}"):
+        restored = _restore(run, out, checkpoint, ".onnx")
+        from mlxlab.inference.cells import row_reading
+        from mlxlab.inference.trained_model import origin_of, trained_model
+        from mlxlab.interop import onnx
+
+        encoder = onnx.table_encoder(restored.encoder)
+        onnx.export_onnx(
+            trained_model(restored),
+            encoder,
+            row_reading(restored.config["data"]).missing,
+            out,
+            origin_of(restored, run.absolute().name, *_recorded(run, restored)),
+        )
     print_output(out, json)
 
 
@@ -109,7 +137,10 @@ def print_output(out: Path, json: bool) -> None:
         print(out)
 
 
-def _restore(run: Path, out: Path, checkpoint: str) -> "RestoredModel":
+def _restore(run: Path, out: Path, checkpoint: str, suffix: str = "") -> "RestoredModel":
+    """The model to export; ConfigError for a file without the suffix."""
+    if not out.name.endswith(suffix):
+        raise ConfigError(f"out={out}: expected the name of a file that ends in {suffix}")
     from mlxlab import backend
 
     backend.prepare()
