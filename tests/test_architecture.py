@@ -60,8 +60,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 500_900,
-    "files": 558,
+    "nodes": 502_600,
+    "files": 560,
     "multiplied texts": 27,
     "nodes a statement": 11.25,
     "ternaries": 38.4,

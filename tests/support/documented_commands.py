@@ -28,6 +28,7 @@ NEEDED_MODULES = {  # pattern of a command -> module without which it is left ou
     r"tracking=\S*wandb": "wandb",
     r"tracking=\S*trackio": "trackio",
     r"model=mlx_lm": "mlx_lm",
+    r"^mlxlab export onnx": "onnx",
 }
 
 _TRAIN = f"scripts/train.py {STEPS} tracking=none"
@@ -52,6 +53,8 @@ MAKE = {  # a file or run "of yours" -> the commands that make it, maybe from th
     "outputs/mine": f"{_TRAIN} hydra.run.dir=outputs/mine",
     "outputs/mine, a decoder": f"{_TRAIN} model=transformer data=streaming data.source=code.txt "
     "hydra.run.dir=outputs/mine",
+    "outputs/table": f"{_TRAIN} data=table data.source=src/mlxlab/data/titanic/titanic.csv "
+    "data.target=Survived 'data.columns=[Sex, Age, Fare]' hydra.run.dir=outputs/table",
     "outputs/tuned": f"{_TRAIN} model/adapter=lora hydra.run.dir=outputs/tuned",
     "outputs/alone": "scripts/train.py experiment=titanic trainer.epochs=1 hydra.run.dir=outputs/alone",
     "outputs/distilled": "scripts/train.py experiment=titanic trainer.epochs=1 seed=1 hydra.run.dir=outputs/distilled",
@@ -120,7 +123,9 @@ PAGES = {
             ),
         },
     ),
-    "docs/how_to/interop": Page(assumed=("code.txt", "outputs/mine, a decoder", "outputs/tuned")),
+    "docs/how_to/interop": Page(
+        assumed=("code.txt", "outputs/mine, a decoder", "outputs/tuned", "outputs/table")
+    ),
     "docs/how_to/models/pretrained": Page(assumed=("code.txt", "tinyshakespeare.txt")),
     "docs/how_to/reports": Page(assumed=("outputs/mine", "sweep")),
     "docs/how_to/sweeps": Page(
