@@ -94,7 +94,7 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         ),
         (["merge", f"run={run}", f"out={merged}/inference/config.yaml/x"], 74, "File exists"),
         (["merg", f"run={run}"], 2, "did you mean merge?"),
-        (["onnx", f"run={run}"], 2, "unknown subcommand; there is gguf, hf, merge, peft"),
+        (["coreml", f"run={run}"], 2, "unknown subcommand; there is gguf, hf, merge, onnx, peft"),
     ]:
         assert main(args) == code
         error = capsys.readouterr().err
