@@ -47,6 +47,7 @@ def mixed_rows(number=240):
             "zone": zone,
             "value": float(rng.normal()),
             "classes": "A" if amount > 1.7e9 else "B c",
+            "rare": "yes" if rng.random() < 0.2 else "no",
             "several": "x;y" if flag and color == "red" else "y" if flag else "z",
             "number": 1e6 + 1e4 * ((amount - 1.7e9) / 1e3 + flag),
         }
@@ -76,6 +77,7 @@ RUNS = {  # name -> rows, overrides
     "wine": ("wine", ["data.target=target", "data.task=single"]),
     "diabetes": ("diabetes", ["data.target=target"]),
     "classes": ("mixed", [*MIXED, "data.target=classes"]),
+    "threshold": ("mixed", [*MIXED, "data.target=rare", "objective=valid/f1"]),
     "several": ("mixed", [*MIXED, "data.target=several", "data.label_delimiter=';'"]),
     "number": ("mixed", [*MIXED, "data.target=number", "model.folds=1"]),
     "one column": ("mixed", ["data.columns=[color]", "data.target=classes"]),

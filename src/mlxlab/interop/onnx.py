@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 from onnx import GraphProto, TensorProto, checker, helper, inliner, numpy_helper, parser
 
+from mlxlab.data.batch import TaskKind
 from mlxlab.data.dataset import Encoder
 from mlxlab.data.labelled.cell_inputs import CellEncoder
 from mlxlab.data.labelled.cells import UNSEEN
@@ -17,6 +18,8 @@ from mlxlab.interop.model_card import Origin
 from mlxlab.interop.onnx_functions import MODEL, OUTPUTS
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.tabular import Features, TabularHead, TabularNetwork
+
+LEAST_LIMIT = 1e-6
 
 
 def table_encoder(encoder: Encoder) -> CellEncoder:
@@ -45,17 +48,17 @@ def export_onnx(
     graph = model.graph
     cells = _read_columns(graph, encoder, missing)
     mixture = _mix(graph, trained, *_read_features(graph, Features(trained.node["columns"]), cells))
-    constants = {
-        "classification": np.array(task.labels, object),
-        "multi_label": np.array(trained.thresholds, np.float32),
-        "regression": np.array([task.target_mean, task.target_deviation]),
+    constants: dict[TaskKind, list[np.ndarray]] = {
+        "classification": [np.array(task.labels, object), _limits(trained)],
+        "multi_label": [np.array(trained.thresholds, np.float32)],
+        "regression": [np.array([task.target_mean, task.target_deviation])],
     }
     names = []
     for output in graph.output:
         if output.name in encoder.types:
             output.name = f"predicted_{output.name}"
         names.append(output.name)
-    call(graph, f"{task.kind}_answer", mixture, constants[task.kind], outputs=names)
+    call(graph, f"{task.kind}_answer", mixture, *constants[task.kind], outputs=names)
 
     model = inliner.inline_local_functions(model)
     metadata = {
@@ -71,6 +74,17 @@ def export_onnx(
         write_atomic(out, model.SerializeToString(deterministic=True))
     except OSError as error:
         raise WriteError(f"out={out}: {error.strerror}") from None
+
+
+def _limits(trained: TrainedModel) -> np.ndarray:
+    """(C,): the class is the one whose probability is the largest multiple of its limit."""
+    task = trained.task
+    limits = np.ones(task.num_classes, np.float32)
+    for threshold in trained.thresholds if task.kind == "classification" else ():
+        positive = np.clip(np.float32(threshold), LEAST_LIMIT, 1 - LEAST_LIMIT)
+        limits[:] = 1 - positive
+        limits[task.positive_class] = positive
+    return limits
 
 
 def call(

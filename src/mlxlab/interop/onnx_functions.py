@@ -368,10 +368,11 @@ function regression_part (logits, share_and_sharpness) => (part) {
     part = Mul (outputs, share)
 }
 
-function classification_answer (mixture, names) => (label, probabilities) {
+function classification_answer (mixture, names, limits) => (label, probabilities) {
     logits = mlxlab.log (mixture)
     probabilities = Softmax <axis = -1> (logits)
-    best = ArgMax <axis = 1, keepdims = 0> (probabilities)
+    multiples = Div (probabilities, limits)
+    best = ArgMax <axis = 1, keepdims = 0> (multiples)
     label = Gather (names, best)
 }
 
