@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.baselines.estimators import SEED, Estimator, Model, fit_estimators, limit_scikit
+from mlxlab.baselines.estimators import SEED, Estimator, Model, fit_estimators
 from mlxlab.baselines.linear import UNKNOWN
 from mlxlab.data.batch import Task, TaskKind
 from mlxlab.models.tabular import LEAVES, NODES, TREES
@@ -54,8 +54,7 @@ def fit_boosting(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outp
         early_stopping=False,
         random_state=SEED,
     )
-    with limit_scikit("gradient_boosting"):
-        return Model(fit_estimators(create, features, targets, kind), Task(kind, outputs))
+    return Model(fit_estimators(create, features, targets, kind), Task(kind, outputs))
 
 
 def trees_of(model: Model) -> Trees:

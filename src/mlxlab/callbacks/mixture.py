@@ -1,6 +1,8 @@
 """Mixes the networks of `model=tabular`, now and earlier in the training, with a linear model and boosted trees."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from mlxlab.baselines.estimators import limit_scikit
 from mlxlab.baselines.linear import fit_linear
 from mlxlab.baselines.mixture import fit_mixture, mix
 from mlxlab.baselines.out_of_fold import OutOfFold, save_out_of_fold
-from mlxlab.data.batch import FOLDS, Batch
+from mlxlab.data.batch import FOLDS, Batch, TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.models.tabular import (
     LinearReader,
@@ -26,9 +28,20 @@ from mlxlab.training.state import StepResult, TrainState
 
 ROWS = 4096  # read at once
 
-Arrays = dict[str, mx.array]  # a fitted model by the names of its arrays
-Predict = Callable[[np.ndarray], np.ndarray]  # features (N, R) -> outputs (N, O)
-Fit = Callable[[TabularHead, np.ndarray, np.ndarray], tuple[Arrays, Predict]]
+
+class Fitted(NamedTuple):
+    """A model of scikit-learn.
+
+    Args:
+        arrays: those of its reader, by name.
+        predict: features (N, R) -> outputs (N, O).
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    predict: Callable[[np.ndarray], np.ndarray]
+
+
+Fit = Callable[[np.ndarray, np.ndarray, TaskKind, int], Fitted]
 
 
 class Rows(NamedTuple):
@@ -71,7 +84,7 @@ class FitMixture(Callback):
         _keep_snapshots(state, head)
         if context.control.stop_reason == "done" and not _is_fitted(head):
             rows = _read(context.training_rows)
-            with state.eval_weights():
+            with state.eval_weights(), limit_scikit("mixture"):
                 outputs = _fit(head, rows)
             if context.group.rank == 0:
                 said = OutOfFold(rows.ids, rows.targets, outputs.astype(np.float32))
@@ -120,45 +133,54 @@ def _fit(head: TabularHead, rows: Rows) -> np.ndarray:
             outputs.append(np.array(to_outputs(reader(mx.array(rows.cells)), head.kind)))
         else:
             fit = _fit_linear if isinstance(reader, LinearReader) else _fit_trees
-            outputs.append(_cross_fitted(fit, head, features, rows))
-            arrays, _ = fit(head, features, rows.targets)
-            reader.update(arrays)
+            fitted, held_out = _cross_fit(fit, head, features, rows)
+            outputs.append(held_out)
+            reader.update({name: _float(each) for name, each in fitted.arrays.items()})
     mixture = fit_mixture(outputs, rows.targets, head.kind)
     head.update({"shares": _float(mixture.shares), "sharpness": _float(mixture.sharpness)})
     return mix(mixture, outputs, head.kind)
 
 
-def _cross_fitted(fit: Fit, head: TabularHead, features: np.ndarray, rows: Rows) -> np.ndarray:
-    """(N, O), of a model that did not learn from the fold of each row."""
-    outputs = np.zeros((len(features), head.num_outputs))
-    for fold in range(head.folds):
+def _cross_fit(
+    fit: Fit, head: TabularHead, features: np.ndarray, rows: Rows
+) -> tuple[Fitted, np.ndarray]:
+    """The model of all rows, and (N, O) of models that did not learn from the fold of each row."""
+    is_known = [np.full(len(features), True)]
+    is_known += [rows.folds != fold for fold in range(head.folds)]
+
+    def fit_part(part: np.ndarray) -> Fitted:
+        return fit(features[part], rows.targets[part], head.kind, head.num_outputs)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        of_all, *of_folds = pool.map(fit_part, is_known)
+    held_out = np.zeros((len(features), head.num_outputs))
+    for fold, fitted in enumerate(of_folds):
         is_out = rows.folds == fold
-        _, predict = fit(head, features[~is_out], rows.targets[~is_out])
-        outputs[is_out] = predict(features[is_out])
-    return outputs
+        held_out[is_out] = fitted.predict(features[is_out])
+    return of_all, held_out
 
 
-def _fit_linear(
-    head: TabularHead, features: np.ndarray, targets: np.ndarray
-) -> tuple[Arrays, Predict]:
-    model = fit_linear(features, targets, head.kind, head.num_outputs)
+def _fit_linear(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outputs: int) -> Fitted:
+    from scipy.special import expit, softmax
 
-    def predict(features: np.ndarray) -> np.ndarray:
-        return np.array(to_outputs(_float(model(features)), head.kind))
-
-    return {name: _float(each) for name, each in model._asdict().items()}, predict
-
-
-def _fit_trees(
-    head: TabularHead, features: np.ndarray, targets: np.ndarray
-) -> tuple[Arrays, Predict]:
-    model = fit_boosting(features, targets, head.kind, head.num_outputs)
+    model = fit_linear(features, targets, kind, outputs)
 
     def predict(features: np.ndarray) -> np.ndarray:
-        with limit_scikit("gradient_boosting"):
-            return model(features).reshape(len(features), -1)
+        logits = model(features)
+        if kind == "classification":
+            return softmax(logits, axis=1)
+        return expit(logits) if kind == "multi_label" else logits
 
-    return {name: _float(each) for name, each in trees_of(model)._asdict().items()}, predict
+    return Fitted(model._asdict(), predict)
+
+
+def _fit_trees(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outputs: int) -> Fitted:
+    model = fit_boosting(features, targets, kind, outputs)
+
+    def predict(features: np.ndarray) -> np.ndarray:
+        return model(features).reshape(len(features), -1)
+
+    return Fitted(trees_of(model)._asdict(), predict)
 
 
 def _held_out_outputs(head: TabularHead, network: TabularNetwork, rows: Rows) -> np.ndarray:

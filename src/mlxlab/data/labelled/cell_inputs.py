@@ -39,7 +39,10 @@ from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
 FORMAT = "mlxlab.cells/2"
-BATCH_SIZE = 170
+BATCH_SIZES = (170, 510)  # the second one from three times `ROWS_OF_SMALL_BATCHES` on
+ROWS_OF_SMALL_BATCHES = 10_000
+EPOCHS = (5, 22)
+SHOWN_ROWS = 1_000_000  # The epochs of more rows than make so many are fewer.
 BLOCK = 2**16  # rows that are read at once
 NO_FOLD = -1
 
@@ -196,7 +199,6 @@ class CellInputs:
         folds: networks that are trained side by side, each without the training rows of its fold.
     """
 
-    batch_size = BATCH_SIZE
     curve = None
     num_variants = 1
     lines: Sequence[str] = ()
@@ -210,6 +212,9 @@ class CellInputs:
         cache: Path,
     ) -> None:
         num_train = len(prepared.split.train)
+        large = BATCH_SIZES[0] * num_train // ROWS_OF_SMALL_BATCHES
+        self.batch_size = int(np.clip(large, *BATCH_SIZES))
+        self.min_epochs = int(np.clip(SHOWN_ROWS // num_train, *EPOCHS))
         train = read_table(
             prepared.rows.table(list(prepared.types), prepared.split.train), prepared.types
         )

@@ -42,7 +42,7 @@ from mlxlab.wording import percent
 
 MAX_CLASSES_SHOWN = 10
 CELL_STEPS = 250
-CELL_EPOCHS = (22, 10_000)
+MAX_CELL_EPOCHS = 10_000
 
 
 class LabelledExamples:
@@ -282,7 +282,7 @@ class LabelledDataset(LabelledExamples):
         if inner_folds:
             cells = CellInputs(prepared, inner_folds, seed, embedder, cache)
             self.model_columns = cells.model_columns
-            self.epoch_limits = CELL_EPOCHS
+            self.epoch_limits = (cells.min_epochs, MAX_CELL_EPOCHS)
             self.min_steps = CELL_STEPS
             inputs = cells
         else:

@@ -21,7 +21,7 @@ class BatchOptions(TypedDict):
         folds: number of cross-validation folds; null for none.
         fold: the fold to validate on, from 0.
         seq_len: maximum tokens of a row; longer ones are truncated. Null is 128, or up to 512 to hold 99 % of the training rows whole.
-        batch_size: rows per training batch; null is 32 of texts, 170 of the cells of a table.
+        batch_size: rows per training batch; null is 32 of texts, 170 to 510 of the cells of a table.
         batching: how rows are grouped into batches.
         eval_batch_size: rows per evaluation batch; changes no result.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
