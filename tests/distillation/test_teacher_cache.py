@@ -101,6 +101,13 @@ def test_the_key_of_a_row_depends_on_its_content_only(tmp_path):
     )
 
 
+def test_rows_of_cells_that_differ_in_fractions_have_keys_of_their_own():
+    rows = np.array([[0.25, 3.0], [0.5, 3.0], [0.25, 4.0], [np.nan, 3.0]], np.float32)
+    keys = {row_key(row, np.ones(1, np.int32)) for row in rows}
+    assert len(keys) == 4
+    assert row_key(rows[0].copy(), np.ones(1, np.int32)) in keys
+
+
 def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_for_bit(tmp_path):
     teacher = make_model(seed=1)
 

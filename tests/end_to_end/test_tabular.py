@@ -97,7 +97,7 @@ def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_p
     assert metrics["intervals"].keys() >= {"out_of_fold/accuracy", "valid/accuracy"}
     with (tmp_path / "run" / "mistakes.csv").open(newline="") as file:
         mistakes = list(csv.DictReader(file))
-    said = load_out_of_fold(tmp_path / "run", 2)
+    said = load_out_of_fold(tmp_path / "run", 2, 200)
     wrong = said.outputs.argmax(axis=1) != said.targets
     assert wrong.mean() == pytest.approx(1 - metrics["out_of_fold"]["accuracy"])
     lines = {f"{tmp_path}/coins.csv:{number + 2}" for number in said.ids[wrong].tolist()}
@@ -105,10 +105,10 @@ def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_p
 
     path = tmp_path / "run" / "out_of_fold.safetensors"
     with pytest.raises(DataError, match="3 numbers"):
-        load_out_of_fold(tmp_path / "run", 3)
+        load_out_of_fold(tmp_path / "run", 3, 200)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(DataError, match="out_of_fold"):
-        load_out_of_fold(tmp_path / "run", 2)
+        load_out_of_fold(tmp_path / "run", 2, 200)
 
 
 @pytest.mark.parametrize("step", [5, 35])
@@ -186,6 +186,13 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
     done = run_here(*argv, f"trainer.teachers=[{trained[0]}]", f"hydra.run.dir={tmp_path}/student")
     assert done.returncode == 0, done.stderr
     assert not restore_model(tmp_path / "student").model.head.snapshots
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained[0], copy)
+    (copy / "out_of_fold.safetensors").unlink()
+    without = run_here(*argv, f"trainer.teachers=[{copy}]", f"hydra.run.dir={tmp_path}/without")
+    assert without.returncode == 0, without.stderr
+    assert final_state(without) != final_state(done)
 
 
 def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):

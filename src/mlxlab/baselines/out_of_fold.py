@@ -10,7 +10,7 @@ from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import open_regular
 
 FILE = "out_of_fold.safetensors"
-MAX_BYTES = 2**32
+HEADER_BYTES = 2**12
 
 
 class OutOfFold(NamedTuple):
@@ -27,16 +27,17 @@ def save_out_of_fold(folder: Path, rows: OutOfFold) -> None:
     write_atomic(folder / FILE, save(rows._asdict()))
 
 
-def load_out_of_fold(folder: Path, num_outputs: int) -> OutOfFold | None:
-    """None without the file; DataError if `save_out_of_fold` did not write it for so many outputs."""
+def load_out_of_fold(folder: Path, num_outputs: int, max_rows: int) -> OutOfFold | None:
+    """None without the file; DataError if `save_out_of_fold` did not write it for so many outputs and rows."""
     path = folder / FILE
     if not path.is_file():
         return None
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    bytes_of_row = 8 + 4 * 2 * num_outputs
     with open_regular(path) as file:
-        content = file.read(MAX_BYTES)
+        content = file.read(HEADER_BYTES + max_rows * bytes_of_row)
     try:
         arrays = load(content)
         rows = OutOfFold(*(arrays[name] for name in OutOfFold._fields))

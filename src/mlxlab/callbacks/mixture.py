@@ -71,7 +71,7 @@ class FitMixture(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Raises ConfigError for a run that is prolonged: its snapshots are fractions of the first length."""
         head = _mixed_head(state)
-        if head is None or not _is_fitted(head):
+        if head is None or not head.is_mixed:
             return
         if state.total_steps is None or state.progress.step < state.total_steps:
             got = f"the mixture was fitted after step {state.progress.step}"
@@ -82,7 +82,7 @@ class FitMixture(Callback):
         if head is None:
             return
         _keep_snapshots(state, head)
-        if context.control.stop_reason == "done" and not _is_fitted(head):
+        if context.control.stop_reason == "done" and not head.is_mixed:
             rows = _read(context.training_rows)
             with state.eval_weights(), limit_scikit("mixture"):
                 outputs = _fit(head, rows)
@@ -105,10 +105,6 @@ def _keep_snapshots(state: TrainState, head: TabularHead) -> None:
         if state.progress.step == max(1, round(fraction * (state.total_steps or 0))):
             with state.eval_weights():
                 snapshot.update(head.network.parameters())
-
-
-def _is_fitted(head: TabularHead) -> bool:
-    return bool(np.count_nonzero(np.array(head.shares)) > 1)
 
 
 def _read(batches: Iterable[Batch]) -> Rows:

@@ -10,13 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.baselines.out_of_fold import OutOfFold, load_out_of_fold
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import DataModule, Encoder, HasEncoder
+from mlxlab.data.dataset import DataModule, Encoder, HasEncoder, LabelledRows
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.options import DistillationOptions
 from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
-from mlxlab.distillation.teachers import Teachers
+from mlxlab.distillation.teachers import HeldOutTargets, Teachers
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
@@ -25,6 +26,7 @@ from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.pretrained.load import resolve, tokenizer_dir
+from mlxlab.models.tabular import TabularHead
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
 _ROUND_INIT = "trainer.distillation.round_init=previous"
@@ -43,6 +45,7 @@ class LoadedTeacher(NamedTuple):
     held_out: str  # fingerprint of its validation data; "" if unknown
     num_logits: int  # of a language model, per token: its tokenizer may have fewer tokens
     encoder: Encoder | None = None  # None for a third-party model
+    said: OutOfFold | None = None  # by a mixture, of its training rows
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,11 @@ class TeacherLoader:
         digests = {
             loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)
         }
+        held_out = None
+        said = teachers[0].said if len(members) == 1 and teachers else None
+        if said is not None and teachers[0].task.labels == data.task.labels:
+            held_out = HeldOutTargets(said, data.task.kind)
+            digests[teachers[0].name] += held_out.digest()
         messages = []
         for teacher in teachers:
             title = f"teacher: {teacher.name}"
@@ -133,11 +141,12 @@ class TeacherLoader:
                 messages.append(
                     f"{title} was validated on other data: it may have been trained on the validation data"
                 )
-        return Teachers(ensemble, residual_base, teacher_cache, digests), messages
+        return Teachers(ensemble, residual_base, teacher_cache, held_out, digests), messages
 
     def _load_teacher(self, name: str, data: DataModule) -> LoadedTeacher:
         path = self._local_path(name)
-        if find_run_dir(path) is not None:
+        run = find_run_dir(path)
+        if run is not None:
             restored = restore_from(path)
             model, task, tokenizer = (
                 restored.model,
@@ -149,8 +158,14 @@ class TeacherLoader:
                 model.backbone.position_limit if isinstance(model, Model) else None
             )  # an ensemble has none
             num_logits = restored.checkpoint.state["vocab_size"]
+            said = None
+            head = model.get("head")
+            is_mixture = isinstance(head, TabularHead) and head.is_mixed
+            if is_mixture and isinstance(data, LabelledRows):
+                most = len(data.training_targets)
+                said = load_out_of_fold(run, task.num_classes, most)
             return LoadedTeacher(
-                name, model, task, tokenizer, limit, held_out, num_logits, restored.encoder
+                name, model, task, tokenizer, limit, held_out, num_logits, restored.encoder, said
             )
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
         kind = data.task.kind

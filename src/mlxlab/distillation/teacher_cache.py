@@ -259,7 +259,9 @@ class RecordFile:
 
 
 def row_key(tokens: np.ndarray, segment_ids: np.ndarray) -> bytes:
-    """128-bit hash of the tokens and document numbers of a row, without its padding."""
+    """128-bit hash of the tokens and document numbers of a row, without its padding; or of its cells."""
+    if tokens.dtype.kind == "f":
+        return xxhash.xxh3_128_digest(tokens.tobytes())
     row = np.stack([tokens, segment_ids])[:, : _length(segment_ids)]
     return xxhash.xxh3_128_digest(row.astype(np.int32).tobytes())
 

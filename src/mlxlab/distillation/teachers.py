@@ -12,11 +12,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.data.batch import Batch, Task
+from mlxlab.baselines.out_of_fold import OutOfFold
+from mlxlab.data.batch import Batch, Task, TaskKind
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
 from mlxlab.metric_names import AGREEMENT
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.models.model import count_parameters
+from mlxlab.models.tabular import to_logits
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
@@ -33,6 +35,26 @@ class SoftTargets(NamedTuple):
     classes: mx.array | None = None
 
 
+class HeldOutTargets:
+    """What a mixture said of its training rows, each by models that did not learn from it."""
+
+    def __init__(self, said: OutOfFold, kind: TaskKind) -> None:
+        self._rows = {number: row for row, number in enumerate(said.ids.tolist())}
+        self._targets = said.targets
+        self._logits = np.array(to_logits(mx.array(said.outputs), kind))
+
+    def digest(self) -> str:
+        """SHA-256 of what was said."""
+        return hashlib.sha256(self._logits.tobytes()).hexdigest()
+
+    def soft_targets(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Soft targets of a batch; empty unless all are training rows of the mixture, with the same targets."""
+        rows = [self._rows.get(number, -1) for number in batch.example_ids.tolist()]
+        if min(rows) < 0 or not np.array_equal(self._targets[rows], batch.targets):
+            return {}
+        return {VALUES: self._logits[rows]}
+
+
 @dataclass
 class Teachers:
     """The teachers of a run; false without any."""
@@ -44,6 +66,7 @@ class Teachers:
     cache: TeacherCache | None = (
         None  # of the ensemble's soft targets; None queries it for every batch
     )
+    held_out: HeldOutTargets | None = None  # of a single teacher that is a mixture
     digests: dict[str, str] = field(
         default_factory=dict
     )  # of each model's weights by its name, for the manifest
@@ -57,7 +80,12 @@ class Teachers:
         return self.ensemble.members[0].model if self.ensemble else self.ensemble
 
     def cached(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
-        """Soft targets of a batch from the cache, which queries the ensemble on a miss; empty without a cache."""
+        """Soft targets of a batch that need no query, or from the cache, which queries the ensemble on a miss.
+
+        They are empty without a cache.
+        """
+        if self.held_out is not None and (known := self.held_out.soft_targets(batch)):
+            return known
         if self.cache is None:
             return {}
         return self.cache.soft_targets(batch, lambda: self._logits(to_device(batch), router))

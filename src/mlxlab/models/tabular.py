@@ -337,6 +337,11 @@ class TabularHead(nn.Module):
         """What is mixed, in the order of `shares`."""
         return [*self.snapshots, self.network, self.linear, *self.trees, *self.margins]
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the mixture was fitted."""
+        return bool(np.count_nonzero(np.array(self.shares)) > 1)
+
     def __call__(self, cells: mx.array) -> mx.array:
         if not self.training:
             return self._mix(cells)

@@ -19,7 +19,7 @@ from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.store import Checkpoint, load_checkpoint
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import DataModule
+from mlxlab.data.dataset import DataModule, LabelledRows
 from mlxlab.errors import CheckpointUnavailableError, DataError, NotAllowedError
 from mlxlab.experiment.build import saved_architecture
 from mlxlab.experiment.final_evaluation.text_baselines import (
@@ -125,7 +125,7 @@ def evaluate_at_end(
         name: choose_thresholds(task, main, outputs, valid.targets)
         for name, outputs in predictions.items()
     }
-    training = _out_of_fold(task, folder)
+    training = _out_of_fold(data, folder)
     if training is not None:
         thresholds[MODEL] = choose_thresholds(task, main, training.outputs, training.targets)
     splits = [judge(task, main, "valid", valid, predictions, dict.fromkeys(predictions, 0.5))]
@@ -144,9 +144,12 @@ def evaluate_at_end(
     return FinalEvaluation(task, main, step, tuple(splits), out_of_fold, thresholds[MODEL])
 
 
-def _out_of_fold(task: Task, folder: Path) -> Evaluation | None:
+def _out_of_fold(data: DataModule, folder: Path) -> Evaluation | None:
     """What a mixture says of the training rows; None where none was fitted."""
-    rows = load_out_of_fold(folder, task.num_classes)
+    if not isinstance(data, LabelledRows):
+        return None
+    task = data.task
+    rows = load_out_of_fold(folder, task.num_classes, len(data.training_targets))
     if rows is None:
         return None
     outputs, targets = rows.outputs, rows.targets
