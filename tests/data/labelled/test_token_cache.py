@@ -35,12 +35,10 @@ def test_tokens_are_read_back_from_the_file(tmp_path, vocab_size):
     assert_holds(found)
 
 
-@pytest.mark.parametrize(
-    "damage", ["flip", "truncate", "empty", "rename", "vocabulary", "fewer", "folder"]
-)
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "rename", "fewer", "folder"])
 def test_a_file_that_is_damaged_or_of_other_rows_is_built_again(tmp_path, damage, caplog):
     path = tmp_path / "a.tokens"
-    sequences, vocab_size = SEQUENCES, 100
+    sequences = SEQUENCES
     open_cache(path)
     data = bytearray(path.read_bytes())
     if damage == "flip":
@@ -52,18 +50,16 @@ def test_a_file_that_is_damaged_or_of_other_rows_is_built_again(tmp_path, damage
         path.write_bytes(b"")
     elif damage == "rename":
         path = path.rename(tmp_path / "b.tokens")
-    elif damage == "vocabulary":
-        sequences, vocab_size = [np.minimum(tokens, 49) for tokens in SEQUENCES], 50
     elif damage == "fewer":
         sequences = SEQUENCES[:-1]
     else:
         path.unlink()
         path.mkdir()
-    cache = open_cache(path, sequences, vocab_size)
+    cache = open_cache(path, sequences)
     assert cache.outcome.startswith("corrupt, built again")
     assert "is corrupt" in caplog.text
     assert_holds(cache, sequences)
-    assert damage == "folder" or open_cache(path, sequences, vocab_size).outcome == "hit"
+    assert damage == "folder" or open_cache(path, sequences).outcome == "hit"
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, caplog):

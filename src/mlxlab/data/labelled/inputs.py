@@ -127,7 +127,7 @@ class TextInputs:
             format=FORMAT, seq_len=seq_len, tokenizer=self.tokenizer.fingerprint, **content
         )
         self._tokens = TokenCache(
-            run.cache / f"sequences-{self.key}.tokens",
+            run.cache / f"tokens-{self.key}",
             len(self._numbers) * self.num_variants,
             self._tokenize,
             self.tokenizer.vocab_size,
