@@ -322,9 +322,9 @@ def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: s
 
 
 def _same_texts(encoder: Encoder, data: HasEncoder) -> bool:
-    from mlxlab.data.labelled.encoder import same_texts
+    from mlxlab.data.labelled.inputs import same_texts
 
-    return same_texts(encoder, data.encoder, any_columns=True)
+    return same_texts(encoder, data.encoder)
 
 
 def _pretrained_folder(name: str, cache: Path) -> Path:

@@ -183,7 +183,7 @@ def restore_from(path: Path) -> RestoredModel:
 
 
 def _restore_ensemble(folder: Path) -> RestoredModel:
-    from mlxlab.data.labelled.encoder import same_texts
+    from mlxlab.data.labelled.inputs import same_texts
 
     members, mean = _read_ensemble(folder)
     restored = [restore_from(member) for member in members]

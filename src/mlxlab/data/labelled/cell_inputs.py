@@ -142,7 +142,7 @@ class CellEncoder:
         mask = np.ones((len(cells), 1), np.int32)
         return Batch(cells, mask, *targets.of(rows), ids.astype(np.int64))
 
-    def rules(self) -> Sequence[object]:
+    def rules(self) -> object:
         """How cells are made: equal for encoders that make the same cells."""
         return [*self.types.values(), *self.cells]
 
@@ -193,7 +193,7 @@ def restore_cells(folder: Path) -> CellEncoder:
 
 
 class CellInputs:
-    """The cells of all rows, in memory: `Inputs`.
+    """The cells of all rows, in memory, in place of `TextInputs`.
 
     Args:
         folds: networks that are trained side by side, each without the training rows of its fold.
@@ -272,7 +272,7 @@ class CellInputs:
         )
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
-        """Implements `Inputs`."""
+        """As `TextInputs`."""
         return positions
 
     def batch(
@@ -282,7 +282,7 @@ class CellInputs:
         copies: int | np.ndarray,
         length: int | None = None,
     ) -> Batch:
-        """Implements `Inputs`."""
+        """As `TextInputs`."""
         cells = self._cells[positions]
         batch = self.encoder.collate(cells, self._targets, positions, self._ids[positions])
         if not self._has_folds:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
-from mlxlab.data.dataset import Encoder, RowTexts, Table
+from mlxlab.data.dataset import RowTexts, Table
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
 from mlxlab.data.labelled.types import ColumnType, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -18,49 +18,12 @@ from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import ShapeError, read_json
 
+if TYPE_CHECKING:
+    from mlxlab.data.labelled.renderer import RowRenderer
+    from mlxlab.data.labelled.sentences import SentenceRenderer
+
 Texts = Sequence[tuple[str, ...]]  # one text or a pair of texts for each row
-
-
-class Renderer(RowTexts, Protocol):
-    """Turns rows into texts. A class of its own for each data set; its constructor arguments are its state."""
-
-    @property
-    def types(self) -> Mapping[str, ColumnType]:
-        """The columns that it reads, with the type of each."""
-
-    @property
-    def is_pair(self) -> bool:
-        """Whether each row becomes two texts."""
-
-    @property
-    def required(self) -> Sequence[str]:
-        """The columns that may not be blank."""
-
-    def choose(self, ids: np.ndarray, epoch: int, copies: int | np.ndarray) -> np.ndarray:
-        """(N,) the variant by which each of these rows is shown in an epoch, in its copy 1, 2, ...
-
-        Copy 0 of epoch 0 is that of an evaluation.
-        """
-
-    def render(self, table: Table) -> Texts:
-        """The texts of each row in an evaluation. A row whose text is empty is not an error here."""
-
-    def rules(self) -> Sequence[object]:
-        """How texts are made, apart from the names of columns: equal for renderers that make the same texts."""
-
-    def state_dict(self) -> Mapping[str, object]:
-        """JSON from which the same renderer can be made."""
-
-
-@runtime_checkable
-class HasRules(Protocol):
-    """An encoder that can be compared with others."""
-
-    @property
-    def columns(self) -> Sequence[str]: ...
-
-    def rules(self) -> Sequence[object]:
-        """How inputs are made: equal for encoders that make the same inputs of the same columns."""
+Renderer: TypeAlias = "RowRenderer | SentenceRenderer"
 
 
 class EncoderState(TypedDict):
@@ -148,8 +111,8 @@ class LabelledEncoder:
         batch = Batch(tokens, mask, *targets.of(rows), ids.astype(np.int64))
         return check_ids(batch, self.tokenizer.vocab_size, len(self.labels.names))
 
-    def rules(self) -> Sequence[object]:
-        """Implements `HasRules`."""
+    def rules(self) -> object:
+        """How texts are made: equal for encoders that make the same texts of the same columns."""
         return self.renderer.rules()
 
     def save(self, folder: Path, format_name: str, source: str, fingerprint: str) -> None:
@@ -185,19 +148,6 @@ def render_sequences(
     used, indices = np.unique(rows, return_inverse=True)
     texts = renderer.render_all(read(used))
     return [texts[index] for index in indices * renderer.num_variants + variants]
-
-
-def same_texts(first: Encoder, second: Encoder, any_columns: bool = False) -> bool:
-    """Whether two encoders make the same texts of the same columns; True where that is unknown.
-
-    Args:
-        any_columns: columns may have other names.
-    """
-    if not (isinstance(first, HasRules) and isinstance(second, HasRules)):
-        return True
-    if not any_columns and list(first.columns) != list(second.columns):
-        return False
-    return first.rules() == second.rules()
 
 
 def restore_encoder(

@@ -1,16 +1,15 @@
 """What a model reads of labelled rows: the tokens of their texts, or their cells as numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key, describe_tokens
-from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.cell_inputs import CellEncoder
+from mlxlab.data.dataset import Encoder, Table
+from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, render_sequences
 from mlxlab.data.labelled.options import BatchOptions
 from mlxlab.data.labelled.row_split import PreparedRows, digest
@@ -18,13 +17,10 @@ from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.row_lengths import (
     MAX_MEASURED,
     NO_LIMIT,
-    RowLengths,
     fitting_length,
     measure_lengths,
 )
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
-from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
 
@@ -41,55 +37,11 @@ class Run:
     positions: int | None = None  # tokens that the model has positions for
 
 
-class Inputs(Protocol):
-    """The inputs of all rows, by position: the training rows first, then those for validation and for a test.
-
-    A row has one or several sequences, of which one is shown.
-    """
-
-    batch_size: int  # where none is chosen
-    num_variants: int  # sequences of a row: `position * num_variants + variant`
-
-    @property
-    def encoder(self) -> LabelledEncoder | CellEncoder: ...
-
-    @property
-    def tokenizer(self) -> Tokenizer: ...
-
-    @property
-    def curve(self) -> VocabSizeCurve | None:
-        """How the size of the vocabulary was chosen."""
-
-    @property
-    def key(self) -> str:
-        """Changes with any sequence."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(S,) tokens of all sequences."""
-
-    @property
-    def row_lengths(self) -> RowLengths: ...
-
-    @property
-    def lines(self) -> Sequence[str]:
-        """For the log."""
-
-    def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
-        """The sequence by which each of these rows is shown; copy 0 of epoch 0 is that of an evaluation."""
-
-    def batch(
-        self,
-        epoch: int,
-        positions: np.ndarray,
-        copies: int | np.ndarray,
-        length: int | None = None,
-    ) -> Batch:
-        """The batch of these rows, as they are shown."""
-
-
 class TextInputs:
     """Tokens of the texts of rows, read from a mapped file.
+
+    Rows are numbered by position: the training rows first, then those for validation and for a test. A row has one or
+    several sequences, `position * num_variants + variant`, of which one is shown.
 
     Args:
         renderer: fitted on the training rows.
@@ -144,7 +96,7 @@ class TextInputs:
         ]
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
-        """Implements `Inputs`."""
+        """The sequence by which each of these rows is shown; copy 0 of epoch 0 is that of an evaluation."""
         variants = self._renderer.choose(self._ids[positions], epoch, copies)
         return positions * self.num_variants + variants
 
@@ -155,7 +107,7 @@ class TextInputs:
         copies: int | np.ndarray,
         length: int | None = None,
     ) -> Batch:
-        """Implements `Inputs`."""
+        """The batch of these rows, as they are shown."""
         tokens = self._tokens.take(self.sequences(epoch, positions, copies))
         return self.encoder.collate(tokens, self._targets, positions, self._ids[positions], length)
 
@@ -193,3 +145,14 @@ class TextInputs:
     def _full_lengths(self, sequences: np.ndarray) -> list[int]:
         texts = render_sequences(self._renderer, self._cells, sequences)
         return list(map(len, replace(self.encoder, seq_len=NO_LIMIT).tokenize(texts)))
+
+
+Inputs = TextInputs | CellInputs
+
+
+def same_texts(first: Encoder, second: Encoder) -> bool:
+    """Whether two encoders make the same texts of the same columns; True where that is unknown."""
+    known = LabelledEncoder | CellEncoder
+    if not (isinstance(first, known) and isinstance(second, known)):
+        return True
+    return first.columns == second.columns and first.rules() == second.rules()

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from mlxlab.constraints import Ge, Le, MaxLen, MinLen
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.encoder import Texts
 from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_table, shorten, spell
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
@@ -129,7 +128,7 @@ class RowRenderer:
     def choose(self, ids: np.ndarray, epoch: int, copies: int | np.ndarray) -> np.ndarray:
         return np.zeros(len(ids), np.int64)
 
-    def render_all(self, table: Table) -> Texts:
+    def render_all(self, table: Table) -> list[tuple[str, ...]]:
         return self.render(table)
 
     @property
@@ -141,7 +140,7 @@ class RowRenderer:
         """A renderer that writes all digits of numbers, for reports."""
         return replace(self, numbers=replace(self.numbers, mode="bins"), bounds={})
 
-    def render(self, table: Table) -> Texts:
+    def render(self, table: Table) -> list[tuple[str, ...]]:
         columns = read_table(table, self.types)
         texts = [self._render(template, columns) for template in self.templates]
         return list(zip(*texts, strict=True))
@@ -168,15 +167,10 @@ class RowRenderer:
         codes = np.where(column.codes < 0, missing, column.codes)
         return pa.array([*words, MISSING], pa.string()).take(pa.array(codes))
 
-    def rules(self) -> tuple[object, ...]:
-        """How texts are made, apart from the names of columns and from the categories that were seen."""
-        names = list(self.types)
-        templates = [
-            (each.literals, [names.index(field) for field in each.fields])
-            for each in self.templates
-        ]
-        types = [replace(each, categories=()) for each in self.types.values()]
-        return templates, types, self.numbers, [self.bounds.get(name) for name in names]
+    def rules(self) -> object:
+        """How texts are made: all but the categories that were seen."""
+        types = {name: replace(each, categories=()) for name, each in self.types.items()}
+        return replace(self, types=types)
 
     def state_dict(self) -> Mapping[str, object]:
         return asdict(self)

@@ -174,7 +174,7 @@ class SentenceRenderer:
                 if number != row[self.spec.id_column]:
                     yield value
 
-    def rules(self) -> Sequence[object]:
+    def rules(self) -> object:
         return [repr(self.spec)]
 
     def state_dict(self) -> SentenceState:
