@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
+from mlxlab.data.labelled.rows import Rows, open_rows
+from mlxlab.data.sources.open import Reading
 from mlxlab.errors import DataError
 from mlxlab.inference.cells import to_table
 
@@ -76,7 +77,7 @@ def test_typed_values_are_written_as_from_a_parquet_file(tmp_path):
     }
     frame = pd.DataFrame(values)
     frame.to_parquet(tmp_path / "rows.parquet")
-    rows = Rows([open_rows(str(tmp_path / "rows.parquet"), RowReading(), tmp_path / "cache")])
+    rows = Rows([open_rows(str(tmp_path / "rows.parquet"), Reading(), tmp_path / "cache")])
     expected = rows.table(list(values), np.arange(2))
     assert to_table(frame, list(values)) == expected
     assert (

@@ -7,8 +7,8 @@ from typing import Any
 
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.renderer import NumberFormat
-from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from support.titanic import new_bpe_trainer
 
@@ -46,7 +46,7 @@ def make_texts(source: str, cache: Path, **changes: Any) -> LabelledDataset:
         "on_overlap": "warn",
         "on_error": "strict",
         "max_left_out": 0.01,
-        "reading": RowReading(),
+        "reading": Reading(),
         "seq_len": 128,
         "batch_size": 8,
         "batching": FixedBatchSize(num_buckets=7),

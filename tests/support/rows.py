@@ -8,7 +8,7 @@ import random
 import pyarrow
 from pyarrow import parquet
 
-from mlxlab.data.labelled.rows import RowReading
+from mlxlab.data.sources.open import Reading
 from support.text import make_texts, pack
 
 INSERTED = [
@@ -45,7 +45,7 @@ MUTATIONS = ["flip", "insert", "delete", "truncate", "repeat", "swap", "compress
 
 def row_reading(**options):
     """Options for reading with their defaults."""
-    return RowReading(**options)
+    return Reading(**options)
 
 
 def plain_rows(count):

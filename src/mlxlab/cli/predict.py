@@ -88,6 +88,7 @@ def _predict(
     from mlxlab.data.sources.block import ErrorBudget
     from mlxlab.data.sources.files import read_from
     from mlxlab.data.sources.messages import MissingColumnError
+    from mlxlab.data.sources.open import open_source
     from mlxlab.inference.cells import row_reading
     from mlxlab.inference.eval_data import provided_rows
     from mlxlab.inference.predict import (
@@ -115,7 +116,7 @@ def _predict(
         chunks: Chunks = iter([(rows.cells, locations, numbers)])
     else:
         reading = row_reading(data)
-        source = reading.open(input, errors)
+        source = open_source(input, reading, errors)
         names = list(source.columns())
         keep = _column_names(keep, names)
         columns = list(dict.fromkeys([*encoder.columns, *keep]))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.sources.arrow import TableRows
 from mlxlab.data.sources.block import FIRST
 from mlxlab.data.sources.cells import text_of_values
 from mlxlab.data.sources.messages import require_columns
+from mlxlab.data.sources.open import Reading
 from mlxlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def to_table(rows: Rows, columns: Sequence[str], missing: Sequence[str] = ()) ->
     }
 
 
-def row_reading(node: dict[str, Any]) -> RowReading:
+def row_reading(node: dict[str, Any]) -> Reading:
     """How files of rows are read, by the data node of a run; by default as CSV files of UTF-8."""
     if "reading" not in node:
-        return RowReading()
-    return instantiate(node["reading"], RowReading)
+        return Reading()
+    return instantiate(node["reading"], Reading)
 
 
 def is_frame(rows: object) -> "TypeGuard[pd.DataFrame]":

@@ -220,7 +220,7 @@ def test_the_fields_of_unpacked_options_are_keys(module):
     }
     shared = signature(f"{module}.imported").keys
     assert shared["fold"].hint == Count
-    assert shared["reading"].hint == Component("RowReading")
+    assert shared["reading"].hint == Component("Reading")
     assert shared["fold"].doc == "the fold to validate on, from 0."
     assert list(signature(f"{module}.unknown").keys) == ["size"]
 

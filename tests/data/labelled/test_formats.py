@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from mlxlab.data.labelled.dataset import LabelledDataset
-from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
+from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.labelled.types import read_table
+from mlxlab.data.sources.open import Reading
 from mlxlab.inference.cells import to_table
 from support.labelled import make_texts
 
@@ -114,7 +115,7 @@ def table_in(form, frame, folder, columns):
     rows = rows_in(form, frame, folder)
     if form in ("frame", "dicts"):
         return to_table(rows, columns)
-    part = open_rows(rows, RowReading(), folder / "cache", columns=columns)
+    part = open_rows(rows, Reading(), folder / "cache", columns=columns)
     return Rows([part]).table(columns, np.arange(COUNT))
 
 

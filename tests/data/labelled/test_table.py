@@ -14,15 +14,15 @@ from mlxlab.baselines.predict import predict_baselines, predict_rows
 from mlxlab.data.dataset import check_data_module
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.renderer import NumberFormat
-from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
 from support.titanic import new_bpe_trainer
 
 CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"
 NODES = {
-    "reading": RowReading(),
+    "reading": Reading(),
     "numbers": NumberFormat("bins", 16, 4),
     "select": ExampleSelection(None, 25, "mean", None),
     "batching": FixedBatchSize(num_buckets=7),
@@ -163,7 +163,7 @@ def test_a_cell_among_numbers_is_located(tmp_path, cell):
     source = write_cars(tmp_path / "bad.csv", bad=[(7, "km", cell)])
     with pytest.raises(DataError, match=r"bad\.csv:8: column 'km'"):
         make_table(tmp_path, source)
-    reading = RowReading(missing=[cell])
+    reading = Reading(missing=[cell])
     assert make_table(tmp_path, source, reading=reading).task.kind == "regression"
     assert make_table(tmp_path, source, types={"km": "category"}).task.kind == "regression"
 

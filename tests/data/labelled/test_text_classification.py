@@ -11,8 +11,8 @@ from mlxlab.baselines.predict import predict_baselines, predict_rows
 from mlxlab.data.dataset import LocatesRows, longest_row
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
-from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.labelled.split import parse_overlap
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
 from support.labelled import make_texts, write_csv
@@ -376,7 +376,7 @@ def test_classes_of_a_single_row_are_left_out_like_other_rows_that_cannot_be_use
         make(rows, on_error="skip", max_left_out=0.02)
     data = make(rows, on_error="skip", max_left_out=0.05)
     assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
-    reading = RowReading(missing=["n/a", "odd"])
+    reading = Reading(missing=["n/a", "odd"])
     data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
     assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
 

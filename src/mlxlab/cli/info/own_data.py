@@ -78,9 +78,10 @@ def data(json: bool = False, *, args: list[str]) -> None:
 
 def _open_rows(node: dict[str, Any]) -> "Part":
     from mlxlab.config.instantiate import instantiate
-    from mlxlab.data.labelled.rows import RowReading, open_rows
+    from mlxlab.data.labelled.rows import open_rows
+    from mlxlab.data.sources.open import Reading
 
-    reading = instantiate(node["reading"], RowReading)
+    reading = instantiate(node["reading"], Reading)
     return open_rows(
         node["source"], reading, project_root() / ".cache", "skip", None, node["max_left_out"]
     )

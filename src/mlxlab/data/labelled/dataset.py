@@ -29,14 +29,16 @@ from mlxlab.data.labelled.renderer import (
     restore_renderer,
 )
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
-from mlxlab.data.labelled.rows import BLOCK, Rows, hash_rows, open_rows, plain_columns, rows_of
+from mlxlab.data.labelled.rows import BLOCK, Rows, hash_rows, open_rows, plain_columns
 from mlxlab.data.labelled.types import Kind, read_table
 from mlxlab.data.labelled.vectors import Embedder
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.sources.arrow import TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import require_columns
+from mlxlab.data.sources.open import open_source
 from mlxlab.errors import ConfigError
 from mlxlab.wording import percent
 
@@ -261,8 +263,10 @@ class LabelledDataset(LabelledExamples):
         texts = [text_column] if isinstance(text_column, str) else text_column or []
         row_options: Any = {**options, "target": target, "kind": types.get(target)}
         check_split(row_options)
-        options["source"] = rows_of(options["source"])
-        source = options["reading"].open(options["source"], ErrorBudget(options["on_error"]))
+        errors = ErrorBudget(options["on_error"])
+        source = open_source(options["source"], options["reading"], errors)
+        if isinstance(source, TableRows):  # Some rows can be read only once.
+            options["source"] = source
         keys = ("target", "group_column", "time_column")
         special = [row_options[key] for key in keys if row_options[key] is not None]
         templates = choose_templates(source, texts, columns, exclude, template, special)

@@ -3,10 +3,10 @@
 from typing import Annotated, Literal, TypedDict
 
 from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
-from mlxlab.data.labelled.rows import RowReading
 from mlxlab.data.labelled.types import Kind
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
 from mlxlab.data.sources.block import OnError
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
@@ -79,7 +79,7 @@ class LabelledOptions(BatchOptions):
     on_overlap: Literal["warn", "drop", "error"]
     on_error: OnError
     max_left_out: Annotated[float, Ge(0), Lt(1)]
-    reading: RowReading
+    reading: Reading
 
 
 class RowOptions(LabelledOptions):

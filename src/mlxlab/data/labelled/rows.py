@@ -1,11 +1,10 @@
 """Rows of some sources as text: columns that are memory-mapped from the cache."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +16,7 @@ from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
 from mlxlab.data.sources.csv import is_unnamed
-from mlxlab.data.sources.messages import shorten
 from mlxlab.data.sources.open import Reading, open_source
-from mlxlab.data.sources.open import Rows as RowsOfAnyKind
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
 
@@ -28,38 +25,6 @@ PLACE = ""  # the name of the first column, which holds unit << UNIT_BITS | numb
 MALFORMED = b"malformed"  # metadata: how many rows were left out, and the first of them
 BLOCK = 2**14  # rows whose cells are Python strings at a time
 INDEX = "__index_level_"  # how the columns begin in which pandas stores an index
-
-
-@dataclass(frozen=True)
-class RowReading:
-    """Options for reading rows.
-
-    Args:
-        delimiter: of .csv files; null takes the most frequent of comma, semicolon, tab and bar in the header. That of
-            .tsv files is a tab.
-        quoting: of CSV: false reads quotes as text; null encloses texts in quotes, and refuses those that span several
-            lines of a .tsv.
-        encoding: of text files; null is UTF-8, with or without byte order mark, or UTF-16 with one. Others, such as
-            latin-1 and cp1252, must be named.
-        missing: cells that count as missing besides empty ones, such as [NA, "?"].
-        config: configuration name of a Hugging Face data set.
-        split: of a Hugging Face data set; null is train.
-        revision: branch, tag or commit of a Hugging Face data set.
-    """
-
-    delimiter: str | None = None
-    quoting: bool | None = None
-    encoding: str | None = None
-    missing: Sequence[str] = ()
-    config: str | None = None
-    split: str | None = None
-    revision: str | None = None
-
-    def open(self, source: object, errors: ErrorBudget) -> Source:
-        """Opens a source by its name, or rows in memory; raises as `open_source`."""
-        options = asdict(self)
-        del options["missing"]
-        return open_source(rows_of(source), Reading(**options), errors)
 
 
 class TextBlock(NamedTuple):
@@ -146,7 +111,7 @@ def location_of(source: Source, place: int) -> str:
 
 def open_rows(
     source: object,
-    reading: RowReading,
+    reading: Reading,
     cache: Path,
     on_error: OnError = "strict",
     columns: Sequence[str] | None = None,
@@ -167,7 +132,7 @@ def open_rows(
         ServiceUnavailableError: the hub, or a package that reads the format, is unavailable.
     """
     errors = ErrorBudget(on_error, max_left_out, "data.max_left_out")
-    opened = reading.open(source, errors)
+    opened = open_source(source, reading, errors)
     names = list(dict.fromkeys(plain_columns(opened) if columns is None else columns))
     fingerprint = content_key(
         format=FORMAT,
@@ -197,32 +162,6 @@ def open_rows(
     key = content_key(rows=fingerprint, name=opened.name)
     table, _ = cached_table(cache / f"rows-{key}.arrow", batches, check, _read_malformed)
     return Part(opened, table, fingerprint, *_read_malformed(table))
-
-
-def rows_of(source: Any) -> RowsOfAnyKind:
-    """A name, a DataFrame, columns or a Hugging Face data set as they are; other rows, such as those of torch, as dicts.
-
-    Raises DataError for other rows that are no dicts, and for two columns of one name.
-    """
-    is_pandas = type(source).__module__.partition(".")[0] == "pandas"
-    is_frame = is_pandas and hasattr(source, "columns")
-    if is_frame and not source.columns.is_unique:
-        repeated = source.columns[source.columns.duplicated()][0]
-        raise DataError(f"DataFrame: column {repeated!r} occurs twice")
-    if isinstance(source, str | Mapping) or is_frame or hasattr(source, "select_columns"):
-        return source
-    name = type(source).__name__
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        rows = [source[index] for index in range(len(source))]
-    elif isinstance(source, Iterable):
-        rows = list(source)
-    else:
-        raise DataError(f"data.source: expected rows, got {name}")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, Mapping):
-            got = shorten(row)
-            raise DataError(f"{name}: row {number}: expected a dict of columns, got {got}")
-    return rows
 
 
 def text_blocks(

@@ -1,13 +1,13 @@
 """Parquet and Arrow files, and rows in memory, as sources."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks, keys_of
 from mlxlab.data.sources.files import Files
-from mlxlab.data.sources.messages import first_line, require_columns
+from mlxlab.data.sources.messages import first_line, require_columns, shorten
 from mlxlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ DENSE_ROWS = 64  # of a batch where the ratio is higher: each may hold all decod
 DENSE_BYTES = 2**27
 ARROW_MAGIC = b"ARROW1"
 FAULTS = (pa.ArrowException, OSError, ValueError)
-
-Table: TypeAlias = "pd.DataFrame | Sequence[Mapping[str, object]] | Mapping[str, Sequence[object]]"
 
 
 class RowGroup(NamedTuple):
@@ -176,22 +174,18 @@ class ArrowFiles:
 
 
 class TableRows:
-    """A `Source` of rows in memory: a DataFrame, a list of dicts, or a mapping of columns."""
+    """A `Source` of rows in memory: a DataFrame, columns by name, or dicts, which a torch-style data set may hold."""
 
     units = 1
 
-    def __init__(self, table: Table, name: str, fingerprint: str | None = None) -> None:
-        self.is_frame = hasattr(table, "columns")
-        self.table: Any = table
+    def __init__(self, table: Any, name: str, fingerprint: str | None = None) -> None:
         self.name = name
-        if isinstance(table, Mapping):
-            lengths = {key: len(cells) for key, cells in table.items()}
-            if len(set(lengths.values())) > 1:
-                raise DataError(f"{name}: expected columns of one length, got {lengths}")
-            rows = zip(*table.values(), strict=True)
-            self.table = [dict(zip(table, cells, strict=True)) for cells in rows]
+        self.is_frame = hasattr(table, "iterrows")  # That of pandas, which need not be imported.
+        self.table: Any = table if self.is_frame else _dicts(table, name)
         if not len(self.table):
             raise DataError(f"{name}: contains no rows")
+        names = self.columns()
+        require_columns(names, names, name)
         self.fingerprint = fingerprint or f"{name}:{digest_blocks(self.blocks(0, FIRST, None))}"
 
     def columns(self) -> Sequence[str]:
@@ -203,14 +197,32 @@ class TableRows:
         require_columns(columns or (), self.columns(), self.name)
         for row in range(start[1], len(self.table), MAX_ROWS):
             part = self.table[row : row + MAX_ROWS]
-            rows = _rows_of_frame(part, columns) if self.is_frame else list(part)
-            yield block_of((0, row), rows)
+            yield block_of((0, row), _rows_of_frame(part, columns) if self.is_frame else part)
 
     def location(self, unit: int, number: int) -> str:
         return f"{self.name}: row {number}"
 
     def text_bytes(self, column: str) -> int | None:
         return None
+
+
+def _dicts(table: Any, name: str) -> list[dict[str, object]]:
+    """The rows of columns, of an iterable, or of an object with an index as dicts; DataError for other rows."""
+    if isinstance(table, Mapping):
+        if len(set(map(len, table.values()))) > 1:
+            raise DataError(f"{name}: expected columns of one length")
+        return [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+    if hasattr(table, "__iter__"):
+        rows = list(table)
+    elif hasattr(table, "__len__"):
+        rows = [table[index] for index in range(len(table))]
+    else:
+        raise DataError(f"data.source: expected rows, got {name}")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            got = shorten(row)
+            raise DataError(f"{name}: row {number}: expected a dict of columns, got {got}")
+    return rows
 
 
 def _rows_of_frame(

@@ -2,11 +2,12 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any
 
-from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, Table, TableRows
+from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.csv import csv_format
 from mlxlab.data.sources.files import FORMATS, Files, find_files, is_glob, split_suffix
@@ -18,13 +19,8 @@ from mlxlab.data.sources.txt import DocumentUnit, txt_format
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_path
 
-if TYPE_CHECKING:
-    import datasets
-
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FRACTION_RANGE = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
-
-Rows: TypeAlias = "str | Table | datasets.Dataset | datasets.IterableDataset"
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,7 @@ class Reading:
         encoding: of text files; null is UTF-8, or UTF-16 after its byte order mark.
         document_unit: what a document of a .txt file is: the whole file (in pieces of 64 KiB, of at
             least 4 KiB where there are few small files), a paragraph (between blank lines), or a line.
+        missing: of labelled rows: cells that count as missing besides empty ones, such as [NA, "?"].
         config: of a Hugging Face data set.
         split: of a Hugging Face data set; of plain local .txt and .jsonl a range such as [:90%].
             Adjacent ranges share no document.
@@ -48,6 +45,7 @@ class Reading:
     quoting: bool | None = None
     encoding: str | None = None
     document_unit: DocumentUnit = "file"
+    missing: Sequence[str] = ()
     config: str | None = None
     split: str | None = None
     revision: str | None = None
@@ -66,9 +64,9 @@ DEFAULT = Reading()
 
 
 def open_source(
-    source: Rows, reading: Reading = DEFAULT, errors: ErrorBudget | None = None
+    source: Any, reading: Reading = DEFAULT, errors: ErrorBudget | None = None
 ) -> Source:
-    """Opens rows by a name, or those of a DataFrame, of dicts, or of a Hugging Face data set.
+    """Opens rows by a name, or those of a Hugging Face data set or of what `TableRows` takes.
 
     Raises:
         InputNotFoundError: no such file, folder, table or data set.
@@ -78,6 +76,8 @@ def open_source(
     """
     if not isinstance(source, str):
         name = type(source).__name__
+        if isinstance(source, TableRows):
+            return source
         is_hub = hasattr(source, "select_columns")
         return HuggingFaceRows(source, name) if is_hub else TableRows(source, name)
     is_table = source.startswith(SKLEARN)

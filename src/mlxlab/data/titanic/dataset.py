@@ -21,8 +21,9 @@ from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
 from mlxlab.data.labelled.inputs import Run, TextInputs
 from mlxlab.data.labelled.options import BatchOptions, check_split
 from mlxlab.data.labelled.row_split import prepare_rows
-from mlxlab.data.labelled.rows import RowReading, Rows, open_rows
+from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.labelled.sentences import SentenceRenderer, SentenceRules, restore_sentences
+from mlxlab.data.sources.open import Reading
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import validate
 
@@ -153,7 +154,7 @@ def _open_rows(source: str | None, valid_source: str | None, cache: Path) -> Row
     paths = [str(FOLDER / FILES[source]) if source in FILES else source, valid_source]
     rules = load_rules()
     names = [*rules.types, rules.target]
-    parts = [open_rows(path, RowReading(), cache, columns=names) for path in paths if path]
+    parts = [open_rows(path, Reading(), cache, columns=names) for path in paths if path]
     if source is None:
         parts[0] = parts[0]._replace(table=parts[0].table.slice(0, NUM_TRAINING))
     rows = Rows(parts)
