@@ -46,7 +46,7 @@ def fit(targets, task):
         return {name: [column[row] for row in rows] for name, column in TABLE.items()}
 
     train = {name: pa.array(column[: len(SPLIT[0])], pa.string()) for name, column in TABLE.items()}
-    types = {name: fit_type(name, cells) for name, cells in train.items()}
+    types = {name: fit_type(cells) for name, cells in train.items()}
     data = SimpleNamespace(
         task=task,
         columns=list(TABLE),

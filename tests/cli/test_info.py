@@ -288,7 +288,7 @@ def test_the_type_of_each_column_is_shown_and_a_fault_is_named(tmp_path, capsys)
     columns = {each["name"]: each for each in json.loads(capsys.readouterr().out)["columns"]}
     assert {name: each["type"] for name, each in columns.items()} == {
         "day": "datetime",
-        "gaps": "",
+        "gaps": "integer",
         "b": "integer",
         "z": "text",
     }

@@ -150,7 +150,7 @@ def _labelled(
     cells = rows.column(encoder.label_column)
     column = encoder.labels.read(encoder.label_column, cells, rows.location)
     faults.add_missing(column, encoder.required)
-    faults.add_labels(column, encoder.labels)
+    faults.add_unreadable(column, encoder.labels.target)
     faults.add_cells(encoder.types)
     lines = faults.check()
     numbers = np.flatnonzero(faults.usable)

@@ -11,7 +11,7 @@ from mlxlab.data.labelled.types import ColumnType, fit_type, read_column
 
 def typed(name, cells, column_type=None):
     texts = pa.array(cells, pa.string())
-    return read_column(name, texts, column_type or fit_type(name, texts))
+    return read_column(name, texts, column_type or fit_type(texts))
 
 
 def fit(name, cells, column_type=None):

@@ -30,7 +30,7 @@ def test_labels_that_look_the_same_are_found(names):
 
 def column_of(name, cells):
     array = pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
-    return read_column(name, array, fit_type(name, array))
+    return read_column(name, array, fit_type(array))
 
 
 def test_a_column_that_gives_the_label_away_is_found():

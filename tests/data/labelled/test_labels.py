@@ -36,7 +36,7 @@ def fit(*cells, task="auto", fixed=None, delimiter=None, positive=None, kind=Non
         "label_delimiter": delimiter,
         "positive_class": positive,
     }
-    column_type = label_type(array(*cells), options, location)
+    column_type = label_type(array(*cells), options)
     unfitted = Labels("classification", column_type, delimiter=delimiter)
     column = unfitted.read("label", array(*cells), location)
     return fit_labels(column, options, replace(unfitted, kind=label_kind(column, options)))
@@ -102,23 +102,13 @@ def test_numbers_are_standardised_by_the_training_rows():
         (
             ["1.5", "n/a"],
             {"task": "regression"},
-            "file.csv:3: column 'label': expected a finite number, got 'n/a'",
+            "file.csv:3: column 'label': expected a finite number with a decimal point, got 'n/a'",
         ),
         (["1.5", "2.710,5"], {"task": "regression"}, "got '2.710,5'"),
         (
             ["7", "7"],
             {"task": "regression"},
             "expected numbers that differ, got mean 7 and standard deviation 0",
-        ),
-        (
-            [*map(str, range(30)), "x"],
-            {},
-            "file.csv:32: column 'label': expected a finite number as most cells are, got 'x'",
-        ),
-        (
-            [f"{n},5" for n in range(200)],
-            {},
-            "file.csv:2: column 'label': numbers with a comma, such as '0,5'; expected",
         ),
         (["1e308", "-1e308"], {"task": "regression"}, "expected numbers that differ, got mean"),
         (["a b"], {"task": "multi_label"}, "expected a JSON list of labels"),

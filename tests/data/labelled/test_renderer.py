@@ -25,7 +25,7 @@ DIGITS = NumberFormat(mode="text", bins=4, digits=3)
 def fit(table, numbers=BINS, types=None, template=None):
     cells = {name: pa.array(each, pa.string()) for name, each in table.items()}
     types = types or {}
-    fitted = {name: fit_type(name, each, types.get(name)) for name, each in cells.items()}
+    fitted = {name: fit_type(each, types.get(name)) for name, each in cells.items()}
     columns = {name: read_column(name, cells[name], each) for name, each in fitted.items()}
     templates = (template or default_template(list(table)),)
     return RowRenderer(templates, fitted, numbers, fit_bounds(columns, numbers))

@@ -51,14 +51,14 @@ KINDS = [
 
 @pytest.mark.parametrize(("cells", "kind", "values"), KINDS)
 def test_cells_have_a_type_that_reads_them(cells, kind, values):
-    column_type = fit_type("a", text_array(*cells))
+    column_type = fit_type(text_array(*cells))
     assert column_type.kind == kind
     assert read_column("a", text_array(*cells), column_type).cells() == values
 
 
 @pytest.mark.parametrize(("cells", "kind", "values"), KINDS)
 def test_a_stored_type_reads_the_same_values(cells, kind, values):
-    types = {"a": fit_type("a", text_array(*cells))}
+    types = {"a": fit_type(text_array(*cells))}
     stored = validate(json.loads(json.dumps(types, default=asdict)), dict[str, ColumnType])
     assert stored == types
     assert read_column("a", text_array(*cells), stored["a"]).cells() == values
@@ -66,15 +66,15 @@ def test_a_stored_type_reads_the_same_values(cells, kind, values):
 
 @pytest.mark.parametrize(("cells", "kind", "values"), KINDS)
 def test_a_spelled_value_is_read_as_the_same_value(cells, kind, values):
-    column_type = fit_type("a", text_array(*cells))
+    column_type = fit_type(text_array(*cells))
     spelled = [None if value is None else spell(value) for value in values]
     assert read_column("a", text_array(*spelled), column_type).cells() == values
 
 
 def test_texts_that_hardly_repeat_are_no_categories():
     cells = text_array(*(f"text {number}" for number in range(20)))
-    assert fit_type("a", cells).kind == "text"
-    assert fit_type("a", text_array("red", "green", "red")).kind == "category"
+    assert fit_type(cells).kind == "text"
+    assert fit_type(text_array("red", "green", "red")).kind == "category"
 
 
 def test_a_text_is_read_with_its_white_space_and_a_blank_one_is_missing():
@@ -84,13 +84,13 @@ def test_a_text_is_read_with_its_white_space_and_a_blank_one_is_missing():
 
 def test_a_fraction_among_integers_is_a_number():
     """The training rows may hold whole numbers by chance."""
-    integers = fit_type("age", text_array("38", "1e3", str(2**63)), "integer")
+    integers = fit_type(text_array("38", "1e3", str(2**63)), "integer")
     cells = text_array("42.5", str(2**63), "1e3", "1e30")
     assert read_column("age", cells, integers).cells() == [42.5, 2**63, 1000, 1e30]
 
 
 def test_categories_as_floats_are_those_of_training():
-    wards = fit_type("ward", text_array("1", "2", "3", "2"), "category")
+    wards = fit_type(text_array("1", "2", "3", "2"), "category")
     assert wards.categories == ("2", "1", "3")
     column = read_column("ward", text_array("1.0", None, "3.0", "4.0", "4.0"), wards)
     assert column.cells() == ["1", None, "3", "4", "4"]
@@ -98,7 +98,7 @@ def test_categories_as_floats_are_those_of_training():
 
 
 def test_numbers_that_differ_only_in_spelling_stay_apart_where_they_are_categories():
-    codes = fit_type("code", text_array("1", "1.0", "2"), "category")
+    codes = fit_type(text_array("1", "1.0", "2"), "category")
     assert read_column("code", text_array("1", "1.0"), codes).cells() == ["1", "1.0"]
 
 
@@ -119,18 +119,15 @@ def test_a_cell_of_another_type_is_named_with_its_row(column_type, cell, expecte
         read_column("a", text_array(None, cell), column_type)
 
 
-def test_numbers_of_which_some_are_misspelt_are_refused():
-    cells = text_array(*map(str, range(20)), "unknown")
-    with pytest.raises(DataError, match=r"row 21: column 'a': .*'unknown'"):
-        fit_type("a", cells)
-    with pytest.raises(DataError, match=r"row 1: column .a.: .*comma"):
-        fit_type("a", text_array("2.710,5", "3,5"))
+def test_numbers_of_which_some_are_misspelt_are_numbers():
+    assert fit_type(text_array(*map(str, range(20)), "unknown")).kind == "integer"
+    assert fit_type(text_array("2.710,5", "3,5")).kind == "number"
 
 
 def test_many_different_texts_among_numbers_are_no_faults():
     tickets = [*map(str, range(40)), *(f"{letter} LINE" for letter in "abcdefghijkl")]
-    assert fit_type("ticket", text_array(*tickets)).kind == "text"
-    assert fit_type("ticket", text_array(*tickets * 2)).kind == "category"
+    assert fit_type(text_array(*tickets)).kind == "text"
+    assert fit_type(text_array(*tickets * 2)).kind == "category"
 
 
 def test_chunks_are_one_column():

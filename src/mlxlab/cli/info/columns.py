@@ -15,11 +15,11 @@ class ColumnSummary(NamedTuple):
     """A column of a source: its type, how many cells are missing, how many different values there are."""
 
     name: str
-    type: str  # "" where it cannot be told
+    type: str
     missing: int
     values: int
     first: str  # value, shortened
-    fault: str  # why the type cannot be told
+    fault: str  # the first cell that is not of the type
 
 
 def summarize(rows: "Rows", types: "Mapping[str, ColumnType]") -> list[ColumnSummary]:
@@ -28,27 +28,26 @@ def summarize(rows: "Rows", types: "Mapping[str, ColumnType]") -> list[ColumnSum
     Args:
         types: those that are known; others are inferred from all rows.
     """
-    from mlxlab.data.labelled.types import distinct_texts, fit_type, shorten
+    from mlxlab.data.labelled.types import distinct_texts, fit_type, read_column, shorten
 
     summaries: list[ColumnSummary] = []
     for name in rows.columns:
         cells = rows.column(name)
         texts, codes = distinct_texts(cells)
-        kind = ""
+        column_type = types.get(name) or fit_type(cells)
         fault = ""
         try:
-            column_type = types.get(name) or fit_type(name, cells, None, rows.location)
-            kind = column_type.kind
+            read_column(name, cells, column_type, rows.location)
         except DataError as error:
             fault = str(error)
         first = shorten(texts[0]) if texts else ""
         missing = int((codes < 0).sum())
-        summaries.append(ColumnSummary(name, kind, missing, len(texts), first, fault))
+        summaries.append(ColumnSummary(name, column_type.kind, missing, len(texts), first, fault))
     return summaries
 
 
 def column_table(columns: list[ColumnSummary], part: "Part") -> str:
-    """The number of rows, and the type of each column; then what is wrong with columns without one."""
+    """The number of rows, and the type of each column; then the first cell of each that is not of its type."""
     head = ["column", "type", "missing", "different values", "first"]
     cells = [
         [_cell(each.name), each.type, f"{each.missing:,}", f"{each.values:,}", _cell(each.first)]

@@ -186,12 +186,12 @@ def spell_label(text: str, column_type: ColumnType) -> str:
         return text
 
 
-def label_type(cells: pa.ChunkedArray, options: RowOptions, location: Location) -> ColumnType:
-    """The type of a label column; raises DataError if most of many different labels are numbers, but not all."""
+def label_type(cells: pa.ChunkedArray, options: RowOptions) -> ColumnType:
+    """The type of a label column."""
     kind = options["kind"] or KINDS.get(options["task"])
     if kind is None and options["label_delimiter"] is not None:
         kind = "text"
-    return replace(fit_type(options["target"], cells, kind, location), categories=())
+    return replace(fit_type(cells, kind), categories=())
 
 
 def label_kind(column: TypedColumn, options: RowOptions) -> LabelKind:

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from mlxlab.data.labelled.labels import Labels
 from mlxlab.data.labelled.rows import Rows
 from mlxlab.data.labelled.types import ColumnType, TypedColumn, distinct_texts
 from mlxlab.data.sources.block import OnError
@@ -59,29 +58,23 @@ class Faults:
             is_first = np.arange(len(self.rows)) < self.rows.starts[1]
             self.add(time_column, "a row without a time", self.rows.blank(time_column) & is_first)
 
-    def add_labels(self, column: TypedColumn, labels: Labels) -> None:
-        """Counts the rows with a label that no training row has, or that is no number."""
-        self._add_unreadable(column.name, labels.target, column.values, column.codes)
-
     def add_cells(self, types: Mapping[str, ColumnType]) -> None:
         """Counts the rows with a cell that is not of the type of its column."""
         for name, column_type in types.items():
             if column_type.kind not in ("text", "category"):
                 texts, codes = distinct_texts(self.rows.column(name))
-                self._add_unreadable(name, column_type.read, texts, codes)
+                self.add_unreadable(TypedColumn(name, column_type, texts, codes), column_type.read)
 
-    def _add_unreadable(
-        self, column: str, read: Callable[[str], object], values: Sequence[str], codes: np.ndarray
-    ) -> None:
-        """Counts the rows whose value cannot be read."""
-        messages = [""] * (len(values) + 1)  # The last one is that of a missing cell.
-        for number, value in enumerate(values):
+    def add_unreadable(self, column: TypedColumn, read: Callable[[str], object]) -> None:
+        """Counts the rows for whose value `read` raises ValueError."""
+        messages = [""] * (len(column.values) + 1)  # The last one is that of a missing cell.
+        for number, value in enumerate(column.values):
             try:
                 read(value)
             except ValueError as error:
                 messages[number] = str(error)
-        is_faulty = np.array(messages, bool)[codes] & self.usable
-        self.add(column, messages[codes[np.argmax(is_faulty)]], is_faulty)
+        is_faulty = np.array(messages, bool)[column.codes] & self.usable
+        self.add(column.name, messages[column.codes[np.argmax(is_faulty)]], is_faulty)
 
     def check(self) -> list[str]:
         """A line for each source of which rows are left out.

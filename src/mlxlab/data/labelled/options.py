@@ -59,7 +59,7 @@ class LabelledOptions(BatchOptions):
             labels of `source`: a number with a fraction, or more than 50 different ones, make it a regression.
         label_delimiter: what stands between several labels of a row; null for JSON lists.
         positive_class: the one of two classes that precision, recall and F1 are about; null is the second one.
-        group_column: rows of equal value in it stay on one side of the split.
+        group_column: rows of `source` of equal value in it stay on one side of the split.
         time_column: validates on the latest rows by this column, numbers or ISO dates.
         on_overlap: what to do about equal rows in two splits; drop leaves the training row out.
         on_error: strict ends the run at a malformed row or a missing label; skip leaves such rows out.

@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -28,9 +28,7 @@ from mlxlab.data.labelled.types import (
     TypedColumn,
     distinct_texts,
     fit_type,
-    shorten,
 )
-from mlxlab.data.sources.block import OnError
 from mlxlab.errors import DataError
 from mlxlab.wording import counted
 
@@ -99,19 +97,20 @@ def prepare_rows(
         ids = np.arange(len(rows))
     name = options["target"]
     cells = rows.column(name)
-    column_type = label_type(cells.slice(0, int(rows.starts[1])), options, rows.location)
+    column_type = label_type(cells.slice(0, int(rows.starts[1])), options)
     unfitted = Labels("classification", column_type, delimiter=options["label_delimiter"])
     column = unfitted.read(name, cells, rows.location)
     splits = _splits_of_sources(rows, options)
     faults = Faults(rows, options["on_error"], options["max_left_out"])
     faults.add_missing(column, required, options["time_column"])
-    first = np.flatnonzero(faults.usable & (splits == TRAINING))
-    labels = column.take(first)
-    unfitted = replace(unfitted, kind=label_kind(labels, options))
-    if unfitted.kind == "regression":
-        faults.add_labels(column, unfitted)
-    elif unfitted.kind == "classification" and options["valid_source"] is None:
-        _add_single_rows(faults, labels, first)
+    faults.add_unreadable(column, column_type.read)
+    is_first = faults.usable & (splits == TRAINING)
+    kind = label_kind(column.take(np.flatnonzero(is_first)), options)
+    unfitted = replace(unfitted, kind=kind)
+    if kind == "classification" and options["valid_source"] is None:
+        counts = np.bincount(column.codes[is_first], minlength=len(column.values))
+        is_single = is_first & (counts[column.codes] == 1)
+        faults.add(name, "the single row of its class, expected at least 2", is_single)
     faults.check()
 
     splits[~faults.usable] = UNUSED
@@ -119,17 +118,19 @@ def prepare_rows(
         first = np.flatnonzero(splits == TRAINING)
         is_valid = _hold_out(rows, first, options, column.take(first), unfitted, ids, seed)
         splits[first[is_valid]] = VALIDATION
-    if options["group_column"] is not None:
-        _refuse_shared_groups(rows, options["group_column"], splits)
     sizes = np.bincount(splits[splits != UNUSED], minlength=len(SPLITS)).tolist()
     described = [counted(size, f"{name} row") for size, name in zip(sizes, SPLITS, strict=True)]
     lines = [f"{rows.name}: {', '.join(itertools.compress(described, sizes))}"]
     lines += _find_overlaps(rows, options["on_overlap"], columns, splits)
 
     train = np.flatnonzero(splits == TRAINING)
-    types = _fit_types(rows, train, columns, chosen, options["on_error"])
+    is_training = pa.array(splits == TRAINING)
+    types = dict.fromkeys(columns, ColumnType("text"))
+    for name in columns:
+        if chosen.get(name) != "text":
+            types[name] = fit_type(rows.column(name).filter(is_training), chosen.get(name))
     fitted = fit_labels(column.take(train), options, unfitted)
-    faults.add_labels(column, fitted)
+    faults.add_unreadable(column, fitted.target)
     faults.add_cells(types)
     lines = [*faults.check(), *lines]
     splits[~faults.usable] = UNUSED
@@ -148,15 +149,6 @@ def _splits_of_sources(rows: Rows, options: RowOptions) -> np.ndarray:
     if options["test_source"] is not None:
         splits.append(TEST)
     return np.repeat(splits, np.diff(rows.starts))
-
-
-def _add_single_rows(faults: Faults, labels: TypedColumn, rows: np.ndarray) -> None:
-    """Counts those of these rows whose class has no other row: they cannot be split."""
-    codes = labels.codes[np.bincount(labels.codes)[labels.codes] == 1]
-    if len(codes):
-        is_single = np.isin(np.arange(len(faults.rows)), rows[np.isin(labels.codes, codes)])
-        got = f"class {shorten(labels.values[codes[0]])} has a single row"
-        faults.add(labels.name, f"{got}, expected at least 2 to split them", is_single)
 
 
 def _hold_out(
@@ -211,23 +203,6 @@ def _needed_for_training(column: TypedColumn, labels: Labels, is_valid: np.ndarr
     return needed
 
 
-def _shared(keys: np.ndarray, splits: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The pairs of splits some of whose rows have the same key, with the numbers of those of the earlier one."""
-    for earlier, later in itertools.combinations(range(len(SPLITS)), 2):
-        shared = np.flatnonzero((splits == earlier) & np.isin(keys, keys[splits == later]))
-        if len(shared):
-            yield earlier, later, shared
-
-
-def _refuse_shared_groups(rows: Rows, name: str, splits: np.ndarray) -> None:
-    _, codes = distinct_texts(rows.column(name))
-    grouped = np.where(codes < 0, UNUSED, splits)
-    for earlier, later, shared in _shared(codes, grouped):
-        sides = f"in {SPLITS[earlier]} and {SPLITS[later]} rows"
-        where = f"{rows.location(shared[0])}: column {name!r}"
-        raise DataError(f"{where}: rows of one group stand {sides}")
-
-
 def _find_overlaps(
     rows: Rows, on_overlap: str, columns: Sequence[str], splits: np.ndarray
 ) -> list[str]:
@@ -235,7 +210,10 @@ def _find_overlaps(
     blocks = rows.blocks(columns, np.arange(len(rows)))
     hashes = np.concatenate([hash_rows(block) for block in blocks])
     lines: list[str] = []
-    for earlier, later, shared in _shared(hashes, splits):
+    for earlier, later in itertools.combinations(range(len(SPLITS)), 2):
+        shared = np.flatnonzero((splits == earlier) & np.isin(hashes, hashes[splits == later]))
+        if not len(shared):
+            continue
         is_dropped = on_overlap == "drop"
         overlap = Overlap(len(shared), SPLITS[earlier], SPLITS[later], is_dropped)
         lines.append(f"{rows.name}: {describe_overlap(overlap, rows.location(shared[0]))}")
@@ -244,29 +222,3 @@ def _find_overlaps(
         if is_dropped:
             splits[shared] = UNUSED
     return lines
-
-
-def _fit_types(
-    rows: Rows,
-    train: np.ndarray,
-    columns: Sequence[str],
-    chosen: Mapping[str, Kind],
-    on_error: OnError,
-) -> dict[str, ColumnType]:
-    """The types of columns by the training rows; a column of chosen texts is not looked at."""
-
-    def location(index: int) -> str:
-        return rows.location(int(train[index]))
-
-    is_training = pa.array(np.isin(np.arange(len(rows)), train))
-    types = dict.fromkeys(columns, ColumnType("text"))
-    for name in columns:
-        if chosen.get(name) != "text":
-            cells = rows.column(name).filter(is_training)
-            try:
-                types[name] = fit_type(name, cells, chosen.get(name), location)
-            except DataError:  # Most of its cells are numbers.
-                if on_error == "strict":
-                    raise
-                types[name] = ColumnType("number")
-    return types

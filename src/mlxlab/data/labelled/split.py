@@ -104,7 +104,7 @@ def read_times(name: str, cells: pa.ChunkedArray, location: Location) -> np.ndar
     """(N,) numbers, or dates and times, as float64; DataError for a cell that is not of the type of the first one."""
     texts, _ = distinct_texts(cells)
     kind: Kind = "number" if all(map(is_number, texts[:1])) else "datetime"
-    return read_column(name, cells, fit_type(name, cells, kind), location).amounts()
+    return read_column(name, cells, fit_type(cells, kind), location).amounts()
 
 
 def _shuffled_classes(ids: np.ndarray, strata: np.ndarray, seed: int) -> list[np.ndarray]:

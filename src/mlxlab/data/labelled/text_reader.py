@@ -19,7 +19,7 @@ from mlxlab.data.labelled.types import TypedColumn
 from mlxlab.data.labelled.vectors import MAX_SIZE, Embed
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic
-from mlxlab.files.untrusted import open_regular
+from mlxlab.files.untrusted import read_bytes
 
 FILE = "text_readers.safetensors"
 WORDS = (1, 2)  # words of an n-gram
@@ -120,18 +120,14 @@ def fit_reader(
     features = empty.features(learned_texts, embed)
     groups = _groups(len(empty.slots), features.shape[1])
 
-    # Rows that the models learn from, with the place of their text among the learned ones.
-    place = np.full(len(texts) + 1, -1)
-    place[learned] = np.arange(len(learned))
-    places = place[column.codes]
-    rows = np.flatnonzero(places >= 0)
-    places = places[rows]
+    # Rows that the models learn from, with the number of their text among the learned ones.
+    numbers_of = np.full(len(texts) + 1, -1)
+    numbers_of[learned] = np.arange(len(learned))
+    of_row = numbers_of[column.codes]
     outputs = _outputs(kind, num_classes)
-    wanted = targets[rows]
-    if kind == "classification":
-        wanted = wanted[:, None] == np.array(outputs, np.int64)
-    wanted = wanted.reshape(len(rows), -1)[:, : len(outputs)]
-    weight, bias = _fit_models(features[places], wanted, kind, groups)
+    wanted = _wanted(targets, kind, outputs)[of_row >= 0]
+    of_row = of_row[of_row >= 0]
+    weight, bias = _fit_models(features[of_row], wanted, kind, groups)
     directions = _directions(features, groups)
     reader = empty._replace(
         weight=np.concatenate([weight, directions], axis=1),
@@ -143,8 +139,8 @@ def fit_reader(
     folds = _assign_folds(places, targets[rows], num_folds, rng)
     for fold in range(num_folds):
         is_held_out = folds == fold
-        known = ~is_held_out[places]
-        weight, bias = _fit_models(features[places[known]], wanted[known], kind, groups)
+        known = ~is_held_out[of_row]
+        weight, bias = _fit_models(features[of_row[known]], wanted[known], kind, groups)
         numbers[learned[is_held_out], : len(bias)] = features[is_held_out] @ weight + bias
     margins = [Margin(group, output) for group in range(len(groups)) for output in outputs]
     return FittedReader(reader, numbers, margins)
@@ -191,11 +187,7 @@ def load_readers(folder: Path, names: Sequence[str]) -> dict[str, TextReader]:
     from safetensors.numpy import load
 
     path = folder / FILE
-    limit = MAX_BYTES * len(names)
-    with open_regular(path) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise DataError(f"{path}: expected at most {limit} bytes")
+    data = read_bytes(path, max_bytes=MAX_BYTES * len(names))
     try:
         arrays = load(data)
         return {
@@ -208,18 +200,16 @@ def load_readers(folder: Path, names: Sequence[str]) -> dict[str, TextReader]:
 
 def is_consistent(reader: TextReader) -> bool:
     """Whether `fit_reader` could have returned the arrays."""
-    slots, rarity, weight, bias = reader
-    if slots.dtype != np.int32 or any(each.dtype != np.float32 for each in reader[1:]):
+    slots, _, weight, bias = reader
+    shapes = [each.shape for each in reader]
+    expected = [(slots.size,), (slots.size,), (*weight.shape[:1], bias.size), (bias.size,)]
+    types = [each.dtype for each in reader]
+    if shapes != expected or types != [np.int32, np.float32, np.float32, np.float32]:
         return False
-    dimensions = [each.ndim for each in reader]
-    if dimensions != [1, 1, 2, 1] or weight.shape[1] != len(bias):
-        return False
-    if not 0 <= reader.vector_size <= MAX_SIZE:
-        return False
-    if len(rarity) != len(slots) or not 0 < len(slots) <= MAX_NGRAMS:
+    if not (0 < slots.size <= MAX_NGRAMS and 0 <= reader.vector_size <= MAX_SIZE):
         return False
     is_ascending = (np.diff(slots) > 0).all() and slots[0] >= 0 and slots[-1] < 2 * SLOTS
-    return bool(is_ascending) and all(np.isfinite(each).all() for each in reader[1:])
+    return bool(is_ascending) and all(np.isfinite(each).all() for each in reader)
 
 
 def _count(texts: Sequence[str]) -> Matrix:
@@ -258,6 +248,17 @@ def _outputs(kind: TaskKind, num_classes: int) -> Sequence[int]:
     return range(num_classes)
 
 
+def _wanted(targets: np.ndarray, kind: TaskKind, outputs: Sequence[int]) -> np.ndarray:
+    """(N, M) what the models learn: 1 or -1 for a class or label, or the number."""
+    if kind == "regression":
+        return targets[:, None]
+    if kind == "classification":
+        holds = targets[:, None] == np.array(outputs, np.int64)
+    else:
+        holds = targets[:, list(outputs)] > 0
+    return np.where(holds, 1, -1)
+
+
 def _groups(num_ngrams: int, num_features: int) -> list[slice]:
     """The features that models read: n-grams, and with vectors these, and both."""
     ngrams = slice(0, num_ngrams)
@@ -270,37 +271,26 @@ def _fit_models(
     features: Matrix, wanted: np.ndarray, kind: TaskKind, groups: Sequence[slice]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights (F, M) and biases (M,) of linear models: of each group one for each column."""
-    weights: list[np.ndarray] = []
-    biases: list[np.ndarray] = []
-    for group in groups:
-        weight = np.zeros((features.shape[1], wanted.shape[1]), np.float32)
-        weight[group], bias = _fit_group(features[:, group], wanted, kind)
-        weights.append(weight)
-        biases.append(bias)
-    return np.concatenate(weights, axis=1), np.concatenate(biases)
-
-
-def _fit_group(
-    features: Matrix, wanted: np.ndarray, kind: TaskKind
-) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.linear_model import Ridge
     from sklearn.svm import LinearSVC
 
-    weight = np.zeros((features.shape[1], wanted.shape[1]), np.float32)
-    bias = np.zeros(wanted.shape[1], np.float32)
-    for number, column in enumerate(wanted.T):
-        if len(np.unique(column)) < 2:
-            bias[number] = column[0] if kind == "regression" else 2 * column[0] - 1
-            continue
-        model = LinearSVC(C=STRENGTH, random_state=0)
-        if kind == "regression":
-            model = Ridge(solver="sparse_cg", random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # A fit that stops early is good enough.
-            model.fit(features, column)
-        weight[:, number] = np.ravel(model.coef_)
-        bias[number] = np.ravel(model.intercept_)[0]
-    return weight, bias
+    weight = np.zeros((features.shape[1], len(groups), wanted.shape[1]), np.float32)
+    bias = np.zeros(weight.shape[1:], np.float32)
+    for group, columns in enumerate(groups):
+        part = features[:, columns]
+        for output, column in enumerate(wanted.T):
+            if column.min() == column.max():
+                bias[group, output] = column[0]
+                continue
+            model = LinearSVC(C=STRENGTH, random_state=0)
+            if kind == "regression":
+                model = Ridge(solver="sparse_cg", random_state=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # A fit that stops early is good enough.
+                model.fit(part, column)
+            weight[columns, group, output] = np.ravel(model.coef_)
+            bias[group, output] = np.ravel(model.intercept_)[0]
+    return weight.reshape(len(weight), -1), bias.ravel()
 
 
 def _directions(features: Matrix, groups: Sequence[slice]) -> np.ndarray:

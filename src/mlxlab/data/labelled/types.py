@@ -177,22 +177,19 @@ def distinct_texts(cells: Cells, trim: bool = True) -> tuple[list[str], np.ndarr
     return encoded.dictionary.to_pylist(), codes.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def fit_type(
-    name: str, cells: Cells, kind: Kind | None = None, location: Location = number_of_row
-) -> ColumnType:
+def fit_type(cells: Cells, kind: Kind | None = None) -> ColumnType:
     """The type of a column by its training cells.
 
     Args:
-        kind: what they are; None infers it, and raises DataError if most cells are numbers, but not all.
+        kind: what they are; None infers it.
     """
     if kind not in (None, "category", "datetime"):
         return ColumnType(kind)
     texts, codes = distinct_texts(cells)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     if kind is None:
-        _refuse_misspelt(TypedColumn(name, ColumnType("text"), texts, codes, location), counts)
         are_texts = len(codes) >= MIN_TEXTS and len(texts) >= MOSTLY * counts.sum()
-        kind = _infer_kind(texts, "text" if are_texts else "category")
+        kind = _infer_kind(texts, counts, "text" if are_texts else "category")
     if kind == "category":
         return _fit_category(texts, counts)
     if kind == "datetime":
@@ -201,34 +198,32 @@ def fit_type(
     return ColumnType(kind)
 
 
-def _infer_kind(texts: Sequence[str], otherwise: Kind) -> Kind:
+def _infer_kind(texts: Sequence[str], counts: np.ndarray, otherwise: Kind) -> Kind:
+    """What texts are. Those of which a few are no numbers are numbers: a cell that is none is refused when it is read."""
     if not texts:
         return "category"
     if all(text.casefold() in BOOLEANS for text in texts):
         return "boolean"
-    if all(map(is_integer, texts)):
-        return "integer"
-    are_codes = all(map(INTEGER.fullmatch, texts))  # Such whole numbers are longer than 64 bits.
-    if all(map(is_number, texts)) and not are_codes:
+    if all(map(DECIMAL_COMMA.fullmatch, texts)):
         return "number"
+    numbers = list(filter(is_number, texts))
+    if len(numbers) == len(texts) or _are_misspelt(texts, counts):
+        if all(map(is_integer, numbers)):
+            return "integer"
+        if not all(map(INTEGER.fullmatch, numbers)):  # Such whole numbers are longer than 64 bits.
+            return "number"
     if all(map(is_datetime, texts)) and len(set(map(has_zone, texts))) == 1:
         return "datetime"
     return otherwise
 
 
-def _refuse_misspelt(column: TypedColumn, counts: np.ndarray) -> None:
-    """Raises DataError for numbers some of which are misspelt, but not for texts, or codes such as 10115 and A1."""
-    texts = column.values
-    if texts and all(map(DECIMAL_COMMA.fullmatch, texts)):
-        got = f"numbers with a comma, such as {shorten(texts[0])}; expected a decimal point"
-        raise DataError(f"{column.where(0)}: {got}")
+def _are_misspelt(texts: Sequence[str], counts: np.ndarray) -> bool:
+    """Whether those that are no numbers are misspelt ones, rather than texts, or codes such as 10115 and A1."""
     others = [number for number, text in enumerate(texts) if not is_number(text)]
     are_codes = all(any(map(str.isdigit, text)) for text in texts)
-    if are_codes or not 0 < len(others) <= MAX_FAULTS or any(map(LEADING_ZERO.match, texts)):
-        return
-    if 2 * counts[others].sum() < counts.sum():
-        got = f"expected a finite number as most cells are, got {shorten(texts[others[0]])}"
-        raise DataError(f"{column.where(others[0])}: {got}")
+    if are_codes or len(others) > MAX_FAULTS or any(map(LEADING_ZERO.match, texts)):
+        return False
+    return bool(2 * counts[others].sum() < counts.sum())
 
 
 def _fit_category(texts: Sequence[str], counts: np.ndarray) -> ColumnType:
@@ -271,7 +266,7 @@ def read_number(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        _refuse(text, "a finite number")
+        _refuse(text, "a finite number with a decimal point")
     return number + 0.0  # The sum of -0 and 0 is 0.
 
 
