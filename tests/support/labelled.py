@@ -34,7 +34,6 @@ def make_texts(source: str, cache: Path, **changes: Any) -> LabelledDataset:
         "template": None,
         "types": {},
         "numbers": NumberFormat("bins", 16, 4),
-        "labels": None,
         "positive_class": None,
         "task": "auto",
         "label_delimiter": None,

@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled.cell_inputs import assign_folds
 from mlxlab.data.labelled.cells import fit_columns, read_cells
 from mlxlab.data.labelled.types import ColumnType, fit_type, read_column
 
@@ -59,12 +58,3 @@ def test_a_number_far_from_the_training_rows_stays_finite():
     column, [fitted] = fit("a", ["1", "2", "3"])
     later = typed("a", ["1e300", "-1e300"], column.type)
     assert np.isfinite(read_cells(later, fitted.cells)).all()
-
-
-def test_every_fold_has_its_part_of_each_class():
-    codes = np.repeat([0, 1, 2], [40, 8, 4])
-    folds = assign_folds(codes, 4, seed=0)
-    for code, rows in ((0, 10), (1, 2), (2, 1)):
-        assert np.bincount(folds[codes == code]).tolist() == [rows] * 4
-    assert folds.tolist() == assign_folds(codes, 4, seed=0).tolist()
-    assert folds.tolist() != assign_folds(codes, 4, seed=1).tolist()

@@ -1,13 +1,11 @@
 """Splits: stratified, by folds, by groups and by time."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from mlxlab.data.labelled.options import check_split
-from mlxlab.data.labelled.split import read_times, split_rows
+from mlxlab.data.labelled.split import assign_groups, fold_numbers, hold_out, latest, read_times
 from mlxlab.data.labelled.types import number_of_row
 from mlxlab.errors import ConfigError, DataError
 
@@ -23,58 +21,42 @@ def options(fraction=0.2, folds=None, fold=0, has_valid_source=False, group=None
     }
 
 
-def split(choice, strata, groups=None, times=None, seed=1):
-    """Numbers of the training and of the validation rows."""
-    ids = np.arange(len(strata))
-    is_valid = split_rows(choice, ids, np.array(strata), groups, times, seed)
-    return SimpleNamespace(train=np.flatnonzero(~is_valid), valid=np.flatnonzero(is_valid))
-
-
 def test_a_fraction_of_each_class_validates():
-    result = split(options(0.25), [0] * 80 + [1] * 20)
-    assert len(result.valid) == 25
-    assert (result.valid >= 80).sum() == 5
-    assert sorted([*result.train, *result.valid]) == [*range(100)]
+    strata = np.array([0] * 80 + [1] * 20)
+    is_valid = hold_out(np.arange(100), strata, 0.25, 1)
+    assert np.bincount(strata[is_valid]).tolist() == [20, 5]
 
 
 def test_a_class_of_one_row_trains():
-    assert 3 in split(options(0.9), [0, 0, 0, 1]).train
+    assert not hold_out(np.arange(4), np.array([0, 0, 0, 1]), 0.9, 1)[3]
 
 
-def test_each_row_validates_in_one_fold():
-    strata = [n % 3 for n in range(31)]
-    folds = [split(options(folds=5, fold=fold), strata).valid for fold in range(5)]
-    assert sorted(np.concatenate(folds)) == [*range(31)]
-    assert {len(rows) for rows in folds} == {6, 7}
+def test_each_row_is_in_one_fold():
+    folds = fold_numbers(np.arange(31), np.arange(31) % 3, 5, 1)
+    assert set(np.bincount(folds)) == {6, 7}
 
 
-@pytest.mark.parametrize("choice", [options(0.3, group="g"), options(folds=4, fold=2, group="g")])
-def test_no_group_stands_on_both_sides(choice):
+@pytest.mark.parametrize("shares", [[0.3, 0.7], [0.25] * 4])
+def test_no_group_stands_on_both_sides(shares):
     groups = np.random.default_rng(0).integers(-1, 12, 200)
-    result = split(choice, [0] * 200, groups)
-    shared = np.intersect1d(groups[result.train], groups[result.valid])
+    is_valid = assign_groups(groups, shares, 1) == 0
+    shared = np.intersect1d(groups[is_valid], groups[~is_valid])
     assert set(shared) <= {-1}  # rows without a group are alone
-    expected = 0.3 if choice["folds"] is None else 0.25
-    assert len(result.valid) / 200 == pytest.approx(expected, abs=0.08)
+    assert is_valid.mean() == pytest.approx(shares[0], abs=0.08)
 
 
-def test_folds_of_groups_cover_every_row_once():
-    groups = np.arange(40) // 4
-    folds = [
-        split(options(folds=5, fold=fold, group="g"), [0] * 40, groups).valid for fold in range(5)
-    ]
-    assert sorted(np.concatenate(folds)) == [*range(40)]
-    assert all(len(rows) for rows in folds)
+def test_no_fold_of_groups_is_empty():
+    assert set(assign_groups(np.arange(40) // 4, [0.2] * 5, 1)) == {*range(5)}
 
 
 def test_two_groups_are_enough_for_two_sides():
-    result = split(options(0.01, group="g"), [0] * 10, np.array([0] * 5 + [1] * 5))
-    assert len(result.train) == len(result.valid) == 5
+    parts = assign_groups(np.array([0] * 5 + [1] * 5), [0.01, 0.99], 1)
+    assert np.bincount(parts).tolist() == [5, 5]
 
 
 def test_the_latest_rows_validate_and_equal_times_stay_together():
-    times = np.array([5.0, 1, 2, 5, 3, 5])
-    assert split(options(0.2, time="t"), [0] * 6, times=times).valid.tolist() == [0, 3, 5]
+    is_valid = latest(np.array([5.0, 1, 2, 5, 3, 5]), 0.2)
+    assert np.flatnonzero(is_valid).tolist() == [0, 3, 5]
 
 
 def times_of(*cells):
@@ -104,11 +86,11 @@ def test_times_that_cannot_be_compared_are_refused_with_their_place(cells, messa
         times_of(*cells)
 
 
-@pytest.mark.parametrize("fault", [{"groups": np.zeros(4, int)}, {"times": np.ones(4)}])
-def test_rows_that_cannot_be_split_are_refused(fault):
-    choice = options(group="g") if "groups" in fault else options(time="t")
-    with pytest.raises(DataError):
-        split(choice, [0] * 4, **fault)
+def test_rows_that_cannot_be_split_are_refused():
+    with pytest.raises(DataError, match="groups"):
+        assign_groups(np.zeros(4, int), [0.2, 0.8], 1)
+    with pytest.raises(DataError, match="times"):
+        latest(np.ones(4), 0.2)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,6 @@ def test_a_second_data_set_reads_the_token_cache_and_equals_the_first(make):
         {"seed": 1},
         {"valid_fraction": 0.3},
         {"seq_len": 8},
-        {"labels": ["good", "bad"]},
         {"text_column": ["text", "label2"]},
     ],
 )

@@ -17,6 +17,7 @@ from mlxlab.data.labelled.cells import CellColumn, fit_columns, fit_text_columns
 from mlxlab.data.labelled.encoder import read_targets
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
 from mlxlab.data.labelled.row_split import PreparedRows, digest
+from mlxlab.data.labelled.split import fold_numbers
 from mlxlab.data.labelled.text_reader import (
     FittedReader,
     TextReader,
@@ -31,7 +32,6 @@ from mlxlab.data.labelled.types import (
     read_table,
 )
 from mlxlab.data.labelled.vectors import FOLDER, Embed, Embedder, known_vectors
-from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.row_lengths import RowLengths
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 from mlxlab.errors import ConfigError, DataError
@@ -257,7 +257,8 @@ class CellInputs:
                 self._cells[:num_train, index] = held_out
         self._folds = np.full(len(self._cells), NO_FOLD, np.int32)
         if folds > 1:
-            self._folds[:num_train] = assign_folds(self._targets.codes[:num_train], folds, seed)
+            codes = self._targets.codes[:num_train]
+            self._folds[:num_train] = fold_numbers(np.arange(num_train), codes, folds, seed)
         self._has_folds = folds > 1
         self.lengths = np.ones(len(self._cells), np.int32)
         self.row_lengths = RowLengths(1, len(self._cells), 0, 1, left_out=prepared.split.left_out)
@@ -313,16 +314,3 @@ def _fit_readers(
             if fitted is not None:
                 readers[name] = fitted
     return readers
-
-
-def assign_folds(codes: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """(N,) the fold of each row, of which each has about equally many rows of every target.
-
-    Args:
-        codes: of the targets.
-    """
-    order = permutation(len(codes), seed, Stream.FOLDS)
-    order = order[np.argsort(codes[order], kind="stable")]
-    assigned = np.empty(len(codes), np.int32)
-    assigned[order] = np.arange(len(codes)) % folds
-    return assigned

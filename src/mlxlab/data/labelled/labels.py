@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -208,8 +208,6 @@ def label_kind(column: TypedColumn, options: RowOptions) -> LabelKind:
         text.startswith("[") for text in column.values
     ):
         return "multi_label"
-    if options["labels"] is not None:
-        return "classification"
     if column.type.kind == "number":
         return "regression"
     if column.type.kind == "integer" and len(column.values) > MAX_AUTO_CLASSES:
@@ -231,36 +229,23 @@ def fit_labels(column: TypedColumn, options: RowOptions, unfitted: Labels) -> La
         min_names = 2
         if unfitted.delimiter is not None:
             raise ConfigError("data.label_delimiter: only with data.task=multi_label")
-    if options["labels"] is None:
-        occurring = set().union(*column.map(unfitted.split))
-        names = sorted(occurring, key=_sort_key)
-        if not min_names <= len(names) <= MAX_CLASSES:
-            expected = f"expected {min_names} to {MAX_CLASSES:,} different labels to train on"
-            raise DataError(f"{column.where(0)}: {expected}, got {len(names):,}")
-    else:
-        names = [spell_label(str(name), column.type) for name in options["labels"]]
-        if len(set(names)) < max(len(names), min_names):
-            expected = f"expected at least {min_names} different names"
-            raise ConfigError(f"data.labels: {expected}, got {', '.join(names)}")
-    positive = _positive_class(options["positive_class"], names, column.type)
-    return replace(unfitted, names=tuple(names), positive=positive)
-
-
-def _positive_class(
-    positive: str | float | None, names: Sequence[str], column_type: ColumnType
-) -> int | None:
+    names = sorted(set().union(*column.map(unfitted.split)), key=_sort_key)
+    if not min_names <= len(names) <= MAX_CLASSES:
+        expected = f"expected {min_names} to {MAX_CLASSES:,} different labels to train on"
+        raise DataError(f"{column.where(0)}: {expected}, got {len(names):,}")
+    positive = options["positive_class"]
     if positive is None:
-        return None
-    name = spell_label(str(positive), column_type)
+        return replace(unfitted, names=tuple(names))
+    name = spell_label(str(positive), column.type)
     if len(names) != 2 or name not in names:
         listed = ", ".join(names[:MAX_LISTED])
         raise ConfigError(f"data.positive_class={positive}: expected one of two of {listed}")
-    return names.index(name)
+    return replace(unfitted, names=tuple(names), positive=names.index(name))
 
 
 def _fit_numbers(column: TypedColumn, options: RowOptions, unfitted: Labels) -> Labels:
-    if options["labels"] is not None or options["positive_class"] is not None:
-        raise ConfigError("data.labels, data.positive_class: expected null for a regression")
+    if options["positive_class"] is not None:
+        raise ConfigError("data.positive_class: expected null for a regression")
     numbers = np.array(column.map(read_number))[column.codes]
     with np.errstate(over="ignore"):
         mean = float(numbers.mean())

@@ -54,7 +54,6 @@ class LabelledOptions(BatchOptions):
             (data.source={_target_: my_rows.read}).
         valid_source: rows to validate on; null holds out some of `source`.
         test_source: rows that are evaluated once, after training; null for none.
-        labels: the classes or labels in their order; null takes those of the training rows, sorted.
         task: single (one class), multi_label (any number of labels) or regression (a number); auto decides by the
             labels of `source`: a number with a fraction, or more than 50 different ones, make it a regression.
         label_delimiter: what stands between several labels of a row; null for JSON lists.
@@ -70,7 +69,6 @@ class LabelledOptions(BatchOptions):
     source: str | object
     valid_source: str | object | None
     test_source: str | object | None
-    labels: list[str | int | float] | None
     task: Literal["auto", "single", "multi_label", "regression"]
     label_delimiter: Annotated[str, MinLen(1), MaxLen(8)] | None
     positive_class: str | int | float | None
@@ -105,8 +103,3 @@ def check_split(options: RowOptions) -> None:
         raise ConfigError(f"expected at most one of {keys}")
     if time_column is not None and options["group_column"] is not None:
         raise ConfigError("expected at most one of data.time_column, data.group_column")
-
-
-def is_free(options: RowOptions) -> bool:
-    """Whether any row may be on either side of the split."""
-    return options["group_column"] is None and options["time_column"] is None

@@ -19,9 +19,17 @@ from mlxlab.data.labelled.labels import (
     label_type,
 )
 from mlxlab.data.labelled.left_out import Faults
-from mlxlab.data.labelled.options import RowOptions, is_free
+from mlxlab.data.labelled.options import RowOptions
 from mlxlab.data.labelled.rows import Rows, hash_rows
-from mlxlab.data.labelled.split import Overlap, describe_overlap, read_times, split_rows
+from mlxlab.data.labelled.split import (
+    Overlap,
+    assign_groups,
+    describe_overlap,
+    fold_numbers,
+    hold_out,
+    latest,
+    read_times,
+)
 from mlxlab.data.labelled.types import (
     ColumnType,
     Kind,
@@ -163,31 +171,30 @@ def _hold_out(
     """(N,) True for those of these rows that validate."""
     if len(numbers) < 2:
         raise DataError(f"{rows.name}: expected at least 2 usable rows, got {len(numbers)}")
-    groups = None
-    times = None
-    if options["group_column"] is not None:
-        groups = distinct_texts(rows.column(options["group_column"]))[1][numbers]
+    fraction = options["valid_fraction"]
+    folds = options["folds"]
     if options["time_column"] is not None:
         is_read = pa.array(np.isin(np.arange(len(rows)), numbers))
         cells = pc.if_else(is_read, rows.column(options["time_column"]), None)
         times = read_times(options["time_column"], cells, rows.location)[numbers]
-    strata = np.zeros(len(numbers), np.int64)
-    has_classes = is_free(options) and labels.kind != "regression"
-    if has_classes:
-        strata = _strata(options, column)
-    is_valid = split_rows(options, ids[numbers], strata, groups, times, seed)
-    if has_classes:
+        return latest(times, fraction)
+    if options["group_column"] is not None:
+        groups = distinct_texts(rows.column(options["group_column"]))[1][numbers]
+        shares = [fraction, 1 - fraction] if folds is None else [1 / folds] * folds
+        return assign_groups(groups, shares, seed) == options["fold"]
+
+    strata = column.codes + 1
+    if labels.kind == "regression":
+        strata = np.zeros(len(numbers), np.int64)
+    if folds is not None:
+        is_valid = fold_numbers(ids[numbers], strata, folds, seed) == options["fold"]
+    else:
+        # None of the rows of a small class need validate: small classes are split together.
+        is_small = np.bincount(strata)[strata] * fraction < 1
+        is_valid = hold_out(ids[numbers], np.where(is_small, 0, strata), fraction, seed)
+    if labels.kind != "regression":
         is_valid &= ~_needed_for_training(column, labels, is_valid)
     return is_valid
-
-
-def _strata(options: RowOptions, labels: TypedColumn) -> np.ndarray:
-    """What is spread evenly over the splits: the classes, those of few rows together."""
-    if options["folds"] is not None:
-        return labels.codes + 1
-    counts = np.bincount(labels.codes)[labels.codes]
-    # None of the rows of a small class need validate.
-    return np.where(counts * options["valid_fraction"] >= 1, labels.codes + 1, 0)
 
 
 def _needed_for_training(column: TypedColumn, labels: Labels, is_valid: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from mlxlab.data.arrow_cache import cached_table
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
-from mlxlab.data.sources.csv import is_unnamed
+from mlxlab.data.sources.csv import UNNAMED
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
@@ -205,22 +205,12 @@ def _read_cells(
 
 def plain_columns(source: Source) -> list[str]:
     """The columns that have a name and hold no objects, by the first rows."""
-    names = [name for name in source.columns() if name.strip() and not is_unnamed(name)]
-    names = [name for name in names if not name.startswith(INDEX)]
-    block = next(source.blocks(0, FIRST, None), None)
     objects: set[str] = set()
-    if block is None:
-        return names
-    if isinstance(block.rows, list):
-        for row in block.rows:
-            objects.update(name for name, cell in row.items() if isinstance(cell, dict))
-    else:
-        objects.update(field.name for field in block.rows.schema if _holds_objects(field.type))
-    return [name for name in names if name not in objects]
-
-
-def _holds_objects(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind)
+    block = next(source.blocks(0, FIRST, None), None)
+    for row in block.records() if block is not None else ():
+        objects.update(name for name, cell in row.items() if isinstance(cell, dict))
+    names = [name for name in source.columns() if name.strip() and name not in objects]
+    return [name for name in names if not name.startswith((INDEX, UNNAMED))]
 
 
 def _read_malformed(table: pa.Table) -> tuple[int, str]:

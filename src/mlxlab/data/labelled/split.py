@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from mlxlab.data.labelled.options import RowOptions
 from mlxlab.data.labelled.types import (
     Kind,
     Location,
@@ -51,38 +50,6 @@ def parse_overlap(line: str) -> Overlap | None:
     return Overlap(int(rows.replace(",", "")), split, other, LEFT_OUT in rest)
 
 
-def split_rows(
-    options: RowOptions,
-    ids: np.ndarray,
-    strata: np.ndarray,
-    groups: np.ndarray | None,
-    times: np.ndarray | None,
-    seed: int,
-) -> np.ndarray:
-    """(N,) True for validation rows; without groups or times a function of ids, classes and seed.
-
-    Args:
-        ids: (N,) what the rows are called.
-        strata: (N,) classes that are spread evenly; all equal where there are none.
-        groups: (N,) codes of groups that must not be divided; -1 is a group of its own.
-        times: (N,) the later a row, the greater.
-
-    Raises:
-        DataError: a class, or the number of groups or times, is too small to be split.
-    """
-    fraction = options["valid_fraction"]
-    if times is not None:
-        return _latest(times, fraction)
-    if groups is not None:
-        shares = [fraction, 1 - fraction]
-        if options["folds"] is not None:
-            shares = [1 / options["folds"]] * options["folds"]
-        return _assign_groups(groups, shares, seed) == options["fold"]
-    if options["folds"] is not None:
-        return fold_numbers(ids, strata, options["folds"], seed) == options["fold"]
-    return hold_out(ids, strata, fraction, seed)
-
-
 def hold_out(ids: np.ndarray, strata: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """(N,) True for validation rows: `fraction` of each class, rounded, at least one and not all."""
     is_valid = np.zeros(len(ids), bool)
@@ -114,7 +81,7 @@ def _shuffled_classes(ids: np.ndarray, strata: np.ndarray, seed: int) -> list[np
     return np.split(order, np.flatnonzero(np.diff(strata[order])) + 1)
 
 
-def _latest(times: np.ndarray, fraction: float) -> np.ndarray:
+def latest(times: np.ndarray, fraction: float) -> np.ndarray:
     """(N,) True for about `fraction` of the rows, those of the greatest times; equal times stay together."""
     count = min(max(1, round(len(times) * fraction)), len(times) - 1)
     is_valid = times >= np.sort(times)[len(times) - count]
@@ -123,8 +90,12 @@ def _latest(times: np.ndarray, fraction: float) -> np.ndarray:
     return is_valid
 
 
-def _assign_groups(groups: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
-    """The part of each row: groups, in random order, go where the most rows are missing; about `shares` of the rows."""
+def assign_groups(groups: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
+    """The part of each row: groups, in random order, go where the most rows are missing; about `shares` of the rows.
+
+    Args:
+        groups: (N,) codes of groups that must not be divided; -1 is a group of its own.
+    """
     single = groups.max() + 1 + np.arange(len(groups))
     codes = np.where(groups == NO_GROUP, single, groups)
     names, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)

@@ -266,7 +266,7 @@ def read_number(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        _refuse(text, "a finite number with a decimal point")
+        _refuse(text, "a finite number")
     return number + 0.0  # The sum of -0 and 0 is 0.
 
 

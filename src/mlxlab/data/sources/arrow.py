@@ -31,6 +31,7 @@ class RowGroup(NamedTuple):
     file: int
     number: int
     rows_before: int
+    metadata: "parquet.RowGroupMetaData"
 
 
 class ParquetFiles:
@@ -40,7 +41,15 @@ class ParquetFiles:
         self.files = files
         self.name = files.name
         self.fingerprint = f"{files.fingerprint()}:parquet"
-        self.groups = list(self._groups())
+        self.groups: list[RowGroup] = []
+        for index in range(len(files)):
+            rows_before = 0
+            metadata = self._metadata(index)
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                if group.num_rows:
+                    self.groups.append(RowGroup(index, number, rows_before, group))
+                rows_before += group.num_rows
         self.units = len(self.groups)
         if not self.groups:
             raise DataError(f"{self.name}: contains no rows")
@@ -60,19 +69,7 @@ class ParquetFiles:
         return f"{self.files.path(group.file)}:row {group.rows_before + number}"
 
     def text_bytes(self, column: str) -> int | None:
-        total = 0
-        for index in range(len(self.files)):
-            for group in _row_groups(self._metadata(index)):
-                total += _bytes_of(group, [column])[0]
-        return total
-
-    def _groups(self) -> Iterator[RowGroup]:
-        for index in range(len(self.files)):
-            rows_before = 0
-            for number, group in enumerate(_row_groups(self._metadata(index))):
-                if group.num_rows:
-                    yield RowGroup(index, number, rows_before)
-                rows_before += group.num_rows
+        return sum(_bytes_of(group.metadata, [column])[0] for group in self.groups)
 
     def _metadata(self, index: int) -> "parquet.FileMetaData":
         from pyarrow import parquet
@@ -94,16 +91,11 @@ class ParquetFiles:
         names = reader.schema_arrow.names
         chosen = list(names if columns is None else columns)
         require_columns(chosen, names, self.files.path(group.file))
-        meta = reader.metadata.row_group(group.number)
-        decoded, stored = _bytes_of(meta, chosen)
-        max_rows = min(BATCH_BYTES * meta.num_rows // max(decoded, 1), MAX_ROWS)
+        decoded, stored = _bytes_of(group.metadata, chosen)
+        max_rows = min(BATCH_BYTES * group.metadata.num_rows // max(decoded, 1), MAX_ROWS)
         if decoded > DENSE_RATIO * stored:
             max_rows = min(max_rows, DENSE_BYTES // decoded, DENSE_ROWS)
         yield from reader.iter_batches(max(max_rows, 1), [group.number], chosen, use_threads=False)
-
-
-def _row_groups(meta: "parquet.FileMetaData") -> "Iterator[parquet.RowGroupMetaData]":
-    return map(meta.row_group, range(meta.num_row_groups))
 
 
 def _bytes_of(group: "parquet.RowGroupMetaData", columns: Sequence[str]) -> tuple[int, int]:

@@ -21,7 +21,9 @@ from mlxlab.data.sources.messages import not_utf8, require_columns
 from mlxlab.data.sources.text_files import MAX_RECORD, Parsed, Skip, TextFormat
 from mlxlab.errors import DataError
 
-UNNAMED = "unnamed column "
+UNNAMED = (
+    "unnamed column "  # how names begin of columns without one, as the index that pandas writes
+)
 DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
 QUOTE = ord('"')
@@ -37,11 +39,6 @@ def csv_format(delimiter: str | None, quoting: bool | None) -> TextFormat:
             those that span several lines where the delimiter is a tab.
     """
     return TextFormat(f"csv:{delimiter}:{quoting}", partial(CsvParser, delimiter, quoting), None)
-
-
-def is_unnamed(column: str) -> bool:
-    """Whether a header gives this column no name, as that of the index that pandas writes."""
-    return column.startswith(UNNAMED)
 
 
 class CsvParser:

@@ -34,7 +34,6 @@ BASIC = ["basic", "narrative", "descriptive", "story"]
 ROW_OPTIONS: dict[str, object] = {  # the keys of other labelled rows
     "kind": None,
     "task": "single",
-    "labels": None,
     "label_delimiter": None,
     "positive_class": None,
     "test_source": None,
