@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import models
 
-from mlxlab.data.batch import FOLDS, Batch, Task
+from mlxlab.data.batch import Batch, Task
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.cells import CellColumn, fit_columns, fit_text_columns, read_cells
-from mlxlab.data.labelled.encoder import read_targets
+from mlxlab.data.labelled.encoder import SavedEncoder, read_targets
 from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
 from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.split import fold_numbers
@@ -56,16 +56,11 @@ def no_tokens() -> Tokenizer:
     return Tokenizer(inner)
 
 
-class CellEncoderState(TypedDict):
-    """The encoder in data.json; `source` and `fingerprint` are for human readers."""
+class SavedCells(SavedEncoder):
+    """A `CellEncoder` in data.json."""
 
-    format: str
-    label_column: str
-    labels: dict[str, object]
     types: dict[str, ColumnType]
     cells: list[CellColumn]
-    source: NotRequired[str]
-    fingerprint: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -136,9 +131,14 @@ class CellEncoder:
         return np.stack(columns, axis=1)
 
     def collate(
-        self, cells: np.ndarray, targets: Targets, rows: np.ndarray, ids: np.ndarray
+        self,
+        cells: np.ndarray,
+        targets: Targets,
+        rows: np.ndarray,
+        ids: np.ndarray,
+        length: int | None = None,
     ) -> Batch:
-        """A batch of these cells; `rows` are those of `targets`."""
+        """A batch of these cells; `rows` are those of `targets`. The length is that of any other."""
         mask = np.ones((len(cells), 1), np.int32)
         return Batch(cells, mask, *targets.of(rows), ids.astype(np.int64))
 
@@ -146,22 +146,17 @@ class CellEncoder:
         """How cells are made: equal for encoders that make the same cells."""
         return [*self.types.values(), *self.cells]
 
-    def save(self, folder: Path, format_name: str, source: str, fingerprint: str) -> None:
-        """Writes tokenizer.json, data.json and the readers of texts."""
+    def save(self, folder: Path, **saved: object) -> None:
+        """Writes tokenizer.json, data.json, with what `SavedEncoder` says, and the readers of texts."""
         self.tokenizer.save(folder)
         save_readers(folder, self.readers)
         if self.embedder is not None and self.reads_vectors:
             self.embedder.save(folder / FOLDER)
-        state = {
-            "format": FORMAT,
-            "label_column": self.label_column,
-            "labels": self.labels.state_dict(),
-            "types": {name: vars(each) for name, each in self.types.items()},
-            "cells": list(self.cells),
-            "source": source,
-            "fingerprint": fingerprint,
-        }
-        write_json(folder / "data.json", state)
+        saved["format"] = FORMAT
+        saved["labels"] = self.labels.state_dict()
+        saved["types"] = {name: vars(each) for name, each in self.types.items()}
+        saved["cells"] = list(self.cells)
+        write_json(folder / "data.json", saved)
 
 
 def holds_cells(folder: Path) -> bool:
@@ -172,7 +167,7 @@ def holds_cells(folder: Path) -> bool:
 def restore_cells(folder: Path) -> CellEncoder:
     """The encoder that `save` wrote; InputNotFoundError or DataError if there is none."""
     path = folder / "data.json"
-    state = read_json(path, CellEncoderState)
+    state = read_json(path, SavedCells)
     types = state["types"]
     numbers: dict[str, list[int]] = {}  # what is read of each column of texts
     for column in state["cells"]:
@@ -246,8 +241,6 @@ class CellInputs:
         )
         self.model_columns = [each.model for each in fitted]
         self.tokenizer = no_tokens()
-        self._ids = prepared.ids[prepared.numbers]
-        self._targets = prepared.targets
         blocks = prepared.rows.blocks(list(types), prepared.numbers)
         self._cells = np.concatenate([self.encoder.read(block, embed) for block in blocks])
         for index, column in enumerate(cells):
@@ -255,11 +248,11 @@ class CellInputs:
             if name in readers:
                 held_out = read_cells(train[name], column, readers[name].numbers)
                 self._cells[:num_train, index] = held_out
-        self._folds = np.full(len(self._cells), NO_FOLD, np.int32)
+        self.folds: np.ndarray | None = None
         if folds > 1:
-            codes = self._targets.codes[:num_train]
-            self._folds[:num_train] = fold_numbers(np.arange(num_train), codes, folds, seed)
-        self._has_folds = folds > 1
+            codes = prepared.targets.codes[:num_train]
+            self.folds = np.full(len(self._cells), NO_FOLD, np.int32)
+            self.folds[:num_train] = fold_numbers(np.arange(num_train), codes, folds, seed)
         self.lengths = np.ones(len(self._cells), np.int32)
         self.row_lengths = RowLengths(1, len(self._cells), 0, 1, left_out=prepared.split.left_out)
         self.key = content_key(
@@ -276,19 +269,9 @@ class CellInputs:
         """As `TextInputs`."""
         return positions
 
-    def batch(
-        self,
-        epoch: int,
-        positions: np.ndarray,
-        copies: int | np.ndarray,
-        length: int | None = None,
-    ) -> Batch:
+    def take(self, sequences: np.ndarray) -> Any:
         """As `TextInputs`."""
-        cells = self._cells[positions]
-        batch = self.encoder.collate(cells, self._targets, positions, self._ids[positions])
-        if not self._has_folds:
-            return batch
-        return batch._replace(aux={FOLDS: self._folds[positions]})
+        return self._cells[sequences]
 
 
 def _all_texts(prepared: PreparedRows) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Unpack
 import numpy as np
 
 from mlxlab.constraints import MaxLen, MinLen, Seed
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import MIN_STEPS, BaselineInputs, RowTexts, Table
 from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs, holds_cells, restore_cells
@@ -162,7 +162,13 @@ class LabelledExamples:
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
-        self.encoder.save(folder, self.format_name, self.rows.name, self.fingerprint)
+        self.encoder.save(
+            folder,
+            format=self.format_name,
+            label_column=self.encoder.label_column,
+            source=self.rows.name,
+            fingerprint=self.fingerprint,
+        )
         if self.inputs.curve is not None:
             self.inputs.curve.save(folder)
 
@@ -175,7 +181,7 @@ class LabelledExamples:
             return inputs.lengths[inputs.sequences(epoch, *self._draw(examples))]
 
         def batch(epoch: int, examples: np.ndarray, length: int | None) -> Batch:
-            return inputs.batch(epoch, *self._draw(examples), length)
+            return self._batch(epoch, *self._draw(examples), length)
 
         loader = make_loader(
             lengths,
@@ -201,9 +207,24 @@ class LabelledExamples:
         copies, shown = np.divmod(examples, len(self._shown))
         return self._shown[shown], copies + 1
 
+    def _batch(
+        self,
+        epoch: int,
+        positions: np.ndarray,
+        copies: int | np.ndarray,
+        length: int | None = None,
+    ) -> Batch:
+        """The batch of these rows, as they are shown."""
+        rows = self.inputs.take(self.inputs.sequences(epoch, positions, copies))
+        ids = self._prepared.ids[self._prepared.numbers[positions]]
+        batch = self.encoder.collate(rows, self.targets, positions, ids, length)
+        if self.inputs.folds is not None:
+            batch = batch._replace(aux={FOLDS: self.inputs.folds[positions]})
+        return batch
+
     def _eval_batch(self, first: int, rows: np.ndarray) -> Batch:
         """A batch of rows that are counted from a position; copy 0 of epoch 0 is that of an evaluation."""
-        return self.inputs.batch(0, first + rows, 0)
+        return self._batch(0, first + rows, 0)
 
     def _describe_labels(self) -> str:
         column = self.encoder.label_column
@@ -293,12 +314,8 @@ class LabelledDataset(LabelledExamples):
             run = Run(seed, cache, parameters, width, pretrained, positions)
             inputs = TextInputs(prepared, renderer, options, run)
         written: dict[str, RowTexts] = {}
-        if texts or not inner_folds:
+        if not inner_folds or len(fitted) < len(names):  # Some columns are texts.
             written[""] = renderer
-        column_types = dict(inputs.encoder.types)
-        if inner_folds and not texts and any(each.kind == "text" for each in column_types.values()):
-            row = default_template(list(column_types))
-            written[""] = RowRenderer((row,), column_types, numbers, bounds)
         read_columns = None
         if not texts:
             read_columns = partial(feature_columns, types=inputs.encoder.types)

@@ -26,17 +26,22 @@ Texts = Sequence[tuple[str, ...]]  # one text or a pair of texts for each row
 Renderer: TypeAlias = "RowRenderer | SentenceRenderer"
 
 
-class EncoderState(TypedDict):
-    """The encoder in data.json; `source` and `fingerprint` are for human readers."""
+class SavedEncoder(TypedDict):
+    """What data.json holds of every encoder; `source` and `fingerprint` are for human readers."""
 
     format: str
     label_column: str
     labels: dict[str, object]
+    source: NotRequired[str]
+    fingerprint: NotRequired[str]
+
+
+class SavedTexts(SavedEncoder):
+    """A `LabelledEncoder` in data.json."""
+
     renderer: dict[str, object]
     seq_len: Annotated[int, Ge(8), Le(8192)]
     tokenizer: str
-    source: NotRequired[str]
-    fingerprint: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -115,20 +120,14 @@ class LabelledEncoder:
         """How texts are made: equal for encoders that make the same texts of the same columns."""
         return self.renderer.rules()
 
-    def save(self, folder: Path, format_name: str, source: str, fingerprint: str) -> None:
-        """Writes tokenizer.json and data.json."""
+    def save(self, folder: Path, **saved: object) -> None:
+        """Writes tokenizer.json and data.json, with what `SavedEncoder` says."""
         self.tokenizer.save(folder)
-        state: EncoderState = {
-            "format": format_name,
-            "label_column": self.label_column,
-            "labels": self.labels.state_dict(),
-            "renderer": dict(self.renderer.state_dict()),
-            "seq_len": self.seq_len,
-            "tokenizer": self.tokenizer.fingerprint,
-            "source": source,
-            "fingerprint": fingerprint,
-        }
-        write_json(folder / "data.json", state)
+        saved["labels"] = self.labels.state_dict()
+        saved["renderer"] = self.renderer.state_dict()
+        saved["seq_len"] = self.seq_len
+        saved["tokenizer"] = self.tokenizer.fingerprint
+        write_json(folder / "data.json", saved)
 
 
 def read_targets(labels: Labels, label_column: str, table: Table, count: int) -> Targets:
@@ -159,7 +158,7 @@ def restore_encoder(
         InputNotFoundError, DataError: a file is missing, is damaged, or is not of this format.
     """
     path = folder / "data.json"
-    state = read_json(path, EncoderState)
+    state = read_json(path, SavedTexts)
     if state["format"] != format_name:
         raise DataError(f"{path}: expected format {format_name}, got {state['format']!r}")
     try:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mlxlab.data.batch import Batch
 from mlxlab.data.cache import content_key, describe_tokens
 from mlxlab.data.dataset import Encoder, Table
 from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs
@@ -48,6 +48,7 @@ class TextInputs:
     """
 
     batch_size = 32
+    folds = None
 
     def __init__(
         self, prepared: PreparedRows, renderer: Renderer, options: BatchOptions, run: Run
@@ -58,7 +59,6 @@ class TextInputs:
         self._rows = prepared.rows
         self._numbers = prepared.numbers
         self._ids = prepared.ids[self._numbers]
-        self._targets = prepared.targets
         self.num_variants = renderer.num_variants
 
         content = {
@@ -100,16 +100,9 @@ class TextInputs:
         variants = self._renderer.choose(self._ids[positions], epoch, copies)
         return positions * self.num_variants + variants
 
-    def batch(
-        self,
-        epoch: int,
-        positions: np.ndarray,
-        copies: int | np.ndarray,
-        length: int | None = None,
-    ) -> Batch:
-        """The batch of these rows, as they are shown."""
-        tokens = self._tokens.take(self.sequences(epoch, positions, copies))
-        return self.encoder.collate(tokens, self._targets, positions, self._ids[positions], length)
+    def take(self, sequences: np.ndarray) -> Any:
+        """What the encoder collates of these sequences."""
+        return self._tokens.take(sequences)
 
     def training_texts(self) -> Iterator[str]:
         """Every text of every training row, on which the tokenizer is trained."""

@@ -200,13 +200,12 @@ def _hold_out(
 def _needed_for_training(column: TypedColumn, labels: Labels, is_valid: np.ndarray) -> np.ndarray:
     """(N,) True for the first validation row of each class or label that no training row has."""
     names = column.map(labels.split)
-    trained = np.unique(column.codes[~is_valid])
-    known = {name for code in trained for name in names[code]}
+    known = {name for code in np.unique(column.codes[~is_valid]) for name in names[code]}
     needed = np.zeros(len(is_valid), bool)
-    for code in np.setdiff1d(column.codes[is_valid], trained):
-        if not known.issuperset(names[code]):
-            needed[np.argmax(column.codes == code)] = True
-            known.update(names[code])
+    for row in np.flatnonzero(is_valid):
+        own = names[column.codes[row]]
+        needed[row] = not known.issuperset(own)
+        known.update(own)
     return needed
 
 

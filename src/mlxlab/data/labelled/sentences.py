@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 import jinja2
 import numpy as np
-from jinja2.environment import TemplateExpression
 
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
@@ -204,11 +203,6 @@ def band(value: float, bands: Sequence[tuple[float, str]]) -> str:
 
 
 @lru_cache
-def _compile_condition(text: str) -> TemplateExpression:
-    return ENVIRONMENT.compile_expression(text)
-
-
-@lru_cache
 def _compile(let: str, *templates: str) -> jinja2.Template:
     """A template that sets `text_0`, `text_1` and so on."""
     texts = enumerate(templates)
@@ -218,7 +212,7 @@ def _compile(let: str, *templates: str) -> jinja2.Template:
 
 def _check(column: TypedColumn, condition: str) -> None:
     """Raises DataError for a cell for which the condition does not hold."""
-    holds = _compile_condition(condition)
+    holds = ENVIRONMENT.compile_expression(condition)
     for code, value in [*enumerate(column.values), (-1, None)]:
         is_fraction = column.type.kind == "integer" and isinstance(value, float)
         is_wrong = is_fraction or not holds({column.name: value})

@@ -91,25 +91,22 @@ def latest(times: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def assign_groups(groups: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
-    """The part of each row: groups, in random order, go where the most rows are missing; about `shares` of the rows.
+    """The part of each row: one group each, then others in random order where the most rows are missing of `shares`.
 
     Args:
         groups: (N,) codes of groups that must not be divided; -1 is a group of its own.
     """
     single = groups.max() + 1 + np.arange(len(groups))
     codes = np.where(groups == NO_GROUP, single, groups)
-    names, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
-    if len(names) < len(shares):
-        raise DataError(f"data.group_column: expected {len(shares)} groups, got {len(names)}")
-    part_of = np.empty(len(names), np.int64)
-    missing = np.array(shares) * len(groups)
-    empty = set(range(len(shares)))
-    order = np.argsort(counter_hash(seed, Stream.SPLIT, np.arange(len(names))), kind="stable")
-    for number, group in enumerate(order):
-        part = int(missing.argmax())
-        if len(names) - number == len(empty):
-            part = min(empty)  # No part stays empty.
-        empty.discard(part)
-        part_of[group] = part
-        missing[part] -= sizes[group]
+    _, codes, sizes = np.unique(codes, return_inverse=True, return_counts=True)
+    count = len(shares)
+    if len(sizes) < count:
+        raise DataError(f"data.group_column: expected {count} groups, got {len(sizes)}")
+    order = np.argsort(counter_hash(seed, Stream.SPLIT, np.arange(len(sizes))), kind="stable")
+    part_of = np.empty(len(sizes), np.int64)
+    part_of[order[:count]] = np.arange(count)  # No part stays empty.
+    missing = np.array(shares) * len(groups) - sizes[order[:count]]
+    for group in order[count:]:
+        part_of[group] = missing.argmax()
+        missing[part_of[group]] -= sizes[group]
     return part_of[codes]

@@ -4,7 +4,6 @@
 """
 
 import csv
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache as memoize
 from functools import partial
@@ -104,9 +103,8 @@ class TitanicDataset(LabelledExamples):
         rows = _open_rows(source, valid_source, cache)
         passengers = rules.read(rows.table(rows.columns, np.arange(len(rows))), rows.location)
         ids = np.array([passenger[rules.id_column] for passenger in passengers])
-        [(number, count)] = Counter(ids.tolist()).most_common(1)
-        if count > 1:
-            raise DataError(f"{rows.name}: {rules.id_column} {number} occurs {count} times")
+        if len(set(ids)) < len(ids):
+            raise DataError(f"{rows.name}: a {rules.id_column} occurs twice")
         prepared = prepare_rows(rows, row_options, list(rules.types), [], rules.types, seed, ids)
         names = tuple(rules.label_names.values())
         labels = replace(prepared.labels, names=names, cells=prepared.labels.names)
