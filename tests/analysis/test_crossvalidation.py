@@ -12,7 +12,6 @@ import pytest
 from mlxlab.analysis import crossvalidation
 from mlxlab.analysis.crossvalidation import FoldRun, train_folds
 from mlxlab.analysis.fold_warnings import fold_warnings
-from mlxlab.data.labelled.split import Overlap, describe_overlap
 from mlxlab.experiment.manifest import RunManifest
 
 
@@ -96,15 +95,15 @@ def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path
     folders = [tmp_path / str(fold) for fold in range(3)]
     for rows, folder in zip((14, 17, 15), folders, strict=True):
         lines = [
-            describe_overlap(Overlap(rows, "training", "validation", False), f"rows.csv:{rows}")
+            f"rows.csv: {rows} training rows with the same input as validation rows, at rows.csv:{rows}"
         ]
-        lines.append(describe_overlap(Overlap(3, "test", "training", True), "rows.csv:8"))
+        lines.append("rows.csv: 3 training rows with the same input as test rows; left out")
         with RunManifest(folder) as manifest:
             manifest.begin({"messages": lines})
             if rows > 14:
                 logging.getLogger("mlxlab.test").warning(f"step {rows}: not finite")
     overlap, nonfinite = fold_warnings(folders)
-    assert overlap.startswith("up to 17 training rows have the same input as validation rows: ")
+    assert overlap.startswith("rows.csv: 17 training rows with the same input as validation rows")
     assert overlap.endswith("data.on_overlap=drop leaves them out (3 of 3 runs)")
     assert nonfinite == "step 17: not finite (2 of 3 runs)"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlxlab.config.issues import one_line
-from mlxlab.data.labelled.split import parse_overlap
+from mlxlab.data.labelled.split import DROPPED, SAME_INPUT
 from mlxlab.experiment.manifest import read_manifest
 
 _NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
@@ -28,19 +28,18 @@ def _of_run(folder: Path) -> dict[str, tuple[float, str]]:
     manifest = read_manifest(folder)
     largest = dict[str, tuple[float, str]]()
 
-    def add(key: str, size: float, text: str) -> None:
-        if key not in largest or size > largest[key][0]:
-            largest[key] = size, text
-
-    for line in manifest.get("inputs", {}).get("messages", []):
-        if (overlap := parse_overlap(line)) is not None and not overlap.left_out:
-            same = f"{overlap.split} rows have the same input as {overlap.other} rows"
-            advice = (
-                "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
-            )
-            add(same, overlap.rows, f"up to {overlap.rows:,} {same}: {advice}")
-    for line in (line for attempt in manifest["attempts"] for line in attempt.get("warnings", [])):
+    messages = manifest.get("inputs", {}).get("messages", [])
+    advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+    repeated = [
+        f"{line}: {advice}"
+        for line in messages
+        if SAME_INPUT in line and not line.endswith(DROPPED)
+    ]
+    warnings = [line for attempt in manifest["attempts"] for line in attempt.get("warnings", [])]
+    for line in (*repeated, *warnings):
         number = _NUMBER.search(line)
         size = float(number[0].replace(",", "")) if number and number[0].count(".") < 2 else 0.0
-        add(_NUMBER.sub("#", line.replace(str(folder.absolute()), "")), size, one_line(line, 300))
+        key = _NUMBER.sub("#", line.replace(str(folder.absolute()), ""))
+        if key not in largest or size > largest[key][0]:
+            largest[key] = size, one_line(line, 300)
     return largest

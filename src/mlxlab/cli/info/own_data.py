@@ -104,12 +104,10 @@ def _build(config: dict[str, Any]) -> "LabelledDataset":
 def _describe(dataset: "LabelledDataset", trainer: dict[str, Any]) -> dict[str, Any]:
     """What a run would read, leave out, split and learn."""
     from mlxlab.data.dataset import RunLength, auto_epochs
-    from mlxlab.data.labelled.split import parse_overlap
 
     batches = dataset.train.batches_per_epoch
     epochs = auto_epochs(dataset, batches) if trainer["epochs"] == "auto" else trainer["epochs"]
     length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
-    overlaps = [*filter(None, map(parse_overlap, dataset.sources))]
     lengths = dataset.row_lengths
     return {
         "task": dataset.task.kind,
@@ -119,7 +117,6 @@ def _describe(dataset: "LabelledDataset", trainer: dict[str, Any]) -> dict[str, 
         "classes": dict(zip(dataset.task.labels, dataset.class_counts, strict=False)),
         "giveaways": dataset.giveaways,
         "look_alikes": dataset.look_alikes,
-        "overlaps": [each._asdict() for each in overlaps],
         "epochs": epochs,
         "steps_per_epoch": batches,
         "steps": length.steps(batches, dataset.train.tokens_per_batch),

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlxlab.constraints import Count, Positive
 from mlxlab.data.labelled.text_reader import Margin
-from mlxlab.data.labelled.types import TypedColumn
+from mlxlab.data.labelled.types import TypedColumn, amount
 
 MAX_CATEGORIES = 60  # the most frequent ones of a column
 MIN_ROWS = 2  # a rarer category has no code
@@ -72,9 +72,9 @@ def fit_columns(train: Mapping[str, TypedColumn]) -> list[FittedColumn]:
                 fitted += _fit_category(name, column)
             case "datetime":
                 for part in PARTS:
-                    fitted += _fit_number(name, part, _amounts(column, part)[column.codes])
+                    fitted += _fit_number(name, part, column.amounts(PARTS[part]))
             case _:
-                fitted += _fit_number(name, "value", _amounts(column, "value")[column.codes])
+                fitted += _fit_number(name, "value", column.amounts())
     return fitted
 
 
@@ -112,18 +112,11 @@ def read_cells(
         values = [codes.get(str(value), UNSEEN) for value in column.values]
         return np.array([*values, np.nan], np.float32)[column.codes]
     if numbers is None:
-        amounts = _amounts(column, cells["part"])
+        amounts = column.amounts(PARTS.get(cells["part"], amount))
     else:
-        amounts = np.append(numbers[:, cells["number"]], np.nan)
+        amounts = np.append(numbers[:, cells["number"]], np.nan)[column.codes]
     scaled = (amounts - cells["median"]) / cells["scale"]
-    return np.clip(scaled, -MAX_CELL, MAX_CELL).astype(np.float32)[column.codes]
-
-
-def _amounts(column: TypedColumn, part: Part) -> np.ndarray:
-    """(U + 1,) float64 of each value, and NaN for a missing one."""
-    if part == "value":
-        return np.array([*column.values, np.nan], np.float64)
-    return np.array([*map(PARTS[part], column.values), np.nan])
+    return np.clip(scaled, -MAX_CELL, MAX_CELL).astype(np.float32)
 
 
 def _fit_number(name: str, part: Part, amounts: np.ndarray) -> list[FittedColumn]:

@@ -22,9 +22,9 @@ from mlxlab.data.labelled.left_out import Faults
 from mlxlab.data.labelled.options import RowOptions
 from mlxlab.data.labelled.rows import Rows, hash_rows
 from mlxlab.data.labelled.split import (
-    Overlap,
+    DROPPED,
+    SAME_INPUT,
     assign_groups,
-    describe_overlap,
     fold_numbers,
     hold_out,
     latest,
@@ -220,11 +220,13 @@ def _find_overlaps(
         shared = np.flatnonzero((splits == earlier) & np.isin(hashes, hashes[splits == later]))
         if not len(shared):
             continue
-        is_dropped = on_overlap == "drop"
-        overlap = Overlap(len(shared), SPLITS[earlier], SPLITS[later], is_dropped)
-        lines.append(f"{rows.name}: {describe_overlap(overlap, rows.location(shared[0]))}")
+        count = counted(len(shared), f"{SPLITS[earlier]} row")
+        others = f"{SPLITS[later]} rows, the first at {rows.location(shared[0])}"
+        line = f"{rows.name}: {count}{SAME_INPUT}{others}"
         if on_overlap == "error":
-            raise DataError(lines[-1])
-        if is_dropped:
+            raise DataError(line)
+        if on_overlap == "drop":
             splits[shared] = UNUSED
+            line += DROPPED
+        lines.append(line)
     return lines

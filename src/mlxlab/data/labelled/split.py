@@ -1,7 +1,4 @@
-"""Splits rows into training and validation rows, and finds rows that are equal in two splits."""
-
-import re
-from typing import NamedTuple
+"""Splits rows into training and validation rows."""
 
 import numpy as np
 import pyarrow as pa
@@ -16,38 +13,10 @@ from mlxlab.data.labelled.types import (
 )
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import DataError
-from mlxlab.wording import counted
 
-OVERLAP = re.compile(r"\b(\d[\d,]{,18}) (\w+) rows? with the same input as (\w+) rows, (.*)")
-LEFT_OUT = "; left out"
+SAME_INPUT = " with the same input as "  # marks the line on rows that are equal in two splits
+DROPPED = "; left out"  # ends it where they are not used
 NO_GROUP = -1
-
-
-class Overlap(NamedTuple):
-    """Rows of one split that have the same input as rows of another one; `left_out`: they are not used."""
-
-    rows: int
-    split: str
-    other: str
-    left_out: bool
-
-
-def describe_overlap(overlap: Overlap, first: str) -> str:
-    """A line for the log that `parse_overlap` reads; `first` is where the first of the rows stands."""
-    rows = counted(overlap.rows, f"{overlap.split} row")
-    line = f"{rows} with the same input as {overlap.other} rows, the first at {first}"
-    if overlap.left_out:
-        line += LEFT_OUT
-    return line
-
-
-def parse_overlap(line: str) -> Overlap | None:
-    """What a line of `describe_overlap` says; None for another line."""
-    match = OVERLAP.search(line)
-    if match is None:
-        return None
-    rows, split, other, rest = match.groups()
-    return Overlap(int(rows.replace(",", "")), split, other, LEFT_OUT in rest)
 
 
 def hold_out(ids: np.ndarray, strata: np.ndarray, fraction: float, seed: int) -> np.ndarray:

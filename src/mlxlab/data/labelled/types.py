@@ -93,9 +93,9 @@ class TypedColumn(NamedTuple):
         values = [*self.values, None]
         return [values[code] for code in self.codes]
 
-    def amounts(self) -> np.ndarray:
-        """(N,) numbers, booleans or times as float64, NaN where one is missing; a time without a zone is one of UTC."""
-        return np.array([*map(_amount, self.values), math.nan])[self.codes]
+    def amounts(self, read: Callable[[Any], float] | None = None) -> np.ndarray:
+        """(N,) what `read`, or else `amount`, makes of numbers, booleans or times as float64; NaN where one is missing."""
+        return np.array([*map(read or amount, self.values), math.nan])[self.codes]
 
     def where(self, code: int) -> str:
         """Location and name of the first cell that holds value number `code`."""
@@ -322,7 +322,8 @@ def spell(value: Value) -> str:
     return str(value)
 
 
-def _amount(value: Value) -> float:
+def amount(value: Value) -> float:
+    """A number, boolean or time, which without a zone is one of UTC."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=value.tzinfo or UTC).timestamp()
     return float(value)

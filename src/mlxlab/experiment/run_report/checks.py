@@ -1,11 +1,10 @@
 """Reasons to trust the results of a run, or not to: each is a check with its state and one sentence."""
 
-from collections.abc import Sequence
 from math import isfinite
 
 from mlxlab.config.issues import one_line, value_at
 from mlxlab.data.labelled.left_out import LEFT_OUT
-from mlxlab.data.labelled.split import Overlap, parse_overlap
+from mlxlab.data.labelled.split import DROPPED, SAME_INPUT
 from mlxlab.data.row_lengths import MANY, TOO_LONG
 from mlxlab.experiment.run_report.results import Results
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -99,16 +98,13 @@ def _overlap(files: RunFiles) -> Check | None:
     messages = files.manifest.get("inputs", {}).get("messages")
     if messages is None:
         return None
-    overlaps = [overlap for line in messages if (overlap := parse_overlap(line)) is not None]
-    if kept := [each for each in overlaps if not each.left_out]:
-        texts = [f"{counts} also occur in the {other} rows" for counts, other in _counts(kept)]
+    lines = [line for line in messages if SAME_INPUT in line]
+    kept = [line for line in lines if not line.endswith(DROPPED)]
+    if kept:
         advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
-        return Check("warning", "Repeated rows", f"{'; '.join(texts)}: {advice}.")
-    if overlaps:
-        texts = [
-            f"{counts} that also occur in the {other} rows" for counts, other in _counts(overlaps)
-        ]
-        return Check("good", "Repeated rows", f"Left out: {'; '.join(texts)}.")
+        return Check("warning", "Repeated rows", f"{'; '.join(kept)}: {advice}.")
+    if lines:
+        return Check("good", "Repeated rows", f"{'; '.join(lines)}.")
     if target.startswith("mlxlab.data.labelled."):
         return Check("good", "No repeated rows", "No row occurs in two splits.")
     if not files.is_labelled:
@@ -122,18 +118,6 @@ def _overlap(files: RunFiles) -> Check | None:
         "Repeated rows",
         "Not checked: whether examples of training occur in the validation rows.",
     )
-
-
-def _counts(overlaps: Sequence[Overlap]) -> list[tuple[str, str]]:
-    """`7 training and 4 validation rows` with the split that they occur in too."""
-    return [
-        (
-            " and ".join(f"{each.rows:,} {each.split}" for each in overlaps if each.other == other)
-            + " rows",
-            other,
-        )
-        for other in dict.fromkeys(each.other for each in overlaps)
-    ]
 
 
 def _left_out(files: RunFiles) -> Check | None:
