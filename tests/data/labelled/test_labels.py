@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,10 @@ from mlxlab.data.labelled.labels import (
     fit_labels,
     label_kind,
     label_type,
-    restore_labels,
+    require_fitted,
 )
-from mlxlab.data.labelled.types import ColumnType
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.untrusted import ShapeError, validate
 
 
 def location(row):
@@ -132,29 +133,27 @@ def test_an_unknown_label_is_named_with_its_place():
     assert "file.csv:3: column 'label': unknown label 'negativ'" in str(refused.value)
 
 
+def restore(state):
+    return validate(json.loads(json.dumps(state)), Labels)
+
+
 def test_labels_are_restored_and_damaged_ones_refused():
     labels = fit("1.5", "2.5")
-    assert restore_labels(json.loads(json.dumps(labels.state_dict()))) == labels
+    assert restore(labels.state_dict()) == labels
     damages = (
         {"deviation": 0.0},
         {"names": ["a"]},
-        {"kind": "classification"},
-        {"mean": float("inf")},
+        {"kind": "classification", "names": ["a", "a"]},
+        {"mean": 1e308, "deviation": 1e308},
         {"delimiter": ""},
         {"positive": 0},
         {"type": {"kind": "numbers"}},
     )
     for damage in damages:
-        with pytest.raises(DataError):
-            restore_labels(json.loads(json.dumps(labels.state_dict() | damage)))
-    with pytest.raises(DataError):
-        restore_labels(
-            json.loads(
-                json.dumps(
-                    Labels("classification", ColumnType("category"), ("a", "a")).state_dict()
-                )
-            )
-        )
+        with pytest.raises(ShapeError):
+            restore(labels.state_dict() | damage)
+    with pytest.raises(DataError, match="expected a name"):
+        require_fitted(replace(labels, kind="classification"), Path("data.json"))
 
 
 def test_a_chosen_type_decides_how_labels_are_read():

@@ -13,10 +13,10 @@ from mlxlab.data.labelled.renderer import (
     default_template,
     fit_bounds,
     parse_template,
-    restore_renderer,
 )
 from mlxlab.data.labelled.types import ColumnType, fit_type, read_column
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.untrusted import ShapeError, validate
 
 BINS = NumberFormat(mode="bins", bins=4, digits=4)
 DIGITS = NumberFormat(mode="text", bins=4, digits=3)
@@ -117,7 +117,7 @@ def test_the_state_restores_the_renderer():
     table = {"age": [str(number) for number in range(20)], "port": ["Cork", None] * 10}
     for numbers in (BINS, DIGITS):
         renderer = fit(table, numbers)
-        restored = restore_renderer(json.loads(json.dumps(renderer.state_dict())))
+        restored = validate(json.loads(json.dumps(renderer.state_dict())), RowRenderer)
         assert restored == renderer
         assert restored.render(table) == renderer.render(table)
         assert list(restored.types) == ["age", "port"]
@@ -144,9 +144,9 @@ def test_a_damaged_state_is_refused(change):
     templates = (default_template(["age"]),)
     renderer = RowRenderer(templates, {"age": ColumnType("integer")}, BINS, {"age": [1.0, 2.0]})
     state = json.loads(json.dumps(renderer.state_dict()))
-    assert list(restore_renderer(state).types) == ["age"]
-    with pytest.raises(DataError, match=r"^renderer: "):
-        restore_renderer({**state, **change})
+    assert list(validate(state, RowRenderer).types) == ["age"]
+    with pytest.raises(ShapeError):
+        validate({**state, **change}, RowRenderer)
 
 
 def test_rules_are_equal_for_renderers_that_make_the_same_texts():

@@ -15,7 +15,7 @@ from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.cells import CellColumn, fit_columns, fit_text_columns, read_cells
 from mlxlab.data.labelled.encoder import SavedEncoder, read_targets
-from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
+from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
 from mlxlab.data.labelled.row_split import PreparedRows, digest
 from mlxlab.data.labelled.split import fold_numbers
 from mlxlab.data.labelled.text_reader import (
@@ -183,8 +183,8 @@ def restore_cells(folder: Path) -> CellEncoder:
     for name, reader in readers.items():
         if not is_consistent(reader) or max(numbers[name]) >= len(reader.bias):
             raise DataError(f"{folder}: the reader of column {name!r} does not fit {path.name}")
-    labels = restore_labels(state["labels"])
-    return CellEncoder(types, state["cells"], readers, labels, state["label_column"])
+    require_fitted(state["labels"], path)
+    return CellEncoder(types, state["cells"], readers, state["labels"], state["label_column"])
 
 
 class CellInputs:

@@ -26,7 +26,6 @@ from mlxlab.data.labelled.renderer import (
     feature_columns,
     fit_bounds,
     parse_template,
-    restore_renderer,
 )
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
 from mlxlab.data.labelled.rows import BLOCK, Rows, hash_rows, open_rows, plain_columns
@@ -40,6 +39,7 @@ from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import open_source
 from mlxlab.errors import ConfigError
+from mlxlab.files.untrusted import validate
 from mlxlab.wording import percent
 
 MAX_CLASSES_SHOWN = 10
@@ -333,7 +333,8 @@ class LabelledDataset(LabelledExamples):
     def restore_encoder(folder: Path) -> LabelledEncoder | CellEncoder:
         if holds_cells(folder):
             return restore_cells(folder)
-        return restore_encoder(folder, LabelledDataset.format_name, restore_renderer)
+        restore = partial(validate, shape=RowRenderer)
+        return restore_encoder(folder, LabelledDataset.format_name, restore)
 
 
 def _open_rows(options: LabelledOptions, columns: Sequence[str], cache: Path) -> Rows:

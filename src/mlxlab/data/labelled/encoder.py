@@ -11,7 +11,7 @@ import pyarrow as pa
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.dataset import RowTexts, Table
-from mlxlab.data.labelled.labels import Labels, Targets, restore_labels
+from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
 from mlxlab.data.labelled.types import ColumnType, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
@@ -31,7 +31,7 @@ class SavedEncoder(TypedDict):
 
     format: str
     label_column: str
-    labels: dict[str, object]
+    labels: Labels
     source: NotRequired[str]
     fingerprint: NotRequired[str]
 
@@ -163,7 +163,6 @@ def restore_encoder(
         raise DataError(f"{path}: expected format {format_name}, got {state['format']!r}")
     try:
         renderer = restore_renderer(state["renderer"])
-        labels = restore_labels(state["labels"])
     except (DataError, ShapeError) as error:
         raise DataError(f"{path}: {error}") from None
     tokenizer = load_tokenizer(folder)
@@ -172,4 +171,6 @@ def restore_encoder(
     label_column = state["label_column"]
     if label_column in renderer.types:
         raise DataError(f"{path}: the label column {label_column!r} is an input too")
+    labels = state["labels"]
+    require_fitted(labels, path)
     return LabelledEncoder(renderer, labels, label_column, tokenizer, state["seq_len"])

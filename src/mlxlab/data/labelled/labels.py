@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from mlxlab.data.labelled.types import (
     spell,
 )
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.untrusted import ShapeError, parse_json, validate
+from mlxlab.files.untrusted import ShapeError, parse_json
 from mlxlab.wording import one_of
 
 LabelKind = Literal["classification", "multi_label", "regression"]
@@ -79,6 +80,19 @@ class Labels:
     delimiter: Annotated[str, MinLen(1), MaxLen(8)] | None = None
     positive: Annotated[int, Ge(0)] | None = None
     cells: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ShapeError for fields that go with no labels: those of a file may be any."""
+        count = len(self.names)
+        is_consistent = [
+            len(set(self.names)) == count,
+            self.kind != "regression" or not count,
+            len(set(self.cells or self.names)) == count,
+            self.positive in (None, *range(count)),
+            math.isfinite(self.deviation + self.mean),
+        ]
+        if not all(is_consistent):
+            raise ShapeError("labels", f"expected those of a {self.kind}, got {count}")
 
     def task(self, pair_separator: int | None = None) -> Task:
         return Task(
@@ -159,23 +173,10 @@ class Labels:
         return asdict(self)
 
 
-def restore_labels(state: Any) -> Labels:
-    """The inverse of `state_dict`; raises DataError if `Labels.state_dict` could not have returned it."""
-    try:
-        labels: Labels = validate(state, Labels)
-    except ShapeError as error:
-        raise DataError(f"labels: {error}") from None
-    count = len(labels.names)
-    is_consistent = [
-        len(set(labels.names)) == count,
-        (labels.kind == "regression") == (count == 0),
-        len(set(labels.cells or labels.names)) == count,
-        labels.positive in (None, *range(count)),
-        math.isfinite(labels.deviation + labels.mean),
-    ]
-    if not all(is_consistent):
-        raise DataError(f"labels: expected those of a {labels.kind}, got {count} that do not fit")
-    return labels
+def require_fitted(labels: Labels, path: Path) -> None:
+    """Raises DataError if there is nothing to predict."""
+    if labels.kind != "regression" and not labels.names:
+        raise DataError(f"{path}: labels: expected a name")
 
 
 def spell_label(text: str, column_type: ColumnType) -> str:

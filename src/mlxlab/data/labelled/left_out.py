@@ -30,17 +30,12 @@ class Faults:
             str
         ] = []  # the column of each fault, and what is wrong with its first row
         self.numbers = np.full(len(rows), USABLE)  # of each row's fault
+        self.num_left_out = 0  # rows with a fault, and malformed ones, by the last check
 
     @property
     def usable(self) -> np.ndarray:
         """(N,) True for rows without a fault."""
         return self.numbers == USABLE
-
-    @property
-    def num_left_out(self) -> int:
-        """Rows with a fault, and malformed ones."""
-        malformed = sum(part.num_malformed for part in self.rows.parts)
-        return malformed + int((~self.usable).sum())
 
     def add(self, column: str, message: str, rows: np.ndarray) -> None:
         """Counts these rows, (N,) True where, as unusable."""
@@ -83,27 +78,25 @@ class Faults:
             DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
         """
         lines: list[str] = []
+        self.num_left_out = 0
         for part, (start, end) in zip(self.rows.parts, pairwise(self.rows.starts), strict=True):
-            faults = self._describe(start, end)
-            count = int((~self.usable[start:end]).sum()) + part.num_malformed
+            count = part.num_malformed
+            faults: list[str] = []
+            for number, message in enumerate(self.messages):
+                rows = np.flatnonzero(self.numbers[start:end] == number)
+                if len(rows):
+                    where = self.rows.location(start + rows[0])
+                    faults.append(f"{where}: {message} ({counted(len(rows), 'row')})")
+                    count += len(rows)
             if part.num_malformed:
                 malformed = counted(part.num_malformed, "malformed row")
                 faults.append(f"{part.first_malformed} ({malformed})")
             if not count:
                 continue
             share = count / int(end - start + part.num_malformed)
-            rows = f"{part.source.name}: {counted(count, 'row')} ({percent(share)})"
+            left_out = f"{part.source.name}: {counted(count, 'row')} ({percent(share)})"
             if self.on_error == "strict" or share > self.max_fraction:
-                raise DataError(f"{rows} cannot be used: {'; '.join(faults)}")
-            lines.append(f"{rows}{LEFT_OUT}{'; '.join(faults)}")
+                raise DataError(f"{left_out} cannot be used: {'; '.join(faults)}")
+            lines.append(f"{left_out}{LEFT_OUT}{'; '.join(faults)}")
+            self.num_left_out += count
         return lines
-
-    def _describe(self, start: int, end: int) -> list[str]:
-        """Where the first of these rows with each fault stands, and how many have it."""
-        texts: list[str] = []
-        for number, message in enumerate(self.messages):
-            rows = np.flatnonzero(self.numbers[start:end] == number)
-            if len(rows):
-                where = self.rows.location(start + rows[0])
-                texts.append(f"{where}: {message} ({counted(len(rows), 'row')})")
-        return texts

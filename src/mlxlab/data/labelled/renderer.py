@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from mlxlab.constraints import Ge, Le, MaxLen, MinLen
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_table, shorten, spell
-from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.untrusted import ShapeError, validate
+from mlxlab.errors import ConfigError
+from mlxlab.files.untrusted import ShapeError
 
 MISSING = "missing"  # the word for a cell without a value
 AMOUNTS = ("number", "integer")
@@ -121,6 +121,18 @@ class RowRenderer:
 
     num_variants = 1
 
+    def __post_init__(self) -> None:
+        """Raises ShapeError for fields that do not go together: those of a file may be any."""
+        amounts = {name for name, each in self.types.items() if each.kind in AMOUNTS}
+        is_valid = amounts >= self.bounds.keys()
+        for template in self.templates:
+            is_valid &= len(template.literals) == len(template.fields) + 1
+            is_valid &= self.types.keys() >= set(template.fields)
+        for bounds in self.bounds.values():
+            is_valid &= bool(np.isfinite(bounds).all() and (np.diff(bounds) > 0).all())
+        if not is_valid:
+            raise ShapeError("renderer", "expected templates of its columns, and ascending bounds")
+
     @property
     def is_pair(self) -> bool:
         return len(self.templates) == 2
@@ -196,22 +208,3 @@ def feature_columns(table: Table, types: Mapping[str, ColumnType]) -> dict[str, 
         elif column.type.kind != "text":
             columns[name] = column.amounts()
     return columns
-
-
-def restore_renderer(state: Any) -> RowRenderer:
-    """The renderer of a `state_dict`; raises DataError if none could have this state."""
-    try:
-        renderer: RowRenderer = validate(state, RowRenderer)
-    except ShapeError as error:
-        raise DataError(f"renderer: {error}") from None
-    types = renderer.types
-    amounts = [name for name, each in types.items() if each.kind in AMOUNTS]
-    is_valid = set(amounts) >= renderer.bounds.keys()
-    for template in renderer.templates:
-        is_valid &= len(template.literals) == len(template.fields) + 1
-        is_valid &= types.keys() >= set(template.fields)
-    for bounds in renderer.bounds.values():
-        is_valid &= bool(np.isfinite(bounds).all() and (np.diff(bounds) > 0).all())
-    if not is_valid:
-        raise DataError("renderer: expected templates of its columns, and ascending bounds")
-    return renderer

@@ -109,19 +109,15 @@ def _bytes_of(group: "parquet.RowGroupMetaData", columns: Sequence[str]) -> tupl
     return decoded, stored
 
 
-def _slices(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        yield from pa.Table.from_batches([batch]).to_batches(MAX_ROWS)
-
-
 def _blocks(batches: Iterable[pa.RecordBatch], start: Start, where: str) -> Iterator[Block]:
     """The batches of a unit from one of them on; raises DataError if they cannot be decoded."""
     row = 0
     try:
         for batch in batches:
-            if row >= start[1]:
-                yield block_of((0, row), batch)
-            row += len(batch)
+            for part in pa.Table.from_batches([batch]).to_batches(MAX_ROWS):
+                if row >= start[1]:
+                    yield block_of((0, row), part)
+                row += len(part)
     except FAULTS as error:
         raise DataError(f"{where}: {first_line(error)}") from None
 
@@ -145,7 +141,7 @@ class ArrowFiles:
         batches = reader
         if isinstance(reader, pa.RecordBatchFileReader):
             batches = map(reader.get_batch, range(reader.num_record_batches))
-        yield from _blocks(_slices(batches), start, path)
+        yield from _blocks(batches, start, path)
         self.files.check(unit)
 
     def location(self, unit: int, number: int) -> str:
