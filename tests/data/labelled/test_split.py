@@ -77,7 +77,6 @@ def test_times_are_numbers_or_dates():
     ("cells", "message"),
     [
         (["2024-01-02", "soon"], "row 2: column 'day': expected a date or time"),
-        (["2024-01-02", "2024-01-02T00:00Z"], "row 2: column 'day': .* without a zone"),
         (["1", "NaN"], "row 2: column 'day': expected a finite number, got 'NaN'"),
     ],
 )

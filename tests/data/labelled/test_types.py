@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pyarrow as pa
 import pytest
@@ -35,7 +35,7 @@ KINDS = [
     (
         ["2024-01-02T02:00:00+02:00", "2024-01-02 00:00:00Z"],
         "datetime",
-        [datetime(2024, 1, 2, tzinfo=UTC)] * 2,
+        [datetime(2024, 1, 2)] * 2,
     ),
     (["red", " green ", None], "category", ["red", "green", None]),
     (["01234", "00001", "99999"], "category", ["01234", "00001", "99999"]),
@@ -109,9 +109,7 @@ def test_numbers_that_differ_only_in_spelling_stay_apart_where_they_are_categori
         (ColumnType("number"), "inf", "a finite number"),
         (ColumnType("boolean"), "yes", "true or false"),
         (ColumnType("datetime"), "soon", "a date or time"),
-        (ColumnType("datetime", zoned=True), "2024-01-02", "with a zone"),
-        (ColumnType("datetime"), "2024-01-02T00:00Z", "without a zone"),
-        (ColumnType("datetime", zoned=True), "0001-01-01T00:00+12:00", "date or time"),
+        (ColumnType("datetime"), "0001-01-01T00:00+12:00", "date or time"),
     ],
 )
 def test_a_cell_of_another_type_is_named_with_its_row(column_type, cell, expected):

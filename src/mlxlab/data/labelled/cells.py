@@ -5,7 +5,7 @@ the numbers of a reader (`text_reader`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
@@ -29,7 +29,7 @@ SECONDS_PER_DAY = 86_400
 
 Part = Literal["value", "category", "text", "day", "year", "month", "weekday", "hour"]
 PARTS: dict[Part, Callable[[datetime], float]] = {
-    "day": lambda time: time.replace(tzinfo=time.tzinfo or UTC).timestamp() / SECONDS_PER_DAY,
+    "day": lambda time: amount(time) / SECONDS_PER_DAY,
     "year": lambda time: time.year,
     "month": lambda time: time.month,
     "weekday": lambda time: time.weekday(),

@@ -214,9 +214,7 @@ def _check(column: TypedColumn, condition: str) -> None:
     """Raises DataError for a cell for which the condition does not hold."""
     holds = ENVIRONMENT.compile_expression(condition)
     for code, value in [*enumerate(column.values), (-1, None)]:
-        is_fraction = column.type.kind == "integer" and isinstance(value, float)
-        is_wrong = is_fraction or not holds({column.name: value})
-        if is_wrong and code in column.codes:
+        if not holds({column.name: value}) and code in column.codes:
             got = f"expected {condition}, got {shorten(value)}"
             raise DataError(f"{column.where(code)}: {got}")
 

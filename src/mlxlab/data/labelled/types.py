@@ -54,13 +54,11 @@ class ColumnType:
         kind: how a cell is read.
         categories: of a category, those of the training rows, most frequent first.
         numeric: whether all categories are numbers; then 1, 1.0 and `1` are the same one.
-        zoned: whether times have a zone.
     """
 
     kind: Kind
     categories: tuple[str, ...] = ()
     numeric: bool = False
-    zoned: bool = False
 
     def read(self, text: str) -> Value:
         """The value of a cell that is not blank; raises ValueError if it is none of this type."""
@@ -72,7 +70,7 @@ class ColumnType:
             case "boolean":
                 return read_boolean(text)
             case "datetime":
-                return read_datetime(text, self.zoned)
+                return read_datetime(text)
             case "category":
                 if self.numeric:
                     return spell_number(text)
@@ -183,7 +181,7 @@ def fit_type(cells: Cells, kind: Kind | None = None) -> ColumnType:
     Args:
         kind: what they are; None infers it.
     """
-    if kind not in (None, "category", "datetime"):
+    if kind not in (None, "category"):
         return ColumnType(kind)
     texts, codes = distinct_texts(cells)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
@@ -192,9 +190,6 @@ def fit_type(cells: Cells, kind: Kind | None = None) -> ColumnType:
         kind = _infer_kind(texts, counts, "text" if are_texts else "category")
     if kind == "category":
         return _fit_category(texts, counts)
-    if kind == "datetime":
-        first = next(filter(is_datetime, texts), "")
-        return ColumnType("datetime", zoned=has_zone(first))
     return ColumnType(kind)
 
 
@@ -212,7 +207,7 @@ def _infer_kind(texts: Sequence[str], counts: np.ndarray, otherwise: Kind) -> Ki
             return "integer"
         if not all(map(INTEGER.fullmatch, numbers)):  # Such whole numbers are longer than 64 bits.
             return "number"
-    if all(map(is_datetime, texts)) and len(set(map(has_zone, texts))) == 1:
+    if all(map(is_datetime, texts)):
         return "datetime"
     return otherwise
 
@@ -248,10 +243,6 @@ def is_datetime(text: str) -> bool:
     return len(text) >= MIN_DATE and _succeeds(read_datetime, text)
 
 
-def has_zone(text: str) -> bool:
-    return is_datetime(text) and read_datetime(text).tzinfo is not None
-
-
 def read_boolean(text: str) -> bool:
     word = text.casefold()
     if word not in BOOLEANS:
@@ -282,20 +273,14 @@ def read_integer(text: str) -> int | float:
     return value
 
 
-def read_datetime(text: str, zoned: bool | None = None) -> datetime:
-    """ISO 8601, in UTC if it has a zone.
-
-    Args:
-        zoned: whether a zone is expected; None allows both.
-    """
+def read_datetime(text: str) -> datetime:
+    """ISO 8601, in UTC: a time without a zone is one of UTC."""
     try:
         value = datetime.fromisoformat(text)
-        has_zone = value.tzinfo is not None
-        value = value.astimezone(UTC) if has_zone else value
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         _refuse(text, "a date or time such as 2024-01-31")
-    if zoned not in (None, has_zone):
-        _refuse(text, "a time with a zone" if zoned else "a time without a zone")
     return value
 
 
@@ -313,7 +298,7 @@ def spell(value: Value) -> str:
     match value:
         case bool():
             return str(value).casefold()
-        case datetime() if value.time() == time.min and value.tzinfo is None:
+        case datetime() if value.time() == time.min:
             return value.date().isoformat()
         case datetime():
             return value.isoformat()
@@ -323,9 +308,9 @@ def spell(value: Value) -> str:
 
 
 def amount(value: Value) -> float:
-    """A number, boolean or time, which without a zone is one of UTC."""
+    """A number, a boolean as one, or the seconds of a time."""
     if isinstance(value, datetime):
-        return value.replace(tzinfo=value.tzinfo or UTC).timestamp()
+        return value.replace(tzinfo=UTC).timestamp()
     return float(value)
 
 

@@ -1,7 +1,5 @@
 """The tables that the scikit-learn package carries."""
 
-import importlib.metadata
-
 from mlxlab.data.sources.arrow import TableRows
 from mlxlab.errors import InputNotFoundError
 
@@ -23,5 +21,4 @@ def load_sklearn_table(name: str) -> TableRows:
     rows = bunch.data.rename(columns=str)
     classes = bunch.get("target_names")
     rows[LABEL] = bunch.target if classes is None else classes[bunch.target].astype(str)
-    version = importlib.metadata.version("scikit-learn")
-    return TableRows(rows, name, f"{name}@{version}")
+    return TableRows(rows, name)
