@@ -269,12 +269,10 @@ def test_a_column_that_gives_the_label_away_and_labels_that_look_the_same_are_na
         rows.append(f"row {row % 7},{row % 3},{label}")
     (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
     data = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label")
-    assert data.giveaways == {"code": 1.0}
-    assert data.look_alikes == [("on time", "on\u00a0time")]
     assert any("column 'code' alone tells the label" in line for line in data.sources)
     assert any(r"look the same: 'on time', 'on\xa0time'" in line for line in data.sources)
     without = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label", exclude=["code"])
-    assert without.giveaways == {}
+    assert not any("alone tells the label" in line for line in without.sources)
 
 
 class TorchRows:

@@ -15,7 +15,7 @@ from mlxlab.data.dataset import MIN_STEPS, BaselineInputs, RowTexts, Table
 from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs, holds_cells, restore_cells
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, restore_encoder
 from mlxlab.data.labelled.inputs import Inputs, Run, TextInputs
-from mlxlab.data.labelled.label_checks import describe_label_checks, giveaways, look_alikes
+from mlxlab.data.labelled.label_checks import find_giveaways, find_look_alikes
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
@@ -311,7 +311,7 @@ class LabelledDataset(LabelledExamples):
             self.min_steps = CELL_STEPS
             inputs = cells
         else:
-            run = Run(seed, cache, parameters, width, pretrained, positions)
+            run = Run(cache, parameters, width, pretrained, positions)
             inputs = TextInputs(prepared, renderer, options, run)
         written: dict[str, RowTexts] = {}
         if not inner_folds or len(fitted) < len(names):  # Some columns are texts.
@@ -322,11 +322,9 @@ class LabelledDataset(LabelledExamples):
         baselines = BaselineInputs(read_columns, written)
         super().__init__(prepared, inputs, renderer.exact(), baselines, options, seed)
         self.location = rows.location
-        self.giveaways: dict[str, float] = {}
+        lines = find_look_alikes(prepared.labels.names)
         if self.task.kind == "classification":
-            self.giveaways = giveaways(train, self.training_targets)
-        self.look_alikes = look_alikes(prepared.labels.names)
-        lines = describe_label_checks(self.giveaways, self.look_alikes)
+            lines += find_giveaways(train, self.training_targets)
         self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
     @staticmethod

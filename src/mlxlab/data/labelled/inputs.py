@@ -29,7 +29,6 @@ FORMAT = 1  # of the order of examples and the form of texts: another number is 
 class Run:
     """What a data set learns of the run it is built for, see `DataModule`."""
 
-    seed: int
     cache: Path
     parameters: int
     width: int

@@ -1,7 +1,7 @@
 """What is suspicious about labels: some that look the same, and columns that give them away."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,15 +11,17 @@ MIN_ROWS_PER_VALUE = 3  # fewer than these are no repetition
 GIVEAWAY = 0.99  # share of rows whose label follows from one column
 
 
-def look_alikes(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Groups of labels that look the same: they differ in case, composition, white space or invisible characters."""
+def find_look_alikes(names: Sequence[str]) -> list[str]:
+    """A line for each group of labels that differ in case, composition, white space or invisible characters alone."""
     groups: dict[str, list[str]] = {}
     for name in names:
         composed = unicodedata.normalize("NFKC", name).casefold()
         visible = "".join(sign for sign in composed if not _is_invisible(sign))
         look = " ".join(visible.split())
         groups.setdefault(look, []).append(name)
-    return [tuple(group) for group in groups.values() if len(group) > 1]
+    # Only in ASCII can such labels be told apart.
+    listed = [", ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
+    return [f"labels that look the same: {names}" for names in listed]
 
 
 def _is_invisible(sign: str) -> bool:
@@ -28,18 +30,8 @@ def _is_invisible(sign: str) -> bool:
     return is_format or "\ufe00" <= sign <= "\ufe0f"
 
 
-def describe_label_checks(columns: Iterable[str], alike: Iterable[Sequence[str]]) -> list[str]:
-    """A line for each column that gives the label away, and for each group of labels that look the same."""
-    lines = [
-        f"column {name!r} alone tells the label of nearly all training rows" for name in columns
-    ]
-    # Only in ASCII can such labels be told apart.
-    lines += [f"labels that look the same: {', '.join(map(ascii, names))}" for names in alike]
-    return lines
-
-
-def giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> dict[str, float]:
-    """The columns each of which alone gives the label away, with the share of rows for which it does.
+def find_giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> list[str]:
+    """A line for each column that alone gives the label away.
 
     A row is judged by the others with the same value, or by its neighbour in the order of numbers that hardly repeat.
 
@@ -47,17 +39,17 @@ def giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> dict[s
         columns: those that are no texts.
         classes: (N,) of each row, from 0.
     """
-    shares: dict[str, float] = {}
-    for name, column in columns.items():
-        if len(column.values) * MIN_ROWS_PER_VALUE <= len(classes):
-            shares[name] = _share_by_group(column, classes)
-        elif column.type.kind != "category":
-            shares[name] = _share_by_neighbour(column.amounts(), classes)
+    lines: list[str] = []
     majority = np.bincount(classes).max() / len(classes)
-    much_better = (1 + majority) / 2
-    return {
-        name: share for name, share in shares.items() if share >= GIVEAWAY and share > much_better
-    }
+    for name, column in columns.items():
+        share = 0.0
+        if len(column.values) * MIN_ROWS_PER_VALUE <= len(classes):
+            share = _share_by_group(column, classes)
+        elif column.type.kind != "category":
+            share = _share_by_neighbour(column.amounts(), classes)
+        if share >= GIVEAWAY and share > (1 + majority) / 2:
+            lines.append(f"column {name!r} alone tells the label of nearly all training rows")
+    return lines
 
 
 def _share_by_group(column: TypedColumn, classes: np.ndarray) -> float:

@@ -110,7 +110,7 @@ class TitanicDataset(LabelledExamples):
         labels = replace(prepared.labels, names=names, cells=prepared.labels.names)
         renderer = SentenceRenderer(rules, list(dict.fromkeys(templates)), seed)
         renderer = renderer.fit([passengers[row] for row in prepared.split.train])
-        run = Run(seed, cache, parameters, width, pretrained)
+        run = Run(cache, parameters, width, pretrained)
         prepared = replace(prepared, labels=labels)
         inputs = TextInputs(prepared, renderer, options, run)
         # The baseline reads the four basic sentences, so that it is the same for all templates.
