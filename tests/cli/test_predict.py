@@ -1,7 +1,6 @@
 """`predict`: a row for each row of the input, the numbers of `predict_table`, the whole file or none."""
 
 import csv
-import errno
 import json
 from dataclasses import replace
 from itertools import product
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from mlxlab.cli.predict import main
-from mlxlab.data.labelled import rows
 from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model
@@ -205,21 +203,6 @@ def test_an_error_is_one_line_and_its_exit_code(folder, capsys):
         assert message in err, args
         assert err.count("\n") == 1, err
         assert not (folder / "new.csv").exists()
-
-
-def test_an_input_that_cannot_be_read_to_its_end_is_no_fault_of_the_output(
-    folder, capsys, monkeypatch
-):
-    read_all = rows.text_blocks
-
-    def text_blocks(*args):
-        yield from read_all(*args)
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr("mlxlab.data.labelled.rows.text_blocks", text_blocks)
-    predict(folder, f"input={folder / 'rows.csv'}", f"output={folder / 'new.csv'}", code=66)
-    assert capsys.readouterr().err == f"{folder / 'rows.csv'}: Input/output error\n"
-    assert not (folder / "new.csv").exists()
 
 
 def test_a_model_with_damaged_weights_is_refused(folder):

@@ -86,7 +86,6 @@ def _predict(
     backend.prepare()
     from mlxlab.data.labelled.rows import text_blocks
     from mlxlab.data.sources.block import ErrorBudget
-    from mlxlab.data.sources.files import read_from
     from mlxlab.data.sources.messages import MissingColumnError
     from mlxlab.data.sources.open import open_source
     from mlxlab.inference.cells import row_reading
@@ -125,7 +124,6 @@ def _predict(
     _refuse_overwriting(input, output)
     replaced = "; replaced the earlier file" if output.exists() else ""
     try:
-        chunks = read_from(input, chunks)
         count = _write(output, file, restored, chunks, batch_size, errors, unseen)
     except MissingColumnError as error:
         if not (own := [name for name in error.missing if name not in keep]):

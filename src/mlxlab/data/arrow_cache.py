@@ -8,7 +8,6 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from mlxlab.data.cache import HEADER_BYTES, cached
-from mlxlab.data.sources.files import read_from
 from mlxlab.errors import DataError
 
 Batches = Callable[[], Iterable[pa.RecordBatch]]
@@ -27,14 +26,11 @@ def cached_table(
         build: yields the record batches, at least one, a few thousand rows each.
         check: raises DataError unless `build` could have yielded the batch.
         check_table: the same for the whole; it should read little of it.
-
-    Raises:
-        InputNotFoundError: `build` raised OSError.
     """
 
     def write(file: BinaryIO) -> None:
         writer = None
-        for batch in read_from(f"the source of {path.name}", build()):
+        for batch in build():
             if writer is None:
                 writer = pa.ipc.new_file(file, batch.schema)
             writer.write_batch(batch, custom_metadata=batch.schema.metadata)

@@ -1,6 +1,5 @@
 """The token cache: what is stored is what is read, and a file that is damaged or of other rows is built again."""
 
-import errno
 import os
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 
 from mlxlab.data.labelled.token_cache import BLOCK, TokenCache
-from mlxlab.errors import InputNotFoundError
 
 RNG = np.random.default_rng(0)
 SEQUENCES = [RNG.integers(0, 100, RNG.integers(1, 30)).astype(np.int32) for _ in range(BLOCK + 500)]
@@ -68,20 +66,6 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
     assert cache.outcome.endswith("not cached")
     assert "could not be written" in caplog.text
     assert_holds(cache)
-
-
-def test_a_source_that_cannot_be_read_is_named_and_read_only_once(tmp_path, caplog):
-    attempts = []
-
-    def tokenize(rows):
-        attempts.append(rows)
-        raise OSError(errno.EIO, "Input/output error", "rows.csv")
-
-    with pytest.raises(InputNotFoundError, match=r"rows\.csv: Input/output error"):
-        TokenCache(tmp_path / "a.tokens", 10, tokenize, 100, 30)
-    assert len(attempts) == 1
-    assert not caplog.text
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_process_that_is_killed_leaves_no_file_behind(tmp_path):

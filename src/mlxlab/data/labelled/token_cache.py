@@ -1,14 +1,13 @@
 """Tokens of many rows, cached and memory-mapped: made once, checked, and read a batch at a time."""
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from mlxlab.data.cache import HEADER_BYTES, cached
-from mlxlab.data.sources.files import read_from
 from mlxlab.errors import DataError
 
 BLOCK = 4096  # rows that are tokenized together
@@ -32,14 +31,11 @@ class TokenCache:
         lengths = np.zeros(rows, np.int32)
         first = HEADER_BYTES + lengths.nbytes
 
-        def blocks() -> Iterator[Sequence[np.ndarray]]:
-            for start in range(0, rows, BLOCK):
-                yield tokenize(np.arange(start, min(start + BLOCK, rows)))
-
         def write(file: BinaryIO) -> None:
             file.seek(first)
-            for number, sequences in enumerate(read_from(f"the source of {path.name}", blocks())):
-                lengths[number * BLOCK :][: len(sequences)] = list(map(len, sequences))
+            for start in range(0, rows, BLOCK):
+                sequences = tokenize(np.arange(start, min(start + BLOCK, rows)))
+                lengths[start : start + BLOCK] = list(map(len, sequences))
                 file.write(np.concatenate(sequences).astype(dtype).tobytes())
             file.seek(HEADER_BYTES)
             file.write(lengths.tobytes())

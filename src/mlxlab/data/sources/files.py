@@ -8,7 +8,6 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pyarrow as pa
 import xxhash
@@ -28,8 +27,6 @@ READ_BYTES = 2**16
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF8_NAMES = ("utf-8", "utf-8-sig")
 UNREADABLE = (OSError, EOFError, lzma.LZMAError, UnicodeError)
-
-T = TypeVar("T")
 
 
 class Files:
@@ -139,14 +136,6 @@ def split_suffix(name: str) -> tuple[str, str]:
     if suffix not in FORMATS:
         suffix = ""
     return suffix, codec
-
-
-def read_from(source: str, items: Iterable[T]) -> Iterator[T]:
-    """The items; raises InputNotFoundError where reading one raises OSError, which is no fault of who writes them."""
-    try:
-        yield from items
-    except OSError as error:
-        raise InputNotFoundError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
 class ByteStream:
