@@ -169,19 +169,19 @@ def restore_cells(folder: Path) -> CellEncoder:
     path = folder / "data.json"
     state = read_json(path, SavedCells)
     types = state["types"]
-    numbers: dict[str, list[int]] = {}  # what is read of each column of texts
+    numbers: dict[str, int] = {}  # the last that is read of each column of texts
     for column in state["cells"]:
         name = column["name"]
         is_text = column["part"] == "text"
-        if name not in types or is_text != (types[name].kind == "text" and "number" in column):
+        if name not in types or is_text != (types[name].kind == "text"):
             raise DataError(f"{path}: expected a type of each column, and its part")
         if is_text:
-            numbers.setdefault(name, []).append(column["number"])
+            numbers[name] = max(numbers.get(name, 0), column["number"])
     if not state["cells"]:
         raise DataError(f"{path}: expected a column")
     readers = load_readers(folder, list(numbers))
     for name, reader in readers.items():
-        if not is_consistent(reader) or max(numbers[name]) >= len(reader.bias):
+        if not is_consistent(reader) or numbers[name] >= len(reader.bias):
             raise DataError(f"{folder}: the reader of column {name!r} does not fit {path.name}")
     require_fitted(state["labels"], path)
     return CellEncoder(types, state["cells"], readers, state["labels"], state["label_column"])

@@ -6,7 +6,7 @@ the numbers of a reader (`text_reader`).
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple, NotRequired, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class CellColumn(TypedDict):
     median: float
     scale: Positive
     categories: list[str]
-    number: NotRequired[Count]
+    number: Count
 
 
 class FittedColumn(NamedTuple):
@@ -90,8 +90,7 @@ def fit_text_columns(
     fitted: list[FittedColumn] = []
     for number, values in enumerate(numbers.T):
         amounts = np.append(values, np.nan)[column.codes]
-        for each in _fit_number(column.name, "text", amounts):
-            each.cells["number"] = number
+        for each in _fit_number(column.name, "text", amounts, number):
             if number < len(margins):
                 scaled = {"center": each.cells["median"], "scale": each.cells["scale"]}
                 each.model["margin"] = {**margins[number]._asdict(), **scaled}
@@ -119,7 +118,7 @@ def read_cells(
     return np.clip(scaled, -MAX_CELL, MAX_CELL).astype(np.float32)
 
 
-def _fit_number(name: str, part: Part, amounts: np.ndarray) -> list[FittedColumn]:
+def _fit_number(name: str, part: Part, amounts: np.ndarray, number: int = 0) -> list[FittedColumn]:
     is_missing = np.isnan(amounts)
     present = amounts[~is_missing]
     if len(np.unique(present)) < 2:
@@ -127,7 +126,9 @@ def _fit_number(name: str, part: Part, amounts: np.ndarray) -> list[FittedColumn
     median = float(np.median(present))
     low, high = np.quantile(present, [0.25, 0.75])
     scale = float((high - low) / NORMAL_QUARTILES or present.std())
-    cells = CellColumn(name=name, part=part, median=median, scale=scale, categories=[])
+    cells = CellColumn(
+        name=name, part=part, median=median, scale=scale, categories=[], number=number
+    )
 
     scaled = np.where(is_missing, 0, (amounts - median) / scale)
     squeezed = scaled / np.sqrt(1 + (scaled / SOFT_LIMIT) ** 2)
@@ -149,6 +150,8 @@ def _fit_category(name: str, column: TypedColumn) -> list[FittedColumn]:
     is_missing = column.codes < 0
     if len(column.values) + bool(is_missing.any()) < 2 or not categories:
         return []
-    cells = CellColumn(name=name, part="category", median=0.0, scale=1.0, categories=categories)
+    cells = CellColumn(
+        name=name, part="category", median=0.0, scale=1.0, categories=categories, number=0
+    )
     model: dict[str, object] = {"categories": len(categories), "missing": bool(is_missing.any())}
     return [FittedColumn(cells, model)]

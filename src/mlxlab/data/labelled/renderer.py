@@ -56,8 +56,8 @@ class NumberFormat:
     def write_bins(self, values: np.ndarray, bounds: Sequence[float]) -> list[str]:
         """The bin of each number."""
         width = max(len(str(self.bins - 1)), 2)
-        words = [f"q{number:0{width}d}" for number in range(len(bounds) + 1)]
-        return [words[number] for number in np.searchsorted(bounds, values, side="right").tolist()]
+        numbers = np.searchsorted(bounds, values, side="right")
+        return [f"q{number:0{width}d}" for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,7 @@ class RowRenderer:
             words = [f"{value:.{self.numbers.digits}g}" for value in column.values]
         else:
             words = [" ".join(spell(value).split()) for value in column.values]
-        missing = len(words)
-        codes = np.where(column.codes < 0, missing, column.codes)
-        return pa.array([*words, MISSING], pa.string()).take(pa.array(codes))
+        return pa.array(np.array([*words, MISSING], object)[column.codes], pa.string())
 
     def rules(self) -> object:
         """How texts are made: all but the categories that were seen."""

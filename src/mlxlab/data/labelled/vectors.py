@@ -50,16 +50,15 @@ class ReadsVectors(Protocol):
 def known_vectors(embedder: Embedder, texts: Sequence[str], cache: Path) -> Embed:
     """The encoder for these texts alone, whose vectors are read from a file of the cache."""
     rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    shape = (len(rows), embedder.size)
 
     def write(file: BinaryIO) -> None:
         file.write(embedder(list(rows)).tobytes())
 
     def read(data: mmap.mmap) -> np.ndarray:
         values = np.frombuffer(data, np.float32, offset=HEADER_BYTES)
-        if values.size != shape[0] * shape[1] or not np.isfinite(values).all():
+        if values.size != len(rows) * embedder.size or not np.isfinite(values).all():
             raise DataError("expected the vectors of other texts")
-        return values.reshape(shape)
+        return values.reshape(len(rows), embedder.size)
 
     key = content_key(encoder=embedder.fingerprint, texts=list(rows))
     vectors, _ = cached(cache / f"vectors-{key}", write, read)
