@@ -115,7 +115,9 @@ class TextFiles:
                         raise self._too_long(unit, 1)
                 last = self._record_start(stream, index, end)
                 stream.seek(first)
-                yield from self._read(stream, parser, unit, (first, start[1]), last)
+                for block in self._read(stream, parser, unit, (first, start[1]), last):
+                    self.files.check(index)
+                    yield block
             except DataError:
                 self.files.check(index)  # A file that changed is the cause of what it looks like.
                 raise
