@@ -32,6 +32,7 @@ from mlxlab.data.labelled.types import (
     read_table,
 )
 from mlxlab.data.labelled.vectors import FOLDER, Embed, Embedder, known_vectors
+from mlxlab.data.rng import Stream
 from mlxlab.data.row_lengths import RowLengths
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 from mlxlab.errors import ConfigError, DataError
@@ -252,7 +253,8 @@ class CellInputs:
         if folds > 1:
             codes = prepared.targets.codes[:num_train]
             self.folds = np.full(len(self._cells), NO_FOLD, np.int32)
-            self.folds[:num_train] = fold_numbers(np.arange(num_train), codes, folds, seed)
+            rows = np.arange(num_train)
+            self.folds[:num_train] = fold_numbers(rows, codes, folds, seed, Stream.FOLDS)
         self.lengths = np.ones(len(self._cells), np.int32)
         self.row_lengths = RowLengths(1, len(self._cells), 0, 1, left_out=prepared.split.left_out)
         self.key = content_key(

@@ -22,16 +22,18 @@ NO_GROUP = -1
 def hold_out(ids: np.ndarray, strata: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """(N,) True for validation rows: `fraction` of each class, rounded, at least one and not all."""
     is_valid = np.zeros(len(ids), bool)
-    for rows in _shuffled_classes(ids, strata, seed):
+    for rows in _shuffled_classes(ids, strata, seed, Stream.SPLIT):
         count = max(1, round(len(rows) * fraction))
         is_valid[rows[: min(count, len(rows) - 1)]] = True
     return is_valid
 
 
-def fold_numbers(ids: np.ndarray, strata: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def fold_numbers(
+    ids: np.ndarray, strata: np.ndarray, folds: int, seed: int, stream: Stream = Stream.SPLIT
+) -> np.ndarray:
     """The fold 0..folds-1 of each row; classes are spread evenly, fold sizes differ by at most one."""
     numbers = np.empty(len(ids), np.int64)
-    shuffled = np.concatenate(_shuffled_classes(ids, strata, seed))
+    shuffled = np.concatenate(_shuffled_classes(ids, strata, seed, stream))
     numbers[shuffled] = np.arange(len(ids)) % folds  # This goes round over all classes in turn.
     return numbers
 
@@ -43,9 +45,11 @@ def read_times(name: str, cells: pa.ChunkedArray, location: Location) -> np.ndar
     return read_column(name, cells, fit_type(cells, kind), location).amounts()
 
 
-def _shuffled_classes(ids: np.ndarray, strata: np.ndarray, seed: int) -> list[np.ndarray]:
+def _shuffled_classes(
+    ids: np.ndarray, strata: np.ndarray, seed: int, stream: Stream
+) -> list[np.ndarray]:
     """Indices of the rows of each class, each list in an order of its own."""
-    keys = counter_hash(seed, Stream.SPLIT, ids)
+    keys = counter_hash(seed, stream, ids)
     order = np.lexsort((ids, keys, strata))
     return np.split(order, np.flatnonzero(np.diff(strata[order])) + 1)
 
