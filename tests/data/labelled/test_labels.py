@@ -103,9 +103,9 @@ def test_numbers_are_standardised_by_the_training_rows():
         (
             ["7", "7"],
             {"task": "regression"},
-            "expected numbers that differ, got mean 7 and standard deviation 0",
+            "expected numbers that differ, got standard deviation 0",
         ),
-        (["1e308", "-1e308"], {"task": "regression"}, "expected numbers that differ, got mean"),
+        (["1e308", "-1e308"], {"task": "regression"}, "expected numbers that differ"),
         (["a b"], {"task": "multi_label"}, "expected a JSON list of labels"),
         (['["a", {}]', "[]"], {}, "expected a JSON list of labels"),
         (

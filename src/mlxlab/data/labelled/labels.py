@@ -31,7 +31,6 @@ from mlxlab.data.labelled.types import (
 )
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, parse_json
-from mlxlab.wording import one_of
 
 LabelKind = Literal["classification", "multi_label", "regression"]
 KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # of cells, by task
@@ -143,9 +142,8 @@ class Labels:
         names = self.split(text)
         for name in names:
             if name not in self._numbers:
-                known = one_of(map(repr, list(self._numbers)[:MAX_LISTED]))
-                more = ", ..." if len(self.names) > MAX_LISTED else ""
-                raise ValueError(f"unknown label {shorten(name)}, expected {known}{more}")
+                known = ", ".join(list(self._numbers)[:MAX_LISTED])
+                raise ValueError(f"unknown label {shorten(name)}, expected one of {known}")
         return [self._numbers[name] for name in names]
 
     def encode(self, column: TypedColumn) -> Targets:
@@ -252,7 +250,7 @@ def _fit_numbers(column: TypedColumn, options: RowOptions, unfitted: Labels) -> 
         mean = float(numbers.mean())
         deviation = float(numbers.std())
     if not (0 < deviation < math.inf and math.isfinite(mean)):
-        got = f"got mean {mean:g} and standard deviation {deviation:g}"
+        got = f"got standard deviation {deviation:g}"
         raise DataError(f"{column.where(0)}: expected numbers that differ, {got}")
     return replace(unfitted, mean=mean, deviation=deviation)
 

@@ -1,6 +1,7 @@
 """Rows that cannot be used, which `data.on_error=skip` leaves out up to `data.max_left_out` of a source."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -15,22 +16,24 @@ LEFT_OUT = " left out: "  # marks the line on the rows of a source
 USABLE = -1
 
 
+@dataclass(eq=False)
 class Faults:
     """The rows of some sources that cannot be used, each by the first fault that is found.
 
     Args:
         max_fraction: of the rows of a source, malformed ones included, that may be left out.
+        messages: the column of each fault, and what is wrong with its first row.
+        num_left_out: rows with a fault, and malformed ones, by the last check.
     """
 
-    def __init__(self, rows: Rows, on_error: OnError, max_fraction: float) -> None:
-        self.rows = rows
-        self.on_error = on_error
-        self.max_fraction = max_fraction
-        self.messages: list[
-            str
-        ] = []  # the column of each fault, and what is wrong with its first row
-        self.numbers = np.full(len(rows), USABLE)  # of each row's fault
-        self.num_left_out = 0  # rows with a fault, and malformed ones, by the last check
+    rows: Rows
+    on_error: OnError
+    max_fraction: float
+    messages: list[str] = field(default_factory=list)
+    num_left_out: int = 0
+
+    def __post_init__(self) -> None:
+        self.numbers = np.full(len(self.rows), USABLE)  # of each row's fault
 
     @property
     def usable(self) -> np.ndarray:

@@ -70,6 +70,7 @@ class TextFormat(NamedTuple):
     seek: Callable[[ByteStream, int], None] | None
 
 
+@dataclass(eq=False)
 class TextFiles:
     """A `Source` of text files.
 
@@ -78,22 +79,17 @@ class TextFiles:
         fractions: the part of all bytes that is read, from 0 to 1.
     """
 
-    def __init__(
-        self,
-        files: Files,
-        text_format: TextFormat,
-        errors: ErrorBudget,
-        encoding: str | None = None,
-        fractions: tuple[float, float] = ALL,
-    ) -> None:
-        self.files = files
-        self.format = text_format
-        self.errors = errors
-        self.encoding = encoding
-        self.fractions = fractions
-        self.name = files.name
-        self.fingerprint = f"{files.fingerprint()}:{text_format.settings}:{encoding}:{fractions}"
-        self.range_bytes = min(max(sum(files.sizes) // 64, MIN_RANGE), MAX_RANGE)
+    files: Files
+    format: TextFormat
+    errors: ErrorBudget
+    encoding: str | None = None
+    fractions: tuple[float, float] = ALL
+
+    def __post_init__(self) -> None:
+        self.name = self.files.name
+        settings = f"{self.format.settings}:{self.encoding}:{self.fractions}"
+        self.fingerprint = f"{self.files.fingerprint()}:{settings}"
+        self.range_bytes = min(max(sum(self.files.sizes) // 64, MIN_RANGE), MAX_RANGE)
         self.ranges = list(self._ranges())
         self.units = len(self.ranges)
 

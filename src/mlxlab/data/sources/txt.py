@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -37,21 +38,21 @@ def txt_format(unit: DocumentUnit, sizes: Sequence[int]) -> TextFormat:
     return TextFormat(f"txt:{unit}:{piece}", partial(TxtParser, unit, piece), seek)
 
 
+@dataclass(frozen=True)
 class TxtParser:
     """A `Parser`."""
 
-    def __init__(
-        self, unit: DocumentUnit, piece: int, stream: ByteStream, columns: Sequence[str] | None
-    ) -> None:
-        self.unit = unit
-        self.piece = piece
-        self.column = columns[0] if columns else "text"
+    unit: DocumentUnit
+    piece: int
+    stream: ByteStream
+    names: Sequence[str] | None
 
     def columns(self) -> Sequence[str]:
         return []
 
     def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         parsed = Parsed(lines=lines)
+        column = self.names[0] if self.names else "text"
         breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
         ends = self._ends(data, breaks)
         if is_last and (not ends or ends[-1] < len(data)):
@@ -72,7 +73,7 @@ class TxtParser:
             elif self.unit == "paragraph":
                 text = text.rstrip()
             if text and not text.isspace():
-                parsed.rows.append({self.column: text})
+                parsed.rows.append({column: text})
                 parsed.numbers.append(number)
             parsed.lines += num_lines
             parsed.used = end
