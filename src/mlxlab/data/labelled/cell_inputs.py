@@ -16,7 +16,7 @@ from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.cells import CellColumn, fit_columns, fit_text_columns, read_cells
 from mlxlab.data.labelled.encoder import SavedEncoder, read_targets
 from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
-from mlxlab.data.labelled.row_split import PreparedRows, digest
+from mlxlab.data.labelled.row_split import PreparedRows
 from mlxlab.data.labelled.split import fold_numbers
 from mlxlab.data.labelled.text_reader import (
     FittedReader,
@@ -259,12 +259,11 @@ class CellInputs:
         self.row_lengths = RowLengths(1, len(self._cells), 0, 1, left_out=prepared.split.left_out)
         self.key = content_key(
             format=FORMAT,
-            sources=prepared.rows.fingerprint,
-            split=list(map(digest, prepared.split[:3])),
             cells=cells,
             types={name: vars(each) for name, each in types.items()},
             encoder=None if embedder is None else embedder.fingerprint,
             folds=folds,
+            **prepared.content,
         )
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:

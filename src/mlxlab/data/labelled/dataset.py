@@ -216,7 +216,7 @@ class LabelledExamples:
     ) -> Batch:
         """The batch of these rows, as they are shown."""
         rows = self.inputs.take(self.inputs.sequences(epoch, positions, copies))
-        ids = self._prepared.ids[self._prepared.numbers[positions]]
+        ids = self._prepared.position_ids[positions]
         batch = self.encoder.collate(rows, self.targets, positions, ids, length)
         if self.inputs.folds is not None:
             batch = batch._replace(aux={FOLDS: self.inputs.folds[positions]})

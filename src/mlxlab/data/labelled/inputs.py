@@ -12,7 +12,7 @@ from mlxlab.data.dataset import Encoder, Table
 from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs
 from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, render_sequences
 from mlxlab.data.labelled.options import BatchOptions
-from mlxlab.data.labelled.row_split import PreparedRows, digest
+from mlxlab.data.labelled.row_split import PreparedRows
 from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.row_lengths import (
     MAX_MEASURED,
@@ -55,16 +55,9 @@ class TextInputs:
         self._prepared = prepared
         self._renderer = renderer
         self._columns = list(renderer.types)
-        self._rows = prepared.rows
-        self._numbers = prepared.numbers
-        self._ids = prepared.ids[self._numbers]
         self.num_variants = renderer.num_variants
 
-        content = {
-            "sources": self._rows.fingerprint,
-            "split": list(map(digest, prepared.split[:3])),
-            "renderer": renderer.state_dict(),
-        }
+        content = {**prepared.content, "renderer": renderer.state_dict()}
         fitted = self._fit_tokenizer(content_key(**content), options, run)
         self.tokenizer = fitted.tokenizer
         self.curve = fitted.curve
@@ -79,7 +72,7 @@ class TextInputs:
         )
         self._tokens = TokenCache(
             run.cache / f"tokens-{self.key}",
-            len(self._numbers) * self.num_variants,
+            len(prepared.numbers) * self.num_variants,
             self._tokenize,
             self.tokenizer.vocab_size,
             seq_len,
@@ -96,7 +89,7 @@ class TextInputs:
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
         """The sequence by which each of these rows is shown; copy 0 of epoch 0 is that of an evaluation."""
-        variants = self._renderer.choose(self._ids[positions], epoch, copies)
+        variants = self._renderer.choose(self._prepared.position_ids[positions], epoch, copies)
         return positions * self.num_variants + variants
 
     def take(self, sequences: np.ndarray) -> Any:
@@ -105,8 +98,8 @@ class TextInputs:
 
     def training_texts(self) -> Iterator[str]:
         """Every text of every training row, on which the tokenizer is trained."""
-        train = self._prepared.split.train
-        for table in self._rows.blocks(self._columns, train):
+        prepared = self._prepared
+        for table in prepared.rows.blocks(self._columns, prepared.split.train):
             yield from (text for texts in self._renderer.render_all(table) for text in texts)
 
     def _fit_tokenizer(self, key: str, options: BatchOptions, run: Run) -> FittedTokenizer:
@@ -117,13 +110,13 @@ class TextInputs:
             run.cache,
             run.parameters,
             run.width,
-            round(self._rows.mean_bytes(self._columns) * num_train),
+            round(self._prepared.rows.mean_bytes(self._columns) * num_train),
             run.pretrained,
         )
         return options["tokenizer"].fit(corpus)
 
     def _cells(self, positions: np.ndarray) -> Table:
-        return self._rows.table(self._columns, self._numbers[positions])
+        return self._prepared.rows.table(self._columns, self._prepared.numbers[positions])
 
     def _tokenize(self, sequences: np.ndarray) -> list[np.ndarray]:
         return self.encoder.tokenize(render_sequences(self._renderer, self._cells, sequences))

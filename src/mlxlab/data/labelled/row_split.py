@@ -76,6 +76,17 @@ class PreparedRows:
         return np.concatenate(self.split[:3])
 
     @cached_property
+    def position_ids(self) -> np.ndarray:
+        """The ids of the rows by position."""
+        return self.ids[self.numbers]
+
+    @cached_property
+    def content(self) -> dict[str, object]:
+        """What the rows of each split depend on, for the key of a cache."""
+        splits = list(map(digest, self.split[:3]))
+        return {"sources": self.rows.fingerprint, "split": splits}
+
+    @cached_property
     def targets(self) -> Targets:
         """Of the rows by position."""
         return self.labels.encode(self.column.take(self.numbers))
