@@ -212,7 +212,7 @@ def _compile(let: str, *templates: str) -> jinja2.Template:
 
 def _check(column: TypedColumn, condition: str) -> None:
     """Raises DataError for a cell for which the condition does not hold."""
-    holds = ENVIRONMENT.compile_expression(condition)
+    holds = _compile_condition(condition)
     for code, value in [*enumerate(column.values), (-1, None)]:
         if not holds({column.name: value}) and code in column.codes:
             got = f"expected {condition}, got {shorten(value)}"
@@ -223,3 +223,4 @@ ENVIRONMENT = jinja2.Environment(
     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 ENVIRONMENT.filters["band"] = band
+_compile_condition = lru_cache(ENVIRONMENT.compile_expression)
