@@ -64,7 +64,7 @@ def latest(times: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def assign_groups(groups: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
-    """The part of each row: one group each, then others in random order where the most rows are missing of `shares`.
+    """The part of each row: groups, in random order, go where the most rows are missing; about `shares` of the rows.
 
     Args:
         groups: (N,) codes of groups that must not be divided; -1 is a group of its own.
@@ -76,10 +76,12 @@ def assign_groups(groups: np.ndarray, shares: list[float], seed: int) -> np.ndar
     if len(sizes) < count:
         raise DataError(f"data.group_column: expected {count} groups, got {len(sizes)}")
     order = np.argsort(counter_hash(seed, Stream.SPLIT, np.arange(len(sizes))), kind="stable")
+    # No part stays empty: each begins with one of the smallest groups.
+    first = order[np.argsort(sizes[order], kind="stable")[:count]]
     part_of = np.empty(len(sizes), np.int64)
-    part_of[order[:count]] = np.arange(count)  # No part stays empty.
-    missing = np.array(shares) * len(groups) - sizes[order[:count]]
-    for group in order[count:]:
+    part_of[first] = np.arange(count)
+    missing = np.array(shares) * len(groups) - sizes[first]
+    for group in order[~np.isin(order, first)]:
         part_of[group] = missing.argmax()
         missing[part_of[group]] -= sizes[group]
     return part_of[codes]
