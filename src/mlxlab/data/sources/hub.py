@@ -54,21 +54,25 @@ class HuggingFaceRows:
 
     def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
         row = start[1]
-        last_success = time.monotonic()
+        deadline = time.monotonic() + RETRY_LIMIT
         while True:
             try:
                 for batch in self._batches(unit, row, columns):
                     require_columns(columns or (), batch.schema.names, self.name)
                     yield block_of((0, row), batch)
                     row += len(batch)
-                    last_success = time.monotonic()
+                    deadline = time.monotonic() + RETRY_LIMIT
                 return
             except ValueError as error:
                 raise DataError(f"{self.name}: shard {unit}: {first_line(error)}") from None
             except Exception as error:
                 if not _is_outage(error):
                     raise
-                self._wait(error, last_success)
+                message = f"{self.name}: the hub stopped answering: {first_line(error)}"
+            if time.monotonic() + RETRY_DELAY > deadline:
+                raise ServiceUnavailableError(message)
+            log.warning("%s; retrying in %g s", message, RETRY_DELAY)
+            time.sleep(RETRY_DELAY)
 
     def location(self, unit: int, number: int) -> str:
         return f"{self.name}: shard {unit}, row {number}"
@@ -101,14 +105,6 @@ class HuggingFaceRows:
                 cells = pa.array(names, pa.string()).take(numbers)
                 batch = batch.set_column(batch.schema.names.index(name), name, cells)
         return batch
-
-    def _wait(self, error: Exception, last_success: float) -> None:
-        """Waits before the next attempt; raises ServiceUnavailableError after RETRY_LIMIT."""
-        if time.monotonic() - last_success + RETRY_DELAY > RETRY_LIMIT:
-            message = f"{self.name}: the hub stopped answering: {first_line(error)}"
-            raise ServiceUnavailableError(message) from None
-        log.warning("%s: %s; retrying in %g s", self.name, first_line(error), RETRY_DELAY)
-        time.sleep(RETRY_DELAY)
 
 
 def open_huggingface(
