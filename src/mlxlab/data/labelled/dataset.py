@@ -153,8 +153,8 @@ class LabelledExamples:
         types = {**self.encoder.types, self.encoder.label_column: self.encoder.labels.type}
 
         def hashes(table: Table) -> np.ndarray:
-            columns = read_table(table, types).values()
-            return hash_rows({column.name: column.spelled() for column in columns})
+            columns = read_table(table, types).items()
+            return hash_rows({name: column.spelled() for name, column in columns})
 
         blocks = self.rows.blocks(list(types), self.split.train)
         known = np.concatenate([hashes(block) for block in blocks])
