@@ -60,13 +60,13 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 503_300,
+    "nodes": 499_900,
     "files": 560,
     "multiplied texts": 27,
     "nodes a statement": 11.25,
     "ternaries": 38.4,
     "packed assignments": 14.3,
-    "nested comprehensions": 4.4,
+    "nested comprehensions": 4.3,
     "assignment expressions": 4.8,
     "functions returning text": 15.2,
     "fragments": 9.3,

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlxlab.data.batch import TaskKind
+from mlxlab.data.labelled.split import fold_numbers
 from mlxlab.data.labelled.types import TypedColumn
 from mlxlab.data.labelled.vectors import MAX_SIZE, Embed
+from mlxlab.data.rng import Stream
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_bytes
@@ -125,8 +127,9 @@ def fit_reader(
     numbers_of[learned] = np.arange(len(learned))
     of_row = numbers_of[column.codes]
     outputs = _outputs(kind, num_classes)
-    wanted = _wanted(targets, kind, outputs)[of_row >= 0]
-    of_row = of_row[of_row >= 0]
+    is_learned = of_row >= 0
+    of_row = of_row[is_learned]
+    wanted = _wanted(targets, kind, outputs)[is_learned]
     weight, bias = _fit_models(features[of_row], wanted, kind, groups)
     directions = _directions(features, groups)
     reader = empty._replace(
@@ -136,7 +139,12 @@ def fit_reader(
 
     numbers = reader(texts, embed)
     num_folds = int(np.clip(TEXTS_OF_ALL_FOLDS // len(learned), *FOLDS))
-    folds = _assign_folds(places, targets[rows], num_folds, rng)
+    # Without equally many of every target in each fold, less would be said of a target, the more held-out texts have it,
+    # and who learns from it would learn the contrary.
+    _, codes = np.unique(targets[is_learned], axis=0, return_inverse=True)
+    _, first = np.unique(of_row, return_index=True)
+    strata = codes.reshape(-1)[first]
+    folds = fold_numbers(np.arange(len(learned)), strata, num_folds, seed, Stream.FOLDS)
     for fold in range(num_folds):
         is_held_out = folds == fold
         known = ~is_held_out[of_row]
@@ -144,27 +152,6 @@ def fit_reader(
         numbers[learned[is_held_out], : len(bias)] = features[is_held_out] @ weight + bias
     margins = [Margin(group, output) for group in range(len(groups)) for output in outputs]
     return FittedReader(reader, numbers, margins)
-
-
-def _assign_folds(
-    places: np.ndarray, targets: np.ndarray, num_folds: int, rng: np.random.Generator
-) -> np.ndarray:
-    """The fold of each text: each fold has about equally many of every target.
-
-    Without that, what is said of a held-out text would be the less of a target, the more held-out texts have it, and
-    who learns from it would learn the contrary.
-
-    Args:
-        places: (N,) the text of each row.
-        targets: of these rows.
-    """
-    _, codes = np.unique(targets, axis=0, return_inverse=True)
-    texts, first = np.unique(places, return_index=True)
-    order = rng.permutation(len(texts))
-    order = order[np.argsort(codes.reshape(-1)[first][order], kind="stable")]
-    folds = np.zeros(len(texts), np.int64)
-    folds[texts[order]] = np.arange(len(texts)) % num_folds
-    return folds
 
 
 def save_readers(folder: Path, readers: Mapping[str, TextReader]) -> None:
