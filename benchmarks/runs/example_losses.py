@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.alternate import table
 from benchmarks.subject import Subject
-from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
+from mlxlab.extensions.example_losses.callback import ExampleLossLogger
 from mlxlab.wording import percent
 
 

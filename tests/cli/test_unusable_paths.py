@@ -5,10 +5,10 @@ import pytest
 from mlxlab.checkpoint.names import find_resumed_run
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.cli import train
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import ConfigError, InputNotFoundError
+from mlxlab.extensions.example_losses.selection import LossSelection
 from mlxlab.inference.restore import find_run_dir, restore_from
 from mlxlab.models.pretrained.load import resolve
 
@@ -20,7 +20,7 @@ PATHS = ["~nobody9/run", "~nobody9", "n" * 300, "n" * 300 + "/a/best", "n" * 300
     "read",
     [
         lambda path, folder: load_named(path, folder),
-        lambda path, folder: ExampleSelection("hardest", 50, "mean", path).chosen(0),
+        lambda path, folder: LossSelection("hardest", 50, "mean", path).chosen(0),
         lambda path, folder: restore_from(folder / path),
         lambda path, folder: resolve(path),
     ],

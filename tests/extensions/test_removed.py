@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -25,7 +24,15 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     ],
     "tracking_services": ["tracking/trackio", "tracking/wandb"],
 }
-NODES = {"weight_analysis": ("callbacks/default", "analysis")}  # one of the callbacks in a file
+DATA = ("instruct", "streaming", "table", "text_classification", "titanic")
+ALL = {"_target_": "mlxlab.data.subset.AllExamples"}
+NODES = {  # nodes of files of conf/, with what takes their place
+    "weight_analysis": [("callbacks/default", "analysis", None)],
+    "example_losses": [
+        ("callbacks/default", "example_losses", None),
+        *((f"data/{name}", "select", ALL) for name in DATA),
+    ],
+}
 COMMANDS = """
 import importlib.util
 import sys
@@ -61,18 +68,19 @@ def removed(request, checkout, tmp_path):
     shutil.copytree(conf, tmp_path / "conf")
     for option in OPTIONS.get(name, []):
         (conf / f"{option}.yaml").unlink()
-    if name in NODES:
-        option, key = NODES[name]
-        _remove_node(conf / f"{option}.yaml", key)
+    for option, key, replacement in NODES.get(name, []):
+        _replace_node(conf / f"{option}.yaml", key, replacement)
     yield name
     (tmp_path / "package").rename(package)
     shutil.rmtree(conf)
     (tmp_path / "conf").rename(conf)
 
 
-def _remove_node(file: Path, key: str) -> None:
+def _replace_node(file, key, replacement):
     values = yaml.safe_load(file.read_text())
     del values[key]
+    if replacement is not None:
+        values[key] = replacement
     file.write_text(yaml.safe_dump(values, sort_keys=False))
 
 

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from mlxlab.data import example_losses
+from mlxlab.extensions.example_losses import files as example_losses
 from support.fault_injection.harness import MODELS, committed, fork_server, reference, rng_for
 from support.labelled import write_csv
 

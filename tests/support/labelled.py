@@ -9,7 +9,7 @@ from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.renderer import NumberFormat
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.subset import ExampleSelection
+from mlxlab.extensions.example_losses.selection import LossSelection
 from support.titanic import new_bpe_trainer
 
 
@@ -52,7 +52,7 @@ def make_texts(source: str, cache: Path, **changes: Any) -> LabelledDataset:
         "eval_batch_size": 16,
         "tokenizer": new_bpe_trainer(vocab_size=300),
         "overfit_batches": None,
-        "select": ExampleSelection(mode=None, percent=25, score="mean", source=None),
+        "select": LossSelection(mode=None, percent=25, score="mean", source=None),
         "prefetch": 0,
         "baselines": True,
         "seed": 0,

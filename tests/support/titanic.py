@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.sentences import Row, SentenceRenderer
 from mlxlab.data.loaders.bucketing import FixedBatchSize
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.titanic.dataset import FOLDER, Augment, TitanicDataset, load_rules
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
+from mlxlab.extensions.example_losses.selection import LossSelection
 
 COLUMNS = (
     "PassengerId",
@@ -112,7 +112,7 @@ def make_titanic(cache: Path, **changes: Any) -> TitanicDataset:
         "folds": None,
         "fold": 0,
         "tokenizer": new_bpe_trainer(vocab_size=1024),
-        "select": ExampleSelection(mode=None, percent=25, score="mean", source=None),
+        "select": LossSelection(mode=None, percent=25, score="mean", source=None),
         "prefetch": 2,
         "overfit_batches": None,
         "baselines": True,

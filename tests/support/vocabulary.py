@@ -1,12 +1,12 @@
 """A small text with a vocabulary of its most frequent characters."""
 
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.batches import Packing
 from mlxlab.data.text.dataset import Shuffling, StreamingTextDataset
 from mlxlab.data.text.order import ShuffleOrder
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
+from mlxlab.extensions.example_losses.selection import LossSelection
 
 # Of 24 tokens 4 are special; z is the commonest, so that ids by frequency are not those in order.
 LETTERS = "abcdef\u00e9\u20ac"  # the last two have more than one byte
@@ -47,7 +47,7 @@ def text_data(
         vocabulary=VocabularyLimit(size, coverage),
         seq_len=16,
         packing=Packing(stride=None, mask_across_documents=False, mlm_probability=0.3),
-        select=ExampleSelection(mode=None, percent=25, score="mean", source=None),
+        select=LossSelection(mode=None, percent=25, score="mean", source=None),
         batch_size=3,
         eval_batch_size=3,
         prefetch=prefetch,

@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow
 import pytest
 
-from mlxlab.data import example_losses
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import parse_conversation
 from mlxlab.data.chat.dataset import InstructDataset
@@ -20,13 +19,14 @@ from mlxlab.data.chat.reader import open_conversations
 from mlxlab.data.dataset import check_data_module
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.vocabulary.vocabulary_map import IS_CORE, VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.final_evaluation.samples import sample_prompts
+from mlxlab.extensions.example_losses import files as example_losses
+from mlxlab.extensions.example_losses.selection import LossSelection
 from support.fault_injection.mutations import replace_value
 from support.rows import MUTATIONS, mutate
 from support.streams import as_lists, take
@@ -78,7 +78,7 @@ def new_data(file, tmp_path):
             "tokenizer": TOKENIZER,
             "vocabulary": VocabularyLimit(None, None),
             "seq_len": 128,
-            "select": ExampleSelection(None, 25, "mean", None),
+            "select": LossSelection(None, 25, "mean", None),
             "batch_size": 3,
             "eval_batch_size": 4,
             "prefetch": 0,
@@ -243,7 +243,7 @@ def test_losses_of_other_data_choose_nothing(new_data, tmp_path):
     with pytest.raises(
         DataError, match=r"a\.jsonl: none of the examples that data\.select chose .*of other data\?"
     ):
-        new_data(select=ExampleSelection("hardest", 50, "mean", str(tmp_path / "losses.parquet")))
+        new_data(select=LossSelection("hardest", 50, "mean", str(tmp_path / "losses.parquet")))
 
 
 def test_encoders_are_refused(new_data):

@@ -16,15 +16,15 @@ from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.renderer import NumberFormat
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.extensions.example_losses.selection import LossSelection
 from support.titanic import new_bpe_trainer
 
 CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"
 NODES = {
     "reading": Reading(),
     "numbers": NumberFormat("bins", 16, 4),
-    "select": ExampleSelection(None, 25, "mean", None),
+    "select": LossSelection(None, 25, "mean", None),
     "batching": FixedBatchSize(num_buckets=7),
     "tokenizer": new_bpe_trainer(vocab_size=300),
 }

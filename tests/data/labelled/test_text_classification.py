@@ -12,8 +12,8 @@ from mlxlab.data.dataset import LocatesRows, longest_row
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.extensions.example_losses.selection import LossSelection
 from support.labelled import make_texts, write_csv
 
 ROWS = [
@@ -389,7 +389,7 @@ def test_rows_without_a_time_are_left_out(make):
 
 
 def test_rows_are_selected_by_their_number(make):
-    data = make(select=ExampleSelection(mode="random", percent=25, score="mean", source=None))
+    data = make(select=LossSelection(mode="random", percent=25, score="mean", source=None))
     assert len(texts_of(data, data.train)) == 12
     assert sum(data.class_counts) == 12
     assert data.fingerprint != make().fingerprint

@@ -11,10 +11,10 @@ from tokenizers import models
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import auto_epochs
-from mlxlab.data.example_losses import write
 from mlxlab.data.text import corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.extensions.example_losses.files import write
 from support.streams import InMemorySource, batches_equal
 
 COUNT = 150

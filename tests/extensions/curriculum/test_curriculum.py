@@ -243,11 +243,11 @@ def test_a_malformed_position_is_refused_in_one_line(change):
 @pytest.mark.parametrize(
     ("alpha", "message"),
     [
-        ([[0, 1.5]], "alphas from 0 to 1"),
-        ([[0.1, 1.0]], "starts that rise from 0"),
-        ([[0, 1.0], [0, 0.5]], "starts that rise from 0"),
+        ([[0, 1.5]], "from 0 on"),
+        ([[0.1, 1.0]], "from 0 on"),
+        ([[0, 1.0], [0, 0.5]], "from 0 on"),
         ([[0, 1.0], [0.5, 0.5], [100, 0.1]], "expected fractions below 1 or whole steps"),
-        ([], "starts that rise from 0"),
+        ([], "from 0 on"),
     ],
 )
 def test_a_bad_schedule_is_refused_in_one_line(alpha, message):

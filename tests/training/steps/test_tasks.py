@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxlab.callbacks.example_loss_logger import ExampleLossLogger
-from mlxlab.data import example_losses
 from mlxlab.data.batch import pad_rows
 from mlxlab.distillation.loss import DistillationLoss
 from mlxlab.distillation.teachers import Teachers
+from mlxlab.extensions.example_losses import files as example_losses
+from mlxlab.extensions.example_losses.callback import ExampleLossLogger
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.multi_label import BinaryCrossEntropyLoss

@@ -48,10 +48,9 @@ class CurriculumOrder(DataOrder):
     def __post_init__(self) -> None:
         points = self.points
         starts = [start for start, _ in points]
-        if any(not 0 <= alpha <= 1 for _, alpha in points):
-            raise ConfigError(f"{KEY}: expected alphas from 0 to 1, got {points}")
-        if starts[:1] != [0] or starts != sorted(set(starts)):
-            raise ConfigError(f"{KEY}: expected starts that rise from 0, got {starts}")
+        is_rising = starts[:1] == [0] and starts == sorted(set(starts))
+        if not is_rising or any(not 0 <= alpha <= 1 for _, alpha in points):
+            raise ConfigError(f"{KEY}: expected [start, alpha], from 0 on, got {points}")
         if starts[-1] >= 1 and any(start % 1 for start in starts):
             raise ConfigError(f"{KEY}: expected fractions below 1 or whole steps, got {starts}")
 

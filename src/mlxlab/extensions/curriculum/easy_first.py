@@ -1,6 +1,5 @@
 """Easy documents first: an epoch reads the text in passes, one for each level of difficulty."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +10,13 @@ from typing import Annotated, Literal
 import numpy as np
 
 from mlxlab.constraints import Count, Ge, Le, Lt
-from mlxlab.data import example_losses
 from mlxlab.data.batch import check_position
 from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
 from mlxlab.data.text.packing import ids_of, select_documents
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.extensions.example_losses import files
 
 MAX_DOCUMENTS = 1_000_000  # Of a larger corpus the first ones of a random order are measured.
 
@@ -40,10 +39,7 @@ class EasyFirstOrder(DataOrder):
 
     def __post_init__(self) -> None:
         if (self.by == "loss") != (self.source is not None):
-            expected = "a run folder or file of losses" if self.by == "loss" else "null"
-            raise ConfigError(
-                f"data.order.source={self.source}: expected {expected} for data.order.by={self.by}"
-            )
+            raise ConfigError(f"data.order: expected a source for by=loss only, got {self}")
 
     def arrange(
         self, text: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path
@@ -59,12 +55,7 @@ class EasyFirstOrder(DataOrder):
         return EasyFirst(text, difficulty, limit, chosen)
 
     def _by_loss(self, source: str) -> "Difficulty":
-        rows = example_losses.read(Path(os.path.expanduser(source)))
-        is_usable = np.isfinite(rows["mean"])
-        if not is_usable.any():
-            raise DataError(f"{source}: none of its {len(is_usable):,} rows has a finite loss")
-        ids = rows["id"][is_usable]
-        losses = rows["mean"][is_usable]
+        ids, losses = files.read_finite(source, "mean")
         levels = np.searchsorted(_quantiles(losses, self.levels), losses, side="right")
         digest = content_key(ids=ids.tolist(), levels=levels.tolist())
         level_of = partial(levels_by_loss, ids, levels, self.levels // 2)

@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.compose import Composer, without_hydra
 from mlxlab.config.paths import shipped_conf
-from mlxlab.data import example_losses
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.extensions.example_losses import files as example_losses
+from mlxlab.extensions.example_losses.selection import LossSelection
 from support.rounds import make_rounds
 from support.titanic import make_titanic, real_rows
 
@@ -42,7 +42,7 @@ def append(run, *tables):
 
 
 def select(mode, percent=25, score="mean", source=None):
-    return ExampleSelection(mode, percent, score, str(source) if source else None)
+    return LossSelection(mode, percent, score, str(source) if source else None)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
     ]:
         with pytest.raises(fault, match=str(path)):
             select("hardest", source=path).chosen(0)
-    with pytest.raises(DataError, match=r"text\.parquet.*not parquet"):
+    with pytest.raises(DataError, match=r"text\.parquet.*Parquet"):
         select("hardest", source=tmp_path / "text.parquet").chosen(0)
     with pytest.raises(DataError, match="kl"):
         select("hardest", score="kl", source=source).chosen(0)

@@ -9,15 +9,12 @@ loss lacks it.
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mlxlab.data.sources.arrow import ParquetFiles
-from mlxlab.data.sources.block import FIRST
-from mlxlab.data.sources.files import find_files
 from mlxlab.data.sources.messages import first_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync, write_atomic
@@ -40,17 +37,22 @@ def read(source: Path) -> Columns:
     """
     if not os.path.exists(source):
         raise InputNotFoundError(f"{source}: no such file or folder")
-    folder = source
-    if (source / FOLDER).is_dir():
-        folder = source / FOLDER
-    if folder.is_dir():
-        tables = [_read_file(path) for path in streams(folder)]
-        if not any(map(len, tables)):
-            way = "callbacks.example_losses.every_steps=1 writes them"
-            raise InputNotFoundError(f"{source}: no per-example losses; {way}")
-    else:
-        tables = [_read_file(source)]
+    if not source.is_dir():
+        return _latest([_read_file(source)], "step", "time")
+    tables = [_read_file(path) for path in streams(source) + streams(source / FOLDER)]
+    if not any(map(len, tables)):
+        raise InputNotFoundError(f"{source}: no per-example losses (callbacks.example_losses)")
     return _latest(tables, "step", "time")
+
+
+def read_finite(source: str, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that have a finite value in a column, and these values. Raises as `read`."""
+    rows = read(Path(os.path.expanduser(source)))
+    values = rows.get(column, np.full(len(rows["id"]), np.nan))
+    is_finite = np.isfinite(values)
+    if not is_finite.any():
+        raise DataError(f"{source}: expected a finite {column}, got none in {len(values):,} rows")
+    return rows["id"][is_finite], values[is_finite].astype(np.float64)
 
 
 def merge(sources: Iterable[Path]) -> Columns:
@@ -67,34 +69,27 @@ def write(rows: Columns, path: Path) -> None:
 
 
 class StreamWriter:
-    """Appends rows to a stream in `folder`; starts a new one where the columns change."""
+    """Appends rows to a stream in `folder`; starts a new one after a fault, or where columns change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file: int | None = None
-        self._schema: pa.Schema | None = None
-        self._size = 0
+        self._schema: pa.Schema | None = None  # of the stream that is appended to
 
     def append(self, rows: Columns) -> None:
-        """Appends the rows of one step, all or none. Raises OSError."""
+        """Appends the rows of one step. Raises OSError; readers stop at an incomplete batch."""
         batch = _to_batch(rows)
         data = bytes(batch.serialize())
         if self._file is None or batch.schema != self._schema:
             self.close()
             self.folder.mkdir(exist_ok=True)
             path = self.folder / f"{int(rows['step'][0]):09d}{SUFFIX}"
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-            self._schema = batch.schema
-            self._size = 0
-        if not self._size:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             data = bytes(batch.schema.serialize()) + data
-        try:
-            if os.write(self._file, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:
-            os.ftruncate(self._file, self._size)  # Readers stop at an incomplete batch.
-            raise
-        self._size += len(data)
+        self._schema = None
+        if os.write(self._file, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._schema = batch.schema
 
     def close(self) -> None:
         if self._file is not None:
@@ -146,21 +141,17 @@ def _read_file(path: Path) -> pa.Table:
     try:
         if path.suffix == SUFFIX:
             batches = [batch for batch, _ in _batches(path)]
+            # There is no batch if no step was logged completely.
+            table = pa.Table.from_batches(batches, None if batches else _schema(REQUIRED))
         else:
-            batches = _read_parquet(path)
-        # There is no batch if no step was logged completely.
-        table = pa.Table.from_batches(batches, None if batches else _schema(REQUIRED))
+            with open_regular(path) as file:
+                table = pq.read_table(file)
+            _require_columns(path, table.column_names)
+            table.validate(full=True)
         return table.cast(_schema(table.column_names))
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = first_line(error)
         raise DataError(f"{path}: cannot be read as per-example losses: {reason}") from None
-
-
-def _read_parquet(path: Path) -> list[pa.RecordBatch]:
-    source = ParquetFiles(find_files(str(path)))
-    _require_columns(path, source.columns())
-    units = (source.blocks(unit, FIRST, None) for unit in range(source.units))
-    return [block.rows for block in chain.from_iterable(units)]
 
 
 def _batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int]]:

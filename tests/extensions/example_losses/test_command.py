@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mlxlab.cli.example_losses import COLUMNS, main
-from mlxlab.data import example_losses
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.errors import DataError, UserError
+from mlxlab.extensions.example_losses import files as example_losses
+from mlxlab.extensions.example_losses.commands.example_losses import COLUMNS, main
+from mlxlab.extensions.example_losses.selection import LossSelection
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
     assert "5 examples" in capsys.readouterr().out
     rows = example_losses.read(out)
     np.testing.assert_allclose(rows["mean"], [0.5, 0.4, 0.3, 0.4, 0.5], rtol=1e-6)
-    assert ExampleSelection("easiest", 20, "mean", str(out)).chosen(0).tolist() == [3]
+    assert LossSelection("easiest", 20, "mean", str(out)).chosen(0).tolist() == [3]
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from mlxlab import terminal
 from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
-from mlxlab.data import example_losses
 from mlxlab.errors import DataError, WriteError
+from mlxlab.extensions.example_losses import files
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted
 
@@ -51,9 +51,7 @@ def _top(
     """
     import pandas as pd
 
-    rows = pd.DataFrame(example_losses.merge([Path(arg) for arg in args])).reindex(
-        columns=list(COLUMNS)
-    )
+    rows = pd.DataFrame(files.merge(map(Path, args))).reindex(columns=list(COLUMNS))
     usable = rows[np.isfinite(rows[by])]
     if usable.empty:
         raise DataError(f"none of the {len(rows):,} examples has a finite {by}")
@@ -79,9 +77,9 @@ def _merge(out: Path, json: bool = False, *, args: list[str]) -> None:
         out: the Parquet file to write.
         json: prints JSON instead.
     """
-    rows = example_losses.merge([Path(arg) for arg in args])
+    rows = files.merge(map(Path, args))
     try:
-        example_losses.write(rows, out)
+        files.write(rows, out)
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from None
     if json:
