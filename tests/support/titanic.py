@@ -86,7 +86,6 @@ def new_renderer(
 def new_bpe_trainer(**changes: Any) -> BPETokenizerTrainer:
     settings = {
         "vocab_size": "auto",
-        "vocab_size_strategy": "auto_limits",
         "min_vocab_size": 512,
         "max_vocab_size": 1500,
         "min_frequency": 2,

@@ -31,7 +31,7 @@ from support.fault_injection.mutations import replace_value
 from support.rows import MUTATIONS, mutate
 from support.streams import as_lists, take
 
-TOKENIZER = BPETokenizerTrainer(300, "auto_limits", 512, 512, 1, 1000, None, False)
+TOKENIZER = BPETokenizerTrainer(300, 512, 512, 1, 1000, None, False)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers
 
 from mlxlab.data.tokenizers import tokenizer as module
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.data.tokenizers.tokenizer import COVERED, MAX_WORD_LENGTH, WORD, Tokenizer, WordCache
+from mlxlab.data.tokenizers.tokenizer import COVERED, MAX_WORD_LENGTH, WORD, Tokenizer
 
 ASCII = "ab cd'stmrevlld \n\t\r\x0b\x0c\x1c\x1f\x00\x7f12_-.!<pad>  "
 LATIN = (
@@ -64,14 +64,14 @@ def test_covered_characters_are_split_as_by_the_tokenizer(tokenizer):
 
 
 def test_words_with_curly_quotes_and_accents_are_cached(tokenizer):
-    cache = WordCache(tokenizer.inner)
+    cache = tokenizer._words
     cache.encode(["\u201cna\u00efve\u201d \u2014 it\u2019s"])
     assert cache.ids
 
 
 def test_the_cache_is_bounded(tokenizer, monkeypatch):
     monkeypatch.setattr(module, "MAX_WORDS", 50)
-    cache = WordCache(tokenizer.inner)
+    cache = tokenizer._words
     for number in range(40):
         texts = [f"w{chr(97 + number % 26)}{number} " + "x" * 100, "b" * number]
         assert encode(cache, texts) == uncached(tokenizer, texts)
@@ -83,6 +83,6 @@ def test_a_tokenizer_with_another_word_pattern_is_not_cached(tokenizer):
     inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     texts = draw(ASCII, 100)
-    cache = WordCache(inner)
+    cache = Tokenizer(inner)._words
     assert not cache.is_usable
     assert encode(cache, texts) == uncached(Tokenizer(inner), texts)

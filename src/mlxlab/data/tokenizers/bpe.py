@@ -34,7 +34,7 @@ WORD = (  # GPT-2's pattern
 
 class _Content(TypedDict):
     tokenizer: sizing.TokenizerFile  # the largest one
-    statistics: sizing.SizeStatistics | None  # if its size is to be chosen
+    bytes_per_token: list[Annotated[float, Ge(0)]]  # by size, if that is to be chosen; else empty
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,9 @@ class BPETokenizerTrainer:
     """Byte-level BPE trained on the first documents: any text is encoded, and decoded to itself.
 
     Args:
-        vocab_size: tokens, of which 4 are special and 256 bytes; auto chooses by
-            `vocab_size_strategy`.
-        vocab_size_strategy: auto_limits takes the minimum of what the text supports (its tokens
-            occur 64 times on average), what the model supports (Tao et al. 2024) and the size
-            whose doubling gains less than 5 %; length uses the mean length of a document.
+        vocab_size: tokens, of which 4 are special and 256 bytes; auto takes the minimum of what the
+            text supports (its tokens occur 64 times on average), what the model supports (Tao et
+            al. 2024) and the size whose doubling gains less than 5 %.
         min_vocab_size: minimum that auto chooses, unless there is too little text for it.
         max_vocab_size: maximum that auto chooses.
         min_frequency: minimum number of occurrences of a pair that is merged.
@@ -56,7 +54,6 @@ class BPETokenizerTrainer:
     """
 
     vocab_size: Literal["auto"] | Annotated[int, Ge(260), Le(1_000_000)]
-    vocab_size_strategy: Literal["auto_limits", "length"]
     min_vocab_size: Annotated[int, Ge(512), Le(1_000_000)]
     max_vocab_size: Annotated[int, Ge(512), Le(1_000_000)]
     min_frequency: Size
@@ -66,8 +63,8 @@ class BPETokenizerTrainer:
 
     def __post_init__(self) -> None:
         if self.min_vocab_size > self.max_vocab_size:
-            bounds = f"{self.min_vocab_size} is more than max_vocab_size={self.max_vocab_size}"
-            raise ConfigError(f"data.tokenizer.min_vocab_size={bounds}")
+            expected = f"at most max_vocab_size={self.max_vocab_size}, got {self.min_vocab_size}"
+            raise ConfigError(f"data.tokenizer.min_vocab_size: expected {expected}")
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
         """The tokenizer for a corpus; texts after `train_examples` measure the curve.
@@ -81,7 +78,7 @@ class BPETokenizerTrainer:
             corpus=corpus.key,
             examples=self.train_examples,
             tokenizers=version("tokenizers"),
-            format=6,
+            format=7,
             size=self._max_size,
             auto=self.vocab_size == "auto",
             min_frequency=self.min_frequency,
@@ -97,9 +94,10 @@ class BPETokenizerTrainer:
         file = content["tokenizer"]
         lines = []
         curve = None
-        if content["statistics"] is not None:
-            full_size = max(file["model"]["vocab"].values()) + 1
-            curve = self._choose(content["statistics"], full_size, corpus)
+        if self.vocab_size == "auto":
+            sizes = sizing.vocabulary_sizes(max(file["model"]["vocab"].values()) + 1)
+            per_token = dict(zip(sizes, content["bytes_per_token"], strict=True))
+            curve = self._choose(per_token, corpus)
             file = sizing.truncate_bpe(file, curve.chosen)
             lines.append(curve.describe())
         tokenizer = parse_tokenizer(json.dumps(file), path)
@@ -115,47 +113,37 @@ class BPETokenizerTrainer:
         texts = iter(corpus)
         seen = sample_texts(texts, self.train_examples)
         trained = train_bpe(seen, self._max_size, self.min_frequency)
-        statistics = None
+        per_token: list[float] = []
         if self.vocab_size == "auto":
             held = list(islice(texts, max(self.train_examples // 10, 1)))
-            statistics = sizing.measure(trained, seen, held or seen)
-        return {"tokenizer": json.loads(trained.inner.to_str()), "statistics": statistics}
+            per_token = sizing.measure(trained, held or seen)
+        return {"tokenizer": json.loads(trained.inner.to_str()), "bytes_per_token": per_token}
 
     def _check(self, content: _Content, path: Path) -> None:
         """Raises DataError for content of the cache that `_train` cannot have returned."""
         tokenizer = parse_tokenizer(json.dumps(content["tokenizer"]), path)
         size = tokenizer.vocab_size
-        is_bpe = content["tokenizer"]["model"].get("type") == "BPE"
-        if not is_bpe or size > self._max_size or tokenizer.eos_id is None:
-            raise DataError(f"expected a byte-level BPE of at most {self._max_size} tokens")
         sizes = sizing.vocabulary_sizes(size) if self.vocab_size == "auto" else []
-        statistics = content["statistics"]
-        measured = [] if statistics is None else statistics["bytes_per_token"]
-        if len(measured) != len(sizes):
-            raise DataError(f"expected statistics of {len(sizes)} sizes, got {len(measured)}")
+        is_measured = len(content["bytes_per_token"]) == len(sizes)
+        is_bpe = content["tokenizer"]["model"].get("type") == "BPE"
+        if not (is_bpe and is_measured) or size > self._max_size or tokenizer.eos_id is None:
+            raise DataError(f"expected a byte-level BPE of at most {self._max_size} tokens")
 
-    def _choose(
-        self, statistics: sizing.SizeStatistics, full_size: int, corpus: Corpus
-    ) -> sizing.VocabSizeCurve:
-        """The size by `vocab_size_strategy`, between `min_vocab_size` and `max_vocab_size`.
+    def _choose(self, per_token: dict[int, float], corpus: Corpus) -> sizing.VocabSizeCurve:
+        """The minimum of the limits, between `min_vocab_size` and `max_vocab_size`.
 
-        auto_limits rounds the minimum of the limits down to a multiple of 64. A text too small
-        for `min_vocab_size` tokens gets as many as it supports, but at least 512.
+        It is rounded down to a multiple of 64. A text too small for `min_vocab_size` tokens gets as
+        many as it supports, but at least 512.
         """
-        sizes = sizing.vocabulary_sizes(full_size)
-        per_token = dict(zip(sizes, statistics["bytes_per_token"], strict=True))
-        limits: dict[str, int] = {}
-        size = statistics["by_length"]
-        min_size = self.min_vocab_size
-        if self.vocab_size_strategy == "auto_limits":
-            limits = sizing.size_limits(
-                per_token, corpus.planned_bytes, corpus.parameters, corpus.width
-            )
-            size = min(limits.values())
-            if size < full_size:
-                size -= size % sizing.STEP
-            min_size = max(sizing.MIN_SIZE, min(min_size, limits.get("data", min_size)))
-        chosen = min(max(size, min_size), self.max_vocab_size, full_size)
+        full_size = max(per_token)
+        limits = sizing.size_limits(
+            per_token, corpus.planned_bytes, corpus.parameters, corpus.width
+        )
+        size = min(limits.values())
+        if size < full_size:
+            size -= size % sizing.STEP
+        min_size = min(self.min_vocab_size, limits.get("data", self.min_vocab_size))
+        chosen = min(max(size, min_size, sizing.MIN_SIZE), self.max_vocab_size, full_size)
         shown = {2**k for k in range(9, 20)} | {full_size, chosen}
         curve = {size: round(per_token[size], 4) for size in sorted(shown & per_token.keys())}
         return sizing.VocabSizeCurve([*curve], [*curve.values()], chosen, limits)

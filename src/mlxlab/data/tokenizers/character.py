@@ -67,6 +67,5 @@ class CharTokenizerTrainer:
 
 
 def _check(characters: list[str]) -> None:
-    is_ordered = characters == sorted(set(characters))
-    if not characters or not is_ordered or max(map(len, characters)) > 1 or not characters[0]:
+    if not characters or characters != sorted(set("".join(characters))):
         raise DataError("expected distinct characters in order")

@@ -31,32 +31,21 @@ def _growth(step: Any) -> float:
         case {"type": "Sequence"}:  # Its steps are called `normalizers`, `decoders` and so on.
             lists = [inner for inner in step.values() if isinstance(inner, list)]
             return prod(map(_growth, chain.from_iterable(lists)))
-        case {"type": "Replace", "pattern": pattern, "content": str(content)}:
-            return _replacement(pattern, content)
-        case {"type": "Precompiled", "precompiled_charsmap": str(blob)}:
-            return _longest_replacement(base64.b64decode(blob))
+        case {"type": "Replace", "pattern": {"String": str(literal)}, "content": str(content)}:
+            return max(1.0, len(content) / max(len(literal), 1))
+        case {"type": "Replace", "content": str(content)}:
+            return 1.0 + len(content)  # A regular expression matches between characters too.
+        case {"type": "Precompiled", "precompiled_charsmap": str(charsmap)}:
+            table = base64.b64decode(
+                charsmap
+            )  # the size of a trie, the trie, texts that end in NUL
+            texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
+            return max(len(text.decode("utf-8", "replace")) for text in texts)
         case {"type": "TemplateProcessing", "single": list(pieces)}:
-            return _copies(pieces, step.get("special_tokens"))
+            # It may repeat the text, and have tokens of its own.
+            names = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
+            added = sum(len(step["special_tokens"][name]["ids"]) for name in names)
+            return max(1, len(pieces) - len(names), added)
         case {"type": "ByteLevel"}:
             return 2.0  # A byte becomes a character of up to two bytes.
     return 1.0
-
-
-def _replacement(pattern: Any, content: str) -> float:
-    literal = pattern.get("String") if isinstance(pattern, dict) else None
-    if isinstance(literal, str) and literal:
-        return max(1.0, len(content) / len(literal))
-    return 1.0 + len(content)  # A regular expression matches between characters too.
-
-
-def _longest_replacement(blob: bytes) -> int:
-    """Of a table of SentencePiece: the size of a trie, the trie, and texts that end in NUL."""
-    texts = blob[4 + int.from_bytes(blob[:4], "little") :].decode("utf-8", "replace").split("\0")
-    return max(map(len, texts))
-
-
-def _copies(pieces: list[Any], special_tokens: Any) -> int:
-    """How often a template repeats the text, or more tokens of its own than a text may have."""
-    names = [piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece]
-    added = sum(len(special_tokens[name]["ids"]) for name in names)
-    return max(1, len(pieces) - len(names), added)

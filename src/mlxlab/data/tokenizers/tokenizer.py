@@ -17,7 +17,7 @@ import tokenizers
 
 from mlxlab.data.tokenizers.growth import check_growth
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_text
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
@@ -62,7 +62,8 @@ class Tokenizer:
         self.eos_id = self._special("eos")
         self.mask_id = self._special("mask")
         file = json.loads(inner.to_str())
-        text = _canonical(file)
+        self._words = WordCache(inner, file)
+        text = json.dumps(file, ensure_ascii=False, sort_keys=True)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.alphabet = _alphabet(file, text)  # of a character tokenizer; None: any character
 
@@ -165,12 +166,7 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json in the format of Hugging Face."""
-        text = _canonical(json.loads(self.inner.to_str()))
-        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-
-    @cached_property
-    def _words(self) -> "WordCache":
-        return WordCache(self.inner)
+        self.inner.save(str(folder / "tokenizer.json"), pretty=False)
 
     def _special(self, role: str) -> int | None:
         for name in SPECIAL_NAMES[role]:
@@ -183,12 +179,11 @@ class Tokenizer:
         if self.alphabet is None:
             return
         for text in texts:
-            if unknown := set(text) - self.alphabet:
+            unknown = set(text) - self.alphabet
+            if unknown:
                 first = min(unknown, key=text.index)
-                raise DataError(
-                    f"the character {first!r} (U+{ord(first):04X}) is not among the"
-                    f" {len(self.alphabet)} of the tokenizer (data.tokenizer.on_unknown=bytes)"
-                )
+                known = f"expected one of {len(self.alphabet)} (data.tokenizer.on_unknown=bytes)"
+                raise DataError(f"the character {first!r} (U+{ord(first):04X}): {known}")
 
 
 # Contractions, letters, digits, punctuation, white space, as GPT-2's pattern splits them.
@@ -209,9 +204,9 @@ class WordCache:
     common punctuation; texts with other characters, and those of other tokenizers, are not split.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+    def __init__(self, inner: tokenizers.Tokenizer, file: dict[str, Any]) -> None:
         self.inner = inner
-        self.is_usable = _splits_like_gpt2(json.loads(inner.to_str()))
+        self.is_usable = _splits_like_gpt2(file)
         self.ids: dict[str, Sequence[int]] = {}
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -255,23 +250,15 @@ def _splits_like_gpt2(file: dict[str, Any]) -> bool:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Loads the tokenizer.json of a folder.
-
-    A link to one is followed, but not from the run folder of a stranger.
-
-    Raises:
-        InputNotFoundError: no such file.
-        DataError: the file is malformed.
-    """
+    """Loads the tokenizer.json of a folder. Raises InputNotFoundError or DataError."""
     path = folder / "tokenizer.json"
-    is_run = (folder / "config.yaml").exists()
-    try:
-        text = read_text(path if is_run else Path(os.path.realpath(path)), max_bytes=MAX_BYTES)
-    except InputNotFoundError:
-        raise InputNotFoundError(
-            f"{path}: not found; expected the tokenizer in the folder of the model"
-        ) from None
-    return parse_tokenizer(text, path)
+    return parse_tokenizer(read_text(follow_link(path), max_bytes=MAX_BYTES), path)
+
+
+def follow_link(path: Path) -> Path:
+    """Where a file of a model is, which may be a link as in a snapshot of the hub; no link of a run."""
+    is_run = (path.parent / "config.yaml").exists()
+    return path if is_run else Path(os.path.realpath(path))
 
 
 def parse_tokenizer(text: str, path: Path) -> Tokenizer:
@@ -291,10 +278,6 @@ def refuse_malformed(path: Path) -> Iterator[None]:
     except BaseException as error:  # The library raises nothing narrower, and panics.
         lines = str(error).splitlines() or [type(error).__name__]
         raise DataError(f"{path}: is not a tokenizer: {lines[0][:200]}") from None
-
-
-def _canonical(file: dict[str, Any]) -> str:
-    return json.dumps(file, ensure_ascii=False, sort_keys=True)
 
 
 def _alphabet(file: dict[str, Any], text: str) -> frozenset[str] | None:

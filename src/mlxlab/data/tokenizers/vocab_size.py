@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 import numpy as np
 
-from mlxlab.constraints import Ge, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
@@ -22,16 +21,8 @@ STEP = 64
 MIN_SIZE = 512
 MIN_OCCURRENCES = 64  # The mean of the tokens of a text; see docs/explanation/log.md.
 ELBOW = 0.05  # Doubling the vocabulary gains less than that in bytes per token.
-CHUNK = 1000  # texts that are encoded at a time
 
 TokenizerFile = dict[str, Any]  # a tokenizer.json
-
-
-class SizeStatistics(TypedDict):
-    """Measurements of each size of `vocabulary_sizes`, and the rest that a size is chosen by."""
-
-    bytes_per_token: list[Annotated[float, Ge(0)]]  # of texts that were not trained on
-    by_length: Size  # the size by the mean length of a text
 
 
 @dataclass(frozen=True)
@@ -58,22 +49,18 @@ def vocabulary_sizes(full_size: int) -> list[int]:
     return [*range(MIN_SIZE, full_size, STEP), full_size]
 
 
-def measure(tokenizer: Tokenizer, seen: Sequence[str], held: Sequence[str]) -> SizeStatistics:
-    """Statistics of a byte-level BPE on texts that it was not trained on, `held`."""
-    held_bytes = sum(len(text.encode()) for text in held)
+def measure(tokenizer: Tokenizer, held: Sequence[str]) -> list[float]:
+    """Bytes per token of each size of a byte-level BPE, on texts that it was not trained on."""
+    num_bytes = sum(len(text.encode()) for text in held)
     parents = merge_parents(json.loads(tokenizer.inner.to_str()))
     totals = tokens_by_size(count_tokens(tokenizer, held), parents)
-    per_token = [held_bytes / max(totals[size], 1) for size in vocabulary_sizes(len(parents))]
-    return {"bytes_per_token": per_token, "by_length": size_by_length(seen)}
+    return [num_bytes / max(totals[size], 1) for size in vocabulary_sizes(len(parents))]
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     """(V,) occurrences of each token."""
-    counts = np.zeros(tokenizer.vocab_size, np.int64)
-    for start in range(0, len(texts), CHUNK):
-        for ids in tokenizer.encode_documents(texts[start : start + CHUNK]):
-            counts += np.bincount(ids, minlength=len(counts))
-    return counts
+    tokens = np.concatenate(tokenizer.encode_documents(texts))
+    return np.bincount(tokens, minlength=tokenizer.vocab_size)
 
 
 def tokens_by_size(counts: np.ndarray, parents: np.ndarray) -> dict[int, int]:
@@ -140,25 +127,10 @@ def size_by_model(parameters: int, width: int) -> int:
     return int(1e8 * (parameters / 3e9) ** 0.83 / width)
 
 
-def size_by_length(texts: Sequence[str]) -> int:
-    """A size by the mean characters of a text, more of it for over 1,000 distinct characters."""
-    mean = sum(map(len, texts)) / len(texts)
-    size = 32_000
-    if mean < 100:
-        size = 8_000
-    elif mean < 500:
-        size = 16_000
-    return size * 3 // 2 if len(set().union(*texts)) > 1000 else size
-
-
 def size_by_data(per_token: dict[int, float], planned_bytes: int) -> int:
     """The largest size whose tokens occur 64 times in the text of an epoch, on average."""
-    sizes = [
-        size
-        for size, bytes_per_token in per_token.items()
-        if planned_bytes >= MIN_OCCURRENCES * size * bytes_per_token
-    ]
-    return max([MIN_SIZE, *sizes])
+    tokens = planned_bytes / MIN_OCCURRENCES
+    return max((size for size in per_token if size * per_token[size] <= tokens), default=MIN_SIZE)
 
 
 def size_by_elbow(per_token: dict[int, float]) -> int | None:
