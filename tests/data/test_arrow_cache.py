@@ -56,7 +56,7 @@ def test_a_sparse_file_of_20_gigabytes_is_refused_by_its_ends(tmp_path, damage):
     with path.open("r+b") as file:
         file.truncate(HUGE)
     began = time.process_time()
-    assert open_table(path).startswith("corrupt")
+    assert open_table(path) == "miss"
     assert time.process_time() - began < 1
     assert path.stat().st_size < 2**20
     assert open_table(path) == "hit"
@@ -66,8 +66,8 @@ def test_a_file_of_another_name_or_with_another_byte_is_built_again(tmp_path):
     path = tmp_path / "table.arrow"
     open_table(path)
     shutil.copy(path, tmp_path / "other.arrow")
-    assert open_table(tmp_path / "other.arrow").startswith("corrupt")
+    assert open_table(tmp_path / "other.arrow") == "miss"
     data = bytearray(path.read_bytes())
     for index in range(0, len(data), len(data) // 20):
         path.write_bytes(bytes([*data[:index], data[index] ^ 4, *data[index + 1 :]]))
-        assert open_table(path).startswith("corrupt"), index
+        assert open_table(path) == "miss", index

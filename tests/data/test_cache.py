@@ -26,12 +26,11 @@ class Builder:
         return CONTENT
 
 
-def use(folder, build, key="0" * 32, **options):
+def use(folder, build, key="0" * 32):
     content, outcome = cached(
         folder / f"rows-{key}",
         lambda file: file.write(build()),
         lambda data: data[HEADER_BYTES:],
-        **options,
     )
     assert content == CONTENT
     return outcome
@@ -43,8 +42,6 @@ def test_the_second_use_is_a_hit(tmp_path):
     assert use(tmp_path / "new", build) == "hit"
     assert use(tmp_path / "new", build, "1" * 32) == "miss"
     assert build.count == 2
-    assert use(tmp_path / "new", build, reuse=False) == "miss"
-    assert build.count == 3
 
 
 def damages(data):
@@ -66,7 +63,7 @@ def test_a_malformed_cache_file_is_rebuilt_with_one_warning(tmp_path, caplog):
         path.write_bytes(data)
         caplog.clear()
         build = Builder()
-        assert use(tmp_path, build).startswith("corrupt"), damage
+        assert use(tmp_path, build) == "miss", damage
         assert build.count == 1, damage
         assert [record.levelno for record in caplog.records] == [logging.WARNING], damage
         assert use(tmp_path, Builder()) == "hit", damage
@@ -77,14 +74,14 @@ def test_content_under_another_key_is_never_served(tmp_path):
     (path,) = tmp_path.iterdir()
     path.rename(tmp_path / f"rows-{'1' * 32}")
     build = Builder()
-    assert use(tmp_path, build, "1" * 32).startswith("corrupt")
+    assert use(tmp_path, build, "1" * 32) == "miss"
     assert build.count == 1
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_not_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     build = Builder()
-    assert use(tmp_path / "file", build).endswith("not cached")
+    assert use(tmp_path / "file", build) == "miss"
     assert len(caplog.records) <= 2
 
 
@@ -93,7 +90,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
-    assert use(tmp_path, Builder()).endswith("not cached")
+    assert use(tmp_path, Builder()) == "miss"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +157,7 @@ def test_keys_differ_where_any_value_does():
     ],
 )
 def test_whatever_changes_the_tokens_is_a_miss(warm, small, change):
-    assert "tokenized, and cached" in " ".join(small(warm, **change).sources)
+    assert "tokenized" in " ".join(small(warm, **change).sources)
     assert "read from the cache" in " ".join(small(warm).sources)
 
 
@@ -177,14 +174,14 @@ def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
     make_titanic(tmp_path, source=str(path))
     assert "read from the cache" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
     path.write_text(text.replace("Owen", "Olen"))
-    assert "tokenized, and cached" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
+    assert "tokenized" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
 
 
 def test_an_edited_template_is_a_miss(warm, small, monkeypatch):
     rules = dataset.load_rules()
     edited = replace(rules, templates=rules.templates | {"basic": "A {{ Sex }} passenger."})
     monkeypatch.setattr(dataset, "load_rules", lambda: edited)
-    assert "tokenized, and cached" in " ".join(small(warm).sources)
+    assert "tokenized" in " ".join(small(warm).sources)
 
 
 def test_no_test_row_enters_the_cache(tmp_path):

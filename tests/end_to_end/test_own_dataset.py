@@ -142,11 +142,7 @@ def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path
     (tmp_path / "own_parts" / "dataset.py").write_text(code)
     refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
     assert refused.returncode == 2, refused.stderr
-    assert (
-        "own_parts.dataset.Reviews: expected the members of mlxlab.data.dataset.DataModule"
-        in refused.stderr
-    )
-    assert "class_counts" in refused.stderr
+    assert "Reviews: lacks class_counts of mlxlab.data.dataset.DataModule" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

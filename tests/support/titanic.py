@@ -91,7 +91,6 @@ def new_bpe_trainer(**changes: Any) -> BPETokenizerTrainer:
         "min_frequency": 2,
         "train_examples": 10_000,
         "path": None,
-        "force_retrain": False,
     }
     return BPETokenizerTrainer(**(settings | changes))
 

@@ -41,9 +41,7 @@ def text_data(
         shuffle=Shuffling(window=8, row_buffer=0),
         order=ShuffleOrder(),
         streaming=True,
-        tokenizer=CharTokenizerTrainer(
-            on_unknown="error", train_examples=1000, path=None, force_retrain=False
-        ),
+        tokenizer=CharTokenizerTrainer(on_unknown="error", train_examples=1000, path=None),
         vocabulary=VocabularyLimit(size, coverage),
         seq_len=16,
         packing=Packing(stride=None, mask_across_documents=False, mlm_probability=0.3),

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlxlab.data.text.token_counts import TokenFrequencies
-
 
 class LearningCurvePlot(Callback):
     """`plots/learning_curve.png`: losses, the monitored metric and the learning rate by step.
@@ -101,36 +99,6 @@ def plot_curve(history: History, monitored: str) -> "Figure":
         axis.locator_params(axis="x", integer=True)
         if len(axis.lines) > 1:
             axis.legend(fontsize=8)
-    return figure
-
-
-def plot_token_frequencies(frequencies: "TokenFrequencies") -> "Figure":
-    """Counts by rank on logarithmic axes, with the outliers and their limits."""
-    figure = new_figure(5.4, 4.0)
-    axis = figure.subplots()
-    ranks = np.arange(1, len(frequencies.ids) + 1)
-    axis.plot(ranks, frequencies.counts, linewidth=1.2, label=f"{len(ranks)} tokens that occur")
-    groups = {"frequent": frequencies.frequent_outliers, "rare": frequencies.rare_outliers}
-    for (name, index), color in zip(groups.items(), ("tab:red", "tab:orange"), strict=True):
-        axis.plot(
-            ranks[index],
-            frequencies.counts[index],
-            ".",
-            color=color,
-            label=f"{len(index)} {name} outliers",
-        )
-    for limit in (frequencies.lower, frequencies.upper):
-        if frequencies.counts[-1] <= limit <= frequencies.counts[0]:
-            axis.axhline(limit, color="gray", linewidth=0.8, linestyle=":")
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="rank",
-        ylabel="occurrences",
-        title="frequencies of tokens",
-    )
-    axis.legend(fontsize=8)
-    figure.tight_layout()
     return figure
 
 

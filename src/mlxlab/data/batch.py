@@ -164,11 +164,11 @@ def pad(
         longest = max(map(len, sequences), default=0)
         length = min(-(-max(longest, 1) // MULTIPLE) * MULTIPLE, max_length)
     tokens = np.full((len(sequences), length), pad_id, np.int32)
-    mask = np.zeros((len(sequences), length), np.int32)
+    mask = np.zeros_like(tokens)
     for row, sequence in enumerate(sequences):
-        used = min(len(sequence), length)
-        tokens[row, :used] = sequence[:used]
-        mask[row, :used] = 1
+        used = sequence[:length]
+        tokens[row, : len(used)] = used
+        mask[row, : len(used)] = 1
     return tokens, mask
 
 
@@ -177,16 +177,14 @@ def pad_rows(batch: Batch, rows: int) -> Batch:
     missing = rows - len(batch.example_ids)
     if missing <= 0:
         return batch
-
-    def grow(field: np.ndarray) -> np.ndarray:
-        return np.concatenate([field, np.repeat(field[:1], missing, axis=0)])
-
-    tokens, segment_ids, targets, weights, ids = map(grow, batch[:5])
+    index = np.arange(rows)
+    index[-missing:] = 0  # They repeat the first one.
+    tokens, segment_ids, targets, weights, ids = (field[index] for field in batch[:5])
     segment_ids[-missing:] = 0
     segment_ids[-missing:, 0] = 1
     weights[-missing:] = 0
     ids[-missing:] = -1
-    aux = {name: grow(field) for name, field in batch.aux.items()}
+    aux = {name: field[index] for name, field in batch.aux.items()}
     return Batch(tokens, segment_ids, targets, weights, ids, aux)
 
 

@@ -37,10 +37,8 @@ def cached(
     path: Path,
     write: Callable[[BinaryIO], None],
     read: Callable[[mmap.mmap], T],
-    *,
-    reuse: bool = True,
 ) -> tuple[T, str]:
-    """What is read from a cache file, or from a new one; and `hit`, `miss` or `corrupt, built again`.
+    """What is read from a cache file, or from a new one; and `hit` or `miss`.
 
     Concurrent processes may do this: each writes a file of its own and renames it. A damaged file is built again with
     a warning; where none can be written, a temporary file takes its place.
@@ -49,35 +47,29 @@ def cached(
         write: writes the content behind the header.
         read: gets the file with its header, whose digest was checked. Raises DataError unless `write` could have
             written the content: a right digest proves no origin.
-        reuse: False builds the content even if it is cached.
 
     Raises:
         WriteError: there is no space for a temporary file either.
     """
-    outcome = "miss"
-    if reuse:
-        try:
-            with open_regular(path) as file:
-                return read(_map(file, path.name)), "hit"
-        except InputNotFoundError:
-            pass
-        except DataError as error:
-            # The name of the file is left out: it is a digest, and there is nothing to do about it.
-            cause = str(error).removeprefix(f"{path}: ")
-            log.warning("a cached file is corrupt (%s); it is built again", cause)
-            outcome = "corrupt, built again"
+    try:
+        with open_regular(path) as file:
+            return read(_map(file, path.name)), "hit"
+    except InputNotFoundError:
+        pass
+    except DataError as error:
+        # The name of the file is left out: it is a digest, and there is nothing to do about it.
+        cause = str(error).removeprefix(f"{path}: ")
+        log.warning("a cached file is corrupt (%s); it is built again", cause)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         with open_atomic(path) as file:
-            content = read(_fill(file, path.name, write))
-        return content, outcome
+            return read(_fill(file, path.name, write)), "miss"
     except OSError as error:
-        reason = error.strerror or error
-        log.warning("the cache in %s could not be written (%s)", path.parent, reason)
+        log.warning("the cache in %s could not be written (%s)", path.parent, error)
     try:
         with tempfile.TemporaryFile() as file:
-            return read(_fill(file, path.name, write)), f"{outcome}, not cached"
+            return read(_fill(file, path.name, write)), "miss"
     except OSError as error:
         folder = tempfile.gettempdir()
         raise WriteError(f"{folder}: no temporary file could be written ({error})") from None
@@ -88,8 +80,6 @@ def cached_json(
     shape: type[T],
     build: Callable[[], T],
     check: Callable[[T], object],
-    *,
-    reuse: bool = True,
 ) -> tuple[T, bool]:
     """`cached` JSON of a shape, and True if it was read.
 
@@ -106,16 +96,13 @@ def cached_json(
         check(content)
         return content
 
-    content, outcome = cached(path, write, read, reuse=reuse)
+    content, outcome = cached(path, write, read)
     return content, outcome == "hit"
 
 
 def describe_tokens(outcome: str) -> str:
     """How the tokens of a data set came about, by the outcome of `cached`."""
-    if outcome == "hit":
-        return "tokens read from the cache"
-    again = " again, because the cache was corrupt" if outcome.startswith("corrupt") else ""
-    return f"tokenized{again}, {'not' if outcome.endswith('not cached') else 'and'} cached"
+    return "tokens read from the cache" if outcome == "hit" else "tokenized"
 
 
 def _fill(file: BinaryIO, name: str, write: Callable[[BinaryIO], None]) -> mmap.mmap:

@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from mlxlab.data.batch import Batch, BatchIterator, Task, check_ids
+from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigError
 
-TYPE_NAMES = {"iu": "integers", "iub": "integers or booleans", "f": "floats"}
 Table = Mapping[str, Sequence[str | None]]  # columns of equal length; None where a cell is missing
 ReadColumns = Callable[[Table], Mapping[str, np.ndarray]]
 
@@ -65,14 +63,6 @@ class HasEncoder(Protocol):
 
     @property
     def encoder(self) -> Encoder: ...
-
-
-def longest_row(data: object, node: Mapping[str, Any]) -> int:
-    """The tokens that a row of a data set has at most, if not by its config then by its encoder; 0 without a limit."""
-    seq_len = node.get("seq_len")
-    if seq_len is None and isinstance(data, HasEncoder) and isinstance(data.encoder, LimitsLength):
-        return data.encoder.seq_len
-    return seq_len or 0
 
 
 @runtime_checkable
@@ -287,55 +277,3 @@ class DataModule(Protocol):
     @staticmethod
     def restore_encoder(folder: Path) -> Encoder:
         """The encoder saved in `folder`, all that it may read; InputNotFoundError or DataError if it is damaged."""
-
-
-def check_data_module(data: object) -> DataModule:
-    """`data`, or a ConfigError with what it lacks of `DataModule`, or what is wrong with its first validation rows.
-
-    Only a data set of the user's own is asked for rows: those of mlxlab are tested.
-    """
-    _refuse_missing(data, DataModule)
-    module = cast(DataModule, data)
-    _refuse_missing(module.train, BatchIterator)
-    if not type(data).__module__.startswith("mlxlab."):
-        batch = next(iter(module.valid), None)
-        if batch is not None:
-            _check_batch(batch, module, type(data).__qualname__)
-    return module
-
-
-def _check_batch(batch: Batch, data: DataModule, name: str) -> None:
-    """Raises ConfigError for an array of another type or shape than `Batch` has for the task, with both."""
-    tokens = np.asarray(batch.tokens)
-    if tokens.ndim != 2:
-        raise ConfigError(f"{name}: valid: tokens: expected shape (B, T), got {tokens.shape}")
-    rows = (len(tokens),)
-    kinds = {"classification": "iu", "language_modelling": "iu"}
-    shapes = {
-        "multi_label": (*rows, data.task.num_classes),
-        "language_modelling": tokens.shape,
-    }
-    targets = shapes.get(data.task.kind, rows)
-    expected = {
-        "tokens": ("iu", tokens.shape),
-        "segment_ids": ("iub", tokens.shape),
-        "targets": (kinds.get(data.task.kind, "f"), targets),
-        "loss_weights": ("f", targets),
-        "example_ids": ("iu", rows),
-    }
-    for field, (kind, shape) in expected.items():
-        array = np.asarray(getattr(batch, field))
-        if array.dtype.kind not in kind or array.shape != shape:
-            words = f"{TYPE_NAMES[kind]} of shape {shape}"
-            got = f"{array.dtype} of shape {array.shape}"
-            raise ConfigError(f"{name}: valid: {field}: expected {words}, got {got}")
-    check_ids(batch, data.tokenizer.vocab_size, data.task.num_classes)
-
-
-def _refuse_missing(candidate: object, protocol: type) -> None:
-    missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(candidate, name)]
-    if missing:
-        kind = type(candidate)
-        expected = f"the members of {protocol.__module__}.{protocol.__name__}"
-        got = f"none called {', '.join(missing)}"
-        raise ConfigError(f"{kind.__module__}.{kind.__qualname__}: expected {expected}, got {got}")

@@ -23,7 +23,6 @@ class Stream(IntEnum):
     SPLIT = 0x5B117
     FOLDS = 0xF01D5  # of networks that are trained side by side
     TEMPLATE = 0x7E3A
-    FILE_ORDER = 0x51E7  # of chunks of uncompressed files
     UNIT_ORDER = 0x5E9E  # of files, row groups and shards of the hub, each read sequentially
     WINDOW_SHUFFLE = 0xD0C5  # of documents within a window
     ROW_SHUFFLE = 0x9001

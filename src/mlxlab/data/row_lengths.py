@@ -39,13 +39,9 @@ class RowLengths(NamedTuple):
         count = f"{self.too_long:,} of {self.rows:,} rows ({percent(self.share)})"
         return f"{count} {TOO_LONG}{self.seq_len} tokens and are {self.action}"
 
-    def advise(self, position_limit: int | None) -> str:
-        """`describe`, and a longer limit; `position_limit` is that of the model, if it has one."""
-        whole = f"data.seq_len={self.needed} holds {percent(QUANTILE, 0)} of the rows whole"
-        if position_limit is not None and self.needed > position_limit:
-            limit = f"{position_limit} (model.max_position_embeddings)"
-            whole += f", but the model has positions for {limit}"
-        return f"{self.describe()}; {whole}"
+    def advise(self) -> str:
+        """`describe`, and a longer limit."""
+        return f"{self.describe()}; data.seq_len={self.needed} holds {percent(QUANTILE, 0)} whole"
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """Builds the data set, the model and the callbacks of a config, and writes what inference needs of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,14 +20,15 @@ from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import (
     AUTO_EPOCHS,
     DataModule,
+    HasEncoder,
     LabelledRows,
+    LimitsLength,
     RunLength,
-    check_data_module,
-    longest_row,
 )
 from mlxlab.data.labelled.vectors import FOLDER
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.experiment.check_data import check_data_module
 from mlxlab.files.atomic import write_atomic
 from mlxlab.metric_names import VALID
 from mlxlab.models import build
@@ -137,6 +138,14 @@ def _refuse_undefined(objective: str, data: DataModule) -> None:
         different = counted(len(np.unique(targets, axis=0)), "different label")
         rows = counted(len(targets), "validation row")
         raise DataError(f"objective={objective}: undefined on {rows} with {different}")
+
+
+def longest_row(data: object, node: Mapping[str, Any]) -> int:
+    """The tokens that a row of a data set has at most, if not by its config then by its encoder; 0 without a limit."""
+    seq_len = node.get("seq_len")
+    if seq_len is None and isinstance(data, HasEncoder) and isinstance(data.encoder, LimitsLength):
+        return data.encoder.seq_len
+    return seq_len or 0
 
 
 def build_model(

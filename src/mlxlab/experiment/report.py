@@ -238,10 +238,10 @@ def describe_training(model: Model) -> list[str]:
     )
 
 
-def warn_of_long_rows(data: DataModule, model: Model) -> None:
+def warn_of_long_rows(data: DataModule) -> None:
     """A warning if many rows are longer than `data.seq_len`."""
     if isinstance(data, MeasuresRows) and data.row_lengths.are_many:
-        logger.warning(data.row_lengths.advise(model.backbone.position_limit))
+        logger.warning(data.row_lengths.advise())
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:

@@ -17,11 +17,10 @@ from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
 from mlxlab.config.issues import split_key
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import key_class
-from mlxlab.data.dataset import longest_row
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import Config, build_callbacks, build_data
+from mlxlab.experiment.build import Config, build_callbacks, build_data, longest_row
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.metadata import run_inputs
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run

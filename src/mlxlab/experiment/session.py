@@ -13,13 +13,20 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.config.resume_overrides import Changes
-from mlxlab.data.dataset import CountsExamples, DataModule, RunLength, longest_row
+from mlxlab.data.dataset import CountsExamples, DataModule, RunLength
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import Config, build_data, build_model, model_node, model_seed
+from mlxlab.experiment.build import (
+    Config,
+    build_data,
+    build_model,
+    longest_row,
+    model_node,
+    model_seed,
+)
 from mlxlab.experiment.start import Start, admitted, carry_into
 from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of

@@ -96,7 +96,7 @@ def train(requested: Config, context: RunContext) -> float:
         *session.messages,
         *describe_training(session.model),
     )
-    warn_of_long_rows(data, session.model)
+    warn_of_long_rows(data)
     if not continues:
         compare_with_past(cfg, data.fingerprint, context)
         log_lines(*set_aside_earlier_run(context.manifest))

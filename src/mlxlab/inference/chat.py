@@ -81,9 +81,9 @@ class Chat:
         """The tokens of the last messages, at most `limit`, and how many earlier ones were left out."""
         system = [Message(role="system", content=self.system)] if self.system else []
         for first in range(0, len(messages), 2):  # a message and its answer at a time
-            prompt = self.generator.tokenizer.remap(
-                self.tokenizer.prompt([*system, *messages[first:]])
-            )
+            shown = [*system, *messages[first:]]
+            rendered = self.tokenizer.template.render(shown, add_generation_prompt=True)
+            prompt = self.generator.tokenizer.remap(self.tokenizer.encode(rendered))
             if len(prompt) <= limit:
                 self.messages = messages[first:]
                 return prompt, first

@@ -31,7 +31,7 @@ from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.batches import PackedEvalBatches, Packing, RowBuilder, VocabularySwitch
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream
+from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
@@ -76,7 +76,8 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     original = encoder.tokenizer.original
     tokenize = TextTokens(original.encode_documents, original.end_id)
     stream = TokenStream(source, tokenize, 0, node["max_valid_examples"])
-    batches = PackedEvalBatches(stream(0, EPOCH_START), builder, node["eval_batch_size"])
+    rows = pack(stream(0, EPOCH_START), epoch_start(0), layout)
+    batches = PackedEvalBatches(rows, builder, node["eval_batch_size"])
     return batches, f"text of {source.name}"
 
 

@@ -51,14 +51,14 @@ def encode(encoder, conversation):
     """The encoded messages or record; raises the error that it has."""
     if isinstance(conversation, list):
         conversation = {"messages": conversation}
-    ((_, encoded),) = encoder.encode([Document(1, json.dumps(conversation))])
+    (encoded,) = encoder([Document(1, json.dumps(conversation))])
     return encoded
 
 
 def targets(tokenizer, encoded):
     """The text of each run of targets, special tokens included."""
     pieces, texts = [], []
-    for token, target in zip([*encoded.tokens, 0], [*encoded.is_target, False], strict=True):
+    for token, target in zip([*encoded.ids, 0], [*encoded.is_target, False], strict=True):
         if target:
             pieces.append(int(token))
         elif pieces:
@@ -72,7 +72,7 @@ def test_the_mask_is_the_one_made_by_hand(tokenizer):
     encoded = encode(encoder, TURNS)
     by_hand = [encoder.chat.encode(part) for part in BY_HAND.split("{}")]
     expected = [bool(number % 2) for number, ids in enumerate(by_hand) for _ in ids]
-    assert encoded.tokens.tolist() == [token for ids in by_hand for token in ids]
+    assert encoded.ids.tolist() == [token for ids in by_hand for token in ids]
     assert encoded.is_target.tolist() == expected
     assert targets(tokenizer, encoded) == ["Uno<eos>\n", "\nDos<eos>\n"]
 
@@ -81,7 +81,7 @@ def test_loss_on_the_last_answer_or_on_everything(tokenizer):
     last = encode(make_encoder(tokenizer, "completion"), TURNS)
     assert targets(tokenizer, last) == ["\nDos<eos>\n"]
     whole = encode(make_encoder(tokenizer, "all"), TURNS)
-    assert whole.is_target.tolist() == [False] + [True] * (len(whole.tokens) - 1), (
+    assert whole.is_target.tolist() == [False] + [True] * (len(whole.ids) - 1), (
         "nothing predicts the first token"
     )
 
@@ -171,15 +171,15 @@ def test_a_token_across_the_header_and_the_answer_is_no_target(tokenizer):
     """Two line breaks are one token, and a prompt ends with another one: that of one line break."""
     encoder = make_encoder(tokenizer)
     encoded = encode(encoder, [TURNS[1], {"role": "assistant", "content": "\n\nDos"}])
-    assert encoder.chat.encode("\n\n")[0] in encoded.tokens, "the premise"
+    assert encoder.chat.encode("\n\n")[0] in encoded.ids, "the premise"
     assert targets(tokenizer, encoded) == ["\nDos<eos>\n"]
 
 
 def test_all_of_a_plain_text_is_a_target_and_it_ends_with_the_end_token(tokenizer):
     encoded = encode(make_encoder(tokenizer), {"text": "One? Uno"})
-    text = tokenizer.inner.decode(encoded.tokens.tolist(), skip_special_tokens=False)
+    text = tokenizer.inner.decode(encoded.ids.tolist(), skip_special_tokens=False)
     assert text == "<bos>One? Uno<eos>"
-    assert encoded.is_target.tolist() == [False] + [True] * (len(encoded.tokens) - 1)
+    assert encoded.is_target.tolist() == [False] + [True] * (len(encoded.ids) - 1)
 
 
 def test_offsets_that_a_post_processor_trims_hide_no_target(tokenizer):
@@ -200,18 +200,18 @@ def test_a_message_that_could_end_its_turn_is_refused(tokenizer, text):
 
 def test_long_conversations_are_dropped_or_truncated(tokenizer):
     whole = encode(make_encoder(tokenizer), TURNS)
-    length = len(whole.tokens)
+    length = len(whole.ids)
     fits = encode(make_encoder(tokenizer, max_length=length), TURNS)
-    np.testing.assert_array_equal(fits.tokens, whole.tokens)
+    np.testing.assert_array_equal(fits.ids, whole.ids)
     dropped = encode(make_encoder(tokenizer, max_length=length - 1), TURNS)
-    assert (len(dropped.tokens), dropped.full_length) == (0, length)
+    assert (len(dropped.ids), dropped.full_length) == (0, length)
     left = encode(make_encoder(tokenizer, max_length=9, truncation="left"), TURNS)
-    np.testing.assert_array_equal(left.tokens, whole.tokens[-9:])
+    np.testing.assert_array_equal(left.ids, whole.ids[-9:])
     assert targets(tokenizer, left) == ["\nDos<eos>\n"]
     right = encode(make_encoder(tokenizer, max_length=length - 2, truncation="right"), TURNS)
-    np.testing.assert_array_equal(right.tokens, whole.tokens[:-2])
+    np.testing.assert_array_equal(right.ids, whole.ids[:-2])
     without_answer = encode(make_encoder(tokenizer, max_length=9, truncation="right"), TURNS)
-    assert len(without_answer.tokens) == 0
+    assert len(without_answer.ids) == 0
 
 
 def test_the_mask_of_a_real_model_is_that_of_mlx_lm(tmp_path):
@@ -232,7 +232,7 @@ def test_the_mask_of_a_real_model_is_that_of_mlx_lm(tmp_path):
         tokens = inner.encode(text, add_special_tokens=False).ids
         prompt = inner.encode(header, add_special_tokens=False).ids
         encoded = encode(encoder, messages)
-        assert encoded.tokens.tolist() == tokens
+        assert encoded.ids.tolist() == tokens
         assert encoded.is_target.tolist() == [index >= len(prompt) for index in range(len(tokens))]
 
 
@@ -338,7 +338,7 @@ def test_masks_are_those_of_transformers(published, tmp_path, source, name):
         return_assistant_tokens_mask=True,
         return_dict=True,
     )
-    assert encoded.tokens.tolist() == expected["input_ids"]
+    assert encoded.ids.tolist() == expected["input_ids"]
     mask = np.array(expected["assistant_masks"], bool)
     answer_of = np.cumsum(np.diff(mask.astype(int), prepend=0) == 1) - 1
     messages = conversation["messages"]

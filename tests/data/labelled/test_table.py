@@ -11,12 +11,12 @@ import yaml
 
 import mlxlab.data
 from mlxlab.baselines.predict import predict_baselines, predict_rows
-from mlxlab.data.dataset import check_data_module
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.renderer import NumberFormat
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.experiment.check_data import check_data_module
 from mlxlab.extensions.example_losses.selection import LossSelection
 from support.titanic import new_bpe_trainer
 

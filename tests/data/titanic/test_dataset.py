@@ -268,9 +268,7 @@ def test_the_baselines_are_those_that_are_published(tmp_path):
 
 
 def test_the_tokenizer_may_have_single_characters_or_a_chosen_size(tmp_path):
-    characters = CharTokenizerTrainer(
-        on_unknown="bytes", train_examples=10_000, path=None, force_retrain=False
-    )
+    characters = CharTokenizerTrainer(on_unknown="bytes", train_examples=10_000, path=None)
     data = make_titanic(tmp_path, tokenizer=characters, seq_len=300)
     row = next(iter(data.valid)).tokens[0]
     assert data.tokenizer.decode(row) == sentences(data, "valid")[0]

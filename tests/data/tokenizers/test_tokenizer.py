@@ -16,8 +16,7 @@ from mlxlab.data.text.encoder import restore as restore_text
 from mlxlab.data.tokenizers.bpe import MAX_WORD_LENGTH, train_bpe
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus
-from mlxlab.data.tokenizers.growth import STEPS, check_growth
-from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.data.tokenizers.tokenizer import STEPS, Tokenizer, check_growth, load_tokenizer
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import make_titanic, real_rows
 
@@ -274,8 +273,7 @@ def test_a_vocabulary_with_gaps_counts_its_greatest_id():
 
 def new_characters(on_unknown="bytes", **changes):
     return CharTokenizerTrainer(
-        **{"on_unknown": on_unknown, "train_examples": 10_000, "path": None, "force_retrain": False}
-        | changes
+        **{"on_unknown": on_unknown, "train_examples": 10_000, "path": None} | changes
     )
 
 
@@ -308,15 +306,6 @@ def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
         for call in (refusing.encode, lambda text: refusing.encode_documents(["ab", text])):  # noqa: B023
             with pytest.raises(DataError, match=r"U\+00E9"):
                 call("ab\u00e9")
-
-
-def test_the_characters_of_a_corpus_are_cached(tmp_path):
-    first = new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    again = new_characters().fit(Corpus(iter(()), cache=tmp_path, **CORPUS))
-    assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
-    assert "reused" in again.lines[0]
-    with pytest.raises(DataError, match="no text"):
-        new_characters(force_retrain=True).fit(Corpus(iter(()), cache=tmp_path, **CORPUS))
 
 
 def test_whole_documents_are_encoded_without_special_tokens():

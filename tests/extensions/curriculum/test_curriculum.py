@@ -16,9 +16,8 @@ from mlxlab.data.text.token_counts import (
     rare_tokens,
 )
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.extensions.curriculum.curriculum import CurriculumOrder
+from mlxlab.extensions.curriculum.curriculum import CurriculumOrder, MeasuredOrder
 from mlxlab.extensions.curriculum.distribution import TokenDistribution, kl_divergence
-from mlxlab.extensions.curriculum.measured import MeasuredOrder
 from mlxlab.extensions.curriculum.served_rows import decode_counts, encode_counts
 from support.streams import (
     VOCABULARY,

@@ -72,8 +72,8 @@ def test_what_changes_the_text_changes_the_fingerprint(sources):
     [
         ([[0.1, {"a": 1.0}]], "starts that rise from 0"),
         ([[0, {"a": 1.0}], [1.0, {"b": 1.0}]], "rise from 0 to below 1"),
-        ([[0, 1.0]], "expected pairs"),
-        ([[{"a": 1.0}, 0]], "expected pairs"),
+        ([[0, 1.0]], "expected .start, .source: weight"),
+        ([[{"a": 1.0}, 0]], "expected .start, .source: weight"),
         ([[0, {"c": 1.0}]], r"c is no source of data\.mixture; expected one of a, b"),
         ([[0, {"a": 0.0}]], "a weight above 0 in each stage"),
     ],
@@ -86,5 +86,5 @@ def test_bad_stages_are_refused_in_one_line(sources, stages, message):
 def test_sources_of_unknown_size_need_a_length_and_stages_a_mixture():
     with pytest.raises(ConfigError, match=r"data\.order\.epoch_characters: expected a number"):
         StagedOrder(STAGES, None).mix([InMemorySource(["a"])] * 2, {"a": 1, "b": 1}, 4)
-    with pytest.raises(ConfigError, match=r"several sources in data\.mixture, got none"):
-        StagedOrder(STAGES, None).check(None, 0)
+    with pytest.raises(ConfigError, match=r"several sources in data\.mixture, got one"):
+        StagedOrder(STAGES, None).mix([InMemorySource(["a"])], {"a": 1}, 4)

@@ -1,13 +1,14 @@
 """Counts conversations of your own, and names a row that is none."""
 
 import json as json_format
+from contextlib import suppress
 from typing import Any
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.help_index import chosen, folders
 from mlxlab.config.paths import conf_dir
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, UserError
 from mlxlab.wording import counted
 
 OPTION, MODEL = "instruct", "transformer"
@@ -21,9 +22,20 @@ def are_conversations(args: list[str], source: str) -> bool:
         return True
     if "data" in keys or keys & COLUMNS:
         return False
-    from mlxlab.data.chat.reader import has_conversations
+    return _has_conversations(source)
 
-    return has_conversations(source)
+
+def _has_conversations(source: str) -> bool:
+    """Whether local files hold conversations, by their columns; a plain `text` is none."""
+    from mlxlab.data.chat.conversation import find_layouts
+    from mlxlab.data.sources.block import ErrorBudget
+    from mlxlab.data.sources.open import Reading, is_local, open_source
+
+    with suppress(UserError):  # What is missing or malformed is reported when it is read.
+        if is_local(source):
+            columns = open_source(source, Reading(), ErrorBudget("skip")).columns()
+            return bool({*find_layouts(columns)} - {"text"})
+    return False
 
 
 def show_conversations(args: list[str], json: bool) -> None:

@@ -15,7 +15,8 @@ from mlxlab.wording import counted, percent
 if TYPE_CHECKING:
     import numpy as np
 
-    from mlxlab.data.text.token_counts import TokenFrequencies
+    from mlxlab.cli.info.frequencies import TokenFrequencies
+    from mlxlab.data.text.token_counts import TokenCounts
     from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 
@@ -40,10 +41,9 @@ def tokens(
     from mlxlab.config.hydra.compose import Composer
 
     config = Composer(conf_dir(), args).checked_values(resolve=True)
-    from mlxlab.callbacks.plots import plot_token_frequencies
+    from mlxlab.cli.info.frequencies import plot_token_frequencies, token_frequencies
     from mlxlab.config.paths import project_root
     from mlxlab.data.text.dataset import StreamingTextDataset
-    from mlxlab.data.text.token_counts import token_frequencies
     from mlxlab.experiment.build import build_data
 
     target = config["data"]["_target_"]
@@ -69,7 +69,14 @@ def tokens(
         values = row | {"share": percent(row["share"], 4)}
         cells.append([str(value).replace("|", "\\|") for value in values.values()])
     table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
-    terminal.show("\n".join([counts.line, "", table, "", *lines, "", f"plot: {out}"]))
+    terminal.show("\n".join([_counted(counts), "", table, "", *lines, "", f"plot: {out}"]))
+
+
+def _counted(corpus: "TokenCounts") -> str:
+    extent = "all" if corpus.exact else "a sample"
+    used = f"{(corpus.counts > 0).sum():,} of {len(corpus.counts):,} tokens"
+    total = f"{corpus.counts.sum():,} tokens ({extent} of the training text)"
+    return f"token counts: {total}; {used} of the vocabulary occur"
 
 
 def _outliers(

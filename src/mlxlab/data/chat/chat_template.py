@@ -12,13 +12,14 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mlxlab.data.chat import sandbox
 from mlxlab.data.chat.conversation import Message
 from mlxlab.data.sources.messages import shorten
-from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, follow_link
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json, read_text
@@ -43,6 +44,7 @@ class TemplateError(DataError):
     """A template that cannot be compiled, fails, or takes more time or memory than it may."""
 
 
+@dataclass(eq=False)
 class ChatTemplate:
     """A chat template; may be used by several threads.
 
@@ -52,13 +54,12 @@ class ChatTemplate:
         bos_token, eos_token: what the variables of these names hold.
     """
 
-    def __init__(self, source: str, name: str, bos_token: str, eos_token: str) -> None:
-        self.source = source
-        self.name = name
-        self.bos_token = bos_token
-        self.eos_token = eos_token
-        self._process: subprocess.Popen[str] | None = None  # started when it is first needed
-        self._lock = threading.Lock()
+    source: str
+    name: str
+    bos_token: str
+    eos_token: str
+    _process: "subprocess.Popen[str] | None" = None  # started when it is first needed
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def names(self, key: str) -> bool:
         """Whether the program names a variable or a key of a message."""
@@ -73,8 +74,7 @@ class ChatTemplate:
         (reply,) = self.answer([request])
         if "error" in reply:
             raise TemplateError(reply["error"])
-        text: str = reply["text"]
-        return text
+        return str(reply["text"])
 
     def answer(self, requests: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
         """The reply of the sandbox to each request; `error` in it where the template fails.
@@ -142,42 +142,37 @@ def _one_line(text: str) -> str:
 def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     """`DEFAULT` with the tokens of a tokenizer; ConfigError if it has none to end an answer."""
     if tokenizer.eos_id is None:
-        raise ConfigError(
-            "data.chat_template: the tokenizer has neither a chat template nor an end token"
-        )
+        raise ConfigError("data.chat_template: expected a file, as the tokenizer has no end token")
     return _new_template(DEFAULT, "the default chat template", {}, tokenizer)
 
 
-def generate_options(run: Path) -> str:
-    """` chat=true` for `generate` if a run was trained on conversations, else nothing."""
-    return " chat=true" if (run / "inference" / FILE).is_file() else ""
+class _Config(TypedDict, total=False):
+    """What is read of tokenizer_config.json. A token is a text or an object with `content`."""
+
+    chat_template: object
+    bos_token: str | dict[str, Any] | None
+    eos_token: str | dict[str, Any] | None
 
 
 def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The template in a tokenizer's folder: chat_template.jinja or in tokenizer_config.json.
 
-    Of several named templates in tokenizer_config.json `default` is taken. Returns None for a
-    folder without one, or no folder; raises DataError for malformed files.
+    Returns None for a folder without one, or no folder; raises DataError for malformed files.
     """
     if folder is None:
         return None
-    path = folder / FILE
-    config = _read_config(folder / CONFIG_FILE)
-    source: object = None
-    try:
-        source = read_text(_resolved(path))
-    except InputNotFoundError:
-        path = folder / CONFIG_FILE
-        source = config.get("chat_template")
-    if isinstance(source, list):
-        named = {each.get("name"): each for each in source if isinstance(each, dict)}
-        source = named.get("default", {}).get("template", source)
+    path = folder / CONFIG_FILE
+    config: _Config = {}
+    with suppress(InputNotFoundError):
+        config = read_json(follow_link(path), _Config, keys=_Config.__annotations__)
+    source = config.get("chat_template")
+    with suppress(InputNotFoundError):
+        source = read_text(follow_link(folder / FILE))
+        path = folder / FILE
     if source is None:
         return None
     if not isinstance(source, str):
-        raise DataError(
-            f"{path}: chat_template: a text or one named default, got {shorten(source)}"
-        )
+        raise DataError(f"{path}: chat_template: expected a text, got {shorten(source)}")
     return _new_template(source, str(path), config, tokenizer)
 
 
@@ -191,38 +186,22 @@ def choose_template(
     template = load_template(restored, tokenizer)
     if template is None and file is not None:
         path = Path(file).expanduser()
-        source = read_text(_resolved(path))
-        template = _new_template(source, str(path), {}, tokenizer)
+        template = _new_template(read_text(follow_link(path)), str(path), {}, tokenizer)
     return template or load_template(folder, tokenizer) or default_template(tokenizer)
 
 
-def _new_template(
-    source: str, name: str, config: Mapping[str, object], tokenizer: Tokenizer
-) -> ChatTemplate:
+def _new_template(source: str, name: str, config: _Config, tokenizer: Tokenizer) -> ChatTemplate:
     """A template with the special tokens of a config, or else of a tokenizer; "" for none."""
-    tokens: list[str] = []
-    for key, number in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id)):
-        token = config.get(key)
-        if isinstance(token, dict):
-            token = token.get("content")
-        if token is None:
-            token = "" if number is None else tokenizer.inner.id_to_token(number) or ""
-        if not isinstance(token, str):
-            raise DataError(f"{name}: {key}: expected a text, got {shorten(token)}")
-        tokens.append(token)
-    return ChatTemplate(source, name, *tokens)
+    bos_token = _special_token(config.get("bos_token"), tokenizer, tokenizer.bos_id)
+    eos_token = _special_token(config.get("eos_token"), tokenizer, tokenizer.eos_id)
+    return ChatTemplate(source, name, bos_token, eos_token)
 
 
-def _read_config(path: Path) -> dict[str, object]:
-    """The keys that are read; others may hold anything."""
-    try:
-        keys = ("chat_template", "bos_token", "eos_token")
-        return read_json(_resolved(path), dict[str, object], keys=keys)
-    except InputNotFoundError:
-        return {}
-
-
-def _resolved(path: Path) -> Path:
-    """Follows links, as the files of a downloaded snapshot are, but not from a stranger's run."""
-    is_run = (path.parent / "config.yaml").exists()
-    return path if is_run else path.resolve()
+def _special_token(
+    token: str | dict[str, Any] | None, tokenizer: Tokenizer, number: int | None
+) -> str:
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token is None and number is not None:
+        token = tokenizer.inner.id_to_token(number)
+    return str(token or "")

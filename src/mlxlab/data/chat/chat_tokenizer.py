@@ -1,18 +1,17 @@
 """A tokenizer with its chat template: requests to render, prompts, tokens that end an answer."""
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 
 import tokenizers
 
 from mlxlab.data.chat.chat_template import ChatTemplate
-from mlxlab.data.chat.conversation import Conversation, Message, contents
+from mlxlab.data.chat.conversation import Conversation, contents
 from mlxlab.data.chat.sandbox import ANSWER_END, ANSWER_START
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
 # A template that does not name one of these keys would leave it out.
-RENDERED = re.compile(r"tools|tool_calls|reasoning_content|reasoning|thinking")
+RENDERED = ("tools", "tool_calls", "reasoning_content", "reasoning", "thinking")
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,9 @@ class ChatTokenizer:
         would leave out.
         """
         self.check_text(contents(conversation))
-        keys = {"tools"} & conversation.keys()
-        keys.update(*conversation["messages"])
-        for key in sorted(keys):
-            if RENDERED.fullmatch(key) and not self.template.names(key):
+        keys = conversation.keys() | set[str]().union(*conversation["messages"])
+        for key in RENDERED:
+            if key in keys and not self.template.names(key):
                 raise ValueError(f"{self.template.name}: the template does not render {key}")
 
     def check_text(self, text: str) -> None:
@@ -57,14 +55,6 @@ class ChatTokenizer:
             raise ValueError(f"a message contains the special token {first}")
         if ANSWER_START in text or ANSWER_END in text:
             raise ValueError("a message contains a noncharacter (U+FDD0 or U+FDD1)")
-
-    def prompt(self, messages: list[Message]) -> list[int]:
-        """The tokens of a conversation up to the header of the next answer.
-
-        Raises TemplateError if the template fails.
-        """
-        text = self.template.render(messages, add_generation_prompt=True)
-        return self.encode(text)
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids

@@ -148,12 +148,11 @@ def dump(value: object) -> str:
 def _find_layout(record: Record, named: Layout | None) -> Layout:
     layouts = find_layouts(key for key, value in record.items() if value is not None)
     if named is not None:
-        layouts = [layout for layout in layouts if layout == named]
+        layouts = [named] if named in layouts else []
     if len(layouts) == 1:
         return layouts[0]
     if layouts:
-        names = ", ".join(layouts)
-        raise ValueError(f"a record of several layouts ({names}): choose data.layout={layouts[0]}")
+        raise ValueError(f"several layouts, expected data.layout, one of {', '.join(layouts)}")
     _refuse(record, REFUSED)
     expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
     raise ValueError(f"the keys {shorten(list(record))}: expected {expected}")
@@ -180,8 +179,7 @@ def _alpaca_messages(record: Record) -> Iterator[Message]:
     try:
         pairs = [(question, answer) for question, answer in history]
     except (TypeError, ValueError):
-        expected = "expected pairs of question and answer"
-        raise ValueError(f"history: {expected}, got {shorten(history)}") from None
+        raise ValueError(f"history: expected pairs of texts, got {shorten(history)}") from None
     for question, answer in pairs:
         yield {"role": "user", "content": question}
         yield {"role": "assistant", "content": answer}

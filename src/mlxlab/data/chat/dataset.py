@@ -14,7 +14,7 @@ from mlxlab.constraints import FilePath, Seed
 from mlxlab.data.chat.chat_template import choose_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import Layout, contents, unread_keys
-from mlxlab.data.chat.masks import ConversationEncoder, LossOn, Truncation
+from mlxlab.data.chat.masks import GROUP, ConversationEncoder, LossOn, Truncation
 from mlxlab.data.chat.reader import open_conversations
 from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
 from mlxlab.data.sources.block import ErrorBudget
@@ -23,7 +23,7 @@ from mlxlab.data.text.corpus import describe_validation
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
-from mlxlab.data.text.token_counts import count_tokens
+from mlxlab.data.text.token_counts import corpus_counts
 from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
 from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.errors import ConfigError, DataError
@@ -120,7 +120,7 @@ class InstructDataset(LanguageModelData):
 
         encoder = ConversationEncoder(chat, loss_on, seq_len, truncation, opened.skip)
         stream = TokenStream(train, encoder, seed, limit, options["select"].chosen(seed))
-        count = partial(count_tokens, stream(0, EPOCH_START), original.vocab_size)
+        count = partial(corpus_counts, stream, original.vocab_size)
         mapped, vocabulary_lines = fit_vocabulary(options["vocabulary"], original, count, restored)
         rows = RowLayout(
             seq_len, seq_len, 1, original.pad_id, not one_document, whole_documents=True
@@ -140,7 +140,6 @@ class InstructDataset(LanguageModelData):
             template=[template.source, template.bos_token, template.eos_token],
             rows=[seq_len, loss_on, truncation, one_document],
         )
-        self._writers.append(template.save)
         if not self._valid_chunks:
             expected = f"no conversation to validate on fits in data.seq_len={seq_len}"
             raise DataError(f"{valid.name}: {expected}")
@@ -162,6 +161,10 @@ class InstructDataset(LanguageModelData):
             f"{train.name}: {amount}",
         ]
 
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        self.template.save(folder)
+
 
 class EpochSize(NamedTuple):
     """Counts of the conversations that were measured."""
@@ -179,30 +182,26 @@ def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayou
     window = chain.from_iterable(stream.windows(0, EPOCH_START))
     documents = (document for _, document in window)
     sizes: list[tuple[int, int, int]] = []
-    for document, encoded in encoder.encode(islice(documents, MAX_MEASURED)):
-        sizes.append((len(document.text.encode()), encoded.full_length, len(encoded.tokens)))
+    while len(sizes) < MAX_MEASURED and (group := list(islice(documents, GROUP))):
+        for document, tokens in zip(group, encoder(group), strict=True):
+            sizes.append((len(document.text.encode()), tokens.full_length, len(tokens.ids)))
     num_bytes, full, used = np.array(sizes).T
     full = full[full > 0]
     used = used[used > 0]
-    longest = full.max(initial=0)
-    if not len(used) and longest <= layout.length:
-        raise DataError(f"{stream.source.name}: the chat template writes no answers")
     if not len(used):
-        size = f"the longest of {len(full)} conversations has {longest} tokens"
-        fault = f"no answer fits in data.seq_len={layout.length}: {size}"
+        got = f"{len(full)} conversations of at most {full.max(initial=0)} tokens"
+        fault = f"expected an answer within data.seq_len={layout.length} tokens, got {got}"
         raise DataError(f"{stream.source.name}: {fault}")
 
-    sample = ""
     repetitions: float | None = 1.0
     if len(sizes) == MAX_MEASURED:
-        sample = "; only the first of them were measured"
         repetitions = stream.repetitions(MAX_MEASURED, int(num_bytes.sum()))
     lengths = RowLengths(
         layout.length,
         len(full),
         int(np.count_nonzero(full > layout.length)),
         round_up(float(np.quantile(full, QUANTILE, method="higher"))),
-        f"{ACTIONS[encoder.truncation]} (data.truncation={encoder.truncation}{sample})",
+        ACTIONS[encoder.truncation],
     )
     begins, _ = layout.split(np.cumsum(used))
     rows = None if repetitions is None else len(begins) * max(1.0, repetitions)

@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import tokenizers
@@ -24,22 +23,12 @@ from mlxlab.data.text.packing import Tokens
 LossOn = Literal["assistant", "completion", "all"]
 Truncation = Literal["drop", "left", "right"]
 GROUP = 32  # conversations that are encoded together; more would take memory, and save little time
-
-
-class EncodedConversation(NamedTuple):
-    """T tokens; none if the conversation was dropped."""
-
-    tokens: np.ndarray  # (T,) int32
-    is_target: np.ndarray  # (T,) bool
-    full_length: int  # tokens before truncation; 0 if it cannot be encoded
-
-
-NOTHING = EncodedConversation(np.zeros(0, np.int32), np.zeros(0, bool), 0)
+NOTHING = Tokens(np.zeros(0, np.int32), np.zeros(0, bool))
 
 
 @dataclass(frozen=True)
 class ConversationEncoder:
-    """Encodes conversations. Implements `Tokenize`.
+    """Encodes conversations; one that cannot be encoded has no tokens. Implements `Tokenize`.
 
     Args:
         loss_on: `assistant` for all answers, `completion` for the last one, `all` for the whole
@@ -57,23 +46,13 @@ class ConversationEncoder:
     skip: Callable[[int, ValueError], None]
 
     def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
-        return [Tokens(each.tokens, each.is_target) for _, each in self.encode(documents)]
+        """Raises TemplateError if the template takes more time or memory than it may."""
+        tokens: list[Tokens] = []
+        for start in range(0, len(documents), GROUP):
+            tokens += self._encode(documents[start : start + GROUP])
+        return tokens
 
-    def encode(
-        self, documents: Iterable[Document]
-    ) -> Iterator[tuple[Document, EncodedConversation]]:
-        """Each of them with its tokens, in order.
-
-        Raises TemplateError if the template takes more time or memory than it may.
-        """
-        remaining = iter(documents)
-        while group := list(islice(remaining, GROUP)):
-            encoded = self._encode(group)
-            for document in group:
-                yield document, encoded.get(document.id, NOTHING)
-
-    def _encode(self, group: Sequence[Document]) -> dict[int, EncodedConversation]:
-        """The conversations that can be encoded, by id."""
+    def _encode(self, group: Sequence[Document]) -> list[Tokens]:
         requests: dict[int, dict[str, Any]] = {}
         for document in group:
             with self._skipping(document.id):
@@ -81,11 +60,11 @@ class ConversationEncoder:
         replies = self.chat.template.answer(list(requests.values()))
         texts = [reply.get("text", "") for reply in replies]
         encodings = self.chat.inner.encode_batch(texts, add_special_tokens=False)
-        encoded: dict[int, EncodedConversation] = {}
+        encoded: dict[int, Tokens] = {}
         for number, reply, encoding in zip(requests, replies, encodings, strict=True):
             with self._skipping(number):
                 encoded[number] = self._mask(reply, encoding)
-        return encoded
+        return [encoded.get(document.id, NOTHING) for document in group]
 
     @contextmanager
     def _skipping(self, number: int) -> Iterator[None]:
@@ -110,7 +89,7 @@ class ConversationEncoder:
         self.chat.check(conversation)
         return {**conversation, "answers": answers, "learned": learned}
 
-    def _mask(self, reply: dict[str, Any], encoding: tokenizers.Encoding) -> EncodedConversation:
+    def _mask(self, reply: dict[str, Any], encoding: tokenizers.Encoding) -> Tokens:
         if "error" in reply:
             raise ValueError(reply["error"])
         if "spans" not in reply:
@@ -137,7 +116,7 @@ class ConversationEncoder:
         tokens: list[int] = encoding.ids
         return tokens if tokens[-1:] == [tokenizer.end_id] else [*tokens, tokenizer.end_id]
 
-    def _truncate(self, ids: list[int], is_target: np.ndarray) -> EncodedConversation:
+    def _truncate(self, ids: list[int], is_target: np.ndarray) -> Tokens:
         length = len(ids)
         used = slice(None)
         if length > self.max_length:
@@ -152,7 +131,7 @@ class ConversationEncoder:
         is_target[:1] = False  # Nothing predicts the first token.
         if not is_target.any():
             return NOTHING._replace(full_length=length)
-        return EncodedConversation(tokens, is_target, length)
+        return Tokens(tokens, is_target, length)
 
 
 def _token_of(encoding: tokenizers.Encoding, characters: Iterable[int]) -> int | None:

@@ -1,20 +1,17 @@
 """Conversations of a source as documents, whose text is their JSON in one spelling."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from mlxlab.data.chat.conversation import (
     Layout,
     dump,
-    find_layouts,
     parse_conversation,
     unread_keys,
 )
 from mlxlab.data.sources.block import Block, ErrorBudget
 from mlxlab.data.sources.cells import OnBadCell
-from mlxlab.data.sources.open import Reading, is_local, open_source
+from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.data.text.documents import Documents
-from mlxlab.errors import UserError
 
 
 def open_conversations(
@@ -43,12 +40,3 @@ def open_conversations(
     read = set(columns).difference(unread_keys(columns))
     sizes = [size for size in map(rows.text_bytes, read) if size is not None]
     return Documents(rows, None, read_texts, window, errors, sum(sizes) or None, f":{layout}")
-
-
-def has_conversations(source: str) -> bool:
-    """Whether local files hold conversations, by their columns; a plain `text` is none."""
-    with suppress(UserError):  # What is missing or malformed is reported when it is read.
-        if is_local(source):
-            columns = open_source(source, Reading(), ErrorBudget("skip")).columns()
-            return bool({*find_layouts(columns)} - {"text"})
-    return False

@@ -232,9 +232,6 @@ class RepeatBatches(_Wrapper):
         return {"first": self.first, "epoch": self.epoch, "index": self.index}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Also takes a position of the data set itself, whose next batches are then repeated."""
-        if "first" not in state:
-            state = {"first": dict(state), "epoch": self.epoch, "index": 0}
         position = check_position(dict(state), RepeatState)
         self.source.load_state_dict(position["first"])
         self.first = position["first"]

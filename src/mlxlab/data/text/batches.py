@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from math import log
+from operator import length_hint
 from typing import Annotated, Protocol
 
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, check_position, load_position
-from mlxlab.data.text.masking import Masker
+from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import (
     EMPTY_ROW,
     Row,
     RowLayout,
     Take,
     TextCursor,
-    TokenizedDocument,
     TokenStream,
     epoch_start,
     pack,
@@ -130,20 +130,64 @@ class VocabularySwitch:
         """The bytes of each original token; empty where they are unknown."""
         return np.array(self.mapped.token_bytes, np.float32)
 
-    def state_dict(self) -> dict[str, object]:
-        return {} if self.mapped.vocabulary is None else {GROWN: self.grown}
-
-    def load_state_dict(self, state: Mapping[str, object]) -> dict[str, object]:
-        """Takes its key from the state of an iterator, and returns the others."""
-        if self.mapped.vocabulary is None:
-            return dict(state)
-        self.grown = check_position(state.get(GROWN), bool)
-        return {key: value for key, value in state.items() if key != GROWN}
-
     def match(self, vocab_size: int) -> None:
         """Gives later batches the ids of a model of that many tokens."""
         vocabulary = self.mapped.vocabulary
         self.grown = vocabulary is not None and vocab_size >= vocabulary.vocab_size
+
+
+# 80 % of the hidden tokens become the mask token, 10 % another one, 10 % stay.
+MASK_UP_TO = 0.8
+REPLACE_UP_TO = 0.9
+
+
+class Masker:
+    """Hides tokens for masked language modelling (Devlin et al. 2019).
+
+    Draws are a function of (seed, epoch, position): a resumed run hides the same tokens.
+
+    Args:
+        tokenizer: raises ConfigError if it has no mask token.
+        probability: of a token to be hidden; special ones never are.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
+        if tokenizer.mask_id is None:
+            raise ConfigError("the tokenizer has no mask token, which a masked model needs")
+        self.mask_id = tokenizer.mask_id
+        self.probability = probability
+        self.seed = seed
+        special = {tokenizer.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}
+        tokens = range(tokenizer.vocab_size)
+        self.is_maskable = np.array([token not in special for token in tokens])
+        self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
+
+    def mask_tokens(
+        self, tokens: np.ndarray, real: np.ndarray, epoch: int, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens with some hidden (B, T), and which (B, T) bool.
+
+        At least one is hidden in each row that has a maskable one.
+
+        Args:
+            tokens: (B, T) int32.
+            real: (B, T) bool, false for padding.
+            rows: (B,) the number of each row in its epoch.
+        """
+        positions = rows[:, None] * tokens.shape[1] + np.arange(tokens.shape[1])
+        draws = uniform(self.seed, Stream.MASKED, epoch, positions)
+        draws[~(real & self.is_maskable[tokens])] = 1.0  # never hidden
+        smallest = draws.min(axis=1, keepdims=True)
+        is_smallest = (draws == smallest) & (smallest < 1.0)
+        hidden = (draws < self.probability) | is_smallest
+
+        kind = uniform(self.seed, Stream.MASK_KIND, epoch, positions[hidden])
+        choice = uniform(self.seed, Stream.MASK_REPLACEMENT, epoch, positions[hidden])
+        replacement = self.maskable[(choice * len(self.maskable)).astype(np.int64)]
+        others = np.where(kind < REPLACE_UP_TO, replacement, tokens[hidden])
+        masked = tokens.copy()
+        masked[hidden] = np.where(kind < MASK_UP_TO, self.mask_id, others)
+        return masked, hidden
 
 
 class RowBuilder:
@@ -280,10 +324,11 @@ class PackedBatchIterator:
         self.builder.switch.match(vocab_size)
 
     def state_dict(self) -> dict[str, object]:
-        return {**self._cursor, **self.builder.switch.state_dict()}
+        return {**self._cursor, GROWN: self.builder.switch.grown}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        cursor = self.builder.switch.load_state_dict(state)
+        cursor = dict(state)
+        self.builder.switch.grown = check_position(cursor.pop(GROWN, None), bool)
         self._cursor = self.order.load(cursor, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -304,24 +349,17 @@ class PackedBatchIterator:
 
 @dataclass(frozen=True)
 class PackedEvalBatches:
-    """Batches of the tokens of `chunks`, the same each time if that is a list.
+    """Batches of rows, the same each time if these are a list. The last one may have fewer rows."""
 
-    The last batch may have fewer rows.
-    """
-
-    chunks: Iterable[list[TokenizedDocument]]
+    rows: Iterable[Row]
     builder: RowBuilder
     batch_size: int
 
     def __length_hint__(self) -> int:
         """How many there are, 0 if that is unknown."""
-        if not isinstance(self.chunks, list):
-            return 0
-        lengths = [len(document.tokens) for chunk in self.chunks for document in chunk]
-        begins, _ = self.builder.layout.split(np.cumsum(lengths))
-        return -(-len(begins) // self.batch_size)
+        return -(-length_hint(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = pack(self.chunks, epoch_start(0), self.builder.layout)
+        rows = iter(self.rows)
         while batch := list(islice(rows, self.batch_size)):
             yield self.builder.batch(batch, epoch=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Annotated
 
 import numpy as np
@@ -83,12 +84,16 @@ class Mixture:
         self.shares = relative / relative.sum()
         sizes = np.round(self.shares * window * MEAN_CHARACTERS).astype(int)
         self.window_sizes = np.maximum(sizes, 1).tolist()  # in characters
-        parts = list(zip(sources, weights, self.shares, strict=True))
-        self.name = " + ".join(f"{share:.3g} {source.name}" for source, _, share in parts)
-        terms = [f"{weight!r} {source.fingerprint}" for source, weight, _ in parts]
+        names: list[str] = []
+        terms: list[str] = []
+        totals: list[float] = []
+        for source, weight, share in zip(sources, weights, self.shares, strict=True):
+            names.append(f"{share:.3g} {source.name}")
+            terms.append(f"{weight!r} {source.fingerprint}")
+            totals.append((source.bytes or inf) / share)
+        self.name = " + ".join(names)
         self.fingerprint = f"{' + '.join(terms)}:{window}"
-        totals = [source.bytes / share for source, _, share in parts if source.bytes]
-        self.bytes = round(max(totals)) if len(totals) == len(sources) else None
+        self.bytes = round(max(totals)) if max(totals) < inf else None
 
     @property
     def skipped_records(self) -> int:
@@ -98,11 +103,11 @@ class Mixture:
         """See `DocumentSource`. A position is a list with the `ReaderPosition` of each source."""
         readers = open_readers(self.sources, seed, epoch, position)
         while any(reader.completed_passes == 0 for reader in readers):
-            start = [reader.position for reader in readers]
+            position = [reader.position for reader in readers]
             documents: list[Document] = []
             for reader, size in zip(readers, self.window_sizes, strict=True):
                 documents += reader.take(size)
-            yield start, documents
+            yield position, documents
 
 
 def open_readers(
@@ -112,11 +117,10 @@ def open_readers(
     count = len(sources)
     starts = [[0, None, 0, 0]] * count if position is None else position
     shape = Annotated[list[ReaderPosition], MinLen(count), MaxLen(count)]
-    checked = check_position(starts, shape)
-    return [
-        SourceReader(source, number, seed, epoch, start)
-        for number, (source, start) in enumerate(zip(sources, checked, strict=True))
-    ]
+    readers: list[SourceReader] = []
+    for source, start in zip(sources, check_position(starts, shape), strict=True):
+        readers.append(SourceReader(source, len(readers), seed, epoch, start))
+    return readers
 
 
 class SourceReader:
@@ -134,8 +138,8 @@ class SourceReader:
         self._next_window()
         self.num_drawn = num_drawn
         if num_drawn >= len(self.documents):
-            expected = f"document {num_drawn} of {len(self.documents)}"
-            raise DataError(f"the saved position is malformed: {expected}")
+            got = f"document {num_drawn} of {len(self.documents)}"
+            raise DataError(f"the saved position is malformed: {got}")
 
     @property
     def position(self) -> list[object]:

@@ -1,6 +1,6 @@
 """Streamed text for language models, larger than memory: read, tokenized and packed as it is needed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cache_result
 from functools import partial
@@ -35,6 +35,8 @@ from mlxlab.data.text.packing import (
     TextTokens,
     TokenizedDocument,
     TokenStream,
+    epoch_start,
+    pack,
 )
 from mlxlab.data.text.token_counts import corpus_counts
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
@@ -130,11 +132,7 @@ class LanguageModelData:
         options: TextOptions,
         **settings: object,
     ) -> None:
-        self._writers: list[
-            Callable[[Path], None]
-        ] = []  # They write files beside those of the encoder.
-        if fitted.curve is not None:
-            self._writers.append(fitted.curve.save)
+        self._curve = fitted.curve
         self.tokenizer = tokenizer
         self.encoder = TextEncoder(tokenizer, mlm_probability is not None, layout.length)
         self.task = self.encoder.task
@@ -151,9 +149,10 @@ class LanguageModelData:
         switch = VocabularySwitch(tokenizer)
         self._builder = RowBuilder(layout, switch, mlm_probability, stream.seed)
         self._valid_chunks = list(valid(0, EPOCH_START))
+        eval_layout = layout.without_overlap()
         self.valid = PackedEvalBatches(
-            self._valid_chunks,
-            RowBuilder(layout.without_overlap(), switch, mlm_probability, measured=True),
+            list(pack(self._valid_chunks, epoch_start(0), eval_layout)),
+            RowBuilder(eval_layout, switch, mlm_probability, measured=True),
             options["eval_batch_size"],
         )
 
@@ -175,9 +174,9 @@ class LanguageModelData:
 
     def save(self, folder: Path) -> None:
         """Writes what inference needs, and how the vocabulary size was chosen."""
-        self.encoder.save(folder, fingerprint=self.fingerprint)
-        for write in self._writers:
-            write(folder)
+        self.encoder.save(folder, self.fingerprint)
+        if self._curve is not None:
+            self._curve.save(folder)
 
 
 class StreamingTextDataset(LanguageModelData):
@@ -232,7 +231,6 @@ class StreamingTextDataset(LanguageModelData):
         seq_len = options["seq_len"]
         batch_size = options["batch_size"]
         shuffle = options["shuffle"]
-        order.check(mixture, shuffle.row_buffer)
         weights = mixture or {options["source"]: 1.0}
         text, valid, line = open_corpus(
             list(weights),
@@ -259,9 +257,7 @@ class StreamingTextDataset(LanguageModelData):
         chosen = options["select"].chosen(seed)
         tokenize = TextTokens(original.encode_documents, original.end_id)
         stream = TokenStream(text, tokenize, seed, limit, chosen)
-        self.count_tokens = cache_result(
-            partial(corpus_counts, stream, original.vocab_size, original.fingerprint, cache)
-        )
+        self.count_tokens = cache_result(partial(corpus_counts, stream, original.vocab_size))
         tokenizer, vocabulary_lines = fit_vocabulary(
             options["vocabulary"], original, self.count_tokens, restored
         )

@@ -105,10 +105,8 @@ class Documents:
         """See `DocumentSource`. A position is [unit in the epoch's order, block (2), row from there]."""
         first = [0, *FIRST, 0]
         order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch).tolist()
-        start: Any = first
-        if position is not None:
-            start = position
-            check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count])
+        start: Any = first if position is None else position
+        check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count])
         documents: list[Document] = []
         size = 0
         for following, document in self._read(order, start):
@@ -166,11 +164,14 @@ def open_documents(
     errors = ErrorBudget(on_error)
     opened = open_source(source, replace(reading, split=split), errors)
 
-    def read_texts(block: Block, on_bad_cell: OnBadCell) -> Sequence[str | None]:
-        return block.strings(text_column, on_bad_cell)
-
-    num_bytes = opened.text_bytes(text_column)
-    return Documents(opened, [text_column], read_texts, window, errors, num_bytes)
+    return Documents(
+        opened,
+        [text_column],
+        lambda block, on_bad_cell: block.strings(text_column, on_bad_cell),
+        window,
+        errors,
+        opened.text_bytes(text_column),
+    )
 
 
 @dataclass
@@ -205,14 +206,13 @@ class HoldoutSplit:
         """See `DocumentSource`. Positions are those of the source."""
         is_empty = position is None
         for start, documents in self.source.windows(seed, epoch, position):
-            is_held_out = hashes(documents) < self.limit
-            selected = list(compress(documents, is_held_out == (self.side == "valid")))
-            if selected:
+            is_selected = (hashes(documents) < self.limit) == (self.side == "valid")
+            if is_selected.any():
                 is_empty = False
-                yield start, selected
+                yield start, list(compress(documents, is_selected))
         if is_empty:
-            use = f"data.valid_fraction={self.fraction:g} leaves none for the split {self.side}"
-            raise DataError(f"{self.name}: {use}")
+            fault = f"data.valid_fraction={self.fraction:g} leaves none for the split {self.side}"
+            raise DataError(f"{self.name}: {fault}")
 
 
 def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, HoldoutSplit, str]:
@@ -225,23 +225,17 @@ def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, Hol
     """
     limit = round(fraction * HASH_RANGE)
     if source.bytes is not None and source.bytes <= MAX_SEARCHED:
-        lowest, *others = _lowest_hashes(source, limit)
-        if lowest >= limit and not others:
+        lowest: list[int] = []
+        for _, documents in source.windows(0, 0):
+            lowest = sorted({*lowest, *hashes(documents).tolist()})[:2]
+            if lowest[0] < limit:
+                break
+        if lowest[0] >= limit and len(lowest) < 2:
             raise DataError(f"{source.name}: expected two different texts or more, got one")
-        limit = max(limit, lowest + 1)
+        limit = max(limit, lowest[0] + 1)
     train = HoldoutSplit(source, fraction, "train", limit)
     valid = HoldoutSplit(source, fraction, "valid", limit)
     return train, valid, f"{source.name}: {percent(fraction, 2)} held out for validation"
-
-
-def _lowest_hashes(source: DocumentSource, limit: int) -> list[int]:
-    """The two lowest hashes, from the start of the source to the first one below the limit."""
-    lowest: list[int] = []
-    for _, documents in source.windows(0, 0):
-        lowest = sorted({*lowest, *hashes(documents).tolist()})[:2]
-        if lowest[0] < limit:
-            break
-    return lowest
 
 
 def hashes(documents: list[Document]) -> np.ndarray:

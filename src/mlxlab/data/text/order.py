@@ -23,13 +23,13 @@ class DataOrder:
 
     min_steps = MIN_STEPS
 
-    def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
-        """Raises ConfigError if the order does not fit other settings of the data."""
-
     def mix(
         self, sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
     ) -> DocumentSource:
-        """One source of all, whose names and weights are those of `data.mixture`."""
+        """One source of all, whose names and weights are those of `data.mixture`.
+
+        Raises ConfigError if the order does not fit them.
+        """
         return Mixture(sources, list(weights.values()), window) if len(sources) > 1 else sources[0]
 
     def arrange(

@@ -39,6 +39,7 @@ class Tokens(NamedTuple):
 
     ids: np.ndarray  # (T,) int32
     is_target: np.ndarray  # (T,) bool
+    full_length: int = 0  # before truncation, where documents are truncated
 
 
 class TokenizedDocument(NamedTuple):
@@ -78,7 +79,7 @@ class TokenStream:
             for chunk in split_chunks(window):
                 tokens = self.tokenize([document for _, document in chunk])
                 encoded = [
-                    TokenizedDocument(cursor, document.id, len(document.text.encode()), *each)
+                    TokenizedDocument(cursor, document.id, len(document.text.encode()), *each[:2])
                     for (cursor, document), each in zip(chunk, tokens, strict=True)
                     if len(each.ids)
                 ]
@@ -105,10 +106,7 @@ class TokenStream:
             if self.limit is not None and before >= self.limit:
                 return
         if self.chosen is not None and not before:
-            raise DataError(
-                f"{self.source.name}: none of the examples that data.select chose is a training"
-                " example here; are their losses of other data?"
-            )
+            raise DataError(f"{self.source.name}: data.select chose none of these examples")
 
     def repetitions(self, documents: int, num_bytes: int) -> float | None:
         """How many times as much text as a sample of that size an epoch has; None if unknown."""
@@ -181,8 +179,8 @@ class InMemoryTokens:
     def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
         new = [document for document in documents if document.id not in self.tokens]
         if new:
-            encoded = zip(new, self.tokenize(new), strict=True)
-            self.tokens.update({document.id: tokens for document, tokens in encoded})
+            ids = [document.id for document in new]
+            self.tokens.update(zip(ids, self.tokenize(new), strict=True))
         return [self.tokens[document.id] for document in documents]
 
 

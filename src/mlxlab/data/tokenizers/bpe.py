@@ -21,7 +21,7 @@ from mlxlab.data.tokenizers.fit import (
     existing_tokenizer,
     sample_texts,
 )
-from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, parse_tokenizer
+from mlxlab.data.tokenizers.tokenizer import SPECIAL, Tokenizer, parse_tokenizer
 from mlxlab.errors import ConfigError, DataError
 
 # In characters. Training takes time quadratic in the length of a word, encoding does not.
@@ -50,7 +50,6 @@ class BPETokenizerTrainer:
         min_frequency: minimum number of occurrences of a pair that is merged.
         train_examples: documents to train on, of at most 64 million characters in total.
         path: a tokenizer.json, or a folder with one, to use instead.
-        force_retrain: train again although one is cached for this corpus and these settings.
     """
 
     vocab_size: Literal["auto"] | Annotated[int, Ge(260), Le(1_000_000)]
@@ -59,7 +58,6 @@ class BPETokenizerTrainer:
     min_frequency: Size
     train_examples: Size
     path: str | None
-    force_retrain: bool
 
     def __post_init__(self) -> None:
         if self.min_vocab_size > self.max_vocab_size:
@@ -89,7 +87,6 @@ class BPETokenizerTrainer:
             _Content,
             lambda: self._train(corpus.texts),
             lambda content: self._check(content, path),
-            reuse=not self.force_retrain,
         )
         file = content["tokenizer"]
         lines = []
@@ -136,9 +133,12 @@ class BPETokenizerTrainer:
         many as it supports, but at least 512.
         """
         full_size = max(per_token)
-        limits = sizing.size_limits(
-            per_token, corpus.planned_bytes, corpus.parameters, corpus.width
-        )
+        limits = {"model": sizing.size_by_model(corpus.parameters, corpus.width)}
+        if corpus.planned_bytes is not None:
+            limits["data"] = sizing.size_by_data(per_token, corpus.planned_bytes)
+        elbow = sizing.size_by_elbow(per_token)
+        if elbow is not None:
+            limits["elbow"] = elbow
         size = min(limits.values())
         if size < full_size:
             size -= size % sizing.STEP
@@ -164,7 +164,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Toke
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=[PAD, BOS, EOS, MASK],
+        special_tokens=SPECIAL,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -7,7 +7,6 @@ import tokenizers
 from tokenizers import decoders, models
 
 from mlxlab.constraints import Size
-from mlxlab.data.cache import cached_json, content_key
 from mlxlab.data.tokenizers.fit import (
     Corpus,
     FittedTokenizer,
@@ -15,8 +14,7 @@ from mlxlab.data.tokenizers.fit import (
     existing_tokenizer,
     sample_texts,
 )
-from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD
-from mlxlab.errors import DataError
+from mlxlab.data.tokenizers.tokenizer import SPECIAL
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
@@ -30,42 +28,25 @@ class CharTokenizerTrainer:
             adds 256 tokens; `error` ends the run (exit 65).
         train_examples: number of documents to collect characters from.
         path: a tokenizer.json, or a folder with one, to use instead.
-        force_retrain: ignore the cache.
     """
 
     on_unknown: Literal["bytes", "error"]
     train_examples: Size
     path: str | None
-    force_retrain: bool
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
         """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
         existing = existing_tokenizer(self.path, corpus.pretrained)
         if existing is not None:
             return existing
-        key = content_key(
-            corpus=corpus.key, on_unknown=self.on_unknown, examples=self.train_examples, format=4
-        )
-        characters, is_reused = cached_json(
-            corpus.cache / "tokenizers" / f"characters-{key}.json",
-            list[str],
-            lambda: sorted(set().union(*sample_texts(corpus.texts, self.train_examples))),
-            _check,
-            reuse=not self.force_retrain,
-        )
-        pieces = [PAD, BOS, EOS, MASK, *characters]
+        pieces = SPECIAL + sorted(set().union(*sample_texts(corpus.texts, self.train_examples)))
+        count = len(pieces) - len(SPECIAL)
         if self.on_unknown == "bytes":
             pieces += BYTES
         vocabulary = {piece: token for token, piece in enumerate(pieces)}
         model = models.BPE(vocabulary, [], byte_fallback=self.on_unknown == "bytes")
         inner = tokenizers.Tokenizer(model)
-        inner.add_special_tokens([PAD, BOS, EOS, MASK])
+        inner.add_special_tokens(SPECIAL)
         inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-        origin = "reused" if is_reused else "trained"
-        line = f"tokenizer {origin}: {len(characters):,} characters, {len(pieces):,} tokens"
+        line = f"tokenizer: {count:,} characters, {len(pieces):,} tokens"
         return FittedTokenizer(add_ends(inner), [line])
-
-
-def _check(characters: list[str]) -> None:
-    if not characters or characters != sorted(set("".join(characters))):
-        raise DataError("expected distinct characters in order")

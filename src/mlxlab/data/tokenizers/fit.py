@@ -11,7 +11,7 @@ from tokenizers import processors
 
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, Tokenizer, load_tokenizer
 from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
-from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.program import display_path
 
 MAX_SAMPLE_CHARACTERS = 64_000_000  # documents may be books
@@ -60,11 +60,7 @@ def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedToken
 def tokenizer_folder(path: str) -> Path:
     """The folder of `data.tokenizer.path`, a tokenizer.json or a folder with one."""
     file = Path(path)
-    if file.name == "tokenizer.json":
-        return file.parent
-    if file.is_file():
-        raise InputNotFoundError(f"data.tokenizer.path={path}: expected a tokenizer.json")
-    return file
+    return file.parent if file.name == "tokenizer.json" else file
 
 
 def sample_texts(texts: Iterable[str], count: int) -> list[str]:

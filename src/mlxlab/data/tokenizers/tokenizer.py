@@ -1,5 +1,6 @@
 """A tokenizer of the `tokenizers` library with its special ids, alphabet and bytes per token."""
 
+import base64
 import hashlib
 import json
 import os
@@ -9,18 +10,19 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
 from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from mlxlab.data.tokenizers.growth import check_growth
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_text
 
-PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # ids 0..3; bytes need no <unk>
+PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # Bytes need no <unk>.
+SPECIAL = [PAD, BOS, EOS, MASK]  # ids 0 to 3
 SPECIAL_NAMES = {  # of several model families
     "pad": (PAD, "[PAD]", "<|padding|>", "<|pad|>", "<|endoftext|>", "</s>", "<|im_end|>"),
     "bos": (BOS, "[CLS]", "<s>", "<|begin_of_text|>", "<|im_start|>", "<|endoftext|>"),
@@ -31,6 +33,8 @@ MAX_BYTES = 64 * 2**20
 MAX_VOCAB_SIZE = 2**23  # Arrays have this size; an id may be up to 2^32 - 1 in a tokenizer.json.
 SPACE = "\u2581"  # a space in SentencePiece
 ONE_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # a byte fallback token of SentencePiece
+STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")  # keys of a tokenizer.json
+MAX_GROWTH = 64  # Known models reach 18: a ligature that NFKC spells out.
 PROBES = (  # texts that show whether the bytes of tokens sum to those of a text
     "plain words, 12 of them.",
     " leading and  double spaces\n\ttabs\r\n",
@@ -166,7 +170,7 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json in the format of Hugging Face."""
-        self.inner.save(str(folder / "tokenizer.json"), pretty=False)
+        (folder / "tokenizer.json").write_text(self.inner.to_str(), encoding="utf-8")
 
     def _special(self, role: str) -> int | None:
         for name in SPECIAL_NAMES[role]:
@@ -266,6 +270,43 @@ def parse_tokenizer(text: str, path: Path) -> Tokenizer:
     with refuse_malformed(path):
         check_growth(json.loads(text))
         return Tokenizer(tokenizers.Tokenizer.from_str(text))
+
+
+def check_growth(file: Any) -> None:
+    """Raises DataError if a text could become more than 64 times as long.
+
+    The steps of a stranger's tokenizer.json run one after the other, and each may replace a character
+    by many: a few dozen of them make more text than memory holds, at which the library aborts.
+    """
+    if not isinstance(file, dict):
+        raise DataError("expected an object")
+    for key in STEPS:
+        growth = _growth(file.get(key))
+        if growth > MAX_GROWTH:
+            raise DataError(f"{key}: lengthens texts {growth:.3g} times, expected {MAX_GROWTH}")
+
+
+def _growth(step: Any) -> float:
+    """How many characters a step, or a sequence of steps, makes of one, at most."""
+    match step:
+        case {"type": "Sequence"}:  # Its steps are called `normalizers`, `decoders` and so on.
+            lists = [inner for inner in step.values() if isinstance(inner, list)]
+            return prod(map(_growth, chain.from_iterable(lists)))
+        case {"type": "Replace", "pattern": {"String": str(literal)}, "content": str(content)}:
+            return max(1.0, len(content) / max(len(literal), 1))
+        case {"type": "Replace", "content": str(content)}:
+            return 1.0 + len(content)  # A regular expression matches between characters too.
+        case {"type": "Precompiled", "precompiled_charsmap": str(charsmap)}:
+            table = base64.b64decode(charsmap)
+            # It holds the size of a trie, the trie, and texts that end in NUL.
+            texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
+            return max(len(text.decode("utf-8", "replace")) for text in texts)
+        case {"type": "TemplateProcessing", "single": list(pieces)}:
+            # It may repeat the text, and have tokens of its own.
+            return len(pieces) + sum(len(each["ids"]) for each in step["special_tokens"].values())
+        case {"type": "ByteLevel"}:
+            return 2.0  # A byte becomes a character of up to two bytes.
+    return 1.0
 
 
 @contextmanager

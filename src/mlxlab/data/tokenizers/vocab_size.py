@@ -101,27 +101,6 @@ def merge_parents(file: TokenizerFile) -> np.ndarray:
     return parents
 
 
-def size_limits(
-    per_token: dict[int, float], planned_bytes: int | None, parameters: int, width: int
-) -> dict[str, int]:
-    """What limits the size, by name.
-
-    Args:
-        per_token: bytes of a token by size.
-        planned_bytes: of the text of an epoch; None sets no limit.
-        parameters: of the model without its vocabulary.
-        width: hidden size of the model.
-    """
-    limits: dict[str, int] = {}
-    if planned_bytes is not None:
-        limits["data"] = size_by_data(per_token, planned_bytes)
-    limits["model"] = size_by_model(parameters, width)
-    elbow = size_by_elbow(per_token)
-    if elbow is not None:
-        limits["elbow"] = elbow
-    return limits
-
-
 def size_by_model(parameters: int, width: int) -> int:
     """Tao et al. 2024: 1e8 (N / 3e9)^0.83 / d, anchored at 3 B; extrapolated below 33 M."""
     return int(1e8 * (parameters / 3e9) ** 0.83 / width)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlxlab.checkpoint.names import whole_run
 from mlxlab.config.issues import one_line, value_at
-from mlxlab.data.chat.chat_template import generate_options
+from mlxlab.data.chat.chat_template import FILE
 from mlxlab.experiment.facts.command_lines import command_lines
 from mlxlab.experiment.facts.training_limit import limit_of
 from mlxlab.experiment.run_report.run_files import RunFiles
@@ -75,7 +75,10 @@ def use_commands(files: RunFiles) -> dict[str, str]:
         return {"predict": f"mlxlab predict {run} input=FILE output=predictions.csv"} | commands
     if files.facts.get("masked"):
         return commands
-    return {"generate": f"mlxlab generate {run}{generate_options(files.folder)}"} | commands
+    generate = f"mlxlab generate {run}"
+    if (files.folder / "inference" / FILE).is_file():
+        generate += " chat=true"
+    return {"generate": generate} | commands
 
 
 def _data(files: RunFiles) -> list[Block]:

@@ -1,6 +1,6 @@
-"""A curriculum by the distribution of tokens: rows with the most neglected tokens come first."""
+"""Orders by the distribution of tokens: rows with the most neglected ones first, or a measured random order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction as Exact
 from math import ceil
@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen
-from mlxlab.data.rng import Stream, counter_hash
+from mlxlab.data.rng import Stream, counter_hash, permutation
 from mlxlab.data.text.order import DataOrder
 from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_counts import MAX_TOKENS, TokenCounts
@@ -18,6 +18,7 @@ from mlxlab.extensions.curriculum.distribution import TokenDistribution
 from mlxlab.extensions.curriculum.served_rows import Pool, ServedOrder
 
 KEY = "data.order.alpha"
+MEASURED_ROWS = 1024  # The size of a pool whose rows stay in the order of the text.
 BLOCK_ROWS = 4096  # Rows scored at a time, which bounds the memory.
 Point = Annotated[list[float], MinLen(2), MaxLen(2)]
 
@@ -58,10 +59,6 @@ class CurriculumOrder(DataOrder):
     def points(self) -> list[list[float]]:
         return self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
 
-    def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
-        if row_buffer:
-            raise ConfigError(f"data.shuffle.row_buffer={row_buffer}: expected 0 with a curriculum")
-
     def identity(self) -> dict[str, object]:
         keep = None if self.once_per_epoch else self.keep
         return {"curriculum": [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]}
@@ -75,6 +72,8 @@ class CurriculumOrder(DataOrder):
         steps: int | None,
     ) -> ServedOrder:
         """See `DataOrder`. ConfigError if `steps` is None and alpha depends on them."""
+        if row_buffer:
+            raise ConfigError(f"data.shuffle.row_buffer={row_buffer}: expected 0 with a curriculum")
         starts = np.array([start for start, _ in self.points])
         if (starts % 1).any():
             if steps is None:
@@ -129,3 +128,51 @@ class NeglectRanking:
         scores = np.concatenate([weights[pool.tokens[block]].sum(axis=1) for block in blocks])
         ties = counter_hash(self.seed, Stream.CURRICULUM_TIES, pool.epoch, pool.numbers[rows])
         return rows[np.lexsort((ties, -scores))]
+
+
+@dataclass(frozen=True)
+class MeasuredOrder(DataOrder):
+    """The order of `shuffle`; logs how far the tokens served are from those of the corpus."""
+
+    min_steps = 0
+
+    def arrange_rows(
+        self,
+        count_tokens: Callable[[], TokenCounts],
+        layout: RowLayout,
+        row_buffer: int,
+        seed: int,
+        steps: int | None,
+    ) -> ServedOrder:
+        """See `DataOrder`."""
+        ranking = TextRanking(row_buffer, seed)
+        distribution = TokenDistribution(count_tokens())
+        return ServedOrder(ranking, distribution, layout, fixed_alpha=True)
+
+
+@dataclass(frozen=True)
+class TextRanking:
+    """The order of `RandomRows`. Implements `Ranking`.
+
+    Args:
+        size: rows that are permuted together by `seed`; 0 permutes none.
+    """
+
+    size: int
+    seed: int
+    rescore_every: int | None = None
+
+    @property
+    def pool_rows(self) -> int:
+        return self.size or MEASURED_ROWS
+
+    def alpha(self, step: int) -> float:
+        return 0.0
+
+    def rows_served(self, rows: int) -> int:
+        return rows
+
+    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
+        if not self.size:
+            return rows
+        return permutation(len(rows), self.seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)

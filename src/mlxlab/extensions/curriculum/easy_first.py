@@ -77,7 +77,7 @@ class EasyFirstOrder(DataOrder):
 
         path = cache / "document_lengths" / f"{key}.json"
         limits, _ = cached_json(path, list[Count], measure, check)
-        level_of = partial(levels_by_length, np.array(limits))
+        level_of = partial(levels_by_length, limits)
         return Difficulty(level_of, self.levels, f"length {limits}")
 
 
@@ -90,9 +90,9 @@ class Difficulty:
     settings: str  # all that the levels depend on
 
 
-def levels_by_length(limits: np.ndarray, documents: Sequence[Document]) -> np.ndarray:
+def levels_by_length(limits: list[int], documents: Sequence[Document]) -> np.ndarray:
     """Levels that begin at lengths above each of `limits`, in characters."""
-    return np.searchsorted(limits, [len(document.text) for document in documents], side="left")
+    return np.searchsorted(limits, [len(document.text) for document in documents])
 
 
 def levels_by_loss(
@@ -109,24 +109,20 @@ def _quantiles(values: np.ndarray, levels: int) -> np.ndarray:
     return np.quantile(values, np.arange(1, levels) / levels, method="lower")
 
 
+@dataclass
 class EasyFirst:
     """A source that reads another one once for each level. Implements `DocumentSource`."""
 
-    def __init__(
-        self,
-        source: DocumentSource,
-        difficulty: Difficulty,
-        limit: int | None,
-        chosen: np.ndarray | None,
-    ) -> None:
-        self.source = source
-        self.difficulty = difficulty
-        self.limit = limit
-        self.chosen = chosen
-        self.name = source.name
-        self.bytes = source.bytes
-        order = f"easy first in {difficulty.levels} levels by {difficulty.settings}"
-        self.fingerprint = f"{source.fingerprint}|{order}"
+    source: DocumentSource
+    difficulty: Difficulty
+    limit: int | None
+    chosen: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        self.name = self.source.name
+        self.bytes = self.source.bytes
+        order = f"easy first in {self.difficulty.levels} levels by {self.difficulty.settings}"
+        self.fingerprint = f"{self.source.fingerprint}|{order}"
 
     @property
     def skipped_records(self) -> int:

@@ -36,26 +36,24 @@ class StagedOrder(DataOrder):
     epoch_characters: Size | None
 
     def __post_init__(self) -> None:
-        for stage in self.stages:
-            if isinstance(stage[0], dict) or not isinstance(stage[1], dict):
-                got = str(stage)[:80]
-                raise ConfigError(f"{KEY}: expected pairs [start, {{source: weight}}], got {got}")
         starts = self.starts
-        if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1:
-            raise ConfigError(f"{KEY}: expected starts that rise from 0 to below 1, got {starts}")
+        are_pairs = len(starts) == len(self.stages) and all(
+            isinstance(weights, dict) for _, weights in self.stages
+        )
+        if not are_pairs or starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1:
+            expected = "expected [start, {source: weight}] with starts that rise from 0 to below 1"
+            raise ConfigError(f"{KEY}: {expected}, got {self.stages}")
 
     @property
     def starts(self) -> list[float]:
         return [start for start, _ in self.stages if not isinstance(start, dict)]
 
-    def check(self, mixture: Mapping[str, float] | None, row_buffer: int) -> None:
-        if mixture is None:
-            raise ConfigError(f"{KEY}: expected several sources in data.mixture, got none")
-
     def mix(
         self, sources: Sequence[DocumentSource], weights: Mapping[str, float], window: int
     ) -> "StagedMixture":
         """The sources by stages; raises ConfigError if a stage does not fit them."""
+        if len(sources) == 1:
+            raise ConfigError(f"{KEY}: expected several sources in data.mixture, got one")
         by_stage = np.array([_stage_weights(stage, list(weights)) for stage in self.stages])
         characters = self.epoch_characters
         if characters is None:
@@ -125,21 +123,16 @@ class StagedMixture:
             start, tuple[Annotated[int, Ge(0), Lt(self.characters)], object]
         )
         readers = open_readers(self.sources, seed, epoch, starts)
+        ends = [*self.starts[1:].tolist(), self.characters]
         while done < self.characters:
-            size, shares = self._next_window(done)
+            stage = int(np.searchsorted(self.starts, done, side="right")) - 1
+            size = min(self.window_size, ends[stage] - done)
             start = [done, [reader.position for reader in readers]]
             documents: list[Document] = []
-            for reader, share in zip(readers, shares.tolist(), strict=True):
+            for reader, share in zip(readers, self.shares[stage].tolist(), strict=True):
                 wanted = round(size * share)
                 if wanted:
                     documents += reader.take(wanted)
             done += size
             if documents:
                 yield start, documents
-
-    def _next_window(self, done: int) -> tuple[int, np.ndarray]:
-        """The characters of the window at `done`, which ends with its stage, and its shares."""
-        stage = int(np.searchsorted(self.starts, done, side="right")) - 1
-        ends = [*self.starts[1:], self.characters]
-        size = min(self.window_size, int(ends[stage]) - done)
-        return size, self.shares[stage]

@@ -115,6 +115,6 @@ def to_rows(batch: Losses) -> files.Columns:
         "kl": unknown,
         "cross_entropy": unknown,
     }
-    for name in sorted(losses):
-        rows[name] = losses[name][is_real] / targets
+    for name, values in losses.items():
+        rows[name] = values[is_real] / targets
     return rows

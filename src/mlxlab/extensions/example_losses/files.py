@@ -52,7 +52,7 @@ def read_finite(source: str, column: str) -> tuple[np.ndarray, np.ndarray]:
     is_finite = np.isfinite(values)
     if not is_finite.any():
         raise DataError(f"{source}: expected a finite {column}, got none in {len(values):,} rows")
-    return rows["id"][is_finite], values[is_finite].astype(np.float64)
+    return rows["id"][is_finite], values[is_finite]
 
 
 def merge(sources: Iterable[Path]) -> Columns:
@@ -64,7 +64,7 @@ def write(rows: Columns, path: Path) -> None:
     """Writes a Parquet file atomically. NaN becomes null."""
     import pandas as pd
 
-    parquet = pd.DataFrame(rows).to_parquet(engine="pyarrow", compression="zstd", index=False)
+    parquet = pd.DataFrame(rows).to_parquet(compression="zstd", index=False)
     write_atomic(path, parquet, durable=True)
 
 
@@ -110,10 +110,7 @@ def truncate(folder: Path, step: int) -> None:
         for batch, end in _batches(path):
             if batch["step"].to_numpy(False).max(initial=0) <= step:
                 size = end
-        if size:
-            os.truncate(path, size)
-        else:
-            path.unlink()
+        os.truncate(path, size)
 
 
 def _to_batch(rows: Columns) -> pa.RecordBatch:

@@ -43,7 +43,7 @@ class LossSelection:
             return None
         ids, losses = self._losses(known)
         share = Fraction(str(self.percent)) / 100  # A float would round 33 up to 34.
-        count = max(1, ceil(len(ids) * share))
+        count = ceil(len(ids) * share)
         if self.mode == "random":
             losses = counter_hash(seed, Stream.SELECTION, ids)
         elif self.mode == "hardest":

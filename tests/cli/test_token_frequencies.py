@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlxlab.data.text.token_counts import token_frequencies
+from mlxlab.cli.info.frequencies import token_frequencies
 
 
 def test_outliers_lie_beyond_the_fences_of_the_logarithms_at_both_ends():
