@@ -11,7 +11,12 @@ ORDERED_BY_ROW = ("streaming", "instruct")
 RENAMED: dict[str, str] = {"data.target": "data.label_column"}
 
 # Keys and groups that no longer exist, without an effect on any case.
-REMOVED: set[str] = {"data.categorical", "data.labels"}
+REMOVED: set[str] = {
+    "data.categorical",
+    "data.labels",
+    "data.tokenizer.force_retrain",
+    "data.tokenizer.vocab_size_strategy",
+}
 
 COMMON = """
     tracking=none model/size=nano trainer.max_steps=20 trainer.eval_every=10 trainer.log_every=1

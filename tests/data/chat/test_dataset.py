@@ -119,7 +119,7 @@ def conversations_of(data, batches):
 def test_it_is_a_data_module(new_data):
     data = check_data_module(new_data())
     assert data.task.kind == "language_modelling"
-    assert data.sources[-1].endswith("batches per epoch")
+    assert "batches per epoch: " in data.sources[-1]
 
 
 def test_every_conversation_is_whole_in_a_segment_of_its_own_and_only_answers_are_targets(

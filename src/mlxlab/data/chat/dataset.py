@@ -140,15 +140,15 @@ class InstructDataset(LanguageModelData):
             template=[template.source, template.bos_token, template.eos_token],
             rows=[seq_len, loss_on, truncation, one_document],
         )
+        self._writers.append(template.save)
         if not self._valid_chunks:
             expected = f"no conversation to validate on fits in data.seq_len={seq_len}"
             raise DataError(f"{valid.name}: {expected}")
 
-        amount = f"{size.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
         num_batches = None
         if size.rows_per_epoch is not None:
             num_batches = max(1, ceil(size.rows_per_epoch / options["batch_size"]))
-            amount += f", {counted(num_batches, 'batch', 'batches')} per epoch"
+        amount = f"{size.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
         order = RandomRows(shuffle.row_buffer, seed)
         self.train = self._training_batches(stream, num_batches, order, options)
         unread = unread_keys(opened.source.columns())
@@ -158,12 +158,8 @@ class InstructDataset(LanguageModelData):
             *fitted.lines,
             *vocabulary_lines,
             f"chat template: {template.name}; loss on: {loss_on}",
-            f"{train.name}: {amount}",
+            f"{train.name}: {amount}, batches per epoch: {num_batches or 'unknown'}",
         ]
-
-    def save(self, folder: Path) -> None:
-        super().save(folder)
-        self.template.save(folder)
 
 
 class EpochSize(NamedTuple):

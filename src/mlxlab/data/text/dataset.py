@@ -1,6 +1,6 @@
 """Streamed text for language models, larger than memory: read, tokenized and packed as it is needed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cache_result
 from functools import partial
@@ -132,7 +132,9 @@ class LanguageModelData:
         options: TextOptions,
         **settings: object,
     ) -> None:
-        self._curve = fitted.curve
+        self._writers: list[Callable[[Path], None]] = []
+        if fitted.curve is not None:
+            self._writers.append(fitted.curve.save)
         self.tokenizer = tokenizer
         self.encoder = TextEncoder(tokenizer, mlm_probability is not None, layout.length)
         self.task = self.encoder.task
@@ -175,8 +177,8 @@ class LanguageModelData:
     def save(self, folder: Path) -> None:
         """Writes what inference needs, and how the vocabulary size was chosen."""
         self.encoder.save(folder, self.fingerprint)
-        if self._curve is not None:
-            self._curve.save(folder)
+        for write in self._writers:
+            write(folder)
 
 
 class StreamingTextDataset(LanguageModelData):
