@@ -178,10 +178,12 @@ def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayou
     window = chain.from_iterable(stream.windows(0, EPOCH_START))
     documents = (document for _, document in window)
     sizes: list[tuple[int, int, int]] = []
-    while len(sizes) < MAX_MEASURED and (group := list(islice(documents, GROUP))):
+    measured = islice(documents, MAX_MEASURED)
+    while group := list(islice(measured, GROUP)):
         for document, tokens in zip(group, encoder(group), strict=True):
-            sizes.append((len(document.text.encode()), tokens.full_length, len(tokens.ids)))
-    num_bytes, full, used = np.array(sizes).T
+            num_bytes = len(document.text.encode())
+            sizes.append((num_bytes, tokens.full_length, len(tokens.ids)))
+    byte_counts, full, used = np.array(sizes).T
     full = full[full > 0]
     used = used[used > 0]
     if not len(used):
@@ -191,7 +193,7 @@ def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayou
 
     repetitions: float | None = 1.0
     if len(sizes) == MAX_MEASURED:
-        repetitions = stream.repetitions(MAX_MEASURED, int(num_bytes.sum()))
+        repetitions = stream.repetitions(MAX_MEASURED, int(byte_counts.sum()))
     lengths = RowLengths(
         layout.length,
         len(full),

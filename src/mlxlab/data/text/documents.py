@@ -162,7 +162,8 @@ def open_documents(
         split: as `Reading.split`, which it replaces.
     """
     errors = ErrorBudget(on_error)
-    opened = open_source(source, replace(reading, split=split), errors)
+    reading = replace(reading, split=split)
+    opened = open_source(source, reading, errors)
 
     return Documents(
         opened,

@@ -77,7 +77,8 @@ class TokenStream:
         """The documents of the rest of an epoch, in chunks."""
         for window in self.windows(epoch, start):
             for chunk in split_chunks(window):
-                tokens = self.tokenize([document for _, document in chunk])
+                documents = [document for _, document in chunk]
+                tokens = self.tokenize(documents)
                 encoded = [
                     TokenizedDocument(cursor, document.id, len(document.text.encode()), *each[:2])
                     for (cursor, document), each in zip(chunk, tokens, strict=True)

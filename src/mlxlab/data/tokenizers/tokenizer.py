@@ -303,7 +303,8 @@ def _growth(step: Any) -> float:
             return max(len(text.decode("utf-8", "replace")) for text in texts)
         case {"type": "TemplateProcessing", "single": list(pieces)}:
             # It may repeat the text, and have tokens of its own.
-            return len(pieces) + sum(len(each["ids"]) for each in step["special_tokens"].values())
+            tokens = step["special_tokens"].values()
+            return len(pieces) + sum(len(token["ids"]) for token in tokens)
         case {"type": "ByteLevel"}:
             return 2.0  # A byte becomes a character of up to two bytes.
     return 1.0

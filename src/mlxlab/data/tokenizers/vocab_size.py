@@ -109,7 +109,8 @@ def size_by_model(parameters: int, width: int) -> int:
 def size_by_data(per_token: dict[int, float], planned_bytes: int) -> int:
     """The largest size whose tokens occur 64 times in the text of an epoch, on average."""
     tokens = planned_bytes / MIN_OCCURRENCES
-    return max((size for size in per_token if size * per_token[size] <= tokens), default=MIN_SIZE)
+    sizes = [size for size in per_token if size * per_token[size] <= tokens]
+    return max([MIN_SIZE, *sizes])
 
 
 def size_by_elbow(per_token: dict[int, float]) -> int | None:
