@@ -11,7 +11,6 @@ from mlxlab.data.text.batches import (
     PackedBatchIterator,
     RandomRows,
     RowBuilder,
-    VocabularySwitch,
 )
 from mlxlab.data.text.documents import Document, open_documents
 from mlxlab.data.text.packing import RowLayout, TextTokens, TokenStream
@@ -75,9 +74,9 @@ def texts(count=23, longest=40):
     ]
 
 
-def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False, seed=3):
+def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=False):
     layout = RowLayout(length, stride or length, 0 if masked else 1, PAD, mask_across_documents)
-    return RowBuilder(layout, VocabularySwitch(ByteTokenizer()), 0.15 if masked else None, seed)
+    return RowBuilder(layout, ByteTokenizer(), 0.15 if masked else None)
 
 
 def make_stream(source, seed=3, tokenizer=None, **more):

@@ -31,17 +31,9 @@ class RowLengths(NamedTuple):
     def share(self) -> float:
         return self.too_long / max(self.rows, 1)
 
-    @property
-    def are_many(self) -> bool:
-        return self.share > MANY
-
     def describe(self) -> str:
         count = f"{self.too_long:,} of {self.rows:,} rows ({percent(self.share)})"
         return f"{count} {TOO_LONG}{self.seq_len} tokens and are {self.action}"
-
-    def advise(self) -> str:
-        """`describe`, and a longer limit."""
-        return f"{self.describe()}; data.seq_len={self.needed} holds {percent(QUANTILE, 0)} whole"
 
 
 @runtime_checkable

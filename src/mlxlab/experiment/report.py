@@ -9,7 +9,7 @@ from typing import TypeVar
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Baseline, DataModule
-from mlxlab.data.row_lengths import MeasuresRows
+from mlxlab.data.row_lengths import MANY, MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
 from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence
 from mlxlab.experiment.final_evaluation.notes import bands_of, findings, missed_classes, notes
@@ -240,8 +240,10 @@ def describe_training(model: Model) -> list[str]:
 
 def warn_of_long_rows(data: DataModule) -> None:
     """A warning if many rows are longer than `data.seq_len`."""
-    if isinstance(data, MeasuresRows) and data.row_lengths.are_many:
-        logger.warning(data.row_lengths.advise())
+    if isinstance(data, MeasuresRows) and data.row_lengths.share > MANY:
+        lengths = data.row_lengths
+        enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
+        logger.warning(f"{lengths.describe()}; {enough}")
 
 
 def side_by_side(measured: dict[str, dict[str, float]]) -> str:

@@ -28,7 +28,7 @@ from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.text.batches import PackedEvalBatches, Packing, RowBuilder, VocabularySwitch
+from mlxlab.data.text.batches import PackedEvalBatches, Packing, RowBuilder
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
@@ -72,7 +72,7 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     packing = instantiate(node["packing"], Packing)
     layout = packing.layout(encoder.tokenizer, node["seq_len"], encoder.masked).without_overlap()
     hidden = packing.mlm_probability if encoder.masked else None
-    builder = RowBuilder(layout, VocabularySwitch(encoder.tokenizer), hidden, measured=True)
+    builder = RowBuilder(layout, encoder.tokenizer, hidden)
     original = encoder.tokenizer.original
     tokenize = TextTokens(original.encode_documents, original.end_id)
     stream = TokenStream(source, tokenize, 0, node["max_valid_examples"])

@@ -91,8 +91,9 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     if loaded.skipped:
         logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")
     vocab_size = loaded.state["vocab_size"]
-    if isinstance(encoder, TextEncoder):
-        encoder = encoder.for_vocab_size(vocab_size)
+    if isinstance(encoder, TextEncoder) and vocab_size != encoder.tokenizer.vocab_size:
+        # The model has grown out of its smaller vocabulary: ids are the original ones.
+        encoder = TextEncoder(encoder.tokenizer.original, encoder.masked, encoder.seq_len)
     task = encoder.task
     if vocab_size < encoder.tokenizer.vocab_size:
         expected = f"at least the {encoder.tokenizer.vocab_size} tokens of the tokenizer"

@@ -193,8 +193,8 @@ def test_validation_shares_no_conversation_with_training(new_data):
 
 def test_long_conversations_are_counted(new_data):
     lengths = new_data(seq_len=40).row_lengths
-    assert lengths.are_many
-    assert "are longer than data.seq_len=40 tokens and are dropped" in lengths.advise()
+    assert lengths.share > 0.05
+    assert "are longer than data.seq_len=40 tokens and are dropped" in lengths.describe()
     left = new_data(seq_len=40, truncation="left").row_lengths
     assert "truncated to their end" in left.describe()
     assert left.needed == lengths.needed > 40

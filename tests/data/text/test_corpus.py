@@ -259,9 +259,8 @@ class Hub:
 )
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
     hub = Hub(*splits)
-    *sides, _ = corpus.open_corpus(
-        ["someone/stories"], None, None, None, 0.3, hub, lambda sources: sources[0]
-    )
+    opened = hub("someone/stories", None)
+    *sides, _ = corpus.open_validation(opened, ["someone/stories"], None, None, 0.3, hub)
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

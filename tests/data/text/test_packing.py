@@ -141,8 +141,8 @@ def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_on
 def test_hidden_tokens_are_15_percent_of_the_ordinary_ones_80_10_10():
     tokens = np.random.default_rng(0).integers(0, 256, (400, 128)).astype(np.int32)
     tokens[:, ::16] = END
-    masker = Masker(ByteTokenizer(), 0.15, 0)
-    given, hidden = masker.mask_tokens(tokens, np.ones_like(tokens, bool), 0, np.arange(400))
+    masker = Masker(ByteTokenizer(), 0.15)
+    given, hidden = masker.mask_tokens(tokens, np.ones_like(tokens, bool), 0, 0, np.arange(400))
     assert not hidden[tokens == END].any()
     assert hidden.sum() / (tokens != END).sum() == pytest.approx(0.15, abs=0.005)
     np.testing.assert_array_equal(given[~hidden], tokens[~hidden])
@@ -159,8 +159,8 @@ def test_masked_tokens_are_a_function_of_seed_epoch_and_position():
     real = np.ones_like(tokens, bool)
 
     def hide(seed=0, epoch=0, rows=(0, 1, 2, 3), of=slice(None)):
-        masker = Masker(ByteTokenizer(), 0.15, seed)
-        return masker.mask_tokens(tokens[of], real[of], epoch, np.array(rows))[1]
+        masker = Masker(ByteTokenizer(), 0.15)
+        return masker.mask_tokens(tokens[of], real[of], seed, epoch, np.array(rows))[1]
 
     np.testing.assert_array_equal(hide(rows=(2, 3), of=slice(2, 4)), hide()[2:4])
     for change in ({"seed": 1}, {"epoch": 1}, {"rows": (4, 5, 6, 7)}):
@@ -170,7 +170,8 @@ def test_masked_tokens_are_a_function_of_seed_epoch_and_position():
 def test_a_row_with_something_to_guess_has_a_target():
     tokens = np.full((200, 3), 65, np.int32)
     tokens[:50] = END
-    _, hidden = Masker(ByteTokenizer(), 0.15, 0).mask_tokens(tokens, tokens > 0, 0, np.arange(200))
+    masker = Masker(ByteTokenizer(), 0.15)
+    _, hidden = masker.mask_tokens(tokens, tokens > 0, 0, 0, np.arange(200))
     assert hidden[50:].any(axis=1).all()
     assert not hidden[:50].any()
 
@@ -187,7 +188,7 @@ def test_a_tokenizer_without_a_mask_token_cannot_hide():
     tokenizer = ByteTokenizer()
     tokenizer.mask_id = None
     with pytest.raises(ConfigError, match="no mask token"):
-        Masker(tokenizer, 0.15, 0)
+        Masker(tokenizer, 0.15)
 
 
 def test_an_epoch_without_text_ends_the_run():

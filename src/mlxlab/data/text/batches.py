@@ -85,34 +85,128 @@ class RandomRows:
 
 
 GROWN = "vocabulary_grown"  # key of the position of an iterator
+# 80 % of the hidden tokens become the mask token, 10 % another one, 10 % stay.
+MASK_UP_TO = 0.8
+REPLACE_UP_TO = 0.9
 
 
-class VocabularySwitch:
-    """Switches the ids of batches from a smaller vocabulary to the full one, once it has grown.
+class Masker:
+    """Hides tokens for masked language modelling (Devlin et al. 2019).
+
+    Draws are a function of (seed, epoch, position): a resumed run hides the same tokens.
 
     Args:
-        mapped: the tokenizer; one without a smaller vocabulary has its own ids all the time.
+        tokenizer: raises ConfigError if it has no mask token.
+        probability: of a token to be hidden; special ones never are.
     """
 
-    def __init__(self, mapped: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, probability: float) -> None:
+        if tokenizer.mask_id is None:
+            raise ConfigError("the tokenizer has no mask token, which a masked model needs")
+        self.mask_id = tokenizer.mask_id
+        self.probability = probability
+        special = {tokenizer.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}
+        tokens = range(tokenizer.vocab_size)
+        self.is_maskable = np.array([token not in special for token in tokens])
+        self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
+
+    def mask_tokens(
+        self, tokens: np.ndarray, real: np.ndarray, seed: int, epoch: int, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens with some hidden (B, T), and which (B, T) bool.
+
+        At least one is hidden in each row that has a maskable one.
+
+        Args:
+            tokens: (B, T) int32.
+            real: (B, T) bool, false for padding.
+            rows: (B,) the number of each row in its epoch.
+        """
+        positions = rows[:, None] * tokens.shape[1] + np.arange(tokens.shape[1])
+        draws = uniform(seed, Stream.MASKED, epoch, positions)
+        draws[~(real & self.is_maskable[tokens])] = 1.0  # never hidden
+        smallest = draws.min(axis=1, keepdims=True)
+        is_smallest = (draws == smallest) & (smallest < 1.0)
+        hidden = (draws < self.probability) | is_smallest
+
+        kind = uniform(seed, Stream.MASK_KIND, epoch, positions[hidden])
+        choice = uniform(seed, Stream.MASK_REPLACEMENT, epoch, positions[hidden])
+        replacement = self.maskable[(choice * len(self.maskable)).astype(np.int64)]
+        others = np.where(kind < REPLACE_UP_TO, replacement, tokens[hidden])
+        masked = tokens.copy()
+        masked[hidden] = np.where(kind < MASK_UP_TO, self.mask_id, others)
+        return masked, hidden
+
+
+class RowBuilder:
+    """Makes batches of packed rows of original ids.
+
+    Args:
+        mapped: the tokenizer; one with a smaller vocabulary has its ids until that has `grown`.
+        mlm_probability: of a token to be hidden, which makes it a target; None: each token predicts
+            the next.
+    """
+
+    def __init__(
+        self, layout: RowLayout, mapped: Tokenizer, mlm_probability: float | None = None
+    ) -> None:
+        self.layout = layout
         self.mapped = mapped
         self.grown = False
+        self.maskers: list[Masker] = []  # one for a smaller vocabulary, one after it has grown
+        if mlm_probability is not None:
+            self.maskers = [Masker(each, mlm_probability) for each in (mapped, mapped.original)]
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer with the ids of the next batch."""
         return self.mapped.original if self.grown else self.mapped
 
-    @property
-    def vocabulary(self) -> VocabularyMap | None:
-        """The smaller vocabulary of the next batch; None if its ids are the original ones."""
-        return self.tokenizer.vocabulary
+    def match_vocab_size(self, vocab_size: int) -> None:
+        """Gives later batches the ids of a model of that many tokens."""
+        vocabulary = self.mapped.vocabulary
+        self.grown = vocabulary is not None and vocab_size >= vocabulary.vocab_size
 
-    def ids(self, original: np.ndarray) -> np.ndarray:
-        """The ids of these original ones: int32, of any shape."""
-        return original if self.vocabulary is None else self.vocabulary.forward[original]
+    def batch(self, rows: Sequence[Row], epoch: int, seed: int, measured: bool = False) -> Batch:
+        """The checked batch of R rows.
 
-    def measures(self, targets: np.ndarray) -> dict[str, np.ndarray]:
+        Args:
+            seed: of the hidden tokens.
+            measured: adds what an evaluation needs to know of a smaller vocabulary.
+        """
+        length = self.layout.length
+        width = self.layout.width
+        sizes = np.array([len(row.tokens) for row in rows])
+        is_real = np.arange(length) < (sizes - self.layout.target_shift)[:, None]  # (R, T)
+        segment_ids = is_real
+        if self.layout.number_documents:  # Attention stays within each.
+            documents = stack([row.documents for row in rows], width, 0)[:, :length]
+            segment_ids = np.where(is_real, documents - documents[:, :1] + 1, 0).astype(np.int32)
+        weights = is_real & stack([row.is_target for row in rows], width, 0)[:, -length:]
+
+        packed = stack([row.tokens for row in rows], width, self.layout.pad_id)  # (R, W)
+        measures = self._measures(packed[:, -length:]) if measured else {}
+        vocabulary = self.tokenizer.vocabulary
+        if vocabulary is not None:
+            packed = vocabulary.forward[packed]
+        tokens = packed[:, :length]
+        targets = np.where(is_real, packed[:, -length:], 0).astype(np.int32)
+        if self.maskers:
+            masker = self.maskers[self.grown]
+            numbers = np.array([row.number for row in rows])
+            tokens, weights = masker.mask_tokens(tokens, is_real, seed, epoch, numbers)
+        batch = Batch(
+            np.ascontiguousarray(tokens),
+            segment_ids,
+            targets,
+            weights.astype(np.float32),
+            np.array([row.id for row in rows], np.int64),
+            measures,
+        )
+        vocab_size = self.tokenizer.vocab_size
+        return check_ids(batch, vocab_size, vocab_size)
+
+    def _measures(self, targets: np.ndarray) -> dict[str, np.ndarray]:
         """What an evaluation needs to know of the original targets."""
         vocabulary = self.mapped.vocabulary
         if vocabulary is None:
@@ -129,125 +223,6 @@ class VocabularySwitch:
     def _token_bytes(self) -> np.ndarray:
         """The bytes of each original token; empty where they are unknown."""
         return np.array(self.mapped.token_bytes, np.float32)
-
-    def match(self, vocab_size: int) -> None:
-        """Gives later batches the ids of a model of that many tokens."""
-        vocabulary = self.mapped.vocabulary
-        self.grown = vocabulary is not None and vocab_size >= vocabulary.vocab_size
-
-
-# 80 % of the hidden tokens become the mask token, 10 % another one, 10 % stay.
-MASK_UP_TO = 0.8
-REPLACE_UP_TO = 0.9
-
-
-class Masker:
-    """Hides tokens for masked language modelling (Devlin et al. 2019).
-
-    Draws are a function of (seed, epoch, position): a resumed run hides the same tokens.
-
-    Args:
-        tokenizer: raises ConfigError if it has no mask token.
-        probability: of a token to be hidden; special ones never are.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, probability: float, seed: int) -> None:
-        if tokenizer.mask_id is None:
-            raise ConfigError("the tokenizer has no mask token, which a masked model needs")
-        self.mask_id = tokenizer.mask_id
-        self.probability = probability
-        self.seed = seed
-        special = {tokenizer.mask_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id}
-        tokens = range(tokenizer.vocab_size)
-        self.is_maskable = np.array([token not in special for token in tokens])
-        self.maskable = np.flatnonzero(self.is_maskable).astype(np.int32)
-
-    def mask_tokens(
-        self, tokens: np.ndarray, real: np.ndarray, epoch: int, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens with some hidden (B, T), and which (B, T) bool.
-
-        At least one is hidden in each row that has a maskable one.
-
-        Args:
-            tokens: (B, T) int32.
-            real: (B, T) bool, false for padding.
-            rows: (B,) the number of each row in its epoch.
-        """
-        positions = rows[:, None] * tokens.shape[1] + np.arange(tokens.shape[1])
-        draws = uniform(self.seed, Stream.MASKED, epoch, positions)
-        draws[~(real & self.is_maskable[tokens])] = 1.0  # never hidden
-        smallest = draws.min(axis=1, keepdims=True)
-        is_smallest = (draws == smallest) & (smallest < 1.0)
-        hidden = (draws < self.probability) | is_smallest
-
-        kind = uniform(self.seed, Stream.MASK_KIND, epoch, positions[hidden])
-        choice = uniform(self.seed, Stream.MASK_REPLACEMENT, epoch, positions[hidden])
-        replacement = self.maskable[(choice * len(self.maskable)).astype(np.int64)]
-        others = np.where(kind < REPLACE_UP_TO, replacement, tokens[hidden])
-        masked = tokens.copy()
-        masked[hidden] = np.where(kind < MASK_UP_TO, self.mask_id, others)
-        return masked, hidden
-
-
-class RowBuilder:
-    """Makes batches of packed rows of original ids.
-
-    Args:
-        switch: says which ids the batches have.
-        mlm_probability: of a token to be hidden, which makes it a target; None: each token predicts
-            the next.
-        seed: of the hidden tokens.
-        measured: adds what an evaluation needs to know of a smaller vocabulary.
-    """
-
-    def __init__(
-        self,
-        layout: RowLayout,
-        switch: VocabularySwitch,
-        mlm_probability: float | None = None,
-        seed: int = 0,
-        measured: bool = False,
-    ) -> None:
-        self.layout = layout
-        self.switch = switch
-        self.measured = measured
-        self.maskers: list[Masker] = []  # one for a smaller vocabulary, one after it has grown
-        if mlm_probability is not None:
-            tokenizers = (switch.mapped, switch.mapped.original)
-            self.maskers = [Masker(each, mlm_probability, seed) for each in tokenizers]
-
-    def batch(self, rows: Sequence[Row], epoch: int) -> Batch:
-        """The checked batch of R rows."""
-        length = self.layout.length
-        width = self.layout.width
-        sizes = np.array([len(row.tokens) for row in rows])
-        is_real = np.arange(length) < (sizes - self.layout.target_shift)[:, None]  # (R, T)
-        segment_ids = is_real
-        if self.layout.number_documents:  # Attention stays within each.
-            documents = stack([row.documents for row in rows], width, 0)[:, :length]
-            segment_ids = np.where(is_real, documents - documents[:, :1] + 1, 0).astype(np.int32)
-        weights = is_real & stack([row.is_target for row in rows], width, 0)[:, -length:]
-
-        packed = stack([row.tokens for row in rows], width, self.layout.pad_id)  # (R, W)
-        original = packed[:, -length:]
-        tokens = self.switch.ids(packed[:, :length])
-        targets = np.where(is_real, self.switch.ids(original), 0).astype(np.int32)
-        measures = self.switch.measures(original) if self.measured else {}
-        if self.maskers:
-            masker = self.maskers[self.switch.grown]
-            numbers = np.array([row.number for row in rows])
-            tokens, weights = masker.mask_tokens(tokens, is_real, epoch, numbers)
-        batch = Batch(
-            np.ascontiguousarray(tokens),
-            segment_ids,
-            targets,
-            weights.astype(np.float32),
-            np.array([row.id for row in rows], np.int64),
-            measures,
-        )
-        vocab_size = self.switch.tokenizer.vocab_size
-        return check_ids(batch, vocab_size, vocab_size)
 
 
 @dataclass(frozen=True)
@@ -309,7 +284,7 @@ class PackedBatchIterator:
 
     @property
     def vocabulary(self) -> VocabularyMap | None:
-        return self.builder.switch.vocabulary
+        return self.builder.tokenizer.vocabulary
 
     def resize(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -321,14 +296,14 @@ class PackedBatchIterator:
         self._cursor = self.order.set_alpha(self._cursor, alpha)
 
     def match_vocab_size(self, vocab_size: int) -> None:
-        self.builder.switch.match(vocab_size)
+        self.builder.match_vocab_size(vocab_size)
 
     def state_dict(self) -> dict[str, object]:
-        return {**self._cursor, GROWN: self.builder.switch.grown}
+        return {**self._cursor, GROWN: self.builder.grown}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         cursor = dict(state)
-        self.builder.switch.grown = check_position(cursor.pop(GROWN, None), bool)
+        self.builder.grown = check_position(cursor.pop(GROWN, None), bool)
         self._cursor = self.order.load(cursor, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -340,7 +315,7 @@ class PackedBatchIterator:
                 after = rows[-1].after
                 if not self.at_epoch_start:  # An epoch of one batch has one shape anyway.
                     rows += [EMPTY_ROW] * (self.batch_size - len(rows))
-                batch = self.builder.batch(rows, epoch)
+                batch = self.builder.batch(rows, epoch, self.chunks.seed)
                 self._cursor = after
                 yield batch
         if self._cursor is cursor:
@@ -362,4 +337,4 @@ class PackedEvalBatches:
     def __iter__(self) -> Iterator[Batch]:
         rows = iter(self.rows)
         while batch := list(islice(rows, self.batch_size)):
-            yield self.builder.batch(batch, epoch=0)
+            yield self.builder.batch(batch, epoch=0, seed=0, measured=True)

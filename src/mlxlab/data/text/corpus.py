@@ -22,26 +22,23 @@ MAX_PASSES = 2**20  # over a source in an epoch
 ReaderPosition = tuple[Annotated[int, Ge(0), Lt(MAX_PASSES)], object, Count, int]
 
 
-def open_corpus(
+def open_validation(
+    train: DocumentSource,
     sources: Sequence[str],
-    split: str | None,
     valid_source: str | None,
     valid_split: str | None,
     valid_fraction: float,
     open_source: Callable[[str, str | None], DocumentSource],
-    mix: Callable[[Sequence[DocumentSource]], DocumentSource],
 ) -> tuple[DocumentSource, DocumentSource, str]:
-    """Opens training and validation text; also returns a line for the log.
+    """Training and validation text, and a line for the log.
 
     Where neither `valid_source` nor `valid_split` is given, the split `validation` of a Hugging
     Face data set that has one is taken, or else documents of the training source are held out.
 
     Args:
-        split: of the sources, to train on.
+        sources: what `train` was opened from.
         open_source: opens a split of a source; what it raises is passed on.
-        mix: makes one source of all.
     """
-    train = mix([open_source(source, split) for source in sources])
     valid = None
     if valid_source is not None or valid_split is not None:
         valid = open_source(valid_source or sources[0], valid_split)

@@ -22,9 +22,8 @@ from mlxlab.data.text.batches import (
     Packing,
     RowBuilder,
     RowOrder,
-    VocabularySwitch,
 )
-from mlxlab.data.text.corpus import open_corpus
+from mlxlab.data.text.corpus import open_validation
 from mlxlab.data.text.documents import open_documents, texts_of
 from mlxlab.data.text.encoder import TextEncoder, restore
 from mlxlab.data.text.order import DataOrder
@@ -148,15 +147,10 @@ class LanguageModelData:
             **settings,
         )
 
-        switch = VocabularySwitch(tokenizer)
-        self._builder = RowBuilder(layout, switch, mlm_probability, stream.seed)
+        self._builder = RowBuilder(layout, tokenizer, mlm_probability)
         self._valid_chunks = list(valid(0, EPOCH_START))
-        eval_layout = layout.without_overlap()
-        self.valid = PackedEvalBatches(
-            list(pack(self._valid_chunks, epoch_start(0), eval_layout)),
-            RowBuilder(eval_layout, switch, mlm_probability, measured=True),
-            options["eval_batch_size"],
-        )
+        rows = pack(self._valid_chunks, epoch_start(0), layout.without_overlap())
+        self.valid = PackedEvalBatches(list(rows), self._builder, options["eval_batch_size"])
 
     def _training_batches(
         self,
@@ -234,20 +228,21 @@ class StreamingTextDataset(LanguageModelData):
         batch_size = options["batch_size"]
         shuffle = options["shuffle"]
         weights = mixture or {options["source"]: 1.0}
-        text, valid, line = open_corpus(
+        open_source = partial(
+            open_documents,
+            reading=options["reading"],
+            text_column=text_column,
+            on_error=options["on_error"],
+            window=shuffle.window,
+        )
+        opened = [open_source(source, options["reading"].split) for source in weights]
+        text, valid, line = open_validation(
+            order.mix(opened, weights, shuffle.window),
             list(weights),
-            options["reading"].split,
             options["valid_source"],
             valid_split,
             options["valid_fraction"],
-            partial(
-                open_documents,
-                reading=options["reading"],
-                text_column=text_column,
-                on_error=options["on_error"],
-                window=shuffle.window,
-            ),
-            partial(order.mix, weights=weights, window=shuffle.window),
+            open_source,
         )
         limit = options["max_train_examples"]
         num_bytes = text.bytes if limit is None else None

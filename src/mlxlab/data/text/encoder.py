@@ -61,12 +61,6 @@ class TextEncoder:
         }
         write_json(folder / "data.json", state)
 
-    def for_vocab_size(self, vocab_size: int) -> "TextEncoder":
-        """The encoder of a model with that many tokens: once the model has grown, ids are the original ones."""
-        if self.tokenizer.vocabulary is None or vocab_size == self.tokenizer.vocab_size:
-            return self
-        return TextEncoder(self.tokenizer.original, self.masked, self.seq_len)
-
 
 def restore(folder: Path) -> TextEncoder:
     """The encoder that `save` wrote. Raises NotAllowedError if the tokenizer is not the saved one."""
