@@ -38,6 +38,7 @@ class ByteTokenizer:
     )
 
     vocabulary = None
+    end_id = END
 
     def __init__(self):
         self.seen = []
@@ -80,7 +81,7 @@ def make_row_builder(length=8, stride=None, mask_across_documents=False, masked=
 
 
 def make_stream(source, seed=3, tokenizer=None, **more):
-    tokenize = TextTokens((tokenizer or ByteTokenizer()).encode_documents, END)
+    tokenize = TextTokens(tokenizer or ByteTokenizer())
     return TokenStream(source, tokenize, seed, **more)
 
 

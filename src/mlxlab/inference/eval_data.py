@@ -28,7 +28,7 @@ from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.text.batches import PackedEvalBatches, Packing, RowBuilder
+from mlxlab.data.text.batches import Packing, RowBuilder
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
@@ -73,12 +73,10 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     layout = packing.layout(encoder.tokenizer, node["seq_len"], encoder.masked).without_overlap()
     hidden = packing.mlm_probability if encoder.masked else None
     builder = RowBuilder(layout, encoder.tokenizer, hidden)
-    original = encoder.tokenizer.original
-    tokenize = TextTokens(original.encode_documents, original.end_id)
+    tokenize = TextTokens(encoder.tokenizer.original)
     stream = TokenStream(source, tokenize, 0, node["max_valid_examples"])
-    rows = pack(stream(0, EPOCH_START), epoch_start(0), layout)
-    batches = PackedEvalBatches(rows, builder, node["eval_batch_size"])
-    return batches, f"text of {source.name}"
+    rows = list(pack(stream(0, EPOCH_START), epoch_start(0), layout))
+    return builder.evaluation(rows, node["eval_batch_size"]), f"text of {source.name}"
 
 
 def open_eval_rows(

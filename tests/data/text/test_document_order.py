@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.data.text.documents import Document
 from mlxlab.data.text.packing import EPOCH_START, InMemoryTokens, TextTokens
-from support.streams import END, ByteTokenizer, InMemorySource, make_stream, texts
+from support.streams import ByteTokenizer, InMemorySource, make_stream, texts
 
 TEXTS = texts(50)
 
@@ -92,8 +92,8 @@ def test_only_chosen_documents_are_read():
 
 def test_each_document_is_tokenized_once_for_memory_whenever_it_comes():
     tokenizer = ByteTokenizer()
-    expected = TextTokens(ByteTokenizer().encode_documents, END)
-    in_memory = InMemoryTokens(TextTokens(tokenizer.encode_documents, END))
+    expected = TextTokens(ByteTokenizer())
+    in_memory = InMemoryTokens(TextTokens(tokenizer))
     documents = [Document(number, text) for number, text in enumerate(TEXTS)]
     for part in (documents[:5], documents[3:20], documents[10:2:-1]):
         for kept, new in zip(in_memory(part), expected(part), strict=True):

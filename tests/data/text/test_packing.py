@@ -5,7 +5,7 @@ from operator import length_hint
 import numpy as np
 import pytest
 
-from mlxlab.data.text.batches import Masker, PackedBatchIterator, PackedEvalBatches
+from mlxlab.data.text.batches import Masker, PackedBatchIterator
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, epoch_start, pack
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (
@@ -127,7 +127,7 @@ def test_isolated_documents_are_numbered_from_one_in_each_row(masked):
 def test_evaluation_gives_the_same_batches_each_time_and_keeps_the_short_last_one():
     chunks = list(make_stream(InMemorySource(texts()))(0, EPOCH_START))
     builder = make_row_builder()
-    valid = PackedEvalBatches(list(pack(chunks, epoch_start(0), builder.layout)), builder, 10)
+    valid = builder.evaluation(list(pack(chunks, epoch_start(0), builder.layout)), 10)
     first, second = list(valid), list(valid)
     assert len(first) == len(second) == length_hint(valid)
     assert all(batches_equal(a, b) for a, b in zip(first, second, strict=True))

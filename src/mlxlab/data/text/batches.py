@@ -1,18 +1,18 @@
 """Batches of packed rows, with masks that keep documents apart, hide tokens and say which are targets."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from math import log
-from operator import length_hint
 from typing import Annotated, Protocol
 
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, check_position, load_position
+from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import (
     EMPTY_ROW,
@@ -206,6 +206,14 @@ class RowBuilder:
         vocab_size = self.tokenizer.vocab_size
         return check_ids(batch, vocab_size, vocab_size)
 
+    def evaluation(self, rows: Sequence[Row], batch_size: int) -> EvalLoader:
+        """Batches of rows, the same each time; the last one may have fewer rows."""
+
+        def collate(index: np.ndarray) -> Batch:
+            return self.batch([rows[n] for n in index], epoch=0, seed=0, measured=True)
+
+        return EvalLoader(len(rows), batch_size, collate)
+
     def _measures(self, targets: np.ndarray) -> dict[str, np.ndarray]:
         """What an evaluation needs to know of the original targets."""
         vocabulary = self.mapped.vocabulary
@@ -320,21 +328,3 @@ class PackedBatchIterator:
                 yield batch
         if self._cursor is cursor:
             raise DataError(f"epoch {epoch}: no text to train on after row {cursor['row']}")
-
-
-@dataclass(frozen=True)
-class PackedEvalBatches:
-    """Batches of rows, the same each time if these are a list. The last one may have fewer rows."""
-
-    rows: Iterable[Row]
-    builder: RowBuilder
-    batch_size: int
-
-    def __length_hint__(self) -> int:
-        """How many there are, 0 if that is unknown."""
-        return -(-length_hint(self.rows) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        rows = iter(self.rows)
-        while batch := list(islice(rows, self.batch_size)):
-            yield self.builder.batch(batch, epoch=0, seed=0, measured=True)

@@ -18,7 +18,6 @@ from mlxlab.data.sources.open import Reading
 from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.batches import (
     PackedBatchIterator,
-    PackedEvalBatches,
     Packing,
     RowBuilder,
     RowOrder,
@@ -150,7 +149,7 @@ class LanguageModelData:
         self._builder = RowBuilder(layout, tokenizer, mlm_probability)
         self._valid_chunks = list(valid(0, EPOCH_START))
         rows = pack(self._valid_chunks, epoch_start(0), layout.without_overlap())
-        self.valid = PackedEvalBatches(list(rows), self._builder, options["eval_batch_size"])
+        self.valid = self._builder.evaluation(list(rows), options["eval_batch_size"])
 
     def _training_batches(
         self,
@@ -252,7 +251,7 @@ class StreamingTextDataset(LanguageModelData):
         original = fitted.tokenizer
 
         chosen = options["select"].chosen(seed)
-        tokenize = TextTokens(original.encode_documents, original.end_id)
+        tokenize = TextTokens(original)
         stream = TokenStream(text, tokenize, seed, limit, chosen)
         self.count_tokens = cache_result(partial(corpus_counts, stream, original.vocab_size))
         tokenizer, vocabulary_lines = fit_vocabulary(

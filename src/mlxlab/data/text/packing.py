@@ -16,6 +16,7 @@ import numpy as np
 from mlxlab.constraints import Count
 from mlxlab.data.rng import Stream, counter_hash, permutation
 from mlxlab.data.text.documents import Document, DocumentSource
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
 
 CHUNK_DOCUMENTS = 256  # tokenized together: enough for the tokenizer's threads
@@ -155,17 +156,14 @@ def split_chunks(window: Window) -> Iterator[Window]:
 class TextTokens:
     """Texts as tokens, all of them targets. Implements `Tokenize`.
 
-    Args:
-        encode: int32 ids of each text, without special tokens.
-        end_id: the token after every document.
+    Each ends with the end token of the tokenizer.
     """
 
-    encode: Callable[[Sequence[str]], list[np.ndarray]]
-    end_id: int
+    tokenizer: Tokenizer
 
     def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
-        end = np.array([self.end_id], np.int32)
-        encoded = self.encode([document.text for document in documents])
+        end = np.array([self.tokenizer.end_id], np.int32)
+        encoded = self.tokenizer.encode_documents([document.text for document in documents])
         is_target = np.ones(max(map(len, encoded)) + 1, bool)  # Documents share its memory.
         return [Tokens(np.append(ids, end), is_target[: len(ids) + 1]) for ids in encoded]
 

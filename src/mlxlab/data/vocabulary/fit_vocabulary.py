@@ -97,5 +97,5 @@ def read_map(folder: Path, tokenizer: Tokenizer) -> VocabularyMap:
     if core_ids != sorted(kept) or not has_room or not tokenizer.special_ids <= kept:
         expected = f"at most {vocab_size - 2} distinct ids in order, with all special tokens"
         raise DataError(f"{path}: expected {expected}")
-    limit = VocabularyLimit(saved["size"], saved["coverage"])
-    return VocabularyMap(np.array(core_ids, np.int64), vocab_size, tokenizer.fingerprint, limit)
+    ids = np.array(core_ids, np.int64)
+    return VocabularyMap(ids, vocab_size, tokenizer.fingerprint, saved["limit"])

@@ -14,7 +14,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 
 FILE = "vocabulary_map.json"
-FORMAT = "mlxlab.vocabulary/1"
+FORMAT = "mlxlab.vocabulary/2"
 KeptTokens = Annotated[int, Ge(1), Le(1_000_000)]
 Coverage = Annotated[float, Gt(0), Le(1)]
 
@@ -54,8 +54,7 @@ class SavedMap(TypedDict):
     format: str
     tokenizer: str
     vocab_size: Size
-    size: KeptTokens | None
-    coverage: Coverage | None
+    limit: VocabularyLimit
     core_ids: list[int]
 
 
@@ -126,6 +125,11 @@ class VocabularyMap:
 
     def save(self, folder: Path) -> None:
         """Writes vocabulary_map.json."""
-        content = {"format": FORMAT, "tokenizer": self.tokenizer, "vocab_size": self.vocab_size}
-        content |= asdict(self.limit) | {"core_ids": self.core_ids.tolist()}
+        content = {
+            "format": FORMAT,
+            "tokenizer": self.tokenizer,
+            "vocab_size": self.vocab_size,
+            "limit": asdict(self.limit),
+            "core_ids": self.core_ids.tolist(),
+        }
         write_json(folder / FILE, content, indent=None)
