@@ -3,7 +3,7 @@
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.batches import Packing
 from mlxlab.data.text.dataset import Shuffling, StreamingTextDataset
-from mlxlab.data.text.order import ShuffleOrder
+from mlxlab.data.text.order import DataOrder
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.extensions.example_losses.selection import LossSelection
@@ -39,7 +39,7 @@ def text_data(
         max_valid_examples=100,
         max_train_examples=None,
         shuffle=Shuffling(window=8, row_buffer=0),
-        order=ShuffleOrder(),
+        order=DataOrder(),
         streaming=True,
         tokenizer=CharTokenizerTrainer(on_unknown="error", train_examples=1000, path=None),
         vocabulary=VocabularyLimit(size, coverage),

@@ -101,7 +101,7 @@ def test_a_type_is_described_in_words(hint, expected):
 
 
 def test_of_several_components_the_named_one_is_checked():
-    options = [Component(name) for name in ("ShuffleOrder", "CurriculumOrder")]
+    options = [Component(name) for name in ("DataOrder", "CurriculumOrder")]
     node = {
         "_target_": "mlxlab.extensions.curriculum.curriculum.CurriculumOrder",
         "alpha": 1.0,

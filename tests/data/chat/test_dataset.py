@@ -13,9 +13,8 @@ import pytest
 
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import parse_conversation
-from mlxlab.data.chat.dataset import InstructDataset
+from mlxlab.data.chat.dataset import InstructDataset, open_conversations
 from mlxlab.data.chat.masks import ConversationEncoder
-from mlxlab.data.chat.reader import open_conversations
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.dataset import Shuffling

@@ -211,9 +211,7 @@ def test_faults_of_the_user_are_one_line(new, tmp_path):
         new(masked=True, pretrained=without_mask(tmp_path))
     with pytest.raises(DataError, match="no token to end documents"):
         new(pretrained=without_mask(tmp_path, "<eos>"))
-    with pytest.raises(
-        DataError, match=r"data\.valid_fraction=0\.999999 leaves none for the split train"
-    ):
+    with pytest.raises(DataError, match=r"data\.valid_fraction=0\.999999 leaves none on one side"):
         new(**{"valid_fraction": 0.999999})
     with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
         new(**{"order": CURRICULUM, "shuffle.row_buffer": 8})

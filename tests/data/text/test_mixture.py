@@ -133,7 +133,7 @@ def test_weights_and_parts_are_in_the_fingerprint(sources):
 
 
 def split(source, fraction, side):
-    return HoldoutSplit(source, fraction, side, round(fraction * HASH_RANGE))
+    return HoldoutSplit(source, fraction, side == "valid", round(fraction * HASH_RANGE))
 
 
 def test_training_and_validation_partition_the_source(sources):

@@ -72,7 +72,7 @@ def count_conversations(node: dict[str, Any]) -> dict[str, Any]:
     """The conversations of a data node, their messages and answers, and rows that hold none."""
     from mlxlab.config.instantiate import instantiate
     from mlxlab.data.chat.conversation import find_answers
-    from mlxlab.data.chat.reader import open_conversations
+    from mlxlab.data.chat.dataset import open_conversations
     from mlxlab.data.sources.block import ErrorBudget
     from mlxlab.data.sources.open import Reading
 

@@ -1,6 +1,7 @@
 """Conversations for instruction tuning: the loss is on the answers only."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -13,11 +14,12 @@ import numpy as np
 from mlxlab.constraints import FilePath, Seed
 from mlxlab.data.chat.chat_template import choose_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
-from mlxlab.data.chat.conversation import Layout, contents, unread_keys
+from mlxlab.data.chat.conversation import Layout, contents, dump, parse_conversation, unread_keys
 from mlxlab.data.chat.masks import GROUP, ConversationEncoder, LossOn, Truncation
-from mlxlab.data.chat.reader import open_conversations
 from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
-from mlxlab.data.sources.block import ErrorBudget
+from mlxlab.data.sources.block import Block, ErrorBudget
+from mlxlab.data.sources.cells import OnBadCell
+from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.data.text.batches import RandomRows
 from mlxlab.data.text.corpus import describe_validation
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
@@ -90,20 +92,17 @@ class InstructDataset(LanguageModelData):
         seq_len = options["seq_len"]
         shuffle = options["shuffle"]
 
-        def open_source(name: str) -> Documents:
-            errors = ErrorBudget(options["on_error"])
-            return open_conversations(name, options["reading"], layout, errors, shuffle.window)
-
-        opened = open_source(options["source"])
-        opened_valid = opened
-        train: DocumentSource = opened
-        valid: DocumentSource = opened
-        if options["valid_source"] is None:
-            train, valid, line = hold_out(opened, options["valid_fraction"])
-        else:
-            opened_valid = open_source(options["valid_source"])
-            valid = opened_valid
-            line = describe_validation(train, valid)
+        opened: list[Documents] = []
+        for name in (options["source"], options["valid_source"]):
+            if name is not None:
+                errors = ErrorBudget(options["on_error"])
+                reading = options["reading"]
+                opened.append(open_conversations(name, reading, layout, errors, shuffle.window))
+        train: DocumentSource = opened[0]
+        valid: DocumentSource = opened[-1]
+        line = describe_validation(train, valid)
+        if len(opened) == 1:
+            train, valid, line = hold_out(opened[0], options["valid_fraction"])
 
         texts = (contents(json.loads(text)) for text in texts_of(train))
         limit = options["max_train_examples"]
@@ -118,7 +117,7 @@ class InstructDataset(LanguageModelData):
         self.template = template
         chat = ChatTokenizer(template, original)
 
-        encoder = ConversationEncoder(chat, loss_on, seq_len, truncation, opened.skip)
+        encoder = ConversationEncoder(chat, loss_on, seq_len, truncation, opened[0].skip)
         stream = TokenStream(train, encoder, seed, limit, options["select"].chosen(seed))
         count = partial(corpus_counts, stream, original.vocab_size)
         mapped, vocabulary_lines = fit_vocabulary(options["vocabulary"], original, count, restored)
@@ -127,7 +126,7 @@ class InstructDataset(LanguageModelData):
         )
         size = _measure(stream, encoder, rows)
         self.row_lengths = size.lengths
-        valid_encoder = replace(encoder, skip=opened_valid.skip)
+        valid_encoder = replace(encoder, skip=opened[-1].skip)
         super().__init__(
             stream,
             TokenStream(valid, valid_encoder, 0, options["max_valid_examples"]),
@@ -151,15 +150,43 @@ class InstructDataset(LanguageModelData):
         amount = f"{size.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
         order = RandomRows(shuffle.row_buffer, seed)
         self.train = self._training_batches(stream, num_batches, order, options)
-        unread = unread_keys(opened.source.columns())
+        unread = unread_keys(opened[0].source.columns())
         self.sources = [
             line,
-            f"{opened.name}: columns that are not read: {', '.join(unread) or 'none'}",
+            f"{opened[0].name}: columns that are not read: {', '.join(unread) or 'none'}",
             *fitted.lines,
             *vocabulary_lines,
             f"chat template: {template.name}; loss on: {loss_on}",
             f"{train.name}: {amount}, batches per epoch: {num_batches or 'unknown'}",
         ]
+
+
+def open_conversations(
+    source: str, reading: Reading, layout: Layout | None, errors: ErrorBudget, window: int
+) -> Documents:
+    """The conversations of what `source` names; raises as `open_source`.
+
+    Args:
+        layout: of the rows; None recognises it by their columns.
+        window: conversations that are held in memory and shuffled together.
+    """
+
+    def read_texts(block: Block, on_bad_cell: OnBadCell) -> Sequence[str | None]:
+        texts: list[str | None] = []
+        for row, record in enumerate(block.records()):
+            text = None
+            try:
+                text = dump(parse_conversation(record, layout))
+            except ValueError as error:
+                on_bad_cell(row, error)
+            texts.append(text)
+        return texts
+
+    rows = open_source(source, reading, errors)
+    columns = rows.columns()
+    read = set(columns).difference(unread_keys(columns))
+    sizes = [size for size in map(rows.text_bytes, read) if size is not None]
+    return Documents(rows, None, read_texts, window, errors, sum(sizes) or None, f":{layout}")
 
 
 class EpochSize(NamedTuple):

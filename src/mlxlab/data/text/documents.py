@@ -8,7 +8,7 @@ precedes.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 import xxhash
@@ -184,19 +184,19 @@ class HoldoutSplit:
 
     Args:
         fraction: approximate fraction of the documents that is held out.
-        side: `valid` for the held-out documents, `train` for the others.
+        is_held_out: whether these are the held-out documents, or the others.
         limit: documents with a lower hash are held out.
     """
 
     source: DocumentSource
     fraction: float
-    side: Literal["train", "valid"]
+    is_held_out: bool
     limit: int
 
     def __post_init__(self) -> None:
         self.name = self.source.name
-        self.fingerprint = f"{self.source.fingerprint}|{self.side} {self.fraction:g}"
-        share = self.fraction if self.side == "valid" else 1 - self.fraction
+        self.fingerprint = f"{self.source.fingerprint}|{self.is_held_out} {self.fraction:g}"
+        share = self.fraction if self.is_held_out else 1 - self.fraction
         self.bytes = None if self.source.bytes is None else round(self.source.bytes * share)
 
     @property
@@ -207,12 +207,12 @@ class HoldoutSplit:
         """See `DocumentSource`. Positions are those of the source."""
         is_empty = position is None
         for start, documents in self.source.windows(seed, epoch, position):
-            is_selected = (hashes(documents) < self.limit) == (self.side == "valid")
+            is_selected = (hashes(documents) < self.limit) == self.is_held_out
             if is_selected.any():
                 is_empty = False
                 yield start, list(compress(documents, is_selected))
         if is_empty:
-            fault = f"data.valid_fraction={self.fraction:g} leaves none for the split {self.side}"
+            fault = f"data.valid_fraction={self.fraction:g} leaves none on one side"
             raise DataError(f"{self.name}: {fault}")
 
 
@@ -234,8 +234,8 @@ def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, Hol
         if lowest[0] >= limit and len(lowest) < 2:
             raise DataError(f"{source.name}: expected two different texts or more, got one")
         limit = max(limit, lowest[0] + 1)
-    train = HoldoutSplit(source, fraction, "train", limit)
-    valid = HoldoutSplit(source, fraction, "valid", limit)
+    train = HoldoutSplit(source, fraction, False, limit)
+    valid = HoldoutSplit(source, fraction, True, limit)
     return train, valid, f"{source.name}: {percent(fraction, 2)} held out for validation"
 
 

@@ -1,7 +1,6 @@
 """The interface of `data/order`, and its default: documents in a random order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,9 @@ from mlxlab.data.text.token_counts import TokenCounts
 
 
 class DataOrder:
-    """The order of documents and rows. Subclasses override what they arrange; the rest is random.
+    """A random order of documents and rows, another one in each epoch.
+
+    Subclasses override what they arrange; the rest is random.
 
     Attributes:
         min_steps: as `NeedsSteps`.
@@ -66,8 +67,3 @@ class DataOrder:
             count_tokens: counts the tokens of the training text.
         """
         return RandomRows(row_buffer, seed)
-
-
-@dataclass(frozen=True)
-class ShuffleOrder(DataOrder):
-    """Documents in a random order, another one in each epoch."""
