@@ -127,9 +127,10 @@ class InstructDataset(LanguageModelData):
         size = _measure(stream, encoder, rows)
         self.row_lengths = size.lengths
         valid_encoder = replace(encoder, skip=opened[-1].skip)
+        valid_stream = TokenStream(valid, valid_encoder, 0, options["max_valid_examples"])
         super().__init__(
             stream,
-            TokenStream(valid, valid_encoder, 0, options["max_valid_examples"]),
+            valid_stream,
             fitted,
             mapped,
             rows,
@@ -151,9 +152,10 @@ class InstructDataset(LanguageModelData):
         order = RandomRows(shuffle.row_buffer, seed)
         self.train = self._training_batches(stream, num_batches, order, options)
         unread = unread_keys(opened[0].source.columns())
+        listed = ", ".join(unread) or "none"
         self.sources = [
             line,
-            f"{opened[0].name}: columns that are not read: {', '.join(unread) or 'none'}",
+            f"{opened[0].name}: columns that are not read: {listed}",
             *fitted.lines,
             *vocabulary_lines,
             f"chat template: {template.name}; loss on: {loss_on}",
@@ -221,13 +223,10 @@ def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayou
     repetitions: float | None = 1.0
     if len(sizes) == MAX_MEASURED:
         repetitions = stream.repetitions(MAX_MEASURED, int(byte_counts.sum()))
-    lengths = RowLengths(
-        layout.length,
-        len(full),
-        int(np.count_nonzero(full > layout.length)),
-        round_up(float(np.quantile(full, QUANTILE, method="higher"))),
-        ACTIONS[encoder.truncation],
-    )
+    too_long = int(np.count_nonzero(full > layout.length))
+    needed = round_up(float(np.quantile(full, QUANTILE, method="higher")))
+    action = ACTIONS[encoder.truncation]
+    lengths = RowLengths(layout.length, len(full), too_long, needed, action)
     begins, _ = layout.split(np.cumsum(used))
     rows = None if repetitions is None else len(begins) * max(1.0, repetitions)
     return EpochSize(lengths, len(used), rows)

@@ -182,7 +182,8 @@ class RowBuilder:
         if self.layout.number_documents:  # Attention stays within each.
             documents = stack([row.documents for row in rows], width, 0)[:, :length]
             segment_ids = np.where(is_real, documents - documents[:, :1] + 1, 0).astype(np.int32)
-        weights = is_real & stack([row.is_target for row in rows], width, 0)[:, -length:]
+        is_target = stack([row.is_target for row in rows], width, 0)
+        weights = is_real & is_target[:, -length:]
 
         packed = stack([row.tokens for row in rows], width, self.layout.pad_id)  # (R, W)
         measures = self._measures(packed[:, -length:]) if measured else {}

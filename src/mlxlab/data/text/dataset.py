@@ -235,8 +235,9 @@ class StreamingTextDataset(LanguageModelData):
             window=shuffle.window,
         )
         opened = [open_source(source, options["reading"].split) for source in weights]
+        train = order.mix(opened, weights, shuffle.window)
         text, valid, line = open_validation(
-            order.mix(opened, weights, shuffle.window),
+            train,
             list(weights),
             options["valid_source"],
             valid_split,
@@ -260,9 +261,10 @@ class StreamingTextDataset(LanguageModelData):
         stream = replace(stream, source=order.arrange(text, limit, chosen, cache))
         layout = packing.layout(original, seq_len, masked)
         hidden = packing.mlm_probability if masked else None
+        valid_stream = TokenStream(valid, tokenize, 0, options["max_valid_examples"])
         super().__init__(
             stream,
-            TokenStream(valid, tokenize, 0, options["max_valid_examples"]),
+            valid_stream,
             fitted,
             tokenizer,
             layout,

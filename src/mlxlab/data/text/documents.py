@@ -106,7 +106,8 @@ class Documents:
         first = [0, *FIRST, 0]
         order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch).tolist()
         start: Any = first if position is None else position
-        check_position(start, tuple[Annotated[int, Ge(0), Lt(len(order))], Count, Count, Count])
+        index = Annotated[int, Ge(0), Lt(len(order))]
+        check_position(start, tuple[index, Count, Count, Count])
         documents: list[Document] = []
         size = 0
         for following, document in self._read(order, start):

@@ -80,11 +80,12 @@ class TokenStream:
             for chunk in split_chunks(window):
                 documents = [document for _, document in chunk]
                 tokens = self.tokenize(documents)
-                encoded = [
-                    TokenizedDocument(cursor, document.id, len(document.text.encode()), *each[:2])
-                    for (cursor, document), each in zip(chunk, tokens, strict=True)
-                    if len(each.ids)
-                ]
+                encoded: list[TokenizedDocument] = []
+                for (cursor, document), (ids, is_target, _) in zip(chunk, tokens, strict=True):
+                    if len(ids):
+                        size = len(document.text.encode())
+                        each = TokenizedDocument(cursor, document.id, size, ids, is_target)
+                        encoded.append(each)
                 if encoded:
                     yield encoded
 

@@ -243,14 +243,13 @@ def _splits_like_gpt2(file: dict[str, Any]) -> bool:
     """True for a BPE that splits the raw text by GPT-2's pattern, and does nothing else to it."""
     splitter = file["pre_tokenizer"] or {}
     expected = {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}
+    splits_words = expected.items() <= splitter.items()
+    changes_text = file["normalizer"] is not None
+    has_texts = not all(token["special"] for token in file["added_tokens"])
+    if not splits_words or changes_text or has_texts:
+        return False
     model = file["model"]
-    return (
-        expected.items() <= splitter.items()
-        and file["normalizer"] is None
-        and model["type"] == "BPE"
-        and not model.get("dropout")
-        and all(token["special"] for token in file["added_tokens"])
-    )
+    return model["type"] == "BPE" and not model.get("dropout")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
