@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mlxlab.data.sources.messages import first_line
 from mlxlab.errors import DataError, InputNotFoundError
@@ -141,6 +140,8 @@ def _read_file(path: Path) -> pa.Table:
             # There is no batch if no step was logged completely.
             table = pa.Table.from_batches(batches, None if batches else _schema(REQUIRED))
         else:
+            import pyarrow.parquet as pq
+
             with open_regular(path) as file:
                 table = pq.read_table(file)
             _require_columns(path, table.column_names)
