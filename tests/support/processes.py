@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from mlxlab.cli.main import command_module
 from support.forks import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +110,7 @@ def run_here(*overrides: str, script: str = "train") -> subprocess.CompletedProc
     """The same in this process: cheaper by the seconds that a start takes. Not for signals and kills."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = importlib.import_module(f"mlxlab.cli.{script}").main(list(overrides))
+        code = importlib.import_module(command_module(script)).main(list(overrides))
     return subprocess.CompletedProcess(list(overrides), code, out.getvalue(), err.getvalue())
 
 
