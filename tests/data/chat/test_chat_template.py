@@ -202,8 +202,9 @@ def test_a_template_is_found_in_the_folder_of_its_tokenizer(tmp_path, tokenizer)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     found = load_template(tmp_path, tokenizer)
     assert (found.source, found.bos_token, found.eos_token) == ("config", "<b>", "<eos>")
-    named = [{"name": "default", "template": "d"}]
+    named = [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert load_template(tmp_path, tokenizer).source == "d"
     (tmp_path / "chat_template.jinja").write_text("file")
     assert load_template(tmp_path, tokenizer).source == "file"
 

@@ -157,6 +157,7 @@ class _Config(TypedDict, total=False):
 def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
     """The template in a tokenizer's folder: chat_template.jinja or in tokenizer_config.json.
 
+    Of several named templates in tokenizer_config.json `default` is taken.
     Returns None for a folder without one, or no folder; raises DataError for malformed files.
     """
     if folder is None:
@@ -166,6 +167,9 @@ def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | N
     with suppress(InputNotFoundError):
         config = read_json(follow_link(path), _Config, keys=_Config.__annotations__)
     source = config.get("chat_template")
+    if isinstance(source, list):
+        named = {each.get("name"): each.get("template") for each in source if isinstance(each, dict)}
+        source = named.get("default", source)
     with suppress(InputNotFoundError):
         source = read_text(follow_link(folder / FILE))
         path = folder / FILE
