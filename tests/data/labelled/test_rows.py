@@ -125,6 +125,12 @@ def test_columns_without_a_name_or_with_objects_are_read_only_by_name(tmp_path):
         path = tmp_path / f"a.{suffix}"
         assert plain_columns(open_source(str(path))) == ["a", "list"]
         assert read(path, tmp_path / "cache", columns=["a"]).columns == ["a"]
+    kind = pyarrow.map_(pyarrow.string(), pyarrow.int64())
+    pairs = pyarrow.array([[("k", 1)], [("k", 2)]], kind)
+    objects = pyarrow.array([[{"b": 1}], []])
+    table = pyarrow.table({"a": ["x", "y"], "map": pairs, "objects": objects})
+    parquet.write_table(table, tmp_path / "maps.parquet")
+    assert plain_columns(open_source(str(tmp_path / "maps.parquet"))) == ["a"]
     rows = read(tmp_path / "a.parquet", tmp_path / "cache", columns=["nested"])
     assert table_of(rows) == {"nested": ['{"b": 1}', '{"b": 2}']}
 

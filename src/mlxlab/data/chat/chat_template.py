@@ -168,7 +168,9 @@ def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | N
         config = read_json(follow_link(path), _Config, keys=_Config.__annotations__)
     source = config.get("chat_template")
     if isinstance(source, list):
-        named = {each.get("name"): each.get("template") for each in source if isinstance(each, dict)}
+        named = {
+            each.get("name"): each.get("template") for each in source if isinstance(each, dict)
+        }
         source = named.get("default", source)
     with suppress(InputNotFoundError):
         source = read_text(follow_link(folder / FILE))

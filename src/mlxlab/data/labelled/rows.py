@@ -208,9 +208,15 @@ def plain_columns(source: Source) -> list[str]:
     objects: set[str] = set()
     block = next(source.blocks(0, FIRST, None), None)
     for row in block.records() if block is not None else ():
-        objects.update(name for name, cell in row.items() if isinstance(cell, dict))
+        objects.update(name for name, cell in row.items() if _is_object(cell))
     names = [name for name in source.columns() if name.strip() and name not in objects]
     return [name for name in names if not name.startswith((INDEX, UNNAMED))]
+
+
+def _is_object(cell: object) -> bool:
+    """Whether a cell is an object, a map (a list of pairs) or a list of objects."""
+    first = cell[0] if isinstance(cell, list) and cell else cell
+    return isinstance(first, dict | tuple)
 
 
 def _read_malformed(table: pa.Table) -> tuple[int, str]:
