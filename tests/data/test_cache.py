@@ -109,7 +109,7 @@ def test_concurrent_processes_all_succeed(tmp_path):
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(answers) == 1
     assert (
-        len(list(tmp_path.glob("*.tokens"))) == len(list((tmp_path / "tokenizers").iterdir())) == 1
+        len(list(tmp_path.glob("tokens-*"))) == len(list((tmp_path / "tokenizers").iterdir())) == 1
     )
 
 
