@@ -39,6 +39,8 @@ DECIMAL_COMMA = re.compile(
 )
 BOOLEANS = {"true": True, "false": False}
 MIN_DATE = len("2024-01-02")
+FIRST_DAY = "1970-01-01"  # that of a time without a date
+TIME_OF_DAY = re.compile(r"(\d{1,2})(:\d\d(:\d\d)?)")
 
 
 def number_of_row(row: int) -> str:
@@ -240,7 +242,8 @@ def is_integer(text: str) -> bool:
 
 
 def is_datetime(text: str) -> bool:
-    return len(text) >= MIN_DATE and _succeeds(read_datetime, text)
+    is_time = TIME_OF_DAY.fullmatch(text) is not None
+    return (is_time or len(text) >= MIN_DATE) and _succeeds(read_datetime, text)
 
 
 def read_boolean(text: str) -> bool:
@@ -274,7 +277,10 @@ def read_integer(text: str) -> int | float:
 
 
 def read_datetime(text: str) -> datetime:
-    """ISO 8601, in UTC: a time without a zone is one of UTC."""
+    """ISO 8601, in UTC: a time without a zone is one of UTC. `9:30` is of `FIRST_DAY`."""
+    of_day = TIME_OF_DAY.fullmatch(text)
+    if of_day is not None:
+        text = f"{FIRST_DAY} {of_day[1]:0>2}{of_day[2]}"
     try:
         value = datetime.fromisoformat(text)
         if value.tzinfo is not None:
