@@ -17,7 +17,7 @@ FIRST = {
 TOPICS = {
     "Train": ("train", "launch", "lr_find", "crossvalidate", "trial", "info"),
     "Use a trained model": ("evaluate", "predict", "generate", "export"),
-    "Look back": ("runs", "report", "compare", "registry", "ui", "example_losses"),
+    "Look back": ("runs", "report", "compare", "registry", "ui"),
     "Check": ("doctor", "kernels", "verify", "reproduce"),
     "Set up": ("migrate",),
 }
