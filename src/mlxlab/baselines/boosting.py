@@ -16,6 +16,7 @@ from mlxlab.models.tabular import LEAVES, NODES, TREES
 
 LEARNING_RATE = 0.05
 MIN_ROWS = 10  # a leaf has no fewer
+MAX_ROWS = 50_000  # more are not learned from
 
 
 class Trees(NamedTuple):
@@ -54,7 +55,9 @@ def fit_boosting(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outp
         early_stopping=False,
         random_state=SEED,
     )
-    return Model(fit_estimators(create, features, targets, kind), Task(kind, outputs))
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(features))[:MAX_ROWS])
+    fitted = fit_estimators(create, features[rows], targets[rows], kind)
+    return Model(fitted, Task(kind, outputs))
 
 
 def trees_of(model: Model) -> Trees:

@@ -40,10 +40,9 @@ from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
 FORMAT = "mlxlab.cells/2"
-BATCH_SIZES = (170, 510)  # the second one from three times `ROWS_OF_SMALL_BATCHES` on
-ROWS_OF_SMALL_BATCHES = 10_000
-EPOCHS = (5, 22)
-SHOWN_ROWS = 1_000_000  # The epochs of more rows than make so many are fewer.
+# By the number of training rows: more rows need fewer epochs, and larger batches cost less.
+BATCH_SIZES = ((10_000, 30_000), (170, 510))
+EPOCHS = ((40_000, 100_000), (22, 5))
 BLOCK = 2**16  # rows that are read at once
 NO_FOLD = -1
 
@@ -208,9 +207,8 @@ class CellInputs:
         cache: Path,
     ) -> None:
         num_train = len(prepared.split.train)
-        large = BATCH_SIZES[0] * num_train // ROWS_OF_SMALL_BATCHES
-        self.batch_size = int(np.clip(large, *BATCH_SIZES))
-        self.min_epochs = int(np.clip(SHOWN_ROWS // num_train, *EPOCHS))
+        self.batch_size = round(np.interp(num_train, *BATCH_SIZES))
+        self.min_epochs = round(np.interp(num_train, *EPOCHS))
         train = read_table(
             prepared.rows.table(list(prepared.types), prepared.split.train), prepared.types
         )
