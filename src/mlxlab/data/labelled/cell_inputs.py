@@ -40,7 +40,7 @@ from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
 FORMAT = "mlxlab.cells/2"
-# By the number of training rows: more rows need fewer epochs, and larger batches cost less.
+# Numbers of training rows, and what holds there: more rows need fewer epochs, and larger batches cost less.
 BATCH_SIZES = ((10_000, 30_000), (170, 510))
 EPOCHS = ((40_000, 100_000), (22, 5))
 BLOCK = 2**16  # rows that are read at once
