@@ -141,13 +141,16 @@ def _cross_fit(
     fit: Fit, head: TabularHead, features: np.ndarray, rows: Rows
 ) -> tuple[Fitted, np.ndarray]:
     """The model of all rows, and (N, O) of models that did not learn from the fold of each row."""
+    from threadpoolctl import threadpool_limits
+
     is_known = [np.full(len(features), True)]
     is_known += [rows.folds != fold for fold in range(head.folds)]
 
     def fit_part(part: np.ndarray) -> Fitted:
         return fit(features[part], rows.targets[part], head.kind, head.num_outputs)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # OpenMP has a limit for each thread that calls it.
+    with ThreadPoolExecutor(os.cpu_count(), initializer=threadpool_limits, initargs=(1,)) as pool:
         of_all, *of_folds = pool.map(fit_part, is_known)
     held_out = np.zeros((len(features), head.num_outputs))
     for fold, fitted in enumerate(of_folds):
