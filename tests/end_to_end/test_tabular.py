@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlxlab import load
-from mlxlab.baselines.out_of_fold import load_out_of_fold
+from mlxlab.baselines.out_of_fold import load_out_of_fold, save_out_of_fold
 from mlxlab.cli.evaluate import main as evaluate
 from mlxlab.cli.predict import main as predict
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -103,6 +103,11 @@ def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_p
     lines = {f"{tmp_path}/coins.csv:{number + 2}" for number in said.ids[wrong].tolist()}
     assert len(lines & {row["row"] for row in mistakes}) > 20
 
+    for change in ({"targets": said.targets + 2}, {"ids": said.ids[:, None]}):
+        save_out_of_fold(tmp_path, said._replace(**change))
+        with pytest.raises(DataError, match="2 numbers"):
+            load_out_of_fold(tmp_path, 2, 200)
+
     path = tmp_path / "run" / "out_of_fold.safetensors"
     with pytest.raises(DataError, match="3 numbers"):
         load_out_of_fold(tmp_path / "run", 3, 200)
@@ -193,6 +198,14 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
     without = run_here(*argv, f"trainer.teachers=[{copy}]", f"hydra.run.dir={tmp_path}/without")
     assert without.returncode == 0, without.stderr
     assert final_state(without) != final_state(done)
+
+    # Rows of another file have the same ids, but other cells.
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_text("".join(source.read_text().splitlines(keepends=True)[:80]))
+    argv[argv.index(f"data.source={source}")] = f"data.source={fewer}"
+    refused = run_here(*argv, f"trainer.teachers=[{trained[0]}]", f"hydra.run.dir={tmp_path}/other")
+    assert refused.returncode == 77
+    assert "other texts" in refused.stderr
 
 
 def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):

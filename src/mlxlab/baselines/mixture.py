@@ -64,7 +64,8 @@ def fit_mixture(outputs: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKi
 def mix(mixture: Mixture, outputs: Sequence[np.ndarray], kind: TaskKind) -> np.ndarray:
     """The mixture (N, O) of the outputs of all readers."""
     parts = zip(mixture.shares, mixture.sharpness, outputs, strict=True)
-    return np.sum([share * sharpen(each, factor, kind) for share, factor, each in parts], axis=0)
+    mixed = np.sum([share * sharpen(each, factor, kind) for share, factor, each in parts], axis=0)
+    return mixed if kind == "regression" else np.clip(mixed, 0, 1)
 
 
 def _select(readings: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKind) -> np.ndarray:

@@ -43,8 +43,19 @@ def load_out_of_fold(folder: Path, num_outputs: int, max_rows: int) -> OutOfFold
         rows = OutOfFold(*(arrays[name] for name in OutOfFold._fields))
     except (SafetensorError, KeyError) as error:
         raise DataError(f"{path}: {error}") from None
-    num_rows = rows.ids.size
-    has_shape = rows.outputs.shape == (num_rows, num_outputs) and len(rows.targets) == num_rows
-    if not has_shape or not np.isfinite(rows.outputs).all():
+    if not _is_consistent(rows, num_outputs):
         raise DataError(f"{path}: expected {num_outputs} numbers of each row")
     return rows
+
+
+def _is_consistent(rows: OutOfFold, num_outputs: int) -> bool:
+    """Whether a mixture of so many outputs could have said it of targets that it has."""
+    ids, targets, outputs = rows
+    if ids.ndim != 1 or ids.dtype != np.int64 or outputs.dtype != np.float32:
+        return False
+    if outputs.shape != (len(ids), num_outputs) or targets.shape[:1] != ids.shape:
+        return False
+    if not np.isfinite(outputs).all() or not np.isfinite(targets).all():
+        return False
+    is_class = targets.dtype.kind == "i"
+    return not is_class or bool(((targets >= 0) & (targets < num_outputs)).all())

@@ -161,7 +161,8 @@ class TeacherLoader:
             said = None
             head = model.get("head")
             is_mixture = isinstance(head, TabularHead) and head.is_mixed
-            if is_mixture and isinstance(data, LabelledRows):
+            # Ids are those of rows of the same sources, split alike.
+            if is_mixture and isinstance(data, LabelledRows) and held_out == data.held_out:
                 most = len(data.training_targets)
                 said = load_out_of_fold(run, task.num_classes, most)
             return LoadedTeacher(

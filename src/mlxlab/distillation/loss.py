@@ -129,9 +129,9 @@ class DistillationLoss:
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         arrays = weighted_sum.coefficient_arrays(self.coefficients, batch, fraction_done)
-        return (
-            arrays | self.teachers.cached(batch, self.router) if self._queries_teachers else arrays
-        )
+        if not self._queries_teachers or self.pairs:  # Pairs need the layers of the teacher.
+            return arrays
+        return arrays | self.teachers.cached(batch, self.router)
 
     def flush(self) -> None:
         if self.teachers.cache is not None:

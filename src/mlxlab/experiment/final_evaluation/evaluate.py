@@ -149,7 +149,11 @@ def _out_of_fold(data: DataModule, folder: Path) -> Evaluation | None:
     if not isinstance(data, LabelledRows):
         return None
     task = data.task
-    rows = load_out_of_fold(folder, task.num_classes, len(data.training_targets))
+    rows = None
+    try:
+        rows = load_out_of_fold(folder, task.num_classes, len(data.training_targets))
+    except DataError as error:
+        logger.warning(str(error))
     if rows is None:
         return None
     outputs, targets = rows.outputs, rows.targets
