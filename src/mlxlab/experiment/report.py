@@ -82,7 +82,7 @@ def write_report(
 
 def run_metrics(state: TrainState, results: FinalEvaluation) -> RunMetrics:
     history, splits = state.history, {each.split: each for each in results.splits}
-    evaluated = {each.split: each for each in filter(None, [*results.splits, results.out_of_fold])}
+    evaluated = {each.split: each for each in results.all_splits}
     names = dict.fromkeys(name for each in results.splits for name in each.baselines)
     metrics: RunMetrics = {
         "best_step": history.best_step,
@@ -143,14 +143,12 @@ def results_table(results: FinalEvaluation, name: str = "") -> str:
     """The metrics of each split, or of data of this name, with the intervals of those that have one."""
     head = ["model"]
     rows = [[name] for name in results.splits[0].metrics]
-    for each in filter(None, [*results.splits, results.out_of_fold]):
+    for each in results.all_splits:
         split = name or each.split.replace("_", " ")
         head += [f"{split} ({len(each.evaluation.ids):,} rows)", "95 % interval"]
         for row in rows:
-            value, interval = (
-                each.metrics.get(row[0], nan),
-                interval_text(each.intervals.get(row[0])),
-            )
+            value = each.metrics.get(row[0], nan)
+            interval = interval_text(each.intervals.get(row[0]))
             row += ["-" if isnan(value) else number(value), interval]
     return markdown_table(head, rows)
 

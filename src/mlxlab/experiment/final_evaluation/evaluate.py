@@ -85,6 +85,11 @@ class FinalEvaluation:
     thresholds: Thresholds = 0.5  # chosen on these, else on the validation examples
     text_baselines: TextBaselines = NO_BASELINES  # of a language model
 
+    @property
+    def all_splits(self) -> list[SplitResults]:
+        """The splits, and the training rows out of fold."""
+        return [*self.splits, *filter(None, [self.out_of_fold])]
+
 
 def evaluate_at_end(
     state: TrainState,

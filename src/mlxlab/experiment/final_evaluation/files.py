@@ -65,7 +65,8 @@ def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[objec
     They are of the validation rows, and of the training rows out of fold. A row is where it stands, or its id if the
     data set does not know that.
     """
-    task, evaluations = results.task, [results.splits[0].evaluation]
+    task = results.task
+    evaluations = [results.splits[0].evaluation]
     if results.out_of_fold is not None:
         evaluations.append(results.out_of_fold.evaluation)
     outputs = np.concatenate([each.outputs for each in evaluations])
