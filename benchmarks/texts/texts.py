@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks.default_command import outputs_of, train_and_predict
 from benchmarks.texts.sets import SETS, SUBSETS, Pairs, Texts
-from mlxlab.data.labelled.vectors import Embed, known_vectors
+from mlxlab.cells.vectors import Embed, known_vectors
 from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.sentence_encoder import SentenceEncoder

@@ -344,8 +344,7 @@ def test_a_table_without_texts_needs_no_pretrained_encoder(source, tmp_path, cap
 
 
 def test_a_restored_run_fetches_no_encoder(tmp_path):
-    backbone = SimpleNamespace(reads_cells=True)
-    assert load_embedder({"pretrained": "owner/name"}, backbone, tmp_path) is None
+    assert load_embedder({"pretrained": "owner/name"}, tmp_path) is None
     (tmp_path / "model.gguf").touch()
     with pytest.raises(ConfigError, match="expects the folder"):
-        load_embedder({"pretrained": f"{tmp_path}/model.gguf"}, backbone, None)
+        load_embedder({"pretrained": f"{tmp_path}/model.gguf"}, None)

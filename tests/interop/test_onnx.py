@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from mlxlab.cells.columns import PARTS
 from mlxlab.cli.export import main
-from mlxlab.data.labelled.cells import PARTS
 from mlxlab.data.labelled.types import read_datetime
 from mlxlab.inference.cells import row_reading, to_table
 from mlxlab.inference.predict import predict_table

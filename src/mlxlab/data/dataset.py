@@ -171,9 +171,6 @@ class LabelledRows(Protocol):
     def baseline_inputs(self) -> BaselineInputs | None:
         """None if no baselines are to be fitted."""
 
-    def count_known_rows(self, table: Table) -> int:
-        """Counts those of these rows that equal a training row, in what the model reads and in the label."""
-
 
 @runtime_checkable
 class LocatesRows(Protocol):
@@ -231,8 +228,8 @@ class DataModule(Protocol):
     Its constructor gets the keys of that node, and by name whichever of these it declares keyword-only: `seed`,
     `cache` (a folder for what may be deleted at any time), `pretrained` (a folder whose tokenizer is to be used, or
     None), `restored` (the `inference` folder of the run that is resumed or evaluated, or None), `masked` (the model
-    predicts hidden tokens), `parameters`, `width` and `positions` of the model, `run_length` (a `RunLength`), `inner_folds` of a
-    model that reads cells (0 for others) and the `embedder` of the texts among them (an `Embedder`, or None).
+    predicts hidden tokens), `parameters`, `width` and `positions` of the model, `run_length` (a `RunLength`) and
+    `read_cells` (reads rows as the cells that the model reads in place of texts, or None).
     """
 
     @property

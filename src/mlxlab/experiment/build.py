@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import yaml
 
+from mlxlab.cells.saved import FOLDER
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
@@ -25,14 +27,12 @@ from mlxlab.data.dataset import (
     LimitsLength,
     RunLength,
 )
-from mlxlab.data.labelled.vectors import FOLDER
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.check_data import check_data_module
 from mlxlab.files.atomic import write_atomic
 from mlxlab.metric_names import VALID
 from mlxlab.models import build
-from mlxlab.models.backbone import Backbone
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import split_node
@@ -70,9 +70,15 @@ def build_data(
     limits = limits._replace(epochs=AUTO_EPOCHS) if cfg["trainer"]["epochs"] == "auto" else limits
     if cfg["model"]["_target_"] == MLX_LM and isinstance(cfg["model"].get("config"), dict):
         check_keys(cfg["model"]["config"], "model.config")
-    backbone = build.build_backbone(
-        cfg["model"], vocab_size=1
-    )  # an outline: its arrays are never evaluated
+    # An outline: its arrays are never evaluated.
+    backbone = build.build_backbone(cfg["model"], vocab_size=1)
+    read_cells = None
+    if hasattr(backbone, "reads_cells"):
+        from mlxlab.cells.inputs import CellInputs
+
+        embedder = load_embedder(cfg["model"], restored)
+        folds = getattr(backbone, "folds", 1)
+        read_cells = partial(CellInputs, folds=folds, embedder=embedder)
     dataset = instantiate(
         cfg["data"],
         seed=cfg["seed"],
@@ -82,8 +88,7 @@ def build_data(
         one_document=not backbone.separates_documents,
         width=backbone.hidden_size,
         positions=backbone.position_limit,
-        inner_folds=getattr(backbone, "folds", 0),
-        embedder=load_embedder(cfg["model"], backbone, restored),
+        read_cells=read_cells,
         parameters=count_parameters(cast(nn.Module, backbone)) - backbone.embedding.weight.size,
         folder=folder,
         restored=restored,
@@ -104,15 +109,13 @@ def build_data(
     return data
 
 
-def load_embedder(
-    node: Config, backbone: Backbone, restored: Path | None
-) -> SentenceEncoder | None:
+def load_embedder(node: Config, restored: Path | None) -> SentenceEncoder | None:
     """The pretrained encoder of the texts among cells: that of the restored run, or of a new one that the config names.
 
     Raises ConfigError for a GGUF file, which holds no encoder.
     """
     name = node.get("pretrained")
-    if name is None or not hasattr(backbone, "reads_cells"):
+    if name is None:
         return None
     if restored is not None:
         own = restored / FOLDER

@@ -20,10 +20,10 @@ from mlxlab.data.dataset import (
     RowEncoder,
     Table,
 )
-from mlxlab.data.labelled.cell_inputs import CellEncoder
-from mlxlab.data.labelled.encoder import LabelledEncoder
+from mlxlab.data.labelled.encoder import TypedEncoder
 from mlxlab.data.labelled.left_out import Faults
-from mlxlab.data.labelled.rows import Rows, open_rows
+from mlxlab.data.labelled.rows import Rows, hash_rows, open_rows
+from mlxlab.data.labelled.types import read_table
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.messages import MissingColumnError
@@ -143,7 +143,7 @@ def _labelled(
     encoder: RowEncoder, rows: "Rows | ProvidedRows", node: Mapping[str, Any]
 ) -> tuple[np.ndarray, list[str]]:
     """The numbers of the rows to evaluate on, and lines on those that are left out."""
-    if not (isinstance(rows, Rows) and isinstance(encoder, LabelledEncoder | CellEncoder)):
+    if not (isinstance(rows, Rows) and isinstance(encoder, TypedEncoder)):
         return np.arange(len(rows)), []
     faults = Faults(rows, *left_out_keys(node))
     cells = rows.column(encoder.label_column)
@@ -168,15 +168,18 @@ def report_known_rows(
 ) -> None:
     """Warns if the model was trained on some of these rows."""
     encoder = row_encoder(restored.encoder)
-    if (
-        isinstance(rows, ProvidedRows)
-        or not isinstance(data, LabelledRows)
-        or len(rows) > MAX_COMPARED
-    ):
+    if not isinstance(data, LabelledRows) or len(rows) > MAX_COMPARED:
         return
-    names = [*encoder.columns, encoder.label_column]
+    if isinstance(rows, ProvidedRows) or not isinstance(encoder, TypedEncoder):
+        return
+
+    def hashes(table: Table) -> np.ndarray:
+        columns = read_table(table, encoder.types).items()
+        return hash_rows({name: column.spelled() for name, column in columns})
+
     with suppress(UserError):  # a malformed row, which the evaluation reports
-        known = data.count_known_rows(rows.table(names, numbers))
+        trained = hashes(data.cells(np.arange(data.split_sizes[0])))
+        known = int(np.isin(hashes(rows.table(encoder.columns, numbers)), trained).sum())
         if known:
             count = f"{known:,} of the {len(numbers):,} rows of {source}"
             logger.warning(f"{count} equal a training row of this run: they flatter the figures")

@@ -11,8 +11,7 @@ import numpy as np
 
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
-from mlxlab.data.labelled.cell_inputs import CellEncoder
-from mlxlab.data.labelled.encoder import LabelledEncoder
+from mlxlab.data.labelled.encoder import TypedEncoder
 from mlxlab.data.labelled.types import read_table, shorten
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.messages import MissingColumnError
@@ -37,7 +36,7 @@ class UnseenCategories:
 
     def add(self, encoder: Encoder, table: Table) -> None:
         """Counts those of these rows."""
-        if isinstance(encoder, LabelledEncoder | CellEncoder):
+        if isinstance(encoder, TypedEncoder):
             for name, column in read_table(table, encoder.types).items():
                 self.counts.setdefault(name, Counter()).update(column.unseen())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypedDict
 
+from mlxlab.cells.saved import FOLDER, holds_cells
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import inference_dir_of
 from mlxlab.checkpoint.resume import check_arrays, load_named
@@ -20,7 +21,6 @@ from mlxlab.config.paths import project_root
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, LimitsLength
-from mlxlab.data.labelled.vectors import FOLDER, ReadsVectors
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
@@ -145,8 +145,12 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
         raise DataError(
             f"{config_dir / 'config.yaml'}: data._target_={target}: expected a data set class"
         )
-    encoder = dataset.restore_encoder(config_dir)
-    if isinstance(encoder, ReadsVectors) and encoder.reads_vectors:
+    if not holds_cells(config_dir):
+        return config, dataset.restore_encoder(config_dir)
+    from mlxlab.cells.inputs import restore_cells
+
+    encoder = restore_cells(config_dir)
+    if encoder.reads_vectors:
         encoder = encoder.with_embedder(SentenceEncoder(config_dir / FOLDER))
     return config, encoder
 

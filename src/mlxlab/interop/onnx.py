@@ -8,10 +8,10 @@ import mlx.core as mx
 import numpy as np
 from onnx import GraphProto, TensorProto, checker, helper, inliner, numpy_helper, parser
 
+from mlxlab.cells.columns import UNSEEN
+from mlxlab.cells.inputs import CellEncoder
 from mlxlab.data.batch import TaskKind
 from mlxlab.data.dataset import Encoder
-from mlxlab.data.labelled.cell_inputs import CellEncoder
-from mlxlab.data.labelled.cells import UNSEEN
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.interop.model_card import Origin

@@ -1,7 +1,7 @@
 """The text of a model in the format of ONNX: its outputs, and the functions that its nodes call.
 
 A function with the name of a class is a layer of `models.tabular`, whose parameters are its last inputs. A function
-with the name of a part of `data.labelled.cells` reads an input. Constants that have a name there are equal to those.
+with the name of a part of `cells.columns` reads an input. Constants that have a name there are equal to those.
 
 Shapes: B rows, F folds, K members, N columns, Q slots of a code, R features, O outputs, T trees of an output.
 """

@@ -1,6 +1,7 @@
 """The same rows are the same model inputs, whichever format a model was trained on and predicts from."""
 
 import json
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from mlxlab.cells.inputs import CellInputs, restore_cells
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.labelled.types import read_table
@@ -142,10 +144,11 @@ def test_the_same_rows_are_the_same_numbers_of_a_table(tmp_path, form):
     def cells(trained, predicted):
         folder = tmp_path / f"{trained}_{predicted}"
         folder.mkdir(exist_ok=True)
-        options = {"text_column": None, "types": TYPES, "baselines": False, "inner_folds": 4}
+        read = partial(CellInputs, folds=4, embedder=None)
+        options = {"text_column": None, "types": TYPES, "baselines": False, "read_cells": read}
         source = rows_in(trained, frame_of(TRAINED), folder)
         make_texts(source, folder / "cache", **options).save(folder)
-        encoder = LabelledDataset.restore_encoder(folder)
+        encoder = restore_cells(folder)
         columns = [*encoder.columns, "label"]
         batch = encoder.encode_rows(table_in(predicted, frame_of(PREDICTED), folder, columns))
         assert batch.tokens.dtype == np.float32

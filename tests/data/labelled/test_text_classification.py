@@ -96,13 +96,6 @@ def test_the_limit_holds_nearly_all_rows_whole_without_a_key(make, words, limit)
     assert make(rows, seq_len=None, positions=120).encoder.seq_len == 120
 
 
-def test_rows_that_equal_a_training_row_are_counted(make):
-    data = make()
-    table = {name: [row[name] for row in ROWS] for name in ("text", "label")}
-    assert data.count_known_rows(table) == 48
-    assert data.count_known_rows(table | {"label": ["other"] * 60}) == 0
-
-
 def test_baselines_predict_other_rows_as_they_do_validation_rows(make):
     data = make()
     texts = np.array([ROWS[number]["text"] for number in data.split.valid])

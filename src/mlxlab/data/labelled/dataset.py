@@ -11,10 +11,14 @@ import numpy as np
 from mlxlab.constraints import MaxLen, MinLen, Seed
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import MIN_STEPS, BaselineInputs, RowTexts, Table
-from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs, holds_cells, restore_cells
-from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, restore_encoder
-from mlxlab.data.labelled.inputs import Inputs, Run, TextInputs
+from mlxlab.data.dataset import BaselineInputs, RowTexts, Table
+from mlxlab.data.labelled.encoder import (
+    LabelledEncoder,
+    Renderer,
+    TypedEncoder,
+    restore_encoder,
+)
+from mlxlab.data.labelled.inputs import Inputs, ReadCells, Run, TextInputs
 from mlxlab.data.labelled.label_checks import find_giveaways, find_look_alikes
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import (
@@ -28,9 +32,8 @@ from mlxlab.data.labelled.renderer import (
     parse_template,
 )
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
-from mlxlab.data.labelled.rows import BLOCK, Rows, hash_rows, open_rows, plain_columns
+from mlxlab.data.labelled.rows import BLOCK, Rows, open_rows, plain_columns
 from mlxlab.data.labelled.types import Kind, read_table
-from mlxlab.data.labelled.vectors import Embedder
 from mlxlab.data.loaders.bucketing import make_loader
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.loaders.wrappers import wrap_batches
@@ -43,8 +46,6 @@ from mlxlab.files.untrusted import validate
 from mlxlab.wording import percent
 
 MAX_CLASSES_SHOWN = 10
-CELL_STEPS = 250
-MAX_CELL_EPOCHS = 10_000
 
 
 class LabelledExamples:
@@ -81,7 +82,10 @@ class LabelledExamples:
         self._renderer = renderer
         self.inputs = inputs
         self.tokenizer = inputs.tokenizer
-        self.encoder = inputs.encoder
+        self.encoder: TypedEncoder = inputs.encoder
+        self.model_columns = inputs.model_columns
+        self.epoch_limits = inputs.epoch_limits
+        self.min_steps = inputs.min_steps
         self.types = prepared.types
         self.columns = list(self.encoder.columns)
         self.row_lengths = inputs.row_lengths
@@ -147,18 +151,6 @@ class LabelledExamples:
         rows = order[np.searchsorted(self._prepared.ids, ids, sorter=order)]
         table = self.rows.table(list(self._renderer.types), rows)
         return ["\n".join(texts) for texts in self._renderer.render(table)]
-
-    def count_known_rows(self, table: Table) -> int:
-        """Implements `LabelledRows`."""
-        types = {**self.encoder.types, self.encoder.label_column: self.encoder.labels.type}
-
-        def hashes(table: Table) -> np.ndarray:
-            columns = read_table(table, types).items()
-            return hash_rows({name: column.spelled() for name, column in columns})
-
-        blocks = self.rows.blocks(list(types), self.split.train)
-        known = np.concatenate([hashes(block) for block in blocks])
-        return int(np.isin(hashes(table), known).sum())
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
@@ -259,7 +251,6 @@ class LabelledDataset(LabelledExamples):
     """
 
     format_name = "mlxlab.labelled/1"
-    min_steps = MIN_STEPS
 
     def __init__(
         self,
@@ -276,9 +267,8 @@ class LabelledDataset(LabelledExamples):
         parameters: int,
         width: int,
         positions: int | None = None,
-        inner_folds: int = 0,
+        read_cells: ReadCells | None = None,
         pretrained: Path | None = None,
-        embedder: Embedder | None = None,
         **options: Unpack[LabelledOptions],
     ) -> None:
         texts = [text_column] if isinstance(text_column, str) else text_column or []
@@ -304,17 +294,13 @@ class LabelledDataset(LabelledExamples):
         bounds = fit_bounds(train, numbers)
         renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
         inputs: Inputs
-        if inner_folds:
-            cells = CellInputs(prepared, inner_folds, seed, embedder, cache)
-            self.model_columns = cells.model_columns
-            self.epoch_limits = (cells.min_epochs, MAX_CELL_EPOCHS)
-            self.min_steps = CELL_STEPS
-            inputs = cells
-        else:
+        if read_cells is None:
             run = Run(cache, parameters, width, pretrained, positions)
             inputs = TextInputs(prepared, renderer, options, run)
+        else:
+            inputs = read_cells(prepared, seed, cache)
         written: dict[str, RowTexts] = {}
-        if not inner_folds or len(fitted) < len(names):  # Some columns are texts.
+        if read_cells is None or len(fitted) < len(names):  # Some columns are texts.
             written[""] = renderer
         read_columns = None
         if not texts:
@@ -328,9 +314,7 @@ class LabelledDataset(LabelledExamples):
         self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
     @staticmethod
-    def restore_encoder(folder: Path) -> LabelledEncoder | CellEncoder:
-        if holds_cells(folder):
-            return restore_cells(folder)
+    def restore_encoder(folder: Path) -> LabelledEncoder:
         restore = partial(validate, shape=RowRenderer)
         return restore_encoder(folder, LabelledDataset.format_name, restore)
 

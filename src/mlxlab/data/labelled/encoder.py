@@ -3,14 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NotRequired, TypeAlias, TypedDict
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    NotRequired,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    runtime_checkable,
+)
 
 import numpy as np
 import pyarrow as pa
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
-from mlxlab.data.dataset import RowTexts, Table
+from mlxlab.data.dataset import RowEncoder, RowTexts, Table
 from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
 from mlxlab.data.labelled.types import ColumnType, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -44,6 +53,38 @@ class SavedTexts(SavedEncoder):
     tokenizer: str
 
 
+@runtime_checkable
+class TypedEncoder(RowEncoder, Protocol):
+    """The encoder of rows with typed columns, fitted on the training rows."""
+
+    @property
+    def types(self) -> Mapping[str, ColumnType]:
+        """Of the columns."""
+
+    @property
+    def labels(self) -> Labels: ...
+
+    @property
+    def required(self) -> Sequence[str]:
+        """The columns that may not be blank."""
+
+    def collate(
+        self,
+        sequences: Any,
+        targets: Targets,
+        rows: np.ndarray,
+        ids: np.ndarray,
+        length: int | None = None,
+    ) -> Batch:
+        """A batch of encoded rows, padded to `length` or to the longest; `rows` are those of `targets`."""
+
+    def rules(self) -> object:
+        """How inputs are made: equal for encoders that make the same inputs of the same columns."""
+
+    def save(self, folder: Path, **saved: object) -> None:
+        """Writes tokenizer.json and data.json, with what `SavedEncoder` says."""
+
+
 @dataclass(frozen=True)
 class LabelledEncoder:
     """Renders rows as text, tokenizes it and encodes the labels."""
@@ -68,7 +109,6 @@ class LabelledEncoder:
 
     @property
     def required(self) -> Sequence[str]:
-        """The columns that may not be blank."""
         return self.renderer.required
 
     @property
@@ -111,17 +151,15 @@ class LabelledEncoder:
         ids: np.ndarray,
         length: int | None = None,
     ) -> Batch:
-        """A batch of tokenized rows, padded to `length` or to the longest; `rows` are those of `targets`."""
+        """Implements `TypedEncoder`."""
         tokens, mask = pad(sequences, self.tokenizer.pad_id, self.seq_len, length)
         batch = Batch(tokens, mask, *targets.of(rows), ids.astype(np.int64))
         return check_ids(batch, self.tokenizer.vocab_size, len(self.labels.names))
 
     def rules(self) -> object:
-        """How texts are made: equal for encoders that make the same texts of the same columns."""
         return self.renderer.rules()
 
     def save(self, folder: Path, **saved: object) -> None:
-        """Writes tokenizer.json and data.json, with what `SavedEncoder` says."""
         self.tokenizer.save(folder)
         saved["labels"] = self.labels.state_dict()
         saved["renderer"] = self.renderer.state_dict()

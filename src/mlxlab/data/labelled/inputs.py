@@ -1,26 +1,33 @@
 """What a model reads of labelled rows: the tokens of their texts, or their cells as numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mlxlab.data.cache import content_key, describe_tokens
-from mlxlab.data.dataset import Encoder, Table
-from mlxlab.data.labelled.cell_inputs import CellEncoder, CellInputs
-from mlxlab.data.labelled.encoder import LabelledEncoder, Renderer, render_sequences
+from mlxlab.data.dataset import AUTO_EPOCHS, MAX_AUTO_EPOCHS, MIN_STEPS, Encoder, Table
+from mlxlab.data.labelled.encoder import (
+    LabelledEncoder,
+    Renderer,
+    TypedEncoder,
+    render_sequences,
+)
 from mlxlab.data.labelled.options import BatchOptions
 from mlxlab.data.labelled.row_split import PreparedRows
 from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.row_lengths import (
     MAX_MEASURED,
     NO_LIMIT,
+    RowLengths,
     fitting_length,
     measure_lengths,
 )
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
 
@@ -36,18 +43,46 @@ class Run:
     positions: int | None = None  # tokens that the model has positions for
 
 
-class TextInputs:
-    """Tokens of the texts of rows, read from a mapped file.
+class Inputs(Protocol):
+    """What a model reads of all rows, which are numbered by position: those for training, validation and a test.
 
-    Rows are numbered by position: the training rows first, then those for validation and for a test. A row has one or
-    several sequences, `position * num_variants + variant`, of which one is shown.
+    A row has one or several sequences, `position * num_variants + variant`, of which one is shown.
+    """
+
+    key: str  # changes with any sequence
+    encoder: Any  # a `TypedEncoder`
+    tokenizer: Tokenizer
+    num_variants: int = 1
+    lengths: np.ndarray  # of every sequence, in tokens
+    row_lengths: RowLengths
+    folds: np.ndarray | None = None  # of each row, of a model with inner folds
+    lines: Sequence[str] = ()  # for the log
+    curve: VocabSizeCurve | None = None
+    model_columns: Sequence[Mapping[str, Any]] | None = None  # the key `model.columns`
+    batch_size: int
+    epoch_limits: tuple[int, int]  # of `trainer.epochs=auto`
+    min_steps: int
+
+    def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
+        """The sequence by which each of these rows is shown; copy 0 of epoch 0 is that of an evaluation."""
+
+    def take(self, sequences: np.ndarray) -> Any:
+        """What the encoder collates of these sequences."""
+
+
+ReadCells = Callable[[PreparedRows, int, Path], Inputs]  # of the rows, a seed and a cache
+
+
+class TextInputs(Inputs):
+    """Tokens of the texts of rows, read from a mapped file.
 
     Args:
         renderer: fitted on the training rows.
     """
 
     batch_size = 32
-    folds = None
+    epoch_limits = (AUTO_EPOCHS, MAX_AUTO_EPOCHS)
+    min_steps = MIN_STEPS
 
     def __init__(
         self, prepared: PreparedRows, renderer: Renderer, options: BatchOptions, run: Run
@@ -88,12 +123,12 @@ class TextInputs:
         ]
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
-        """The sequence by which each of these rows is shown; copy 0 of epoch 0 is that of an evaluation."""
+        """Implements `Inputs`."""
         variants = self._renderer.choose(self._prepared.position_ids[positions], epoch, copies)
         return positions * self.num_variants + variants
 
     def take(self, sequences: np.ndarray) -> Any:
-        """What the encoder collates of these sequences."""
+        """Implements `Inputs`."""
         return self._tokens.take(sequences)
 
     def training_texts(self) -> Iterator[str]:
@@ -132,12 +167,8 @@ class TextInputs:
         return list(map(len, replace(self.encoder, seq_len=NO_LIMIT).tokenize(texts)))
 
 
-Inputs = TextInputs | CellInputs
-
-
 def same_texts(first: Encoder, second: Encoder) -> bool:
-    """Whether two encoders make the same texts of the same columns; True where that is unknown."""
-    known = LabelledEncoder | CellEncoder
-    if not (isinstance(first, known) and isinstance(second, known)):
+    """Whether two encoders make the same inputs of the same columns; True where that is unknown."""
+    if not (isinstance(first, TypedEncoder) and isinstance(second, TypedEncoder)):
         return True
     return first.columns == second.columns and first.rules() == second.rules()

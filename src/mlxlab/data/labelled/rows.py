@@ -1,18 +1,18 @@
 """Rows of some sources as text: columns that are memory-mapped from the cache."""
 
 import json
-from collections.abc import Iterator, Sequence
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from mlxlab.data.arrow_cache import cached_table
-from mlxlab.data.cache import content_key
+from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
 from mlxlab.data.sources.csv import UNNAMED
@@ -53,8 +53,7 @@ class Rows:
         self.name = parts[0].source.name
         self.fingerprint = "/".join(part.fingerprint for part in parts)
         self.starts = np.cumsum([0, *(len(part.table) for part in parts)])
-        tables = [part.table.replace_schema_metadata() for part in parts]
-        self._table = pa.concat_tables(tables)
+        self._table = pa.concat_tables([part.table for part in parts])
         self._batches = self._table.to_batches()
         self._batch_starts = np.cumsum([0, *map(len, self._batches)])
         self.columns = self._table.column_names[1:]
@@ -143,25 +142,43 @@ def open_rows(
     )
     schema = pa.schema([(PLACE, pa.int64()), *((name, pa.string()) for name in names)])
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def write(file: BinaryIO) -> None:
         num_rows = 0
-        for block in text_blocks(opened, names, reading.missing, errors):
-            num_rows += len(block.places)
-            arrays = [pa.array(block.places), *block.columns.columns]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-        if not num_rows:
-            raise DataError(f"{opened.name}: no rows")
-        malformed = json.dumps([errors.skipped, errors.first])
-        yield pa.RecordBatch.from_pylist([], schema.with_metadata({MALFORMED: malformed}))
-
-    def check(batch: pa.RecordBatch) -> None:
-        if batch.schema != schema:
-            raise DataError("other columns than those of rows")
+        with pa.ipc.new_file(file, schema) as writer:
+            for block in text_blocks(opened, names, reading.missing, errors):
+                num_rows += len(block.places)
+                arrays = [pa.array(block.places), *block.columns.columns]
+                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            if not num_rows:
+                raise DataError(f"{opened.name}: no rows")
+            malformed = {MALFORMED: json.dumps([errors.skipped, errors.first])}
+            writer.write_batch(pa.RecordBatch.from_pylist([], schema), custom_metadata=malformed)
 
     # A message about a malformed row names its file: another name is another cache file.
     key = content_key(rows=fingerprint, name=opened.name)
-    table, _ = cached_table(cache / f"rows-{key}.arrow", batches, check, _read_malformed)
-    return Part(opened, table, fingerprint, *_read_malformed(table))
+    read = partial(_read_cached, schema=schema)
+    (table, malformed), _ = cached(cache / f"rows-{key}.arrow", write, read)
+    return Part(opened, table, fingerprint, *malformed)
+
+
+def _read_cached(data: mmap.mmap, schema: pa.Schema) -> tuple[pa.Table, tuple[int, str]]:
+    """Mapped rows, how many malformed ones were left out, and the first of these; DataError for other content."""
+    batches: list[pa.RecordBatch] = []
+    metadata: Mapping[bytes, bytes] = {}
+    try:
+        reader = pa.ipc.open_file(pa.py_buffer(data)[HEADER_BYTES:])
+        for number in range(reader.num_record_batches):
+            batch, metadata = reader.get_batch_with_custom_metadata(number)
+            batch.validate(full=True)
+            batches.append(batch)
+            data.madvise(mmap.MADV_DONTNEED)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(str(error).splitlines()[0]) from None
+    if reader.schema != schema:
+        raise DataError("other columns than those of rows")
+    malformed = (metadata or {}).get(MALFORMED, b"").decode(errors="replace")
+    found = parse_json(malformed, tuple[int, str], "malformed rows")
+    return pa.Table.from_batches(batches, schema), found
 
 
 def text_blocks(
@@ -217,11 +234,3 @@ def _is_object(cell: object) -> bool:
     """Whether a cell is an object, a map (a list of pairs) or a list of objects."""
     first = cell[0] if isinstance(cell, list) and cell else cell
     return isinstance(first, dict | tuple)
-
-
-def _read_malformed(table: pa.Table) -> tuple[int, str]:
-    """How many malformed rows were left out of a table, and the first one; DataError if it says nothing."""
-    metadata = table.schema.metadata or {}
-    text = metadata.get(MALFORMED, b"").decode(errors="replace")
-    count, first = parse_json(text, tuple[int, str], "malformed rows")
-    return count, first

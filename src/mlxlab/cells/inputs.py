@@ -10,15 +10,9 @@ import numpy as np
 import tokenizers
 from tokenizers import models
 
-from mlxlab.data.batch import Batch, Task
-from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.cells import CellColumn, fit_columns, fit_text_columns, read_cells
-from mlxlab.data.labelled.encoder import SavedEncoder, read_targets
-from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
-from mlxlab.data.labelled.row_split import PreparedRows
-from mlxlab.data.labelled.split import fold_numbers
-from mlxlab.data.labelled.text_reader import (
+from mlxlab.cells.columns import CellColumn, fit_columns, fit_text_columns, read_cells
+from mlxlab.cells.saved import FOLDER, FORMAT
+from mlxlab.cells.text_reader import (
     FittedReader,
     TextReader,
     fit_reader,
@@ -26,12 +20,20 @@ from mlxlab.data.labelled.text_reader import (
     load_readers,
     save_readers,
 )
+from mlxlab.cells.vectors import Embed, Embedder, known_vectors
+from mlxlab.data.batch import Batch, Task
+from mlxlab.data.cache import content_key
+from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.encoder import SavedEncoder, read_targets
+from mlxlab.data.labelled.inputs import Inputs
+from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
+from mlxlab.data.labelled.row_split import PreparedRows
+from mlxlab.data.labelled.split import fold_numbers
 from mlxlab.data.labelled.types import (
     ColumnType,
     TypedColumn,
     read_table,
 )
-from mlxlab.data.labelled.vectors import FOLDER, Embed, Embedder, known_vectors
 from mlxlab.data.rng import Stream
 from mlxlab.data.row_lengths import RowLengths
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
@@ -39,10 +41,10 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
-FORMAT = "mlxlab.cells/2"
 # Numbers of training rows, and what holds there: more rows need fewer epochs, and larger batches cost less.
 BATCH_SIZES = ((10_000, 30_000), (170, 510))
 EPOCHS = ((40_000, 100_000), (22, 5))
+MAX_EPOCHS = 10_000
 BLOCK = 2**16  # rows that are read at once
 NO_FOLD = -1
 
@@ -92,7 +94,6 @@ class CellEncoder:
 
     @property
     def required(self) -> Sequence[str]:
-        """The columns that may not be blank: none."""
         return ()
 
     def encode_rows(self, table: Table) -> Batch:
@@ -138,12 +139,11 @@ class CellEncoder:
         ids: np.ndarray,
         length: int | None = None,
     ) -> Batch:
-        """A batch of these cells; `rows` are those of `targets`. The length is that of any other."""
+        """Implements `TypedEncoder`; the length is that of any other batch."""
         mask = np.ones((len(cells), 1), np.int32)
         return Batch(cells, mask, *targets.of(rows), ids.astype(np.int64))
 
     def rules(self) -> object:
-        """How cells are made: equal for encoders that make the same cells."""
         return [*self.types.values(), *self.cells]
 
     def save(self, folder: Path, **saved: object) -> None:
@@ -157,11 +157,6 @@ class CellEncoder:
         saved["types"] = {name: vars(each) for name, each in self.types.items()}
         saved["cells"] = list(self.cells)
         write_json(folder / "data.json", saved)
-
-
-def holds_cells(folder: Path) -> bool:
-    """Whether `CellEncoder.save` wrote the encoder in a folder; as `read_json` without one."""
-    return read_json(folder / "data.json", dict[str, object]).get("format") == FORMAT
 
 
 def restore_cells(folder: Path) -> CellEncoder:
@@ -187,28 +182,28 @@ def restore_cells(folder: Path) -> CellEncoder:
     return CellEncoder(types, state["cells"], readers, state["labels"], state["label_column"])
 
 
-class CellInputs:
-    """The cells of all rows, in memory, in place of `TextInputs`.
+class CellInputs(Inputs):
+    """The cells of all rows, in memory: `Inputs` of a model that reads cells.
 
     Args:
         folds: networks that are trained side by side, each without the training rows of its fold.
+        embedder: the pretrained encoder of texts, if there is one.
     """
 
-    curve = None
-    num_variants = 1
-    lines: Sequence[str] = ()
+    min_steps = 250
 
     def __init__(
         self,
         prepared: PreparedRows,
-        folds: int,
         seed: int,
-        embedder: Embedder | None,
         cache: Path,
+        *,
+        folds: int,
+        embedder: Embedder | None,
     ) -> None:
         num_train = len(prepared.split.train)
         self.batch_size = round(np.interp(num_train, *BATCH_SIZES))
-        self.min_epochs = round(np.interp(num_train, *EPOCHS))
+        self.epoch_limits = (round(np.interp(num_train, *EPOCHS)), MAX_EPOCHS)
         train = read_table(
             prepared.rows.table(list(prepared.types), prepared.split.train), prepared.types
         )
@@ -247,7 +242,6 @@ class CellInputs:
             if name in readers:
                 held_out = read_cells(train[name], column, readers[name].numbers)
                 self._cells[:num_train, index] = held_out
-        self.folds: np.ndarray | None = None
         if folds > 1:
             codes = prepared.targets.codes[:num_train]
             self.folds = np.full(len(self._cells), NO_FOLD, np.int32)
@@ -265,11 +259,11 @@ class CellInputs:
         )
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
-        """As `TextInputs`."""
+        """Implements `Inputs`."""
         return positions
 
     def take(self, sequences: np.ndarray) -> Any:
-        """As `TextInputs`."""
+        """Implements `Inputs`."""
         return self._cells[sequences]
 
 

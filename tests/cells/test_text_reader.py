@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from mlxlab.data.labelled.text_reader import (
+from mlxlab.cells.text_reader import (
     FILE,
     MAX_MODELS,
     fit_reader,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlxlab.data.labelled.vectors import known_vectors
+from mlxlab.cells.vectors import known_vectors
 
 
 class Lengths:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled.cells import fit_columns, read_cells
+from mlxlab.cells.columns import fit_columns, read_cells
 from mlxlab.data.labelled.types import ColumnType, fit_type, read_column
 
 

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 
+from mlxlab.cells.text_reader import Margin
 from mlxlab.constraints import Count, Positive
-from mlxlab.data.labelled.text_reader import Margin
 from mlxlab.data.labelled.types import TypedColumn, amount
 
 MAX_CATEGORIES = 60  # the most frequent ones of a column

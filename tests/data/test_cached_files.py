@@ -1,26 +1,22 @@
-"""Tables in cache files: forged, sparse and damaged files are not read, and built again."""
+"""Cache files: forged, sparse and damaged ones are not read, and built again."""
 
 import shutil
 import time
 
-import pyarrow as pa
 import pytest
 
-from mlxlab.data.arrow_cache import cached_table
-from mlxlab.data.cache import HEADER_BYTES
+from mlxlab.data.cache import HEADER_BYTES, cached
 
 MAGIC = b"ARROW1"  # at both ends of an Arrow file
 HUGE = 20 * 2**30
-ROWS = list(range(1000))
+CONTENT = MAGIC + bytes(range(256)) * 32 + MAGIC
 
 
-def build():
-    yield pa.record_batch([pa.array(ROWS)], ["number"])
-
-
-def open_table(path):
-    table, outcome = cached_table(path, build, lambda batch: None)
-    assert table.column("number").to_pylist() == ROWS
+def open_cached(path):
+    content, outcome = cached(
+        path, lambda file: file.write(CONTENT), lambda data: data[HEADER_BYTES:]
+    )
+    assert content == CONTENT
     return outcome
 
 
@@ -50,24 +46,24 @@ def forged_size(path):
 
 @pytest.mark.parametrize("damage", [zeros, header_and_end, forged_size])
 def test_a_sparse_file_of_20_gigabytes_is_refused_by_its_ends(tmp_path, damage):
-    path = tmp_path / "table.arrow"
-    assert open_table(path) == "miss"
+    path = tmp_path / "content"
+    assert open_cached(path) == "miss"
     damage(path)
     with path.open("r+b") as file:
         file.truncate(HUGE)
     began = time.process_time()
-    assert open_table(path) == "miss"
+    assert open_cached(path) == "miss"
     assert time.process_time() - began < 1
     assert path.stat().st_size < 2**20
-    assert open_table(path) == "hit"
+    assert open_cached(path) == "hit"
 
 
 def test_a_file_of_another_name_or_with_another_byte_is_built_again(tmp_path):
-    path = tmp_path / "table.arrow"
-    open_table(path)
+    path = tmp_path / "content"
+    open_cached(path)
     shutil.copy(path, tmp_path / "other.arrow")
-    assert open_table(tmp_path / "other.arrow") == "miss"
+    assert open_cached(tmp_path / "other.arrow") == "miss"
     data = bytearray(path.read_bytes())
     for index in range(0, len(data), len(data) // 20):
         path.write_bytes(bytes([*data[:index], data[index] ^ 4, *data[index + 1 :]]))
-        assert open_table(path) == "miss", index
+        assert open_cached(path) == "miss", index

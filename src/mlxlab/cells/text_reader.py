@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlxlab.cells.vectors import MAX_SIZE, Embed
 from mlxlab.data.batch import TaskKind
 from mlxlab.data.labelled.split import fold_numbers
 from mlxlab.data.labelled.types import TypedColumn
-from mlxlab.data.labelled.vectors import MAX_SIZE, Embed
 from mlxlab.data.rng import Stream
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic

@@ -3,15 +3,13 @@
 import mmap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from mlxlab.data.cache import HEADER_BYTES, cached, content_key
-from mlxlab.data.dataset import Encoder
 from mlxlab.errors import DataError
 
-FOLDER = "text_encoder"  # below the `inference` folder of a run
 MAX_SIZE = 2**13  # numbers of a vector
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # N texts -> (N, E) float32, each of length 1
@@ -33,18 +31,6 @@ class Embedder(Protocol):
 
     def save(self, folder: Path) -> None:
         """Writes what restores the encoder."""
-
-
-@runtime_checkable
-class ReadsVectors(Protocol):
-    """An encoder of rows that may read texts by a pretrained one."""
-
-    @property
-    def reads_vectors(self) -> bool:
-        """Whether it was fitted with one."""
-
-    def with_embedder(self, embedder: Embedder) -> Encoder:
-        """The same with the pretrained encoder; DataError if its vectors have another size."""
 
 
 def known_vectors(embedder: Embedder, texts: Sequence[str], cache: Path) -> Embed:
