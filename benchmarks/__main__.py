@@ -36,8 +36,8 @@
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=120] [gigabytes=12] [workers=1]
     python -m benchmarks suite=trial [draws=2000] [max_seeds=12] [null_edits=50] [real_edits=10] [steps=30]
     python -m benchmarks suite=sweep_winner [sweeps=200] [configurations=20] [effect=2] [seeds=3]
-    python -m benchmarks suite=tables [only=known,drawn,wine] [folds=5] [workers=2] [settings='model.members=4']
-    python -m benchmarks suite=texts [only=tweets,newsgroups] [rows=100,1000] [subsets=5]
+    python -m benchmarks suite=tables [only=known,drawn,wine] [folds=5] [settings='model.members=4'] [results=FOLDER]
+    python -m benchmarks suite=texts [only=tweets,newsgroups] [rows=100,1000] [subsets=5] [results=FOLDER]
     python -m benchmarks suite=claims [only=sizes,titanic_run]
 
 saving    overhead of saving a checkpoint, in the foreground and in the background

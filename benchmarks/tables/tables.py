@@ -3,18 +3,22 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.default_command import outputs_of, train_and_predict
+from benchmarks.kept import Arrays, kept
 from benchmarks.tables import peers
 from benchmarks.tables.sets import DRAWN, KNOWN, Table
 from mlxlab.errors import ConfigError
 
 OURS = "mlxlab"
+TARGETS = "targets"
+SECONDS = "seconds"
 SEED = 0
 NOISE = 1.96  # standard errors
 MIN_PROBABILITY = 1e-5
@@ -25,10 +29,23 @@ class Result:
     """What each method predicted for the rows of a table, each row by a fit without its fold."""
 
     table: Table
-    targets: np.ndarray
-    num_classes: int  # 0 for numbers
-    outputs: dict[str, np.ndarray] = field(default_factory=dict)  # (N, C) or (N,)
-    seconds: list[float] = field(default_factory=list)  # CPU time of our command, by fold
+    arrays: Arrays
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(N,) classes or numbers."""
+        return self.arrays[TARGETS]
+
+    @property
+    def num_classes(self) -> int:
+        """C; 0 for numbers."""
+        return 0 if self.table.kind == "regression" else self.outputs[OURS].shape[1]
+
+    @property
+    def outputs(self) -> Arrays:
+        """(N, C) or (N,), by method."""
+        others = (SECONDS, TARGETS)
+        return {name: each for name, each in self.arrays.items() if name not in others}
 
     def losses(self, method: str) -> np.ndarray:
         """(N,) 0 or 1 of a class, or the squared error."""
@@ -54,20 +71,28 @@ class Result:
         return int(np.sign(differences.mean()))
 
 
-def tables(only: str | None = None, folds: int = 5, workers: int = 2, settings: str = "") -> str:
+def tables(
+    only: str | None = None,
+    folds: int = 5,
+    workers: int = 2,
+    settings: str = "",
+    results: str | None = None,
+) -> str:
     """A report in Markdown.
 
     Args:
         only: names of tables, separated by commas; or `known`, `drawn`.
         workers: commands at a time.
         settings: further overrides, separated by spaces.
+        results: a folder that keeps what was measured, from which a later call goes on.
     """
     chosen = _chosen(only)
-    results: list[Result] = []
+    measured: list[Result] = []
     for table in chosen:
-        results.append(_measure(table, folds, workers, settings.split()))
-        print(_row(results[-1]), flush=True)
-    return _report(results)
+        measure = partial(_measure, table, folds, workers, settings.split())
+        measured.append(Result(table, kept(results, f"{table.name}-{folds}", measure)))
+        print(_row(measured[-1]), flush=True)
+    return _report(measured)
 
 
 def _chosen(only: str | None) -> list[Table]:
@@ -84,7 +109,8 @@ def _chosen(only: str | None) -> list[Table]:
     return [by_name[name] for name in names]
 
 
-def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) -> Result:
+def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) -> Arrays:
+    """The targets, what each method predicted, and the CPU seconds of our command, by fold."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     frame = table.read()
@@ -97,7 +123,8 @@ def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) ->
     classes: Sequence[str] = []
     if is_classes:
         classes, targets = np.unique(targets.astype(str), return_inverse=True)
-    result = Result(table, targets, len(classes))
+    arrays = {TARGETS: targets}
+    costs: list[float] = []
     splitter = StratifiedKFold if is_classes else KFold
     parts = list(splitter(folds, shuffle=True, random_state=SEED).split(rows, targets))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
@@ -118,12 +145,12 @@ def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) ->
                 for name, each in fitted.items()
             }
             answers, seconds = run.result()
-            result.seconds.append(seconds)
+            costs.append(seconds)
             outputs[OURS] = outputs_of(answers, classes)
             for name, values in outputs.items():
                 shape = (len(targets), *values.shape[1:])
-                result.outputs.setdefault(name, np.zeros(shape))[test] = values
-    return result
+                arrays.setdefault(name, np.zeros(shape))[test] = values
+    return arrays | {SECONDS: np.array(costs)}
 
 
 def _settings(table: Table) -> list[str]:
@@ -149,7 +176,7 @@ def _row(result: Result) -> str:
     signs = {1: "+", 0: "", -1: "-"}
     best = signs[result.difference(OURS, _best_peer(result))]
     boosting = signs[result.difference(OURS, "boosting")]
-    seconds = f"{np.mean(result.seconds):.1f}"
+    seconds = f"{result.arrays[SECONDS].mean():.1f}"
     cells = [result.table.name, str(len(result.targets)), *scores, best, boosting, seconds]
     return f"| {' | '.join(cells)} |"
 

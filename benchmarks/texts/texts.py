@@ -7,7 +7,9 @@ subsets of a size; it is beyond noise by the paired test of Holm (1979) over all
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.default_command import outputs_of, train_and_predict
-from benchmarks.texts.sets import SETS, SUBSETS, Pairs, Texts
+from benchmarks.kept import Arrays, kept
+from benchmarks.texts.sets import SETS, SUBSETS, Pairs
 from mlxlab.cells.vectors import Embed, known_vectors
 from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.load import resolve
@@ -24,6 +27,9 @@ from mlxlab.models.sentence_encoder import SentenceEncoder
 WORDS = (1, 2)
 CHARACTERS = (3, 5)
 LEVEL = 0.05
+ERRORS = "errors "  # how the names of arrays begin
+SECONDS = "seconds "
+Fit = tuple[np.ndarray, float]  # the errors (N,) and CPU seconds of a method
 OURS = {"mlxlab": "", "mlxlab minilm": "model.pretrained=minilm"}
 PEER_OF = {"mlxlab": ("ngrams svm",), "mlxlab minilm": ("ngrams svm", "ngrams lr", "vectors lr")}
 
@@ -34,8 +40,19 @@ class Setting:
 
     name: str
     rows: int
-    errors: dict[str, np.ndarray] = field(default_factory=dict)  # (N,), from 0 to 1
-    seconds: dict[str, float] = field(default_factory=dict)  # CPU time of a training, the mean
+    arrays: Arrays
+
+    @cached_property
+    def errors(self) -> dict[str, np.ndarray]:
+        """(N,) from 0 to 1, by method."""
+        means = {key: each.mean(axis=0) for key, each in self.arrays.items()}
+        return {key.removeprefix(ERRORS): means[key] for key in means if key.startswith(ERRORS)}
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """CPU time of a training, by method."""
+        means = {key: float(each.mean()) for key, each in self.arrays.items()}
+        return {key.removeprefix(SECONDS): means[key] for key in means if key.startswith(SECONDS)}
 
     def best(self, methods: Sequence[str]) -> str:
         return min(methods, key=lambda method: float(self.errors[method].mean()))
@@ -51,13 +68,21 @@ class Setting:
         return gain, float(2 * norm.sf(abs(gain) / error)) if error else 1.0
 
 
-def texts(only: str | None = None, rows: str = "100,1000", subsets: int = 5) -> str:
+def texts(
+    only: str | None = None,
+    rows: str = "100,1000",
+    subsets: int = 5,
+    workers: int = 2,
+    results: str | None = None,
+) -> str:
     """A report in Markdown.
 
     Args:
         only: names of sets, separated by commas.
         rows: sizes of subsets, separated by commas.
         subsets: the most of a size.
+        workers: commands at a time.
+        results: a folder that keeps what was measured, from which a later call goes on.
     """
     by_name = {each.name: each for each in SETS}
     names = list(by_name) if only is None else only.split(",")
@@ -71,38 +96,45 @@ def texts(only: str | None = None, rows: str = "100,1000", subsets: int = 5) -> 
     settings: list[Setting] = []
     for name in names:
         for size in sizes:
-            setting = _measure(by_name[name], size, min(subsets, SUBSETS[size]), encoder)
-            if setting is not None:
-                settings.append(setting)
-                print(_row(setting, {}), flush=True)
+            train, test = by_name[name].split()
+            if size > len(train):
+                continue
+            drawn = [
+                by_name[name].subset(train, size, n) for n in range(min(subsets, SUBSETS[size]))
+            ]
+            parts = [part for part in drawn if part is not None]
+            measure = partial(_measure, parts, test, encoder, workers)
+            arrays = kept(results, f"{name}-{size}-{len(parts)}", measure)
+            settings.append(Setting(name, size, arrays))
+            print(_row(settings[-1], {}), flush=True)
     return _report(settings)
 
 
-def _measure(chosen: Texts, size: int, subsets: int, encoder: SentenceEncoder) -> Setting | None:
-    train, test = chosen.split()
-    if size > len(train):
-        return None
-    setting = Setting(chosen.name, size)
-    parts = [part for n in range(subsets) if (part := chosen.subset(train, size, n)) is not None]
+def _measure(parts: Sequence[Pairs], test: Pairs, encoder: SentenceEncoder, workers: int) -> Arrays:
+    """The errors (S, N) of each method on the test rows, and its CPU seconds (S,), by subset."""
     used = [text for part in [*parts, test] for text, _ in part]
     errors: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         embed = known_vectors(encoder, used, Path(folder))
+        ours: list[dict[str, Future[Fit]]] = []
         for number, part in enumerate(parts):
-            results = _fit_peers(part, test, embed)
+            runs: dict[str, Future[Fit]] = {}
             for method, override in OURS.items():
                 place = Path(folder) / f"{method.replace(' ', '_')}_{number}"
-                results[method] = _fit_ours(place, part, test, override)
-            for method, (error, cost) in results.items():
+                runs[method] = pool.submit(_fit_ours, place, part, test, override)
+            ours.append(runs)
+        for part, runs in zip(parts, ours, strict=True):
+            fits = _fit_peers(part, test, embed)
+            fits |= {method: run.result() for method, run in runs.items()}
+            for method, (error, cost) in fits.items():
                 errors.setdefault(method, []).append(error)
                 seconds.setdefault(method, []).append(cost)
-    setting.errors = {method: np.mean(each, axis=0) for method, each in errors.items()}
-    setting.seconds = {method: float(np.mean(each)) for method, each in seconds.items()}
-    return setting
+    arrays = {f"{ERRORS}{method}": np.array(each) for method, each in errors.items()}
+    return arrays | {f"{SECONDS}{method}": np.array(each) for method, each in seconds.items()}
 
 
-def _fit_ours(folder: Path, train: Pairs, test: Pairs, override: str) -> tuple[np.ndarray, float]:
+def _fit_ours(folder: Path, train: Pairs, test: Pairs, override: str) -> Fit:
     frames = [pd.DataFrame(pairs, columns=["text", "label"]) for pairs in (train, test)]
     settings = ["data=text_classification", "data.task=single", *override.split()]
     answers, seconds = train_and_predict(folder, *frames, settings)
@@ -111,7 +143,7 @@ def _fit_ours(folder: Path, train: Pairs, test: Pairs, override: str) -> tuple[n
     return predicted != np.array([label for _, label in test]), seconds
 
 
-def _fit_peers(train: Pairs, test: Pairs, embed: Embed) -> dict[str, tuple[np.ndarray, float]]:
+def _fit_peers(train: Pairs, test: Pairs, embed: Embed) -> dict[str, Fit]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
@@ -125,7 +157,7 @@ def _fit_peers(train: Pairs, test: Pairs, embed: Embed) -> dict[str, tuple[np.nd
         "ngrams lr": (lambda: LogisticRegression(C=10, max_iter=300), ngrams),
         "vectors lr": (lambda: LogisticRegression(C=10, max_iter=1000), vectors),
     }
-    results: dict[str, tuple[np.ndarray, float]] = {}
+    results: dict[str, Fit] = {}
     for name, (new_model, features) in fits.items():
         start = time.process_time()
         predicted = new_model().fit(features[0], labels[0]).predict(features[1])
