@@ -11,7 +11,6 @@ TOKENS_PER_SEC = "throughput/tokens_per_sec"
 DATA_WAIT_SECONDS = "throughput/data_wait_seconds"
 PADDING_FRACTION = "data/padding_fraction"
 SKIPPED_RECORDS = "data/skipped_records"
-RARE_SHARE = "data/rare_share"
 RETRACES = "compile/retraces"
 VALID_LOSS = "valid/loss"
 AGREEMENT = (

@@ -220,11 +220,6 @@ def test_a_classifier_is_trained_and_predicts(name, tmp_path):
             ],
             "stack cannot change a model of model=mlx_lm; expected freeze",
         ),
-        (
-            {},
-            ["model.pretrained=none", "data.vocabulary.size=5"],
-            "data.vocabulary.size=5: a pretrained model of model=mlx_lm keeps all of its tokens",
-        ),
     ],
 )
 def test_what_does_not_fit_such_a_model_is_one_line_before_the_run(

@@ -219,10 +219,10 @@ def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run, t
     assert resumed_choices([run_dir_override(with_apostrophe), "resume=auto"]) == resumed_choices(
         overrides
     )
-    typed = ["model.adapter.rank=4", "data.vocabulary.size=7"]
+    typed = ["model.adapter.rank=4", "data.packing.stride=7"]
     options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
     config = Composer(conf_dir(), typed, choices=lambda: options).checked()
-    assert (config.model.adapter.rank, config.data.vocabulary.size) == (4, 7)
+    assert (config.model.adapter.rank, config.data.packing.stride) == (4, 7)
     assert config.trainer.step._target_.endswith("PlainStep")
     assert list(config.hydra.overrides.task) == typed
     with pytest.raises(

@@ -45,7 +45,7 @@ GROWING = {
     "curriculum": (
         DEEPER,
         WIDER,
-        "{id: all, op: grow_vocabulary, when: {or_steps: 2}, then: evaluate}",
+        "{id: all, op: resize_vocabulary, size: 320, when: {or_steps: 2}, then: evaluate}",
         LORA,
         ROWS,
         MERGE,
@@ -136,7 +136,8 @@ def arguments(corpus, tmp_path, request):
             "data.order.rescore_every=3",
         ]
         more += ["data/order=curriculum", "objective=valid/bits_per_byte"]
-        more += ["data.vocabulary.coverage=0.9"] if name == "curriculum" else OPTIMIZED
+        if name == "optimized":
+            more += OPTIMIZED
         titanic = ("data.baselines", "data.templates", "data.augment")
         return [
             each

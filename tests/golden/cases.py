@@ -16,6 +16,7 @@ REMOVED: set[str] = {
     "data.labels",
     "data.tokenizer.force_retrain",
     "data.tokenizer.vocab_size_strategy",
+    "data.vocabulary",
 }
 
 COMMON = """

@@ -7,12 +7,10 @@ from mlx.utils import tree_map
 
 from mlxlab.backend import blas_threads
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.final_evaluation import samples
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.inference.text_generator import TextGenerator
 from mlxlab.models.adapters.apply import insert
 from mlxlab.models.bert import Bert
 from mlxlab.models.layers import KVCache
@@ -316,56 +314,6 @@ def test_the_benchmark_compares_with_and_without_a_cache(monkeypatch):
         "no cache, 8 rows",
     ]
     assert [row[3] for row in rows[5::2]] == ["1.0", "1.0"]
-
-
-def test_the_rare_id_of_a_vocabulary_is_never_generated_and_text_is_in_original_tokens(
-    tokenizer, rope, caplog
-):
-    kept = np.sort(
-        np.unique(
-            [*tokenizer.special_ids, *tokenizer.encode("the cat sat on the mat", special=False)]
-        )
-    )
-    vocabulary = VocabularyMap(
-        kept, tokenizer.vocab_size, tokenizer.fingerprint, VocabularyLimit(len(kept), None)
-    )
-    restricted, seen = tokenizer.restricted(vocabulary), []
-
-    class Tempted:
-        """The model of `rope`, whose most probable token is always the rare one."""
-
-        def __init__(self, backbone, head):
-            self.embedding, self.head = backbone.embedding, head
-
-        def __call__(self, states, embedding):
-            logits = self.head(states, embedding)[..., : vocabulary.size]
-            logits[..., vocabulary.rare_id] = 100.0
-            return logits
-
-    head = rope.head
-    try:
-        rope.head = Tempted(rope.backbone, head)
-        generator = TextGenerator(rope, restricted, (), 32)
-        for sampling in (
-            GREEDY,
-            SamplingParams(temperature=2.0, top_k=0),
-            SamplingParams(1.0, top_k=3, top_p=0.9),
-        ):
-            chunks = list(
-                generator.stream(["the cat", "the dog"], sampling, GenerationConfig(max_tokens=30))
-            )
-            seen.append("".join(chunk.text for chunk in chunks))
-    finally:
-        rope.head = head
-    known = {tokenizer.decode([token]) for token in kept}
-    assert all(set("".join(known)) >= set(text) for text in seen)
-    assert any(seen)
-    dog = restricted.encode("the dog", special=False)
-    assert (
-        f"prompt 2: {dog.count(vocabulary.rare_id)} of {len(dog)} tokens are rare ones"
-        in caplog.text
-    )
-    assert "prompt 1" not in caplog.text
 
 
 def test_two_blas_threads_compute_the_prompt_and_one_each_further_token(

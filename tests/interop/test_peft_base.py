@@ -48,7 +48,6 @@ def larger(published, tmp_path_factory):
 LORA = "model/adapter=lora"
 CHANGES = {  # of the weights below the adapters: overrides of the run, and of its resume
     "tokenizer": ([LORA], ["data.tokenizer.path={larger}"]),
-    "vocabulary": ([LORA, "data.vocabulary.size=60"], ["data.vocabulary.size=null"]),
     "training": ([], [LORA, "model.adapter.alpha=64"]),
 }
 

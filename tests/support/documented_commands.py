@@ -172,9 +172,6 @@ PAGES = {
     "docs/how_to/training/speed": Page(
         replaced={r"max_steps=(\d)00": r"max_steps=\1 trainer.eval_batches=2"}
     ),
-    "docs/how_to/training/vocabulary": Page(
-        replaced={"or_steps: 250": "or_steps: 2", "max_steps=500": "max_steps=4"}
-    ),
     "docs/how_to/upgrading": Page(assumed=("outputs/mine",)),
     "docs/reference/zoo": Page(assumed=("my.txt",)),
     "docs/tutorials/adapt_lora": Page(

@@ -10,7 +10,6 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.extensions.growth.grow import Training, grow
 from mlxlab.extensions.growth.optimizer_state import OptimizerReport, average_of
 from mlxlab.models.adapters.freeze import trainable_names
@@ -40,8 +39,7 @@ SIZES = {
     "intermediate_size": 12,
     "dropout": 0.0,
 }
-KEPT = np.delete(np.arange(27), [2, 5, 11, 13, 20, 21])  # original ids; 28 and 29 are rare too
-VOCABULARY = VocabularyMap(KEPT, 30, "", VocabularyLimit(len(KEPT), None))
+VOCAB_SIZE = 22
 TASKS = {
     "language_modelling": {"kind": "language_modelling"},
     "classification": {"kind": "classification", "num_classes": 3},
@@ -198,16 +196,13 @@ class Case:
         grown = grow(operation, self.training, self.new_training, seed)
         training = grown.training
         mx.eval(training.weights, training.optimizer)
-        tokens, columns = self.view.tokens, self.view.columns
-        if operation["op"] == "grow_vocabulary":
-            tokens, columns = (
-                KEPT[tokens].astype(np.int32),
-                None if columns is None else KEPT[columns],
-            )
+        columns = self.view.columns
         if columns is not None:
             columns = columns[columns < training.architecture.vocab_size]
         return replace(
-            self, training=training, view=View(tokens, self.view.segment_ids, columns)
+            self,
+            training=training,
+            view=View(self.view.tokens, self.view.segment_ids, columns),
         ), counts_of(grown.report)
 
 
@@ -221,9 +216,9 @@ def new_case(
 ) -> Case:
     """A model after a few steps with random gradients: no statistic of its optimizer is 0."""
     rng, task = np.random.default_rng(seed), TASKS[kind]
-    architecture = Architecture(node, VOCABULARY.size)
+    architecture = Architecture(node, VOCAB_SIZE)
     segment_ids = np.array([[1, 1, 1, 1, 2, 2, 0], [1, 1, 1, 2, 2, 2, 2]], np.int32)
-    columns = np.arange(VOCABULARY.rare_id) if kind == "language_modelling" else None
+    columns = np.arange(VOCAB_SIZE) if kind == "language_modelling" else None
     view = View(rng.integers(0, 12, segment_ids.shape).astype(np.int32), segment_ids, columns)
     model = new_model(architecture, task, seed)
     randomize(model, seed)
@@ -245,7 +240,6 @@ def draw_operation(rng: np.random.Generator, before: Architecture, name: str) ->
         "widen": {"feed_forward": node["intermediate_size"] + int(rng.integers(1, 30))},
         "resize_vocabulary": {"size": before.vocab_size + int(rng.integers(1, 9))},
         "shrink": {"op": "resize_vocabulary", "size": before.vocab_size - 1},
-        "grow_vocabulary": {"vocabulary": VOCABULARY},
         "set_lora": {"rank": int(rng.integers(2, 4))},
         "add_heads": {"heads": node["num_heads"] * 2},
         "grow_width": {"hidden_size": node["hidden_size"] + 2 * node["num_heads"]},

@@ -76,11 +76,7 @@ def refusal(operation: dict[str, Any], before: Architecture, paths: Collection[s
         ):
             is_packed = any(".feed_forward." in path for path in packed)
             return "not quantised" if is_packed else "without an adapter; merge_lora"
-        case "grow_vocabulary" if before.vocab_size != operation["vocabulary"].size:
-            return f"of {operation['vocabulary'].size} tokens, got {before.vocab_size}"
-        case "grow_vocabulary" | "resize_vocabulary" if any(
-            TABLE.fullmatch(path) for path in adapted
-        ):
+        case "resize_vocabulary" if any(TABLE.fullmatch(path) for path in adapted):
             is_packed = any(TABLE.fullmatch(path) for path in packed)
             return "not quantised" if is_packed else "without an adapter; merge_lora"
         case "merge_lora" if node.get("adapter") is None:

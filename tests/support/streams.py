@@ -37,12 +37,10 @@ class ByteTokenizer:
         "bytes",
     )
 
-    vocabulary = None
     end_id = END
 
     def __init__(self):
         self.seen = []
-        self.original = self
 
     def encode_documents(self, texts):
         self.seen += texts

@@ -27,7 +27,6 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -287,7 +286,6 @@ def _eval_data(
         slices: columns that are read too, besides those of the model.
     """
     from mlxlab.baselines.predict import predict_baselines
-    from mlxlab.data.batch import match_vocab_size
     from mlxlab.data.dataset import RowEncoder
     from mlxlab.data.text.encoder import TextEncoder
     from mlxlab.experiment.build import build_data
@@ -313,7 +311,6 @@ def _eval_data(
     if "source" not in overrides or has_conversations:
         config, own = restored.config | {"data": node}, restored.config_dir
         run_data = build_data(config, project_root(), own, folder, restored=own)
-        match_vocab_size(run_data.train, restored.checkpoint.state["vocab_size"])
         _refuse_changed(run_data, restored, overrides)
         if slices:
             _refuse_unread(run_data, slices)
@@ -380,14 +377,8 @@ def _refuse_changed(
     data: "DataModule", restored: "RestoredModel", overrides: dict[str, str]
 ) -> None:
     """DataError if the labels, or without other keys anything else of the data, are not those of the run."""
-    is_grown = (
-        data.tokenizer.vocabulary is not None and restored.encoder.tokenizer.vocabulary is None
-    )
     same_content = restored.checkpoint.state["metadata"]["data"] == data.fingerprint
-    task = (
-        replace(data.task, num_classes=restored.encoder.task.num_classes) if is_grown else data.task
-    )
-    if task != restored.encoder.task or not (overrides.keys() - NO_EFFECT or same_content):
+    if data.task != restored.encoder.task or not (overrides.keys() - NO_EFFECT or same_content):
         way = "data.source=FILE evaluates with the encoder of the run"
         raise DataError(
             f"{restored.config_dir.parent}: the data of this run changed since it was trained; {way}"

@@ -158,11 +158,7 @@ def _read_records(folder: Path) -> list[_ResumeRecord]:
 def key_class(key: KeyPath) -> Literal["free", "structural", "frozen"]:
     if format_key(key) in FREE_KEYS:
         return "free"
-    if (
-        key[0] == "model"
-        or key[:2] == ("data", "vocabulary")
-        or key == ("data", "tokenizer", "path")
-    ):
+    if key[0] == "model" or key == ("data", "tokenizer", "path"):
         return "structural"
     return "frozen" if key[0] in FROZEN_GROUPS else "free"
 

@@ -5,15 +5,12 @@ Sequences are padded to batches here, and the ids of a batch are checked.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
-
-if TYPE_CHECKING:
-    from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 
 NO_CURRICULUM = "alpha of the curriculum: expected data/order=curriculum"
 FOLDS = "folds"  # auxiliary array (B,): the fold whose network does not learn from the row
@@ -208,30 +205,3 @@ def _check_range(batch: Batch, name: str, values: np.ndarray, end: int) -> None:
     index = tuple(np.argwhere((values < 0) | (values >= end))[0])
     example = batch.example_ids[index[0]]
     raise DataError(f"{name} {values[index]} of example {example}: expected 0..{end - 1}")
-
-
-@runtime_checkable
-class ChangesVocabulary(Protocol):
-    """A `BatchIterator` whose ids may be those of a smaller vocabulary."""
-
-    @property
-    def vocabulary(self) -> "VocabularyMap | None":
-        """That of the ids of the next batch; None where they are the original ones."""
-
-    def match_vocab_size(self, vocab_size: int) -> None:
-        """Gives the batches after the one last yielded the ids of a model of that many tokens.
-
-        No row is lost or repeated. Evaluation batches of the same data change too. It is part of the state. Does
-        nothing where there is no smaller vocabulary.
-        """
-
-
-def match_vocab_size(data: BatchIterator, vocab_size: int) -> None:
-    """See `ChangesVocabulary`."""
-    if isinstance(data, ChangesVocabulary):
-        data.match_vocab_size(vocab_size)
-
-
-def vocabulary_of(data: BatchIterator) -> "VocabularyMap | None":
-    """The vocabulary of the next batch; None if its ids are the original ones."""
-    return data.vocabulary if isinstance(data, ChangesVocabulary) else None

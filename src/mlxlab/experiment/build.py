@@ -50,7 +50,6 @@ SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place on
     "trainer.step.accumulate": "accumulate",
     "data.batch_size": "resizes",
 }
-CORE_ACCURACY = "valid/core_accuracy"  # of data with a smaller vocabulary
 
 Config = dict[str, Any]  # a composed and checked config, resolved
 
@@ -95,11 +94,7 @@ def build_data(
         run_length=limits,
     )
     data = check_data_module(dataset)
-    metrics = [
-        name
-        for name in BY_TASK[data.task.kind]
-        if name != CORE_ACCURACY or data.tokenizer.vocabulary
-    ]
+    metrics = BY_TASK[data.task.kind]
     for key in ("objective", "tracking.register.metric"):
         if (metric := value_at(cfg, key)) is not None and metric not in metrics:
             raise ConfigError(
@@ -166,7 +161,6 @@ def build_model(
         pair_separator=task.pair_separator,
         seed=None if saved and not draw else seed,
         load_pretrained=saved is None,
-        vocabulary=data.tokenizer.vocabulary,
     )
     limit = model.backbone.position_limit
     seq_len = longest_row(data, cfg["data"])

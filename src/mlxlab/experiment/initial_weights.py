@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mlx.core as mx
-
 from mlxlab.checkpoint.arrays import Arrays, digest, evaluate_finite
 from mlxlab.checkpoint.names import KEYWORD
 from mlxlab.checkpoint.resume import load_named
@@ -21,13 +19,9 @@ from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferR
 from mlxlab.config.hydra.recorded_overrides import override_text
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
-from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.data.vocabulary.fit_vocabulary import read_map
-from mlxlab.data.vocabulary.vocabulary_map import FILE, VocabularyMap
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.extensions.growth.operations.changes import CHANGES
-from mlxlab.extensions.growth.operations.resize_vocabulary import TABLE
 from mlxlab.extensions.growth.resume.plan import GROWTH, POSSIBLE, plan
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
@@ -42,7 +36,6 @@ from mlxlab.models.pretrained.family import split_arrays
 from mlxlab.models.pretrained.gguf import GGUF_NAMES
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import IGNORED_KEYS, read_arrays
-from mlxlab.models.vocabulary import select_rows
 from mlxlab.program import join
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
@@ -88,16 +81,6 @@ class WeightSource:
         folder = self.path if run is None else run / "inference"
         return folder if (folder / "tokenizer.json").is_file() else None
 
-    @property
-    def vocabulary(self) -> VocabularyMap | None:
-        """That of the weights of a run; None if they are of all tokens, or published. Raises as `read_map`."""
-        folder = self.tokenizer
-        if not self.checkpoint or folder is None or not (folder / FILE).is_file():
-            return None
-        vocabulary = read_map(folder, load_tokenizer(folder))
-        is_grown = load_named(self.checkpoint, self.path).state["vocab_size"] != vocabulary.size
-        return None if is_grown else vocabulary
-
     def read(self) -> tuple[Arrays, Layout]:
         """The arrays by their names, unevaluated, and how they are stored."""
         if self.checkpoint:
@@ -109,19 +92,11 @@ class WeightSource:
         arrays = split_arrays(read_arrays(self.path), split)
         return arrays, published_layout(self.path, arrays)
 
-    def load_into(
-        self,
-        model: Model,
-        node: Config,
-        min_match: float,
-        vocabulary: VocabularyMap | None,
-        seed: int,
-    ) -> InitialWeights:
+    def load_into(self, model: Model, node: Config, min_match: float, seed: int) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
 
         Args:
             node: the `model` node of the model.
-            vocabulary: that of the model.
             seed: of what growth draws.
             min_match: share of the arrays that must be carried over.
 
@@ -132,11 +107,12 @@ class WeightSource:
         arrays, layout = self.read()
         names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
-        own = change_vocabulary(arrays, self.vocabulary, vocabulary)
         before = (
             saved_architecture(load_named(self.checkpoint, self.path)) if self.checkpoint else None
         )
-        own, grown, reason = _grow(own, before, node, seed) if before else (own, set[str](), "")
+        own, grown, reason = arrays, set[str](), ""
+        if before:
+            own, grown, reason = _grow(arrays, before, node, seed)
         result = transfer(own, named_parameters(model), rules)
         outcomes: dict[str, Outcome] = {
             path: "grown" for path, old in result.all_sources.items() if old in grown
@@ -205,19 +181,6 @@ def _has(node: Config, key: str, value: object) -> bool:
     if isinstance(own, float) and isinstance(value, float):
         return math.isclose(own, value, rel_tol=1e-5)  # as far as the message shows it
     return bool(own == value)
-
-
-def change_vocabulary(
-    arrays: Arrays, old: VocabularyMap | None, new: VocabularyMap | None
-) -> Arrays:
-    """The arrays of a run with the rows of another vocabulary of its tokenizer: those of the same original ids."""
-    if old is new is None or (old and new and old.fingerprint == new.fingerprint):
-        return arrays
-    result = dict(arrays)
-    for path in filter(TABLE.fullmatch, arrays):
-        rows = arrays[path] if old is None else mx.take(arrays[path], mx.array(old.forward), axis=0)
-        result[path] = rows if new is None else select_rows(rows, new)
-    return result
 
 
 def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:

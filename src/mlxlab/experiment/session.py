@@ -180,9 +180,7 @@ def build_session(
     with activity("reading the data"):
         data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
     saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
-    architecture = saved or architecture_of(
-        model_node(cfg, data), data.tokenizer.vocab_size, data.tokenizer.vocabulary
-    )
+    architecture = saved or architecture_of(model_node(cfg, data), data.tokenizer.vocab_size)
     router = cfg["trainer"]["loss"].get("router")
     with activity("loading the teachers"):
         teachers, lines = loader.load(
@@ -195,8 +193,10 @@ def build_session(
     check_training_memory(cfg, architecture, data, trainer, processes.size)
     with activity("building the model and loading its weights"):
         model = build_model(cfg, data, saved, draw=draw)
-    fit = (model, architecture.node, cfg["resume_policy"]["min_match"], data.tokenizer.vocabulary)
-    initial = source.load_into(*fit, model_seed(cfg)) if source else None
+    initial = None
+    if source is not None:
+        min_match = cfg["resume_policy"]["min_match"]
+        initial = source.load_into(model, architecture.node, min_match, model_seed(cfg))
     if saved is None:
         loader.load_initial_weights(model)
     context = FitContext(

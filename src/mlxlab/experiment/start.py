@@ -17,10 +17,8 @@ from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import split_key
 from mlxlab.config.resume_overrides import Changes
-from mlxlab.data.batch import match_vocab_size
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import (
@@ -33,7 +31,6 @@ from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.resume.requests import requests_against_growth, resume_config
 from mlxlab.experiment.resume.vocabulary import (
     admit_larger_tokenizer,
-    grown_vocabulary,
     larger_tokenizer,
     saved_tokenizer_dir,
 )
@@ -54,8 +51,8 @@ class Start(NamedTuple):
     """The config of a run, and what it starts from.
 
     `checkpoint` is None for initial weights; `continues` is whether the run in the folder continues: a fork is another
-    one. `before` is the architecture of the checkpoint, `after` that of the model; `vocabulary` is the map of a smaller
-    vocabulary from which the model grows, `tokenizer` the folder of a larger tokenizer.
+    one. `before` is the architecture of the checkpoint, `after` that of the model, `tokenizer` the folder
+    of a larger tokenizer.
     """
 
     cfg: Config
@@ -64,7 +61,6 @@ class Start(NamedTuple):
     continues: bool
     before: Architecture | None
     after: Architecture | None
-    vocabulary: VocabularyMap | None = None
     requested: tuple[str, ...] = ()  # keys typed against what growth made of the run
     tokenizer: Path | None = None
 
@@ -126,33 +122,30 @@ def prepare_start(
     requests = requests_against_growth(cfg, checkpoint)
     log_lines(*requests.lines())
     tokenizer = larger_tokenizer(cfg, checkpoint)
-    cfg, vocabulary = grown_vocabulary(cfg, checkpoint)
-    start = start_from(checkpoint, cfg, vocabulary, [*requests.changes], tokenizer)
+    start = start_from(checkpoint, cfg, [*requests.changes], tokenizer)
     return start._replace(changes=changes | requests.changes, continues=continues)
 
 
 def start_from(
     checkpoint: Checkpoint,
     cfg: Config,
-    vocabulary: VocabularyMap | None = None,
     requested: Sequence[str] = (),
     tokenizer: Path | None = None,
 ) -> Start:
     """The start of a run with another config from a checkpoint; raises as `growth.resume.plan.plan`.
 
     Args:
-        vocabulary, tokenizer: as in `Start`.
         requested: keys with the values of `cfg` where both configs agree and the run differs, as after growth.
+        tokenizer: as in `Start`.
     """
     before, saved = saved_architecture(checkpoint), checkpoint.state["metadata"]["config"]
     checkpoint = without_overridden_settings(checkpoint, cfg, requested)
-    start = Start(
-        cfg, Changes(), checkpoint, True, before, before, vocabulary, tuple(requested), tokenizer
-    )
-    if cfg["model"] == saved["model"] and vocabulary is tokenizer is None and not requested:
+    start = Start(cfg, Changes(), checkpoint, True, before, before, tuple(requested), tokenizer)
+    if cfg["model"] == saved["model"] and tokenizer is None and not requested:
         return start
-    size = vocabulary.vocab_size if vocabulary else before.vocab_size
-    size = max(size, load_tokenizer(tokenizer).vocab_size) if tokenizer else size
+    size = before.vocab_size
+    if tokenizer is not None:
+        size = max(size, load_tokenizer(tokenizer).vocab_size)
     return start._replace(after=plan_resume(start, size)[1])
 
 
@@ -175,7 +168,7 @@ def plan_resume(start: Start, vocab_size: int) -> tuple[list[dict[str, Any]], Ar
     saved, new = start.checkpoint.state["metadata"]["config"]["model"], start.cfg["model"]
     paths = [split_key(key)[1:] for key in start.requested if key.startswith("model.")]
     node = changed_node(start.before.node, train_new_weights(saved), train_new_weights(new), paths)
-    return plan(start.before, node, vocab_size, start.vocabulary)
+    return plan(start.before, node, vocab_size)
 
 
 def _must_carry_over(start: Start, checkpoint: Checkpoint, state: TrainState) -> bool:
@@ -220,12 +213,6 @@ def carry_into(
         model_seed(start.cfg),
     )
     new = named_parameters(state.model), flatten_arrays(state.optimizer.state)
-    if start.vocabulary is not None:
-        state.data.load_state_dict(checkpoint.state["data"])
-        match_vocab_size(state.data, state.architecture.vocab_size)
-        checkpoint = replace(
-            checkpoint, state={**checkpoint.state, "data": state.data.state_dict()}
-        )
     live = _swapped(checkpoint, TRAINED, AVERAGE)
     carried = carry_over(live, change, *new, by_shape=policy.optimizer_transfer == "shape")
     carried.report.require(policy.min_match, str(checkpoint.path))

@@ -49,7 +49,6 @@ def check_training_memory(
             num_classes=task.num_classes,
             pair_separator=task.pair_separator,
             load_pretrained=False,
-            vocabulary=data.tokenizer.vocabulary,
         )
         weights = array_bytes(flatten_arrays(model.parameters()))
         trained = array_bytes(flatten_arrays(model.trainable_parameters()))

@@ -18,7 +18,6 @@ from mlxlab.config.admission import (
 )
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.resume_overrides import changed_steps
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
 from mlxlab.experiment.build import Config, build_callbacks
 from mlxlab.experiment.resume.kernels import resume_kernels
@@ -30,7 +29,6 @@ from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.inference.restore import restore_encoder
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
@@ -136,7 +134,7 @@ def _retrain_between(
     if start is not None:
         changed = tokenizer if saved_tokenizer_dir(start) != tokenizer else None
         requested = _requested_by_resume(start, end)
-        planned = start_from(start, cfg, _grown_by_resume(folder, start, end), requested, changed)
+        planned = start_from(start, cfg, requested, changed)
     after, draw = (planned.after, planned.draws) if planned else (None, False)
     resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
     epochs = end.state["metadata"].get("epochs")
@@ -166,20 +164,6 @@ def _retrain_between(
         each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks
     ]  # those that change training
     return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
-
-
-def _grown_by_resume(folder: Path, start: Checkpoint, end: Checkpoint) -> VocabularyMap | None:
-    """The smaller vocabulary of the start, if an override of a resume let it grow before the end."""
-    growth = end.state["metadata"]["config"]["callbacks"].get("growth") or {"operations": []}
-    same_tokenizer = start.state["metadata"]["tokenizer"] == end.state["metadata"]["tokenizer"]
-    if (
-        growth["operations"]
-        or start.state["vocab_size"] >= end.state["vocab_size"]
-        or not same_tokenizer
-    ):
-        return None
-    _, encoder = restore_encoder(folder / "inference")
-    return encoder.tokenizer.vocabulary
 
 
 def _requested_by_resume(start: Checkpoint | None, end: Checkpoint) -> list[str]:

@@ -58,7 +58,7 @@ class Chat:
             prompt, forgotten = self._prompt(
                 [*self.messages, Message(role="user", content=text)], limit
             )
-            end_ids = frozenset(self.generator.tokenizer.remap(list(self.tokenizer.end_ids)))
+            end_ids = frozenset(self.tokenizer.end_ids)
         except ValueError as error:
             raise DataError(str(error)) from None
         room = (
@@ -83,7 +83,7 @@ class Chat:
         for first in range(0, len(messages), 2):  # a message and its answer at a time
             shown = [*system, *messages[first:]]
             rendered = self.tokenizer.template.render(shown, add_generation_prompt=True)
-            prompt = self.generator.tokenizer.remap(self.tokenizer.encode(rendered))
+            prompt = self.tokenizer.encode(rendered)
             if len(prompt) <= limit:
                 self.messages = messages[first:]
                 return prompt, first
@@ -119,8 +119,8 @@ def load_chat(run: Path, checkpoint: str = "best", system: str | None = None) ->
         if run.suffix == ".gguf"
         else template_folder(run)
     )
-    template = load_template(folder, generator.tokenizer.original)
+    template = load_template(folder, generator.tokenizer)
     if template is None:
         expected = "expected a run of data=instruct or a pretrained chat model; without chat=true it continues texts"
         raise ConfigError(f"{run}: has no chat template: {expected}")
-    return Chat(generator, ChatTokenizer(template, generator.tokenizer.original), system)
+    return Chat(generator, ChatTokenizer(template, generator.tokenizer), system)

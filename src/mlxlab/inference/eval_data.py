@@ -73,7 +73,7 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     layout = packing.layout(encoder.tokenizer, node["seq_len"], encoder.masked).without_overlap()
     hidden = packing.mlm_probability if encoder.masked else None
     builder = RowBuilder(layout, encoder.tokenizer, hidden)
-    tokenize = TextTokens(encoder.tokenizer.original)
+    tokenize = TextTokens(encoder.tokenizer)
     stream = TokenStream(source, tokenize, 0, node["max_valid_examples"])
     rows = list(pack(stream(0, EPOCH_START), epoch_start(0), layout))
     return builder.evaluation(rows, node["eval_batch_size"]), f"text of {source.name}"

@@ -70,7 +70,7 @@ def generate(
 
     A row ends at one of `end_ids`; None is the end token of the tokenizer.
 
-    What is sampled depends on the seed, the row number and the position alone; it is never the rare id of a vocabulary.
+    What is sampled depends on the seed, the row number and the position alone.
     When the window of `context` tokens is full, its older half is dropped. Raises as `check_generates` and
     `check_context`.
     """
@@ -88,8 +88,6 @@ def generate(
         while window.rows:
             for row, logits in zip(window.rows, window.logits(), strict=True):
                 key = request.seed, row.number, row.generated
-                if tokenizer.vocabulary is not None:
-                    logits[tokenizer.vocabulary.rare_id] = -np.inf  # it stands for no token
                 u = np.random.default_rng(key).random() if sampling.temperature else 0.0
                 token = sampling.sample(logits, row.tokens, u)
                 chunk = row.append(token, token in ends, request.max_tokens)

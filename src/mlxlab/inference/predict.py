@@ -234,11 +234,8 @@ def _read_out(logits: mx.array, task: Task) -> np.ndarray:
 def fill_mask(restored: RestoredModel, text: str) -> str:
     """The text with the most probable token for each `<mask>` (or `[MASK]`); DataError without one, or if too long."""
     assert isinstance(restored.encoder, TextEncoder)
-    tokenizer, max_length = (
-        restored.encoder.tokenizer.original,
-        restored.model.backbone.max_position_embeddings,
-    )
-    vocabulary = restored.encoder.tokenizer.vocabulary
+    tokenizer = restored.encoder.tokenizer
+    max_length = restored.model.backbone.max_position_embeddings
     assert tokenizer.mask_id is not None
     mask, *synonyms = SPECIAL_NAMES["mask"]
     for name in synonyms:
@@ -251,11 +248,7 @@ def fill_mask(restored: RestoredModel, text: str) -> str:
         raise DataError("expected a text with <mask>, got none")
     if len(tokens) > max_length:
         raise DataError(f"expected a text of at most {max_length} tokens, got {len(tokens)}")
-    ids = mx.array([restored.encoder.tokenizer.remap(tokens)])
+    ids = mx.array([tokens])
     logits = restored.model(ids, mx.ones(ids.shape, dtype=mx.int32))[0]  # (T, V)
-    if vocabulary is not None:
-        logits = logits[:, : vocabulary.rare_id]  # which stands for no token
     best = np.array(logits.argmax(axis=-1))
-    if vocabulary is not None:
-        best = vocabulary.core_ids[best]
     return tokenizer.decode(np.where(np.array(tokens) == tokenizer.mask_id, best, tokens).tolist())

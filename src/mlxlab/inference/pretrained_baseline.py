@@ -44,7 +44,7 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
     """The run with the model of a folder, GGUF file or hub id.
 
     Raises:
-        ConfigError: the run is not that of a language model, or knows a part of its tokens only.
+        ConfigError: the run is not that of a language model.
         DataError: the model has another tokenizer, so that a loss per token is of other tokens.
         InputNotFoundError, ServiceUnavailableError: see `resolve`.
     """
@@ -52,10 +52,6 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
     if not isinstance(encoder, TextEncoder) or encoder.masked:
         expected = "expected the run of a model that predicts the next token of texts"
         raise ConfigError(f"{title}: {expected}, got {_model_of(encoder.task)}")
-    if encoder.tokenizer.vocabulary is not None:
-        raise ConfigError(
-            f"{title}: expected a run with all tokens of its tokenizer (data.vocabulary.size=null)"
-        )
     path = resolve(name, "pretrained")
     tokenizer = pretrained_tokenizer(path)
     if tokenizer.fingerprint != encoder.tokenizer.fingerprint:

@@ -21,7 +21,6 @@ from mlxlab.config.paths import project_root
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder, LimitsLength
-from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json, refuse_links
@@ -91,9 +90,6 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
     if loaded.skipped:
         logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")
     vocab_size = loaded.state["vocab_size"]
-    if isinstance(encoder, TextEncoder) and vocab_size != encoder.tokenizer.vocab_size:
-        # The model has grown out of its smaller vocabulary: ids are the original ones.
-        encoder = TextEncoder(encoder.tokenizer.original, encoder.masked, encoder.seq_len)
     task = encoder.task
     if vocab_size < encoder.tokenizer.vocab_size:
         expected = f"at least the {encoder.tokenizer.vocab_size} tokens of the tokenizer"

@@ -1,6 +1,5 @@
 """Text generation from strings to strings, with the model of a run or a pretrained one."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from mlxlab.models.pretrained.load import pretrained_tokenizer
 from mlxlab.nearest import nearest_path, no_such_folder
 from mlxlab.tracking.mlflow.download import is_mlflow_uri
 
-log = logging.getLogger(__name__)
 EXPECTED = "a run folder, a GGUF file (.gguf), or a folder of Llama-type weights"
 
 
@@ -39,16 +37,8 @@ class TextGenerator:
     def stream(
         self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig
     ) -> Iterator[TextChunk]:
-        """Yields chunks of the continuations; raises as `generate`, and DataError for a character without a token.
-
-        A line says how many tokens of a prompt the vocabulary of the model does not tell apart.
-        """
+        """Yields chunks of the continuations; raises as `generate`, and DataError for a character without a token."""
         rows = [self.tokens(prompt, request.new_document) for prompt in prompts]
-        for number, row in enumerate(rows, 1):
-            if rare := self.count_rare(row):
-                log.warning(
-                    f"prompt {number}: {rare} of {len(row)} tokens are rare ones, which the model has as one"
-                )
         yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
 
     def texts(
@@ -68,11 +58,6 @@ class TextGenerator:
                 "expected a prompt with text: the tokenizer has no end-of-document token to start from"
             )
         return ids or [self.tokenizer.end_id]
-
-    def count_rare(self, tokens: Sequence[int]) -> int:
-        """How many tokens are the rare id of the vocabulary."""
-        vocabulary = self.tokenizer.vocabulary
-        return 0 if vocabulary is None else list(tokens).count(vocabulary.rare_id)
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
         """The request with its context length set, by default to the length used in training."""

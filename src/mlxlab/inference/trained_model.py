@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from mlxlab.data.chat.chat_template import load_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.dataset import LimitsLength
-from mlxlab.errors import ConfigError
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.interop.base_model import read_base_model
@@ -15,13 +14,8 @@ from mlxlab.models.model import CausalHead
 
 
 def trained_model(restored: RestoredModel) -> TrainedModel:
-    """ConfigError for a run with a part of a vocabulary: no other program maps tokens to ids in that way."""
+    """The model of a restored run, with its tokenizer and template."""
     encoder = restored.encoder
-    if encoder.tokenizer.vocabulary is not None:
-        way = "resume it with data.vocabulary.size=null"
-        raise ConfigError(
-            f"data.vocabulary: expected a run with all tokens of its tokenizer; {way}"
-        )
     causal = isinstance(restored.model.head, CausalHead)
     template = load_template(restored.config_dir, encoder.tokenizer) if causal else None
     eos = encoder.tokenizer.eos_id

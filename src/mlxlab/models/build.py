@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, cast
 import mlx.nn as nn
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.initialization import initialize
@@ -17,8 +16,6 @@ from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.family import Node
 from mlxlab.models.pretrained.load import MLX_LM, files_of, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights, refuse_too_large
-from mlxlab.models.vocabulary import keep_rows
-from mlxlab.models.zoo.mlx_lm import MlxLm
 
 OUTSIDE_ENCODER = (
     r"re:backbone\.(branches|dilated|fusion|highway|joined|joined_norm)"  # of a CnnHybrid
@@ -34,7 +31,6 @@ def build_model(
     pair_separator: int | None = None,
     seed: int | None = None,
     load_pretrained: bool = True,
-    vocabulary: VocabularyMap | None = None,
 ) -> Model:
     """The model of a `model` node for a task; with `pretrained`, sizes are those of the pretrained model.
 
@@ -43,7 +39,6 @@ def build_model(
         pair_separator: as in `Task`; for backbones that tell the two texts of a pair apart.
         seed: the initial weights are a function of it; None leaves them undrawn, for weights that are loaded later.
         load_pretrained: whether to load pretrained weights too; a resumed or restored run has its own.
-        vocabulary: of which tokens pretrained weights are loaded; `vocab_size` is its size.
 
     Raises:
         InputNotFoundError, ServiceUnavailableError, DataError, ConfigError: see `mlxlab.models.pretrained`.
@@ -51,11 +46,7 @@ def build_model(
     node = train_new_weights(node)
     options, _ = split_node(node)
     path = files_of(node)
-    shape = (
-        {}
-        if path is None
-        else read_shape(path, node, vocabulary.vocab_size if vocabulary else vocab_size)
-    )
+    shape = {} if path is None else read_shape(path, node, vocab_size)
     new_backbone = partial(build_backbone, {**node, **shape}, vocab_size, pair_separator, kind)
     new_head = partial(
         build_head, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0)
@@ -79,12 +70,6 @@ def build_model(
     missing: list[str] = []
     if path is not None and load_pretrained and kind == "language_modelling":
         missing = load_head_weights(head, head_weights)
-        if vocabulary is not None:
-            if isinstance(backbone, MlxLm):
-                raise ConfigError(
-                    "data.vocabulary: model=mlx_lm with model.pretrained keeps all of its tokens"
-                )
-            keep_rows(backbone, head, vocabulary)
     model = Model(backbone, head)
     if has_options:
         from mlxlab.models.adapters.apply import apply_options
@@ -116,9 +101,7 @@ class Architecture(NamedTuple):
         return self._replace(node={**self.node, **keys})
 
 
-def architecture_of(
-    node: Node, vocab_size: int, vocabulary: VocabularyMap | None = None
-) -> Architecture:
+def architecture_of(node: Node, vocab_size: int) -> Architecture:
     """What rebuilds a model without its pretrained weights: its node with their sizes, and its vocabulary size.
 
     Arguments and errors are those of `build_model`.
@@ -133,7 +116,7 @@ def architecture_of(
         **own,
     }
     size = architecture.pop("vocab_size")
-    return Architecture(architecture, vocab_size if vocabulary else size)
+    return Architecture(architecture, size)
 
 
 def build_pretrained_model(path: Path, vocab_size: int) -> Model:

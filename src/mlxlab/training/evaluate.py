@@ -64,11 +64,9 @@ def evaluate(
                 return None
             device_batch = to_device(batch._replace(aux={}))
             if task.kind == "language_modelling":
-                values, predictions = token_losses(
-                    model, device_batch, predict=text.needs_predictions(batch)
-                )
+                values = token_losses(model, device_batch)
                 mx.eval(values)
-                text.add(batch, predictions)
+                text.add(batch)
             else:
                 logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
                 values = target_losses(logits, device_batch, task)
@@ -85,7 +83,7 @@ def evaluate(
     loss = total / max(weight, 1e-9)
     if task.kind == "language_modelling":
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        return Evaluation(metrics | text.metrics(total, weight))
+        return Evaluation(metrics | text.metrics(total))
     positions, ids, targets, outputs = (
         np.concatenate(arrays) for arrays in zip(*examples, strict=True)
     )

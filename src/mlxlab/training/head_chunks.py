@@ -97,26 +97,20 @@ def chunk_size(model: nn.Module, batch: DeviceBatch, chunk: HeadChunk) -> int | 
     return chunk if chunk < tokens else None
 
 
-def token_losses(
-    model: nn.Module, batch: DeviceBatch, *, predict: bool
-) -> tuple[mx.array, mx.array]:
-    """Cross-entropy, and if `predict` the most probable token, of each target: (B, T) twice. Has no gradient."""
+def token_losses(model: nn.Module, batch: DeviceBatch) -> mx.array:
+    """Cross-entropy of each target: (B, T). Has no gradient."""
     if not _has_separate_head(model):
         logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
-        return cross_entropy(logits, batch.targets), logits.argmax(axis=-1)
+        return cross_entropy(logits, batch.targets)
     batch = with_target_index(batch)
     index, size = batch.aux.get(TARGET_INDEX), chunk_size(model, batch, "auto")
     x, targets = _states_and_targets(model, batch, index)
-    losses, predictions = list[mx.array](), list[mx.array]()
+    losses: list[mx.array] = []
     for rows in _slices(len(x), size or len(x)):
         logits = model.logits(x[rows]).astype(mx.float32)
         losses.append(cross_entropy(logits, targets[rows]))
-        predictions.append(logits.argmax(axis=-1).astype(mx.int32) if predict else targets[rows])
-        mx.eval(losses[-1], predictions[-1])  # before the logits of the next chunk are computed
-    shape = batch.targets.shape
-    return _at_index(mx.concatenate(losses), index, shape), _at_index(
-        mx.concatenate(predictions), index, shape
-    )
+        mx.eval(losses[-1])  # before the logits of the next chunk are computed
+    return _at_index(mx.concatenate(losses), index, batch.targets.shape)
 
 
 def _has_separate_head(model: nn.Module) -> TypeGuard[Model]:

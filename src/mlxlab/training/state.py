@@ -24,7 +24,7 @@ from mlxlab.checkpoint.state import (
     TrainStateDict,
 )
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.data.batch import Batch, BatchIterator, match_vocab_size, set_curriculum_alpha
+from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.distributed.sharding import FullySharded, Replicated, Sharding
 from mlxlab.errors import ConfigError
@@ -206,9 +206,6 @@ class TrainState:
     def replace_model(self, model: nn.Module, architecture: Architecture) -> None:
         """Trains another model from now on, with a new optimizer, whose state the caller sets."""
         optimizer = self.new_optimizer(model)
-        if architecture.vocab_size != self.architecture.vocab_size:
-            match_vocab_size(self.data, architecture.vocab_size)
-            self.data_state = self.data.state_dict()
         self.model, self.optimizer, self.architecture = model, optimizer, architecture
         self.progress.model_step = self.progress.step
 

@@ -20,7 +20,6 @@ from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
-from mlxlab.data.vocabulary.vocabulary_map import IS_CORE, VocabularyLimit
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.check_data import check_data_module
 from mlxlab.experiment.final_evaluation.samples import sample_prompts
@@ -75,7 +74,6 @@ def new_data(file, tmp_path):
             "truncation": "drop",
             "shuffle": Shuffling(9, 0),
             "tokenizer": TOKENIZER,
-            "vocabulary": VocabularyLimit(None, None),
             "seq_len": 128,
             "select": LossSelection(None, 25, "mean", None),
             "batch_size": 3,
@@ -295,19 +293,6 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
             expected = [parse_conversation(json.loads(record)) for record in records[:intact]]
             assert conversations[:intact] == expected, seed
         assert time.perf_counter() - start < 10, seed
-
-
-def test_a_smaller_vocabulary_maps_the_tokens_and_keeps_the_targets(new_data):
-    full, mapped = new_data(), new_data(vocabulary=VocabularyLimit(40, None))
-    vocabulary = mapped.tokenizer.vocabulary
-    rare = []
-    for expected, batch in zip(list(full.train), list(mapped.train), strict=True):
-        np.testing.assert_array_equal(batch.tokens, vocabulary.forward[expected.tokens])
-        np.testing.assert_array_equal(batch.loss_weights, expected.loss_weights)
-        rare.append(batch.tokens == vocabulary.rare_id)
-    assert np.concatenate(rare).any()
-    assert mapped.task.num_classes == 41
-    assert IS_CORE in next(iter(mapped.valid)).aux
 
 
 def test_a_split_without_conversations_says_so(new_data, tmp_path):

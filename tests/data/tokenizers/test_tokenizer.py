@@ -371,6 +371,15 @@ def test_what_a_language_model_needs_comes_back(tmp_path):
     assert again.task.token_bytes == TOKENIZER.token_bytes
 
 
+def test_an_encoder_of_a_version_with_smaller_vocabularies_is_refused_in_one_line(tmp_path):
+    TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path, "data")
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocabulary": ""}))
+    with pytest.raises(DataError, match=r"data\.json: unknown key 'vocabulary'") as error:
+        restore_text(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
     TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path, "data")
     train_bpe(TEXTS, 500, 2).save(tmp_path)

@@ -10,8 +10,8 @@ import tokenizers
 
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.inference.restore import restore_model
+from support.lines import LINES
 from support.processes import NO_PLOTS, run, run_here
-from support.vocabulary import LINES
 
 SETTINGS = [
     *("model=transformer", "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2"),

@@ -11,8 +11,8 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data.text.packing import EPOCH_START
 from mlxlab.experiment.final_evaluation import text_baselines
 from mlxlab.inference.restore import restore_model
+from support.lines import LINES
 from support.processes import NO_PLOTS, run_here
-from support.vocabulary import LINES
 
 KEY = "data.tokenizer.path"
 SETTINGS = [

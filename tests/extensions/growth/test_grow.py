@@ -34,7 +34,6 @@ NAMES = (
         "grow_width",
         "resize_vocabulary",
         "shrink",
-        "grow_vocabulary",
     ),
     *("set_lora", "merge_lora", "freeze", "unfreeze"),
 )

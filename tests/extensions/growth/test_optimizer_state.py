@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.extensions.growth.grow import Training
-from support.growth import OPTIMIZERS, SIZES, TARGETS, VOCABULARY, new_case, new_model
+from support.growth import OPTIMIZERS, SIZES, TARGETS, new_case, new_model
 
 # Two layers of 7 matrices and 2 norms each, embedding, last norm and output layer: 21 parameters.
 DECODER = {"_target_": TARGETS["transformer"], **SIZES, "norm_type": "rms", "tie_embeddings": False}
@@ -29,7 +29,6 @@ EQUAL = [
 DECODER_COUNTS = [
     *([(operation, (21, 0, 0))] for operation in EQUAL),
     [({"op": "grow_width", "hidden_size": 20}, (21, 0, 0))],
-    [({"op": "grow_vocabulary", "vocabulary": VOCABULARY}, (21, 0, 0))],
     [(STACK, (28, 2, 0)), ({"op": "stack", "map": [0, 0, 1, 1, 2]}, (44, 4, 0))],
     [({"op": "stack", "map": [0, 0, 1], "preserve": False}, (30, 0, 0))],
     [({"op": "stack", "map": [1], "preserve": False}, (12, 0, 9))],
@@ -90,7 +89,6 @@ def gradients(case):
     [
         *EQUAL,
         {"op": "grow_width", "hidden_size": 20},
-        {"op": "grow_vocabulary", "vocabulary": VOCABULARY},
         STACK,
     ],
     ids=lambda operation: operation["op"],

@@ -132,7 +132,6 @@ REFUSED = {  # options of the model, operations, and why the last one cannot wor
         [LORA, {**operation("merge_lora"), "id": "first"}, operation("merge_lora")],
         ".*expected a model with adapters",
     ),
-    "all tokens": ({}, [operation("grow_vocabulary")], "expected data.vocabulary.size"),
     "a fixed batch size": (
         {},
         [operation("set_batch_size", batch_size=8)],

@@ -15,8 +15,8 @@ from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.session import build_session
 from mlxlab.models.ensemble import Ensemble
+from support.lines import LINES
 from support.processes import NO_PLOTS
-from support.vocabulary import LINES
 
 SETTINGS = [
     "tracking=none",

@@ -224,7 +224,6 @@ def test_every_old_growth_operation_has_one_here_or_a_note(capsys):
     values = {"stack_layers": [0, 0, 1], "set_layer_lora_rank": ["mlp.0", 4], "freeze_layer": "wte"}
     values |= {
         "unfreeze_layer": "ln_f",
-        "resize_vocabulary": [5, 0.02],
         "set_curriculum_alpha": 0.5,
     }
     names = read_tables()["growth schedule"]["flags"]

@@ -54,7 +54,7 @@ def tokens(
     assert isinstance(data, StreamingTextDataset)
     counts = data.count_tokens()
     frequencies = token_frequencies(counts.counts)
-    rows = _outliers(frequencies, data.tokenizer.original, count)
+    rows = _outliers(frequencies, data.tokenizer, count)
     lines = _summary(frequencies)
     figure = plot_token_frequencies(frequencies)
     try:

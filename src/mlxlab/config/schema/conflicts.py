@@ -14,7 +14,7 @@ _LANGUAGE_MODELLING = (
     "mlxlab.data.chat.",
 )  # data whose targets are tokens
 _MLX_LM = "mlxlab.models.zoo.mlx_lm.MlxLm"
-_RESIZING = ("stack", "widen", "add_heads", "grow_width", "resize_vocabulary", "grow_vocabulary")
+_RESIZING = ("stack", "widen", "add_heads", "grow_width", "resize_vocabulary")
 _NOT_RESIZING = ("freeze", "unfreeze", "set_lora", "merge_lora", "an operation on settings")
 _STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 _WARMUP = "a warm-up of {} steps is longer than the run of {}"
@@ -183,8 +183,8 @@ def _growth(tree: dict[str, object]) -> Iterator[ConfigIssue]:
             and operation.get("eval_every") is operation.get("eval_batches") is None
         ):
             yield ConfigIssue(f"{path}.op", "set_evaluation needs eval_every or eval_batches")
-        if op in ("resize_vocabulary", "grow_vocabulary"):
-            yield from _vocabulary(tree, path, op)
+        if op == "resize_vocabulary":
+            yield from _vocabulary(tree, f"{path}.op")
         if op == "set_batch_size" and value_at(tree, "callbacks.adaptive_batch.max") is not None:
             yield ConfigIssue(f"{path}.op", "callbacks.adaptive_batch sets the batch size already")
 
@@ -198,49 +198,20 @@ def _mlx_lm(tree: dict[str, object]) -> Iterator[ConfigIssue]:
         if operation["op"] in _RESIZING:
             message = f"{operation['op']} cannot change a model of model=mlx_lm; expected {', '.join(_NOT_RESIZING)}"
             yield ConfigIssue(f"{_GROWTH}.{number}.op", message)
-    for key in ("size", "coverage"):
-        if (
-            value_at(tree, "model.pretrained")
-            and value_at(tree, f"data.vocabulary.{key}") is not None
-        ):
-            yield ConfigIssue(
-                f"data.vocabulary.{key}",
-                "a pretrained model of model=mlx_lm keeps all of its tokens",
-            )
 
 
-def _vocabulary(tree: dict[str, object], path: str, op: str) -> Iterator[ConfigIssue]:
-    """The vocabulary grows from that of the data, and losses before and after are not compared.
+def _vocabulary(tree: dict[str, object], path: str) -> Iterator[ConfigIssue]:
+    """The teachers of a language model keep their vocabulary.
 
-    Teachers keep theirs. It matters where ids change their meaning, and to the logits of language models; data of a
-    plugin are asked once they are read, by `Session.new_model`.
+    Data of a plugin are asked once they are read, by `Session.new_model`.
     """
-    has_map = any(
-        value_at(tree, f"data.vocabulary.{key}") is not None for key in ("size", "coverage")
-    )
-    needs_same = op == "grow_vocabulary" or str(value_at(tree, "data._target_")).startswith(
-        _LANGUAGE_MODELLING
-    )
-    if needs_same and value_at(tree, "trainer.teachers"):
-        yield ConfigIssue(
-            f"{path}.op",
-            f"{op}: the teachers of trainer.teachers would keep the vocabulary before it",
-        )
-    elif needs_same and (_number(tree, "trainer.distillation.rounds") or 0) > 1:
-        yield ConfigIssue(
-            f"{path}.op", f"{op}: the teachers of later rounds would have the vocabulary after it"
-        )
-    if op == "resize_vocabulary":
-        if has_map:
-            yield ConfigIssue(f"{path}.op", "with data.vocabulary expected grow_vocabulary")
+    if not str(value_at(tree, "data._target_")).startswith(_LANGUAGE_MODELLING):
         return
-    if not has_map:
-        yield ConfigIssue(
-            f"{path}.op", "grow_vocabulary needs data.vocabulary.size or data.vocabulary.coverage"
-        )
-    if value_at(tree, "objective") in ("valid/loss", "valid/perplexity"):
-        expected = "expected valid/bits_per_byte or valid/core_accuracy: grow_vocabulary changes what a loss means"
-        yield ConfigIssue("objective", expected)
+    title = "resize_vocabulary: the teachers of"
+    if value_at(tree, "trainer.teachers"):
+        yield ConfigIssue(path, f"{title} trainer.teachers would keep the vocabulary before it")
+    elif (_number(tree, "trainer.distillation.rounds") or 0) > 1:
+        yield ConfigIssue(path, f"{title} later rounds would have the vocabulary after it")
 
 
 def _number(tree: dict[str, object], path: str) -> int | float | None:

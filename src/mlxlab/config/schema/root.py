@@ -25,7 +25,6 @@ Metric = Literal[
     "valid/spearman",
     "valid/perplexity",
     "valid/bits_per_byte",
-    "valid/core_accuracy",
 ]
 _RANKING = ("valid/roc_auc", "valid/average_precision", "valid/log_loss")
 _F1 = ("valid/f1_macro", "valid/f1_micro")
@@ -43,12 +42,7 @@ BY_TASK = {  # what the evaluation of each kind of task gives
     ),
     "multi_label": ("valid/loss", "valid/accuracy", "valid/exact_match", *_F1, *_RANKING),
     "regression": ("valid/loss", "valid/mae", "valid/rmse", "valid/r2", "valid/spearman"),
-    "language_modelling": (
-        "valid/loss",
-        "valid/perplexity",
-        "valid/bits_per_byte",
-        "valid/core_accuracy",
-    ),
+    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte"),
 }
 
 TARGET = f"{__name__}.experiment"

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
 from math import ceil
 from pathlib import Path
@@ -25,9 +24,7 @@ from mlxlab.data.text.corpus import describe_validation
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
-from mlxlab.data.text.token_counts import corpus_counts
 from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
-from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
 
@@ -59,8 +56,8 @@ class InstructDataset(LanguageModelData):
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json and chat template are to be used.
-        restored: folder of the run that is resumed or evaluated, with its vocabulary and its chat
-            template, which comes before all others.
+        restored: folder of the run that is resumed or evaluated, with its chat template, which comes
+            before all others.
 
     Raises:
         InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed,
@@ -111,18 +108,16 @@ class InstructDataset(LanguageModelData):
         corpus = Corpus(texts, key, cache, parameters, width, num_bytes, pretrained)
         trainer = options["tokenizer"]
         fitted = trainer.fit(corpus)
-        original = fitted.tokenizer
+        tokenizer = fitted.tokenizer
         folder = pretrained if trainer.path is None else tokenizer_folder(trainer.path)
-        template = choose_template(restored, chat_template, folder, original)
+        template = choose_template(restored, chat_template, folder, tokenizer)
         self.template = template
-        chat = ChatTokenizer(template, original)
+        chat = ChatTokenizer(template, tokenizer)
 
         encoder = ConversationEncoder(chat, loss_on, seq_len, truncation, opened[0].skip)
         stream = TokenStream(train, encoder, seed, limit, options["select"].chosen(seed))
-        count = partial(corpus_counts, stream, original.vocab_size)
-        mapped, vocabulary_lines = fit_vocabulary(options["vocabulary"], original, count, restored)
         rows = RowLayout(
-            seq_len, seq_len, 1, original.pad_id, not one_document, whole_documents=True
+            seq_len, seq_len, 1, tokenizer.pad_id, not one_document, whole_documents=True
         )
         size = _measure(stream, encoder, rows)
         self.row_lengths = size.lengths
@@ -132,7 +127,6 @@ class InstructDataset(LanguageModelData):
             stream,
             valid_stream,
             fitted,
-            mapped,
             rows,
             None,
             options,
@@ -157,7 +151,6 @@ class InstructDataset(LanguageModelData):
             line,
             f"{opened[0].name}: columns that are not read: {listed}",
             *fitted.lines,
-            *vocabulary_lines,
             f"chat template: {template.name}; loss on: {loss_on}",
             f"{train.name}: {amount}, batches per epoch: {num_batches or 'unknown'}",
         ]

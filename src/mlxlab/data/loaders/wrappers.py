@@ -13,11 +13,8 @@ from mlxlab.data.batch import (
     BatchIterator,
     MeasuresOrder,
     check_position,
-    match_vocab_size,
     set_curriculum_alpha,
-    vocabulary_of,
 )
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 
 
 class Position(NamedTuple):
@@ -27,7 +24,6 @@ class Position(NamedTuple):
     epoch: int
     at_epoch_start: bool
     order_metrics: dict[str, float]
-    vocabulary: VocabularyMap | None
 
 
 def wrap_batches(
@@ -63,9 +59,6 @@ class _Wrapper:
 
     def set_alpha(self, alpha: float) -> None:
         self._change(partial(set_curriculum_alpha, self.source, alpha))
-
-    def match_vocab_size(self, vocab_size: int) -> None:
-        self._change(partial(match_vocab_size, self.source, vocab_size))
 
     def _change(self, change: Callable[[], None]) -> None:
         raise NotImplementedError
@@ -116,10 +109,6 @@ class Prefetch(_Wrapper):
     def order_metrics(self) -> dict[str, float]:
         return self._position.order_metrics
 
-    @property
-    def vocabulary(self) -> VocabularyMap | None:
-        return self._position.vocabulary
-
     def state_dict(self) -> dict[str, object]:
         return dict(self._position.state)
 
@@ -162,8 +151,7 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 def _position(source: BatchIterator) -> Position:
     metrics = source.order_metrics() if isinstance(source, MeasuresOrder) else {}
-    vocabulary = vocabulary_of(source)
-    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics, vocabulary)
+    return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics)
 
 
 class RepeatState(TypedDict):
@@ -216,10 +204,6 @@ class RepeatBatches(_Wrapper):
     def order_metrics(self) -> dict[str, float]:
         """None: the source does not know how often its batches were repeated."""
         return {}
-
-    @property
-    def vocabulary(self) -> VocabularyMap | None:
-        return vocabulary_of(self.source)
 
     def _change(self, change: Callable[[], None]) -> None:
         """The first batches are made again."""

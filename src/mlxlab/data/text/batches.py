@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
-from math import log
 from typing import Annotated, Protocol
 
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, check_position, load_position
+from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, load_position
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import (
@@ -27,12 +25,6 @@ from mlxlab.data.text.packing import (
     stack,
 )
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import (
-    IS_CORE,
-    RARE_COST,
-    TARGET_BYTES,
-    VocabularyMap,
-)
 from mlxlab.errors import ConfigError, DataError
 
 
@@ -84,7 +76,6 @@ class RandomRows:
         return {}
 
 
-GROWN = "vocabulary_grown"  # key of the position of an iterator
 # 80 % of the hidden tokens become the mask token, 10 % another one, 10 % stay.
 MASK_UP_TO = 0.8
 REPLACE_UP_TO = 0.9
@@ -139,41 +130,24 @@ class Masker:
 
 
 class RowBuilder:
-    """Makes batches of packed rows of original ids.
+    """Makes batches of packed rows.
 
     Args:
-        mapped: the tokenizer; one with a smaller vocabulary has its ids until that has `grown`.
         mlm_probability: of a token to be hidden, which makes it a target; None: each token predicts
             the next.
     """
 
     def __init__(
-        self, layout: RowLayout, mapped: Tokenizer, mlm_probability: float | None = None
+        self, layout: RowLayout, tokenizer: Tokenizer, mlm_probability: float | None = None
     ) -> None:
         self.layout = layout
-        self.mapped = mapped
-        self.grown = False
-        self.maskers: list[Masker] = []  # one for a smaller vocabulary, one after it has grown
+        self.vocab_size = tokenizer.vocab_size
+        self.masker: Masker | None = None
         if mlm_probability is not None:
-            self.maskers = [Masker(each, mlm_probability) for each in (mapped, mapped.original)]
+            self.masker = Masker(tokenizer, mlm_probability)
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer with the ids of the next batch."""
-        return self.mapped.original if self.grown else self.mapped
-
-    def match_vocab_size(self, vocab_size: int) -> None:
-        """Gives later batches the ids of a model of that many tokens."""
-        vocabulary = self.mapped.vocabulary
-        self.grown = vocabulary is not None and vocab_size >= vocabulary.vocab_size
-
-    def batch(self, rows: Sequence[Row], epoch: int, seed: int, measured: bool = False) -> Batch:
-        """The checked batch of R rows.
-
-        Args:
-            seed: of the hidden tokens.
-            measured: adds what an evaluation needs to know of a smaller vocabulary.
-        """
+    def batch(self, rows: Sequence[Row], epoch: int, seed: int) -> Batch:
+        """The checked batch of R rows; `seed` is that of the hidden tokens."""
         length = self.layout.length
         width = self.layout.width
         sizes = np.array([len(row.tokens) for row in rows])
@@ -186,52 +160,27 @@ class RowBuilder:
         weights = is_real & is_target[:, -length:]
 
         packed = stack([row.tokens for row in rows], width, self.layout.pad_id)  # (R, W)
-        measures = self._measures(packed[:, -length:]) if measured else {}
-        vocabulary = self.tokenizer.vocabulary
-        if vocabulary is not None:
-            packed = vocabulary.forward[packed]
         tokens = packed[:, :length]
         targets = np.where(is_real, packed[:, -length:], 0).astype(np.int32)
-        if self.maskers:
-            masker = self.maskers[self.grown]
+        if self.masker is not None:
             numbers = np.array([row.number for row in rows])
-            tokens, weights = masker.mask_tokens(tokens, is_real, seed, epoch, numbers)
+            tokens, weights = self.masker.mask_tokens(tokens, is_real, seed, epoch, numbers)
         batch = Batch(
             np.ascontiguousarray(tokens),
             segment_ids,
             targets,
             weights.astype(np.float32),
             np.array([row.id for row in rows], np.int64),
-            measures,
         )
-        vocab_size = self.tokenizer.vocab_size
-        return check_ids(batch, vocab_size, vocab_size)
+        return check_ids(batch, self.vocab_size, self.vocab_size)
 
     def evaluation(self, rows: Sequence[Row], batch_size: int) -> EvalLoader:
         """Batches of rows, the same each time; the last one may have fewer rows."""
 
         def collate(index: np.ndarray) -> Batch:
-            return self.batch([rows[n] for n in index], epoch=0, seed=0, measured=True)
+            return self.batch([rows[n] for n in index], epoch=0, seed=0)
 
         return EvalLoader(len(rows), batch_size, collate)
-
-    def _measures(self, targets: np.ndarray) -> dict[str, np.ndarray]:
-        """What an evaluation needs to know of the original targets."""
-        vocabulary = self.mapped.vocabulary
-        if vocabulary is None:
-            return {}
-        is_core = vocabulary.is_core[targets]
-        choices = 1 if self.grown else vocabulary.num_rare
-        rare_cost = np.where(is_core, 0.0, log(choices)).astype(np.float32)
-        measures = {IS_CORE: is_core, RARE_COST: rare_cost}
-        if len(self._token_bytes):
-            measures[TARGET_BYTES] = self._token_bytes[targets]
-        return measures
-
-    @cached_property
-    def _token_bytes(self) -> np.ndarray:
-        """The bytes of each original token; empty where they are unknown."""
-        return np.array(self.mapped.token_bytes, np.float32)
 
 
 @dataclass(frozen=True)
@@ -252,8 +201,7 @@ class Packing:
         """The layout of training rows."""
         stride = self.stride or seq_len
         shift = 0 if masked else 1
-        pad_id = tokenizer.original.pad_id
-        return RowLayout(seq_len, stride, shift, pad_id, self.mask_across_documents)
+        return RowLayout(seq_len, stride, shift, tokenizer.pad_id, self.mask_across_documents)
 
 
 @dataclass
@@ -291,10 +239,6 @@ class PackedBatchIterator:
     def skipped_records(self) -> int:
         return self.chunks.source.skipped_records
 
-    @property
-    def vocabulary(self) -> VocabularyMap | None:
-        return self.builder.tokenizer.vocabulary
-
     def resize(self, batch_size: int) -> None:
         self.batch_size = batch_size
 
@@ -304,16 +248,11 @@ class PackedBatchIterator:
     def set_alpha(self, alpha: float) -> None:
         self._cursor = self.order.set_alpha(self._cursor, alpha)
 
-    def match_vocab_size(self, vocab_size: int) -> None:
-        self.builder.match_vocab_size(vocab_size)
-
     def state_dict(self) -> dict[str, object]:
-        return {**self._cursor, GROWN: self.builder.grown}
+        return {**self._cursor}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        cursor = dict(state)
-        self.builder.grown = check_position(cursor.pop(GROWN, None), bool)
-        self._cursor = self.order.load(cursor, self.fingerprint)
+        self._cursor = self.order.load(state, self.fingerprint)
 
     def __iter__(self) -> Iterator[Batch]:
         cursor = self._cursor

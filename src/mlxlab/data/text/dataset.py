@@ -40,9 +40,6 @@ from mlxlab.data.text.token_counts import corpus_counts
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
-from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.vocabulary.fit_vocabulary import fit_vocabulary
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.wording import counted
 
@@ -77,7 +74,6 @@ class TextOptions(TypedDict):
         reading: how sources are read.
         shuffle: in which order documents and rows come.
         tokenizer: trains the tokenizer; not used with a pretrained model or by a resumed run.
-        vocabulary: which of its tokens the model tells apart.
         seq_len: tokens of a row.
         select: which documents are trained on, by the loss in an earlier run of the row that each begins.
         batch_size: rows of a training batch, of all processes together.
@@ -95,7 +91,6 @@ class TextOptions(TypedDict):
     reading: Reading
     shuffle: Shuffling
     tokenizer: BPETokenizerTrainer | CharTokenizerTrainer
-    vocabulary: VocabularyLimit
     seq_len: Annotated[int, Ge(2), Le(1_048_576)]
     select: ExampleSelection
     batch_size: Size
@@ -110,7 +105,6 @@ class LanguageModelData:
     Args:
         stream: what is trained on.
         valid: what is validated on.
-        tokenizer: `fitted`, perhaps with a smaller vocabulary.
         mlm_probability: of a token to be hidden; None for a model that predicts the next one.
         settings: that change a batch, apart from those of `stream` and `options`.
     """
@@ -124,7 +118,6 @@ class LanguageModelData:
         stream: TokenStream,
         valid: TokenStream,
         fitted: FittedTokenizer,
-        tokenizer: Tokenizer,
         layout: RowLayout,
         mlm_probability: float | None,
         options: TextOptions,
@@ -133,20 +126,20 @@ class LanguageModelData:
         self._writers: list[Callable[[Path], None]] = []
         if fitted.curve is not None:
             self._writers.append(fitted.curve.save)
-        self.tokenizer = tokenizer
-        self.encoder = TextEncoder(tokenizer, mlm_probability is not None, layout.length)
+        self.tokenizer = fitted.tokenizer
+        self.encoder = TextEncoder(self.tokenizer, mlm_probability is not None, layout.length)
         self.task = self.encoder.task
         self.held_out = content_key(valid=valid.source.fingerprint)
         chosen = None if stream.chosen is None else stream.chosen.tolist()
         self.fingerprint = content_key(
             train=stream.source.fingerprint,
             valid=[valid.source.fingerprint, valid.limit],
-            tokenizer=tokenizer.fingerprint,
+            tokenizer=self.tokenizer.fingerprint,
             order=[stream.seed, options["shuffle"].row_buffer, stream.limit, chosen],
             **settings,
         )
 
-        self._builder = RowBuilder(layout, tokenizer, mlm_probability)
+        self._builder = RowBuilder(layout, self.tokenizer, mlm_probability)
         self._valid_chunks = list(valid(0, EPOCH_START))
         rows = pack(self._valid_chunks, epoch_start(0), layout.without_overlap())
         self.valid = self._builder.evaluation(list(rows), options["eval_batch_size"])
@@ -191,7 +184,6 @@ class StreamingTextDataset(LanguageModelData):
         parameters: number of parameters of the model without its vocabulary.
         width: hidden size of the model.
         pretrained: folder whose tokenizer.json is to be used.
-        restored: folder of the run that is resumed or evaluated, with its vocabulary.
         run_length: limits of the run, for an order that depends on them.
 
     Raises:
@@ -215,7 +207,6 @@ class StreamingTextDataset(LanguageModelData):
         width: int,
         one_document: bool = False,
         pretrained: Path | None = None,
-        restored: Path | None = None,
         run_length: RunLength = UNKNOWN_LENGTH,
         **options: Unpack[TextOptions],
     ) -> None:
@@ -249,24 +240,20 @@ class StreamingTextDataset(LanguageModelData):
         key = text.fingerprint
         corpus = Corpus(texts_of(text), key, cache, parameters, width, num_bytes, pretrained)
         fitted = options["tokenizer"].fit(corpus)
-        original = fitted.tokenizer
+        tokenizer = fitted.tokenizer
 
         chosen = options["select"].chosen(seed)
-        tokenize = TextTokens(original)
+        tokenize = TextTokens(tokenizer)
         stream = TokenStream(text, tokenize, seed, limit, chosen)
-        self.count_tokens = cache_result(partial(corpus_counts, stream, original.vocab_size))
-        tokenizer, vocabulary_lines = fit_vocabulary(
-            options["vocabulary"], original, self.count_tokens, restored
-        )
+        self.count_tokens = cache_result(partial(corpus_counts, stream, tokenizer.vocab_size))
         stream = replace(stream, source=order.arrange(text, limit, chosen, cache))
-        layout = packing.layout(original, seq_len, masked)
+        layout = packing.layout(tokenizer, seq_len, masked)
         hidden = packing.mlm_probability if masked else None
         valid_stream = TokenStream(valid, tokenize, 0, options["max_valid_examples"])
         super().__init__(
             stream,
             valid_stream,
             fitted,
-            tokenizer,
             layout,
             hidden,
             options,
@@ -299,7 +286,6 @@ class StreamingTextDataset(LanguageModelData):
         self.sources = [
             line,
             *fitted.lines,
-            *vocabulary_lines,
             f"{stream.source.name}: {_describe(size, streaming, num_batches)}",
         ]
 

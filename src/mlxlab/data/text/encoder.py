@@ -6,8 +6,6 @@ from typing import TypedDict
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.data.vocabulary.fit_vocabulary import read_map
-from mlxlab.data.vocabulary.vocabulary_map import FILE
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
@@ -22,7 +20,6 @@ class EncoderState(TypedDict):
     masked: bool
     seq_len: Size
     tokenizer: str  # its fingerprint
-    vocabulary: str  # fingerprint of its map, which vocabulary_map.json has; "" without one
     fingerprint: str  # of the data, for human readers
 
 
@@ -46,17 +43,13 @@ class TextEncoder:
         )
 
     def save(self, folder: Path, fingerprint: str) -> None:
-        """Writes tokenizer.json and data.json, and vocabulary_map.json if the tokenizer has a map."""
+        """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
-        vocabulary = self.tokenizer.vocabulary
-        if vocabulary is not None:
-            vocabulary.save(folder)
         state = {
             "format": FORMAT,
             "masked": self.masked,
             "seq_len": self.seq_len,
-            "tokenizer": self.tokenizer.original.fingerprint,
-            "vocabulary": vocabulary.fingerprint if vocabulary else "",
+            "tokenizer": self.tokenizer.fingerprint,
             "fingerprint": fingerprint,
         }
         write_json(folder / "data.json", state)
@@ -73,11 +66,4 @@ def restore(folder: Path) -> TextEncoder:
         raise NotAllowedError(
             f"{path}: tokenizer.json in this folder is not the one that the model was trained with"
         )
-    if state["vocabulary"]:
-        vocabulary = read_map(folder, tokenizer)
-        if vocabulary.fingerprint != state["vocabulary"]:
-            raise NotAllowedError(
-                f"{folder / FILE}: is not the map that the model was trained with"
-            )
-        tokenizer = tokenizer.restricted(vocabulary)
     return TextEncoder(tokenizer, state["masked"], state["seq_len"])

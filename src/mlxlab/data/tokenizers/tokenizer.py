@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import cached_property
 from itertools import chain
 from math import prod
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_text
 
@@ -46,18 +44,14 @@ PROBES = (  # texts that show whether the bytes of tokens sum to those of a text
 class Tokenizer:
     """A tokenizer and its special ids.
 
-    `bos_id` starts a text and `eos_id` ends it (BERT's [CLS] and [SEP]). All ids are those of
-    `vocabulary`, if there is one; `original` is the same tokenizer without it.
+    `bos_id` starts a text and `eos_id` ends it (BERT's [CLS] and [SEP]).
     """
-
-    vocabulary: VocabularyMap | None = None
 
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True  # A "<pad>" inside a text is text.
         self.inner = inner
-        self.original = self
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         if self.vocab_size > MAX_VOCAB_SIZE:
             raise DataError(f"expected at most {MAX_VOCAB_SIZE} tokens, got id {self.vocab_size}")
@@ -73,7 +67,7 @@ class Tokenizer:
 
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
-        """Bytes of UTF-8 by original token id, 0 for special tokens.
+        """Bytes of UTF-8 by token id, 0 for special tokens.
 
         Over the tokens of a text they sum to its bytes, for losses per byte, which compare runs
         with different vocabularies. Empty where that does not hold (WordPiece drops spaces, some
@@ -82,7 +76,7 @@ class Tokenizer:
         """
         file = json.loads(self.inner.to_str())
         by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
-        sizes = [0] * self.original.vocab_size
+        sizes = [0] * self.vocab_size
         for piece, token in self.inner.get_vocab(with_added_tokens=True).items():
             sizes[token] = len(piece) if by_bytes else _piece_bytes(piece)
         for added in file["added_tokens"]:
@@ -90,7 +84,7 @@ class Tokenizer:
         for text in PROBES:
             if self.alphabet is not None:
                 text = "".join(char for char in text if char in self.alphabet)
-            ids = self.original.encode(text, special=False)
+            ids = self.encode(text, special=False)
             if sum(sizes[token] for token in ids) != len(text.encode()):
                 return ()
         return tuple(sizes)
@@ -109,7 +103,8 @@ class Tokenizer:
         Raises DataError for a character it cannot encode.
         """
         self._check([text])
-        return self.remap(self.inner.encode(text, add_special_tokens=special).ids)
+        ids: list[int] = self.inner.encode(text, add_special_tokens=special).ids
+        return ids
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
         """int32 ids of each text with start and end tokens.
@@ -119,54 +114,25 @@ class Tokenizer:
         self._check(texts)
         encoded = []
         for encoding in self.inner.encode_batch_fast(list(texts)):
-            ids = np.array(self.remap(encoding.ids), np.int32)
+            ids = np.array(encoding.ids, np.int32)
             if len(ids) > max_length:
                 ids = np.append(ids[: max_length - 1], ids[-1])
             encoded.append(ids)
         return encoded
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Original ids of each whole text, int32, without special ones. Raises DataError as `encode`."""
+        """int32 ids of each whole text, without special ones. Raises DataError as `encode`."""
         self._check(texts)
         return self._words.encode(texts)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text, without special tokens; the rare id of a `vocabulary` has none."""
-        original = map(int, ids) if self.vocabulary is None else self.vocabulary.restore(ids)
-        return self.inner.decode(list(original), skip_special_tokens=True)
-
-    def remap(self, ids: list[int]) -> list[int]:
-        """Original ids as those of `vocabulary`, if there is one."""
-        return ids if self.vocabulary is None else self.vocabulary.forward[ids].tolist()
-
-    def restricted(self, vocabulary: VocabularyMap) -> "Tokenizer":
-        """This tokenizer with the ids of a map, which keeps all special tokens."""
-        result = copy(self)
-        result.vocabulary = vocabulary
-        result.vocab_size = vocabulary.size
-        result.fingerprint = vocabulary.fingerprint
-        for name in ("pad_id", "bos_id", "eos_id", "mask_id"):
-            token = getattr(self, name)
-            if token is not None:
-                setattr(result, name, int(vocabulary.forward[token]))
-        return result
-
-    @cached_property
-    def special_ids(self) -> frozenset[int]:
-        """Original ids of the special tokens; without a padding token also the id that pads."""
-        original = self.original
-        roles = (original.pad_id, original.bos_id, original.eos_id, original.mask_id)
-        added = self.inner.get_added_tokens_decoder()
-        special = {token for token, content in added.items() if content.special}
-        return frozenset(special.union(token for token in roles if token is not None))
+        """The text, without special tokens."""
+        return self.inner.decode(list(map(int, ids)), skip_special_tokens=True)
 
     @property
     def token_names(self) -> list[str]:
-        """What identifies each token to another tokenizer: its text, and of rare tokens the map."""
-        vocabulary = self.vocabulary
-        ids = range(self.vocab_size) if vocabulary is None else vocabulary.core_ids.tolist()
-        names = [str(self.inner.id_to_token(token)) for token in ids]
-        return names if vocabulary is None else [*names, f"the rare tokens of {self.fingerprint}"]
+        """What identifies each token to another tokenizer: its text."""
+        return [str(self.inner.id_to_token(token)) for token in range(self.vocab_size)]
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json in the format of Hugging Face."""

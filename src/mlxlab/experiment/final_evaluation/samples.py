@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mlxlab.data.batch import vocabulary_of
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
@@ -28,7 +27,7 @@ def write_samples(
     model: Model, data: DataModule, tracker: Tracker, folder: Path, count: int, max_tokens: int
 ) -> None:
     """Writes and logs texts of a causal language model; none if its logits are not finite."""
-    tokenizer = tokenizer_of(data)
+    tokenizer = data.tokenizer
     prompts = sample_prompts(data, tokenizer, count)
     samples: list[TextSample] = []
     with suppress(DataError):
@@ -36,16 +35,6 @@ def write_samples(
     if samples:
         write_json(folder / SAMPLES, samples)
         tracker.log_artifact(folder / SAMPLES)
-
-
-def tokenizer_of(data: DataModule) -> Tokenizer:
-    """That of the batches now: a growth operation may have given all tokens their own ids."""
-    tokenizer = data.tokenizer
-    return (
-        tokenizer
-        if tokenizer.vocabulary is None or vocabulary_of(data.train)
-        else tokenizer.original
-    )
 
 
 def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[list[int]]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from mlxlab.config.issues import one_line
 from mlxlab.data.batch import Batch, BatchIterator, Task
-from mlxlab.data.vocabulary.vocabulary_map import IS_CORE
 from mlxlab.errors import UserError
 from mlxlab.experiment.run_metrics import CountedText
 from mlxlab.metric_names import VALID, VALID_LOSS
@@ -49,7 +48,7 @@ def text_baselines(
     batches = list(islice(valid, limit))
     grams, targets = _grams(batches, 3), _targets(batches)
     losses, counted_text = {"unigram": _entropy(targets)}, None
-    if not task.masked and len(targets) and not any(IS_CORE in batch.aux for batch in batches):
+    if not task.masked and len(targets):
         try:
             trained = trained_batches(state)
             seen = _grams(trained, 3)

@@ -10,11 +10,9 @@ from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.issues import KeyPath, split_key, value_at
 from mlxlab.config.resume_overrides import Changes, differences, merge_for_resume, requested_keys
-from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import SETTINGS, Config
 from mlxlab.models.build import train_new_weights
 
-VOCABULARY = "data.vocabulary."
 OF_A_START = (
     "pretrained",
     "init_from",
@@ -65,10 +63,7 @@ def resume_config(
 
 
 def requests_against_growth(cfg: Config, checkpoint: Checkpoint) -> Requests:
-    """Those of the current command line for a run with the config `cfg`, which is resumed from a checkpoint.
-
-    Raises ConfigError for a smaller vocabulary after it has grown.
-    """
+    """Those of the current command line for a run with the config `cfg`, which is resumed from a checkpoint."""
     metadata, typed = checkpoint.state["metadata"], cli_overrides()
     choices, folders = (metadata["choices"], group_choices()), config_folders()
     first = requested_keys(typed, metadata["overrides"], choices, folders)
@@ -79,11 +74,6 @@ def requests_against_growth(cfg: Config, checkpoint: Checkpoint) -> Requests:
         if is_requested(key, typed_at_all)
     }
     changes = {key: each for key, each in grown.items() if is_requested(key, first)}
-    for key in changes:
-        if key.startswith(VOCABULARY):
-            raise ConfigError(
-                f"{key}={changes[key][1]}: the run has grown to all tokens; its vocabulary cannot shrink"
-            )
     return Requests(changes, {key: each for key, each in grown.items() if key not in changes})
 
 
@@ -115,14 +105,4 @@ def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
         value = settings.batch_size if name == "resizes" else vars(settings)[name]
         if value not in (None, value_at(cfg, key)) and value_at(saved, key) == value_at(cfg, key):
             changes[key] = (value, value_at(cfg, key))
-    position = checkpoint.state["data"].get("vocabulary")
-    if (
-        isinstance(position, dict) and position.get("grown") is True
-    ):  # to all tokens, which is no key of the config
-        limits = cfg["data"]["vocabulary"]
-        changes |= {
-            f"{VOCABULARY}{key}": (None, limits[key])
-            for key in ("size", "coverage")
-            if limits[key] is not None
-        }
     return changes

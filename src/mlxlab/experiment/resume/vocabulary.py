@@ -1,4 +1,4 @@
-"""More tokens for a run that is resumed: those of a larger tokenizer, or all of its own after a smaller vocabulary."""
+"""More tokens for a run that is resumed: those of a larger tokenizer."""
 
 import shutil
 from dataclasses import replace
@@ -10,12 +10,10 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.fit import tokenizer_folder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.report import log_lines
 from mlxlab.files.atomic import temporary_name
-from mlxlab.inference.restore import restore_encoder
 
 KEY = "data.tokenizer.path"
 ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")
@@ -32,7 +30,7 @@ def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
     """The folder of the tokenizer that an override gives to a resumed run; None if it stays the one of the checkpoint.
 
     Raises:
-        ConfigError: it lacks a token of the run, or has it under another id; or the run has a smaller vocabulary.
+        ConfigError: it lacks a token of the run, or has it under another id.
         InputNotFoundError, DataError: there is no valid tokenizer.
     """
     saved = checkpoint.state["metadata"]["config"]["data"].get("tokenizer") or {}
@@ -43,10 +41,6 @@ def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
     old, new = load_tokenizer(saved_tokenizer_dir(checkpoint)), load_tokenizer(folder)
     if new.fingerprint == old.fingerprint:
         return None
-    if any(
-        (cfg["data"].get("vocabulary") or {}).get(key) is not None for key in ("size", "coverage")
-    ):
-        raise ConfigError(f"{KEY}={path}: cannot change in a run with data.vocabulary")
     _check_extends(new, old, f"{KEY}={path}")
     return folder
 
@@ -73,7 +67,7 @@ def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
         return
     old = load_tokenizer(inference_dir).fingerprint
     folder = inference_dir / TOKENIZERS / old
-    if old == new.original.fingerprint or folder.is_dir():
+    if old == new.fingerprint or folder.is_dir():
         return
     temporary = temporary_name(folder)
     temporary.mkdir(parents=True)
@@ -111,27 +105,3 @@ def admit_larger_tokenizer(
             f"{KEY}: cannot change with this data.order, which counts tokens ({error})"
         ) from None
     return checkpoint
-
-
-def grown_vocabulary(cfg: Config, checkpoint: Checkpoint) -> tuple[Config, VocabularyMap | None]:
-    """The map that an override of `data.vocabulary` to null undoes, and the config with that of the checkpoint.
-
-    The data keep their map, and their position says that it no longer holds.
-
-    Raises:
-        ConfigError: the new limit is not null.
-    """
-    old, new = (
-        each["data"].get("vocabulary") for each in (checkpoint.state["metadata"]["config"], cfg)
-    )
-    if old == new:
-        return cfg, None
-    if any(new[key] is not None for key in ("size", "coverage")):
-        limit = f"data.vocabulary: was {old['size'] or old['coverage']} in the checkpoint"
-        raise ConfigError(
-            f"{limit}; a resume can grow it to all tokens only: data.vocabulary.size=null"
-        )
-    _, encoder = restore_encoder(checkpoint.run_dir / "inference")
-    vocabulary = encoder.tokenizer.vocabulary
-    is_grown = vocabulary is None or checkpoint.state["vocab_size"] == vocabulary.vocab_size
-    return {**cfg, "data": {**cfg["data"], "vocabulary": old}}, None if is_grown else vocabulary

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.data.batch import set_curriculum_alpha, vocabulary_of
+from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.extensions.growth.grow import grow, training_of
 from mlxlab.extensions.growth.operations.changes import changes_architecture
-from mlxlab.extensions.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.extensions.growth.operations.schema import (
     ArchitectureOperation,
     Operation,
@@ -80,13 +79,10 @@ def _prepare_model(
 ) -> Change:
     with state.eval_weights() as evaluated:
         outputs = probe_outputs(evaluated, result)
-    mapped = with_vocabulary(operation, vocabulary_of(state.data))
-    after, model, report = grow(mapped, training_of(state), state.new_training, seed)
+    after, model, report = grow(operation, training_of(state), state.new_training, seed)
     mx.eval(after.weights, after.optimizer)
-    change = 0.0
-    if operation["op"] != "grow_vocabulary":  # That changes the ids of the batch.
-        model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
-        change = largest_change(outputs, probe_outputs(model, result))
+    model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
+    change = largest_change(outputs, probe_outputs(model, result))
     if preserves_outputs(operation):
         check_change(change, outputs)
     model.load_weights(list(after.weights.items()))

@@ -9,7 +9,6 @@ import mlx.optimizers as optim
 from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.operations.changes import CHANGES
-from mlxlab.extensions.growth.operations.grow_vocabulary import MappedGrowVocabulary
 from mlxlab.extensions.growth.operations.schema import ArchitectureOperation
 from mlxlab.extensions.growth.optimizer_state import (
     OptimizerReport,
@@ -41,7 +40,7 @@ class Grown(NamedTuple):
 
 
 def grow(
-    operation: ArchitectureOperation | MappedGrowVocabulary,
+    operation: ArchitectureOperation,
     before: Training,
     new_training: Callable[[Architecture], tuple[nn.Module, optim.Optimizer]],
     seed: int | None,

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlxlab.checkpoint.state import GrowthProgress
-from mlxlab.data.batch import BatchIterator, set_curriculum_alpha, vocabulary_of
+from mlxlab.data.batch import BatchIterator, set_curriculum_alpha
 from mlxlab.errors import UserError
 from mlxlab.extensions.growth.grow import grow, training_of
 from mlxlab.extensions.growth.operations.changes import changes_architecture
-from mlxlab.extensions.growth.operations.grow_vocabulary import with_vocabulary
 from mlxlab.extensions.growth.operations.schema import Operation
 from mlxlab.extensions.growth.schedule import misfit, options_text, waits_for
 from mlxlab.markdown import markdown_table
@@ -33,14 +32,12 @@ def preview(operations: Sequence[Operation], state: TrainState) -> list[Preview]
     Raises ConfigError for an operation that cannot work; names it.
     """
     training = training_of(state)
-    vocabulary = vocabulary_of(state.data)
     previews = [Preview(state.architecture, count_parameters(state.model))]
     for operation in operations:
         after = previews[-1]
         try:
             if changes_architecture(operation):
-                mapped = with_vocabulary(operation, vocabulary)
-                grown = grow(mapped, training, state.new_training, None)
+                grown = grow(operation, training, state.new_training, None)
                 training = grown.training
                 after = Preview(training.architecture, count_parameters(grown.model))
             else:

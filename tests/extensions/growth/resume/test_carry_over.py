@@ -9,7 +9,6 @@ import pytest
 
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, swap_weights
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyLimit, VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.resume.carry_over import ModelChange, carry_over
 from mlxlab.extensions.growth.resume.plan import changed_node, plan
@@ -297,20 +296,3 @@ def test_only_what_differs_between_two_configs_changes_in_an_architecture():
     dropout = changed_node(grown, saved, saved | {"adapter": LORA | {"dropout": 0.1}})
     assert dropout == grown | {"adapter": LORA | {"rank": 7, "dropout": 0.1}}
     assert changed_node(grown, saved, saved | {"adapter": None}) == grown | {"adapter": None}
-
-
-def test_a_smaller_vocabulary_grows_back_to_the_original_ids(checkpoints):
-    old, before, kept = checkpoints["plain"], Architecture(NODE, 40), np.arange(0, 78, 2)
-    vocabulary = VocabularyMap(kept, 80, "", VocabularyLimit(39, None))
-    operations, after = plan(before, NODE, 80, vocabulary)
-    change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), 4)
-    model = build(after, seed=4)
-    carried = carry_over(old, change, named_parameters(model), optimizer_of(model), by_shape=False)
-    name, moment = "backbone.embedding.weight", "states.1.backbone.embedding.weight.m"
-    new = carried.checkpoint
-    np.testing.assert_array_equal(
-        np.array(new.weights[name])[kept], np.array(old.weights[name])[:39]
-    )
-    np.testing.assert_array_equal(
-        np.array(new.optimizer[moment])[kept], np.array(old.optimizer[moment])[:39]
-    )

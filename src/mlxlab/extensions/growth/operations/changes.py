@@ -8,7 +8,6 @@ from mlxlab.extensions.growth.arrays import Sources
 from mlxlab.extensions.growth.operations import (
     add_heads,
     freeze,
-    grow_vocabulary,
     grow_width,
     lora,
     resize_vocabulary,
@@ -36,9 +35,6 @@ CHANGES: Mapping[str, ArchitectureChange] = {
     "grow_width": ArchitectureChange(grow_width.grow_width_node, grow_width.grow_width_arrays),
     "resize_vocabulary": ArchitectureChange(
         resize_vocabulary.resize_vocabulary_node, resize_vocabulary.resize_vocabulary_arrays
-    ),
-    "grow_vocabulary": ArchitectureChange(
-        grow_vocabulary.grow_vocabulary_node, grow_vocabulary.grow_vocabulary_arrays
     ),
     "set_lora": ArchitectureChange(lora.set_lora_node, lora.set_lora_arrays),
     "merge_lora": ArchitectureChange(lora.merge_lora_node, lora.merge_lora_arrays),

@@ -1,7 +1,6 @@
 """A larger or smaller vocabulary: rows of the embedding and of the output layer, by index."""
 
 import re
-from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
@@ -42,7 +41,12 @@ def resize_vocabulary_node(operation: ResizeVocabulary, before: Architecture) ->
 def resize_vocabulary_arrays(
     operation: ResizeVocabulary, before: Architecture, arrays: Arrays, seed: int | None
 ) -> tuple[Arrays, Sources]:
-    """The arrays with more or fewer rows. The logits of tokens in both do not change."""
+    """The arrays with more or fewer rows. The logits of tokens in both do not change.
+
+    Raises ConfigError if embedding or output layer have an adapter, or are quantised.
+    """
+    require_plain_layers("vocabulary", filter(ADAPTED.fullmatch, arrays))
+    is_classifier = has_classifier(arrays)
     size = operation["size"]
     source = operation.get("source")
     std = STD if source is None else operation.get("noise", NOISE)
@@ -56,22 +60,6 @@ def resize_vocabulary_arrays(
 
     index = np.arange(size)
     index[before.vocab_size :] = -1
-    return gather_tokens(index, arrays, new_rows)
-
-
-def gather_tokens(
-    index: np.ndarray, arrays: Arrays, new_rows: Callable[[str, mx.array], mx.array]
-) -> tuple[Arrays, Sources]:
-    """The arrays of the model whose token i is the old token `index[i]`, or a new one for -1.
-
-    Args:
-        new_rows: the rows of new tokens, in an array of the new shape.
-
-    Raises:
-        ConfigError: embedding or output layer have an adapter, or are quantised.
-    """
-    require_plain_layers("vocabulary", filter(ADAPTED.fullmatch, arrays))
-    is_classifier = has_classifier(arrays)
 
     def choose(path: str, array: mx.array) -> Entries:
         if not TABLE.fullmatch(path) or (is_classifier and path.startswith("head.")):

@@ -96,17 +96,6 @@ class ResizeVocabulary(ScheduledOperation):
     noise: NotRequired[NonNegative]
 
 
-class GrowVocabulary(ScheduledOperation):
-    """Gives the tokens that share an id in `data.vocabulary` their own again, in the model and in the data.
-
-    Args:
-        noise: standard deviation of the noise on their embeddings, which start from the shared one; 0.01 by default.
-    """
-
-    op: Literal["grow_vocabulary"]
-    noise: NotRequired[NonNegative]
-
-
 class SetLoRA(ScheduledOperation):
     """Adds adapters, or merges those that there are into the weights and adds new ones of another rank.
 
@@ -226,7 +215,6 @@ ArchitectureOperation = (
     | AddHeads
     | GrowWidth
     | ResizeVocabulary
-    | GrowVocabulary
     | SetLoRA
     | MergeLoRA
     | Freeze

@@ -27,7 +27,7 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.options import split_node
 
 OF_LAYERS = {"stack", "widen"}  # operations that adapters can go through
-OF_TABLES = {"resize_vocabulary", "grow_vocabulary"}
+OF_TABLES = {"resize_vocabulary"}
 TABLES = {"backbone.embedding", "backbone.encoder.embedding", "head.out"}  # with a row per token
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from mlxlab.config.issues import KeyPath
 from mlxlab.config.resume_overrides import differences
-from mlxlab.data.vocabulary.vocabulary_map import VocabularyMap
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture
@@ -57,13 +56,8 @@ def changed_node(
     return result
 
 
-def plan(
-    before: Architecture, node: Node, vocab_size: int, vocabulary: VocabularyMap | None = None
-) -> tuple[list[Node], Architecture]:
+def plan(before: Architecture, node: Node, vocab_size: int) -> tuple[list[Node], Architecture]:
     """The operations of growth, in order, and the architecture after them and the rest of `node`.
-
-    Args:
-        vocabulary: the smaller vocabulary that grows back to all tokens; None appends new tokens.
 
     Raises:
         ConfigError: `node` differs in something that no operation can change without changing what
@@ -77,13 +71,10 @@ def plan(
             operations.append({"id": "resume", **operation_for(old, new)})
             after = _after(operations[-1], after, f"model.{key}={new}")
     if vocab_size > before.vocab_size:
-        operation: Node = {"id": "resume", "size": vocab_size}
-        if vocabulary is not None:
-            operation |= {"op": "grow_vocabulary", "vocabulary": vocabulary}
-        else:
-            operation |= {"op": "resize_vocabulary", "source": "mean"}
-        operations.append(operation)
-        after = _after(operation, after, f"a vocabulary of {vocab_size} tokens")
+        operations.append(
+            {"id": "resume", "op": "resize_vocabulary", "size": vocab_size, "source": "mean"}
+        )
+        after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
     _refuse_others(before, after, node, vocab_size)
     free = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
     return operations, after.with_keys(**free)

@@ -1,1 +1,0 @@
-"""Training on the most frequent tokens of a vocabulary; all others share one id."""
