@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from mlxlab.data.sources.files import ByteStream
-from mlxlab.data.sources.messages import not_utf8, require_columns
+from mlxlab.data.sources.messages import describe_fault, require_columns
 from mlxlab.data.sources.text_files import MAX_RECORD, Parsed, Skip, TextFormat
 from mlxlab.errors import DataError
 
@@ -145,7 +145,7 @@ class CsvParser:
                     num_lines = reader.line_num
                     message = self._fault(row, num_lines)
                 except (csv.Error, UnicodeDecodeError) as error:
-                    message = _describe(error)
+                    message = describe_fault(error)
                 is_cut = not is_last and stream.tell() == len(data)
                 if is_cut and (message or not data.endswith(b"\n")):
                     break  # The record goes on in the next block.
@@ -181,7 +181,7 @@ class CsvParser:
             with _long_fields():
                 names = [name.strip() for name in next(reader, [])]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{stream.path}:1: {_describe(error)}") from None
+            raise DataError(f"{stream.path}:1: {describe_fault(error)}") from None
         if not any(names) or len(names) > MAX_COLUMNS:
             raise DataError(f"{stream.path}:1: expected 1 to {MAX_COLUMNS} names of columns")
         self.header_lines = reader.line_num
@@ -196,14 +196,3 @@ def _long_fields() -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(limit)
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return not_utf8(error)
-    message = str(error)
-    if "unexpected end of data" in message:
-        return "this quote is never closed; data.reading.quoting=false reads quotes as text"
-    if "new-line character" in message:
-        return "a carriage return outside quotes"
-    return message

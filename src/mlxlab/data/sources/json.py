@@ -9,7 +9,7 @@ from functools import partial
 
 from mlxlab.data.sources.block import keys_of
 from mlxlab.data.sources.files import ByteStream
-from mlxlab.data.sources.messages import not_utf8, require_columns, shorten
+from mlxlab.data.sources.messages import describe_fault, require_columns, shorten
 from mlxlab.data.sources.text_files import BLOCK_BYTES, Parsed, Skip, TextFormat, ignore, seek_line
 from mlxlab.errors import DataError
 
@@ -55,7 +55,7 @@ class JsonParser:
                 try:
                     value = json.loads(line.decode())
                 except FAULTS as error:
-                    skip(number, _describe(error))
+                    skip(number, describe_fault(error))
                 else:
                     _add(value, number, parsed, skip)
         return parsed
@@ -88,7 +88,7 @@ class JsonParser:
 
     def _fatal(self, lines: int, error: Exception) -> DataError:
         """A fault after which no object can be found."""
-        return DataError(f"{self.stream.path}:{lines + 1}: {_describe(error)}")
+        return DataError(f"{self.stream.path}:{lines + 1}: {describe_fault(error)}")
 
 
 def _add(value: object, number: int, parsed: Parsed, skip: Skip) -> None:
@@ -105,11 +105,3 @@ def _skip_separators(text: str, position: int) -> int:
     separators = BETWEEN.match(text, position)
     assert separators is not None, "it matches nothing, too"
     return separators.end()
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return not_utf8(error)
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-    return f"not JSON that can be read: {type(error).__name__}"

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from mlxlab.data.sources.files import ByteStream
-from mlxlab.data.sources.messages import not_utf8
+from mlxlab.data.sources.messages import describe_fault
 from mlxlab.data.sources.text_files import (
     BLOCK_BYTES,
     MAX_RECORD,
@@ -66,7 +66,7 @@ class TxtParser:
                 text = record.decode()
             except UnicodeDecodeError as error:
                 number += record.count(b"\n", 0, error.start)
-                skip(number, not_utf8(error))
+                skip(number, describe_fault(error))
                 text = ""
             if self.unit == "line":
                 text = text.rstrip("\r\n")

@@ -8,7 +8,7 @@ precedes.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import xxhash
@@ -27,6 +27,7 @@ MEAN_CHARACTERS = 4096  # A window of longer documents holds fewer.
 HASH_RANGE = 2**32
 MAX_SEARCHED = 2**25  # bytes of a source that may have no document to hold out
 
+T = TypeVar("T")
 Position = object  # JSON that a source understands: where a window begins
 
 
@@ -108,19 +109,11 @@ class Documents:
         start: Any = first if position is None else position
         index = Annotated[int, Ge(0), Lt(len(order))]
         check_position(start, tuple[index, Count, Count, Count])
-        documents: list[Document] = []
-        size = 0
-        for following, document in self._read(order, start):
-            documents.append(document)
-            size += len(document.text)
-            if len(documents) >= self.window or size >= self.window * MEAN_CHARACTERS:
-                yield start, documents
-                start = following
-                documents = []
-                size = 0
-        if documents:
-            yield start, documents
-        elif start == first:
+        max_characters = self.window * MEAN_CHARACTERS
+        for window in group_documents(self._read(order, start), self.window, max_characters):
+            yield start, [document for _, document in window]
+            start, _ = window[-1]
+        if start == first:
             raise DataError(f"{self.name}: contains no text, only empty records")
         self.errors.check()
 
@@ -147,6 +140,23 @@ class Documents:
         ids = (block.numbers | unit << UNIT_BITS).tolist()
         texts = self.read_texts(block, lambda row, error: self.skip(ids[row], error))
         return map(Document, ids, (text or "" for text in texts))
+
+
+def group_documents(
+    documents: Iterable[tuple[T, Document]], max_documents: int, max_characters: int
+) -> Iterator[list[tuple[T, Document]]]:
+    """Documents, each with something of its own, in groups that end once they reach a limit."""
+    group: list[tuple[T, Document]] = []
+    characters = 0
+    for own, document in documents:
+        group.append((own, document))
+        characters += len(document.text)
+        if len(group) >= max_documents or characters >= max_characters:
+            yield group
+            group = []
+            characters = 0
+    if group:
+        yield group
 
 
 def open_documents(

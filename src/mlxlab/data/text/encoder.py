@@ -1,22 +1,20 @@
 """The saved text encoder of a language model: its tokenizer and its objective."""
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.errors import DataError, NotAllowedError
+from mlxlab.errors import NotAllowedError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-
-FORMAT = "mlxlab.text/2"
 
 
 class EncoderState(TypedDict):
     """The encoder in data.json."""
 
-    format: str
+    format: Literal["mlxlab.text/2"]
     masked: bool
     seq_len: Size
     tokenizer: str  # its fingerprint
@@ -46,7 +44,7 @@ class TextEncoder:
         """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
         state = {
-            "format": FORMAT,
+            "format": "mlxlab.text/2",
             "masked": self.masked,
             "seq_len": self.seq_len,
             "tokenizer": self.tokenizer.fingerprint,
@@ -59,8 +57,6 @@ def restore(folder: Path) -> TextEncoder:
     """The encoder that `save` wrote. Raises NotAllowedError if the tokenizer is not the saved one."""
     path = folder / "data.json"
     state = read_json(path, EncoderState)
-    if state["format"] != FORMAT:
-        raise DataError(f"{path}: expected format {FORMAT}, got {state['format']!r}")
     tokenizer = load_tokenizer(folder)
     if tokenizer.fingerprint != state["tokenizer"]:
         raise NotAllowedError(

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlxlab.constraints import Count
 from mlxlab.data.rng import Stream, counter_hash, permutation
-from mlxlab.data.text.documents import Document, DocumentSource
+from mlxlab.data.text.documents import Document, DocumentSource, group_documents
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
 
@@ -77,7 +77,7 @@ class TokenStream:
     ) -> Generator[list[TokenizedDocument], None, None]:
         """The documents of the rest of an epoch, in chunks."""
         for window in self.windows(epoch, start):
-            for chunk in split_chunks(window):
+            for chunk in group_documents(window, CHUNK_DOCUMENTS, CHUNK_CHARACTERS):
                 documents = [document for _, document in chunk]
                 tokens = self.tokenize(documents)
                 encoded: list[TokenizedDocument] = []
@@ -136,21 +136,6 @@ def select_documents(
 
 def ids_of(documents: Sequence[Document]) -> np.ndarray:
     return np.array([document.id for document in documents], np.int64)
-
-
-def split_chunks(window: Window) -> Iterator[Window]:
-    """Parts of a window, none of which has too many documents or too many characters."""
-    chunk: Window = []
-    characters = 0
-    for cursor, document in window:
-        chunk.append((cursor, document))
-        characters += len(document.text)
-        if len(chunk) == CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk = []
-            characters = 0
-    if chunk:
-        yield chunk
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ class BPETokenizerTrainer:
             per_token = dict(zip(sizes, content["bytes_per_token"], strict=True))
             curve = self._choose(per_token, corpus)
             file = sizing.truncate_bpe(file, curve.chosen)
-            lines.append(curve.describe())
+            limits = ", ".join(f"{size:,} by {name}" for name, size in curve.limits.items())
+            lines.append(f"vocabulary: {curve.chosen:,} tokens (limits: {limits})")
         tokenizer = parse_tokenizer(json.dumps(file), path)
         origin = "reused" if is_reused else "trained"
         line = f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"

@@ -34,11 +34,6 @@ class VocabSizeCurve:
     chosen: int
     limits: dict[str, int]  # by data, model and elbow, as far as these set one
 
-    def describe(self) -> str:
-        """The chosen size and the limits, for the log."""
-        limits = [f"{limit:,} by {name}" for name, limit in self.limits.items()]
-        return f"vocabulary: {self.chosen:,} tokens (limits: {', '.join(limits) or 'none'})"
-
     def save(self, folder: Path) -> None:
         text = json.dumps(asdict(self), indent=1)
         (folder / "vocabulary.json").write_text(f"{text}\n", encoding="utf-8")
