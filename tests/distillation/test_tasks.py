@@ -243,9 +243,9 @@ def loader(**changes):
 def align(
     teacher, task, of, tokenizers=("same", "same"), encoders=(None, None), num_logits=20, **changes
 ):
-    names = [str(token) for token in range(20)]
     student, own = (
-        SimpleNamespace(fingerprint=name, vocab_size=20, token_names=names) for name in tokenizers
+        SimpleNamespace(fingerprint=name, vocab_size=20, inner=SimpleNamespace(id_to_token=str))
+        for name in tokenizers
     )
     loaded = LoadedTeacher("a", teacher, of, own, None, "", 20, encoders[1])
     data = SimpleNamespace(task=task, tokenizer=student, encoder=encoders[0])

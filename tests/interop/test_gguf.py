@@ -101,7 +101,8 @@ def test_the_gguf_package_reads_it(trained, tokenizer, tmp_path):
     assert (values["general.architecture"], values["llama.block_count"]) == ("llama", 2)
     assert values["llama.attention.head_count_kv"] == 2
     assert values["llama.rope.freq_base"] == 5e4
-    assert values["tokenizer.ggml.tokens"] == tokenizer.token_names
+    names = [tokenizer.inner.id_to_token(token) for token in range(tokenizer.vocab_size)]
+    assert values["tokenizer.ggml.tokens"] == names
     assert values["tokenizer.chat_template"] == "{{ messages }}"
     assert values["tokenizer.ggml.eos_token_id"] == tokenizer.eos_id
     arrays = {tensor.name: tensor.data for tensor in reader.tensors}

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any, NotRequired, TypedDict
 
 from mlxlab.checkpoint.continuation import Continuation
-from mlxlab.constraints import Count, NonNegative, Positive, Size
+from mlxlab.constraints import Count, Fraction, Positive, Size
 from mlxlab.files.untrusted import parse_json
 from mlxlab.metric_names import ANALYSIS, VALID, is_better
 
@@ -37,7 +37,7 @@ class ChangedSettings:
     accumulate: Size | None = None
     eval_every: Size | None = None
     eval_batches: Size | None = None
-    curriculum_alpha: NonNegative | None = None
+    curriculum_alpha: Fraction | None = None
 
     @property
     def batch_size(self) -> int | None:

@@ -47,10 +47,10 @@ class MeasuresRows(Protocol):
 def measure_lengths(
     lengths: np.ndarray, seq_len: int, full_lengths: Callable[[np.ndarray], Sequence[int]]
 ) -> RowLengths:
-    """Measures rows that were truncated already.
+    """Measures rows that may be truncated already.
 
     Args:
-        lengths: (N,) tokens of each row, at most `seq_len`.
+        lengths: (N,) tokens of each row; at most `seq_len` where it is truncated.
         full_lengths: tokens of the rows of these numbers without truncation; called for a sample of them.
     """
     at_limit = np.flatnonzero(lengths >= seq_len)

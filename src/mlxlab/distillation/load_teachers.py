@@ -225,8 +225,8 @@ class TeacherLoader:
             names = list(task.labels)
         else:
             kind = "tokens"
-            own = teacher.tokenizer.token_names
-            names = data.tokenizer.token_names
+            own = _token_names(teacher.tokenizer)
+            names = _token_names(data.tokenizer)
         if self.options.vocab_mapping != "subset":
             raise NotAllowedError(
                 f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
@@ -335,6 +335,11 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
         raise InputNotFoundError(
             f"trainer.teachers: {name}: expected a run folder, checkpoint, folder of a pretrained model, or hub id"
         ) from None
+
+
+def _token_names(tokenizer: Tokenizer) -> list[str]:
+    """What identifies each token to another tokenizer: its text."""
+    return [str(tokenizer.inner.id_to_token(token)) for token in range(tokenizer.vocab_size)]
 
 
 def _describe_task(task: Task) -> str:

@@ -70,8 +70,10 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
         node["shuffle"]["window"],
     )
     packing = instantiate(node["packing"], Packing)
-    layout = packing.layout(encoder.tokenizer, node["seq_len"], encoder.masked).without_overlap()
-    hidden = packing.mlm_probability if encoder.masked else None
+    layout = packing.layout(
+        encoder.tokenizer, node["seq_len"], encoder.task.masked
+    ).without_overlap()
+    hidden = packing.mlm_probability if encoder.task.masked else None
     builder = RowBuilder(layout, encoder.tokenizer, hidden)
     tokenize = TextTokens(encoder.tokenizer)
     stream = TokenStream(source, tokenize, 0, node["max_valid_examples"])

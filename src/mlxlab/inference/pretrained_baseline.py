@@ -49,7 +49,7 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
         InputNotFoundError, ServiceUnavailableError: see `resolve`.
     """
     title, encoder = f"pretrained={name}", restored.encoder
-    if not isinstance(encoder, TextEncoder) or encoder.masked:
+    if not isinstance(encoder, TextEncoder) or encoder.task.masked:
         expected = "expected the run of a model that predicts the next token of texts"
         raise ConfigError(f"{title}: {expected}, got {_model_of(encoder.task)}")
     path = resolve(name, "pretrained")

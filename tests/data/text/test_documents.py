@@ -148,18 +148,6 @@ def test_small_text_files_are_a_document_each(tmp_path):
     ]
 
 
-def test_blank_lines_separate_paragraphs(tmp_path):
-    text = "\n\none\ntwo\n\nthree\r\n\r\n\n\n   \n  four\n \nfive\n" + "\n" * 100
-    text += "".join(f"{'six' * n}\n   \n" for n in range(1, 200))
-    (tmp_path / "a.txt").write_bytes(text.encode())
-    expected = sorted(["one\ntwo", "three", "  four", "five"] + ["six" * n for n in range(1, 200)])
-    for window in (1, 100):
-        assert (
-            sorted(texts_of(open_source(str(tmp_path), document_unit="paragraph", window=window)))
-            == expected
-        )
-
-
 @pytest.mark.parametrize("ending", ["txt", "jsonl"])
 @pytest.mark.parametrize("documents", ["file", "line"])
 def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, documents):

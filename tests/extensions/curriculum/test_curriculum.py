@@ -9,15 +9,14 @@ import pytest
 
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.packing import EPOCH_START
-from mlxlab.data.text.token_counts import (
-    TokenCounts,
-    count_tokens,
-    rare_tokens,
-)
+from mlxlab.data.text.token_counts import TokenCounts, count_tokens
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.curriculum import CurriculumOrder, MeasuredOrder
-from mlxlab.extensions.curriculum.distribution import TokenDistribution, kl_divergence
+from mlxlab.extensions.curriculum.distribution import (
+    TokenDistribution,
+    kl_divergence,
+    rare_tokens,
+)
 from mlxlab.extensions.curriculum.served_rows import decode_counts, encode_counts
 from support.streams import (
     VOCABULARY,
@@ -37,8 +36,8 @@ def curriculum(alpha=SCHEDULE, pool=20, rescore_every=5, once_per_epoch=True, ke
 
 def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, **frame):
     """Batches of an order whose token counts are those of the first epoch."""
-    chunks = list(make_batches(source=source).chunks(0, EPOCH_START))
-    corpus = count_tokens(chunks, VOCABULARY)._replace(exact=exact)
+    stream = make_batches(source=source).chunks
+    corpus = count_tokens(stream, VOCABULARY)._replace(exact=exact)
     builder = {
         name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")
     }

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mlxlab.data.text.token_counts import rare_tokens
 from mlxlab.figures import new_figure
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ class TokenFrequencies(NamedTuple):
         counts: (N,) int64, falling.
         lower, upper: a token that occurs less, or more, often is an outlier.
         unused: tokens of the vocabulary that do not occur.
-        rare: ids of the rarest tokens, which make up at most 1 % of all.
     """
 
     ids: np.ndarray
@@ -32,7 +30,6 @@ class TokenFrequencies(NamedTuple):
     lower: float
     upper: float
     unused: int
-    rare: np.ndarray
 
     @property
     def frequent_outliers(self) -> np.ndarray:
@@ -52,7 +49,7 @@ def token_frequencies(counts: np.ndarray) -> TokenFrequencies:
     margin = FENCE * (high - low) + 1e-9  # The addend keeps rounding from making outliers.
     lower, upper = np.exp([low - margin, high + margin]).tolist()
     unused = len(counts) - len(ids)
-    return TokenFrequencies(ids, counts[ids], lower, upper, unused, rare_tokens(counts))
+    return TokenFrequencies(ids, counts[ids], lower, upper, unused)
 
 
 def plot_token_frequencies(frequencies: TokenFrequencies) -> "Figure":

@@ -101,11 +101,9 @@ def _summary(frequencies: "TokenFrequencies") -> list[str]:
     frequent, rare = frequencies.frequent_outliers, frequencies.rare_outliers
     limits = f"more than {frequencies.upper:.6g} times", f"fewer than {frequencies.lower:.6g} times"
     frequent_share, rare_share = _share(frequencies, frequent), _share(frequencies, rare)
-    rare_tokens = counted(len(frequencies.rare), "rare token")
     return [
         f"{counted(len(frequent), 'frequent outlier')} ({limits[0]}) make up {frequent_share}",
         f"{counted(len(rare), 'rare outlier')} ({limits[1]}) make up {rare_share}",
-        f"{rare_tokens} make up at most 1 %",
         f"{counted(frequencies.unused, 'token')} do not occur",
     ]
 

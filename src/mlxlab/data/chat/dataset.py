@@ -15,7 +15,7 @@ from mlxlab.data.chat.chat_template import choose_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import Layout, contents, dump, parse_conversation, unread_keys
 from mlxlab.data.chat.masks import GROUP, ConversationEncoder, LossOn, Truncation
-from mlxlab.data.row_lengths import QUANTILE, RowLengths, round_up
+from mlxlab.data.row_lengths import RowLengths, measure_lengths
 from mlxlab.data.sources.block import Block, ErrorBudget
 from mlxlab.data.sources.cells import OnBadCell
 from mlxlab.data.sources.open import Reading, open_source
@@ -216,10 +216,8 @@ def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayou
     repetitions: float | None = 1.0
     if len(sizes) == MAX_MEASURED:
         repetitions = stream.repetitions(MAX_MEASURED, int(byte_counts.sum()))
-    too_long = int(np.count_nonzero(full > layout.length))
-    needed = round_up(float(np.quantile(full, QUANTILE, method="higher")))
-    action = ACTIONS[encoder.truncation]
-    lengths = RowLengths(layout.length, len(full), too_long, needed, action)
+    lengths = measure_lengths(full, layout.length, full.take)
+    lengths = lengths._replace(action=ACTIONS[encoder.truncation])
     begins, _ = layout.split(np.cumsum(used))
     rows = None if repetitions is None else len(begins) * max(1.0, repetitions)
     return EpochSize(lengths, len(used), rows)

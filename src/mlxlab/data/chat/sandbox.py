@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import jinja2
@@ -61,7 +62,7 @@ class ChatProgram:
         # The functions are those of transformers, without random ones.
         del environment.filters["random"]
         del environment.globals["lipsum"]
-        environment.filters["tojson"] = _to_json
+        environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
         environment.globals |= {
             "raise_exception": _raise_exception,
             "strftime_now": TODAY.strftime,
@@ -136,10 +137,6 @@ def serve(max_seconds: float) -> None:
                 replies.append({"error": cause, "line": getattr(error, "lineno", None)})
         sys.stdout.buffer.write(json.dumps(replies).encode() + b"\n")
         sys.stdout.buffer.flush()
-
-
-def _to_json(value: object, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
 def _raise_exception(message: object) -> None:

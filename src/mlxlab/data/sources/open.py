@@ -33,7 +33,7 @@ class Reading:
             that span several lines of a .tsv.
         encoding: of text files; null is UTF-8, or UTF-16 after its byte order mark.
         document_unit: what a document of a .txt file is: the whole file (in pieces of 64 KiB, of at
-            least 4 KiB where there are few small files), a paragraph (between blank lines), or a line.
+            least 4 KiB where there are few small files), or a line.
         missing: of labelled rows: cells that count as missing besides empty ones, such as [NA, "?"].
         config: of a Hugging Face data set.
         split: of a Hugging Face data set; of plain local .txt and .jsonl a range such as [:90%].

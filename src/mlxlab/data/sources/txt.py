@@ -1,4 +1,4 @@
-"""Plain text: a document is a file (in pieces), a paragraph or a line."""
+"""Plain text: a document is a file (in pieces) or a line."""
 
 import re
 from collections.abc import Sequence
@@ -10,17 +10,9 @@ import numpy as np
 
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import describe_fault
-from mlxlab.data.sources.text_files import (
-    BLOCK_BYTES,
-    MAX_RECORD,
-    Parsed,
-    Skip,
-    TextFormat,
-    seek_line,
-)
+from mlxlab.data.sources.text_files import Parsed, Skip, TextFormat, seek_line
 
-DocumentUnit = Literal["file", "paragraph", "line"]
-BLANK_LINES = re.compile(rb"\n(?:[ \t\r]*\n)+")
+DocumentUnit = Literal["file", "line"]
 MIN_PIECE = 2**12  # bytes of a piece of a file
 MAX_PIECE = 2**16
 MIN_PIECES = 512  # of fewer than FEW_FILES files, so that there is something to shuffle
@@ -34,7 +26,7 @@ def txt_format(unit: DocumentUnit, sizes: Sequence[int]) -> TextFormat:
     if len(sizes) < FEW_FILES:
         piece = 1 << (sum(sizes) // MIN_PIECES).bit_length()
         piece = min(max(piece, MIN_PIECE), MAX_PIECE)
-    seek = {"file": _seek_piece, "paragraph": _seek_paragraph, "line": seek_line}[unit]
+    seek = seek_line if unit == "line" else _seek_piece
     return TextFormat(f"txt:{unit}:{piece}", partial(TxtParser, unit, piece), seek)
 
 
@@ -70,8 +62,6 @@ class TxtParser:
                 text = ""
             if self.unit == "line":
                 text = text.rstrip("\r\n")
-            elif self.unit == "paragraph":
-                text = text.rstrip()
             if text and not text.isspace():
                 parsed.rows.append({column: text})
                 parsed.numbers.append(number)
@@ -83,10 +73,6 @@ class TxtParser:
         """The bytes behind each complete record."""
         if self.unit == "line":
             return (breaks + 1).tolist()
-        if self.unit == "paragraph":
-            # A line break in front also finds blank lines at the start.
-            ends = [match.end() - 1 for match in BLANK_LINES.finditer(b"\n" + data)]
-            return [end for end in ends if end < len(data)]
         ends = []
         end = 0
         while len(data) - end > self.piece + MAX_BOUNDARY_BYTES:
@@ -109,19 +95,3 @@ def _seek_piece(stream: ByteStream, begin: int) -> None:
     """Moves to the first byte at which a file can be split."""
     stream.seek(begin)
     stream.seek(begin + _boundary(stream.read(MAX_BOUNDARY_BYTES)))
-
-
-def _seek_paragraph(stream: ByteStream, begin: int) -> None:
-    """Moves behind the first blank lines that begin at or after a line that does so."""
-    seek_line(stream, begin)
-    first = stream.offset
-    is_after_blank = False
-    while line := stream.read_line(BLOCK_BYTES):
-        is_blank = line.isspace()
-        if is_after_blank and not is_blank:
-            stream.seek(stream.offset - len(line))
-            return
-        is_after_blank = is_blank
-        if stream.offset - first > MAX_RECORD:  # Any line will do.
-            stream.seek(first)
-            return

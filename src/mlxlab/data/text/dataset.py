@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache as cache_result
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -36,7 +35,7 @@ from mlxlab.data.text.packing import (
     epoch_start,
     pack,
 )
-from mlxlab.data.text.token_counts import corpus_counts
+from mlxlab.data.text.token_counts import count_tokens
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
@@ -245,7 +244,7 @@ class StreamingTextDataset(LanguageModelData):
         chosen = options["select"].chosen(seed)
         tokenize = TextTokens(tokenizer)
         stream = TokenStream(text, tokenize, seed, limit, chosen)
-        self.count_tokens = cache_result(partial(corpus_counts, stream, tokenizer.vocab_size))
+        self.count_tokens = partial(count_tokens, stream, tokenizer.vocab_size)
         stream = replace(stream, source=order.arrange(text, limit, chosen, cache))
         layout = packing.layout(tokenizer, seq_len, masked)
         hidden = packing.mlm_probability if masked else None
@@ -283,11 +282,12 @@ class StreamingTextDataset(LanguageModelData):
         steps = run_length.steps(num_batches, batch_size * seq_len)
         rows = order.arrange_rows(self.count_tokens, layout, shuffle.row_buffer, seed, steps)
         self.train = self._training_batches(stream, num_batches, rows, options)
-        self.sources = [
-            line,
-            *fitted.lines,
-            f"{stream.source.name}: {_describe(size, streaming, num_batches)}",
-        ]
+        amount = "unknown number of tokens"
+        if size is not None:
+            how = "estimated" if streaming else "in memory"
+            batches = counted(num_batches or 0, "batch", "batches")
+            amount = f"{size.tokens:,} tokens ({how}), {batches} per epoch"
+        self.sources = [line, *fitted.lines, f"{stream.source.name}: {amount}"]
 
 
 class TextSize(NamedTuple):
@@ -314,11 +314,3 @@ def _estimate_size(stream: TokenStream, sample: list[list[TokenizedDocument]]) -
     if repetitions is None:
         return None
     return TextSize(round(documents * repetitions), round(tokens * repetitions))
-
-
-def _describe(size: TextSize | None, streaming: bool, num_batches: int | None) -> str:
-    if size is None:
-        return "unknown number of tokens"
-    how = "estimated" if streaming else "in memory"
-    batches = counted(num_batches or 0, "batch", "batches")
-    return f"{size.tokens:,} tokens ({how}), {batches} per epoch"

@@ -31,7 +31,6 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer, masked: bool, seq_len: int) -> None:
         self.tokenizer = tokenizer
-        self.masked = masked
         self.seq_len = seq_len
         self.task = Task(
             "language_modelling",
@@ -45,7 +44,7 @@ class TextEncoder:
         self.tokenizer.save(folder)
         state = {
             "format": "mlxlab.text/2",
-            "masked": self.masked,
+            "masked": self.task.masked,
             "seq_len": self.seq_len,
             "tokenizer": self.tokenizer.fingerprint,
             "fingerprint": fingerprint,

@@ -150,8 +150,7 @@ class TextTokens:
     def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
         end = np.array([self.tokenizer.end_id], np.int32)
         encoded = self.tokenizer.encode_documents([document.text for document in documents])
-        is_target = np.ones(max(map(len, encoded)) + 1, bool)  # Documents share its memory.
-        return [Tokens(np.append(ids, end), is_target[: len(ids) + 1]) for ids in encoded]
+        return [Tokens(np.append(ids, end), np.ones(len(ids) + 1, bool)) for ids in encoded]
 
 
 class InMemoryTokens:

@@ -129,11 +129,6 @@ class Tokenizer:
         """The text, without special tokens."""
         return self.inner.decode(list(map(int, ids)), skip_special_tokens=True)
 
-    @property
-    def token_names(self) -> list[str]:
-        """What identifies each token to another tokenizer: its text."""
-        return [str(self.inner.id_to_token(token)) for token in range(self.vocab_size)]
-
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json in the format of Hugging Face."""
         (folder / "tokenizer.json").write_text(self.inner.to_str(), encoding="utf-8")

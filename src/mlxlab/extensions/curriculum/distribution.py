@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from mlxlab.data.text.token_counts import TokenCounts, rare_tokens
+from mlxlab.data.text.token_counts import TokenCounts
 
 REPEATS = 5  # The second measure of coverage counts tokens that were served so often.
 EPSILON = 1e-9  # Added to the served share, so that the weight of a new token is finite.
 # Weights are integers in units of 1 / SCALE, so that sums depend on no machine and no order.
 SCALE = 2.0**16
 MAX_SCORE = 2**62
+RARE_SHARE = 0.01  # The rarest tokens that make up at most this share of the corpus are rare.
 
 
 class TokenDistribution:
@@ -50,6 +51,15 @@ class TokenDistribution:
             "data/rare_coverage": float((rare >= 1).mean()),
             f"data/rare_coverage_{REPEATS}": float((rare >= REPEATS).mean()),
         }
+
+
+def rare_tokens(counts: np.ndarray) -> np.ndarray:
+    """Ids of the rarest tokens that occur and make up at most 1 % of all; at least one."""
+    used = np.flatnonzero(counts)
+    rarest_first = used[np.argsort(counts[used], kind="stable")]
+    total = np.cumsum(counts[rarest_first])
+    number = int(np.searchsorted(total, RARE_SHARE * counts.sum(), side="right"))
+    return np.sort(rarest_first[: max(number, 1)])
 
 
 def kl_divergence(served: np.ndarray, target: np.ndarray) -> float:

@@ -15,13 +15,13 @@ import numpy as np
 from mlxlab.constraints import Count, Fraction
 from mlxlab.data.batch import NO_CURRICULUM, load_position
 from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start, stack
-from mlxlab.data.text.token_counts import MAX_COUNT
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
 from mlxlab.files.atomic import pack_bytes
 from mlxlab.files.untrusted import unpack_bytes
 
 MALFORMED = "the saved position is malformed"
+MAX_COUNT = 10**15  # Sums and shares of counts stay exact in 64 bits.
 
 
 class AlphaChange(TypedDict):
