@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, TypeGuard
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -48,10 +48,12 @@ class Block(NamedTuple):
     def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> Sequence[str | None]:
         """`texts` in Python."""
         if isinstance(self.rows, list):
-            values = [row.get(column) for row in self.rows]
-            if _are_texts(values):
-                return values
-            return strings_of_values(values, on_bad_cell)
+            values: list[Any] = [row.get(column) for row in self.rows]
+            try:
+                "".join(values).encode()
+            except (TypeError, UnicodeEncodeError):  # Not all of them are texts.
+                return strings_of_values(values, on_bad_cell)
+            return values
         return self.texts(column, on_bad_cell).to_pylist()
 
     def records(self) -> list[dict[str, object]]:
@@ -59,17 +61,6 @@ class Block(NamedTuple):
         if isinstance(self.rows, list):
             return self.rows
         return self.rows.to_pylist()
-
-
-def _are_texts(values: Sequence[object]) -> TypeGuard[Sequence[str]]:
-    """Whether all are texts that UTF-8 can encode."""
-    if not all(isinstance(value, str) for value in values):
-        return False
-    try:
-        "".join(map(str, values)).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def block_of(start: Start, rows: pa.RecordBatch | list[dict[str, object]]) -> Block:
