@@ -60,18 +60,18 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 498_500,
-    "files": 560,
+    "nodes": 493_400,
+    "files": 556,
     "multiplied texts": 27,
     "nodes a statement": 11.25,
-    "ternaries": 38.4,
+    "ternaries": 37.7,
     "packed assignments": 14.3,
     "nested comprehensions": 4.3,
     "assignment expressions": 4.8,
     "functions returning text": 15.2,
-    "fragments": 9.3,
+    "fragments": 9.25,
 }
-EXTENSIONS_NODES = 42_000
+EXTENSIONS_NODES = 41_600
 PRIVATE_MODULES = {  # Imports of private modules of libraries that have not been replaced yet.
     "config.hydra.composition_errors": {"hydra._internal"},
     "config.hydra.sweep_jobs": {"hydra._internal"},

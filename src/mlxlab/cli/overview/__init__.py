@@ -16,7 +16,7 @@ FIRST = {
 }
 TOPICS = {
     "Train": ("train", "launch", "lr_find", "crossvalidate", "trial", "info"),
-    "Use a trained model": ("evaluate", "predict", "generate", "export"),
+    "Use a trained model": ("evaluate", "predict", "generate", "embed", "export"),
     "Look back": ("runs", "report", "compare", "registry", "ui"),
     "Check": ("doctor", "kernels", "verify", "reproduce"),
     "Set up": ("migrate",),
