@@ -11,6 +11,7 @@ from scipy.special import expit, log_expit
 from distillation.test_loss import PAIRS, SETTINGS, distill, gradients, small
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled.encoder import LabelledEncoder
+from mlxlab.data.labelled.labels import Labels
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
     RowRenderer,
@@ -317,7 +318,9 @@ def test_a_teacher_that_read_other_texts_is_refused():
         for names in ("a", "b", "ab")
     ]
     renderers = [*rows, *texts]
-    encoders = [LabelledEncoder(renderer, None, "y", None, 8) for renderer in renderers]
+    labels = Labels("regression", ColumnType("number"))
+    tokenizer = SimpleNamespace(end_id=1)
+    encoders = [LabelledEncoder(each, labels, "y", tokenizer, 8) for each in renderers]
     for student, its in [(0, 0), (2, 2)]:
         align(teacher, task, task, encoders=(encoders[student], encoders[its]))
     for student, its in [(0, 1), (0, 2), (2, 3), (2, 4)]:

@@ -222,6 +222,32 @@ def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
     assert "other texts" in done.stderr
 
 
+def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, tmp_path):
+    answers = tmp_path / "answers.csv"
+    assert not predict([f"run={trained[0]}", f"input={source}", f"output={answers}"])
+    argv = ["data=table", "model=bert", "model.hidden_size=16", "model.num_heads=2"]
+    argv += ["model.num_layers=1", "data.target=label", f"data.source={source}", "tracking=none"]
+    argv += [
+        "trainer=distill",
+        "trainer.max_steps=4",
+        "trainer.log_every=1",
+        "data.baselines=false",
+    ]
+    done = run_here(*argv, f"trainer.teachers=[{answers}]", f"hydra.run.dir={tmp_path}/student")
+    assert done.returncode == 0, done.stderr
+    assert "answers.csv, predictions of 160 training rows" in done.stderr
+    alone = run_here(*argv, f"hydra.run.dir={tmp_path}/alone")
+    assert final_state(alone) != final_state(done)
+    resumed = run_here(f"resume={tmp_path}/student", "trainer.max_steps=6")
+    assert resumed.returncode == 0, resumed.stderr
+
+    two = run_here(
+        *argv, f"trainer.teachers=[{answers},{answers}]", f"hydra.run.dir={tmp_path}/two"
+    )
+    assert two.returncode == 2
+    assert "the only teacher" in two.stderr
+
+
 HEALTH = [
     "physician",
     "surgeon",

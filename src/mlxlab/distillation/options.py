@@ -13,7 +13,8 @@ class DistillationOptions:
 
     Args:
         teachers: run folders, checkpoints, ensembles, registered models (`models:/<name>/1`), and folders or hub ids of
-            pretrained models; without any, the student learns from the targets alone. Set by `trainer.teachers`.
+            pretrained models, or one file of predictions for the rows of `data.source` (`probability_<label>` or `value`);
+            without any, the student learns from the targets alone. Set by `trainer.teachers`.
         teacher_weights: one per teacher; null weights all equally.
         ensemble_mean: average the teachers' logits or their probabilities; the numbers of a regression as they are.
         teacher_dtype: dtype in which the teachers compute.

@@ -36,7 +36,7 @@ class SoftTargets(NamedTuple):
 
 
 class HeldOutTargets:
-    """What a mixture said of its training rows, each by models that did not learn from it."""
+    """What a mixture, or a file, said of the training rows, of a mixture by models that did not learn from them."""
 
     def __init__(self, said: OutOfFold, kind: TaskKind) -> None:
         self._rows = {number: row for row, number in enumerate(said.ids.tolist())}
@@ -66,13 +66,13 @@ class Teachers:
     cache: TeacherCache | None = (
         None  # of the ensemble's soft targets; None queries it for every batch
     )
-    held_out: HeldOutTargets | None = None  # of a single teacher that is a mixture
+    held_out: HeldOutTargets | None = None  # of a single teacher that is a mixture, or a file
     digests: dict[str, str] = field(
         default_factory=dict
     )  # of each model's weights by its name, for the manifest
 
     def __bool__(self) -> bool:
-        return bool(self.ensemble)
+        return bool(self.ensemble) or self.held_out is not None
 
     @property
     def first(self) -> nn.Module:
@@ -139,7 +139,7 @@ class DistillationReport(Callback):
         print(f"teachers unchanged: {self._digest[:16]}", file=sys.stderr)
         if self.teachers.cache is not None:
             print(self.teachers.cache.describe(), file=sys.stderr)
-        if self.teachers and context.control.stop_reason == "done":
+        if self.teachers.ensemble and context.control.stop_reason == "done":
             state.history.reference = self._compare(context, state)
 
     def _compare(self, context: FitContext, state: TrainState) -> dict[str, dict[str, float]]:

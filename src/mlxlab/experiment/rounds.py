@@ -190,7 +190,7 @@ class DistillationRounds:
             "ensemble": Ensemble(members, mean=self.options.ensemble_mean, kind=data.task.kind)
         }
         models |= {"student": members[-1]} if number else {}
-        models |= {"teacher": teachers.ensemble} if teachers else {}
+        models |= {"teacher": teachers.ensemble} if teachers.ensemble else {}
         results = {}
         for name, model in models.items():
             evaluation = evaluate(

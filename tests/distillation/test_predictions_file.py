@@ -1,0 +1,91 @@
+"""A file of predictions as a teacher: what it says of the training rows, in whatever order it stands."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from mlxlab.distillation.predictions_file import load_predictions
+from mlxlab.errors import DataError
+from support.labelled import make_texts
+
+COUNT = 40
+RNG = np.random.default_rng(0)
+GOOD = RNG.uniform(0.1, 0.9, COUNT).round(3)
+AMOUNTS = RNG.normal(5, 2, COUNT).round(3)
+
+
+def write(path, **columns):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return path
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(target="label", **options):
+        columns = {"text": [f"word{number} more" for number in range(COUNT)]}
+        columns["label"] = ["good" if number % 3 else "bad" for number in range(COUNT)]
+        columns["amount"] = AMOUNTS
+        write(tmp_path / "rows.csv", **columns)
+        source = str(tmp_path / "rows.csv")
+        return make_texts(source, tmp_path / "cache", target=target, baselines=False, **options)
+
+    return make
+
+
+def columns_of(order):
+    return {"probability_good": GOOD[order], "probability_bad": (1 - GOOD[order]).round(3)}
+
+
+@pytest.mark.parametrize("has_numbers", [False, True])
+def test_each_training_row_has_the_probabilities_of_its_row_of_the_source(
+    make, tmp_path, has_numbers
+):
+    data = make()
+    order = np.arange(COUNT)
+    numbers = {}
+    if has_numbers:
+        order = np.flatnonzero(RNG.permutation(COUNT) + np.isin(order, data.split.train))
+        order = RNG.permutation(order)
+        numbers = {"row": order + 1}
+    path = write(tmp_path / "forest.csv", **numbers, **columns_of(order))
+    said = load_predictions(path, data, tmp_path / "cache")
+    assert said.ids.tolist() == data.split.train.tolist()
+    assert data.task.labels == ("bad", "good")
+    np.testing.assert_allclose(said.outputs[:, 1], GOOD[data.split.train], rtol=1e-6)
+    np.testing.assert_array_equal(said.targets, data.training_targets)
+
+
+def test_numbers_are_standardised_as_the_targets(make, tmp_path):
+    data = make(target="amount")
+    path = write(tmp_path / "forest.csv", value=AMOUNTS)
+    said = load_predictions(path, data, tmp_path / "cache")
+    np.testing.assert_allclose(said.outputs[:, 0], data.training_targets, rtol=1e-5, atol=1e-6)
+
+
+FAULTS = {
+    "expected the 40 rows of": columns_of(np.arange(COUNT - 1)),
+    "no column 'probability_bad'": {"probability_good": GOOD},
+    "no prediction of row": {"row": np.arange(COUNT) + 2, **columns_of(np.arange(COUNT))},
+    "sum to 1": {"probability_good": GOOD, "probability_bad": GOOD},
+    "from 0 to 1": {"probability_good": GOOD + 1, "probability_bad": -GOOD},
+    r"forest.csv:2: column 'probability_bad': expected a number, got none": {
+        "probability_good": GOOD,
+        "probability_bad": ["", *(1 - GOOD[1:])],
+    },
+    r"forest.csv:3: column 'probability_bad': expected a finite number": {
+        "probability_good": GOOD,
+        "probability_bad": [1 - GOOD[0], "half", *(1 - GOOD[2:])],
+    },
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_does_not_fit_is_refused_in_one_line(make, tmp_path, fault):
+    path = write(tmp_path / "forest.csv", **FAULTS[fault])
+    with pytest.raises(DataError, match=fault) as error:
+        load_predictions(path, make(), tmp_path / "cache")
+    assert "\n" not in str(error.value)
