@@ -162,9 +162,8 @@ class InMemoryTokens:
 
     def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
         new = [document for document in documents if document.id not in self.tokens]
-        if new:
-            ids = [document.id for document in new]
-            self.tokens.update(zip(ids, self.tokenize(new), strict=True))
+        for document, tokens in zip(new, self.tokenize(new), strict=True):
+            self.tokens[document.id] = tokens
         return [self.tokens[document.id] for document in documents]
 
 
