@@ -157,12 +157,12 @@ def test_keys_differ_where_any_value_does():
     ],
 )
 def test_whatever_changes_the_tokens_is_a_miss(warm, small, change):
-    assert "tokenized" in " ".join(small(warm, **change).sources)
-    assert "read from the cache" in " ".join(small(warm).sources)
+    assert "cache: miss" in " ".join(small(warm, **change).sources)
+    assert "cache: hit" in " ".join(small(warm).sources)
 
 
 def test_batch_sizes_and_prefetch_change_no_token(warm, small):
-    assert "read from the cache" in " ".join(
+    assert "cache: hit" in " ".join(
         small(warm, batch_size=7, eval_batch_size=9, prefetch=0).sources
     )
 
@@ -172,16 +172,16 @@ def test_a_byte_edited_in_the_source_is_a_miss(tmp_path):
     text = csv_text(real_rows()[:100])
     path.write_text(text)
     make_titanic(tmp_path, source=str(path))
-    assert "read from the cache" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
+    assert "cache: hit" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
     path.write_text(text.replace("Owen", "Olen"))
-    assert "tokenized" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
+    assert "cache: miss" in " ".join(make_titanic(tmp_path, source=str(path)).sources)
 
 
 def test_an_edited_template_is_a_miss(warm, small, monkeypatch):
     rules = dataset.load_rules()
     edited = replace(rules, templates=rules.templates | {"basic": "A {{ Sex }} passenger."})
     monkeypatch.setattr(dataset, "load_rules", lambda: edited)
-    assert "tokenized" in " ".join(small(warm).sources)
+    assert "cache: miss" in " ".join(small(warm).sources)
 
 
 def test_no_test_row_enters_the_cache(tmp_path):

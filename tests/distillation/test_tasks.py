@@ -15,7 +15,7 @@ from mlxlab.data.labelled.labels import Labels
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
     RowRenderer,
-    column_template,
+    Template,
     default_template,
 )
 from mlxlab.data.labelled.types import ColumnType
@@ -310,7 +310,7 @@ def test_a_teacher_that_read_other_texts_is_refused():
     ]
     texts = [
         RowRenderer(
-            tuple(map(column_template, names)),
+            tuple(Template(("", ""), (name,)) for name in names),
             dict.fromkeys(names, ColumnType("text")),
             numbers,
             {},

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from mlxlab.baselines.baseline import Baseline
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.data.batch import Batch, Task
-from mlxlab.data.dataset import Baseline
 from mlxlab.experiment.final_evaluation.evaluate import (
     MODEL,
     FinalEvaluation,

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mlxlab.baselines.baseline import Baseline, ProvidesBaselines
 from mlxlab.baselines.columns import fit_columns
 from mlxlab.baselines.estimators import FittedModels, limit_scikit, to_data_units
 from mlxlab.baselines.texts import fit_texts
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Baseline, LabelledRows, ProvidesBaselines, Table
+from mlxlab.data.dataset import LabelledRows, Table
 
 BLOCK = 2**14  # rows that are predicted at a time
 

@@ -49,8 +49,9 @@ from mlxlab.terminal.messages import announce
 if TYPE_CHECKING:
     import numpy as np
 
+    from mlxlab.baselines.baseline import Baseline
     from mlxlab.data.batch import Batch
-    from mlxlab.data.dataset import Baseline, DataModule, Table
+    from mlxlab.data.dataset import DataModule, Table
     from mlxlab.experiment.build import Config
     from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
     from mlxlab.experiment.final_evaluation.slices import Slice

@@ -105,7 +105,7 @@ def _predict(
     data = override_data(restored, overrides)
     refuse_without_effect(overrides, {"reading"})
     forget_source(data, overrides)
-    errors = ErrorBudget(on_error, max_left_out, "max_left_out")
+    errors = ErrorBudget(on_error, max_left_out)
     unseen = UnseenCategories()
     if (rows := provided_rows(restored, input)) is not None:
         names = list(rows.cells)

@@ -156,15 +156,21 @@ def pad(
     If that is None, to the longest sequence rounded up to a multiple of 8; sequences are truncated to `max_length`.
     """
     if length is None:
-        longest = max(map(len, sequences), default=0)
-        length = min(-(-max(longest, 1) // MULTIPLE) * MULTIPLE, max_length)
-    tokens = np.full((len(sequences), length), pad_id, np.int32)
-    mask = np.zeros_like(tokens)
-    for row, sequence in enumerate(sequences):
-        used = sequence[:length]
-        tokens[row, : len(used)] = used
-        mask[row, : len(used)] = 1
-    return tokens, mask
+        longest = max([1, *map(len, sequences)])
+        length = min(-(-longest // MULTIPLE) * MULTIPLE, max_length)
+    used = [sequence[:length] for sequence in sequences]
+    is_real = np.arange(length) < np.array([len(each) for each in used])[:, None]
+    tokens = stack(used, length, pad_id).astype(np.int32, copy=False)
+    return tokens, is_real.astype(np.int32)
+
+
+def stack(arrays: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
+    """The arrays as rows of `length` values, padded on the right: (B, length)."""
+    sizes = np.array([len(array) for array in arrays])
+    values = np.concatenate(arrays)
+    stacked = np.full((len(arrays), length), fill, values.dtype)
+    stacked[np.arange(length) < sizes[:, None]] = values
+    return stacked
 
 
 def pad_rows(batch: Batch, rows: int) -> Batch:
@@ -198,8 +204,8 @@ def check_ids(batch: Batch, vocab_size: int, num_classes: int) -> Batch:
 
 
 def _check_range(batch: Batch, name: str, values: np.ndarray, end: int) -> None:
-    if not values.size or (values.min() >= 0 and values.max() < end):
-        return
-    index = tuple(np.argwhere((values < 0) | (values >= end))[0])
-    example = batch.example_ids[index[0]]
-    raise DataError(f"{name} {values[index]} of example {example}: expected 0..{end - 1}")
+    is_outside = (values < 0) | (values >= end)
+    if is_outside.any():
+        index = tuple(np.argwhere(is_outside)[0])
+        example = batch.example_ids[index[0]]
+        raise DataError(f"{name} {values[index]} of example {example}: expected 0..{end - 1}")

@@ -100,11 +100,6 @@ def cached_json(
     return content, outcome == "hit"
 
 
-def describe_tokens(outcome: str) -> str:
-    """How the tokens of a data set came about, by the outcome of `cached`."""
-    return "tokens read from the cache" if outcome == "hit" else "tokenized"
-
-
 def _fill(file: BinaryIO, name: str, write: Callable[[BinaryIO], None]) -> mmap.mmap:
     """Writes a new file, and maps it."""
     file.write(bytes(HEADER_BYTES))

@@ -1,7 +1,7 @@
 """The interface that a data set implements: what training, evaluation and inference need of it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -87,25 +87,6 @@ class MeasuresText(Protocol):
         """The splits whose sizes are estimated."""
 
 
-class Baseline(NamedTuple):
-    """Predictions of a method without a neural network.
-
-    Probabilities (N, C) of a classification or (N, L) of labels, values (N,) of a regression as they stand in the data.
-    """
-
-    name: str
-    valid: np.ndarray  # in the order of the validation batches
-    test: np.ndarray  # in the order of the test batches
-
-
-@runtime_checkable
-class ProvidesBaselines(Protocol):
-    """A data set with methods of its own to compare a model with."""
-
-    def baselines(self) -> Sequence[Baseline]:
-        """Their predictions for the validation and test rows."""
-
-
 class RowTexts(Protocol):
     """Writes rows as texts."""
 
@@ -180,26 +161,16 @@ class LocatesRows(Protocol):
         """Of the row that batches call by this id, for people: `reviews.csv:17`."""
 
 
-@runtime_checkable
-class NeedsSteps(Protocol):
-    """A data set that is so small at times that it is learned in a number of steps rather than of epochs."""
-
-    @property
-    def min_steps(self) -> int:
-        """Optimizer steps of a run with `trainer.epochs=auto`, within `MAX_AUTO_EPOCHS`."""
-
-
 AUTO_EPOCHS = 5  # of `trainer.epochs=auto`
 MAX_AUTO_EPOCHS = 100
 MIN_STEPS = 300  # of a run that does not set its length: fewer teach a small model little
 
 
 def auto_epochs(data: object, batches_per_epoch: int | None) -> int:
-    """The epochs of `trainer.epochs=auto`."""
-    if not isinstance(data, NeedsSteps) or not batches_per_epoch:
-        return AUTO_EPOCHS
+    """The epochs of `trainer.epochs=auto`: enough for the `min_steps` of the data, within its `epoch_limits`."""
     least, most = getattr(data, "epoch_limits", (AUTO_EPOCHS, MAX_AUTO_EPOCHS))
-    return max(least, min(most, ceil(data.min_steps / batches_per_epoch)))
+    needed = getattr(data, "min_steps", 0) / (batches_per_epoch or inf)
+    return max(least, min(most, ceil(needed)))
 
 
 class RunLength(NamedTuple):

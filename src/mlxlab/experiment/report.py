@@ -6,9 +6,10 @@ from math import isnan, nan
 from pathlib import Path
 from typing import TypeVar
 
+from mlxlab.baselines.baseline import Baseline
 from mlxlab.checkpoint.state import History
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Baseline, DataModule
+from mlxlab.data.dataset import DataModule
 from mlxlab.data.row_lengths import MANY, MeasuresRows
 from mlxlab.experiment.final_evaluation.evaluate import MODEL, FinalEvaluation, judge
 from mlxlab.experiment.final_evaluation.findings import learned_nothing_sentence

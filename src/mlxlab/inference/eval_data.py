@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlxlab.baselines.baseline import Baseline
 from mlxlab.baselines.predict import predict_rows
 from mlxlab.config.instantiate import import_target, instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.data.dataset import (
-    Baseline,
     DataModule,
     LabelledRows,
     ProvidesTestRows,

@@ -9,7 +9,7 @@ import pytest
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
     RowRenderer,
-    column_template,
+    Template,
     default_template,
     fit_bounds,
     parse_template,
@@ -91,7 +91,7 @@ def test_numbers_that_are_categories_are_names():
 
 def test_a_text_alone_is_written_as_it_stands():
     texts = {"text": [" two\n lines ", None]}
-    alone = fit(texts, types={"text": "text"}, template=column_template("text"))
+    alone = fit(texts, types={"text": "text"}, template=Template(("", ""), ("text",)))
     assert alone.render(texts) == [(" two\n lines ",), ("",)]
     assert alone.required == ["text"]
     other = fit(texts, types={"text": "text"}, template=parse_template("it says {text}"))

@@ -362,7 +362,7 @@ def test_no_token_bytes_are_reported_where_tokens_lose_bytes():
 def test_what_a_language_model_needs_comes_back(tmp_path):
     TextEncoder(TOKENIZER, masked=True, seq_len=64).save(tmp_path, "data")
     again = restore_text(tmp_path)
-    assert (again.masked, again.seq_len, again.tokenizer.fingerprint) == (
+    assert (again.task.masked, again.seq_len, again.tokenizer.fingerprint) == (
         True,
         64,
         TOKENIZER.fingerprint,

@@ -13,7 +13,6 @@ from mlxlab.data.cache import HEADER_BYTES, cached
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.fit import Corpus
 from mlxlab.data.tokenizers.vocab_size import (
-    count_tokens,
     measure,
     merge_parents,
     size_by_data,
@@ -33,6 +32,11 @@ FILE = json.loads(LARGE.inner.to_str())
 CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
 
 
+def counts_of(tokenizer, texts=TEXTS):
+    tokens = np.concatenate(tokenizer.encode_documents(texts))
+    return np.bincount(tokens, minlength=tokenizer.vocab_size)
+
+
 @pytest.mark.parametrize("size", [260, 261, 512, 1000, 1500])
 def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
     direct = train_bpe(TEXTS, size, 2)
@@ -42,10 +46,10 @@ def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
 
 
 def test_undoing_merges_gives_the_tokens_of_every_smaller_vocabulary():
-    totals = tokens_by_size(count_tokens(LARGE, TEXTS), merge_parents(FILE))
+    totals = tokens_by_size(counts_of(LARGE), merge_parents(FILE))
     assert vocabulary_sizes(1500) == [*range(512, 1500, 64), 1500]
     for size in (512, 1023, 1024, 1500):
-        assert totals[size] == count_tokens(train_bpe(TEXTS, size, 2), TEXTS).sum()
+        assert totals[size] == counts_of(train_bpe(TEXTS, size, 2)).sum()
 
 
 def test_a_token_merged_with_itself_counts_twice():
@@ -59,7 +63,7 @@ def test_statistics_are_of_the_texts_not_trained_on():
     sizes = vocabulary_sizes(1500)
     for size in (512, 1024):
         small = train_bpe(TEXTS, size, 2)
-        tokens = count_tokens(small, TEXTS[:100]).sum()
+        tokens = counts_of(small, TEXTS[:100]).sum()
         num_bytes = len("".join(TEXTS[:100]).encode())
         assert measured[sizes.index(size)] == num_bytes / tokens
 

@@ -6,10 +6,11 @@ from typing import TypedDict
 
 import numpy as np
 import tokenizers
+from mlxlab.baselines.baseline import Baseline
 from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import Baseline, Table
+from mlxlab.data.dataset import Table
 from mlxlab.data.loaders.loader import DataLoader, EvalLoader
 from mlxlab.data.rng import epoch_permutation
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, load_tokenizer

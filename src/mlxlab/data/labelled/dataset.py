@@ -25,7 +25,6 @@ from mlxlab.data.labelled.renderer import (
     NumberFormat,
     RowRenderer,
     Template,
-    column_template,
     default_template,
     feature_columns,
     fit_bounds,
@@ -223,9 +222,9 @@ class LabelledExamples:
         if self.task.kind == "regression":
             return f"regression of {column} (mean {self.task.target_mean:.4g})"
         counts = Counter(dict(zip(self.task.labels, self.class_counts, strict=True)))
-        shares: list[str] = []
-        for name, count in counts.most_common(MAX_CLASSES_SHOWN):
-            shares.append(f"{name} {percent(count / max(len(self._shown), 1))}")
+        total = max(len(self._shown), 1)
+        largest = counts.most_common(MAX_CLASSES_SHOWN)
+        shares = [f"{name} {percent(count / total)}" for name, count in largest]
         return f"{column}: {len(counts)} classes (training rows: {', '.join(shares)})"
 
 
@@ -350,7 +349,7 @@ def choose_templates(
     if len(list(filter(None, choices))) > 1:
         keys = "text_column, columns, exclude, template"
         raise ConfigError(f"data: expected at most one of {keys}")
-    templates = [column_template(name) for name in texts]
+    templates = [Template(("", ""), (name,)) for name in texts]
     if columns is not None:
         templates = [default_template(columns)]
     if template is not None:

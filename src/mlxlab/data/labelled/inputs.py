@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlxlab.data.cache import content_key, describe_tokens
+from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import AUTO_EPOCHS, MAX_AUTO_EPOCHS, MIN_STEPS, Encoder, Table
 from mlxlab.data.labelled.encoder import (
     LabelledEncoder,
@@ -116,11 +116,8 @@ class TextInputs(Inputs):
         measured = measure_lengths(self.lengths, seq_len, self._full_lengths)
         self.row_lengths = measured._replace(left_out=prepared.split.left_out)
         total = f"{self.lengths.sum():,} tokens (vocabulary: {self.tokenizer.vocab_size:,})"
-        self.lines = [
-            *fitted.lines,
-            describe_tokens(self._tokens.outcome),
-            f"{total}, at most {self.lengths.max()} a row",
-        ]
+        cache = f"cache: {self._tokens.outcome}"
+        self.lines = [*fitted.lines, f"{total}, at most {self.lengths.max()} a row; {cache}"]
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
         """Implements `Inputs`."""

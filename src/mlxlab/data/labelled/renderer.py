@@ -79,11 +79,6 @@ def default_template(columns: Sequence[str]) -> Template:
     return Template((starts[0].removeprefix(", "), *starts[1:], ""), tuple(columns))
 
 
-def column_template(column: str) -> Template:
-    """The text of one column."""
-    return Template(("", ""), (column,))
-
-
 def parse_template(text: str) -> Template:
     """The parts of a template; `{{` and `}}` stand for braces. Raises ConfigError without a placeholder."""
     literals = [""]

@@ -130,7 +130,7 @@ def open_rows(
         ConfigError: an option does not go with this source.
         ServiceUnavailableError: the hub, or a package that reads the format, is unavailable.
     """
-    errors = ErrorBudget(on_error, max_left_out, "data.max_left_out")
+    errors = ErrorBudget(on_error, max_left_out)
     opened = open_source(source, reading, errors)
     names = list(dict.fromkeys(plain_columns(opened) if columns is None else columns))
     fingerprint = content_key(

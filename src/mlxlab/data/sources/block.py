@@ -12,6 +12,7 @@ import xxhash
 
 from mlxlab.data.sources.cells import OnBadCell, strings_of_values, text_of_array, text_of_values
 from mlxlab.errors import DataError
+from mlxlab.wording import percent
 
 OnError = Literal["strict", "skip"]
 MAX_LOGGED = 5
@@ -115,15 +116,10 @@ class Source(Protocol):
 
 @dataclass
 class ErrorBudget:
-    """Counts malformed rows: refuses the first one, or skips up to a fraction of all.
-
-    Args:
-        key: the option that sets `max_fraction`, for messages.
-    """
+    """Counts malformed rows: refuses the first one, or skips up to a fraction of all."""
 
     on_error: OnError = "strict"
     max_fraction: float = 0.01
-    key: str = ""
     valid: int = 0
     skipped: int = 0
     first: str = ""
@@ -132,7 +128,7 @@ class ErrorBudget:
     def skip(self, row: Hashable, describe: Callable[[], str]) -> None:
         """Counts a malformed row once, however often it is read; raises DataError if none may be."""
         if self.on_error == "strict":
-            way = f"data.on_error=skip leaves out up to {100 * self.max_fraction:g} % of the rows"
+            way = f"data.on_error=skip leaves out up to {percent(self.max_fraction)} of the rows"
             raise DataError(f"{describe()} ({way})")
         if row in self._known:
             return
@@ -153,7 +149,6 @@ class ErrorBudget:
         total = self.valid + self.skipped
         if total < min_records or self.skipped <= self.max_fraction * total:
             return
-        way = f", more than {self.key}={self.max_fraction:g}" if self.key else ""
-        raise DataError(
-            f"{self.skipped:,} of {total:,} rows are malformed{way}; the first: {self.first}"
-        )
+        found = f"{self.skipped:,} of {total:,} rows are malformed"
+        most = percent(self.max_fraction)
+        raise DataError(f"{found}, more than {most}; the first: {self.first}")

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 import numpy as np
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, load_position
+from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, load_position, stack
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import (
@@ -22,7 +22,6 @@ from mlxlab.data.text.packing import (
     epoch_start,
     pack,
     shuffle_rows,
-    stack,
 )
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError

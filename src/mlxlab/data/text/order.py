@@ -19,7 +19,7 @@ class DataOrder:
     Subclasses override what they arrange; the rest is random.
 
     Attributes:
-        min_steps: as `NeedsSteps`.
+        min_steps: optimizer steps of a run with `trainer.epochs=auto`, if its epochs are short.
     """
 
     min_steps = MIN_STEPS

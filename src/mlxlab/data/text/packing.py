@@ -331,12 +331,3 @@ def shuffle_rows(rows: Iterator[Row], cursor: TextCursor, size: int, seed: int) 
                 after = following
             yield buffer[order[drawn - 1]]._replace(after=after)
         cursor = following
-
-
-def stack(arrays: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
-    """The arrays as rows of `length` values, padded on the right: (B, length)."""
-    sizes = np.array([len(array) for array in arrays])
-    values = np.concatenate(arrays)
-    stacked = np.full((len(arrays), length), fill, values.dtype)
-    stacked[np.arange(length) < sizes[:, None]] = values
-    return stacked

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.files.atomic import write_json
 
 BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
 STEP = 64
@@ -35,8 +36,7 @@ class VocabSizeCurve:
     limits: dict[str, int]  # by data, model and elbow, as far as these set one
 
     def save(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), indent=1)
-        (folder / "vocabulary.json").write_text(f"{text}\n", encoding="utf-8")
+        write_json(folder / "vocabulary.json", asdict(self))
 
 
 def vocabulary_sizes(full_size: int) -> list[int]:
@@ -48,14 +48,9 @@ def measure(tokenizer: Tokenizer, held: Sequence[str]) -> list[float]:
     """Bytes per token of each size of a byte-level BPE, on texts that it was not trained on."""
     num_bytes = sum(len(text.encode()) for text in held)
     parents = merge_parents(json.loads(tokenizer.inner.to_str()))
-    totals = tokens_by_size(count_tokens(tokenizer, held), parents)
+    tokens = np.concatenate(tokenizer.encode_documents(held))
+    totals = tokens_by_size(np.bincount(tokens, minlength=len(parents)), parents)
     return [num_bytes / max(totals[size], 1) for size in vocabulary_sizes(len(parents))]
-
-
-def count_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """(V,) occurrences of each token."""
-    tokens = np.concatenate(tokenizer.encode_documents(texts))
-    return np.bincount(tokens, minlength=tokenizer.vocab_size)
 
 
 def tokens_by_size(counts: np.ndarray, parents: np.ndarray) -> dict[int, int]:

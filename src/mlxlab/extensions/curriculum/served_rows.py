@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol, TypedDict, cast
 import numpy as np
 
 from mlxlab.constraints import Count, Fraction
-from mlxlab.data.batch import NO_CURRICULUM, load_position
-from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start, stack
+from mlxlab.data.batch import NO_CURRICULUM, load_position, stack
+from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
 from mlxlab.files.atomic import pack_bytes
