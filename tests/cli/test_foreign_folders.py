@@ -41,6 +41,7 @@ COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
     "evaluate": ["evaluate", "run={F}"],
     "predict": ["predict", "run={F}", "input=rows.csv", "output={OUT}.csv"],
     "generate": ["generate", "run={F}", "prompt=x"],
+    "embed": ["embed", "{F}", "input=rows.csv", "output={OUT}.npy"],
     "export merge": ["export", "merge", "run={F}", "out={OUT}"],
     "export hf": ["export", "hf", "run={F}", "out={OUT}"],
     "export quantize": ["export", "quantize", "run={F}", "out={OUT}", "group_size=32"],

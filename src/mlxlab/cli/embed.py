@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.files.atomic import open_atomic
@@ -28,7 +29,12 @@ log = logging.getLogger(__name__)
 
 
 def _embed(
-    model: str, input: str, output: Path, column: str = "text", batch_size: Size = 256
+    model: str,
+    input: str,
+    output: Path,
+    column: str = "text",
+    batch_size: Size = 256,
+    json: bool = False,
 ) -> None:
     """Writes the vectors.
 
@@ -38,6 +44,7 @@ def _embed(
         output: a file that ends in .npy; an existing one is replaced.
         column: the column of the texts; a run reads the columns that it was trained on.
         batch_size: rows that are read at once; changes no result beyond rounding.
+        json: prints JSON instead of the path of the output.
     """
     if output.suffix != ".npy":
         raise ConfigError(f"output={output}: expected a name that ends in .npy")
@@ -54,7 +61,10 @@ def _embed(
     except OSError as error:
         raise WriteError(f"output={output}: {error.strerror or error}") from None
     log.info(f"{counted(count, 'vector')} of {vectors.size} numbers")
-    print(output)
+    if json:
+        print_json({"output": str(output), "rows": count, "size": vectors.size})
+    else:
+        print(output)
 
 
 def _write(vectors: "RowVectors", source: str, output: Path, batch_size: int) -> int:

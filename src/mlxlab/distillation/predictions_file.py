@@ -1,19 +1,19 @@
 """A file of predictions as a teacher: of any program, for the rows of `data.source`, as `mlxlab predict` writes them."""
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from mlxlab.baselines.out_of_fold import OutOfFold
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.labelled.row_split import RowSplit
-from mlxlab.data.labelled.rows import Rows, open_rows
-from mlxlab.data.labelled.types import ColumnType, read_column
 from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.sources.open import Reading
 from mlxlab.errors import DataError, NotAllowedError
+
+if TYPE_CHECKING:
+    from mlxlab.data.labelled.row_split import RowSplit
+    from mlxlab.data.labelled.rows import Rows
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ROW = "row"  # the column of the numbers of the rows, from 1
@@ -26,10 +26,10 @@ class NumbersRows(Protocol):
     """A data set of rows of files."""
 
     @property
-    def rows(self) -> Rows: ...
+    def rows(self) -> "Rows": ...
 
     @property
-    def split(self) -> RowSplit: ...
+    def split(self) -> "RowSplit": ...
 
     @property
     def training_rows(self) -> EvalLoader: ...
@@ -50,6 +50,9 @@ def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
         NotAllowedError: the data are no rows.
         DataError: a column or the row of a training row is missing, or a cell is no probability.
     """
+    from mlxlab.data.labelled.rows import Rows, open_rows
+    from mlxlab.data.sources.open import Reading
+
     if not isinstance(data, NumbersRows):
         raise NotAllowedError(f"trainer.teachers: {path}: expected data of labelled rows")
     names = [VALUE]
@@ -86,8 +89,10 @@ def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
     return OutOfFold(ids, targets, outputs[order[found]].astype(np.float32))
 
 
-def _numbers(rows: Rows, name: str) -> np.ndarray:
+def _numbers(rows: "Rows", name: str) -> np.ndarray:
     """(N,) the cells of a column; DataError with the place of one that is missing or no number."""
+    from mlxlab.data.labelled.types import ColumnType, read_column
+
     column = read_column(name, rows.column(name), ColumnType("number"), rows.location)
     if (column.codes < 0).any():
         place = rows.location(int(np.argmin(column.codes)))
