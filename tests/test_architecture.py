@@ -60,7 +60,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 494_300,
+    "nodes": 494_550,
     "files": 558,
     "multiplied texts": 27,
     "nodes a statement": 11.25,

@@ -193,6 +193,11 @@ def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):
     [line] = [line for line in capsys.readouterr().err.splitlines() if "training row" in line]
     assert f"713 of the 1,309 rows of {runs}/all.csv equal a training row" in line
 
+    others = [row._replace(survived=1 - row.survived) for row in real_rows()]
+    (runs / "all.csv").write_text(csv_text(others))
+    assert main([f"run={runs / 'titanic'}", f"data.source={runs / 'all.csv'}"]) == 0
+    assert "training row" not in capsys.readouterr().err
+
 
 def test_the_baselines_of_the_validation_data_are_shown(runs, capsys):
     assert main([f"run={runs / 'titanic'}"]) == 0

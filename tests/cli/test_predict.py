@@ -159,7 +159,7 @@ def test_rows_that_cannot_be_read_are_left_out_on_request_up_to_the_limit(folder
     ]
     wrong.write_text("\n".join([header, *lines[:180], "not,a,row", "nor,this", *lines[180:], ""]))
     predict(folder, *args, code=65)
-    assert "3 of 202 rows are malformed, more than 1.0 %; the first: " in capsys.readouterr().err
+    assert "3 of 202 rows are malformed, more than 1 %; the first: " in capsys.readouterr().err
     assert len(output.read_text().splitlines()) == 199
     predict(folder, *args, "max_left_out=0.02")
     assert json.loads(capsys.readouterr().out) == {

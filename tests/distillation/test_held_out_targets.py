@@ -6,6 +6,7 @@ import pytest
 from mlxlab.baselines.out_of_fold import OutOfFold
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.teachers import VALUES, HeldOutTargets, Teachers
+from mlxlab.errors import DataError
 
 
 def batch_of(ids, targets):
@@ -30,5 +31,11 @@ def test_the_rows_of_a_batch_are_found_by_their_ids(kind):
         expected = np.log(expected / (1 - expected))
     np.testing.assert_allclose(values, expected, rtol=1e-4)
 
-    assert teachers.cached(batch_of([20, 40], [1, 1]), None) == {}
-    assert teachers.cached(batch_of([20, 10], [1, 1]), None) == {}
+    # Rows with the id -1 fill up a batch.
+    filled = teachers.cached(batch_of([20, 30, -1], [1, 1, 0]), None)[VALUES]
+    np.testing.assert_allclose(filled[:2], expected, rtol=1e-4)
+    held_out = teachers.held_out
+    assert held_out.soft_targets(batch_of([20, 40], [1, 1])) == {}
+    assert held_out.soft_targets(batch_of([20, 10], [1, 1])) == {}
+    with pytest.raises(DataError, match="a prediction of each training row"):  # without a model
+        teachers.cached(batch_of([20, 40], [1, 1]), None)

@@ -1,12 +1,14 @@
 """A file of predictions as a teacher: what it says of the training rows, in whatever order it stands."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.distillation.predictions_file import load_predictions
-from mlxlab.errors import DataError
+from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from support.labelled import make_texts
 
 COUNT = 40
@@ -69,10 +71,24 @@ def test_numbers_are_standardised_as_the_targets(make, tmp_path):
 FAULTS = {
     "expected the 40 rows of": columns_of(np.arange(COUNT - 1)),
     "no column 'probability_bad'": {"probability_good": GOOD},
+    "forest.csv:3: expected each number of a row once": {
+        "row": [1, 1, *range(3, COUNT + 1)],
+        **columns_of(np.arange(COUNT)),
+    },
+    "forest.csv:2: expected the number of a row": {
+        "row": [0.5, *range(2, COUNT + 1)],
+        **columns_of(np.arange(COUNT)),
+    },
     "no prediction of row": {"row": np.arange(COUNT) + 2, **columns_of(np.arange(COUNT))},
-    "sum to 1": {"probability_good": GOOD, "probability_bad": GOOD},
-    "from 0 to 1": {"probability_good": GOOD + 1, "probability_bad": -GOOD},
-    r"forest.csv:2: column 'probability_bad': expected a number, got none": {
+    "forest.csv:2: expected probabilities that sum to 1": {
+        "probability_good": GOOD,
+        "probability_bad": GOOD,
+    },
+    "forest.csv:2: expected probabilities from 0 to 1": {
+        "probability_good": GOOD + 1,
+        "probability_bad": -GOOD,
+    },
+    "forest.csv:2: expected a number in column 'probability_bad', got none": {
         "probability_good": GOOD,
         "probability_bad": ["", *(1 - GOOD[1:])],
     },
@@ -89,3 +105,37 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(make, tmp_path, fault):
     with pytest.raises(DataError, match=fault) as error:
         load_predictions(path, make(), tmp_path / "cache")
     assert "\n" not in str(error.value)
+
+
+def test_a_number_far_from_all_others_is_refused(make, tmp_path):
+    path = write(tmp_path / "forest.csv", value=[*AMOUNTS[:-1], 1e300])
+    with pytest.raises(DataError, match=r"forest\.csv:41: expected a number near"):
+        load_predictions(path, make(target="amount"), tmp_path / "cache")
+
+
+def test_rows_that_are_left_out_as_malformed_have_no_number(make, tmp_path):
+    make()
+    rows = (tmp_path / "rows.csv").read_text().splitlines()
+    rows[3] += ",more"
+    (tmp_path / "bad.csv").write_text("\n".join(rows))
+    data = make_texts(
+        str(tmp_path / "bad.csv"), tmp_path / "cache", on_error="skip", max_left_out=0.5
+    )
+    path = write(tmp_path / "forest.csv", **columns_of(np.arange(COUNT)))
+    with pytest.raises(NotAllowedError, match="none of them malformed"):
+        load_predictions(path, data, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teachers": ["a.csv", "b"]},
+        {"rounds": 2},
+        {"members": ["x"]},
+        {"teacher_cache": {"top_k": 1}},
+    ],
+)
+def test_options_that_do_not_go_with_a_file_are_refused(changes):
+    alone = replace(NO_DISTILLATION, teachers=["a.csv"])
+    with pytest.raises(ConfigError, match="a file of predictions"):
+        replace(alone, **changes)

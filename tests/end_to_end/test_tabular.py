@@ -191,6 +191,10 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
     done = run_here(*argv, f"trainer.teachers=[{trained[0]}]", f"hydra.run.dir={tmp_path}/student")
     assert done.returncode == 0, done.stderr
     assert not restore_model(tmp_path / "student").model.head.snapshots
+    several = [*argv[:-1], f"trainer.teachers=[{trained[0]}]"]
+    refused = run_here(*several, f"hydra.run.dir={tmp_path}/several")
+    assert refused.returncode == 2
+    assert "model.folds=4: expected 1" in refused.stderr
 
     copy = tmp_path / "copy"
     shutil.copytree(trained[0], copy)

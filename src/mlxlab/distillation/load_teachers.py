@@ -15,8 +15,8 @@ from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule, Encoder, HasEncoder, LabelledRows
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.distillation.options import DistillationOptions
-from mlxlab.distillation.predictions_file import is_predictions, load_predictions
+from mlxlab.distillation.options import DistillationOptions, is_predictions
+from mlxlab.distillation.predictions_file import load_predictions
 from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
 from mlxlab.distillation.teachers import HeldOutTargets, Teachers
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
@@ -66,7 +66,7 @@ class TeacherLoader:
         if not self.options.models or self.options.vocab_mapping != "same":
             return None
         name = self.options.models[0]
-        if is_predictions(self._local_path(name)):
+        if is_predictions(name):
             return None
         run = find_run_dir(self._local_path(name))
         return config_dir_of(run) if run is not None else _pretrained_folder(name, self.cache)
@@ -109,9 +109,8 @@ class TeacherLoader:
             raise ConfigError(
                 f"{title}: expected {count} weights, one per teacher, got {len(weights)}"
             )
-        files = [path for path in map(self._local_path, options.teachers) if is_predictions(path)]
-        if files:
-            return self._read_predictions(files[0], data)
+        if is_predictions(options.models[0]):
+            return self._read_predictions(Path(os.path.expanduser(options.models[0])), data)
         teachers = [self._load_teacher(name, data) for name in options.teachers]
         students = (
             [self._load_teacher(name, data) for name in options.members]
@@ -151,9 +150,6 @@ class TeacherLoader:
 
     def _read_predictions(self, path: Path, data: DataModule) -> tuple[Teachers, list[str]]:
         """As `load`, of a file of predictions."""
-        if len(self.options.models) > 1 or self.options.rounds != 1:
-            expected = "expected a file of predictions to be the only teacher, in one round"
-            raise ConfigError(f"trainer.teachers: {path}: {expected}")
         said = load_predictions(path, data, self.cache)
         held_out = HeldOutTargets(said, data.task.kind)
         message = f"teacher: {path}, predictions of {len(said.ids):,} training rows"

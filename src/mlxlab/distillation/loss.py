@@ -81,8 +81,10 @@ class DistillationLoss:
             raise ConfigError(
                 f"trainer.loss.router: expected null for the task {task.kind}: it reads classes"
             )
-        if self.pairs and not loaded_teachers.ensemble:
-            raise ConfigError("trainer.loss.feature_matching: expected a model as teacher")
+        if loaded_teachers and not loaded_teachers.ensemble:
+            for key, value in (("feature_matching", self.pairs), ("router", router)):
+                if value:
+                    raise ConfigError(f"trainer.loss.{key}: expected a model as teacher")
         cache = loaded_teachers.cache
         if cache is not None and self.pairs:
             raise ConfigError(

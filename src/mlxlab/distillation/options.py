@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.constraints import Count, Positive
+from mlxlab.errors import ConfigError
+
+PREDICTIONS = (".csv", ".tsv", ".jsonl", ".parquet")  # how the names of files of predictions end
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,18 @@ class DistillationOptions:
     previous_students: Literal["teacher", "residual", "independent"]
     members: list[str]
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what does not go together with a file of predictions."""
+        files = list(filter(is_predictions, self.teachers))
+        if not files:
+            return
+        if len(self.teachers) > 1 or self.is_multi_round:
+            expected = "expected a file of predictions to be the only teacher, in one round"
+            raise ConfigError(f"trainer.teachers: {files[0]}: {expected}")
+        if self.teacher_cache is not None:
+            expected = "expected null with a file of predictions"
+            raise ConfigError(f"trainer.distillation.teacher_cache: {expected}")
+
     @property
     def is_multi_round(self) -> bool:
         """Whether the run consists of other runs."""
@@ -48,6 +63,11 @@ class DistillationOptions:
     def models(self) -> list[str]:
         """The teachers, then the earlier students."""
         return [*self.teachers, *self.members]
+
+
+def is_predictions(teacher: str) -> bool:
+    """Whether a teacher is a file of predictions, by its name."""
+    return teacher.removesuffix(".gz").endswith(PREDICTIONS)
 
 
 NO_DISTILLATION = DistillationOptions(

@@ -1,43 +1,23 @@
 """A file of predictions as a teacher: of any program, for the rows of `data.source`, as `mlxlab predict` writes them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlxlab.baselines.out_of_fold import OutOfFold
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.errors import DataError, NotAllowedError
 
 if TYPE_CHECKING:
-    from mlxlab.data.labelled.row_split import RowSplit
     from mlxlab.data.labelled.rows import Rows
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ROW = "row"  # the column of the numbers of the rows, from 1
 VALUE = "value"
 PROBABILITY = "probability_"
-
-
-@runtime_checkable
-class NumbersRows(Protocol):
-    """A data set of rows of files."""
-
-    @property
-    def rows(self) -> "Rows": ...
-
-    @property
-    def split(self) -> "RowSplit": ...
-
-    @property
-    def training_rows(self) -> EvalLoader: ...
-
-
-def is_predictions(path: Path) -> bool:
-    """Whether a teacher is a file of predictions."""
-    return path.suffix in SUFFIXES and path.is_file()
+MAX_ERROR = 1e-3  # of the sum of the probabilities of a row
+MAX_DEVIATIONS = 1e6  # of a number from the mean of the training rows
 
 
 def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
@@ -47,46 +27,44 @@ def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
     read. It has a row for each row of `data.source`, in the same order, or in a column `row` their numbers from 1.
 
     Raises:
-        NotAllowedError: the data are no rows.
+        NotAllowedError: the data are no rows, or some of them are malformed and so have no number.
+        InputNotFoundError: no such file.
         DataError: a column or the row of a training row is missing, or a cell is no probability.
     """
+    from mlxlab.data.labelled.dataset import LabelledExamples
     from mlxlab.data.labelled.rows import Rows, open_rows
-    from mlxlab.data.sources.open import Reading
+    from mlxlab.data.sources.open import Reading, open_source
 
-    if not isinstance(data, NumbersRows):
-        raise NotAllowedError(f"trainer.teachers: {path}: expected data of labelled rows")
+    if not isinstance(data, LabelledExamples) or data.rows.parts[0].num_malformed:
+        expected = "expected labelled rows as data, none of them malformed"
+        raise NotAllowedError(f"trainer.teachers: {path}: {expected}")
     names = [VALUE]
     if data.task.kind != "regression":
         names = [f"{PROBABILITY}{label}" for label in data.task.labels]
-    predicted = Rows([open_rows(str(path), Reading(), cache)])
-    missing = [name for name in names if name not in predicted.columns]
-    if missing:
-        raise DataError(
-            f"{path}: no column {missing[0]!r}; got {', '.join(predicted.columns)[:200]}"
-        )
-    outputs = np.stack([_numbers(predicted, name) for name in names], axis=1)
-    _check(outputs, data.task, path)
-    if data.task.kind == "regression":
-        outputs = (outputs - data.task.target_mean) / data.task.target_deviation
-
+    has_numbers = ROW in open_source(str(path), Reading()).columns()
+    columns = [*names, ROW] if has_numbers else names
+    predicted = Rows([open_rows(str(path), Reading(), cache, columns=columns)])
+    outputs = np.stack([_numbers(predicted, name) for name in columns], axis=1)
     rows = np.arange(len(predicted))
-    if ROW in predicted.columns:
-        rows = _numbers(predicted, ROW) - 1
-    count = int(data.rows.starts[1])
-    if ROW not in predicted.columns and len(rows) != count:
-        raise DataError(
-            f"{path}: expected the {count:,} rows of {data.rows.name}, got {len(rows):,}"
-        )
-    order = np.argsort(rows, kind="stable")
-    found = np.searchsorted(rows[order], data.split.train).clip(max=len(rows) - 1)
-    is_found = rows[order][found] == data.split.train
+    if has_numbers:
+        rows = outputs[:, -1] - 1
+        outputs = outputs[:, :-1]
+        _require((rows >= 0) & (rows % 1 == 0), predicted, "the number of a row, from 1")
+    elif len(rows) != data.rows.starts[1]:
+        expected = f"expected the {data.rows.starts[1]:,} rows of {data.rows.name}"
+        raise DataError(f"{path}: {expected}, got {len(rows):,}")
+
+    distinct, first = np.unique(rows, return_index=True)
+    _require(np.isin(np.arange(len(rows)), first), predicted, "each number of a row once")
+    places = np.searchsorted(distinct, data.split.train).clip(max=len(distinct) - 1)
+    is_found = distinct[places] == data.split.train
     if not is_found.all():
         number = int(data.split.train[np.argmin(is_found)]) + 1
         raise DataError(f"{path}: no prediction of row {number}, which is trained on")
-    batches = list(data.training_rows)
-    ids = np.concatenate([batch.example_ids for batch in batches])
-    targets = np.concatenate([batch.targets for batch in batches])
-    return OutOfFold(ids, targets, outputs[order[found]].astype(np.float32))
+    ids = np.concatenate([batch.example_ids for batch in data.training_rows])
+    scaled = _scaled(outputs, data.task, predicted)
+    said = scaled[first[places]].astype(np.float32)
+    return OutOfFold(ids, data.training_targets, said)
 
 
 def _numbers(rows: "Rows", name: str) -> np.ndarray:
@@ -94,17 +72,26 @@ def _numbers(rows: "Rows", name: str) -> np.ndarray:
     from mlxlab.data.labelled.types import ColumnType, read_column
 
     column = read_column(name, rows.column(name), ColumnType("number"), rows.location)
-    if (column.codes < 0).any():
-        place = rows.location(int(np.argmin(column.codes)))
-        raise DataError(f"{place}: column {name!r}: expected a number, got none")
+    _require(column.codes >= 0, rows, f"a number in column {name!r}, got none")
     return column.amounts()
 
 
-def _check(outputs: np.ndarray, task: Task, path: Path) -> None:
-    """Raises DataError unless these are probabilities, which sum to 1 where one class holds."""
+def _scaled(outputs: np.ndarray, task: Task, rows: "Rows") -> np.ndarray:
+    """Probabilities as they are, numbers as the targets are; DataError with the place of one that cannot be."""
     if task.kind == "regression":
-        return
-    if outputs.min() < 0 or outputs.max() > 1:
-        raise DataError(f"{path}: expected probabilities from 0 to 1")
-    if task.kind == "classification" and np.abs(outputs.sum(axis=1) - 1).max() > 1e-3:
-        raise DataError(f"{path}: expected probabilities that sum to 1 in each row")
+        scaled = (outputs - task.target_mean) / task.target_deviation
+        is_near = np.abs(scaled[:, 0]) <= MAX_DEVIATIONS
+        _require(is_near, rows, "a number near those of the training rows")
+        return scaled
+    is_valid = (outputs.min(axis=1) >= 0) & (outputs.max(axis=1) <= 1)
+    _require(is_valid, rows, "probabilities from 0 to 1")
+    if task.kind == "classification":
+        is_whole = np.abs(outputs.sum(axis=1) - 1) <= MAX_ERROR
+        _require(is_whole, rows, "probabilities that sum to 1")
+    return outputs
+
+
+def _require(is_valid: np.ndarray, rows: "Rows", expected: str) -> None:
+    """Raises DataError with the place of the first row for which this is False."""
+    if not is_valid.all():
+        raise DataError(f"{rows.location(int(np.argmin(is_valid)))}: expected {expected}")

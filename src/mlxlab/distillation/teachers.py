@@ -15,6 +15,7 @@ import numpy as np
 from mlxlab.baselines.out_of_fold import OutOfFold
 from mlxlab.data.batch import Batch, Task, TaskKind
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
+from mlxlab.errors import DataError
 from mlxlab.metric_names import AGREEMENT
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.models.model import count_parameters
@@ -49,8 +50,10 @@ class HeldOutTargets:
 
     def soft_targets(self, batch: Batch) -> dict[str, np.ndarray]:
         """Soft targets of a batch; empty unless all are training rows of the mixture, with the same targets."""
-        rows = [self._rows.get(number, -1) for number in batch.example_ids.tolist()]
-        if min(rows) < 0 or not np.array_equal(self._targets[rows], batch.targets):
+        rows = np.array([self._rows.get(number, -1) for number in batch.example_ids.tolist()])
+        is_real = batch.example_ids >= 0  # Others only fill up the batch.
+        targets = batch.targets[is_real]
+        if (rows[is_real] < 0).any() or not np.array_equal(self._targets[rows[is_real]], targets):
             return {}
         return {VALUES: self._logits[rows]}
 
@@ -86,6 +89,8 @@ class Teachers:
         """
         if self.held_out is not None and (known := self.held_out.soft_targets(batch)):
             return known
+        if not self.ensemble:
+            raise DataError("trainer.teachers: expected a prediction of each training row")
         if self.cache is None:
             return {}
         return self.cache.soft_targets(batch, lambda: self._logits(to_device(batch), router))

@@ -77,6 +77,8 @@ def build_data(
 
         embedder = load_embedder(cfg["model"], restored)
         folds = getattr(backbone, "folds", 1)
+        if folds > 1 and "distillation" in cfg["trainer"]:
+            raise ConfigError(f"model.folds={folds}: expected 1 with trainer=distill")
         read_cells = partial(CellInputs, folds=folds, embedder=embedder)
     dataset = instantiate(
         cfg["data"],

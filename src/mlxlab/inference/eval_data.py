@@ -20,6 +20,7 @@ from mlxlab.data.dataset import (
     RowEncoder,
     Table,
 )
+from mlxlab.data.labelled.dataset import LabelledExamples
 from mlxlab.data.labelled.encoder import TypedEncoder
 from mlxlab.data.labelled.left_out import Faults
 from mlxlab.data.labelled.rows import Rows, hash_rows, open_rows
@@ -170,18 +171,20 @@ def report_known_rows(
 ) -> None:
     """Warns if the model was trained on some of these rows."""
     encoder = row_encoder(restored.encoder)
-    if not isinstance(data, LabelledRows) or len(rows) > MAX_COMPARED:
+    if not isinstance(data, LabelledExamples) or len(rows) > MAX_COMPARED:
         return
     if isinstance(rows, ProvidedRows) or not isinstance(encoder, TypedEncoder):
         return
+    types = {**encoder.types, encoder.label_column: encoder.labels.type}
 
     def hashes(table: Table) -> np.ndarray:
-        columns = read_table(table, encoder.types).items()
+        columns = read_table(table, types).items()
         return hash_rows({name: column.spelled() for name, column in columns})
 
     with suppress(UserError):  # a malformed row, which the evaluation reports
-        trained = hashes(data.cells(np.arange(data.split_sizes[0])))
-        known = int(np.isin(hashes(rows.table(encoder.columns, numbers)), trained).sum())
+        blocks = data.rows.blocks(list(types), data.split.train)
+        trained = np.concatenate([hashes(block) for block in blocks])
+        known = int(np.isin(hashes(rows.table(list(types), numbers)), trained).sum())
         if known:
             count = f"{known:,} of the {len(numbers):,} rows of {source}"
             logger.warning(f"{count} equal a training row of this run: they flatter the figures")

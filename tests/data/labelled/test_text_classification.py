@@ -198,7 +198,7 @@ def test_malformed_rows_count_as_those_without_a_label(tmp_path):
     )
     with pytest.raises(
         DataError,
-        match=r"4 of 44 rows are malformed, more than 1\.0 %; the first: .*:42",
+        match=r"4 of 44 rows are malformed, more than 1 %; the first: .*:42",
     ):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
     data = make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)

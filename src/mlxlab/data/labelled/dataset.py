@@ -82,9 +82,6 @@ class LabelledExamples:
         self.inputs = inputs
         self.tokenizer = inputs.tokenizer
         self.encoder: TypedEncoder = inputs.encoder
-        self.model_columns = inputs.model_columns
-        self.epoch_limits = inputs.epoch_limits
-        self.min_steps = inputs.min_steps
         self.types = prepared.types
         self.columns = list(self.encoder.columns)
         self.row_lengths = inputs.row_lengths
@@ -306,6 +303,9 @@ class LabelledDataset(LabelledExamples):
             read_columns = partial(feature_columns, types=inputs.encoder.types)
         baselines = BaselineInputs(read_columns, written)
         super().__init__(prepared, inputs, renderer.exact(), baselines, options, seed)
+        self.model_columns = inputs.model_columns
+        self.epoch_limits = inputs.epoch_limits
+        self.min_steps = inputs.min_steps
         self.location = rows.location
         lines = find_look_alikes(prepared.labels.names)
         if self.task.kind == "classification":

@@ -12,7 +12,6 @@ import xxhash
 
 from mlxlab.data.sources.cells import OnBadCell, strings_of_values, text_of_array, text_of_values
 from mlxlab.errors import DataError
-from mlxlab.wording import percent
 
 OnError = Literal["strict", "skip"]
 MAX_LOGGED = 5
@@ -128,8 +127,7 @@ class ErrorBudget:
     def skip(self, row: Hashable, describe: Callable[[], str]) -> None:
         """Counts a malformed row once, however often it is read; raises DataError if none may be."""
         if self.on_error == "strict":
-            way = f"data.on_error=skip leaves out up to {percent(self.max_fraction)} of the rows"
-            raise DataError(f"{describe()} ({way})")
+            raise DataError(describe())
         if row in self._known:
             return
         self._known.add(row)
@@ -150,5 +148,5 @@ class ErrorBudget:
         if total < min_records or self.skipped <= self.max_fraction * total:
             return
         found = f"{self.skipped:,} of {total:,} rows are malformed"
-        most = percent(self.max_fraction)
+        most = f"{100 * self.max_fraction:g} %"
         raise DataError(f"{found}, more than {most}; the first: {self.first}")
