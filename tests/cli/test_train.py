@@ -30,6 +30,24 @@ def test_a_run_gets_its_own_folder_by_day_time_and_id(line):
     assert Path.cwd() == line.project  # hydra.job.chdir=false
 
 
+@pytest.mark.parametrize(
+    "flags", [["hydra.run.dir=out"], ["-m", "seed=1,2", "hydra.sweep.dir=out"]]
+)
+def test_paths_are_those_of_the_working_directory_whatever_chdir_says(line, monkeypatch, flags):
+    folders = []
+
+    def run(config, folder, *, owns_process=False):
+        folders.append((Path.cwd(), folder))
+        return 0.0
+
+    monkeypatch.setattr(experiment, "run_experiment", run)
+    assert line(*flags, "hydra.job.chdir=true", "tracking=none") == 0, line.err
+    out = line.project / "out"
+    expected = [out / "0", out / "1"] if "-m" in flags else [out]
+    assert folders == [(line.project, folder) for folder in expected]
+    assert Path.cwd() == line.project
+
+
 def test_runs_started_in_the_same_second_share_no_folder(line, monkeypatch):
     monkeypatch.setattr("hydra.core.utils.datetime", _Noon)
     assert {line() for _ in range(5)} == {0}

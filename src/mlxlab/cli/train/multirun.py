@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from mlxlab.cli.app import report
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import Callbacks, Composer
-from mlxlab.config.hydra.job import run_folder_error
+from mlxlab.config.hydra.job import enter_job, run_folder_error
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import is_launched
@@ -47,12 +47,13 @@ class JobRunner:
     def __call__(self, config: DictConfig) -> float:
         configure_logging()  # in a process of its own
         hydra = HydraConfig.get()
+        folder = enter_job()
         self.started += 1
         try:
             check(config)  # a sweeper may propose jobs as it goes
             if fetched := fetch_resumed_run([*hydra.overrides.task, f"resume={config.resume}"]):
                 config.resume = str(fetched)
-            return self.run(config, Path(hydra.runtime.output_dir))
+            return self.run(config, folder)
         except Exception as error:  # the other jobs run
             if isinstance(error, UserError) and not self.prints_errors:
                 raise

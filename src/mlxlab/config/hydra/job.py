@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ def run_as_job(composer: Composer, config: DictConfig, run: Run) -> tuple[Path, 
     """
 
     def task(cfg: DictConfig) -> float:
-        return run(cfg, Path(HydraConfig.get().runtime.output_dir))
+        return run(cfg, enter_job())
 
     config.hydra.mode = RunMode.RUN
     callbacks = Callbacks(config)
@@ -45,6 +46,13 @@ def run_as_job(composer: Composer, config: DictConfig, run: Run) -> tuple[Path, 
     return folder, job.return_value if job.status == JobStatus.COMPLETED else cast(
         Exception, job._return_value
     )
+
+
+def enter_job() -> Path:
+    """The output folder of the job of this process, which goes back to where it was started: `hydra.job.chdir` left it."""
+    runtime = HydraConfig.get().runtime
+    os.chdir(runtime.cwd)
+    return Path(runtime.output_dir)
 
 
 def is_sweep_job() -> bool:
