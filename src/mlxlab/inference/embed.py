@@ -46,7 +46,7 @@ def load_vectors(model: str, column: str) -> RowVectors:
     """
     run = find_run_dir(Path(model))
     if run is not None:
-        return _of_run(restore_model(run))
+        return _of_run(restore_model(run), model)
     path = resolve(model, "model")
     if path.suffix == ".gguf":
         raise NotAllowedError(f"model={model}: expected an encoder, got a GGUF file")
@@ -62,11 +62,11 @@ def load_vectors(model: str, column: str) -> RowVectors:
     return RowVectors([column], encoder.size, embed)
 
 
-def _of_run(restored: RestoredModel) -> RowVectors:
+def _of_run(restored: RestoredModel, name: str) -> RowVectors:
     model = restored.model
     encoder = row_encoder(restored.encoder)
     if not (isinstance(model, Model) and isinstance(model.head, Classifier)):
-        raise NotAllowedError("expected a run that predicts labels from texts, or an encoder")
+        raise NotAllowedError(f"model={name}: expected a run that predicts labels from texts")
     size = model.backbone.pooled_size
 
     def embed(table: Table, location: Location) -> np.ndarray:

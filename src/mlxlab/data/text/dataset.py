@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache as memoize
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -244,7 +245,7 @@ class StreamingTextDataset(LanguageModelData):
         chosen = options["select"].chosen(seed)
         tokenize = TextTokens(tokenizer)
         stream = TokenStream(text, tokenize, seed, limit, chosen)
-        self.count_tokens = partial(count_tokens, stream, tokenizer.vocab_size)
+        self.count_tokens = memoize(partial(count_tokens, stream, tokenizer.vocab_size))
         stream = replace(stream, source=order.arrange(text, limit, chosen, cache))
         layout = packing.layout(tokenizer, seq_len, masked)
         hidden = packing.mlm_probability if masked else None
