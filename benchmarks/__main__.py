@@ -92,7 +92,7 @@ from typing import Any
 
 from benchmarks.report import UnexpectedResults
 from mlxlab.cli.app import run_subcommand
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.nearest import suggestion
 
@@ -182,7 +182,7 @@ def parse(args: list[str]) -> tuple[str, str | None, dict[str, Any]]:
     )  # `save` is a parameter of `steps`
     save = [arg.partition("=")[2] for arg in args if arg.startswith("save=") and suite != "steps"]
     own = [arg for arg in args if not arg.startswith(prefixes)]
-    options, _ = parse_args(own, [f"benchmarks.{module}.{function}"])
+    _, options = parse_args(own, f"benchmarks.{module}.{function}")
     for key, value in options.items():
         is_list = key in LISTS and (suite, key) != ("qlora", "model")
         for item in value.split(",") if is_list else []:

@@ -9,21 +9,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from mlxlab.cli.main import main, subcommands
-from mlxlab.config.help_index import (
+from mlxlab.config.issues import one_line, value_at, walk
+from mlxlab.config.option_files import (
     GLOBAL_GROUPS,
     KeyHelp,
     chosen,
     groups,
     lines,
-    option_lines,
-    sweep_lines,
+    node_lines,
+    read_option,
 )
-from mlxlab.config.issues import one_line
 from mlxlab.config.paths import shipped_conf
-from mlxlab.config.schema.signature import Record, signature
+from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.config.schema.validate import describe
 
 if TYPE_CHECKING:
@@ -97,12 +97,24 @@ def _configuration() -> Iterator[str]:
         if group in GLOBAL_GROUPS:
             yield from (_preset(group, option) for option in options)
             continue
-        keys = {option: option_lines(CONF, group, option) for option in options}
+        keys = {option: _option_keys(group, option) for option in options}
         yield _keys(keys)
         for key in {key.key: key for of_option in keys.values() for key in of_option}.values():
             yield from _entries(key.key, key.hint)
     yield SWEEPS
-    yield _keys({"": sweep_lines(CONF)})
+    parent_run = read_option(CONF, "", "train").values["hydra"]["callbacks"]["parent_run"]
+    yield _keys({"": list(node_lines(parent_run, "hydra.callbacks.parent_run"))})
+
+
+def _option_keys(group: str, name: str) -> list[KeyHelp]:
+    """The keys that one option has, or sets."""
+    option = read_option(CONF, group, name)
+    node = value_at(option.values, option.package)
+    if isinstance(node, dict) and "_target_" in node:
+        return list(node_lines(node, option.package))
+    set_keys = [key for key, value in walk(option.values) if not isinstance(value, dict)]
+    keys = lines(CONF, chosen(CONF, [f"{group}={name}"]))
+    return [key for key in keys if key.key in set_keys]
 
 
 def _preset(group: str, option: str) -> str:
@@ -156,7 +168,7 @@ def _entries(name: str, hint: object) -> Iterator[str]:
     rows: dict[tuple[str, ...], None] = {}
     nested = {}
     for record in _records(hint):
-        known = signature(record.target)
+        known = read_signature(record.target)
         assert known is not None
         for field, key in known.keys.items():
             expected = "a mapping, see below" if _records(key.hint) else describe(key.hint)
@@ -172,9 +184,7 @@ def _entries(name: str, hint: object) -> Iterator[str]:
 
 def _records(hint: object) -> list[Record]:
     """The kinds of mappings in a type hint."""
-    if isinstance(hint, Record):
-        return [hint]
-    return [record for inner in get_args(hint) for record in _records(inner)]
+    return [kind for kind in find_classes(hint) if isinstance(kind, Record)]
 
 
 def _command(name: str) -> str:

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from mlxlab.cli.app import run_subcommand
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.markdown import markdown_table
 from mlxlab.nearest import suggestion
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
 
     def act(args: list[str]) -> int:
-        options, _ = parse_args(args, ["tests.extras.check_extras"])
+        _, options = parse_args(args, "tests.extras.check_extras")
         return check_extras(**options)
 
     return run_subcommand(argv, act=act, show_help=lambda _: __doc__.strip(), needs_args=False)

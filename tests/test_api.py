@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import mlxlab
-from mlxlab.cli.predict import main as predict_command
 from mlxlab.errors import (
     ConfigError,
     DataError,
@@ -19,8 +18,11 @@ from mlxlab.errors import (
     RunInterrupted,
 )
 from mlxlab.inference.restore import save_ensemble
+from support.commands import command
 from support.processes import ROOT, environment, tiny_overrides
 from support.titanic import csv_text, real_rows, table_of
+
+predict_command = command("predict")
 
 TINY = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
 ROWS = real_rows()[:30]

@@ -25,10 +25,10 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["distillation"],
     ["callbacks", "inference"],
     ["training", "interop", "baselines"],
-    ["cells", "models", "distributed", "figures"],
+    ["cells", "models", "distributed", "figures", "views"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],
-    ["html"],
+    ["html", "record"],
     ["files", "terminal"],
     [
         "errors",
@@ -40,13 +40,14 @@ LAYERS = [  # a package imports only packages on later lines of this list
         "program",
         "progress",
         "redact",
+        "stats",
         "wording",
     ],
 ]
 LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}
 ONLY_IN = {  # third-party package -> the packages or modules that may import it
     "hydra": ("config.hydra", "cli", "sweep"),
-    "mlflow": ("tracking.mlflow", "tracking.runs", "inference.pyfunc_model"),
+    "mlflow": ("tracking.mlflow", "tracking.runs"),
 }
 GROWTH = "mlxlab.extensions.growth"
 IMPORT_GROWTH = (  # until a resume with another model has an interface of its own
@@ -60,25 +61,29 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 494_550,
-    "files": 558,
-    "multiplied texts": 27,
-    "nodes a statement": 11.25,
-    "ternaries": 37.7,
-    "packed assignments": 14.3,
-    "nested comprehensions": 4.3,
-    "assignment expressions": 4.8,
-    "functions returning text": 15.2,
-    "fragments": 9.25,
+    "nodes": 451_290,
+    "files": 542,
+    "multiplied texts": 8,
+    "nodes a statement": 10.95,
+    "ternaries": 27.0,
+    "packed assignments": 9.6,
+    "nested comprehensions": 2.9,
+    "assignment expressions": 2.65,
+    "functions returning text": 13.5,
+    "fragments": 7.65,
 }
-PACKAGE_NODES = {"extensions": 41_600, "data": 62_000}
-PRIVATE_MODULES = {  # Imports of private modules of libraries that have not been replaced yet.
-    "config.hydra.composition_errors": {"hydra._internal"},
-    "config.hydra.sweep_jobs": {"hydra._internal"},
-    "config.hydra.sources": {"hydra._internal"},
-    "config.hydra.compose": {"hydra._internal"},
-    "tracking.mlflow.sqlite": {"mlflow.store.db.utils._initialize_tables"},
+PACKAGE_NODES = {
+    "config": 14_935,
+    "cli": 20_900,
+    "extensions": 39_750,
+    "data": 62_000,
+    "stats": 5_200,
+    "sweep": 15_850,
+    "tracking": 23_650,
+    "record": 1_600,
+    "views": 10_700,
 }
+PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
 
 
@@ -186,12 +191,15 @@ def test_the_package_stays_within_its_limits(name):
 
 @pytest.mark.parametrize("package", PACKAGE_NODES)
 def test_a_package_stays_within_its_limit(package):
-    assert count_packages()[package]["nodes"] <= PACKAGE_NODES[package]
+    assert _packages()[package]["nodes"] <= PACKAGE_NODES[package]
+
+
+_packages = cache(count_packages)
 
 
 @cache
 def _shape() -> dict[str, float]:
-    return density(count_packages())
+    return density(_packages())
 
 
 def test_no_private_module_of_a_library_is_imported():

@@ -11,10 +11,10 @@ from docs.hooks import generated_pages
 
 import mlxlab
 from mlxlab.cli.train import main
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
-from mlxlab.tracking.mlflow import queue
+from mlxlab.experiment import experiment
+from mlxlab.tracking import queue
 from support.processes import ROOT, run_here, tiny_overrides
+from support.sweep_jobs import checked_config
 
 TRAINING_PAGES = sorted((ROOT / "docs" / "how_to" / "training").glob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -205,7 +205,7 @@ def test_the_architecture_page_draws_the_layers_that_are_enforced():
     ],
 )
 def test_every_logged_metric_is_documented(choice, tmp_path, monkeypatch):
-    monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
+    monkeypatch.setattr(queue, "start_uploading", lambda _address: False)
     text = tmp_path / "text.jsonl"
     text.write_text(
         "".join(json.dumps({"text": f"Number {n} follows {n - 1}."}) + "\n" for n in range(3000))
@@ -260,7 +260,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("args", train_commands(), ids=" ".join)
-def test_every_documented_training_command_composes(args):
+def test_every_documented_training_command_composes(args, monkeypatch):
     for option, package in LAUNCHER_PLUGINS.items():
         if f"hydra/launcher={option}" in args:
             pytest.importorskip(f"hydra_plugins.{package}")
@@ -274,8 +274,10 @@ def test_every_documented_training_command_composes(args):
             re.sub(r"=(?:range\((\d+)\)|([^\[{,]+),.*)", lambda m: f"={m[2] or 0}", arg)
             for arg in args
         ]
-    args = [arg for arg in args if arg not in ("-m", "--dry-run")]
-    Composer(conf_dir(), args, multirun=is_search, choices=lambda: RESUMED).checked()
+    if not is_search:
+        args = [arg for arg in args if arg != "-m"]
+    monkeypatch.setattr(experiment, "resumed_choices", lambda _: RESUMED)
+    checked_config([*experiment.resumed_options(args), *args])
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *TRAINING_PAGES], ids=lambda page: page.stem)

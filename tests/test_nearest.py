@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.cli.main import subcommands
-from mlxlab.nearest import nearest, nearest_key, no_such_folder
+from mlxlab.nearest import key_suggestion, nearest, no_such_folder
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,29 @@ def test_the_nearest_name_is_a_typing_error_or_an_abbreviation(typed, meant):
     assert nearest(typed, keys) == meant
 
 
-def test_the_class_of_a_component_is_never_suggested():
-    assert nearest_key("target", ["trainer._target_", "data._target_"]) is None
+KEYS = ["trainer.learning_rate", "trainer.optimizer.betas", "data.batch_size", "data.prefetch"]
 
 
-def test_a_key_of_another_library_has_ours():
-    keys = ["trainer.learning_rate", "trainer.optimizer.betas", "data.batch_size"]
-    assert nearest_key("lr", keys) == "trainer.learning_rate"
-    assert nearest_key("bs", keys) == "data.batch_size"
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("lr", "trainer.learning_rate"),
+        ("per_device_train_batch_size", "data.batch_size"),
+        ("num_workers", "data.prefetch"),
+        ("optimizer", "trainer/optimizer"),
+        ("betas", "trainer.optimizer.betas"),
+        ("num_heds", "model.num_heads"),
+    ],
+)
+def test_a_key_of_another_library_or_node_and_a_near_one_of_the_same_node_is_meant(typed, meant):
+    keys = ["num_layers", "num_heads"]
+    assert key_suggestion(typed, keys, "model", KEYS) == f"; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("typed", ["device", "verbose", "learnin_rate"])
+def test_a_key_that_is_like_none_of_its_node_lists_those_of_the_node(typed):
+    message = key_suggestion(typed, ["num_layers", "num_heads"], "model", KEYS)
+    assert message == "; there is num_heads, num_layers"
 
 
 def test_a_folder_that_does_not_exist_suggests_the_nearest_one(tmp_path):

@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.extras import ROOT, call, seconds
 
 from mlxlab.cli.app import run_subcommand
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.markdown import markdown_table
 from mlxlab.nearest import suggestion
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
 
     def act(args: list[str]) -> int:
-        options, _ = parse_args(args, ["tests.wheel_versions.check_versions"])
+        _, options = parse_args(args, "tests.wheel_versions.check_versions")
         return check_versions(**options)
 
     return run_subcommand(argv, act=act, show_help=lambda _: __doc__.strip(), needs_args=False)

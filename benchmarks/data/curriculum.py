@@ -7,8 +7,7 @@ from pathlib import Path
 from benchmarks.alternate import table
 from mlxlab.callbacks.plots import new_figure, plot_points
 from mlxlab.callbacks.token_metrics import TokenMetrics
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.experiment.session import build_session
@@ -96,7 +95,7 @@ def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict
         "tracking=none",
     ]
     settings += ["trainer=optimized", "trainer.eval_batches=4", "data.valid_fraction=0.01"]
-    config = Composer(conf_dir(), settings).checked_values(resolve=True)
+    config = compose_checked(settings)
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))
         state = session.fit(session.init_state(), [TokenMetrics()])

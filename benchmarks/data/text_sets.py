@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 
-from mlxlab.cli.app import Subcommand, build_main
+from mlxlab.cli.command import run_command
 from mlxlab.constraints import Seed, Size
 from mlxlab.errors import DataError, ServiceUnavailableError, WriteError
 from mlxlab.files.atomic import write_atomic
@@ -31,6 +31,7 @@ from mlxlab.files.atomic import write_atomic
 Name = Literal["election_tweets", "book_excerpts", "book_passages", "newsgroups", "reuters"]
 Row = dict[str, str]
 
+ACTIONS = {"": "write_set"}
 WORDS = 60  # of a passage
 FILES = {  # name -> file of the package, column of the text, column of the label
     "election_tweets": ("election-tweets-2016", "Content", "Author"),
@@ -120,11 +121,5 @@ def _draw(rows: list[Row], per_class: int, seed: int) -> list[Row]:
     return [rows[index] for index in sorted(chosen)]
 
 
-main = build_main(__doc__, Subcommand(write_set))
-
 if __name__ == "__main__":
-    from benchmarks.data.text_sets import (
-        main as run,
-    )  # under its own name, by which its options are found
-
-    sys.exit(run())
+    sys.exit(run_command("benchmarks.data.text_sets"))

@@ -12,8 +12,7 @@ from typing import Any, cast
 
 from benchmarks.alternate import table
 from mlxlab.callbacks.plots import new_figure
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.experiment.build import build_callbacks
@@ -150,7 +149,7 @@ def _config(file: str, sizes: tuple[str, ...]) -> Any:
         "trainer.log_every=1000000",
     ]
     common = ["model=transformer", "model/size=nano", "tracking=none"]
-    return Composer(conf_dir(), [*common, *data, *trainer, *sizes]).checked_values(resolve=True)
+    return compose_checked([*common, *data, *trainer, *sizes])
 
 
 def _plot(runs: dict[str, Meter], path: Path) -> None:

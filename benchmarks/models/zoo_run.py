@@ -23,8 +23,7 @@ import mlx_lm.utils
 import numpy as np
 
 from mlxlab.cli.train import main as train
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.compose import compose
 from mlxlab.experiment.train import build_callbacks  # noqa: F401  imports what a run needs
 from mlxlab.inference.export import restore_single
 from mlxlab.inference.trained_model import origin_of, trained_model
@@ -57,7 +56,7 @@ SETTINGS = [
 ]
 
 
-Composer(conf_dir(), [*SETTINGS, "data.source=text.txt"]).checked()
+compose([*SETTINGS, "data.source=text.txt"])
 
 
 def perform(

@@ -1,4 +1,4 @@
-"""Overhead of tracking: every step logged to a journal with an active syncer, compared with no tracker."""
+"""Overhead of tracking: every step logged to a journal with an active upload, compared with no tracker."""
 
 import tempfile
 import time

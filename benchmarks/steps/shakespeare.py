@@ -13,9 +13,8 @@ import numpy as np
 
 from benchmarks.alternate import table
 from benchmarks.steps.torch_decoder import torch_decoder, torch_module
-from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import build_data, build_model
@@ -62,7 +61,7 @@ def _composed(source: str, rounds: int, trainer: str) -> Any:
         f"trainer.schedule.warmup={min(100, rounds // 10)}",
         "tracking=none",
     ]
-    return Composer(conf_dir(), overrides).checked_values(resolve=True)
+    return compose_checked(overrides)
 
 
 def _mlxlab_step(cfg: Any, model: Any, data: Any) -> Callable[[Batch], Any]:

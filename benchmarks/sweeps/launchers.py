@@ -97,13 +97,13 @@ def launchers(jobs: Size = 12, rounds: Size = 3) -> str:
 
 def train_alone(jobs: int) -> list[Cost]:
     """Each run but the first, which imports MLX, in this process without Hydra."""
-    from mlxlab.config.hydra.compose import Composer
+    from mlxlab.config.hydra.compose import compose_checked
     from mlxlab.experiment.experiment import run_config
 
     overrides = [text for text in TRIVIAL if not text.startswith("hydra.")]
     costs: list[Cost] = []
     for seed in range(jobs):
-        config = Composer(ROOT / "conf", [*overrides, f"seed={seed}"]).checked_values(resolve=True)
+        config = compose_checked([*overrides, f"seed={seed}"])
         with tempfile.TemporaryDirectory() as folder:
             start, used = time.perf_counter(), time.process_time()
             run_config(config, Path(folder))

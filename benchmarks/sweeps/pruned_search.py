@@ -11,29 +11,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.alternate import table
-from mlxlab.config.hydra.search_space import Domain, Values
 from mlxlab.constraints import Size
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.sweep.pruning import SuccessiveHalving
-from mlxlab.sweep.study import State, Trial, TrialResult
+from mlxlab.sweep.study import budget_of
 from mlxlab.wording import percent
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 EPOCHS, RUNGS = 9, [1, 3]
 RATES = ("0.0001", "0.0002", "0.0005", "0.001", "0.002", "0.005", "0.01", "0.02", "0.05")
 DROPOUTS = ("0", "0.1", "0.3")
-SPACE: list[Domain] = [
-    Values("trainer.learning_rate", RATES, ordered=False),
-    Values("model.dropout", DROPOUTS, ordered=False),
-]
+SPACE = {"trainer.learning_rate": RATES, "model.dropout": DROPOUTS}
 SETTINGS = [
     *(
         "experiment=titanic",
@@ -59,7 +55,7 @@ INTERVALS += [
 
 
 class Search(NamedTuple):
-    """A search that has ended: its rows of `trials.csv` by number, its seconds, and the steps that it trained."""
+    """A search that has ended: its jobs by number, its seconds, and the steps that it trained."""
 
     folder: Path
     rows: list[dict[str, str]]
@@ -69,7 +65,7 @@ class Search(NamedTuple):
     @property
     def best(self) -> dict[str, str]:
         finished = [row for row in self.rows if row["state"] == "finished"]
-        return min(finished, key=lambda row: (float(row["valid/loss"]), int(row["trial"])))
+        return min(finished, key=lambda row: (float(row["valid/loss"]), int(row["job"])))
 
 
 def asha(orders: Size = 200, seeds: Size = 5) -> str:
@@ -80,13 +76,13 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        values = [*(f"{domain.key}={domain}" for domain in SPACE), WARMUP]
+        values = [*(f"{key}={','.join(texts)}" for key, texts in SPACE.items()), WARMUP]
         grid = search(folder / "grid", "hydra.sweeper.sampler=grid", *values)
         pruned = search(
             folder / "asha", "hydra.sweeper.sampler=random", "hydra.sweeper.pruner=asha", *values
         )
         noise = statistics.stdev(repeated(folder / "seeds", grid.best, seeds, WARMUP))
-        curves = {point(row): evaluations(grid.folder / row["trial"]) for row in grid.rows}
+        curves = {point(row): evaluations(grid.folder / row["job"]) for row in grid.rows}
     ranks = sorted(float(row["valid/loss"]) for row in grid.rows)
     lines: list[tuple[str, ...]] = [
         ("search", "steps", "of the grid", "seconds", "best valid/loss", "rank in the grid")
@@ -96,9 +92,14 @@ def asha(orders: Size = 200, seeds: Size = 5) -> str:
         share, rank = percent(each.steps / grid.steps), str(ranks.index(value) + 1)
         lines.append((title, str(each.steps), share, f"{each.seconds:.0f}", f"{value:.4f}", rank))
     outcomes = [simulate(curves, seed) for seed in range(orders)]
-    shares = [sum(trial.step for trial in trials) / grid.steps for trials in outcomes]
+    steps_of_epoch = grid.steps / (len(curves) * EPOCHS)
+    shares = [
+        sum(budget_of(trial) or EPOCHS for trial in trials) * steps_of_epoch / grid.steps
+        for trials in outcomes
+    ]
     bests = [
-        min(trial.values[0] for trial in trials if trial.state == "finished") for trials in outcomes
+        min(trial.value for trial in trials if trial.state == TrialState.COMPLETE)
+        for trials in outcomes
     ]
     found = sum(best == ranks[0] for best in bests) / orders
     tied = sum(best <= ranks[0] + noise for best in bests) / orders
@@ -171,9 +172,9 @@ def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) 
     start = time.monotonic()
     subprocess.run(command, check=True, stdout=-3, stderr=-3)
     seconds = time.monotonic() - start
-    with (folder / "trials.csv").open() as file:
+    with (folder / "report" / "jobs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    trained = [folder / row["trial"] / FILE for row in rows if not row["same_as"]]
+    trained = [folder / row["job"] / FILE for row in rows]
     return Search(
         folder, rows, seconds, sum(read_json(path, RunMetrics)["steps"] for path in trained)
     )
@@ -189,7 +190,7 @@ def repeated(folder: Path, row: dict[str, str], seeds: int, *overrides: str) -> 
 
 
 def point(row: dict[str, str]) -> tuple[str, ...]:
-    return tuple(row[domain.key] for domain in SPACE)
+    return tuple(row[key] for key in SPACE)
 
 
 def evaluations(folder: Path) -> list[tuple[int, float]]:
@@ -199,12 +200,14 @@ def evaluations(folder: Path) -> list[tuple[int, float]]:
     ]
 
 
-def simulate(curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int) -> Sequence[Trial]:
+def simulate(
+    curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int
+) -> Sequence[FrozenTrial]:
     """The trials of ASHA in a random order, by the evaluation after each epoch."""
     halving = SuccessiveHalving(RUNGS, 3, sign=1, num_brackets=1)
     points = [*curves]
     order = np.random.default_rng(seed).permutation(len(points))
-    trials: list[Trial] = []
+    trials: list[FrozenTrial] = []
     while True:
         is_last = len(trials) == len(points)
         promotion = halving.promotion(trials, is_last=is_last)
@@ -215,17 +218,21 @@ def simulate(curves: dict[tuple[str, ...], list[tuple[int, float]]], seed: int) 
         else:
             number = len(trials)
             budget = halving.first_budget(number)
-            trials.append(Trial(number, {}, "running", budget, {}, [], None, None))
-        trials[number] = _trained(trials[number], budget, curves[points[order[number]]])
+            trials.append(create_trial(state=TrialState.RUNNING))
+        trial = _trained(trials[number], budget, curves[points[order[number]]])
+        trial.number = number
+        trials[number] = trial
 
 
-def _trained(trial: Trial, budget: int | None, curve: list[tuple[int, float]]) -> Trial:
+def _trained(trial: FrozenTrial, budget: int | None, curve: list[tuple[int, float]]) -> FrozenTrial:
     """A trial that has run to a budget."""
-    reached = curve[:budget]
-    value = min(value for _, value in reached)
-    state: State = "finished" if budget is None else "paused"
-    result = TrialResult(
-        values=[value], reason="", state=state, step=reached[-1][0], evaluations=[], seconds=0.0
+    value = min(value for _, value in curve[:budget])
+    rungs = trial.intermediate_values
+    attributes = {"budget": budget}
+    if budget is None:
+        return create_trial(value=value, intermediate_values=rungs, user_attrs=attributes)
+    return create_trial(
+        state=TrialState.RUNNING,
+        intermediate_values={**rungs, budget: value},
+        user_attrs=attributes,
     )
-    rungs = trial.rungs if budget is None else {**trial.rungs, budget: value}
-    return replace(trial, state=state, budget=budget, rungs=rungs, result=result)

@@ -7,8 +7,8 @@ import numpy as np
 
 from benchmarks.alternate import table
 from benchmarks.report import UnexpectedResults
-from mlxlab.analysis.sweeps.ranking import Results, rank
 from mlxlab.constraints import Ge, Size
+from mlxlab.stats.ranking import rank
 from mlxlab.wording import percent
 
 MAX_FALSE_WINNERS = 0.05
@@ -115,19 +115,18 @@ def simulate(
         if paired:
             values = (values + random.standard_normal((1, seeds))) / np.sqrt(2)
         values[0] += effect
-        rankings.append(rank(as_results(values, paired), minimised=False))
+        rankings.append(rank(on_seeds(values, paired), minimised=False))
     winners = [ranking.winner.index for ranking in rankings if ranking.winner is not None]
     on_top = [ranking.entries[0].index for ranking in rankings]
     return Shares(len(winners) / sweeps, winners.count(0) / sweeps, on_top.count(0) / sweeps)
 
 
-def as_results(values: np.ndarray, paired: bool) -> list[Results]:
-    """Results by seed, which is the same in all rows if they are paired."""
-    width = values.shape[1]
-    return [
-        {
-            f"seed {seed if paired else row * width + seed}": float(value)
-            for seed, value in enumerate(line)
-        }
-        for row, line in enumerate(values)
-    ]
+def on_seeds(values: np.ndarray, paired: bool) -> np.ndarray:
+    """Results by seed: the same seeds in all rows if they are paired, else those of each row alone."""
+    if paired:
+        return values
+    rows, width = values.shape
+    table = np.full((rows, rows * width), np.nan)
+    for row in range(rows):
+        table[row, row * width : (row + 1) * width] = values[row]
+    return table

@@ -12,10 +12,9 @@ from benchmarks.alternate import table
 from benchmarks.report import UnexpectedResults
 from benchmarks.sweeps.trial_simulation import simulate
 from mlxlab.analysis.trial.record import TrialRecord, read_record
-from mlxlab.analysis.trial.sequential import MIN_PAIRS
-from mlxlab.cli.train.multirun import sweep
-from mlxlab.cli.trial.setup import Budget, Options, prepare_trial, split_args
-from mlxlab.experiment.experiment import run_experiment
+from mlxlab.analysis.trial.setup import Budget, Options, prepare_trial, split_args
+from mlxlab.cli.train import main
+from mlxlab.stats.sequential import MIN_PAIRS
 from mlxlab.sweep.paired import Pairs
 from mlxlab.wording import percent
 
@@ -118,8 +117,6 @@ def trial(
 
 
 def _train_baseline(folder: Path, steps: int) -> Path:
-    from mlxlab.cli.train import main
-
     run = folder / "baseline"
     limits = [f"trainer.max_steps={steps}", f"trainer.eval_every={steps}", "trainer.epochs=null"]
     with _silence():
@@ -145,7 +142,7 @@ def _try_edit(edit: Edit, baseline: Path, folder: Path, max_seeds: int) -> Trial
         prepared = prepare_trial(
             str(baseline), texts, Options(Budget(), [MIN_PAIRS, max_seeds], folder=folder)
         )
-        code = sweep(prepared.composer, prepared.config, run_experiment)
+        code = main(["-m", *prepared.overrides])
     assert code == 0
     return read_record(folder)
 

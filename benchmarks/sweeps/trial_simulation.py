@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from benchmarks.alternate import table
-from mlxlab.analysis.trial.sequential import ERROR, MIN_PAIRS, look
+from mlxlab.stats.sequential import ERROR, MIN_PAIRS, look
 from mlxlab.wording import percent
 
 Noise = Callable[[np.random.Generator, int], np.ndarray]
@@ -89,9 +89,9 @@ def _cells(
 def _sequential(gains: list[float]) -> Decision:
     """The smallest gain worth keeping is a tenth of the deviation of a run, whose gain has sqrt(2) times as much."""
     for n in range(MIN_PAIRS, len(gains) + 1):
-        current = look(gains[:n], 0.1 / math.sqrt(2), MIN_PAIRS, len(gains))
-        if current.verdict is not None:
-            return current.verdict == "keep", n
+        current = look(np.array(gains[:n]), 0.1 / math.sqrt(2), MIN_PAIRS, len(gains))
+        if current.decision.verdict is not None:
+            return current.decision.verdict == "keep", n
     raise AssertionError("the last look decides")
 
 

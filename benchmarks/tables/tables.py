@@ -13,7 +13,7 @@ import pandas as pd
 from benchmarks.default_command import outputs_of, train_and_predict
 from benchmarks.kept import Arrays, kept
 from benchmarks.tables import peers
-from benchmarks.tables.sets import DRAWN, KNOWN, Table
+from benchmarks.tables.sets import DRAWN, KNOWN, LARGE, Table
 from mlxlab.errors import ConfigError
 
 OURS = "mlxlab"
@@ -81,7 +81,8 @@ def tables(
     """A report in Markdown.
 
     Args:
-        only: names of tables, separated by commas; or `known`, `drawn`.
+        only: names of tables, separated by commas; or `known`, `drawn`, `large`;
+            the first two are run otherwise.
         workers: commands at a time.
         settings: further overrides, separated by spaces.
         results: a folder that keeps what was measured, from which a later call goes on.
@@ -98,10 +99,10 @@ def tables(
 def _chosen(only: str | None) -> list[Table]:
     if only is None:
         return [*KNOWN, *DRAWN]
-    groups = {"known": KNOWN, "drawn": DRAWN}
+    groups = {"known": KNOWN, "drawn": DRAWN, "large": LARGE}
     if only in groups:
         return groups[only]
-    by_name = {table.name: table for table in [*KNOWN, *DRAWN]}
+    by_name = {table.name: table for group in groups.values() for table in group}
     names = only.split(",")
     unknown = [name for name in names if name not in by_name]
     if unknown:
@@ -198,6 +199,7 @@ def _report(results: Sequence[Result]) -> str:
         "all": results,
         "known": [each for each in results if each.table in KNOWN],
         "drawn": [each for each in results if each.table in DRAWN],
+        "large": [each for each in results if each.table in LARGE],
     }
     lines.append("")
     for name, group in groups.items():

@@ -1,18 +1,71 @@
-"""The sweepers and the launcher of mlxlab, under the name by which Hydra finds plugins.
+"""The config files, the sweepers and the launcher of mlxlab, under the name by which Hydra finds plugins.
 
 Hydra imports this module in every command, so each class imports its work when it is used.
 """
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Unpack
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
 from hydra.core.utils import JobReturn
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.sweep.settings import GridSettings, PairedSettings, ProcessSettings, SearchSettings
+
+
+class MlxlabSearchPath(SearchPathPlugin):
+    """Adds the folders of config files of mlxlab and of its command line."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if "mlxlab.config.hydra.compose" not in sys.modules:
+            return  # This is another Hydra program of the same environment.
+        from mlxlab.config.plugins import search_folders
+
+        for provider, folder in search_folders().items():
+            search_path.append(provider, f"{ConfigFiles.scheme()}://{folder}")
+
+
+class ConfigFiles(ConfigSource):
+    """The files of a folder, each read once, for Hydra composes twice, and within limits."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "mlxlab"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        from mlxlab.config.hydra.yaml_limits import read_yaml
+
+        content = read_yaml(self._file(config_path))
+        header = self._get_header_dict(content.text)
+        values = OmegaConf.create(content.values)
+        return ConfigResult(self.provider, self.full_path(), values, header)
+
+    def available(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def is_group(self, config_path: str) -> bool:
+        return Path(self.path, config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        return self._file(config_path).is_file()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        names: list[str] = []
+        for path in Path(self.path, config_path).iterdir():
+            inner = path.relative_to(self.path).as_posix()
+            self._list_add_result(names, inner, path.name, results_filter)
+        return sorted(set(names))
+
+    def _file(self, config_path: str) -> Path:
+        return Path(self.path, self._normalize_file_name(config_path))
 
 
 class SetUp:
@@ -26,17 +79,22 @@ class SetUp:
         self.app = SweepApp(hydra_context, task_function, config)
 
 
+def end_sweep(exit_code: int) -> None:
+    """Ends the command with the exit code of a sweep; Hydra itself has none."""
+    if exit_code:
+        sys.exit(exit_code)
+
+
 class GridSweeper(SetUp, Sweeper):
     """Runs every combination of the values that the command line or `params` gives."""
 
     def __init__(self, **settings: Unpack[GridSettings]) -> None:
         self.settings = settings
 
-    def sweep(self, arguments: list[str]) -> int:
-        """Returns the exit code."""
+    def sweep(self, arguments: list[str]) -> None:
         from mlxlab.sweep.grid import run_grid
 
-        return run_grid(self.app, self.settings)
+        end_sweep(run_grid(self.app, self.settings))
 
 
 class SearchSweeper(SetUp, Sweeper):
@@ -45,11 +103,10 @@ class SearchSweeper(SetUp, Sweeper):
     def __init__(self, **settings: Unpack[SearchSettings]) -> None:
         self.settings = settings
 
-    def sweep(self, arguments: list[str]) -> int:
-        """Returns the exit code."""
+    def sweep(self, arguments: list[str]) -> None:
         from mlxlab.sweep.search import run_search
 
-        return run_search(self.app, self.settings)
+        end_sweep(run_search(self.app, self.settings))
 
 
 class PairedSweeper(SetUp, Sweeper):
@@ -58,11 +115,10 @@ class PairedSweeper(SetUp, Sweeper):
     def __init__(self, **settings: Unpack[PairedSettings]) -> None:
         self.settings = settings
 
-    def sweep(self, arguments: list[str]) -> int:
-        """Returns the exit code."""
+    def sweep(self, arguments: list[str]) -> None:
         from mlxlab.sweep.paired import run_trial
 
-        return run_trial(self.app, self.settings["seconds"])
+        end_sweep(run_trial(self.app, self.settings["seconds"]))
 
 
 class ProcessLauncher(Launcher):
@@ -74,14 +130,13 @@ class ProcessLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
+        from mlxlab.sweep.job import JobTask
         from mlxlab.sweep.processes import JobProcesses
 
+        assert isinstance(task_function, JobTask)
         self.processes = JobProcesses(hydra_context, task_function, config, self.settings)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """The interface for sweepers of Hydra and of other plugins."""
-        from mlxlab.sweep.processes import launch
-
-        return launch(self.processes, job_overrides, initial_job_idx)
+        raise NotImplementedError  # Our sweepers use `processes`, and others are refused with this launcher.

@@ -10,22 +10,21 @@ Every error that the caller can correct is a `mlxlab.errors.UserError`, which a 
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError, UserError
 from mlxlab.files.untrusted import read_json
 from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.terminal.messages import configure_logging
 
 if TYPE_CHECKING:
-    from mlxlab.config.hydra.compose import Composer
     from mlxlab.inference.loaded_model import LoadedModel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
     Raises:
         ConfigError: the config is invalid; one line per error, with the nearest valid name.
     """
+    from mlxlab.config.hydra.compose import compose_checked
+
     with _redacted():
         folder = (
             None if config_dir is None else Path(os.path.realpath(os.path.expanduser(config_dir)))
@@ -87,7 +88,8 @@ def compose(*overrides: str, config_dir: str | os.PathLike[str] | None = None) -
                 raise ConfigError(f"{text!r}: expected an override as text, such as 'model=bert'")
             if has_credentials(text):
                 raise NotAllowedError(f"{text}: {why_refused(text)}")
-        return Config(overrides, folder, _composer(overrides, folder).checked_values(resolve=True))
+        values = _composed(compose_checked, overrides, folder)
+        return Config(overrides, folder, values)
 
 
 def train(config: Config) -> TrainedRun:
@@ -99,12 +101,13 @@ def train(config: Config) -> TrainedRun:
     Raises:
         UserError: what stopped the run; RunInterrupted after an interrupt.
     """
+    from mlxlab.config.hydra import compose as hydra_configs
     from mlxlab.experiment.experiment import run_composed
 
     configure_logging()
     with _redacted():
-        composer = _composer(config.overrides, config.config_dir)
-        folder, best = run_composed(composer, composer.checked())
+        composed = _composed(hydra_configs.compose, config.overrides, config.config_dir)
+        folder, best = run_composed(composed)
         return TrainedRun(folder, best, _best_metrics(folder))
 
 
@@ -130,12 +133,21 @@ def load(run: str | os.PathLike[str], checkpoint: str = "best") -> "LoadedModel"
         return LoadedModel(restore_model(Path(os.path.expanduser(run)), checkpoint))
 
 
-def _composer(overrides: Sequence[str], config_dir: Path | None) -> "Composer":
-    from mlxlab.config.hydra.compose import Composer
-    from mlxlab.experiment.experiment import resumed_choices, with_past_run
+def _composed(
+    compose: Callable[[Sequence[str], Path | None], T],
+    overrides: Sequence[str],
+    config_dir: Path | None,
+) -> T:
+    """What is composed of overrides and those of the run that they repeat; with options of the resumed run if needed."""
+    from mlxlab.experiment.experiment import complete_overrides, resumed_options
 
-    choices = partial(resumed_choices, list(overrides))
-    return with_past_run(Composer(conf_dir(), list(overrides), extra=config_dir, choices=choices))
+    completed = complete_overrides(list(overrides), config_dir)
+    try:
+        return compose(completed, config_dir)
+    except ConfigError:
+        if not (options := resumed_options(completed)):
+            raise
+    return compose([*options, *completed], config_dir)
 
 
 def _best_metrics(folder: Path) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.tracking.tracker import Tracker
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DPI = 120
+
+
+def check_plot(out: Path) -> None:
+    """Raises ConfigError or CannotCreateError for the path of a plot that cannot be written."""
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise ConfigError(f"out={out}: expected a name that ends in .png, .pdf or .svg")
+    if not out.absolute().parent.is_dir():
+        raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
 
 
 def new_figure(width: float, height: float) -> "Figure":

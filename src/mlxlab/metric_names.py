@@ -61,6 +61,15 @@ def lower_is_better(metric: str) -> bool:
     return name.rpartition("/")[2] in _ERRORS or any(word in name for word in _LOWER_IS_BETTER)
 
 
+def sign_of(metric: str) -> int:
+    """1 where higher values are better, else -1."""
+    return -1 if lower_is_better(metric) else 1
+
+
+def better_direction(metric: str) -> str:
+    return "lower" if lower_is_better(metric) else "higher"
+
+
 def is_better(metric: str, new: float, old: float | None, min_delta: float = 0.0) -> bool:
     """True if `new` is better than `old` by more than `min_delta`; NaN never is."""
     if math.isnan(new):

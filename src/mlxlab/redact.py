@@ -66,6 +66,8 @@ def unknown_key(label: str, message: str) -> str:
         label: `key=value`, which a key inside of the value may follow: `key={...}: key.inside`.
     """
     typed, separator, inside = label.partition(": ")
+    if re.search(r"[}\]]: ", label):  # A mapping that was typed may hold colons too.
+        typed, separator, inside = label.rpartition(": ")
     typed_key, equals, value = typed.partition("=")
     key = inside or typed_key
     suggested = _SUGGESTED.search(message)

@@ -4,8 +4,9 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.runs import runs
 
-from mlxlab.cli.runs import main as runs_main
-from support.tracking import schema_cache
+from support.commands import command
+
+runs_main = command("runs")
 
 # Of MLflow, at its import in this process.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -18,7 +19,6 @@ def test_every_command_reads_the_store_of_the_benchmark(monkeypatch, capsys):
         codes.append(runs_main(args))
         return 0.0, 0.0
 
-    monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
     monkeypatch.setattr(runs, "_time", run_here)
     assert main(["suite=runs", "runs=30", "rows=300", "rounds=1"]) == 0
     assert codes == 2 * [*[0] * (len(runs.COMMANDS) - 1), 2]

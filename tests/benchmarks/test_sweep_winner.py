@@ -5,7 +5,7 @@ from benchmarks.alternate import figures
 from benchmarks.report import UnexpectedResults
 from benchmarks.sweeps.sweep_winner import NOISE, sweep_winner
 
-from mlxlab.analysis.sweeps import ranking
+from mlxlab.stats import ranking
 
 
 def test_every_noise_has_a_row_and_a_better_configuration_is_on_top():

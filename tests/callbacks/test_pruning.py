@@ -1,4 +1,4 @@
-"""When a run of a sweep pauses or is pruned: a function of its state."""
+"""When a run of a sweep pauses: a function of its state."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ def reason(rule: dict, values: list[float], *, step: int | None = None, epoch: i
     state = SimpleNamespace(
         history=history, progress=Progress(step=step), data=SimpleNamespace(epoch=epoch)
     )
-    defaults = StopRule(unit="steps", pause_at=None, prune_from=0, limits=[])
+    defaults = StopRule(unit="steps", pause_at=None)
     Pruning(StopRule(**{**defaults, **rule})).on_start(context, state)
     return context.control.stop_reason
 
@@ -31,20 +31,10 @@ def reason(rule: dict, values: list[float], *, step: int | None = None, epoch: i
         ({"pause_at": 20}, [0.5, 0.4], "paused: at 20 steps"),
         ({"pause_at": 15}, [0.5, 0.4], "paused: at 20 steps"),
         ({"pause_at": 20}, [0.5], ""),
-        (
-            {"limits": [0.6, 0.45]},
-            [0.5, 0.46],
-            "pruned: best valid/loss 0.46 is worse than the median 0.45 of ",
-        ),
-        ({"limits": [0.6, 0.46]}, [0.5, 0.46], ""),
-        ({"limits": [0.6, 0.45]}, [0.4, 0.5], ""),
-        ({"limits": [None]}, [0.5], ""),
-        ({"limits": [0.1], "prune_from": 11}, [0.5], ""),
-        ({"limits": [0.1]}, [0.5, 0.4], ""),
-        ({"limits": [0.1, 0.1], "pause_at": 20}, [0.5, 0.4], "paused: at 20 steps"),
+        ({}, [0.5, 0.4], ""),
     ],
 )
-def test_a_run_stops_at_its_rung_or_behind_the_median(rule, values, expected):
+def test_a_run_stops_at_its_rung(rule, values, expected):
     assert reason(rule, values).startswith(expected)
     assert bool(reason(rule, values)) == bool(expected)
 
@@ -61,6 +51,6 @@ def test_epochs_are_those_that_are_done():
 
 def test_a_malformed_rule_is_refused(monkeypatch):
     assert stop_rule() is None
-    monkeypatch.setenv(VARIABLE, '{"unit": "steps", "pause_at": 0, "prune_from": 0, "limits": []}')
+    monkeypatch.setenv(VARIABLE, '{"unit": "steps", "pause_at": 0}')
     with pytest.raises(DataError, match="MLXLAB_STOP_RULE"):
         stop_rule()

@@ -17,6 +17,7 @@ from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, build_head, training_flops
 from mlxlab.models.options import LoRA
+from mlxlab.models.tabular import Tabular
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.state import NO_STEP
 from support.models import Recorder, make_run
@@ -156,6 +157,12 @@ def test_a_classifier_has_no_flops_per_token(tmp_path):
     assert logged(tmp_path, model, measure_peak_after=0)[1] == []
 
 
+def test_a_model_of_a_table_has_no_flops_per_token(tmp_path):
+    backbone = Tabular([{"categories": 3, "missing": False}], vocab_size=4)
+    model = Model(backbone, build_head(backbone, kind="classification", num_classes=2))
+    assert logged(tmp_path, model, measure_peak_after=0)[1] == []
+
+
 def test_the_csv_logger_is_the_last_of_the_shipped_callbacks():
-    names = list(yaml.safe_load((conf_dir() / "callbacks" / "default.yaml").read_text()))
-    assert names[-1] == "csv"
+    shipped = yaml.safe_load((conf_dir() / "callbacks" / "default.yaml").read_text())
+    assert shipped["defaults"][-1] == "csv"

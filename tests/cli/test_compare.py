@@ -8,14 +8,16 @@ import pytest
 from mlxlab.analysis import crossvalidation
 from mlxlab.analysis.comparison_runs import run_value
 from mlxlab.analysis.trial.record import Question, new_record, write_record
-from mlxlab.cli.compare import main
-from mlxlab.errors import DataError
+from mlxlab.errors import DataError, WriteError
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.files.atomic import write_json
+from support.commands import command
 from support.past_run import past_run
 from support.processes import run, tiny_overrides
 from support.tracking import project_fixture  # noqa: F401
+
+main = command("compare")
 
 METRICS = {
     "best_step": 3,
@@ -77,7 +79,7 @@ def compare(folder, *args, baseline="alone", code=0, capsys=None):
 
 def test_two_runs_without_names_are_sent_to_the_command_for_single_runs(methods, capsys):
     assert main([f"{methods}/alone/0", f"{methods}/alone/1"]) == 2
-    expected = "expected NAME=FOLDER; mlxlab runs compare RUN RUN compares single runs"
+    expected = "expected NAME=FOLDER; mlxlab runs diff RUN RUN compares single runs"
     assert capsys.readouterr().err.endswith(f"{expected}\n")
 
 
@@ -255,7 +257,7 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
             "there is valid/accuracy, valid/loss",
         ),
         (["alone={0}/alone", "better={0}/better", "metric=valid/loss"], 65, "got valid/accuracy"),
-        (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric=?"),
+        (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric?"),
         (
             ["alone={0}/alone", "better={0}/better", "evaluation=best"],
             65,
@@ -313,7 +315,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     }
     runs = {}
     for name, gain in names.items():
-        runs[name] = crossvalidation.plan_folds(tmp_path / name, 3, 2, [])
+        runs[name] = crossvalidation.plan_folds(tmp_path / name, 3, 2)
         for index, fold_run in enumerate(runs[name]):
             accuracy = 0.7 + 0.01 * index + gain * (1 + 0.1 * (index % 2))
             parameters = 250 if name == crossvalidation.TEACHER else 100
@@ -356,7 +358,7 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
 
 
 def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tmp_path):
-    runs = {crossvalidation.MODEL: crossvalidation.plan_folds(tmp_path, 2, 2, [])}
+    runs = {crossvalidation.MODEL: crossvalidation.plan_folds(tmp_path, 2, 2)}
     for index, fold_run in enumerate(runs[crossvalidation.MODEL]):
         make_run(fold_run.folder, index // 2, 60.0 + index, index % 2, 2, metric="valid/rmse")
         final = {"valid/rmse": 60.0 + index, "valid/spearman": None}
@@ -378,7 +380,6 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
             "reference": {},
         }
         (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
-        assert crossvalidation.read_result(fold_run) is not None
     text, _ = crossvalidation.write_tables(runs, 2, tmp_path, "the command")
     table = [
         [cell.strip() for cell in line.split("|")[1:-1]]
@@ -393,22 +394,24 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
 
 
 def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
-    [fold_run, *_] = crossvalidation.plan_folds(tmp_path, 2, 1, [])
+    [fold_run, *_] = crossvalidation.plan_folds(tmp_path, 2, 1)
     make_run(fold_run.folder, 0, 0.5, 0, 2)
     empty = {key: {} for key in ("metrics", "final", "test", "intervals", "baselines", "reference")}
     (fold_run.folder / "metrics.json").write_text(
         json.dumps({"best_step": 3, "steps": 3, "main_metric": None} | empty)
     )
-    assert crossvalidation.read_result(fold_run) is None
+    runs = {crossvalidation.MODEL: [fold_run]}
+    with pytest.raises(WriteError, match="expected a run on labelled data"):
+        crossvalidation.write_tables(runs, 2, tmp_path, "the command")
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["swep={0}/alone"], "did you mean sweep=?"),
+        (["swep={0}/alone"], "expected two or more methods"),
         (["sweep={0}/alone", "metrc=valid/loss"], "did you mean metric?"),
         (["sweep={0}/alone", "--jsn"], "did you mean json?"),
-        (["sweep={0}/alone", "a={0}/better"], "sweep= takes only metric=, out= and json="),
+        (["sweep={0}/alone", "a={0}/better"], "only with metric=, out= and json="),
     ],
 )
 def test_a_misspelt_option_is_no_method(methods, capsys, args, message):

@@ -6,13 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.cli.embed import main
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.pretrained.load import PACKAGES, resolve
 from mlxlab.models.sentence_encoder import SentenceEncoder
 from mlxlab.training.device_batch import to_device
+from support.commands import command
 from support.processes import run, tiny_overrides
 from support.titanic import csv_text, real_rows, table_of
+
+main = command("embed")
 
 TEXTS = ["the moon and stars", 'doctors, "medicine"', "rockets fly", "a", "b " * 300]
 

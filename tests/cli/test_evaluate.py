@@ -9,11 +9,15 @@ import sys
 
 import pytest
 
-from mlxlab.cli.evaluate import main
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.views.metrics import title
+from mlxlab.views.numbers import number
+from support.commands import command
 from support.processes import run, tiny_overrides
 from support.titanic import csv_text, real_rows
+
+main = command("evaluate")
 
 TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
 
@@ -49,7 +53,8 @@ def evaluate(capsys, *args):
     assert main([str(arg) for arg in args]) == 0
     table = capsys.readouterr().out.partition("\n\n")[0]
     return {
-        name: float(value) for name, value in re.findall(r"^\| (\w+) +\| +([\d.]+) \|", table, re.M)
+        name: float(value)
+        for name, value in re.findall(r"^\| (\w[^|]*?) +\| +([\d.]+) \|", table, re.M)
     }
 
 
@@ -60,7 +65,7 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
     assert "loss" in metrics
     assert main([f"run={runs / name}", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["metrics"] == pytest.approx(metrics, abs=1e-4)
+    assert [*printed["metrics"].values()] == pytest.approx([*metrics.values()], rel=1e-4, abs=1e-4)
     reported = json.loads((runs / name / "metrics.json").read_text())
     if name == "language":
         assert not printed["intervals"]
@@ -73,7 +78,9 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
             method: values["valid/accuracy"] for method, values in reported["baselines"].items()
         }
     for metric, value in metrics.items():
-        assert re.search(rf"\| {metric} +\| +{value:.4f} \|", summary), metric
+        assert re.search(rf"\| {re.escape(title(metric))}[^|]* \| +{number(value)} \|", summary), (
+            metric
+        )
 
 
 @pytest.mark.parametrize(
@@ -179,12 +186,11 @@ def test_a_classifier_is_evaluated_on_a_csv_file(runs, capsys):
     shown = capsys.readouterr()
     assert "a training row of this run" not in shown.err  # other ages
     assert re.search(r"\| accuracy +\| +0\.\d+ \| 0\.\d+ to 0\.\d+ \|", shown.out)
-    assert re.search(r"\| model +\| rows\.csv \(\d+ rows\) \|", shown.out)
-    assert re.search(r"\| accuracy of +\| rows\.csv \|", shown.out)
-    assert "| tfidf_logistic_regression |" in shown.out
-    assert "\nOn the rows of rows.csv " in shown.out
+    assert re.search(r"\| metric +\| rows\.csv \(\d+\) \|", shown.out)
+    assert re.search(r"\| model +\| accuracy \|", shown.out)
+    assert "| tfidf logistic regression |" in shown.out
     metrics = evaluate(capsys, f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}")
-    assert {f"valid/{name}" for name in metrics} == {*BY_TASK["classification"]}
+    assert len(metrics) == len(BY_TASK["classification"])
 
 
 def test_rows_that_the_model_was_trained_on_are_counted(runs, capsys):
@@ -203,7 +209,7 @@ def test_the_baselines_of_the_validation_data_are_shown(runs, capsys):
     assert main([f"run={runs / 'titanic'}"]) == 0
     shown = capsys.readouterr().out
     assert "| majority" in shown
-    assert "On the validation rows" in shown
+    assert "| validation (178) |" in shown
 
 
 def test_a_classifier_is_evaluated_on_the_test_rows_of_the_titanic(runs, capsys):

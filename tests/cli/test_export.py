@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from mlxlab.cli.export import main
 from mlxlab.errors import InputNotFoundError
-from mlxlab.experiment.description.run import describe_run
 from mlxlab.experiment.initial_weights import find_weights
+from mlxlab.experiment.run_info import read_info
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
+from support.commands import command
 from support.processes import run_here, tiny_overrides
+
+main = command("export")
 
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.01"]
 FOUR_BITS = ["mode=nvfp4", "group_size=16"]
@@ -70,7 +72,7 @@ def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys
     )
     assert sorted(merged.rglob("*")) == before, "nothing is written into a folder that is refused"
     with pytest.raises(InputNotFoundError, match=f"evaluate it with: mlxlab evaluate run={merged}"):
-        describe_run(merged)
+        read_info(merged)
 
 
 def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
@@ -105,10 +107,9 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
 
 
 def evaluate(folder):
-    done = run_here(f"run={folder}", script="evaluate")
+    done = run_here(f"run={folder}", "--json", script="evaluate")
     assert done.returncode == 0, done.stderr
-    rows = [line.split("|") for line in done.stdout.split("\n\n")[0].splitlines()[2:]]
-    return {row[1].strip(): float(row[2]) for row in rows}
+    return json.loads(done.stdout)["metrics"]
 
 
 def test_the_report_is_that_of_the_two_folders(run, tmp_path, capsys):

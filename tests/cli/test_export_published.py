@@ -9,10 +9,12 @@ import shutil
 import numpy as np
 import pytest
 
-from mlxlab.cli.export import main
 from mlxlab.inference.restore import save_ensemble
 from mlxlab.models.pretrained.gguf import read_gguf
+from support.commands import command
 from support.processes import ROOT, run_here, tiny_overrides
+
+main = command("export")
 
 WORDS = ("the", "a", "cat", "dog", "tree", "house", "sees", "likes", "small", "green")
 MAX_BYTES = 9000  # fewer than the weights have
@@ -44,8 +46,8 @@ def test_the_commands_of_the_readme(run, tmp_path, capsys):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall("^mlxlab export ((?:hf|gguf) .*)$", text, re.M)
     outputs = []
-    for command in commands:
-        kind, source, out = shlex.split(command, comments=True)
+    for typed in commands:
+        kind, source, out = shlex.split(typed, comments=True)
         assert source.startswith("run=outputs/")
         outputs.append(tmp_path / out.removeprefix("out=outputs/"))
         assert main([kind, f"run={run}", f"out={outputs[-1]}"]) == 0

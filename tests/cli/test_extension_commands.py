@@ -4,9 +4,9 @@ import pytest
 
 import mlxlab.extensions
 from mlxlab.cli import main as dispatcher
-from mlxlab.cli.overview import overview
+from mlxlab.cli.overview import overview_text
 
-HELLO = '"""Says hello."""\n\n\ndef main(argv=None):\n    print("hello", *argv)\n    return 7\n'
+HELLO = '"""Says hello."""\n\n\ndef hello(*names):\n    print("hello", *names)\n    return 7\n'
 
 
 @pytest.fixture
@@ -19,16 +19,15 @@ def extension(tmp_path, monkeypatch):
     return folder
 
 
-def test_a_command_of_an_extension_is_found_by_its_name(extension, capsys):
+def test_a_command_of_an_extension_is_found_by_its_name(extension):
     (extension / "hello.py").write_text(HELLO)
-    (extension / "helper.py").write_text('"""Has no main."""\n')
+    (extension / "helper.py").write_text('"""Is no command."""\n')
     assert dispatcher.subcommands() == {"hello": "Says hello."}
-    assert dispatcher.main(["hello", "you"]) == 7
-    assert capsys.readouterr().out == "hello you\n"
+    assert dispatcher.command_module("hello") == "mlxlab.extensions.greeting.commands.hello"
 
 
 def test_the_overview_lists_the_commands_of_extensions():
-    text = overview({**dispatcher.subcommands(), "hello": "Says hello."})
+    text = overview_text({**dispatcher.subcommands(), "hello": "Says hello."})
     assert "  hello           Says hello." in text.partition("Extensions")[2]
 
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from mlxlab.cli.main import subcommands
-from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking import queue
 from support.foreign_runs import (
     change_configs,
     change_states,
@@ -49,7 +49,6 @@ COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
     "report": ["report", "{F}"],
     "runs show": ["runs", "show", "run={F}"],
     "runs sync": ["runs", "sync", "{F}"],
-    "runs doctor": ["runs", "doctor", "{F}"],
 }
 # Commands whose folder holds no run, or that only pass overrides to train.
 OTHERS = {
@@ -166,7 +165,7 @@ def test_a_command_refuses_a_link_inside_of_a_folder(name, run_dir, outside, tmp
     before = sorted(target.iterdir())
     finished = run_command(name, run_dir, tmp_path)
     assert "a symbolic link" in finished.stderr + finished.stdout
-    assert finished.returncode == (0 if name == "runs doctor" else 77), finished.stderr
+    assert finished.returncode == 77, finished.stderr
     assert sorted(target.iterdir()) == before
 
 
@@ -174,7 +173,7 @@ def register(run_dir, project, monkeypatch):
     """Logs the model of a run folder to the store of the project, as `mine`."""
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+    monkeypatch.setattr(queue, "start_uploading", lambda address: False)
     folder = shutil.copytree(run_dir, project / "outputs" / "mine")
     (folder / "journal.jsonl").unlink()
     journal = make_journal(project, "mine", wait=0.0)

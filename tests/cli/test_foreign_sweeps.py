@@ -16,6 +16,9 @@ def change_start(project, **changes):
     start = json.loads(path.read_text())
     for key, value in changes.items():
         start[key] = start[key] + value if isinstance(start[key], list) else value
+    for text in changes.get("overrides", []):
+        key, _, value = text.lstrip("+").partition("=")
+        start["shared"][key] = value
     path.write_text(json.dumps(start | {"jobs": []}))
     for record in project.glob("s/*/job.json"):
         record.unlink()

@@ -11,13 +11,15 @@ import pytest
 from benchmarks.data.stream import override
 
 from end_to_end.test_streaming import SMALL
-from mlxlab.cli.generate import main, read_prompts
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.restore import restore_model
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.inference.text_generator import load_generator, restored_generator
+from mlxlab.inference.text_generator import load_generator, read_prompts, restored_generator
+from support.commands import command
 from support.processes import environment, run
+
+main = command("generate")
 
 SHORT = [
     arg for arg in SMALL if not arg.startswith(("tracking", "trainer.max_steps", "trainer.eval"))

@@ -5,6 +5,7 @@ import runpy
 
 import pytest
 
+from mlxlab.cli import command
 from mlxlab.cli import main as commands
 from support.processes import ROOT
 
@@ -33,8 +34,8 @@ def test_a_script_exits_with_130(file, monkeypatch):
 
 
 def test_the_installed_command_exits_with_130(monkeypatch, capsys):
-    monkeypatch.setattr(commands.importlib, "import_module", interrupt)
+    monkeypatch.setattr(command.importlib, "import_module", interrupt)
     with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
         raise SystemExit(commands.main(["info"]))
     assert repr(stop.value) == "SystemExit(130)"
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "interrupted\n"

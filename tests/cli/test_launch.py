@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from mlxlab.cli import launch, main
+from mlxlab.cli import main
+from mlxlab.distributed import launcher
 from mlxlab.distributed.hosts import check_reachable
 
 HOSTS = [{"ssh": f"mac-{n}", "ips": [f"10.0.0.{n}"]} for n in range(1, 5)]
@@ -27,9 +28,9 @@ RING = with_rdma(
 def started(monkeypatch):
     """The command lines that would have been started."""
     commands = []
-    monkeypatch.setattr(launch, "_run", lambda command, backend: commands.append(command) or 0)
-    monkeypatch.setattr(launch, "check_reachable", lambda hosts: None)
-    monkeypatch.setattr(launch.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(launcher, "run", lambda command, is_mpi: commands.append(command) or 0)
+    monkeypatch.setattr(launcher, "check_reachable", lambda hosts: None)
+    monkeypatch.setattr(launcher.shutil, "which", lambda name: f"/usr/bin/{name}")
     return commands
 
 
@@ -283,5 +284,5 @@ def test_the_exit_code_is_that_of_the_process_that_failed_not_of_those_stopped_f
         "-c",
         f"import sys; sys.stderr.write('{lines}'); sys.exit({0 if printed else 3})",
     ]
-    assert launch._run(command, "ring") == code
+    assert launcher.run(command) == code
     assert len(capsys.readouterr().err.splitlines()) == len(printed)

@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mlxlab.cli.lr_find import main
 from mlxlab.training.lr_finder import (
     exponential_lr,
     find_learning_rate,
@@ -13,8 +12,11 @@ from mlxlab.training.lr_finder import (
     suggest_learning_rate,
 )
 from mlxlab.training.steps.step import PlainStep
+from support.commands import command
 from support.models import TASK, RandomBatches, make_model, make_trainer
 from support.processes import run, tiny_overrides
+
+main = command("lr_find")
 
 
 def test_the_rate_rises_by_the_same_factor_each_step():

@@ -3,17 +3,20 @@
 import csv
 import json
 from dataclasses import replace
+from io import StringIO
 from itertools import product
 
 import numpy as np
 import pytest
 
-from mlxlab.cli.predict import main
 from mlxlab.data.titanic.dataset import TitanicDataset
 from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model
+from support.commands import command
 from support.processes import run, tiny_overrides
 from support.titanic import csv_text, real_rows, table_of
+
+main = command("predict")
 
 ROWS = real_rows()[:200]
 
@@ -207,3 +210,29 @@ def test_a_model_with_damaged_weights_is_refused(folder):
     broken = replace(restored, model=lambda *args: restored.model(*args) * float("nan"))  # type: ignore[arg-type]
     with pytest.raises(Exception, match="weights are damaged"):
         predict_table(broken, table_of(ROWS[:2]))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A run on rows of one text."""
+    path = tmp_path_factory.mktemp("texts")
+    rows = "".join(f"{'good' if n % 2 else 'bad'} film {n},{n % 2}\n" for n in range(40))
+    (path / "texts.csv").write_text(f"text,label\n{rows}")
+    data = ["data=text_classification", f"data.source={path}/texts.csv", "data.text_column=text"]
+    data += ["data.target=label", "model=bert", "trainer.max_steps=2", "trainer.eval_every=2"]
+    settings = [text for text in tiny_overrides(*data) if text != "data=titanic"]
+    done = run(*settings, f"hydra.run.dir={path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    return path / "run"
+
+
+def test_a_text_and_lines_of_standard_input_are_predicted(classifier, monkeypatch, capsys):
+    assert main([str(classifier), "text=a good film"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr("sys.stdin", StringIO("a good film\na bad film\n"))
+    assert main([str(classifier), "--json"]) == 0
+    predictions = json.loads(capsys.readouterr().out)
+    assert predictions[0] == json.loads(line)
+    assert [sorted(each) for each in predictions] == [
+        ["label", "probability_0", "probability_1"]
+    ] * 2

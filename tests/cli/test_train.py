@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mlxlab.cli.train import main
-from mlxlab.cli.train.named_files import check_run_to_continue
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
+from mlxlab.experiment.experiment import check_run_to_continue
 from mlxlab.program import run_dir_override
 from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, user_config  # noqa: F401
@@ -145,9 +145,6 @@ def test_a_sweep_that_makes_no_jobs_is_refused(line):
     assert "an interval needs hydra/sweeper=search" in line.refuses(
         "-m", "seed=interval(0,1)", "tracking=none"
     )
-    basic = ["hydra/sweeper=basic", "hydra/launcher=basic", "hydra.sweeper.max_batch_size=0"]
-    assert line("-m", *basic, "seed=0,1", "tracking=none") == 2
-    assert line.err == "hydra.sweeper: invalid settings\n"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +152,7 @@ def test_a_sweep_that_makes_no_jobs_is_refused(line):
     [
         (
             "seed=interval(0,1)",
-            "seed=interval(0,1): an interval: put -m hydra/sweeper=search in front",
+            "seed=interval(0,1): several values: put -m in front",
         ),
         (
             "seed=tag(log,intervl(1,9))",
@@ -194,14 +191,14 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
     assert line("-m", "seed=0,1,2", "tracking=none") == 1
     assert seen == [0, 1, 2]
     assert "job 1 (seed=1): rows.csv:3:5: a number was expected" in line.err
-    assert "| 1   | 1    | failed   |" in line.out
-    assert "1 failed, 2 finished; " in line.out
+    assert "| 1   | failed   | 1    |" in line.out
+    assert "3 jobs: 2 finished, 1 failed; " in line.out
     assert "Traceback" not in line.err
     assert (
         line("-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=0,1,2", "tracking=none")
         == 65
     )
-    assert "1 of 3 jobs failed: 1" in line.lines
+    assert line.lines[-1] == "rows.csv:3:5: a number was expected"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +243,7 @@ def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch):
     monkeypatch.setattr(experiment, "run_experiment", run)
     command = ["-m", "seed=0,1,2", "tracking=none", "hydra.sweep.dir=s"]
     assert line(*command) == 130
-    assert "1 finished, 1 stopped, 1 waiting" in line.out
+    assert "1 finished, 2 unfinished" in line.out
     assert line(*command) == 0
     assert seen == [(0, None), (1, None), (1, "auto"), (2, None)]
     assert "3 finished" in line.out
@@ -269,8 +266,6 @@ def test_the_other_flags_of_hydra_work(line):
 
 
 def test_cfg_job_prints_what_would_run(line):
-    assert line("--cfg", "seed=3", "experiment=quick") == 0  # job is the default
-    assert "seed: 3\n" in line.out
     assert line("--cfg", "job", "seed=3", "experiment=quick") == 0
     assert "seed: 3\n" in line.out
     assert "learning_rate: ${if_set:${model.pretrained},2e-5,1e-3}" in line.out
@@ -282,14 +277,10 @@ def test_cfg_job_prints_what_would_run(line):
     assert "output_dir: ???" in line.out
 
 
-@pytest.mark.parametrize(
-    "flags", [["job"], ["job", "--resolve"], ["hydra"], ["all", "-p", "trainer"]], ids=" ".join
-)
-def test_cfg_prints_no_invalid_config(line, flags):
-    assert "did you mean" in line.refuses("--cfg", *flags, "model=brt")
-    assert "seed=-1: expected a whole number >= 0, got -1" in line.refuses(
-        "--cfg", *flags, "seed=-1"
-    )
+def test_cfg_prints_a_config_that_is_not_valid_yet_but_no_unknown_option(line):
+    assert line("--cfg", "job", "seed=-1", "data=text_classification") == 0
+    assert "source: ???\n" in line.out
+    assert "did you mean bert?" in line.refuses("--cfg", "job", "model=brt")
 
 
 def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path):
@@ -413,4 +404,4 @@ def test_a_new_run_that_begins_with_resume_says_so(tmp_path, caplog):
     main([folder, "resume=auto", "experiment=quick", "--dry-run", "trainer.epochs=1"])
     (tmp_path / "nope" / "checkpoints" / "step-00000004").mkdir(parents=True)
     check_run_to_continue([folder, "resume=auto", "experiment=quick"])
-    assert len(caplog.messages) == 1
+    assert len([text for text in caplog.messages if "a new run begins" in text]) == 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.cli.trial.setup import Budget, Texts, read_budget, split_args
+from mlxlab.analysis.trial.setup import Budget, Texts, read_budget, split_args
 from mlxlab.errors import ConfigError
 
 

@@ -4,7 +4,9 @@ import signal
 
 import pytest
 
-from mlxlab.cli.ui import main
+from support.commands import command
+
+main = command("ui")
 
 
 @pytest.mark.parametrize(

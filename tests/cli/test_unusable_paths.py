@@ -4,7 +4,7 @@ import pytest
 
 from mlxlab.checkpoint.names import find_resumed_run
 from mlxlab.checkpoint.resume import load_named
-from mlxlab.cli import train
+from mlxlab.cli.train.flags import read_flags
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import ConfigError, InputNotFoundError
@@ -36,4 +36,4 @@ def test_a_path_that_cannot_exist_is_no_run_or_folder(path, tmp_path):
     assert find_resumed_run(path) is None
     assert find_run_dir(TeacherLoader(NO_DISTILLATION, None, tmp_path)._local_path(path)) is None
     with pytest.raises(ConfigError, match="not a folder of config files"):
-        train._folder(path, "--config-dir")
+        read_flags(["--config-dir", path])

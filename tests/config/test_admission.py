@@ -15,15 +15,14 @@ from mlxlab.config.admission import (
     refuse_addresses,
 )
 from mlxlab.config.check import check_stored_config
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.errors import NotAllowedError
 from support.foreign_runs import csv, journal, s3, setting
 
 
 @pytest.fixture(scope="module")
 def composed():
-    return Composer(conf_dir(), []).checked_values(resolve=True)
+    return compose_checked([])
 
 
 @pytest.fixture

@@ -2,17 +2,21 @@
 
 import pytest
 
-from mlxlab.cli import crossvalidate, evaluate, info, launch, train
+from mlxlab.cli.train import main as train
 from mlxlab.config import paths
 from mlxlab.config.paths import project_root
+from support.commands import command
 from support.past_run import past_run
 from support.processes import ROOT, run, tiny_overrides
 
+crossvalidate, evaluate, info, launch = map(
+    command, ("crossvalidate", "evaluate", "info", "launch")
+)
 COMMANDS = [
     (train, ["model=bert"]),
     (train, ["--help"]),
     (info, ["presets"]),
-    (info, ["data", "data=titanic"]),
+    (info, ["data", "data=titanic", "data.source=x"]),
     (info, ["run={run}"]),
     (info, ["model=bert"]),
     (launch, ["nproc=2", "model=bert"]),
@@ -35,28 +39,27 @@ def copied_code(run_folder, monkeypatch, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("command", "args"), [*COMMANDS, (evaluate, ["run={run}"])])
+@pytest.mark.parametrize(("run_command", "args"), [*COMMANDS, (evaluate, ["run={run}"])])
 def test_code_without_config_files_says_where_they_were_looked_for(
-    copied, run_folder, command, args, capsys
+    copied, run_folder, run_command, args, capsys
 ):
-    assert command.main([arg.format(run=run_folder) for arg in args]) == 66
-    assert capsys.readouterr().err == (
-        f"no config files: looked in {copied}/conf (only with pyproject.toml next to it), {copied}/src/mlxlab/conf and "
-        f"{copied}/src/conf; copy the whole repository, or install mlxlab\n"
-    )
+    assert run_command([arg.format(run=run_folder) for arg in args]) == 66
+    error = capsys.readouterr().err
+    assert error.startswith(f"no config files: looked in {copied}/conf ")
+    assert f"{copied}/src/mlxlab and {copied}/src\n" in error
 
 
 def test_a_misspelt_run_is_named_without_config_files_too(copied, capsys):
-    assert info.main(["rnu=x"]) == 2
+    assert info(["rnu=x"]) == 2
     assert capsys.readouterr().err == "rnu=x: unknown key; did you mean run?\n"
 
 
-@pytest.mark.parametrize(("command", "args"), COMMANDS)
+@pytest.mark.parametrize(("run_command", "args"), COMMANDS)
 def test_a_folder_of_config_files_that_was_named_must_exist(
-    run_folder, command, args, monkeypatch, tmp_path, capsys
+    run_folder, run_command, args, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setenv("MLXLAB_CONF", f"{tmp_path}/nowhere")
-    assert command.main([arg.format(run=run_folder) for arg in args]) == 2
+    assert run_command([arg.format(run=run_folder) for arg in args]) == 2
     assert (
         capsys.readouterr().err == f"MLXLAB_CONF={tmp_path}/nowhere: not a folder of config files\n"
     )

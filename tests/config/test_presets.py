@@ -2,9 +2,9 @@
 
 import pytest
 
-from mlxlab.config.help_index import groups
-from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.hydra.compose import compose
 from mlxlab.config.hydra.yaml_limits import read_yaml
+from mlxlab.config.option_files import groups
 from mlxlab.config.paths import shipped_conf
 from support.configs import line  # noqa: F401
 
@@ -26,13 +26,14 @@ REQUIRED_OVERRIDES = {
     "experiment=cloud": ["cloud.bucket=bucket"],
     "model/rope_scaling": ["model=transformer"],
     "model/size": SHAPE,
-    "trainer/loss": ["trainer=distill"],
+    "trainer/loss": ["trainer=distill", "trainer.teachers=[]"],
 }  # overrides that the options of a group, or one of them, need
 REQUIRED_KEYS = {
     "text_classification": ["data.source=rows.csv"],
     "table": ["data.source=rows.csv", "data.target=price"],
     "instruct": ["data.source=conversations.jsonl"],
-}  # keys of a data set that have no default
+    "distill": ["trainer.teachers=[outputs/teacher]"],
+}  # keys of a data set or a trainer that have no default
 SIZES = ["nano", "tiny", "small", "medium", "large", "xlarge"]
 NO_MARKS: list[pytest.MarkDecorator] = []
 COMBINATIONS = [  # every model, data set and trainer; those without the marker have every pair of options in them
@@ -48,7 +49,7 @@ COMBINATIONS = [  # every model, data set and trainer; those without the marker 
 
 
 def composed(*overrides):
-    return Composer(shipped_conf(), list(overrides)).checked()
+    return compose(list(overrides))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def composed(*overrides):
 def test_every_option_of_conf_is_valid(choice):
     group, _, option = choice.partition("=")
     overrides = REQUIRED_OVERRIDES.get(choice, REQUIRED_OVERRIDES.get(group, []))
-    required = REQUIRED_KEYS.get(option, []) if group == "data" else overrides
+    required = REQUIRED_KEYS.get(option, []) if group in ("data", "trainer") else overrides
     added = "+" if group == "model/rope_scaling" else ""  # a group that is in no defaults list
     composed(*required, f"{added}{choice}")
 
@@ -65,7 +66,7 @@ def test_every_option_of_conf_is_valid(choice):
 @pytest.mark.parametrize(("model", "data", "trainer", "tracking"), COMBINATIONS)
 def test_every_combination_of_options_is_valid(model, data, trainer, tracking):
     chosen = [f"model={model}", f"data={data}", f"trainer={trainer}", f"tracking={tracking}"]
-    composed(*chosen, *REQUIRED_KEYS.get(data, []))
+    composed(*chosen, *REQUIRED_KEYS.get(data, []), *REQUIRED_KEYS.get(trainer, []))
 
 
 def test_every_option_has_a_first_comment():
@@ -80,7 +81,7 @@ def test_every_option_has_a_first_comment():
 
 def test_the_documented_options_exist():
     assert {"bert", "cnn_hybrid", "transformer"} <= OPTIONS["model"].keys()
-    assert list(OPTIONS["model/size"]) == ["none", *SIZES]
+    assert OPTIONS["model/size"].keys() == {"none", *SIZES}
     assert {"quick", "standard", "production", "titanic"} <= OPTIONS["experiment"].keys()
     assert {"one_batch", "overfit"} <= OPTIONS["debug"].keys()
     assert {"mlflow", "none"} <= OPTIONS["tracking"].keys()

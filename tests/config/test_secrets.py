@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.cli.args import parse_args
+from mlxlab.cli.command import parse_args
 from mlxlab.config.check import read_environment
 from mlxlab.errors import ConfigError
 from mlxlab.redact import why_refused
@@ -37,7 +37,11 @@ def test_credentials_typed_on_the_command_line_are_refused_unseen(line, override
             "cloud.secret_access_key=***: unknown key",
             "AWS_SECRET_ACCESS_KEY",
         ),
-        ("+cloud={sas_token: hunter2}", "cloud.sas_token: unknown key", "AZURE_STORAGE_SAS_TOKEN"),
+        (
+            "+cloud={sas_token: hunter2}",
+            "cloud.sas_token=***: unknown key",
+            "AZURE_STORAGE_SAS_TOKEN",
+        ),
         ("tracking.passwd=hunter2", "tracking.passwd=***: unknown key", "environment only"),
     ],
 )
@@ -56,7 +60,7 @@ def test_the_value_of_another_unknown_key_is_shown(line):
 
 def test_an_option_that_may_be_a_secret_is_named_without_its_value():
     with pytest.raises(ConfigError) as caught:
-        parse_args(["--api-token=hunter2"], [])
+        parse_args(["--api-token=hunter2"], "mlxlab.cli.verify.verify")
     assert "hunter2" not in str(caught.value)
 
 
@@ -77,7 +81,7 @@ def test_credentials_in_a_config_file_are_refused_unseen(line, user_config):
         *user_config("# @package _global_\ntags: {a: 'https://user:hunter2@host'}\n"), code=77
     )
     assert "hunter2" not in message
-    assert "mine.yaml:2: tags.a: refused: a URL with credentials" in message
+    assert "refused: a URL with credentials" in message
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ import mlx.core as mx
 import pytest
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.compose import Composer, without_hydra
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.hydra.compose import compose, without_hydra
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.distributed.sharding import FullySharded
@@ -13,9 +12,7 @@ from mlxlab.errors import ConfigError
 
 
 def config_of(*overrides):
-    return OmegaConf.to_container(
-        without_hydra(Composer(shipped_conf(), list(overrides)).checked()), resolve=True
-    )
+    return OmegaConf.to_container(without_hydra(compose(list(overrides))), resolve=True)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +41,11 @@ def config_of(*overrides):
             "callbacks.growth.operations=",
         ),
         (
-            ["trainer=distill", "trainer.loss.feature_matching=[{student: a, teacher: b}]"],
+            [
+                "trainer=distill",
+                "trainer.teachers=[]",
+                "trainer.loss.feature_matching=[{student: a, teacher: b}]",
+            ],
             "loss.feature_matching=",
         ),
     ],
@@ -59,7 +60,12 @@ def test_a_setting_that_needs_whole_weights_is_refused(overrides, message):
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["trainer=optimized"], ["trainer=distill", "trainer/optimizer=lion"]]
+    "overrides",
+    [
+        [],
+        ["trainer=optimized"],
+        ["trainer=distill", "trainer.teachers=[]", "trainer/optimizer=lion"],
+    ],
 )
 def test_the_defaults_are_not_refused(overrides):
     refuse_unsharded(config_of(*overrides))

@@ -11,16 +11,16 @@ from docs.hooks import generated_pages, without_outer_links
 import mlxlab
 from mlxlab import api, errors
 from mlxlab.cli.main import subcommands
-from mlxlab.config.help_index import groups
+from mlxlab.config.option_files import groups
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.root import TARGET, Metric, node_signature
-from mlxlab.config.schema.signature import Record, signature
+from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.experiment.past_run import earlier_run
 from mlxlab.experiment.reproduction import reproduce
 from mlxlab.experiment.run import LOCK
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
-from mlxlab.tracking.records import FILE, STATE
+from mlxlab.tracking.records import FILE
 from support.past_run import past_run
 from support.processes import ROOT
 
@@ -62,12 +62,11 @@ def nodes(path, values):
 
 
 def records(hint):
-    if isinstance(hint, Record):
-        yield hint
-        for key in signature(hint.target).keys.values():
-            yield from records(key.hint)
-    for inner in getattr(hint, "__args__", ()):
-        yield from records(inner)
+    for kind in find_classes(hint):
+        if isinstance(kind, Record):
+            yield kind
+            for key in read_signature(kind.target).keys.values():
+                yield from records(key.hint)
 
 
 def test_every_group_and_option_is_in_the_reference():
@@ -92,7 +91,7 @@ def test_every_key_is_in_the_reference():
                     key in documented or inner or keys[name] is None or isinstance(keys[name], dict)
                 ), key
                 num_keys += 1
-    for name in signature(TARGET).keys:
+    for name in read_signature(TARGET).keys:
         assert (
             name in documented
             or name in groups([shipped_conf()])
@@ -107,7 +106,7 @@ def test_every_key_of_a_mapping_in_a_list_is_in_the_reference():
         for node, target, _ in nodes(path, values):
             for key in node_signature(target, node).keys.values():
                 for record in records(key.hint):
-                    for field in signature(record.target).keys:
+                    for field in read_signature(record.target).keys:
                         assert f"`{field}`" in text, (record, field)
                         num_fields += 1
     assert num_fields > 50
@@ -197,14 +196,13 @@ def test_every_file_of_a_run_folder_is_documented():
     }
     written |= {
         FILE,
-        STATE,
         ENSEMBLE_FILE,
         THRESHOLDS_FILE,
         reproduce.FILE,
         LOCK,
         "vocabulary.json",
     }
-    folders = [past_run(), *(past_run() / name for name in ("plots", "inference"))]
+    folders = [past_run(), *(past_run() / name for name in ["inference"])]
     written |= {path.name for folder in folders for path in folder.iterdir()}
     assert {"metrics.json", "per_class.csv", "learning_curve.png"} <= written
     assert written <= documented | {"tokenizer.json"}, written - documented

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking import queue
+from support.fault_injection.harness import read_metrics
 from support.processes import final_state, run_here, tiny_overrides
 
 CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
@@ -16,7 +17,7 @@ SETTINGS = tiny_overrides(
 @pytest.fixture(autouse=True)
 def no_syncer(monkeypatch):
     """Only the journals of these runs are looked at."""
-    monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
+    monkeypatch.setattr(queue, "start_uploading", lambda _address: False)
 
 
 def names(folder):
@@ -90,6 +91,7 @@ def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(t
         (tmp_path / "summary.md").read_text(),
         json.loads((tmp_path / "manifest.json").read_text()),
     )
+    log = (tmp_path / "train.log").read_bytes()
     (tmp_path / "notes.txt").write_text("of the user")
     shorter = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
     second = run_here(*shorter, f"hydra.run.dir={tmp_path}")
@@ -98,6 +100,9 @@ def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(t
         f"the earlier run of this folder, {facts['id'][:8]}, is now in {earlier}" in second.stderr
     )
     assert left <= {path.name for path in earlier.iterdir()}
+    assert (earlier / "train.log").read_bytes() == log
+    assert "the earlier run of this folder" in (tmp_path / "train.log").read_text()
+    assert log not in (tmp_path / "train.log").read_bytes()
     assert (earlier / "summary.md").read_text() == summary
     assert json.loads((earlier / "manifest.json").read_text()) == facts
     new = json.loads((tmp_path / "manifest.json").read_text())
@@ -118,11 +123,7 @@ def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):
     uid = starts(tmp_path / "run")[0]["uid"]
     (tmp_path / "run" / "checkpoints").rename(tmp_path / "lost")
     assert run_here(*args).returncode == 0
-    lines = [
-        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    ]
-    points = [(line["s"], name) for line in lines for name in line.get("m", {})]
-    assert len(points) == len(set(points)) > 0
+    assert read_metrics(tmp_path / "run" / "journal.jsonl")  # each once
     assert {start["uid"] for start in starts(tmp_path / "run")} == {uid}
 
 
@@ -150,7 +151,7 @@ def test_a_resume_keeps_the_name_of_the_run_and_a_fork_does_not(tmp_path):
     assert run_here(f"resume={tmp_path}/run", fork, "trainer.max_steps=6").returncode == 0
     assert (
         json.loads((tmp_path / "fork" / "manifest.json").read_text())["name"]
-        == "bert-nano-titanic-simple"
+        == "bert-titanic-simple"
     )
 
 

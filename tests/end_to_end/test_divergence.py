@@ -18,7 +18,7 @@ def test_a_run_without_a_finite_evaluation_exits_with_78_and_says_so(tmp_path, c
     )
     assert "Traceback" not in finished.stderr
     assert finished.returncode == 78, finished.stderr
-    assert "no evaluation was finite" in (tmp_path / "run" / "summary.md").read_text()
+    assert "No evaluation was finite" in (tmp_path / "run" / "summary.md").read_text()
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"] == {}
 
 

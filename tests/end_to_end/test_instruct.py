@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from mlxlab.cli.generate import main
 from mlxlab.inference import terminal
 from mlxlab.inference.chat import load_chat
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
+from support.commands import command
 from support.processes import (
     environment,
     final_state,
@@ -21,6 +21,8 @@ from support.processes import (
     wait_for,
 )
 from support.pseudo_terminal import Keyboard, run_in_terminal
+
+main = command("generate")
 
 SHORT = tiny_overrides(
     "trainer.max_steps=12", "trainer.eval_every=6", "checkpointing.every_steps=4"
@@ -179,7 +181,7 @@ def test_a_chat_says_what_a_full_context_drops_also_in_a_terminal(trained):
 
 SLOW_CHAT = """
 import sys, time
-from mlxlab.cli import generate
+from mlxlab.cli.command import run_command
 from mlxlab.inference import chat
 fast = chat.generate
 def slow(*args):
@@ -195,7 +197,7 @@ def reply(self, text, *args):
     return real(self, text, *args)
 chat.Chat.reply = reply
 chat.ChatTokenizer.end_ids = frozenset()
-sys.exit(generate.main(sys.argv[1:]))
+sys.exit(run_command("mlxlab.cli.generate", sys.argv[1:]))
 """
 
 

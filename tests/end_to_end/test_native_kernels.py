@@ -93,7 +93,7 @@ def test_the_kernels_of_a_run_are_recorded(built, native_run):
     assert lock["machine"]["kernels"] == built[1]
     assert read_manifest(folder)["inputs"]["kernels"] == built[1]
     assert load_named("last", folder).state["metadata"]["kernels"] == built[1]
-    assert f"kernels     {built[1]}\n" in run(f"run={folder}", script="info").stdout
+    assert f"kernels    {built[1]}\n" in run(f"run={folder}", script="info").stdout
 
 
 def test_runs_with_native_kernels_are_equal_bit_for_bit(tmp_path, variables, native_run):

@@ -49,7 +49,6 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
     assert figures["steps"] == 8
     for name in (
         "plots/learning_curve.png",
-        "plots/confusion.png",
         "plots/memory.png",
         "summary.md",
         "metrics.csv",

@@ -56,4 +56,5 @@ def test_a_recipe_for_text_trains(experiment, text, tmp_path):
 def test_the_growth_course_grows_a_decoder_to_size_nano(text):
     done = run_here("experiment=growth_course", *text, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "num_layers=6" in done.stdout.splitlines()[-3]
+    sizes = [line for line in done.stdout.splitlines() if "num_layers=" in line]
+    assert "num_layers=6" in sizes[-1]

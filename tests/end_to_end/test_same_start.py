@@ -10,8 +10,7 @@ import pytest
 from mlx.utils import tree_flatten
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.hydra.compose import compose
 from mlxlab.experiment.build import build_data
 from mlxlab.models.build import build_model
 from mlxlab.models.initialization import inverse_normal_cdf, normal, uniform
@@ -33,7 +32,7 @@ BATCHES = {  # ... of the first 100 batches
 
 
 def composed(*overrides):
-    config = Composer(shipped_conf(), list(overrides)).checked()
+    config = compose(list(overrides))
     return OmegaConf.to_container(
         OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
     )

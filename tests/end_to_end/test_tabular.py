@@ -12,13 +12,15 @@ import pytest
 
 from mlxlab import load
 from mlxlab.baselines.out_of_fold import load_out_of_fold, save_out_of_fold
-from mlxlab.cli.evaluate import main as evaluate
-from mlxlab.cli.predict import main as predict
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.build import load_embedder
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.pretrained.load import PACKAGES, resolve
+from support.commands import command
 from support.processes import final_state, run, run_here, start, wait_for
+
+evaluate = command("evaluate")
+predict = command("predict")
 
 SETTINGS = [
     "data=table",
@@ -163,7 +165,7 @@ def test_rows_with_words_in_a_column_of_numbers_are_left_out_on_request(source, 
 
 
 def test_data_without_columns_are_refused_in_one_line(tmp_path):
-    chosen = ["model=tabular", "model/size=none", "data=titanic", "tracking=none"]
+    chosen = ["model=tabular", "data=titanic", "tracking=none"]
     done = run_here(*chosen, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("model=tabular: expected data=table")
@@ -240,7 +242,7 @@ def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, t
     done = run_here(*argv, f"trainer.teachers=[{answers}]", f"hydra.run.dir={tmp_path}/student")
     assert done.returncode == 0, done.stderr
     assert "answers.csv, predictions of 160 training rows" in done.stderr
-    alone = run_here(*argv, f"hydra.run.dir={tmp_path}/alone")
+    alone = run_here(*argv, "trainer.teachers=[]", f"hydra.run.dir={tmp_path}/alone")
     assert final_state(alone) != final_state(done)
     resumed = run_here(f"resume={tmp_path}/student", "trainer.max_steps=6")
     assert resumed.returncode == 0, resumed.stderr

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 
-import matplotlib
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -19,15 +18,20 @@ from mlxlab.experiment.final_evaluation.evaluate import (
     evaluate_at_end,
     judge,
 )
-from mlxlab.experiment.final_evaluation.files import write_csv, write_files
-from mlxlab.experiment.final_evaluation.notes import findings, notes
-from mlxlab.experiment.final_evaluation.plots import plot_names, save_plots
-from mlxlab.experiment.report import baseline_report, results_table, write_report
+from mlxlab.experiment.final_evaluation.files import mistakes, write_csv, write_files
+from mlxlab.experiment.final_evaluation.metrics_file import write_metrics
+from mlxlab.experiment.final_evaluation.record import (
+    confusion,
+    diagnostics,
+    evaluation_record,
+    split_record,
+)
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation
+from mlxlab.views.verdict import judge as judge_baselines
 from support.models import (
     TASK,
     BagOfEmbeddings,
@@ -37,13 +41,6 @@ from support.models import (
     make_trainer,
     weights_of,
 )
-
-
-@pytest.fixture(autouse=True)
-def _style_of_users(drawn_plots):
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        yield
-
 
 TASKS = {
     "classification": Task("classification", 3, ("$a$", "=b", "_c \u4e2d")),
@@ -100,7 +97,7 @@ class RecordingTracker(NoTracker):
 
 
 def evaluated(kind, tmp_path, max_batches=None):
-    """(results, data, tracker, state) of a model that saved no checkpoint; reports and files are in `tmp_path`."""
+    """(results, data, tracker, record) of a model that saved no checkpoint; its files are in `tmp_path`."""
     mx.random.seed(3)
     data, tracker = LabelledData(kind), RecordingTracker()
     run = make_run(BagOfEmbeddings(classes=3 if kind != "regression" else 1))
@@ -108,10 +105,17 @@ def evaluated(kind, tmp_path, max_batches=None):
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
     results = evaluate_at_end(run.state, data, tracker, tmp_path, "valid/loss", max_batches)
     (tmp_path / "inference").mkdir()
-    summary = write_report(run.state, results, tmp_path, "valid/loss")
-    write_files(results, data, tracker, tmp_path)
-    save_plots(results, tracker, tmp_path)
-    return results, data, tracker, summary
+    record = write_all(run.state, results, data, tracker, tmp_path)
+    return results, data, tracker, record
+
+
+def write_all(state, results, data, tracker, folder):
+    """Writes the files of a final evaluation; returns its record."""
+    rows = list(mistakes(results, data))
+    record = evaluation_record(state, results, rows)
+    write_metrics(folder, state, record)
+    write_files(results, record, rows, data, tracker, folder)
+    return record
 
 
 def rows_of(path):
@@ -120,7 +124,7 @@ def rows_of(path):
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_final_evaluation_of_every_kind(kind, tmp_path):
-    results, _, tracker, summary = evaluated(kind, tmp_path)
+    results, _, tracker, record = evaluated(kind, tmp_path)
     valid, test = results.splits
     assert (len(valid.evaluation.ids), len(test.evaluation.ids)) == (59, 40), "one has no label"
     written = read_json(tmp_path / "metrics.json", RunMetrics)
@@ -134,15 +138,12 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
     for each in results.splits:
         low, high = written["intervals"][f"{each.split}/{main}"]
         assert low < each.metrics[main] < high
-    assert "On the test rows oracle is better than this model" in summary
-    assert "test (40 rows)" in summary
-    assert summary.startswith("best of 1 evaluation by valid/loss, step 4 of 4:")
-    plots = (
-        {"predicted.png"} if kind == "regression" else {"reliability.png", "precision_recall.png"}
-    )
-    plots |= {"confusion.png"} if kind == "classification" else set()
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == plots
-    assert {(name, "plots") for name in plots} < set(tracker.artifacts)
+    assert [each.rows for each in record.results] == [59, 40]
+    assert judge_baselines(record.results[-1], main).best == "oracle"
+    shown = record.results[0].diagnostics
+    assert bool(shown.predicted) == (kind == "regression")
+    assert bool(shown.reliability) == (kind != "regression")
+    assert bool(shown.confusion) == (kind == "classification")
 
 
 def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path):
@@ -164,10 +165,10 @@ def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path):
 
 
 def test_the_mistakes_of_data_that_knows_where_its_rows_stand_say_so(tmp_path):
-    results, data, tracker, _ = evaluated("classification", tmp_path)
+    results, data, tracker, record = evaluated("classification", tmp_path)
     ids = [row["id"] for row in rows_of(tmp_path / "mistakes.csv")]
     data.location = lambda row: f"own.csv:{row + 2}"
-    write_files(results, data, tracker, tmp_path)
+    write_files(results, record, list(mistakes(results, data)), data, tracker, tmp_path)
     assert [row["row"] for row in rows_of(tmp_path / "mistakes.csv")] == [
         f"own.csv:{int(each) + 2}" for each in ids
     ]
@@ -219,7 +220,7 @@ def test_two_classes_have_a_threshold_where_f1_is_the_objective(tmp_path, positi
 
     results = evaluate_at_end(run.state, data, NoTracker(), tmp_path, "valid/f1", None)
     (tmp_path / "inference").mkdir()
-    write_files(results, data, NoTracker(), tmp_path)
+    write_all(run.state, results, data, NoTracker(), tmp_path)
     thresholds = json.loads((tmp_path / "inference" / "thresholds.json").read_text())
     assert list(thresholds) == [data.task.labels[positive]]
     (chosen,) = thresholds.values()
@@ -303,9 +304,6 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
     results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, "valid/loss", None)
     assert results.step == 12
     assert "the final evaluation is of the last step, 12" in caplog.text
-    summary = write_report(run.state, results, tmp_path, "valid/loss")
-    assert "these figures are of the last step, 12" in summary
-    assert "Precision, recall and F1 are of class 'yes'." in summary
     assert results.splits[0].metrics["loss"] == history.curve[-1][1]["valid/loss"]
 
 
@@ -324,83 +322,40 @@ def judged(correct_model, correct_baseline):
     return judge(task, "accuracy", "valid", evaluation, predictions, thresholds)
 
 
-def verdict_of(results):
-    return baseline_report(
-        FinalEvaluation(Task("classification", 2, ("a", "b")), "accuracy", splits=(results,))
-    )[0].split("\n\n")[1]
-
-
-@pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_the_best_of_model_and_baselines_is_the_first_row_as_in_the_report(kind, tmp_path):
-    results = evaluated(kind, tmp_path)[0]
-    table = baseline_report(results)[0].partition("\n\n")[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()[2:]]
-    assert rows[0][0] == "oracle"
-    assert [row[1] for row in rows] == sorted(
-        (row[1] for row in rows), key=float, reverse=kind == "classification"
-    )
+def verdict_of(split):
+    """The verdict of a split of two classes."""
+    results = FinalEvaluation(Task("classification", 2, ("a", "b")), "accuracy", splits=(split,))
+    return judge_baselines(split_record(results, split), "accuracy").verdict
 
 
 def test_the_verdict_compares_on_the_same_rows():
-    hard = (
-        np.arange(400) < 100
-    )  # rows that both get wrong: they widen both intervals, not that of the difference
+    # Rows that both get wrong widen both intervals, not that of the difference.
+    hard = np.arange(400) < 100
     better = ~hard & (np.arange(400) < 360)
-    assert verdict_of(judged(~hard * 1.0, ~hard * 1.0)) == (
-        "On the validation rows no significant difference between this model and rule, the best baseline:"
-        " accuracy 0.7500 against 0.7500 (difference 0.0000, 95 % interval -0.0092 to 0.0092)."
-    )
     results = judged(better * 1.0, ~hard * 1.0)
-    assert verdict_of(results).startswith(
-        "On the validation rows rule is better than this model: accuracy 0.75"
-    )
-    assert "against 0.6500 (difference 0.1000, 95 % interval 0.07" in verdict_of(results)
-    assert "this model is better than rule, the best baseline: accuracy 0.75" in verdict_of(
-        judged(~hard * 1.0, better * 1.0)
-    )
+    assert verdict_of(results) == "learned nothing", "the only baseline is better"
     low, high = results.gains["rule"]
     theory = 1.96 * np.sqrt(0.1 * 0.9 / 400)
     assert (low, high) == pytest.approx((-0.1 - theory, -0.1 + theory), abs=0.006)
+    assert verdict_of(judged(~hard * 1.0, better * 1.0)) == "better"
+    low, high = judged(~hard * 1.0, ~hard * 1.0).gains["rule"]
+    assert (low, high) == pytest.approx((-0.0092, 0.0092), abs=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "is_significant"), [(2, False), (5, False), (6, True)])
 def test_a_few_rows_are_no_evidence_where_all_resamples_are_equal(rows, is_significant):
     results = judged(np.zeros(rows), np.ones(rows))
-    assert ("rule is better than this model" in verdict_of(results)) == is_significant
     low, high = results.gains["rule"]
     assert low == -1
     assert (high < 0) == is_significant
 
 
-def test_without_a_width_an_interval_is_not_shown_and_a_metric_that_needs_two_classes_is_a_dash():
+def test_a_metric_that_needs_two_classes_has_no_interval_without_them():
     split = judged(np.ones(11), np.ones(11))
     results = FinalEvaluation(Task("classification", 2, ("a", "b")), "accuracy", splits=(split,))
-    table = {
-        line.split("|")[1].strip(): line.split("|")[2:4]
-        for line in results_table(results).splitlines()
-    }
-    assert [cell.strip() for cell in table["roc_auc"]] == ["-", ""]
-    assert [cell.strip() for cell in table["f1_macro"]] == ["1.0000", ""]
-    text = " ".join(notes(results, 0))
-    assert "ROC AUC needs rows of at least two classes." in text
-    assert "11 rows are few: a difference may be chance." in text
-
-
-def test_equal_predictions_of_a_regression_have_no_interval():
-    outputs = np.arange(30.0)
-    evaluation = Evaluation({"loss": 0.0}, np.arange(30), np.arange(30), outputs + 1, outputs)
-    predictions = {MODEL: outputs, "rule": outputs}
-    split = judge(
-        Task("regression", 1),
-        "rmse",
-        "valid",
-        evaluation,
-        predictions,
-        dict.fromkeys(predictions, 0.5),
-    )
-    text = baseline_report(FinalEvaluation(Task("regression", 1), "rmse", splits=(split,)))[0]
-    assert "no significant difference" in text
-    assert text.endswith("(lower is better; gain 0.0000).")
+    record = split_record(results, split)
+    assert np.isnan(record.metrics["roc_auc"])
+    assert "roc_auc" not in record.intervals
 
 
 def test_an_accuracy_of_1_has_an_interval():
@@ -408,18 +363,13 @@ def test_an_accuracy_of_1_has_an_interval():
     assert results.intervals["accuracy"] == (pytest.approx(0.9860, abs=5e-5), 1.0)
 
 
-def test_the_console_says_that_nothing_was_learned_and_which_class_is_never_predicted():
-    results = FinalEvaluation(
-        Task("classification", 2, ("a", "b")),
-        "accuracy",
-        splits=(judged(np.zeros(9), np.zeros(9)),),
-    )
-    assert findings(results) == [
-        "this model learned nothing: accuracy 0.0000 is that of rule",
-        "b is never predicted (9 of 9 validation rows)",
-    ]
-    good = FinalEvaluation(results.task, "accuracy", splits=(judged(np.ones(9), np.zeros(9)),))
-    assert findings(good) == []
+def test_a_class_that_is_never_predicted_is_recorded():
+    task = Task("classification", 2, ("a", "b"))
+    wrong = judged(np.zeros(9), np.zeros(9))
+    results = FinalEvaluation(task, "accuracy", splits=(wrong,))
+    assert split_record(results, wrong).never_predicted == {"b": 9}
+    good = judged(np.ones(9), np.zeros(9))
+    assert split_record(results, good).never_predicted == {}
 
 
 def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
@@ -432,58 +382,27 @@ def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
     assert rows == [["'=1+1", "-1.5"], ["'@x", "-1.5"], ["'+49 30", "3"], ["a\nb", "\\ud800"]]
 
 
-def test_names_in_plots_are_short_and_no_formulas():
-    assert plot_names(["$\\frac$\n x"]) == ["\\$\\frac\\$ x"]
-    assert plot_names(["x" * 30, "y"]) == ["x" * 10 + "..." + "x" * 10, "y"]
-
-
-def test_names_in_plots_stay_different_and_can_be_drawn(caplog):
-    long = [f"customer_support_category_{number:02d}" for number in range(30)]
-    assert plot_names(long)[7] == "customer_s...ategory_07"
-    reviews = [f"an extremely {word} review of 2026" for word in ("negative", "positive")]
-    assert plot_names(reviews) == ["...nega...", "...posi..."]
-    assert plot_names(["a" * 40 + "b" + "a" * 40, "a" * 39 + "b" + "a" * 41]) == [
-        "...ab...",
-        "...ba...",
-    ]
-    assert plot_names(["x y", "x  y"]) == ["0: x y", "1: x y"]
-    caplog.set_level("INFO")
-    assert plot_names(["\u5426", "ja"]) == ["class 0", "ja"]
-    assert "plots show 1 of 2 classes by number" in caplog.text
-
-
-def test_the_labels_of_a_plot_do_not_cover_each_other():
-    from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall
-
-    targets, names = np.arange(8), [f"a rather long name {number}" for number in range(8)]
-    figure = plot_confusion(targets % 3, targets % 3, names[:3])
-    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {90.0}
-    figure = plot_precision_recall(np.eye(8), np.eye(8), names)
-    figure.canvas.draw()
-    axis = figure.axes[0]
-    assert axis.get_legend().get_window_extent().y1 < axis.xaxis.label.get_window_extent().y0
-
-
-def test_the_precision_of_two_classes_is_compared_with_the_share_of_the_second():
-    from mlxlab.experiment.final_evaluation.plots import plot_precision_recall
-
-    targets = np.array([0, 0, 0, 1])
-    axis = plot_precision_recall(np.eye(2)[targets], targets, ["no", "yes"]).axes[0]
-    assert [text.get_text().strip() for text in axis.get_legend().get_texts()] == [
-        "yes",
-        "share of rows 0.25",
-    ]
-    assert set(axis.lines[1].get_ydata()) == {0.25}
-
-
-def test_confusions_of_many_classes_are_those_of_the_most_confused(tmp_path):
-    from mlxlab.experiment.final_evaluation.plots import plot_confusion, plot_precision_recall
-
+def test_confusions_of_many_classes_are_those_of_the_most_confused():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 300, 2000)
     guess = np.where(targets < 25, (targets + 1) % 25, targets)
-    figure = plot_confusion(guess, targets, [str(i) for i in range(300)])
-    assert figure.axes[0].get_title() == "the 20 most confused of 300 classes"
-    assert {int(label.get_text()) for label in figure.axes[0].get_xticklabels()} <= set(range(25))
-    curve = plot_precision_recall(rng.random((2000, 300)), targets, [str(i) for i in range(300)])
-    assert curve.axes[0].get_legend().get_texts()[0].get_text() == "mean over 100 classes"
+    outputs = np.eye(300)[guess]
+    evaluation = Evaluation({"loss": 0.0}, np.arange(2000), np.arange(2000), targets, outputs)
+    task = Task("classification", 300, tuple(map(str, range(300))))
+    names, counts = confusion(task, guess, targets)
+    assert len(names) == len(counts) == 20
+    assert {int(name) for name in names} <= set(range(25))
+    shown = diagnostics(FinalEvaluation(task, "accuracy"), evaluation)
+    assert sum(rows for _, _, rows in shown.reliability) == 2000
+
+
+def test_curves_have_few_points_and_the_share_of_the_positive_class():
+    targets = np.arange(2000) % 4 == 0
+    scores = np.random.default_rng(0).random(2000)
+    outputs = np.stack([1 - scores, scores], axis=1)
+    task = Task("classification", 2, ("no", "yes"))
+    evaluation = Evaluation({"loss": 0.0}, np.arange(2000), np.arange(2000), targets * 1, outputs)
+    shown = diagnostics(FinalEvaluation(task, "accuracy"), evaluation)
+    assert shown.positive_share == 0.25
+    assert len(shown.precision_recall) == 200
+    assert shown.precision_recall[-1] == (1.0, pytest.approx(0.25, abs=1e-3))

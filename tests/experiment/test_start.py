@@ -1,6 +1,5 @@
 """The config of a resumed run: that of its checkpoint, with what was typed."""
 
-import json
 import re
 import shutil
 
@@ -8,15 +7,15 @@ import pytest
 
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.config.check import read_stored_config
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.compose import compose
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.description.run import describe_run
-from mlxlab.experiment.description.text import as_text
+from mlxlab.experiment import experiment
+from mlxlab.experiment.collect_record import write_run_report
 from mlxlab.experiment.experiment import resumed_choices
 from mlxlab.experiment.manifest import effective_status, read_manifest
-from mlxlab.experiment.run_report.write import write_run_report
+from mlxlab.experiment.run_info import read_info
 from mlxlab.program import run_dir_override
+from mlxlab.views.commands import typed_commands
 from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage
 from support.processes import final_state, run_here, tiny_overrides
@@ -104,7 +103,7 @@ def test_a_finished_run_says_so_and_which_limit_ended_it(finished_run, run_dir):
     assert lower == message.replace("max_steps=4", "max_steps=3")
     (run_dir / "metrics.json").write_text("{")  # as if killed while it was written
     ended = resume(run_dir, "trainer.max_steps=3")
-    assert "best of" in ended.stdout
+    assert "finished: " in ended.stdout
     assert "trainer.max_steps=3 is already passed (step 4): the run ends here" in ended.stderr
     assert " 0 tokens/s" not in ended.stderr
     assert (run_dir / "metrics.json").is_file()
@@ -114,9 +113,8 @@ def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_
     assert resume(run_dir, "trainer.max_steps=5").returncode == 0
     assert resume(run_dir, "trainer.max_steps=6").returncode == 0
     commands = ParsedPage(write_run_report(run_dir).read_text()).text
-    first, second, third = commands.partition("train again, as typed")[2].split(
-        "then continued, as typed, "
-    )
+    began = commands.partition("How to reproduce")[2].partition("began")[2]
+    first, second, third = re.split(r"resumed \(\d\) ", began)
     assert "trainer.max_steps=4 " in first
     assert " hydra.run.dir=" in first
     typed = [
@@ -125,16 +123,8 @@ def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_
     ]
     assert second.startswith(f"at step 4 mlxlab train {typed[0]}")
     assert third.startswith(f"at step 5 mlxlab train {typed[1]}")
-    described = describe_run(run_dir)
-    assert "trainer.max_steps=4 " in described["command"]
-    continued = [(each["at"], each["command"]) for each in described["continued"]]
-    assert continued == [
-        ("at step 4", f"mlxlab train {typed[0]}"),
-        ("at step 5", f"mlxlab train {typed[1]}"),
-    ]
-    assert re.findall(r"(?m)^continued +(at step \d): ", as_text(described)) == [
-        "at step 4",
-        "at step 5",
+    assert list(typed_commands(read_info(run_dir).view).values())[1:] == [
+        f"mlxlab train {each}" for each in typed
     ]
 
 
@@ -149,32 +139,26 @@ def test_a_resume_from_an_earlier_checkpoint_drops_the_commands_after_it(run_dir
     assert (
         run_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}").returncode == 0
     )
-    assert [each["at"] for each in describe_run(run_dir)["continued"]] == ["at step 4", "at step 5"]
-    assert "trainer.max_steps=8" in describe_run(run_dir)["continued"][-1]["command"]
+    continued = read_info(run_dir).view.record.command.continued
+    assert [each.at for each in continued] == ["at step 4", "at step 5"]
+    assert "trainer.max_steps=8" in continued[-1].overrides
 
 
 def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
     assert resume(run_dir, "model.intermediate_size=640", "trainer.max_steps=5").returncode == 0
-    change = "at step 4: model.intermediate_size 600 -> 640"
-    described = describe_run(run_dir)
-    assert described["model_changes"] == [change]
-    assert f"the model {change}\n" in as_text(described)
+    change = (4, "by a resume: model.intermediate_size 600 -> 640")
+    assert change in read_info(run_dir).view.record.training.events
     page = ParsedPage(write_run_report(run_dir).read_text()).text
-    assert f"Changed {change}" in page
-    assert "Changes during the run step change 1 growth: wider" in page
-    assert "4 a command that continued the run: model.intermediate_size 600 -> 640" in page
-    for best in (3, 5):
-        metrics = json.loads((run_dir / "metrics.json").read_text()) | {"best_step": best}
-        (run_dir / "metrics.json").write_text(json.dumps(metrics))
-        page = ParsedPage(write_run_report(run_dir).read_text()).text
-        assert ("of 5, from before the model changed at step 4." in page) == (best == 3)
+    assert "Step 4: by a resume: model.intermediate_size 600 -> 640" in page
+    assert "Step 1: growth: wider" in page
     forked = tmp_path / "forked"
     assert (
         run_here(f"resume={run_dir}", "trainer.max_steps=6", f"hydra.run.dir={forked}").returncode
         == 0
     )
-    described = describe_run(forked)
-    assert (described["model_changes"], described["continued"]) == ([change], [])
+    record = read_info(forked).view.record
+    assert change in record.training.events
+    assert record.command.continued == []
 
 
 def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):
@@ -207,7 +191,9 @@ def test_settings_that_growth_changed_are_set_by_hand_and_sizes_do_not_shrink(ru
     assert last_state(run_dir)["architecture"]["intermediate_size"] == 600
 
 
-def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run, tmp_path):
+def test_the_options_of_the_run_are_those_that_typed_keys_are_in(
+    finished_run, tmp_path, monkeypatch
+):
     overrides = ["resume=auto", f"hydra.run.dir={finished_run}"]
     assert resumed_choices(overrides)["model/adapter"] == "none"
     assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(
@@ -221,14 +207,16 @@ def test_the_options_of_the_run_are_those_that_typed_keys_are_in(finished_run, t
     )
     typed = ["model.adapter.rank=4", "data.packing.stride=7"]
     options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
-    config = Composer(conf_dir(), typed, choices=lambda: options).checked()
+    monkeypatch.setattr(experiment, "resumed_choices", lambda _: options)
+    resumed = experiment.resumed_options(typed)
+    assert resumed == ["model/adapter=lora", "data=streaming"]
+    config = compose([*resumed, *typed])
     assert (config.model.adapter.rank, config.data.packing.stride) == (4, 7)
     assert config.trainer.step._target_.endswith("PlainStep")
-    assert list(config.hydra.overrides.task) == typed
     with pytest.raises(
         ConfigError, match=r"model.adapter.rnak=4: unknown key; did you mean model.adapter.rank"
     ):
-        Composer(conf_dir(), ["model.adapter.rnak=4"], choices=lambda: options).checked()
+        compose([resumed[0], "model.adapter.rnak=4"])
 
 
 def test_an_escaped_interpolation_is_text_on_resume_too(run_dir):

@@ -5,8 +5,7 @@ import gc
 import mlx.core as mx
 import pytest
 
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.experiment.session import build_session
 from mlxlab.models import memory_bound
 from mlxlab.training.device_batch import to_device
@@ -29,7 +28,7 @@ def session_of(folder, family, *overrides):
         source = folder / "text.txt"
         source.write_text("".join(f"line {n} of a text\n" for n in range(3000)))
         args.append(f"data.source={source}")
-    config = Composer(conf_dir(), args).checked_values(resolve=True)
+    config = compose_checked(args)
     return build_session(config, folder)
 
 

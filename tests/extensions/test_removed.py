@@ -22,16 +22,14 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
         "data/order/staged",
         "experiment/growth_course",
     ],
+    "example_losses": ["callbacks/example_losses"],
     "tracking_services": ["tracking/trackio", "tracking/wandb"],
+    "weight_analysis": ["callbacks/analysis"],
 }
 DATA = ("instruct", "streaming", "table", "text_classification", "titanic")
 ALL = {"_target_": "mlxlab.data.subset.AllExamples"}
 NODES = {  # nodes of files of conf/, with what takes their place
-    "weight_analysis": [("callbacks/default", "analysis", None)],
-    "example_losses": [
-        ("callbacks/default", "example_losses", None),
-        *((f"data/{name}", "select", ALL) for name in DATA),
-    ],
+    "example_losses": [(f"data/{name}", "select", ALL) for name in DATA],
 }
 COMMANDS = """
 import importlib.util
@@ -67,7 +65,11 @@ def removed(request, checkout, tmp_path):
     package.rename(tmp_path / "package")
     shutil.copytree(conf, tmp_path / "conf")
     for option in OPTIONS.get(name, []):
-        (conf / f"{option}.yaml").unlink()
+        file = conf / f"{option}.yaml"
+        file.unlink()
+        default = file.with_name("default.yaml")
+        if default.is_file():
+            default.write_text(default.read_text().replace(f"  - {file.stem}\n", ""))
     for option, key, replacement in NODES.get(name, []):
         _replace_node(conf / f"{option}.yaml", key, replacement)
     yield name
@@ -78,9 +80,7 @@ def removed(request, checkout, tmp_path):
 
 def _replace_node(file, key, replacement):
     values = yaml.safe_load(file.read_text())
-    del values[key]
-    if replacement is not None:
-        values[key] = replacement
+    values[key] = replacement
     file.write_text(yaml.safe_dump(values, sort_keys=False))
 
 

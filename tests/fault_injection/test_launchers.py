@@ -5,7 +5,7 @@ import sys
 import psutil
 import pytest
 
-from mlxlab.sweep.job import read_records
+from mlxlab.experiment.job_record import read_records
 from support.processes import start, tiny_overrides, wait_for
 
 pytestmark = [

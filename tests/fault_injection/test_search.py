@@ -7,12 +7,13 @@ import random
 import sys
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
-from mlxlab.sweep.study import Study, Trial
 from support.processes import run_here, start, tiny_overrides, wait_for
 
 pytestmark = [
@@ -22,20 +23,28 @@ pytestmark = [
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    """`trials.csv` without the times."""
-    with (folder / "trials.csv").open() as file:
+    """The jobs without the times."""
+    with (folder / "report" / "jobs.csv").open() as file:
         return [
             {key: value for key, value in row.items() if key != "seconds"}
             for row in csv.DictReader(file)
         ]
 
 
-def records(folder: Path) -> list[Trial]:
-    """The trials in the study, without the times."""
-    trials = []
-    for trial in Study(folder / "study.jsonl").trials():
-        trials.append(replace(trial, result=trial.result | {"seconds": 0.0}))
-    return trials
+def rungs(folder: Path) -> list[dict[str, object]]:
+    """The trials in the journal of Optuna."""
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.jsonl")))
+    trials = optuna.load_study(study_name="search", storage=storage).trials
+    return [
+        {
+            "params": trial.params,
+            "state": trial.state,
+            "values": trial.values,
+            "rungs": trial.intermediate_values,
+            "attributes": trial.user_attrs,
+        }
+        for trial in trials
+    ]
 
 
 def final_states(output: str) -> list[str]:
@@ -120,10 +129,10 @@ def files(folder: Path) -> set[str]:
 
 def check_equal(folder: Path, whole: Path) -> None:
     """Two searches have the same rungs, the same table and the same weights."""
-    assert records(folder) == records(whole)
+    assert rungs(folder) == rungs(whole)
     assert table(folder) == table(whole)
-    for trial in records(folder):
-        manifests = [each / str(trial.number) / "manifest.json" for each in (folder, whole)]
+    for number in range(len(rungs(whole))):
+        manifests = [each / str(number) / "manifest.json" for each in (folder, whole)]
         states = [json.loads(path.read_text())["outcome"]["final_state"] for path in manifests]
         assert states[0] == states[1]
-    assert {trial.state for trial in records(folder)} == {"paused", "finished"}
+    assert {row["state"] for row in table(folder)} == {"paused", "finished"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlxlab.sweep.job import JobRecord, read_records
+from mlxlab.experiment.job_record import JobRecord, read_records
 from support.processes import ROOT, start, tiny_overrides
 
 pytestmark = [

@@ -85,10 +85,8 @@ def rope():
 def test_samples_of_a_slow_model_have_some_tokens(rope, tokenizer, monkeypatch):
     monkeypatch.setattr(samples, "SECONDS", 0.0)
     for each in samples.generate_samples(rope, tokenizer, prompts(3, 5), 60):
-        assert (
-            len(tokenizer.encode(each["text"])) >= samples.MIN_TOKENS // 2 or each["end"] == "end"
-        )
-        assert each["text"]
+        assert len(tokenizer.encode(each.text)) >= samples.MIN_TOKENS // 2 or each.end == "end"
+        assert each.text
 
 
 def prompts(*lengths):

@@ -18,11 +18,13 @@ import pytest
 
 import mlxlab
 from mlxlab.checkpoint.arrays import digest
-from mlxlab.cli.evaluate import main as evaluate
-from mlxlab.cli.predict import main as predict
 from mlxlab.errors import DataError
 from mlxlab.experiment.initial_weights import find_weights
+from support.commands import command
 from support.processes import environment, run, tiny_overrides
+
+evaluate = command("evaluate")
+predict = command("predict")
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning"
@@ -226,7 +228,7 @@ def test_labels_of_other_rows_hold_from_the_thresholds_on_with_which_predict_ans
     )
     hits = sum(len(a & b) for a, b in zip(expected, predicted, strict=True))
     f1 = 2 * hits / sum(map(len, [*expected, *predicted]))
-    assert re.search(rf"\| f1_micro +\| +{f1:.4f} \|", printed), printed
+    assert re.search(rf"\| micro F1 +\| +{f1:.4f} \|", printed), printed
 
 
 def _sides(row):

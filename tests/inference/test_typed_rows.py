@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 import mlxlab
-from mlxlab.cli.evaluate import main as evaluate
-from mlxlab.cli.predict import main as predict
+from support.commands import command
 from support.processes import run, tiny_overrides
+
+evaluate = command("evaluate")
+predict = command("predict")
 
 ROWS = 120
 

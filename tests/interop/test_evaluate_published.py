@@ -7,11 +7,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.cli.evaluate import main
 from mlxlab.interop.gguf import export_gguf
 from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 from mlxlab.models.build import build_pretrained_model
+from support.commands import command
+
+main = command("evaluate")
 
 LLAMA = {
     "_target_": "mlxlab.models.transformer.Transformer",

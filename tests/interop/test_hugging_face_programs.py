@@ -6,12 +6,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.cli.export import main
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.restore import restore_model
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
+from support.commands import command
 from support.processes import run_here, tiny_overrides
+
+main = command("export")
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed (extra interop)"

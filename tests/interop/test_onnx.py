@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from mlxlab.cells.columns import PARTS
-from mlxlab.cli.export import main
 from mlxlab.data.labelled.types import read_datetime
 from mlxlab.inference.cells import row_reading, to_table
 from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model, save_ensemble
+from support.commands import command
 from support.processes import ROOT, run_here, tiny_overrides
+
+main = command("export")
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra onnx)")
 

@@ -27,7 +27,9 @@ def text(tmp_path_factory):
 @pytest.fixture(scope="module")
 def published(text, tmp_path_factory):
     """A folder of transformers with a small decoder."""
-    from mlxlab.cli.export import main
+    from support.commands import command
+
+    main = command("export")
 
     folder = tmp_path_factory.mktemp("published")
     run = train_without_adapters(folder / "run", "model=transformer", *text)

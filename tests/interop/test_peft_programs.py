@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.cli.export import main
+from support.commands import command
 from support.peft_runs import (
     SIZES,
     base_of,
@@ -12,6 +12,8 @@ from support.peft_runs import (
     train_without_adapters,
     write_text,
 )
+
+main = command("export")
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed (extra interop)"

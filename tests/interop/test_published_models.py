@@ -8,13 +8,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.cli.export import main
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.restore import restore_model
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.models.pretrained.load import read_shape
+from support.commands import command
 from support.processes import NO_PLOTS, run_here
+
+main = command("export")
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed (extra interop)"

@@ -137,7 +137,7 @@ def test_adapters_beyond_the_memory_are_refused(folder, tmp_path):
 )
 def test_the_jobs_of_a_sweep_are_counted_before_they_are_enumerated(swept, tmp_path):
     ended = run_limited("train", "-m", *swept.split(), "tracking=none", folder=tmp_path)
-    assert_refused(ended, "seed=range")
+    assert_refused(ended, "100,000 jobs")
 
 
 def edit_checkpoints(run, edit):

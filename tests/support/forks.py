@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
 from multiprocessing import current_process, get_context
@@ -19,8 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mlxlab.tracking.mlflow import address, queue
-from mlxlab.tracking.mlflow.address import Address
+from mlxlab.tracking import queue
+from mlxlab.tracking.queue import LOCK, LOG, VARIABLE, Queue
 
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
@@ -30,14 +30,18 @@ class ForkedProcess:
     """A `mlxlab` command in a process of its own, used like a `subprocess.Popen` whose output is piped text."""
 
     def __init__(
-        self, script: str, overrides: tuple[str, ...], environment: dict[str, str]
+        self,
+        script: str,
+        overrides: Sequence[str],
+        environment: dict[str, str],
+        folder: Path | None = None,
     ) -> None:
-        self.args = [str(ROOT / "src" / "mlxlab" / "__main__.py"), *overrides]
+        self.args = [str(ROOT / "src" / "mlxlab" / "__main__.py"), script, *overrides]
         descriptors = [tempfile.mkstemp(dir=_folder()) for _ in ("stdout", "stderr")]
         for descriptor, _ in descriptors:
             os.close(descriptor)
         self._files = [Path(path) for _, path in descriptors]
-        self._process = _start(f"mlxlab.cli.{script}", self.args, environment, self._files)
+        self._process = _start("mlxlab.cli.main", self.args, environment, self._files, folder)
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
@@ -89,17 +93,23 @@ def _context() -> ForkServerContext:
 
 @cache
 def start_server() -> None:
-    """Starts the server and waits for it, so that no test measures its imports."""
-    fork(int).join()
+    """Starts the server and waits for it, so that no test measures its imports.
+
+    The server itself ignores a module that it cannot import.
+    """
+    process = fork(import_module, "support.preloaded")
+    process.join()
+    assert process.exitcode == 0
 
 
-def fork_syncer(store: Address) -> bool:
-    """What `queue.start_syncer` does, by a fork."""
-    if queue.syncer_lives(store.queue):
+def fork_uploader(waiting: Queue) -> bool:
+    """What `queue.start_uploading` does, by a fork."""
+    if waiting.is_locked(LOCK):
         return False
-    log = store.queue / "sync.log"
-    environment = os.environ | {"MLXLAB_STORE": store.dump()}
-    _start("mlxlab.tracking.mlflow.syncer", ["syncer.py"], environment, [log, log], detached=True)
+    waiting.set_faults({})
+    log = waiting.folder / LOG
+    environment = os.environ | {VARIABLE: queue.dump(waiting)}
+    _start(queue.MODULE, ["upload.py"], environment, [log, log], detached=True)
     return True
 
 
@@ -108,10 +118,12 @@ def _start(
     argv: list[str],
     environment: dict[str, str],
     outputs: list[Path],
+    folder: Path | None = None,
     *,
     detached: bool = False,
 ) -> BaseProcess:
-    return fork(_live, module, argv, dict(environment), outputs, detached)
+    started_in = folder or Path.cwd()
+    return fork(_live, module, argv, dict(environment), outputs, started_in, detached)
 
 
 def fork(function: Callable[..., object], *args: Any) -> BaseProcess:
@@ -122,10 +134,16 @@ def fork(function: Callable[..., object], *args: Any) -> BaseProcess:
 
 
 def _live(
-    module: str, argv: list[str], environment: dict[str, str], outputs: list[Path], detached: bool
+    module: str,
+    argv: list[str],
+    environment: dict[str, str],
+    outputs: list[Path],
+    folder: Path,
+    detached: bool,
 ) -> None:
     """The forked process: as `python -m <module>`."""
     current_process().daemon = False  # A daemon could not start the jobs of a sweep.
+    os.chdir(folder)
     if detached:
         os.setsid()
     for descriptor, path in enumerate(outputs, 1):
@@ -144,30 +162,26 @@ def _live(
 
 
 def _fork_spare(environment: dict[str, str]) -> None:
-    """A process that forks the syncers of a run: the run itself cannot, once MLX has started threads."""
+    """A process that forks the uploaders of a run: the run itself cannot, once MLX has started threads."""
     reader, writer = os.pipe()
     if os.fork():
         os.close(reader)
-        queue.start_syncer = partial(_order_syncer, writer)
+        queue.start_uploading = partial(_order_uploader, writer)
         return
     os.close(writer)
     with open(reader) as orders:
-        for store in orders:
+        for order in orders:
             if os.fork() == 0:
-                log = address.load(store).queue / "sync.log"
-                more = {"MLXLAB_STORE": store}
-                _live(
-                    "mlxlab.tracking.mlflow.syncer",
-                    ["syncer.py"],
-                    environment | more,
-                    [log, log],
-                    detached=True,
-                )
+                log = queue.load(order).folder / LOG
+                variables = environment | {VARIABLE: order}
+                outputs, folder = [log, log], Path.cwd()
+                _live(queue.MODULE, ["upload.py"], variables, outputs, folder, detached=True)
     os._exit(0)
 
 
-def _order_syncer(writer: int, store: Address) -> bool:
-    if queue.syncer_lives(store.queue):
+def _order_uploader(writer: int, waiting: Queue) -> bool:
+    if waiting.is_locked(LOCK):
         return False
-    os.write(writer, f"{store.dump()}\n".encode())
+    waiting.set_faults({})
+    os.write(writer, f"{queue.dump(waiting)}\n".encode())
     return True

@@ -5,9 +5,11 @@ import json
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.cli.export import main
 from mlxlab.inference.restore import restore_model
+from support.commands import command
 from support.processes import run_here, tiny_overrides
+
+main = command("export")
 
 SHORT = [
     "trainer.max_steps=20",

@@ -7,25 +7,45 @@ os.environ["JE_ARROW_MALLOC_CONF"] = (
 )
 
 from support.fault_injection.preload import preload
+from support.new_stores import copy_databases
 
 PACKAGES = (
+    "analysis",
+    "baselines",
     "callbacks",
+    "cells",
     "checkpoint",
+    "cli",
     "config",
     "data",
     "distributed",
     "experiment",
+    "extensions",
+    "html",
+    "inference",
     "models",
     "ops",
+    "stats",
+    "sweep",
+    "tracking",
     "training",
+    "views",
 )
-COMMANDS = ("evaluate", "generate", "lr_find", "predict", "runs", "train", "train.multirun")
-OTHERS = (
+LIBRARIES = (
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "mlflow.models",
+    "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",
-    "mlxlab.tracking.journal",
-    "mlxlab.tracking.mlflow.syncer",
+    "mlflow.tracking",
+    "pandas",
+    "scipy.optimize",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.model_selection",
 )
 
-preload(PACKAGES, (*(f"mlxlab.cli.{name}" for name in COMMANDS), *OTHERS))
+preload(PACKAGES, LIBRARIES)
+copy_databases()
 os.fsync = lambda descriptor: None  # as in `conftest`
 assert len(os.listdir("/proc/self/task")) == 1

@@ -1,6 +1,5 @@
 """Runs of mlxlab commands that are small enough for tests: in processes of their own, or in this one."""
 
-import importlib
 import io
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from mlxlab.cli.main import command_module
+from mlxlab.cli.main import main
 from support.forks import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,18 +60,28 @@ READ_BY_STORES = ("AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
 
 def start(
-    *overrides: str, script: str = "train", fresh: bool = False, **more: str
+    *overrides: str,
+    script: str = "train",
+    fresh: bool = False,
+    folder: Path | None = None,
+    **more: str,
 ) -> subprocess.Popen[str] | ForkedProcess:
-    """A command in a process of its own: a fork, or of a new interpreter if `fresh` or `more` needs it."""
+    """A command in a process of its own: a fork, or of a new interpreter if `fresh` or `more` needs it.
+
+    Args:
+        folder: its working directory; None for that of this process.
+    """
     if (
         sys.platform == "linux"
         and script != "launch"
         and not fresh
         and all(map(_is_read_late, more))
     ):
-        return ForkedProcess(script, overrides, environment(**more))
+        return ForkedProcess(script, overrides, environment(**more), folder)
     command = [sys.executable, "-m", "mlxlab", script, *overrides]
-    return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(**more), stdout=-1, stderr=-1, text=True
+    )
 
 
 def _is_read_late(name: str) -> bool:
@@ -80,9 +89,13 @@ def _is_read_late(name: str) -> bool:
 
 
 def run(
-    *overrides: str, script: str = "train", fresh: bool = False, **more: str
+    *overrides: str,
+    script: str = "train",
+    fresh: bool = False,
+    folder: Path | None = None,
+    **more: str,
 ) -> subprocess.CompletedProcess:
-    process = start(*overrides, script=script, fresh=fresh, **more)
+    process = start(*overrides, script=script, fresh=fresh, folder=folder, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -110,7 +123,7 @@ def run_here(*overrides: str, script: str = "train") -> subprocess.CompletedProc
     """The same in this process: cheaper by the seconds that a start takes. Not for signals and kills."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = importlib.import_module(command_module(script)).main(list(overrides))
+        code = main([script, *overrides])
     return subprocess.CompletedProcess(list(overrides), code, out.getvalue(), err.getvalue())
 
 

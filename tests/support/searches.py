@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
 
-from mlxlab.sweep.job import Job, read_record, write_record
+from mlxlab.experiment.job_record import read_record, write_record
+from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.sweep.search import Search
-from mlxlab.sweep.study import Trial, open_study
+from mlxlab.sweep.study import Study, budget_of, is_paused
 
 SETTINGS: dict[str, Any] = {
     "sampler": "random",
@@ -34,6 +37,23 @@ LENGTH = 27  # steps of a whole run
 Point = dict[str, str]
 Run = Callable[[Point, int, bool], list[float] | str]
 # A trial by its point, the step that it trains to, and whether it continues; a text is why it failed.
+
+
+class Trial(NamedTuple):
+    """What a test looks at of a trial: all but the times."""
+
+    number: int
+    point: dict[str, Any]
+    state: str
+    rungs: dict[int, float]
+    values: list[float] | None
+    budget: int | None
+
+
+def facts_of(trial: FrozenTrial) -> Trial:
+    state = "PAUSED" if is_paused(trial) else trial.state.name
+    rungs = trial.intermediate_values
+    return Trial(trial.number, trial.params, state, rungs, trial.values, budget_of(trial))
 
 
 class FunctionJobs:
@@ -65,7 +85,8 @@ class FunctionJobs:
             record = replace(record, state="failed", reason=values, exit_code=1)
         else:
             self._write_metrics(job.folder, values, budget)
-            record = replace(record, state="finished", value=values[0], exit_code=0)
+            state = "finished" if budget is None else "paused"
+            record = replace(record, state=state, value=values[0], exit_code=0)
         write_record(job.folder, record)
         return JobResult(job, record)
 
@@ -91,18 +112,17 @@ def new_search(folder: Path, space: list[str], run: Run, **settings: object) -> 
     """A search of a space; `run` stands for its trials."""
     chosen = {**SETTINGS, **settings}
     trainer = {"max_steps": LENGTH, "epochs": None, "eval_every": 1}
-    hydra = {"overrides": {"task": space}}
-    config = {"objective": "valid/loss", "trainer": trainer, "hydra": hydra}
+    overrides = OverridesParser.create().parse_overrides(space)
+    config = {"objective": "valid/loss", "trainer": trainer}
     app: Any = SimpleNamespace(
         config=OmegaConf.create(config),
         folder=folder,
         objective="valid/loss",
+        overrides={each.get_key_element(): each for each in overrides},
     )
-    app.compose = lambda texts, number, resume=False: Job(
-        number, texts, app.config, folder / str(number)
-    )
+    app.compose = lambda texts, number: Job(number, texts, app.config, folder / str(number))
     jobs = FunctionJobs(run, chosen["objectives"] or ["valid/loss"])
-    app.run_jobs = lambda next_job, end_job, *_, **options: run_jobs(jobs, next_job, end_job) or 0
+    app.run_jobs = lambda next_job, end_job, **options: run_jobs(jobs, next_job, end_job) or 0
     return Search(app, chosen)
 
 
@@ -110,6 +130,6 @@ def run_search(folder: Path, space: list[str], run: Run, **settings: object) -> 
     """The trials of a search that ran to its end."""
     folder.mkdir(exist_ok=True)
     search = new_search(folder, space, run, **settings)
-    study = open_study(folder, search.question)
-    search.run(study)
-    return study.trials(search.space)
+    search.study = Study(folder, search.space, search.objectives)
+    search.run()
+    return [facts_of(trial) for trial in search.study.trials()]

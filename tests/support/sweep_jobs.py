@@ -10,13 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from mlxlab.config.hydra.compose import Composer
+from mlxlab.cli.train import sweep_check
+from mlxlab.config.hydra.compose import compose, open_hydra
 from mlxlab.errors import DataError, DivergenceError
+from mlxlab.experiment.job_record import JobRecord, write_record
 from mlxlab.experiment.sweep_start import SweepStart, write_sweep_start
-from mlxlab.sweep.job import JobRecord, write_record
 
 WAYS = {
     "raise": "ZeroDivisionError: division by zero",
@@ -27,7 +32,7 @@ WAYS = {
     "leave": "exited with code 0 before its end",
     "kill": "killed by SIGKILL",
     "crash": "killed by SIGSEGV",
-    "hang": "timeout: took more than 5 seconds",
+    "hang": "timeout: took more than 15 seconds",
     "memory": "took more than the 0.4 GB of hydra.launcher.memory_limit",
 }
 
@@ -45,8 +50,8 @@ hydra:
 """
 
 
-def write_config(folder: Path) -> Composer:
-    """Composes sweeps in `folder/sweep` of a config that takes milliseconds."""
+def write_config(folder: Path) -> tuple[DictConfig, HydraContext]:
+    """A sweep in `folder/sweep` of a config that takes milliseconds."""
     (folder / "conf").mkdir(exist_ok=True)
     (folder / "conf" / "train.yaml").write_text(CONFIG.format(folder=folder / "sweep"))
     for option in ("launcher/isolated", "sweeper/grid"):
@@ -54,7 +59,30 @@ def write_config(folder: Path) -> Composer:
         copy = folder / "conf" / "hydra" / f"{option}.yaml"
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(shipped.read_text())
-    return Composer(folder / "conf", multirun=True)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MLXLAB_CONF", str(folder / "conf"))
+        return compose_sweep([])
+
+
+def compose_sweep(overrides: list[str]) -> tuple[DictConfig, HydraContext]:
+    """The config of a whole sweep, as Hydra gives it to a sweeper."""
+    with open_hydra():
+        app = GlobalHydra.instance().hydra
+        config = app.compose_config("train", overrides, RunMode.MULTIRUN)
+        return config, HydraContext(app.config_loader, Callback())
+
+
+def checked_config(args: list[str]) -> DictConfig:
+    """The checked config of `train` with these arguments; with -m, that of the sweep, whose jobs are checked too."""
+    overrides = [arg for arg in args if "=" in arg]
+    if "-m" not in args:
+        return compose(overrides)
+    with open_hydra():
+        config = GlobalHydra.instance().hydra.compose_config("train", overrides, RunMode.MULTIRUN)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sweep_check, "check_named_files", lambda _: None)
+            sweep_check.check_sweep(config)
+        return config
 
 
 def act(config: DictConfig) -> float:
@@ -104,8 +132,9 @@ def write_sweep(folder: Path, records: list[JobRecord], objective: str = "valid/
         "overrides": [],
         "config_dir": None,
         "config_name": "train",
-        "objective": objective,
+        "objectives": [objective],
         "sweeper": "grid",
+        "shared": {},
         "jobs": [record.overrides for record in records],
     }
     write_sweep_start(folder, start)

@@ -2,28 +2,29 @@
 
 import contextlib
 import json
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from mlxlab.tracking import queue
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.flush import flush
-from support.forks import fork_syncer, start_server
-from support.processes import run
+from mlxlab.tracking.mlflow import store
+from mlxlab.tracking.mlflow.destination import mlflow_destination
+from mlxlab.tracking.queue import LOCK, Queue
+from mlxlab.tracking.upload import sync
+from support.forks import fork_uploader, start_server
+from support.new_stores import create_database
+from support.processes import run_here
 
-START_SYNCER = queue.start_syncer
+START_UPLOADING = queue.start_uploading
 
 # Logs `count` steps, then ends, or is still there when the signal comes.
 TRAINER = """
@@ -42,12 +43,6 @@ journal.end(ending)
 """
 
 
-@cache
-def schema_cache() -> tempfile.TemporaryDirectory[str]:
-    """MLflow's migrations take a second: once for all tests, not once a store."""
-    return tempfile.TemporaryDirectory()
-
-
 @pytest.fixture(name="project")
 def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with make_project(tmp_path, monkeypatch) as project:
@@ -56,30 +51,51 @@ def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @contextlib.contextmanager
 def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project folder; its syncers are gone when the test is over."""
-    monkeypatch.setenv("XDG_CACHE_HOME", schema_cache().name)
+    """A project folder; its uploaders are gone when the test is over."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
     if (
-        sys.platform == "linux" and queue.start_syncer is START_SYNCER
+        sys.platform == "linux" and queue.start_uploading is START_UPLOADING
     ):  # unless a test has replaced it
         start_server()
-        monkeypatch.setattr(queue, "start_syncer", fork_syncer)
+        monkeypatch.setattr(store, "_create_database", create_database)
+        monkeypatch.setattr(queue, "start_uploading", fork_uploader)
+        monkeypatch.setattr("mlxlab.tracking.upload.start_uploading", fork_uploader)
     yield tmp_path
     for folder in tmp_path.glob("**/.queue-*"):
-        kill_syncer(folder)
+        kill_uploader(folder)
 
 
-def kill_syncer(folder: Path) -> bool:
+def queue_of(project: Path) -> Queue:
+    """The queue of the project's own store."""
+    uri = f"sqlite:///{quoted(project)}/mlruns/mlflow.db"
+    return Queue(mlflow_destination(uri, None, project), project)
+
+
+def quoted(project: Path) -> str:
+    return str(project).replace("%", "%25").replace("?", "%3F")
+
+
+def uploader_of(folder: Path) -> psutil.Process | None:
+    """The process that holds the lock of a queue."""
+    path = folder / LOCK
+    if not path.exists():
+        return None
+    inode = path.stat().st_ino
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, kind, _, _, pid, file, *_ = line.split()
+        if kind == "FLOCK" and file.endswith(f":{inode}"):
+            return psutil.Process(int(pid))
+    return None
+
+
+def kill_uploader(folder: Path) -> bool:
     """kill -9; returns whether there was one."""
-    if not queue.syncer_lives(folder):
+    process = uploader_of(folder)
+    if process is None:
         return False
-    wait_until(lambda: (folder / "lock").read_text())
-    pid = int((folder / "lock").read_text())
-    os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):  # not every syncer is our child
-        os.waitpid(pid, 0)
-    wait_until(lambda: not queue.syncer_lives(folder))
+    process.kill()
+    wait_until(lambda: uploader_of(folder) is None)
     return True
 
 
@@ -124,8 +140,8 @@ def change_start(folder: Path, **changes: object) -> None:
 
 
 def upload(journal: Journal) -> list[str]:
-    """What `runs.py sync` prints, in this process: parts of it can be replaced."""
-    return list(flush(journal.mlflow.address, [journal.folder]))
+    """What `mlxlab runs sync` prints, in this process: parts of it can be replaced."""
+    return list(sync(journal.queues[0], [journal.folder], trusted=journal.register is not None))
 
 
 def start_trainer(
@@ -144,9 +160,9 @@ def start_trainer(
 
 
 def query_store(project: Path, query: str) -> list[tuple[Any, ...]]:
-    """Rows of the project's store; [] while there is none."""
+    """Rows of the project's store; [] while there is none, or an empty file."""
     path = project / "mlruns" / "mlflow.db"
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         return []
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
         return database.execute(query).fetchall()
@@ -160,8 +176,7 @@ def wait_until(holds: Callable[[], Any], seconds: float = 30.0) -> None:
 
 
 def runs_py(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """`mlxlab runs` in a process of its own, on the project's store."""
-    folder = str(project).replace("%", "%25").replace("?", "%3F")
+    """`mlxlab runs` in this process, on the project's store: MLflow is imported once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlruns/mlflow.db")
-        return run(*args, script="runs")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{quoted(project)}/mlruns/mlflow.db")
+        return run_here(*args, script="runs")

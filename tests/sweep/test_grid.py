@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 from hydra.core.plugins import Plugins
 
+from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment import experiment
+from mlxlab.experiment.job_record import JobRecord, read_records
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.reproduction.run_lock import read_lock
-from mlxlab.sweep.job import JobRecord, read_records
-from mlxlab.sweep.reports.read_sweep import read_sweep
 from support.configs import line  # noqa: F401
 from support.sweep_jobs import write_attempts
 
@@ -133,7 +133,7 @@ def test_a_folder_is_not_continued_with_other_fixed_overrides(line, job):
     stored, sweep = line.project / "s" / "sweep.json", f"the sweep in {line.project}/s has"
     before = stored.read_bytes()
     for changed, message in {
-        "trainer.epochs=2 objective=valid/accuracy": f"objective=valid/accuracy: {sweep} valid/loss; continue with",
+        "trainer.epochs=2 objective=valid/accuracy": f"objective=valid/accuracy: {sweep} objective=valid/loss; continue with",
         "trainer.epochs=5": f"trainer.epochs=5: {sweep} trainer.epochs=2; continue",
         "trainer.epochs=2 data.fold=0 data.folds=2": f"data.fold=0: {sweep} no data.fold",
         "data=titanic": f"no trainer.epochs: {sweep} trainer.epochs=2",
@@ -183,18 +183,21 @@ def test_data_files_are_looked_for_before_the_first_job(line, job):
     ("override", "message"),
     [
         (
-            "hydra.sweep=foo",
-            "hydra.sweep=foo: expected one of its keys: hydra.sweep.dir, hydra.sweep.subdir",
-        ),
-        (
             "hydra.launcher.njobs=2",
             "hydra.launcher.njobs=2: unknown key; did you mean hydra.launcher.n_jobs?",
         ),
-        ("seed=2", "seed=2: contradicts seed=0,1; give one of them"),
     ],
 )
 def test_a_mistyped_key_of_a_sweep_has_the_nearest_name(line, override, message):
     assert message in line.refuses("-m", "seed=0,1", "hydra/launcher=isolated", override)
+
+
+@pytest.mark.parametrize("size", ["0", "-1"])
+def test_a_batch_size_that_hydras_sweeper_asserts_is_refused(line, job, size):
+    basic = ["hydra/sweeper=basic", "hydra/launcher=basic", f"hydra.sweeper.max_batch_size={size}"]
+    message = f"hydra.sweeper.max_batch_size={size}: expected at least 1, or null"
+    assert message in line.refuses(*SWEEP, *basic, "seed=0,1")
+    assert not (line.project / "s").exists()
 
 
 def test_a_launcher_of_a_plugin_that_gives_up_is_one_line(line, job, monkeypatch):

@@ -16,9 +16,10 @@ from mlxlab.analysis.trial.record import (
     write_record,
 )
 from mlxlab.errors import ConfigError, DataError, UserError
+from mlxlab.experiment.job_record import JobRecord
 from mlxlab.experiment.manifest import RunManifest
-from mlxlab.sweep.job import Job, JobRecord
-from mlxlab.sweep.jobs import JobResult
+from mlxlab.sweep.job import Job
+from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.sweep.paired import Pairs
 
 QUESTION: Question = {
@@ -37,10 +38,15 @@ QUESTION: Question = {
 class App:
     """Composes configs of a few keys."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, launcher):
         self.folder = folder
+        self.launcher = launcher
 
-    def compose(self, overrides, number, *, resume=False):
+    def run_jobs(self, next_job, end_job, batch_size):
+        run_jobs(self.launcher, next_job, end_job)
+        return self.launcher.stop_signal
+
+    def compose(self, overrides, number):
         values = {"data": {"rows": 1}, "overrides": overrides, "hydra": {}}
         return Job(number, overrides, OmegaConf.create(values), self.folder / str(number))
 
@@ -92,8 +98,8 @@ def trial(tmp_path, monkeypatch):
         record, lines = new_record({**copy.deepcopy(QUESTION), **changes}, "trial"), []
         if (folder / "trial.json").exists():
             record = read_record(folder)
-        monkeypatch.setattr("mlxlab.sweep.paired.show", lines.append)
-        Pairs(App(folder), record, launcher).run(seconds)
+        monkeypatch.setattr("mlxlab.sweep.paired.logger.info", lines.append)
+        Pairs(App(folder, launcher), record).run(seconds)
         assert read_record(folder) == record
         return record, launcher, lines
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hydra.types import HydraContext, RunMode
 
-from mlxlab.config.hydra.compose import Callbacks
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.job_record import JobRecord
 from mlxlab.sweep import preload, processes
-from mlxlab.sweep.job import JobRecord, compose
+from mlxlab.sweep.job import JobTask, compose
 from mlxlab.sweep.processes import JobProcesses
 from support.sweep_jobs import WAYS, act, write_config
 
@@ -26,13 +25,11 @@ class Sweep:
     """The jobs of one sweep, whose tasks end as their config says."""
 
     def __init__(self, folder: Path) -> None:
-        composer = write_config(folder)
-        self.config = composer.hydra.compose_config("train", [], RunMode.MULTIRUN)
-        self.hydra = HydraContext(composer.hydra.config_loader, Callbacks())
+        self.config, self.hydra = write_config(folder)
         self.folder = Path(self.config.hydra.sweep.dir)
 
     def launcher(self, **options: object) -> JobProcesses:
-        return JobProcesses(self.hydra, act, self.config, {**OPTIONS, **options})
+        return JobProcesses(self.hydra, JobTask(act), self.config, {**OPTIONS, **options})
 
     def start(self, jobs: JobProcesses, way: str, number: int) -> None:
         overrides = [f"way='{way}'", f"seed={number}"]
@@ -57,7 +54,7 @@ def test_a_job_that_ends_in_any_way_leaves_the_others_alone(sweep, capfd):
     ways = ["good", *WAYS, "child", "good"]
     if sys.platform != "linux":
         ways.remove("memory")
-    records = sweep.run(sweep.launcher(n_jobs=3, timeout=5, memory_limit=0.4), ways)
+    records = sweep.run(sweep.launcher(n_jobs=3, timeout=15, memory_limit=0.4), ways)
     reasons = {way: record.reason for way, record in zip(ways, records, strict=True)}
     assert reasons == {"good": "", "child": ""} | {
         way: reason for way, reason in WAYS.items() if way in ways
@@ -126,6 +123,20 @@ def test_a_job_waits_for_free_memory(sweep, monkeypatch):
     assert next(free) == 10**12
     with pytest.raises(ConfigError, match="memory_limit: expected no more than this machine has"):
         sweep.launcher(memory_limit=10**6)
+
+
+def test_a_job_starts_where_the_largest_so_far_would_fit(sweep, monkeypatch):
+    free = [10**12]
+    monkeypatch.setattr(processes, "free_memory", lambda: free[0])
+    launcher = sweep.launcher(memory_limit=0.5)
+    free[0] = 4 * 10**8
+    assert not launcher._has_room()
+    free[0] = 10**12
+    sweep.start(launcher, "slow", 0)
+    launcher.wait()
+    free[0] = 4 * 10**8
+    assert launcher._has_room()
+    launcher.close()
 
 
 def test_a_job_that_another_process_runs_is_left_alone(sweep):

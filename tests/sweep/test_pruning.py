@@ -2,17 +2,20 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mlxlab.config.hydra.search_space import Interval, Values
 from mlxlab.errors import ConfigError
-from mlxlab.sweep.pruning import Pruning, SuccessiveHalving, read_pruning
-from mlxlab.sweep.study import Trial
+from mlxlab.sweep.pruning import SuccessiveHalving, read_pruning
+from mlxlab.sweep.search_space import split_space
 from support.searches import LENGTH, SETTINGS, Point, run_search
 
-X = Interval("x", 0.0, 1.0, log=False, integer=False)
+[X] = split_space(OverridesParser.create().parse_overrides(["x=interval(0,1)"]))[1]
+EPOCHS = replace(X, key="trainer.epochs")
 SPACE = ["x=interval(0,1)"]
 FAILS_FROM = 0.8
 
@@ -24,7 +27,8 @@ def loss(point: Point, budget: int, again: bool = False) -> list[float] | str:
 
 
 @pytest.mark.parametrize(
-    ("pruner", "sampler"), [("asha", "random"), ("hyperband", "random"), ("asha", "tpe")]
+    ("pruner", "sampler"),
+    [("asha", "random"), ("hyperband", "random"), ("asha", "tpe"), ("median", "random")],
 )
 def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path, pruner, sampler):
     settings = {"pruner": pruner, "sampler": sampler, "trials": 12, "min_budget": 3}
@@ -43,7 +47,12 @@ def test_a_search_that_is_interrupted_at_any_instant_has_the_same_rungs(tmp_path
         except KeyboardInterrupt:
             continue
     assert trials == whole
-    assert {trial.state for trial in whole} == {"finished", "paused", "failed"}
+    assert {trial.state for trial in whole} == {"COMPLETE", "PAUSED", "FAIL"}
+
+
+@pytest.mark.parametrize(("pruner", "factor"), [("asha", 3), ("hyperband", 3), ("median", 2)])
+def test_a_pruner_promotes_its_share(pruner, factor):
+    assert read(pruner, reduction_factor=3).halving.factor == factor
 
 
 def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
@@ -58,32 +67,33 @@ def test_a_third_of_each_rung_is_promoted_and_the_best_trial_ends(tmp_path):
         seed=1,
     )
     reached = Counter(budget for trial in trials for budget in trial.rungs)
-    finished = sum(trial.state == "finished" for trial in trials)
+    finished = sum(trial.state == "COMPLETE" for trial in trials)
     assert reached[3] == sum(trial.point["x"] <= FAILS_FROM for trial in trials)
     assert reached[3] // 3 <= reached[9] <= reached[3] // 2
     assert reached[9] // 3 <= finished <= reached[9] // 2
     best = min(trials, key=lambda trial: trial.point["x"])
-    assert (best.state, list(best.rungs)) == ("finished", [3, 9])
+    assert (best.state, list(best.rungs)) == ("COMPLETE", [3, 9])
     assert all(again == (budget != 3) for budget, again in calls)
-    steps = sum(trial.step for trial in trials)
+    steps = sum(
+        LENGTH if trial.state == "COMPLETE" else max(trial.rungs, default=0) for trial in trials
+    )
     assert steps <= 0.4 * 30 * LENGTH
 
 
-def new_trial(number: int, state: str, rungs: dict, **fields) -> Trial:
-    values = [*rungs.values()][-1:]
-    result = {"values": values, "reason": "", "state": state, "step": 0, "evaluations": []}
-    result |= {"seconds": 0.0, **fields}
-    budget = [*rungs][-1] if state == "paused" else None
-    return Trial(number, {}, state, budget, rungs, [], None, result)
+def new_trial(number: int, rungs: dict, budget: int | None, **options: object) -> FrozenTrial:
+    trial = create_trial(intermediate_values=rungs, user_attrs={"budget": budget}, **options)
+    trial.number = number
+    return trial
 
 
-def paused(number: int, *values: float, budgets=(1, 3, 9)) -> Trial:
+def paused(number: int, *values: float, budgets=(1, 3, 9)) -> FrozenTrial:
     """A trial with these values at its rungs so far."""
-    return new_trial(number, "paused", dict(zip(budgets, values, strict=False)))
+    rungs = dict(zip(budgets, values, strict=False))
+    return new_trial(number, rungs, [*rungs][-1], state=TrialState.RUNNING)
 
 
-def finished(number: int, value: float, rungs: dict, evaluations=()) -> Trial:
-    return new_trial(number, "finished", rungs, values=[value], evaluations=[*evaluations])
+def finished(number: int, value: float, rungs: dict) -> FrozenTrial:
+    return new_trial(number, rungs, None, value=value)
 
 
 def test_the_highest_rung_is_promoted_first_and_of_equal_trials_the_earlier():
@@ -115,19 +125,9 @@ def test_a_run_that_ends_before_a_rung_counts_in_it():
 
 def test_hyperband_distributes_trials_by_the_shares_of_its_brackets():
     hyperband = SuccessiveHalving([1, 3, 9], 3, sign=1, num_brackets=4)
-    counts = Counter(hyperband.first_budget(number) for number in range(49))
-    assert counts == {1: 27, 3: 12, 9: 6, None: 4}  # Li et al. 2018, table 1 with R = 27
-    assert hyperband.first_budget(0) == 1
-
-
-def test_the_limit_is_the_median_of_the_best_values_of_complete_trials():
-    curves = [[0.9, 0.5, 0.6], [0.8, 0.7], [0.7, 0.9], [None, 0.4], [0.6, 0.3], [0.5, 0.2]]
-    trials = [finished(number, 0.1, {}, curve) for number, curve in enumerate(curves)]
-    trials.append(new_trial(6, "pruned", {}, values=[0.1], evaluations=[0.0, 0.0]))
-    median = Pruning("median")
-    assert median.limits(trials) == [0.7, pytest.approx(0.45), None]
-    assert median.limits(trials[:4]) == [None] * 3
-    assert Pruning("median", sign=-1).limits(trials)[1] == pytest.approx(0.7)
+    counts = Counter(hyperband.first_budget(number) for number in range(4900))
+    for budget, share in {1: 27, 3: 12, 9: 6, None: 4}.items():  # Li et al. 2018, table 1, R = 27
+        assert counts[budget] == pytest.approx(100 * share, rel=0.1)
 
 
 def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **changes: object):
@@ -135,7 +135,7 @@ def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **cha
         {"trainer": {"max_steps": None, "epochs": 27, "eval_every": None, **(trainer or {})}}
     )
     settings = {**SETTINGS, "pruner": pruner, **changes}
-    return read_pruning(settings, config, list(space), "minimize")
+    return read_pruning(settings, config, list(space), ["valid/loss"])
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,7 @@ def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **cha
         ({"max_budget": 10}, [1, 3], "epochs"),
         ({"trainer": {"epochs": "auto"}}, [2], "epochs"),
         ({"trainer": {"max_steps": 800, "eval_every": 60}}, [89, 267], "steps"),
+        ({"trainer": {"max_steps": 90, "eval_every": 10}, "min_budget": 5}, [10, 30], "steps"),
         (
             {"trainer": {"max_steps": 800}, "budget_unit": "epochs", "reduction_factor": 2},
             [3, 7, 14],
@@ -169,11 +170,7 @@ def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, 
         ),
         ({"min_budget": 20}, "min_budget=20: no rung before the end of a run of 27"),
         (
-            {"trainer": {"max_steps": 90, "eval_every": 10}, "min_budget": 5},
-            "expected trainer.eval_every=10 or more",
-        ),
-        (
-            {"space": [Values("trainer.epochs", ("1", "2"), ordered=False)]},
+            {"space": [EPOCHS]},
             "trainer.epochs: expected one value",
         ),
     ],

@@ -39,8 +39,8 @@ def final_states(finished):
 
 
 def table(folder):
-    """`trials.csv` without the times."""
-    with (folder / "trials.csv").open() as file:
+    """The jobs without the times."""
+    with (folder / "report" / "jobs.csv").open() as file:
         return [
             {key: value for key, value in row.items() if key != "seconds"}
             for row in csv.DictReader(file)
@@ -63,11 +63,8 @@ def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
     ]
     assert "| rows.csv:3:5: a number was expected" in line.out
     assert "best: trial 1, valid/accuracy 0.1\n" in line.out
-    assert "train tracking=none objective=valid/accuracy model.dropout=0.1" in line.out
-    assert "2 failed, 1 finished" in line.out
-    result = json.loads((line.project / "s" / "search.json").read_text())
-    assert result["objectives"] == {"valid/accuracy": "maximize"}
-    assert result["best"][0]["values"] == {"valid/accuracy": 0.1}
+    assert f"mlxlab train rerun={line.project}/s/1\n" in line.out
+    assert "1 finished, 2 failed" in line.out
     assert "1 finished, 2 failed" in (line.project / "s" / "report.html").read_text()
     assert line(*grid) == 1  # nothing is missing: a failure is a result
     assert [name for name, *_ in job.seen] == ["0", "1", "2"]
@@ -78,7 +75,7 @@ def test_the_seconds_of_a_trial_are_those_of_all_attempts(line, monkeypatch):
         experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5)
     )
     assert line(*SEARCH, "hydra.sweeper.sampler=grid", "model.dropout=0,0.1") == 0
-    assert (line.project / "s" / "trials.csv").read_text().count(",78.0,") == 2
+    assert (line.project / "s" / "report" / "jobs.csv").read_text().count(",78.0,") == 2
 
 
 def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_continues(
@@ -100,12 +97,10 @@ def test_a_signal_stops_a_search_whose_space_is_in_a_file_and_the_same_command_c
     ]
     assert line(*command) == 143
     assert not (line.project / "s" / "report.html").exists()
-    assert "1 finished, 1 stopped" in line.out
-    assert "stopped after 1 of 2 trials; continue: " in line.err
+    assert "1 finished, 1 unfinished" in line.out
     continued = ["sweep.resume=s", "trust_folder=true"]  # of a folder of config files
-    assert line.lines[-1].endswith(
-        f"mlxlab train {' '.join(continued).replace('=s', f'={line.project}/s')}"
-    )
+    command = " ".join(continued).replace("=s", f"={line.project}/s")
+    assert f"continue: mlxlab train {command}\n" in line.out
     assert "--config-dir" in line.refuses(continued[0], code=77)
     assert line(*continued) == 0
     assert [(name, resume) for name, _, resume in job.seen] == [
@@ -121,10 +116,10 @@ def test_a_search_continues_with_its_own_objective_and_with_more_trials(line, jo
     assert line(*search, "hydra.sweeper.trials=2") == 0
     for other, expected in {
         "objective=valid/accuracy": "objective=valid/accuracy: the sweep in",
-        "hydra.sweeper.objectives=[valid/accuracy]": "objective: got maximize valid/accuracy, the",
+        "hydra.sweeper.objectives=[valid/accuracy]": "objective=valid/accuracy: the sweep in",
     }.items():
         assert expected in line.refuses(*search, other)
-    expected = f"hydra/sweeper=grid: the sweep in {line.project}/s has search"
+    expected = f"hydra/sweeper=grid: the sweep in {line.project}/s has hydra/sweeper=search"
     assert expected in line.refuses("-m", "tracking=none", "hydra.sweep.dir=s", "seed=0,1")
     assert line("sweep.resume=s", "hydra.sweeper.trials=4") == 0
     assert [name for name, *_ in job.seen] == ["0", "1", "2", "3"]
@@ -140,8 +135,36 @@ def test_a_stopped_trial_is_listed_as_stopped(line, job):
     job.faults = {0: RunInterrupted("stopped at step 3 and saved", signal.SIGTERM)}
     assert line(*SEARCH, "hydra.sweeper.sampler=random", "seed=range(3)") == 143
     [row] = table(line.project / "s")
-    assert row["state"] == "stopped"
-    assert "1 stopped" in line.out
+    assert row["state"] == "unfinished"
+    assert "1 unfinished" in line.out
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            "seed=int(interval(0,9))",
+            "seed=int(interval(0,9)): the sweep in {0} has seed=range(9)",
+        ),
+        (
+            "hydra.sweeper.sampler=tpe",
+            "hydra.sweeper.sampler=tpe: the sweep in {0} has hydra.sweeper.sampler=random",
+        ),
+        ("hydra.sweeper.seed=3", "hydra.sweeper.seed=3: the sweep in {0} has hydra.sweeper.seed=0"),
+        (
+            "hydra.sweeper.min_budget=2",
+            "hydra.sweeper.min_budget=2: the sweep in {0} has hydra.sweeper.min_budget=None",
+        ),
+    ],
+)
+def test_another_search_in_the_same_folder_is_refused_by_name(line, job, other, message):
+    command = [*SEARCH, "hydra.sweeper.sampler=random", "hydra.sweeper.trials=2", "seed=range(9)"]
+    assert line(*command) == 0
+    key = other.partition("=")[0]
+    again = [text for text in command if text.partition("=")[0] != key]
+    refused = line.refuses(*again, other)
+    assert message.format(line.project / "s") in refused
+    assert "choose another hydra.sweep.dir" in refused
 
 
 @pytest.mark.parametrize(
@@ -174,7 +197,7 @@ def test_a_stopped_trial_is_listed_as_stopped(line, job):
         ),
         (
             ["hydra.sweeper.pruner=asha", "hydra.sweeper.objectives=[valid/loss,valid/f1]"],
-            "hydra.sweeper.pruner=asha: expected tpe, random or grid, one objective; got 2 objectives",
+            "hydra.sweeper.pruner=asha: expected one objective by sampler=tpe, random or grid; got 2 by sampler=tpe",
         ),
     ],
 )
@@ -202,24 +225,21 @@ def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
     assert asha.stderr.count(": starts, ") == 2
     assert asha.stderr.count(": continues, ") == 1
     whole = run_here(*search, f"hydra.sweep.dir={tmp_path}/whole")
-    assert Counter((row["state"], row["steps"]) for row in table(tmp_path / "asha")) == {
-        ("paused", "2"): 1,
-        ("finished", "4"): 1,
-    }
+    assert Counter(row["state"] for row in table(tmp_path / "asha")) == {"paused": 1, "finished": 1}
     for row in table(tmp_path / "asha"):
-        one, other = (tmp_path / folder / row["trial"] for folder in ("asha", "whole"))
+        one, other = (tmp_path / folder / row["job"] for folder in ("asha", "whole"))
         metrics, full = (
             json.loads((folder / "metrics.json").read_text()) for folder in (one, other)
         )
         status = json.loads((one / "manifest.json").read_text())["status"]
         if row["state"] == "finished":
             assert (metrics, status) == (full, "DONE")
-            assert final_states(asha)[-1] == final_states(whole)[int(row["trial"])]
+            assert final_states(asha)[-1] == final_states(whole)[int(row["job"])]
         else:
             assert (metrics["state"], status, row["reason"]) == (
                 "paused",
                 "PREEMPTED",
-                "paused: at 2 steps",
+                f"valid/loss {metrics['metrics']['valid/loss']:.4g}; paused: at 2 steps",
             )
             assert metrics["evaluations"] == full["evaluations"][:1]
 
@@ -238,7 +258,7 @@ def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp
     )
     assert finished.returncode == 0, finished.stderr
     for row in table(tmp_path):
-        metrics = json.loads((tmp_path / row["trial"] / "metrics.json").read_text())["metrics"]
+        metrics = json.loads((tmp_path / row["job"] / "metrics.json").read_text())["metrics"]
         assert [float(row[name]) for name in ("valid/loss", "valid/accuracy")] == [
             metrics["valid/loss"],
             metrics["valid/accuracy"],

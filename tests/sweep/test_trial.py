@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from mlxlab.analysis.trial.record import read_record
-from mlxlab.cli import train, trial
+from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
+from mlxlab.experiment import experiment
 from mlxlab.experiment.experiment import run_experiment
 from mlxlab.experiment.manifest import RunManifest
+from support.commands import command as command_of
 from support.past_run import past_run
 
 CHANGE = "trainer.learning_rate=1e-3"
@@ -43,10 +45,12 @@ def command(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(past_run(), tmp_path / "base")
 
+    run_trial = command_of("trial")
+
     def run(runs, *args):
-        monkeypatch.setattr(trial, "run_experiment", runs)
+        monkeypatch.setattr(experiment, "run_experiment", runs)
         capfd.readouterr()
-        code = trial.main(["baseline=base", "folder=t", "hydra/launcher=basic", *args])
+        code = run_trial(["baseline=base", "folder=t", "hydra/launcher=basic", *args])
         return code, *capfd.readouterr()
 
     return run
@@ -59,7 +63,7 @@ def test_an_interrupted_trial_continues_and_a_decided_one_stays(command, tmp_pat
     assert "interrupted; the same command continues" in err
     assert train.main(["sweep.resume=t"]) == 2
     command_line = (
-        f"mlxlab trial baseline=base hydra/launcher=basic {CHANGE} budget=7steps folder=t"
+        f"mlxlab trial baseline=base folder=t hydra/launcher=basic {CHANGE} budget=7steps"
     )
     assert f"a trial; its own command continues it: {command_line}" in capfd.readouterr().err
     second = Runs(0.1)

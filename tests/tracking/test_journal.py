@@ -5,16 +5,17 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from mlxlab.errors import CannotCreateError, ConfigError, ServiceUnavailableError, WriteError
+from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.tracking import queue, system_metrics
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow import address, client, queue
-from mlxlab.tracking.record_writer import has_writer
-from mlxlab.tracking.records import read_records
+from mlxlab.tracking.mlflow import address, names
+from mlxlab.tracking.mlflow.destination import MlflowDestination
+from mlxlab.tracking.queue import Queue, dump, load
+from mlxlab.tracking.records import has_writer, read_records
 from support.tracking import make_journal
 
 pytestmark = pytest.mark.usefixtures("no_syncer")
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("no_syncer")
 
 @pytest.fixture
 def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
 
@@ -37,19 +38,10 @@ def steps(journal: Journal) -> list[int]:
     return [record["s"] for record in records(journal) if "s" in record]
 
 
-def offsets(journal: Path) -> dict[int | str, int]:
-    """Step, or `tag`, -> end of the line."""
-    return {
-        record.get("s", "tag"): end
-        for record, end in read_records(journal)
-        if record and {"s", "tags"} & record.keys()
-    }
-
-
 def test_a_training_process_imports_no_tracker_library(tmp_path):
     program = (
         "import sys; from pathlib import Path; from mlxlab.tracking.journal import Journal\n"
-        "from mlxlab.tracking.mlflow import queue; queue.start_syncer = lambda address: False\n"
+        "from mlxlab.tracking import queue; queue.start_uploading = lambda queue: False\n"
         f"here = Path({str(tmp_path)!r}); make = Journal\n"
         "j = make(None, None, 'e', True, 0.0, folder=here / 'a', project=here)\n"
         "j.start({}, {}); j.log_metrics(1, {'a': 1.0}); j.end('FINISHED')\n"
@@ -82,18 +74,29 @@ def test_nan_and_infinity_are_recorded(tmp_path):
     assert records(journal)[-1]["m"] == {"nan": "NaN", "inf": "Infinity", "low": "-Infinity"}
 
 
-def test_a_torn_last_line_is_removed_before_the_next_is_appended(tmp_path, capsys):
+def test_use_of_the_machine_is_recorded_with_metrics_of_a_run_that_lasts(tmp_path, monkeypatch):
     journal = make_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
-    journal._lines.close()
+    monkeypatch.setattr(system_metrics, "INTERVAL_SECONDS", 0.0)
+    journal.log_metrics(2, {"a": 1.0})
+    first, second = (record["m"] for record in records(journal) if "m" in record)
+    assert first == {"a": 1.0}
+    assert second["a"] == 1.0
+    assert second["system/system_memory_usage_megabytes"] > 1
+
+
+def test_a_torn_last_line_is_removed_before_the_next_is_appended(tmp_path):
+    journal = make_journal(tmp_path)
+    journal.start({}, {})
+    journal.log_metrics(1, {"a": 1.0})
+    journal._writer.close()
     with (journal.folder / "journal.jsonl").open("ab") as file:
         file.write(b'{"t":1,"s":2,"m":{"a"')
     again = make_journal(tmp_path)
     again.start({}, {}, resumed=True)
     again.log_metrics(3, {"a": 1.0})
     assert steps(again) == [1, 3]
-    assert "removed 21 bytes" in capsys.readouterr().err
 
 
 def test_lines_that_the_disk_refuses_are_written_later_whole_and_in_order(tmp_path, capsys):
@@ -122,13 +125,23 @@ def test_a_second_writer_is_refused(tmp_path):
     assert records(first)[0]["start"]["uid"] == first.uid
 
 
+@pytest.mark.parametrize("torn", [b"", b'{"t":1,"start":{"uid"'])
+def test_a_run_killed_before_its_first_record_begins_its_journal_again(tmp_path, torn):
+    journal = make_journal(tmp_path)
+    path = journal.folder / "journal.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(torn)
+    journal.start({}, {}, resumed=True)
+    assert records(journal)[0]["start"]["uid"] == journal.uid
+
+
 def test_a_resumed_run_keeps_its_uid_and_a_new_run_sets_the_old_journal_aside(tmp_path):
     first = make_journal(tmp_path)
     first.start({}, {})
-    first._lines.close()
+    first._writer.close()
     resumed = make_journal(tmp_path)
     resumed.start({}, {}, resumed=True)
-    resumed._lines.close()
+    resumed._writer.close()
     fresh = make_journal(tmp_path)
     fresh.start({}, {})
     assert resumed.uid == first.uid != fresh.uid
@@ -136,83 +149,45 @@ def test_a_resumed_run_keeps_its_uid_and_a_new_run_sets_the_old_journal_aside(tm
     assert (fresh.folder / f"journal-{first.uid}.jsonl").read_text().count('"start"') == 2
 
 
-def test_truncate_removes_later_steps_and_moves_no_other_line(tmp_path):
+def test_a_journal_is_only_appended_to(tmp_path):
     journal = make_journal(tmp_path)
     journal.start({}, {})
     for step in range(1, 11):
         journal.log_metrics(step, {"a": float(step)})
-    journal.set_tags({"kept": "yes"})
     path = journal.folder / "journal.jsonl"
-    before = offsets(path)
+    before = path.read_bytes()
     journal.truncate_after(6)
-    journal.truncate_after(4)
     journal.log_metrics(5, {"a": 5.5})
-    after = offsets(path)
-    assert steps(journal) == [1, 2, 3, 4, 5]
-    assert all(after[step] == before[step] for step in (1, 2, 3, 4, "tag"))
-    assert [
-        record["truncate_after"] for record in records(journal) if "truncate_after" in record
-    ] == [6, 4]
+    assert path.read_bytes().startswith(before)
+    assert records(journal)[-2]["truncate_after"] == 6
+    assert [end for _, end in read_records(path)][-1] == path.stat().st_size
 
 
-def test_metrics_of_a_step_are_read_back_whenever_they_were_logged(tmp_path):
+def test_a_line_that_an_earlier_version_took_back_is_skipped(tmp_path):
     journal = make_journal(tmp_path)
     journal.start({}, {})
-    journal.log_metrics(4, {"a": 1.5, "b": float("nan")})
-    journal.log_metrics(6, {"a": 2.0})
-    journal.log_metrics(4, {"late": 0.1})
-    assert journal.metrics_at(4) == pytest.approx(
-        {"a": 1.5, "b": float("nan"), "late": 0.1}, nan_ok=True
-    )
-    journal.truncate_after(4)
-    assert journal.metrics_at(6) == {}
-    assert journal.metrics_at(4)["late"] == 0.1
-
-
-def test_truncate_after_minus_one_removes_step_0_too(tmp_path):
-    journal = make_journal(tmp_path)
-    journal.start({}, {})
-    for step in (0, 1):
-        journal.log_metrics(step, {"a": 1.0})
-    journal.truncate_after(-1)
-    journal.log_metrics(0, {"a": 2.0})
-    assert [record["m"]["a"] for record in records(journal) if "m" in record] == [2.0]
-
-
-def test_a_truncate_that_the_disk_refuses_is_one_line_and_changes_nothing(tmp_path):
-    journal = make_journal(tmp_path)
-    journal.start({}, {})
+    path = journal.folder / "journal.jsonl"
+    with path.open("ab") as file:
+        file.write(b"{}         \n")
     journal.log_metrics(1, {"a": 1.0})
-    before = (journal.folder / "journal.jsonl").read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-        with pytest.raises(WriteError, match="cannot be written"):
-            journal.truncate_after(0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (journal.folder / "journal.jsonl").read_bytes() == before
-    assert [path.name for path in journal.folder.iterdir()] == ["journal.jsonl"]
+    assert [record.get("s") for record, _ in read_records(path)] == [None, 1]
 
 
-def test_the_journal_is_locked_during_and_after_a_truncate_until_the_end(tmp_path):
+def test_the_journal_is_locked_until_the_end(tmp_path):
     journal = make_journal(tmp_path, wait=0.0)
     journal.start({}, {})
-    journal.log_metrics(1, {"a": 1.0})
     path = journal.folder / "journal.jsonl"
-    assert has_writer(path)
-    journal.truncate_after(0)
     assert has_writer(path)
     journal.end("FINISHED")
     assert not has_writer(path)
 
 
 def test_cleaned_keys_are_accepted_by_mlflow():
-    assert client.clean("a[0].b") == "a.0.b"
-    assert client.clean("f1@5=x#+") == "f1_5_x__"
-    assert client.clean("../../etc//passwd/") == "_/_/etc/passwd"
-    assert len(client.clean("x" * 1000)) == 250
-    assert client.clean("x" * 1000) != client.clean("x" * 999)
+    assert names.clean("a[0].b") == "a.0.b"
+    assert names.clean("f1@5=x#+") == "f1_5_x__"
+    assert names.clean("../../etc//passwd/") == "_/_/etc/passwd"
+    assert len(names.clean("x" * 1000)) == 250
+    assert names.clean("x" * 1000) != names.clean("x" * 999)
 
 
 def test_params_are_recorded_flat_as_text(tmp_path):
@@ -223,7 +198,7 @@ def test_params_are_recorded_flat_as_text(tmp_path):
 
 
 def test_cleaned_params_are_within_the_limits_of_mlflow_and_stay_distinct():
-    params = client.clean_params({"e": "x" * 9000, "k=": "1", "k@": "2"})
+    params = names.clean_params({"e": "x" * 9000, "k=": "1", "k@": "2"})
     assert len(params["e"]) == 6000
     assert sorted(value for key, value in params.items() if key.startswith("k_")) == ["1", "2"]
 
@@ -238,8 +213,9 @@ def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeyp
     server = address.resolve(None, None, tmp_path)
     assert server.uri == "https://me:secret@host/mlflow"
     assert server.shown == "https://***@host/mlflow"
-    assert server.queue.parent == tmp_path / "mlruns"
-    assert address.load(server.dump()) == server
+    waiting = Queue(MlflowDestination(server.uri, server.artifacts), tmp_path)
+    assert waiting.folder.parent == tmp_path / "mlruns"
+    assert load(dump(waiting)).destination.address == server
 
 
 @pytest.mark.parametrize(
@@ -255,8 +231,6 @@ def test_no_secret_of_an_address_reaches_the_journal_or_the_terminal(
     tmp_path, monkeypatch, capsys, uri
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setitem(sys.modules, "psycopg", ModuleType("psycopg"))
-    monkeypatch.setitem(sys.modules, "psycopg2", ModuleType("psycopg2"))
     monkeypatch.setenv("MLFLOW_ARTIFACT_ROOT", "s3://key:hunter2@bucket/x?token=hunter2")
     journal = make_journal(tmp_path, wait=0.0)
     journal.start({}, {})
@@ -287,27 +261,6 @@ def test_an_address_that_mlflow_has_no_store_for_is_a_config_error(tmp_path, uri
     with pytest.raises(ConfigError, match="sqlite:///") as fault:
         make_journal(tmp_path, uri=uri)
     assert "\n" not in str(fault.value)
-
-
-@pytest.mark.parametrize(
-    ("uri", "message"),
-    [
-        ("postgresql+psycopg2://me:secret@x/y", "pip install psycopg2-binary"),
-        ("mysql://x/y", "pip install mysqlclient"),
-        ("mysql+pymysql://x/y", "pip install pymysql"),
-        ("postgresql+unknown://x/y", "Can't load plugin: sqlalchemy.dialects:postgresql.unknown"),
-    ],
-)
-def test_a_database_whose_driver_is_not_installed_is_refused_before_the_run(
-    tmp_path, monkeypatch, uri, message
-):
-    for module in ("psycopg2", "MySQLdb", "pymysql"):
-        monkeypatch.setitem(sys.modules, module, None)  # cannot be imported
-    with pytest.raises(ServiceUnavailableError) as refused:
-        make_journal(tmp_path, uri=uri)
-    assert message in str(refused.value)
-    assert "secret" not in str(refused.value)
-    assert "\n" not in str(refused.value)
 
 
 def test_the_environment_names_the_parent_run_of_a_sweep(tmp_path, monkeypatch):

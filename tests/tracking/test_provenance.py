@@ -26,5 +26,5 @@ def test_uncommitted_changes_have_no_secrets_and_a_limited_size(tmp_path, monkey
     changed = provenance.code(provenance.git())
     assert changed["commit"] == clean["commit"]
     assert "+a = 2\n+login('***')\n+password = ***\n" in changed["diff"]
-    monkeypatch.setattr(provenance, "MAX_DIFF_BYTES", 50)
+    monkeypatch.setattr(provenance, "MAX_DIFF", 50)
     assert len(provenance.code(provenance.git())["diff"]) == 50

@@ -6,135 +6,128 @@ weights. A gain or loss is reported only if the interval excludes 0; a single pa
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from mlxlab.analysis.comparison_numbers import decimals_of, direction, fixed
-from mlxlab.analysis.comparison_subject import Subject
+from mlxlab.analysis.comparison_subject import Subject, no_subject
 from mlxlab.errors import DataError
-from mlxlab.metric_names import lower_is_better
+from mlxlab.metric_names import lower_is_better, sign_of
+from mlxlab.stats import LEVEL
+from mlxlab.stats.paired import Verdict, paired_t_test, shared_rows_of, standard_error
 from mlxlab.wording import one_of, percent
 
-LEVEL = 0.95  # confidence level of the intervals
 Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
 EVALUATIONS: Mapping[Evaluation, str] = {
     "last": "last evaluation of each run",
     "best": "best evaluation of each run",
 }
+_OVER_SEEDS = "paired t over seeds"
+_OVER_FOLDS = "paired t over folds and seeds with the variance corrected for shared rows (Nadeau & Bengio 2003)"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The gain of a method on the reference, positive where it is better; None is not finite."""
+
+    pairs: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    p: float
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class MethodResults:
-    """Metric values of one method by the name of the run."""
+    """Metric values of one method by the name of the run; None is not finite.
+
+    Args:
+        speed: in tokens/s.
+        steps: of each run.
+        folds: of its cross-validations; empty if the runs are independent (seeds only).
+        mean, error: of the values, with the standard error; `compare` sets them.
+        gain: on the reference; `compare` sets it.
+    """
 
     name: str
-    values: Mapping[str, float]
+    values: dict[str, float | None]
     parameters: float | None = None
-    speed: float | None = None  # tokens/s
-    steps: float | None = None  # optimizer steps of each run
-    folds: tuple[
-        int, ...
-    ] = ()  # of its cross-validations; empty if the runs are independent (seeds only)
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.values.values()) if self.values else math.nan
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean; NaN of a single run."""
-        n = len(self.values)
-        return stdev(self.values.values()) / math.sqrt(n) if n > 1 else math.nan
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean of (method - reference) over pairs, its sign flipped for minimised metrics, and its confidence interval."""
-
-    pairs: int
-    mean: float
-    low: float
-    high: float
-    p: float  # two-sided
-
-    @property
-    def verdict(self) -> str:
-        if self.pairs < 2:
-            return "one pair: no verdict" if self.pairs else "no run in common: no verdict"
-        if self.low == self.high == 0:
-            return "no difference in any pair"
-        if self.low > 0:
-            return "significant gain"
-        return "significant loss" if self.high < 0 else "no significant gain"
+    speed: float | None = None
+    steps: float | None = None
+    folds: tuple[int, ...] = ()
+    mean: float | None = None
+    error: float | None = None
+    gain: Gain | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods compared with a reference method."""
+    """Methods compared with a reference method: the contents of its JSON file.
 
-    metric: str  # for example valid/accuracy
-    methods: Sequence[MethodResults]
-    against: str  # name of the reference
-    gains: dict[
-        str, PairedDifference
-    ]  # difference to the reference, by the name of every other method
-    test_ratio: (
-        float  # test rows / training rows if the runs are folds of a cross-validation, else 0
-    )
-    evaluation: Evaluation = "last"
-    subject: Subject | None = None
-    verdict: str = ""  # on the reference, of a cross-validation
-    warnings: Sequence[str] = ()  # of its runs
+    Args:
+        metric: for example valid/accuracy.
+        against: name of the reference.
+        test: name of the statistical test.
+        verdict: on the reference, of a cross-validation.
+        warnings: of the runs.
+    """
+
+    metric: str
+    against: str
+    level: float
+    test: str
+    evaluation: Evaluation
+    subject: Subject
+    verdict: str
+    warnings: list[str]
+    methods: list[MethodResults]
 
     @property
-    def minimised(self) -> bool:
-        return lower_is_better(self.metric)
+    def ranked(self) -> list[MethodResults]:
+        """The methods, the best one first."""
+        sign = sign_of(self.metric)
+        costs = {each.name: -sign * each.mean for each in self.methods if each.mean is not None}
+        return sorted(self.methods, key=lambda method: costs.get(method.name, math.inf))
+
+    @property
+    def gains(self) -> dict[str, Gain]:
+        """The gains of all methods but the reference, by their names."""
+        return {each.name: each.gain for each in self.methods if each.gain is not None}
 
     @property
     def decimals(self) -> int:
-        """Of all its values and differences."""
-        return decimals_of(
-            [
-                *(method.mean for method in self.methods),
-                *(gain.mean for gain in self.gains.values()),
-            ]
-        )
-
-    @property
-    def test(self) -> str:
-        """Name of the statistical test."""
-        if self.test_ratio:
-            return "paired t over folds and seeds with the variance corrected for shared rows (Nadeau & Bengio 2003)"
-        return "paired t over seeds"
+        """The decimals of all its values and differences."""
+        means = [each.mean for each in self.methods]
+        return decimals_of([*means, *(gain.mean for gain in self.gains.values())])
 
     def sentence(self, name: str) -> str:
-        gain, subject = self.gains[name], f"{name} against {self.against}, {self.metric}: "
-        if gain.pairs < 2:
+        gain = self.gains[name]
+        subject = f"{name} against {self.against}, {self.metric}: "
+        if gain.mean is None or gain.low is None:
             return f"{subject}{gain.verdict}."
         if gain.low == gain.high == 0:
             return f"{subject}{gain.verdict} ({gain.pairs} pairs)."
-        mean, low, high = (
-            fixed(value, self.decimals, signed=True) for value in (gain.mean, gain.low, gain.high)
-        )
+        numbers = (gain.mean, gain.low, gain.high)
+        mean, low, high = (fixed(value, self.decimals, signed=True) for value in numbers)
         interval = f"gain {mean}, {percent(LEVEL, 0)} interval {low} to {high}, p {gain.p:.2g}"
         size = "equal on average"
         if gain.mean:
-            how = direction(gain.mean, minimised=self.minimised)
+            how = direction(gain.mean, minimised=lower_is_better(self.metric))
             size = f"{fixed(abs(gain.mean), self.decimals)} {how}"
         return f"{subject}{size} ({interval}, {gain.pairs} pairs): {gain.verdict}."
 
     def metrics(self) -> dict[str, float]:
-        """For the tracking store: mean of every method, its gain and the interval of the gain."""
+        """The metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
         metrics = {f"{method.name}/{self.metric}": method.mean for method in self.methods}
         for name, gain in self.gains.items():
             if gain.pairs > 1:
-                metrics |= {
-                    f"{name}/gain": gain.mean,
-                    f"{name}/gain_low": gain.low,
-                    f"{name}/gain_high": gain.high,
-                }
-        return metrics
+                metrics[f"{name}/gain"] = gain.mean
+                metrics[f"{name}/gain_low"] = gain.low
+                metrics[f"{name}/gain_high"] = gain.high
+        return {name: value for name, value in metrics.items() if value is not None}
 
 
 def compare(
@@ -158,31 +151,58 @@ def compare(
         raise DataError(
             f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same"
         )
-    test_ratio = 1 / (folds[0] - 1) if folds else 0.0
-    reference = by_name.pop(against)
-    sign = -1 if lower_is_better(metric) else 1
-    gains = {}
-    for name, values in by_name.items():
-        differences = [
-            sign * (value - reference[run]) for run, value in values.items() if run in reference
-        ]
-        gains[name] = paired_t_test(differences, test_ratio)
-    return Comparison(metric, tuple(methods), against, gains, test_ratio, evaluation, subject)
+    shared_rows = shared_rows_of(folds[0]) if folds else 0.0
+    compared = []
+    for method in methods:
+        gain = None
+        if method.name != against:
+            gain = _gain(metric, method.values, by_name[against], shared_rows)
+        compared.append(_summarised(method, gain))
+    return Comparison(
+        metric=metric,
+        against=against,
+        level=LEVEL,
+        test=_OVER_FOLDS if folds else _OVER_SEEDS,
+        evaluation=evaluation,
+        subject=subject or no_subject(),
+        verdict="",
+        warnings=[],
+        methods=compared,
+    )
 
 
-def paired_t_test(differences: Sequence[float], test_ratio: float = 0.0) -> PairedDifference:
-    """Student's t-test of paired differences.
+def _gain(
+    metric: str,
+    values: Mapping[str, float | None],
+    reference: Mapping[str, float | None],
+    shared_rows: float,
+) -> Gain:
+    runs = [run for run in values if run in reference]
+    ours = np.array([values[run] for run in runs], float)
+    theirs = np.array([reference[run] for run in runs], float)
+    test = paired_t_test(sign_of(metric) * (ours - theirs), shared_rows)
+    return Gain(
+        test.pairs,
+        _finite(test.mean),
+        _finite(test.low),
+        _finite(test.high),
+        test.p,
+        test.verdict,
+    )
 
-    With `test_ratio` > 0 (test rows / training rows) the variance is corrected as in Nadeau & Bengio (2003), "Inference
-    for the generalization error": folds share training rows, so the uncorrected test reports too many gains.
-    """
-    from scipy.special import stdtr, stdtrit  # slow to import
 
-    n = len(differences)
-    mean = fmean(differences) if n else math.nan
-    if n < 2 or not math.isfinite(mean):
-        return PairedDifference(n, mean, -math.inf, math.inf, 1.0)
-    error = stdev(differences) * math.sqrt(1 / n + test_ratio)
-    margin = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * error
-    p = float(2 * stdtr(n - 1, -abs(mean) / error)) if error else float(mean == 0)
-    return PairedDifference(n, mean, mean - margin, mean + margin, p)
+def _summarised(method: MethodResults, gain: Gain | None) -> MethodResults:
+    """The method with its mean and error; what is not finite becomes None."""
+    numbers = np.array([*method.values.values()], float)
+    mean = float(np.mean(numbers)) if len(numbers) else math.nan
+    return replace(
+        method,
+        values={run: _finite(value) for run, value in method.values.items()},
+        mean=_finite(mean),
+        error=_finite(standard_error(numbers)),
+        gain=gain,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

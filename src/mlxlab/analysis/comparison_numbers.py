@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 MIN_DECIMALS, MAX_DECIMALS = 4, 8  # decimals
 _LARGE = 1e9
-_NOISE = 1e-9  # of the largest value: differences that are rounding errors
+_NOISE = 1e-9  # Smaller shares of the largest value are rounding errors.
 
 
 def decimals_of(values: Iterable[float | None]) -> int:
@@ -17,7 +17,7 @@ def decimals_of(values: Iterable[float | None]) -> int:
 
 
 def fixed(value: float | None, decimals: int, *, signed: bool = False) -> str:
-    """With these decimals; 0 has no sign, and "" is what is not known or not finite."""
+    """Writes a number with these decimals; 0 has no sign, and "" is what is not known or not finite."""
     if value is None or not math.isfinite(value):
         return ""
     text = f"{value:z.{decimals}f}" if abs(value) < _LARGE else f"{value:.4g}"

@@ -1,19 +1,23 @@
-"""Results of methods, from the folders of their runs."""
+"""Results of methods from the folders of their runs, and the comparison of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from mlxlab.analysis.comparison import Evaluation, MethodResults
+from mlxlab.analysis.comparison import Comparison, Evaluation, MethodResults, compare
+from mlxlab.analysis.comparison_subject import subject_of
+from mlxlab.analysis.output_folder import output_folder
+from mlxlab.config.issues import one_line
+from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment import manifest
 from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json, refuse_links
 from mlxlab.nearest import no_such_folder
+from mlxlab.tracking.journal import Journal
 
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
-_MAX_NAMED = 6
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -24,16 +28,15 @@ def find_runs(path: Path) -> list[Path]:
     refuse_links(path)
     if (path / manifest.FILE).is_file():
         return [path]
-    if runs := sorted(file.parent for file in path.glob(f"*/{manifest.FILE}")):
+    runs = sorted(file.parent for file in path.glob(f"*/{manifest.FILE}"))
+    if runs:
         return runs
     expected = "a run folder, or a folder of run folders"
     folders = sorted({file.parents[1] for file in path.glob(f"*/{FOLDS}/{manifest.FILE}")})
     if len(folders) == 1:
         return find_runs(folders[0])
     if folders:
-        names = ", ".join(folder.name for folder in folders[:_MAX_NAMED]) + ", ..." * (
-            len(folders) > _MAX_NAMED
-        )
+        names = one_line(", ".join(folder.name for folder in folders), 200)
         raise InputNotFoundError(
             f"{path}: holds {len(folders)} cross-validations, expected the folder of one: {names}"
         )
@@ -77,25 +80,39 @@ def method_results(
     Raises:
         InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is a duplicate.
     """
-    values: dict[str, float] = {}
-    parameters, steps, folds, speeds = set(), set(), set(), []
+    values: dict[str, float | None] = {}
+    outcomes = []
+    speeds = []
+    folds = set()
     for folder in folders:
         fields = _finished(folder)
-        inputs, outcome = fields.get("inputs", {}), fields.get("outcome", {})
-        run = f"seed {inputs.get('seed', '?')}" + (
-            f" fold {inputs.get('fold')}" if inputs.get("folds") else ""
-        )
+        inputs = fields.get("inputs", {})
+        outcome = fields.get("outcome", {})
+        run = f"seed {inputs.get('seed', '?')}"
+        num_folds = inputs.get("folds")
+        if num_folds:
+            run += f" fold {inputs.get('fold')}"
+            folds.add(num_folds)
         if run in values:
             raise DataError(f"{name}: two runs of {run}, the second is {folder}")
         values[run] = _value(folder, outcome, metric, evaluation)
-        parameters.add(outcome.get("parameters"))
-        steps.add(outcome.get("steps"))
-        speeds += [speed] if (speed := outcome.get("speed")) else []
-        folds |= {number} if (number := inputs.get("folds")) else set()
-    size, count = (numbers.pop() if len(numbers) == 1 else None for numbers in (parameters, steps))
+        outcomes.append(outcome)
+        speed = outcome.get("speed")
+        if speed:
+            speeds.append(speed)
     return MethodResults(
-        name, values, size, median(speeds) if speeds else None, count, tuple(sorted(folds))
+        name,
+        values,
+        parameters=_common([outcome.get("parameters") for outcome in outcomes]),
+        speed=median(speeds) if speeds else None,
+        steps=_common([outcome.get("steps") for outcome in outcomes]),
+        folds=tuple(sorted(folds)),
     )
+
+
+def _common(numbers: list[float | None]) -> float | None:
+    """The number, where all runs have the same."""
+    return numbers[0] if len({*numbers}) == 1 else None
 
 
 def run_value(folder: Path, metric: str, evaluation: Evaluation) -> float:
@@ -114,17 +131,19 @@ def _finished(folder: Path) -> manifest.Manifest:
 
 def _value(folder: Path, outcome: manifest.Outcome, metric: str, evaluation: Evaluation) -> float:
     """A metric of a run; DataError without it."""
-    main, final = outcome.get("objective", ""), outcome.get("final", {})
+    main = outcome.get("objective", "")
+    final = outcome.get("final", {})
     metrics = _best_metrics(folder, outcome) if evaluation == "best" else final
-    if (value := metrics.get(metric)) is not None:
+    value = metrics.get(metric)
+    if value is not None:
         return value
     known = ", ".join(sorted(metrics, key=lambda key: (key != main, key))) or "none"
-    hint = ""
-    if evaluation == "best":
-        ways = [f"metric={main}"] * (metrics.get(main) is not None) + ["evaluation=last"] * (
-            metric in final
-        )
-        hint = f"; {' or '.join(ways)} works" if ways else ""
+    ways = []
+    if evaluation == "best" and metrics.get(main) is not None:
+        ways.append(f"metric={main}")
+    if evaluation == "best" and metric in final:
+        ways.append("evaluation=last")
+    hint = f"; {' or '.join(ways)} works" if ways else ""
     raise DataError(
         f"{folder}: expected {metric} of the {evaluation} evaluation, got {known}{hint}"
     )
@@ -134,5 +153,68 @@ def _best_metrics(folder: Path, outcome: manifest.Outcome) -> dict[str, float | 
     """Metrics of the best evaluation: all in metrics.json, else the objective."""
     metrics: dict[str, float | None] = {}
     with suppress(InputNotFoundError):
-        metrics = dict(read_json(folder / FILE, RunMetrics)["metrics"])
-    return metrics | ({outcome["objective"]: outcome.get("best")} if "objective" in outcome else {})
+        metrics |= read_json(folder / FILE, RunMetrics)["metrics"]
+    if "objective" in outcome:
+        metrics[outcome["objective"]] = outcome.get("best")
+    return metrics
+
+
+def compare_folders(
+    folders: Mapping[str, Sequence[Path]],
+    metric: str | None,
+    baseline: str,
+    evaluation: Evaluation,
+) -> Comparison:
+    """Compares methods, each of which has run folders, or folders of them.
+
+    Raises:
+        ConfigError: no run has the metric.
+        InputNotFoundError, DataError: as `find_runs` and `method_results`.
+    """
+    runs: dict[str, list[Path]] = {}
+    known: set[str] = set()
+    for name, paths in folders.items():
+        try:
+            runs[name] = [run for path in paths for run in find_runs(path)]
+        except InputNotFoundError as error:
+            raise InputNotFoundError(f"{name}={error}") from None
+        known.update(*map(metric_names, runs[name]))
+    if metric is None:
+        metric = main_metric(runs[baseline][0])
+    else:
+        check_metric(metric, known, "the runs")
+    results = [method_results(name, paths, metric, evaluation) for name, paths in runs.items()]
+    subject = subject_of(runs, metric, baseline)
+    return compare(metric, results, baseline, evaluation, subject)
+
+
+def comparison_folder(
+    folders: Mapping[str, Sequence[Path]], comparison: Comparison, relative_to: str | None
+) -> Path:
+    """The folder of a comparison: another one for other runs or settings, the same when it is repeated."""
+    paths = {name: [str(path.absolute()) for path in paths] for name, paths in folders.items()}
+    settings = [comparison.against, comparison.metric, comparison.evaluation, relative_to]
+    return output_folder(Path("outputs/comparisons"), "-vs-".join(folders), [paths, settings])
+
+
+def record_comparison(
+    comparison: Comparison,
+    folders: Mapping[str, Sequence[Path]],
+    files: Sequence[Path],
+    folder: Path,
+    experiment: str,
+) -> None:
+    """Records a comparison and its files as a run of an MLflow experiment."""
+    tracker = Journal(
+        experiment=experiment, log_models=False, wait=30.0, folder=folder, project=project_root()
+    )
+    params = {
+        "methods": {name: ",".join(map(str, paths)) for name, paths in folders.items()},
+        "baseline": comparison.against,
+        "metric": comparison.metric,
+    }
+    tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
+    tracker.log_metrics(0, comparison.metrics())
+    for file in files:
+        tracker.log_artifact(file, "comparison")
+    tracker.end("FINISHED")

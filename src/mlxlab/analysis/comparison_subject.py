@@ -1,23 +1,21 @@
 """What a comparison is of: the data and the model of its runs, and the settings in which its methods differ."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, TypedDict
+from typing import TypedDict
 
-from mlxlab.config.check import read_stored_config
-from mlxlab.config.issues import one_line, value_at, walk
-from mlxlab.config.resume_overrides import override_name
-from mlxlab.errors import DataError, InputNotFoundError, UserError
-from mlxlab.experiment.manifest import read_manifest
-from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.config.issues import one_line, override_name, value_at, walk
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.experiment.collect_record import collect_record
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics, baseline_values
-from mlxlab.experiment.run_report.run_files import read_run_files
-from mlxlab.experiment.run_report.what_was_trained import training_card
 from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_record import RunRecord
+from mlxlab.views.render import phrase, run_facts
+from mlxlab.views.run_view import RunView
 
 # Keys that change no method.
 _PAIRED = ("seed", "data.fold", "data.folds", "name", "tracking", "backend", "hydra", "rerun")
@@ -45,109 +43,83 @@ class Subject(TypedDict):
     baselines: dict[str, float]
 
 
+def no_subject() -> Subject:
+    """The subject of methods without run folders."""
+    return {"trained": "", "facts": {}, "differs": None, "baselines": {}}
+
+
 def subject_of(runs: Mapping[str, Sequence[Path]], metric: str, against: str) -> Subject:
     """The subject of methods, by the run folders of each; InputNotFoundError or DataError without a manifest."""
-    cards = [training_card(read_run_files(first)) for first, *_ in runs.values()]
-    facts = {name: [card.facts.get(name, "") for card in cards] for name in _FACTS}
+    records = {name: [collect_record(path) for path in paths] for name, paths in runs.items()}
+    views = [RunView(records[name][0], paths[0]) for name, paths in runs.items()]
+    known = [run_facts(view) for view in views]
+    facts = {}
+    for name in _FACTS:
+        texts = {each.get(name, "") for each in known}
+        if len(texts) == 1 and texts != {""}:
+            facts[name] = known[0][name]
+    answers = dict.fromkeys(phrase("answer", view) for view in views)
     return {
-        "trained": one_line("; ".join(dict.fromkeys(card.answer for card in cards)), 200),
-        "facts": {
-            name: texts[0] for name, texts in facts.items() if texts[0] and len({*texts}) == 1
-        },
-        "differs": _differences(runs) if len(runs) > 1 else None,
+        "trained": one_line("; ".join(answers), 200),
+        "facts": facts,
+        "differs": _differences(records) if len(runs) > 1 else None,
         "baselines": mean_baselines(runs[against], metric),
     }
 
 
-class _Settings(NamedTuple):
-    """The settings of a run: overrides by key, options by config group, and the config."""
-
-    overrides: dict[str, str]
-    choices: dict[str, str]
-    config: dict[str, Any]
-
-    def value(self, key: str) -> str:
-        """As text; that of the override where the run folder has no config."""
-        value = self.choices.get(key, value_at(self.config, key))
-        if value is None and (not self.config or "/" in key):
-            value = self.overrides.get(key)
-        return "none" if value is None else _text(value)
-
-    def leaves(self) -> list[str]:
-        """The keys of the settings in the compared parts of the config."""
-        pairs = [
-            pair for part in _COMPARED for pair in walk(self.config.get(part), part, lists=False)
-        ]
-        keys = [
-            key
-            for key, value in pairs
-            if not isinstance(value, dict) and not key.endswith("._target_")
-        ]
-        return [key for key in keys if _counts(key)]
-
-
-def _differences(runs: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, str]]:
-    """By key the values of each method: of what was typed first, then of what experiments and options bring along."""
-    settings = {name: [_read_settings(path) for path in paths] for name, paths in runs.items()}
-    all_runs = [run for each in settings.values() for run in each]
-    differences: dict[str, dict[str, str]] = {}
-    for keys in ([*run.overrides, *run.choices] for run in all_runs):
-        differences |= _values_that_differ(
-            settings, [key for key in keys if key not in differences]
-        )
-    if all(
-        run.config for run in all_runs
-    ):  # an option that differs stands for all that it contains
-        options = tuple(
-            f"{key.replace('/', '.')}." for key in differences if key in all_runs[0].choices
-        )
-        leaves = dict.fromkeys(
-            key for run in all_runs for key in run.leaves() if not key.startswith(options)
-        )
-        differences |= _values_that_differ(
-            settings, [key for key in leaves if key not in differences]
-        )
+def _differences(methods: Mapping[str, Sequence[RunRecord]]) -> dict[str, dict[str, str]]:
+    """The values of each method by key: of what was typed first, then of what experiments and options bring along."""
+    runs = [run for each in methods.values() for run in each]
+    typed = dict.fromkeys(key for run in runs for key in [*_overrides(run), *run.command.choices])
+    differences = _values_that_differ(methods, typed)
+    if all(run.config for run in runs):
+        # An option that differs stands for all that it contains.
+        options = [key for key in differences if key in runs[0].command.choices]
+        inside = tuple(f"{key.replace('/', '.')}." for key in options)
+        leaves = dict.fromkeys(key for run in runs for key in _leaves(run))
+        others = [key for key in leaves if key not in differences and not key.startswith(inside)]
+        differences |= _values_that_differ(methods, others)
     return differences
 
 
 def _values_that_differ(
-    settings: Mapping[str, Sequence[_Settings]], keys: Sequence[str]
+    methods: Mapping[str, Sequence[RunRecord]], keys: Iterable[str]
 ) -> dict[str, dict[str, str]]:
-    values = {
-        key: {name: {run.value(key) for run in each} for name, each in settings.items()}
-        for key in keys
-    }
-    return {
-        one_line(key, 80): {
-            name: one_line(", ".join(sorted(each)), 120) for name, each in used.items()
-        }
-        for key, used in values.items()
-        if len({frozenset(each) for each in used.values()}) > 1
-    }
+    differences = {}
+    for key in filter(_counts, keys):
+        values = {}
+        for name, runs in methods.items():
+            texts = sorted({_value(run, key) for run in runs})
+            values[name] = one_line(", ".join(texts), 120)
+        if len({*values.values()}) > 1:
+            differences[one_line(key, 80)] = values
+    return differences
 
 
-def _read_settings(folder: Path) -> _Settings:
-    """Without the overrides that change no method."""
-    inputs = read_manifest(folder).get("inputs", {})
-    values = {override_name(text): text.partition("=")[2] for text in inputs.get("overrides", [])}
-    overrides, choices = (
-        {key: text for key, text in each.items() if _counts(key)}
-        for each in (values, inputs.get("choices", {}))
-    )
-    return _Settings(overrides, choices, _read_config(folder))
+def _overrides(run: RunRecord) -> dict[str, str]:
+    return {override_name(text): text.partition("=")[2] for text in run.command.overrides}
+
+
+def _value(run: RunRecord, key: str) -> str:
+    """The text of a value, from the override where the run folder has no config."""
+    value = run.command.choices.get(key, value_at(run.config, key))
+    if value is None and (not run.config or "/" in key):
+        value = _overrides(run).get(key)
+    return "none" if value is None else _text(value)
+
+
+def _leaves(run: RunRecord) -> list[str]:
+    """The keys of the settings in the compared parts of the config."""
+    keys = []
+    for part in _COMPARED:
+        for key, value in walk(run.config.get(part), part, lists=False):
+            if not isinstance(value, dict) and not key.endswith("._target_"):
+                keys.append(key)
+    return keys
 
 
 def _counts(key: str) -> bool:
     return not any(f"{key}.".startswith(f"{each}.") for each in _PAIRED)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """The resolved config of a run, or else the one for inference; empty if neither can be used."""
-    with suppress(UserError):
-        return read_lock(folder)["config"]
-    with suppress(UserError):
-        return read_stored_config(folder / "inference" / "config.yaml")
-    return {}
 
 
 def _text(value: object) -> str:

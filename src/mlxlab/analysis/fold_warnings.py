@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlxlab.config.issues import one_line
-from mlxlab.data.labelled.split import DROPPED, SAME_INPUT
+from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.experiment.manifest import read_manifest
 
 _NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
@@ -14,12 +14,15 @@ _NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that i
 
 def fold_warnings(folders: Sequence[Path]) -> list[str]:
     """Warnings that differ only in their numbers are one; each says how many of the runs have it."""
-    counts, texts, largest = Counter[str](), dict[str, str](), dict[str, float]()
+    counts = Counter[str]()
+    texts = dict[str, str]()
+    largest = dict[str, float]()
     for folder in folders:
         for key, (size, text) in _of_run(folder).items():
             counts[key] += 1
             if size > largest.get(key, -1.0):
-                largest[key], texts[key] = size, text
+                largest[key] = size
+                texts[key] = text
     return [f"{texts[key]} ({count} of {len(folders)} runs)" for key, count in counts.items()]
 
 

@@ -175,8 +175,9 @@ def _metrics(
 def _measure_seconds(
     restored: RestoredModel, model: Model, data: DataModule | None
 ) -> dict[str, BeforeAfter]:
-    """Of the first validation batch, and of a generated token; what does not apply is left out."""
-    models, seconds = (restored.model, model), {}
+    """Measures the first validation batch and a generated token; what does not apply is left out."""
+    models = (restored.model, model)
+    seconds = {}
     batch = None if data is None else next(iter(data.valid), None)
     if batch is not None:
         inputs = to_device(batch)

@@ -1,13 +1,12 @@
-"""Stops a run of a sweep at the rung that the sweeper set, or because earlier runs were better."""
+"""Pauses a run of a sweep at the rung that the sweeper set."""
 
-from mlxlab.metric_names import is_better
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.stop_rule import StopRule
 
 
 class Pruning(Callback):
-    """Pauses at the first evaluation from `pause_at` on; prunes where the best value is worse than the limit.
+    """Pauses at the first evaluation from `pause_at` on.
 
     Derived from the state: a run that is resumed where it was paused pauses again.
     """
@@ -27,17 +26,12 @@ class Pruning(Callback):
         self._check(context, state)
 
     def _check(self, context: FitContext, state: TrainState) -> None:
-        evaluations, step = state.history.evaluations, state.progress.step
-        if context.control.stop_reason or not step or not evaluations or evaluations[-1][0] != step:
+        evaluations = state.history.evaluations
+        step = state.progress.step
+        pause_at = self.rule["pause_at"]
+        if context.control.stop_reason or pause_at is None:
             return
+        is_evaluated = step > 0 and len(evaluations) > 0 and evaluations[-1][0] == step
         budget = state.data.epoch if self.rule["unit"] == "epochs" else step
-        pause_at, limits = self.rule["pause_at"], self.rule["limits"]
-        if pause_at is not None and budget >= pause_at:
+        if is_evaluated and budget >= pause_at:
             context.control.stop_reason = f"paused: at {budget} {self.rule['unit']}"
-        elif budget >= self.rule["prune_from"] and len(evaluations) <= len(limits):
-            limit, best, monitor = limits[len(evaluations) - 1], state.history.best, context.monitor
-            if limit is not None and is_better(monitor, limit, best):
-                median = f"median {limit:.6g} of earlier trials at evaluation {len(evaluations)}"
-                context.control.stop_reason = (
-                    f"pruned: best {monitor} {best} is worse than the {median}"
-                )

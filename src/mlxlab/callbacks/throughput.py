@@ -15,7 +15,7 @@ from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import TOKENS_PER_SEC
-from mlxlab.models.model import Classifier, Model, training_flops
+from mlxlab.models.model import CausalHead, MaskedHead, Model, training_flops
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -71,7 +71,9 @@ class ThroughputMonitor(Callback):
 
 def _language_model(state: TrainState) -> Model | None:
     model = state.whole_model
-    return model if isinstance(model, Model) and not isinstance(model.head, Classifier) else None
+    if isinstance(model, Model) and isinstance(model.head, CausalHead | MaskedHead):
+        return model
+    return None
 
 
 def _dtype(context: FitContext) -> str:

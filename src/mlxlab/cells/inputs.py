@@ -43,7 +43,7 @@ from mlxlab.files.untrusted import read_json
 
 # Numbers of training rows, and what holds there: more rows need fewer epochs, and larger batches cost less.
 BATCH_SIZES = ((10_000, 30_000), (170, 510))
-EPOCHS = ((40_000, 100_000), (22, 5))
+EPOCHS = ((40_000, 80_000, 100_000), (22, 8, 5))
 MAX_EPOCHS = 10_000
 BLOCK = 2**16  # rows that are read at once
 NO_FOLD = -1
@@ -125,6 +125,16 @@ class CellEncoder:
         typed = read_table(table, self.types)
         embed = embed or self.embedder
         numbers = {name: read(typed[name].values, embed) for name, read in self.readers.items()}
+        return self.read_columns(typed, numbers)
+
+    def read_columns(
+        self, typed: Mapping[str, TypedColumn], numbers: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """(N, C) float32 of typed columns.
+
+        Args:
+            numbers: those of each different text (T, M), by the column of texts.
+        """
         columns: list[np.ndarray] = []
         for each in self.cells:
             name = each["name"]
@@ -190,6 +200,7 @@ class CellInputs(Inputs):
         embedder: the pretrained encoder of texts, if there is one.
     """
 
+    eval_batch_size = 1024
     min_steps = 250
 
     def __init__(
@@ -235,13 +246,12 @@ class CellInputs(Inputs):
         )
         self.model_columns = [each.model for each in fitted]
         self.tokenizer = no_tokens()
-        blocks = prepared.rows.blocks(list(types), prepared.numbers)
-        self._cells = np.concatenate([self.encoder.read(block, embed) for block in blocks])
-        for index, column in enumerate(cells):
-            name = column["name"]
-            if name in readers:
-                held_out = read_cells(train[name], column, readers[name].numbers)
-                self._cells[:num_train, index] = held_out
+        # Texts of training rows are read by models that did not learn from them.
+        held_out = {name: each.numbers for name, each in readers.items()}
+        parts = [self.encoder.read_columns(train, held_out)]
+        for block in prepared.rows.blocks(list(types), prepared.numbers[num_train:]):
+            parts.append(self.encoder.read(block, embed))
+        self._cells = np.concatenate(parts)
         if folds > 1:
             codes = prepared.targets.codes[:num_train]
             self.folds = np.full(len(self._cells), NO_FOLD, np.int32)

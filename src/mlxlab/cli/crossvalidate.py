@@ -12,35 +12,30 @@ Examples
     mlxlab crossvalidate experiment=titanic_distilled teacher="experiment=titanic"
 """
 
-import hashlib
 import logging
-import re
+import os
 import shlex
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from json import dumps
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
-from mlxlab import terminal
-from mlxlab.analysis.comparison_report import as_json
+from mlxlab import program
 from mlxlab.analysis.crossvalidation import (
     MODEL,
     STUDENT_ALONE,
     TEACHER,
+    FoldRun,
     plan_folds,
-    train_folds,
     write_tables,
 )
-from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.print_json import print_json
-from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.analysis.output_folder import output_folder
+from mlxlab.cli.print_json import print_result
 from mlxlab.constraints import Ge, Le
-from mlxlab.errors import CannotCreateError, ConfigError, RunInterrupted
+from mlxlab.errors import ConfigError, RunInterrupted, UserError
+from mlxlab.experiment.job_record import read_record
 from mlxlab.nearest import suggestion
-from mlxlab.program import display_path
 
 OWN_KEYS = (
     "data.folds",
@@ -51,19 +46,18 @@ OWN_KEYS = (
     "hydra.sweep.dir",
     "hydra.mode",
 )
+SUBDIR = "seed-${seed}-fold-${data.fold}"
 logger = logging.getLogger(__name__)
 
 
-def _crossvalidate(
+def crossvalidate(
+    *overrides: str,
     folds: Annotated[int, Ge(2), Le(400)] = 5,
     seeds: Annotated[int, Ge(1), Le(100)] = 3,
     jobs: Annotated[int, Ge(1), Le(64)] = 2,
     folder: Path = Path("outputs/crossvalidate"),
     teacher: str | None = None,
     json: bool = False,
-    *,
-    args: list[str],
-    command_line: str,
 ) -> None:
     """Trains the folds that are not finished, and reports on all.
 
@@ -79,40 +73,38 @@ def _crossvalidate(
         teacher_args = shlex.split(teacher or "")
     except ValueError as error:
         raise ConfigError(f"teacher={teacher}: {error}") from None
+    from mlxlab.config.hydra.job import make_folder
+
+    args = list(overrides)
     _check_args(args)
     if not any(arg.startswith("tracking=") for arg in args):
         args = [*args, "tracking=none"]
-    with _stoppable():
-        configs = [_config([*each, f"data.folds={folds}"]) for each in (args, teacher_args) if each]
-        label = next(
-            (arg.partition("=")[2] for arg in args if arg.startswith("experiment=")), "train"
-        )
-        digest = hashlib.sha256(dumps(configs, sort_keys=True).encode()).hexdigest()[
-            :8
-        ]  # other settings, another
-        folder = project_root() / folder / f"{re.sub(r'[^a-zA-Z0-9]', '_', label)[:60]}-{digest}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CannotCreateError(
-                f"{folder}: {error.strerror or error}; the folder cannot be created"
-            ) from None
-        runs = {}
-        if teacher_args:
-            teacher_args += [arg for arg in args if arg.startswith("tracking=")]
-            runs[TEACHER] = plan_folds(folder / "teacher", folds, seeds, teacher_args)
-            runs[STUDENT_ALONE] = plan_folds(folder / "alone", folds, seeds, args)
-        runs[MODEL] = plan_folds(
-            folder, folds, seeds, args, folder / "teacher" if teacher_args else None
-        )
-        for name, fold_runs in runs.items():
-            train_folds(fold_runs, jobs, "" if name == MODEL else f"{name}: ")
-        text, comparisons = write_tables(runs, folds, folder, command_line)
-    if json:
-        print_json({name: as_json(comparison) for name, comparison in comparisons.items()})
-    else:
-        terminal.show(text)
-    logger.info(f"report: {display_path(folder / 'table.html')}")
+    alone = args
+    if teacher_args:
+        alone = [*args, "trainer.teachers=[]"]
+    configs = [_config(each, folds) for each in (alone, teacher_args) if each]
+    typed = [arg.partition("=")[2] for arg in args if arg.startswith("experiment=")]
+    folder = output_folder(folder, [*typed, "train"][0], configs)
+    make_folder(folder)
+    methods = {MODEL: (folder, args)}
+    if teacher_args:
+        teachers = folder / "teacher"
+        last = f"{program.text_value(str(teachers))[:-1]}/{SUBDIR}/checkpoints/last'"
+        teacher_args += [arg for arg in args if arg.startswith("tracking=")]
+        methods = {
+            TEACHER: (teachers, teacher_args),
+            STUDENT_ALONE: (folder / "alone", alone),
+            MODEL: (folder, [*args, f"trainer.teachers=[{last}]"]),
+        }
+    runs = {}
+    for name, (parent, typed) in methods.items():
+        runs[name] = plan_folds(parent, folds, seeds)
+        ranges = [f"data.folds={folds}", f"seed=range({seeds})", f"data.fold=range({folds})"]
+        _train([*typed, *ranges], jobs, parent)
+        _check_runs(runs[name])
+    text, comparisons = write_tables(runs, folds, folder, program.command_line())
+    print_result({name: asdict(comparison) for name, comparison in comparisons.items()}, text, json)
+    logger.info(f"report: {program.display_path(folder / 'table.html')}")
 
 
 def _check_args(args: list[str]) -> None:
@@ -131,31 +123,48 @@ def _check_args(args: list[str]) -> None:
             )
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGINT and SIGTERM end the command after its running folds were stopped."""
+def _train(args: list[str], jobs: int, folder: Path) -> None:
+    """Trains the folds that are missing in a folder, as a sweep.
 
-    def stop(number: int, _: FrameType | None) -> None:
-        raise RunInterrupted("stopped; the same command continues", number)
+    Raises:
+        SystemExit: it cannot be run, which it has said itself.
+        RunInterrupted: a signal stopped it.
+    """
+    from mlxlab.cli.train import main as train
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    # A BLAS thread each: parallel processes with several threads are slower than running them in sequence.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    own = [
+        f"hydra.sweep.dir={program.text_value(str(folder))}",
+        f"hydra.sweep.subdir='{SUBDIR}'",
+        f"hydra.launcher.n_jobs={jobs}",
+        "hydra.callbacks.parent_run.report=false",
+    ]
+    with redirect_stdout(sys.stderr):
+        code = train(["-m", *args, *own])
+    if code > 128:
+        raise RunInterrupted("stopped; the same command continues", code - 128)
+    if code > 1:
+        raise SystemExit(code)
 
 
-def _config(args: list[str]) -> dict[str, Any]:
+def _check_runs(runs: list[FoldRun]) -> None:
+    """Raises UserError for the first run that failed, with the exit code of that."""
+    for run in runs:
+        record = read_record(run.folder)
+        if record is not None and record.state == "failed":
+            error = UserError(f"{run.name}: {record.reason} ({run.folder})")
+            error.exit_code = record.exit_code or UserError.exit_code
+            raise error
+
+
+def _config(args: list[str], folds: int) -> dict[str, Any]:
     """The checked config of every run, except for seed and fold."""
-    from mlxlab.config.hydra.compose import Composer
+    from mlxlab.config.hydra.compose import compose_checked
 
-    config = Composer(conf_dir(), args).checked_values(resolve=False)
+    config = compose_checked([*args, f"data.folds={folds}"], resolve=False)
     for name, node in config["callbacks"].items():
         if node and node.get("patience") is not None:
             expected = "expected null: the validation fold must not choose the number of steps"
             raise ConfigError(f"callbacks.{name}.patience={node['patience']}, {expected}")
     return config
-
-
-main = build_main(__doc__, Subcommand(_crossvalidate, forwards_overrides=True), needs_args=False)

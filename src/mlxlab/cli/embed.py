@@ -8,27 +8,17 @@ product of two of them is their similarity. It appears whole or not at all.
 """
 
 import logging
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.print_json import print_result
 from mlxlab.constraints import Size
-from mlxlab.errors import ConfigError, WriteError
-from mlxlab.files.atomic import open_atomic
+from mlxlab.errors import ConfigError
 from mlxlab.wording import counted
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from mlxlab.data.sources.block import Source
-    from mlxlab.inference.embed import RowVectors
 
 log = logging.getLogger(__name__)
 
 
-def _embed(
+def embed(
     model: str,
     input: str,
     output: Path,
@@ -51,60 +41,11 @@ def _embed(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.inference.embed import load_vectors
+    from mlxlab.inference.embed import load_vectors, write_vectors
     from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     vectors = load_vectors(model, column)
-    try:
-        count = _write(vectors, input, output, batch_size)
-    except OSError as error:
-        raise WriteError(f"output={output}: {error.strerror or error}") from None
+    count = write_vectors(vectors, input, output, batch_size)
     log.info(f"{counted(count, 'vector')} of {vectors.size} numbers")
-    if json:
-        print_json({"output": str(output), "rows": count, "size": vectors.size})
-    else:
-        print(output)
-
-
-def _write(vectors: "RowVectors", source: str, output: Path, batch_size: int) -> int:
-    """Writes the vectors of all rows; returns their number."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from mlxlab.data.labelled.rows import text_blocks
-    from mlxlab.data.sources.block import ErrorBudget
-    from mlxlab.data.sources.messages import require_columns
-    from mlxlab.data.sources.open import Reading, open_source
-
-    errors = ErrorBudget("strict")
-    opened = open_source(source, Reading(document_unit="line"), errors)
-    if opened.columns():
-        require_columns(vectors.columns, opened.columns(), opened.name)
-    count = 0
-    with open_atomic(output) as file, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
-
-        def write_header() -> None:
-            file.seek(0)
-            header = {"descr": "<f4", "fortran_order": False, "shape": (count, vectors.size)}
-            np.lib.format.write_array_header_1_0(file, header)
-
-        write_header()
-        for block in text_blocks(opened, vectors.columns, (), errors):
-            for start in range(0, len(block.places), batch_size):
-                table = block.columns.slice(start, batch_size).to_pydict()
-                made = vectors.embed(table, partial(_location, opened, block.places[start:]))
-                file.write(made.astype("<f4").tobytes())
-                count += len(made)
-                bar.update(len(made))
-        write_header()  # NumPy leaves room for any number of rows.
-    return count
-
-
-def _location(source: "Source", places: "np.ndarray", row: int) -> str:
-    from mlxlab.data.labelled.rows import location_of
-
-    return location_of(source, int(places[row]))
-
-
-main = build_main(__doc__, Subcommand(_embed, first="model"))
+    print_result({"output": str(output), "rows": count, "size": vectors.size}, str(output), json)

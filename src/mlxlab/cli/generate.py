@@ -12,38 +12,30 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
-from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.errors import ConfigError, DataError
-from mlxlab.files.untrusted import read_bytes
+from mlxlab.errors import ConfigError
 from mlxlab.progress import activity
 from mlxlab.wording import counted
 
 if TYPE_CHECKING:
-    from mlxlab.inference.generate import TextChunk
+    from mlxlab.inference.generate import GenerationConfig, TextChunk
     from mlxlab.inference.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
-REQUEST, SAMPLING = (
-    "mlxlab.inference.generate.GenerationConfig",
-    "mlxlab.inference.sampling.SamplingParams",
-)
 
 
-def _generate(
+def generate(
     run: Path,
     checkpoint: str = "best",
     prompt: str = "",
     prompts: Path | None = None,
-    preset: str | None = None,
+    preset: Literal["factual", "balanced", "creative", "widest"] | None = None,
     chat: bool = False,
     system: str | None = None,
     json: bool = False,
-    *,
-    more: dict[str, Any],
+    **options: "Unpack[GenerationConfig | SamplingParams]",  # type: ignore[misc]
 ) -> None:
     """Prints the continuations.
 
@@ -52,7 +44,7 @@ def _generate(
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         prompt: the text to continue; \\n is a line break, in stop too; empty begins a document.
         prompts: a file with a prompt per line, or .jsonl with objects that have a `prompt`; prints JSON lines.
-        preset: sampling options to start from: factual, balanced, creative, widest.
+        preset: sampling options to start from.
         chat: talk with the model by its chat template: a message per line of standard input, until it ends or /exit;
             /reset forgets the conversation.
         system: what the model is told before a chat.
@@ -68,6 +60,8 @@ def _generate(
         raise ConfigError("prompt= and prompts=: expected one of the two")
     if not checkpoint:
         raise ConfigError("checkpoint=: expected a name or a path")
+    from mlxlab.inference.text_generator import read_prompts
+
     texts = [prompt.replace("\\n", "\n")] if prompts is None else read_prompts(prompts)
     # A token's products are too small to share: two threads were 10 times slower wherever another process ran.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -75,11 +69,13 @@ def _generate(
 
     backend.prepare()
     from mlxlab.inference.generate import GenerationConfig
+    from mlxlab.inference.sampling import choose_sampling
     from mlxlab.inference.text_generator import load_generator
     from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
-    sampling = _sampling(preset, more)
+    more: dict[str, Any] = {**options}
+    sampling = choose_sampling(preset, more)
     stop = [text.replace("\\n", "\n") for text in more.pop("stop", [])]
     if chat:
         from mlxlab.inference.chat import load_chat
@@ -111,40 +107,6 @@ def _generate(
     )
 
 
-def _sampling(preset: str | None, options: dict[str, Any]) -> "SamplingParams":
-    """The sampling parameters of a preset, with those that `options` holds, which are taken out of it."""
-    from mlxlab.inference.sampling import PRESETS, SamplingParams
-
-    if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"preset={preset}: expected one of {', '.join(PRESETS)}")
-    sampling = PRESETS[preset] if preset is not None else SamplingParams()
-    names = [field.name for field in fields(sampling) if field.name in options]
-    return replace(sampling, **{name: options.pop(name) for name in names})
-
-
-def read_prompts(path: Path) -> list[str]:
-    """A prompt per line, or the `prompt` of each object of a `.jsonl` file.
-
-    Raises:
-        InputNotFoundError: there is no such file.
-        DataError: it cannot be read, or is larger than 16 MB; a line is malformed, or there is none.
-    """
-    prompts = []
-    for number, line in enumerate(read_bytes(Path(os.path.realpath(path))).splitlines(), 1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if text.strip():
-                prompts.append(json.loads(text)["prompt"] if path.suffix == ".jsonl" else text)
-                prompts[-1].encode()
-        except UnicodeError:
-            raise DataError(f"{path}:{number}:1: is not UTF-8") from None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(f'{path}:{number}:1: expected {{"prompt": "..."}}') from None
-    if not prompts:
-        raise DataError(f"{path}:1:1: has no prompt")
-    return prompts
-
-
 def _print_text(prompt: str, chunks: Iterable["TextChunk"]) -> tuple[int, str]:
     """Prints a prompt and its continuation as it is generated; returns the number of tokens and why it ended."""
     print(prompt, end="", flush=True)
@@ -165,6 +127,3 @@ def _print_lines(prompts: list[str], chunks: Iterable["TextChunk"]) -> tuple[int
             print(json.dumps(lines[written], ensure_ascii=False), flush=True)
             written += 1
     return sum(tokens), ""
-
-
-main = build_main(__doc__, Subcommand(_generate, more=(REQUEST, SAMPLING)))

@@ -16,25 +16,23 @@ from pathlib import Path
 from typing import Annotated
 
 from mlxlab import terminal
-from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Ge, Le, Positive
-from mlxlab.errors import CannotCreateError, ConfigError, WriteError
+from mlxlab.errors import ConfigError
+from mlxlab.figures import check_plot
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted
 
 POINTS = 20  # rows of the table
 
 
-def _find(
+def lr_find(
+    *overrides: str,
     start: Positive = 1e-7,
     end: Positive = 1.0,
     steps: Annotated[int, Ge(10), Le(1_000_000)] = 100,
     out: Path = Path("lr_find.png"),
     json: bool = False,
-    *,
-    args: list[str],
 ) -> None:
     """Trains with a rising rate.
 
@@ -47,13 +45,10 @@ def _find(
     """
     if start >= end:
         raise ConfigError(f"start={start:g} end={end:g}: expected start < end")
-    if out.suffix not in (".png", ".pdf", ".svg"):
-        raise ConfigError(f"out={out}: expected a name that ends in .png, .pdf or .svg")
-    if not out.absolute().parent.is_dir():
-        raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
-    from mlxlab.config.hydra.compose import Composer
+    check_plot(out)
+    from mlxlab.config.hydra.compose import compose_checked
 
-    config = Composer(conf_dir(), args).checked_values(resolve=True)
+    config = compose_checked(overrides)
     from mlxlab import backend
 
     backend.prepare()
@@ -70,35 +65,28 @@ def _find(
     activate(config["backend"]["native"])
     with tempfile.TemporaryDirectory() as folder:
         session = build_session(config, Path(folder))
-        trainer, model, data, seed = (
+        curve = find_learning_rate(
             session.trainer,
             session.model,
-            session.data,
-            model_seed(config),
-        )
-        curve = find_learning_rate(
-            trainer, model, data.train, data.task, start=start, end=end, steps=steps, seed=seed
+            session.data.train,
+            session.data.task,
+            start=start,
+            end=end,
+            steps=steps,
+            seed=model_seed(config),
         )
     best = suggest_learning_rate(curve.rates, curve.losses)
     points = list(zip(curve.rates, smoothed(curve.losses), strict=True))
-    try:
-        plot_range_test(curve, best, out)
-    except OSError as error:
-        raise WriteError(f"out={out}: {error.strerror or error}") from None
+    plot_range_test(curve, best, out)
     if json:
         curve_json = [{"learning_rate": rate, "smoothed_loss": loss} for rate, loss in points]
         print_json({"suggestion": best, "plot": str(out), "steps": curve_json})
         return
-    rows = [
-        (f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[:: max(len(points) // POINTS, 1)]
-    ]
+    every = max(len(points) // POINTS, 1)
+    rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[::every]]
     terminal.show(markdown_table(["learning rate", "smoothed loss"], rows, "r"))
     print(f"\n{counted(len(points), 'step')}, up to {curve.rates[-1]:.2g}; plot: {out}")
-    print(
-        f"trainer.learning_rate={best:.2g}"
-        if best is not None
-        else "the loss never fell: no suggestion"
-    )
-
-
-main = build_main(__doc__, Subcommand(_find, forwards_overrides=True), needs_args=False)
+    if best is None:
+        print("the loss never fell: no suggestion")
+    else:
+        print(f"trainer.learning_rate={best:.2g}")

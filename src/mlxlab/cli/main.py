@@ -1,20 +1,19 @@
-"""`mlxlab COMMAND ...`: one module per command, each with a `main(argv)`.
+"""`mlxlab COMMAND ...`: one module per command, which `command` runs; `train` has a `main(argv)` of its own.
 
 The modules stand in this package and in `extensions/*/commands/`.
 """
 
-import importlib
-import os
 import re
 import signal
 import sys
 from pathlib import Path
 
 from mlxlab import __version__
-from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.errors import ConfigError
 from mlxlab.nearest import suggestion
 
 PACKAGE = Path(__file__).parents[1]
+NO_COMMANDS = ("app", "command", "main", "overview", "print_json")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     name, *args = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help", "help"):
-        return _print_overview()
+        from mlxlab.cli.app import run_subcommand
+
+        return run_subcommand([], act=_print_overview, show_help=str, needs_args=False)
     if name == "--version":
         print(f"mlxlab {__version__}")
         return 0
@@ -37,30 +38,25 @@ def _run(argv: list[str] | None) -> int:
         return ConfigError.exit_code
     if argv is None:
         sys.argv[1:] = args  # the command owns the process, as a script does
-    try:
-        module = importlib.import_module(command_module(name))
-    except ModuleNotFoundError as error:
-        if (error.name or "mlxlab").partition(".")[0] == "mlxlab":
-            raise
-        print(
-            f"{name}: the package {error.name} is not installed; mlxlab doctor says what is missing",
-            file=sys.stderr,
-        )
-        return ServiceUnavailableError.exit_code
-    return int(module.main(None if argv is None else args))
+    given = None if argv is None else args
+    if name == "train":
+        from mlxlab.cli.train import main as train
+
+        return train(given)
+    from mlxlab.cli.command import run_command
+
+    return run_command(command_module(name), given)
 
 
 def subcommands() -> dict[str, str]:
-    """The modules that define `main`, with the first line of each, read without importing it."""
-    texts = {
-        name: file.read_text(encoding="utf-8") for name, file in sorted(_command_files().items())
-    }
-    is_subcommand = re.compile(r"^(def main\(|main = )", re.MULTILINE)
-    return {
-        name: text.splitlines()[0].strip('"')
-        for name, text in texts.items()
-        if is_subcommand.search(text)
-    }
+    """The commands, with the first line of each module, which is not imported."""
+    headings = {}
+    for name, file in sorted(_command_files().items()):
+        text = file.read_text(encoding="utf-8")
+        is_command = rf"^(def {name}\(|ACTIONS = )" if name != "train" else ""
+        if re.search(is_command, text, re.MULTILINE):
+            headings[name] = text.splitlines()[0].strip('"')
+    return headings
 
 
 def command_module(name: str) -> str:
@@ -75,15 +71,10 @@ def _command_files() -> dict[str, Path]:
     for folder in (*sorted(PACKAGE.glob("extensions/*/commands")), PACKAGE / "cli"):
         files |= {file.stem: file for file in folder.glob("*.py")}
         files |= {file.parent.name: file for file in folder.glob("*/__init__.py")}
-    files.pop("main", None)
-    return files
+    return {name: file for name, file in files.items() if name not in NO_COMMANDS}
 
 
-def _print_overview() -> int:
-    from mlxlab.cli.overview import overview
+def _print_overview(args: list[str]) -> None:
+    from mlxlab.cli.overview import overview_text
 
-    try:
-        print(overview(subcommands()), flush=True)
-    except BrokenPipeError:  # `mlxlab | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    print(overview_text(subcommands()))

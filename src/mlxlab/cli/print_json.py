@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 
+from mlxlab import terminal
 from mlxlab.files.atomic import without_nonfinite
 
 
@@ -16,6 +17,14 @@ def print_json(value: object) -> None:
         print(f"[\n {items}\n]" if value else "[]")
     else:
         print(_encode(value, json.JSONEncoder(allow_nan=False, indent=1).encode))
+
+
+def print_result(value: object, text: str, json: bool) -> None:
+    """Prints the text, or with `json` the value."""
+    if json:
+        print_json(value)
+    else:
+        terminal.show(text)
 
 
 def _encode(value: object, encode: Callable[[object], str]) -> str:

@@ -1,5 +1,6 @@
 """Registered models: their versions, and which of them has an alias.
 
+    mlxlab registry register RUN NAME [alias=champion] [metric=valid/loss]
     mlxlab registry list [NAME]
     mlxlab registry promote NAME VERSION [alias=champion]
     mlxlab registry rollback NAME [alias=champion]
@@ -12,141 +13,127 @@ Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from typing import Any
 
-from mlxlab import terminal
-from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
-from mlxlab.errors import ConfigError
+from mlxlab.experiment.past_run.lookup import find_run, open_reader
 from mlxlab.markdown import markdown_table
-from mlxlab.tracking.mlflow.address import Address, resolve
-from mlxlab.tracking.mlflow.registry import ModelRegistry, Version, open_registry
-from mlxlab.tracking.registration import ALIAS_RULE, is_alias
+from mlxlab.tracking.mlflow import registry
+from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.registry import Version
+from mlxlab.tracking.mlflow.store import open_existing
+from mlxlab.tracking.runs.tables import format_number, format_time, ordered
 
+ACTIONS = {
+    "register": "register",
+    "list": "list_models",
+    "promote": "promote",
+    "rollback": "rollback",
+}
 MAX_METRICS = 4  # columns of a list
 
 
-def _list(json: bool = False, uri: str | None = None, *, args: list[str]) -> None:
+def list_models(name: str | None = None, json: bool = False, uri: str | None = None) -> None:
     """Lists the registered models, or the versions of one.
 
     Args:
+        name: of a model.
         json: prints JSON instead of a table.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
-    with open_registry(_address(uri), writes=False) as registry:
-        if args:
-            _check_name(registry, args[0])
-            _print_versions(registry.versions(args[0]), json)
-        else:
-            models = {name: registry.aliases(name) for name in registry.names()}
-            _print_models(models, json)
+    with _open(uri) as client:
+        if name is not None:
+            versions = registry.versions_of(client, name)
+            print_result([asdict(version) for version in versions], _format(versions), json)
+            return
+        models = {each: registry.aliases_of(client, each) for each in registry.names(client)}
+    rows = []
+    for each, aliases in models.items():
+        rows.append([each, ", ".join(f"{alias}={version}" for alias, version in aliases.items())])
+    table = markdown_table(["model", "aliases"], rows, "l") if rows else "no registered models"
+    print_result([{"name": each, "aliases": models[each]} for each in models], table, json)
 
 
-def _promote(
-    alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]
+def register(
+    run: str,
+    name: str,
+    alias: str | None = None,
+    metric: str | None = None,
+    uri: str | None = None,
+    json: bool = False,
+) -> None:
+    """Registers the logged model of a run as a new version.
+
+    Args:
+        run: the beginning of its id, its name, or its folder.
+        name: of the registered model, which is created unless it exists.
+        alias: moved to the new version, if it is better than the version that has it.
+        metric: by which the two are compared; null always moves the alias.
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        json: prints JSON instead.
+    """
+    row = find_run(open_reader(uri), run)
+    with _open(uri) as client:
+        outcome = registry.register_run(client, row.run_id, name, alias, metric)
+    print_result({"model": name, "run": row.run_id, "outcome": outcome}, outcome, json)
+
+
+def promote(
+    name: str, version: str, alias: str = "champion", uri: str | None = None, json: bool = False
 ) -> None:
     """Gives an alias to a version.
 
     Args:
+        name: of a model.
+        version: its number, or an alias that it has.
         alias: the one to move.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    name, label = args
-    _check_alias(alias)
-    with open_registry(_address(uri), writes=True) as registry:
-        _check_name(registry, name)
-        version = registry.find_version(name, label)
-        moved = registry.move(name, alias, version)
-    _print_move(name, alias, version, moved, json)
+    with _open(uri) as client:
+        number = registry.find_version(client, name, version)
+        moved = registry.move(client, name, alias, number)
+    _print_move(name, alias, number, moved, json)
 
 
-def _rollback(
-    alias: str = "champion", uri: str | None = None, json: bool = False, *, args: list[str]
+def rollback(
+    name: str, alias: str = "champion", uri: str | None = None, json: bool = False
 ) -> None:
     """Gives an alias back to the version that had it before.
 
     Args:
+        name: of a model.
         alias: the one to move.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    [name] = args
-    _check_alias(alias)
-    with open_registry(_address(uri), writes=True) as registry:
-        _check_name(registry, name)
-        version, moved = registry.rollback(name, alias)
+    with _open(uri) as client:
+        version, moved = registry.rollback(client, name, alias)
     _print_move(name, alias, version, moved, json)
 
 
-def _address(uri: str | None) -> Address:
-    return resolve(uri, None, project_root())
+def _open(uri: str | None) -> AbstractContextManager[Any]:
+    address = resolve(uri, None, project_root())
+    return registry.open_registry(open_existing(address), address.shown)
 
 
-def _check_name(registry: ModelRegistry, name: str) -> None:
-    if name not in registry.names():
-        raise ConfigError(f"{name}: no such registered model")
-
-
-def _check_alias(alias: str) -> None:
-    if not is_alias(alias):
-        raise ConfigError(f"alias={alias}: expected {ALIAS_RULE}")
-
-
-def _print_models(models: dict[str, dict[str, int]], json: bool) -> None:
-    if json:
-        print_json([{"name": name, "aliases": aliases} for name, aliases in models.items()])
-        return
-    rows = []
-    for name, aliases in models.items():
-        pairs = [f"{alias}={version}" for alias, version in aliases.items()]
-        rows.append([name, ", ".join(pairs)])
-    if rows:
-        terminal.show(markdown_table(["model", "aliases"], rows, "l"))
-    else:
-        print("no registered models")
-
-
-def _print_versions(versions: list[Version], json: bool) -> None:
-    if json:
-        print_json([asdict(version) for version in versions])
-        return
-    metrics = sorted({key for version in versions for key in version.metrics})
-    main = [key for key in metrics if "loss" in key or "accuracy" in key]
-    keys = (main or metrics)[:MAX_METRICS]
+def _format(versions: list[Version]) -> str:
+    metrics = {key for version in versions for key in version.metrics}
+    keys = ordered(metrics, [])[:MAX_METRICS]
     rows = []
     for version in versions:
-        created = datetime.fromtimestamp(version.created / 1000, UTC)
-        cells = [
-            str(version.number),
-            ", ".join(version.aliases),
-            f"{created:%Y-%m-%d %H:%M:%S}",
-            version.run_id[:8],
-            version.step,
-            version.data[:8],
-        ]
-        for key in keys:
-            value = version.metrics.get(key)
-            cells.append("" if value is None else f"{value:.6g}")
-        rows.append(cells)
-    head = ["version", "aliases", "registered", "run", "step", "data", *keys]
-    terminal.show(markdown_table(head, rows, "llllllr"))
+        cells = [str(version.number), ", ".join(version.aliases), format_time(version.created)]
+        cells += [version.run_id[:8], "" if version.step is None else str(version.step)]
+        rows.append([*cells, *(format_number(version.metrics.get(key)) for key in keys)])
+    head = ["version", "aliases", "registered", "run", "step", *keys]
+    return markdown_table(head, rows, "lllllr")
 
 
 def _print_move(name: str, alias: str, version: int, moved: bool, json: bool) -> None:
-    if json:
-        print_json({"model": name, "alias": alias, "version": version, "moved": moved})
-    else:
-        print(f"{name}: {alias} {'is' if moved else 'was already'} version {version}")
-
-
-main = build_main(
-    __doc__,
-    {
-        "list": Subcommand(_list, num_positional=(0, 1)),
-        "promote": Subcommand(_promote, num_positional=(2, 2)),
-        "rollback": Subcommand(_rollback, num_positional=(1, 1)),
-    },
-)
+    value = {"model": name, "alias": alias, "version": version, "moved": moved}
+    print_result(
+        value, f"{name}: {alias} {'is' if moved else 'was already'} version {version}", json
+    )

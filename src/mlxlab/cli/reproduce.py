@@ -11,8 +11,7 @@ import secrets
 from datetime import datetime
 from pathlib import Path
 
-from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import NonNegative
 from mlxlab.errors import CheckpointUnavailableError
@@ -20,7 +19,7 @@ from mlxlab.files.new_folder import refuse_existing
 from mlxlab.files.untrusted import refuse_links
 
 
-def _reproduce(
+def reproduce(
     run: str,
     out: Path | None = None,
     tolerance: NonNegative = 0.01,
@@ -49,19 +48,13 @@ def _reproduce(
     read_lock(path)  # before MLX is imported
     backend.prepare()
     from mlxlab.experiment.reproduction.compare import describe
-    from mlxlab.experiment.reproduction.reproduce import reproduce
+    from mlxlab.experiment.reproduction.reproduce import reproduce as train_again
 
-    comparison = reproduce(path, folder, tolerance, trusted=trust_folder)
-    if json:
-        print_json(comparison)
-    else:
-        print(describe(comparison))
+    comparison = train_again(path, folder, tolerance, trusted=trust_folder)
+    print_result(comparison, describe(comparison), json)
     return CheckpointUnavailableError.exit_code if comparison["result"] == "diverged" else 0
 
 
 def _new_folder() -> Path:
     now = datetime.now()
     return project_root() / "outputs" / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}-{secrets.token_hex(3)}"
-
-
-main = build_main(__doc__, Subcommand(_reproduce))

@@ -8,11 +8,10 @@ for the device and the versions that the run was made with.
 
 from pathlib import Path
 
-from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 
 
-def _verify(
+def verify(
     run: Path, from_scratch: bool = False, trust_folder: bool = False, json: bool = False
 ) -> None:
     """Verifies a run folder.
@@ -35,6 +34,3 @@ def _verify(
     for line in lines:
         print(line, flush=True)
     print("verified")
-
-
-main = build_main(__doc__, Subcommand(_verify))

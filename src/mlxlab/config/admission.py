@@ -9,12 +9,9 @@ import logging
 import re
 from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
-from functools import cache
 from typing import Any
 
-from mlxlab.config.issues import join_key, one_line, value_at, walk
-from mlxlab.config.paths import shipped_conf
-from mlxlab.config.resume_overrides import override_name
+from mlxlab.config.issues import join_key, one_line, override_name, value_at, walk
 from mlxlab.errors import NotAllowedError
 
 Tree = dict[str, Any]
@@ -27,9 +24,17 @@ ADMITTED = (
     *("backend.native", "tracking.register.metric"),
 )
 # The callbacks that change what is trained; those of the user are not known to.
-TRAINING_CALLBACKS = ("AdaptiveBatchSize", "EarlyStopping", "GrowthSchedule")
+TRAINING_CALLBACKS = (".AdaptiveBatchSize", ".EarlyStopping", ".GrowthSchedule")
 NO_TRACKER = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
 
+# What records, sends and writes nothing.
+_QUIET: Tree = {
+    "tracking": NO_TRACKER,
+    "cloud": {"_target_": "mlxlab.experiment.storage.NoCloud"},
+    "callbacks": {},
+    "resume": None,
+    "signals": {"_target_": "mlxlab.experiment.signals.SignalHandler", "requeue": False},
+}
 _OWN_PACKAGE = "mlxlab."
 _ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _OPTION = re.compile(
@@ -43,7 +48,7 @@ _OF_SWEEPS = (
 )
 _SEARCHED = "hydra.sweeper.params."  # Keys to search, each the name of an override.
 _UNREPORTED = ("resume", "resume_policy.allow_data_change")
-_MAX_NAMED = 8
+_MAX_NAMED = 300  # characters
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +60,7 @@ def typed_keys(typed: Sequence[str]) -> list[str]:
 
 def is_trusted(typed: Sequence[str]) -> bool:
     """Whether the overrides of a command line say that the folder they name is the user's own."""
-    values = [text.partition("=")[2] for text in typed if override_name(text) == TRUST]
-    return "true" in [value.lower() for value in values]
+    return f"{TRUST}=true" in map(str.lower, typed)
 
 
 def admit(
@@ -84,11 +88,9 @@ def admit(
     own = own_callbacks(stored)
     refuse_left_out([key for key in left_out if _is_in(key, own)], name)
     if left_out:
-        more = f" and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
-        keys = one_line(", ".join(left_out[:_MAX_NAMED]))
-        logger.info(
-            f"{name}: left out: {keys}{more}; type them again, or {TRUST}=true if the folder is yours"
-        )
+        keys = one_line(", ".join(left_out), _MAX_NAMED)
+        advice = f"type them again, or {TRUST}=true if the folder is yours"
+        logger.info(f"{name}: left out: {keys}; {advice}")
     return config
 
 
@@ -98,7 +100,8 @@ def admitted_config(stored: Tree, current: Tree | None = None) -> Tree:
     Args:
         current: None is a config that records, sends and writes nothing.
     """
-    current = _quiet_config() if current is None else current
+    if current is None:
+        current = stored | _QUIET
     config = {key: deepcopy(value) for key, value in current.items() if key != TRUST}
     for key in ADMITTED:
         parent, _, name = key.rpartition(".")
@@ -109,18 +112,6 @@ def admitted_config(stored: Tree, current: Tree | None = None) -> Tree:
     if stored["tracking"] == NO_TRACKER:
         config["tracking"] = dict(NO_TRACKER)  # To record less than the user would is harmless.
     return config
-
-
-@cache
-def _quiet_config() -> Tree:
-    from mlxlab.config.hydra.yaml_limits import read_yaml
-
-    conf = shipped_conf()
-    values = read_yaml(conf / "train.yaml").values
-    config = {key: value for key, value in values.items() if key not in ("defaults", "hydra")}
-    for group in ("tracking", "cloud"):
-        config[group] = read_yaml(conf / group / "none.yaml").values
-    return config | {"callbacks": {}}
 
 
 def _callbacks(stored: Tree, current: Tree) -> Tree:
@@ -135,18 +126,18 @@ def _callbacks(stored: Tree, current: Tree) -> Tree:
 
 
 def _trains(node: object) -> bool:
-    target = str(value_at(node, "_target_"))
-    return target.startswith(_OWN_PACKAGE) and target.rpartition(".")[2] in TRAINING_CALLBACKS
+    return _is_ours(node) and str(value_at(node, "_target_")).endswith(TRAINING_CALLBACKS)
+
+
+def _is_ours(node: object) -> bool:
+    """Whether mlxlab ships a component; null is none of the user's either."""
+    return str(value_at(node, "_target_") or _OWN_PACKAGE).startswith(_OWN_PACKAGE)
 
 
 def own_callbacks(stored: Tree) -> list[str]:
     """The keys of callbacks whose class mlxlab does not ship."""
-    targets = {name: value_at(node, "_target_") for name, node in stored["callbacks"].items()}
-    return [
-        join_key("callbacks", name)
-        for name, target in targets.items()
-        if target is not None and not str(target).startswith(_OWN_PACKAGE)
-    ]
+    callbacks = stored["callbacks"].items()
+    return [join_key("callbacks", name) for name, node in callbacks if not _is_ours(node)]
 
 
 def refuse_left_out(keys: Sequence[str], name: str) -> None:
@@ -159,8 +150,7 @@ def refuse_left_out(keys: Sequence[str], name: str) -> None:
 
 def refuse_addresses(config: Tree, current: Tree, name: str, typed: Collection[str]) -> None:
     """NotAllowedError for an address that would be read, and is neither typed nor in the current config."""
-    nodes = {root: value_at(config, root) for root in ("model", "data", "trainer")}
-    for key, value in walk(nodes):
+    for key, value in walk({root: config.get(root) for root in ("model", "data", "trainer")}):
         is_address = "://" in key or (isinstance(value, str) and _ADDRESS.match(value))
         if is_address and value_at(current, key) != value and not _is_in(key, typed):
             text = one_line(f"{key}={value}", 120)

@@ -3,17 +3,17 @@
 import os
 import re
 import secrets
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf, errors
 
-from mlxlab.config.instantiate import find_disallowed
+from mlxlab.config.instantiate import why_disallowed
 from mlxlab.config.issues import (
     MISSING,
     UNRESOLVED,
     ConfigIssue,
-    LocateKey,
     format_issues,
     join_key,
     one_line,
@@ -22,7 +22,9 @@ from mlxlab.config.issues import (
     walk,
 )
 from mlxlab.config.paths import project_root
-from mlxlab.config.schema.validate import Validator
+from mlxlab.config.schema.conflicts import conflicts
+from mlxlab.config.schema.root import TARGET
+from mlxlab.config.schema.validate import Checker
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
 from mlxlab.nearest import did_you_mean, nearest
@@ -34,63 +36,58 @@ _READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB
 
 def check(config: DictConfig | dict[str, Any]) -> None:
     """Raises ConfigError with the `config_issues` of a config, one line each, at most ten."""
-    if issues := config_issues(config):
+    issues = config_issues(config)
+    if issues:
         raise ConfigError(format_issues(issues))
 
 
-def config_issues(
-    config: DictConfig | dict[str, Any], label: LocateKey | None = None
-) -> list[ConfigIssue]:
-    """All unknown, missing and invalid values of a config without its `hydra:` node, in the order of the keys.
+def config_issues(config: DictConfig | dict[str, Any]) -> list[ConfigIssue]:
+    """All unknown, missing and invalid values of a config, in the order of the keys; its `hydra` node is Hydra's.
+
+    The path of an issue is `key=value`.
 
     Args:
         config: composed, or a resolved `dict`, in which `${x}` is text.
-        label: the path of an issue from its dotted key; None adds the value, `seed=-1`.
 
     Raises:
         NotAllowedError: a `_target_` may not be built, or a URL holds credentials.
     """
-    raw = config if isinstance(config, dict) else OmegaConf.to_container(config, resolve=False)
+    raw: Any = config
+    tree: Any = config
+    issues: list[ConfigIssue] = []
+    if isinstance(config, DictConfig):
+        raw = OmegaConf.to_container(config, resolve=False)
+        raw.pop("hydra", None)
+        tree, issues = resolve(config)
+    refused = list(_find_refused(raw)) or list(_find_refused(tree))
+    if refused:
+        raise NotAllowedError(format_issues(labelled(refused, raw)))
+    issues += Checker(tree, raw).check_node(tree, TARGET)
+    return labelled(issues or conflicts(tree), raw)
 
-    def key_and_value(path: str) -> str:
+
+def labelled(issues: Iterable[ConfigIssue], raw: dict[str, Any]) -> list[ConfigIssue]:
+    """Issues with the values of their keys in a config whose interpolations are not resolved."""
+    result = []
+    for path, message in issues:
         value = value_at(raw, path)
-        return path if value is None or isinstance(value, dict | list) else f"{path}={shown(value)}"
-
-    def got(path: str, value: object) -> str:
-        """The value as written: the value of an interpolation may be a secret."""
-        written = value_at(raw, path)
-        return written if isinstance(written, str) and "${" in written else shown(value)
-
-    label = label or key_and_value
-    tree, unresolved = (config, []) if isinstance(config, dict) else resolve(config)
-    # A config is printed, stored and tracked. Keys are looked at too: a mapping holds them as its items.
-    texts = (
-        (path, text)
-        for path, value in walk(tree)
-        for text in (value if isinstance(value, dict) else [value])
-    )
-    leaked = [
-        ConfigIssue(at, why_refused(text))
-        for at, text in texts
-        if isinstance(text, str) and has_credentials(text)
-    ]
-    if refused := find_disallowed(raw) or find_disallowed(tree) or leaked:
-        raise NotAllowedError(format_issues(refused, label))
-    issues = unresolved + Validator(got).config(tree)
-    return [_of_missing(issue.path, label(issue.path), issue.message) for issue in issues]
+        label = path
+        if value is not None and not isinstance(value, dict | list):
+            label = f"{path}={shown(value)}"
+        result.append(ConfigIssue(label, message))
+    return result
 
 
-def _of_missing(path: str, label: str, message: str) -> ConfigIssue:
-    """An issue with its label; a mandatory value of a shipped config is asked for instead of its line in the file."""
-    if not (
-        message.startswith("missing; ") and re.match(r"(.*/)?conf/(data|model|trainer)/", label)
-    ):
-        return ConfigIssue(label, message)
-    advice = "name your file, for example data.source=my.csv"
-    return ConfigIssue(
-        f"{path} is missing",
-        advice if path == "data.source" else f"set it on the command line, {path}=...",
-    )
+def _find_refused(tree: object) -> Iterator[ConfigIssue]:
+    """Targets that may not be built; texts with credentials, for a config is printed, stored and tracked."""
+    for path, value in walk(tree):
+        if isinstance(value, dict) and "_target_" in value:
+            why = why_disallowed(value["_target_"])
+            if why:
+                yield ConfigIssue(join_key(path, "_target_"), why)
+        for text in (path, value):
+            if isinstance(text, str) and has_credentials(text):
+                yield ConfigIssue(path, why_refused(text))
 
 
 def read_stored_config(path: Path) -> dict[str, Any]:
@@ -115,11 +112,13 @@ def check_stored_config(config: object, name: str) -> dict[str, Any]:
     """A decoded config that was read from `name`, valid in every key; raises NotAllowedError or DataError."""
     if not isinstance(config, dict):
         raise DataError(f"{name}: expected a mapping of keys to values")
-    disallowed = find_disallowed(config)
-    if issues := disallowed or Validator().config(config):
-        more = f" (and {len(issues) - 1} more)" if len(issues) > 1 else ""
-        message = one_line(f"{name}: {issues[0].path}: {issues[0].message}{more}")
-        raise NotAllowedError(message) if disallowed else DataError(message)
+    try:
+        check(config)
+    except (ConfigError, NotAllowedError) as error:
+        first, *others = str(error).splitlines()
+        more = f" (and {len(others)} more)" if others else ""
+        kind = NotAllowedError if isinstance(error, NotAllowedError) else DataError
+        raise kind(f"{name}: {first}{more}") from None
     return config
 
 
@@ -165,23 +164,21 @@ def resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
     issues: list[ConfigIssue] = []
 
     def resolved(parent: DictConfig | ListConfig, key: Any, path: str) -> object:
-        is_interpolation = OmegaConf.is_interpolation(parent, key)
-        if OmegaConf.is_missing(parent, key) and not is_interpolation:
+        if OmegaConf.is_missing(parent, key):
             return MISSING
         try:
             value = parent[key]
-            if is_interpolation and isinstance(value, DictConfig | ListConfig):
-                return OmegaConf.to_container(value, resolve=True)
+            if isinstance(value, ListConfig):
+                return [resolved(value, each, join_key(path, each)) for each in range(len(value))]
+            if isinstance(value, DictConfig):
+                return {name: resolved(value, name, join_key(path, name)) for name in value}
         except (errors.OmegaConfBaseException, RecursionError) as error:
             issues.append(ConfigIssue(path, _explain(error, config)))
             return UNRESOLVED
-        if isinstance(value, ListConfig):
-            return [resolved(value, index, join_key(path, index)) for index in range(len(value))]
-        if isinstance(value, DictConfig):
-            return {name: resolved(value, name, join_key(path, name)) for name in value}
         return value
 
-    return {str(key): resolved(config, key, join_key("", key)) for key in config}, issues
+    keys = [key for key in config if key != "hydra"]
+    return {str(key): resolved(config, key, join_key("", key)) for key in keys}, issues
 
 
 def _explain(error: Exception, config: DictConfig) -> str:
@@ -189,14 +186,7 @@ def _explain(error: Exception, config: DictConfig) -> str:
     if "Recursive interpolation" in first or isinstance(error, RecursionError):
         return "an interpolation in a circle"
     if isinstance(error, errors.InterpolationKeyError):
-        name = first.split("'")[1] if "'" in first else first
-        tree = OmegaConf.to_container(config, resolve=False)
-        keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
+        name = first.split("'")[1]
+        keys = [key for key, _ in walk(OmegaConf.to_container(config, resolve=False))]
         return f"${{{name}}}: there is no such key" + did_you_mean(nearest(name, keys))
-    if isinstance(error, errors.InterpolationToMissingValueError):
-        return f"refers to a value that is missing ({first.rpartition(': ')[2]})"
-    if isinstance(error, errors.UnsupportedInterpolationType):
-        return f"{first}; there are oc.env, oc.decode, oc.select, now, if_set, short_id, project"
-    if "while resolving interpolation: " in first:
-        return first.partition("while resolving interpolation: ")[2]
-    return f"an interpolation that cannot be read: {first}"
+    return first.rpartition("while resolving interpolation: ")[2]

@@ -1,17 +1,13 @@
 """Issues of a config, one line each, and the dotted keys that they name: `data.batch_size`, `tags['a.b']`."""
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from mlxlab.redact import redact, unknown_key
 
 KeyPath = tuple[str, ...]
-LocateKey = Callable[
-    [str], str
-]  # where a key got its value: `seed=x`, or `conf/trainer/simple.yaml:3: trainer.epochs`
-
 MISSING = "???"  # OmegaConf's mark of a mandatory value
 UNRESOLVED = object()  # an interpolation that could not be resolved; its issue is already reported
 
@@ -20,19 +16,19 @@ _SEGMENT = re.compile(r"\['((?:[^'\\]|\\.)*)'\]|\.?([^.\[\]]+)")
 _UNQUOTED = re.compile(r"[^.\[\]'\\]+")
 
 
-@dataclass(frozen=True)
-class ConfigIssue:
+class ConfigIssue(NamedTuple):
     """An error at the dotted key `path`; `message` says what was expected and what it is."""
 
     path: str
     message: str
 
 
-def format_issues(issues: Iterable[ConfigIssue], label: LocateKey = str) -> str:
+def format_issues(issues: Iterable[ConfigIssue]) -> str:
     """At most ten lines, each issue once, then how many more there are. Credentials in URLs are removed."""
-    lines = list(dict.fromkeys(redact(_line(label(issue.path), issue.message)) for issue in issues))
-    more = [f"and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
-    return "\n".join(one_line(line) for line in lines[:_MAX_LINES] + more)
+    lines = list(dict.fromkeys(one_line(redact(_line(*issue))) for issue in issues))
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [f"and {len(lines) - _MAX_LINES} more"]
+    return "\n".join(lines)
 
 
 def _line(label: str, message: str) -> str:
@@ -50,9 +46,8 @@ def one_line(text: str, max_length: int = 500) -> str:
 def shown(value: object) -> str:
     """A value as one types it, truncated to 60 characters."""
     if value is None or isinstance(value, bool):
-        return str(value).lower().replace("none", "null")
-    text = (repr(value) if isinstance(value, list | dict) else str(value)).replace("\n", "\\n")
-    return text if len(text) <= 60 else text[:57] + "..."
+        return json.dumps(value)
+    return one_line(repr(value) if isinstance(value, list | dict) else str(value), 60)
 
 
 def walk(tree: object, path: str = "", *, lists: bool = True) -> Iterator[tuple[str, object]]:
@@ -73,9 +68,8 @@ def value_at(tree: object, path: str) -> object:
     """The value at a dotted key of a tree, or None."""
     for name in split_key(path):
         if isinstance(tree, list):
-            tree = tree[int(name)] if name.isdecimal() and int(name) < len(tree) else None
-        else:
-            tree = tree.get(name) if isinstance(tree, dict) else None
+            tree = {str(index): item for index, item in enumerate(tree)}
+        tree = tree.get(name) if isinstance(tree, dict) else None
     return tree
 
 
@@ -88,10 +82,11 @@ def join_key(path: str, key: object) -> str:
     return f"{path}['{quoted}']"
 
 
-def format_key(path: KeyPath) -> str:
-    return reduce(join_key, path, "")
-
-
 def split_key(text: str) -> KeyPath:
-    """The keys that `format_key` joined."""
+    """The keys that `join_key` joined."""
     return tuple(name or re.sub(r"\\(.)", r"\1", quoted) for quoted, name in _SEGMENT.findall(text))
+
+
+def override_name(override: str) -> str:
+    """The key or group that an override sets."""
+    return override.lstrip("+~").split("=", 1)[0].split("@")[0]

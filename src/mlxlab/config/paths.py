@@ -17,17 +17,14 @@ def shipped_conf() -> Path:
 
     Raises InputNotFoundError if the code was copied without it.
     """
-    if _IN_CHECKOUT:
-        return _CHECKOUT / "conf"
-    folders = [
-        folder / "conf" for folder in (_PACKAGE, _PACKAGE.parent)
-    ]  # in a wheel; in the code of a logged model
-    if (folder := next(filter(Path.is_dir, folders), None)) is None:
-        looked = f"{_CHECKOUT / 'conf'} (only with pyproject.toml next to it), {folders[0]} and {folders[1]}"
-        raise InputNotFoundError(
-            f"no config files: looked in {looked}; copy the whole repository, or install mlxlab"
-        )
-    return folder
+    roots = (_PACKAGE, _PACKAGE.parent)  # In a wheel; in the code of a logged model.
+    for root in (_CHECKOUT,) if _IN_CHECKOUT else roots:
+        if (root / "conf").is_dir():
+            return root / "conf"
+    looked = (
+        f"{_CHECKOUT / 'conf'} (only with pyproject.toml next to it), {roots[0]} and {roots[1]}"
+    )
+    raise InputNotFoundError(f"no config files: looked in {looked}")
 
 
 def conf_dir() -> Path:

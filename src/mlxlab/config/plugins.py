@@ -8,17 +8,29 @@ built. Whoever installs a package registers it; a run folder or config can regis
 """
 
 import logging
-import os
 import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.source import source_file
 
 logger = logging.getLogger(__name__)
 
 GROUP = "mlxlab.plugins"
+
+# Folders of config files that the command line names, by provider.
+typed_folders: dict[str, Path] = {}
+
+
+def search_folders() -> dict[str, Path]:
+    """The folders of config files by provider, in the order of their precedence."""
+    folders = {"mlxlab": conf_dir(), **plugins(), **typed_folders}
+    own = Path.cwd() / "conf"
+    if own.is_dir() and own not in folders.values():
+        folders["working directory"] = own
+    return folders
 
 
 @cache
@@ -43,10 +55,8 @@ def plugins() -> dict[str, Path]:
 def _any_declared() -> bool:
     """Whether the metadata of any installed distribution mentions the group."""
     for folder in sys.path:
-        with suppress(OSError), os.scandir(folder or ".") as entries:
-            for entry in entries:
-                if entry.name.endswith((".dist-info", ".egg-info")):
-                    with suppress(OSError):
-                        if GROUP.encode() in Path(entry.path, "entry_points.txt").read_bytes():
-                            return True
+        for file in Path(folder).glob("*-info/entry_points.txt"):
+            with suppress(OSError):
+                if GROUP.encode() in file.read_bytes():
+                    return True
     return False

@@ -99,11 +99,8 @@ class TeacherLoader:
         options = self.options
         if not options.models:
             return Teachers(), []
-        weights, previous, count = (
-            options.teacher_weights,
-            options.previous_students,
-            len(options.teachers),
-        )
+        names = options.teachers or []
+        weights, previous, count = options.teacher_weights, options.previous_students, len(names)
         if weights is not None and len(weights) != count:
             title = "trainer.distillation.teacher_weights"
             raise ConfigError(
@@ -111,7 +108,7 @@ class TeacherLoader:
             )
         if is_predictions(options.models[0]):
             return self._read_predictions(Path(os.path.expanduser(options.models[0])), data)
-        teachers = [self._load_teacher(name, data) for name in options.teachers]
+        teachers = [self._load_teacher(name, data) for name in names]
         students = (
             [self._load_teacher(name, data) for name in options.members]
             if previous != "independent"

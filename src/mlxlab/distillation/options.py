@@ -17,7 +17,8 @@ class DistillationOptions:
     Args:
         teachers: run folders, checkpoints, ensembles, registered models (`models:/<name>/1`), and folders or hub ids of
             pretrained models, or one file of predictions for the rows of `data.source` (`probability_<label>` or `value`);
-            without any, the student learns from the targets alone. Set by `trainer.teachers`.
+            of an empty list, the student learns from the targets alone; null is for students that teach each other.
+            Set by `trainer.teachers`.
         teacher_weights: one per teacher; null weights all equally.
         ensemble_mean: average the teachers' logits or their probabilities; the numbers of a regression as they are.
         teacher_dtype: dtype in which the teachers compute.
@@ -31,7 +32,7 @@ class DistillationOptions:
         members: earlier students, as run folders; each round adds its own.
     """
 
-    teachers: list[str]
+    teachers: list[str] | None
     teacher_weights: list[Positive] | None
     ensemble_mean: Literal["logits", "probabilities"]
     teacher_dtype: Literal["float32", "bfloat16", "float16"]
@@ -44,10 +45,11 @@ class DistillationOptions:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what does not go together with a file of predictions."""
-        files = list(filter(is_predictions, self.teachers))
+        teachers = self.teachers or []
+        files = list(filter(is_predictions, teachers))
         if not files:
             return
-        if len(self.teachers) > 1 or self.is_multi_round:
+        if len(teachers) > 1 or self.is_multi_round:
             expected = "expected a file of predictions to be the only teacher, in one round"
             raise ConfigError(f"trainer.teachers: {files[0]}: {expected}")
         if self.teacher_cache is not None:
@@ -62,7 +64,7 @@ class DistillationOptions:
     @property
     def models(self) -> list[str]:
         """The teachers, then the earlier students."""
-        return [*self.teachers, *self.members]
+        return [*(self.teachers or []), *self.members]
 
 
 def is_predictions(teacher: str) -> bool:

@@ -1,17 +1,21 @@
 """Runs one experiment, or rounds of it, in its folder: what the command `train` and the Python API share."""
 
 import gc
+import logging
 import os
+import re
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
-from mlxlab.config.issues import value_at
-from mlxlab.config.resume_overrides import override_name
+from mlxlab.config.issues import one_line, override_name, value_at
+from mlxlab.config.paths import conf_dir
+from mlxlab.config.plugins import plugins
 from mlxlab.distributed.launch_env import check_parallel, rank
 from mlxlab.errors import (
+    CheckpointUnavailableError,
     ConfigError,
     DataError,
     InputNotFoundError,
@@ -19,49 +23,160 @@ from mlxlab.errors import (
     RunPruned,
     UserError,
 )
-from mlxlab.program import display_path, text_value
+from mlxlab.nearest import no_such_folder
+from mlxlab.program import display_path, join, quoted, run_dir_override, text_value
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlxlab.config.hydra.compose import Composer
+# What the overrides of a command are about: what to train, or where and how long.
+_TASK = {"experiment", "model", "data"}
+_NO_TASK = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}
+
+log = logging.getLogger(__name__)
 
 
-def run_composed(
-    composer: "Composer", config: "DictConfig", *, owns_process: bool = False
-) -> tuple[Path, float]:
-    """Runs a checked config in its own folder; returns the folder and the best value of `cfg.objective`.
-
-    Args:
-        owns_process: the process ends after it.
+def run_composed(config: "DictConfig") -> tuple[Path, float]:
+    """Runs a checked config in its own folder; returns the folder and the best value of `config.objective`.
 
     Raises:
-        UserError: as `run_experiment`; the folder of a run that was refused before training is removed.
+        UserError: as `prepare_run` and `run_prepared`.
+    """
+    from mlxlab.config.hydra.compose import without_hydra
+    from mlxlab.config.hydra.job import job_config, make_folder
+
+    with job_config(config):
+        prepare_run(config)
+        folder = Path(config.hydra.run.dir).absolute()
+    make_folder(folder)
+    with job_config(config, str(folder)):
+        return folder, run_prepared(without_hydra(config), folder)
+
+
+def prepare_run(config: "DictConfig") -> None:
+    """Decides in which folder a checked config runs, and refuses one that it cannot run in; nothing is written.
+
+    Raises:
+        UserError: the user can correct it.
     """
     from mlxlab.checkpoint.exported import refuse_exported
     from mlxlab.checkpoint.names import check_rounds_file, find_resumed_run
-    from mlxlab.config.hydra.job import run_as_job
-    from mlxlab.experiment.run import remove_unused
+    from mlxlab.config.hydra.job import check_folder
     from mlxlab.files.untrusted import refuse_links
 
     check_parallel(config.trainer.parallel)
-    _set_run_dir(composer, config)
+    check_folder(config, "hydra.run.dir")
+    check_named_run(config.resume)
+    _set_run_dir(config)
     run_dir = Path(str(config.hydra.run.dir))
     for folder in filter(None, (run_dir, find_resumed_run(config.resume))):
         refuse_links(folder)
-    refuse_exported(run_dir, resumes=config.resume is not None)  # before anything is written
+    refuse_exported(run_dir, resumes=config.resume is not None)
     if config.resume is not None:
         check_rounds_file(run_dir)
-    folder, result = run_as_job(
-        composer, config, partial(run_experiment, owns_process=owns_process)
-    )
-    if not isinstance(result, Exception):
-        return folder, result
-    if isinstance(result, RunInterrupted):
-        result.add_note(f"run folder: {display_path(folder)}")
-    elif isinstance(result, UserError):
+
+
+def check_named_run(resume: str | None) -> None:
+    """Raises InputNotFoundError for a run to resume whose folder does not exist."""
+    from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, split_path
+
+    if resume in (None, "auto") or "://" in resume or KEYWORD.fullmatch(resume) or rank() > 0:
+        return
+    try:
+        split_path(resume, RESUME_KEYWORDS)
+    except InputNotFoundError as error:
+        raise InputNotFoundError(f"resume={error}") from None
+
+
+def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> None:
+    """Refuses a command with `resume=auto` where no run can be continued, unless it says what to train.
+
+    It would train the default experiment: in a misspelt folder, or, with none or a part of the overrides that began it,
+    in that of a run that ended before a checkpoint. Otherwise a line says that a new run begins.
+
+    Args:
+        begins: whether the command trains, which `--dry-run` does not.
+
+    Raises:
+        InputNotFoundError: the folder holds no run.
+        CheckpointUnavailableError: the run has no checkpoint.
+    """
+    from mlxlab.checkpoint.names import can_resume
+    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.experiment.manifest import FILE
+
+    values = typed_values(overrides)
+    if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0:
+        return
+    folder = Path(values["hydra.run.dir"])
+    if can_resume(folder):
+        return
+    typed = {*map(override_name, overrides)}
+    says_task = any(re.split("[./]", key)[0] in _TASK for key in typed)
+    if os.path.lexists(folder / FILE):
+        _check_same_command(folder, typed, says_task)
+    elif not says_task:
+        got = no_such_folder(folder, "a run to continue")
+        if folder.is_dir():
+            got = f"{folder}: a folder without a run, expected one to continue"
+        raise InputNotFoundError(f"hydra.run.dir={got}")
+    if begins and "${" not in str(folder):  # An interpolation names a new folder.
+        log.info(f"{folder}: no checkpoint, a new run begins")
+
+
+def _check_same_command(folder: Path, typed: set[str], says_task: bool) -> None:
+    """Raises CheckpointUnavailableError unless all keys of the command that began a run are typed."""
+    from mlxlab.experiment.manifest import read_manifest
+
+    again = "repeat the command that began it"
+    is_same = says_task
+    began = read_manifest(folder).get("inputs", {}).get("overrides")
+    if began is not None:
+        is_same = typed >= {*map(override_name, began)} - _NO_TASK
+        options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
+        again = f"begin it again with: mlxlab train {options}"
+    if not is_same:
+        reason = "its run ended before the first checkpoint"
+        raise CheckpointUnavailableError(f"{folder}: {reason}; {again}")
+
+
+def check_named_files(data: dict[str, Any]) -> None:
+    """Raises InputNotFoundError for a source of a data node that is no file, folder, glob or hub data set."""
+    from mlxlab.data.sources.files import find_files
+    from mlxlab.data.sources.open import is_local
+
+    sources = {key: data.get(key) for key in ("source", "valid_source", "test_source")}
+    mixture = data.get("mixture")
+    if isinstance(mixture, dict):  # It replaces `source`.
+        sources["source"] = None
+        sources |= {f"mixture.{source}": source for source in mixture}
+    for key, source in sources.items():
+        if not isinstance(source, str) or source.startswith(("sklearn:", "synthetic")):
+            continue
+        try:
+            with suppress(DataError):  # Of several formats the data set may read one.
+                if is_local(source) and not os.path.lexists(os.path.expanduser(source)):
+                    find_files(source)
+        except InputNotFoundError as error:
+            raise InputNotFoundError(f"data.{key.partition('.')[0]}: {error}") from None
+
+
+def run_prepared(config: "DictConfig", folder: Path, *, owns_process: bool = False) -> float:
+    """`run_experiment`; the folder of a run that was refused before training is removed.
+
+    Args:
+        owns_process: the process ends after it.
+    """
+    from mlxlab.experiment.run import remove_unused
+
+    try:
+        return run_experiment(config, folder, owns_process=owns_process)
+    except RunInterrupted as stop:
+        stop.add_note(f"run folder: {display_path(folder)}")
+        raise
+    except UserError:
         remove_unused(folder)
-    raise result
+        raise
 
 
 def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = False) -> float:
@@ -110,13 +225,14 @@ def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = Fa
 
 def resumed_choices(overrides: list[str]) -> dict[str, str]:
     """The options (config group -> option) of the run that overrides resume; empty if there is none."""
-    from mlxlab.checkpoint.names import find_resumed_run
     from mlxlab.config.hydra.overrides import typed_values
-    from mlxlab.experiment.manifest import read_manifest
 
     values = typed_values(overrides)
     if (resume := values.get("resume")) is None:
         return {}
+    from mlxlab.checkpoint.names import find_resumed_run
+    from mlxlab.experiment.manifest import read_manifest
+
     typed_dir = values.get("hydra.run.dir", "missing")
     folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(typed_dir)
     with suppress(InputNotFoundError, DataError):
@@ -125,31 +241,46 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     return {}
 
 
-def with_past_run(composer: "Composer") -> "Composer":
-    """A composer whose overrides name all that `rerun=<run>` takes over from a past run; raises as `expand_rerun`.
+def complete_overrides(overrides: list[str], config_dir: Path | None = None) -> list[str]:
+    """Overrides that name all that `rerun=<run>` takes over from a past run; raises as `expand_rerun`.
 
-    Raises InputNotFoundError for the folder of a sweep.
+    Args:
+        config_dir: a folder of config files in addition to conf/.
+
+    Raises:
+        InputNotFoundError: `resume` names the folder of a sweep.
     """
     from mlxlab.config.hydra.overrides import typed_values
     from mlxlab.experiment.sweep_start import of_sweep
 
-    values = typed_values(composer.overrides)
-    if (resume := values.get("resume")) and (advice := of_sweep(Path(os.path.expanduser(resume)))):
+    values = typed_values(overrides)
+    resume = values.get("resume")
+    advice = of_sweep(Path(os.path.expanduser(resume))) if resume else ""
+    if advice:
         raise InputNotFoundError(f"resume={resume}: expected a run folder{advice}")
     if "rerun" not in values:
-        return composer
-    from dataclasses import replace
-
+        return overrides
     from mlxlab.config.check import resolve
-    from mlxlab.config.hydra.compose import without_hydra
+    from mlxlab.config.hydra.compose import compose
     from mlxlab.experiment.past_run.rerun import expand_rerun
 
-    def compose(overrides: list[str]) -> dict[str, Any]:
-        config = replace(composer, overrides=overrides, multirun=False, choices=dict).checked()
-        return resolve(without_hydra(config))[0]
+    folders = [conf_dir(), *([config_dir] if config_dir else []), *plugins().values()]
+    return expand_rerun(overrides, folders, lambda texts: resolve(compose(texts, config_dir))[0])
 
-    overrides = expand_rerun(composer.overrides, composer.folders, compose)
-    return replace(composer, overrides=overrides, choices=partial(resumed_choices, overrides))
+
+def resumed_options(overrides: list[str]) -> list[str]:
+    """The options of the run that is resumed, for groups that typed keys are in and that are not typed.
+
+    `model.adapter.rank=4` is of `model/adapter=lora`, which need not be typed again. Options `none` have no keys.
+    """
+    names = [override_name(text) for text in overrides]
+    return [
+        f"{group}={option}"
+        for group, option in resumed_choices(overrides).items()
+        if group not in names
+        and option != "none"
+        and any(name.startswith(f"{group.replace('/', '.')}.") for name in names)
+    ]
 
 
 def fetch_resumed_run(overrides: list[str]) -> Path | None:
@@ -179,11 +310,11 @@ def with_fetched_run(overrides: list[str]) -> list[str]:
     ]
 
 
-def preview_growth(composer: "Composer", config: "DictConfig") -> str:
-    """The growth schedule of a checked config as a table, from what the run would start from; nothing is written.
+def preview(config: "DictConfig") -> str:
+    """Takes one step of a prepared config: what it needs, and the growth schedule as a table; nothing is written.
 
     Raises:
-        ConfigError: there is no schedule, or one of its operations cannot work.
+        ConfigError: an operation of the schedule cannot work.
         UserError: as `run_experiment`, where data, model or checkpoint are at fault.
     """
     import tempfile
@@ -192,24 +323,22 @@ def preview_growth(composer: "Composer", config: "DictConfig") -> str:
 
     from mlxlab import backend
     from mlxlab.config.hydra.compose import without_hydra
-    from mlxlab.config.hydra.job import job_config
 
-    _set_run_dir(composer, config)
-    with job_config(config), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         requested: Any = OmegaConf.to_container(without_hydra(config), resolve=True)
         backend.prepare()
-        from mlxlab.experiment.train import preview_schedule
+        from mlxlab.experiment.train import preview_run
 
-        return preview_schedule(requested, Path(config.hydra.run.dir), Path(folder))
+        return preview_run(requested, Path(config.hydra.run.dir), Path(folder))
 
 
-def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
+def _set_run_dir(config: "DictConfig") -> None:
     """A run that is resumed by its path continues in its own folder, unless another one is set or it is a rerun."""
     import atexit
     import shutil
     import tempfile
 
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, read_write
 
     from mlxlab.checkpoint.names import find_resumed_run
     from mlxlab.config.hydra.overrides import as_typed
@@ -217,17 +346,19 @@ def _set_run_dir(composer: "Composer", config: "DictConfig") -> None:
 
     hydra_args = as_typed(config.hydra.overrides.hydra)
     typed = [*as_typed(config.hydra.overrides.task), *hydra_args]
-    if fetched := fetch_resumed_run([*typed, f"resume={config.get('resume')}"]):
+    fetched = fetch_resumed_run([*typed, f"resume={config.resume}"])
+    if fetched:
         config.resume = str(fetched)
-    own, file = find_resumed_run(config.get("resume")), composer.conf / f"{composer.name}.yaml"
+    folder = find_resumed_run(config.resume)
     current = value_at(OmegaConf.to_container(config.hydra.run), "dir")
-    default = value_at(read_yaml(file).values, "hydra.run.dir") if file.is_file() else None
-    is_typed = any(arg.lstrip("+").startswith("hydra.run.dir=") for arg in hydra_args)
-    is_rerun = (
-        config.get("rerun") is not None
-    )  # a run of its own, also where it begins with a checkpoint
-    if own and not (is_typed or is_rerun) and current == (default or current):
-        config.hydra.run.dir = str(own)
+    default = value_at(read_yaml(conf_dir() / "train.yaml").values, "hydra.run.dir")
+    is_typed = "hydra.run.dir" in map(override_name, hydra_args)
+    # A rerun is a run of its own, also where it begins with a checkpoint.
+    is_elsewhere = is_typed or config.rerun is not None or current != default
     if rank() > 0:  # rank 0 writes the run folder; what Hydra writes for this rank is discarded
-        config.hydra.run.dir = tempfile.mkdtemp(prefix="mlxlab-")
-        atexit.register(shutil.rmtree, config.hydra.run.dir, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="mlxlab-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    elif is_elsewhere or folder is None:
+        return
+    with read_write(config.hydra):
+        config.hydra.run.dir = str(folder)

@@ -21,10 +21,13 @@ from mlxlab.data.dataset import CountsExamples
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.session import Session, build_session
+from mlxlab.markdown import markdown_table
 from mlxlab.models.model import Model, count_trainable, parameter_shapes, training_flops
 from mlxlab.ops.native.activation import activate
 from mlxlab.terminal.messages import configure_logging
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.state import TrainState
+from mlxlab.wording import counted
 
 SEARCHED_BATCHES = 1000  # The rows of a labelled data set differ in length, and so do its batches.
 
@@ -51,6 +54,24 @@ class FirstStep:
     resident_memory: int
     available_memory: int
 
+    def as_text(self) -> str:
+        """A table of the parameters, and a line for each figure."""
+        parts = [[name, f"{count:,}"] for name, count in self.parameters.items()]
+        parts.append(["all", f"{sum(self.parameters.values()):,}"])
+        rows = counted(self.rows, "row")
+        peak = f"{self.peak_memory / 1e6:,.1f} MB in MLX"
+        resident = f"{self.resident_memory / 1e6:,.1f} MB resident"
+        operations = f"{self.operations_per_token:.3g} operations per token"
+        lines = [
+            markdown_table(["part", "parameters"], parts),
+            "",
+            f"trains {self.trained_parameters:,} parameters, {operations}",
+            f"{self.batch}: {rows} of {self.tokens_per_row:,} tokens",
+            f"one step: {self.seconds:.2f} s",
+            f"peak memory: {peak}, {resident}, of {self.available_memory / 1e6:,.1f} MB",
+        ]
+        return "\n".join(lines)
+
 
 def measure_first_step(cfg: Config) -> FirstStep:
     """Takes the first step of a resolved config in another process, on the largest of its first batches.
@@ -61,7 +82,7 @@ def measure_first_step(cfg: Config) -> FirstStep:
     """
     with ProcessPoolExecutor(1, get_context("spawn"), configure_logging) as pool:
         try:
-            return pool.submit(_take_step, cfg).result()
+            return pool.submit(_step_of_config, cfg).result()
         except BrokenProcessPool:
             reason = "its process was killed"
         except (RuntimeError, MemoryError) as error:
@@ -71,17 +92,18 @@ def measure_first_step(cfg: Config) -> FirstStep:
     raise ConfigError(f"a step of this run does not fit in memory: {reason}")
 
 
-def _take_step(cfg: Config) -> FirstStep:
+def _step_of_config(cfg: Config) -> FirstStep:
     with suppress(OSError):  # Where memory runs out, Linux ends this process before all others.
         Path("/proc/self/oom_score_adj").write_text("1000")
     backend.prepare()
     activate(cfg["backend"]["native"])
     with TemporaryDirectory() as folder:
-        return _measure(build_session(cfg, Path(folder)))
+        session = build_session(cfg, Path(folder))
+        return take_step(session, session.init_state())
 
 
-def _measure(session: Session) -> FirstStep:
-    state = session.init_state()
+def take_step(session: Session, state: TrainState) -> FirstStep:
+    """Takes a step from a state, which changes."""
     step = session.trainer.make_step(state)
     state.model.train()
     name, batch = _largest_batch(session.data.train, isinstance(session.data, CountsExamples))

@@ -16,11 +16,11 @@ from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
-from mlxlab.config.hydra.recorded_overrides import override_text
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
+from mlxlab.experiment.past_run.recorded_overrides import override_text
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.resume.plan import GROWTH, POSSIBLE, plan
 from mlxlab.files.untrusted import refuse_links

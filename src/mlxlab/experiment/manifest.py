@@ -29,12 +29,12 @@ from mlxlab.experiment.facts.attempts import (
     seconds_of,
     status_to_keep,
 )
-from mlxlab.experiment.facts.run_facts import RunFacts
-from mlxlab.experiment.run_report.warning_list import WarningList
 from mlxlab.experiment.sweep_start import of_sweep
+from mlxlab.experiment.warning_list import WarningList
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.nearest import no_such_folder
+from mlxlab.record.run_record import Evaluation
 from mlxlab.tracking import provenance
 
 FILE = "manifest.json"
@@ -49,6 +49,27 @@ class Parent(TypedDict):
 
     kind: str
     of: str
+
+
+class RunFacts(TypedDict, total=False):
+    """What the model is to do, and with what; `examples` by split."""
+
+    task: str  # as `Task.kind`
+    masked: bool
+    label: str  # column
+    columns: list[str]  # that the model reads
+    classes: list[str]  # names of the first classes or labels
+    num_classes: int
+    positive_class: str  # of two
+    examples: dict[str, int]
+    text: dict[str, tuple[int, int]]  # documents and tokens of a text by split
+    estimated: list[str]  # splits whose sizes are estimated
+    tokenizer: str  # kind
+    vocab_size: int
+    parameters: int
+    trainable_parameters: int
+    batches_per_epoch: int
+    epochs: int  # of trainer.epochs=auto
 
 
 class Inputs(TypedDict, total=False):
@@ -112,8 +133,11 @@ class RunManifest:
     """Maintains the manifest for the duration of a `with` block: PREEMPTED by a signal, FAILED by any other error.
 
     An attempt that fails before `begin` leaves the status of the one before, and one that finds a run that is done
-    is not recorded. `earlier` is the manifest of the one before, if any.
+    is not recorded. `earlier` is the manifest of the one before, if any, and `evaluation` what a run that ended has
+    measured.
     """
+
+    evaluation: Evaluation | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._lock, self._warned = folder, threading.Lock(), False

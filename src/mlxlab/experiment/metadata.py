@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING
 
 from mlxlab import backend
 from mlxlab.checkpoint.continuation import Continuation
-from mlxlab.checkpoint.state import RunMetadata
+from mlxlab.checkpoint.state import History, RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.config.hydra.overrides import typed_run_dir
-from mlxlab.config.resume_overrides import Changes, record_changes
+from mlxlab.data.dataset import DataModule
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.facts.command_lines import CommandLine, continuations
 from mlxlab.experiment.facts.session_facts import run_facts
 from mlxlab.experiment.manifest import Inputs, Manifest, Outcome, Parent
-from mlxlab.experiment.report import final_metrics, log_lines
+from mlxlab.experiment.resume.changes import Changes, record_changes
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.metric_names import TOKENS_PER_SEC
+from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.ops.native import state as kernels
+from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.state import TrainState
@@ -161,6 +162,15 @@ def run_outcome(state: TrainState, objective: str, digest: str) -> Outcome:
     }
 
 
+def final_metrics(history: History) -> dict[str, float]:
+    """Metrics of the last evaluation, also if it was made before a resume."""
+    for _, metrics in reversed(history.curve):
+        last = {name: value for name, value in metrics.items() if name.startswith(VALID)}
+        if last:
+            return last
+    return {}
+
+
 def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
     """The sources of a run, by its resolved config: checkpoint or config of another, teachers, losses, a sweep."""
     distillation, data = read_options(cfg["trainer"].get("distillation")), cfg["data"]
@@ -169,7 +179,7 @@ def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> lis
         *((key, cfg["model"].get(key)) for key in ("pretrained", "init_from")),
     ]
     sources += [("rerun", cfg["rerun"])]
-    sources += [("teacher", name) for name in distillation.teachers]
+    sources += [("teacher", name) for name in distillation.teachers or []]
     sources += [("member", name) for name in distillation.members]
     sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
     return [
@@ -180,6 +190,23 @@ def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> lis
 def package_versions() -> dict[str, str]:
     """Versions of the packages on which a bitwise resume depends."""
     return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}
+
+
+def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
+    """Records the training and the validation data, by an address that loads if the config has one."""
+    name = node["_target_"].rsplit(".", 1)[-1]
+    training = _address(node.get("source")) or data.sources[-1]
+    tracker.log_dataset(name, data.fingerprint, training)
+    validation = _address(node.get("valid_source")) or training
+    tracker.log_dataset(f"{name} (validation)", data.held_out, validation, "validation")
+
+
+def _address(source: object) -> str | None:
+    """A file as an absolute path, another address as it is."""
+    if not isinstance(source, str):
+        return None
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else source
 
 
 def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracker: Tracker) -> None:

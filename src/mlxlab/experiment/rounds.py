@@ -14,9 +14,7 @@ import mlx.nn as nn
 from mlxlab import terminal
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
-from mlxlab.config.issues import split_key
 from mlxlab.config.paths import project_root
-from mlxlab.config.resume_overrides import key_class
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
@@ -24,12 +22,11 @@ from mlxlab.experiment.build import Config, build_callbacks, build_data, longest
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.metadata import run_inputs
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
-from mlxlab.experiment.report import log_lines
+from mlxlab.experiment.resume.changes import key_class
 from mlxlab.experiment.resume.kernels import kernels_of_run
 from mlxlab.experiment.resume.requests import resume_config
 from mlxlab.experiment.run import RunContext
-from mlxlab.experiment.run_report.callback import find_report
-from mlxlab.experiment.run_report.end_of_run import tracked_until_end
+from mlxlab.experiment.run_report import find_report, tracked_until_end
 from mlxlab.experiment.train import train
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.files.untrusted import read_json
@@ -39,6 +36,7 @@ from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
 from mlxlab.program import display_path
+from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import evaluate
@@ -74,7 +72,7 @@ class DistillationRounds:
                 raise ConfigError(
                     f"trainer: expected trainer=distill, {self.folder} holds rounds of distillation"
                 )
-            if changed := [key for key in changes if key_class(split_key(key)) == "structural"]:
+            if changed := [key for key in changes if key_class(key) == "structural"]:
                 raise ConfigError(
                     f"{changed[0]}: cannot change in a run of several rounds; start a new one"
                 )
@@ -134,7 +132,10 @@ class DistillationRounds:
     def round_config(self, number: int) -> Config:
         """The config of the run that is round `number`: all earlier students are members."""
         config = deepcopy(self.cfg)
-        config["trainer"]["distillation"] |= {"rounds": 1, "members": self.members(number - 1)}
+        teachers = self.options.teachers or []
+        members = self.members(number - 1)
+        config["trainer"]["teachers"] = teachers
+        config["trainer"]["distillation"] |= {"rounds": 1, "members": members, "teachers": teachers}
         select = config["data"].get("select")
         if select is not None and select["source"] == "previous":
             first = {"source": None, "mode": None}  # takes all examples

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"
+MAX_NAME = 120  # characters of the name in a store
+NOT_IN_NAMES = ("hydra", "tracking", "tags", "callbacks", "cloud", "+", "~")
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
     *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR),
@@ -184,9 +186,20 @@ def _resumed_name(cfg: Mapping[str, Any], run_dir: Path) -> str:
     return ""
 
 
+def tracked_name(name: str, overrides: Iterable[str]) -> str:
+    """A name with what was overridden, by which runs of one preset differ: `bert-nano-titanic-simple epochs=2 seed=3`."""
+    words = [name]
+    for override in overrides:
+        key, _, value = override.partition("=")
+        is_leaf = "." in key or key == "seed"
+        if is_leaf and "/" not in value and not key.startswith(NOT_IN_NAMES):
+            words.append(f"{key.rpartition('.')[2]}={value}")
+    return " ".join(words)[:MAX_NAME]
+
+
 def run_name(cfg: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path) -> str:
     """That of the config, or the options that the run began with; weights that were loaded have a size of their own."""
     is_loaded = any(cfg["model"].get(key) for key in ("pretrained", "init_from"))
     groups = ["model", *([] if is_loaded else ["model/size"]), "data", "trainer"]
-    options = [choices[group] for group in groups if group in choices]
+    options = [choices[group] for group in groups if choices.get(group, "none") != "none"]
     return cfg["name"] or "-".join(options) or run_dir.name

@@ -12,7 +12,6 @@ from mlxlab.backend import one_blas_thread
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.config.resume_overrides import Changes
 from mlxlab.data.dataset import CountsExamples, DataModule, RunLength
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
@@ -27,6 +26,7 @@ from mlxlab.experiment.build import (
     model_node,
     model_seed,
 )
+from mlxlab.experiment.resume.changes import Changes
 from mlxlab.experiment.start import Start, admitted, carry_into
 from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of

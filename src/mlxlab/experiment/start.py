@@ -16,7 +16,6 @@ from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, res
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.issues import split_key
-from mlxlab.config.resume_overrides import Changes
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.distributed.process_group import ProcessGroup
@@ -27,7 +26,7 @@ from mlxlab.experiment.build import (
     saved_architecture,
     without_overridden_settings,
 )
-from mlxlab.experiment.report import log_lines
+from mlxlab.experiment.resume.changes import Changes
 from mlxlab.experiment.resume.requests import requests_against_growth, resume_config
 from mlxlab.experiment.resume.vocabulary import (
     admit_larger_tokenizer,
@@ -38,6 +37,7 @@ from mlxlab.experiment.run import RunContext
 from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
+from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.optim.optimizers import flatten_arrays

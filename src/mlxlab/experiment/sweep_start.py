@@ -11,6 +11,7 @@ from mlxlab.files.untrusted import read_json
 
 FILE = "sweep.json"
 STUDY = "study.jsonl"  # the trials of a search
+SWEPT = "several values"
 _MAX_BYTES = 2**28
 
 Texts: TypeAlias = Annotated[list[str], MaxLen(1000)]
@@ -21,7 +22,9 @@ class SweepStart(TypedDict):
 
     Attributes:
         overrides: those of Hydra too, without the folder.
+        objectives: metrics; the first one decides.
         sweeper: option of hydra/sweeper.
+        shared: what all commands of the sweep have in common, by key; `SWEPT` for a key with several values.
         jobs: of a grid: the overrides of each, by number.
     """
 
@@ -29,8 +32,9 @@ class SweepStart(TypedDict):
     overrides: Texts
     config_dir: str | None
     config_name: str
-    objective: str
+    objectives: Texts
     sweeper: str
+    shared: dict[str, str]
     jobs: Annotated[list[Texts], MaxLen(100_000)]
 
 

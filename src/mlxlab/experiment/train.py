@@ -1,26 +1,32 @@
 """Trains one run from start to report."""
 
+import logging
 from pathlib import Path
 from typing import cast
 
-from mlxlab import terminal
 from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.pruning import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.row_lengths import MANY, MeasuresRows
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.errors import ConfigError, DivergenceError, RunInterrupted, RunPruned
+from mlxlab.errors import DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
+from mlxlab.experiment.collect_record import collect_record
 from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
-from mlxlab.experiment.final_evaluation.files import write_files
-from mlxlab.experiment.final_evaluation.plots import save_plots
+from mlxlab.experiment.final_evaluation.files import mistakes, write_files
+from mlxlab.experiment.final_evaluation.metrics_file import write_metrics, write_pruned
+from mlxlab.experiment.final_evaluation.record import evaluation_record
 from mlxlab.experiment.final_evaluation.samples import write_samples
+from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
     log_config_changes,
+    log_datasets,
     log_transfer,
     run_inputs,
     run_metadata,
@@ -28,33 +34,30 @@ from mlxlab.experiment.metadata import (
     run_tags,
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
-from mlxlab.experiment.report import (
-    describe_training,
-    log_lines,
-    warn_of_long_rows,
-    write_pruned,
-    write_report,
-)
 from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
 from mlxlab.experiment.resume import finished
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
-from mlxlab.experiment.run import RunContext, run_name
+from mlxlab.experiment.run import RunContext, run_name, tracked_name
 from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_report.callback import RunReport, find_report
-from mlxlab.experiment.run_report.end_of_run import tracked_until_end
+from mlxlab.experiment.run_report import RunReport, find_report, tracked_until_end
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
-from mlxlab.models.model import Model
+from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.ops.native import state as native
 from mlxlab.program import display_path, resume_command
+from mlxlab.record.run_file import write_run
+from mlxlab.terminal.messages import log_lines
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import stop_of, stop_rule
+from mlxlab.wording import percent
+
+logger = logging.getLogger(__name__)
 
 
 def train(requested: Config, context: RunContext) -> float:
@@ -110,7 +113,7 @@ def train(requested: Config, context: RunContext) -> float:
         params,
         run_tags(cfg, context.command, session.model, forked_from),
         resumed=continues,
-        name=name,
+        name=cfg["name"] or tracked_name(name, context.command.overrides),
     )
     session.context.metadata.update(metadata | {"uid": tracker.uid})
     native_kernels = (
@@ -118,9 +121,7 @@ def train(requested: Config, context: RunContext) -> float:
     )
     kernels = [native_kernels] if native.is_active() else []
     log_lines(*kernels, *tracker.describe())
-    tracker.log_dataset(
-        cfg["data"]["_target_"].rsplit(".", 1)[-1], data.fingerprint, data.sources[-1]
-    )
+    log_datasets(cfg["data"], data, tracker)
     tracker.log_artifact(inference_dir, "config")
     log_config_changes(changes, last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
@@ -143,6 +144,22 @@ def train(requested: Config, context: RunContext) -> float:
             return finish(session, state, context, lock, report)
 
 
+def describe_training(model: Model) -> list[str]:
+    """A line for the user where weights are frozen."""
+    trained, total = count_trainable(model), count_parameters(model)
+    if trained == total:
+        return []
+    return [f"trains {trained:,} of {total:,} parameters ({percent(trained / total, 2)})"]
+
+
+def warn_of_long_rows(data: DataModule) -> None:
+    """A warning if many rows are longer than `data.seq_len`."""
+    if isinstance(data, MeasuresRows) and data.row_lengths.share > MANY:
+        lengths = data.row_lengths
+        enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
+        logger.warning(f"{lengths.describe()}; {enough}")
+
+
 def compare_with_past(cfg: Config, fingerprint: str, context: RunContext) -> None:
     """Says what changed since the run that `rerun` names."""
     if cfg["rerun"] is None:
@@ -152,28 +169,23 @@ def compare_with_past(cfg: Config, fingerprint: str, context: RunContext) -> Non
     log_lines(*changes_since(cfg, fingerprint, context.manifest.code(GIT_SECONDS)))
 
 
-def preview_schedule(requested: Config, run_dir: Path, folder: Path) -> str:
-    """What callbacks would change in a run, from the state that it would start with.
+def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
+    """Takes one step from the state that a run would start with; what the step needs, and what callbacks would change.
 
     Args:
         run_dir: that of the run, which is only read.
         folder: a temporary one.
 
     Raises:
-        ConfigError: they would change nothing, or one of them cannot serve the run.
+        ConfigError: a callback cannot serve the run.
+        UserError: data, model, teachers or checkpoint are at fault.
     """
     start = prepare_start(requested, run_dir, ProcessGroup(), read_only=True)
     callbacks = build_callbacks(start.cfg, folder)
-    _, state, checkpoint, _ = start_session(start, folder)
+    session, state, checkpoint, _ = start_session(start, folder)
     previews = [callback.preview(state, checkpoint) for callback in callbacks]
-    if not any(previews):
-        shown = (
-            "the jobs of a sweep (-m), or a growth schedule (callbacks.growth.operations is empty)"
-        )
-        raise ConfigError(
-            f"--dry-run shows {shown}; for one run: --cfg job shows its config, mlxlab info its size"
-        )
-    return "\n\n".join(filter(None, previews))
+    step = take_step(session, state)
+    return "\n\n".join(filter(None, [*previews, step.as_text()]))
 
 
 def fit_session(
@@ -255,7 +267,7 @@ def finish(
     if stop_rule() is not None:
         session.context.tracker.set_tags({"trial.state": reason if stop else "finished"})
     if stop is not None:
-        write_pruned(state, session.data.task, stop, reason, context.run_dir)
+        write_pruned(context.run_dir, state, stop, reason)
         session.context.tracker.log_artifact(context.run_dir / METRICS, "")
         raise RunPruned(reason, best)
     return best
@@ -283,12 +295,14 @@ def report_run(
         results = evaluate_at_end(state, data, tracker, *args)
     if results is None:
         return stop_signal
-    terminal.show(write_report(state, results, run_dir, session.context.monitor))
-    for name in ("summary.md", "metrics.json"):
-        tracker.log_artifact(run_dir / name, "")
+    rows = list(mistakes(results, data)) if results.splits else []
+    record = evaluation_record(state, results, rows)
+    write_metrics(run_dir, state, record)
+    tracker.log_artifact(run_dir / METRICS, "")
     if results.splits:
-        write_files(results, data, tracker, run_dir)
-        save_plots(results, tracker, run_dir)
+        write_files(results, record, rows, data, tracker, run_dir)
+    context.manifest.evaluation = record
+    write_run(run_dir, collect_record(run_dir, evaluation=record))
     best_step = state.history.best_step
     best = run_dir / FOLDER / folder_name(best_step)
     inference_dir = run_dir / "inference"

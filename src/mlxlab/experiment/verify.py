@@ -17,14 +17,12 @@ from mlxlab.config.admission import (
     refuse_left_out,
 )
 from mlxlab.config.check import check_stored_config
-from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
 from mlxlab.experiment.build import Config, build_callbacks
+from mlxlab.experiment.collect_record import VERIFICATION, VerifyResult, write_run_report
+from mlxlab.experiment.resume.changes import changed_steps
 from mlxlab.experiment.resume.kernels import resume_kernels
 from mlxlab.experiment.resume.vocabulary import saved_tokenizer_dir
-from mlxlab.experiment.run_report.result_files import VERIFICATION, Verification
-from mlxlab.experiment.run_report.write import FILE as REPORT
-from mlxlab.experiment.run_report.write import write_run_report
 from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
 from mlxlab.files.atomic import write_json
@@ -32,6 +30,7 @@ from mlxlab.files.untrusted import refuse_links
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
+from mlxlab.views.pages import REPORT
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def _record(folder: Path, steps: list[int], difference: str = "") -> None:
     """Writes `verify.json`, and the report again if there is one; a folder that cannot be written stays as it is."""
     try:
         write_json(
-            folder / VERIFICATION, Verification(format=1, steps=steps, difference=difference[:2000])
+            folder / VERIFICATION, VerifyResult(format=1, steps=steps, difference=difference[:2000])
         )
         if (folder / REPORT).is_file():
             write_run_report(folder)

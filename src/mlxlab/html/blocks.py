@@ -1,16 +1,13 @@
-"""What a page consists of: cards and checks at the top, then sections of blocks. `page` escapes all text."""
+"""What a page consists of: cards at the top, then sections of blocks. `page` escapes all text."""
 
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
-from mlxlab.html.line_chart import LineChart
-
 MAX_ROWS = 200
 _MAX_PIXELS = 20_000  # of a side of an image
 
-CheckState = Literal["good", "warning", "unknown"]
 Tone = Literal["", "good", "warning", "bad"]
 
 
@@ -81,30 +78,6 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Charts:
-    """Line charts next to each other."""
-
-    charts: Sequence[LineChart]
-    kind: ClassVar[str] = "charts"
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images next to each other."""
-
-    images: Sequence[Image]
-    kind: ClassVar[str] = "images"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Names with their values."""
-
-    facts: Mapping[str, str]
-    kind: ClassVar[str] = "facts"
-
-
-@dataclass(frozen=True)
 class Commands:
     """Command lines by what they are for."""
 
@@ -120,17 +93,7 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Generated text after its prompt."""
-
-    title: str
-    prompt: str
-    text: str
-    kind: ClassVar[str] = "sample"
-
-
-Block: TypeAlias = Paragraph | Table | Image | Images | Charts | Facts | Commands | Listing | Sample
+Block: TypeAlias = Paragraph | Table | Image | Commands | Listing
 
 
 @dataclass(frozen=True)
@@ -156,15 +119,21 @@ class Card:
     tone: Tone = ""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One reason to trust results, or not to; `meaning` of a warning stands for its title where that is too short."""
-
-    state: CheckState
-    title: str
-    text: str
-    meaning: str = ""
-    is_serious: bool = False  # a warning in red
+def trust_card(warnings: Sequence[str], good: Sequence[str], *, unknown: str, is_bad: bool) -> Card:
+    """The last card of a sweep or a comparison; `unknown` is what could not be judged."""
+    lines = []
+    if warnings:
+        lines.append(f"Attention: {'; '.join(warnings)}.")
+    if good:
+        lines.append(f"In order: {'; '.join(good)}.")
+    if unknown:
+        lines.append(f"Not known: {unknown}.")
+    question = "Can the result be trusted?"
+    if is_bad:
+        return Card(question, "No", lines, tone="bad")
+    if warnings:
+        return Card(question, "With care", lines, tone="warning")
+    return Card(question, "Yes", lines, tone="good")
 
 
 @dataclass(frozen=True)
@@ -176,9 +145,7 @@ class Page:
     sections: Sequence[Section]
     status: str = ""
     tone: Tone = ""
-    summary: Sequence[Paragraph] = ()
     cards: Sequence[Card] = ()
-    checks: Sequence[Check] = field(default=())
 
 
 def png_width(data: bytes) -> int:

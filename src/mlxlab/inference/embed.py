@@ -2,14 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from tqdm import tqdm
 
 from mlxlab.data.dataset import Table
+from mlxlab.data.labelled.rows import location_of, text_blocks
 from mlxlab.data.labelled.types import Location
+from mlxlab.data.sources.block import ErrorBudget
+from mlxlab.data.sources.messages import require_columns
+from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.errors import DataError, NotAllowedError
+from mlxlab.files.atomic import open_atomic
 from mlxlab.inference.predict import encode_located, row_encoder
 from mlxlab.inference.restore import RestoredModel, find_run_dir, restore_model
 from mlxlab.models.model import Classifier, Model
@@ -77,3 +83,30 @@ def _of_run(restored: RestoredModel, name: str) -> RowVectors:
         return pooled / np.maximum(lengths, TINY)
 
     return RowVectors(encoder.columns, size, embed)
+
+
+def write_vectors(vectors: RowVectors, source: str, output: Path, batch_size: int) -> int:
+    """Writes the vectors of all rows of a source as an array of NumPy; returns their number."""
+    errors = ErrorBudget("strict")
+    opened = open_source(source, Reading(document_unit="line"), errors)
+    if opened.columns():
+        require_columns(vectors.columns, opened.columns(), opened.name)
+    count = 0
+    with open_atomic(output) as file, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
+        _write_header(file, count, vectors.size)
+        for block in text_blocks(opened, vectors.columns, (), errors):
+            locations = [location_of(opened, place) for place in block.places.tolist()]
+            for start in range(0, len(locations), batch_size):
+                table = block.columns.slice(start, batch_size).to_pydict()
+                made = vectors.embed(table, locations[start:].__getitem__)
+                file.write(made.astype("<f4").tobytes())
+                count += len(made)
+                bar.update(len(made))
+        _write_header(file, count, vectors.size)  # NumPy leaves room for any number of rows.
+    return count
+
+
+def _write_header(file: BinaryIO, count: int, size: int) -> None:
+    file.seek(0)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, size)}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -1,8 +1,9 @@
-"""Evaluation data from a source that the user names: text, or labelled rows."""
+"""Evaluation data from a source that the user names: text, or labelled rows, read by the keys of the run or others."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ import numpy as np
 from mlxlab.baselines.baseline import Baseline
 from mlxlab.baselines.predict import predict_rows
 from mlxlab.config.instantiate import import_target, instantiate
+from mlxlab.config.issues import format_issues
+from mlxlab.config.schema.signature import read_signature
+from mlxlab.config.schema.validate import Checker, read_value
 from mlxlab.data.batch import Batch
 from mlxlab.data.dataset import (
     DataModule,
@@ -33,15 +37,23 @@ from mlxlab.data.text.batches import Packing, RowBuilder
 from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
+from mlxlab.data.tokenizers.fit import existing_tokenizer
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
+from mlxlab.nearest import suggestion
 from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
 EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
 MAX_LEFT_OUT = 0.01  # the default of data.max_left_out
+NOT_OF_OTHER_SOURCES = (
+    "reading.split",
+    "reading.config",
+    "reading.revision",
+    "max_valid_examples",
+)
 MAX_COMPARED = 1_000_000  # rows that are compared with those of the training split
 EvalData = tuple[
     Iterable[Batch], str
@@ -131,7 +143,8 @@ def row_batches(
             raise DataError(f"{location}: column {encoder.label_column!r}: a row without a label")
         return batch._replace(example_ids=ids)
 
-    batches = EvalLoader(len(numbers), node.get("eval_batch_size", EVAL_BATCH_SIZE), collate)
+    batch_size = node.get("eval_batch_size") or EVAL_BATCH_SIZE
+    batches = EvalLoader(len(numbers), batch_size, collate)
     return EvalRows(
         batches, "\n".join([f"{counted(len(numbers), 'row')} of {node['source']}", *lines]), numbers
     )
@@ -237,3 +250,55 @@ def provided_rows(restored: RestoredModel, source: str) -> ProvidedRows | None:
     if source != "test" or not isinstance(dataset, ProvidesTestRows):
         return None
     return ProvidedRows(source, dataset.test_rows())
+
+
+def override_data(restored: RestoredModel, overrides: dict[str, str]) -> dict[str, Any]:
+    """The data node of the run with the overrides; every key is checked."""
+    path = overrides.pop("tokenizer.path", None)
+    if path is not None:
+        existing_tokenizer(path, restored.config_dir)  # refuses another one than that of the run
+    return override_node(restored.config["data"], overrides)
+
+
+def override_node(data: dict[str, Any], overrides: dict[str, str]) -> dict[str, Any]:
+    """A data node with the overrides; every key is checked."""
+    node = deepcopy(data)
+    for name, text in overrides.items():
+        if not text:
+            raise ConfigError(f"data.{name}=: expected a value")
+        _set(node, name, text)
+    issues = list(Checker(node).check_node(node, node["_target_"], "data"))
+    if issues:
+        raise ConfigError(format_issues(issues))
+    return node
+
+
+def refuse_without_effect(overrides: dict[str, str], effective: Collection[str]) -> None:
+    """ConfigError for a key of the data, valid in training, that is not one of these."""
+    for name, text in overrides.items():
+        if name.partition(".")[0] not in effective:
+            near = suggestion(name, effective, "data.")
+            raise ConfigError(
+                f"data.{name}={text}: has no effect here; the value of the run is used{near}"
+            )
+
+
+def forget_source(node: dict[str, Any], overrides: dict[str, str]) -> None:
+    """Removes the keys that belong to the source of the run, for another one."""
+    for key in NOT_OF_OTHER_SOURCES:
+        if key not in overrides and key.partition(".")[0] in node:
+            _set(node, key, None)
+
+
+def _set(node: dict[str, Any], key: str, text: str | None) -> None:
+    """Sets a dotted key, as the type that the signature of its node has."""
+    first, _, inner = key.partition(".")
+    if inner and isinstance(
+        node.setdefault(first, {}), dict
+    ):  # An unknown key is refused with its path.
+        _set(node[first], inner, text)
+        return
+    known = read_signature(node["_target_"]) if "_target_" in node else None
+    node[key] = text
+    if text is not None and known and key in known.keys:
+        node[key] = read_value(known.keys[key].hint, text)

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
 from mlxlab.config.issues import ConfigIssue, format_issues
-from mlxlab.config.schema.validate import Validator
+from mlxlab.config.schema.validate import Checker
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError
 from mlxlab.inference.cells import is_frame
@@ -96,7 +96,8 @@ def _generation_options(options: dict[str, Any]) -> tuple[GenerationConfig, Samp
     for kind in (GenerationConfig, SamplingParams):
         names = [field.name for field in fields(kind)]
         values.append({name: options[name] for name in names if name in options})
-        issues += Validator().node(values[-1], f"{kind.__module__}.{kind.__name__}", "")
+        target = f"{kind.__module__}.{kind.__name__}"
+        issues += Checker(values[-1]).check_node(values[-1], target)
     if issues:
         raise ConfigError(format_issues(issues))
     return GenerationConfig(**values[0]), SamplingParams(**values[1])

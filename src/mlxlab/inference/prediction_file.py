@@ -1,28 +1,165 @@
-"""Writes predictions to a CSV or JSON lines file: a row for each row of the input, in its order."""
+"""Predicts the rows of a file piece by piece, however large it is, and writes a row for each of them."""
 
 import csv
 import io
 import json
-import re
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, NamedTuple
+
+from tqdm import tqdm
 
 from mlxlab.data.dataset import RowEncoder, Table
-from mlxlab.data.sources.messages import require_columns
-from mlxlab.errors import ConfigError
+from mlxlab.data.labelled.rows import location_of, text_blocks
+from mlxlab.data.sources.block import ErrorBudget, OnError, Source
+from mlxlab.data.sources.files import find_files
+from mlxlab.data.sources.messages import MissingColumnError, require_columns
+from mlxlab.data.sources.open import is_local, open_source
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.atomic import open_atomic, remove_leftovers
+from mlxlab.files.spreadsheet import defuse
+from mlxlab.inference.cells import row_reading
+from mlxlab.inference.eval_data import (
+    forget_source,
+    override_data,
+    provided_rows,
+    refuse_without_effect,
+)
+from mlxlab.inference.predict import (
+    MalformedRowError,
+    Predictions,
+    UnseenCategories,
+    predict_usable,
+    row_encoder,
+    trained_on,
+)
+from mlxlab.inference.restore import RestoredModel
 
-if TYPE_CHECKING:
-    from mlxlab.inference.predict import Predictions
-
+HINT = "; nothing was written (on_error=skip leaves out up to max_left_out of the rows)"
 Format = Literal["full", "kaggle"]
 Column = Sequence[object]
-SUFFIXES = (".csv", ".jsonl")
-_FORMULA = re.compile(
-    r"[=+\-@\t\r]"
-)  # first characters for which a spreadsheet runs a cell as a formula
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+class Chunk(NamedTuple):
+    """Some rows of a file: their cells, their locations for messages, and their numbers from 1."""
+
+    cells: Table
+    locations: list[str]
+    numbers: list[int]
+
+
+class Written(NamedTuple):
+    """How many rows were written and left out, and what a reader of the predictions should know."""
+
+    rows: int
+    left_out: int
+    notes: list[str]
+
+
+def predict_file(
+    restored: RestoredModel,
+    source: str,
+    output: Path,
+    *,
+    overrides: dict[str, str],
+    keep: Sequence[str] = (),
+    format: Literal["full", "kaggle"] = "full",
+    batch_size: int = 64,
+    on_error: OnError = "strict",
+    max_left_out: float = 0.01,
+) -> Written:
+    """Writes a prediction for each row of a file, whole or not at all.
+
+    Raises:
+        ConfigError: an override is invalid, a kept column is missing, or the output is a file of the input.
+        DataError: a column of the model is missing, or more rows cannot be read than may be left out.
+        OSError: the output cannot be written.
+    """
+    encoder = row_encoder(restored.encoder)
+    node = override_data(restored, overrides)
+    refuse_without_effect(overrides, {"reading"})
+    forget_source(node, overrides)
+    errors = ErrorBudget(on_error, max_left_out)
+    unseen = UnseenCategories()
+    provided = provided_rows(restored, source)
+    if provided is not None:
+        names = list(provided.cells)
+        numbers = list(range(1, len(provided) + 1))
+        locations = [provided.location(number - 1) for number in numbers]
+        chunks = iter([Chunk(provided.cells, locations, numbers)])
+    else:
+        opened = open_source(source, row_reading(node), errors)
+        names = list(opened.columns())
+        columns = list(dict.fromkeys([*encoder.columns, *keep]))
+        chunks = _read_chunks(opened, columns, row_reading(node).missing, errors)
+        _refuse_overwriting(source, output)
+
+    file = PredictionFile(encoder, tuple(keep), format, node.get("label_delimiter"))
+    try:
+        count = _write(output, file, restored, chunks, batch_size, errors, unseen)
+    except MissingColumnError as error:
+        missing = [name for name in error.missing if name not in keep]
+        if not missing:
+            raise ConfigError(f"keep={','.join(error.missing)}: {error}") from None
+        raise trained_on(error, missing) from None
+    except MalformedRowError as error:
+        raise DataError(f"{error}{HINT}") from None
+
+    notes = []
+    read = {*encoder.columns, encoder.label_column, *keep}
+    unread = [name for name in names if name not in read]
+    if unread:
+        notes.append(f"columns that the model does not read: {', '.join(unread)}")
+    return Written(count, errors.skipped, [*notes, *unseen.lines()])
+
+
+def _read_chunks(
+    source: Source, columns: Sequence[str], missing: Sequence[str], errors: ErrorBudget
+) -> Iterator[Chunk]:
+    for block in text_blocks(source, columns, missing, errors):
+        locations = [location_of(source, place) for place in block.places.tolist()]
+        yield Chunk(block.columns.to_pydict(), locations, block.numbers.tolist())
+
+
+def _write(
+    output: Path,
+    file: "PredictionFile",
+    restored: RestoredModel,
+    chunks: Iterator[Chunk],
+    batch_size: int,
+    errors: ErrorBudget,
+    unseen: UnseenCategories,
+) -> int:
+    """Writes the predictions for the chunks; returns the number of rows written."""
+    count = 0
+    is_first = True
+    remove_leftovers(output.parent)
+    with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
+        for cells, locations, numbers in chunks:
+            rows, usable, predictions = predict_usable(
+                restored, cells, locations, batch_size, errors
+            )
+            unseen.add(restored.encoder, usable)
+            columns = file.columns(usable, predictions, [numbers[row] for row in rows])
+            if output.suffix == ".csv":
+                stream.write(file.csv_lines(columns, header=is_first))
+            else:
+                stream.write(json_lines(columns))
+            count += len(rows)
+            is_first = False
+            bar.update(len(locations))
+        errors.check()
+    return count
+
+
+def _refuse_overwriting(source: str, output: Path) -> None:
+    if not output.exists() or source.startswith("sklearn:") or not is_local(source):
+        return
+    files = find_files(source)
+    if any(os.path.samefile(output, files.path(index)) for index in range(len(files))):
+        raise ConfigError(f"output={output}: is a file of the input")
 
 
 @dataclass(frozen=True)
@@ -42,7 +179,7 @@ class PredictionFile:
     delimiter: str | None
 
     def columns(
-        self, table: Table, predictions: "Predictions", rows: Sequence[int]
+        self, table: Table, predictions: Predictions, rows: Sequence[int]
     ) -> Mapping[str, Column]:
         """The columns for these rows of the input; a prediction with the name of a kept one is `predicted_<name>`.
 
@@ -95,14 +232,3 @@ def json_lines(columns: Mapping[str, Column]) -> bytes:
     return "".join(
         json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows
     ).encode()
-
-
-def check_output(path: Path) -> None:
-    """Raises ConfigError unless the name of the file says its format."""
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"output={path}: expected a file that ends in {' or '.join(SUFFIXES)}")
-
-
-def defuse(text: str) -> str:
-    """The text of a cell, after an apostrophe if a spreadsheet would run it as a formula."""
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text

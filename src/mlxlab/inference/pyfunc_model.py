@@ -1,4 +1,4 @@
-"""MLflow model of a run (models from code): MLflow executes this file; nothing in mlxlab imports it.
+"""Loads a logged model: the module that MLflow imports for it, by `mlflow.pyfunc.load_model`.
 
 A model of labelled rows takes a table with the columns it was trained on, and returns the columns of `Predictions`.
 A language model takes a column `text`: a causal one returns `continuation` (its parameters are those of
@@ -7,32 +7,35 @@ A language model takes a column `text`: a causal one returns `continuation` (its
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-class PyfuncModel(PythonModel):
-    def load_context(self, context: PythonModelContext) -> None:
+class LoadedModel:
+    """A run's model as MLflow calls it: a table in, a table out."""
+
+    def __init__(self, folder: Path) -> None:
         from mlxlab import backend
         from mlxlab.inference.restore import restore_model
         from mlxlab.ops.native.activation import activate_for_inference
 
         backend.prepare()
         activate_for_inference()
-        self.restored = restore_model(
-            Path(context.artifacts["run"]), context.artifacts["checkpoint"]
-        )
+        [weights] = folder.glob("*/model.safetensors")
+        self.restored = restore_model(folder / "inference", str(weights.parent))
 
     # model_input is not annotated: MLflow would read the annotation as a schema, and warn.
     def predict(  # type: ignore[no-untyped-def]
-        self, context: PythonModelContext, model_input, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame:
+        self, model_input, params: dict[str, Any] | None = None
+    ) -> "pd.DataFrame":
+        import pandas as pd
+
         from mlxlab.inference.predict import fill_mask, predict_rows
 
-        table, task = pd.DataFrame(model_input), self.restored.encoder.task
+        table = pd.DataFrame(model_input)
+        task = self.restored.encoder.task
         if task.kind != "language_modelling":
             return pd.DataFrame(predict_rows(self.restored, table))
         texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
@@ -55,4 +58,5 @@ def _select(params: dict[str, Any], options: type) -> dict[str, Any]:
     return {field.name: params[field.name] for field in fields(options) if field.name in params}
 
 
-set_model(PyfuncModel())
+def _load_pyfunc(path: str) -> LoadedModel:
+    return LoadedModel(Path(path))

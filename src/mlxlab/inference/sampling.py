@@ -1,8 +1,8 @@
 """Samples the next token from its logits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -77,3 +77,10 @@ PRESETS = {  # temperature, top_k, top_p
     "creative": SamplingParams(1.2, 60, 0.95),
     "widest": SamplingParams(1.5, 0, 1.0),
 }
+
+
+def choose_sampling(preset: str | None, options: dict[str, Any]) -> SamplingParams:
+    """The parameters of a preset, with those that `options` holds, which are taken out of it."""
+    sampling = PRESETS[preset] if preset is not None else SamplingParams()
+    names = [field.name for field in fields(sampling) if field.name in options]
+    return replace(sampling, **{name: options.pop(name) for name in names})

@@ -1,12 +1,15 @@
 """Text generation from strings to strings, with the model of a run or a pretrained one."""
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigError, InputNotFoundError
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.files.untrusted import read_bytes
 from mlxlab.inference.generate import (
     GenerationConfig,
     TextChunk,
@@ -103,3 +106,26 @@ def restored_generator(restored: RestoredModel) -> TextGenerator:
     return TextGenerator(
         restored.model, encoder.tokenizer, () if isolated or end is None else (end,), context
     )
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A prompt per line, or the `prompt` of each object of a `.jsonl` file.
+
+    Raises:
+        InputNotFoundError: there is no such file.
+        DataError: it cannot be read, or is larger than 16 MB; a line is malformed, or there is none.
+    """
+    prompts = []
+    for number, line in enumerate(read_bytes(Path(os.path.realpath(path))).splitlines(), 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if text.strip():
+                prompts.append(json.loads(text)["prompt"] if path.suffix == ".jsonl" else text)
+                prompts[-1].encode()
+        except UnicodeError:
+            raise DataError(f"{path}:{number}:1: is not UTF-8") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(f'{path}:{number}:1: expected {{"prompt": "..."}}') from None
+    if not prompts:
+        raise DataError(f"{path}:1:1: has no prompt")
+    return prompts

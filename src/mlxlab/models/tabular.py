@@ -24,7 +24,7 @@ TREES = 120  # each output has as many
 LEAVES = 8  # the most that a tree has
 NODES = 2 * LEAVES - 1
 SHARPNESS = 3.0  # makes logits of the margins of support vector machines
-MAX_TREE_OUTPUTS = 10  # a model of more outputs has no trees
+MAX_TREE_OUTPUTS = 8  # a model of more outputs has no trees
 MIN_PROBABILITY = 1e-30
 
 

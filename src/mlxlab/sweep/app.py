@@ -1,29 +1,38 @@
-"""What a sweep knows of its app: its folder, its overrides, and the launcher of its jobs."""
+"""What a sweep knows of its app: its folder, its command, its overrides, and the launcher of its jobs."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
-from functools import cached_property
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mlxlab import terminal
+from mlxlab.analysis.sweeps.read_sweep import read_sweep
+from mlxlab.analysis.sweeps.tables import describe_jobs
+from mlxlab.config.admission import TRUST
 from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.config.hydra.sweep_jobs import params_not_typed
-from mlxlab.errors import InputNotFoundError
-from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, write_sweep_start
-from mlxlab.sweep.continued_sweep import check_continued, sweep_start
+from mlxlab.errors import ConfigError, InputNotFoundError
+from mlxlab.experiment.sweep_start import (
+    SWEPT,
+    SweepStart,
+    read_sweep_start,
+    untyped,
+    write_sweep_start,
+)
+from mlxlab.sweep import is_ours
 from mlxlab.sweep.job import Job, JobTask, compose, hold_lock
 from mlxlab.sweep.jobs import JobResult, Jobs, LaunchedJobs, run_jobs
-from mlxlab.sweep.parent_run import sweep_folder
-from mlxlab.sweep.processes import JobProcesses
-from mlxlab.sweep.progress_line import progress_line
+from mlxlab.sweep.jobs_to_check import sweep_overrides
+from mlxlab.sweep.parent_run import ParentRun, sweep_folder
 
 LOCK = "sweep.lock"
+_ADVICE = "continue with the same, or choose another hydra.sweep.dir"
+_OF_FOLDER = ("hydra.mode=", "hydra.sweep.dir=")
 _IN_PROCESS = "basic"  # Hydra's own launcher, which runs one job after the other here.
 
 
@@ -31,25 +40,22 @@ class SweepApp:
     """A sweep of an app.
 
     Attributes:
+        start: its command; set by `open`.
+        overrides: of all jobs, by key.
         exit_code: of the sweep, for Hydra's callbacks.
     """
+
+    start: SweepStart
 
     def __init__(self, hydra: HydraContext, task: TaskFunction, config: DictConfig) -> None:
         self.hydra = hydra
         self.task = JobTask(task)
         self.config = config
+        self.overrides = sweep_overrides(config)
         self.folder = sweep_folder(config)
         self.objective = str(config.objective)
         self.exit_code = 1
-
-    @cached_property
-    def overrides(self) -> dict[str, Override]:
-        """The overrides of all jobs by key; those that are typed count more than `params`."""
-        parser = OverridesParser.create(self.hydra.config_loader)
-        typed = parser.parse_overrides(as_typed(self.config.hydra.overrides.task))
-        params = self.config.hydra.sweeper.get("params") or {}
-        in_file = parser.parse_overrides(params_not_typed(params, typed))
-        return {override.get_key_element(): override for override in [*in_file, *typed]}
+        self._latest: DictConfig | None = None  # a job
 
     @property
     def launcher(self) -> str:
@@ -58,16 +64,14 @@ class SweepApp:
 
     @property
     def has_own_launcher(self) -> bool:
-        return str(self.config.hydra.launcher._target_).startswith("hydra_plugins.mlxlab_sweep.")
-
-    @property
-    def is_resumed_by_folder(self) -> bool:
-        """Whether `sweep.resume` starts this launcher; one of a plugin may run commands of its own."""
-        return self.has_own_launcher or self.launcher == _IN_PROCESS
+        return is_ours(self.config.hydra.launcher)
 
     @contextmanager
-    def open(self) -> Iterator[SweepStart]:
-        """Holds the folder of the sweep, and gives its command, with the jobs that the folder has.
+    def open(self, objectives: list[str], shared: Mapping[str, str]) -> Iterator[None]:
+        """Holds the folder of the sweep, and reads its command, with the jobs that the folder has.
+
+        Args:
+            shared: more of what all commands of the sweep have in common.
 
         Raises:
             CannotCreateError: another process runs this sweep, or its folder cannot be made.
@@ -75,61 +79,120 @@ class SweepApp:
             DataError: what it holds is damaged.
         """
         with hold_lock(self.folder / LOCK, f"{self.folder}: another process runs this sweep"):
-            start = sweep_start(self.config)
+            self.start = sweep_start(self.config, self.overrides, objectives)
+            self.start["shared"] |= shared
             with suppress(InputNotFoundError):
                 stored = read_sweep_start(self.folder)
-                check_continued(stored, start, self.folder)
-                start["jobs"] = stored["jobs"]
-            yield start
+                check_continued(stored, self.start, self.folder)
+                self.start["jobs"] = stored["jobs"]
+            yield
 
     @contextmanager
-    def run(self, start: SweepStart, **results: Any) -> Iterator[None]:
-        """Keeps the command, and calls Hydra's callbacks of a sweep.
-
-        Args:
-            results: what the callbacks are given at the end.
-        """
-        write_sweep_start(self.folder, start)
+    def run(self) -> Iterator[list[ParentRun]]:
+        """Keeps the command, and opens the run of the sweep that its jobs are children of."""
+        write_sweep_start(self.folder, self.start)
         OmegaConf.save(self.config, self.folder / "multirun.yaml")
-        names: dict[str, Any] = {"config": self.config, "config_name": "train"}
-        callbacks = self.hydra.callbacks
-        callbacks.on_multirun_start(**names)
+        parents = [each for each in self.hydra.callbacks.callbacks if isinstance(each, ParentRun)]
+        for parent in parents:
+            parent.open(self.config)
         try:
-            yield
+            yield parents
         finally:
-            callbacks.on_multirun_end(**names, exit_code=self.exit_code, **results)
+            for parent in parents:
+                parent.close(self.config, self.exit_code)
 
-    def compose(self, overrides: list[str], number: int, *, resume: bool = False) -> Job:
-        return compose(self.hydra, self.config, overrides, number, resume)
+    def continuation(self, *overrides: str) -> str:
+        """How the jobs or trials that are missing are run, as the user of this sweep types it."""
+        if not self.has_own_launcher and self.launcher != _IN_PROCESS:
+            # The launcher of a plugin may run commands of its own, which `sweep.resume` does not start.
+            folder = f"hydra.sweep.dir={self.folder}"
+            return f"the same command with {shlex.join([folder, *overrides])}"
+        if untyped(self.start):
+            overrides = (f"{TRUST}=true", *overrides)
+        return f"mlxlab train {shlex.join([f'sweep.resume={self.folder}', *overrides])}"
+
+    def report(self, *, is_unfinished: bool, by_value: bool = False) -> None:
+        """Prints the table of the jobs, and how those that are missing are run."""
+        sweep = read_sweep(self.folder, curves=False)
+        terminal.show(f"\n{describe_jobs(sweep, by_value=by_value)}; {self.folder}")
+        if is_unfinished:
+            print(f"continue: {self.continuation()}", flush=True)
+
+    def compose(self, overrides: list[str], number: int) -> Job:
+        job = compose(self.hydra, self.config, overrides, number, self._latest)
+        self._latest = job.config
+        return job
 
     def run_jobs(
         self,
         next_job: Callable[[], Job | None],
         end_job: Callable[[JobResult], None],
-        running: Mapping[int, Path],
         batch_size: int,
     ) -> int:
         """`jobs.run_jobs` with the launcher of the config; returns the number of a signal that came, else 0.
 
         Args:
-            running: the folders of the jobs that run, by number.
+            batch_size: jobs at a time of a launcher that is not ours.
         """
-        progress = progress_line(running) if self.has_own_launcher else nullcontext()
-        jobs = self.open_jobs(batch_size)
-        with closing(jobs), progress:
+        launcher: Any = Plugins.instance().instantiate_launcher(self.hydra, self.task, self.config)
+        if self.has_own_launcher:
+            jobs: Jobs = launcher.processes
+        else:
+            if self.launcher == _IN_PROCESS:
+                batch_size = 1
+            jobs = LaunchedJobs(launcher, self.launcher, self.folder, batch_size)
+        with closing(jobs):
             run_jobs(jobs, next_job, end_job)
         return jobs.stop_signal
 
-    def open_jobs(self, batch_size: int) -> Jobs:
-        """The launcher of the config.
 
-        Args:
-            batch_size: jobs at a time of a launcher that is not ours.
-        """
-        launcher = Plugins.instance().instantiate_launcher(self.hydra, self.task, self.config)
-        processes = getattr(launcher, "processes", None)
-        if isinstance(processes, JobProcesses):
-            return processes
-        if self.launcher == _IN_PROCESS:
-            batch_size = 1
-        return LaunchedJobs(launcher, self.launcher, self.folder, batch_size)
+def sweep_start(
+    config: DictConfig, overrides: Mapping[str, Override], objectives: list[str]
+) -> SweepStart:
+    """The command of a sweep, from its config.
+
+    Args:
+        overrides: of all jobs, by key.
+    """
+    own = as_typed(config.hydra.overrides.hydra)
+    typed = [text for text in own if not text.lstrip("+").startswith(_OF_FOLDER)]
+    folders = [
+        str(source.path)
+        for source in config.hydra.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+    sweeper = str(config.hydra.runtime.choices["hydra/sweeper"])
+    config_name = str(config.hydra.job.config_name)
+    shared = {"hydra/sweeper": sweeper, "config_name": config_name}
+    shared["objective"] = ",".join(objectives)
+    for key, override in overrides.items():
+        shared[key.lstrip("+")] = SWEPT if override.is_sweep_override() else str(override.value())
+    return SweepStart(
+        format=1,
+        overrides=[*typed, *as_typed(config.hydra.overrides.task)],
+        config_dir=folders[0] if folders else None,
+        config_name=config_name,
+        objectives=objectives,
+        sweeper=sweeper,
+        shared=shared,
+        jobs=[],
+    )
+
+
+def check_continued(stored: SweepStart, start: SweepStart, folder: Path) -> None:
+    """Raises ConfigError, a line per problem, if a command would mix other jobs with those of the sweep in a folder.
+
+    Values of a swept key may be added: also to a key that had one value, and now has several.
+    """
+    before = stored["shared"]
+    now = start["shared"]
+    problems = []
+    for key in dict.fromkeys([*now, *before]):
+        values = (now.get(key), before.get(key))
+        if values[0] != values[1] and SWEPT not in values:
+            new, old = (f"no {key}" if value is None else f"{key}={value}" for value in values)
+            problems.append(f"{new}: the sweep in {folder} has {old}; {_ADVICE}")
+    if start["sweeper"] != stored["sweeper"]:
+        problems = problems[:1]  # Another sweeper has other settings.
+    if problems:
+        raise ConfigError("\n".join(problems[:10]))

@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import parent_process
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from mlxlab.config.check import register_resolvers
-from mlxlab.config.hydra.compose import Callbacks
 from mlxlab.errors import UserError
 from mlxlab.sweep.interrupts import SIGNALS
 
@@ -24,30 +22,25 @@ OUTPUT = "output.log"
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclass(frozen=True)
-class JobOrder:
-    """A composed job, what runs it, and where."""
-
-    config: DictConfig
-    task: TaskFunction
-    callbacks: Callbacks
-    folder: Path
-    environment: dict[str, str]
-
-
-def run(order: JobOrder) -> None:
-    """Runs a job as Hydra does. What came of it is in its record."""
+def run(
+    config: DictConfig,
+    task: TaskFunction,
+    callbacks: object,
+    folder: Path,
+    environment: dict[str, str],
+) -> None:
+    """Runs a composed job as Hydra does. What came of it is in its record."""
     os.setpgid(0, 0)  # A Ctrl-C in the terminal is for the sweep alone.
     _die_with_server()
     threading.Thread(target=_die_with_sweep, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.environ.clear()
-    os.environ.update(order.environment)
-    _redirect(order.folder / OUTPUT)
+    os.environ.update(environment)
+    _redirect(folder / OUTPUT)
     setup_globals()
     register_resolvers()
-    context = HydraContext(config_loader=ConfigLoader, callbacks=order.callbacks)  # type: ignore[arg-type]  # unused
-    job = run_job(order.task, order.config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+    context = HydraContext(config_loader=ConfigLoader, callbacks=callbacks)  # type: ignore[arg-type]  # unused
+    job = run_job(task, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
     if job.status != JobStatus.COMPLETED:
         error = job._return_value
         sys.exit(error.exit_code if isinstance(error, UserError) else 1)
@@ -61,7 +54,7 @@ def signal_group(pid: int | None, number: signal.Signals) -> None:
 
 
 def _die_with_server() -> None:
-    """On Linux, the kernel ends this process with the server, which ends with the sweep.
+    """The kernel of Linux ends this process with the server, which ends with the sweep.
 
     If memory runs out, it chooses a job and not the sweep.
     """

@@ -1,27 +1,19 @@
 """Grids: every combination of the values of a command, without the jobs that its folder already holds."""
 
-import itertools
 import logging
-import shlex
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 
-from hydra.core.override_parser.types import Override
-
-from mlxlab import terminal
 from mlxlab.config.admission import may_sweep
 from mlxlab.config.hydra.job import job_digest
-from mlxlab.config.issues import one_line
-from mlxlab.config.resume_overrides import override_name
-from mlxlab.errors import ConfigError, NotAllowedError, UserError
+from mlxlab.config.issues import one_line, override_name
+from mlxlab.errors import NotAllowedError
+from mlxlab.experiment.job_record import MAX_JOBS, JobRecord, read_records, write_record
 from mlxlab.experiment.sweep_start import FILE, SweepStart
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.child import OUTPUT
-from mlxlab.sweep.continued_sweep import continuation
-from mlxlab.sweep.job import MAX_JOBS, Job, JobRecord, read_records, write_record
-from mlxlab.sweep.job_table import job_table, varying_keys
-from mlxlab.sweep.jobs import JobResult
+from mlxlab.sweep.job import Job
+from mlxlab.sweep.jobs import JobResult, describe
+from mlxlab.sweep.jobs_to_check import expand
 from mlxlab.sweep.settings import GridSettings
 
 logger = logging.getLogger(__name__)
@@ -38,37 +30,24 @@ def run_grid(app: SweepApp, settings: GridSettings) -> int:
         DataError: a record in the folder is damaged.
         WorkerLostError: a launcher of a plugin gave up, for example because a job was killed.
     """
-    with app.open() as start:
-        num_known = len(start["jobs"])
-        add_jobs(start, expand(app.overrides))
-        grid = Grid(app, start, settings["retry_failed"])
-        with app.run(start):
+    with app.open([app.objective], {}):
+        num_known = len(app.start["jobs"])
+        add_jobs(app.start, expand(app.overrides))
+        grid = Grid(app, settings["retry_failed"])
+        with app.run():
             if num_known:
-                grid.describe_known(num_known)
-            stop_signal = grid.run()
-            app.exit_code = grid.exit_code(stop_signal)
+                num_ended = len(grid.records) - grid.num_missing
+                num_new = len(grid.records) - num_known
+                logger.info(f"{num_known} jobs known, {num_ended} of them ended; {num_new} new")
+            app.exit_code = grid.run()
             grid.report()
     return app.exit_code
-
-
-def expand(overrides: dict[str, Override]) -> list[list[str]]:
-    """The overrides of each job; the values of the last key change fastest."""
-    values = [_texts(key, override) for key, override in overrides.items()]
-    return [list(texts) for texts in dict.fromkeys(itertools.product(*values))]
-
-
-def _texts(key: str, override: Override) -> list[str]:
-    """The overrides that one key gets in turn."""
-    if override.is_sweep_override():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    return [str(override.input_line)]
 
 
 def add_jobs(start: SweepStart, requested: list[list[str]]) -> None:
     """Adds the jobs that no earlier command asked for.
 
     Raises:
-        ConfigError: they are too many.
         NotAllowedError: earlier jobs have overrides that a folder may not decide, and that this command does not give.
     """
     typed = {text for overrides in requested for text in overrides}
@@ -79,8 +58,6 @@ def add_jobs(start: SweepStart, requested: list[list[str]]) -> None:
     known = {tuple(sorted(overrides)) for overrides in start["jobs"]}
     new = [overrides for overrides in requested if tuple(sorted(overrides)) not in known]
     start["jobs"] = [*start["jobs"], *new]
-    if len(start["jobs"]) > MAX_JOBS:
-        raise ConfigError(f"-m: {len(start['jobs']):,} jobs; the limit is {MAX_JOBS:,}")
 
 
 class Grid:
@@ -90,109 +67,66 @@ class Grid:
         retry_failed: whether those that failed earlier are missing too.
     """
 
-    def __init__(self, app: SweepApp, start: SweepStart, retry_failed: bool) -> None:
+    def __init__(self, app: SweepApp, retry_failed: bool) -> None:
         self.app = app
-        self.records = [JobRecord(number, texts) for number, texts in enumerate(start["jobs"])]
+        jobs = app.start["jobs"]
+        self.records = [JobRecord(number, texts) for number, texts in enumerate(jobs)]
         for record in read_records(app.folder).values():
-            if record.number < len(self.records):
-                overrides = self.records[record.number].overrides
-                self.records[record.number] = replace(record, overrides=overrides)
-        ended = ("finished", "skipped") if retry_failed else ("finished", "skipped", "failed")
-        self.missing = [each.number for each in self.records if each.state not in ended]
-        self.running: dict[int, Path] = {}  # folders of jobs
-        self._queue = deque(self.missing)
-        self._varying = varying_keys(self.records)
+            if record.number < len(jobs) and record.overrides == jobs[record.number]:
+                self.records[record.number] = record
+        missing = []
+        for record in self.records:
+            if not record.ended or (retry_failed and record.state == "failed"):
+                missing.append(record.number)
+        self.num_missing = len(missing)
+        self._queue = deque(missing)
+        self._first: dict[str, int] = {}  # the job with a config, by its digest
+        for record in self.records:
+            if record.state != "skipped":
+                self._first[record.config] = record.number
+        self._swept = [key for key, each in app.overrides.items() if each.is_sweep_override()]
 
-    def describe_known(self, num_known: int) -> None:
-        num_ended = len(self.records) - len(self.missing)
-        num_new = len(self.records) - num_known
-        logger.info(f"{num_known} jobs known, {num_ended} of them ended; {num_new} new")
+    @property
+    def is_unfinished(self) -> bool:
+        return not all(record.ended for record in self.records)
 
     def run(self) -> int:
-        """Runs the missing jobs; returns the number of a signal that stopped them, else 0."""
-        batch_size = max(len(self.missing), 1)
-        return self.app.run_jobs(self.next_job, self.end_job, self.running, batch_size)
+        """Runs the missing jobs; returns the exit code."""
+        stop_signal = self.app.run_jobs(self.next_job, self.end_job, batch_size=MAX_JOBS)
+        if stop_signal and self.is_unfinished:
+            return 128 + stop_signal
+        return int(any(record.state not in ("finished", "skipped") for record in self.records))
 
     def next_job(self) -> Job | None:
         """The next missing job whose config no other one has; None if there is none."""
         while self._queue:
-            number = self._queue.popleft()
-            try:
-                job = self._prepare(self.records[number])
-            except UserError as error:
-                failed = {"state": "failed", "reason": str(error), "exit_code": error.exit_code}
-                self.records[number] = replace(self.records[number], **failed)  # type: ignore[arg-type]
-                continue
-            if job is not None:
-                position = self.missing.index(number) + 1
-                logger.info(f"{self._name(number)}: starts, {position} of {len(self.missing)}")
-                self.running[number] = job.folder
+            record = self.records[self._queue.popleft()]
+            job = self.app.compose(record.overrides, record.number)
+            digest = record.config or job_digest(job.config)
+            record = replace(record, config=digest, state="waiting", reason="", exit_code=None)
+            first = self._first.setdefault(digest, record.number)
+            if first != record.number:
+                record = replace(record, state="skipped", reason=f"same config as job {first}")
+            self.records[record.number] = record
+            write_record(job.folder, record)
+            if record.state == "waiting":
+                position = self.num_missing - len(self._queue)
+                logger.info(f"{self._name(record)}: starts, {position} of {self.num_missing}")
                 return job
         return None
 
     def end_job(self, result: JobResult) -> None:
-        number = result.job.number
-        record = replace(result.record, overrides=self.records[number].overrides)
-        self.records[number] = record
-        folder = self.running.pop(number)
-        name = self._name(number)
-        if record.value is None:
-            output = folder / OUTPUT
-            where = f" ({output})" if output.is_file() else ""
-            logger.info(f"{name}: {record.reason}{where}")
-        else:
-            value = f"{self.app.objective} {record.value:.6g}"
-            logger.info(f"{name}: {value} after {record.seconds:.1f} s")
-
-    def exit_code(self, stop_signal: int) -> int:
-        """1 if a job failed, 128 + the number of a signal that came before the end, else 0."""
-        if stop_signal and self._is_unfinished():
-            return 128 + stop_signal
-        return int(any(record.state not in ("finished", "skipped") for record in self.records))
+        record = result.record
+        self.records[result.job.number] = record
+        logger.info(f"{self._name(record)}: {describe(result)}")
 
     def report(self) -> None:
-        app = self.app
-        terminal.show(f"\n{job_table(self.records, app.objective)}; {app.folder}")
-        if self._is_unfinished():
-            print(f"continue: {self._continuation()}", flush=True)
+        self.app.report(is_unfinished=self.is_unfinished)
         if any(record.state == "failed" for record in self.records):
-            retry = self._continuation("hydra.sweeper.retry_failed=true")
+            retry = self.app.continuation("hydra.sweeper.retry_failed=true")
             print(f"run failed jobs again: {retry}", flush=True)
 
-    def _continuation(self, *overrides: str) -> str:
-        if self.app.is_resumed_by_folder:
-            return continuation(self.app.folder, self.app.config, *overrides)
-        folder = f"hydra.sweep.dir={self.app.folder}"
-        return f"the same command with {shlex.join([folder, *overrides])}"
-
-    def _is_unfinished(self) -> bool:
-        return not all(record.ended for record in self.records)
-
-    def _prepare(self, record: JobRecord) -> Job | None:
-        """A job that is ready to start; None if another one has the same config."""
-        number = record.number
-        overrides = record.overrides
-        job = self.app.compose(overrides, number)
-        digest = job_digest(job.config)
-        others = [each for each in self.records if each.config == digest]
-        same = [each.number for each in others if each.state != "skipped"]
-        if same and same[0] != number:
-            reason = f"same config as job {same[0]}"
-            skipped = replace(record, config=digest, state="skipped", reason=reason)
-            self._keep(job, skipped)
-            return None
-        if record.attempts:
-            job = self.app.compose(overrides, number, resume=True)
-        waiting = replace(record, config=digest, state="waiting", reason="", exit_code=None)
-        self._keep(job, waiting)
-        return job
-
-    def _keep(self, job: Job, record: JobRecord) -> None:
-        self.records[record.number] = record
-        write_record(job.folder, record)
-
-    def _name(self, number: int) -> str:
-        """The number of a job and the overrides that not all jobs have."""
-        overrides = self.records[number].overrides
-        texts = [text for text in overrides if override_name(text) in self._varying]
-        return f"job {number} ({' '.join(texts)})" if texts else f"job {number}"
+    def _name(self, record: JobRecord) -> str:
+        """The number of a job and its overrides of swept keys."""
+        texts = [text for text in record.overrides if override_name(text) in self._swept]
+        return f"job {record.number} ({' '.join(texts)})" if texts else f"job {record.number}"

@@ -13,7 +13,9 @@ from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_WAITS, _STOPS, _KILLS = 1, 2, 3
+_WAITS = 1
+_STOPS = 2
+_KILLS = 3
 _LINES = {
     _WAITS: "waiting for those that run; Ctrl-C again stops them",
     _STOPS: "stopping those that run; Ctrl-C again kills them",

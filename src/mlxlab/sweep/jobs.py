@@ -10,9 +10,11 @@ from hydra.plugins.launcher import Launcher
 
 from mlxlab.config.issues import one_line
 from mlxlab.errors import WorkerLostError
+from mlxlab.experiment.job_record import JobRecord
 from mlxlab.program import text_value
 from mlxlab.redact import redact
-from mlxlab.sweep.job import Job, JobRecord, read_record
+from mlxlab.sweep.child import OUTPUT
+from mlxlab.sweep.job import Job, record_of
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,17 @@ class JobResult:
 
     job: Job
     record: JobRecord
+
+
+def describe(result: JobResult) -> str:
+    """What came of a job, in words, and where its output is if it has no value."""
+    record = result.record
+    texts = [record.reason]
+    if record.value is not None:
+        texts.insert(0, f"{record.objective} {record.value:.6g}")
+    text = f"{'; '.join(filter(None, texts))} after {record.seconds:.1f} s"
+    output = result.job.folder / OUTPUT
+    return f"{text} ({output})" if record.value is None and output.is_file() else text
 
 
 class Jobs(Protocol):
@@ -102,7 +115,10 @@ class LaunchedJobs:
         """Runs the jobs that wait as one batch; each names its folder, since launchers number jobs in a row."""
         batch = self._waiting
         self._waiting = []
-        overrides = [[*job.overrides, self._subdir(job)] for job in batch]
+        overrides = []
+        for job in batch:
+            subdir = text_value(str(job.folder.relative_to(self.folder)))
+            overrides.append([*job.overrides, f"hydra.sweep.subdir={subdir}"])
         try:
             self.launcher.launch(overrides, initial_job_idx=batch[0].number)
         except OSError:
@@ -112,12 +128,7 @@ class LaunchedJobs:
             advice = "the same command runs the jobs that are missing"
             raise WorkerLostError(f"hydra/launcher={self.name}: {message}; {advice}") from error
         for job in batch:
-            record = read_record(job.folder)
-            if record is None:
-                record = JobRecord(job.number, [], "failed", reason="it left no record")
+            record = record_of(job)
             if record.state == "stopped":
                 self.stop_signal = (record.exit_code or 128) - 128
             self._ended.append(JobResult(job, record))
-
-    def _subdir(self, job: Job) -> str:
-        return f"hydra.sweep.subdir={text_value(str(job.folder.relative_to(self.folder)))}"

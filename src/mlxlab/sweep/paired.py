@@ -1,45 +1,49 @@
 """The sweeper of the command `trial`: trains a baseline and a change of it in pairs, until their gains decide."""
 
-import sys
+import logging
+import math
 import time
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 from statistics import stdev
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from mlxlab.analysis.comparison_runs import run_value
-from mlxlab.analysis.trial.figure import FILE as PAIRS
-from mlxlab.analysis.trial.figure import draw_pairs
+from mlxlab.analysis.trial.figure import log_trial
 from mlxlab.analysis.trial.finished_runs import FinishedRuns, config_digest, data_of
 from mlxlab.analysis.trial.record import (
     ARMS,
-    FILE,
     RunRecord,
     TrialRecord,
     describe_look,
+    look_record,
+    pairs_of,
     read_record,
     write_record,
 )
-from mlxlab.analysis.trial.sequential import look
 from mlxlab.config.hydra.compose import without_hydra
 from mlxlab.config.hydra.job import job_config
 from mlxlab.errors import DivergenceError, UserError
-from mlxlab.experiment import manifest
-from mlxlab.figures import save_figure
-from mlxlab.metric_names import lower_is_better
-from mlxlab.sweep import job
+from mlxlab.metric_names import sign_of
+from mlxlab.stats.sequential import look
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.job import Job, JobRecord
-from mlxlab.sweep.jobs import JobResult, Jobs
-from mlxlab.tracking.tracker import Tracker
+from mlxlab.sweep.job import Job, record_waiting
+from mlxlab.sweep.jobs import JobResult
 
-MIN_GAIN = 0.1  # of the standard deviation between baseline runs, where none is given
+logger = logging.getLogger(__name__)
+
+MIN_GAIN = 0.1  # The share of the standard deviation between baseline runs, where none is given.
 _BUG = 70
 _TIMEOUT = 124
 _SIGNAL = 128
 _NO_VALUE = 1  # exit code of a run whose objective is not finite
+
+
+class Decided(Exception):
+    """The gains have decided; runs that have not ended are of no use."""
 
 
 def run_trial(app: SweepApp, seconds: float | None) -> int:
@@ -53,33 +57,14 @@ def run_trial(app: SweepApp, seconds: float | None) -> int:
         DataError: the record in the folder is damaged.
         UserError: a run failed for a reason that says nothing of the change.
     """
-    with app.open() as start:
+    with app.open([app.objective], {}):
         record = read_record(app.folder)
-
-        def log(tracker: Tracker) -> None:
-            log_trial(record, app.folder, tracker)
-
-        with app.run(start, log=log):
-            jobs = app.open_jobs(batch_size=2)
-            try:
-                Pairs(app, record, jobs).run(seconds)
-            finally:
-                jobs.close()
-            app.exit_code = 0 if record["verdict"] else 128 + jobs.stop_signal
+        with app.run() as parents:
+            stop_signal = Pairs(app, record).run(seconds)
+            app.exit_code = 0 if record["verdict"] else 128 + stop_signal
+            for parent in parents:
+                log_trial(record, app.folder, parent.tracker)
     return app.exit_code
-
-
-class PlannedRun(NamedTuple):
-    """A run of the trial that can be started.
-
-    Attributes:
-        digest: of its config, without what does not change its results.
-        data: config of the data set.
-    """
-
-    job: Job
-    digest: str
-    data: Any
 
 
 class Pairs:
@@ -89,203 +74,178 @@ class Pairs:
         record: of the trial so far; kept up to date, here and in its file.
     """
 
-    def __init__(self, app: SweepApp, record: TrialRecord, jobs: Jobs) -> None:
+    def __init__(self, app: SweepApp, record: TrialRecord) -> None:
         self.app = app
-        self.folder = app.folder
         self.record = record
-        self.jobs = jobs
         self.question = record["question"]
         baseline = Path(self.question["baseline"])
-        self.finished = FinishedRuns(baseline, self.folder.parent, self.question["code"])
-        self.ended: dict[int, RunRecord] = {}
-        for run in record["runs"]:
-            pair = run["seed"] - self.question["first_seed"]
-            self.ended[2 * pair + ARMS.index(run["arm"])] = run
-        self.planned: dict[int, PlannedRun] = {}
-        self.not_reused: set[int] = set()
-        self.running: set[int] = set()
+        self.finished = FinishedRuns(baseline, app.folder.parent, self.question["code"])
+        self.running: dict[int, RunRecord] = {}
+        self._not_reused: set[int] = set()
+        self._begin = time.monotonic()
+        self._seconds_before = record["seconds"]
+        self._seconds = math.inf
 
-    def run(self, seconds: float | None) -> None:
-        """Trains pairs until the gains decide, `seconds` have passed, or a signal stops the launcher.
+    @property
+    def ended(self) -> dict[int, RunRecord]:
+        """The runs that have ended, by number."""
+        runs = {}
+        for run in self.record["runs"]:
+            pair = run["seed"] - self.question["first_seed"]
+            runs[2 * pair + ARMS.index(run["arm"])] = run
+        return runs
+
+    def run(self, seconds: float | None) -> int:
+        """Trains pairs until the gains decide, `seconds` have passed, or a signal stops it; returns its number, or 0.
 
         Raises:
             UserError: a run failed for a reason that says nothing of the change.
         """
-        start = time.monotonic()
-        before = self.record["seconds"]
-        if self.record["verdict"] in ("keep", "discard"):
-            return
-        self.record |= {"gains": [], "looks": [], "verdict": None, "reason": ""}
+        record = self.record
+        if record["verdict"] in ("keep", "discard"):
+            return 0
+        if seconds is not None:
+            self._seconds = seconds
+        record |= {"gains": [], "looks": [], "verdict": None, "reason": ""}
+        stop_signal = 0
         self._look()
-        while self.record["verdict"] is None:
-            is_late = seconds is not None and time.monotonic() - start > seconds
-            self._start(is_late=is_late)
-            if self.running:
-                self._end(self.jobs.wait())
-            elif is_late or self.jobs.stop_signal:
-                break
-            self._look()
-            self.record["seconds"] = round(before + time.monotonic() - start, 3)
-            write_record(self.folder, self.record)
-        if self.record["verdict"] is None:
-            self._give_up(seconds)
-        write_record(self.folder, self.record)
+        if record["verdict"] is None:
+            with suppress(Decided):
+                stop_signal = self.app.run_jobs(self.next_job, self.end_job, batch_size=2)
+        if record["verdict"] is None and stop_signal:
+            record["reason"] = "interrupted; the same command continues"
+        elif record["verdict"] is None:
+            reason = f"no decision within the {self._seconds:g} seconds of budget="
+            record |= {"verdict": "undecided", "reason": reason}
+        write_record(self.app.folder, record)
+        return stop_signal
 
-    def _give_up(self, seconds: float | None) -> None:
-        if self.jobs.stop_signal:
-            self.record["reason"] = "interrupted; the same command continues"
-        else:
-            self.record["verdict"] = "undecided"
-            self.record["reason"] = f"no decision within the {seconds:g} seconds of budget="
-
-    def _start(self, *, is_late: bool) -> None:
-        """Starts runs while the launcher takes some; a baseline that was trained before only if it cannot be reused."""
+    def next_job(self) -> Job | None:
+        """The next run; a baseline that was trained before only if it cannot be reused."""
+        begun = {*self.ended, *self.running}
         for number in range(2 * self.question["looks"][-1]):
-            if number in self.ended or number in self.running:
+            if number in begun:
                 continue
-            begins_pair = not {number ^ 1} & (self.running | self.ended.keys())
-            if not self.jobs.num_free or self.jobs.stop_signal or (is_late and begins_pair):
-                return
-            planned = self._plan(number)
-            if number % 2 == 0 and number not in self.not_reused and self._reuse(number, planned):
+            if number ^ 1 not in begun and self._elapsed() > self._seconds:
+                return None  # No pair begins any more.
+            job, run = self._plan(number)
+            if number % 2 == 0 and number not in self._not_reused and self._reuse(run):
+                begun.add(number)
                 continue
-            self.running.add(number)
-            job.write_record(planned.job.folder, JobRecord(number, planned.job.overrides))
-            self.jobs.start(planned.job)
+            self.running[number] = run
+            record_waiting(job, job.overrides)
+            return job
+        return None
 
-    def _plan(self, number: int) -> PlannedRun:
-        """Composes a run; one that was interrupted continues."""
-        overrides = [*self.question["overrides"][ARMS[number % 2]], f"seed={self._seed(number)}"]
-        new = self.app.compose(overrides, number)
-        with job_config(new.config):
-            config: Any = OmegaConf.to_container(without_hydra(new.config), resolve=True)
-        if (new.folder / manifest.FILE).is_file():
-            new = self.app.compose(overrides, number, resume=True)
-        self.planned[number] = PlannedRun(new, config_digest(config), config["data"])
-        return self.planned[number]
+    def end_job(self, result: JobResult) -> None:
+        """Records what came of a run.
 
-    def _reuse(self, number: int, planned: PlannedRun) -> bool:
-        question = self.question
-        run = self.finished.find(planned.digest, question["metric"], question["evaluation"])
-        if run is None:
-            return False
-        folder, value = run
-        self._add(number, str(folder), value, reused=True)
-        name = f"seed {self._seed(number)} baseline"
-        show(f"{name}: {question['metric']} {value:.6g}, trained before: {folder}")
-        return True
-
-    def _end(self, result: JobResult) -> None:
-        """Records what came of a run. Raises UserError if it failed for a reason that says nothing of the change."""
-        number = result.job.number
-        folder = result.job.folder
-        record = result.record
-        self.running.discard(number)
-        if record.state == "stopped":
+        Raises:
+            Decided: with it the gains decide.
+            UserError: it failed for a reason that says nothing of the change.
+        """
+        job = result.record
+        run = self.running.pop(result.job.number)
+        if job.state == "stopped":
             return
-        name = f"seed {self._seed(number)} {ARMS[number % 2]}"
-        value = None
-        if record.state == "finished":
+        name = f"seed {run['seed']} {run['arm']}"
+        if job.state == "finished":
             metric = self.question["metric"]
-            value = run_value(folder, metric, self.question["evaluation"])
-            show(f"{name}: {metric} {value:.6g} after {record.seconds:.1f} s")
+            run["value"] = run_value(result.job.folder, metric, self.question["evaluation"])
+            logger.info(f"{name}: {metric} {run['value']:.6g} after {job.seconds:.1f} s")
+        elif run["arm"] == "baseline" or not _is_of_change(job.exit_code or 0):
+            error = UserError(f"{name}: {job.reason} ({result.job.folder})")
+            error.exit_code = job.exit_code or _BUG
+            raise error
         else:
-            if number % 2 == 0 or not _is_of_change(record.exit_code or 0):
-                error = UserError(f"{name}: {record.reason} ({folder})")
-                error.exit_code = record.exit_code or _BUG
-                raise error
-            self.record |= {"verdict": "discard", "reason": f"{name} failed: {record.reason}"}
-            show(f"{name}: failed: {record.reason}")
-        path = folder.relative_to(self.folder).as_posix()
-        self._add(number, path, value, seconds=record.seconds)
+            self.record |= {"verdict": "discard", "reason": f"{name} failed: {job.reason}"}
+            logger.info(f"{name}: failed: {job.reason}")
+        run["seconds"] = round(job.seconds, 3)
+        self.record["runs"].append(run)
+        self.record["seconds"] = round(self._seconds_before + self._elapsed(), 3)
+        if self.record["verdict"] is None:
+            self._look()
+        write_record(self.app.folder, self.record)
+        if self.record["verdict"] is not None:
+            raise Decided
+
+    def _plan(self, number: int) -> tuple[Job, RunRecord]:
+        """A run that can be started, and what is known of it."""
+        arm = ARMS[number % 2]
+        seed = self.question["first_seed"] + number // 2
+        job = self.app.compose([*self.question["overrides"][arm], f"seed={seed}"], number)
+        with job_config(job.config):
+            config: Any = OmegaConf.to_container(without_hydra(job.config), resolve=True)
+        folder = job.folder.relative_to(self.app.folder).as_posix()
+        run = RunRecord(
+            seed=seed,
+            arm=arm,
+            folder=folder,
+            digest=config_digest(config),
+            value=None,
+            reused=False,
+            seconds=0.0,
+        )
+        return job, run
+
+    def _reuse(self, run: RunRecord) -> bool:
+        """Whether a baseline was trained before, and is recorded."""
+        metric = self.question["metric"]
+        found = self.finished.find(run["digest"], metric, self.question["evaluation"])
+        if found is None:
+            return False
+        folder, value = found
+        self.record["runs"].append({**run, "folder": str(folder), "value": value, "reused": True})
+        logger.info(f"seed {run['seed']} baseline: {metric} {value:.6g}, trained before: {folder}")
+        return True
 
     def _look(self) -> None:
         """Looks at the gains of the pairs that are complete, up to the first that is not."""
-        first, last = self.question["looks"][0], self.question["looks"][-1]
-        sign = -1 if lower_is_better(self.question["metric"]) else 1
-        while self.record["verdict"] is None:
-            number = 2 * len(self.record["gains"])
-            before = self.ended.get(number)
-            after = self.ended.get(number + 1)
-            if before is None or after is None or before["value"] is None or after["value"] is None:
+        first, last = self.question["looks"]
+        sign = sign_of(self.question["metric"])
+        pairs = pairs_of(self.record)
+        ended = self.ended
+        gains = self.record["gains"]
+        baselines: list[float] = []
+        for number in range(last):
+            pair = pairs.get(self.question["first_seed"] + number)
+            if pair is None:
                 return
-            if before["reused"] and not self._is_same_data(number, before, after):
-                self.not_reused.add(number)
-                self.record["runs"].remove(self.ended.pop(number))
+            before, after = pair
+            baselines.append(before)
+            if number < len(gains):
+                continue
+            if not self._is_same_data(ended[2 * number], ended[2 * number + 1]):
+                self._not_reused.add(2 * number)
+                self.record["runs"].remove(ended[2 * number])
                 return
-            gain = sign * (after["value"] - before["value"]) + 0.0  # no -0.0
-            self.record["gains"].append(gain)
-            current = look(self.record["gains"], self._min_gain(), first, last)
-            if current.pairs >= first:
-                fields: Any = asdict(current)
-                self.record["looks"].append(fields)
-                self.record |= {"verdict": current.verdict, "reason": current.reason}
-                show(describe_look(current))
+            gains.append(sign * (after - before) + 0.0)  # no -0.0
+            min_gain = self.question["min_gain"]
+            if min_gain is None:
+                min_gain = MIN_GAIN * stdev(baselines) if number > 0 else 0.0
+            current = look(np.array(gains), min_gain, first, last)
+            if current.pairs < first:
+                continue
+            kept = look_record(current, min_gain, last)
+            self.record["looks"].append(kept)
+            self.record |= {"verdict": kept["verdict"], "reason": kept["reason"]}
+            logger.info(describe_look(kept))
+            if kept["verdict"] is not None:
+                return
 
-    def _min_gain(self) -> float:
-        given = self.question["min_gain"]
-        if given is not None:
-            return given
-        values = [self.ended[2 * pair]["value"] or 0.0 for pair in range(len(self.record["gains"]))]
-        return MIN_GAIN * stdev(values) if len(values) > 1 else 0.0
-
-    def _is_same_data(self, number: int, before: RunRecord, after: RunRecord) -> bool:
-        """Whether a run that was trained before saw the data of now, as far as the changed run tells."""
-        baseline = self.planned.get(number)
-        changed = self.planned.get(number + 1)
-        if baseline is None or changed is None or baseline.data != changed.data:
+    def _is_same_data(self, before: RunRecord, after: RunRecord) -> bool:
+        """Whether a run that is reused saw the data of now, unless the change is one of the data."""
+        if not before["reused"]:
             return True
-        return data_of(Path(before["folder"])) == data_of(self.folder / after["folder"])
+        if any(text.lstrip("+~").startswith("data") for text in self.question["change"]):
+            return True
+        return data_of(Path(before["folder"])) == data_of(self.app.folder / after["folder"])
 
-    def _add(
-        self,
-        number: int,
-        folder: str,
-        value: float | None,
-        *,
-        reused: bool = False,
-        seconds: float = 0.0,
-    ) -> None:
-        """Adds a run that has ended to the record."""
-        run = RunRecord(
-            seed=self._seed(number),
-            arm=ARMS[number % 2],
-            folder=folder,
-            digest=self.planned[number].digest,
-            value=value,
-            reused=reused,
-            seconds=round(seconds, 3),
-        )
-        self.ended[number] = run
-        self.record["runs"].append(run)
-
-    def _seed(self, number: int) -> int:
-        return self.question["first_seed"] + number // 2
-
-
-def show(line: str) -> None:
-    """Prints a line of progress."""
-    print(line, file=sys.stderr, flush=True)
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begin
 
 
 def _is_of_change(exit_code: int) -> bool:
     """Whether a run failed in a way that a change of it can cause."""
     own = (_NO_VALUE, DivergenceError.exit_code, _BUG, _TIMEOUT)
     return exit_code in own or exit_code > _SIGNAL
-
-
-def log_trial(record: TrialRecord, folder: Path, tracker: Tracker) -> None:
-    """Records a trial as the parent of its runs: verdict, gain and interval by the number of pairs, and files."""
-    tags = {"kind": "trial", "trial.baseline": record["question"]["baseline"]}
-    tags["trial.change"] = " ".join(record["question"]["change"])
-    if record["verdict"] is not None:
-        tags |= {"trial.verdict": record["verdict"], "trial.reason": record["reason"]}
-    tracker.set_tags(tags)
-    for each in record["looks"]:
-        values = {"trial/gain": each["mean"], "trial/low": each["low"], "trial/high": each["high"]}
-        finite = {name: value for name, value in values.items() if value is not None}
-        tracker.log_metrics(each["pairs"], finite)
-    tracker.log_artifact(folder / FILE)
-    figure = draw_pairs(record)
-    if figure is not None:
-        save_figure(tracker, figure, folder / PAIRS)

@@ -4,14 +4,12 @@ On Linux with the CPU backend, MLX may be imported: it starts its threads with t
 Nothing that is imported here may evaluate an array: a child would wait forever for a thread of its parent.
 """
 
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-
-from mlxlab.config.issues import walk
 
 _WITHOUT_MLX = (
     "numpy.random",
@@ -29,7 +27,8 @@ _WITH_MLX = (
     "mlx.nn",
     "mlx.optimizers",
     "mlxlab.experiment.train",
-    "mlxlab.experiment.run_report.write",
+    "mlxlab.experiment.collect_record",
+    "mlxlab.views.pages",
 )
 _BASELINES = (
     "mlxlab.baselines.predict",
@@ -63,7 +62,5 @@ def can_fork_mlx() -> bool:
 
 def _target_modules(config: DictConfig) -> list[str]:
     """The modules of mlxlab that the components of a config are in."""
-    tree: Any = OmegaConf.to_container(config, resolve=False)
-    nodes = [node for _, node in walk(tree) if isinstance(node, dict)]
-    targets = {str(node["_target_"]) for node in nodes if "_target_" in node}
-    return sorted({name.rpartition(".")[0] for name in targets if name.startswith("mlxlab.")})
+    targets = re.findall(r"_target_: (mlxlab\..+)\.\w+", OmegaConf.to_yaml(config))
+    return sorted(set(targets))

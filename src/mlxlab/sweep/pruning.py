@@ -1,32 +1,32 @@
-"""Which trials of a search stop early, and which of them continue.
+"""Decides which trials of a search stop early, and which of them continue.
 
-Asynchronous successive halving (ASHA, Li et al. 2020), Hyperband over its brackets, and the rule of the median. Optuna's
-own pruners end a trial for good; here one pauses at its rung, and the best continue from their checkpoints.
+Asynchronous successive halving (ASHA, Li et al. 2020), Hyperband over its brackets, and `median`: of each rung the better
+half continues. Optuna's own pruners end a trial for good; here one pauses at its rung, and the best continue from their
+checkpoints.
 """
 
-import logging
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from itertools import pairwise
 from typing import NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from optuna.trial import FrozenTrial, TrialState
 
-from mlxlab.config.hydra.search_space import Domain
 from mlxlab.data.dataset import AUTO_EPOCHS
 from mlxlab.errors import ConfigError
+from mlxlab.metric_names import sign_of
+from mlxlab.sweep.search_space import Domain
 from mlxlab.sweep.settings import SearchSettings
-from mlxlab.sweep.study import Direction, Trial
-from mlxlab.training.stop_rule import MAX_LIMITS, StopRule, Unit
+from mlxlab.sweep.study import budget_of, is_paused
+from mlxlab.training.stop_rule import Unit
 
 LENGTHS: dict[Unit, str] = {"steps": "trainer.max_steps", "epochs": "trainer.epochs"}
-MIN_CURVES = 5  # finished trials of which a median is taken
 _NUM_RUNGS = 3  # below the end of a run, where no smallest budget is set
 
 Rungs = list[int | None]  # budgets in ascending order; the last is None, the end of the run
-
-logger = logging.getLogger(__name__)
 
 
 class Promotion(NamedTuple):
@@ -46,8 +46,8 @@ class SuccessiveHalving:
         budgets: of the rungs below the end of the run, ascending.
         factor: one trial in as many is promoted.
         sign: 1 if the objective is minimised, else -1.
-        num_brackets: bracket k skips the first k rungs; 1 is ASHA. Trials are distributed over several brackets as
-            Hyperband (Li et al. 2018) does.
+        num_brackets: bracket k skips the first k rungs; 1 is ASHA. Of several, a trial is in any with the share that
+            Hyperband (Li et al. 2018) gives it.
     """
 
     def __init__(
@@ -56,60 +56,48 @@ class SuccessiveHalving:
         self.factor = factor
         self.sign = sign
         self.brackets: list[Rungs] = [[*budgets[start:], None] for start in range(num_brackets)]
-        top = len(budgets)
-        self.weights = []
-        for start in range(num_brackets):
-            size = (top + 1) / (top - start + 1) * factor ** (top - start)
-            self.weights.append(math.ceil(size))
-        self._bracket_of: list[int] = []
+        self._shares = []
+        for rungs in self.brackets:
+            largest = len(self.brackets[0]) * factor ** (len(rungs) - 1)
+            self._shares.append(math.ceil(largest / len(rungs)))
+
+    def rungs_of(self, number: int) -> Rungs:
+        """The budgets of a trial, ascending."""
+        return random.Random(number).choices(self.brackets, self._shares)[0]
 
     def first_budget(self, number: int) -> int | None:
         """The budget at which a trial pauses first; None if it never does."""
-        return self.brackets[self.bracket(number)][0]
+        return self.rungs_of(number)[0]
 
-    def promotion(self, trials: Sequence[Trial], *, is_last: bool) -> Promotion | None:
+    def promotion(self, trials: Sequence[FrozenTrial], *, is_last: bool) -> Promotion | None:
         """The next paused trial to continue; `is_last` if no trial runs and none will be added."""
-        own = [trial for trial in trials if trial.same_as is None]
-        for number, rungs in enumerate(self.brackets):
-            members = [trial for trial in own if self.bracket(trial.number) == number]
-            for level in reversed(range(len(rungs) - 1)):
-                ranking = self._ranking(members, rungs[level])
-                for trial in ranking[: len(ranking) // self.factor]:
-                    if trial.state == "paused" and trial.budget == rungs[level]:
-                        return Promotion(trial.number, rungs[level + 1])
-        return self._last_promotion(own) if is_last else None
+        promotion = self._next(trials, self.factor)
+        has_finished = any(trial.state == TrialState.COMPLETE for trial in trials)
+        if promotion is None and is_last and not has_finished:
+            return self._next(trials, 1)
+        return promotion
 
-    def bracket(self, number: int) -> int:
-        """That of trial `number`: each has its share of the trials so far, as nearly as possible."""
-        while len(self._bracket_of) <= number:
-            counts = [self._bracket_of.count(each) for each in range(len(self.weights))]
-            pairs = zip(counts, self.weights, strict=True)
-            shares = [(count + 1) / weight for count, weight in pairs]
-            self._bracket_of.append(shares.index(min(shares)))
-        return self._bracket_of[number]
+    def _next(self, trials: Sequence[FrozenTrial], factor: int) -> Promotion | None:
+        """The best paused trial among one in `factor` of the highest rung that has one."""
+        for rungs in self.brackets:
+            members = [trial for trial in trials if self.rungs_of(trial.number) is rungs]
+            for budget, next_budget in reversed(list(pairwise(rungs))):
+                ranking = self._ranking(members, budget)
+                for trial in ranking[: len(ranking) // factor]:
+                    if is_paused(trial) and budget_of(trial) == budget:
+                        return Promotion(trial.number, next_budget)
+        return None
 
-    def _ranking(self, members: list[Trial], budget: int | None) -> list[Trial]:
+    def _ranking(self, members: list[FrozenTrial], budget: int | None) -> list[FrozenTrial]:
         """The trials that reached a rung, the best first; of equal ones the earlier."""
-        costs = {trial.number: self._cost(trial, budget) for trial in members}
-        reached = [trial for trial in members if math.isfinite(costs[trial.number])]
-        return sorted(reached, key=lambda trial: (costs[trial.number], trial.number))
-
-    def _cost(self, trial: Trial, budget: int | None) -> float:
-        """The value at a rung, better when lower; infinite if the trial has not reached it."""
-        if budget in trial.rungs:
-            return self.sign * trial.rungs[budget]
-        if trial.state == "finished":  # Its run ended before the rung.
-            return self.sign * trial.values[0]
-        return math.inf
-
-    def _last_promotion(self, trials: Sequence[Trial]) -> Promotion | None:
-        paused = [trial for trial in trials if trial.state == "paused"]
-        if any(trial.state == "finished" for trial in trials) or not paused:
-            return None
-        highest = max(trial.budget or 0 for trial in paused)
-        best = self._ranking([trial for trial in paused if trial.budget == highest], highest)[0]
-        rungs = self.brackets[self.bracket(best.number)]
-        return Promotion(best.number, rungs[rungs.index(best.budget) + 1])
+        costs = {}
+        for trial in members:
+            if budget in trial.intermediate_values:
+                costs[trial.number] = self.sign * trial.intermediate_values[budget]
+            elif trial.state == TrialState.COMPLETE:  # A run may end before the rung.
+                costs[trial.number] = self.sign * trial.values[0]
+        reached = [trial for trial in members if trial.number in costs]
+        return sorted(reached, key=lambda trial: costs[trial.number])
 
 
 @dataclass(frozen=True)
@@ -117,65 +105,27 @@ class Pruning:
     """The pruner of a search.
 
     Args:
-        name: none, median, asha or hyperband.
+        halving: without rungs if there is no pruner.
         unit: of budgets.
-        length: budget of a whole run.
-        prune_from: budget before which the median prunes nothing.
         overrides: set the length of every run.
-        halving: without rungs for none and median.
-        sign: 1 if the objective is minimised, else -1.
     """
 
-    name: str
-    unit: Unit = "steps"
-    length: int = 0
-    prune_from: int = 0
-    overrides: tuple[str, ...] = ()
     halving: SuccessiveHalving = field(default_factory=SuccessiveHalving)
-    sign: int = 1
-
-    @property
-    def is_active(self) -> bool:
-        return self.name != "none"
-
-    def limits(self, trials: Sequence[Trial]) -> list[float | None]:
-        """The worst values with which a trial that starts now continues after each evaluation.
-
-        The rule of Golovin et al. 2017 (Google Vizier): the median of the best values of the trials that are finished
-        when it starts, so that its fate does not depend on those that run.
-        """
-        if self.name != "median":
-            return []
-        finished = [each for each in trials if each.state == "finished" and each.same_as is None]
-        curves = [trial.result["evaluations"] for trial in finished if trial.result]
-        length = min(max(map(len, curves), default=0), MAX_LIMITS)
-        return [self._limit(curves, end) for end in range(1, length + 1)]
-
-    def _limit(self, curves: list[list[float | None]], end: int) -> float | None:
-        """The median of the best values of the first `end` evaluations; None of too few trials."""
-        best = []
-        for curve in curves:
-            values = [self.sign * value for value in curve[:end] if value is not None]
-            if len(curve) >= end and values:
-                best.append(self.sign * min(values))
-        return median(best) if len(best) >= MIN_CURVES else None
-
-    def rule(self, trial: Trial) -> StopRule | None:
-        """When the next job of a trial stops; None without a pruner."""
-        if not self.is_active:
-            return None
-        return StopRule(
-            unit=self.unit, pause_at=trial.budget, prune_from=self.prune_from, limits=trial.limits
-        )
+    unit: Unit = "steps"
+    overrides: tuple[str, ...] = ()
 
 
 def read_pruning(
-    settings: SearchSettings, config: DictConfig, space: list[Domain], direction: Direction
+    settings: SearchSettings, config: DictConfig, space: list[Domain], objectives: list[str]
 ) -> Pruning:
-    """The pruner of a search; raises ConfigError for settings that do not fit its config."""
+    """The pruner of a search; raises ConfigError for settings that do not fit it or its config."""
     name = settings["pruner"]
     if name == "none":
-        return Pruning(name)
+        return Pruning()
+    if len(objectives) > 1 or settings["sampler"] == "nsga":
+        got = f"{len(objectives)} by sampler={settings['sampler']}"
+        expected = "expected one objective by sampler=tpe, random or grid"
+        raise ConfigError(f"hydra.sweeper.pruner={name}: {expected}; got {got}")
     searched = [domain.key for domain in space]
     has_steps = config.trainer.max_steps is not None or LENGTHS["steps"] in searched
     unit = settings["budget_unit"] or ("steps" if has_steps else "epochs")
@@ -183,19 +133,19 @@ def read_pruning(
     if key in searched:
         budget = f"the budget of hydra.sweeper.pruner={name}, which cannot be searched"
         raise ConfigError(f"{key}: expected one value, since it is {budget}")
-    configured = config.trainer.max_steps if unit == "steps" else config.trainer.epochs
-    length = _length(settings["max_budget"], configured, unit)
-    sign = 1 if direction == "minimize" else -1
-    overrides = () if length == configured else (f"{key}={length}",)
-    if name == "median":
-        prune_from = settings["min_budget"] or 0
-        return Pruning(name, unit, length, prune_from, overrides, sign=sign)
     factor = settings["reduction_factor"]
+    configured = OmegaConf.select(config, key)
+    length = _length(settings["max_budget"], configured, unit)
+    overrides = () if length == configured else (f"{key}={length}",)
     between = config.trainer.eval_every if unit == "steps" else None
     budgets = _budgets(settings["min_budget"], length, factor, between)
-    num_brackets = 1 if name == "asha" else len(budgets) + 1
-    halving = SuccessiveHalving(budgets, factor, sign, num_brackets)
-    return Pruning(name, unit, length, 0, overrides, halving, sign)
+    halving = SuccessiveHalving(
+        budgets,
+        factor=2 if name == "median" else factor,
+        sign=-sign_of(objectives[0]),
+        num_brackets=len(budgets) + 1 if name == "hyperband" else 1,
+    )
+    return Pruning(halving, unit, overrides)
 
 
 def _length(max_budget: int | None, configured: int | str | None, unit: Unit) -> int:
@@ -203,8 +153,6 @@ def _length(max_budget: int | None, configured: int | str | None, unit: Unit) ->
     if max_budget is not None:
         return max_budget
     if configured == "auto":
-        more = "hydra.sweeper.max_budget=N changes this"
-        logger.info(f"trainer.epochs=auto: {AUTO_EPOCHS} epochs in each trial; {more}")
         return AUTO_EPOCHS
     if configured is None:
         raise ConfigError(
@@ -217,14 +165,10 @@ def _budgets(minimum: int | None, length: int, factor: int, between: int | None)
     """The rungs below the end of a run: its length divided by powers of the factor, ascending.
 
     Args:
-        minimum: of the lowest rung; None takes `_NUM_RUNGS`, as far as there is an evaluation before each.
-        between: steps between evaluations; None if that is unknown.
+        minimum: of the lowest rung; None takes `_NUM_RUNGS`.
+        between: steps between evaluations, of which there is one before each rung; None if that is unknown.
     """
-    if minimum is not None and between is not None and minimum < between:
-        raise ConfigError(
-            f"hydra.sweeper.min_budget={minimum}: expected trainer.eval_every={between} or more"
-        )
-    least = minimum or max(between or 1, 1)
+    least = max(minimum or 1, between or 1)
     powers = range(1, 64 if minimum else _NUM_RUNGS + 1)
     shares = [length / factor**power for power in powers]
     budgets = sorted({round(share) for share in shares if share >= least})

@@ -2,28 +2,31 @@
 
 import json
 import logging
+import shlex
 from collections import deque
-from functools import partial
 from pathlib import Path
 
+from optuna.trial import TrialState
+
 from mlxlab import terminal
-from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.config.hydra.search_space import override_texts, read_space
-from mlxlab.errors import DataError, InputNotFoundError, WriteError
+from mlxlab.errors import DataError, WriteError
+from mlxlab.experiment.job_record import JobRecord, read_records
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.continued_sweep import continuation
-from mlxlab.sweep.job import Job, JobRecord, read_records, write_record
-from mlxlab.sweep.jobs import JobResult
+from mlxlab.sweep.job import Job, record_waiting
+from mlxlab.sweep.jobs import JobResult, describe
 from mlxlab.sweep.pruning import read_pruning
-from mlxlab.sweep.reports.search_result import trial_command, write_search_result
-from mlxlab.sweep.sampler import Sampler, check_sampler, directions, num_trials
+from mlxlab.sweep.sampler import num_trials, propose
+from mlxlab.sweep.search_space import override_texts, split_space
 from mlxlab.sweep.settings import SearchSettings
-from mlxlab.sweep.space import point_of
-from mlxlab.sweep.study import Question, Study, Trial, TrialResult, open_study
+from mlxlab.sweep.study import Study, budget_of, is_paused, is_unfinished
 from mlxlab.training.stop_rule import VARIABLE, StopRule
+
+_MAX_NAMED = 20
+_PAUSED = "paused: saved at a rung and not promoted; a larger hydra.sweeper.trials may continue the best of them"
+_MAY_CHANGE = ("trials", "params", "objectives")  # Other settings are those of one search.
 
 logger = logging.getLogger(__name__)
 
@@ -41,197 +44,145 @@ def run_search(app: SweepApp, settings: SearchSettings) -> int:
     """
     search = Search(app, settings)
     try:
-        with app.open() as start:
-            study = open_study(app.folder, search.question)
-            with app.run(start):
-                app.exit_code = search.run(study)
-                command_of = partial(trial_command, app.config, search.overrides)
-                terminal.show(write_search_result(study, search.space, app.folder, command_of))
-            if app.exit_code > 128:
-                ended = sum(trial.is_ended for trial in study.trials())
-                again = continuation(app.folder, app.config)
-                done = f"{ended} of {search.num_trials} trials"
-                logger.info(f"stopped after {done}; continue: {again}")
+        with app.open(search.objectives, search.described):
+            search.study = Study(app.folder, search.space, search.objectives)
+            with app.run():
+                app.exit_code = search.run()
+                search.report()
     except OSError as error:
         raise WriteError(f"{error.filename or app.folder}: {error.strerror or error}") from None
     return app.exit_code
 
 
 class Search:
-    """Decides which trial runs next, and keeps what came of it."""
+    """Decides which trial runs next, and keeps what came of it.
+
+    Attributes:
+        study: is set once the folder is held.
+        described: what the trials of one search share, in words.
+    """
+
+    study: Study
 
     def __init__(self, app: SweepApp, settings: SearchSettings) -> None:
         self.app = app
-        typed = as_typed(app.config.hydra.overrides.task)
-        in_file = {key: str(value) for key, value in settings["params"].items()}
-        overrides, self.space = read_space(typed, in_file)
-        self.objectives = [app.objective]
-        if settings["objectives"]:
-            self.objectives = [str(name) for name in settings["objectives"]]
-        check_sampler(settings, len(self.objectives))
-        named = directions(self.objectives)
-        first = named[self.objectives[0]]
-        self.pruning = read_pruning(settings, app.config, self.space, first)
+        self.settings = settings
+        overrides, self.space = split_space(app.overrides.values())
+        self.objectives = [*map(str, settings["objectives"] or [])] or [app.objective]
+        self.pruning = read_pruning(settings, app.config, self.space, self.objectives)
         self.overrides = [*overrides, *self.pruning.overrides]
         self.num_trials = num_trials(settings, self.space)
-        self.sampler = Sampler(settings, self.space)
-        described = {f"hydra.sweeper.{key}": str(value) for key, value in settings.items()}
-        for key in ("trials", "params", "objectives"):
-            del described[f"hydra.sweeper.{key}"]
-        self.question: Question = {
-            "space": {domain.key: str(domain) for domain in self.space},
-            "objectives": named,
-            "settings": described,
-        }
-        self.running: dict[int, Path] = {}  # folders of trials
-        self.records: dict[int, JobRecord] = {}
+        self.described = {domain.key: domain.text for domain in self.space}
+        for key, value in settings.items():
+            if key not in _MAY_CHANGE:
+                self.described[f"hydra.sweeper.{key}"] = str(value)
+        self.running: set[int] = set()
         self._interrupted: deque[int] = deque()
 
-    def run(self, study: Study) -> int:
+    def run(self) -> int:
         """Runs what is missing; returns the exit code."""
-        self.study = study
         self._settle()
-        ended = sum(trial.is_ended for trial in self._trials())
+        ended = sum(not is_unfinished(trial) for trial in self.study.trials())
         if ended:
             logger.info(f"{self.app.folder}: {ended} of {self.num_trials} trials have ended")
-        stop_signal = self.app.run_jobs(self.next_job, self.end_job, self.running, batch_size=1)
+        stop_signal = self.app.run_jobs(self.next_job, self.end_job, batch_size=1)
         if stop_signal:
             return 128 + stop_signal
-        return int(any(not trial.is_ended or trial.state == "failed" for trial in self._trials()))
+        trials = self.study.trials()
+        return int(any(is_unfinished(each) or each.state == TrialState.FAIL for each in trials))
 
     def next_job(self) -> Job | None:
         """A trial that was interrupted, else one to promote, else a new one, if there is any."""
-        while True:
-            number = self._next_trial()
-            if number is None:
-                return None
-            trial = self._trials()[number]
-            if trial.same_as is None:
-                return self._start(trial)
-            self._copy_results()
-
-    def end_job(self, result: JobResult) -> None:
-        number = result.job.number
-        self.records[number] = result.record
-        outcome = self._keep(number, self.running.pop(number))
-        logger.info(f"trial {number}: {outcome} after {result.record.seconds:.1f} s")
-        self._copy_results()
-
-    def _settle(self) -> None:
-        """Keeps what ended before an earlier process was killed; the other trials run again."""
-        folders = {}
-        for folder, record in read_records(self.app.folder).items():
-            self.records[record.number] = record
-            folders[record.number] = folder
-        for trial in self._trials():
-            if trial.is_ended or trial.same_as is not None:
-                continue
-            known = self.records.get(trial.number)
-            if known and known.ended and known.budget == trial.budget:
-                self._keep(trial.number, folders[trial.number])
-            else:
-                self._interrupted.append(trial.number)
-        self._copy_results()
-
-    def _trials(self) -> list[Trial]:
-        return self.study.trials(self.space)
-
-    def _next_trial(self) -> int | None:
         if self._interrupted:
-            return self._interrupted.popleft()
-        trials = self._trials()
+            return self._start(self._interrupted.popleft())
+        trials = self.study.trials()
         is_last = len(trials) >= self.num_trials and not self.running
         promotion = self.pruning.halving.promotion(trials, is_last=is_last)
         if promotion is not None:
             self.study.set_budget(promotion.number, promotion.budget)
-            return promotion.number
-        return self._add(trials) if len(trials) < self.num_trials else None
+            return self._start(promotion.number)
+        if len(trials) >= self.num_trials:
+            return None
+        proposed = propose(self.settings, self.space, self.study)
+        self.study.add(proposed, self.pruning.halving.first_budget(len(trials)))
+        return self._start(len(trials))
 
-    def _add(self, trials: list[Trial]) -> int:
-        """A new trial; one whose point an earlier one has takes the result of that."""
-        proposed = self.sampler.propose(self.study, trials)
-        point = point_of(proposed.params, self.space)
-        same = [each.number for each in trials if each.point == point and each.same_as is None]
-        budget = self.pruning.halving.first_budget(len(trials))
-        same_as = same[0] if same else None
-        return self.study.add(proposed, budget, self.pruning.limits(trials), same_as)
+    def end_job(self, result: JobResult) -> None:
+        number = result.job.number
+        self.running.remove(number)
+        self._keep(result.record, result.job.folder)
+        logger.info(f"trial {number}: {describe(result)}")
 
-    def _copy_results(self) -> None:
-        trials = self._trials()
-        for trial in trials:
-            source = trials[trial.same_as] if trial.same_as is not None else trial
-            is_open = trial.state in ("running", "paused")
-            if is_open and source.is_ended and source.result and source.result != trial.result:
-                self.study.end(trial.number, source.result)
+    def report(self) -> None:
+        """Prints the table of trials, and the best ones with the commands that repeat them."""
+        app = self.app
+        app.report(is_unfinished=app.exit_code > 128, by_value=True)
+        for trial in self.study.best_trials()[:_MAX_NAMED]:
+            pairs = zip(self.objectives, trial.values, strict=True)
+            values = ", ".join(f"{name} {value:.6g}" for name, value in pairs)
+            again = shlex.join([f"rerun={app.folder / str(trial.number)}"])
+            terminal.show(f"best: trial {trial.number}, {values}\n    mlxlab train {again}")
+        if any(map(is_paused, self.study.trials())):
+            terminal.show(_PAUSED)
 
-    def _start(self, trial: Trial) -> Job:
-        number = trial.number
-        before = self.records.get(number, JobRecord(number, []))
-        continues = before.attempts > 0
-        texts = [*self.overrides, *override_texts(trial.point)]
-        rule = self.pruning.rule(trial)
-        job = self.app.compose([*texts, *_stopping(rule)], number, resume=continues)
-        record = JobRecord(number, texts, attempts=before.attempts, seconds=before.seconds)
-        self.study.set_stopped(number, False)
-        write_record(job.folder, record)
+    def _settle(self) -> None:
+        """Keeps what ended before an earlier process was killed; the other trials run again."""
+        ended = {}
+        for folder, record in read_records(self.app.folder).items():
+            if record.ended:
+                ended[record.number, record.budget] = (record, folder)
+        for trial in self.study.trials():
+            if not is_unfinished(trial):
+                continue
+            attempt = (trial.number, budget_of(trial))
+            if attempt in ended:
+                self._keep(*ended[attempt])
+            else:
+                self._interrupted.append(trial.number)
 
-        point = " ".join(override_texts(trial.point))
-        begins = "continues" if continues else "starts"
-        until = "" if trial.budget is None else f", until {trial.budget} {self.pruning.unit}"
+    def _start(self, number: int) -> Job:
+        trial = self.study.trials()[number]
+        budget = budget_of(trial)
+        point = override_texts(trial.params)
+        texts = [*self.overrides, *point]
+        job = self.app.compose([*texts, *self._stopping(budget)], number)
+        record = record_waiting(job, texts)
+        begins = "continues" if record.attempts else "starts"
+        until = "" if budget is None else f", until {budget} {self.pruning.unit}"
         order = f"{number + 1} of {self.num_trials}"
-        logger.info(f"trial {number} ({point}): {begins}, {order}{until}")
-        self.running[number] = job.folder
+        logger.info(f"trial {number} ({' '.join(point)}): {begins}, {order}{until}")
+        self.running.add(number)
         return job
 
-    def _keep(self, number: int, folder: Path) -> str:
-        """Tells the study what came of a job; returns it in words."""
-        record = self.records[number]
-        if not record.ended:
-            self.study.set_stopped(number, True)
-            return record.reason
-        result = self._result(record, folder)
-        self.study.end(number, result)
-        pairs = zip(self.objectives, result["values"], strict=False)
-        values = ", ".join(f"{name} {value:.6g}" for name, value in pairs)
-        return "; ".join(filter(None, [values, result["reason"]]))
+    def _stopping(self, budget: int | None) -> list[str]:
+        """The override that puts the rule by which its job stops into the environment of that."""
+        if self.settings["pruner"] == "none":
+            return []
+        rule = StopRule(unit=self.pruning.unit, pause_at=budget)
+        return [f"++hydra.job.env_set.{VARIABLE}='{json.dumps(rule)}'"]
 
-    def _result(self, record: JobRecord, folder: Path) -> TrialResult:
-        """The objectives of a job, or why it has none."""
-        result = TrialResult(
-            values=[],
-            reason=record.reason,
-            state="failed",
-            step=0,
-            evaluations=[],
-            seconds=record.seconds,
-        )
+    def _keep(self, record: JobRecord, folder: Path) -> None:
+        """Tells the study what came of a job; one that a signal stopped has no result yet."""
+        if record.state == "failed":
+            self.study.fail(record.number)
+            return
         if record.value is None:
-            return result
-        if self.objectives == [self.app.objective] and not self.pruning.is_active:
-            result["values"] = [record.value]
-            result["state"] = "finished"
-            return result
-        try:
-            self._read_metrics(folder / METRICS, result)
-        except (DataError, InputNotFoundError) as error:
-            result["reason"] = str(error)
-        return result
+            return
+        values = [record.value]
+        if self.objectives != [record.objective]:
+            values = self._values(folder / METRICS)
+        if record.state == "paused" and record.budget is not None:
+            self.study.pause(record.number, record.budget, values[0])
+        else:
+            self.study.finish(record.number, values)
 
-    def _read_metrics(self, path: Path, result: TrialResult) -> None:
-        run = read_json(path, RunMetrics)
+    def _values(self, path: Path) -> list[float]:
+        """The objectives of the best evaluation of a run; DataError if it lacks one."""
+        metrics = read_json(path, RunMetrics)["metrics"]
         values = []
         for name in self.objectives:
-            value = run["metrics"].get(name)
+            value = metrics.get(name)
             if value is None:
-                raise DataError(f"{path}: no value of {name}; it has {', '.join(run['metrics'])}")
+                raise DataError(f"{path}: no value of {name}; it has {', '.join(metrics)}")
             values.append(value)
-        result["values"] = values
-        result["reason"] = run.get("reason", "")
-        result["state"] = run.get("state", "finished")
-        result["step"] = run["steps"]
-        result["evaluations"] = [value for _, value in run.get("evaluations", [])]
-
-
-def _stopping(rule: StopRule | None) -> list[str]:
-    """Overrides that put a rule into the environment of the job."""
-    return [] if rule is None else [f"++hydra.job.env_set.{VARIABLE}='{json.dumps(rule)}'"]
+        return values

@@ -11,7 +11,7 @@ PrunerName = Literal["none", "median", "asha", "hyperband"]
 
 
 class GridSettings(TypedDict):
-    """Of `hydra/sweeper=grid`.
+    """The settings of `hydra/sweeper=grid`.
 
     Args:
         params: more values by override: `seed: range(3)`.
@@ -23,24 +23,24 @@ class GridSettings(TypedDict):
 
 
 class SearchSettings(TypedDict):
-    """Of `hydra/sweeper=search`.
+    """The settings of `hydra/sweeper=search`.
 
     Args:
         sampler: tpe (Bergstra et al. 2011), nsga (NSGA-II, Deb et al. 2002; for several objectives), random, or grid:
             every combination.
-        trials: of the whole study; null is the whole grid, or the whole space if random draws from a finite one,
-            otherwise 20.
+        trials: of the whole study, at most one for each point of the space; null is all of them for grid, and for
+            random where they are finite, otherwise 20.
         seed: of the sampler; that of each trial is the key `seed`.
         objectives: metrics of the best evaluation, each minimised or maximised; null is the `objective` of the config.
         startup_trials: of tpe: random trials before the first that is modelled.
         population_size: of nsga; null is 10.
         params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
         pruner: which trials stop early: none, median, asha (Li et al. 2020) or hyperband (Li et al. 2018).
-        min_budget: of the first rung, null is max_budget / reduction_factor^3, or that of the first evaluation; of
-            median: before which nothing is pruned.
+        min_budget: of the first rung, null is max_budget / reduction_factor^3, or that of the first evaluation.
         max_budget: of a whole run, null is trainer.max_steps or trainer.epochs.
         budget_unit: steps, epochs, or null: steps if trainer.max_steps is set, else epochs.
-        reduction_factor: a rung has this many times the budget of the one below; one trial in as many is promoted.
+        reduction_factor: a rung has this many times the budget of the one below; one trial in as many is promoted (by
+            median one in two).
     """
 
     sampler: SamplerName
@@ -58,7 +58,7 @@ class SearchSettings(TypedDict):
 
 
 class PairedSettings(TypedDict):
-    """Of `hydra/sweeper=paired`.
+    """The settings of `hydra/sweeper=paired`.
 
     Args:
         seconds: after which no further pair starts; null is no limit.
@@ -68,13 +68,14 @@ class PairedSettings(TypedDict):
 
 
 class ProcessSettings(TypedDict):
-    """Of `hydra/launcher=isolated`.
+    """The settings of `hydra/launcher=isolated`.
 
     Args:
         n_jobs: jobs at a time. Each writes its output to `output.log` in its folder.
         timeout: seconds after which a job is stopped and has failed; null is no limit.
         retries: how often a job that crashed (not one that raised an error) starts again, from its latest checkpoint.
-        memory_limit: GB that a job may take, and that must be free before it starts; null is no limit.
+        memory_limit: GB that a job may take; none starts unless one as large as the largest so far fits in, the first
+            one as large as the limit. Null is no limit.
         grace: seconds that a job which is stopped has for saving, before it is killed.
     """
 

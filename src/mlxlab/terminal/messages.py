@@ -13,6 +13,8 @@ from contextlib import (
     redirect_stdout,
     suppress,
 )
+from io import TextIOWrapper
+from pathlib import Path
 from typing import TextIO, cast
 
 from mlxlab.progress import activity
@@ -20,6 +22,12 @@ from mlxlab.redact import redact
 from mlxlab.terminal import is_terminal
 
 logger = logging.getLogger(__name__)
+
+
+def log_lines(*lines: str) -> None:
+    """Logs lines for the user, which go to standard error; results go to standard output."""
+    for line in lines:
+        logger.info(line)
 
 
 class StderrHandler(logging.Handler):
@@ -31,6 +39,49 @@ class StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError), _without_bar():
             print(redact(self.format(record)), file=sys.stderr, flush=True)
+
+
+class LogFile(logging.FileHandler):
+    """Messages in a file; one that cannot be written, on a full disk, is lost.
+
+    `earlier_bytes` are those of earlier processes.
+    """
+
+    earlier_bytes: int | None = None
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        if self.earlier_bytes is None:
+            self.earlier_bytes = os.fstat(stream.fileno()).st_size
+        return stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+    def handleError(self, record: logging.LogRecord) -> None: ...
+
+
+def set_aside_log(path: Path, target: Path) -> None:
+    """Moves the messages of earlier processes from a log into another file, those of this one stay."""
+    if not path.is_file():
+        return
+    logs = [each for each in logging.root.handlers if isinstance(each, LogFile)]
+    log = next((each for each in logs if Path(each.baseFilename) == path.absolute()), None)
+    if log is None or log.earlier_bytes is None:
+        path.rename(target)
+        return
+    log.acquire()
+    try:
+        content = path.read_bytes()
+        target.write_bytes(content[: log.earlier_bytes])
+        path.write_bytes(content[log.earlier_bytes :])  # The log appends to the same file.
+        log.earlier_bytes = 0
+    finally:
+        log.release()
 
 
 def _without_bar() -> AbstractContextManager[object]:
@@ -86,8 +137,24 @@ def configure_logging() -> None:
     """Sends the messages of `mlxlab` loggers, from level INFO, to stderr."""
     logger = logging.getLogger("mlxlab")
     logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+    handlers = [*logger.handlers, *logging.root.handlers]
+    if not any(isinstance(handler, StderrHandler) for handler in handlers):
         logger.addHandler(StderrHandler())
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Closes the handlers that are installed inside, such as Hydra's, and brings back those of before."""
+    loggers = [logging.root, logging.getLogger("mlxlab")]
+    before = [list(logger.handlers) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, handlers in zip(loggers, before, strict=True):
+            for handler in logger.handlers:
+                if handler not in handlers:
+                    handler.close()
+            logger.handlers = handlers
 
 
 def announce(text: str) -> AbstractContextManager[object]:

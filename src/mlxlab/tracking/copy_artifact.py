@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError
@@ -12,10 +11,10 @@ MAX_NAME = 200  # characters of a path in a message
 MAX_PATH = 1024  # bytes of a path within an artifact: it is longer in the store
 
 
-def copy_artifact(folder: Path, name: str, target: Path, max_bytes: int | None = None) -> Path:
+def copy_artifact(folder: Path, name: str, target: Path) -> Path:
     """Copies the file or folder `name` of the run folder into the folder `target`; returns the copy.
 
-    At most `max_bytes`, and half of what is free on the disk of `target`: a file with holes may be of any size.
+    At most half of what is free on the disk of `target` is copied: a file with holes may be of any size.
 
     Only regular files inside the run folder are read: no path leads out of it, be it absolute, through `..` or through
     a symbolic link, and no pipe, socket or device is opened. Raises UserError if there is nothing to read, and OSError
@@ -24,38 +23,33 @@ def copy_artifact(folder: Path, name: str, target: Path, max_bytes: int | None =
     root = Path(os.path.realpath(folder))
     source = _resolve(root, root / name)
     copy = target / source.name
-    target.mkdir(exist_ok=True)
-    if not source.is_dir():
-        _check_size([source], name, target, max_bytes)
-        _copy(source, copy)
-        return copy
-    copies: dict[Path, Path] = {}  # of each file, its source
+    files = {copy: source}
     subfolders = []
-    for parent, folders, files in os.walk(source, onerror=_fail):
-        relative = Path(parent).relative_to(source)
-        if len(os.fsencode(relative)) > MAX_PATH:
-            raise DataError(f"{_short(name)}: holds a path of more than {MAX_PATH} bytes")
-        inside = {entry: _resolve(root, Path(parent) / entry) for entry in (*folders, *files)}
-        subfolders.append(copy / relative)
-        copies |= {copy / relative / entry: inside[entry] for entry in files}
-    _check_size(copies.values(), name, target, max_bytes)
-    for subfolder in subfolders:
-        subfolder.mkdir()
-    for path, original in copies.items():
-        _copy(original, path)
-    return copy
-
-
-def _check_size(files: Iterable[Path], name: str, target: Path, max_bytes: int | None) -> None:
+    if source.is_dir():
+        files = {}
+        for parent, folders, names in os.walk(source, onerror=_fail):
+            relative = Path(parent).relative_to(source)
+            if len(os.fsencode(relative)) > MAX_PATH:
+                raise DataError(f"{_short(name)}: holds a path of more than {MAX_PATH} bytes")
+            inside = {entry: _resolve(root, Path(parent) / entry) for entry in (*folders, *names)}
+            subfolders.append(copy / relative)
+            files |= {copy / relative / entry: inside[entry] for entry in names}
+    target.mkdir(exist_ok=True)
     try:
-        size = sum(file.stat().st_size for file in files)
+        size = sum(file.stat().st_size for file in files.values())
     except OSError as error:
         raise DataError(f"{_short(name)}: cannot be read ({error.strerror})") from None
-    free = shutil.disk_usage(target).free // 2
-    if size > (limit := free if max_bytes is None else min(free, max_bytes)):
+    limit = shutil.disk_usage(target).free // 2
+    if size > limit:
         raise DataError(
             f"{_short(name)}: {size} bytes, more than half of what is free on the disk ({limit} bytes)"
         )
+    for subfolder in subfolders:
+        subfolder.mkdir()
+    for path, original in files.items():
+        with open_regular(original) as file, path.open("wb") as output:
+            shutil.copyfileobj(file, output, 2**20)
+    return copy
 
 
 def _resolve(root: Path, path: Path) -> Path:
@@ -73,11 +67,6 @@ def _resolve(root: Path, path: Path) -> Path:
 
 def _short(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
-
-
-def _copy(source: Path, target: Path) -> None:
-    with open_regular(source) as file, target.open("wb") as copy:
-        shutil.copyfileobj(file, copy, 2**20)
 
 
 def _fail(error: OSError) -> None:

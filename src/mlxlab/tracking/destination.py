@@ -1,43 +1,69 @@
-"""The interfaces of what uploads a journal: another process, which outlives the run."""
+"""The interface of a store or service that journals are uploaded to."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from mlxlab.tracking.records import Record, RunStart
+
+
+class Entry(NamedTuple):
+    """A run whose journal waits to be uploaded.
+
+    Attributes:
+        trusted: its models may enter the model registry: the run was started here, and registers them.
+        run_id: of MLflow, to continue.
+    """
+
+    uid: str
+    folder: Path
+    trusted: bool = True
+    run_id: str | None = None
+
+
+class Upload(Protocol):
+    """A run as it is in a store. Methods raise whatever the client raises: the journal is then tried again.
+
+    Attributes:
+        position: byte of the journal up to which the store has it.
+        has_ended: whether the store knows the end of the run.
+        notes: what happened to it, for the user; lines such as `registered m version 1`.
+    """
+
+    position: int
+    has_ended: bool
+    notes: list[str]
+
+    def add(self, record: Record, position: int) -> None:
+        """Uploads a record, or keeps it until `flush`; the store then has the journal up to `position`."""
+
+    def flush(self) -> None:
+        """Uploads what `add` has kept."""
+
+
+class Store(Protocol):
+    """An open store. Methods raise whatever its client raises."""
+
+    def open_run(self, entry: Entry, start: RunStart, t: int) -> Upload:
+        """Finds what the store has of a run that began at `t`, or creates it."""
+
+    def is_fault_of_journal(self, error: Exception) -> bool:
+        """False if the store cannot be used: a later attempt may succeed."""
 
 
 class Destination(Protocol):
-    """A store or service that a journal is uploaded to. One that fails affects neither the run nor the others."""
+    """Where a store is: a dataclass, from which another process can connect; credentials are in the environment."""
 
-    def start(self, folder: Path, uid: str) -> None:
-        """Makes a process upload the journal of run `uid` from now on; raises OSError if that cannot be."""
+    def check(self) -> None:
+        """Raises UserError if runs cannot be recorded there: no package, no account."""
 
-    def ensure_running(self, folder: Path, uid: str) -> None:
-        """Starts that process again if it has died."""
+    def queue_folder(self, project: Path) -> Path:
+        """Where runs wait that a project records there."""
 
-    def wait(self, folder: Path, uid: str, seconds: float) -> str:
-        """Waits until the journal is uploaded, at most `seconds`; returns what is missing as a line, or ""."""
-
-    def remedy(self, folder: Path) -> str:
-        """The command that completes the upload."""
+    def connect(self) -> Store:
+        """Opens the store; imports its client."""
 
     def describe(self) -> str:
         """Its name and address, without credentials."""
 
-
-class TrackingService(Protocol):
-    """A service other than MLflow, named by a node of the config `tracking`."""
-
-    def check(self) -> None:
-        """Raises UserError if runs cannot be recorded: no package, no account."""
-
-    def destination(self, project: Path) -> Destination:
-        """Where the journals of a project are uploaded to; raises as `check`."""
-
-    def upload(self, folder: Path, project: Path) -> Iterator[str]:
-        """Uploads the runs of a folder that have ended; yields lines for the user.
-
-        Raises:
-            InputNotFoundError: no run was tracked there.
-            DataError: a journal is damaged.
-            ServiceUnavailableError: the service cannot be used, or another process is uploading the run.
-        """
+    def options(self, project: Path) -> list[str]:
+        """The arguments by which `mlxlab runs sync` names it; none for the default of the project."""

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import sys
 import time
 import uuid
@@ -10,27 +11,32 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.constraints import NonNegative
-from mlxlab.errors import CannotCreateError, ConfigError, DataError
-from mlxlab.metric_names import TEST, VALID
-from mlxlab.tracking import provenance
-from mlxlab.tracking.destination import Destination, TrackingService
-from mlxlab.tracking.mlflow.destination import MlflowDestination
-from mlxlab.tracking.record_writer import RecordWriter, has_writer
+from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.redact import redact
+from mlxlab.tracking import provenance, queue
+from mlxlab.tracking.destination import Destination, Entry
+from mlxlab.tracking.mlflow.destination import mlflow_destination
+from mlxlab.tracking.queue import Queue
+from mlxlab.tracking.record_writer import RecordWriter
 from mlxlab.tracking.records import (
     FILE,
-    STATE,
+    Context,
     RunStart,
+    has_writer,
     is_uid,
     new_uid,
     read_records,
-    read_start,
     read_uid,
     utf8,
 )
 from mlxlab.tracking.registration import RegistrationOptions, check_options
+from mlxlab.tracking.system_metrics import SystemMetrics
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
+DEFAULT_EXPERIMENT = "mlxlab"
+EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"  # environment: it replaces the default
+RUN_ID = "MLFLOW_RUN_ID"  # environment: run of MLflow to continue
 MAX_WAIT = {"FAILED": 3.0, "KILLED": 1.0}  # seconds for the uploads
 CHECK_SECONDS = 60.0  # between checks that the uploading processes are alive
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -42,7 +48,8 @@ class Journal:
     Args:
         uri: the store as MLflow writes it; null takes MLFLOW_TRACKING_URI, else mlruns/mlflow.db in the project.
         artifacts: folder or URI of the artifacts; null takes MLFLOW_ARTIFACT_ROOT, else `artifacts` by the database.
-        experiment: name of the MLflow experiment; created if it does not exist. Null records nothing in MLflow.
+        experiment: name of the MLflow experiment; created if it does not exist. Null records nothing in MLflow; mlxlab,
+            the default, takes MLFLOW_EXPERIMENT_NAME if that is set.
         log_models: whether the best checkpoint is logged as a model that `mlflow.pyfunc.load_model` loads.
         wait: seconds to wait for the uploads at the end, at most 3 after a failure and 1 after a signal; what is
             missing then follows by itself.
@@ -52,7 +59,7 @@ class Journal:
 
     Raises:
         ConfigError: an address that MLflow has no store for, or a model that cannot be registered.
-        ServiceUnavailableError: a service cannot be used: no package, no driver of the database, no account.
+        ServiceUnavailableError: a service cannot be used: no package, no account.
     """
 
     def __init__(
@@ -63,29 +70,36 @@ class Journal:
         log_models: bool = True,
         wait: NonNegative = 20.0,
         register: RegistrationOptions | None = None,
-        wandb: TrackingService | None = None,
-        trackio: TrackingService | None = None,
+        wandb: Destination | None = None,
+        trackio: Destination | None = None,
         *,
         folder: Path,
         project: Path,
     ) -> None:
-        self.register = register if register and register["name"] is not None else None
-        self.mlflow = None
+        self.register = None
+        if register and register["name"] is not None:
+            check_options(register)
+            self.register = register
+        if experiment == DEFAULT_EXPERIMENT:
+            experiment = os.environ.get(EXPERIMENT) or experiment
+        self.experiment = experiment
+        destinations = [each for each in (wandb, trackio) if each is not None]
+        self.address = None
         if experiment is not None:
-            registers = self.register is not None
-            self.mlflow = MlflowDestination(
-                uri, artifacts, experiment, project, registers=registers
-            )
-        services = [service.destination(project) for service in (wandb, trackio) if service]
-        self.destinations: list[Destination] = [*([self.mlflow] if self.mlflow else []), *services]
-        if not self.destinations:
+            mlflow = mlflow_destination(uri, artifacts, project)
+            destinations.insert(0, mlflow)
+            self.address = mlflow.address
+        if not destinations:
             raise ConfigError(
                 "tracking.experiment: null, and no other service; expected tracking=none"
             )
-        self.log_models, self.wait = log_models, wait
+        for destination in destinations:
+            destination.check()
+        self.queues = [Queue(destination, project) for destination in destinations]
+        self.log_models = log_models
+        self.wait = wait
         if self.register:
-            check_options(self.register)
-            for key, is_set in (("log_models=true", log_models), ("experiment", self.mlflow)):
+            for key, is_set in (("log_models=true", log_models), ("experiment", self.address)):
                 if not is_set:
                     raise ConfigError(
                         f"tracking.register.name={self.register['name']}: needs tracking.{key}"
@@ -94,8 +108,7 @@ class Journal:
         self.uid = read_uid(self.folder / FILE) or new_uid(self.folder)
         self._writer: RecordWriter | None = None
         self._warned = False
-        self._started: list[Destination] = []
-        self._data = ""  # fingerprint of the last data set
+        self._system = SystemMetrics()
 
     def start(
         self,
@@ -108,59 +121,58 @@ class Journal:
         if not resumed:
             self._rename_earlier()
         elif (self.folder / FILE).exists():
-            read_start(self.folder / FILE)  # raises if the file is not a journal
+            next(read_records(self.folder / FILE), None)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
-        if self._writer.torn:
-            _print(
-                f"removed {self._writer.torn} bytes of a line that was being written when the run died"
-            )
         parent = os.environ.get(PARENT, "")
+        is_job = is_uid(parent)
+        all_tags = provenance.gather() | tags
+        if is_job:
+            all_tags["sweep"] = parent
         start: RunStart = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
-            "experiment": self.mlflow.experiment if self.mlflow else "",
+            "experiment": self.experiment or "",
             "params": _texts(flatten(params)),
-            "tags": _texts(
-                provenance.gather() | ({"sweep": parent} if is_uid(parent) else {}) | tags
-            ),
-            "parent": parent if is_uid(parent) else None,
-            "store": self.mlflow.address.shown if self.mlflow else None,
-            "artifacts": self.mlflow.address.shown_artifacts if self.mlflow else None,
+            "tags": _texts(all_tags),
+            "parent": None,
+            "store": None,
+            "artifacts": None,
             "resumed": resumed,
         }
+        if is_job:
+            start["parent"] = parent
+        if self.address:
+            start["store"] = self.address.shown
+            start["artifacts"] = self.address.shown_artifacts
         self._write(start=start)
-        for destination in self.destinations:
+        run_id = None if is_job else os.environ.get(RUN_ID)
+        entry = Entry(self.uid, self.folder, self.register is not None, run_id)
+        for each in self.queues:
             try:
-                destination.start(self.folder, self.uid)
-                self._started.append(destination)
+                each.add(entry)
+                queue.start_uploading(each)
             except OSError as error:
-                _print(
-                    f"the run is not uploaded ({error}); {_advice(destination, self.folder, is_done=True)}"
-                )
+                _print(f"the run is not uploaded ({error}); {self._advice(each, is_done=True)}")
         self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        self._write(s=int(step), m={utf8(key): _number(value) for key, value in metrics.items()})
+        values = metrics | self._system.sample()
+        self._write(s=int(step), m={utf8(key): _number(value) for key, value in values.items()})
         if time.monotonic() - self._last_check > CHECK_SECONDS:
             self._ensure_uploads()
-
-    def metrics_at(self, step: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        with suppress(DataError):  # damaged: the upload reports it
-            for record, _ in read_records(self.folder / FILE, max_bytes=sys.maxsize):
-                if record is not None and record.get("s") == step:
-                    metrics |= {key: float(value) for key, value in record["m"].items()}
-        return metrics
 
     def set_tags(self, tags: dict[str, str]) -> None:
         self._write(tags=_texts(tags))
 
-    def log_dataset(self, name: str, digest: str, source: str) -> None:
-        self._data = utf8(digest)
-        self._write(dataset=_texts({"name": name, "digest": digest, "source": source}))
+    def log_dataset(
+        self, name: str, digest: str, source: str, context: Context = "training"
+    ) -> None:
+        dataset = {"name": name, "digest": digest, "source": source, "context": context}
+        self._write(dataset=_texts(dataset))
 
     def log_artifact(self, path: Path, to: str = "") -> None:
-        if (relative := self._relative(path)) is not None:
+        relative = self._relative(path)
+        if relative is not None:
             self._write(artifact={"path": relative, "to": to})
 
     def log_model(
@@ -168,79 +180,57 @@ class Journal:
     ) -> None:
         if not self.log_models:
             return
-        paths = {
-            name: self._relative(path) for name, path in {"checkpoint": checkpoint, **files}.items()
-        }
+        all_files = {"checkpoint": checkpoint, **files}
+        paths = {name: self._relative(path) for name, path in all_files.items()}
         if None in paths.values():
             return
         self._write(model={"step": step, "files": paths, "signature": signature})
         if self.register:
-            values = {
-                key: value
-                for key, value in self.metrics_at(step).items()
-                if key.startswith((VALID, TEST))
-            }
-            metrics = {utf8(key): _number(value) for key, value in values.items()}
-            self._write(
-                register={**self.register, "step": step, "data": self._data, "metrics": metrics}
-            )
+            self._write(register={**self.register, "step": step})
 
     def truncate_after(self, step: int) -> None:
-        self._lines.truncate_after(step)
+        self._write(truncate_after=step)
 
     def end(self, status: Status) -> None:
-        """Waits for the uploads, less after a failure or a signal; prints the model's URI and what is missing."""
+        """Waits for the uploads, less after a failure or a signal; prints what is missing."""
         if self._writer is None:
             return
         self._write(end=status)
-        self._ensure_uploads()
         if self._writer.waiting:
             _print(
                 f"the last {len(self._writer.waiting)} bytes of {self._writer.path} could not be written"
             )
-        until = time.monotonic() + min(self.wait, MAX_WAIT.get(status, self.wait))
-        missing = []
-        for destination in self._started:
-            seconds = max(0.0, until - time.monotonic())
-            if line := destination.wait(self.folder, self.uid, seconds):
-                missing.append(
-                    f"{line}; {_advice(destination, self.folder, is_done=status == 'FINISHED')}"
-                )
         self._writer.close()
         self._writer = None
-        self._print_results()
-        for line in missing:
-            _print(line)
+        self._ensure_uploads()
+        until = time.monotonic() + min(self.wait, MAX_WAIT.get(status, self.wait))
+        for each in self.queues:
+            fault = each.wait(self.uid, max(0.0, until - time.monotonic()))
+            if fault:
+                advice = self._advice(each, is_done=status == "FINISHED")
+                _print(f"{each.destination.describe()} is not complete yet ({fault}); {advice}")
 
     def describe(self) -> list[str]:
-        return [f"tracking: {each.describe()}, run {self.uid[:8]}" for each in self.destinations]
-
-    def _print_results(self) -> None:
-        uploaded = self.mlflow and self.mlflow.uploaded(self.folder, self.uid)
-        if uploaded and "model" in uploaded:
-            _print(f"model best: {uploaded['model']}")
-        if self.register and uploaded and "registered" in uploaded:
-            _print(uploaded["registered"])
-
-    @property
-    def _lines(self) -> RecordWriter:
-        assert self._writer is not None, "Journal.start comes first"
-        return self._writer
+        experiment = f", experiment {self.experiment}" if self.experiment else ""
+        return [
+            f"tracking: {each.destination.describe()}{experiment}, run {self.uid[:8]}"
+            for each in self.queues
+        ]
 
     def _write(self, **record: object) -> None:
-        error = self._lines.write({"t": time.time_ns() // 1_000_000, **record})
+        assert self._writer is not None, "Journal.start comes first"
+        error = self._writer.write(**record)
         if error and not self._warned:
-            _print(f"{self._lines.path} cannot be written ({error}); its lines wait in memory")
+            _print(f"{self._writer.path} cannot be written ({error}); its lines wait in memory")
         self._warned = bool(error)
 
     def _relative(self, path: Path) -> str | None:
         """The path in the run folder; None, with a message, if it cannot be recorded."""
         path = Path(os.path.abspath(path))
-        if (
-            path.is_relative_to(self.folder)
-            and utf8(relative := str(path.relative_to(self.folder))) == relative
-        ):
-            return relative
+        if path.is_relative_to(self.folder):
+            relative = str(path.relative_to(self.folder))
+            if utf8(relative) == relative:
+                return relative
         _print(
             f"{utf8(path)}: outside the run folder, or its name is not UTF-8; it is not recorded"
         )
@@ -248,27 +238,27 @@ class Journal:
 
     def _rename_earlier(self) -> None:
         """Renames the journal of an earlier run. It stays in the folder: its upload may not be complete."""
-        if not (self.folder / FILE).exists():
+        journal = self.folder / FILE
+        if not journal.exists():
             return
-        if has_writer(self.folder / FILE):
-            raise CannotCreateError(f"another process is writing {self.folder / FILE}")
-        old = read_uid(self.folder / FILE) or uuid.uuid4().hex
-        for file in (FILE, STATE):
-            with suppress(FileNotFoundError):
-                (self.folder / file).rename(
-                    self.folder / file.replace("journal", f"journal-{old}", 1)
-                )
+        if has_writer(journal):
+            raise CannotCreateError(f"another process is writing {journal}")
+        old = read_uid(journal) or uuid.uuid4().hex
+        journal.rename(self.folder / f"journal-{old}.jsonl")
         self.uid = uuid.uuid4().hex
 
     def _ensure_uploads(self) -> None:
         self._last_check = time.monotonic()
-        for destination in self._started:
-            destination.ensure_running(self.folder, self.uid)
+        for each in self.queues:
+            with suppress(OSError):  # the next run or `runs sync` starts it
+                if each.find(self.uid):
+                    queue.start_uploading(each)
 
-
-def _advice(destination: Destination, folder: Path, *, is_done: bool = False) -> str:
-    first = "" if is_done else "continue the run, or "  # which uploads what is missing too
-    return f"nothing is lost, {first}complete it with: {destination.remedy(folder)}"
+    def _advice(self, waiting: Queue, *, is_done: bool) -> str:
+        options = " ".join(waiting.destination.options(waiting.project))
+        command = f"mlxlab runs sync {shlex.quote(utf8(self.folder))} {options}".rstrip()
+        first = "" if is_done else "continue the run, or "  # which uploads what is missing too
+        return f"nothing is lost, {first}complete it with: {command}"
 
 
 def flatten(params: Mapping[str, object]) -> dict[str, object]:
@@ -277,21 +267,19 @@ def flatten(params: Mapping[str, object]) -> dict[str, object]:
 
 
 def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    items = (
-        value
-        if isinstance(value, Mapping)
-        else dict(enumerate(value))
-        if isinstance(value, list | tuple)
-        else {}
-    )
+    items = value
+    if isinstance(value, list | tuple):
+        items = dict(enumerate(value))
+    if not isinstance(items, Mapping) or (path and not items):
+        yield path, value
+        return
     for key, item in items.items():
         yield from _leaves(f"{path}.{key}" if path else str(key), item)
-    if not items and path:
-        yield path, value
 
 
 def _texts(fields: Mapping[str, object]) -> dict[str, str]:
-    return {utf8(key): utf8(str(value)) for key, value in fields.items()}
+    """Fields as texts, without credentials."""
+    return {utf8(key): redact(utf8(str(value))) for key, value in fields.items()}
 
 
 def _number(value: float) -> float | str:

@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
@@ -18,9 +17,8 @@ from typing import TypedDict
 from mlxlab.redact import redact, redact_secrets
 
 VERSIONS = ("mlx", "numpy", "hydra-core", "mlflow-skinny", "tokenizers", "safetensors")
-GIT_SECONDS = 1.0
-DIFF_SECONDS = 3.0
-MAX_DIFF_BYTES = 256 * 2**10
+GIT_SECONDS = 2.0
+MAX_DIFF = 256 * 2**10  # characters
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -29,7 +27,7 @@ class Code(TypedDict):
 
     Attributes:
         commit: of the checkout; None outside of any, or while git has not answered.
-        diff: the changes to its files that are not committed, without secrets, at most MAX_DIFF_BYTES; None if unknown.
+        diff: the changes to its files that are not committed, without secrets, at most MAX_DIFF characters; None if unknown.
         digest: of `diff`; "" if there are none.
     """
 
@@ -43,8 +41,6 @@ UNKNOWN_CODE: Code = {"commit": None, "diff": None, "digest": None}
 
 def gather() -> dict[str, str]:
     """All of it as tags for the tracker. Takes about 15 ms."""
-    import psutil
-
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
@@ -56,7 +52,6 @@ def gather() -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "host": platform.node(),
         "pid": str(os.getpid()),
-        "process_start": f"{psutil.Process().create_time():.2f}",  # seconds since 1970: pids are used again
         "version.python": platform.python_version(),
         "hardware.system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "hardware.cpu": cpu(),
@@ -68,12 +63,6 @@ def gather() -> dict[str, str]:
         | git()
         | {f"version.{name}": version for name, version in _installed(VERSIONS).items()}
     )
-
-
-def requirements() -> list[str]:
-    """Requirements of a served model: our direct dependencies, pinned to the installed versions."""
-    names = {*_dependencies(), "mlx-cpu"}
-    return sorted(f"{name}=={version}" for name, version in _installed(names).items())
 
 
 @functools.cache
@@ -92,11 +81,12 @@ def _dependencies() -> list[str]:
 def git() -> dict[str, str]:
     """Commit and dirty flag of the checkout with this code, else of the current folder; `unknown` outside of any."""
     folder = _checkout()
-    if not (commit := _git(folder, "rev-parse", "HEAD")):
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
         return {"git.dirty": "unknown"}
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {"mlflow.source.git.commit": commit, "git.dirty": dirty}
+    return {"mlflow.source.git.commit": commit.strip(), "git.dirty": dirty}
 
 
 def code(tags: dict[str, str]) -> Code:
@@ -116,41 +106,25 @@ def _checkout() -> Path:
     return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
 
 
-def _command(folder: Path, *args: str) -> list[str]:
-    # core.fsmonitor of a repository may name a program, which `git status` would run.
-    return ["git", "-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false", *args]
-
-
 def _diff() -> str | None:
-    """The uncommitted changes of the checkout without secrets, the first MAX_DIFF_BYTES of them; None if unknown."""
-    command = _command(_checkout(), "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
-    null = subprocess.DEVNULL
-    try:
-        with subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null) as process:
-            timer = threading.Timer(DIFF_SECONDS, process.kill)
-            timer.start()
-            assert process.stdout is not None
-            data = process.stdout.read(MAX_DIFF_BYTES + 1)
-            truncated = len(data) > MAX_DIFF_BYTES
-            if truncated:
-                process.kill()
-            ended = process.wait() == 0
-            timer.cancel()
-    except OSError:
-        return None
-    text = redact_secrets(redact(data[:MAX_DIFF_BYTES].decode("utf-8", "replace")))
-    return text if ended or truncated else None
+    """The beginning of the uncommitted changes of the checkout, without secrets; None if unknown."""
+    options = ("--no-ext-diff", "--no-textconv", "--no-color")
+    text = _git(_checkout(), "diff", *options, "HEAD")
+    return None if text is None else redact_secrets(redact(text[:MAX_DIFF]))
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    command = _command(folder, *args)
+    """The output of git; None if it fails or takes longer."""
+    # core.fsmonitor of a repository may name a program, which `git status` would run.
+    options = ["-C", str(folder), "--no-optional-locks", "-c", "core.fsmonitor=false"]
+    null = subprocess.DEVNULL
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, timeout=GIT_SECONDS, stdin=subprocess.DEVNULL
+            ["git", *options, *args], stdin=null, capture_output=True, timeout=GIT_SECONDS
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip() if result.returncode == 0 else None
+    return None if result.returncode else result.stdout.decode("utf-8", "replace")
 
 
 def _installed(names: Iterable[str]) -> dict[str, str]:

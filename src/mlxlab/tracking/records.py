@@ -1,9 +1,11 @@
-"""The files of a tracked run: the records of `journal.jsonl`, and how far they have been uploaded.
+"""`journal.jsonl`: everything that happened in a run, one JSON object a line, in the order of events.
 
-A journal holds one JSON object per line, in the order of events. Paths are relative to the run folder; a line of `{}`
-and spaces is a record that was taken back. Numbers that JSON does not know are texts: "NaN", "Infinity", "-Infinity".
+A journal is only appended to, so the position of a record (its byte) never changes. Paths are relative to the run
+folder. Numbers that JSON does not know are texts: "NaN", "Infinity", "-Infinity". A line of `{}` and spaces is a record
+that an earlier version took back.
 """
 
+import fcntl
 import re
 import uuid
 from collections.abc import Iterator
@@ -12,14 +14,13 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 from annotated_types import Ge, Le, Predicate
 
-from mlxlab.errors import DataError, InputNotFoundError, UserError
-from mlxlab.files.untrusted import open_regular, parse_json, read_json
+from mlxlab.errors import DataError, UserError
+from mlxlab.files.untrusted import open_regular, parse_json
 from mlxlab.tracking.registration import Alias, ModelName
-from mlxlab.tracking.tracker import Status
+from mlxlab.tracking.tracker import Context, Status
 
 FILE = "journal.jsonl"
-JOURNALS = FILE.replace(".", "*.")  # also those that another run in the folder renamed
-STATE = "journal.sync.json"
+JOURNALS = FILE.replace(".", "*.")  # This matches those that another run in the folder renamed.
 MAX_LINE = 16 * 2**20  # bytes
 
 _uid = re.compile(r"[0-9a-f]{32}")
@@ -56,9 +57,12 @@ class RunStart(TypedDict):
 
 
 class Dataset(TypedDict):
+    """The data of a split; without a context, as an earlier version wrote it, that of training."""
+
     name: str
     digest: str
     source: str
+    context: NotRequired[Context]
 
 
 class Artifact(TypedDict):
@@ -73,15 +77,15 @@ class Model(TypedDict):
 
 
 class Registration(TypedDict):
-    """Registers the model last logged; `metrics` are those of its step."""
+    """Registers the model last logged. An earlier version wrote its `metrics`, and the fingerprint of the `data`."""
 
     name: ModelName
     alias: Alias | None
     metric: str | None
     min_improvement: Annotated[float, Ge(0)]
     step: Step
-    data: str  # fingerprint of the training data
-    metrics: dict[str, Number]
+    data: NotRequired[str]
+    metrics: NotRequired[dict[str, Number]]
 
 
 class Record(TypedDict):
@@ -98,91 +102,64 @@ class Record(TypedDict):
     register: NotRequired[Registration]
     truncate_after: NotRequired[
         Annotated[int, Ge(-1), Le(2**53)]
-    ]  # metrics of later steps are taken back; -1: of all
+    ]  # the run continues after this step; -1: from the beginning
     end: NotRequired[Status]
 
 
-class SyncState(TypedDict):
-    """`journal.sync.json`: how far a journal has been uploaded, and to which run of which store."""
+def read_records(journal: Path, position: int = 0) -> Iterator[tuple[Record, int]]:
+    """The complete records from byte `position` on, each with the position after it.
 
-    uid: Uid
-    store: str
-    offset: Annotated[int, Ge(0)]  # bytes of the journal
-    seen: dict[str, Step]  # metric -> last step that a server without deletion already has
-    run_id: NotRequired[str]  # of MLflow
-    experiment_id: NotRequired[str]
-    status: NotRequired[Literal["RUNNING"] | Status]
-    t: NotRequired[Time]  # of the last record
-    fault: NotRequired[str]  # why the store refuses the next record
-    model: NotRequired[str]  # URI of the last one in the store
-    registered: NotRequired[str]  # what became of the last registration
-    num_missing: NotRequired[
-        Annotated[int, Ge(0)]
-    ]  # artifacts and models that could not be uploaded
-    missing: NotRequired[str]  # why: the tag `mlxlab.missing`
-
-
-def read_records(
-    journal: Path, offset: int = 0, max_bytes: int = 4 * 2**20
-) -> Iterator[tuple[Record | None, int]]:
-    """Complete records from byte `offset` on, about `max_bytes` of them, each with the offset after it.
-
-    None stands for a record that was taken back. A line without an end is still being written: reading stops there.
+    A line without an end is still being written: reading stops there.
 
     Raises:
         InputNotFoundError: the journal does not exist.
         DataError: it is no regular file, or a line is not a record.
     """
-    end = offset + max_bytes
     with open_regular(journal) as file:
-        file.seek(offset)
-        while offset < end:
+        file.seek(position)
+        while True:
             line = file.readline(MAX_LINE)
+            where = f"{journal}: byte {position}"
+            if len(line) == MAX_LINE and not line.endswith(b"\n"):
+                raise DataError(f"{where}: a line of more than {MAX_LINE} bytes")
             if not line.endswith(b"\n"):
-                if len(line) == MAX_LINE:
-                    raise DataError(
-                        f"{journal}: byte {offset}: a line of more than {MAX_LINE} bytes"
-                    )
                 return
-            record = _parse(line, f"{journal}: byte {offset}")
-            offset += len(line)
-            yield record, offset
+            position += len(line)
+            if line.strip() != b"{}":
+                yield _parse(line, where), position
 
 
-def read_start(journal: Path) -> RunStart | None:
-    """The first record; None if the journal is empty. Raises as `read_records`, and DataError if it opens no run."""
-    first = next(read_records(journal, max_bytes=1), None)
-    if first is None:
-        return None
-    if first[0] is None or "start" not in first[0]:
-        raise DataError(f"{journal}: the first line does not start a run")
-    return first[0]["start"]
+def read_first(journal: Path) -> tuple[RunStart, int]:
+    """The record that opens the run, and its time; raises as `read_records`, and DataError if it is missing."""
+    for record, _ in read_records(journal):
+        if "start" in record:
+            return record["start"], record["t"]
+        break
+    raise DataError(f"{journal}: the first line does not start a run")
 
 
 def read_uid(journal: Path) -> str | None:
     """The uid of the run in a journal; None if it is missing or damaged."""
     try:
-        start = read_start(journal)
+        return read_first(journal)[0]["uid"]
     except UserError:
         return None
-    return start["uid"] if start else None
 
 
-def locate(folder: Path, uid: str) -> tuple[Path, Path]:
-    """Journal and state of a run. Its journal may have been renamed by another run in the folder."""
-    renamed = folder / FILE.replace("journal", f"journal-{uid}", 1)
-    if renamed.exists():
-        return renamed, folder / STATE.replace("journal", f"journal-{uid}", 1)
-    return folder / FILE, folder / STATE
+def locate(folder: Path, uid: str) -> Path:
+    """The journal of a run. It may have been renamed by another run in the folder."""
+    renamed = folder / f"journal-{uid}.jsonl"
+    return renamed if renamed.exists() else folder / FILE
 
 
-def read_state(path: Path, uid: str) -> SyncState | None:
-    """The state of the upload of journal `uid`; None if it is missing, damaged or of another run."""
-    try:
-        state = read_json(path, SyncState)
-    except (InputNotFoundError, DataError):
-        return None
-    return state if state["uid"] == uid else None
+def has_writer(journal: Path) -> bool:
+    """True if a living process holds the journal open for appending."""
+    with open_regular(journal) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def utf8(path: Path | str) -> str:
@@ -190,9 +167,14 @@ def utf8(path: Path | str) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _parse(line: bytes, where: str) -> Record | None:
-    if line.strip() == b"{}":
-        return None
+def new_uid(folder: Path) -> str:
+    """A new id of 32 hex digits, which begins with those at the end of a run folder: `18-15-58-5679a5`."""
+    match = re.search(r"-([0-9a-f]{6})$", folder.name)
+    start = match[1] if match else ""
+    return start + uuid.uuid4().hex[len(start) :]
+
+
+def _parse(line: bytes, where: str) -> Record:
     try:
         record = parse_json(line.decode("utf-8"), Record, where)
     except UnicodeDecodeError:
@@ -200,9 +182,3 @@ def _parse(line: bytes, where: str) -> Record | None:
     if len(record.keys() - {"t", "s"}) != 1 or ("s" in record) != ("m" in record):
         raise DataError(f"{where}: expected one kind of record, got {', '.join(record)[:60]}")
     return record
-
-
-def new_uid(folder: Path) -> str:
-    """A new id of 32 hex digits, which begins with those at the end of a run folder: `18-15-58-5679a5`."""
-    shown = re.search(r"-([0-9a-f]{6})$", folder.name)
-    return (shown[1] if shown else "") + uuid.uuid4().hex[len(shown[1]) if shown else 0 :]

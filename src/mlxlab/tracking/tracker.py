@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+Context = Literal["training", "validation", "test"]
 
 
 class Tracker(Protocol):
@@ -46,8 +47,10 @@ class Tracker(Protocol):
     def set_tags(self, tags: dict[str, str]) -> None:
         """Adds tags, or replaces their values."""
 
-    def log_dataset(self, name: str, digest: str, source: str) -> None:
-        """Records the data that the run trains on."""
+    def log_dataset(
+        self, name: str, digest: str, source: str, context: Context = "training"
+    ) -> None:
+        """Records the data of a split; the source is a path or a URL, from which MLflow loads it."""
 
     def log_artifact(self, path: Path, to: str = "") -> None:
         """Records a file or folder of the run folder, below `to` of the run's artifacts."""

@@ -66,7 +66,7 @@ def test_the_name_of_a_metric_is_neither_a_formula_nor_long(tmp_path, metric):
     record = make_record(metric, looks=[look(0.0, -1e100, 1e100)])
     assert len(draw_pairs(record).axes[0].get_xlabel()) < 100
     write_record(tmp_path, record)
-    assert trial_page(read_record(tmp_path), tmp_path).sections[0].blocks[0].kind == "images"
+    assert trial_page(read_record(tmp_path), tmp_path).sections[0].blocks[0].kind == "image"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_record_that_no_trial_writes_is_refused(tmp_path, change):
 
 
 def test_as_many_pairs_as_the_command_allows_can_be_read():
-    hints = get_type_hints(trial._trial, include_extras=True)
+    hints = get_type_hints(trial.trial, include_extras=True)
     assert [bound.le for bound in hints["max_seeds"].__metadata__ if hasattr(bound, "le")] == [
         MAX_PAIRS
     ]
@@ -94,7 +94,7 @@ def test_as_many_pairs_as_the_command_allows_can_be_read():
 
 def test_a_page_with_its_figure_is_made_without_mlx(tmp_path):
     write_record(tmp_path, make_record())
-    script = "import sys; from mlxlab.sweep.reports.any_report import write_any_report; from pathlib import Path; "
+    script = "import sys; from mlxlab.analysis.any_report import write_any_report; from pathlib import Path; "
     script += (
         "write_any_report(Path(sys.argv[1])); print({'matplotlib', 'mlx.core'} & {*sys.modules})"
     )

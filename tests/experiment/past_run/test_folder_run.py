@@ -6,8 +6,10 @@ import shutil
 
 import pytest
 
-from mlxlab.cli.runs import main
+from support.commands import command
 from support.past_run import past_run
+
+main = command("runs")
 
 
 @pytest.fixture(name="folder")
@@ -21,14 +23,13 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_a_run_without_a_store_is_shown_compared_and_opened_by_its_folder(folder, capsys, tmp_path):
+def test_a_run_without_a_store_is_shown_and_compared_by_its_folder(folder, capsys, tmp_path):
     assert main(["show", str(folder), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["name"], shown["status"], shown["folder"]) == ("first", "FINISHED", str(folder))
     assert shown["params"]["trainer.max_steps"] == "3"
     outcome = json.loads((folder / "manifest.json").read_text())["outcome"]
     assert shown["metrics"]["valid/loss"] == outcome["final"]["valid/loss"]
-    assert shown["histories"]["valid/loss"]["last_step"] == 3
     assert shown["datasets"]
 
     other = shutil.copytree(folder, tmp_path / "other")
@@ -38,16 +39,38 @@ def test_a_run_without_a_store_is_shown_compared_and_opened_by_its_folder(folder
     difference = json.loads(capsys.readouterr().out)
     assert difference["config"] == {"trainer.max_steps": ["3", "4"]}
     assert (difference["data"], difference["code"]) == ({}, {})
-    assert main(["compare", str(folder), str(other)]) == 0
+    assert main(["diff", str(folder), str(other)]) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert "valid/ metrics are of the last evaluation" in printed.err
-    first = next(line for line in lines if "/" in line)  # the best value of the objective
+    first = next(line for line in lines if "(best)" in line)
     assert first.split()[1:3] == ["valid/loss", "(best)"]
     assert f"{outcome['best']:.4g}" in first
-    assert main(["open", str(folder)]) == 0
-    assert f"folder: {folder}" in capsys.readouterr().out
     assert not (tmp_path / "none.db").exists()
+
+
+def test_run_folders_are_listed_and_found_by_their_id_without_a_store(
+    folder, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    uid = json.loads((folder / "manifest.json").read_text())["id"]
+    for path in (tmp_path / "outputs" / f"today-{uid[:6]}", tmp_path / "multirun" / "x" / "0"):
+        shutil.copytree(folder, path)
+    (tmp_path / "multirun" / "x" / "0" / "manifest.json").write_text("{")
+    for module in ("cli.runs.reading", "experiment.past_run.lookup"):
+        monkeypatch.setattr(f"mlxlab.{module}.project_root", lambda: tmp_path)
+    assert main(["list", "--json"]) == 0
+    [listed] = json.loads(capsys.readouterr().out)
+    assert (listed["run_id"], listed["name"]) == (uid, "first")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    assert main(["list", f"in={tmp_path / 'run'}", "--json"]) == 0
+    [named] = json.loads(capsys.readouterr().out)
+    assert named["folder"] == str(tmp_path / "run")
+    assert main(["list", f"in={tmp_path}", "status=FINISHED"]) == 2
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert main(["show", uid[:8], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == listed["folder"]
+    assert not (tmp_path / "mlruns").exists()
 
 
 FOREIGN = {
@@ -73,7 +96,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("damage", FOREIGN)
-@pytest.mark.parametrize("command", ["show", "diff", "compare"])
+@pytest.mark.parametrize("command", ["show", "diff"])
 def test_a_foreign_folder_is_refused_in_one_line(folder, command, damage, capsys):
     FOREIGN[damage](folder)
     code = main([command, str(folder), *([str(folder)] if command != "show" else [])])

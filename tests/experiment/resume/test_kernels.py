@@ -104,7 +104,7 @@ def test_the_kernels_are_recorded_and_a_resume_with_others_is_refused(tmp_path):
     assert began.returncode == 0, began.stderr
     assert "native kernels are not used: CXX='no-such-compiler': not found" in began.stderr
     described = run_here(f"run={tmp_path}/run", script="info").stdout
-    assert "kernels     none\n" in described
+    assert "kernels    none\n" in described
     refused = run_here(*settings, "resume=auto", "backend.native=require")
     assert refused.returncode == 77
     assert refused.stderr.count("\n") == 1

@@ -11,8 +11,11 @@ import pytest
 
 from mlxlab.errors import DataError, UserError
 from mlxlab.extensions.example_losses import files as example_losses
-from mlxlab.extensions.example_losses.commands.example_losses import COLUMNS, main
+from mlxlab.extensions.example_losses.commands.example_losses import COLUMNS
 from mlxlab.extensions.example_losses.selection import LossSelection
+from support.commands import command
+
+main = command("example_losses")
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
     ("args", "code", "message"),
     [
         (["topp", "x"], 2, "top"),
-        (["top"], 2, "expected 1 or more arguments"),
+        (["top"], 2, "expected run folders or Parquet files"),
         (["top", "nowhere"], 66, "nowhere"),
         (["top", "{a}", "by=loss"], 2, "mean, sum, kl, cross_entropy"),
         (["top", "{a}", "by=cross_entropy"], 65, "finite cross_entropy"),

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.compose import Composer, without_hydra
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.hydra.compose import compose, without_hydra
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.selection import LossSelection
@@ -220,9 +219,7 @@ def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):
         "trainer.distillation.rounds=3",
         "data.select={mode: easiest, source: previous}",
     ]
-    cfg = OmegaConf.to_container(
-        without_hydra(Composer(shipped_conf(), args).checked()), resolve=True
-    )
+    cfg = OmegaConf.to_container(without_hydra(compose(args)), resolve=True)
     selections = [
         make_rounds(cfg, tmp_path).round_config(number)["data"]["select"] for number in (1, 2, 3)
     ]

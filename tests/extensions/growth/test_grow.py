@@ -12,7 +12,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import ConfigError
+from mlxlab.extensions.growth.grow import Training, grow
 from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from support.growth import (
     FAMILIES,
@@ -146,3 +148,11 @@ def test_all_that_is_new_is_trained_after_two_steps(name):
 
 def test_every_operation_is_checked():
     assert {*NAMES} - {"shrink"} == CHANGES.keys()
+
+
+@pytest.mark.parametrize("name", ["stack", "widen", "add_heads"])
+def test_a_model_of_mlx_lm_keeps_its_sizes(name):
+    node = {"_target_": "mlxlab.models.zoo.mlx_lm.MlxLm", "pretrained": "folder"}
+    operation = {"op": name, "map": [0, 0], "feed_forward": 9, "heads": 9}
+    with pytest.raises(ConfigError, match="the model has no key"):
+        grow(operation, Training(Architecture(node, 9), {}, {}), None, None)

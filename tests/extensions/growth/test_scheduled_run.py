@@ -9,8 +9,7 @@ import pytest
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.cli.train import main
-from mlxlab.config.hydra.compose import Composer
-from mlxlab.config.paths import conf_dir
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.session import build_session
@@ -125,9 +124,7 @@ def test_a_language_model_keeps_the_vocabulary_of_its_teachers(tmp_path):
         "model.num_heads=2",
         "data.valid_fraction=0.3",
     ]
-    session = build_session(
-        Composer(conf_dir(), [*text, *sizes]).checked_values(resolve=True), tmp_path
-    )
+    session = build_session(compose_checked([*text, *sizes]), tmp_path)
     larger = session.architecture._replace(vocab_size=3000)
     assert session.new_model(larger).backbone.embedding.weight.shape[0] == 3000
     for kind in ("ensemble", "residual_base"):
@@ -204,8 +201,18 @@ def test_the_dry_run_reads_the_weights_of_init_from(grown_run, capsys):
     assert "backbone.layers.1" in capsys.readouterr().err
 
 
-def test_a_schedule_is_needed_for_a_dry_run(capsys):
-    assert main([*SETTINGS, "--dry-run"]) == 2
-    message = capsys.readouterr().err
-    assert "callbacks.growth.operations is empty" in message
-    assert "--cfg job" in message
+def test_the_dry_run_of_a_run_takes_one_step_and_writes_nothing(tmp_path, capsys):
+    assert main([*SETTINGS, "--dry-run", f"hydra.run.dir={tmp_path}/run"]) == 0
+    assert re.search(r"^one step: \d", capsys.readouterr().out, re.M)
+    assert not list(tmp_path.iterdir())
+    missing = f"trainer.teachers=[{tmp_path}/missing]"
+    assert main([*SETTINGS, "--dry-run", "trainer=distill", missing]) == 66
+    assert "trainer.teachers: " in capsys.readouterr().err
+
+
+def test_distillation_without_teachers_is_one_line_unless_students_teach_each_other(capsys):
+    assert main([*SETTINGS, "--dry-run", "trainer=distill"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("trainer.teachers: ")
+    assert main([*SETTINGS, "--dry-run", "trainer=distill", "trainer.teachers=[]"]) == 0
+    assert main(["trainer=distill", "trainer.distillation.rounds=2", "--cfg", "job"]) == 0

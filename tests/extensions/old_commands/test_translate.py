@@ -7,11 +7,13 @@ import shlex
 import pytest
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.compose import Composer
 from mlxlab.config.hydra.overrides import parse
-from mlxlab.config.paths import shipped_conf
-from mlxlab.extensions.old_commands.commands.translate import main, read_tables, translate
+from mlxlab.extensions.old_commands.commands.translate import read_tables, translate
+from support.commands import command
 from support.processes import ROOT
+from support.sweep_jobs import checked_config
+
+main = command("translate")
 
 GUIDE = (ROOT / "docs" / "how_to" / "migration.md").read_text(encoding="utf-8")
 DOCUMENTED = re.findall(r"^\| `((?:python|torchrun|\./).*?)` \| `(.*?)` \|$", GUIDE, re.M)
@@ -93,8 +95,7 @@ def compose(command):
     words = shlex.split(command)
     if words[1] not in ("train", "launch"):
         return None
-    overrides = [word for word in words[2:] if "=" in word and not word.startswith("nproc=")]
-    return Composer(shipped_conf(), overrides, multirun="-m" in words).checked()
+    return checked_config([word for word in words[2:] if not word.startswith("nproc=")])
 
 
 def command_of(line, *options, capsys):

@@ -1,6 +1,5 @@
 """A journal reaches a service once and in order, whatever happens to the service, and whoever wrote the journal."""
 
-import json
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -8,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.errors import ConfigError, DataError, NotAllowedError, ServiceUnavailableError
-from mlxlab.extensions.tracking_services import destination
-from mlxlab.extensions.tracking_services.service import typed
+from mlxlab.cli.runs.upload import check_store
+from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError, UserError
+from mlxlab.extensions.tracking_services.service import config_of
 from mlxlab.extensions.tracking_services.trackio import Trackio
-from mlxlab.extensions.tracking_services.upload import ServiceUploader, upload_folder
 from mlxlab.extensions.tracking_services.wandb import Wandb
+from mlxlab.tracking import queue
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.flush import check_store, flush, unsent_folders
+from mlxlab.tracking.queue import Queue
+from mlxlab.tracking.upload import sync
 from support.processes import run_here
 from support.tracking import append, make_journal
 
@@ -30,128 +29,115 @@ class Recorder:
     """A service, and a run in it, that lists what it is given; its client fails at step `fails_at`."""
 
     calls: list[tuple] = field(default_factory=list)
-    fails_at: int | None = None
-    name: str = "recorder"
+    fails_at: int = -1
+    position: int = 0
+    has_ended: bool = False
+    notes: list[str] = field(default_factory=list)
 
-    def options(self):
-        return {}
+    def queue_folder(self, project):
+        return project / "queue"
 
-    def check(self):
-        """It can always be used."""
+    def connect(self):
+        return self
 
-    def open(self, project, start):
+    def open_run(self, entry, start, t):
+        self.folder = entry.folder
         self.calls.append(("open", start["name"]))
         return self
+
+    def is_fault_of_journal(self, error):
+        return False
 
     def describe(self):
         return "a recorder"
 
-    def log(self, step, metrics, t):
-        if step == self.fails_at:
-            raise RuntimeError(f"the server refused {KEY}")
-        self.calls.append((step, metrics))
+    def add(self, record, position):
+        if record.get("s") == self.fails_at:
+            raise RuntimeError("the server is busy")
+        if "m" in record:
+            self.calls.append((record["s"], record["m"]))
+        elif "artifact" in record:
+            self.copy(record["artifact"]["path"])
+        elif "end" in record:
+            self.has_ended = True
+            self.calls.append(("end", record["end"]))
+        self.position = position
 
-    def set_config(self, values):
-        self.calls.append(("config", values))
+    def flush(self):
+        """It keeps nothing."""
 
-    def log_artifact(self, folder, path, to):
-        self.calls.append((path, read_copy(folder, path)))
-
-    def log_model(self, folder, files, step):
-        self.calls.append(("model", files))
-
-    def end(self, status):
-        self.calls.append(("end", status))
+    def copy(self, path):
+        try:
+            with tempfile.TemporaryDirectory() as temporary:
+                text = copy_artifact(self.folder, path, Path(temporary)).read_text()
+            self.calls.append((path, text))
+        except UserError as error:
+            self.notes.append(str(error))
 
     @property
     def points(self):
         return [call for call in self.calls if isinstance(call[0], int)]
 
 
-def read_copy(folder, path):
-    with tempfile.TemporaryDirectory() as temporary:
-        return copy_artifact(folder, path, Path(temporary)).read_text()
-
-
 @pytest.fixture(autouse=True)
-def no_syncer(monkeypatch, tmp_path):
-    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+def no_uploader(monkeypatch, tmp_path):
+    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
+    monkeypatch.setattr("mlxlab.tracking.upload.start_uploading", lambda queue: False)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
 
 
-def record(
-    project: Path, steps: range, *, resumed: bool = False, after: int | None = None
-) -> Journal:
+def record(project: Path, steps: range, *, resumed: bool = False) -> Journal:
     """A run that logs the steps and ends."""
     journal = make_journal(project, wait=0.0)
     journal.start({"lr": 0.1, "model": {"name": "bert"}}, {"kind": "test"}, resumed=resumed)
-    if after is not None:
-        journal.truncate_after(after)
     for step in steps:
         journal.log_metrics(step, {"loss": 1.0 / step})
     journal.end("FINISHED")
     return journal
 
 
-def send(journal: Journal, service: Recorder) -> None:
-    ServiceUploader(service, journal.folder, journal.uid, journal.folder.parents[1]).upload()
+def send(journal: Journal, service: Recorder) -> list[str]:
+    return list(sync(Queue(service, journal.folder.parents[1]), [journal.folder]))
 
 
 def test_a_journal_is_uploaded_once_and_in_order(tmp_path):
     journal, service = record(tmp_path, range(1, 4)), Recorder()
-    send(journal, service)
+    assert send(journal, service) == [f"{journal.folder}: complete"]
     assert service.calls[0] == ("open", "a")
-    assert (
-        service.calls[1][1].items()
-        >= {"lr": 0.1, "model.name": "bert", "tags.kind": "test"}.items()
-    )
     assert service.points == [(1, {"loss": 1.0}), (2, {"loss": 0.5}), (3, {"loss": 1 / 3})]
     assert service.calls[-1] == ("end", "FINISHED")
-    again = Recorder()
-    send(journal, again)
-    assert again.calls == []
-
-
-def test_a_resumed_run_sends_no_step_again_that_the_service_has(tmp_path):
-    journal, service = record(tmp_path, range(1, 6)), Recorder()
+    count = len(service.calls)
     send(journal, service)
+    assert service.calls[count:] == [("open", "a")]
+
+
+def test_a_resumed_run_sends_only_what_is_new(tmp_path):
+    service = Recorder()
+    send(record(tmp_path, range(1, 6)), service)
     service.calls.clear()
-    send(record(tmp_path, range(3, 8), resumed=True, after=2), service)
+    send(record(tmp_path, range(6, 8), resumed=True), service)
     assert [step for step, _ in service.points] == [6, 7]
     assert service.calls[-1] == ("end", "FINISHED")
-
-
-def test_what_a_run_took_back_before_the_upload_is_not_sent(tmp_path):
-    record(tmp_path, range(1, 6))
-    service = Recorder()
-    send(record(tmp_path, range(3, 5), resumed=True, after=2), service)
-    assert [step for step, _ in service.points] == [1, 2, 3, 4]
 
 
 def test_a_killed_run_ends_as_killed(tmp_path):
     journal = make_journal(tmp_path, wait=0.0)
     journal.start({}, {})
-    journal._lines.close()
+    journal._writer.close()
     service = Recorder()
     send(journal, service)
     assert service.calls[-1] == ("end", "KILLED")
 
 
-def test_a_service_that_fails_is_tried_again_and_shows_no_key(tmp_path):
+def test_a_service_that_fails_is_tried_again(tmp_path):
     journal = record(tmp_path, range(1, 4))
-    with pytest.raises(ServiceUnavailableError, match=r"refused \*\*\*; nothing is lost") as fault:
-        list(upload_folder(Recorder(fails_at=2), journal.folder, tmp_path))
-    (state,) = journal.folder.glob("journal-*.recorder.json")
-    assert json.loads(state.read_text())["fault"] == "the server refused ***"
-    assert KEY not in str(fault.value)
+    with pytest.raises(ServiceUnavailableError, match="server is busy; nothing is lost"):
+        send(journal, Recorder(fails_at=2))
     service = Recorder()
-    assert list(upload_folder(service, journal.folder, tmp_path)) == [
-        f"{journal.folder}: a recorder: complete"
-    ]
+    assert send(journal, service) == [f"{journal.folder}: complete"]
     assert [step for step, _ in service.points] == [1, 2, 3]
-    assert "fault" not in json.loads(state.read_text())
 
 
 def test_nothing_outside_the_run_folder_is_sent(tmp_path):
@@ -162,9 +148,9 @@ def test_nothing_outside_the_run_folder_is_sent(tmp_path):
     paths = ("../../secret", str(tmp_path / "secret"), "link", "own")
     append(journal.folder, *({"t": 1, "artifact": {"path": path, "to": ""}} for path in paths))
     service = Recorder()
-    lines = list(upload_folder(service, journal.folder, tmp_path))
+    [line] = send(journal, service)
     assert [call for call in service.calls if call[0] in paths] == [("own", "text")]
-    assert lines[0].endswith("but missing: ../../secret: leads out of the run folder")
+    assert line.count("leads out of the run folder") == 3
 
 
 def test_a_service_that_cannot_be_used_is_refused_before_the_run(tmp_path, monkeypatch):
@@ -183,18 +169,13 @@ def test_a_service_that_cannot_be_used_is_refused_before_the_run(tmp_path, monke
 
 def test_runs_of_other_services_are_not_uploaded_to_mlflow(tmp_path, monkeypatch):
     monkeypatch.setattr(Wandb, "check", lambda self: None)
-    monkeypatch.setattr(destination, "start_detached", lambda *_: None)
     journal = Journal(
         wandb=Wandb(mode="offline"), wait=0.0, folder=tmp_path / "outputs" / "a", project=tmp_path
     )
     journal.start({}, {})
     journal.end("FINISHED")
-    address = resolve(None, None, tmp_path)
-    assert unsent_folders(tmp_path, address) == []
     with pytest.raises(NotAllowedError, match="to=wandb"):
-        check_store(journal.folder, address)
-    with pytest.raises(DataError, match="to=wandb"):
-        list(flush(address, [journal.folder]))
+        check_store(journal.folder, resolve(None, None, tmp_path))
 
 
 def test_keys_of_an_account_are_asked_for_before_the_run(tmp_path, monkeypatch):
@@ -213,18 +194,18 @@ def test_keys_of_an_account_are_asked_for_before_the_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", ["True", "None", "3", "0.5", "bert"])
 def test_parameters_have_their_types_again(text):
-    assert str(typed({"x": text})["x"]) == text
+    assert str(config_of({"start": {"params": {"x": text}, "tags": {}}})["x"]) == text
 
 
-def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch, capsys):
+def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch):
     services = []
 
-    def upload(self, folder, project):
-        services.append(self)
-        yield f"{folder.name}: complete"
+    def upload(waiting, folders, *, trusted):
+        services.append(waiting.destination)
+        yield f"{folders[0].name}: complete"
 
     monkeypatch.setattr(Wandb, "check", lambda self: None)
-    monkeypatch.setattr(Wandb, "upload", upload)
+    monkeypatch.setattr("mlxlab.tracking.upload.sync", upload)
     args = [str(tmp_path / "run"), "to=wandb", "project=mine", "mode=offline"]
     assert run_here("sync", *args, script="runs").stdout == "run: complete\n"
     assert services == [Wandb(project="mine", mode="offline")]

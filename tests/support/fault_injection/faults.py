@@ -40,9 +40,9 @@ def install(plan: dict[str, Any], phase: Path) -> None:
     with phase.open("r+b") as file:
         mark_phases(mmap.mmap(file.fileno(), 2 * len(PHASES)))
     if not plan.get("syncer", True):
-        from mlxlab.tracking.mlflow import queue
+        from mlxlab.tracking import queue
 
-        queue.start_syncer = lambda _address: False
+        queue.start_uploading = lambda _queue: False
     faults = {
         "kill": kill_in_a_save,
         "grow": kill_in_growth,

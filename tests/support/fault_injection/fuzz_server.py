@@ -1,12 +1,11 @@
 """Runs programs in forked children of a process that has imported everything, and reports what each of them did.
 
-Orders are dicts: module, argv, out (a file for stdout and stderr), writable (folders), canary (a file
+Orders are dicts: argv, out (a file for stdout and stderr), writable (folders), canary (a file
 that must not be read). Answers: exit code, seconds, and the violations that an audit hook saw.
 MLX computes nothing in this process, so that forking it is safe.
 """
 
 import gc
-import importlib
 import os
 import resource
 import signal
@@ -17,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from mlxlab.cli.main import main
 from support.fault_injection.fork_server import receive
 from support.fault_injection.preload import import_all
 from support.forks import ROOT
@@ -26,7 +26,7 @@ CPU_SECONDS, SECONDS = (
     60,
 )  # more CPU than this is a hang; the clock is generous because machines are shared
 PACKAGES = ("analysis", "cli", "distillation", "inference")  # that `support.preloaded` lacks
-OTHERS = ("mlxlab.tracking.mlflow.flush", "mlxlab.tracking.mlflow.uploader", "mlflow")
+OTHERS = ("mlxlab.tracking.upload", "mlxlab.tracking.mlflow.store", "mlflow")
 STARTS_CODE = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
 
 
@@ -69,7 +69,7 @@ def live(order: dict[str, Any], report: Path) -> None:
     watch(order, os.open(report, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644))
     code: Any = 70
     try:
-        code = importlib.import_module(order["module"]).main(order["argv"])
+        code = main(order["argv"])
     except SystemExit as error:
         code = error.code
     except BaseException:

@@ -45,7 +45,7 @@ MODELS = {
     "cnn_hybrid": ("model=cnn_hybrid", "model.num_filters=4"),
     "transformer": ("model=transformer",),
 }
-TIMED = ("throughput/", "memory/")  # metrics that measure the machine, not the run
+TIMED = ("throughput/", "memory/", "system/")  # metrics that measure the machine, not the run
 
 
 def settings(model: str, *overrides: str) -> list[str]:
@@ -193,10 +193,12 @@ def final_state(out: str) -> str:
 
 
 def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
-    """(metric, step) -> value of a journal; every pair must stand in it once."""
+    """(metric, step) -> value of a journal; every pair must stand in it once, but for steps that a resume repeats."""
     metrics: dict[tuple[str, int], float] = {}
     for line in journal.read_text().splitlines():
         record = json.loads(line)
+        last = record.get("truncate_after", math.inf)
+        metrics = {pair: value for pair, value in metrics.items() if pair[1] <= last}
         for name, value in record.get("m", {}).items():
             assert (name, record["s"]) not in metrics, (
                 f"{name} of step {record['s']} stands twice in {journal}"

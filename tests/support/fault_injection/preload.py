@@ -9,8 +9,6 @@ import pkgutil
 from collections.abc import Sequence
 from contextlib import suppress
 
-import numpy as np
-
 # Of every form, so that the parsers of Hydra have their tables: they make them at the first use.
 OVERRIDES = (
     [],
@@ -61,8 +59,7 @@ def import_all(packages: Sequence[str], modules: Sequence[str]) -> None:
 
 def _warm_up() -> None:
     """Fills the caches of parsers, signatures, fonts and rules, and leaves little to collect in a forked process."""
-    from mlxlab.config.hydra.compose import Composer
-    from mlxlab.config.paths import conf_dir
+    from mlxlab.config.hydra.compose import compose
     from mlxlab.data.titanic.dataset import load_rules
     from mlxlab.errors import ConfigError
     from mlxlab.tracking import provenance
@@ -72,33 +69,9 @@ def _warm_up() -> None:
     provenance.git()
     for overrides in OVERRIDES:
         with suppress(ConfigError):
-            Composer(conf_dir(), overrides).checked()
-    _draw_plots()
+            compose(overrides)
     load_rules()
     # What is collected here is not scanned, and so not copied, in each forked process.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _draw_plots() -> None:
-    """Those of the final evaluation, once: see `support.caches`."""
-    from mlxlab import figures
-    from mlxlab.experiment.final_evaluation.plots import (
-        plot_confusion,
-        plot_precision_recall,
-        plot_reliability,
-    )
-
-    outputs, targets, names = (
-        np.array([[0.9, 0.1], [0.4, 0.6]]),
-        np.array([0, 1]),
-        ["died", "survived"],
-    )
-    predictions = outputs.argmax(axis=1)
-    for figure in (
-        plot_confusion(predictions, targets, names),
-        plot_reliability(outputs.max(axis=1), predictions == targets),
-        plot_precision_recall(outputs, targets, names),
-    ):
-        figures.render_png(figure)

@@ -1,14 +1,17 @@
 """Models of a store by version, alias, model id or run: downloaded once, one line if missing."""
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
-from mlxlab.tracking.mlflow.client import MlflowStore
+from mlxlab.tracking.mlflow import download
 from mlxlab.tracking.mlflow.download import download_model
+from mlxlab.tracking.mlflow.store import open_client
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 from tracking.mlflow.test_log_model import code_of_the_installed_package  # noqa: F401
 
@@ -42,8 +45,36 @@ def logged(project, code, monkeypatch):
     return run_id, model_id
 
 
-def test_every_uri_of_a_model_gives_its_checkpoint(project, logged):
+@pytest.fixture
+def here(monkeypatch):
+    """Downloads in this process, which has imported MLflow, instead of a new one each."""
+
+    def run(command, env, **options):
+        out, err = io.StringIO(), io.StringIO()
+        code = None
+        with (
+            monkeypatch.context() as patch,
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            patch.setenv("MLFLOW_TRACKING_URI", env["MLFLOW_TRACKING_URI"])
+            patch.setattr(sys, "argv", command[3:])
+            try:
+                download.main()
+            except SystemExit as stop:
+                code = stop.code
+                if isinstance(code, str):
+                    print(code, file=err)
+                    code = 1
+        return subprocess.CompletedProcess(command, code or 0, out.getvalue(), err.getvalue())
+
+    return lambda: monkeypatch.setattr(download.subprocess, "run", run)
+
+
+def test_every_uri_of_a_model_gives_its_checkpoint(project, logged, here):
     run_id, model_id = logged
+    first = download_model("models:/mine/1", None, project, project / ".cache")
+    here()
     names = (
         "models:/mine/1",
         "models:/mine@champion",
@@ -52,6 +83,7 @@ def test_every_uri_of_a_model_gives_its_checkpoint(project, logged):
     )
     checkpoints = {download_model(name, None, project, project / ".cache") for name in names}
     [checkpoint] = checkpoints
+    assert checkpoint == first
     assert (checkpoint / "model.safetensors").read_bytes() == b"weights"
     assert (checkpoint.parent / "inference" / "config.yaml").is_file()
     assert len(list((project / ".cache" / "models").iterdir())) == 1
@@ -70,36 +102,10 @@ def test_a_missing_store_is_not_created(project):
     assert not (project / "mlruns").exists()
 
 
-def test_models_of_an_sqlite_store_are_found_without_mlflow(project, logged):
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from mlxlab.tracking.mlflow.download import download_model\n"
-        "here = Path(sys.argv[1])\n"
-        "for name in sys.argv[2:]:\n"
-        "    download_model(name, None, here, here / '.cache')\n"
-        "print(sorted({'mlflow', 'sqlalchemy', 'pandas', 'mlx'} & set(sys.modules)))"
-    )
-    run_id, model_id = logged
-    names = (
-        "models:/mine@champion",
-        "models:/mine/1",
-        f"models:/{model_id}",
-        f"runs:/{run_id}/best",
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(project), *names],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "[]\n"
-
-
-def test_a_deleted_version_is_not_found(project, logged):
-    address = make_journal(project).mlflow.address
-    store = MlflowStore(address)
-    second = store.client.create_model_version("mine", f"models:/{logged[1]}", logged[0])
-    store.client.delete_model_version("mine", second.version)
-    store.close()
+def test_a_deleted_version_is_not_found(project, logged, here):
+    client = open_client(make_journal(project).address)
+    second = client.create_model_version("mine", f"models:/{logged[1]}", logged[0])
+    client.delete_model_version("mine", second.version)
+    here()
     with pytest.raises(InputNotFoundError, match="models:/mine/2"):
         download_model("models:/mine/2", None, project, project / ".cache")

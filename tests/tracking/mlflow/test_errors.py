@@ -10,13 +10,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.tracking.mlflow import queue, sqlite
+from mlxlab.tracking import queue
+from mlxlab.tracking.destination import Entry
+from mlxlab.tracking.mlflow import store
 from support.processes import run
 from support.tracking import (
-    kill_syncer,
+    kill_uploader,
     make_journal,
     project_fixture,  # noqa: F401
     query_store,
+    queue_of,
     runs_py,
     upload,
     wait_until,
@@ -131,7 +134,7 @@ def test_requests_to_a_failing_server_back_off(project, failing, capsys):
     assert failing.asked - asked <= 6
 
 
-def test_the_syncer_waits_for_a_locked_database(project, capsys):
+def test_the_upload_waits_for_a_locked_database(project, capsys):
     run_to_the_end(project, name="first", experiment="other")
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
         database.execute("begin exclusive")
@@ -186,13 +189,14 @@ def test_a_database_deleted_during_a_run_is_created_again_with_all_records(proje
     for step in range(51, 101):
         journal.log_metrics(step, {"loss": 1.0 / step})
     journal.end("FINISHED")
+    wait_until(lambda: query_store(project, "select status from runs") == [("FINISHED",)])
     assert_complete(project)
     assert query_store(project, "select key, value from params") == [("a", "1")]
 
 
 def test_sync_uploads_a_finished_run_that_the_store_has_lost(project):
     journal, _, _ = run_to_the_end(project)
-    kill_syncer(journal.mlflow.address.queue)
+    kill_uploader(queue_of(project).folder)
     for path in (project / "mlruns").glob("mlflow.db*"):
         path.unlink()
     done = runs_py(project, "sync", str(journal.folder))
@@ -209,7 +213,7 @@ def test_an_unwritable_folder_is_reported_in_one_line(project, capsys):
 def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
     run_to_the_end(project, name="before")
     path = project / "mlruns" / "mlflow.db"
-    kill_syncer(project / "mlruns" / ".queue-mlflow.db")
+    kill_uploader(queue_of(project).folder)
     with closing(sqlite3.connect(path)) as database:
         database.execute("update alembic_version set version_num = '0123456789ab'")
         database.commit()
@@ -218,18 +222,17 @@ def test_a_database_of_another_mlflow_version_is_not_upgraded(project, capsys):
     journal, _, _ = run_to_the_end(project, name="after")
     message = capsys.readouterr().err
     assert_reported_once(message, journal)
-    assert "got 0123456789ab: back the file up" in message
+    assert "found version 0123456789ab" in message
     assert "db upgrade" in message
     assert path.read_bytes() == content
 
 
 def test_a_deleted_run_folder_does_not_block_other_runs(project):
     gone = make_journal(project, "gone")
-    (project / "mlruns").mkdir()
-    queue.register(gone.mlflow.address.queue, gone.uid, gone.folder)
+    queue_of(project).add(Entry(gone.uid, gone.folder))
     run_to_the_end(project)
     assert_complete(project)
-    wait_until(lambda: not queue.registered(gone.mlflow.address.queue))
+    wait_until(lambda: not queue_of(project).entries())
 
 
 def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, capsys):
@@ -241,7 +244,7 @@ def test_an_experiment_that_was_deleted_in_mlflow_is_reported_by_name(project, c
         database,
     ):
         database.execute("update experiments set lifecycle_stage = 'deleted' where name = 'mlxlab'")
-    kill_syncer(first.mlflow.address.queue)
+    kill_uploader(queue_of(project).folder)
     second = make_journal(project, "b", wait=5.0)
     second.start({}, {})
     second.end("FINISHED")
@@ -255,10 +258,10 @@ def test_sync_prints_one_line_for_a_locked_store_which_is_complete_soon_after(
     project, monkeypatch, capfd
 ):
     run_to_the_end(project, name="first", experiment="other")
-    kill_syncer(project / "mlruns" / ".queue-mlflow.db")
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    kill_uploader(queue_of(project).folder)
+    monkeypatch.setattr(store, "BUSY_SECONDS", 0.2)
     with monkeypatch.context() as patch:
-        patch.setattr(queue, "start_syncer", lambda address: False)
+        patch.setattr(queue, "start_uploading", lambda queue: False)
         journal, _, _ = run_to_the_end(project, wait=0.0)
     capfd.readouterr()
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:

@@ -1,15 +1,14 @@
 """The journal of a stranger changes its own run in the store and nothing else: no other run, experiment or alias, no
 file of the queue's folder or outside of it. What it cannot have is named by the tag `mlxlab.missing`."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.flush import flush
+from mlxlab.tracking import queue, upload
+from mlxlab.tracking.destination import Entry
 from support.tracking import (
     T,
     append,
@@ -18,6 +17,7 @@ from support.tracking import (
     make_journal,
     project_fixture,  # noqa: F401
     query_store,
+    queue_of,
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -28,12 +28,12 @@ BEST = {"step": 1, "files": {}, "signature": None}
 
 @pytest.fixture(autouse=True)
 def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
 
 
 def sync(project: Path, *folders: Path) -> list[str]:
     """What `runs sync FOLDER ...` prints."""
-    return list(flush(make_journal(project).mlflow.address, [*folders]))
+    return list(upload.sync(queue_of(project), [*folders]))
 
 
 def refusal(project: Path) -> str:
@@ -118,8 +118,7 @@ def test_tags_that_place_a_run_are_not_taken_from_a_journal(project):
 
 def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_here(project):
     own = finished_run(project, "own")
-    address = make_journal(project).mlflow.address
-    queue.register(address.queue, make_journal(project, "own").uid, own)  # It registers models.
+    queue_of(project).add(Entry(make_journal(project, "own").uid, own))  # It registers models.
     registration = {
         "name": "m",
         "alias": "champion",
@@ -131,9 +130,7 @@ def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_
     append(own, {"t": T, "model": BEST}, {"t": T, "register": registration | {"metrics": {}}})
     sync(project)
     foreign = finished_run(project, "foreign")
-    queue.unregister(
-        make_journal(project).mlflow.address.queue, make_journal(project, "foreign").uid
-    )
+    queue_of(project).remove(make_journal(project, "foreign").uid)
     append(foreign, {"t": T, "model": BEST}, {"t": T, "register": registration | {"metrics": {}}})
     printed = sync(project, foreign)
     aliases = "select alias, version from registered_model_aliases"
@@ -154,36 +151,6 @@ def test_a_run_that_registers_no_model_does_not_register_one_of_an_earlier_attem
     sync(project)
     assert query_store(project, "select version from model_versions") == []
     assert "not registered" in tags_of(project, "foreign")["mlxlab.missing"]
-
-
-def test_a_forged_state_file_names_no_model_and_no_experiment(project):
-    own_run(project)
-    foreign = finished_run(project, "foreign")
-    sync(project, foreign)
-    state = json.loads((foreign / "journal.sync.json").read_text())
-    registration = {
-        "name": "m",
-        "alias": None,
-        "metric": None,
-        "min_improvement": 0.0,
-        "step": 1,
-        "data": "",
-    }
-    append(foreign, {"t": T, "register": registration | {"metrics": {}}})
-    (project / "secret").write_text("secret")
-    for uri in (f"file://{project}/secret", str(project), f"models:/m-{'0' * 32}"):
-        (foreign / "journal.sync.json").write_text(
-            json.dumps(state | {"model": uri, "experiment_id": "0"})
-        )
-        sync(project, foreign)
-    assert query_store(project, "select version, source from model_versions") == []
-    append(foreign, {"t": T, "model": BEST})
-    (foreign / "journal.sync.json").write_text(json.dumps(state | {"experiment_id": "0"}))
-    sync(project, foreign)
-    assert (
-        query_store(project, "select experiment_id from logged_models where experiment_id = 0")
-        == []
-    )
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "mlxlab/0/artifacts", ".."])
@@ -239,10 +206,10 @@ def test_an_artifact_whose_path_is_too_long_in_the_store_holds_up_no_other_run(p
     assert tags_of(project, "foreign")["after"] == "yes"
 
 
-@pytest.mark.parametrize("name", ["lock", "handover", "status.json", "sync.log"])
+@pytest.mark.parametrize("name", ["lock", "handover", "faults.json", "upload.log"])
 def test_a_link_in_the_queue_is_not_written_through(project, name):
     finished_run(project)
-    folder = make_journal(project).mlflow.address.queue
+    folder = queue_of(project).folder
     (project / "precious").write_text("precious")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(project / "precious")
@@ -251,10 +218,10 @@ def test_a_link_in_the_queue_is_not_written_through(project, name):
     assert (project / "precious").read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["lock", "handover", "status.json", f"{'0' * 32}.run"])
+@pytest.mark.parametrize("name", ["lock", "handover", "faults.json", f"{'0' * 32}.json"])
 def test_a_pipe_in_the_queue_does_not_hang(project, name):
     finished_run(project)
-    folder = make_journal(project).mlflow.address.queue
+    folder = queue_of(project).folder
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
     assert name in (refusal(project) or name)

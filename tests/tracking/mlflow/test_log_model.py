@@ -2,12 +2,16 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
-from mlxlab.tracking.mlflow import log_model, queue
+from mlxlab.tracking import queue
+from mlxlab.tracking.mlflow import log_model
+from mlxlab.tracking.mlflow.store import open_client
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -15,20 +19,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 SERVED = """
 import json
 from pathlib import Path
-from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel
 
-class Served(PythonModel):
-    def load_context(self, context):
-        self.scale = json.loads((Path(context.artifacts["checkpoint"]) / "state.json").read_text())["scale"]
-        self.word = (Path(context.artifacts["run"]) / "word.txt").read_text()
+class Served:
+    def __init__(self, folder):
+        self.scale = json.loads((folder / "step-00000007" / "state.json").read_text())["scale"]
+        self.word = (folder / "inference" / "word.txt").read_text()
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, model_input, params=None):
         import mlxlab
         import pandas as pd
         return pd.DataFrame({"answer": [f"{self.word} {x * self.scale:g}" for x in model_input["x"]]})
 
-set_model(Served())
+def _load_pyfunc(path):
+    return Served(Path(path))
 """
 
 LOAD = """
@@ -43,11 +46,12 @@ for uri in sys.argv[1:]:
 
 @pytest.fixture(name="code")
 def code_of_the_installed_package(project, monkeypatch):
-    """A small model instead of `inference/pyfunc_model.py`; journals are uploaded by `upload_here` only."""
+    """A small model instead of `inference/pyfunc_model.py`; journals are uploaded by `upload` only."""
     code = project / "served.py"
     code.write_text(SERVED)
-    monkeypatch.setattr(log_model, "CODE", code)
-    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+    monkeypatch.setattr(log_model, "LOADER", "served")
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
     return code
 
 
@@ -60,6 +64,11 @@ def write_checkpoint(journal):
     return checkpoint
 
 
+def forget_position(project):
+    with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database, database:
+        database.execute("update tags set value = '0' where key = 'mlxlab.position'")
+
+
 def load(project, *uris):
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlruns/mlflow.db"}
     words = [sys.executable, "-c", LOAD, *uris]
@@ -70,11 +79,12 @@ def load(project, *uris):
     return done.stdout.splitlines()
 
 
-def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(
-    project, code, capsys
-):
+def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(project, code):
     journal = make_journal(project, wait=0.0)
-    journal.start({}, {})
+    journal.start({"seed": 1, "tags": "x"}, {})
+    journal.log_dataset("rows", "0123", "rows.csv")
+    journal.log_metrics(7, {"train/loss": 0.5})
+    journal.log_metrics(8, {"train/loss": 0.4})
     signature = {
         "inputs": json.dumps([{"type": "double", "name": "x", "required": True}]),
         "outputs": json.dumps([{"type": "string", "name": "answer", "required": True}]),
@@ -84,35 +94,63 @@ def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(
     journal.log_model(checkpoint, 7, files, signature)
     upload(journal)
     journal.end("FINISHED")
-    printed = capsys.readouterr().err
     upload(journal)
     assert query_store(project, "select value from tags where key = 'mlxlab.missing'") == []
-    (journal.folder / "journal.sync.json").unlink()
+    forget_position(project)
     upload(journal)  # every record a second time
     [(model_id, name, run_id)] = query_store(
         project, "select model_id, name, source_run_id from logged_models"
     )
     assert name == "best"
-    assert f"tracking: model best: models:/{model_id}\n" in printed
+    assert query_store(project, "select param_key, param_value from logged_model_params") == [
+        ("seed", "1")
+    ]
+    metrics = (
+        "select metric_name, metric_step, metric_value, dataset_name from logged_model_metrics"
+    )
+    assert query_store(project, metrics) == [("train/loss", 7, 0.5, "rows")]
+    assert query_store(project, "select step from metrics order by step") == [(7,), (8,)]
     answers = load(project, f"models:/{model_id}", f"runs:/{run_id}/best")
     assert answers == ["['twice: 2', 'twice: 5'] True"] * 2
     requirements = next((project / "mlruns" / "artifacts").rglob("requirements.txt")).read_text()
-    assert "mlx==" in requirements
-    assert "numpy==" in requirements
+    assert "mlxlab==" in requirements
 
 
 def test_a_run_is_uploaded_although_its_model_cannot_be_logged(project, code):
     journal = make_journal(project, wait=0.0)
     journal.start({}, {})
-    code.write_text("raise RuntimeError('no such layer')")
-    journal.log_model(write_checkpoint(journal), 7, {"run": journal.folder / "inference"}, None)
+    signature = {"inputs": "no JSON", "outputs": "{}"}
+    files = {"run": journal.folder / "inference"}
+    journal.log_model(write_checkpoint(journal), 7, files, signature)
     journal.log_model(journal.folder / "checkpoints" / "step-00000009", 9, {}, None)
     journal.end("FINISHED")
     upload(journal)
     assert query_store(project, "select status from runs") == [("FINISHED",)]
     [(missing,)] = query_store(project, "select value from tags where key = 'mlxlab.missing'")
-    assert "no such layer" in missing
+    assert "model of step 7" in missing
     assert "step-00000009" in missing
+
+
+def test_the_data_of_each_split_load_from_their_addresses(project):
+    (project / "rows.csv").write_text("a,b\n1,2\n")
+    journal = make_journal(project)
+    journal.start({}, {})
+    for context, digest in (("training", "01"), ("validation", "02")):
+        journal.log_dataset(context, digest, str(project / "rows.csv"), context)
+    journal.log_dataset("hub", "03", "hf://datasets/stanfordnlp/imdb")
+    journal.end("FINISHED")
+    import mlflow.data
+
+    client = open_client(journal.address)
+    [experiment] = client.search_experiments(filter_string="name = 'mlxlab'")
+    [run] = client.search_runs([experiment.experiment_id])
+    inputs = {each.dataset.name: each for each in run.inputs.dataset_inputs}
+    contexts = {name: each.tags[0].value for name, each in inputs.items()}
+    assert contexts == {"training": "training", "validation": "validation", "hub": "training"}
+    source = mlflow.data.get_source(inputs["validation"].dataset)
+    with open(source.load()) as file:
+        assert file.read() == "a,b\n1,2\n"
+    assert inputs["hub"].dataset.source_type == "hugging_face"
 
 
 def test_no_model_is_logged_with_log_models_false(project):

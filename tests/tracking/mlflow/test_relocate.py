@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.client import MlflowStore
 from mlxlab.tracking.mlflow.relocate import repair_locations
+from mlxlab.tracking.mlflow.store import open_client
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
@@ -49,15 +49,12 @@ def locations(folder):
 
 def read_artifacts(folder, target):
     """A file of the run and the files of the registered version, through MLflow's client."""
-    store = MlflowStore(address(folder))
+    client = open_client(address(folder))
     target.mkdir()
-    try:
-        [run] = store.client.search_runs(["1"])
-        summary = store.client.download_artifacts(run.info.run_id, "report/summary.md", str(target))
-        version = store.client.get_model_version_by_alias("titanic", "champion")
-        model = store.client.get_logged_model(version.source.removeprefix("models:/"))
-    finally:
-        store.close()
+    [run] = client.search_runs(["1"])
+    summary = client.download_artifacts(run.info.run_id, "report/summary.md", str(target))
+    version = client.get_model_version_by_alias("titanic", "champion")
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
     with open(summary) as file:
         return file.read(), (Path(model.artifact_location) / "MLmodel").is_file()
 

@@ -1,18 +1,16 @@
 """A run folder may come from a stranger: uploading it runs none of its code, reads and writes nothing outside it, and
 holds up no other run."""
 
-import errno
-import json
 import os
 
 import pytest
 
 from mlxlab.errors import DataError, UserError
-from mlxlab.files import atomic
+from mlxlab.tracking import queue
 from mlxlab.tracking.copy_artifact import copy_artifact
-from mlxlab.tracking.mlflow import queue, uploader
-from mlxlab.tracking.mlflow.flush import flush
+from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.records import read_uid
+from mlxlab.tracking.upload import sync
 from support.tracking import (
     T,
     append,
@@ -21,15 +19,15 @@ from support.tracking import (
     make_journal,
     project_fixture,  # noqa: F401
     query_store,
+    queue_of,
     runs_py,
     upload,
-    wait_until,
 )
 
 
 @pytest.fixture(name="no_syncer")
 def no_syncer_in_the_background(monkeypatch):
-    monkeypatch.setattr(queue, "start_syncer", lambda address: False)
+    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
 
 
 def uploaded(project):
@@ -173,32 +171,11 @@ def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded
 
 @pytest.mark.usefixtures("no_syncer")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("lines", [[], [{"t": T, "surprise": 1}]], ids=["good", "malformed"])
-def test_a_run_folder_that_cannot_be_written_holds_up_no_other_run(project, monkeypatch, lines):
-    folder, other = finished_run(project), finished_run(project, "other")
-    append(folder, *lines)
-
-    def write_json(path, *args, **keys):
-        if path.parent == folder:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        atomic.write_json(path, *args, **keys)
-
-    monkeypatch.setattr(uploader, "write_json", write_json)
-    printed = list(flush(make_journal(project).mlflow.address, []))
-    assert f"{other}: complete" in printed
-    assert len([line for line in printed if line.startswith(f"{folder}: rejected: ")]) == 1, printed
-
-
-@pytest.mark.usefixtures("no_syncer")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
-    address, lost = (
-        make_journal(project).mlflow.address,
-        project / ("x" * 300),
-    )  # no file system has such names
+    lost = project / ("x" * 300)  # no file system has such names
     other = finished_run(project)
-    queue.register(address.queue, "0" * 32, lost)
-    printed = list(flush(address, []))
+    queue_of(project).add(Entry("0" * 32, lost))
+    printed = list(sync(queue_of(project), []))
     assert f"{other}: complete" in printed
     assert f"{lost}: rejected: File name too long: {lost}" in "\n".join(printed)
 
@@ -218,31 +195,6 @@ def test_a_journal_that_is_no_regular_file_is_neither_read_nor_appended_to(proje
     with pytest.raises(UserError):
         make_journal(project).start({}, {})
     assert (project / "elsewhere.jsonl").read_bytes() == before
-
-
-def test_a_forged_state_file_gives_no_access_to_another_run(project):
-    folder = finished_run(project)
-    wait_until(lambda: query_store(project, "select status from runs") == [("FINISHED",)])
-    state = json.loads((folder / "journal.sync.json").read_text())
-    wait_until(lambda: not queue.registered(project / "mlruns" / ".queue-mlflow.db"))
-    stranger = make_journal(project, "stranger", wait=0.0)
-    stranger.start({}, {})
-    stranger.set_tags({"mine": "no"})
-    stranger.end("FINISHED")
-    wait_until(lambda: not queue.registered(project / "mlruns" / ".queue-mlflow.db"))
-    start = len((stranger.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)[0])
-    for bad in (
-        state | {"uid": stranger.uid, "offset": start},
-        {"offset": "x"},
-        [],
-        {"uid": stranger.uid, "offset": 1e9},
-    ):
-        (stranger.folder / "journal.sync.json").write_text(json.dumps(bad))
-        done = runs_py(project, "sync", str(stranger.folder))
-        assert f"{stranger.folder}: complete" in done.stdout, done.stderr
-    query = "select name from runs join tags using (run_uuid) where tags.key = 'mine'"
-    assert query_store(project, query) == [("stranger",)]
-    assert query_store(project, "select count(*) from runs") == [(2,)]
 
 
 def test_a_run_folder_whose_name_is_not_utf8_is_uploaded(project, capsys):

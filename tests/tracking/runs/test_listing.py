@@ -68,18 +68,6 @@ def test_the_best_evaluation_takes_the_columns_of_its_metrics_and_the_last_one_i
     )
 
 
-def test_columns_that_tell_the_runs_apart_are_left_out_last():
-    name = "bert-nano-titanic-simple"
-    first, second = (
-        replace(RUN, name=name, folder=folder) for folder in ("/data/outputs/a", "/data/outputs/b")
-    )
-    for runs, shown in (
-        ([first, second], {"folder"}),
-        ([first, replace(first, name="mine")], {"name"}),
-    ):
-        assert {"folder", "name"} & {*head(format_list(runs, Columns(), 80).table)} == shown
-
-
 def test_columns_that_were_requested_are_not_left_out():
     columns = Columns(["data", "folder"], ["valid/loss"], ["data.source"])
     assert head(format_list([RUN], columns, 20).table) == [

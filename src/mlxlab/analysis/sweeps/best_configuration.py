@@ -1,97 +1,102 @@
-"""What the runs of the best configuration reached, in the terms of a run's report: metric, baselines, data, model."""
+"""What the runs of the best configuration reached: the means of their results, and how these were judged."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 
-from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep
+from mlxlab.analysis.sweeps.sweep_jobs import Configuration
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.final_evaluation.findings import same_as_weakest
-from mlxlab.experiment.manifest import read_manifest
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.experiment.run_report.results import Results, results_of
-from mlxlab.experiment.run_report.run_files import RunFiles, read_run_files
-from mlxlab.files.untrusted import read_json
-
-Interval = tuple[float, float]
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Interval, Metrics, SplitResult
+from mlxlab.views.metrics import title
+from mlxlab.views.numbers import number
+from mlxlab.views.run_view import RunView
+from mlxlab.views.verdict import Judgement, judge
 
 
 @dataclass(frozen=True)
 class BestConfiguration:
-    """The files of its first run, and the means of the results of all its `count` runs."""
+    """The view of its first run, and the means of the results of all its `count` runs."""
 
-    files: RunFiles
-    results: Results
+    view: RunView
+    result: SplitResult
+    judgement: Judgement
     count: int
+
+    @property
+    def key(self) -> str:
+        """The metric that was judged, with its split."""
+        return f"{self.result.split}/{self.judgement.metric}"
 
     @property
     def finding(self) -> str:
         """A sentence if the best configuration is no better than the weakest baseline, else ""."""
-        results = self.results
-        if not results.is_no_better or results.value is None:
+        judged = self.judgement
+        if judged.verdict not in ("learned nothing", "ranks only"):
             return ""
-        same = same_as_weakest(
-            results.metric, results.value, results.weakest, results.baselines[results.weakest]
-        )
-        start = (
-            "The best configuration learned nothing:"
-            if results.learned_nothing
-            else "In the best configuration"
-        )
-        same = "; ".join(filter(None, [same, results.ranking]))
-        return f"{start} {same}."
+        start = "The best configuration learned nothing:"
+        if judged.verdict == "ranks only":
+            start = "The best configuration ranks rows, but decides no better than a constant:"
+        value = f"{title(judged.metric)} {number(judged.value)}"
+        return f"{start} {value} is not better than that of {judged.weakest}."
 
 
-def read_best(sweep: Sweep, configuration: Configuration) -> BestConfiguration | None:
+def read_best(configuration: Configuration) -> BestConfiguration | None:
     """The finished runs of a configuration; None if no run folder can be read."""
-    folders = [
-        sweep.folders[job.number]
-        for job in configuration.jobs
-        if job.values and job.same_as is None and job.number in sweep.folders
-    ]
-    results, readable = [], []
-    for folder in folders:
+    views = []
+    for job in configuration.jobs:
         with suppress(InputNotFoundError, DataError):
-            metrics = read_json(folder / METRICS, RunMetrics)
-            results.append(results_of(RunFiles(folder, read_manifest(folder), "DONE", metrics)))
-            readable.append(folder)
+            view = RunView(read_run(job.folder), job.folder)
+            if job.values and view.record.is_evaluated:
+                views.append(view)
+    results = [view.result for view in views if view.result is not None]
     if not results:
         return None
-    return BestConfiguration(read_run_files(readable[0]), mean_results(results), len(results))
+    judgement, result = judge_mean(results, views[0].metric)
+    return BestConfiguration(views[0], result, judgement, len(results))
 
 
-def mean_results(results: Sequence[Results]) -> Results:
-    """Means of what all runs have. The gain of each is that on its own best baseline; means are of both ends."""
+def judge_mean(results: Sequence[SplitResult], metric: str) -> tuple[Judgement, SplitResult]:
+    """Judges the mean of what all runs have. The gain of each run is that on its own best baseline."""
     first = results[0]
-    values = {key: _mean(each.values.get(key) for each in results) for key in first.values}
-    means = {name: _mean(each.baselines.get(name) for each in results) for name in first.baselines}
-    baselines = {name: value for name, value in means.items() if value is not None}
-    roc_auc = _mean_interval([each.roc_auc for each in results])
-    mean = Results(
-        first.metric, first.split, values, None, first.rows, baselines, None, roc_auc=roc_auc
+    mean = SplitResult(
+        first.split,
+        first.rows,
+        _means([each.metrics for each in results]),
+        baselines={
+            name: _means([each.baselines.get(name, {}) for each in results])
+            for name in first.baselines
+        },
     )
-    if not baselines:
-        return mean
-    gain = _mean_interval([each.gain for each in results])
-    return replace(
-        mean, gain=gain, weakest_gain=_mean_interval([each.weakest_gain for each in results])
-    )
+    roc_auc = _mean_interval(each.intervals.get("roc_auc") for each in results)
+    if roc_auc is not None:
+        mean.intervals["roc_auc"] = roc_auc
+
+    judged = judge(mean, metric)
+    gains = {
+        judged.weakest: _mean_interval(each.gains.get(judged.weakest) for each in results),
+        judged.best: _mean_interval(judge(each, metric).gain_interval for each in results),
+    }
+    mean.gains = {name: gain for name, gain in gains.items() if gain is not None}
+    return judge(mean, metric), mean
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """None if a value is missing or not finite."""
-    finite = [value if value is not None and isfinite(value) else None for value in values]
-    known = [value for value in finite if value is not None]
-    return fmean(known) if len(known) == len(finite) else None
+def _means(runs: Sequence[Metrics]) -> Metrics:
+    """Means of the metrics that are finite in all runs."""
+    means: Metrics = {}
+    for name in runs[0]:
+        values = [each.get(name) for each in runs]
+        known = [value for value in values if value is not None and isfinite(value)]
+        if len(known) == len(values):
+            means[name] = fmean(known)
+    return means
 
 
-def _mean_interval(intervals: Sequence[Interval | None]) -> Interval | None:
-    known = [interval for interval in intervals if interval is not None]
-    return (
-        (fmean(low for low, _ in known), fmean(high for _, high in known))
-        if len(known) == len(intervals)
-        else None
-    )
+def _mean_interval(intervals: Iterable[Interval | None]) -> Interval | None:
+    pairs = list(intervals)
+    known = [pair for pair in pairs if pair is not None]
+    if len(known) < len(pairs):
+        return None
+    return fmean(low for low, _ in known), fmean(high for _, high in known)

@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mlxlab.metric_names import lower_is_better
+from mlxlab.stats.paired import shared_rows_of
 
 REPETITIONS = {
     "seed": "seed",
@@ -15,7 +16,7 @@ REPETITIONS = {
 }  # keys that repeat a configuration -> their names in words
 
 _Value: TypeAlias = int | float | str  # of a key
-State = Literal["finished", "failed", "pruned", "paused", "skipped", "unfinished"]
+State = Literal["finished", "failed", "paused", "skipped", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ class SweepJob:
         overrides: by key, as typed.
         values: of the objectives, finite; empty unless it finished.
         reason: why it has no values.
-        same_as: an earlier job with the same overrides, whose result this one takes.
         curve: the first objective at each evaluation, by step.
     """
 
@@ -36,8 +36,8 @@ class SweepJob:
     values: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     seconds: float = 0.0  # of all attempts
-    same_as: int | None = None
     curve: tuple[tuple[int, float], ...] = ()
+    folder: Path = Path()
 
     @property
     def repetition(self) -> str:
@@ -48,16 +48,12 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep. `objectives` are metrics, the first of which ranks the configurations; `folds` of a cross-validation.
-
-    `folders` are the run folders, by the number of the job.
-    """
+    """A sweep. `objectives` are metrics, the first of which ranks the configurations; `folds` of a cross-validation."""
 
     name: str
     objectives: tuple[str, ...]
     jobs: tuple[SweepJob, ...]
     folds: int | None = None
-    folders: Mapping[int, Path] = field(default_factory=dict)
 
     @property
     def objective(self) -> str:
@@ -90,17 +86,18 @@ class Sweep:
         ]
 
     @property
-    def repetitions(self) -> str:
-        """What the results of a configuration are, in the plural."""
-        varied = [
-            key for key in REPETITIONS if len({job.overrides.get(key) for job in self.jobs}) > 1
-        ]
-        return f"{REPETITIONS[varied[0]]}s" if len(varied) == 1 else "runs" if varied else "seeds"
+    def repetition(self) -> str:
+        """What a result of a configuration is: a seed, a fold, or a run."""
+        varied = []
+        for key, name in REPETITIONS.items():
+            if len({job.overrides.get(key) for job in self.jobs}) > 1:
+                varied.append(name)
+        return "run" if len(varied) > 1 else "".join(varied) or "seed"
 
     @property
     def test_ratio(self) -> float:
         """Test rows / training rows of a fold."""
-        return 1 / (self.folds - 1) if self.folds else 0.0
+        return shared_rows_of(self.folds)
 
     def count(self, state: State) -> int:
         return sum(job.state == state for job in self.jobs)
@@ -131,14 +128,15 @@ class Configuration:
         """The values of finished jobs by repetition; a repetition counts once."""
         values: dict[str, float] = {}
         for job in self.jobs:
-            if objective in job.values and job.same_as is None:
+            if objective in job.values:
                 values.setdefault(job.repetition, job.values[objective])
         return values
 
 
 def group_configurations(sweep: Sweep) -> list[Configuration]:
     """The configurations with a result, in the order of their first jobs."""
-    keys, groups = sweep.swept, dict[tuple[_Value, ...], list[SweepJob]]()
+    keys = sweep.swept
+    groups = dict[tuple[_Value, ...], list[SweepJob]]()
     for job in sweep.jobs:
         groups.setdefault(tuple(_value(job.overrides.get(key, "")) for key in keys), []).append(job)
     labels = [_short_texts({values[column] for values in groups}) for column in range(len(keys))]

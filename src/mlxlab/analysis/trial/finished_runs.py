@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,13 +60,16 @@ class FinishedRuns:
     """
 
     def __init__(self, baseline: Path, trials: Path, code: dict[str, str | None]) -> None:
-        self.code, self._folders = code, dict[str, list[Path]]()
+        self.code = code
+        self._folders = dict[str, list[Path]]()
         if code["commit"] is None:
             return
         with suppress(UserError):
             digest = config_digest(read_stored_config(baseline / "inference" / "config.yaml"))
             self._folders[digest] = [baseline]
-        for file in sorted(trials.glob(f"*/{FILE}"), key=_time, reverse=True)[:_MAX_TRIALS]:
+        for file in sorted(trials.glob(f"*/{FILE}"), key=os.path.getmtime, reverse=True)[
+            :_MAX_TRIALS
+        ]:
             with suppress(UserError):
                 for run in read_record(file.parent)["runs"]:
                     if run["arm"] == "baseline" and not run["reused"] and run["value"] is not None:
@@ -82,10 +86,3 @@ class FinishedRuns:
                 if config_digest(stored) == digest and code_of(folder) == self.code:
                     return folder, value
         return None
-
-
-def _time(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0

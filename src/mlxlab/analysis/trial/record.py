@@ -1,12 +1,10 @@
 """`trial.json`: what a trial is about, its runs, its looks and its verdict."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
 from mlxlab.analysis.comparison_numbers import decimals_of, fixed
-from mlxlab.analysis.trial.sequential import ERROR, Look, Verdict
 from mlxlab.config.issues import shown
 from mlxlab.constraints import Count, Fraction, Ge, Le, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
@@ -14,6 +12,7 @@ from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.markdown import markdown_table
 from mlxlab.program import display_path
+from mlxlab.stats.sequential import ERROR, Look, Reason, Verdict
 from mlxlab.wording import percent
 
 FILE = "trial.json"
@@ -25,12 +24,8 @@ Arm = Literal["baseline", "changed"]
 Value = Annotated[
     float, Ge(-1e100), Le(1e100)
 ]  # of a metric, which is the mean of float32 numbers or their squares
-ESTIMATE: tuple[Literal["mean"], Literal["low"], Literal["high"]] = (
-    "mean",
-    "low",
-    "high",
-)  # of a look
 ARMS: tuple[Arm, Arm] = ("baseline", "changed")
+PAIR_COLUMNS = ("seed", *ARMS, "gain")
 
 
 class Question(TypedDict):
@@ -102,6 +97,30 @@ class TrialRecord(TypedDict):
     seconds: NonNegative
 
 
+def look_record(look: Look, min_gain: float, last: int) -> LookRecord:
+    """A look at the gains, with its reason in words."""
+    decision = look.decision
+    reasons: dict[Reason, str] = {
+        "": "",
+        "equal results": "all results are those of the baseline",
+        "gain": "the interval of the gain is above 0",
+        "loss": "the interval of the gain is below 0",
+        "gain too small": f"the gain is smaller than {min_gain:.3g}",
+        "gain unlikely": f"a gain would show within {last} pairs with a chance of {percent(decision.chance, 0)} only",
+        "no decision": f"no decision after {look.pairs} pairs",
+    }
+    return LookRecord(
+        pairs=look.pairs,
+        mean=look.gain.mean,
+        low=look.gain.low,
+        high=look.gain.high,
+        min_gain=min_gain,
+        chance=decision.chance,
+        verdict=decision.verdict,
+        reason=reasons[decision.reason],
+    )
+
+
 def new_record(question: Question, command: str) -> TrialRecord:
     return TrialRecord(
         format=1,
@@ -139,18 +158,33 @@ def check_question(folder: Path, question: Question) -> None:
             raise ConfigError(f"{folder}: another trial: {what}; choose another folder=")
 
 
+def runs_by_seed(record: TrialRecord) -> dict[int, dict[Arm, RunRecord]]:
+    by_seed: dict[int, dict[Arm, RunRecord]] = {}
+    for run in record["runs"]:
+        by_seed.setdefault(run["seed"], {})[run["arm"]] = run
+    return dict(sorted(by_seed.items()))
+
+
 def pairs_of(record: TrialRecord) -> dict[int, tuple[float, float]]:
-    """By seed the values of the baseline and of the change, where both runs have finished."""
-    arms = {
-        arm: {run["seed"]: run["value"] for run in record["runs"] if run["arm"] == arm}
-        for arm in ARMS
-    }
-    both = {
-        seed: (value, arms["changed"].get(seed)) for seed, value in sorted(arms["baseline"].items())
-    }
-    return {
-        seed: (old, new) for seed, (old, new) in both.items() if old is not None and new is not None
-    }
+    """The values of the baseline and of the change by seed, where both runs have finished."""
+    pairs = {}
+    for seed, runs in runs_by_seed(record).items():
+        values = [runs[arm]["value"] for arm in ARMS if arm in runs]
+        finished = [value for value in values if value is not None]
+        if len(finished) == 2:
+            pairs[seed] = (finished[0], finished[1])
+    return pairs
+
+
+def pair_rows(record: TrialRecord) -> list[list[str]]:
+    """The cells of `PAIR_COLUMNS` for each seed."""
+    gains = iter(record["gains"])
+    rows = []
+    for seed, runs in runs_by_seed(record).items():
+        gain = next(gains, None) if len(runs) == 2 else None
+        cells = [_cell(runs.get(arm)) for arm in ARMS]
+        rows.append([str(seed), *cells, "" if gain is None else f"{gain:+.6f}"])
+    return rows
 
 
 def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | None]:
@@ -161,42 +195,29 @@ def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | 
     return last["mean"], last["low"], last["high"]
 
 
-def describe_look(look: Look) -> str:
+def describe_look(look: LookRecord) -> str:
     """One line: the gain so far, and where that stands."""
-    chance = (
-        ""
-        if look.verdict or look.chance != look.chance
-        else f", chance to be kept {percent(look.chance, 0)}"
-    )
-    mean, low, high = _signed(look.mean, look.low, look.high)
-    return f"{look.pairs} pairs: gain {mean}, interval {low} to {high}{chance}"
+    mean, low, high = _signed(look["mean"], look["low"], look["high"])
+    text = f"{look['pairs']} pairs: gain {mean}, interval {low} to {high}"
+    if look["verdict"] is None and look["chance"] is not None:
+        text += f", chance to be kept {percent(look['chance'], 0)}"
+    return text
 
 
 def _signed(mean: float | None, low: float | None, high: float | None) -> list[str]:
-    """With the decimals that the mean needs; what is not finite as it is."""
-    places, values = (
-        decimals_of([mean]),
-        [math.nan if value is None else value for value in (mean, low, high)],
-    )
+    """The numbers with the decimals that the mean needs; what is not finite as it is."""
+    places = decimals_of([mean])
+    values = [math.nan if value is None else value for value in (mean, low, high)]
     return [fixed(value, places, signed=True) or f"{value:+}" for value in values]
 
 
 def describe(record: TrialRecord, folder: Path) -> str:
     """The result for people: the values by seed, the last interval, the verdict."""
-    question, by_seed = record["question"], dict[int, dict[str, RunRecord]]()
-    for run in record["runs"]:
-        by_seed.setdefault(run["seed"], {})[run["arm"]] = run
-    gains = iter(record["gains"])
-    rows = []
-    for seed, runs in sorted(by_seed.items()):
-        cells = [_cell(runs.get(arm)) for arm in ("baseline", "changed")]
-        gain = next(gains, None) if len(runs) == 2 else None
-        rows.append([str(seed), *cells, "" if gain is None else f"{gain:+.6f}"])
-    lines = (
-        [markdown_table(["seed", "baseline", "changed", "gain"], rows, align="rrrr"), ""]
-        if rows
-        else []
-    )
+    question = record["question"]
+    rows = pair_rows(record)
+    lines = []
+    if rows:
+        lines = [markdown_table(PAIR_COLUMNS, rows, align="rrrr"), ""]
     verdict = record["verdict"] or "interrupted"
     lines.append(f"{verdict}: {' '.join(question['change'])}: {record['reason']}")
     if record["looks"]:
@@ -206,11 +227,6 @@ def describe(record: TrialRecord, folder: Path) -> str:
             f"gain in {question['metric']} {mean}, 95 % interval {low} to {high} over {pairs} pairs"
         )
     return "\n".join([*lines, f"trial: {display_path(folder / FILE)}"])
-
-
-def digest_text(values: object) -> str:
-    """Canonical JSON, to be hashed."""
-    return json.dumps(values, sort_keys=True, default=str)
 
 
 def _cell(run: RunRecord | None) -> str:

@@ -26,26 +26,29 @@ a new run starts from it with model.init_from=FOLDER. It holds no optimizer stat
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from mlxlab import terminal
-from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.export.published import (
-    export_gguf,
-    export_hf,
-    export_onnx,
-    export_peft,
-    print_output,
-)
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.export.published import print_output
+from mlxlab.cli.print_json import print_result
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 from mlxlab.terminal.messages import announce
 
+if TYPE_CHECKING:
+    from mlxlab.models.options import Quantization
+
+ACTIONS = {
+    "merge": "merge",
+    "quantize": "quantize",
+    "hf": "published.export_hf",
+    "peft": "published.export_peft",
+    "gguf": "published.export_gguf",
+    "onnx": "published.export_onnx",
+}
 log = logging.getLogger(__name__)
 
 
-def _merge(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -> None:
+def merge(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -> None:
     """Folds adapters into the weights.
 
     Args:
@@ -66,15 +69,14 @@ def _merge(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -
     print_output(out, json)
 
 
-def _quantize(
+def quantize(
     run: Path,
     out: Path,
     checkpoint: str = "best",
     evaluate: bool = True,
     max_batches: Size | None = None,
     json: bool = False,
-    *,
-    more: dict[str, Any],
+    **options: "Unpack[Quantization]",  # type: ignore[misc]
 ) -> None:
     """Quantises the weights and reports what changed.
 
@@ -86,8 +88,8 @@ def _quantize(
         max_batches: batches at most of each split; null takes all.
         json: prints JSON instead of a table.
     """
-    options = {"bits": 4, **more}
-    if options["bits"] is None:
+    bits: dict[str, Any] = {"bits": 4, **options}
+    if bits["bits"] is None:
         raise ConfigError("bits=null: expected 2, 3, 4, 5, 6 or 8")
     from mlxlab import backend
 
@@ -98,26 +100,9 @@ def _quantize(
     from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
-    quantization = Quantization(**options)
+    quantization = Quantization(**bits)
     with working:
         report = quantize_run(
             run, out, checkpoint, quantization, with_metrics=evaluate, max_batches=max_batches
         )
-    if json:
-        print_json(asdict(report))
-    else:
-        terminal.show(f"{report.text()}\n\n{out}")
-
-
-OPTIONS = "mlxlab.models.options.Quantization"
-main = build_main(
-    __doc__,
-    {
-        "merge": Subcommand(_merge),
-        "quantize": Subcommand(_quantize, more=(OPTIONS,)),
-        "hf": Subcommand(export_hf),
-        "peft": Subcommand(export_peft),
-        "gguf": Subcommand(export_gguf),
-        "onnx": Subcommand(export_onnx),
-    },
-)
+    print_result(asdict(report), f"{report.text()}\n\n{out}", json)

@@ -6,13 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.print_json import print_result
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.program import install_command
 from mlxlab.terminal.messages import announce
 
 if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel
+    from mlxlab.interop.model_card import Origin
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,10 @@ def export_hf(
     """
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint)
-        from mlxlab.inference.trained_model import origin_of, trained_model
+        from mlxlab.inference.trained_model import trained_model
         from mlxlab.interop.hugging_face import export_hugging_face
 
-        origin = origin_of(restored, run.absolute().name, *_recorded(run, restored))
+        origin = _origin(run, restored)
         adapters: Literal["separate", "folded_in"] = (
             "separate" if separate_adapters else "folded_in"
         )
@@ -64,10 +65,10 @@ def export_peft(
     """
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint)
-        from mlxlab.inference.trained_model import origin_of, trained_model
+        from mlxlab.inference.trained_model import trained_model
         from mlxlab.interop import peft
 
-        origin = origin_of(restored, run.absolute().name, *_recorded(run, restored))
+        origin = _origin(run, restored)
         pretrained = restored.config["model"].get("pretrained")
         named = peft.export_peft(trained_model(restored), out, origin, pretrained, base)
     if not named:
@@ -116,7 +117,7 @@ def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint, ".onnx")
         from mlxlab.inference.cells import row_reading
-        from mlxlab.inference.trained_model import origin_of, trained_model
+        from mlxlab.inference.trained_model import trained_model
         from mlxlab.interop import onnx
 
         encoder = onnx.table_encoder(restored.encoder)
@@ -125,16 +126,13 @@ def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
             encoder,
             row_reading(restored.config["data"]).missing,
             out,
-            origin_of(restored, run.absolute().name, *_recorded(run, restored)),
+            _origin(run, restored),
         )
     print_output(out, json)
 
 
 def print_output(out: Path, json: bool) -> None:
-    if json:
-        print_json({"output": str(out)})
-    else:
-        print(out)
+    print_result({"output": str(out)}, str(out), json)
 
 
 def _restore(run: Path, out: Path, checkpoint: str, suffix: str = "") -> "RestoredModel":
@@ -150,22 +148,25 @@ def _restore(run: Path, out: Path, checkpoint: str, suffix: str = "") -> "Restor
     return restore_single(run, checkpoint)
 
 
-def _recorded(run: Path, restored: "RestoredModel") -> tuple[str, list[tuple[str, list[str]]]]:
-    """The commit of the program that trained the run, "" if that is unknown, and its command lines for the card.
+def _origin(run: Path, restored: "RestoredModel") -> "Origin":
+    """Where the model comes from, for the card: the commit of its program, and the commands up to the checkpoint.
 
-    Those up to the checkpoint: a command that continued the run later made nothing of what is exported.
+    A command that continued the run later made nothing of what is exported.
     """
     from mlxlab.experiment.facts.command_lines import command_lines
     from mlxlab.experiment.manifest import read_manifest
+    from mlxlab.inference.trained_model import origin_of
 
+    commit = ""
+    commands: list[tuple[str, list[str]]] = []
     with suppress(InputNotFoundError, DataError):
         manifest = read_manifest(run)
-        metadata, inputs = restored.checkpoint.state["metadata"], manifest.get("inputs", {})
-        inputs |= {"overrides": metadata["overrides"], "continued": metadata.get("continued", [])}
+        metadata = restored.checkpoint.state["metadata"]
+        inputs = manifest.get("inputs", {}) | {"overrides": metadata["overrides"]}
+        inputs["continued"] = metadata.get("continued", [])
         first, later = command_lines(inputs, run)
-        continued = [(f"continued {at}".rstrip(), typed) for at, typed in later]
-        return manifest.get("git", {}).get("commit") or "", [
-            ("", first),
-            *continued,
-        ] if first else []
-    return "", []
+        if first:
+            commands = [("", first)]
+            commands += [(f"continued {at}".rstrip(), typed) for at, typed in later]
+        commit = manifest.get("git", {}).get("commit") or ""
+    return origin_of(restored, run.absolute().name, commit, commands)

@@ -1,29 +1,31 @@
-"""The subcommands that read runs: list, find, show, compare, diff."""
+"""The subcommands that read runs: list, show, diff."""
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 from mlxlab import terminal
-from mlxlab.cli.print_json import print_json
-from mlxlab.cli.runs.as_json import run_as_json
-from mlxlab.cli.runs.select import check_keys, read_filter, select
+from mlxlab.cli.print_json import print_json, print_result
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.past_run.lookup import open_reader
-from mlxlab.experiment.past_run.past_runs import PastRuns
+from mlxlab.experiment.past_run.lookup import find_run, open_reader
+from mlxlab.experiment.past_run.past_runs import PastRuns, folder_run
 from mlxlab.metric_names import TEST, VALID
-from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.flush import pending_summary
+from mlxlab.tracking.mlflow.destination import mlflow_destination
+from mlxlab.tracking.mlflow.names import clean
+from mlxlab.tracking.queue import Queue
 from mlxlab.tracking.runs.diff import diff
-from mlxlab.tracking.runs.listing import FACTS, Columns, default_metrics, format_list
-from mlxlab.tracking.runs.objectives import load_best
+from mlxlab.tracking.runs.listing import FACTS, Columns, format_list
 from mlxlab.tracking.runs.reader import RunReader, RunRow
-from mlxlab.tracking.runs.tables import format_comparison, format_diff, format_run
+from mlxlab.tracking.runs.tables import format_diff, format_run
 
 log = logging.getLogger("mlxlab.cli.runs")
 
+STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 Limit = Annotated[int, Ge(1), Le(100_000)]
 
 
@@ -39,15 +41,18 @@ def list_runs(
     params: str | None = None,
     best: str | None = None,
     uri: str | None = None,
+    below: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Lists runs. On a terminal, columns that do not fit it are left out unless they were requested.
+    """Lists runs: of the run folders in outputs/ and multirun/, or of a store if a condition or a store is given.
+
+    On a terminal, columns that do not fit it are left out unless they were requested.
 
     Args:
         limit: how many runs are listed.
         sort: metric to order by, the best last value first; the newest run first if not given.
-        filter: only runs that meet it, 'metrics.valid/accuracy > 0.8 and params.seed = 1' for example.
-        status: only runs of this status: RUNNING, SCHEDULED, FINISHED, FAILED, KILLED; or all.
+        filter: only runs that meet it, in MLflow's language: "metrics.`valid/accuracy` > 0.8 and params.seed = '1'".
+        status: only runs of this status: RUNNING, SCHEDULED, FINISHED, FAILED, KILLED.
         experiment: only runs of this experiment.
         sweep: only jobs of this sweep, named as RUN.
         columns: facts, separated by commas: run, name, data, status, started, took, experiment, parent, folder; or all.
@@ -55,54 +60,57 @@ def list_runs(
         params: columns of parameters, separated by commas.
         best: columns of the best values of metrics in each run, separated by commas.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
+        below: the folder whose run folders are listed, instead of outputs/ and multirun/; `in=` for short.
         json: prints JSON instead.
     """
     facts = _facts(columns)
+    if status is not None and status.upper() not in STATUSES:
+        raise ConfigError(f"status={status}: expected one of {', '.join(STATUSES)}")
+    shown = Columns(facts, None if metrics is None else _split(metrics), _split(params), sort=sort)
+    asks_store = filter or status or experiment or sweep or sort or best
+    runs = folder_run().newest_runs(_folders(below, bool(asks_store), uri), limit)
+    if runs or below is not None:
+        _print(runs, shown, json)
+        return
     reader = open_reader(uri)
-    names = {"sort": sort, "metrics": metrics, "best": best}
-    for option, text in names.items():
-        check_keys(reader, f"{option}=", _split(text), "metrics")
-    check_keys(reader, "params=", _split(params), "params")
-    runs = reader.list_runs(
-        limit=limit, where=select(reader, filter, status, experiment, sweep), sort=sort
-    )
+    where = _conditions(reader, filter, status, sweep)
+    runs = reader.list_runs(limit=limit, where=where, experiment=experiment, sort=sort)
+    known = {key for run in runs for key in (*run.metrics, *run.params)}
+    for option, text in {"sort": sort, "metrics": metrics, "best": best, "params": params}.items():
+        for key in _split(text):
+            if clean(key) not in known and (runs or option == "sort"):
+                raise ConfigError(f"{option}={key}: no such key in the runs that are listed")
+    if metrics is None:
+        reader.load_best(runs)
     bests = {key: reader.best_values(runs, key) for key in _split(best)}
-    shown = Columns(
-        facts, None if metrics is None else _split(metrics), _split(params), bests, sort
-    )
-    _print(reader, runs, shown, json)
-    if line := pending_summary(resolve(uri, None, project_root())):
-        log.info(line)
+    _print(runs, shown._replace(best=bests), json)
+    queue = Queue(mlflow_destination(uri, None, project_root()), project_root())
+    waiting = queue.entries()
+    if waiting:
+        log.info(f"{len(waiting)} runs are not complete in the store yet: mlxlab runs sync")
 
 
-def find(
-    limit: Limit = 1000,
-    sort: str | None = None,
-    uri: str | None = None,
-    json: bool = False,
-    *,
-    args: list[str],
-) -> None:
-    """Finds runs by a filter; prints their folders and the values that the filter is on.
+def _folders(below: Path | None, asks_store: bool, uri: str | None) -> list[Path]:
+    """The folders below which runs are listed; none if a store is asked."""
+    if below is not None:
+        if asks_store:
+            raise ConfigError(f"below={below}: expected no condition, which only a store answers")
+        return [below]
+    if asks_store or uri is not None or "MLFLOW_TRACKING_URI" in os.environ:
+        return []
+    return [project_root() / "outputs", project_root() / "multirun"]
 
-    Args:
-        limit: how many runs are printed.
-        sort: metric to order by, the best first; the newest first if not given.
-        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
-        json: prints JSON instead.
-    """
-    if not args:
-        raise ConfigError("find: expected a filter such as 'metrics.valid/accuracy > 0.8'")
-    reader = open_reader(uri)
-    sorted_by = [("metrics", sort)] if sort else []
-    check_keys(reader, "sort=", _split(sort), "metrics")
-    where = read_filter(reader, " ".join(args))
-    runs = reader.list_runs(limit=limit, where=where, sort=sort)
-    keys = dict.fromkeys(where.keys)
-    params = [key for group, key in keys if group == "params"]
-    metrics = [key for group, key in dict.fromkeys([*sorted_by, *keys]) if group == "metrics"]
-    facts = [name for name in FACTS if name != "data"]  # it would load the parameters of all runs
-    _print(reader, runs, Columns(facts, metrics, params), json)
+
+def _conditions(
+    reader: RunReader, filter: str | None, status: str | None, sweep: str | None
+) -> str:
+    """All that a run has to meet, in MLflow's language."""
+    conditions = [filter] if filter else []
+    if status is not None:
+        conditions.append(f"attributes.status = '{status.upper()}'")
+    if sweep is not None:
+        conditions.append(f"tags.`mlflow.parentRunId` = '{find_run(reader, sweep).run_id}'")
+    return " and ".join(conditions)
 
 
 def show(run: str, uri: str | None = None, json: bool = False) -> None:
@@ -113,71 +121,54 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    past_runs = PastRuns(uri)
-    row = past_runs.find(run)
-    ranges, datasets = past_runs.ranges(row), past_runs.datasets(row)
-    if json:
-        histories = {key: each._asdict() for key, each in ranges.items()}
-        print_json(run_as_json(row, datasets=datasets, histories=histories))
-    else:
-        terminal.show(format_run(row, ranges, datasets))
+    row = PastRuns(uri).find(run)
+    print_result(_as_json(row, {}), format_run(row), json)
 
 
-def compare(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
-    """Puts metrics and settings of single runs side by side; `mlxlab compare` tests which method is better.
-
-    Args:
-        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
-        json: prints JSON instead.
-    """
-    runs = PastRuns(uri).find_all(args)
-    if json:
-        print_json([run_as_json(run) for run in runs])
-    else:
-        _name_evaluation(runs)
-        terminal.show(format_comparison(runs))
-
-
-def show_diff(uri: str | None = None, json: bool = False, *, args: list[str]) -> None:
+def show_diff(run: str, other: str, uri: str | None = None, json: bool = False) -> None:
     """Prints what differs between two runs: config, data, code, metrics.
 
     Args:
+        run: the beginning of its id, its name, or its folder.
+        other: the run that it is compared with.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
     past_runs = PastRuns(uri)
-    first, second = past_runs.find_all(args)
-    difference = diff(first, second, past_runs.datasets(first), past_runs.datasets(second))
-    if json:
-        print_json({"runs": [first.run_id, second.run_id], **difference})
-        return
-    _name_evaluation([first, second])
-    terminal.show(format_diff(first, second, difference))
+    first = past_runs.find(run)
+    second = past_runs.find(other)
+    difference = diff(first, second)
+    if not json:
+        _name_evaluation([first, second])
+    value = {"runs": [first.run_id, second.run_id], **difference}
+    print_result(value, format_diff(first, second, difference), json)
 
 
-def _print(reader: RunReader, runs: list[RunRow], columns: Columns, json: bool) -> None:
-    if json or columns.params or columns.facts is None or "data" in columns.facts:
-        reader.load_params(runs)
-    elif columns.metrics is None:
-        reader.load_tags(runs)  # for the objectives, which come first
-    if columns.metrics is None:
-        load_best(reader, runs, default_metrics(runs, columns.sort))
+def _print(runs: list[RunRow], columns: Columns, json: bool) -> None:
     if json:
-        records = []
-        for run in runs:
-            best = {key: values.get(run.run_id) for key, values in columns.best.items()}
-            records.append(run_as_json(run, best=best))
-        print_json(records)
+        print_json([_as_json(run, columns.best) for run in runs])
     elif not runs:
         terminal.show("no runs")
     else:
         width = terminal.columns()
         listing = format_list(runs, columns, width)
-        if columns.metrics is None or columns.metrics:
-            _name_evaluation(runs)
+        _name_evaluation(runs)
         terminal.show(listing.table)
         if listing.left_out:
             log.info(f"left out at {width} columns: {', '.join(listing.left_out)} (columns=all)")
+
+
+def _as_json(run: RunRow, best: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
+    """All that was read of a run, with times in UTC; `best` adds the best values of metrics to that of the objective."""
+    values = {key: values.get(run.run_id) for key, values in best.items()}
+    times = {"start": _time(run.start), "end": _time(run.end)}
+    return {**vars(run), **times, "best": {**run.best, **values}}
+
+
+def _time(ms: int | None) -> str | None:
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _name_evaluation(runs: Sequence[RunRow]) -> None:
@@ -188,10 +179,12 @@ def _name_evaluation(runs: Sequence[RunRow]) -> None:
         )
 
 
-def _facts(columns: str | None) -> list[str] | None:
+def _facts(columns: str | None) -> Sequence[str] | None:
     """The columns that are neither metrics nor parameters; None chooses them by the width of the terminal."""
-    if columns in (None, "all"):
-        return [*FACTS] if columns else None
+    if columns is None:
+        return None
+    if columns == "all":
+        return FACTS
     names = _split(columns)
     for name in names or [""]:
         if name not in FACTS:

@@ -1,20 +1,23 @@
 """`mlxlab runs sync`: uploads runs that are not in the store yet."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root, shipped_conf
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.tracking.destination import TrackingService
-from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.flush import check_store, flush
+from mlxlab.tracking import upload
+from mlxlab.tracking.destination import Destination
+from mlxlab.tracking.mlflow.address import Address
+from mlxlab.tracking.mlflow.destination import mlflow_destination
+from mlxlab.tracking.queue import Queue
+from mlxlab.tracking.records import JOURNALS, read_first
 
 
 def sync(
+    *folders: str,
     uri: str | None = None,
     artifacts: str | None = None,
     register: bool = False,
@@ -25,8 +28,6 @@ def sync(
     log_models: bool = False,
     space: str | None = None,
     json: bool = False,
-    *,
-    args: list[str],
 ) -> None:
     """Uploads runs.
 
@@ -42,24 +43,23 @@ def sync(
         space: of Hugging Face, for Trackio; null records on this machine.
         json: prints JSON instead: a list of the lines.
     """
-    folders = [Path(arg).absolute() for arg in args]
-    for folder in folders:
-        refuse_links(folder)
-    if to != "mlflow":
-        options = (
-            {"entity": entity, "mode": mode, "log_models": log_models}
-            if to == "wandb"
-            else {"space": space}
-        )
-        _print(_sync_to(to, {"project": project, **options}, folders), json)
-        return
-    address = resolve(uri, artifacts, project_root())
-    for folder in folders if uri is None else ():
-        check_store(folder, address)
-    _print(flush(address, folders, registers=register), json)
-
-
-def _print(lines: Iterator[str], json: bool) -> None:
+    paths = [Path(folder).absolute() for folder in folders]
+    for path in paths:
+        refuse_links(path)
+    destination: Destination
+    if to == "mlflow":
+        mlflow = mlflow_destination(uri, artifacts, project_root())
+        destination = mlflow
+        for path in paths if uri is None else ():
+            check_store(path, mlflow.address)
+    elif to == "wandb":
+        options = {"entity": entity, "mode": mode, "log_models": log_models}
+        destination = _service(to, {"project": project, **options})
+    else:
+        destination = _service(to, {"project": project, "space": space})
+    if to != "mlflow" and not paths:
+        raise ConfigError(f"to={to}: expected run folders")
+    lines = upload.sync(Queue(destination, project_root()), paths, trusted=register)
     if json:
         print_json(list(lines))
         return
@@ -67,15 +67,33 @@ def _print(lines: Iterator[str], json: bool) -> None:
         print(line, flush=True)
 
 
-def _sync_to(
-    name: str, options: dict[str, str | bool | None], folders: list[Path]
-) -> Iterator[str]:
-    if not folders:
-        raise ConfigError(f"to={name}: expected run folders")
+def check_store(folder: Path, address: Address) -> None:
+    """Raises NotAllowedError if a run in `folder` was recorded for another store.
+
+    A run folder may come from a stranger: the store it names is not used unless the user names it too.
+    """
+    for journal in sorted(folder.glob(JOURNALS)):
+        try:
+            start, _ = read_first(journal)
+        except UserError:
+            continue  # The upload reports it.
+        if start["store"] is None:
+            raise NotAllowedError(
+                f"{journal}: not recorded for MLflow; name the service to upload it to: to=wandb or to=trackio"
+            )
+        recorded = (start["store"], start["artifacts"])
+        if recorded != (address.shown, address.shown_artifacts):
+            where = f"uri={start['store']} artifacts={start['artifacts']}"
+            raise NotAllowedError(
+                f"{journal}: recorded for {where}, got {address.shown}: name the store to upload it to: uri=...,"
+                " and artifacts=... if it has a folder of its own"
+            )
+
+
+def _service(name: str, options: dict[str, str | bool | None]) -> Destination:
     from mlxlab.config.hydra.yaml_limits import read_yaml  # slow to import
 
     node: Any = read_yaml(shipped_conf() / "tracking" / f"{name}.yaml").values[name]
-    service: TrackingService = instantiate(node | options)
+    service: Destination = instantiate(node | options)
     service.check()
-    for folder in folders:
-        yield from service.upload(folder, project_root())
+    return service

@@ -1,30 +1,20 @@
-"""Trains one experiment, or a sweep of them: composes the config, checks it, and runs it."""
+"""Trains one experiment, or a sweep of them: the Hydra app of `app.py`, with errors of one line each."""
 
 import gc
 import os
+import sys
+from argparse import Namespace
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mlxlab import terminal
 from mlxlab.cli.app import run_subcommand
-from mlxlab.cli.args import two_columns
-from mlxlab.cli.train.named_files import check_named_files, check_named_run, check_run_to_continue
+from mlxlab.cli.train.flags import check_limits, read_flags, to_args
 from mlxlab.cli.train.resumed_sweep import resume_sweep
-from mlxlab.cli.train.sweep_preview import names_sweep, preview_sweep
-from mlxlab.config.issues import one_line
-from mlxlab.config.paths import conf_dir
-from mlxlab.distributed.launch_env import check_parallel
-from mlxlab.errors import ConfigError, NotAllowedError, UserError
-from mlxlab.experiment import experiment
-from mlxlab.nearest import did_you_mean, nearest
-from mlxlab.terminal.messages import survives_closed_pipes
-
-if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from mlxlab.config.hydra.compose import Composer
-
+from mlxlab.config.issues import format_issues
+from mlxlab.config.plugins import search_folders, typed_folders
+from mlxlab.errors import ConfigError, UserError, hides_interrupt
+from mlxlab.terminal.messages import handlers_restored, survives_closed_pipes
+from mlxlab.terminal.tables import hang
 
 _TOP = """Trains one experiment, or with -m a sweep of them.
 
@@ -45,7 +35,7 @@ Flags
     -m, --multirun       run every combination of the values given: a=1,2 b=3,4; sweep=NAME needs no -m
                          with hydra/sweeper=search the trials that a sampler proposes: docs/how_to/sweeps.md
     sweep.resume=FOLDER  run the jobs that are missing in the folder of a sweep or search
-    --dry-run            check everything, print the jobs of a sweep, or the growth schedule of one run, and stop
+    --dry-run            check everything, list the jobs of a sweep, or take one step of a run, and stop; writes nothing
     --cfg job            print the composed config and stop; with --resolve also its interpolations
     --config-dir DIR     a folder of your own options in addition to conf/: DIR/experiment/mine.yaml, experiment=mine
     --config-name NAME   another primary config than train
@@ -62,143 +52,146 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
-def _train(argv: list[str], *, owns_process: bool) -> int:
+def _train(args: list[str], *, owns_process: bool) -> int:
     if owns_process:
         gc.disable()  # modules and configs are no garbage, and searching them takes 0.1 s
-    from mlxlab.config.hydra.compose import Composer
+    flags = read_flags(args)
+    from mlxlab.cli.train import app
 
-    flags = resume_sweep(_flags(argv))
-    composer = Composer(
-        conf=_folder(flags.config_path, "--config-path") or conf_dir(),
-        overrides=flags.overrides,
-        extra=_folder(flags.config_dir, "--config-dir"),
-        name=flags.config_name or "train",
-        multirun=flags.multirun
-        or names_sweep(flags.overrides)
-        or any(arg.lstrip("+") == "hydra.mode=MULTIRUN" for arg in flags.overrides),
-        choices=partial(experiment.resumed_choices, flags.overrides),
-        check_job=check_named_files,
-    )
+    app.command = app.Command(dry_run=flags.dry_run, owns_process=owns_process)
     if not flags.shell_completion:
-        composer = experiment.with_past_run(composer)
-    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
-        return _show(composer, flags)
-    config = composer.checked()
-    if not composer.multirun:
-        check_named_run(config)
-        check_run_to_continue(flags.overrides, begins=not flags.dry_run)
-    if flags.dry_run or composer.multirun:
-        gc.enable()
-    if flags.dry_run:
-        preview = preview_sweep if composer.multirun else experiment.preview_growth
-        terminal.show(preview(composer, config))
-        return 0
-    if not composer.multirun:
-        experiment.run_composed(composer, config, owns_process=owns_process)
-        return 0
-    from mlxlab.cli.train.multirun import sweep
-
-    check_parallel(config.trainer.parallel)
-    with survives_closed_pipes():
-        return sweep(composer, config, experiment.run_experiment)
-
-
-def _folder(path: str | Path | None, flag: str) -> Path | None:
-    folder = Path(os.path.realpath(os.path.expanduser(path))) if path is not None else None
-    if folder is not None and not os.path.isdir(folder):
-        raise ConfigError(f"{flag} {one_line(str(path), 120)}: not a folder of config files")
-    return folder
-
-
-def _flags(argv: list[str]) -> "Namespace":
-    """Hydra's own flags, in any order with the overrides."""
-    from mlxlab.config.hydra.compose import get_args_parser
-
-    parser = get_args_parser()
-    parser.add_argument("--dry-run", action="store_true")
-
-    def refuse(message: str) -> None:
-        unknown = _unknown_flag(message, argv, [*parser._option_string_actions])
-        raise ConfigError(unknown or f"{one_line(message)}; see --help")
-
-    parser.error = refuse  # type: ignore[method-assign,assignment]
-    flags = parser.parse_intermixed_args(_with_kind_of_config(argv))
-    if flags.experimental_rerun is not None:
-        raise NotAllowedError(
-            "--experimental-rerun: runs code from a pickle; resume=<run folder> resumes a run"
-        )
-    for name in ("resolve", "package"):
-        if getattr(flags, name) and not flags.cfg:
-            raise ConfigError(f"--{name}: only together with --cfg")
-    if flags.cfg and (flags.multirun or flags.run):
-        raise ConfigError(
-            "--cfg: shows the config instead of running it; leave out --run and --multirun"
-        )
-    return flags
-
-
-def _unknown_flag(message: str, argv: list[str], known: list[str]) -> str:
-    """The message on the first flag of `argv` that argparse does not know; "" if it knows all."""
-    unknown = message.partition("unrecognized arguments: ")[2].split(" ")
-    flags = [arg.partition("=")[0] for arg in argv if arg.startswith("-") and arg in unknown]
-    if not flags:
-        return ""
-    hint = did_you_mean(nearest(flags[0], known)) or "; expected key=value, without dashes"
-    return f"{flags[0]}: unknown flag{hint}"
-
-
-def _with_kind_of_config(argv: list[str]) -> list[str]:
-    """`--cfg` without a value is `--cfg job`."""
-    followed = zip(argv, [*argv, ""][1:], strict=True)
-    bare = [
-        arg in ("--cfg", "-c") and (not text or "=" in text or text[0] == "-")
-        for arg, text in followed
-    ]
-    return [
-        text
-        for arg, is_bare in zip(argv, bare, strict=True)
-        for text in ([arg, "job"] if is_bare else [arg])
-    ]
-
-
-def _show(composer: "Composer", flags: "Namespace") -> int:
-    """`--cfg`, `--info`, `--hydra-help` and shell completion, as Hydra prints them."""
-    from mlxlab.config.hydra.compose import get_args_parser
-
-    hydra, name, overrides = composer.hydra, composer.name, composer.overrides
-    try:
-        if not (flags.cfg or flags.shell_completion):
-            composer.guard()
-        if flags.shell_completion:
-            hydra.shell_completion(config_name=name, overrides=overrides)
-        elif flags.cfg:
-            config = composer.checked()
-            hydra.compose_config = lambda **_: config  # type: ignore[method-assign]  # instead of composing again
-            hydra.show_cfg(name, overrides, flags.cfg, flags.package, flags.resolve)
-        elif flags.info:
-            hydra.show_info(flags.info, config_name=name, overrides=overrides)
-        else:
-            hydra.hydra_help(config_name=name, args_parser=get_args_parser(), args=flags)
-    except (UserError, BrokenPipeError):
-        raise
-    except (
-        SystemExit
-    ) as stop:  # Hydra has printed what is wrong, for example that there is no such package
-        return ConfigError.exit_code if stop.code else 0
-    except Exception as error:
-        if not flags.shell_completion:
-            composer.checked()  # reports the error as one line
-        message = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ConfigError(f"{' '.join(overrides)}: {one_line(message)}") from error
+        _complete(flags)
+    _call_until_valid(flags)
     return 0
+
+
+def _call_until_valid(flags: Namespace) -> None:
+    """Runs the app; where it refuses the typed overrides, with those that it may lack."""
+    from mlxlab.cli.train import app
+
+    try:
+        _call_app(flags)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if app.command.has_begun or hides_interrupt(error):
+            raise
+        if not app.command.is_valid and _add_resumed_options(flags):
+            return _call_until_valid(flags)
+        if isinstance(error, UserError):
+            raise
+        flags.overrides = _repair(flags, error)
+        _call_app(flags)
+
+
+def _complete(flags: Namespace) -> None:
+    """Adds the overrides of the run or sweep that a command repeats or continues."""
+    from mlxlab.cli.train import app
+    from mlxlab.experiment.experiment import complete_overrides
+
+    for text in flags.overrides:
+        check_limits(text)
+    resume_sweep(flags)
+    flags.multirun = flags.multirun or names_sweep(flags.overrides)
+    flags.overrides = complete_overrides(flags.overrides, flags.config_dir)
+    app.command.overrides = flags.overrides
+
+
+def _add_resumed_options(flags: Namespace) -> bool:
+    """Adds the options of the run that is resumed, which typed keys may need; whether there are new ones."""
+    from mlxlab.cli.train import app
+    from mlxlab.experiment.experiment import resumed_options
+
+    if flags.multirun or app.command.resumed:
+        return False
+    app.command.resumed = resumed_options(app.command.overrides)
+    flags.overrides = [*app.command.resumed, *flags.overrides]
+    return bool(app.command.resumed)
+
+
+def names_sweep(overrides: list[str]) -> bool:
+    """Whether an option of the group `sweep` is typed: it makes several jobs, as `-m` does, unless hydra.mode=RUN."""
+    pairs = [text.lstrip("+").partition("=") for text in overrides]
+    is_named = any(name == "sweep" and option not in ("", "null") for name, _, option in pairs)
+    return is_named and ("hydra.mode", "=", "RUN") not in pairs
+
+
+def _call_app(flags: Namespace) -> None:
+    """Runs the Hydra app with these flags; raises what it ends with."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from mlxlab.cli.train.app import app
+
+    GlobalHydra.instance().clear()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises where it would print and exit with 1.
+    _set_folders(flags)
+    typed = sys.argv
+    sys.argv = [typed[0], *to_args(flags)]
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(handlers_restored())
+            if flags.multirun:
+                gc.enable()
+                stack.enter_context(survives_closed_pipes())
+            app()
+    except SystemExit as stop:
+        if isinstance(stop.code, BaseException):
+            raise stop.code from None
+        raise
+    finally:
+        sys.argv = typed
+
+
+def _set_folders(flags: Namespace) -> None:
+    """Adds the folder of `--config-dir` to those of config files."""
+    typed_folders.clear()
+    if flags.config_dir is not None:
+        typed_folders["command-line"] = flags.config_dir
+
+
+def _repair(flags: Namespace, refusal: Exception) -> list[str]:
+    """Overrides that Hydra composes, where it refused the typed ones though their config is valid.
+
+    Raises:
+        ConfigError: all that is wrong with them.
+    """
+    from mlxlab.cli.train import app
+    from mlxlab.config.hydra.compose import PRIMARY, find_issues, open_hydra
+    from mlxlab.config.hydra.overrides import as_typed, parse
+    from mlxlab.config.hydra.refusals import explain
+    from mlxlab.sweep import is_ours
+
+    if flags.shell_completion or app.command.is_valid:
+        raise ConfigError(explain(refusal)) from None
+    swept: list[str] = []
+    if flags.multirun:
+        typed, _ = parse(flags.overrides, multirun=True)
+        swept = [text for text, override in typed.items() if override.is_sweep_override()]
+    texts = [text for text in flags.overrides if text not in swept]
+    with open_hydra(flags.config_path):
+        config, issues = find_issues(texts, flags.config_name or PRIMARY, refused=True)
+    if issues or config is None:
+        raise ConfigError(format_issues(issues)) from None
+    overrides = config.hydra.overrides
+    composed = [*as_typed(overrides.hydra), *as_typed(overrides.task)]
+    forced = [text for text in composed if text not in texts]
+    unchecked = [text for text in forced if text.startswith("++hydra.")]
+    for name in ("sweeper", "launcher"):
+        if flags.multirun and is_ours(config.hydra[name]):  # `sweep_check` names its keys.
+            unchecked = [text for text in unchecked if not text.startswith(f"++hydra.{name}.")]
+    if unchecked or not forced:
+        raise ConfigError(explain(refusal)) from None
+    return [*composed, *swept]
 
 
 def show_help(args: list[str]) -> str:
     """The help text, with the keys of the options that `args` choose."""
-    from mlxlab.config.help_index import chosen, folders, groups, lines
+    from mlxlab.config.option_files import chosen, groups, lines
 
-    conf = folders(conf_dir(), args)
-    options = chosen(conf, [arg for arg in args if not arg.startswith("-")])
+    flags = read_flags([arg for arg in args if arg not in ("-h", "--help")])
+    _set_folders(flags)
+    conf = list(search_folders().values())
+    options = chosen(conf, flags.overrides)
     text = [_TOP, "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():
         marks = {name: "*" if name == options.get(group) else " " for name in names}
@@ -209,5 +202,5 @@ def show_help(args: list[str]) -> str:
     text.append("\nKeys: default, expected values, meaning")
     for line in lines(conf, options):
         meaning = "; ".join(filter(None, [line.expected, line.description]))
-        text += two_columns(f"  {line.key}={line.default}", meaning, 46)
+        text += hang(f"  {line.key}={line.default}", meaning, 46, 120)
     return "\n".join([*text, _BOTTOM])

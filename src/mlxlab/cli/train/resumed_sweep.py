@@ -2,12 +2,10 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 from mlxlab.config.admission import TRUST, is_trusted
-from mlxlab.config.issues import one_line
-from mlxlab.config.resume_overrides import override_name
+from mlxlab.config.issues import one_line, override_name
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, untyped
 from mlxlab.files.untrusted import refuse_links
@@ -27,8 +25,8 @@ _KEYS = {"resume": KEY, "dir": "hydra.sweep.dir", "subdir": "hydra.sweep.subdir"
 _OWN = (f"{_LAUNCHER}=isolated", f"{_LAUNCHER}=basic")
 
 
-def resume_sweep(flags: Namespace) -> Namespace:
-    """The flags of the command that is continued; without `sweep.resume` the same ones.
+def resume_sweep(flags: Namespace) -> None:
+    """Replaces the flags by those of the command that is continued, if there is `sweep.resume`.
 
     Raises:
         ConfigError: it stands with overrides that would make other jobs.
@@ -38,49 +36,39 @@ def resume_sweep(flags: Namespace) -> Namespace:
     _check_names(flags.overrides)
     named = [text for text in flags.overrides if override_name(text) == KEY]
     if not named:
-        return flags
-    from mlxlab.config.hydra.overrides import parse, typed_values
+        return
+    from mlxlab.config.hydra.overrides import typed_values
 
-    _, issues = parse(named[-1:], multirun=False)
-    if issues:
-        raise ConfigError(f"{issues[0].path}: {issues[0].message}")
-    typed = [text for text in flags.overrides if text not in named and override_name(text) != TRUST]
-    if not (value := typed_values(named).get(KEY)):
+    value = typed_values(named)[KEY]
+    if not value:
         raise ConfigError(f"{named[-1]}: a value is missing; expected the folder of a sweep")
     folder = Path(os.path.abspath(os.path.expanduser(value)))
     refuse_links(folder)
     start = read_sweep_start(folder)
-    again = [text for text in typed if text in start["overrides"]]
-    typed = [text for text in typed if text not in again]
-    if other := [text for text in typed if not override_name(text).startswith(_MAY_CHANGE)]:
-        expected = "expected hydra/launcher, hydra.launcher.*, hydra.sweeper.trials or hydra.sweeper.retry_failed"
-        raise ConfigError(
-            f"{other[0]}: {expected} with {KEY}=; the sweep's own command with more values adds jobs"
-        )
     if start["sweeper"] == "paired":
-        raise ConfigError(
-            f"{folder}: a trial; its own command continues it: {_trial_command(folder)}"
-        )
+        from mlxlab.analysis.trial.record import read_record
+
+        command = read_record(folder)["command"]
+        raise ConfigError(f"{folder}: a trial; its own command continues it: {command}")
+    stored = start["overrides"]
+    typed = [text for text in flags.overrides if override_name(text) not in (KEY, TRUST)]
+    changes = [text for text in typed if text not in stored]
+    for text in changes:
+        if not override_name(text).startswith(_MAY_CHANGE):
+            expected = "expected hydra/launcher, hydra.launcher.*, hydra.sweeper.trials or hydra.sweeper.retry_failed"
+            more = "the sweep's own command with more values adds jobs"
+            raise ConfigError(f"{text}: {expected} with {KEY}=; {more}")
     _refuse_unsafe(start, folder)
     if not is_trusted(flags.overrides):
-        _refuse_untyped(start, again, flags, folder)
-    changed = [override_name(text) for text in typed]
-    if _LAUNCHER in changed:  # whose settings may be others
-        changed += [
-            name
-            for name in map(override_name, start["overrides"])
-            if name.startswith("hydra.launcher.")
-        ]
-    overrides = [text for text in start["overrides"] if override_name(text) not in changed] + typed
-    return Namespace(
-        **{
-            **vars(flags),
-            "overrides": [*overrides, f"hydra.sweep.dir={text_value(str(folder))}"],
-            "config_dir": flags.config_dir or start["config_dir"],
-            "config_name": flags.config_name or start["config_name"],
-            "multirun": True,
-        }
-    )
+        _refuse_untyped(start, flags, folder)
+    changed = tuple(map(override_name, changes))
+    if _LAUNCHER in changed:
+        changed += ("hydra.launcher.",)  # Another launcher has other settings.
+    kept = [text for text in stored if not override_name(text).startswith(changed)]
+    flags.overrides = [*kept, *changes, f"hydra.sweep.dir={text_value(str(folder))}"]
+    flags.config_dir = flags.config_dir or start["config_dir"]
+    flags.config_name = flags.config_name or start["config_name"]
+    flags.multirun = True
 
 
 def _refuse_unsafe(start: SweepStart, folder: Path) -> None:
@@ -94,13 +82,14 @@ def _refuse_unsafe(start: SweepStart, folder: Path) -> None:
             )
 
 
-def _refuse_untyped(
-    start: SweepStart, typed: Sequence[str], flags: Namespace, folder: Path
-) -> None:
+def _refuse_untyped(start: SweepStart, flags: Namespace, folder: Path) -> None:
     """NotAllowedError for what the journal of a sweep may not decide, and was not typed again."""
-    given = {"--config-dir": flags.config_dir, "--config-name": flags.config_name}
+    typed = set(flags.overrides)
+    if flags.config_dir is not None:
+        typed.add(f"--config-dir={start['config_dir']}")
+    if flags.config_name is not None:
+        typed.add(f"--config-name={start['config_name']}")
     missing = [text for text in untyped(start) if text not in typed]
-    missing = [text for text in missing if given.get(text.partition("=")[0]) is None]
     if missing:
         texts = one_line(join(missing), 300)
         raise NotAllowedError(f"{folder}: {texts}: type it again, or {TRUST}=true")
@@ -115,9 +104,3 @@ def _check_names(overrides: list[str]) -> None:
             raise ConfigError(
                 unknown_key(one_line(text, 120), f"unknown key{did_you_mean(near and _KEYS[near])}")
             )
-
-
-def _trial_command(folder: Path) -> str:
-    from mlxlab.analysis.trial.record import read_record
-
-    return read_record(folder)["command"]

@@ -1,256 +1,124 @@
-"""Composes config files and overrides into one checked config, or reports what is wrong, one line each."""
+"""Composes and checks configs with Hydra's Compose API: for the commands, the Python API and the jobs of a sweep."""
 
-import copy
-import os
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks as Callbacks
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra._internal.utils import get_args_parser as get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from mlxlab.config.check import config_issues, register_resolvers, resolve
-from mlxlab.config.hydra.composition_errors import compose_valid, forced, locate
-from mlxlab.config.hydra.guard import guard_hydra_node
-from mlxlab.config.hydra.overrides import as_typed, parse
-from mlxlab.config.hydra.sources import use_own_sources
-from mlxlab.config.hydra.sweep_jobs import jobs_to_check, sweep_issues
-from mlxlab.config.issues import ConfigIssue, LocateKey, format_issues, one_line
-from mlxlab.config.plugins import plugins
-from mlxlab.config.resume_overrides import override_name
-from mlxlab.errors import ConfigError, UserError, hides_interrupt
+from mlxlab.config.hydra.job import job_config, set_number
+from mlxlab.config.hydra.refusals import compose_valid
+from mlxlab.config.issues import ConfigIssue, format_issues
+from mlxlab.config.plugins import typed_folders
+from mlxlab.errors import ConfigError, hides_interrupt
 
-NO_SIZES = ["model/size=none"]
+VERSION_BASE = "1.3"
+PRIMARY = "train"
+# An `override hydra/launcher` in the primary config would silently win over that of an experiment.
+_DEFAULTS = {"launcher": "isolated", "sweeper": "grid"}
 
 
-@dataclass
-class Composer:
-    """Composes the config of one command line from the files of `conf` and of plugins."""
+def set_up() -> None:
+    """Makes the resolvers of conf/ known, and our launcher and sweeper the default ones of this process."""
+    register_resolvers()
+    store = ConfigStore.instance()
+    node = store.load("hydra/config.yaml").node
+    with open_dict(node), read_write(node):
+        for default in node.defaults:
+            for group in _DEFAULTS.keys() & default.keys():
+                default[group] = _DEFAULTS[group]
+    store.store(group="hydra", name="config", node=node, provider="hydra")
 
-    conf: Path
-    overrides: list[str] = field(default_factory=list)  # as typed, without flags
-    extra: Path | None = None  # another folder of config files (`--config-dir`)
-    name: str = "train"  # of the primary config
-    multirun: bool = False  # `-m`
-    choices: Callable[[], dict[str, str]] = dict  # options of the run that is resumed, by group
-    check_job: Callable[[DictConfig], None] = lambda config: None  # of a sweep, with a valid config
 
-    @cached_property
-    def hydra(self) -> Hydra:
-        """A Hydra that reads these folders within the limits of `yaml_limits`."""
-        path = create_config_search_path(f"file://{self.conf}")
-        if self.extra is not None:
-            path.prepend("command-line", f"file://{self.extra}", SearchPathQuery(provider="schema"))
-        for package, folder in plugins().items():
-            path.prepend(
-                f"plugin {package}", f"file://{folder}", SearchPathQuery(provider="schema")
-            )
-        GlobalHydra.instance().clear()
-        hydra = Hydra.create_main_hydra2(task_name="train", config_search_path=path)
-        use_own_sources(hydra.config_loader)
-        register_resolvers()
-        return hydra
+@contextmanager
+def open_hydra(config_dir: Path | None = None) -> Iterator[None]:
+    """Opens the Compose API, also within a running app.
 
-    @property
-    def folders(self) -> list[Path]:
-        """Those of config files."""
-        return [self.conf, *([] if self.extra is None else [self.extra]), *plugins().values()]
+    Args:
+        config_dir: a folder of config files, as of `--config-dir`.
+    """
+    set_up()
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    if config_dir is not None:
+        typed_folders["command-line"] = config_dir
+    try:
+        with hydra.initialize(None, PRIMARY, version_base=VERSION_BASE):
+            yield
+    finally:
+        if config_dir is not None:
+            del typed_folders["command-line"]
+        GlobalHydra.instance().hydra = running
 
-    def checked(self) -> DictConfig:
-        """The valid config with its `hydra:` node; for a sweep, every job has been checked as well.
 
-        Raises:
-            ConfigError: the config, or that of any job, is invalid; at most ten lines.
-            NotAllowedError: it holds a target or key that may not be built or set.
-        """
-        typed, issues = parse(self.overrides, self.multirun)
-        config = master = None
-        objectives = list[str]()
-        if self.multirun and not issues:
-            master = self._sweep_config(typed)
-        for texts in jobs_to_check(typed, master, issues) if self.multirun else [list(typed)]:
-            config = self._job(texts, issues)
-            if self.multirun and config is not None and not issues:
-                self.check_job(config)
-                objectives.append(str(config.objective))
-        if len(names := dict.fromkeys(objectives)) > 1:
-            issues.append(
-                ConfigIssue(
-                    "objective", f"the jobs have {' and '.join(names)}; choose one: objective=..."
-                )
-            )
-        if issues:
-            raise ConfigError(format_issues(issues))
-        if config is None:
-            raise ConfigError("the sweep is empty: one of its ranges has no values")
-        if not self.multirun:
-            return config
-        composed = [text for text in texts if not text.lstrip("+~").startswith("hydra")]
-        if master is None or as_typed(config.hydra.overrides.task) != composed:
-            # Valid only if forced: a key of an open mapping, `tags.for=thesis`. Hydra composes each job again.
-            self.overrides = list(forced(self.hydra, typed)[0].values())
-            master = self._compose(RunMode.MULTIRUN)
-        guard_hydra_node(master.hydra)
-        master.objective = objectives[0]  # also where an option that is swept sets it
-        return master
+def find_issues(
+    overrides: list[str], name: str = PRIMARY, *, refused: bool = False
+) -> tuple[DictConfig | None, list[ConfigIssue]]:
+    """What the open Hydra composes, None if nothing; and all that is wrong with it.
 
-    def checked_values(self, *, resolve: bool) -> dict[str, Any]:
-        """The valid config of one job as plain values, without its `hydra:` node."""
-        values = OmegaConf.to_container(without_hydra(self.checked()), resolve=resolve)
-        assert isinstance(values, dict)
-        return {str(key): value for key, value in values.items()}
+    Args:
+        refused: Hydra is known to refuse the overrides.
+    """
+    config: DictConfig | None = None
+    issues: list[ConfigIssue] = []
+    try:
+        if not refused:
+            config = hydra.compose(name, overrides, return_hydra_config=True)
+    except Exception as error:
+        if hides_interrupt(error):
+            raise KeyboardInterrupt from None
+    if config is None:
+        config, issues = compose_valid(overrides, name)
+    if config is not None:
+        set_number(config, 0)
+        with job_config(config):
+            issues += config_issues(config)
+    return config, issues
 
-    def defaults(self) -> tuple[dict[str, object], dict[str, str]]:
-        """(values as far as they can be resolved, option of each group) of the overrides; nothing is checked.
 
-        Raises ConfigError if they cannot be composed.
-        """
-        try:
-            config = self._compose(RunMode.RUN)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(one_line(str(error).partition("\n")[0])) from None
-        values, _ = resolve(without_hydra(config))
-        return values, {
-            str(group): str(option)
-            for group, option in config.hydra.runtime.choices.items()
-            if option
-        }
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> DictConfig:
+    """The checked config of `train` with these overrides, with its `hydra` node.
 
-    def guard(self) -> None:
-        """Refuses a `hydra:` node that would act before the config is checked."""
-        guard_hydra_node(self._compose(RunMode.RUN).hydra)
+    Raises:
+        ConfigError: the config is invalid; at most ten lines.
+        NotAllowedError: it holds a target that may not be built.
+    """
+    with open_hydra(config_dir):
+        config, issues = find_issues(list(overrides))
+    if issues or config is None:
+        raise ConfigError(format_issues(issues))
+    return config
 
-    def _compose(self, mode: RunMode, overrides: list[str] | None = None) -> DictConfig:
-        try:
-            return self.hydra.compose_config(
-                self.name, list(self.overrides if overrides is None else overrides), mode
-            )
-        except Exception as error:
-            if hides_interrupt(error):
-                raise KeyboardInterrupt from None
-            raise
 
-    def _sweep_config(self, typed: dict[str, Override]) -> DictConfig | None:
-        """The config of the whole sweep; None if it cannot be composed, which the check of its jobs explains."""
-        for overrides in (list(typed), list(forced(self.hydra, typed)[0].values())):
-            with suppress(Exception):
-                return self._compose(RunMode.MULTIRUN, overrides)
-        return None
+def compose_checked(
+    overrides: Sequence[str], config_dir: Path | None = None, *, resolve: bool = True
+) -> dict[str, Any]:
+    """The values of `compose`, without the `hydra` node."""
+    config = compose(overrides, config_dir)
+    with job_config(config):
+        values: Any = OmegaConf.to_container(without_hydra(config), resolve=resolve)
+        return values
 
-    def _job(self, texts: list[str], issues: list[ConfigIssue]) -> DictConfig | None:
-        """The config of a job; its errors are added to `issues`, labelled with their origin."""
-        config, found = self._attempt(texts)
-        options = self._resumed_options(texts) if found else []
-        if options:
-            resumed, found_now = self._attempt([*options, *texts])
-            if resumed is not None:
-                config, found = resumed, found_now
-        if found and (sizes := self._without_sizes([*options, *texts])):
-            sizeless, found_now = self._attempt([*sizes, *options, *texts])
-            if sizeless is not None and len(found_now) < len(found):
-                config, found, options = sizeless, found_now, [*sizes, *options]
-        if config is not None and options:
-            config.hydra.overrides.task = [
-                text for text in config.hydra.overrides.task if text not in options
-            ]
-        issues += found
-        return config
 
-    def _attempt(self, texts: list[str]) -> tuple[DictConfig | None, list[ConfigIssue]]:
-        """The config of a job, None if it cannot be composed, and its errors."""
-        issues: list[ConfigIssue] = []
-        composed = texts
-        try:
-            config: DictConfig | None = self._compose(RunMode.RUN, texts)
-        except Exception:  # Hydra stops at the first error; this finds all of them
-            config, composed, issues = compose_valid(self.hydra, self.name, texts)
-        if config is not None:
-            label = partial(locate, self.hydra, self.name, tuple(texts), tuple(composed))
-            guard_hydra_node(config.hydra, label)
-            sweep = sweep_issues(config.hydra, label) if self.multirun else []
-            issues = [
-                *issues,
-                *sweep,
-                *_unnamed_folders(config, label),
-                *_job_issues(config, label),
-            ]
-        return config, issues
+def defaults(overrides: Sequence[str]) -> tuple[dict[str, object], dict[str, str]]:
+    """(values as far as they can be resolved, option of each group) of overrides; nothing is checked.
 
-    def _resumed_options(self, texts: list[str]) -> list[str]:
-        """The options of the run that is resumed, for groups that typed keys are in and that are not typed.
-
-        `model.adapter.rank=4` is of `model/adapter=lora`, which need not be typed again.
-        """
-        names = [override_name(text) for text in texts]
-        return [
-            f"{group}={option}"
-            for group, option in ({} if self.multirun else self.choices()).items()
-            if group not in names
-            and any(name.startswith(f"{group.replace('/', '.')}.") for name in names)
-        ]
-
-    def _without_sizes(self, texts: list[str]) -> list[str]:
-        """No preset of sizes, for a model that is typed or resumed and may lack the keys of the default one."""
-        names = [override_name(text) for text in texts]
-        return (
-            NO_SIZES if not self.multirun and "model" in names and "model/size" not in names else []
-        )
+    Raises ConfigError if they cannot be composed.
+    """
+    with open_hydra():
+        config, issues = compose_valid(list(overrides), PRIMARY)
+    if issues or config is None:
+        raise ConfigError(format_issues(issues))
+    choices = config.hydra.runtime.choices
+    values, _ = resolve(config)
+    return values, {str(group): str(option) for group, option in choices.items() if option}
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """The config of the experiment, without the `hydra:` node."""
-    task = copy.copy(config)
-    with read_write(task), open_dict(task):
-        del task["hydra"]
-    return task
-
-
-def _unnamed_folders(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """Refuses run folders without a name: Hydra would use the current folder, or one called None."""
-    issues = []
-    for path in ("hydra.run.dir", "hydra.sweep.dir"):
-        try:
-            folder = OmegaConf.select(config, path)
-            if folder in (None, "", "-", "."):
-                issues.append(ConfigIssue(label(path), "expected the path of a folder"))
-            elif (expanded := os.path.expanduser(str(folder))) != str(folder):
-                issues.append(
-                    ConfigIssue(label(path), f"~ is not expanded here; expected {expanded}")
-                )
-        except (OmegaConfBaseException, UserError) as error:
-            issues.append(ConfigIssue(label(path), one_line(str(error).partition("\n")[0])))
-    return issues
-
-
-def _job_issues(config: DictConfig, label: LocateKey) -> list[ConfigIssue]:
-    """The errors in the config of a job, with HydraConfig set so that `${hydra:...}` resolves."""
-    job = copy.deepcopy(config)
-    with read_write(job), open_dict(job):  # placeholders for what Hydra sets only when the job runs
-        for key, value in {
-            "runtime.output_dir": "(the run folder)",
-            "job.num": 0,
-            "job.id": "0",
-        }.items():
-            if OmegaConf.select(job.hydra, key) is None:
-                OmegaConf.update(job.hydra, key, value)
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(job)
-    with read_write(job), open_dict(job):
-        del job["hydra"]  # a copy already
-    try:
-        return config_issues(job, label)
-    finally:
-        HydraConfig.instance().cfg = before
+    """The config of the experiment, without the `hydra` node."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

@@ -1,8 +1,9 @@
 """The keys at the top of every config, as a signature: the schema of `conf/train.yaml`."""
 
+from dataclasses import replace
 from typing import Literal
 
-from mlxlab.config.schema.signature import Signature, signature
+from mlxlab.config.schema.signature import Component, Signature, read_signature
 from mlxlab.constraints import Seed
 
 Metric = Literal[
@@ -51,29 +52,30 @@ MODEL_OPTIONS = "mlxlab.models.options.ModelOptions"
 
 def node_signature(target: str, path: str) -> Signature | None:
     """The keys of the node at `path`: those of its target, and of a model the options that every model has."""
-    known = signature(target)
-    options = signature(MODEL_OPTIONS) if path == "model" else None
-    if known is None or options is None:
+    known = read_signature(target)
+    if known is None or path != "model":
         return known
-    return Signature(known.keys | options.keys, known.runtime, known.doc)
+    options = read_signature(MODEL_OPTIONS)
+    assert options is not None
+    return replace(known, keys=known.keys | options.keys)
 
 
 def experiment(
-    model: object,
-    data: object,
-    trainer: object,
-    callbacks: dict[str, object],
-    checkpointing: object,
-    tracking: object,
-    cloud: object,
+    model: Component,
+    data: Component,
+    trainer: Component,
+    callbacks: dict[str, Component],
+    checkpointing: Component,
+    tracking: Component,
+    cloud: Component,
     seed: Seed,
     name: str | None,
     tags: dict[str, str | int | float | bool],
     objective: Metric,
-    backend: object,
-    signals: object,
+    backend: Component,
+    signals: Component,
     resume: str | None,
-    resume_policy: object,
+    resume_policy: Component,
     rerun: str | None,
     trust_folder: bool = False,
 ) -> None:

@@ -1,281 +1,266 @@
-"""The schema: signatures, read from the source of a target without importing or running it.
+"""The schema of a config node and of a command: the signature of its target, read from source text.
 
-The keys of a node are the parameters before a bare `*` and the fields of `Options` in `**options: Unpack[Options]`,
-a TypedDict; the program passes the parameters after the `*` when it builds the component.
-Type hints become the objects of `typing`, made of the names known here; nothing in the source is evaluated.
+The keys are the parameters before a bare `*`, and the fields of `Options` in `**options: Unpack[Options]`; the program
+passes the parameters after the `*` when it builds the component. Type hints are evaluated, with the names of `typing`
+and the bounds as they are, and with placeholders for the classes of the package: nothing heavy is imported.
 """
 
 import ast
+import builtins
+import importlib
 import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from types import GenericAlias, NoneType, UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    ForwardRef,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+)
 
-from mlxlab.config.schema.source import definition, look_up
-from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen
+from mlxlab.config.schema.source import find_statement, read_imports
 
-_TYPES = {"int": int, "float": float, "str": str, "Path": str, "bool": bool, "None": NoneType}
-_LISTS = ("list", "Sequence", "Iterable", "tuple", "set", "frozenset")
-_BOUNDS: dict[str, Callable[..., Bound]] = {
-    bound.__name__: bound for bound in (Gt, Ge, Lt, Le, MinLen, MaxLen, IsFile)
-}
-_NUMERIC, _LENGTH = (Gt, Ge, Lt, Le), (MinLen, MaxLen)
-_LIMITS: dict[object, tuple[type, ...]] = {
-    int: _NUMERIC,
-    float: _NUMERIC,
-    str: (*_LENGTH, IsFile),
-    list: _LENGTH,
-}
-_UNINFORMATIVE = (
-    "Any",
-    "object",
-    "Callable",
-)  # types of components that are called after their parameter
+_REAL_MODULES = ("typing", "collections.abc", "pathlib", "annotated_types", "mlxlab.constraints")
+_SECTION = re.compile(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}(\w+): *(.*(?:\n {5}.*)*)", re.MULTILINE)
+_FIELDS = re.compile("dataclass|NamedTuple|TypedDict")
 
 
 @dataclass(frozen=True)
-class Component:
-    """The type hint of a node with a `_target_`: `name` is the class, or the parameter if that says nothing."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Record:
-    """The type hint of a mapping without a `_target_`: the TypedDict at `target` has its keys."""
+class Placeholder:
+    """Stands for the class `target` in a type hint."""
 
     target: str
 
+    def __or__(self, other: object) -> object:
+        return Union[self, other]  # noqa: UP007
+
+    def __ror__(self, other: object) -> object:
+        return Union[other, self]  # noqa: UP007
+
+    def __getitem__(self, parameters: object) -> "Placeholder":
+        return self
+
+    def __getattr__(self, name: str) -> "Placeholder":
+        if name.startswith("__"):  # `typing` asks for those of its own classes.
+            raise AttributeError(name)
+        return Component(f"{self.target}.{name}")
+
+
+class Component(Placeholder):
+    """A config node with a `_target_`; in a signature, one of any kind."""
+
+
+class Record(Placeholder):
+    """A mapping without a `_target_`: `target` is a TypedDict."""
+
 
 @dataclass(frozen=True)
-class Key:
-    """One parameter: its type hint, whether it is required, and its description under `Args:`.
+class Parameter:
+    """One key: its type hint, whether it must be given, its default as it is written, and its description.
 
-    `hint` consists of `int`, `float`, `str` (also for a path), `bool`, `NoneType`, `Literal`, `Union`, `list[T]`,
-    `dict[str, T]`, `Annotated[T, *bounds]`, `Component` and `Record`; `object` if it cannot be read, which allows any
-    value.
+    The hint is `object` if it cannot be read, which allows any value.
     """
 
     hint: object
     required: bool
+    default: str = ""
     doc: str = ""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """`keys` are allowed in a config, `runtime` not; `doc` is the first line of the docstring."""
+    """`keys` may be set, `runtime` are passed by the program; `doc` is the first line of the docstring.
 
-    keys: dict[str, Key]
-    runtime: frozenset[str]
+    Args:
+        variadic: the name of `*names`, after which every parameter is a key.
+        prefix: the name of `**data`, which stands for all keys `data.x`.
+    """
+
+    keys: dict[str, Parameter]
+    runtime: frozenset[str] = frozenset()
     doc: str = ""
+    variadic: str = ""
+    prefix: str = ""
 
 
 @cache
-def signature(target: str) -> Signature | None:
-    """The signature of `pkg.module.Name`; None unless it is a class or function defined at the top of that module."""
+def read_signature(target: str) -> Signature | None:
+    """The signature of `pkg.module.Name`; None unless it is a class or function at the top of that module."""
     module, _, name = target.rpartition(".")
-    node = definition(name, module) if module and name.isidentifier() else None
-    if not isinstance(node, ast.ClassDef | ast.FunctionDef):
-        return None
-    doc = ast.get_docstring(node) or ""
+    node = find_statement(name, module) if module and name.isidentifier() else None
     if isinstance(node, ast.FunctionDef):
-        keys, runtime = _arguments(node, module, skip=0)
-    elif init := next(
-        (s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None
-    ):
-        doc += "\n\n" + (ast.get_docstring(init) or "")
-        keys, runtime = _arguments(init, module, skip=1)
-    else:
-        keys, runtime = _fields(node, module)
-    docs = _documented(doc)
-    keys = {name: replace(key, doc=docs.get(name, key.doc)) for name, key in keys.items()}
-    return Signature(keys, frozenset(runtime), doc.strip().partition("\n")[0])
+        return _read_function(node, module, _docstring(node), skipped=0)
+    if not isinstance(node, ast.ClassDef):
+        return None
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            doc = f"{_docstring(node)}\n\n{_docstring(statement)}"
+            return _read_function(statement, module, doc, skipped=1)
+    return _read_fields(node, module)
 
 
-def alternatives(hint: object) -> tuple[object, ...]:
-    """The options of a union; of another type hint, itself."""
-    return get_args(hint) if is_union(hint) else (hint,)
+def _read_function(function: ast.FunctionDef, module: str, doc: str, skipped: int) -> Signature:
+    syntax = function.args
+    arguments = syntax.args
+    defaults = [None] * (len(arguments) - len(syntax.defaults)) + list(syntax.defaults)
+    pairs = list(zip(arguments, defaults, strict=True))[skipped:]
+    runtime = list(zip(syntax.kwonlyargs, syntax.kw_defaults, strict=True))
+    if syntax.vararg:
+        pairs += runtime
+        runtime = []
+
+    keys = {}
+    for argument, default in pairs:
+        hint = read_hint(argument.annotation, module)
+        keys[argument.arg] = Parameter(hint, default is None, _unparse(default))
+    unpacked = syntax.kwarg.annotation if syntax.kwarg else None  # Unpack[Options]
+    options = _keys_of(find_classes(read_hint(unpacked, module)))
+    prefix = ""
+    if syntax.kwarg and not options:
+        prefix = syntax.kwarg.arg
+    return Signature(
+        keys=_documented(keys | options, doc),
+        runtime=frozenset(argument.arg for argument, _ in runtime),
+        doc=doc.strip().partition("\n")[0],
+        variadic=syntax.vararg.arg if syntax.vararg else "",
+        prefix=prefix,
+    )
 
 
-def is_union(hint: object) -> bool:
-    """Whether a hint is a `Union` or `A | B`, which are equal: the caches of `typing` return either."""
-    return get_origin(hint) in (Union, UnionType)
+def _keys_of(classes: Iterable[Placeholder]) -> dict[str, Parameter]:
+    keys: dict[str, Parameter] = {}
+    for each in classes:
+        known = read_signature(each.target)
+        keys |= known.keys if known else {}
+    return keys
 
 
-def unwrap(hint: object) -> tuple[object, tuple[Bound, ...]]:
-    """The type in an `Annotated`, and its bounds."""
-    return (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
-
-
-def _arguments(
-    function: ast.FunctionDef, module: str, skip: int
-) -> tuple[dict[str, Key], set[str]]:
-    arguments = [*function.args.posonlyargs, *function.args.args][skip:]
-    required = len(arguments) - len(function.args.defaults)
-    keys = {
-        arg.arg: Key(_read(arg.annotation, module, arg.arg), n < required)
-        for n, arg in enumerate(arguments)
-    }
-    return keys | _options(function.args.kwarg, module), {
-        argument.arg for argument in function.args.kwonlyargs
-    }
-
-
-def _options(argument: ast.arg | None, module: str) -> dict[str, Key]:
-    """The fields of `Options`, for an argument `**options: Unpack[Options]`."""
-    match argument:
-        case ast.arg(
-            annotation=ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name))
-        ):
-            node, home = look_up(name, module)
-            options = signature(f"{home}.{node.name}") if isinstance(node, ast.ClassDef) else None
-            return options.keys if options is not None else {}
-    return {}
-
-
-def _fields(node: ast.ClassDef, module: str) -> tuple[dict[str, Key], set[str]]:
-    """The fields of a dataclass, NamedTuple or TypedDict; those after `_: KW_ONLY` are passed at run time."""
-    keys, runtime = dict[str, Key](), set[str]()
-    keyword_only = False
+def _read_fields(node: ast.ClassDef, module: str) -> Signature:
+    """The fields of a dataclass, NamedTuple or TypedDict."""
+    keys = _keys_of(_parent_records(node, module))
     declared = " ".join(map(ast.unparse, [*node.decorator_list, *node.bases]))
-    for parent in _parent_records(node, module):
-        inherited = signature(parent)
-        keys |= inherited.keys if inherited else {}
-        declared += " TypedDict"
-    has_fields = re.search("dataclass|NamedTuple|TypedDict", declared)
-    for field in node.body if has_fields else ():
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-            continue
-        name, hint = field.target.id, ast.unparse(field.annotation)
-        if hint.endswith("KW_ONLY"):
-            keyword_only = True
-        elif keyword_only:
-            runtime.add(name)
-        elif "ClassVar" not in hint and "init=False" not in (
-            ast.unparse(field.value) if field.value else ""
-        ):
-            match field.annotation:
-                case ast.Subscript(value=ast.Name(id="NotRequired"), slice=inner):
-                    keys[name] = Key(_read(inner, module, name), required=False)
-                case annotation:
-                    keys[name] = Key(_read(annotation, module, name), field.value is None)
-    return keys, runtime
+    has_fields = keys or _FIELDS.search(declared)
+    for statement in node.body if has_fields else ():
+        if isinstance(statement, ast.AnnAssign):
+            hint = read_hint(statement.annotation, module)
+            default = _unparse(statement.value)
+            required = not default and get_origin(hint) is not NotRequired
+            keys[ast.unparse(statement.target)] = Parameter(hint, required, default)
+    doc = _docstring(node)
+    return Signature(_documented(keys, doc), doc=doc.partition("\n")[0])
 
 
-def _parent_records(node: ast.ClassDef, module: str) -> list[str]:
-    """The full names of the TypedDicts that a class inherits from."""
-    parents = []
-    for base in node.bases:
-        parent, home = look_up(base.id, module) if isinstance(base, ast.Name) else (None, module)
-        if isinstance(parent, ast.ClassDef) and "TypedDict" in map(ast.unparse, parent.bases):
-            parents.append(f"{home}.{parent.name}")
-    return parents
+def _parent_records(node: ast.ClassDef, module: str) -> list[Record]:
+    """The TypedDicts that a class inherits from."""
+    bases = [read_hint(base, module) for base in node.bases if isinstance(base, ast.Name)]
+    return [base for base in bases if isinstance(base, Record)]
 
 
-def _read(hint: ast.expr | None, module: str, parameter: str) -> object:
+def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
+    return ast.get_docstring(node) or ""
+
+
+def _unparse(node: ast.expr | None) -> str:
+    return ast.unparse(node) if node else ""
+
+
+def _documented(keys: dict[str, Parameter], doc: str) -> dict[str, Parameter]:
+    """The keys with their descriptions in the `Args:` of a docstring."""
+    docs = dict(_ENTRY.findall("\n".join(_SECTION.findall(doc))))
+    return {
+        name: replace(key, doc=" ".join(docs.get(name, key.doc).split()))
+        for name, key in keys.items()
+    }
+
+
+def read_hint(node: ast.expr | None, module: str) -> object:
+    """The type hint that an expression of a module means."""
+    if node is None:
+        return object
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # A forward reference.
+        try:
+            return read_hint(ast.parse(node.value, mode="eval").body, module)
+        except SyntaxError:
+            return object
+    code = compile(ast.Expression(node), module, "eval")
     try:
-        return _type_hint(hint, module, parameter)
-    except (
-        ValueError,
-        TypeError,
-        IndexError,
-        SyntaxError,
-        RecursionError,
-    ):  # a member of an enum, a recursive alias
+        return eval(code, {"__builtins__": {}}, _Namespace(module))
+    except (NameError, TypeError, AttributeError, ValueError, RecursionError):
         return object
 
 
-def _type_hint(hint: ast.expr | None, module: str, parameter: str) -> object:
-    """The annotation of a parameter as an object of `typing`; other classes than those of values are components."""
-    match hint:
-        case None:
-            return object
-        case ast.Constant(value=None):
-            return NoneType
-        case ast.Constant(value=str() as text):  # a forward reference
-            return _type_hint(ast.parse(text, mode="eval").body, module, parameter)
-        case ast.BinOp(op=ast.BitOr(), left=left, right=right):
-            return Union[*(_type_hint(side, module, parameter) for side in (left, right))]
-        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=inside):
-            items = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-            return _generic(name, items, module, parameter)
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            if name in _TYPES:
-                return _TYPES[name]
-            node, home = look_up(name, module) if isinstance(hint, ast.Name) else (None, module)
-            is_record = isinstance(node, ast.ClassDef) and (
-                "TypedDict" in map(ast.unparse, node.bases) or _parent_records(node, home)
-            )
-            if isinstance(node, ast.ClassDef) and is_record:
-                return Record(f"{home}.{node.name}")
-            return (
-                _type_hint(node, home, parameter)
-                if isinstance(node, ast.expr)
-                else _component(name, parameter)
-            )
-    return Component(parameter)
+class _Namespace(dict[str, object]):
+    """What each name means in the type hints of a module."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __missing__(self, name: str) -> object:
+        return _resolve(name, self.module)
 
 
-def _generic(name: str, items: list[ast.expr], module: str, parameter: str) -> object:
-    """The type hint `name[*items]`."""
-    if name == "Literal":
-        return Literal[*map(ast.literal_eval, items)]
-    if name == "Annotated":
-        options, bounds = (
-            alternatives(_type_hint(items[0], module, parameter)),
-            list(_bounds(items[1:])),
-        )
-        return Union[*(_bounded(option, bounds) for option in options)]
-    hints = [_type_hint(item, module, parameter) for item in items]
-    if name in _LISTS:
-        return GenericAlias(list, hints[0])
-    if name in ("dict", "Mapping"):
-        return GenericAlias(dict, (str, hints[1]))
-    if name in ("Optional", "Union"):
-        return Union[*hints, NoneType] if name == "Optional" else Union[*hints]
-    return _component(name, parameter)
+def _resolve(name: str, module: str) -> object:
+    target = f"{module}.{name}"
+    definition = find_statement(name, module)
+    if isinstance(definition, ast.ClassDef):
+        bases = map(ast.unparse, definition.bases)
+        is_record = "TypedDict" in bases or _parent_records(definition, module)
+        return Record(target) if is_record else Component(target)
+    value = getattr(definition, "value", None)  # Of `Name = ...` and of `type Name = ...`.
+    if value is not None:
+        return read_hint(value, module)
+    origin, original = read_imports(module).get(name, ("", ""))
+    if origin in _REAL_MODULES:
+        return getattr(importlib.import_module(origin), original)
+    if origin.split(".")[0] in ("mlxlab", module.split(".")[0]):
+        return _resolve(original, origin)
+    return getattr(builtins, name, Component(f"{origin or module}.{original or name}"))
 
 
-def _component(name: str, parameter: str) -> Component:
-    return Component(parameter if name in _UNINFORMATIVE else name)
+def unwrap(hint: object) -> tuple[Any, tuple[object, ...]]:
+    """The type in an `Annotated`, and its bounds; any type where it names itself."""
+    if isinstance(hint, str | ForwardRef):
+        return object, ()
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[0], get_args(hint)[1:]
+    if get_origin(hint) in (NotRequired, Required):
+        return unwrap(get_args(hint)[0])
+    return hint, ()
 
 
-def _bounded(hint: object, bounds: list[Bound]) -> object:
-    """The hint with those of the bounds that its type can keep."""
-    kind = unwrap(hint)[0]
-    own = [
-        bound for bound in bounds if isinstance(bound, _LIMITS.get(get_origin(kind) or kind, ()))
-    ]
-    return Annotated[hint, *own] if own else hint
+def alternatives(hint: object) -> list[object]:
+    """The members of a union; of another hint, itself."""
+    kind, _ = unwrap(hint)
+    is_union = get_origin(kind) in (Union, UnionType)
+    return list(get_args(kind)) if is_union else [hint]
 
 
-def _bounds(nodes: list[ast.expr]) -> Iterator[Bound]:
-    """Those bounds whose limit is a number in the source; the target must check others itself."""
-    for node in nodes:
-        match node:
-            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in _BOUNDS:
-                with suppress(ValueError):
-                    yield _BOUNDS[name](
-                        *map(_number, [*node.args, *(keyword.value for keyword in node.keywords)])
-                    )
+def is_list(kind: object) -> bool:
+    """Whether a YAML list is meant: any sequence or set."""
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Iterable) and not is_mapping(kind)
 
 
-def _number(node: ast.expr) -> float:
-    """The value of `3`, `-1`, `2**64`, `10**12 - 1`."""
-    match node:
-        case ast.BinOp(left=left, op=ast.Pow(), right=right):
-            return _number(left) ** _number(right)
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return _number(left) - _number(right)
-    number: float = ast.literal_eval(node)
-    return number
+def is_mapping(kind: object) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
-def _documented(doc: str) -> dict[str, str]:
-    """`Args:` of a docstring: name -> description on one line."""
-    sections = re.findall(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", doc, re.MULTILINE)
-    entries = re.findall(r"^ {4}(\w+): *(.*(?:\n {5}.*)*)", "\n".join(sections), re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+def literals(hint: object) -> tuple[Any, ...]:
+    """The values of a `Literal`."""
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def find_classes(hint: object) -> list[Placeholder]:
+    """The components and records anywhere in a type hint."""
+    if isinstance(hint, Placeholder):
+        return [hint]
+    return [found for inner in get_args(hint) for found in find_classes(inner)]

@@ -1,119 +1,82 @@
-"""What the source of a module defines, found without importing it or its parents."""
+"""Finds what the source of a module defines, without importing it or its parents."""
 
 import ast
 import importlib.util
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.machinery import PathFinder
+from itertools import chain
 from pathlib import Path
 
 from mlxlab.errors import ConfigError
 
-_IMPORT = re.compile(r"^(?:from|import) [^\n(]*(?:\([^)]*\))?", re.MULTILINE)
+_BINDING = re.compile(
+    r"^(?:@.*\n(?:[\s)].*\n)*)*(?:(?:class|def|type) +(\w+)|(\w+) *[:=])", re.MULTILINE
+)  # With its decorators.
 _NEXT_STATEMENT = re.compile(r"^[^\s#)\]}]", re.MULTILINE)
+# Also those within `if TYPE_CHECKING:`.
+_IMPORT = re.compile(r"^ *from ([\w.]+) import (?:\(([^)]*)\)|([^\n(]+))", re.MULTILINE)
+_IMPORTED = re.compile(r"(\w+)(?: +as +(\w+))?")
 
 
 @cache
-def definition(name: str, module: str) -> ast.AST | None:
-    """What a name is bound to at the top level of a module: a definition, a value or an import.
+def find_statement(name: str, module: str) -> ast.stmt | None:
+    """The statement that defines a name at the top level of a module: a class, a function or a value.
 
-    Only the lines that bind it are parsed, as whole modules would take a tenth of the time that a run needs to start.
+    Only the lines of that statement are parsed: whole modules would take a tenth of the start of a run.
+
+    Raises:
+        ConfigError: they are not Python.
     """
-    source = _source(module)
-    lines = [*re.finditer(rf"^(?:(?:class|def|type) +{name}\b|{name} *[:=])", source, re.MULTILINE)]
-    if not lines:
-        return _imports(module).get(name)
-    if len(lines) == 1:
-        start = source.rfind("\n\n", 0, lines[0].start()) + 1  # with its decorators
-        end = _NEXT_STATEMENT.search(source, lines[0].end())
-        with suppress(SyntaxError):  # what looked like the next statement was a line of a string
-            return _bindings(source[start : end.start() if end else None]).get(name)
-    return _bindings_of(module).get(name)
+    text = read_source(module)
+    fault: SyntaxError | None = None
+    for binding in reversed(_bindings(module)):
+        if name not in binding.groups():
+            continue
+        ends = (match.start() for match in _NEXT_STATEMENT.finditer(text, binding.end()))
+        for end in chain(ends, [len(text)]):
+            try:
+                return ast.parse(text[binding.start() : end]).body[-1]
+            except SyntaxError as error:  # What looked like a statement was a line of a string.
+                fault = error
+    if fault is not None:
+        raise ConfigError(f"{source_file(module)}: not Python: {fault.msg}")
+    return None
 
 
 @cache
-def _imports(module: str) -> dict[str, ast.AST]:
-    try:
-        return _bindings("\n".join(_IMPORT.findall(_source(module))))
-    except SyntaxError:  # a line of a string looked like an import
-        return _bindings_of(module)
+def _bindings(module: str) -> list[re.Match[str]]:
+    return list(_BINDING.finditer(read_source(module)))
 
 
 @cache
-def _bindings_of(module: str) -> dict[str, ast.AST]:
-    with _named_faults(module):
-        return _bindings(_source(module))
-
-
-def _bindings(source: str) -> dict[str, ast.AST]:
-    """Everything bound at the top level: name -> definition, value or import (the last one wins)."""
-    names: dict[str, ast.AST] = {}
-    for statement in ast.parse(source).body:
-        match statement:
-            case ast.ClassDef() | ast.FunctionDef():
-                names[statement.name] = statement
-            case ast.ImportFrom() | ast.Import():
-                names.update({alias.asname or alias.name: statement for alias in statement.names})
-            case (
-                ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name))
-            ) if statement.value:
-                names[name] = statement.value
-        if sys.version_info >= (3, 12) and isinstance(statement, ast.TypeAlias):
-            names[statement.name.id] = statement.value
-    return names
+def read_imports(module: str) -> dict[str, tuple[str, str]]:
+    """Name -> the module, and the name there, that an import binds it to."""
+    imports = {}
+    for origin, lines, line in _IMPORT.findall(read_source(module)):
+        source = importlib.util.resolve_name(origin, module.rpartition(".")[0])
+        for name, alias in _IMPORTED.findall(lines or line):
+            imports[alias or name] = (source, name)
+    return imports
 
 
 @cache
-def _source(module: str) -> str:
+def read_source(module: str) -> str:
+    """The source text of a module; empty where there is none."""
     path = source_file(module)
-    source = path.read_bytes() if path else b""
-    try:
-        return importlib.util.decode_source(source)
-    except (UnicodeDecodeError, SyntaxError):  # bytes in a comment, which Python accepts
-        with _named_faults(module):
-            return ast.unparse(ast.parse(source))
-
-
-@contextmanager
-def _named_faults(module: str) -> Iterator[None]:
-    """ConfigError for a module that is not Python."""
-    try:
-        yield
-    except SyntaxError as error:
-        raise ConfigError(
-            f"{source_file(module)}:{error.lineno or 1}: not Python: {error.msg}"
-        ) from None
-
-
-def look_up(name: str, module: str, depth: int = 8) -> tuple[ast.AST | None, str]:
-    """(definition, module) of a name, through `from x import y`; names of other packages are not followed."""
-    node = definition(name, module)
-    if not isinstance(node, ast.ImportFrom):
-        return node, module
-    source = "." * node.level + (node.module or "")
-    origin = (
-        importlib.util.resolve_name(source, module.rpartition(".")[0]) if node.level else source
-    )
-    if depth == 0 or origin.split(".")[0] not in ("mlxlab", module.split(".")[0]):
-        return None, module
-    alias = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
-    return look_up(alias, origin, depth - 1)
+    return path.read_text(encoding="utf-8", errors="replace") if path else ""
 
 
 def source_file(module: str) -> Path | None:
-    """The source of `module`, found without importing it or its parents; None without a source file."""
+    """The file of a module, found without importing it or its parents."""
     root, *names = module.split(".")
     try:
-        spec = importlib.util.find_spec(root)  # a top-level name: finds, does not import
+        spec = importlib.util.find_spec(root)  # A top-level name is found without an import.
     except (ImportError, ValueError):
         return None
-    if spec is None or not (spec.submodule_search_locations or spec.has_location):
-        return None
-    folders = spec.submodule_search_locations or [str(spec.origin).removesuffix(".py")]
-    paths = [Path(folder, *names) for folder in folders]
-    candidates = [
-        file for path in paths for file in (path / "__init__.py", path.with_name(path.name + ".py"))
-    ]
-    return next(filter(Path.is_file, candidates), None)
+    for name in names:
+        if spec is None:
+            return None
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations or [])
+    origin = spec.origin if spec else None
+    return Path(origin) if origin and origin.endswith(".py") else None

@@ -1,270 +1,260 @@
-"""Validates values against type hints, and those of several keys against each other; collects all issues."""
+"""Checks values against signatures: the nodes of a config, and the options of a command, which are read from text."""
 
+import csv
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, field
+from contextlib import suppress
+from dataclasses import astuple
+from pathlib import Path
 from types import NoneType
-from typing import Literal, cast, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from mlxlab.config.instantiate import allowed_targets, serves_as
-from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, one_line, shown, walk
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+
+from mlxlab.config.instantiate import serves_as
+from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, shown, value_at, walk
 from mlxlab.config.paths import conf_dir
-from mlxlab.config.schema.conflicts import conflicts
-from mlxlab.config.schema.root import TARGET, node_signature
+from mlxlab.config.schema.root import node_signature
 from mlxlab.config.schema.signature import (
     Component,
+    Parameter,
+    Placeholder,
     Record,
     Signature,
     alternatives,
-    is_union,
-    signature,
+    find_classes,
+    is_list,
+    is_mapping,
+    literals,
+    read_signature,
     unwrap,
 )
-from mlxlab.constraints import Bound, Ge, Gt, IsFile, Le, Lt, MaxLen, MinLen, satisfies
-from mlxlab.nearest import key_suggestion
+from mlxlab.constraints import IsFile, satisfies
+from mlxlab.files.untrusted import ShapeError, validate
+from mlxlab.nearest import key_suggestion, suggestion
+from mlxlab.wording import one_of
 
 _NAMES: dict[object, str] = {
     int: "a whole number",
     float: "a number",
-    str: "text",
     bool: "true or false",
     NoneType: "null",
+    str: "text",
+    Path: "text",
     object: "any value",
+    Any: "any value",
 }
-_SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+_SIGNS: dict[type, str] = {
+    Gt: ">",
+    Ge: ">=",
+    Lt: "<",
+    Le: "<=",
+    MinLen: "of length >=",
+    MaxLen: "of length <=",
+}
+_WORDS: dict[str, object] = {"true": True, "false": False, "null": None}
+_MAX_SHOWN = 1e12  # A limit that no user comes near is not described.
 
 
-@dataclass
-class Validator:
-    """Yields the issues of one config. `got(path, value)` formats a value for messages."""
+class Checker:
+    """Yields the issues of one tree of values: a config, or the options of a command.
 
-    got: Callable[[str, object], str] = lambda path, value: shown(value)
-    all_keys: list[str] = field(default_factory=list)  # of the whole tree, for suggestions
+    Args:
+        tree: all values, whose keys are suggested for unknown ones.
+        raw: the same before interpolations are resolved, which may be secrets.
+    """
 
-    def config(self, tree: dict[str, object]) -> list[ConfigIssue]:
-        """The issues of the keys of a whole config; if there are none, those of values that conflict."""
-        return list(self.node(tree, TARGET)) or list(conflicts(tree))
+    def __init__(self, tree: dict[str, Any], raw: dict[str, Any] | None = None) -> None:
+        self.tree = tree
+        self.raw = tree if raw is None else raw
 
-    def node(self, tree: dict[str, object], target: str, path: str = "") -> Iterator[ConfigIssue]:
-        """A mapping of arguments against the signature of `target`."""
+    def check_node(
+        self, node: dict[str, Any], target: str, path: str = ""
+    ) -> Iterator[ConfigIssue]:
+        """The arguments of a target."""
         known = node_signature(target, path)
-        if known is None:
-            return
-        if not path:
-            self.all_keys = [key for key, value in walk(tree) if not isinstance(value, dict)]
-        if (
-            "_target_" in tree
-        ):  # options of a command have none, and the list is made of all files of conf/
-            shipped = allowed_targets().get(target)
-            if shipped is not None and bool(tree.get("_partial_", False)) != shipped.partial:
-                yield ConfigIssue(
-                    join_key(path, "_partial_"), f"expected {shown(shipped.partial)} for {target}"
-                )
-        for key in tree:
-            if key not in known.keys and key not in ("_target_", "_partial_"):
-                yield ConfigIssue(join_key(path, key), self._unknown(str(key), known, path))
-        for key, expected in known.keys.items():
-            if key in tree:
-                yield from self.value(expected.hint, tree[key], join_key(path, key))
-            elif expected.required:
-                yield ConfigIssue(
-                    join_key(path, key), f"missing; expected {describe(expected.hint)}"
-                )
+        if known is not None:
+            yield from self.check_arguments(node, known, path)
 
-    def value(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
-        """One value; nothing is yielded if it is what `hint` allows."""
-        expected, bounds = unwrap(hint)
-        origin, args = get_origin(expected), get_args(expected)
+    def check_arguments(
+        self, node: dict[str, Any], known: Signature, path: str = ""
+    ) -> Iterator[ConfigIssue]:
+        """Unknown keys, missing keys, and the value of each key."""
+        for key in node:
+            if key not in known.keys and key not in ("_target_", "_partial_"):
+                yield ConfigIssue(join_key(path, key), self._explain_unknown(key, known, path))
+        for key, parameter in known.keys.items():
+            if key in node:
+                yield from self.check_value(parameter.hint, node[key], join_key(path, key))
+            elif parameter.required:
+                yield ConfigIssue(join_key(path, key), f"missing; expected {_expect(parameter)}")
+
+    def check_value(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
+        """One value: nothing if it is what the hint allows."""
         if value is UNRESOLVED:
             return
         if value == MISSING:
             yield ConfigIssue(path, f"missing; expected {describe(hint)}")
-        elif is_union(expected):
-            yield from self._union(hint, expected, value, path)
-        elif isinstance(expected, Record) and isinstance(value, dict):
-            yield from self.node(value, expected.target, path)
-        elif isinstance(expected, Component) and isinstance(value, dict) and "_target_" in value:
-            yield from self._component(expected, value, path)
-        elif expected is object and isinstance(value, dict) and "_target_" in value:
-            yield from self.node(value, str(value["_target_"]), path)
-        elif _is_collection(origin, value) and all(satisfies(value, bound) for bound in bounds):
-            for key, item in _items(value):
-                yield from self.value(args[-1], item, join_key(path, key))
-        elif not _fits(expected, value) or not all(satisfies(value, bound) for bound in bounds):
-            yield ConfigIssue(path, self._expected(hint, value, path))
-
-    def _union(
-        self, hint: object, union: object, value: object, path: str
-    ) -> Iterator[ConfigIssue]:
-        options = get_args(union)
-        if isinstance(value, dict) and any(isinstance(option, Record) for option in options):
-            yield from self._tagged(union, value, path)
             return
-        tries = [list(self.value(option, value, path)) for option in options]
-        if all(tries):
-            inside = [issues for issues in tries if any(issue.path != path for issue in issues)]
-            # A component of another kind comes last: the value was not meant to be one.
-            inside.sort(key=lambda issues: issues[0].path == join_key(path, "_target_"))
-            yield from inside[0] if inside else [self._misfit(hint, value, path)]
+        if isinstance(value, dict) and "_target_" in value:
+            yield from self._check_component(hint, value, path)
+            return
+        by_option = [list(self._check_option(option, value, path)) for option in alternatives(hint)]
+        if [] in by_option:
+            return
+        inner = [issues for issues in by_option if issues[0].path != path]
+        yield from min(inner, key=len, default=[self._explain_misfit(hint, value, path)])
 
-    def _component(
-        self, expected: Component, value: dict[str, object], path: str
+    def _check_component(
+        self, hint: object, node: dict[str, Any], path: str
     ) -> Iterator[ConfigIssue]:
-        target = str(value["_target_"])
-        if serves_as(target, expected.name):
-            yield from self.node(value, target, path)
-        else:
-            message = f"expected a component of kind {expected.name}, got {target}"
+        """A node with a `_target_`. Where a callable is expected, it is called later, with further arguments."""
+        target = str(node["_target_"])
+        kinds = kinds_of(hint)
+        components: list[Placeholder] = []
+        for kind in kinds:
+            if not is_list(kind) and not is_mapping(kind):
+                components += find_classes(kind)
+        is_call = any(get_origin(kind) is Callable for kind in kinds)
+        is_any = object in kinds or Any in kinds
+        if not (components or is_call or is_any):
+            yield self._explain_misfit(hint, node, path)
+            return
+        if components and not serves_as(target, path):
+            names = " or ".join(each.target.rpartition(".")[2] for each in components)
+            message = f"expected a component of kind {names}, got {target}"
             yield ConfigIssue(join_key(path, "_target_"), message)
-
-    def _tagged(self, union: object, value: dict[str, object], path: str) -> Iterator[ConfigIssue]:
-        """A mapping against that record of a union which has the same tag: a key with one allowed value each."""
-        records = [option for option in get_args(union) if isinstance(option, Record)]
-        tags = {record: dict(_tags(record)) for record in records}
-        chosen = [
-            record
-            for record in records
-            if all(value.get(key) == tag for key, tag in tags[record].items())
-        ]
-        if chosen:
-            yield from self.node(value, chosen[0].target, path)
             return
-        key = next(iter(tags[records[0]]))
-        known: object = Literal[*(tag for record in records for tag in tags[record].values())]
-        yield from self.value(known, value.get(key, MISSING), join_key(path, key))
+        if bool(node.get("_partial_")) != is_call and not is_any:
+            message = f"expected {shown(is_call)} for {target}"
+            yield ConfigIssue(join_key(path, "_partial_"), message)
+        yield from self.check_node(node, target, path)
 
-    def _misfit(self, hint: object, value: object, path: str) -> ConfigIssue:
-        """The issue of a value that no part of a union allows: at the first key in it, if that is of no option."""
-        group = path.replace(".", "/")
-        if (
-            isinstance(value, dict)
-            and value
-            and "_target_" not in value
-            and (options := _components(group))
-        ):
-            keys = one_line(", ".join(map(str, value)), 60)
-            message = (
-                f"no option is chosen that has {keys}; add {group}=OPTION ({', '.join(options)})"
-            )
-            return ConfigIssue(join_key(path, next(iter(value))), message)
-        return ConfigIssue(path, self._expected(hint, value, path))
+    def _check_option(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
+        """A value against one member of a union."""
+        kind, bounds = unwrap(hint)
+        inner: object = None
+        items: Iterable[tuple[object, object]] = ()
+        if isinstance(kind, Record) and isinstance(value, dict):
+            yield from self.check_node(value, kind.target, path)
+        elif is_mapping(kind) and isinstance(value, dict):
+            inner = get_args(kind)[1]
+            items = value.items()
+        elif is_list(kind) and isinstance(value, list) and _keeps(value, bounds):
+            inner = get_args(kind)[0]
+            items = enumerate(value)
+        elif not _fits(kind, value) or not _keeps(value, bounds):
+            yield ConfigIssue(path, "")  # `check_value` explains it.
+        for key, item in items:
+            yield from self.check_value(inner, item, join_key(path, key))
 
-    def _expected(self, hint: object, value: object, path: str) -> str:
-        group = path.replace(".", "/")
-        is_component = any(isinstance(each, Component) for each in alternatives(hint))
-        if is_component and isinstance(value, str) and value in _components(group):
-            return f"an option of a config group, expected {group}={value}"
-        if isinstance(hint, Component) and isinstance(value, dict):
-            return f"expected a component; choose one with {group}=..., or give its _target_"
-        got = self.got(path, value)
-        is_item = isinstance(value, str) and any(
-            get_origin(unwrap(each)[0]) is list for each in alternatives(hint)
-        )
-        form = f"; for a list of one: {path}=[{got}]" if is_item else ""
-        return f"expected {describe(hint)}, got {got}" + _detail(hint, value) + form
-
-    def _unknown(self, key: str, known: Signature, path: str) -> str:
+    def _explain_unknown(self, key: str, known: Signature, path: str) -> str:
         if key in known.runtime:
             return "not a key of the config: the program passes it when it builds the component"
-        elsewhere = [name for name in self.all_keys if name != join_key(path, key)]
-        return "unknown key" + key_suggestion(key, known.keys, path, elsewhere)
+        full = join_key(path, key)
+        others = [name for name, _ in walk(self.tree) if name not in ("", full)]
+        return "unknown key" + key_suggestion(key, known.keys, path, others)
+
+    def _explain_misfit(self, hint: object, value: object, path: str) -> ConfigIssue:
+        options = kinds_of(hint)
+        if any(isinstance(option, Component) for option in options):
+            group = path.replace(".", "/")
+            names = [file.stem for file in (conf_dir() / group).glob("*.yaml")]
+            if names:
+                near = suggestion(str(value), names, f"{group}=")
+                return ConfigIssue(path, f"expected an option of {group}{near}")
+        got = shown(value_at(self.raw, path) or value)
+        message = f"expected {describe(hint)}, got {got}"
+        if isinstance(value, str) and {int, float, bool} & set(options):
+            message += " (text)"
+        if isinstance(value, int | float) and value >= _MAX_SHOWN:
+            message += " (too large)"
+        return ConfigIssue(path, message)
 
 
-def _components(group: str) -> list[str]:
-    """The options of a config group that may be null; none if there is no such group."""
-    return sorted(
-        file.stem
-        for file in (conf_dir() / group).glob("*.yaml")
-        if file.stem not in ("none", "null")
-    )
-
-
-def _tags(record: Record) -> Iterator[tuple[str, object]]:
-    """The keys of a record that allow one value only, with that value."""
-    known = signature(record.target)
-    for name, key in known.keys.items() if known is not None else ():
-        options = get_args(key.hint) if get_origin(key.hint) is Literal else ()
-        if len(options) == 1:
-            yield name, options[0]
-
-
-def describe(hint: object) -> str:
-    """`a whole number >= 1`, `one of gelu, swiglu`, `a list with at least 1 item: text`, ..."""
-    expected, bounds = unwrap(hint)
-    origin, args = get_origin(expected), get_args(expected)
-    if isinstance(expected, Component):
-        return "a component (a mapping with a _target_)"
-    if isinstance(expected, Record):
-        known = signature(expected.target)
-        return f"a mapping with the keys {', '.join(known.keys if known is not None else ())}"
-    if is_union(expected):
-        return " or ".join(dict.fromkeys(map(describe, args)))
-    if origin is Literal:
-        return ("one of " if len(args) > 1 else "") + ", ".join(map(shown, args))
-    if origin is dict:
-        return f"a mapping of names to {describe(args[1])}"
-    if origin is list:
-        return f"a list{_item_count(bounds)}: {describe(args[0])}"
-    if IsFile() in bounds:
-        return "a file"
-    limits = [f"{sign} {limit:.15g}" for sign, limit in _limits(bounds) if abs(limit) < 1e12]
-    return f"{_NAMES[expected]} {' and '.join(limits)}".rstrip()
-
-
-def _item_count(bounds: tuple[Bound, ...]) -> str:
-    low = next((bound.min_length for bound in bounds if isinstance(bound, MinLen)), 0)
-    high = next((bound.max_length for bound in bounds if isinstance(bound, MaxLen)), None)
-    if low == high:
-        return f" of exactly {low}"
-    length = f" with at least {low} item{'s' if low > 1 else ''}" if low else ""
-    return length if high is None else f"{length} and at most {high}"
-
-
-def _limits(bounds: tuple[Bound, ...]) -> list[tuple[str, float]]:
-    """(sign, limit) of each bound of a number."""
-    return [
-        (_SIGNS[type(bound)], *astuple(bound))
-        for bound in bounds
-        if isinstance(bound, Gt | Ge | Lt | Le)
-    ]
-
-
-def _is_collection(origin: object, value: object) -> bool:
-    return origin in (dict, list) and type(value) is origin
-
-
-def _items(value: object) -> Iterable[tuple[object, object]]:
-    """The items of a mapping by key, those of a list by index."""
-    if isinstance(value, dict):
-        return value.items()
-    return enumerate(cast(list[object], value))
+def _keeps(value: object, bounds: tuple[object, ...]) -> bool:
+    return all(satisfies(value, bound) for bound in bounds)
 
 
 def _fits(kind: object, value: object) -> bool:
     """Whether a scalar has the right type. A whole number is accepted for a float; true is never a number."""
-    if get_origin(kind) is Literal:
-        return any(type(value) is type(option) and value == option for option in get_args(kind))
-    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # also NaN
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # Also NaN.
         return False
     if isinstance(value, str) and "\0" in value:
         return False
-    return kind is object or type(value) is kind or (kind is float and type(value) is int)
+    if isinstance(kind, Placeholder) or is_list(kind):
+        return False
+    try:
+        validate(value, str if kind is Path else kind)
+    except ShapeError:
+        return False
+    return True
 
 
-def _detail(hint: object, value: object) -> str:
-    """What the text of a value does not show: its type, a limit that is not described."""
-    options = [unwrap(option) for option in alternatives(hint)]
-    kinds = [kind for kind, _ in options]
-    if isinstance(value, str):
-        return "" if {int, float, bool}.isdisjoint(kinds) else " (text)"
-    if not isinstance(value, bool | int | float):
-        return ""
-    detail = " (quote it: '\"...\"')" if str in kinds else ""
-    if isinstance(value, float) and int in kinds and float not in kinds:
-        detail = " (a number with a fraction or an exponent)"
-    bounds = [] if isinstance(value, bool) else [bound for _, bounds in options for bound in bounds]
-    limits = [
-        limit for bound in bounds for _, limit in _limits((bound,)) if not satisfies(value, bound)
-    ]
-    hidden = [limit for limit in limits if abs(limit) >= 1e12]
-    return detail + (f"; the limit is {hidden[0]:.6g}" if hidden else "")
+def _expect(parameter: Parameter) -> str:
+    """What is expected of a parameter: the meaning of a text, else its type."""
+    meaning = re.split("[;:]", parameter.doc)[0].rstrip(".")
+    expected = describe(parameter.hint)
+    return meaning if meaning and expected == "text" else expected
+
+
+def describe(hint: object) -> str:
+    """`a whole number >= 1`, `one of gelu, swiglu`, `a list of length >= 1: text`, ..."""
+    options = alternatives(hint)
+    if len(options) > 1:
+        return " or ".join(dict.fromkeys(describe(option) for option in options))
+    kind, bounds = unwrap(hint)
+    if literals(kind):
+        return one_of(map(shown, literals(kind)))
+    if isinstance(kind, Record):
+        known = read_signature(kind.target)
+        return f"a mapping with the keys {', '.join(known.keys if known else ())}"
+    if is_mapping(kind):
+        return f"a mapping of names to {describe(get_args(kind)[1])}"
+    if is_list(kind):
+        limits = _describe_limits(bounds)
+        return f"{f'a list {limits}'.rstrip()}: {describe(get_args(kind)[0])}"
+    if kind not in _NAMES:
+        return "a component (a mapping with a _target_)"
+    if IsFile() in bounds:
+        return "a file"
+    return f"{_NAMES[kind]} {_describe_limits(bounds)}".rstrip()
+
+
+def _describe_limits(bounds: tuple[Any, ...]) -> str:
+    limits = []
+    for bound in bounds:
+        if type(bound) in _SIGNS:
+            [limit] = astuple(bound)
+            if abs(limit) < _MAX_SHOWN:
+                limits.append(f"{_SIGNS[type(bound)]} {limit:.15g}")
+    return " and ".join(limits)
+
+
+def read_value(hint: object, text: str) -> object:
+    """The value, or the text as it is: the check says what was expected."""
+    kinds = kinds_of(hint)
+    if text == "null" and NoneType in kinds:
+        return None
+    if {str, Path} & set(kinds):
+        return text
+    if any(map(is_list, kinds)):
+        return _read_list(text)
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    return _WORDS.get(text, text)
+
+
+def kinds_of(hint: object) -> list[Any]:
+    """The types that a hint allows, without their bounds."""
+    return [unwrap(option)[0] for option in alternatives(hint)]
+
+
+def _read_list(text: str) -> list[str]:
+    """`a,b` and `[a, b]`; a name with a comma in it is quoted."""
+    inner = text.removeprefix("[").removesuffix("]")
+    quote = '"' if '"' in inner else "'"
+    [items] = csv.reader([inner], quotechar=quote, skipinitialspace=True)
+    return [item.strip() for item in items]

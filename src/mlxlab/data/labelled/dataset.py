@@ -181,11 +181,10 @@ class LabelledExamples:
             by_row[self._shown].ravel(),
         )
         self.train = wrap_batches(loader, options["prefetch"], options["overfit_batches"])
-        size = options["eval_batch_size"]
+        size = options["eval_batch_size"] or inputs.eval_batch_size
         num_train, num_valid, num_test = self.split_sizes
         self.valid = EvalLoader(num_valid, size, partial(self._eval_batch, num_train))
-        first_test = num_train + num_valid
-        self.test = EvalLoader(num_test, size, partial(self._eval_batch, first_test))
+        self.test = EvalLoader(num_test, size, partial(self._eval_batch, num_train + num_valid))
 
     def _draw(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The position of each example's row, and its copy: 1, 2, ...

@@ -60,6 +60,7 @@ class Inputs(Protocol):
     curve: VocabSizeCurve | None = None
     model_columns: Sequence[Mapping[str, Any]] | None = None  # the key `model.columns`
     batch_size: int
+    eval_batch_size: int = 64
     epoch_limits: tuple[int, int]  # of `trainer.epochs=auto`
     min_steps: int
 

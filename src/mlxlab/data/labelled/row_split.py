@@ -22,8 +22,6 @@ from mlxlab.data.labelled.left_out import Faults
 from mlxlab.data.labelled.options import RowOptions
 from mlxlab.data.labelled.rows import Rows, hash_rows
 from mlxlab.data.labelled.split import (
-    DROPPED,
-    SAME_INPUT,
     assign_groups,
     fold_numbers,
     hold_out,
@@ -37,6 +35,7 @@ from mlxlab.data.labelled.types import (
     distinct_texts,
     fit_type,
 )
+from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.errors import DataError
 from mlxlab.wording import counted
 

@@ -14,8 +14,6 @@ from mlxlab.data.labelled.types import (
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import DataError
 
-SAME_INPUT = " with the same input as "  # marks the line on rows that are equal in two splits
-DROPPED = "; left out"  # ends it where they are not used
 NO_GROUP = -1
 
 

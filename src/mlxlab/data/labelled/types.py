@@ -39,8 +39,8 @@ DECIMAL_COMMA = re.compile(
 )
 BOOLEANS = {"true": True, "false": False}
 MIN_DATE = len("2024-01-02")
-FIRST_DAY = "1970-01-01"  # that of a time without a date
 TIME_OF_DAY = re.compile(r"(\d{1,2})(:\d\d(:\d\d)?)")
+DOTTED_DATE = re.compile(r"(\d\d)\.(\d\d)\.(\d{4})")
 
 
 def number_of_row(row: int) -> str:
@@ -242,8 +242,7 @@ def is_integer(text: str) -> bool:
 
 
 def is_datetime(text: str) -> bool:
-    is_time = TIME_OF_DAY.fullmatch(text) is not None
-    return (is_time or len(text) >= MIN_DATE) and _succeeds(read_datetime, text)
+    return len(_as_iso(text)) >= MIN_DATE and _succeeds(read_datetime, text)
 
 
 def read_boolean(text: str) -> bool:
@@ -277,17 +276,20 @@ def read_integer(text: str) -> int | float:
 
 
 def read_datetime(text: str) -> datetime:
-    """ISO 8601, in UTC: a time without a zone is one of UTC. `9:30` is of `FIRST_DAY`."""
-    of_day = TIME_OF_DAY.fullmatch(text)
-    if of_day is not None:
-        text = f"{FIRST_DAY} {of_day[1]:0>2}{of_day[2]}"
+    """ISO 8601 or `31.01.2024`, in UTC: a time without a zone is one of UTC. `9:30` is of 1970-01-01."""
     try:
-        value = datetime.fromisoformat(text)
+        value = datetime.fromisoformat(_as_iso(text))
         if value.tzinfo is not None:
             value = value.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         _refuse(text, "a date or time such as 2024-01-31")
     return value
+
+
+def _as_iso(text: str) -> str:
+    if of_day := TIME_OF_DAY.fullmatch(text):
+        return f"1970-01-01 {of_day[1]:0>2}{of_day[2]}"
+    return DOTTED_DATE.sub(r"\3-\2-\1", text)
 
 
 def spell_number(text: str) -> str:

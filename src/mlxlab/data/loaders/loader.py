@@ -146,5 +146,4 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.num_examples, self.batch_size):
-            end = min(start + self.batch_size, self.num_examples)
-            yield self.collate(np.arange(start, end))
+            yield self.collate(np.arange(start, min(start + self.batch_size, self.num_examples)))

@@ -10,9 +10,9 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 import psutil
 
 from mlxlab.constraints import Ge, Le
-from mlxlab.experiment.facts.last_change import last_change
 
 Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED", "DEAD"]
+_BY_OTHERS = ("report.html", "verify.json")  # may be written by other commands later
 
 
 class Attempt(TypedDict):
@@ -92,6 +92,14 @@ def deciding_attempt(attempts: Sequence[Attempt], status: str) -> Attempt:
     ended = [each for each in trained_attempts(attempts) if each["status"] == status]
     ended = ended or [each for each in attempts if each["status"] == status]
     return ended[-1] if ended else attempts[-1]
+
+
+def last_change(folder: Path, start: float, before: float) -> float:
+    """The time of the last change since the attempt began at `start`; the process of the next one began at `before`."""
+    times = [start]
+    with suppress(OSError):
+        times += [path.stat().st_mtime for path in folder.iterdir() if path.name not in _BY_OTHERS]
+    return max(time for time in times if time <= max(before, start))
 
 
 def seconds_of(attempts: Sequence[Attempt]) -> float:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.admission import TRUST
-from mlxlab.config.issues import shown, split_key, value_at
-from mlxlab.config.resume_overrides import Changes, add_overrides, key_class, override_name
+from mlxlab.config.issues import override_name, shown, value_at
+from mlxlab.experiment.resume.changes import Changes, add_overrides, key_class
 from mlxlab.program import resume_overrides
 from mlxlab.wording import counted
 
@@ -63,7 +63,7 @@ def continuations(
     """
     model, earlier, overrides = {}, before.get("continued", []), [*command.typed]
     for key, (old, new) in changes.items():
-        if key_class(split_key(key)) == "structural":
+        if key_class(key) == "structural":
             actual = value_at({"model": at[1]}, key)
             model[key] = (old if actual is None else actual, new)
     if not continues:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab.data.dataset import CountsExamples, HasEncoder, MeasuresText, RowEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.experiment.facts.run_facts import RunFacts
+from mlxlab.experiment.manifest import RunFacts
 from mlxlab.models.model import count_parameters, count_trainable
 
 if TYPE_CHECKING:

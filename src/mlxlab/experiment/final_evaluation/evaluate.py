@@ -31,15 +31,16 @@ from mlxlab.experiment.final_evaluation.text_baselines import (
 from mlxlab.metric_names import lower_is_better
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
-from mlxlab.tracking.tracker import Tracker
-from mlxlab.training.evaluate import Evaluation, evaluate
-from mlxlab.training.metrics.bootstrap import (
+from mlxlab.record.run_record import Split
+from mlxlab.stats.bootstrap import (
     Statistic,
     gain_interval,
     interval,
     proportion_interval,
     resample,
 )
+from mlxlab.tracking.tracker import Tracker
+from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.metrics.labelled import (
     Thresholds,
     labelled_metrics,
@@ -51,7 +52,7 @@ from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.training.state import TrainState
 
 MODEL = "this model"
-OUT_OF_FOLD = "out_of_fold"
+OUT_OF_FOLD: Split = "out_of_fold"
 UNUSABLE = (CheckpointUnavailableError, DataError, NotAllowedError)  # that of the best evaluation
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ Interval = tuple[float, float]
 class SplitResults:
     """Model and baselines on the examples of one split; values and intervals by the name of the metric."""
 
-    split: str  # valid or test; or the training rows, out of fold
+    split: Split
     evaluation: Evaluation
     metrics: dict[str, float]
     intervals: dict[str, Interval]
@@ -222,7 +223,7 @@ def choose_thresholds(
 def judge(
     task: Task,
     main: str,
-    split: str,
+    split: Split,
     evaluation: Evaluation,
     predictions: Mapping[str, np.ndarray],
     thresholds: Mapping[str, Thresholds],

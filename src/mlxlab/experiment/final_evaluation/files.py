@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule, LocatesRows
 from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
 from mlxlab.files.atomic import write_atomic, write_json
-from mlxlab.inference.prediction_file import defuse
+from mlxlab.files.spreadsheet import defuse
+from mlxlab.record import run_record as records
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.metrics.classification import ClassCounts, count_classes
@@ -21,7 +23,17 @@ from mlxlab.training.metrics.multi_label import count_labels
 MISTAKES = 50
 
 
-def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, folder: Path) -> None:
+MistakeRow: TypeAlias = tuple[object, str, str, str, str]  # row, text, true, predicted, score
+
+
+def write_files(
+    results: FinalEvaluation,
+    record: records.Evaluation,
+    rows: Sequence[MistakeRow],
+    data: DataModule,
+    tracker: Tracker,
+    folder: Path,
+) -> None:
     """Writes the files that the task of a run has, and logs them as artifacts."""
     task = results.task
     names = task.decided_labels
@@ -31,24 +43,21 @@ def write_files(results: FinalEvaluation, data: DataModule, tracker: Tracker, fo
         tracker.log_artifact(path, "config/inference")
     last = "error" if task.kind == "regression" else "probability"
     first = "row" if isinstance(data, LocatesRows) else "id"
-    write_csv(
-        folder / "mistakes.csv", (first, "text", "true", "predicted", last), mistakes(results, data)
-    )
+    write_csv(folder / "mistakes.csv", (first, "text", "true", "predicted", last), rows)
     tracker.log_artifact(folder / "mistakes.csv")
     if task.kind != "regression":
         head = ("split", "class", "precision", "recall", "f1", "support")
-        write_csv(folder / "per_class.csv", head, per_class(results))
+        write_csv(folder / "per_class.csv", head, _per_class(record))
         tracker.log_artifact(folder / "per_class.csv")
 
 
-def per_class(results: FinalEvaluation) -> Iterable[tuple[object, ...]]:
-    """Split, class or label, precision, recall, F1 and number of examples."""
-    names = class_names(results.task)
-    for each in results.splits:
-        counts = count(results, each.evaluation)
-        columns = (counts.precision, counts.recall, counts.f1)
-        for name, *values, support in zip(names, *columns, counts.support, strict=True):
-            yield (each.split, name, *(f"{value:.4f}" for value in values), int(support))
+def _per_class(record: records.Evaluation) -> Iterable[tuple[object, ...]]:
+    for result in record.results:
+        if result.split == "out_of_fold":
+            continue
+        for each in result.classes:
+            scores = [f"{value:.4f}" for value in (each.precision, each.recall, each.f1)]
+            yield (result.split, each.name, *scores, each.rows)
 
 
 def count(results: FinalEvaluation, evaluation: Evaluation) -> ClassCounts:
@@ -59,7 +68,7 @@ def count(results: FinalEvaluation, evaluation: Evaluation) -> ClassCounts:
     return count_classes(predicted, targets, results.task.num_classes)
 
 
-def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[tuple[object, ...]]:
+def mistakes(results: FinalEvaluation, data: DataModule) -> Iterable[MistakeRow]:
     """The most confident mistakes, or the largest errors: row, text, true, predicted, and probability or error.
 
     They are of the validation rows, and of the training rows out of fold. A row is where it stands, or its id if the

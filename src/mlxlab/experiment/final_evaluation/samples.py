@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import numpy as np
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
-from mlxlab.experiment.run_report.result_files import SAMPLES, TextSample
+from mlxlab.experiment.collect_record import SAMPLES
 from mlxlab.files.atomic import write_json
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
+from mlxlab.record.run_record import Sample
 from mlxlab.tracking.tracker import Tracker
 
 SECONDS, MIN_TOKENS = 0.5, 20  # of each text on average: the texts end after both,
@@ -29,11 +31,11 @@ def write_samples(
     """Writes and logs texts of a causal language model; none if its logits are not finite."""
     tokenizer = data.tokenizer
     prompts = sample_prompts(data, tokenizer, count)
-    samples: list[TextSample] = []
+    samples: list[Sample] = []
     with suppress(DataError):
         samples = generate_samples(model, tokenizer, prompts, max_tokens)
     if samples:
-        write_json(folder / SAMPLES, samples)
+        write_json(folder / SAMPLES, [asdict(each) for each in samples])
         tracker.log_artifact(folder / SAMPLES)
 
 
@@ -64,18 +66,18 @@ def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[l
 
 def generate_samples(
     model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]], max_tokens: int
-) -> list[TextSample]:
+) -> list[Sample]:
     """A sample for each prompt."""
     shown = ["" if prompt == [tokenizer.eos_id] else tokenizer.decode(prompt) for prompt in prompts]
-    samples = [TextSample(prompt=text, text="", end="time") for text in shown]
+    samples = [Sample(prompt=text, text="", end="time") for text in shown]
     start = time.monotonic()
     if prompts:
         request = GenerationConfig(max_tokens=max_tokens, batch_size=len(prompts))
         for number, chunk in enumerate(
             generate(model, tokenizer, prompts, SamplingParams(), request), 1
         ):
-            samples[chunk.row]["text"] += chunk.text
-            samples[chunk.row]["end"] = chunk.end or "time"
+            samples[chunk.row].text += chunk.text
+            samples[chunk.row].end = chunk.end or "time"
             seconds = time.monotonic() - start
             if seconds > MAX_SECONDS or (seconds > SECONDS and number >= MIN_TOKENS * len(prompts)):
                 break

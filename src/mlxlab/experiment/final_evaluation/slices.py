@@ -12,10 +12,10 @@ from mlxlab.experiment.final_evaluation.evaluate import (
     SplitResults,
     judge,
 )
-from mlxlab.experiment.run_metrics import interval_text, number
 from mlxlab.markdown import markdown_table
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.metrics.labelled import Thresholds
+from mlxlab.views.numbers import interval, number
 
 MAX_VALUES = 20  # the most frequent ones of a column; the others are one slice
 MISSING = "missing"
@@ -62,7 +62,7 @@ def slices_table(metric: str, slices: list[Slice]) -> str:
     """The main metric of each slice with its interval."""
     rows: list[list[str]] = []
     for column, value, results in slices:
-        cells = [number(results.metrics[metric]), interval_text(results.intervals.get(metric))]
+        cells = [number(results.metrics[metric]), interval(results.intervals.get(metric))]
         rows.append([f"{column}: {value}", f"{len(results.evaluation.ids):,}", *cells])
     return markdown_table(["slice", "rows", metric, "95 % interval"], rows)
 

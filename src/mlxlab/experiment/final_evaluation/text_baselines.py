@@ -11,7 +11,6 @@ import numpy as np
 from mlxlab.config.issues import one_line
 from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.errors import UserError
-from mlxlab.experiment.run_metrics import CountedText
 from mlxlab.metric_names import VALID, VALID_LOSS
 from mlxlab.training.state import TrainState
 
@@ -23,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class TextBaselines(NamedTuple):
-    """`metrics` by the name of the baseline, and in how much of the training text pairs and triples were counted."""
+    """`metrics` by the name of the baseline, and the training tokens in which pairs and triples were counted."""
 
     metrics: Mapping[str, dict[str, float]]
-    counted: CountedText | None = None
+    counted_tokens: int = 0
 
 
 NO_BASELINES = TextBaselines({})
@@ -47,7 +46,7 @@ def text_baselines(
     """
     batches = list(islice(valid, limit))
     grams, targets = _grams(batches, 3), _targets(batches)
-    losses, counted_text = {"unigram": _entropy(targets)}, None
+    losses, counted_tokens = {"unigram": _entropy(targets)}, 0
     if not task.masked and len(targets):
         try:
             trained = trained_batches(state)
@@ -56,7 +55,7 @@ def text_baselines(
             logger.warning(f"no bigram and trigram baselines: {one_line(str(error), 300)}")
         else:
             _, losses["bigram"], losses["trigram"] = _ngram_losses(seen, grams, task.num_classes)
-            counted_text = CountedText(batches=len(trained), tokens=len(seen))
+            counted_tokens = len(seen)
     known = (
         sum(np.array(task.token_bytes)[targets].tolist())
         if len(task.token_bytes) and len(targets)
@@ -67,7 +66,7 @@ def text_baselines(
         name: {VALID_LOSS: loss} | ({f"{VALID}bits_per_byte": loss * bits} if bits else {})
         for name, loss in losses.items()
     }
-    return TextBaselines(metrics, counted_text)
+    return TextBaselines(metrics, counted_tokens)
 
 
 def trained_batches(state: TrainState) -> list[Batch]:

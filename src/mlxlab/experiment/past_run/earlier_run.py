@@ -6,8 +6,10 @@ from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
 from mlxlab.experiment.manifest import FILE, Manifest, RunManifest
 from mlxlab.files.atomic import write_json
 from mlxlab.program import display_path
+from mlxlab.terminal.messages import set_aside_log
 
 PREFIX = "earlier-"
+LOG = "train.log"
 # All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
 _MOVED = (
     *(
@@ -22,6 +24,7 @@ _MOVED = (
     ),
     *(
         "report.html",
+        "run.json",
         "summary.md",
         "metrics.json",
         "metrics.csv",
@@ -54,6 +57,7 @@ def set_aside_earlier_run(manifest: RunManifest) -> list[str]:
     for name in _MOVED:
         if (folder / name).exists():
             (folder / name).rename(target / name)
+    set_aside_log(folder / LOG, target / LOG)
     return [
         f"the earlier run of this folder, {_short_id(earlier)}, is now in {display_path(target)}"
     ]

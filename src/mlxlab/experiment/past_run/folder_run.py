@@ -3,11 +3,14 @@
 Anyone may have written the folder: every file passes the checks of `files/untrusted.py`.
 """
 
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlxlab.errors import InputNotFoundError
+from mlxlab.errors import InputNotFoundError, UserError
+from mlxlab.experiment.manifest import FILE as MANIFEST
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
@@ -16,11 +19,10 @@ from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
 from mlxlab.tracking.journal import flatten
-from mlxlab.tracking.mlflow.client import clean, clean_params
+from mlxlab.tracking.mlflow.names import clean, clean_params
 from mlxlab.tracking.provenance import VERSIONS
 from mlxlab.tracking.runs.diff import COMMIT
-from mlxlab.tracking.runs.objectives import MAIN
-from mlxlab.tracking.runs.reader import MetricRange, RunRow
+from mlxlab.tracking.runs.reader import MAIN, RunRow
 
 _STATUSES = {
     "DONE": "FINISHED",
@@ -55,35 +57,37 @@ def read_run_folder(folder: Path) -> RunRow:
         params=clean_params({key: str(value) for key, value in flatten(params).items()}),
         tags=_tags(folder, manifest),
         best=_best(folder, manifest),
+        datasets=_datasets(manifest, config),
     )
 
 
-def folder_datasets(folder: Path) -> dict[str, str]:
+def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
+    """The newest runs of the run folders below some folders, without those that cannot be read."""
+    folders = [folder for root in roots for folder in _run_folders(root)]
+    folders.sort(key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)
+    rows: list[RunRow] = []
+    for folder in folders:
+        if len(rows) == limit:
+            break
+        with suppress(UserError):
+            rows.append(read_run_folder(folder))
+    return sorted(rows, key=lambda run: run.start or 0, reverse=True)
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    for folder, names, files in os.walk(root):
+        if MANIFEST in files:
+            names.clear()  # The rounds of a run are no runs of their own.
+            yield Path(folder)
+
+
+def _datasets(manifest: Manifest, config: dict[str, Any]) -> dict[str, str]:
     """Name -> fingerprint of the data set, as it is tracked."""
-    digest, node = read_manifest(folder).get("inputs", {}).get("data"), _config(folder).get("data")
-    return (
-        {str(node["_target_"]).rpartition(".")[2]: digest}
-        if digest and isinstance(node, dict)
-        else {}
-    )
-
-
-def folder_ranges(folder: Path) -> dict[str, MetricRange]:
-    """The last value of each metric, and the range of the objective, whose history the folder has."""
-    manifest = read_manifest(folder)
-    outcome, step = manifest.get("outcome", {}), manifest.get("outcome", {}).get("steps", 0)
-    ranges = {
-        key: MetricRange(1, value, value, step) for key, value in _metrics(folder, manifest).items()
-    }
-    with suppress(InputNotFoundError):
-        evaluations = read_json(folder / METRICS, RunMetrics).get("evaluations", [])
-        values = [value for _, value in evaluations if value is not None]
-        if values and "objective" in outcome:
-            key = clean(outcome["objective"])
-            ranges[key] = MetricRange(
-                len(evaluations), min(values), max(values), evaluations[-1][0]
-            )
-    return ranges
+    digest = manifest.get("inputs", {}).get("data")
+    node = config.get("data")
+    if not digest or not isinstance(node, dict):
+        return {}
+    return {str(node["_target_"]).rpartition(".")[2]: digest}
 
 
 def _config(folder: Path) -> dict[str, Any]:

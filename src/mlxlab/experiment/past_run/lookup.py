@@ -1,11 +1,19 @@
 """Finds a run by what a user calls it: its folder, or its id or name in the store."""
 
 import os
+import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.config.paths import project_root
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.errors import (
+    ConfigError,
+    DataError,
+    InputNotFoundError,
+    ServiceUnavailableError,
+    UserError,
+)
 from mlxlab.experiment.manifest import FILE as MANIFEST
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
@@ -13,30 +21,28 @@ from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.runs.reader import RunReader, RunRow, open_store
+from mlxlab.tracking.mlflow.store import open_existing
+from mlxlab.tracking.runs.reader import RunReader, RunRow
 from mlxlab.tracking.runs.tables import format_time
+
+_id = re.compile(r"[0-9a-f]{6,32}")
 
 
 def open_reader(uri: str | None) -> RunReader:
-    """Reads an SQLite store directly; the runs of any other are copied first, by MLflow's client."""
+    """Reads a store through MLflow's client, whose import takes seconds."""
     address = resolve(uri, None, project_root())
-    if address.database:
-        return RunReader(open_store(address.database), str(address.database))
-    from mlxlab.tracking.runs.server import ServerRuns
-
-    server = ServerRuns(address)
-    return RunReader(server.database, address.shown, server.load_histories)
+    return RunReader(open_existing(address), address.shown)
 
 
 def find_run(reader: RunReader, query: str) -> RunRow:
     """The only run that `query` names; raises ConfigError if there is none, or if there are several.
 
-    A folder names the run that it holds now.
+    A folder names the run that it holds now; a whole id or a name wins over the beginning of an id.
     """
     matches = reader.find_runs(query)
-    matches = [run for run in matches if run.run_id == query] or matches
     if len(matches) > 1 and (uid := _uid_in(Path(query))):
         matches = [run for run in matches if run.uid == uid] or matches
+    matches = [run for run in matches if query in (run.run_id, run.name)] or matches
     if not matches:
         raise ConfigError(f"{query}: no such run")
     if len(matches) > 1:
@@ -76,6 +82,8 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
     """
     if folder := as_run_folder(name):
         return folder
+    for folder in folders_of(name):
+        return folder
     try:
         run = find_run(open_reader(uri), name)
     except ServiceUnavailableError as error:
@@ -89,6 +97,18 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
             f"{name}: the run folder {run.folder or 'of this run'} was not found"
         )
     return Path(run.folder).absolute()
+
+
+def folders_of(name: str) -> Iterator[Path]:
+    """Run folders in outputs/ and multirun/ whose name ends with the beginning of an id, which its run has."""
+    if not _id.fullmatch(name):
+        return
+    for root in (project_root() / "outputs", project_root() / "multirun"):
+        for path in sorted(root.rglob(f"*-{name[:6]}")):
+            with suppress(UserError):
+                if (_uid_in(path) or "").startswith(name):
+                    refuse_links(path)
+                    yield path.absolute()
 
 
 def _uid_in(folder: Path) -> str | None:

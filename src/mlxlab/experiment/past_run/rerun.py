@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlxlab.config.admission import TRUST, admit, is_trusted, may_override, typed_keys
-from mlxlab.config.issues import one_line
-from mlxlab.config.resume_overrides import override_name
+from mlxlab.config.issues import one_line, override_name
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.manifest import Manifest, read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
@@ -77,7 +76,7 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
     if (name := _past_run_name(overrides)) is None:
         return overrides
     from mlxlab.config.hydra.overrides import typed_values
-    from mlxlab.config.hydra.recorded_overrides import merge_recorded, restoring_overrides
+    from mlxlab.experiment.past_run.recorded_overrides import merge_recorded, restoring_overrides
 
     typed = [text for text in overrides if override_name(text) not in (KEY, TRUST)]
     values, trusted = typed_values(typed), is_trusted(overrides)
@@ -165,8 +164,7 @@ def _past_run_name(overrides: list[str]) -> str | None:
     typed, issues = parse(texts, multirun=False)
     if issues:
         raise ConfigError(f"{issues[0].path}: {issues[0].message}")
-    [override] = typed.values()
-    text, value = texts[0].partition("=")[2], override.value()
+    text, value = texts[-1].partition("=")[2], typed[texts[-1]].value()
     if value is None or text == "":
         return None
     return str(value) if isinstance(value, str) else text  # an id may look like a number

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 from mlxlab.checkpoint.state import RunMetadata
-from mlxlab.config.resume_overrides import changed_steps
 from mlxlab.errors import UserError
 from mlxlab.experiment.manifest import Outcome, RunManifest
 from mlxlab.experiment.reproduction.run_lock import (
@@ -15,6 +14,7 @@ from mlxlab.experiment.reproduction.run_lock import (
     read_lock,
     versions,
 )
+from mlxlab.experiment.resume.changes import changed_steps
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState

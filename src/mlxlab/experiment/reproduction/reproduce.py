@@ -6,9 +6,8 @@ from typing import Any
 
 from mlxlab.config.admission import admit
 from mlxlab.config.check import check_stored_config
-from mlxlab.config.hydra.compose import Composer
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.config.issues import one_line
-from mlxlab.config.paths import conf_dir
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import run_config
@@ -66,6 +65,6 @@ def config_to_reproduce(lock: RunLock, name: str, *, trusted: bool = False) -> d
             f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}"
         )
     stored = check_stored_config(lock["config"], name)
-    current = Composer(conf_dir(), ["tracking=none"]).checked_values(resolve=True)
+    current = compose_checked(["tracking=none"])
     config = admit(stored, current, name, REPLACED, trusted=trusted)
     return {**config, **{key: current[key] for key in REPLACED}}

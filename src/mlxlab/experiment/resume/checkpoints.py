@@ -7,9 +7,9 @@ from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.state import History, RunMetadata
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError
-from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.models.model import Model
+from mlxlab.terminal.messages import log_lines
 from mlxlab.training.checkpointer import split_frozen
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.facts.training_limit import LIMITS
-from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import read_json
 from mlxlab.program import join
+from mlxlab.terminal.messages import log_lines
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.experiment.manifest import read_manifest
-from mlxlab.experiment.report import log_lines
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import Start
 from mlxlab.ops.native import state
@@ -18,6 +17,7 @@ from mlxlab.ops.native.activation import (
 )
 from mlxlab.ops.native.state import MLX
 from mlxlab.ops.native.toolchain import KernelsUnavailable
+from mlxlab.terminal.messages import log_lines
 
 
 def use_kernels(start: Start, context: RunContext) -> None:

@@ -9,8 +9,13 @@ from mlxlab.config.admission import admit, is_trusted, typed_keys
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.issues import KeyPath, split_key, value_at
-from mlxlab.config.resume_overrides import Changes, differences, merge_for_resume, requested_keys
 from mlxlab.experiment.build import SETTINGS, Config
+from mlxlab.experiment.resume.changes import (
+    Changes,
+    differences,
+    merge_for_resume,
+    requested_keys,
+)
 from mlxlab.models.build import train_new_weights
 
 OF_A_START = (

@@ -12,8 +12,8 @@ from mlxlab.data.tokenizers.fit import tokenizer_folder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import Config
-from mlxlab.experiment.report import log_lines
 from mlxlab.files.atomic import temporary_name
+from mlxlab.terminal.messages import log_lines
 
 KEY = "data.tokenizer.path"
 ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")

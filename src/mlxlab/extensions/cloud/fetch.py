@@ -47,7 +47,8 @@ def fetch_run(store: ObjectStore, prefix: str, address: str, run_dir: str | None
     if run_dir is not None and "${" in run_dir:
         raise ConfigError(f"hydra.run.dir={run_dir}: expected a plain path with resume={address}")
     commits, names = _find_commits(store, prefix, address)
-    run = commits.root.rpartition("/")[2]
+    # The store itself may be the folder of the run: then its root is empty.
+    run = commits.address.rstrip("/").rpartition("/")[2]
     folder = project_root() / "outputs" / run
     if run_dir is not None:
         folder = Path(os.path.abspath(os.path.expanduser(run_dir)))

@@ -14,9 +14,9 @@ BASE = "base"
 TOP = ""
 # By folder, what a run writes; nothing else is copied, for a run folder may be any folder.
 FILES = {
-    TOP: r"(manifest|resume_changes|transfer|metrics|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
+    TOP: r"(manifest|run|resume_changes|transfer|metrics|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
     r"|(metrics|mistakes|per_class)\.csv|summary\.md|run\.lock|out_of_fold\.safetensors",
-    "plots": r"(analysis|confusion|learning_curve|memory|precision_recall|predicted|reliability|vocabulary)\.png",
+    "plots": r"(analysis|learning_curve|memory|vocabulary)\.png",
 }
 LOSSES = "example_losses"  # Its files may be many, and are never replaced.
 WHOLE = "inference"  # It also holds what a data set of the user's own saves.

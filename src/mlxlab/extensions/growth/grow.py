@@ -55,7 +55,10 @@ def grow(
         ConfigError: the operation does not fit the model.
     """
     change: Any = CHANGES[operation["op"]]
-    after = change.node(operation, before.architecture)
+    try:
+        after = change.node(operation, before.architecture)
+    except KeyError as key:  # A model of mlx-lm has the sizes of its own config.
+        raise ConfigError(f"the model has no key {key}") from None
     weights, sources = change.arrays(operation, before.architecture, before.weights, seed)
     averages = weights
     average = average_of(before.optimizer)

@@ -1,4 +1,8 @@
-"""Runs in Weights & Biases."""
+"""Runs in Weights & Biases, whose client has retries and offline files of its own.
+
+The step of W&B is the position in the journal: W&B drops a row whose step is not above the last one, and its summary
+says how far it has the journal. The horizontal axis is our step.
+"""
 
 import os
 import re
@@ -11,27 +15,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from mlxlab.errors import ServiceUnavailableError
-from mlxlab.extensions.tracking_services.service import Value, check_package, check_project, typed
-from mlxlab.extensions.tracking_services.upload import UploadedService
+from mlxlab.errors import ServiceUnavailableError, UserError
+from mlxlab.extensions.tracking_services.service import (
+    check_package,
+    check_project,
+    config_of,
+    floats,
+)
 from mlxlab.redact import redact
 from mlxlab.tracking.copy_artifact import copy_artifact
-from mlxlab.tracking.records import RunStart
+from mlxlab.tracking.destination import Entry
+from mlxlab.tracking.records import Artifact, Model, Record, RunStart
 from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
     import wandb
 
 SERVER = "https://api.wandb.ai"
-# The horizontal axis: W&B's own step refuses values of earlier steps, such as the best one.
-STEP = "step"
+STEP, POSITION = "step", "journal_position"
 EXIT_CODES: dict[Status, int] = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 VARIABLES = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 INVALID = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 @dataclass(frozen=True)
-class Wandb(UploadedService):
+class Wandb:
     """Weights & Biases; the key of the account is that of WANDB_API_KEY or `wandb login`.
 
     Args:
@@ -46,14 +54,13 @@ class Wandb(UploadedService):
     entity: str | None = None
     mode: Literal["online", "offline"] | None = None
     log_models: bool = False
-    name = "wandb"
 
     @property
     def is_offline(self) -> bool:
         return (self.mode or os.environ.get("WANDB_MODE")) == "offline"
 
     def check(self) -> None:
-        check_package(self.name)
+        check_package("wandb")
         check_project("tracking.wandb.project", self.project)
         if self.entity is not None:
             check_project("tracking.wandb.entity", self.entity)
@@ -61,11 +68,20 @@ class Wandb(UploadedService):
             remedy = "WANDB_API_KEY, `wandb login` or tracking.wandb.mode=offline"
             raise ServiceUnavailableError(f"tracking=wandb: expected {remedy}")
 
-    def open(self, project: Path, start: RunStart) -> "WandbRun":
-        os.environ.update(VARIABLES | {"WANDB_DATA_DIR": str(project / "wandb" / "data")})
+    def queue_folder(self, project: Path) -> Path:
+        kind = "offline" if self.is_offline else self.entity or "online"
+        return project / "mlruns" / f".queue-wandb-{self.project}-{kind}"
+
+    def connect(self) -> "Wandb":
+        return self
+
+    def open_run(self, entry: Entry, start: RunStart, t: int) -> "WandbRun":
+        """The current folder is that of the project."""
+        folder = Path.cwd() / "wandb"
+        os.environ.update(VARIABLES | {"WANDB_DATA_DIR": str(folder / "data")})
         import wandb
 
-        (project / "wandb").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         # The journal has git, machine and packages; this process would report its own.
         settings = wandb.Settings(
             console="off",
@@ -80,58 +96,90 @@ class Wandb(UploadedService):
         run = wandb.init(
             entity=self.entity,
             project=self.project,
-            id=start["uid"],
+            id=entry.uid,
             name=start["name"],
             group=start["parent"] or None,
-            config=typed(start["params"]),
-            dir=str(project),
+            dir=str(folder.parent),
             mode="offline" if self.is_offline else "online",
             resume="allow",
+            reinit="create_new",  # several runs in one process
             settings=settings,
         )
         run.define_metric("*", step_metric=STEP)
-        return WandbRun(run, self.log_models)
+        return WandbRun(run, entry.folder, self.log_models)
+
+    def is_fault_of_journal(self, error: Exception) -> bool:
+        return False
 
     def describe(self) -> str:
         server = redact(os.environ.get("WANDB_BASE_URL", SERVER))
         place = "offline, in wandb/ of the project folder" if self.is_offline else server
         return f"W&B project {self.project} ({place})"
 
+    def options(self, project: Path) -> list[str]:
+        options = ["to=wandb", f"project={self.project}"]
+        if self.entity:
+            options.append(f"entity={self.entity}")
+        if self.mode:
+            options.append(f"mode={self.mode}")
+        if self.log_models:
+            options.append("log_models=true")
+        return options
+
 
 class WandbRun:
-    """An open run of W&B."""
+    """A run in W&B; see `destination.Upload`."""
 
-    def __init__(self, run: "wandb.Run", log_models: bool) -> None:
+    def __init__(self, run: "wandb.Run", folder: Path, log_models: bool) -> None:
         self.run = run
+        self.folder = folder
         self.log_models = log_models
+        self.position = int(run.summary.get(POSITION) or 0)
+        self.has_ended = False
+        self.notes: list[str] = []
 
-    def log(self, step: int, metrics: dict[str, float], t: int) -> None:
-        self.run.log({**metrics, STEP: step, "_timestamp": t / 1000})
+    def add(self, record: Record, position: int) -> None:
+        if "m" in record:
+            facts = {STEP: record["s"], POSITION: position, "_timestamp": record["t"] / 1000}
+            self.run.log({**floats(record["m"]), **facts}, step=position)
+        elif "end" in record:
+            self.run.finish(exit_code=EXIT_CODES[record["end"]])
+            self.has_ended = True
+        else:
+            self.run.config.update(config_of(record), allow_val_change=True)
+            self._add_files(record)
+        self.position = position
 
-    def set_config(self, values: dict[str, Value]) -> None:
-        self.run.config.update(values, allow_val_change=True)
+    def flush(self) -> None:
+        """The client of W&B sends by itself."""
 
-    def log_artifact(self, folder: Path, path: str, to: str) -> None:
-        target = Path(self.run.dir) / _safe(to)  # W&B uploads that folder when the run ends.
+    def _add_files(self, record: Record) -> None:
+        try:
+            if "artifact" in record:
+                self._log_artifact(record["artifact"])
+            elif "model" in record and self.log_models:
+                self._log_model(record["model"])
+        except UserError as error:
+            self.notes.append(str(error))
+
+    def _log_artifact(self, artifact: Artifact) -> None:
+        # W&B uploads that folder when the run ends.
+        target = Path(self.run.dir) / _safe(artifact["to"])
         with tempfile.TemporaryDirectory() as temporary:
-            copy = copy_artifact(folder, path, Path(temporary) / "files")
+            copy = copy_artifact(self.folder, artifact["path"], Path(temporary) / "files")
             shutil.copytree(copy if copy.is_dir() else copy.parent, target, dirs_exist_ok=True)
 
-    def log_model(self, folder: Path, files: dict[str, str], step: int) -> None:
-        if not self.log_models:
-            return
+    def _log_model(self, model: Model) -> None:
         import wandb
 
-        model = wandb.Artifact(f"model-{self.run.id}", type="model", metadata={"step": step})
+        metadata = {"step": model["step"]}
+        logged = wandb.Artifact(f"model-{self.run.id}", type="model", metadata=metadata)
         with tempfile.TemporaryDirectory() as temporary:
-            for name, path in files.items():
-                copy = copy_artifact(folder, path, Path(temporary) / _safe(name))
-                add = model.add_dir if copy.is_dir() else model.add_file
+            for name, path in model["files"].items():
+                copy = copy_artifact(self.folder, path, Path(temporary) / _safe(name))
+                add = logged.add_dir if copy.is_dir() else logged.add_file
                 add(str(copy), name=_safe(name))
-            self.run.log_artifact(model)
-
-    def end(self, status: Status) -> None:
-        self.run.finish(exit_code=EXIT_CODES[status])
+            self.run.log_artifact(logged)
 
 
 def _has_key() -> bool:

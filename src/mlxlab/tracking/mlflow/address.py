@@ -1,22 +1,15 @@
-"""The address of a store, of its artifacts and of its queue. All paths are absolute."""
+"""The address of a store of MLflow and of its artifacts. All paths are absolute."""
 
-import hashlib
-import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.errors import ConfigError
 from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
 
-_PACKAGES = {
-    "psycopg": "'psycopg[binary]'",
-    "psycopg2": "psycopg2-binary",
-    "MySQLdb": "mysqlclient",
-}  # of modules
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 
 
@@ -26,35 +19,26 @@ class Address:
 
     uri: str
     artifacts: str | None  # folder or URI; None where the server decides
-    queue: Path  # the folder in which journals wait
 
     @property
     def database(self) -> Path | None:
         """The file of an SQLite store, else None."""
-        return _database(self.uri)
+        match = _sqlite.match(self.uri)
+        return Path(unquote(match["path"][1:])) if match and match["path"] else None
 
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return sqlite_uri(self.database) if self.database else redact(self.uri)
+        if self.database:
+            return sqlite_uri(self.database)
+        return redact(self.uri)
 
     @property
     def shown_artifacts(self) -> str | None:
         """`artifacts` without a password."""
-        return (
-            redact(self.artifacts)
-            if self.artifacts and not self.artifacts.startswith("/")
-            else self.artifacts
-        )
-
-    def dump(self) -> str:
-        return json.dumps(asdict(self), default=str)
-
-
-def load(text: str) -> Address:
-    """The inverse of `Address.dump`."""
-    fields = json.loads(text)
-    return Address(fields["uri"], fields["artifacts"], Path(fields["queue"]))
+        if self.artifacts is None or self.artifacts.startswith("/"):
+            return self.artifacts
+        return redact(self.artifacts)
 
 
 def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
@@ -64,35 +48,14 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
         raise ConfigError(
             f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8"
         )
-    uri = _absolute(
-        uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db", project
-    )
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
     artifacts = artifacts or os.environ.get("MLFLOW_ARTIFACT_ROOT") or None
-    queues = [
-        project / "mlruns" / f".queue-{hashlib.sha256(redact(uri).encode()).hexdigest()[:12]}"
-    ]
-    if database := _database(uri):
-        artifacts = artifacts or str(database.parent / "artifacts")
-        queues.insert(0, database.parent / f".queue-{database.name}")
+    address = Address(_absolute(uri, project), artifacts)
+    if address.database and not artifacts:
+        artifacts = str(address.database.parent / "artifacts")
     if artifacts and "://" not in artifacts:
         artifacts = str(project / artifacts.removeprefix("file:"))
-    return Address(uri, artifacts, next(filter(_writable, queues), queues[-1]))
-
-
-def check_driver(uri: str) -> None:
-    """Raises ServiceUnavailableError if SQLAlchemy cannot import the driver of a database server."""
-    if not uri.startswith(("postgresql", "mysql", "mssql")):
-        return
-    from sqlalchemy.engine import make_url  # takes 0.2 s
-
-    try:
-        make_url(uri).get_dialect().import_dbapi()
-    except Exception as error:  # of SQLAlchemy, or whatever a driver raises at its import
-        module = getattr(error, "name", None)
-        remedy = f"; pip install {_PACKAGES.get(module, module)}" if module else ""
-        raise ServiceUnavailableError(
-            f"tracking.uri={redact(uri)}: {' '.join(str(error).split())}{remedy}"
-        ) from None
+    return Address(address.uri, artifacts)
 
 
 def sqlite_uri(path: Path) -> str:
@@ -111,10 +74,10 @@ def local_path(location: str) -> Path | None:
 
 
 def _absolute(uri: str, project: Path) -> str:
-    if uri.startswith("sqlite"):
-        match = _sqlite.match(uri)
-        path = ((match and match["path"]) or "/")[1:]
-        if not match or path in ("", ":memory:"):
+    match = _sqlite.match(uri)
+    if match:
+        path = (match["path"] or "/")[1:]
+        if path in ("", ":memory:"):
             raise ConfigError(
                 f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it"
             )
@@ -123,14 +86,3 @@ def _absolute(uri: str, project: Path) -> str:
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
         raise ConfigError(f"tracking.uri={redact(uri)}: expected {expected}")
     return uri
-
-
-def _database(uri: str) -> Path | None:
-    match = _sqlite.match(uri)
-    return Path(unquote(match["path"][1:])) if match and match["path"] else None
-
-
-def _writable(folder: Path) -> bool:
-    """True if files can be created in `folder`, or in its nearest existing parent."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

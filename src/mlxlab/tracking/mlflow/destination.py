@@ -1,75 +1,67 @@
-"""MLflow as the destination of a journal: its queue, from which the syncer uploads it."""
+"""A store of MLflow as a destination of journals."""
 
+import hashlib
+import os
 import shlex
-import time
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlxlab.tracking.mlflow import queue
-from mlxlab.tracking.mlflow.address import check_driver, resolve
-from mlxlab.tracking.records import SyncState, locate, read_state, utf8
+from mlxlab.redact import redact
+from mlxlab.tracking.mlflow.address import Address, resolve
+
+if TYPE_CHECKING:
+    from mlxlab.tracking.mlflow.store import MlflowStore
 
 
+@dataclass(frozen=True)
 class MlflowDestination:
-    """A store of MLflow; arguments and errors as of `Journal`.
+    """See `destination.Destination`; the fields are those of an `Address`."""
 
-    Without `registers` no model of the journal is registered: the one of a run that is resumed may be a stranger's.
-    """
+    uri: str
+    artifacts: str | None
 
-    def __init__(
-        self,
-        uri: str | None,
-        artifacts: str | None,
-        experiment: str,
-        project: Path,
-        *,
-        registers: bool,
-    ) -> None:
-        self.address = resolve(uri, artifacts, project)
-        self.experiment, self.project = experiment, project
-        self.registers = registers
-        check_driver(self.address.uri)
+    @property
+    def address(self) -> Address:
+        return Address(self.uri, self.artifacts)
 
-    def start(self, folder: Path, uid: str) -> None:
-        queue.register(self.address.queue, uid, folder, registers=self.registers)
-        queue.start_syncer(self.address)
+    def check(self) -> None:
+        """Nothing is needed but MLflow, which is installed."""
 
-    def ensure_running(self, folder: Path, uid: str) -> None:
-        with suppress(OSError):  # the next run or `runs sync` starts it
-            queue.start_syncer(self.address)
+    def queue_folder(self, project: Path) -> Path:
+        """Next to a database, so that one process at a time creates it; else in the project folder."""
+        digest = hashlib.sha256(redact(self.uri).encode()).hexdigest()[:12]
+        database = self.address.database
+        if database and _is_writable(database.parent):
+            return database.parent / f".queue-{database.name}"
+        return project / "mlruns" / f".queue-{digest}"
 
-    def wait(self, folder: Path, uid: str, seconds: float) -> str:
-        """Waits less if the store is known to be unavailable."""
-        size = locate(folder, uid)[0].stat().st_size
-        start = int(1000 * time.time())
-        until = time.monotonic() + seconds
-        while True:
-            uploaded = self.uploaded(folder, uid)
-            status = queue.read_status(self.address.queue)
-            if uploaded and uploaded["offset"] >= size:
-                return ""
-            fault = (uploaded and uploaded.get("fault")) or (status and status["fault"])
-            if fault and status and status["t"] >= start:
-                return f"{self.address.shown}: {fault}"
-            if time.monotonic() >= until:
-                reason = fault or "the upload is running"
-                return f"{self.address.shown} is not complete yet ({reason})"
-            time.sleep(0.02)
+    def connect(self) -> "MlflowStore":
+        from mlxlab.tracking.mlflow.store import MlflowStore
 
-    def uploaded(self, folder: Path, uid: str) -> SyncState | None:
-        """How far the journal has been uploaded."""
-        return read_state(locate(folder, uid)[1], uid)
-
-    def remedy(self, folder: Path) -> str:
-        args = ["mlxlab runs sync", shlex.quote(utf8(folder))]
-        if replace(resolve(None, None, self.project), queue=self.address.queue) != self.address:
-            args.append(f"uri={shlex.quote(self.address.shown)}")
-            artifacts = self.address.shown_artifacts
-            default = resolve(self.address.uri, None, self.project).shown_artifacts
-            if artifacts and artifacts != default:
-                args.append(f"artifacts={shlex.quote(artifacts)}")
-        return " ".join(args)
+        return MlflowStore(self.address)
 
     def describe(self) -> str:
-        return f"{self.address.shown}, experiment {self.experiment}"
+        return self.address.shown
+
+    def options(self, project: Path) -> list[str]:
+        address = self.address
+        if resolve(None, None, project) == address:
+            return []
+        options = [f"uri={shlex.quote(address.shown)}"]
+        artifacts = address.shown_artifacts
+        if artifacts and artifacts != resolve(self.uri, None, project).shown_artifacts:
+            options.append(f"artifacts={shlex.quote(artifacts)}")
+        return options
+
+
+def mlflow_destination(uri: str | None, artifacts: str | None, project: Path) -> MlflowDestination:
+    """Arguments and errors as of `resolve`."""
+    address = resolve(uri, artifacts, project)
+    return MlflowDestination(address.uri, address.artifacts)
+
+
+def _is_writable(folder: Path) -> bool:
+    """True if files can be created in `folder`, or in its nearest existing parent."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

@@ -1,4 +1,4 @@
-"""Logs the data set of a run to MLflow."""
+"""Logs the data of a run to MLflow, by an address that loads."""
 
 import json
 from typing import TYPE_CHECKING
@@ -9,12 +9,29 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MAX_DIGEST = 36  # characters
+CONTEXT = "mlflow.data.context"
+HUB = "hf://datasets/"
 
 
 def log_dataset(client: "MlflowClient", run_id: str, dataset: Dataset) -> None:
+    """Adds data to the inputs of a run; a second time changes nothing."""
     from mlflow import entities
 
-    source = json.dumps({"uri": dataset["source"]})
-    data = entities.Dataset(dataset["name"], dataset["digest"][:MAX_DIGEST], "local", source)
-    tags = [entities.InputTag("mlflow.data.context", "training")]
+    kind, source = _source(dataset["source"])
+    data = entities.Dataset(
+        dataset["name"],
+        dataset["digest"][:MAX_DIGEST],
+        kind,
+        json.dumps(source),
+    )
+    tags = [entities.InputTag(CONTEXT, dataset.get("context", "training"))]
     client.log_inputs(run_id, [entities.DatasetInput(data, tags)])
+
+
+def _source(address: str) -> tuple[str, dict[str, str]]:
+    """The type of a source and its field, by which `mlflow.data.get_source` finds the class that loads it."""
+    if address.startswith(HUB):
+        return "hugging_face", {"path": address.removeprefix(HUB)}
+    if address.startswith(("http://", "https://")):
+        return "http", {"url": address}
+    return "local", {"uri": address}

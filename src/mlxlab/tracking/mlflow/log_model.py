@@ -1,80 +1,68 @@
 """Logs models of a run folder to MLflow. The folder may come from anyone.
 
-A model loads with `mlflow.pyfunc.load_model`. Its code, packages and requirements are those of the installed mlxlab,
-never anything a journal names: MLflow runs that code.
+A model loads with `mlflow.pyfunc.load_model`, by the code of the installed mlxlab, never by anything that a journal
+names. It has the parameters of its run and the metrics of its step.
 """
 
 import tempfile
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.errors import DataError
-from mlxlab.tracking import provenance
 from mlxlab.tracking.copy_artifact import copy_artifact
-from mlxlab.tracking.mlflow.errors import one_line
+from mlxlab.tracking.mlflow.log_dataset import CONTEXT
+from mlxlab.tracking.one_line import one_line
 from mlxlab.tracking.records import Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import Dataset, LoggedModel, Run
 
-PACKAGE = Path(__file__).resolve().parents[2]
-CODE = PACKAGE / "inference" / "pyfunc_model.py"
 NAME = "best"
+LOADER = (
+    "mlxlab.inference.pyfunc_model"  # has `_load_pyfunc(folder)`, the loader that MLflow documents
+)
+FOLDER = "artifacts"  # within the data of the model
+PARAMS = ("model.", "data.", "trainer.", "seed", "choices.")  # of the run, that a model shows
+# Prefix of metrics -> context of their data.
+CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 _KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
 
 
-def log_model(
-    client: "MlflowClient",
-    experiment_id: str,
-    run_id: str,
-    folder: Path,
-    model: Model,
-    max_bytes: int | None = None,
-) -> str:
-    """Logs the model of a journal; returns its URI. Raises UserError if its files are not those of a model."""
+def log_model(client: "MlflowClient", run_id: str, folder: Path, model: Model) -> None:
+    """Logs the model of a journal. Raises UserError if its files are not those of a model."""
     from mlflow.entities import LoggedModelOutput
 
+    run = client.get_run(run_id)
     with tempfile.TemporaryDirectory() as temporary:
-        paths = enumerate(model["files"].items())
-        files = {
-            name: copy_artifact(folder, path, Path(temporary, str(number)), max_bytes)
-            for number, (name, path) in paths
-        }
-        logged = find_model(client, experiment_id, run_id, model["step"])
-        if logged is None:
-            tags = {_KEY: _key(model["step"])}
-            logged = client.create_logged_model(
-                experiment_id, NAME, run_id, tags, model_type="checkpoint"
-            )
-        model_id = str(logged.model_id)
+        data = Path(temporary) / FOLDER
+        data.mkdir()
+        for name in model["files"].values():
+            copy_artifact(folder, name, data)
+        logged = find_model(client, run, model["step"]) or _create(client, run, model["step"])
         path = Path(temporary) / "model"
         try:
             with warnings.catch_warnings(
                 action="ignore", record=True
             ):  # advice to authors; MLflow resets "ignore"
-                _save(path, model, files, run_id, model_id)
-        except (
-            Exception
-        ) as error:  # MLflow runs the model's code here: anything may be wrong with a checkpoint
-            client.finalize_logged_model(model_id, "FAILED")
+                _save(path, data, model, run_id, logged.model_id)
+        except Exception as error:  # of MLflow: a signature may be anything
+            client.finalize_logged_model(logged.model_id, "FAILED")
             raise DataError(one_line(error)) from error
-        client.log_model_artifacts(model_id, str(path))
-    client.finalize_logged_model(model_id, "READY")
-    outputs = client.get_run(run_id).outputs
-    if not any(
-        output.model_id == model_id for output in (outputs.model_outputs if outputs else [])
-    ):
-        client.log_outputs(run_id, [LoggedModelOutput(model_id, model["step"])])
-    return model_uri(logged)
+        client.log_model_artifacts(logged.model_id, str(path))
+    client.finalize_logged_model(logged.model_id, "READY")
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if logged.model_id not in [output.model_id for output in outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, model["step"])])
+    _log_metrics(client, run, model["step"], logged.model_id)
 
 
-def find_model(
-    client: "MlflowClient", experiment_id: str, run_id: str, step: int
-) -> "LoggedModel | None":
+def find_model(client: "MlflowClient", run: "Run", step: int) -> "LoggedModel | None":
     """The model that a run logged at a step."""
-    models = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    condition = f"source_run_id = '{run.info.run_id}'"
+    models = client.search_logged_models([run.info.experiment_id], condition)
     return next((model for model in models if model.tags.get(_KEY) == _key(step)), None)
 
 
@@ -82,25 +70,62 @@ def model_uri(model: "LoggedModel") -> str:
     return f"models:/{model.model_id}"
 
 
+def step_of(model: "LoggedModel") -> int:
+    """Of the checkpoint that was logged as a model."""
+    return int(model.tags.get(_KEY, "").partition("@")[2] or 0)
+
+
 def _key(step: int) -> str:
     return f"{NAME}@{step}"
 
 
-def _save(path: Path, model: Model, files: dict[str, Path], run_id: str, model_id: str) -> None:
+def _create(client: "MlflowClient", run: "Run", step: int) -> "LoggedModel":
+    params = {key: value for key, value in run.data.params.items() if key.startswith(PARAMS)}
+    return client.create_logged_model(
+        run.info.experiment_id,
+        NAME,
+        run.info.run_id,
+        {_KEY: _key(step)},
+        params,
+        model_type="checkpoint",
+    )
+
+
+def _save(path: Path, data: Path, model: Model, run_id: str, model_id: str) -> None:
     import mlflow.pyfunc
     from mlflow.models import Model as MlflowModel
     from mlflow.models import ModelSignature
 
-    conf = PACKAGE.parents[1] / "conf"  # next to src/ in a checkout, inside the package in a wheel
     signature = model["signature"]
     mlflow.pyfunc.save_model(
         path,
-        python_model=str(CODE),
-        artifacts={name: str(file) for name, file in files.items()},
-        code_paths=[str(PACKAGE), *([str(conf)] if conf.is_dir() else [])],
-        pip_requirements=provenance.requirements(),
+        loader_module=LOADER,
+        data_path=str(data),
+        pip_requirements=[f"mlxlab=={metadata.version('mlxlab')}"],
         signature=ModelSignature.from_dict(signature) if signature else None,
         mlflow_model=MlflowModel(
             artifact_path=NAME, run_id=run_id, model_uuid=model_id, model_id=model_id
         ),
     )
+
+
+def _log_metrics(client: "MlflowClient", run: "Run", step: int, model_id: str) -> None:
+    """The metrics of the run at the model's step, with their data.
+
+    MLflow adds them to the run too, where they are equal to the rows that it has: the times are those of these rows.
+    """
+    from mlflow.entities import Metric
+
+    datasets: dict[str, Dataset] = {}
+    for each in run.inputs.dataset_inputs if run.inputs else []:
+        datasets |= {tag.value: each.dataset for tag in each.tags if tag.key == CONTEXT}
+    metrics = []
+    for key in run.data.metrics:
+        facts = {"model_id": model_id, "run_id": run.info.run_id}
+        dataset = datasets.get(CONTEXTS.get(key.partition("/")[0], ""))
+        if dataset is not None:
+            facts |= {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
+        for row in client.get_metric_history(run.info.run_id, key):
+            if row.step == step:
+                metrics.append(Metric(key, row.value, row.timestamp, step, **facts))
+    client.log_batch(run.info.run_id, metrics=metrics)

@@ -10,31 +10,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from annotated_types import Ge, Le
 
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
-from mlxlab.files.atomic import write_json
-from mlxlab.files.untrusted import read_json
+from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.program import install_command
-from mlxlab.tracking.mlflow import queue
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.tracking.mlflow.client import SETTINGS
-from mlxlab.tracking.mlflow.errors import printable
 from mlxlab.tracking.mlflow.relocate import repair_locations
+from mlxlab.tracking.mlflow.store import SETTINGS
 
 HOST = "127.0.0.1"
-FILE, LOCK, LOG = "ui.json", "ui.lock", "ui.log"  # in the queue of the store
 START_SECONDS = 300.0
 STOP_SECONDS = 5.0
 
 Port = Annotated[int, Ge(1), Le(65535)]
-
-
-class UiState(TypedDict):
-    port: Port
 
 
 @contextmanager
@@ -60,34 +50,12 @@ def serve_ui(address: Address, port: int | None) -> Iterator[tuple[str, "subproc
         )
     repair_locations(address)
     port = _free_port(port)
-    with queue.lock(address.queue / LOCK) as is_only_one:
-        if not is_only_one:
-            raise ConfigError(
-                f"{address.shown}: its user interface is running: {running_ui(address)}"
-            )
-        process = _start(address, port)
-        try:
-            _wait(process, port, address.queue / LOG)
-            write_json(address.queue / FILE, {"port": port})
-            yield f"http://{HOST}:{port}", process
-        finally:
-            (address.queue / FILE).unlink(missing_ok=True)
-            _stop(process)
-
-
-def running_ui(address: Address) -> str | None:
-    """The URL of the user interface of a store, if `serve_ui` is running it, or if the store is a server."""
-    if address.uri.startswith("http"):
-        return address.shown.rstrip("/")
-    if not address.queue.is_dir():
-        return None
-    with queue.lock(address.queue / LOCK) as is_free:
-        if is_free:
-            return None
+    process = _start(address, port)
     try:
-        return f"http://{HOST}:{read_json(address.queue / FILE, UiState)['port']}"
-    except (InputNotFoundError, DataError):
-        return None
+        _wait(process, port)
+        yield f"http://{HOST}:{port}", process
+    finally:
+        _stop(process)
 
 
 def run_page(url: str, experiment_id: str, run_id: str) -> str:
@@ -114,50 +82,28 @@ def _start(address: Address, port: int) -> "subprocess.Popen[bytes]":
         variables["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = address.artifacts
     # MLflow's own patterns, such as 192.168.*, also match names that an attacker registers.
     hosts = {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}"}
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "mlflow",
-        "ui",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    with (address.queue / LOG).open("wb") as log:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=hosts | os.environ | variables,
-            start_new_session=True,
-        )
+    command = [sys.executable, "-P", "-m", "mlflow", "ui"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno(),
+        env=hosts | os.environ | variables,
+        start_new_session=True,
+    )
 
 
-def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
+    """Waits until the server answers."""
     until = time.monotonic() + START_SECONDS
-    while not _answers(port):
-        if process.poll() is not None or time.monotonic() > until:
-            lines = log.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
-            raise ServiceUnavailableError(
-                f"the user interface does not start: {printable(lines[-1] if lines else '')}"
-            )
+    while process.poll() is None and time.monotonic() < until:
+        with suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection(HOST, port, timeout=5)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
         time.sleep(0.2)
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    raise ServiceUnavailableError(f"the server does not start (exit code {process.poll()})")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -12,9 +12,7 @@ _CODE = ("version.", "hardware.", COMMIT, "git.dirty")  # prefixes of tags
 Pairs: TypeAlias = dict[str, tuple[Any, Any]]
 
 
-def diff(
-    first: RunRow, second: RunRow, first_data: Mapping[str, str], second_data: Mapping[str, str]
-) -> dict[str, Pairs]:
+def diff(first: RunRow, second: RunRow) -> dict[str, Pairs]:
     """What differs of the config, of the data (name -> digests) and of the code: commit, versions, hardware.
 
     Of metrics all: `best` has main ones of the best evaluations, `metrics` the latest values.
@@ -25,7 +23,7 @@ def diff(
         code = {key: pair for key, pair in code.items() if None not in pair}
     return {
         "config": _changes(first.params, second.params),
-        "data": _changes(first_data, second_data),
+        "data": _changes(first.datasets, second.datasets),
         "code": code,
         "best": _pairs(first.best, second.best),
         "metrics": _pairs(first.metrics, second.metrics),

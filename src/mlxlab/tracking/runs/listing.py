@@ -2,57 +2,30 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mlxlab.markdown import markdown_table
-from mlxlab.metric_names import TEST, VALID
-from mlxlab.tracking.mlflow.client import clean
-from mlxlab.tracking.runs.objectives import best_label, last_label, objectives
+from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.runs.reader import RunRow
 from mlxlab.tracking.runs.tables import (
+    best_label,
     format_duration,
     format_number,
     format_time,
+    last_label,
+    name_of,
     ordered,
     shorten,
 )
 
 MAX_METRICS = 4  # columns of those that were not requested
-
-
-def data_of(run: RunRow) -> str:
-    """The option of the group `data`, and the name of the file: `table tickets.csv`."""
-    source = run.params.get("data.source", "None")
-    file = "" if source == "None" else Path(source).name
-    return f"{run.params.get('choices.data', '')} {file}".strip()
-
-
-def short_path(run: RunRow) -> str:
-    """The run folder as it is typed: relative to the working folder, where it is below that."""
-    here = os.getcwd()
-    if run.folder is None or not Path(run.folder).is_relative_to(here):
-        return run.folder or ""
-    return os.path.relpath(run.folder, here)
-
-
 # The columns that are no parameters and no metrics, in their order.
-FACTS: dict[str, Callable[[RunRow], str]] = {
-    "run": lambda run: run.short_id,
-    "name": lambda run: run.name,
-    "data": data_of,
-    "status": lambda run: run.status,
-    "started": lambda run: format_time(run.start),
-    "took": format_duration,
-    "experiment": lambda run: run.experiment,
-    "parent": lambda run: (run.parent or "")[:8],
-    "folder": short_path,
-}
-# The most important first; `run` is always shown.
-_IMPORTANCE = ("name", "folder", "status", "data", "took", "started", "parent", "experiment")
-# Groups of columns, the most important first.
-_MAIN_METRIC, _DIFFERENT, _EQUAL, _OTHER_METRIC = range(4)
+FACTS = ("run", "name", "data", "status", "started", "took", "experiment", "parent", "folder")
+# Those that a terminal may leave out, the most important first.
+_OPTIONAL = ("name", "folder", "status", "data", "took", "started", "parent", "experiment")
+_RARE = 100  # rank of metrics that are left out before facts
 
 
 class Columns(NamedTuple):
@@ -73,12 +46,12 @@ class Listing(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """`rank`: group and position; a column of a higher rank is left out first, one of None never."""
+    """A column of a higher rank is left out first, one of None never."""
 
     name: str
     cells: list[str]
-    align: str
-    rank: tuple[int, int] | None = None
+    align: str = "l"
+    rank: int | None = None
 
     @property
     def width(self) -> int:
@@ -93,66 +66,84 @@ def format_list(runs: list[RunRow], columns: Columns, width: int | None = None) 
         width: of the terminal, on which empty columns and those that do not fit are left out unless they were
             requested; None shows all.
     """
-    table = list(_facts(runs, columns.facts))
+    table = [*_facts(runs, columns.facts)]
     for key in columns.params:
-        cells = [shorten(run.params.get(clean(key), ""), 40) for run in runs]
-        table.append(_Column(key, cells, "l"))
+        table.append(_Column(key, [shorten(run.params.get(clean(key), ""), 40) for run in runs]))
     table += _metrics(runs, columns)
     for key, values in columns.best.items():
         cells = [format_number(values.get(run.run_id)) for run in runs]
         table.append(_Column(best_label(key), cells, "r"))
     shown = table if width is None else _that_fit(table, width)
-    head = [column.name for column in shown]
     rows = zip(*(column.cells for column in shown), strict=True)
-    text = markdown_table(head, rows, "".join(column.align for column in shown))
+    align = "".join(column.align for column in shown)
+    text = markdown_table([column.name for column in shown], rows, align)
     left_out = [column.name for column in table if any(column.cells) and column not in shown]
     return Listing(text, left_out)
 
 
 def default_metrics(runs: list[RunRow], sort: str | None = None) -> list[str]:
-    """The metric of the order, the objectives, these on the test rows, then those that most of the runs have."""
+    """The metric of the order, then those of the objectives and those that half of the runs have."""
+    objectives = {name_of(run.objective or "") for run in runs}
     counts = Counter(key for run in runs for key in run.metrics)
-    first = ordered(objectives(runs) & counts.keys(), runs)
-    tests = {TEST + key.removeprefix(VALID): key for key in first}
-    keys = [*first, *(key for key in tests if key in counts), *ordered(counts, runs)]
-
-    def is_rare(key: str) -> bool:
-        # Interrupted runs lack a metric of the test rows: it is as common as its objective.
-        return 2 * counts[tests.get(key, key)] < len(runs)
-
-    keys.sort(key=is_rare)  # stable
+    common = {key for key in counts if 2 * counts[key] >= len(runs)}
+    # Interrupted runs lack a metric of the test rows: it is as common as its objective.
+    common |= {key for key in counts if name_of(key) in objectives}
+    keys = ordered(common - {sort}, runs)
     if sort:
         keys.insert(0, sort)
-    return list(dict.fromkeys(keys))[:MAX_METRICS]
+    return keys[:MAX_METRICS]
 
 
 def _facts(runs: list[RunRow], requested: Sequence[str] | None) -> Iterator[_Column]:
-    ids = {run.run_id: run.short_id for run in runs}
-    for name in FACTS if requested is None else requested:
-        cells = [FACTS[name](run) for run in runs]
-        if name == "parent":
-            cells = [ids.get(run.parent or "", cell) for run, cell in zip(runs, cells, strict=True)]
+    short_ids = {run.run_id: run.short_id for run in runs}
+    facts = [_facts_of(run, short_ids) for run in runs]
+    for name in requested or FACTS:
         rank = None
-        if requested is None and name in _IMPORTANCE:
-            is_equal = len(runs) > 1 and len(set(cells)) == 1
-            rank = (_EQUAL if is_equal else _DIFFERENT, _IMPORTANCE.index(name))
-        yield _Column(name, cells, "l", rank)
+        if requested is None and name in _OPTIONAL:
+            rank = 1 + MAX_METRICS + _OPTIONAL.index(name)
+        yield _Column(name, [each[name] for each in facts], "l", rank)
+
+
+def _facts_of(run: RunRow, short_ids: Mapping[str, str]) -> dict[str, str]:
+    source = run.params.get("data.source", "None")
+    data = run.params.get("choices.data", "")
+    folder = run.folder or ""
+    here = os.getcwd()
+    parent = run.parent or ""
+    if source != "None":
+        data = f"{data} {Path(source).name}"
+    if Path(folder).is_relative_to(here):  # as it is typed
+        folder = os.path.relpath(folder, here)
+    return {
+        "run": run.short_id,
+        "name": run.name,
+        "data": data.strip(),
+        "status": run.status,
+        "started": format_time(run.start),
+        "took": format_duration(run),
+        "experiment": run.experiment,
+        "parent": short_ids.get(parent, parent[:8]),
+        "folder": folder,
+    }
 
 
 def _metrics(runs: list[RunRow], columns: Columns) -> Iterator[_Column]:
     """Latest values; of metrics that were not requested also those of the best evaluation, which come first."""
-    is_default = columns.metrics is None
-    keys = default_metrics(runs, columns.sort) if columns.metrics is None else columns.metrics
+    keys = columns.metrics
+    if keys is None:
+        keys = default_metrics(runs, columns.sort)
     for number, key in enumerate(keys):
-        rank = (_MAIN_METRIC if number < 2 else _OTHER_METRIC, number)
-        name = last_label(key) if key in columns.best else key
-        if is_default and key not in columns.best and any(key in run.best for run in runs):
+        rank = number if number < 2 else _RARE + number
+        name = key
+        if key in columns.best:
+            name = last_label(key)
+        elif columns.metrics is None and any(key in run.best for run in runs):
             best = [format_number(run.best.get(key)) for run in runs]
             yield _Column(best_label(key), best, "r", rank)
-            rank = (_OTHER_METRIC, number)
+            rank = _RARE + number
             name = last_label(key)
         cells = [format_number(run.metrics.get(clean(key))) for run in runs]
-        is_requested = not is_default or key == columns.sort
+        is_requested = columns.metrics is not None or key == columns.sort
         yield _Column(name, cells, "r", None if is_requested else rank)
 
 
@@ -160,7 +151,7 @@ def _that_fit(table: list[_Column], width: int) -> list[_Column]:
     shown = [column for column in table if column.rank is None]
     optional = [column for column in table if column.rank is not None and any(column.cells)]
     left = width - 1 - sum(column.width for column in shown)
-    for column in sorted(optional, key=lambda column: column.rank or (0, 0)):
+    for column in sorted(optional, key=lambda column: column.rank or 0):
         if column.width <= left:
             left -= column.width
             shown.append(column)

@@ -1,4 +1,4 @@
-"""Formats runs as text: one run with all details, several runs side by side, two by their differences."""
+"""Formats runs as text: one run with all details, two by their differences."""
 
 import math
 import time
@@ -7,45 +7,23 @@ from datetime import timedelta
 
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
-from mlxlab.tracking.mlflow.client import truncate
+from mlxlab.tracking.mlflow.names import truncate
 from mlxlab.tracking.runs.diff import Pairs
-from mlxlab.tracking.runs.objectives import MAIN, best_label, last_label, objectives
-from mlxlab.tracking.runs.reader import MetricRange, RunRow
+from mlxlab.tracking.runs.reader import MAIN, RunRow
 
 _SPLITS = ("valid", "test", "train")  # in the order in which they are shown
 
 
-def format_run(run: RunRow, ranges: Mapping[str, MetricRange], datasets: Mapping[str, str]) -> str:
-    """One run: its facts, its data, the range of each metric, its parameters, its tags."""
-    metrics = []
-    for key in ordered(ranges, [run]):
-        history = ranges[key]
-        values = (run.metrics.get(key), history.min, history.max)
-        metrics.append(
-            [key, *map(format_number, values), str(history.points), str(history.last_step)]
-        )
-    head = ["metric", "last", "min", "max", "points", "last step"]
+def format_run(run: RunRow) -> str:
+    """One run: its facts, its data, its metrics, its parameters, its tags."""
+    metrics = {key: format_number(run.metrics[key]) for key in ordered(run.metrics, [run])}
     return _join(
         _pair_table(["run", run.uid or run.run_id], _facts(run)),
-        _pair_table(["data", "digest"], datasets),
-        markdown_table(head, metrics) if metrics else "",
+        _pair_table(["data", "digest"], run.datasets),
+        _pair_table(["metric", "last value"], metrics),
         _pair_table(["param", "value"], dict(sorted(run.params.items()))),
         _pair_table(["tag", "value"], dict(sorted(run.tags.items()))),
     )
-
-
-def format_comparison(runs: list[RunRow]) -> str:
-    """The main metrics of the best evaluations, the parameters that differ and the latest metrics, a column per run."""
-    rows = [["name", *(run.name for run in runs)], ["status", *(run.status for run in runs)]]
-    for key in ordered({key for run in runs for key in run.best}, runs):
-        rows.append([best_label(key), *(format_number(run.best.get(key)) for run in runs)])
-    for key in sorted({key for run in runs for key in run.params}):
-        values = [run.params.get(key, "-") for run in runs]
-        if len(set(values)) > 1:
-            rows.append([key, *(shorten(value, 32) for value in values)])
-    for key in ordered({key for run in runs for key in run.metrics}, runs):
-        rows.append([_latest_label(key), *(format_number(run.metrics.get(key)) for run in runs)])
-    return markdown_table(["run", *(run.short_id for run in runs)], rows)
 
 
 def format_diff(first: RunRow, second: RunRow, difference: Mapping[str, Pairs]) -> str:
@@ -70,6 +48,14 @@ def format_diff(first: RunRow, second: RunRow, difference: Mapping[str, Pairs]) 
     return _join(*sections) or "no differences"
 
 
+def best_label(key: str) -> str:
+    return f"{key} (best)"
+
+
+def last_label(key: str) -> str:
+    return f"{key} (last)"
+
+
 def format_number(value: float | None) -> str:
     if value is None:
         return ""
@@ -89,15 +75,21 @@ def format_duration(run: RunRow) -> str:
     return str(timedelta(seconds=max(0, round((end - run.start) / 1000))))
 
 
-def ordered(keys: Iterable[str], runs: list[RunRow]) -> list[str]:
+def ordered(keys: Iterable[str], runs: Sequence[RunRow]) -> list[str]:
     """Metrics in the order in which they are shown: objectives of the runs, main metrics, the others by name."""
-    first = objectives(runs)
+    objectives = {name_of(run.objective or "") for run in runs}
 
     def rank(key: str) -> tuple[bool, int, int, str]:
-        split, _, name = key.partition("/")
-        return key not in first, _position(MAIN, name), _position(_SPLITS, split), key
+        name = name_of(key)
+        split = key.removesuffix(f"/{name}")
+        return name not in objectives, _position(MAIN, name), _position(_SPLITS, split), key
 
     return sorted(keys, key=rank)
+
+
+def name_of(metric: str) -> str:
+    """The name of a metric without its split."""
+    return metric.partition("/")[2]
 
 
 def shorten(text: str, limit: int = 100) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlxlab.data.batch import Task
-from mlxlab.training.metrics.bootstrap import Statistic, resample_count
+from mlxlab.stats.bootstrap import Statistic, resample_count
 from mlxlab.training.metrics.classification import log_losses
 from mlxlab.training.metrics.labelled import Thresholds, predicted_classes
 from mlxlab.training.metrics.multi_label import binary_log_losses

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.cli.migrate import main
+from support.commands import command
 from support.old_stores.unpack import unpack
 from support.tracking import make_project, query_store
+
+main = command("migrate")
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning"
@@ -115,7 +117,7 @@ def test_unreadable_runs_of_a_file_store_are_named_and_the_others_move(source, p
     os.mkfifo(by_name["best"].parent / "params" / "pipe")
     assert main([f"source={store}"]) == 0
     out = capsys.readouterr().out
-    assert "loss:1001: expected `time value step`" in out
+    assert "loss: expected `time value step`, got '17000000'" in out
     assert "aliases are not read" in out
     assert query_store(project, "select 1 from params where key in ('linked', 'pipe')") == []
     assert query_store(project, "select name from runs order by name") == [
@@ -161,6 +163,6 @@ def test_a_source_that_is_no_store_ends_in_one_line(project, capsys):
     (project / "notes.db").write_text("no database")
     assert main(["source=nowhere"]) == 66
     assert main(["source=notes.db"]) == 65
-    assert main([f"source={project}"]) == 65
+    assert main([f"source={project}"]) == 66
     assert main(["source=notes.db", "uri=http://server"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 4

@@ -15,31 +15,29 @@ Examples
 """
 
 import math
-import sys
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from mlxlab import terminal
-from mlxlab.cli.app import Subcommand, build_main
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.print_json import print_json, print_result
 from mlxlab.constraints import Size
-from mlxlab.errors import DataError, WriteError
+from mlxlab.errors import ConfigError, DataError, WriteError
 from mlxlab.extensions.example_losses import files
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted
 
+ACTIONS = {"top": "top", "merge": "merge"}
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
 
 
-def _top(
+def top(
+    *sources: str,
     mode: Literal["hardest", "easiest"] = "hardest",
     by: Literal["mean", "sum", "kl", "cross_entropy"] = "mean",
     count: Size = 20,
     json: bool = False,
-    *,
-    args: list[str],
 ) -> None:
     """Prints the hardest or the easiest examples; ties in the order of their ids.
 
@@ -51,7 +49,7 @@ def _top(
     """
     import pandas as pd
 
-    rows = pd.DataFrame(files.merge(map(Path, args))).reindex(columns=list(COLUMNS))
+    rows = pd.DataFrame(files.merge(map(Path, _some(sources)))).reindex(columns=list(COLUMNS))
     usable = rows[np.isfinite(rows[by])]
     if usable.empty:
         raise DataError(f"none of the {len(rows):,} examples has a finite {by}")
@@ -70,23 +68,26 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _merge(out: Path, json: bool = False, *, args: list[str]) -> None:
+def merge(*sources: str, out: Path, json: bool = False) -> None:
     """Merges per-example losses.
 
     Args:
         out: the Parquet file to write.
         json: prints JSON instead.
     """
-    rows = files.merge(map(Path, args))
+    rows = files.merge(map(Path, _some(sources)))
     try:
         files.write(rows, out)
     except OSError as error:
         raise WriteError(f"{out}: {error.strerror or error}") from None
-    if json:
-        print_json({"output": str(out), "examples": len(rows["id"])})
-    else:
-        print(f"{out}: {counted(len(rows['id']), 'example')}")
+    print_result(
+        {"output": str(out), "examples": len(rows["id"])},
+        f"{out}: {counted(len(rows['id']), 'example')}",
+        json,
+    )
 
 
-SOURCES = (1, sys.maxsize)  # the number of SOURCE arguments
-main = build_main(__doc__, {"top": Subcommand(_top, SOURCES), "merge": Subcommand(_merge, SOURCES)})
+def _some(sources: tuple[str, ...]) -> tuple[str, ...]:
+    if not sources:
+        raise ConfigError("SOURCE: missing; expected run folders or Parquet files")
+    return sources

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlxlab.config.issues import KeyPath
-from mlxlab.config.resume_overrides import differences
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.resume.changes import differences
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture
 

@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from mlxlab import program
-from mlxlab.cli.app import Subcommand, build_main
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.hydra.yaml_limits import parse_yaml
 from mlxlab.errors import ConfigError, DataError
@@ -26,6 +25,7 @@ from mlxlab.files.untrusted import read_json, read_text
 from mlxlab.nearest import suggestion
 from mlxlab.redact import redact
 
+ACTIONS = {"": "print_translation"}
 ASSIGNMENT = re.compile(r"^(?: {4})?(\w+)(?: *:[^=\n]*)? *= *([^#\n]+)", re.MULTILINE)
 PROCESSES = re.compile(r"(?:torchrun|srun) .*?(?:--nproc[-_]per[-_]node|--ntasks|-n)[ =]?(\d+)")
 FLAG = re.compile(r"--[A-Za-z][\w-]*|-[A-Za-z]")
@@ -257,21 +257,18 @@ def normalized(name: str) -> str:
     return name.lstrip("-").replace("_", "-").lower()
 
 
-def _translate(defaults: bool = False, json: bool = False, *, args: list[str]) -> None:
+def print_translation(*words: str, defaults: bool = False, json: bool = False) -> None:
     """Prints the new command.
 
     Args:
         defaults: also write what the old program used without a flag.
         json: prints JSON instead: the command as a list of arguments, and the notes.
     """
-    result = translate(args[0] if len(args) == 1 else shlex.join(args), defaults=defaults)
-    words = sorted(map(redact, result.args.values()), key=lambda arg: "." in arg.partition("=")[0])
+    result = translate(words[0] if len(words) == 1 else shlex.join(words), defaults=defaults)
+    args = sorted(map(redact, result.args.values()), key=lambda arg: "." in arg.partition("=")[0])
     if json:
-        print_json({"command": [*result.command.split(), *words], "notes": result.notes})
+        print_json({"command": [*result.command.split(), *args], "notes": result.notes})
         return
     for note in result.notes:
         print(note, file=sys.stderr)
-    print(f"{result.command} {program.join(words)}".rstrip())
-
-
-main = build_main(__doc__, Subcommand(_translate, forward_prefix=""))
+    print(f"{result.command} {program.join(args)}".rstrip())

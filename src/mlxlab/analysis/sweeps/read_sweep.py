@@ -1,0 +1,117 @@
+"""Reads the jobs of a sweep from its folder."""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+from mlxlab.analysis.comparison_runs import check_metric
+from mlxlab.analysis.sweeps.sweep_jobs import State, Sweep, SweepJob, overrides_by_key
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.experiment import manifest, sweep_start
+from mlxlab.experiment.job_record import JobRecord, read_records, seconds_of_attempts
+from mlxlab.experiment.run_metrics import FILE as METRICS
+from mlxlab.experiment.run_metrics import Metrics, RunMetrics
+from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import read_run
+
+MAX_JOBS_WITH_CURVES = 100
+
+
+def read_sweep(folder: Path, metric: str | None = None, *, curves: bool = True) -> Sweep:
+    """The sweep in a folder.
+
+    Args:
+        metric: of the best evaluation of each run; None takes the objectives of the sweep.
+        curves: with the learning curves of the first jobs.
+
+    Raises:
+        InputNotFoundError: the folder holds no sweep.
+        DataError: a record is damaged, or no run has a finite value of the metric.
+        ConfigError: the runs have other metrics.
+    """
+    objectives, records = _read_records(folder)
+    jobs = []
+    for path, record in sorted(records.items(), key=lambda item: item[1].number):
+        jobs.append(_job(record, objectives[0], path))
+    if metric is not None and [metric] != objectives:
+        objectives = [metric]
+        jobs = [_with_metrics(job, objectives) for job in jobs]
+        finished = [job for job in jobs if job.state == "finished"]
+        check_metric(metric, {name for job in finished for name in _metrics(job)}, str(folder))
+        if not any(job.values for job in jobs):
+            raise DataError(f"{folder}: no run has a finite {metric}")
+    elif len(objectives) > 1:
+        jobs = [_with_metrics(job, objectives) for job in jobs]
+    for index, job in enumerate(jobs[: MAX_JOBS_WITH_CURVES if curves else 0]):
+        jobs[index] = replace(job, curve=_curve(job, objectives[0]))
+    return Sweep(folder.name, tuple(objectives), tuple(jobs), _num_folds(jobs))
+
+
+def _read_records(folder: Path) -> tuple[list[str], dict[Path, JobRecord]]:
+    """(objectives, jobs that were asked for and those that were begun, by their folders)."""
+    records = read_records(folder)
+    begun = {record.number for record in records.values()}
+    objectives = [record.objective for record in records.values()][:1]
+    with suppress(InputNotFoundError):  # Only our own sweepers leave it.
+        start = sweep_start.read_sweep_start(folder)
+        objectives = start["objectives"]
+        for number, texts in enumerate(start["jobs"]):
+            if number not in begun:
+                records[folder / str(number)] = JobRecord(number, texts)
+    if not records:
+        raise InputNotFoundError(f"{folder}: expected the folder of a sweep")
+    return objectives, records
+
+
+def _job(record: JobRecord, objective: str, folder: Path) -> SweepJob:
+    state: State = "unfinished"
+    seconds = record.seconds
+    if record.state in get_args(State):
+        state = cast(State, record.state)
+    else:  # The seconds of a job that was killed are in its manifest alone.
+        seconds = max(seconds, seconds_of_attempts(folder))
+    values = {}
+    reason = record.reason
+    if record.value is not None:
+        if state == "finished":
+            values = {objective: record.value}
+        else:
+            reason = f"{objective} {record.value:.4g}; {reason}"
+    overrides = overrides_by_key(record.overrides)
+    return SweepJob(record.number, overrides, state, values, reason, seconds, folder=folder)
+
+
+def _with_metrics(job: SweepJob, names: list[str]) -> SweepJob:
+    """A job with these metrics of its best evaluation, if it finished."""
+    if job.state != "finished":
+        return job
+    metrics = _metrics(job)
+    values = {name: metrics.get(name) for name in names}
+    return replace(job, values={name: value for name, value in values.items() if value is not None})
+
+
+def _metrics(job: SweepJob) -> Metrics:
+    """The metrics of the best evaluation of a run; empty if it has none."""
+    with suppress(InputNotFoundError, DataError):
+        return read_json(job.folder / METRICS, RunMetrics)["metrics"]
+    return {}
+
+
+def _curve(job: SweepJob, objective: str) -> tuple[tuple[int, float], ...]:
+    """The objective at each evaluation of a run that has ended."""
+    points = []
+    with suppress(InputNotFoundError, DataError):
+        for step, metrics in read_run(job.folder).training.curve:
+            value = metrics.get(objective)
+            if value is not None:
+                points.append((step, value))
+    return tuple(points)
+
+
+def _num_folds(jobs: list[SweepJob]) -> int | None:
+    """The number of folds of the cross-validation that the runs are of."""
+    for job in [job for job in jobs if job.values][:1]:
+        with suppress(InputNotFoundError, DataError):
+            return manifest.read_manifest(job.folder).get("inputs", {}).get("folds")
+    return None

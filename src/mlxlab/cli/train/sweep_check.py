@@ -1,0 +1,155 @@
+"""Checks every job of a sweep before the first one starts; with `--dry-run`, lists them."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from mlxlab import terminal
+from mlxlab.config.check import config_issues, labelled, resolve
+from mlxlab.config.hydra.compose import find_issues
+from mlxlab.config.hydra.job import check_folder, job_config
+from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.config.issues import ConfigIssue, format_issues, join_key, one_line, override_name
+from mlxlab.config.schema.validate import Checker
+from mlxlab.distributed.launch_env import check_parallel, is_launched
+from mlxlab.errors import ConfigError
+from mlxlab.experiment.experiment import check_named_files, check_named_run
+from mlxlab.files.untrusted import refuse_links
+from mlxlab.markdown import markdown_table
+from mlxlab.sweep import is_ours
+from mlxlab.sweep.derive import derive
+from mlxlab.sweep.jobs_to_check import jobs_to_check, sweep_overrides
+from mlxlab.wording import counted
+
+_MAX_ROWS = 100
+
+
+def check_sweep(config: DictConfig) -> list[list[str]]:
+    """Checks a sweep and all its jobs; returns the overrides of each job.
+
+    Raises:
+        ConfigError, NotAllowedError, InputNotFoundError: something is wrong with a job, or the sweep.
+    """
+    if is_launched():
+        raise ConfigError(
+            "-m: expected a single process for a sweep, got a launcher; start its jobs one by one"
+        )
+    issues = _plugin_issues(config)
+    if issues:
+        raise ConfigError(format_issues(issues))
+    with job_config(config):
+        check_folder(config, "hydra.sweep.dir")
+        refuse_links(Path(config.hydra.sweep.dir))
+    jobs = jobs_to_check(config)
+    _check_jobs(config, jobs)
+    return jobs
+
+
+def show_sweep(config: DictConfig, jobs: list[list[str]]) -> None:
+    """Prints what a sweep would run."""
+    if str(config.hydra.sweeper.get("sampler", "grid")) == "grid":
+        _show_jobs(jobs)
+    else:
+        _show_search(config)
+
+
+def _check_jobs(config: DictConfig, jobs: list[list[str]]) -> None:
+    issues: list[ConfigIssue] = []
+    hydra = as_typed(config.hydra.overrides.hydra)
+    name = str(config.hydra.job.config_name)
+    objectives: dict[str, None] = {}
+    forced: set[str] = set()
+    base = None
+    for texts in jobs:
+        job = derive(base, texts)
+        if job is None:
+            job, found = find_issues([*hydra, *texts], name)
+        else:
+            with job_config(job):
+                found = config_issues(job)
+        issues += found
+        if job is None or issues:
+            continue
+        base = job
+        check_named_run(job.resume)
+        check_named_files(resolve(job.data)[0])
+        check_parallel(job.trainer.parallel)
+        objectives[str(job.objective)] = None
+        composed = as_typed(job.hydra.overrides.task)
+        forced |= {override_name(text) for text in composed if text.startswith("++")}
+    if len(objectives) > 1:
+        names = " and ".join(objectives)
+        issues.append(ConfigIssue("objective", f"the jobs have {names}; choose one: objective=..."))
+    if issues:
+        raise ConfigError(format_issues(issues))
+    if not jobs:
+        raise ConfigError("the sweep is empty: one of its ranges has no values")
+    _complete(config, forced, next(iter(objectives)))
+
+
+def _complete(config: DictConfig, forced: set[str], objective: str) -> None:
+    """Gives the config of the sweep what its jobs have in common.
+
+    Args:
+        forced: keys that a job only has if they are added, as those of `tags`.
+    """
+    config.objective = objective  # also where an option that is swept sets it
+    texts = as_typed(config.hydra.overrides.task)
+    with read_write(config.hydra):
+        config.hydra.overrides.task = [
+            f"++{text.lstrip('+')}" if override_name(text) in forced else text for text in texts
+        ]
+
+
+def _plugin_issues(config: DictConfig) -> list[ConfigIssue]:
+    """The errors in the sweeper and the launcher; those of plugins have a schema of their own."""
+    issues = []
+    for name in ("hydra.sweeper", "hydra.launcher"):
+        node = config.hydra[name.partition(".")[2]]
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            expected = f"expected a component; choose one with {name.replace('.', '/')}=..."
+            issues.append(ConfigIssue(f"{name}={one_line(str(node), 120)}", expected))
+        elif is_ours(node):
+            values, unresolved = resolve(node)
+            issues += Checker(values).check_node(values, str(node._target_), name)
+            issues += [ConfigIssue(join_key(name, each.path), each.message) for each in unresolved]
+    if not issues and not is_ours(config.hydra.sweeper):
+        if is_ours(config.hydra.launcher):
+            expected = "expected hydra/launcher=basic or one of a plugin"
+            issues.append(ConfigIssue("hydra/sweeper", expected))
+        size = config.hydra.sweeper.get("max_batch_size")  # of Hydra's own, which asserts it
+        if size is not None and size < 1:
+            expected = f"expected at least 1, or null, got {size}"
+            issues.append(ConfigIssue("hydra.sweeper.max_batch_size", expected))
+    return labelled(issues, {"hydra": OmegaConf.to_container(config.hydra, resolve=False)})
+
+
+def _show_jobs(jobs: list[list[str]]) -> None:
+    """A row per job with what differs between them."""
+    from mlxlab.analysis.sweeps.sweep_jobs import overrides_by_key
+
+    points = [overrides_by_key(texts) for texts in jobs]
+    keys = [key for key in points[0] if len({point.get(key) for point in points}) > 1]
+    rows = [
+        [str(number), *(point[key] for key in keys)]
+        for number, point in enumerate(points[:_MAX_ROWS])
+    ]
+    fixed = " ".join(f"{key}={value}" for key, value in points[0].items() if key not in keys)
+    lines = [f"{counted(len(points), 'job')}; all: {fixed or 'the defaults'}", ""]
+    lines.append(markdown_table(["job", *keys], rows, "l"))
+    if len(points) > _MAX_ROWS:
+        lines.append(f"... and {len(points) - _MAX_ROWS} more")
+    terminal.show("\n".join(lines))
+
+
+def _show_search(config: DictConfig) -> None:
+    """The search space, and how many trials are drawn from it."""
+    from mlxlab.sweep.search_space import split_space  # It imports Optuna, which takes 0.5 s.
+
+    sweeper = config.hydra.sweeper
+    fixed, space = split_space(sweep_overrides(config).values())
+    trials = "trials" if sweeper.trials is None else f"{sweeper.trials} trials"
+    pruner = "" if sweeper.pruner == "none" else f", pruned by {sweeper.pruner}"
+    settings = f"objective {config.objective}; all: {' '.join(fixed) or 'the defaults'}"
+    table = markdown_table(["key", "values"], [[each.key, each.text] for each in space], "l")
+    terminal.show(f"{trials} by {sweeper.sampler}{pruner}; {settings}\n\n{table}")

@@ -1,0 +1,100 @@
+"""The report of a run: its record, its pages, and the lines with which it ends."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxlab import terminal
+from mlxlab.constraints import Count
+from mlxlab.errors import RunInterrupted, UserError
+from mlxlab.program import display_path
+from mlxlab.tracking.tracker import Status, Tracker
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.state import StepResult, TrainState
+
+if TYPE_CHECKING:
+    from mlxlab.experiment.run import RunContext
+
+logger = logging.getLogger(__name__)
+
+
+class RunReport(Callback):
+    """Writes `report.html` when the run has ended, however it did; without this callback there is none.
+
+    Args:
+        samples: texts that a language model generates at the end, 0 for none; they take half a second at most.
+        sample_tokens: max tokens of each.
+    """
+
+    def __init__(self, samples: Count, sample_tokens: Count) -> None:
+        self.samples, self.sample_tokens = samples, sample_tokens
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        """Imports the views after the first step, as the source may change before the end."""
+        from mlxlab.views import pages  # noqa: F401
+
+    def needs_sync(self, state: TrainState) -> bool:
+        return False
+
+
+def find_report(callbacks: Iterable[Callback]) -> RunReport | None:
+    """The first of these callbacks."""
+    return next((each for each in callbacks if isinstance(each, RunReport)), None)
+
+
+@contextmanager
+def tracked_until_end(
+    tracker: Tracker, context: "RunContext", report: RunReport | None
+) -> Iterator[None]:
+    """Ends a run in the tracker with its status; writes its record and its pages first, however it ended."""
+    status: Status = "FAILED"
+    failure: BaseException | None = None
+    try:
+        yield
+        status = "FINISHED"
+    except (KeyboardInterrupt, RunInterrupted) as error:
+        status, failure = "KILLED", error
+        raise
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        if context.group.rank == 0:
+            try:
+                _end(tracker, context, failure, has_page=report is not None)
+            except UserError as error:
+                logger.warning(str(error))
+        tracker.end(status)
+
+
+def _end(
+    tracker: Tracker, context: "RunContext", failure: BaseException | None, *, has_page: bool
+) -> None:
+    """Writes `run.json`, `summary.md` and the page, and prints how a finished run ended."""
+    from mlxlab.experiment.collect_record import collect_record
+    from mlxlab.record.run_file import write_run
+    from mlxlab.views.pages import (
+        REPORT,
+        SUMMARY,
+        closing_lines,
+        run_page,
+        summary,
+        write_page,
+    )
+    from mlxlab.views.run_view import RunView
+
+    folder = context.run_dir
+    record = collect_record(folder, context.manifest.end(failure), context.manifest.evaluation)
+    write_run(folder, record)
+    view = RunView(record, folder.absolute())
+    if record.is_evaluated:
+        tracker.log_artifact(write_page(folder / SUMMARY, summary(view)))
+    if failure is None:
+        lines = closing_lines(RunView(record, Path(display_path(folder))))
+        terminal.show(lines.strip())
+    if has_page:
+        path = write_page(folder / REPORT, run_page(view))
+        print(f"report: {display_path(path)}", flush=True)
+        tracker.log_artifact(path)

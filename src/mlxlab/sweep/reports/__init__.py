@@ -1,1 +1,0 @@
-"""What a sweep leaves behind: the report in its folder, and the table printed at the end of a search."""

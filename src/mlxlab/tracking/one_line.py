@@ -1,0 +1,41 @@
+"""Errors and other texts as one line, without passwords."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+
+from mlxlab.redact import redact
+from mlxlab.tracking.records import utf8
+
+MAX_LINE = 300  # characters
+# Variables with keys of accounts, which a client may name in an error.
+SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "TRACKIO_WRITE_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line; the message of the system or of SQLite if one of them is its cause."""
+    for cause in _causes(error):
+        if isinstance(cause, sqlite3.Error):
+            return str(cause)
+        if isinstance(cause, OSError) and cause.errno:
+            where = f": {cause.filename}" if cause.filename else ""
+            return utf8(redact(f"{cause.strerror}{where}"))
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0] if lines else type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """Up to MAX_LINE characters of text, without line breaks, control characters and passwords."""
+    for name in SECRETS:
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "***")
+    visible = "".join(char if char.isprintable() else " " for char in utf8(text))
+    return redact(" ".join(visible.split()))[:MAX_LINE]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, its cause, the cause of that one, ..."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

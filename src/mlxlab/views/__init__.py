@@ -1,0 +1,1 @@
+"""Everything that is shown of a run: values for templates, checks, tables and plots."""

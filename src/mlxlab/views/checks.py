@@ -1,0 +1,494 @@
+"""The table of checks: reasons to trust a run, or not to.
+
+The first rule of a topic that holds gives the check; a topic without one is not shown. Texts are
+format strings of the view `v`, such as `{v.value:number}` or `{v.truncated_share:percent}`.
+"""
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from mlxlab.metric_names import sign_of
+from mlxlab.record.run_record import Verification
+from mlxlab.views import numbers
+from mlxlab.views.metrics import baseline_name, title
+from mlxlab.views.run_view import RISE, RunView
+from mlxlab.wording import counted, percent
+
+State: TypeAlias = Literal["bad", "warning", "unknown", "good"]
+Predicate: TypeAlias = Callable[[RunView], object]
+FEW_DOCUMENTS, FEW_TOKENS = 10, 10_000  # A validation text needs more.
+MANY_TRUNCATED = 0.05
+MISCALIBRATED = 0.1
+MAX_SHOWN, MAX_TEXT = 3, 300  # lines, and characters of each
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a check has this state, and what is said then."""
+
+    topic: str
+    state: State
+    title: str
+    when: Predicate
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule that holds for a run."""
+
+    topic: str
+    state: State
+    title: str
+    text: str
+
+
+def beats_teacher(view: RunView, baseline: str) -> bool:
+    """Whether a baseline is at least as good as the teacher, on the validation rows."""
+    value = view.teacher_value
+    reached = dict(view.judgement.ranked).get(baseline)
+    if value is None or reached is None or view.result is not view.valid:
+        return False
+    return sign_of(view.metric) * (value - reached) <= 0
+
+
+def teacher_ranks(view: RunView) -> bool:
+    area = view.teacher.get("roc_auc")
+    return area is not None and area > 0.5 and view.metric != "roc_auc"
+
+
+def calibration(view: RunView) -> float:
+    """The expected calibration error; -1 where it is not known or means nothing."""
+    error = view.values.get("calibration_error")
+    if error is None or not view.judgement.ranked or view.judgement.is_trivial:
+        return -1.0
+    return error
+
+
+def has_little_text(view: RunView) -> bool:
+    data = view.record.data
+    tokens = data.tokens.get("validation", 0)
+    is_short = tokens < FEW_TOKENS or data.rows.get("validation", 0) < FEW_DOCUMENTS
+    return tokens > 0 and is_short
+
+
+def of_kind(view: RunView, kind: str) -> list[Verification]:
+    return [each for each in view.record.verifications if each.kind == kind]
+
+
+def verified_step(view: RunView) -> int:
+    return max((each.up_to_step for each in of_kind(view, "verify")), default=0)
+
+
+RULES: Sequence[Rule] = (
+    Rule(
+        "files",
+        "warning",
+        "Damaged files",
+        lambda v: v.record.faults,
+        "{faults}. This report lacks what they hold.",
+    ),
+    Rule(
+        "end",
+        "bad",
+        "Failed",
+        lambda v: v.record.status == "failed",
+        "{v.deciding_attempt.error}",
+    ),
+    Rule(
+        "end",
+        "bad",
+        "No step trained",
+        lambda v: 0 < v.record.training.steps == v.record.training.nonfinite_steps,
+        "Loss or gradient was not finite in all {v.record.training.steps:count step}.",
+        "Lower trainer.learning_rate.",
+    ),
+    Rule(
+        "end",
+        "warning",
+        "Not finished",
+        lambda v: v.record.status != "finished",
+        "The run is {v.record.status}. {v.deciding_attempt.error}",
+    ),
+    Rule(
+        "baselines",
+        "unknown",
+        "Not compared",
+        lambda v: v.value is not None and not v.record.is_evaluated and not v.is_text,
+        "Baselines are measured when the run ends.",
+    ),
+    Rule(
+        "baselines",
+        "bad",
+        "Learned nothing",
+        lambda v: v.judgement.verdict == "learned nothing",
+        "{metric} {v.value:number} is not better than that of {weakest}, {weakest_value:number}."
+        " The training loss {v.advice.loss}.",
+        "{v.advice.action}.",
+    ),
+    Rule(
+        "baselines",
+        "bad",
+        "Decides no better than a constant",
+        lambda v: v.judgement.verdict == "ranks only" and v.judgement.is_bad,
+        "{metric} {v.value:number} is not better than that of {weakest}, but its ranking is"
+        " informative (ROC AUC {v.result.metrics[roc_auc]:number}).",
+        "{v.advice.action}.",
+    ),
+    Rule(
+        "baselines",
+        "warning",
+        "Decides no better than a constant",
+        lambda v: v.judgement.verdict == "ranks only",
+        "{metric} {v.value:number} is not better than that of {weakest}, but its ranking is"
+        " informative (ROC AUC {v.result.metrics[roc_auc]:number}).",
+        "{v.advice.action}.",
+    ),
+    Rule(
+        "baselines",
+        "warning",
+        "May be chance",
+        lambda v: v.judgement.verdict == "chance",
+        "The 95 % interval of the difference from {weakest} includes 0.",
+        "{v.advice.action}.",
+    ),
+    Rule(
+        "baselines",
+        "bad",
+        "Worse than a baseline",
+        lambda v: v.judgement.verdict == "worse",
+        "{best} reaches {metric} {best_value:number}, this model {v.value:number}.",
+        "{v.advice.action}.",
+    ),
+    Rule(
+        "baselines",
+        "warning",
+        "Not better than a baseline",
+        lambda v: v.judgement.verdict == "unclear",
+        "The 95 % interval of the difference from {best} includes 0.",
+    ),
+    Rule(
+        "baselines",
+        "good",
+        "Better than the baselines",
+        lambda v: v.judgement.verdict == "better",
+        "The best one, {best}, reaches {metric} {best_value:number}.",
+    ),
+    Rule(
+        "teacher",
+        "bad",
+        "The teacher learned nothing",
+        lambda v: beats_teacher(v, v.judgement.weakest) and not teacher_ranks(v),
+        "Its {metric} {v.teacher_value:number} is not better than that of {weakest}.",
+        "Train the teacher first.",
+    ),
+    Rule(
+        "teacher",
+        "warning",
+        "The teacher decides no better than a constant",
+        lambda v: beats_teacher(v, v.judgement.weakest),
+        "Its {metric} {v.teacher_value:number} is not better than that of {weakest}, but its"
+        " ranking may be informative (ROC AUC {v.teacher[roc_auc]:number}).",
+    ),
+    Rule(
+        "teacher",
+        "warning",
+        "Weak teacher",
+        lambda v: beats_teacher(v, v.judgement.best),
+        "Its {metric} {v.teacher_value:number} is not better than that of {best}.",
+    ),
+    Rule(
+        "teacher",
+        "good",
+        "Teacher",
+        lambda v: v.teacher_value is not None and v.result is v.valid and v.judgement.ranked,
+        "Its {metric} {v.teacher_value:number} is better than that of {best}.",
+    ),
+    Rule(
+        "control",
+        "unknown",
+        "No control",
+        lambda v: v.teacher,
+        "Whether the teacher helped takes the same model trained without it, over several seeds.",
+    ),
+    Rule(
+        "classes",
+        "warning",
+        "Classes never predicted",
+        lambda v: v.result and v.result.never_predicted,
+        "{missed}.",
+    ),
+    Rule(
+        "values",
+        "warning",
+        "Two values",
+        lambda v: v.result and v.result.diagnostics.two_values,
+        "Most predictions are near {v.result.diagnostics.two_values[0]:number} or"
+        " {v.result.diagnostics.two_values[1]:number}; the true values are not.",
+    ),
+    Rule(
+        "classes",
+        "good",
+        "All classes are predicted",
+        lambda v: v.result and v.result.classes,
+        "",
+    ),
+    Rule(
+        "test",
+        "warning",
+        "No test data",
+        lambda v: v.value is not None and v.result is v.valid,
+        "The validation rows may have chosen weights and settings, which flatters the figures.",
+        "mlxlab evaluate with data.source=FILE takes other rows.",
+    ),
+    Rule(
+        "test",
+        "good",
+        "Test rows",
+        lambda v: v.value is not None,
+        "They chose neither weights nor thresholds.",
+    ),
+    Rule(
+        "text size",
+        "warning",
+        "Little validation text",
+        has_little_text,
+        "{v.record.data.tokens[validation]:count token} in"
+        " {v.record.data.rows[validation]:count document}: others may give other figures.",
+        "Raise data.valid_fraction.",
+    ),
+    Rule(
+        "overlap",
+        "warning",
+        "Repeated rows",
+        lambda v: any(not each.left_out for each in v.record.data.overlaps or []),
+        "{repeated}: they flatter the figures.",
+        "data.on_overlap=drop leaves them out.",
+    ),
+    Rule(
+        "overlap",
+        "unknown",
+        "Repeated rows not checked",
+        lambda v: v.record.data.overlaps is None,
+        "Whether training rows occur in the validation rows.",
+    ),
+    Rule(
+        "overlap",
+        "good",
+        "No row in two splits",
+        lambda v: True,
+        "{repeated}",
+    ),
+    Rule(
+        "left out",
+        "good",
+        "Rows left out",
+        lambda v: v.record.data.left_out_rows,
+        "{v.record.data.left_out_rows:count row} cannot be used; the reasons are under Data.",
+    ),
+    Rule(
+        "length",
+        "warning",
+        "Truncated rows",
+        lambda v: v.truncated_share > MANY_TRUNCATED,
+        "{v.truncated_share:percent} of the rows are longer than"
+        " data.seq_len={v.record.data.seq_len}; their end is not read.",
+        "Raise data.seq_len.",
+    ),
+    Rule(
+        "length",
+        "good",
+        "Row length",
+        lambda v: v.record.data.measured_rows,
+        "{v.record.data.truncated_rows:,} of {v.record.data.measured_rows:,} rows are longer than"
+        " data.seq_len={v.record.data.seq_len}.",
+    ),
+    Rule(
+        "overfitting",
+        "warning",
+        "Overfitting",
+        lambda v: v.valid_loss and v.valid_loss.rise > RISE,
+        "The validation loss rose by {v.valid_loss.rise:percent} after step"
+        " {v.valid_loss.lowest_step:,}; the best weights are of step"
+        " {v.record.training.best_step:,}.",
+    ),
+    Rule(
+        "overfitting",
+        "good",
+        "No overfitting",
+        lambda v: v.valid_loss,
+        "The validation loss ends near its lowest value.",
+    ),
+    Rule(
+        "calibration",
+        "warning",
+        "Badly calibrated",
+        lambda v: calibration(v) > MISCALIBRATED,
+        "Confidence and accuracy differ by"
+        " {v.result.metrics[calibration_error]:number} on average.",
+    ),
+    Rule(
+        "calibration",
+        "good",
+        "Calibrated",
+        lambda v: calibration(v) >= 0,
+        "Calibration error {v.result.metrics[calibration_error]:number}.",
+    ),
+    Rule(
+        "steps",
+        "warning",
+        "Skipped steps",
+        lambda v: v.record.training.nonfinite_steps or v.record.training.rollbacks,
+        "Loss or gradient was not finite in {v.record.training.nonfinite_steps:,} of"
+        " {v.record.training.steps:count step}; {v.record.training.rollbacks:count rollback}.",
+    ),
+    Rule(
+        "steps",
+        "good",
+        "No step skipped",
+        lambda v: v.record.training.steps,
+        "",
+    ),
+    Rule(
+        "warnings",
+        "warning",
+        "Warnings",
+        lambda v: v.warnings,
+        "{warnings}",
+    ),
+    Rule(
+        "seeds",
+        "unknown",
+        "One seed",
+        lambda v: v.record.seed is not None,
+        "How much a seed other than {v.record.seed} differs is not known.",
+    ),
+    Rule(
+        "code",
+        "unknown",
+        "Unknown commit",
+        lambda v: not v.record.code.commit,
+        "",
+    ),
+    Rule(
+        "code",
+        "warning",
+        "Uncommitted code",
+        lambda v: v.record.code.dirty is not False,
+        "Commit {v.record.code.commit:.12} with changes, which run.lock holds.",
+    ),
+    Rule(
+        "code",
+        "good",
+        "Code committed",
+        lambda v: True,
+        "Commit {v.record.code.commit:.12}.",
+    ),
+    Rule(
+        "verified",
+        "bad",
+        "Not reproducible",
+        lambda v: any(each.difference for each in of_kind(v, "verify")),
+        "{difference}",
+    ),
+    Rule(
+        "verified",
+        "good",
+        "Verified",
+        lambda v: verified_step(v) >= v.record.training.steps > 0,
+        "Training again gave the same weights up to step {verified_step:,}.",
+    ),
+    Rule(
+        "verified",
+        "unknown",
+        "Verified in part",
+        lambda v: of_kind(v, "verify"),
+        "Training again gave the same weights up to step {verified_step:,} of"
+        " {v.record.training.steps:,}.",
+    ),
+    Rule(
+        "verified",
+        "unknown",
+        "Not verified",
+        lambda v: True,
+        "mlxlab verify trains between the checkpoints again.",
+    ),
+    Rule(
+        "reproduced",
+        "warning",
+        "Not reproduced",
+        lambda v: any(each.difference for each in of_kind(v, "reproduce")),
+        "It diverged from the run that it repeats; different: {difference}.",
+    ),
+    Rule(
+        "reproduced",
+        "good",
+        "Reproduced",
+        lambda v: of_kind(v, "reproduce"),
+        "This run repeats another one.",
+    ),
+)
+
+
+def check(view: RunView) -> list[Check]:
+    """The first rule of each topic that holds, in the order of the table."""
+    words = _words(view)
+    checks: dict[str, Check] = {}
+    for rule in RULES:
+        if rule.topic in checks or not rule.when(view):
+            continue
+        template = f"{rule.text} {rule.advice}".strip()
+        text = _FORMATTER.vformat(template, (), words).strip()
+        checks[rule.topic] = Check(rule.topic, rule.state, rule.title, text)
+    return list(checks.values())
+
+
+class _Formatter(string.Formatter):
+    """Format strings whose specifications may name a function of `numbers`."""
+
+    def format_field(self, value: Any, spec: str) -> str:
+        name, _, noun = spec.partition(" ")
+        match name:
+            case "number":
+                return numbers.number(value)
+            case "percent":
+                return percent(value)
+            case "count":
+                return counted(value, noun)
+        return str(super().format_field(value, spec))
+
+
+_FORMATTER = _Formatter()
+
+
+def _words(view: RunView) -> dict[str, object]:
+    """What texts name besides `v`."""
+    judgement = view.judgement
+    record = view.record
+    values = dict(judgement.ranked)
+    missed = view.result.never_predicted if view.result else {}
+    return {
+        "v": view,
+        "metric": title(view.metric),
+        "best": baseline_name(judgement.best),
+        "best_value": values.get(judgement.best),
+        "weakest": baseline_name(judgement.weakest),
+        "weakest_value": values.get(judgement.weakest),
+        "missed": _shortened([f"{name} ({counted(n, 'row')})" for name, n in missed.items()]),
+        "repeated": "; ".join(each.rows for each in record.data.overlaps or []),
+        "warnings": _shortened(view.warnings),
+        "faults": _shortened(record.faults),
+        "difference": "; ".join(each.difference for each in record.verifications),
+        "verified_step": verified_step(view),
+    }
+
+
+def _shortened(lines: Sequence[str]) -> str:
+    shown = "; ".join(line[:MAX_TEXT] for line in lines[:MAX_SHOWN])
+    more = len(lines) - MAX_SHOWN
+    if more > 0:
+        return f"{shown} and {more} more"
+    return shown

@@ -1,0 +1,81 @@
+"""Templates with values: HTML, Markdown and text for a terminal, each escaped in its own way."""
+
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from mlxlab.views import commands, escape, metrics, numbers, run_tables
+from mlxlab.views.run_view import RunView
+from mlxlab.views.tables import Table
+from mlxlab.wording import counted, percent
+
+FOLDER = Path(__file__).with_name("templates")
+_ESCAPES = {"html": escape.html, "md": escape.markdown, "txt": escape.terminal}
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of the folder; its suffix (html, md, txt) chooses how values are escaped."""
+    environment = _environment(template.rpartition(".")[2])
+    return environment.get_template(template).render(**values)
+
+
+def phrase(name: str, subject: object) -> str:
+    """A phrase of `words.html` as plain text."""
+    words = _environment("txt").get_template("words.html").module
+    return str(getattr(words, name)(subject)).strip()
+
+
+def run_facts(view: RunView) -> dict[str, str]:
+    """What was trained, by name."""
+    texts = {name: phrase(name.lower(), view) for name in ("Task", "Data", "Model", "Training")}
+    return {name: text for name, text in texts.items() if text}
+
+
+@cache
+def _environment(output: str) -> Environment:
+    """Every value passes `finalize`, and only `Markup` passes it unchanged."""
+    finalize = _ESCAPES[output]
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "number": numbers.number,
+        "signed": numbers.signed,
+        "interval": numbers.interval,
+        "short": numbers.short,
+        "duration": numbers.duration,
+        "moment": numbers.moment,
+        "count": counted,
+        "percent": percent,
+        "title": metrics.title,
+        "baseline": metrics.baseline_name,
+        "plain": _plain,
+        "verbatim": escape.verbatim,
+        "table": partial(Table.markdown, escape=finalize),
+        "listed": partial(_listed, finalize=finalize),
+    }
+    environment.globals |= {"tables": run_tables, "commands": commands}
+    return environment
+
+
+def _plain(name: str) -> str:
+    """The name of a task as words."""
+    return name.replace("_", " ")
+
+
+def _listed(names: list[str], limit: int, finalize: escape.Escape) -> Markup:
+    """`a, b, c and 7 more`."""
+    shown = ", ".join(finalize(name) for name in names[:limit])
+    more = len(names) - limit
+    if more > 0:
+        shown = f"{shown} and {more:,} more"
+    return Markup(shown)

@@ -1,0 +1,190 @@
+"""What the views of one run show, computed once from its record."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from mlxlab.record.run_record import Attempt, Metrics, RunRecord, SplitResult
+from mlxlab.views.advice import Advice, advise
+from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, SIDE_METRICS, full_title
+from mlxlab.views.verdict import Judgement, judge
+
+RISE = 0.05  # The validation loss may rise by this share after its minimum.
+
+
+class ValidLoss(NamedTuple):
+    """The lowest and the last validation loss of a run."""
+
+    lowest_step: int
+    lowest: float
+    last_step: int
+    last: float
+
+    @property
+    def rise(self) -> float:
+        """The share by which it rose after its lowest value."""
+        return (self.last - self.lowest) / (abs(self.lowest) or 1.0)
+
+
+@dataclass
+class RunView:
+    """A run as its views show it. `folder` is as the user may type it."""
+
+    record: RunRecord
+    folder: Path
+
+    @property
+    def results(self) -> list[SplitResult]:
+        return self.record.evaluation.results
+
+    @cached_property
+    def result(self) -> SplitResult | None:
+        """The result on the test rows, if there are any, else on the validation rows."""
+        held_out = [each for each in self.results if each.split != "out_of_fold"]
+        return held_out[-1] if held_out else None
+
+    @cached_property
+    def valid(self) -> SplitResult | None:
+        return next(iter(self.results), None)
+
+    @property
+    def values(self) -> Metrics:
+        """The metrics of `result`."""
+        return self.result.metrics if self.result else {}
+
+    @cached_property
+    def metric(self) -> str:
+        """The metric by which the run is judged, without its split."""
+        main = self.record.evaluation.main_metric
+        main = main or MAIN_OF_TASK.get(self.record.data.task, "")
+        if main in self.values:
+            return main
+        return self.record.training.objective.rpartition("/")[2]
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        if self.result is None:
+            return Judgement(self.metric, None)
+        return judge(self.result, self.metric)
+
+    @property
+    def value(self) -> float | None:
+        return self.judgement.value
+
+    @property
+    def rows_name(self) -> str:
+        return ROWS[self.result.split] if self.result else "validation"
+
+    @property
+    def is_text(self) -> bool:
+        return self.record.data.task == "language_modelling"
+
+    def title(self, metric: str) -> str:
+        data = self.record.data
+        return full_title(metric, data.positive_class, data.num_classes, is_text=self.is_text)
+
+    @cached_property
+    def side_metrics(self) -> list[tuple[str, float]]:
+        """Two more metrics for the first screen."""
+        found = []
+        for name in SIDE_METRICS:
+            value = self.values.get(name)
+            if value is not None and name != self.metric:
+                found.append((name, value))
+        return found[:2]
+
+    @cached_property
+    def origin(self) -> str:
+        """The weights that training began with; "" for random ones."""
+        for parent in self.record.parents:
+            if parent.kind in ("checkpoint", "pretrained", "init_from"):
+                return "/".join(PurePath(parent.of).parts[-2:])
+        return ""
+
+    @cached_property
+    def teachers(self) -> list[str]:
+        return [parent.of for parent in self.record.parents if parent.kind == "teacher"]
+
+    @property
+    def student(self) -> Metrics:
+        """The student at its best evaluation."""
+        last = self.record.evaluation.models.get("student", {})
+        best = self.valid.metrics if self.valid else {}
+        return {name: best.get(name, value) for name, value in last.items()}
+
+    @property
+    def teacher(self) -> Metrics:
+        return self.record.evaluation.models.get("teacher", {})
+
+    @property
+    def teacher_value(self) -> float | None:
+        return self.teacher.get(self.metric)
+
+    def student_share(self, name: str) -> float | None:
+        """A quantity of the student as a share of that of the teacher."""
+        own = self.student.get(name)
+        other = self.teacher.get(name)
+        if not own or not other:
+            return None
+        return own / other
+
+    @property
+    def data_name(self) -> str:
+        data = self.record.data
+        return PurePath(data.source).name or data.name
+
+    @property
+    def epochs(self) -> float | None:
+        """Epochs of batches of one size; None where that is not known."""
+        training = self.record.training
+        if training.is_resized or not training.batches_per_epoch:
+            return None
+        return training.steps / training.batches_per_epoch
+
+    @property
+    def device(self) -> str:
+        device = self.record.code.machine.get("device", "").lower()
+        return next((name for name in ("GPU", "CPU") if name.lower() in device), "")
+
+    @property
+    def deciding_attempt(self) -> Attempt:
+        """The last one with the status of the run: one that was refused leaves it as it was."""
+        attempts = self.record.attempts
+        same = [each for each in attempts if each.status == self.record.status]
+        trained = [each for each in same if each.trained]
+        return (trained or same or attempts)[-1]
+
+    @property
+    def warnings(self) -> list[str]:
+        lines = []
+        for attempt in self.record.attempts:
+            lines += attempt.warnings
+        return lines
+
+    @property
+    def truncated_share(self) -> float:
+        data = self.record.data
+        return data.truncated_rows / max(1, data.measured_rows)
+
+    @cached_property
+    def valid_loss(self) -> ValidLoss | None:
+        points = self.points("valid/loss")
+        if len(points) < 2:
+            return None
+        step, lowest = min(points, key=lambda point: point[1])
+        return ValidLoss(step, lowest, *points[-1])
+
+    @cached_property
+    def advice(self) -> Advice:
+        losses = [value for _, value in self.points("train/loss")]
+        return advise(losses, self.record.training)
+
+    def points(self, key: str) -> list[tuple[int, float]]:
+        """The finite values of a metric by step."""
+        found = []
+        for step, metrics in self.record.training.curve:
+            value = metrics.get(key)
+            if value is not None:
+                found.append((step, value))
+        return found

@@ -1,0 +1,130 @@
+"""Whether a model is better than its baselines: judged once, shown by every view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isclose
+from typing import Literal, TypeAlias
+
+from mlxlab.metric_names import sign_of
+from mlxlab.record.run_record import Interval, Metrics, SplitResult
+
+Verdict: TypeAlias = Literal[
+    "unknown", "learned nothing", "ranks only", "chance", "worse", "unclear", "better"
+]
+MODEL = "this model"
+CONSTANT = ("majority", "mean", "unigram")  # They predict the same for every row.
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The main metric of a model against its baselines on the same rows.
+
+    Attributes:
+        ranked: (baseline, value), the best one first.
+        gain: how much better than the best baseline; negative is worse.
+    """
+
+    metric: str
+    value: float | None
+    verdict: Verdict = "unknown"
+    ranked: tuple[tuple[str, float], ...] = ()
+    best: str = ""
+    weakest: str = ""
+    gain: float = 0.0
+    gain_interval: Interval | None = None
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether the model may be no better than a constant."""
+        return self.verdict in ("learned nothing", "ranks only", "chance")
+
+    @property
+    def is_bad(self) -> bool:
+        clearly_worse = self.gain_interval is not None and self.gain_interval[1] < 0
+        return self.verdict in ("learned nothing", "worse") or clearly_worse
+
+    @property
+    def lower_is_better(self) -> bool:
+        return sign_of(self.metric) < 0
+
+    @property
+    def rows(self) -> list[tuple[str, float]]:
+        """The model among its baselines, the best one first."""
+        rows = [*self.ranked, (MODEL, self.value or 0.0)]
+        return sorted(rows, key=lambda row: -sign_of(self.metric) * row[1])
+
+
+def judge(result: SplitResult, metric: str) -> Judgement:
+    """Compares a model with its baselines by the intervals of the differences."""
+    value = result.metrics.get(metric)
+    baselines = baseline_values(result, metric)
+    if value is None or not baselines:
+        return Judgement(metric, value)
+    best = best_baseline(metric, baselines)
+    weakest = weakest_baseline(metric, baselines)
+    gain = sign_of(metric) * (value - baselines[best])
+    interval = result.gains.get(best)
+    return Judgement(
+        metric,
+        value,
+        _verdict(result, metric, value - baselines[weakest], weakest, interval or (gain, gain)),
+        tuple(sorted(baselines.items(), key=lambda item: -sign_of(metric) * item[1])),
+        best,
+        weakest,
+        gain,
+        interval,
+    )
+
+
+def baseline_values(result: SplitResult, metric: str) -> dict[str, float]:
+    """The metric of each baseline; for the loss their log loss, where both mean the same."""
+    values = _values(result.baselines, metric)
+    if metric != "loss" or values:
+        return values
+    loss = result.metrics.get("loss")
+    log_loss = result.metrics.get("log_loss")
+    if loss is None or log_loss is None or not isclose(loss, log_loss, rel_tol=1e-3):
+        return {}
+    return _values(result.baselines, "log_loss")
+
+
+def best_baseline(metric: str, baselines: Mapping[str, float]) -> str:
+    return max(baselines, key=lambda name: sign_of(metric) * baselines[name])
+
+
+def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:
+    """The constant baseline: of a small data set a fitted one may be worse than it."""
+    for name in CONSTANT:
+        if name in baselines:
+            return name
+    return min(baselines, key=lambda name: sign_of(metric) * baselines[name], default="")
+
+
+def has_learned_nothing(metric: str, value: float, baselines: Mapping[str, float]) -> bool:
+    """Whether a model is no better than the weakest baseline; False without baselines."""
+    if not baselines:
+        return False
+    return sign_of(metric) * (value - baselines[weakest_baseline(metric, baselines)]) <= 0
+
+
+def _verdict(
+    result: SplitResult, metric: str, difference: float, weakest: str, interval: Interval
+) -> Verdict:
+    if sign_of(metric) * difference <= 0:
+        area = result.intervals.get("roc_auc")
+        return "ranks only" if area and area[0] > 0.5 else "learned nothing"
+    from_weakest = result.gains.get(weakest)
+    if from_weakest and from_weakest[0] <= 0:
+        return "chance"
+    if interval[0] > 0:
+        return "better"
+    return "worse" if interval[1] < 0 else "unclear"
+
+
+def _values(baselines: Mapping[str, Metrics], metric: str) -> dict[str, float]:
+    found = {}
+    for name, metrics in baselines.items():
+        value = metrics.get(metric)
+        if value is not None:
+            found[name] = value
+    return found

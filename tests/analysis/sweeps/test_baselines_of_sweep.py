@@ -1,0 +1,160 @@
+"""The report of a sweep compares its best configuration with the baselines of the runs."""
+
+import pytest
+
+from mlxlab.analysis.sweeps.best_configuration import judge_mean
+from mlxlab.analysis.sweeps.read_sweep import read_sweep
+from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
+from mlxlab.record import run_file
+from mlxlab.record.run_record import Attempt, Data, Evaluation, Model, RunRecord, SplitResult
+from support import sweep_jobs
+from support.sweep_jobs import finished
+
+LOSSES = {"0.001": (0.5, 0.6, 0.55), "0.01": (0.52, 0.61, 0.57)}
+
+
+def write_sweep(folder, accuracies):
+    """Two learning rates with three seeds each; the runs of the first rate, the best one, have these accuracies."""
+    jobs = []
+    for rate, losses in LOSSES.items():
+        for seed, loss in enumerate(losses):
+            texts = [f"trainer.learning_rate={rate}", f"seed={seed}"]
+            jobs.append(finished(len(jobs), texts, loss))
+    sweep_jobs.write_sweep(folder, jobs)
+    for number, accuracy in enumerate(accuracies):
+        write_run(folder / str(number), accuracy)
+
+
+def result_of(accuracy, **baselines):
+    named = {name: {"accuracy": value} for name, value in baselines.items()}
+    return SplitResult("valid", 178, {"accuracy": accuracy}, baselines=named)
+
+
+def write_run(folder, accuracy):
+    """A run on rows of which the most frequent class is 0.6; a rule is right on 0.7."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = result_of(accuracy, majority=0.6, female_rule=0.7)
+    record = RunRecord(
+        id=folder.name,
+        name=folder.name,
+        status="finished",
+        attempts=[Attempt("here", 1000.0, "finished")],
+        data=Data("titanic", "classification"),
+        model=Model("bert"),
+        evaluation=Evaluation("accuracy", [result]),
+        is_evaluated=True,
+    )
+    run_file.write_run(folder, record)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "value", "comparison"),
+    [
+        ((0.6, 0.58, 0.62), "0.6000", "Learned nothing: no better than majority"),
+        ((0.8, 0.7, 0.75), "0.7500", "Better than female rule"),
+    ],
+)
+def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(
+    tmp_path, accuracies, value, comparison
+):
+    write_sweep(tmp_path, accuracies)
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    page = report.page.read_text().replace("<wbr>", "")
+    for text in (
+        "bert on titanic</h1>",
+        f"validation accuracy {value}",
+        comparison,
+        "majority (the most frequent",
+    ):
+        assert text in page
+    for text in (
+        'warning">No clear winner',
+        "The best mean is that of trainer.learning_rate=0.001: ",
+        "no test data: what chose",
+    ):
+        assert text in page
+    learned_nothing = value == "0.6000"
+    assert ('class="answer long bad"' in page) == learned_nothing
+    assert ('class="answer bad">No<' in page) == learned_nothing
+    assert ('class="answer warning">With care<' in page) != learned_nothing
+    assert report.summary["learned_nothing"] == learned_nothing
+    assert (
+        report.verdict[0].startswith("The best configuration learned nothing: accuracy 0.6000")
+        == learned_nothing
+    )
+    assert any("of each would" in sentence for sentence in report.verdict) != learned_nothing
+
+
+def test_runs_with_different_best_baselines_are_compared_by_their_intervals():
+    """A difference within chance is no "Worse", although no baseline is the best of all runs."""
+    runs = [
+        result_of(0.79, majority=0.6, rule=0.80, tfidf=0.79),
+        result_of(0.79, majority=0.6, rule=0.78, tfidf=0.81),
+    ]
+    for gain, verdict in (((-0.05, 0.03), "unclear"), ((-0.05, -0.01), "worse")):
+        for run in runs:
+            run.gains = {"rule": gain, "tfidf": gain}
+        judged, _ = judge_mean(runs, "accuracy")
+        assert (judged.best, judged.verdict) == ("tfidf", verdict)
+
+
+def test_without_run_folders_the_report_has_the_objective_alone(tmp_path):
+    write_sweep(tmp_path, ())
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    assert report.summary["learned_nothing"] is None
+    assert "valid/loss 0.55" in report.page.read_text().replace("<wbr>", "")
+
+
+def test_damaged_run_folders_are_left_out(tmp_path):
+    write_sweep(tmp_path, (0.6, 0.6, 0.6))
+    (tmp_path / "0" / "run.json").write_text("{")
+    (tmp_path / "1" / "run.json").write_text("[]")
+    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    assert report.summary["learned_nothing"] is True
+    assert "One result on the validation rows" in report.page.read_text()
+
+
+def write_ranked_by_accuracy(folder, accuracies, key="trainer.learning_rate"):
+    """A sweep over two rates, three seeds each, ranked by accuracy; every run has a folder."""
+    jobs = []
+    for rate, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            texts = ["experiment=titanic", f"{key}={rate}", f"seed={seed}"]
+            jobs.append(finished(len(jobs), texts, accuracy))
+            write_run(folder / str(len(jobs) - 1), accuracy)
+    sweep_jobs.write_sweep(folder, jobs, "valid/accuracy")
+    return write_sweep_report(read_sweep(folder), folder).page.read_text().replace("<wbr>", "")
+
+
+def test_the_trust_card_names_a_baseline_that_is_as_good(tmp_path):
+    page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
+    assert "flatters; worse than female rule." in page
+    assert (
+        "No better than majority (the most frequent class), 0.6000: trainer.learning_rate=0.01."
+        in page
+    )
+
+
+def test_baselines_of_swept_data_are_not_those_of_the_best_configuration(tmp_path):
+    accuracies = {"a.csv": (0.69, 0.7, 0.68), "b.csv": (0.6, 0.6, 0.6)}
+    assert "No better than majority" in write_ranked_by_accuracy(tmp_path / "rates", accuracies)
+    assert "No better than majority" not in write_ranked_by_accuracy(
+        tmp_path / "data", accuracies, key="data.source"
+    )
+
+
+@pytest.mark.parametrize("key", ["data.source", "model", "model/adapter", "experiment"])
+def test_the_heading_names_model_and_data_only_if_they_are_the_same(tmp_path, key):
+    accuracies = {"a": (0.69, 0.7, 0.68), "b": (0.6, 0.6, 0.6)}
+    assert "bert on titanic</h1>" in write_ranked_by_accuracy(tmp_path / "rates", accuracies)
+    assert "bert on titanic</h1>" not in write_ranked_by_accuracy(
+        tmp_path / "named", accuracies, key
+    )
+
+
+def test_means_of_runs_have_no_interval_of_a_difference(tmp_path):
+    page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
+    assert (
+        "Means of 3 runs, each on the same rows as its baselines; another seed may split them differently."
+        in page
+    )

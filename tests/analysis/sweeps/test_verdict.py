@@ -1,0 +1,65 @@
+"""The verdict on a sweep in sentences."""
+
+import pytest
+
+from mlxlab.analysis.sweeps.sweep_jobs import Configuration, SweepJob
+from mlxlab.analysis.sweeps.verdict import describe_ranking
+from mlxlab.stats.ranking import as_table, rank
+
+
+def ranked(rows):
+    """Rows of values by seed, of which some have fewer."""
+    results = [{f"seed {seed}": value for seed, value in enumerate(row)} for row in rows]
+    return rank(as_table(results), minimised=True)
+
+
+@pytest.mark.parametrize(
+    ("table", "verdict", "advice"),
+    [
+        ([], "No job has finished", ""),
+        (
+            [[0.5]],
+            "One configuration has finished, there is nothing to compare (x=0): valid/loss 0.5000 (one seed).",
+            "",
+        ),
+        (
+            [[0.5], [0.4]],
+            "No winner is named with fewer than 3 seeds of each configuration; each ran once",
+            "It takes at least 2 more seeds of each.",
+        ),
+        (
+            [[0.5, 0.6], [0.1, 0.2]],
+            "No winner is named with fewer than 3 seeds of each",
+            "1 more seed of each would",
+        ),
+        (
+            [[0.5, 0.6, 0.55], [0.5, 0.5, 0.51], [0.1, 0.2]],
+            "No winner is named with fewer than 3 seeds of each configuration; 1 of 3 has fewer. The best mean is",
+            "1 more seed of each would settle it",
+        ),
+        ([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "Winner: x=1, valid/loss 0.1500 ± ", ""),
+        (
+            [[0.5, 0.6, 0.55], [0.5, 0.63, 0.5]],
+            "No winner: 2 of 2 configurations may be the best.",
+            "200 further seeds",
+        ),
+    ],
+)
+def test_the_verdict_is_a_sentence_and_says_what_would_settle_it(table, verdict, advice):
+    rows = table
+    configurations = [
+        Configuration({"x": str(n)}, (SweepJob(n, {"x": str(n)}, "finished"),))
+        for n in range(len(rows))
+    ]
+    sentences = describe_ranking(ranked(rows), configurations, "valid/loss")
+    assert sentences[0].startswith(verdict)
+    assert (advice in sentences[-1]) if advice else len(sentences) == 1
+
+
+def test_results_are_called_what_they_are():
+    rows = [[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]]
+    configurations = [Configuration({"x": str(n)}, ()) for n in range(2)]
+    [sentence] = describe_ranking(ranked(rows), configurations, "valid/loss", "fold")
+    assert "± 0.083 (3 folds; ± is half the width of the 95 % interval)" in sentence
+    assert "The closest rival, x=0, is 0.4 behind (p " in sentence
+    assert ": the probability of such a difference if both were equally good)." in sentence

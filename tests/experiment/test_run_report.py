@@ -1,0 +1,237 @@
+"""The report of a run: answers on the first screen, from any folder, however damaged or hostile."""
+
+import json
+import shutil
+import tracemalloc
+
+import pytest
+import xxhash
+
+from mlxlab.checkpoint.manifest import MANIFEST, read_manifest
+from mlxlab.experiment.collect_record import write_run_report
+from mlxlab.record.run_file import read_run
+from mlxlab.views.numbers import number
+from support.commands import command
+from support.html_pages import ParsedPage
+from support.processes import run, tiny_overrides
+
+main = command("report")
+
+HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>"
+QUESTIONS = (
+    "What was trained?",
+    "How good is it?",
+    "Compared with what?",
+    "Can it be trusted?",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reported") / "run"
+    overrides = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "data.baselines=true")
+    overrides.remove("~callbacks.report")
+    done = run(*overrides, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    (folder / "stderr.txt").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def parsed(folder):
+    return ParsedPage(write_run_report(folder).read_text())
+
+
+def change(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_run_reports_what_was_trained_how_good_compared_with_what_and_whether_to_trust_it(
+    finished,
+):
+    html = (finished / "report.html").read_text()
+    page = ParsedPage(html)
+    assert [page.text.index(question) for question in QUESTIONS] == sorted(
+        map(page.text.index, QUESTIONS)
+    )
+    accuracy = json.loads((finished / "metrics.json").read_text())["metrics"]["valid/accuracy"]
+    assert number(accuracy) in page.text
+    for text in ("bert on titanic", "majority", "No test data", "Confusion matrix"):
+        assert text in page.text
+    assert f"mlxlab verify run={finished}" in page.text
+    assert page.tags.count("h1") == 1
+    assert page.addresses == []
+    assert "<script" not in html
+
+
+def test_the_record_has_what_the_run_knew(finished):
+    record = read_run(finished)
+    assert record.status == "finished"
+    assert record.is_evaluated
+    assert record.data.classes == ["died", "survived"]
+    assert record.data.rows == {"training": 713, "validation": 178}
+    assert record.model.shape == {"layers": 1, "width": 32, "heads": 2}
+    assert record.training.steps == 4
+    assert [step for step, _ in record.training.evaluations] == [2, 4]
+    (result,) = record.evaluation.results
+    assert result.rows == 178
+    assert sum(map(sum, result.diagnostics.confusion)) == 178
+    assert sum(each.rows for each in result.classes) == 178
+    assert {"majority", "tfidf_logistic_regression"} <= result.baselines.keys()
+    assert "tests" not in record.name
+    assert (finished / "summary.md").is_file()
+
+
+def test_weights_that_were_loaded_are_named_and_so_is_the_share_that_is_trained(folder):
+    inputs = json.loads((folder / "manifest.json").read_text())["inputs"]
+    facts = inputs["facts"] | {"parameters": 22_800_000, "trainable_parameters": 228_000}
+    choices = inputs["choices"] | {"model/size": "nano", "model/adapter": "lora"}
+    parents = [{"kind": "pretrained", "of": "/home/someone/models/all-minilm"}]
+    inputs |= {"facts": facts, "choices": choices, "parents": parents}
+    change(folder / "manifest.json", inputs=inputs, outcome={})
+    text = parsed(folder).text
+    for part in ("from models/all-minilm", "22.8 M parameters", "1.0 % trained", "adapter lora"):
+        assert part in text
+
+
+def test_the_report_is_a_function_of_the_folder(finished, capsys):
+    written = (finished / "report.html").read_bytes()
+    assert main([str(finished), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"reports": [str(finished / "report.html")]}
+    assert (finished / "report.html").read_bytes() == written
+
+
+def test_a_hostile_folder_is_shown_as_text(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["inputs"] |= {
+        "messages": [HOSTILE],
+        "overrides": [HOSTILE],
+        "choices": {"model": HOSTILE, HOSTILE: "x"},
+    }
+    attempt = manifest["attempts"][0] | {"error": HOSTILE, "warnings": [HOSTILE], "host": HOSTILE}
+    fields = {
+        "attempts": [attempt],
+        "git": {"commit": HOSTILE, "dirty": HOSTILE},
+        "inputs": manifest["inputs"],
+    }
+    change(folder / "manifest.json", name=f"{HOSTILE}\u202e\x1b]0;x", status="FAILED", **fields)
+    (folder / "samples.json").write_text(
+        json.dumps([{"prompt": HOSTILE, "text": HOSTILE, "end": HOSTILE}])
+    )
+    page = parsed(folder)
+    assert "script" not in page.tags
+    assert page.handlers == []
+    assert page.addresses == []
+    assert page.text.count("alert(1)") > 10
+    assert "\u202e" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("metrics.json", b'{"steps": 4}', "metrics.json"),
+        ("run.json", b'{"format": 3}', "run.json"),
+        ("run.lock", b"[" * 10**6, "run.lock"),
+        ("samples.json", b'[{"prompt": 1}]', "samples.json"),
+        ("verify.json", b"{}", "verify.json"),
+        ("reproduction.json", b"null", "reproduction.json"),
+        ("rounds.json", b'{"done": [1]}', "rounds.json"),
+        (
+            "checkpoints/step-00000004/model.safetensors",
+            b"short",
+            "step-00000004: model.safetensors has 5 bytes",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_rest_is_reported(folder, name, content, said):
+    (folder / name).write_bytes(content)
+    text = parsed(folder).text
+    assert "Damaged files" in text
+    assert said in text
+    assert all(question in text for question in QUESTIONS)
+
+
+def test_huge_files_and_links_are_not_read(folder):
+    checkpoint = folder / "checkpoints" / "step-00000004"
+    with (checkpoint / "state.json").open("wb") as file:
+        file.truncate(100 * 2**20)
+    fields = {key: value for key, value in read_manifest(checkpoint).items() if key != "checksum"}
+    fields["files"]["state.json"] = {"size": 100 * 2**20, "xxh3_128": "0" * 32}
+    checksum = xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True).encode())
+    (checkpoint / MANIFEST).write_text(json.dumps(fields | {"checksum": checksum}))
+    with (folder / "metrics.json").open("wb") as file:
+        file.truncate(100 * 2**20)
+    (folder / "samples.json").symlink_to("/etc/passwd")
+    tracemalloc.start()
+    page = parsed(folder)
+    assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
+    tracemalloc.stop()
+    assert "metrics.json: larger than" in page.text
+    assert "samples.json: cannot be opened as a regular file" in page.text
+    assert "root:" not in page.text
+    assert (folder / "report.html").stat().st_size < 10**6
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, 66), ('{"format": 2', 65), ('{"format": 9}', 65)]
+)
+def test_without_a_manifest_that_can_be_read_there_is_one_line(folder, capsys, content, code):
+    (folder / "manifest.json").unlink()
+    if content is None:
+        shutil.rmtree(folder)
+    else:
+        (folder / "manifest.json").write_text(content)
+    assert main([str(folder)]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_happened_since_is_in_the_report_of_an_older_run(folder, capsys):
+    attempt = json.loads((folder / "manifest.json").read_text())["attempts"][0]
+    change(
+        folder / "manifest.json",
+        status="PREEMPTED",
+        attempts=[attempt | {"warnings": ["disk almost full"]}],
+    )
+    (folder / "metrics.json").unlink()
+    (folder / "verify.json").write_text('{"format": 1, "steps": [2, 4], "difference": ""}')
+    assert main([str(folder), f"out={folder / 'other.html'}"]) == 0
+    text = ParsedPage((folder / "other.html").read_text()).text
+    assert "interrupted" in text
+    assert "disk almost full" in text
+    assert "Verified" in text
+    assert f"mlxlab train hydra.run.dir={folder} resume=auto" in text
+    assert "Not compared" in text, "the newest checkpoint has no baselines"
+    assert "mlxlab predict " in text
+    assert "mlxlab generate" not in text
+
+
+def test_a_run_that_fails_is_reported_as_far_as_it_got(tmp_path):
+    overrides = tiny_overrides(
+        "trainer.max_steps=40", "trainer.learning_rate=1e12", "trainer.max_nonfinite_steps=2"
+    )
+    overrides.remove("~callbacks.report")
+    done = run(*overrides, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode != 0
+    text = ParsedPage((tmp_path / "run" / "report.html").read_text()).text
+    assert "Failed" in text
+    assert "bert on titanic" in text
+
+
+def test_a_run_that_stops_before_its_first_log_line_is_reported(tmp_path):
+    overrides = tiny_overrides(
+        "trainer.eval_every=1",
+        "trainer.log_every=100",
+        "trainer.learning_rate=1e-12",
+        "callbacks.early_stopping.patience=1",
+    )
+    overrides.remove("~callbacks.report")
+    done = run(*overrides, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "STATUS.DONE").exists()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["steps"] < 40
+    assert "validation accuracy" in ParsedPage((tmp_path / "report.html").read_text()).text

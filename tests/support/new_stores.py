@@ -1,0 +1,35 @@
+"""Creates databases of MLflow as copies of one: its migrations take a second, once for all tests."""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+
+from mlxlab.files.atomic import temporary_name
+from mlxlab.tracking.mlflow import store
+from mlxlab.tracking.mlflow.address import Address, sqlite_uri
+
+CREATE = store._create_database
+NAME = f"mlxlab-tests-{os.getuid()}-mlflow-{version('mlflow-skinny')}.db"
+
+
+def create_database(address: Address, path: Path) -> None:
+    if path.exists() and path.stat().st_size:
+        return
+    template = Path(tempfile.gettempdir()) / NAME
+    CREATE(Address(sqlite_uri(template), "/nowhere"), template)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    copy = temporary_name(path)
+    shutil.copyfile(template, copy)
+    with closing(sqlite3.connect(copy)) as database:
+        location = store.artifact_location(address, "0")
+        database.execute("update experiments set artifact_location = ?", (location,))
+        database.commit()
+    os.replace(copy, path)
+
+
+def copy_databases() -> None:
+    store._create_database = create_database
