@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from mlxlab.analysis.trial.record import write_record
+from mlxlab.tracking.mlflow.address import Address
 from support.fault_injection.fuzz_server import serve
 from support.fault_injection.mutations import mutate_file
 from support.forks import fork
+from support.new_stores import create_database
 from support.processes import environment
 from support.trial_records import look, make_record
 
@@ -134,7 +136,7 @@ class Workplace(NamedTuple):
             "tracking=mlflow",
             f"tracking.uri={self.store}",
             "tracking.log_models=false",
-            "tracking.wait=60",
+            "tracking.wait=200",
         ]
         name, argv = {
             "create": ("train", [*train, *(tracked if kind == "titanic" else ["tracking=none"])]),
@@ -182,6 +184,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     fork(serve, child_end, environment())
     child_end.close()
     workplace = Workplace(folder, server)
+    store = folder / "store"
+    address = Address(workplace.store, str(store / "artifacts"))
+    fork(create_database, address, store / "mlflow.db").join()
     for kind in ("titanic", "text", "rounds", "distilled"):
         (folder / kind / "cwd").mkdir(parents=True)
         order = workplace.order(kind, "create", folder / kind)
