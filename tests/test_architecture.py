@@ -19,6 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [  # a package imports only packages on later lines of this list
     ["extensions"],
     ["cli"],
+    ["trial"],
     ["sweep"],
     ["analysis", "api"],
     ["experiment"],
@@ -55,7 +56,7 @@ IMPORT_GROWTH = (  # until a resume with another model has an interface of its o
     "experiment.session",
     "experiment.start",
 )
-NEVER_IN = {"mlx": ("config", "data", "tracking", "extensions.cloud", "sweep")}
+NEVER_IN = {"mlx": ("config", "data", "tracking", "extensions.cloud", "sweep", "trial")}
 FILES_OF = {
     package: list(files)
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])

@@ -12,10 +12,10 @@ from benchmarks.alternate import table
 from benchmarks.report import UnexpectedResults
 from benchmarks.sweeps.trial_simulation import simulate
 from mlxlab.analysis.trial.record import TrialRecord, read_record
-from mlxlab.analysis.trial.setup import Budget, Options, prepare_trial, split_args
 from mlxlab.cli.train import main
 from mlxlab.stats.sequential import MIN_PAIRS
-from mlxlab.sweep.paired import Pairs
+from mlxlab.trial.pairs import Pairs
+from mlxlab.trial.setup import Budget, Options, prepare_trial, split_args
 from mlxlab.wording import percent
 
 MAX_FALSE_KEEPS, MIN_POWER = 0.05, 0.8

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlxlab.analysis.trial.setup import Budget, Texts, read_budget, split_args
 from mlxlab.errors import ConfigError
+from mlxlab.trial.setup import Budget, Texts, read_budget, split_args
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ PACKAGES = (
     "sweep",
     "tracking",
     "training",
+    "trial",
     "views",
 )
 LIBRARIES = (

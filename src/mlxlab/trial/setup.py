@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 from omegaconf import DictConfig
 
 from mlxlab.analysis.output_folder import output_folder
-from mlxlab.analysis.trial.finished_runs import config_digest
 from mlxlab.analysis.trial.record import (
     FILE,
     Arm,
@@ -34,6 +33,7 @@ from mlxlab.experiment.past_run.rerun import read_past_run
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.program import text_value
 from mlxlab.tracking import provenance
+from mlxlab.trial.finished_runs import config_digest
 
 FOR_BOTH = ("tracking", "cloud", "tags", TRUST, "hydra.launcher")
 OWN = ("seed", "resume", "resume_policy", "rerun", "name", "hydra")

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 import pytest
 from omegaconf import OmegaConf
 
-from mlxlab.analysis.trial.finished_runs import FinishedRuns
 from mlxlab.analysis.trial.record import (
     EXIT_CODES,
     Question,
@@ -20,7 +19,8 @@ from mlxlab.experiment.job_record import JobRecord
 from mlxlab.experiment.manifest import RunManifest
 from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, run_jobs
-from mlxlab.sweep.paired import Pairs
+from mlxlab.trial.finished_runs import FinishedRuns
+from mlxlab.trial.pairs import Pairs
 
 QUESTION: Question = {
     "baseline": "nowhere",
@@ -90,7 +90,7 @@ def loss(number, overrides):
 @pytest.fixture
 def trial(tmp_path, monkeypatch):
     """Runs the pairs of a question; returns the record, the launcher and the lines of progress."""
-    monkeypatch.setattr("mlxlab.sweep.paired.job_config", nullcontext)
+    monkeypatch.setattr("mlxlab.trial.pairs.job_config", nullcontext)
     folder = tmp_path / "trials" / "t"
     folder.mkdir(parents=True)
 
@@ -98,7 +98,7 @@ def trial(tmp_path, monkeypatch):
         record, lines = new_record({**copy.deepcopy(QUESTION), **changes}, "trial"), []
         if (folder / "trial.json").exists():
             record = read_record(folder)
-        monkeypatch.setattr("mlxlab.sweep.paired.logger.info", lines.append)
+        monkeypatch.setattr("mlxlab.trial.pairs.logger.info", lines.append)
         Pairs(App(folder, launcher), record).run(seconds)
         assert read_record(folder) == record
         return record, launcher, lines
@@ -179,7 +179,7 @@ def test_an_interrupted_trial_keeps_its_finished_runs(trial):
 
 def test_no_pair_begins_after_the_time_is_up(trial, monkeypatch):
     times = iter(range(1000))
-    monkeypatch.setattr("mlxlab.sweep.paired.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("mlxlab.trial.pairs.time.monotonic", lambda: next(times))
     record, launcher, _ = trial(Launcher(loss), seconds=3)
     assert (record["verdict"], EXIT_CODES[record["verdict"]]) == ("undecided", 11)
     assert launcher.started == [0, 1]
@@ -195,12 +195,12 @@ def test_the_last_evaluation_and_a_single_look_may_be_asked_for(trial):
 def test_a_finished_baseline_is_reused_unless_its_data_differ(trial, monkeypatch, tmp_path):
     (tmp_path / "old").mkdir()
     monkeypatch.setattr(FinishedRuns, "find", lambda self, *args: (tmp_path / "old", 1.0))
-    monkeypatch.setattr("mlxlab.sweep.paired.data_of", lambda folder: "same")
+    monkeypatch.setattr("mlxlab.trial.pairs.data_of", lambda folder: "same")
     record, launcher, lines = trial(Launcher(loss))
     assert launcher.started == [2 * pair + 1 for pair in range(len(record["gains"]))]
     assert f"trained before: {tmp_path / 'old'}" in lines[0]
     (trial.folder / "trial.json").unlink()
-    monkeypatch.setattr("mlxlab.sweep.paired.data_of", lambda folder: folder)
+    monkeypatch.setattr("mlxlab.trial.pairs.data_of", lambda folder: folder)
     record, launcher, _ = trial(Launcher(loss))
     assert launcher.started[:3] == [1, 0, 3]
     assert not any(run["reused"] for run in record["runs"])

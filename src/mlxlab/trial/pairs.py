@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 
 from mlxlab.analysis.comparison_runs import run_value
 from mlxlab.analysis.trial.figure import log_trial
-from mlxlab.analysis.trial.finished_runs import FinishedRuns, config_digest, data_of
 from mlxlab.analysis.trial.record import (
     ARMS,
     RunRecord,
@@ -32,6 +31,7 @@ from mlxlab.stats.sequential import look
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job, record_waiting
 from mlxlab.sweep.jobs import JobResult
+from mlxlab.trial.finished_runs import FinishedRuns, config_digest, data_of
 
 logger = logging.getLogger(__name__)
 
