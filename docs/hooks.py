@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mlxlab.cli.main import main, subcommands
-from mlxlab.config.issues import one_line, value_at, walk
 from mlxlab.config.option_files import (
     GLOBAL_GROUPS,
     KeyHelp,
@@ -25,6 +24,8 @@ from mlxlab.config.option_files import (
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.config.schema.validate import describe
+from mlxlab.dotted_keys import value_at, walk
+from mlxlab.wording import one_line
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -35,6 +35,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
         "errors",
         "constraints",
         "detached",
+        "dotted_keys",
         "markdown",
         "metric_names",
         "nearest",

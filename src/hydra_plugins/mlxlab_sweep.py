@@ -41,7 +41,7 @@ class ConfigFiles(ConfigSource):
         return "mlxlab"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        from mlxlab.config.hydra.yaml_limits import read_yaml
+        from mlxlab.files.yaml_file import read_yaml
 
         content = read_yaml(self._file(config_path))
         header = self._get_header_dict(content.text)

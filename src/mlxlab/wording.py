@@ -1,5 +1,6 @@
-"""Parts of sentences: counts with their noun, shares in percent, and choices."""
+"""Parts of sentences: counts with their noun, shares in percent, values, and choices."""
 
+import json
 from collections.abc import Iterable
 
 
@@ -17,3 +18,16 @@ def one_of(names: Iterable[str]) -> str:
     """`one of a, b`, and `a` where there is no other."""
     listed = [*names]
     return f"{'one of ' * (len(listed) > 1)}{', '.join(listed)}"
+
+
+def one_line(text: str, max_length: int = 500) -> str:
+    """Text without line breaks and control characters, truncated to `max_length`."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= max_length else flat[: max_length - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """A value as one types it, truncated to 60 characters."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return one_line(repr(value) if isinstance(value, list | dict) else str(value), 60)

@@ -3,9 +3,9 @@
 import pytest
 
 from mlxlab.config.hydra.compose import compose
-from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.option_files import groups
 from mlxlab.config.paths import shipped_conf
+from mlxlab.files.yaml_file import read_yaml
 from support.configs import line  # noqa: F401
 
 OPTIONS = groups([shipped_conf()])

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 
 from mlxlab.analysis.comparison import EVALUATIONS, Comparison, MethodResults
 from mlxlab.analysis.comparison_numbers import MIN_DECIMALS, fixed
-from mlxlab.config.issues import one_line
 from mlxlab.html.blocks import Card, Tone, trust_card
 from mlxlab.metric_names import VALID, better_direction, sign_of
 from mlxlab.stats.ranking import MIN_SEEDS
 from mlxlab.views.metrics import baseline_title
 from mlxlab.views.verdict import best_baseline, has_learned_nothing, weakest_baseline
-from mlxlab.wording import counted
+from mlxlab.wording import counted, one_line
 
 MAX_IN_CARD = 2  # settings that differ; more are a table of their own
 

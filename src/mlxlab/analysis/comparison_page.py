@@ -7,7 +7,6 @@ from mlxlab.analysis.comparison import Comparison
 from mlxlab.analysis.comparison_cards import MAX_IN_CARD, all_cards, of_evaluation
 from mlxlab.analysis.comparison_numbers import fixed
 from mlxlab.analysis.comparison_table import describe_test, method_row, sign_note
-from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.figures import DPI
 from mlxlab.files.untrusted import read_bytes, read_json, read_text
@@ -22,6 +21,7 @@ from mlxlab.html.blocks import (
     Table,
     png_width,
 )
+from mlxlab.wording import one_line
 
 _MAX_BYTES = 4 * 2**20
 _MAX_METHODS = 12  # that have a column

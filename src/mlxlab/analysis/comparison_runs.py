@@ -8,7 +8,6 @@ from statistics import median
 from mlxlab.analysis.comparison import Comparison, Evaluation, MethodResults, compare
 from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.output_folder import output_folder
-from mlxlab.config.issues import one_line
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment import manifest
@@ -16,6 +15,7 @@ from mlxlab.experiment.run_metrics import FILE, RunMetrics
 from mlxlab.files.untrusted import read_json, refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.journal import Journal
+from mlxlab.wording import one_line
 
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TypedDict
 
-from mlxlab.config.issues import one_line, override_name, value_at, walk
+from mlxlab.dotted_keys import override_name, value_at, walk
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.collect_record import collect_record
 from mlxlab.experiment.run_metrics import FILE as METRICS
@@ -16,6 +16,7 @@ from mlxlab.files.untrusted import read_json
 from mlxlab.record.run_record import RunRecord
 from mlxlab.views.render import phrase, run_facts
 from mlxlab.views.run_view import RunView
+from mlxlab.wording import one_line
 
 # Keys that change no method.
 _PAIRED = ("seed", "data.fold", "data.folds", "name", "tracking", "backend", "hydra", "rerun")

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlxlab.config.issues import one_line
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.experiment.manifest import read_manifest
+from mlxlab.wording import one_line
 
 _NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
 

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from mlxlab import terminal
-from mlxlab.config.issues import one_line
 from mlxlab.errors import (
     InputNotFoundError,
     NotAllowedError,
@@ -21,6 +20,7 @@ from mlxlab.errors import (
 )
 from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.terminal.messages import configure_logging
+from mlxlab.wording import one_line
 
 INTERNAL_ERROR = 70
 TEMPORARY = re.compile(

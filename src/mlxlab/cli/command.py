@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.cli.app import run_subcommand
-from mlxlab.config.issues import ConfigIssue, format_issues, one_line, shown
+from mlxlab.config.issues import ConfigIssue, format_issues
 from mlxlab.config.schema.root import TARGET as ROOT
 from mlxlab.config.schema.signature import Signature, read_signature
 from mlxlab.config.schema.source import find_statement, read_source
@@ -32,6 +32,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.nearest import did_you_mean, nearest, suggestion
 from mlxlab.redact import unknown_key
 from mlxlab.terminal.tables import hang
+from mlxlab.wording import one_line, shown
 
 WIDTH = 120
 COLUMN = 30  # At which the meanings of options begin.

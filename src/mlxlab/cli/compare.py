@@ -26,11 +26,10 @@ from mlxlab.analysis.comparison import Evaluation
 from mlxlab.analysis.comparison_report import markdown, write_report
 from mlxlab.analysis.comparison_runs import compare_folders, comparison_folder, record_comparison
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.issues import one_line
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import did_you_mean, nearest
-from mlxlab.wording import one_of
+from mlxlab.wording import one_line, one_of
 
 log = logging.getLogger(__name__)
 

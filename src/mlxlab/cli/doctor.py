@@ -22,12 +22,12 @@ from tempfile import TemporaryFile
 
 from mlxlab import program, terminal
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.issues import one_line
 from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.constraints import Positive
 from mlxlab.detached import module_environment
 from mlxlab.errors import ServiceUnavailableError, UserError
 from mlxlab.redact import redact
+from mlxlab.wording import one_line
 
 # On Linux MLX has one package for each device, and all of them ship the same library file.
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")

@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlxlab.cli.print_json import print_json, print_result
-from mlxlab.config.issues import one_line
 from mlxlab.constraints import Share, Size
 from mlxlab.errors import ConfigError
-from mlxlab.wording import counted
+from mlxlab.wording import counted, one_line
 
 if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel

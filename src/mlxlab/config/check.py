@@ -10,25 +10,17 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf, errors
 
 from mlxlab.config.instantiate import why_disallowed
-from mlxlab.config.issues import (
-    MISSING,
-    UNRESOLVED,
-    ConfigIssue,
-    format_issues,
-    join_key,
-    one_line,
-    shown,
-    value_at,
-    walk,
-)
+from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, format_issues
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.conflicts import conflicts
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.validate import Checker
+from mlxlab.dotted_keys import join_key, value_at, walk
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
 from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.redact import has_credentials, why_refused
+from mlxlab.wording import one_line, shown
 
 # A config is printed, stored and tracked, so only variables that never hold a secret can be read in one.
 _READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB|ARRAY)_\w+")
@@ -98,7 +90,7 @@ def read_stored_config(path: Path) -> dict[str, Any]:
         NotAllowedError: a `_target_` in it may not be built.
         DataError: it is too large, nested too deep, not YAML, or not a config of this version.
     """
-    from mlxlab.config.hydra.yaml_limits import MAX_BYTES, parse_yaml
+    from mlxlab.files.yaml_file import MAX_BYTES, parse_yaml
 
     try:
         return check_stored_config(

@@ -13,11 +13,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from mlxlab.config.issues import one_line
 from mlxlab.config.paths import shipped_conf
 from mlxlab.config.plugins import plugins
 from mlxlab.config.schema.signature import read_signature
 from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.wording import one_line
 
 _TARGET = re.compile(r"\b_target_: *([\w.]+)")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

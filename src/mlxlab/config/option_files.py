@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlxlab.config.hydra.yaml_limits import YamlFile, read_yaml
-from mlxlab.config.issues import join_key, shown
 from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Component, find_classes, is_mapping
 from mlxlab.config.schema.validate import describe
+from mlxlab.dotted_keys import join_key
+from mlxlab.files.yaml_file import YamlFile, read_yaml
+from mlxlab.wording import shown
 
 GLOBAL_GROUPS = ("experiment", "sweep", "debug")  # Their options set keys of all other groups.
 

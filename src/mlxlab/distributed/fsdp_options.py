@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlxlab.config.issues import shown, walk
+from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError
+from mlxlab.wording import shown
 
 ELEMENTWISE = ("adamw", "lion", "sgd")  # optimizers that need no more of a weight than a shard
 REFUSED = {  # what these are set to, if it is not what is expected

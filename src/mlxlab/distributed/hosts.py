@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from mlxlab.config.issues import one_line
 from mlxlab.constraints import MinLen, Predicate
 from mlxlab.errors import ConfigError, DataError, ServiceUnavailableError
 from mlxlab.files.untrusted import read_json
+from mlxlab.wording import one_line
 
 VARIABLES = (  # The file may come from anyone: no variable here names a file or a program.
     "MLX_METAL_FAST_SYNCH",

@@ -9,7 +9,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab.config.issues import one_line
 from mlxlab.distributed.hosts import (
     LOCAL,
     Host,
@@ -22,6 +21,7 @@ from mlxlab.distributed.hosts import (
 )
 from mlxlab.distributed.launch_env import PROCESSES
 from mlxlab.errors import ConfigError, ServiceUnavailableError, WorkerLostError
+from mlxlab.wording import one_line
 
 # Lines of mlx.launch about a process, by its rank; and of mpirun about the first one that failed.
 EXITED = re.compile(r".*Node with rank (\d+) exited with code (-?\d+)")

@@ -16,7 +16,6 @@ from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.issues import value_at
 from mlxlab.config.paths import project_root
 from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import (
@@ -28,6 +27,7 @@ from mlxlab.data.dataset import (
     RunLength,
 )
 from mlxlab.distillation.options import read_options
+from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.check_data import check_data_module
 from mlxlab.files.atomic import write_atomic

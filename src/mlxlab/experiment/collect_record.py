@@ -15,10 +15,10 @@ import yaml
 from mlxlab.checkpoint.listing import list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, can_resume
 from mlxlab.checkpoint.state import SavedState
-from mlxlab.config.issues import one_line, value_at
 from mlxlab.data.chat.chat_template import FILE as CHAT_TEMPLATE
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.data.row_lengths import TOO_LONG
+from mlxlab.dotted_keys import value_at
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.experiment.facts.command_lines import command_lines, model_changes
 from mlxlab.experiment.facts.training_limit import limit_of
@@ -40,6 +40,7 @@ from mlxlab.program import run_dir_override
 from mlxlab.record import run_record as records
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import RunRecord
+from mlxlab.wording import one_line
 
 MAX_BYTES = 4 * 2**20
 MAX_STATE_BYTES = 64 * 2**20

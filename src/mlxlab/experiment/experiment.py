@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
-from mlxlab.config.issues import one_line, override_name, value_at
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
 from mlxlab.distributed.launch_env import check_parallel, rank
+from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.errors import (
     CheckpointUnavailableError,
     ConfigError,
@@ -25,6 +25,7 @@ from mlxlab.errors import (
 )
 from mlxlab.nearest import no_such_folder
 from mlxlab.program import display_path, join, quoted, run_dir_override, text_value
+from mlxlab.wording import one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -342,7 +343,7 @@ def _set_run_dir(config: "DictConfig") -> None:
 
     from mlxlab.checkpoint.names import find_resumed_run
     from mlxlab.config.hydra.overrides import as_typed
-    from mlxlab.config.hydra.yaml_limits import read_yaml
+    from mlxlab.files.yaml_file import read_yaml
 
     hydra_args = as_typed(config.hydra.overrides.hydra)
     typed = [*as_typed(config.hydra.overrides.task), *hydra_args]

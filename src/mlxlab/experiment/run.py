@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.issues import one_line
 from mlxlab.config.paths import project_root
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
@@ -36,6 +35,7 @@ from mlxlab.progress import activity
 from mlxlab.terminal import messages
 from mlxlab.terminal.messages import survives_closed_pipes
 from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.wording import one_line
 
 if TYPE_CHECKING:
     from mlxlab.distributed.process_group import ProcessGroup

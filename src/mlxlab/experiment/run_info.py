@@ -8,7 +8,6 @@ from mlxlab.checkpoint.exported import is_exported
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints
 from mlxlab.checkpoint.names import FOLDER
-from mlxlab.config.issues import shown
 from mlxlab.errors import InputNotFoundError
 from mlxlab.experiment.changed_settings import ChangedSettings, changed_settings
 from mlxlab.experiment.collect_record import collect_record
@@ -18,6 +17,7 @@ from mlxlab.redact import redact
 from mlxlab.views.commands import next_commands, typed_commands
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Column, Table
+from mlxlab.wording import shown
 
 
 @dataclass

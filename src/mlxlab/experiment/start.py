@@ -15,10 +15,10 @@ from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.issues import split_key
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.dotted_keys import split_key
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError
 from mlxlab.experiment.build import (
     Config,

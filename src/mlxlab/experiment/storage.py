@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
-from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import ConfigError
+from mlxlab.files.yaml_file import read_yaml
 from mlxlab.redact import has_credentials, redact, why_refused
 
 ADDRESS = re.compile(r"(s3|gs|az|file)://(.*)", re.DOTALL)

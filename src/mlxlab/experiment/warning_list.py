@@ -2,8 +2,8 @@
 
 import logging
 
-from mlxlab.config.issues import one_line
 from mlxlab.redact import redact
+from mlxlab.wording import one_line
 
 MAX_WARNINGS = 50
 

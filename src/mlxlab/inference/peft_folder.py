@@ -4,9 +4,9 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_text
+from mlxlab.wording import one_line
 
 _RUN_FOLDER = re.compile(
     r"^mlxlab train .*?hydra\.run\.dir=([^\s']+)", re.MULTILINE

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 
-from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError
 from mlxlab.inference.chat import Chat
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
+from mlxlab.wording import one_line
 
 log = logging.getLogger(__name__)
 

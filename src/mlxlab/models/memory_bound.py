@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from mlxlab.backend import memory_budget
 from mlxlab.backend.memory import total_memory
-from mlxlab.config.issues import walk
+from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.pretrained.family import Node

@@ -6,7 +6,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from mlxlab.config.hydra.overrides import as_typed, parse
-from mlxlab.config.issues import override_name
+from mlxlab.dotted_keys import override_name
 
 
 def derive(base: DictConfig | None, texts: list[str]) -> DictConfig | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mlxlab.config.admission import may_sweep
 from mlxlab.config.hydra.job import job_digest
-from mlxlab.config.issues import one_line, override_name
+from mlxlab.dotted_keys import override_name
 from mlxlab.errors import NotAllowedError
 from mlxlab.experiment.job_record import MAX_JOBS, JobRecord, read_records, write_record
 from mlxlab.experiment.sweep_start import FILE, SweepStart
@@ -15,6 +15,7 @@ from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, describe
 from mlxlab.sweep.jobs_to_check import expand
 from mlxlab.sweep.settings import GridSettings
+from mlxlab.wording import one_line
 
 logger = logging.getLogger(__name__)
 

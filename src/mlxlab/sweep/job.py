@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
 from mlxlab.config.hydra.job import job_folder, set_number
-from mlxlab.config.issues import one_line, override_name
+from mlxlab.dotted_keys import override_name
 from mlxlab.errors import CannotCreateError, RunInterrupted, UserError
 from mlxlab.experiment.job_record import (
     JobRecord,
@@ -30,6 +30,7 @@ from mlxlab.files.untrusted import read_json
 from mlxlab.redact import redact
 from mlxlab.sweep.derive import derive
 from mlxlab.training.stop_rule import stop_rule
+from mlxlab.wording import one_line
 
 LOCK = "job.lock"
 _BUG = 70

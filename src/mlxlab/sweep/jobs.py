@@ -8,13 +8,13 @@ from typing import Protocol
 
 from hydra.plugins.launcher import Launcher
 
-from mlxlab.config.issues import one_line
 from mlxlab.errors import WorkerLostError
 from mlxlab.experiment.job_record import JobRecord
 from mlxlab.program import text_value
 from mlxlab.redact import redact
 from mlxlab.sweep.child import OUTPUT
 from mlxlab.sweep.job import Job, record_of
+from mlxlab.wording import one_line
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from mlxlab.config.hydra.overrides import as_typed, parse
-from mlxlab.config.issues import one_line
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.job_record import MAX_JOBS
+from mlxlab.wording import one_line
 
 _GRID_SWEEPERS = ("BasicSweeper", "GridSweeper", "PairedSweeper")
 

@@ -22,9 +22,9 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from mlxlab.config.issues import one_line
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.job_record import MAX_JOBS
+from mlxlab.wording import one_line
 
 _MAX_VALUES = 10_000
 _LOG = "log"

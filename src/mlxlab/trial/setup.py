@@ -22,9 +22,9 @@ from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import compose
 from mlxlab.config.hydra.job import make_folder
 from mlxlab.config.hydra.overrides import as_typed, parse, typed_values
-from mlxlab.config.issues import one_line, override_name
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
+from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.experiment import complete_overrides
 from mlxlab.experiment.past_run.lookup import find_run_folder
@@ -34,6 +34,7 @@ from mlxlab.files.untrusted import refuse_links
 from mlxlab.program import text_value
 from mlxlab.tracking import provenance
 from mlxlab.trial.finished_runs import config_digest
+from mlxlab.wording import one_line
 
 FOR_BOTH = ("tracking", "cloud", "tags", TRUST, "hydra.launcher")
 OWN = ("seed", "resume", "resume_policy", "rerun", "name", "hydra")

@@ -1,7 +1,7 @@
 """The commands that a view of a run names: what to type next."""
 
 from mlxlab.checkpoint.names import whole_run
-from mlxlab.config.issues import override_name
+from mlxlab.dotted_keys import override_name
 from mlxlab.program import join, resume_overrides, run_dir_override
 from mlxlab.views.run_view import RunView
 

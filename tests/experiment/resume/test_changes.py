@@ -5,8 +5,8 @@ from functools import reduce
 
 import pytest
 
-from mlxlab.config.issues import join_key, split_key
 from mlxlab.config.paths import conf_dir
+from mlxlab.dotted_keys import join_key, split_key
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.resume.changes import (
     add_overrides,

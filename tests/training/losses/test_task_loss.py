@@ -7,10 +7,10 @@ import pytest
 from benchmarks.config import read_config
 from mlx.utils import tree_flatten
 
-from mlxlab.config.hydra.yaml_limits import read_yaml
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import ConfigError
+from mlxlab.files.yaml_file import read_yaml
 from mlxlab.ops.cross_entropy import binary_cross_entropy
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss

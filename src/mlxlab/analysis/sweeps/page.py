@@ -7,7 +7,6 @@ from mlxlab.analysis.sweeps.cards import all_cards
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep
 from mlxlab.analysis.sweeps.tables import as_table, count_jobs, job_rows, ranking_rows
 from mlxlab.analysis.sweeps.verdict import describe_intervals, describe_method
-from mlxlab.config.issues import one_line
 from mlxlab.figures import DPI
 from mlxlab.html.blocks import (
     Block,
@@ -23,7 +22,7 @@ from mlxlab.views.metrics import baseline_title
 from mlxlab.views.numbers import number
 from mlxlab.views.render import phrase
 from mlxlab.views.verdict import has_learned_nothing
-from mlxlab.wording import percent
+from mlxlab.wording import one_line, percent
 
 _SECTIONS: dict[State, tuple[str, str]] = {  # titles, and what the state means
     "failed": ("Failed jobs", ""),

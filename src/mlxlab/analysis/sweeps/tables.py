@@ -6,12 +6,11 @@ from typing import get_args
 
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
 from mlxlab.analysis.sweeps.verdict import rounded
-from mlxlab.config.issues import one_line
 from mlxlab.html.blocks import Column
 from mlxlab.markdown import markdown_table
 from mlxlab.stats.ranking import Ranking
 from mlxlab.views.numbers import number
-from mlxlab.wording import counted
+from mlxlab.wording import counted, one_line
 
 _MAX_LISTED = 100
 _TEXTS = ("state", "standing", "reason")

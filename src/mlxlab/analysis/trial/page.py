@@ -19,7 +19,7 @@ from mlxlab.analysis.trial.record import (
     last_look,
     pair_rows,
 )
-from mlxlab.config.issues import one_line, override_name, value_at
+from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.collect_record import collect_record
 from mlxlab.html.blocks import (
@@ -39,7 +39,7 @@ from mlxlab.stats.sequential import MIN_PAIRS
 from mlxlab.views.metrics import baseline_title
 from mlxlab.views.render import phrase, run_facts
 from mlxlab.views.run_view import RunView
-from mlxlab.wording import counted, percent
+from mlxlab.wording import counted, one_line, percent
 
 _MAX_BASELINES = 4
 _FACTS = {"Task": "Task", "Data": "Data", "Each run": "Training"}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
 from mlxlab.analysis.comparison_numbers import decimals_of, fixed
-from mlxlab.config.issues import shown
 from mlxlab.constraints import Count, Fraction, Ge, Le, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.files.atomic import without_nonfinite, write_json
@@ -13,7 +12,7 @@ from mlxlab.files.untrusted import read_json
 from mlxlab.markdown import markdown_table
 from mlxlab.program import display_path
 from mlxlab.stats.sequential import ERROR, Look, Reason, Verdict
-from mlxlab.wording import percent
+from mlxlab.wording import percent, shown
 
 FILE = "trial.json"
 EXIT_CODES: dict[Verdict, int] = {"keep": 0, "discard": 10, "undecided": 11}  # of the command

@@ -91,7 +91,7 @@ def check_store(folder: Path, address: Address) -> None:
 
 
 def _service(name: str, options: dict[str, str | bool | None]) -> Destination:
-    from mlxlab.config.hydra.yaml_limits import read_yaml  # slow to import
+    from mlxlab.files.yaml_file import read_yaml  # slow to import
 
     node: Any = read_yaml(shipped_conf() / "tracking" / f"{name}.yaml").values[name]
     service: Destination = instantiate(node | options)

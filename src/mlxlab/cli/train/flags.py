@@ -7,9 +7,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import NoReturn
 
-from mlxlab.config.issues import one_line
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.nearest import did_you_mean, nearest
+from mlxlab.wording import one_line
 
 _SWITCHES = (
     "--version",

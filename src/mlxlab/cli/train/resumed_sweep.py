@@ -5,13 +5,14 @@ from argparse import Namespace
 from pathlib import Path
 
 from mlxlab.config.admission import TRUST, is_trusted
-from mlxlab.config.issues import one_line, override_name
+from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, untyped
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.program import join, text_value
 from mlxlab.redact import has_credentials, unknown_key, why_refused
+from mlxlab.wording import one_line
 
 KEY = "sweep.resume"
 _LAUNCHER = "hydra/launcher"

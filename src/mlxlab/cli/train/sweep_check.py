@@ -9,9 +9,10 @@ from mlxlab.config.check import config_issues, labelled, resolve
 from mlxlab.config.hydra.compose import find_issues
 from mlxlab.config.hydra.job import check_folder, job_config
 from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.config.issues import ConfigIssue, format_issues, join_key, one_line, override_name
+from mlxlab.config.issues import ConfigIssue, format_issues
 from mlxlab.config.schema.validate import Checker
 from mlxlab.distributed.launch_env import check_parallel, is_launched
+from mlxlab.dotted_keys import join_key, override_name
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.experiment import check_named_files, check_named_run
 from mlxlab.files.untrusted import refuse_links
@@ -19,7 +20,7 @@ from mlxlab.markdown import markdown_table
 from mlxlab.sweep import is_ours
 from mlxlab.sweep.derive import derive
 from mlxlab.sweep.jobs_to_check import jobs_to_check, sweep_overrides
-from mlxlab.wording import counted
+from mlxlab.wording import counted, one_line
 
 _MAX_ROWS = 100
 

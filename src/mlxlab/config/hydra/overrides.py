@@ -12,7 +12,9 @@ from hydra.errors import OverrideParseException
 from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlxlab.config.issues import ConfigIssue, one_line, override_name
+from mlxlab.config.issues import ConfigIssue
+from mlxlab.dotted_keys import override_name
+from mlxlab.wording import one_line
 
 
 def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[ConfigIssue]]:

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any
 
-from mlxlab.config.issues import ConfigIssue, shown, value_at
+from mlxlab.config.issues import ConfigIssue
+from mlxlab.dotted_keys import value_at
+from mlxlab.wording import shown
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _NO_CLOUD = "mlxlab.experiment.storage.NoCloud"

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
 from mlxlab.config.instantiate import serves_as
-from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue, join_key, shown, value_at, walk
+from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import node_signature
 from mlxlab.config.schema.signature import (
@@ -31,9 +31,10 @@ from mlxlab.config.schema.signature import (
     unwrap,
 )
 from mlxlab.constraints import IsFile, satisfies
+from mlxlab.dotted_keys import join_key, value_at, walk
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.nearest import key_suggestion, suggestion
-from mlxlab.wording import one_of
+from mlxlab.wording import one_of, shown
 
 _NAMES: dict[object, str] = {
     int: "a whole number",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.admission import TRUST
-from mlxlab.config.issues import override_name, shown, value_at
+from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.experiment.resume.changes import Changes, add_overrides, key_class
 from mlxlab.program import resume_overrides
-from mlxlab.wording import counted
+from mlxlab.wording import counted, shown
 
 if TYPE_CHECKING:
     from mlxlab.experiment.manifest import Inputs

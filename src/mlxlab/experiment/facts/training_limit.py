@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlxlab.config.issues import value_at
+from mlxlab.dotted_keys import value_at
 
 LIMITS = ("max_steps", "epochs", "max_tokens")
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.config.issues import one_line
 from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.errors import UserError
 from mlxlab.metric_names import VALID, VALID_LOSS
 from mlxlab.training.state import TrainState
+from mlxlab.wording import one_line
 
 MAX_BATCHES = 64
 _MAX_TOKENS = 1_000_000

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mlxlab.config.issues import join_key, override_name, shown
 from mlxlab.config.option_files import is_group
+from mlxlab.dotted_keys import join_key, override_name
 from mlxlab.errors import ConfigError
 from mlxlab.program import text_value
+from mlxlab.wording import shown
 
 # Keys and groups that say what one run is called, what it starts from, and where it is.
 OF_ONE_RUN = ("name", "rerun", "resume", "resume_policy", "trust_folder", "hydra")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlxlab.config.admission import TRUST, admit, is_trusted, may_override, typed_keys
-from mlxlab.config.issues import one_line, override_name
+from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.manifest import Manifest, read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
@@ -18,6 +18,7 @@ from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.program import text_value
 from mlxlab.tracking import provenance
+from mlxlab.wording import one_line
 
 KEY = "rerun"
 

@@ -2,9 +2,9 @@
 
 from typing import Literal, NamedTuple, TypedDict
 
-from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError
 from mlxlab.experiment.reproduction.run_lock import RunLock
+from mlxlab.wording import one_line
 
 Result = Literal["bit-exact", "within tolerance", "diverged"]
 

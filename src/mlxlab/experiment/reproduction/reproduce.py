@@ -7,7 +7,6 @@ from typing import Any
 from mlxlab.config.admission import admit
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.hydra.compose import compose_checked
-from mlxlab.config.issues import one_line
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import run_config
@@ -16,6 +15,7 @@ from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.resume.kernels import mode_to_reproduce
 from mlxlab.experiment.run import remove_unused
 from mlxlab.files.atomic import write_json
+from mlxlab.wording import one_line
 
 FILE = "reproduction.json"
 REPLACED = ("tracking", "cloud", "signals", "resume", "rerun")  # keys that a reproduction decides

@@ -4,11 +4,11 @@ import platform
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from mlxlab.config.issues import one_line
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import read_json
 from mlxlab.tracking import provenance
+from mlxlab.wording import one_line
 
 FILE = "run.lock"
 MAX_BYTES = 4 * 2**20

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from mlxlab.config.issues import KeyPath, join_key, override_name, split_key
 from mlxlab.config.option_files import is_group, read_option
+from mlxlab.dotted_keys import KeyPath, join_key, override_name, split_key
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json

@@ -8,7 +8,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.admission import admit, is_trusted, typed_keys
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
-from mlxlab.config.issues import KeyPath, split_key, value_at
+from mlxlab.dotted_keys import KeyPath, split_key, value_at
 from mlxlab.experiment.build import SETTINGS, Config
 from mlxlab.experiment.resume.changes import (
     Changes,

@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import evaluate_finite
-from mlxlab.config.issues import walk
+from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.layers import named_parameters

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.config.issues import walk
 from mlxlab.constraints import Positive, Share
 from mlxlab.data.batch import Task, TaskKind
+from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import binary_cross_entropy, cross_entropy
 from mlxlab.training.device_batch import DeviceBatch

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlxlab.config.issues import KeyPath
+from mlxlab.dotted_keys import KeyPath
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.resume.changes import differences
 from mlxlab.extensions.growth.operations.changes import CHANGES

@@ -19,9 +19,9 @@ import yaml
 
 from mlxlab import program
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.hydra.yaml_limits import parse_yaml
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import read_json, read_text
+from mlxlab.files.yaml_file import parse_yaml
 from mlxlab.nearest import suggestion
 from mlxlab.redact import redact
 
