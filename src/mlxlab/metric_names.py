@@ -1,6 +1,7 @@
 """Metric keys that the training loop logs (docs/reference/metrics.md), and which metrics are better when lower."""
 
 import math
+from typing import Literal
 
 LOSS = "train/loss"
 GRAD_NORM = "train/grad_norm"
@@ -21,6 +22,46 @@ TRAIN = "train/"
 VALID = "valid/"
 TEST = "test/"
 ANALYSIS = "analysis/"
+
+Metric = Literal[
+    "valid/loss",
+    "valid/accuracy",
+    "valid/balanced_accuracy",
+    "valid/precision",
+    "valid/recall",
+    "valid/f1",
+    "valid/f1_macro",
+    "valid/f1_micro",
+    "valid/roc_auc",
+    "valid/average_precision",
+    "valid/log_loss",
+    "valid/calibration_error",
+    "valid/exact_match",
+    "valid/mae",
+    "valid/rmse",
+    "valid/r2",
+    "valid/spearman",
+    "valid/perplexity",
+    "valid/bits_per_byte",
+]
+_RANKING = ("valid/roc_auc", "valid/average_precision", "valid/log_loss")
+_F1 = ("valid/f1_macro", "valid/f1_micro")
+BY_TASK = {  # what the evaluation of each kind of task gives
+    "classification": (
+        *(
+            "valid/loss",
+            "valid/accuracy",
+            "valid/balanced_accuracy",
+            "valid/precision",
+            "valid/recall",
+            "valid/f1",
+        ),
+        *(*_F1, *_RANKING, "valid/calibration_error"),
+    ),
+    "multi_label": ("valid/loss", "valid/accuracy", "valid/exact_match", *_F1, *_RANKING),
+    "regression": ("valid/loss", "valid/mae", "valid/rmse", "valid/r2", "valid/spearman"),
+    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte"),
+}
 
 _LOWER_IS_BETTER = (
     "loss",

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.tokenizers.bpe import train_bpe
+from mlxlab.metric_names import BY_TASK
 from mlxlab.views.metrics import title
 from mlxlab.views.numbers import number
 from support.commands import command

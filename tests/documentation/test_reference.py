@@ -13,13 +13,14 @@ from mlxlab import api, errors
 from mlxlab.cli.main import subcommands
 from mlxlab.config.option_files import groups
 from mlxlab.config.paths import shipped_conf
-from mlxlab.config.schema.root import TARGET, Metric, node_signature
+from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.experiment.past_run import earlier_run
 from mlxlab.experiment.reproduction import reproduce
 from mlxlab.experiment.run import LOCK
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
+from mlxlab.metric_names import Metric
 from mlxlab.tracking.records import FILE
 from support.past_run import past_run
 from support.processes import ROOT

@@ -4,9 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.batch import Batch, Task, pad_rows
-from mlxlab.metric_names import lower_is_better
+from mlxlab.metric_names import BY_TASK, lower_is_better
 from mlxlab.training.evaluate import evaluate
 from support.models import BagOfEmbeddings
 

@@ -73,7 +73,7 @@ def crossvalidate(
         teacher_args = shlex.split(teacher or "")
     except ValueError as error:
         raise ConfigError(f"teacher={teacher}: {error}") from None
-    from mlxlab.config.hydra.job import make_folder
+    from mlxlab.files.new_folder import make_folder
 
     args = list(overrides)
     _check_args(args)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mlxlab.cli.print_json import print_result
-from mlxlab.config.schema.root import Metric
 from mlxlab.constraints import Ge, Le, NonNegative
+from mlxlab.metric_names import Metric
 from mlxlab.program import command_line
 from mlxlab.trial.setup import Options, prepare_trial, read_budget, split_args
 

@@ -17,7 +17,6 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.config.schema.root import BY_TASK
 from mlxlab.data.dataset import (
     AUTO_EPOCHS,
     DataModule,
@@ -31,7 +30,7 @@ from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.check_data import check_data_module
 from mlxlab.files.atomic import write_atomic
-from mlxlab.metric_names import VALID
+from mlxlab.metric_names import BY_TASK, VALID
 from mlxlab.models import build
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model, count_parameters

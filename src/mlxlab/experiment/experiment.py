@@ -44,7 +44,8 @@ def run_composed(config: "DictConfig") -> tuple[Path, float]:
         UserError: as `prepare_run` and `run_prepared`.
     """
     from mlxlab.config.hydra.compose import without_hydra
-    from mlxlab.config.hydra.job import job_config, make_folder
+    from mlxlab.config.hydra.job import job_config
+    from mlxlab.files.new_folder import make_folder
 
     with job_config(config):
         prepare_run(config)

@@ -1,4 +1,4 @@
-"""Creates a folder as a whole or not at all."""
+"""Creates folders; one that holds the result of a command as a whole or not at all."""
 
 import os
 import re
@@ -10,6 +10,15 @@ from pathlib import Path
 
 from mlxlab.errors import CannotCreateError
 from mlxlab.files.atomic import leftovers, temporary_name
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a run or sweep, or raises CannotCreateError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror or error}; the run folder cannot be created"
+        raise CannotCreateError(message) from None
 
 
 @contextmanager

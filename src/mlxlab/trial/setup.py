@@ -20,7 +20,6 @@ from mlxlab.analysis.trial.record import (
 from mlxlab.config.admission import TRUST
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import compose
-from mlxlab.config.hydra.job import make_folder
 from mlxlab.config.hydra.overrides import as_typed, parse, typed_values
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
@@ -30,6 +29,7 @@ from mlxlab.experiment.experiment import complete_overrides
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.recorded_overrides import merge_recorded, override_text
 from mlxlab.experiment.past_run.rerun import read_past_run
+from mlxlab.files.new_folder import make_folder
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.program import text_value
 from mlxlab.tracking import provenance

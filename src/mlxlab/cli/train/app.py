@@ -15,9 +15,10 @@ from omegaconf import DictConfig, read_write
 from mlxlab import terminal
 from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import PRIMARY, VERSION_BASE, set_up
-from mlxlab.config.hydra.job import job_config, make_folder
+from mlxlab.config.hydra.job import job_config
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.experiment import experiment
+from mlxlab.files.new_folder import make_folder
 
 set_up()
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.refusals import explain
-from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.errors import ConfigError
 
 _NO_FOLDER = "(the run folder)"
 
@@ -54,15 +54,6 @@ def check_folder(config: DictConfig, key: str) -> None:
     expanded = os.path.expanduser(str(folder))
     if expanded != str(folder):
         raise ConfigError(f"{key}={folder}: ~ is not expanded here; expected {expanded}")
-
-
-def make_folder(folder: Path) -> None:
-    """Makes the folder of a run or sweep, or raises CannotCreateError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror or error}; the run folder cannot be created"
-        raise CannotCreateError(message) from None
 
 
 def job_folder(config: DictConfig) -> Path:

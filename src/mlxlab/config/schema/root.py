@@ -1,50 +1,10 @@
 """The keys at the top of every config, as a signature: the schema of `conf/train.yaml`."""
 
 from dataclasses import replace
-from typing import Literal
 
 from mlxlab.config.schema.signature import Component, Signature, read_signature
 from mlxlab.constraints import Seed
-
-Metric = Literal[
-    "valid/loss",
-    "valid/accuracy",
-    "valid/balanced_accuracy",
-    "valid/precision",
-    "valid/recall",
-    "valid/f1",
-    "valid/f1_macro",
-    "valid/f1_micro",
-    "valid/roc_auc",
-    "valid/average_precision",
-    "valid/log_loss",
-    "valid/calibration_error",
-    "valid/exact_match",
-    "valid/mae",
-    "valid/rmse",
-    "valid/r2",
-    "valid/spearman",
-    "valid/perplexity",
-    "valid/bits_per_byte",
-]
-_RANKING = ("valid/roc_auc", "valid/average_precision", "valid/log_loss")
-_F1 = ("valid/f1_macro", "valid/f1_micro")
-BY_TASK = {  # what the evaluation of each kind of task gives
-    "classification": (
-        *(
-            "valid/loss",
-            "valid/accuracy",
-            "valid/balanced_accuracy",
-            "valid/precision",
-            "valid/recall",
-            "valid/f1",
-        ),
-        *(*_F1, *_RANKING, "valid/calibration_error"),
-    ),
-    "multi_label": ("valid/loss", "valid/accuracy", "valid/exact_match", *_F1, *_RANKING),
-    "regression": ("valid/loss", "valid/mae", "valid/rmse", "valid/r2", "valid/spearman"),
-    "language_modelling": ("valid/loss", "valid/perplexity", "valid/bits_per_byte"),
-}
+from mlxlab.metric_names import Metric
 
 TARGET = f"{__name__}.experiment"
 MODEL_OPTIONS = "mlxlab.models.options.ModelOptions"
