@@ -21,7 +21,7 @@ from mlxlab.config.option_files import (
     node_lines,
     read_option,
 )
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.config.schema.validate import describe
 from mlxlab.dotted_keys import value_at, walk
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
-CONF = [shipped_conf()]
+CONF = [conf_dir()]
 LINK_OUT_OF_A_FOLDER = re.compile(r"\[([^\[\]]+)\]\((\.\./[^()\s]+)\)")
 CONFIGURATION = """# Configuration
 

@@ -14,7 +14,7 @@ from mlxlab.cli import main as dispatcher
 from mlxlab.cli.command import command_help
 from mlxlab.cli.train import show_help
 from mlxlab.config.option_files import groups
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from support.sweep_jobs import checked_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +70,7 @@ def test_a_config_error_imports_nothing_heavy():
 
 def test_help_lists_every_group_and_option_with_its_description():
     lines = show_help([]).splitlines()
-    for group, options in groups([shipped_conf()]).items():
+    for group, options in groups([conf_dir()]).items():
         assert f"  {group}=" in lines
         for option, description in options.items():
             assert any(
@@ -96,7 +96,7 @@ def test_help_lists_keys_with_default_type_and_meaning():
 def test_every_key_has_a_description():
     from mlxlab.config.option_files import chosen, lines
 
-    conf = [shipped_conf()]
+    conf = [conf_dir()]
     for model in groups(conf)["model"]:
         silent = [
             entry.key

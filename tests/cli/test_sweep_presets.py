@@ -4,7 +4,7 @@ import pytest
 
 from mlxlab.cli.train import main, names_sweep
 from mlxlab.config.option_files import groups
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 
 SWEEPS = {  # with fewer values than the preset has, which what is typed replaces -> (what is first printed, last row)
     "titanic_folds": ("model=bert", "5 jobs; all: sweep=titanic_folds model=bert", ["4", "4"]),
@@ -19,7 +19,7 @@ SWEEPS = {  # with fewer values than the preset has, which what is typed replace
 
 
 def test_every_preset_is_listed_here():
-    assert groups([shipped_conf()])["sweep"].keys() == SWEEPS.keys()
+    assert groups([conf_dir()])["sweep"].keys() == SWEEPS.keys()
 
 
 @pytest.mark.parametrize("name", SWEEPS)

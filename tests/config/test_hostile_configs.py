@@ -1,13 +1,11 @@
 """Hostile targets, wherever a config could hold one: refused with 77 before the target is imported."""
 
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from mlxlab.config.instantiate import _targets_in, allowed_targets, instantiate, why_disallowed
-from mlxlab.config.paths import shipped_conf
 from mlxlab.errors import NotAllowedError
 from support.configs import line, user_config  # noqa: F401
 
@@ -138,13 +136,12 @@ def test_the_logging_configs_of_hydra_are_accepted(line):
     assert (line.runs[0][1] / "train.log").is_file()
 
 
-def test_another_config_folder_allows_no_further_targets(line, monkeypatch, tmp_path):
-    shutil.copytree(shipped_conf(), tmp_path / "conf")
-    (tmp_path / "conf" / "tracking" / "none.yaml").write_text("_target_: os.makedirs\n")
-    monkeypatch.setenv("MLXLAB_CONF", str(tmp_path / "conf"))
-    assert "tracking._target_=os.makedirs: refused: os.makedirs" in line.refuses(
-        "tracking=none", code=77
-    )
+def test_another_config_folder_allows_no_further_targets(line, tmp_path):
+    own = tmp_path / "own" / "tracking"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("_target_: os.makedirs\n")
+    refusal = line.refuses(f"--config-dir={own.parent}", "tracking=mine", code=77)
+    assert "tracking._target_=os.makedirs: refused: os.makedirs" in refusal
 
 
 def test_a_folder_may_be_added_to_the_search_path(line, tmp_path):

@@ -54,20 +54,9 @@ def test_a_misspelt_run_is_named_without_config_files_too(copied, capsys):
     assert capsys.readouterr().err == "rnu=x: unknown key; did you mean run?\n"
 
 
-@pytest.mark.parametrize(("run_command", "args"), COMMANDS)
-def test_a_folder_of_config_files_that_was_named_must_exist(
-    run_folder, run_command, args, monkeypatch, tmp_path, capsys
-):
-    monkeypatch.setenv("MLXLAB_CONF", f"{tmp_path}/nowhere")
-    assert run_command([arg.format(run=run_folder) for arg in args]) == 2
-    assert (
-        capsys.readouterr().err == f"MLXLAB_CONF={tmp_path}/nowhere: not a folder of config files\n"
-    )
-
-
 def test_the_code_of_a_logged_model_has_its_config_files_next_to_it(copied):
     (copied / "src" / "conf").mkdir(parents=True)
-    assert paths.conf_dir() == paths.shipped_conf() == copied / "src" / "conf"
+    assert paths.conf_dir() == copied / "src" / "conf"
 
 
 def test_outputs_of_a_checkout_stay_in_it_from_any_of_its_folders(monkeypatch):

@@ -4,11 +4,11 @@ import pytest
 
 from mlxlab.config.hydra.compose import compose
 from mlxlab.config.option_files import groups
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.files.yaml_file import read_yaml
 from support.configs import line  # noqa: F401
 
-OPTIONS = groups([shipped_conf()])
+OPTIONS = groups([conf_dir()])
 SHAPE = [
     "model.hidden_size=16",
     "model.num_layers=1",
@@ -88,7 +88,7 @@ def test_the_documented_options_exist():
 
 
 def test_every_file_of_conf_keeps_the_limits_of_users_files():
-    for file in shipped_conf().rglob("*"):
+    for file in conf_dir().rglob("*"):
         if file.is_file():
             assert file.suffix == ".yaml"
             read_yaml(file)

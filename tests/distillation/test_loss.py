@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from omegaconf import OmegaConf
 from scipy.special import log_softmax as oracle
 
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Task
 from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
 from mlxlab.distillation.teacher_cache import TeacherCache
@@ -188,7 +188,7 @@ def test_distilling_with_the_optimized_step_equals_the_plain_step():
     teacher = make_model(seed=1)
     plain = train(distill(teacher))
     settings = OmegaConf.to_container(
-        OmegaConf.load(shipped_conf() / "trainer" / "step" / "optimized.yaml")
+        OmegaConf.load(conf_dir() / "trainer" / "step" / "optimized.yaml")
     )
     supported = {key: value for key, value in settings.items() if key[0] != "_"} | {
         "compile": "never"

@@ -12,7 +12,7 @@ import pytest
 
 from mlxlab.cli.main import main
 from mlxlab.config.option_files import groups
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.signature import read_signature
 from support.documented_commands import (
@@ -53,7 +53,7 @@ def test_every_exception_is_of_a_command():
 
 def test_a_documented_command_exists_with_its_options(capsys):
     """Options of the command itself; keys of experiments are composed by tests/test_documentation.py."""
-    keys = {*read_signature(TARGET).keys, *groups([shipped_conf()])}
+    keys = {*read_signature(TARGET).keys, *groups([conf_dir()])}
     options: dict[str, set[str]] = {}
     num_options = 0
     for name in documented_pages():

@@ -12,7 +12,7 @@ import mlxlab
 from mlxlab import api, errors
 from mlxlab.cli.main import subcommands
 from mlxlab.config.option_files import groups
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.experiment.past_run import earlier_run
@@ -44,8 +44,8 @@ def rows(text):
 
 def files():
     """(group, path of the node, values) of every file of conf/ that is an option with keys of its own."""
-    for file in sorted(shipped_conf().rglob("*.yaml")):
-        group = file.relative_to(shipped_conf()).parent.as_posix()
+    for file in sorted(conf_dir().rglob("*.yaml")):
+        group = file.relative_to(conf_dir()).parent.as_posix()
         text = file.read_text(encoding="utf-8")
         if "# @package _global_" not in text:
             package = re.search(r"^# @package (\S+)", text, re.M)
@@ -72,12 +72,12 @@ def records(hint):
 
 def test_every_group_and_option_is_in_the_reference():
     text = configuration()
-    for group, options in groups([shipped_conf()]).items():
+    for group, options in groups([conf_dir()]).items():
         assert f"## `{group}`" in text
         for option in options:
             assert option in text.split(f"## `{group}`")[1].split("\n## ")[0], (group, option)
     for group in ("launcher", "sweeper"):
-        for file in (shipped_conf() / "hydra" / group).glob("*.yaml"):
+        for file in (conf_dir() / "hydra" / group).glob("*.yaml"):
             assert file.stem in rows(text.split(f"## `hydra/{group}`")[1])
 
 
@@ -95,7 +95,7 @@ def test_every_key_is_in_the_reference():
     for name in read_signature(TARGET).keys:
         assert (
             name in documented
-            or name in groups([shipped_conf()])
+            or name in groups([conf_dir()])
             or any(key.startswith(f"{name}.") for key in documented)
         ), name
     assert num_keys > 200
@@ -165,7 +165,7 @@ def test_every_metric_is_documented():
         "data/titanic"
     }  # the name of a folder
     assert len(logged) > 20
-    assert logged - groups([shipped_conf()]).keys() <= documented
+    assert logged - groups([conf_dir()]).keys() <= documented
 
 
 def test_every_documented_metric_is_in_the_source():

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import read_lock
@@ -39,7 +39,7 @@ class Mine(Callback):
         (self.folder / "mine").touch()
 """
 FORWARD = ["trainer.max_steps=4"]  # The run ended at step 3.
-CONF = shipped_conf()
+CONF = conf_dir()
 
 
 @pytest.fixture

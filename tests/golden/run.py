@@ -26,11 +26,9 @@ class RunError(Exception):
 class Runner:
     """Runs cases in a folder, which also becomes that of the program's caches."""
 
-    def __init__(self, checkout: Path, folder: Path, conf: Path | None = None) -> None:
-        """conf: a folder of config files in place of those of the checkout."""
+    def __init__(self, checkout: Path, folder: Path) -> None:
         self.checkout = checkout
         self.folder = folder
-        self.variables = {"MLXLAB_CONF": str(conf)} if conf else {}
         write_inputs(folder / "inputs")
         self._check_imports()
 
@@ -98,16 +96,12 @@ class Runner:
             for name, value in os.environ.items()
             if not name.startswith(PROGRAM_VARIABLES) and name != "PYTHONDONTWRITEBYTECODE"
         }
-        return (
-            variables
-            | self.variables
-            | {
-                "PYTHONPATH": str(self.checkout / "src"),
-                "OPENBLAS_NUM_THREADS": "1",
-                "MLXLAB_DEVICE": "cpu",
-                "MLXLAB_NATIVE": "require" if native else "off",
-            }
-        )
+        return variables | {
+            "PYTHONPATH": str(self.checkout / "src"),
+            "OPENBLAS_NUM_THREADS": "1",
+            "MLXLAB_DEVICE": "cpu",
+            "MLXLAB_NATIVE": "require" if native else "off",
+        }
 
     def _check_imports(self) -> None:
         """Raises RunError if the environment's own installation hides the code of the checkout."""

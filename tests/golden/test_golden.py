@@ -53,9 +53,11 @@ def test_a_case_with_another_seed_differs_and_is_named(references, tmp_path, mon
 @needs_history
 def test_another_default_does_not_change_a_case(references, tmp_path):
     case = CASE[QUICK]
-    conf = tmp_path / "conf"
-    shutil.copytree(ROOT / "conf", conf)
-    trainer = conf / "trainer" / "simple.yaml"
+    checkout = tmp_path / "checkout"
+    for name in ("conf", "scripts", "src"):
+        shutil.copytree(ROOT / name, checkout / name)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    trainer = checkout / "conf" / "trainer" / "simple.yaml"
     text = trainer.read_text()
     changed = text.replace("learning_rate: 3e-4", "learning_rate: 9e-4")
     changed = changed.replace("schedule: cosine", "schedule: constant")
@@ -63,7 +65,7 @@ def test_another_default_does_not_change_a_case(references, tmp_path):
     assert changed.count("9e-4") == changed.count("constant") == 1
     trainer.write_text(changed)
     expected = references.outcome(case)
-    outcome = Runner(ROOT, tmp_path / "present", conf).run(case, expected.settings)
+    outcome = Runner(checkout, tmp_path / "present").run(case, expected.settings)
     assert differences(expected, outcome) == []
 
 

@@ -18,7 +18,6 @@ class Line:
         self.capfd, self.project, self.runs = capfd, project, []
         monkeypatch.setattr(experiment, "run_experiment", self._run)
         monkeypatch.setattr("mlxlab.config.check.project_root", lambda: project)
-        monkeypatch.delenv("MLXLAB_CONF", raising=False)
         monkeypatch.chdir(project)
 
     def __call__(self, *argv: str) -> int:

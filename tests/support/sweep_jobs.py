@@ -18,6 +18,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from mlxlab.cli.train import sweep_check
+from mlxlab.config import plugins
 from mlxlab.config.hydra.compose import compose, open_hydra
 from mlxlab.errors import DataError, DivergenceError
 from mlxlab.experiment.job_record import JobRecord, write_record
@@ -59,8 +60,8 @@ def write_config(folder: Path) -> tuple[DictConfig, HydraContext]:
         copy = folder / "conf" / "hydra" / f"{option}.yaml"
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(shipped.read_text())
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("MLXLAB_CONF", str(folder / "conf"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "conf_dir", lambda: folder / "conf")
         return compose_sweep([])
 
 

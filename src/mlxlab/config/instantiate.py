@@ -13,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
 from mlxlab.config.schema.signature import read_signature
 from mlxlab.errors import ConfigError, NotAllowedError
@@ -81,7 +81,7 @@ def import_target(target: str) -> Callable[..., Any]:
 def allowed_targets() -> dict[str, frozenset[str]]:
     """Each target of conf/, of plugins, and of `MLXLAB_ALLOWED_TARGETS=my.Callback,my.Loss`, with its config groups."""
     targets: dict[str, frozenset[str]] = {}
-    for package, conf in {"mlxlab": shipped_conf(), **plugins()}.items():
+    for package, conf in {"mlxlab": conf_dir(), **plugins()}.items():
         targets |= _targets_in(conf, package)
     for name in os.environ.get("MLXLAB_ALLOWED_TARGETS", "").split(","):
         if name.strip():

@@ -1,9 +1,8 @@
 """Locates conf/ and the folder of the outputs."""
 
-import os
 from pathlib import Path
 
-from mlxlab.errors import ConfigError, InputNotFoundError
+from mlxlab.errors import InputNotFoundError
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # src/mlxlab, or site-packages/mlxlab
 _CHECKOUT = _PACKAGE.parents[1]
@@ -12,7 +11,7 @@ _IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (
 ).is_dir()  # also if it is editable
 
 
-def shipped_conf() -> Path:
+def conf_dir() -> Path:
     """The conf/ that belongs to this code, and defines which targets may be built.
 
     Raises InputNotFoundError if the code was copied without it.
@@ -25,19 +24,6 @@ def shipped_conf() -> Path:
         f"{_CHECKOUT / 'conf'} (only with pyproject.toml next to it), {roots[0]} and {roots[1]}"
     )
     raise InputNotFoundError(f"no config files: looked in {looked}")
-
-
-def conf_dir() -> Path:
-    """The conf/ to compose from: `MLXLAB_CONF` if it is set, else the shipped one.
-
-    Raises ConfigError if `MLXLAB_CONF` is no folder; else as `shipped_conf`.
-    """
-    if not (override := os.environ.get("MLXLAB_CONF")):
-        return shipped_conf()
-    folder = Path(override).resolve()
-    if not folder.is_dir():
-        raise ConfigError(f"MLXLAB_CONF={override[:300]}: not a folder of config files")
-    return folder
 
 
 def project_root() -> Path:

@@ -8,7 +8,7 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.files.yaml_file import read_yaml
 from mlxlab.redact import has_credentials, redact, why_refused
@@ -75,7 +75,7 @@ def open_address(address: str, options: Mapping[str, str | None]) -> StoredRuns:
     if matched is None:
         raise ConfigError(f"{address}: expected s3://bucket/prefix, gs://, az:// or file:///folder")
     scheme, place = matched[1], matched[2].rstrip("/")
-    file = shipped_conf() / "cloud" / f"{OPTIONS[scheme]}.yaml"
+    file = conf_dir() / "cloud" / f"{OPTIONS[scheme]}.yaml"
     if not file.is_file():
         raise ConfigError(
             f"{address}: needs the option cloud={OPTIONS[scheme]}, which is not installed"

@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.recorded_overrides import (
     merge_recorded,
@@ -12,7 +12,7 @@ from mlxlab.experiment.past_run.recorded_overrides import (
     restoring_overrides,
 )
 
-FOLDERS = [shipped_conf()]
+FOLDERS = [conf_dir()]
 RECORDED = ["model=bert", "model/size=tiny", "model.dropout=0.2", "trainer.epochs=3", "+tags.a=b"]
 
 

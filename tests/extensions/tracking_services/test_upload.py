@@ -209,5 +209,5 @@ def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch):
     args = [str(tmp_path / "run"), "to=wandb", "project=mine", "mode=offline"]
     assert run_here("sync", *args, script="runs").stdout == "run: complete\n"
     assert services == [Wandb(project="mine", mode="offline")]
-    monkeypatch.setattr("mlxlab.cli.runs.upload.shipped_conf", lambda: tmp_path)
+    monkeypatch.setattr("mlxlab.cli.runs.upload.conf_dir", lambda: tmp_path)
     assert run_here("sync", *args, script="runs").returncode == 2

@@ -68,7 +68,7 @@ def test_the_gradient_of_the_focal_loss_is_the_slope_of_the_loss(gamma):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_focal_loss_of_the_shipped_config_weighs_all_classes_equally(classes):
+def test_the_focal_loss_of_the_conf_dirig_weighs_all_classes_equally(classes):
     loss = instantiate(read_config("trainer/loss/focal") | {"label_smoothing": 0.0})
     model = GivenLogits([[0.0] * classes] * classes)
     values = loss(model, batch_of_targets(*range(classes))).total

@@ -8,7 +8,7 @@ from benchmarks.config import read_config
 from mlx.utils import tree_flatten
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import shipped_conf
+from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.files.yaml_file import read_yaml
 from mlxlab.ops.cross_entropy import binary_cross_entropy
@@ -139,7 +139,7 @@ def test_a_loss_of_another_task_is_refused_with_those_that_fit(option, kind, opt
 def test_the_losses_of_conf_that_fit_some_tasks_only_are_listed_and_fit_them():
     for option, (target, kinds) in FITTING.items():
         assert (
-            read_yaml(shipped_conf() / "trainer" / "loss" / f"{option}.yaml").values["_target_"]
+            read_yaml(conf_dir() / "trainer" / "loss" / f"{option}.yaml").values["_target_"]
             == target
         )
         for kind in kinds:

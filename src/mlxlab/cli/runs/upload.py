@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.instantiate import instantiate
-from mlxlab.config.paths import project_root, shipped_conf
+from mlxlab.config.paths import conf_dir, project_root
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.tracking import upload
@@ -93,7 +93,7 @@ def check_store(folder: Path, address: Address) -> None:
 def _service(name: str, options: dict[str, str | bool | None]) -> Destination:
     from mlxlab.files.yaml_file import read_yaml  # slow to import
 
-    node: Any = read_yaml(shipped_conf() / "tracking" / f"{name}.yaml").values[name]
+    node: Any = read_yaml(conf_dir() / "tracking" / f"{name}.yaml").values[name]
     service: Destination = instantiate(node | options)
     service.check()
     return service
