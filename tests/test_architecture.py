@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 451_290,
+    "nodes": 450_310,
     "files": 542,
     "multiplied texts": 8,
     "nodes a statement": 10.95,
@@ -75,12 +75,12 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 7.65,
 }
 PACKAGE_NODES = {
-    "config": 14_935,
+    "config": 13_350,
     "cli": 20_900,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
-    "sweep": 15_850,
+    "sweep": 14_000,
     "tracking": 23_650,
     "record": 1_600,
     "views": 10_700,

@@ -17,7 +17,6 @@ COMMANDS = [
     (train, ["--help"]),
     (info, ["presets"]),
     (info, ["data", "data=titanic", "data.source=x"]),
-    (info, ["run={run}"]),
     (info, ["model=bert"]),
     (launch, ["nproc=2", "model=bert"]),
     (crossvalidate, ["folds=2"]),

@@ -54,6 +54,11 @@ def run_dir(finished_run, tmp_path):
     return shutil.copytree(finished_run, tmp_path / "run")
 
 
+def test_rows_longer_than_the_model_has_positions_for_are_refused(tmp_path, capsys):
+    assert train(tmp_path / "run", "model.max_position_embeddings=4") == 2
+    assert "the model has positions for 4 tokens" in capsys.readouterr().err
+
+
 def forge(path, file, change):
     """Changes the arrays of a checkpoint and writes checksums that fit."""
     arrays = change(dict(mx.load(str(path / file))))

@@ -1,4 +1,4 @@
-"""What `info run=` says of a run folder: its record, checkpoints, and settings that differ from the defaults."""
+"""What `info run=` says of a run folder: its record and its checkpoints."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -9,7 +9,6 @@ from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
 from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.errors import InputNotFoundError
-from mlxlab.experiment.changed_settings import ChangedSettings, changed_settings
 from mlxlab.experiment.collect_record import collect_record
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.program import quoted
@@ -17,7 +16,6 @@ from mlxlab.redact import redact
 from mlxlab.views.commands import next_commands, typed_commands
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Column, Table
-from mlxlab.wording import shown
 
 
 @dataclass
@@ -27,7 +25,6 @@ class RunInfo:
     view: RunView
     checkpoints: list[CheckpointEntry]
     frozen_bytes: int
-    changed: ChangedSettings
 
     def as_json(self) -> str:
         """The record and more, without credentials; null for numbers that are not finite."""
@@ -35,7 +32,6 @@ class RunInfo:
             "folder": str(self.view.folder),
             "checkpoints": [asdict(each) | {"path": str(each.path)} for each in self.checkpoints],
             "frozen_bytes": self.frozen_bytes,
-            "changed": self.changed,
             "typed": typed_commands(self.view),
             "next": next_commands(self.view),
         }
@@ -44,16 +40,7 @@ class RunInfo:
     def as_text(self) -> str:
         from mlxlab.views.pages import info_lines
 
-        tables = [self._settings_table(), self._checkpoint_table()]
-        return info_lines(self.view, self.changed["fault"], self.frozen_bytes, *tables)
-
-    def _settings_table(self) -> Table:
-        table = Table([Column("setting"), Column("default"), Column("value")])
-        for group, option in self.changed["options"].items():
-            table.add([group, "", option])
-        for key, (default, value) in self.changed["keys"].items():
-            table.add([key, shown(default), shown(value)])
-        return table
+        return info_lines(self.view, self.frozen_bytes, self._checkpoint_table())
 
     def _checkpoint_table(self) -> Table:
         table = Table([Column("checkpoint"), Column("MB", "number"), Column("note")])
@@ -84,9 +71,4 @@ def read_info(folder: Path) -> RunInfo:
         )
     record = collect_record(folder)
     frozen = sum(path.stat().st_size for path in (folder / BASE_FOLDER).glob("*.safetensors"))
-    return RunInfo(
-        RunView(record, folder),
-        list_checkpoints(folder / FOLDER),
-        frozen,
-        changed_settings(record.config, record.command.choices),
-    )
+    return RunInfo(RunView(record, folder), list_checkpoints(folder / FOLDER), frozen)

@@ -156,21 +156,21 @@ def sweep_start(
     """
     own = as_typed(config.hydra.overrides.hydra)
     typed = [text for text in own if not text.lstrip("+").startswith(_OF_FOLDER)]
-    folders = [
-        str(source.path)
-        for source in config.hydra.runtime.config_sources
-        if source.provider == "command-line"
-    ]
+    sources = config.hydra.runtime.config_sources
+    named = (str(source.path) for source in sources if source.provider == "command-line")
     sweeper = str(config.hydra.runtime.choices["hydra/sweeper"])
     config_name = str(config.hydra.job.config_name)
-    shared = {"hydra/sweeper": sweeper, "config_name": config_name}
-    shared["objective"] = ",".join(objectives)
+    shared = {
+        "hydra/sweeper": sweeper,
+        "config_name": config_name,
+        "objective": ",".join(objectives),
+    }
     for key, override in overrides.items():
         shared[key.lstrip("+")] = SWEPT if override.is_sweep_override() else str(override.value())
     return SweepStart(
         format=1,
         overrides=[*typed, *as_typed(config.hydra.overrides.task)],
-        config_dir=folders[0] if folders else None,
+        config_dir=next(named, None),
         config_name=config_name,
         objectives=objectives,
         sweeper=sweeper,

@@ -1,6 +1,7 @@
 """The process of one job: in a process group of its own, with its own log, it dies with the sweep."""
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ def run(
     environment: dict[str, str],
 ) -> None:
     """Runs a composed job as Hydra does. What came of it is in its record."""
+    gc.freeze()  # A collection of garbage would copy the pages of the server.
     os.setpgid(0, 0)  # A Ctrl-C in the terminal is for the sweep alone.
     _die_with_server()
     threading.Thread(target=_die_with_sweep, daemon=True).start()

@@ -75,16 +75,14 @@ class Grid:
         for record in read_records(app.folder).values():
             if record.number < len(jobs) and record.overrides == jobs[record.number]:
                 self.records[record.number] = record
-        missing = []
-        for record in self.records:
-            if not record.ended or (retry_failed and record.state == "failed"):
-                missing.append(record.number)
-        self.num_missing = len(missing)
-        self._queue = deque(missing)
+        self._queue = deque[int]()
         self._first: dict[str, int] = {}  # the job with a config, by its digest
         for record in self.records:
+            if not record.ended or (retry_failed and record.state == "failed"):
+                self._queue.append(record.number)
             if record.state != "skipped":
                 self._first[record.config] = record.number
+        self.num_missing = len(self._queue)
         self._swept = [key for key, each in app.overrides.items() if each.is_sweep_override()]
 
     @property

@@ -38,16 +38,15 @@ _BASELINES = (
     "sklearn.pipeline",
     "sklearn.svm",
 )
-_FREEZE = "mlxlab.sweep.freeze"
 
 
 def modules(config: DictConfig, task_module: str) -> list[str]:
     """The modules to import, in order, for the jobs of a config."""
     first = [task_module, *_WITHOUT_MLX]
     if not can_fork_mlx():
-        return [*first, _FREEZE]
+        return first
     baselines = _BASELINES if OmegaConf.select(config, "data.baselines") else ()
-    return [*first, *_WITH_MLX, *baselines, *_target_modules(config), _FREEZE]
+    return [*first, *_WITH_MLX, *baselines, *_target_modules(config)]
 
 
 def can_fork_mlx() -> bool:

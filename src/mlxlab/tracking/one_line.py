@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 
+from mlxlab import wording
 from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
 
@@ -30,8 +31,7 @@ def printable(text: str) -> str:
         secret = os.environ.get(name)
         if secret:
             text = text.replace(secret, "***")
-    visible = "".join(char if char.isprintable() else " " for char in utf8(text))
-    return redact(" ".join(visible.split()))[:MAX_LINE]
+    return wording.one_line(redact(utf8(text)), MAX_LINE)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -53,16 +53,12 @@ def closing_lines(view: RunView) -> str:
     return render("closing.txt", run=view, trust=Trust(check(view)))
 
 
-def info_lines(
-    view: RunView, fault: str, frozen_bytes: int, settings: Table, checkpoints: Table
-) -> str:
-    """What `info run=` prints; `fault` is why the settings are not known."""
+def info_lines(view: RunView, frozen_bytes: int, checkpoints: Table) -> str:
+    """What `info run=` prints."""
     return render(
         "info.txt",
         run=view,
         trust=Trust(check(view)),
-        fault=fault,
-        settings=settings,
         checkpoints=checkpoints,
         frozen_bytes=frozen_bytes,
     ).strip()

@@ -9,10 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mlxlab.errors import ServiceUnavailableError
+from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.mlflow import store
+from mlxlab.tracking.mlflow.destination import mlflow_destination
 from support.processes import run
 from support.tracking import (
     kill_uploader,
@@ -24,6 +25,12 @@ from support.tracking import (
     upload,
     wait_until,
 )
+
+
+@pytest.mark.parametrize("uri", ["gopher://x", "file:///x", "uc:x", "", "x", "sqlite://"])
+def test_an_address_that_mlflow_has_no_store_for_is_refused(tmp_path, uri):
+    with pytest.raises(ConfigError, match=f"tracking.uri={uri}: expected sqlite:///<file>"):
+        mlflow_destination(uri, None, tmp_path)
 
 
 def run_to_the_end(project, **keys):

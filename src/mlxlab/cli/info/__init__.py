@@ -10,8 +10,8 @@ Without a subcommand, for the run that the arguments compose as for train: param
 seconds and the memory of its first step, which is taken in a process of its own. Nothing is saved. A step that does not
 fit in memory is reported in one line, with exit code 2. --json prints JSON.
 
-run=     what was trained on which data, from which commit, with which settings that differ from the defaults; how it
-         ended, or where it stands; its best metrics, its checkpoints, and the commands that continue or use it
+run=     what was trained on which data, from which commit, by which command; how it ended, or where it stands; its
+         best metrics, its checkpoints, and the commands that continue or use it
 data     counts labelled rows without training: columns and what they hold, rows that would be left out, classes, the
          split, equal rows on both sides of it, and the steps of a run; arguments as for train. Without the names of
          the columns it lists those of the file. Conversations (data=instruct, or recognised by their

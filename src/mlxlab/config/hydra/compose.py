@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mlxlab.config.check import config_issues, register_resolvers, resolve
+from mlxlab.config.check import config_issues, register_resolvers
 from mlxlab.config.hydra.job import job_config, set_number
 from mlxlab.config.hydra.refusals import compose_valid
 from mlxlab.config.issues import ConfigIssue, format_issues
@@ -103,20 +103,6 @@ def compose_checked(
     with job_config(config):
         values: Any = OmegaConf.to_container(without_hydra(config), resolve=resolve)
         return values
-
-
-def defaults(overrides: Sequence[str]) -> tuple[dict[str, object], dict[str, str]]:
-    """(values as far as they can be resolved, option of each group) of overrides; nothing is checked.
-
-    Raises ConfigError if they cannot be composed.
-    """
-    with open_hydra():
-        config, issues = compose_valid(list(overrides), PRIMARY)
-    if issues or config is None:
-        raise ConfigError(format_issues(issues))
-    choices = config.hydra.runtime.choices
-    values, _ = resolve(config)
-    return values, {str(group): str(option) for group, option in choices.items() if option}
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -6,12 +6,10 @@ from typing import Any
 
 from mlxlab.config.issues import ConfigIssue
 from mlxlab.dotted_keys import value_at
-from mlxlab.wording import shown
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _NO_CLOUD = "mlxlab.experiment.storage.NoCloud"
 _GROWTH = "callbacks.growth.operations"
-_STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 
 # Two keys, the first of which may not be above the other, and a message.
 _RULES = (
@@ -34,27 +32,14 @@ def conflicts(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
         value, limit = _number(tree, key, -inf), _number(tree, other, inf)
         if value > limit:
             yield ConfigIssue(key, message.format(value, limit))
-    yield from _data_and_run(tree)
-    yield from _model(tree)
-    yield from _distillation(tree)
-    yield from _growth(tree)
-
-
-def _data_and_run(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
-    fold = _number(tree, "data.fold", 0)
-    if fold and fold >= _number(tree, "data.folds", 0):
-        folds = value_at(tree, "data.folds")
-        yield ConfigIssue("data.fold", f"expected data.folds above {fold}, got {shown(folds)}")
     trainer = tree.get("trainer") or {}
     lengths = [trainer.get(key, "") for key in ("epochs", "max_steps", "max_tokens")]
     if lengths == [None, None, None]:
         message = "trainer.epochs, max_steps and max_tokens are all null: set one of them"
         yield ConfigIssue("trainer.epochs", message)
-    uri = value_at(tree, "tracking.uri")
-    dialect = str(uri).partition(":")[0].partition("+")[0]  # SQLAlchemy: dialect+driver
-    if uri is not None and dialect not in _STORES:
-        expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
-        yield ConfigIssue("tracking.uri", f"expected {expected}, got {uri or 'no address'}")
+    yield from _model(tree)
+    yield from _distillation(tree)
+    yield from _growth(tree)
 
 
 def _model(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
@@ -68,16 +53,9 @@ def _model(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     if heads % groups:
         message = f"{groups} key-value heads do not divide {heads} heads"
         yield ConfigIssue("model.num_kv_heads", message)
-    if model.get("pretrained") is not None:
-        if model.get("init_from"):
-            message = "model.pretrained gives the initial weights too; set one of them"
-            yield ConfigIssue("model.init_from", message)
-        return
-    rows = _number(tree, "data.seq_len", 0)
-    limit = _number(model, "max_position_embeddings", inf)
-    if model.get("position_embedding") == "learned" and rows > limit:
-        positions = f"the model has positions for {limit} (model.max_position_embeddings)"
-        yield ConfigIssue("data.seq_len", f"rows of up to {rows} tokens, but {positions}")
+    if model.get("pretrained") is not None and model.get("init_from"):
+        message = "model.pretrained gives the initial weights too; set one of them"
+        yield ConfigIssue("model.init_from", message)
 
 
 def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:

@@ -10,6 +10,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
 
+_STORES = ("http", "https", "postgresql", "mysql", "mssql", "databricks")
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
 
 
@@ -48,7 +49,8 @@ def resolve(uri: str | None, artifacts: str | None, project: Path) -> Address:
         raise ConfigError(
             f"tracking: {utf8(project)}: MLflow takes no folder whose name is not UTF-8"
         )
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
+    if uri is None:
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlruns/mlflow.db"
     artifacts = artifacts or os.environ.get("MLFLOW_ARTIFACT_ROOT") or None
     address = Address(_absolute(uri, project), artifacts)
     if address.database and not artifacts:
@@ -82,7 +84,8 @@ def _absolute(uri: str, project: Path) -> str:
                 f"tracking.uri={redact(uri)}: expected sqlite:///<file>: another process writes it"
             )
         return sqlite_uri(project / unquote(path)) + uri[match.end() :]
-    if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
+    dialect = uri.partition(":")[0].partition("+")[0]  # SQLAlchemy: dialect+driver
+    if dialect not in _STORES:
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
         raise ConfigError(f"tracking.uri={redact(uri)}: expected {expected}")
     return uri
