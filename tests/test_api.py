@@ -20,6 +20,7 @@ from mlxlab.errors import (
 from mlxlab.inference.restore import save_ensemble
 from support.commands import command
 from support.processes import ROOT, environment, tiny_overrides
+from support.run_records import best_metrics
 from support.titanic import csv_text, real_rows, table_of
 
 predict_command = command("predict")
@@ -82,9 +83,8 @@ def test_a_wrong_override_is_one_line(overrides, error, message):
 
 
 def test_a_run_is_that_of_the_command(run):
-    metrics = json.loads((run.folder / "metrics.json").read_text())
     manifest = json.loads((run.folder / "manifest.json").read_text())
-    assert run.metrics == metrics["metrics"]
+    assert run.metrics == best_metrics(run.folder)
     assert run.best == run.metrics["valid/loss"] == manifest["outcome"]["best"]
     assert manifest["inputs"]["overrides"] == TINY
     assert manifest["status"] == "DONE"

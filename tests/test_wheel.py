@@ -125,7 +125,7 @@ def test_the_wheel_trains_outside_the_checkout(installed):
     out = mlxlab(installed, "train", *TINY)
     assert "final_state=" in out
     (run,) = (installed / "outputs").glob("*/*")
-    assert (run / "metrics.json").exists()
+    assert (run / "run.json").exists()
     assert f"run folder: {run.relative_to(installed)}" in out
 
 

@@ -19,8 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.alternate import table
 from mlxlab.constraints import Size
-from mlxlab.experiment.run_metrics import FILE, RunMetrics
-from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import read_run
 from mlxlab.sweep.pruning import SuccessiveHalving
 from mlxlab.sweep.study import budget_of
 from mlxlab.wording import percent
@@ -174,10 +173,8 @@ def search(folder: Path, *overrides: str, kills: int = 0, seconds: float = 0.0) 
     seconds = time.monotonic() - start
     with (folder / "report" / "jobs.csv").open() as file:
         rows = list(csv.DictReader(file))
-    trained = [folder / row["job"] / FILE for row in rows]
-    return Search(
-        folder, rows, seconds, sum(read_json(path, RunMetrics)["steps"] for path in trained)
-    )
+    trained = [read_run(folder / row["job"]).training.steps for row in rows]
+    return Search(folder, rows, seconds, sum(trained))
 
 
 def repeated(folder: Path, row: dict[str, str], seeds: int, *overrides: str) -> list[float]:
@@ -196,7 +193,7 @@ def point(row: dict[str, str]) -> tuple[str, ...]:
 def evaluations(folder: Path) -> list[tuple[int, float]]:
     return [
         (step, float("nan") if value is None else value)
-        for step, value in read_json(folder / FILE, RunMetrics)["evaluations"]
+        for step, value in read_run(folder).training.evaluations
     ]
 
 

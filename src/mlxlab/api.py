@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError, UserError
-from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import read_run
 from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.terminal.messages import configure_logging
 
@@ -152,12 +152,9 @@ def _composed(
 
 def _best_metrics(folder: Path) -> dict[str, float | None]:
     try:
-        report = read_json(folder / "metrics.json", dict[str, object])
+        return read_run(folder).evaluation.keyed_metrics("valid")
     except InputNotFoundError:  # several rounds: each has its own
         return {}
-    metrics = report["metrics"]
-    assert isinstance(metrics, dict)
-    return metrics
 
 
 @contextmanager

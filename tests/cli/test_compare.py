@@ -15,19 +15,10 @@ from mlxlab.files.atomic import write_json
 from support.commands import command
 from support.past_run import past_run
 from support.processes import run, tiny_overrides
+from support.run_records import write_result
 from support.tracking import project_fixture  # noqa: F401
 
 main = command("compare")
-
-METRICS = {
-    "best_step": 3,
-    "steps": 3,
-    "main_metric": "accuracy",
-    "final": {},
-    "test": {},
-    "intervals": {},
-}
-METRICS |= {"baselines": {}, "reference": {}}
 
 
 def make_run(
@@ -105,9 +96,7 @@ def test_the_folder_option_of_a_cross_validation_is_a_method(tmp_path, capsys):
 
 def test_the_value_of_a_run_is_that_of_any_metric_of_its_best_evaluation(tmp_path):
     make_run(tmp_path / "run", 0, 0.7, best=0.4)
-    (tmp_path / "run" / "metrics.json").write_text(
-        json.dumps(METRICS | {"metrics": {"valid/accuracy": 0.8}})
-    )
+    write_result(tmp_path / "run", {"accuracy": 0.8})
     values = [
         run_value(tmp_path / "run", name, "best") for name in ("valid/accuracy", "valid/loss")
     ]
@@ -201,14 +190,7 @@ def test_the_best_evaluation_has_all_metrics(tmp_path, capsys):
         for seed in range(2):
             folder = tmp_path / name / f"{seed}"
             make_run(folder, seed, 0.5)
-            metrics = {
-                "best_step": 3,
-                "steps": 9,
-                "main_metric": "accuracy",
-                "metrics": {"valid/accuracy": best},
-            }
-            empty = {key: {} for key in ("final", "test", "intervals", "baselines", "reference")}
-            (folder / "metrics.json").write_text(json.dumps(metrics | empty))
+            write_result(folder, {"accuracy": best})
     args = [f"a={tmp_path}/a", f"b={tmp_path}/b"]
     out = compare(tmp_path, *args, "evaluation=best", baseline="a", capsys=capsys).out
     assert "- b against a, valid/accuracy: 0.1000 higher, which is better" in out
@@ -322,21 +304,8 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
             make_run(
                 fold_run.folder, index // 3, accuracy, index % 3, 3, parameters=parameters, steps=3
             )
-            final = {"valid/accuracy": accuracy}
-            metrics = {
-                "best_step": 3,
-                "steps": 3,
-                "main_metric": "accuracy",
-                "final": final,
-                "metrics": final,
-            }
-            metrics |= {
-                "test": {},
-                "intervals": {},
-                "baselines": {"majority": {"valid/accuracy": 0.6}},
-                "reference": {},
-            }
-            (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
+            baselines = {"majority": {"accuracy": 0.6}}
+            write_result(fold_run.folder, {"accuracy": accuracy}, baselines, steps=3)
     text, _ = crossvalidation.write_tables(runs, 3, tmp_path, "the command")
     assert (
         "- distilled against student alone, valid/accuracy: 0.0210 higher, which is better" in text
@@ -361,25 +330,11 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
     runs = {crossvalidation.MODEL: crossvalidation.plan_folds(tmp_path, 2, 2)}
     for index, fold_run in enumerate(runs[crossvalidation.MODEL]):
         make_run(fold_run.folder, index // 2, 60.0 + index, index % 2, 2, metric="valid/rmse")
-        final = {"valid/rmse": 60.0 + index, "valid/spearman": None}
-        metrics = {
-            "best_step": 3,
-            "steps": 3,
-            "main_metric": "rmse",
-            "final": final,
-            "metrics": final,
-            "test": {},
-        }
-        baselines = {
-            "mean": {"valid/rmse": 70.0, "valid/spearman": None},
-            "ridge": {"valid/rmse": 55.5 + index},
-        }
-        metrics |= {
-            "intervals": {"valid/rmse": [58.0, None]},
-            "baselines": baselines,
-            "reference": {},
-        }
-        (fold_run.folder / "metrics.json").write_text(json.dumps(metrics))
+        metrics = {"rmse": 60.0 + index, "spearman": None}
+        baselines = {"mean": {"rmse": 70.0, "spearman": None}, "ridge": {"rmse": 55.5 + index}}
+        write_result(
+            fold_run.folder, metrics, baselines, main_metric="rmse", task="regression", steps=3
+        )
     text, _ = crossvalidation.write_tables(runs, 2, tmp_path, "the command")
     table = [
         [cell.strip() for cell in line.split("|")[1:-1]]
@@ -396,10 +351,7 @@ def test_a_cross_validation_of_a_regression_compares_rmse_and_lower_is_better(tm
 def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
     [fold_run, *_] = crossvalidation.plan_folds(tmp_path, 2, 1)
     make_run(fold_run.folder, 0, 0.5, 0, 2)
-    empty = {key: {} for key in ("metrics", "final", "test", "intervals", "baselines", "reference")}
-    (fold_run.folder / "metrics.json").write_text(
-        json.dumps({"best_step": 3, "steps": 3, "main_metric": None} | empty)
-    )
+    write_result(fold_run.folder, {"loss": 1.0}, task="language_modelling")
     runs = {crossvalidation.MODEL: [fold_run]}
     with pytest.raises(WriteError, match="expected a run on labelled data"):
         crossvalidation.write_tables(runs, 2, tmp_path, "the command")
@@ -462,10 +414,7 @@ def add_inputs(folder, overrides, baseline=None):
     fields = json.loads((folder / "manifest.json").read_text())
     fields["inputs"] |= {"overrides": overrides, "choices": {"data": "titanic", "model": "bert"}}
     (folder / "manifest.json").write_text(json.dumps(fields))
-    metrics = {key: {} for key in ("metrics", "final", "test", "intervals", "reference")}
-    metrics |= {"best_step": 3, "steps": 9, "main_metric": "accuracy"}
-    metrics["baselines"] = {"majority": {"valid/accuracy": baseline}} if baseline else {}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    write_result(folder, {}, {"majority": {"accuracy": baseline}} if baseline else {})
 
 
 def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, capsys):
@@ -596,9 +545,7 @@ def test_the_page_says_whether_a_comparison_can_be_trusted(
             folder = tmp_path / name / f"{seed}"
             make_run(folder, seed, value + gain + 0.001 * seed * (name == "b"))
             add_inputs(folder, [f"seed={seed}"], 0.6)
-            metrics = json.loads((folder / "metrics.json").read_text())
-            metrics["baselines"]["tfidf"] = {"valid/accuracy": 0.8}
-            (folder / "metrics.json").write_text(json.dumps(metrics))
+            write_result(folder, {}, {"majority": {"accuracy": 0.6}, "tfidf": {"accuracy": 0.8}})
     compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys)
     page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
     for text in (f">{answer}<", ">With care<", *lines):

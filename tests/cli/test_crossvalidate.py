@@ -15,8 +15,10 @@ import pytest
 from mlxlab.analysis.comparison import MethodResults, compare
 from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict
 from mlxlab.analysis.crossvalidation import MODEL
+from mlxlab.record.run_file import read_run, write_run
 from support.commands import command
 from support.processes import NO_PLOTS
+from support.run_records import best_metrics
 
 main = command("crossvalidate")
 
@@ -39,18 +41,18 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     assert main(args) == 0
     first = capsys.readouterr()
     [folder] = tmp_path.iterdir()
-    fits = sorted(folder.glob("seed-*/metrics.json"))
-    written = [json.loads(fit.read_text()) for fit in fits]
+    fits = sorted(folder.glob("seed-*/run.json"))
+    outcomes = [json.loads((fit.parent / "manifest.json").read_text())["outcome"] for fit in fits]
     assert [fit.parent.name for fit in fits] == ["seed-0-fold-0", "seed-0-fold-1"]
     methods = {
         method["name"]: method
         for method in json.loads((folder / "table.json").read_text())["methods"]
     }
     assert methods[MODEL]["mean"] == pytest.approx(
-        np.mean([metrics["final"][ACCURACY] for metrics in written])
+        np.mean([outcome["final"][ACCURACY] for outcome in outcomes])
     )
-    assert set(methods) == {MODEL, *written[0]["baselines"]}
-    best = np.mean([metrics["metrics"][ACCURACY] for metrics in written])
+    assert set(methods) == {MODEL, *read_run(fits[0].parent).evaluation.results[0].baselines}
+    best = np.mean([best_metrics(fit.parent)[ACCURACY] for fit in fits])
     assert f"best checkpoints: {best:.4f}" in " ".join(first.out.split())
     assert first.out.strip() == (folder / "table.md").read_text().strip()
     assert (folder / "table.png").stat().st_size > 5000
@@ -64,8 +66,11 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     assert again.out == first.out, "a repeated run gives the same result"
     assert fits[1].stat().st_mtime_ns == times[1]
 
-    written[1]["baselines"].pop("female_rule")  # could not be fitted on that fold
-    fits[1].write_text(json.dumps(written[1]))
+    record = read_run(fits[1].parent)
+    del record.evaluation.results[0].baselines[
+        "female_rule"
+    ]  # It could not be fitted on that fold.
+    write_run(fits[1].parent, record)
     assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "table": json.loads((folder / "table.json").read_text())

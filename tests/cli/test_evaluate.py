@@ -11,6 +11,7 @@ import pytest
 
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.metric_names import BY_TASK
+from mlxlab.record.run_file import read_run
 from mlxlab.views.metrics import title
 from mlxlab.views.numbers import number
 from support.commands import command
@@ -66,14 +67,13 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
     assert main([f"run={runs / name}", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert [*printed["metrics"].values()] == pytest.approx([*metrics.values()], rel=1e-4, abs=1e-4)
-    reported = json.loads((runs / name / "metrics.json").read_text())
+    [reported] = read_run(runs / name).evaluation.results
     if name == "language":
         assert not printed["intervals"]
         assert not printed["baselines"]
     else:
-        assert {
-            f"valid/{metric}": values for metric, values in printed["intervals"].items()
-        } == reported["intervals"]
+        intervals = {metric: tuple(values) for metric, values in printed["intervals"].items()}
+        assert intervals == reported.intervals
         assert {method: values["accuracy"] for method, values in printed["baselines"].items()} == {
             method: values["valid/accuracy"] for method, values in reported["baselines"].items()
         }

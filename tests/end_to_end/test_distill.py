@@ -11,6 +11,7 @@ import pytest
 from mlxlab.cli.train import main
 from mlxlab.inference.predict import predict_table
 from mlxlab.inference.restore import restore_model
+from mlxlab.record.run_file import read_run
 from mlxlab.training.device_batch import to_device
 from support.commands import command
 from support.processes import ROOT, run, start, tiny_overrides, wait_for
@@ -66,9 +67,9 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         (tmp_path / "b" / "checkpoints" / "step-00000009" / "state.json").read_text()
     )
     assert {"train/cross_entropy", "train/kl"} <= dict(state["history"]["curve"])[3].keys()
-    reference = json.loads((tmp_path / "b" / "metrics.json").read_text())["reference"]
-    final = json.loads((teacher / "metrics.json").read_text())["final"]
-    assert reference["teacher"]["accuracy"] == final["valid/accuracy"]
+    models = read_run(tmp_path / "b").evaluation.models
+    final = json.loads((teacher / "manifest.json").read_text())["outcome"]["final"]
+    assert models["teacher"]["accuracy"] == final["valid/accuracy"]
     assert "| teacher" in (tmp_path / "b" / "summary.md").read_text().replace("|  ", "|")
     tokenizers = [
         (folder / "inference" / "tokenizer.json").read_bytes()

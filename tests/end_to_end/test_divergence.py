@@ -1,9 +1,8 @@
 """Runs whose numbers explode end with exit code 78 and a summary, never with a traceback."""
 
-import json
-
 import pytest
 
+from mlxlab.record.run_file import read_run
 from support.processes import run, tiny_overrides
 
 
@@ -19,7 +18,7 @@ def test_a_run_without_a_finite_evaluation_exits_with_78_and_says_so(tmp_path, c
     assert "Traceback" not in finished.stderr
     assert finished.returncode == 78, finished.stderr
     assert "No evaluation was finite" in (tmp_path / "run" / "summary.md").read_text()
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"] == {}
+    assert read_run(tmp_path / "run").status == "failed"
 
 
 def test_a_run_that_skipped_every_step_fails_with_its_state_saved(tmp_path):
@@ -31,4 +30,4 @@ def test_a_run_that_skipped_every_step_fails_with_its_state_saved(tmp_path):
         assert "Traceback" not in finished.stderr
         assert (tmp_path / "run" / "STATUS.FAILED").exists()
         assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
-        assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3
+        assert read_run(tmp_path / "run").training.steps == 3

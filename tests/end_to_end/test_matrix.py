@@ -13,6 +13,7 @@ import pytest
 from mlxlab.record.run_file import read_run
 from mlxlab.tracking.records import FILE, read_records
 from support.processes import NO_PLOTS, ROOT, environment, run, tiny_overrides
+from support.run_records import best_metrics
 
 SHORT = tiny_overrides(
     "trainer.max_steps=4",
@@ -41,8 +42,7 @@ def test_every_family_writes_the_promised_files_without_tracking(tmp_path, model
     finished = run(*COMPARED, f"model={model}", f"hydra.run.dir={tmp_path}")
     assert finished.returncode == 0, finished.stderr
     assert "final_state=" in finished.stdout
-    figures = json.loads((tmp_path / "metrics.json").read_text())
-    assert 0 <= figures["metrics"]["valid/accuracy"] <= 1
+    assert 0 <= best_metrics(tmp_path)["valid/accuracy"] <= 1
     for name in ("plots/learning_curve.png",):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG\r\n")
     summary = (tmp_path / "summary.md").read_text()
@@ -121,7 +121,7 @@ def test_a_sweep_is_a_parent_run_with_one_child_per_job(sweep):
     assert len({parent for _, parent in tags}) == 1
     states = rows(sweep, "select status from runs")
     assert states == [("FINISHED",)] * 7
-    assert len(list((sweep / "jobs").glob("*/metrics.json"))) == 6
+    assert len(list((sweep / "jobs").glob("*/run.json"))) == 6
 
 
 def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(sweep):

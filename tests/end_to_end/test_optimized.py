@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mlxlab.record.run_file import read_run
 from support.processes import NO_PLOTS, final_state, run, start, tiny_overrides, wait_for
 
 LEAN = ["trainer=optimized", "trainer.step.compile=never"]
@@ -45,8 +46,7 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
     )
     assert finished.returncode == 0, finished.stderr
     assert "Traceback" not in finished.stderr
-    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert figures["steps"] == 8
+    assert read_run(tmp_path / "run").training.steps == 8
     for name in (
         "plots/learning_curve.png",
         "plots/memory.png",

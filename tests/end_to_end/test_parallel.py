@@ -55,7 +55,7 @@ def results(folder, done):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("final_state=") == 1
     weights = mx.load(str(folder / "checkpoints" / "step-00000006" / "model.safetensors"))
-    return json.loads((folder / "metrics.json").read_text()), weights
+    return json.loads((folder / "manifest.json").read_text())["outcome"], weights
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.fault_injection)])

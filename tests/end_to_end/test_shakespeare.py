@@ -6,6 +6,7 @@ import os
 import pytest
 
 from support.processes import run
+from support.run_records import best_metrics
 from support.titanic import real_rows
 
 SETTINGS = ["experiment=shakespeare_char", "tracking=none"]
@@ -24,8 +25,11 @@ def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_t
     ]
     done = run(*SETTINGS, *shorter, f"data.source={text}", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
-    assert figures.keys() == {"valid/loss", "valid/perplexity", "valid/bits_per_byte"}
+    assert best_metrics(tmp_path / "run").keys() == {
+        "valid/loss",
+        "valid/perplexity",
+        "valid/bits_per_byte",
+    }
     pieces = json.loads((tmp_path / "run" / "inference" / "tokenizer.json").read_text())["model"][
         "vocab"
     ]
@@ -51,6 +55,5 @@ def test_shakespeare_char_reaches_the_published_loss(tmp_path):
         f"hydra.run.dir={tmp_path / 'run'}",
     )
     assert done.returncode == 0, done.stderr
-    assert (
-        json.loads((tmp_path / "run" / "metrics.json").read_text())["final"]["valid/loss"] <= 1.88
-    )
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["outcome"]["final"]["valid/loss"] <= 1.88

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from mlxlab.record.run_file import read_run
 from support.processes import NO_PLOTS, run_here
 
 SHORT = [
@@ -31,12 +32,12 @@ BASELINES = {
 
 @pytest.mark.parametrize("experiment", ["wine", "diabetes"])
 def test_an_experiment_on_a_table_is_judged_against_its_baselines(tmp_path, experiment):
-    assert train(experiment, tmp_path)["baselines"].keys() == BASELINES[experiment]
+    assert train(experiment, tmp_path).baselines.keys() == BASELINES[experiment]
 
 
 @pytest.mark.parametrize("experiment", ["breast_cancer", "digits"])
 def test_an_experiment_on_a_larger_table_trains(tmp_path, experiment):
-    assert train(experiment, tmp_path, "data.baselines=false")["baselines"] == {}
+    assert train(experiment, tmp_path, "data.baselines=false").baselines == {}
 
 
 def test_a_run_that_truncates_many_rows_warns_and_records_it(tmp_path):
@@ -59,10 +60,10 @@ def test_a_run_that_truncates_many_rows_warns_and_records_it(tmp_path):
 
 
 def train(experiment, folder, *overrides):
-    """The metrics of a short run."""
+    """The validation results of a short run."""
     done = run_here(f"experiment={experiment}", *SHORT, *overrides, f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     assert "rows are longer than data.seq_len" not in done.stderr
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert math.isfinite(metrics["metrics"]["valid/loss"])
-    return metrics
+    [result] = read_run(folder).evaluation.results
+    assert math.isfinite(result.metrics["loss"])
+    return result

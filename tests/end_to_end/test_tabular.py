@@ -16,6 +16,7 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.build import load_embedder
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.pretrained.load import PACKAGES, resolve
+from mlxlab.record.run_file import read_run
 from support.commands import command
 from support.processes import final_state, run, run_here, start, wait_for
 
@@ -65,8 +66,8 @@ def trained(source, tmp_path_factory):
     return folder, final_state(done)
 
 
-def read_metrics(folder):
-    return json.loads((folder / "metrics.json").read_text())
+def read_results(folder):
+    return {result.split: result for result in read_run(folder).evaluation.results}
 
 
 def test_the_mixture_is_what_is_saved_evaluated_and_better_than_the_majority(trained):
@@ -76,10 +77,13 @@ def test_the_mixture_is_what_is_saved_evaluated_and_better_than_the_majority(tra
     np.testing.assert_allclose(shares.sum(), 1, rtol=1e-6)
     snapshots = [np.array(each.out) for each in (*head.snapshots, head.network)]
     assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(snapshots))
-    metrics = read_metrics(trained[0])
-    assert metrics["final"]["valid/accuracy"] > 0.85
-    assert metrics["out_of_fold"]["accuracy"] > 0.85
-    assert metrics["rows"] == {"valid": 40, "out_of_fold": 160}
+    results = read_results(trained[0])
+    assert results["valid"].metrics["accuracy"] > 0.85
+    assert results["out_of_fold"].metrics["accuracy"] > 0.85
+    assert {split: result.rows for split, result in results.items()} == {
+        "valid": 40,
+        "out_of_fold": 160,
+    }
 
 
 def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_path):
@@ -94,14 +98,15 @@ def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_p
     source = f"data.source={tmp_path}/coins.csv"
     done = run_here(*SETTINGS, source, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
-    metrics = read_metrics(tmp_path / "run")
-    assert 0.4 < metrics["out_of_fold"]["accuracy"] < 0.6
-    assert metrics["intervals"].keys() >= {"out_of_fold/accuracy", "valid/accuracy"}
+    results = read_results(tmp_path / "run")
+    accuracy = results["out_of_fold"].metrics["accuracy"]
+    assert 0.4 < accuracy < 0.6
+    assert all("accuracy" in result.intervals for result in results.values())
     with (tmp_path / "run" / "mistakes.csv").open(newline="") as file:
         mistakes = list(csv.DictReader(file))
     said = load_out_of_fold(tmp_path / "run", 2, 200)
     wrong = said.outputs.argmax(axis=1) != said.targets
-    assert wrong.mean() == pytest.approx(1 - metrics["out_of_fold"]["accuracy"])
+    assert wrong.mean() == pytest.approx(1 - accuracy)
     lines = {f"{tmp_path}/coins.csv:{number + 2}" for number in said.ids[wrong].tolist()}
     assert len(lines & {row["row"] for row in mistakes}) > 20
 
@@ -126,7 +131,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(trained, source, tmp_pat
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert final_state(run(*again)) == trained[1]
-    said, expected = (read_metrics(each)["out_of_fold"] for each in (tmp_path, trained[0]))
+    said, expected = (read_results(each)["out_of_fold"].metrics for each in (tmp_path, trained[0]))
     assert said == expected
 
 
@@ -181,7 +186,7 @@ def test_a_column_of_texts_is_read_by_its_words(tmp_path):
     done = run_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     new = [{"words": "calm wet dry evening"}, {"words": "calm warm dry evening"}, {"words": None}]
-    baselines = read_metrics(folder)["baselines"]
+    baselines = read_results(folder)["valid"].baselines
     assert {"tfidf_logistic_regression", "tfidf_linear_svm"} <= baselines.keys()
     answers = load(folder).predict(new)
     assert [answer["label"] for answer in answers[:2]] == ["in", "out"]

@@ -19,15 +19,12 @@ from mlxlab.experiment.final_evaluation.evaluate import (
     judge,
 )
 from mlxlab.experiment.final_evaluation.files import mistakes, write_csv, write_files
-from mlxlab.experiment.final_evaluation.metrics_file import write_metrics
 from mlxlab.experiment.final_evaluation.record import (
     confusion,
     diagnostics,
     evaluation_record,
     split_record,
 )
-from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.files.untrusted import read_json
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation
@@ -113,7 +110,6 @@ def write_all(state, results, data, tracker, folder):
     """Writes the files of a final evaluation; returns its record."""
     rows = list(mistakes(results, data))
     record = evaluation_record(state, results, rows)
-    write_metrics(folder, state, record)
     write_files(results, record, rows, data, tracker, folder)
     return record
 
@@ -127,16 +123,15 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
     results, _, tracker, record = evaluated(kind, tmp_path)
     valid, test = results.splits
     assert (len(valid.evaluation.ids), len(test.evaluation.ids)) == (59, 40), "one has no label"
-    written = read_json(tmp_path / "metrics.json", RunMetrics)
-    main = written["main_metric"]
-    assert written["test"] == {f"test/{name}": value for name, value in test.metrics.items()}
-    assert tracker.metrics == {(name, 4): value for name, value in written["test"].items()}
-    assert {"constant", "oracle"} == written["baselines"].keys()
-    assert written["baselines"]["oracle"][f"test/{main}"] == pytest.approx(
-        0.0 if main == "rmse" else 1.0, abs=1e-4
-    )
-    for each in results.splits:
-        low, high = written["intervals"][f"{each.split}/{main}"]
+    main = record.main_metric
+    written = record.keyed_metrics("test")
+    assert written == {f"test/{name}": value for name, value in test.metrics.items()}
+    assert tracker.metrics == {(name, 4): value for name, value in written.items()}
+    baselines = record.results[-1].baselines
+    assert {"constant", "oracle"} == baselines.keys()
+    assert baselines["oracle"][main] == pytest.approx(0.0 if main == "rmse" else 1.0, abs=1e-4)
+    for each in record.results:
+        low, high = each.intervals[main]
         assert low < each.metrics[main] < high
     assert [each.rows for each in record.results] == [59, 40]
     assert judge_baselines(record.results[-1], main).best == "oracle"

@@ -13,6 +13,7 @@ from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.initial_weights import find_weights
 from mlxlab.files.untrusted import read_json
 from support.processes import run_here, tiny_overrides
+from support.run_records import best_metrics
 
 CHEAP = [
     "data.source=synthetic",
@@ -125,10 +126,7 @@ def test_a_larger_model_starts_from_a_smaller_run_with_the_same_loss(source, tmp
     large = train(tmp_path / "large", f"model.init_from={tmp_path}/small", *larger)
     assert (small.returncode, large.returncode) == (0, 0), large.stderr
     assert "24 matched, 19 grown\n" in large.stderr
-    losses = [
-        read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"]
-        for name in ("small", "large")
-    ]
+    losses = [best_metrics(tmp_path / name) for name in ("small", "large")]
     assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)
 
 
@@ -174,10 +172,7 @@ def test_heads_and_width_grow_with_the_options_that_keep_the_outputs(tmp_path):
     assert f"small: grows to this size only with {needed}: " in refused.stderr
     large = train(tmp_path / "large", *wider, *needed.split(", "), "trainer.learning_rate=1e-30")
     assert large.returncode == 0, large.stderr
-    losses = [
-        read_json(tmp_path / name / "metrics.json", dict[str, object])["metrics"]
-        for name in ("small", "large")
-    ]
+    losses = [best_metrics(tmp_path / name) for name in ("small", "large")]
     assert losses[1]["valid/loss"] == pytest.approx(losses[0]["valid/loss"], abs=1e-5)
     smaller = train(tmp_path / "smaller", "model=transformer", "model.hidden_size=8", *wider[2:])
     assert "small: model.hidden_size=8: was 16 in the checkpoint: " in smaller.stderr

@@ -50,11 +50,9 @@ def test_a_finished_run_is_explained(finished, capsys):
     assert main([str(finished), "--json"]) == 0
     described = json.loads(capsys.readouterr().out)
     assert described["config"]["trainer"]["learning_rate"] == 0.00123
-    metrics = json.loads((finished / "metrics.json").read_text())
-    (result,) = described["evaluation"]["results"]
-    values = {f"valid/{name}": value for name, value in result["metrics"].items()}
-    assert values == pytest.approx(metrics["metrics"])
-    assert described["training"]["best_step"] == metrics["best_step"]
+    written = json.loads((finished / "run.json").read_text())
+    assert described["evaluation"] == written["evaluation"]
+    assert described["training"]["best_step"] == written["training"]["best_step"]
     sizes = {each["step"]: each["nbytes"] for each in described["checkpoints"]}
     for step, nbytes in sizes.items():
         files = (finished / "checkpoints" / f"step-{step:08d}").iterdir()
@@ -76,7 +74,7 @@ def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, 
         "process_start": 1.0,
     }  # of another process
     change(folder, status="RUNNING", attempts=[attempt])
-    (folder / "metrics.json").unlink()
+    (folder / "run.json").unlink()
     (folder / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"short")
     before = sorted(folder.rglob("*"))
     assert main([f"run={folder}"]) == 0

@@ -14,6 +14,7 @@ from mlxlab.views.numbers import number
 from support.commands import command
 from support.html_pages import ParsedPage
 from support.processes import run, tiny_overrides
+from support.run_records import best_metrics
 
 main = command("report")
 
@@ -58,8 +59,7 @@ def test_a_run_reports_what_was_trained_how_good_compared_with_what_and_whether_
     assert [page.text.index(question) for question in QUESTIONS] == sorted(
         map(page.text.index, QUESTIONS)
     )
-    accuracy = json.loads((finished / "metrics.json").read_text())["metrics"]["valid/accuracy"]
-    assert number(accuracy) in page.text
+    assert number(best_metrics(finished)["valid/accuracy"]) in page.text
     for text in ("bert on titanic", "majority", "No test data", "Confusion matrix"):
         assert text in page.text
     assert f"mlxlab verify run={finished}" in page.text
@@ -133,7 +133,6 @@ def test_a_hostile_folder_is_shown_as_text(folder):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("metrics.json", b'{"steps": 4}', "metrics.json"),
         ("run.json", b'{"format": 3}', "run.json"),
         ("run.lock", b"[" * 10**6, "run.lock"),
         ("samples.json", b'[{"prompt": 1}]', "samples.json"),
@@ -163,14 +162,14 @@ def test_huge_files_and_links_are_not_read(folder):
     fields["files"]["state.json"] = {"size": 100 * 2**20, "xxh3_128": "0" * 32}
     checksum = xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True).encode())
     (checkpoint / MANIFEST).write_text(json.dumps(fields | {"checksum": checksum}))
-    with (folder / "metrics.json").open("wb") as file:
+    with (folder / "run.json").open("wb") as file:
         file.truncate(100 * 2**20)
     (folder / "samples.json").symlink_to("/etc/passwd")
     tracemalloc.start()
     page = parsed(folder)
     assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
     tracemalloc.stop()
-    assert "metrics.json: larger than" in page.text
+    assert "run.json: larger than" in page.text
     assert "samples.json: cannot be opened as a regular file" in page.text
     assert "root:" not in page.text
     assert (folder / "report.html").stat().st_size < 10**6
@@ -196,7 +195,7 @@ def test_what_happened_since_is_in_the_report_of_an_older_run(folder, capsys):
         status="PREEMPTED",
         attempts=[attempt | {"warnings": ["disk almost full"]}],
     )
-    (folder / "metrics.json").unlink()
+    (folder / "run.json").unlink()
     (folder / "verify.json").write_text('{"format": 1, "steps": [2, 4], "difference": ""}')
     assert main([str(folder), f"out={folder / 'other.html'}"]) == 0
     text = ParsedPage((folder / "other.html").read_text()).text
@@ -232,6 +231,5 @@ def test_a_run_that_stops_before_its_first_log_line_is_reported(tmp_path):
     done = run(*overrides, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "STATUS.DONE").exists()
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["steps"] < 40
+    assert read_run(tmp_path).training.steps < 40
     assert "validation accuracy" in ParsedPage((tmp_path / "report.html").read_text()).text

@@ -15,6 +15,7 @@ from mlxlab.experiment.experiment import resumed_choices
 from mlxlab.experiment.manifest import effective_status, read_manifest
 from mlxlab.experiment.run_info import read_info
 from mlxlab.program import run_dir_override
+from mlxlab.record.run_file import read_run
 from mlxlab.views.commands import typed_commands
 from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage
@@ -101,12 +102,12 @@ def test_a_finished_run_says_so_and_which_limit_ended_it(finished_run, run_dir):
     assert resume(run_dir, "trainer.epochs=300").stderr.splitlines()[-1] == message
     lower = resume(run_dir, "trainer.max_steps=3").stderr.splitlines()[-1]
     assert lower == message.replace("max_steps=4", "max_steps=3")
-    (run_dir / "metrics.json").write_text("{")  # as if killed while it was written
+    (run_dir / "run.json").write_text("{")  # as if killed while it was written
     ended = resume(run_dir, "trainer.max_steps=3")
     assert "finished: " in ended.stdout
     assert "trainer.max_steps=3 is already passed (step 4): the run ends here" in ended.stderr
     assert " 0 tokens/s" not in ended.stderr
-    assert (run_dir / "metrics.json").is_file()
+    assert read_run(run_dir).is_evaluated
 
 
 def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_dir):

@@ -354,16 +354,16 @@ def test_a_read_only_run_folder_exits_with_73_at_the_start(shared_server, tmp_pa
     ("function", "number", "exit_code"),
     [
         ("mlxlab.experiment.build.write_atomic", errno.ENOSPC, 74),
-        ("mlxlab.experiment.final_evaluation.metrics_file.write_json", errno.EIO, 74),
+        ("mlxlab.record.run_file.write_json", errno.EIO, 74),
         ("mlxlab.experiment.run.fcntl.flock", errno.EIO, 73),
         ("mlxlab.experiment.run.os.ftruncate", errno.EIO, 0),
     ],
-    ids=["inference folder", "metrics", "lock", "owner of the lock"],
+    ids=["inference folder", "record", "lock", "owner of the lock"],
 )
 def test_a_disk_fault_in_another_file_of_the_run_folder_is_one_line(
     monkeypatch, tmp_path, function, number, exit_code
 ):
-    def fail(*_args):
+    def fail(*_args, **_options):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(function, fail)
@@ -373,7 +373,7 @@ def test_a_disk_fault_in_another_file_of_the_run_folder_is_one_line(
     assert done.stderr.count(os.strerror(number)) == (1 if exit_code else 0)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "resume_changes.json"])
+@pytest.mark.parametrize("name", ["run.json", "resume_changes.json"])
 def test_a_folder_in_place_of_a_file_of_the_run_is_one_line(tmp_path, name):
     folder = f"hydra.run.dir={tmp_path}/run"
     assert run_here(*settings("bert", "trainer.max_steps=2", folder)).returncode == 0

@@ -67,7 +67,7 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("titanic", "resume", "run/manifest.json"),
     ("titanic", "resume", "run/journal.jsonl"),
     ("titanic", "resume", "run/resume_changes.json"),
-    ("titanic", "resume", "run/metrics.json"),
+    ("titanic", "resume", "run/run.json"),
     ("titanic", "resume", "run/inference/config.yaml"),
     ("titanic", "resume", f"{NEWEST}/manifest.json"),
     ("titanic", "resume", f"{NEWEST}/state.json"),

@@ -26,7 +26,7 @@ def test_a_killed_grid_runs_only_what_is_missing(launcher, tmp_path):
     folder = f"hydra.sweep.dir={tmp_path}/s"
     command = ["-m", "seed=0,1,2", f"hydra/launcher={launcher}", *settings, folder]
     process = start(*command, fresh=True)
-    wait_for(tmp_path / "s" / "0" / "metrics.json", process)
+    wait_for(tmp_path / "s" / "0" / "run.json", process)
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for each in family:
         each.kill()

@@ -1,7 +1,9 @@
-"""A record of a run of two classes, with everything that its views show."""
+"""Records of runs: one with everything that its views show, and those in the folders of runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import (
     Attempt,
     ClassResult,
@@ -10,10 +12,12 @@ from mlxlab.record.run_record import (
     Data,
     Diagnostics,
     Evaluation,
+    Metrics,
     Mistake,
     Model,
     RunRecord,
     SplitResult,
+    TaskKind,
     Training,
 )
 from mlxlab.views.run_view import RunView
@@ -88,3 +92,33 @@ def make_record() -> RunRecord:
 
 def view_of(record: RunRecord) -> RunView:
     return RunView(record, Path("/runs/run"))
+
+
+def best_metrics(folder: Path) -> Metrics:
+    """The metrics of the best evaluation of a run by key, `valid/accuracy`."""
+    return read_run(folder).evaluation.keyed_metrics("valid")
+
+
+def write_result(
+    folder: Path,
+    metrics: Metrics,
+    baselines: Mapping[str, Metrics] | None = None,
+    *,
+    main_metric: str = "accuracy",
+    task: TaskKind = "classification",
+    steps: int = 9,
+) -> None:
+    """The record of a run that was evaluated at its end, with the validation metrics `accuracy`, `loss`, ..."""
+    result = SplitResult("valid", 10, metrics, baselines=dict(baselines or {}))
+    record = RunRecord(
+        id="0" * 32,
+        name=folder.name,
+        status="finished",
+        attempts=[Attempt("here", 1e9, "finished")],
+        data=Data(task=task),
+        training=Training(steps=steps),
+        evaluation=Evaluation(main_metric, [result]),
+        is_evaluated=True,
+    )
+    folder.mkdir(exist_ok=True)
+    write_run(folder, record)

@@ -1,6 +1,5 @@
 """Searches whose trials are a function in place of training."""
 
-import json
 import re
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.sweep.search import Search
 from mlxlab.sweep.study import Study, budget_of, is_paused
+from support.run_records import write_result
 
 SETTINGS: dict[str, Any] = {
     "sampler": "random",
@@ -84,7 +84,8 @@ class FunctionJobs:
         if isinstance(values, str):
             record = replace(record, state="failed", reason=values, exit_code=1)
         else:
-            self._write_metrics(job.folder, values, budget)
+            names = [name.partition("/")[2] for name in self.objectives]
+            write_result(job.folder, dict(zip(names, values, strict=True)), steps=budget or LENGTH)
             state = "finished" if budget is None else "paused"
             record = replace(record, state=state, value=values[0], exit_code=0)
         write_record(job.folder, record)
@@ -92,15 +93,6 @@ class FunctionJobs:
 
     def close(self) -> None:
         pass
-
-    def _write_metrics(self, folder: Path, values: list[float], budget: int | None) -> None:
-        metrics = dict(zip(self.objectives, values, strict=True))
-        steps = budget or LENGTH
-        run = {"best_step": steps, "steps": steps, "main_metric": None, "metrics": metrics}
-        run |= {"final": metrics, "evaluations": [[steps, values[0]]]}
-        run |= {key: {} for key in ("test", "intervals", "baselines", "reference")}
-        run |= {"state": "finished" if budget is None else "paused"}
-        (folder / "metrics.json").write_text(json.dumps(run))
 
 
 def _budget(overrides: list[str]) -> int | None:

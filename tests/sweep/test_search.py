@@ -10,8 +10,10 @@ import pytest
 
 from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
+from mlxlab.record.run_file import read_run
 from support.configs import line, user_config  # noqa: F401
 from support.processes import run_here, tiny_overrides
+from support.run_records import best_metrics
 from support.sweep_jobs import write_attempts
 
 SEARCH = ["-m", "hydra/sweeper=search", "tracking=none", "hydra.sweep.dir=s"]
@@ -228,20 +230,16 @@ def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
     assert Counter(row["state"] for row in table(tmp_path / "asha")) == {"paused": 1, "finished": 1}
     for row in table(tmp_path / "asha"):
         one, other = (tmp_path / folder / row["job"] for folder in ("asha", "whole"))
-        metrics, full = (
-            json.loads((folder / "metrics.json").read_text()) for folder in (one, other)
-        )
+        record, full = read_run(one), read_run(other)
         status = json.loads((one / "manifest.json").read_text())["status"]
         if row["state"] == "finished":
-            assert (metrics, status) == (full, "DONE")
+            assert (record.evaluation, status) == (full.evaluation, "DONE")
             assert final_states(asha)[-1] == final_states(whole)[int(row["job"])]
         else:
-            assert (metrics["state"], status, row["reason"]) == (
-                "paused",
-                "PREEMPTED",
-                f"valid/loss {metrics['metrics']['valid/loss']:.4g}; paused: at 2 steps",
-            )
-            assert metrics["evaluations"] == full["evaluations"][:1]
+            loss = best_metrics(one)["valid/loss"]
+            reason = f"valid/loss {loss:.4g}; paused: at 2 steps"
+            assert (record.status, status, row["reason"]) == ("paused", "PREEMPTED", reason)
+            assert record.training.evaluations == full.training.evaluations[:1]
 
 
 def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp_path):
@@ -258,7 +256,7 @@ def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp
     )
     assert finished.returncode == 0, finished.stderr
     for row in table(tmp_path):
-        metrics = json.loads((tmp_path / row["job"] / "metrics.json").read_text())["metrics"]
+        metrics = best_metrics(tmp_path / row["job"])
         assert [float(row[name]) for name in ("valid/loss", "valid/accuracy")] == [
             metrics["valid/loss"],
             metrics["valid/accuracy"],

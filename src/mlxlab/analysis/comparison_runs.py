@@ -11,9 +11,9 @@ from mlxlab.analysis.output_folder import output_folder
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment import manifest
-from mlxlab.experiment.run_metrics import FILE, RunMetrics
-from mlxlab.files.untrusted import read_json, refuse_links
+from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
+from mlxlab.record.run_file import read_run
 from mlxlab.tracking.journal import Journal
 from mlxlab.wording import one_line
 
@@ -150,10 +150,10 @@ def _value(folder: Path, outcome: manifest.Outcome, metric: str, evaluation: Eva
 
 
 def _best_metrics(folder: Path, outcome: manifest.Outcome) -> dict[str, float | None]:
-    """Metrics of the best evaluation: all in metrics.json, else the objective."""
+    """Metrics of the best evaluation: all of a run that was evaluated at its end, else the objective."""
     metrics: dict[str, float | None] = {}
     with suppress(InputNotFoundError):
-        metrics |= read_json(folder / FILE, RunMetrics)["metrics"]
+        metrics |= read_run(folder).evaluation.keyed_metrics("valid")
     if "objective" in outcome:
         metrics[outcome["objective"]] = outcome.get("best")
     return metrics

@@ -10,12 +10,11 @@ from typing import TypedDict
 from mlxlab.dotted_keys import override_name, value_at, walk
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.collect_record import collect_record
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics, baseline_values
-from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import RunRecord
 from mlxlab.views.render import phrase, run_facts
 from mlxlab.views.run_view import RunView
+from mlxlab.views.verdict import baseline_values
 from mlxlab.wording import one_line
 
 # Keys that change no method.
@@ -137,9 +136,11 @@ def _text(value: object) -> str:
 def mean_baselines(folders: Sequence[Path], metric: str) -> dict[str, float]:
     """Means over the runs, of the baselines that all of them have."""
     runs: list[dict[str, float]] = []
+    split, _, name = metric.partition("/")
     for folder in folders:
         with suppress(InputNotFoundError, DataError):
-            runs.append(baseline_values(read_json(folder / METRICS, RunMetrics), metric))
+            results = read_run(folder).evaluation.results
+            runs += [baseline_values(each, name) for each in results if each.split == split]
     return {
         name: fmean(each[name] for each in runs)
         for name in (runs or [{}])[0]

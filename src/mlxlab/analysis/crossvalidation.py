@@ -13,10 +13,9 @@ from mlxlab.analysis.comparison_runs import method_results
 from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.fold_warnings import fold_warnings
 from mlxlab.errors import DataError, InputNotFoundError, WriteError
-from mlxlab.experiment.manifest import read_manifest
-from mlxlab.experiment.run_metrics import FILE, RunMetrics
-from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
+from mlxlab.record.run_file import FILE, read_run
+from mlxlab.record.run_record import RunRecord
 
 MODEL = "this model"
 TEACHER = "teacher"
@@ -41,14 +40,15 @@ def plan_folds(folder: Path, folds: int, seeds: int) -> list[FoldRun]:
     return runs
 
 
-def _result(run: FoldRun) -> RunMetrics:
-    """The metrics of a run that has ended."""
+def _read_finished(run: FoldRun) -> RunRecord:
+    """The record of a run that has ended."""
     with suppress(InputNotFoundError, DataError):
-        metrics = read_json(run.folder / FILE, RunMetrics)
-        if metrics["main_metric"] and read_manifest(run.folder)["status"] == "DONE":
-            return metrics
+        record = read_run(run.folder)
+        is_labelled = record.data.task != "language_modelling"
+        if record.status == "finished" and record.is_evaluated and is_labelled:
+            return record
     raise WriteError(
-        f"{run.folder}: no metric to compare in its metrics.json; expected a run on labelled data"
+        f"{run.folder}: no metric to compare in its {FILE}; expected a run on labelled data"
     )
 
 
@@ -64,15 +64,17 @@ def write_tables(
     a verdict, the warnings of the runs and the command that reproduces it, and the comparisons by the name of
     their files.
     """
-    results = {run.name: _result(run) for run in runs[MODEL]}
+    records = {run.name: _read_finished(run) for run in runs[MODEL]}
+    results = {name: record.evaluation.results[0] for name, record in records.items()}
     first, *others = results.values()
-    metric = f"{VALID}{first['main_metric']}"
+    [main] = {record.evaluation.main_metric for record in records.values()}
+    metric = f"{VALID}{main}"
     folders = {name: [run.folder for run in each] for name, each in runs.items()}
     methods = {name: method_results(name, paths, metric) for name, paths in folders.items()}
     baselines = []
-    for name in first["baselines"]:
-        if all(name in result["baselines"] for result in others):
-            values = {run: result["baselines"][name].get(metric) for run, result in results.items()}
+    for name in first.baselines:
+        if all(name in result.baselines for result in others):
+            values = {run: result.baselines[name].get(main) for run, result in results.items()}
             baselines.append(MethodResults(name, values))
     subject = subject_of({MODEL: folders[MODEL]}, metric, MODEL)
     table = compare(metric, [*baselines, *methods.values()], MODEL, subject=subject)
@@ -81,16 +83,16 @@ def write_tables(
         verdict = fold_verdict(table, [each.name for each in baselines])
     warnings = fold_warnings([path for paths in folders.values() for path in paths])
     table = replace(table, verdict=verdict, warnings=warnings)
-    steps = sorted({result["steps"] for result in results.values()})
+    steps = sorted({record.training.steps for record in records.values()})
     span = f"{steps[0]:,}"
     if len(steps) > 1:
         span += f" to {steps[-1]:,}"
-    bests = np.array([result["metrics"].get(metric) for result in results.values()], float)
+    bests = np.array([result.metrics.get(main) for result in results.values()], float)
     notes = [
         f"Folds x seeds: {folds} x {len(results) // folds}; a seed shuffles the folds and initialises the weights.",
         f"The standard error is over the {len(results)} runs, which share rows.",
         f"The model is evaluated at its last step ({span}), so the validation fold selects nothing.",
-        f"Mean {first['main_metric']} of the best checkpoints: {bests.mean():.4f}.",
+        f"Mean {main} of the best checkpoints: {bests.mean():.4f}.",
     ]
     text = fold_markdown(table, notes, command)
     write_report(table, text, folder, "table")

@@ -32,8 +32,6 @@ from mlxlab.experiment.manifest import (
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.compare import Comparison
 from mlxlab.experiment.reproduction.run_lock import read_lock
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.untrusted import ShapeError, read_json, read_text, validate
 from mlxlab.metric_names import VALID
 from mlxlab.program import run_dir_override
@@ -108,13 +106,12 @@ def collect_record(
         ),
         verifications=files.verifications(),
     )
-    metrics = files.read(lambda: read_json(folder / METRICS, RunMetrics), None)
-    if metrics and metrics.get("state", "finished") != "finished":
-        record.status = metrics["state"]
-        record.attempts[-1].error = metrics.get("reason", "")
     earlier = files.read(lambda: read_run(folder), None)
-    if evaluation is None and metrics and earlier and earlier.id == record.id:
-        evaluation = earlier.evaluation if earlier.is_evaluated else None
+    if earlier and earlier.id == record.id and _trained(earlier) == _trained(record):
+        if earlier.status == "paused":
+            record.status = "paused"
+        if evaluation is None and earlier.is_evaluated:
+            evaluation = earlier.evaluation
     record.is_evaluated = evaluation is not None
     record.evaluation = evaluation or files.last_evaluation(record.data)
     record.faults = files.faults
@@ -329,6 +326,11 @@ class _RunFiles:
             difference = ", ".join(names) if repeated["result"] == "diverged" else ""
             found.append(records.Verification("reproduce", repeated["last_step"], difference))
         return found
+
+
+def _trained(record: RunRecord) -> int:
+    """The number of attempts that took a step."""
+    return sum(each.trained for each in record.attempts)
 
 
 def without_split(metrics: Mapping[str, float | None]) -> records.Metrics:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab import terminal
 from mlxlab.constraints import Count
-from mlxlab.errors import RunInterrupted, UserError
+from mlxlab.errors import RunInterrupted, RunPruned, UserError
 from mlxlab.program import display_path
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.callback import Callback, FitContext
@@ -65,7 +65,8 @@ def tracked_until_end(
             try:
                 _end(tracker, context, failure, has_page=report is not None)
             except UserError as error:
-                logger.warning(str(error))
+                if str(error) != str(failure):
+                    logger.warning(str(error))
         tracker.end(status)
 
 
@@ -87,7 +88,9 @@ def _end(
 
     folder = context.run_dir
     record = collect_record(folder, context.manifest.end(failure), context.manifest.evaluation)
-    write_run(folder, record)
+    if isinstance(failure, RunPruned):
+        record.status = "paused"
+    tracker.log_artifact(write_run(folder, record))
     view = RunView(record, folder.absolute())
     if record.is_evaluated:
         tracker.log_artifact(write_page(folder / SUMMARY, summary(view)))

@@ -20,7 +20,6 @@ from mlxlab.experiment.build import Config, build_callbacks, save_inference_conf
 from mlxlab.experiment.collect_record import collect_record
 from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
 from mlxlab.experiment.final_evaluation.files import mistakes, write_files
-from mlxlab.experiment.final_evaluation.metrics_file import write_metrics, write_pruned
 from mlxlab.experiment.final_evaluation.record import evaluation_record
 from mlxlab.experiment.final_evaluation.samples import write_samples
 from mlxlab.experiment.first_step import take_step
@@ -40,7 +39,6 @@ from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext, run_name, tracked_name
-from mlxlab.experiment.run_metrics import FILE as METRICS
 from mlxlab.experiment.run_report import RunReport, find_report, tracked_until_end
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import prepare_start, reject_misfit
@@ -267,8 +265,6 @@ def finish(
     if stop_rule() is not None:
         session.context.tracker.set_tags({"trial.state": reason if stop else "finished"})
     if stop is not None:
-        write_pruned(context.run_dir, state, stop, reason)
-        session.context.tracker.log_artifact(context.run_dir / METRICS, "")
         raise RunPruned(reason, best)
     return best
 
@@ -297,8 +293,6 @@ def report_run(
         return stop_signal
     rows = list(mistakes(results, data)) if results.splits else []
     record = evaluation_record(state, results, rows)
-    write_metrics(run_dir, state, record)
-    tracker.log_artifact(run_dir / METRICS, "")
     if results.splits:
         write_files(results, record, rows, data, tracker, run_dir)
     context.manifest.evaluation = record

@@ -11,13 +11,14 @@ from mlxlab.record.run_record import FORMAT, RunRecord
 FILE = "run.json"
 
 
-def write_run(folder: Path, record: RunRecord) -> None:
+def write_run(folder: Path, record: RunRecord) -> Path:
     """Replaces the record of a run folder; raises WriteError where it cannot be written."""
     path = folder / FILE
     try:
         write_json(path, without_nonfinite(asdict(record)), durable=True)
     except OSError as error:
         raise WriteError(f"{path}: not written: {error.strerror or error}") from None
+    return path
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -258,6 +258,16 @@ class Evaluation:
     models: dict[str, Metrics] = field(default_factory=dict)
     mistakes: Annotated[list[Mistake], MaxLen(100)] = field(default_factory=list)
 
+    def keyed_metrics(self, *splits: Split) -> Metrics:
+        """The metrics of some splits by their keys, `valid/accuracy`."""
+        metrics: Metrics = {}
+        for result in self.results:
+            if result.split in splits:
+                metrics |= {
+                    f"{result.split}/{name}": value for name, value in result.metrics.items()
+                }
+        return metrics
+
 
 @dataclass
 class RunRecord:

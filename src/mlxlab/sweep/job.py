@@ -23,10 +23,8 @@ from mlxlab.experiment.job_record import (
     seconds_of_attempts,
     write_record,
 )
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
 from mlxlab.files.lock import lock
-from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import read_run
 from mlxlab.redact import redact
 from mlxlab.sweep.derive import derive
 from mlxlab.training.stop_rule import stop_rule
@@ -181,9 +179,9 @@ def _outcome_of_value(value: float, objective: str, folder: Path) -> Outcome:
         return failure("failed", f"{objective} is {value}", 1)
     outcome = {"state": "finished", "reason": "", "value": value, "exit_code": 0}
     if stop_rule() is not None:
-        run = read_json(folder / METRICS, RunMetrics)
-        outcome["state"] = run.get("state", "finished")
-        outcome["reason"] = run.get("reason", "")
+        run = read_run(folder)
+        outcome["state"] = run.status
+        outcome["reason"] = run.attempts[-1].error
     return outcome
 
 

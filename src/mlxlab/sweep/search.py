@@ -11,9 +11,7 @@ from optuna.trial import TrialState
 from mlxlab import terminal
 from mlxlab.errors import DataError, WriteError
 from mlxlab.experiment.job_record import JobRecord, read_records
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import FILE, read_run
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job, record_waiting
 from mlxlab.sweep.jobs import JobResult, describe
@@ -170,19 +168,19 @@ class Search:
             return
         values = [record.value]
         if self.objectives != [record.objective]:
-            values = self._values(folder / METRICS)
+            values = self._values(folder)
         if record.state == "paused" and record.budget is not None:
             self.study.pause(record.number, record.budget, values[0])
         else:
             self.study.finish(record.number, values)
 
-    def _values(self, path: Path) -> list[float]:
+    def _values(self, folder: Path) -> list[float]:
         """The objectives of the best evaluation of a run; DataError if it lacks one."""
-        metrics = read_json(path, RunMetrics)["metrics"]
+        metrics = read_run(folder).evaluation.keyed_metrics("valid")
         values = []
         for name in self.objectives:
             value = metrics.get(name)
             if value is None:
-                raise DataError(f"{path}: no value of {name}; it has {', '.join(metrics)}")
+                raise DataError(f"{folder / FILE}: no value of {name}; it has {', '.join(metrics)}")
             values.append(value)
         return values

@@ -18,6 +18,7 @@ from mlxlab.errors import InputNotFoundError
 from mlxlab.experiment.job_record import JobRecord, write_record
 from support.browser import BROWSER, show
 from support.commands import command
+from support.run_records import write_result
 from support.sweep_jobs import finished, write_sweep
 
 main = command("compare")
@@ -123,17 +124,7 @@ def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
 
 def test_a_misspelt_metric_suggests_the_nearest(tmp_path, capsys):
     grid(tmp_path, seeds=1)
-    metrics = {"valid/accuracy": 0.5, "valid/loss": 0.7}
-    fields = {
-        "best_step": 1,
-        "steps": 1,
-        "main_metric": None,
-        "metrics": metrics,
-        "final": {},
-        "test": {},
-    }
-    fields |= {"intervals": {}, "baselines": {}, "reference": {}}
-    (tmp_path / "1" / "metrics.json").write_text(json.dumps(fields))
+    write_result(tmp_path / "1", {"accuracy": 0.5, "loss": 0.7})
     assert main([f"sweep={tmp_path}", "metric=valid/acuracy"]) == 2
     assert "valid/acuracy: no such metric" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()

@@ -7,6 +7,7 @@ import pytest
 from mlxlab.analysis.trial.page import trial_page
 from mlxlab.analysis.trial.record import new_record
 from mlxlab.experiment.manifest import RunManifest
+from support.run_records import write_result
 from support.trial_records import QUESTION, look
 
 
@@ -84,12 +85,8 @@ def test_both_arms_of_a_trial_are_compared_with_the_log_loss_of_the_class_freque
     for number, (arm, value) in enumerate((("baseline", 0.66), ("changed", 0.68))):
         run = {"seed": 0, "arm": arm, "digest": "", "value": value, "reused": False, "seconds": 1.0}
         record["runs"].append(run | {"folder": f"{number}"})
-    (tmp_path / "0").mkdir()
-    values = {"valid/loss": 0.66, "valid/log_loss": log_loss}
-    metrics = {key: {} for key in ("final", "test", "intervals", "reference")} | {"metrics": values}
-    metrics |= {"best_step": 3, "steps": 9, "main_metric": "accuracy"}
-    metrics["baselines"] = {"majority": {"valid/log_loss": majority}}
-    (tmp_path / "0" / "metrics.json").write_text(json.dumps(metrics))
+    values = {"loss": 0.66, "log_loss": log_loss}
+    write_result(tmp_path / "0", values, {"majority": {"log_loss": majority}})
     _, gain, _, *compared, _ = trial_page(record, tmp_path).cards
     assert (gain.answer, gain.lines[0]) == ("Undecided, probably worse", "3 of 3 pairs are worse.")
     assert [card.answer for card in compared] == ([answer] if answer else [])

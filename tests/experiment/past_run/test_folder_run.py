@@ -74,12 +74,12 @@ def test_run_folders_are_listed_and_found_by_their_id_without_a_store(
 
 
 FOREIGN = {
-    "pipe": lambda folder: (os.unlink(folder / "metrics.json"), os.mkfifo(folder / "metrics.json")),
+    "pipe": lambda folder: (os.unlink(folder / "run.json"), os.mkfifo(folder / "run.json")),
     "link": lambda folder: (
         os.unlink(folder / "manifest.json"),
         os.symlink("/etc/passwd", folder / "manifest.json"),
     ),
-    "sparse": lambda folder: os.truncate(folder / "metrics.json", 2**40),
+    "sparse": lambda folder: os.truncate(folder / "run.json", 2**40),
     "deep": lambda folder: (folder / "run.lock").write_text("[" * 100_000 + "]" * 100_000),
     "text": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"),
     "number": lambda folder: edit(folder / "manifest.json", outcome={"steps": 2**70}),

@@ -10,10 +10,8 @@ from mlxlab.analysis.sweeps.sweep_jobs import State, Sweep, SweepJob, overrides_
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment import manifest, sweep_start
 from mlxlab.experiment.job_record import JobRecord, read_records, seconds_of_attempts
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import Metrics, RunMetrics
-from mlxlab.files.untrusted import read_json
 from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Metrics
 
 MAX_JOBS_WITH_CURVES = 100
 
@@ -94,7 +92,7 @@ def _with_metrics(job: SweepJob, names: list[str]) -> SweepJob:
 def _metrics(job: SweepJob) -> Metrics:
     """The metrics of the best evaluation of a run; empty if it has none."""
     with suppress(InputNotFoundError, DataError):
-        return read_json(job.folder / METRICS, RunMetrics)["metrics"]
+        return read_run(job.folder).evaluation.keyed_metrics("valid")
     return {}
 
 

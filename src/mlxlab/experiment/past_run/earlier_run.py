@@ -26,7 +26,6 @@ _MOVED = (
         "report.html",
         "run.json",
         "summary.md",
-        "metrics.json",
         "metrics.csv",
         "mistakes.csv",
         "per_class.csv",

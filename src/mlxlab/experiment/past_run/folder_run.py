@@ -14,10 +14,8 @@ from mlxlab.experiment.manifest import FILE as MANIFEST
 from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID
+from mlxlab.record.run_file import read_run
 from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.names import clean, clean_params
 from mlxlab.tracking.provenance import VERSIONS
@@ -102,7 +100,7 @@ def _best(folder: Path, manifest: Manifest) -> dict[str, float]:
     outcome = manifest.get("outcome", {})
     best = {outcome["objective"]: outcome.get("best")} if "objective" in outcome else {}
     with suppress(InputNotFoundError):
-        metrics = read_json(folder / METRICS, RunMetrics)["metrics"]
+        metrics = read_run(folder).evaluation.keyed_metrics("valid")
         best |= {key: value for key, value in metrics.items() if key.removeprefix(VALID) in MAIN}
     return {clean(key): value for key, value in best.items() if value is not None}
 
@@ -111,7 +109,7 @@ def _metrics(folder: Path, manifest: Manifest) -> dict[str, float]:
     """Those of the last evaluation, and of the test rows; NaN where a value is not finite."""
     metrics = dict(manifest.get("outcome", {}).get("final", {}))
     with suppress(InputNotFoundError):
-        metrics |= read_json(folder / METRICS, RunMetrics)["test"]
+        metrics |= read_run(folder).evaluation.keyed_metrics("test")
     return {clean(key): float("nan") if value is None else value for key, value in metrics.items()}
 
 

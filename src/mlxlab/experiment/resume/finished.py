@@ -6,10 +6,8 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.facts.training_limit import LIMITS
 from mlxlab.experiment.run import RunContext
-from mlxlab.experiment.run_metrics import FILE as METRICS
-from mlxlab.experiment.run_metrics import RunMetrics
-from mlxlab.files.untrusted import read_json
 from mlxlab.program import join
+from mlxlab.record.run_file import read_run
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
@@ -28,7 +26,7 @@ def finished_message(
     """
     earlier, step = context.manifest.earlier, checkpoint.step
     is_reported = (
-        earlier is not None and earlier["status"] == "DONE" and _has_metrics(context.run_dir)
+        earlier is not None and earlier["status"] == "DONE" and _is_evaluated(context.run_dir)
     )
     if context.group.all_reduce_max([int(is_reported)]) == [0]:
         return ""
@@ -38,12 +36,11 @@ def finished_message(
     return f"already finished at step {step} ({values})" if limits else ""
 
 
-def _has_metrics(run_dir: Path) -> bool:
+def _is_evaluated(run_dir: Path) -> bool:
     try:
-        read_json(run_dir / METRICS, RunMetrics)
-    except (InputNotFoundError, DataError):  # they are computed and written again
+        return read_run(run_dir).is_evaluated
+    except (InputNotFoundError, DataError):  # It is computed and written again.
         return False
-    return True
 
 
 def end_finished(message: str, checkpoint: Checkpoint, context: RunContext) -> float:
