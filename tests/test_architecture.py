@@ -29,7 +29,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["cells", "models", "distributed", "figures", "views"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],
-    ["html", "record"],
+    ["record"],
     ["files", "terminal"],
     [
         "errors",
@@ -63,8 +63,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 450_310,
-    "files": 542,
+    "nodes": 448_650,
+    "files": 539,
     "multiplied texts": 8,
     "nodes a statement": 10.95,
     "ternaries": 27.0,
@@ -82,8 +82,8 @@ PACKAGE_NODES = {
     "stats": 5_200,
     "sweep": 14_000,
     "tracking": 23_650,
-    "record": 1_600,
-    "views": 10_700,
+    "record": 1_670,
+    "views": 11_330,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 # For a browser: whether the page fits its window, what stands beyond it outside of a box, and which boxes scroll.
 BEYOND = """[document.scrollingElement.scrollWidth <= innerWidth,
-  [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 &&
+  [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 &&
     !e.closest(".scroll, pre, svg")).map(e => e.outerHTML.slice(0, 80)),
   [...document.querySelectorAll(".scroll:has(table)")].map(e => e.scrollWidth > e.clientWidth)]"""
 

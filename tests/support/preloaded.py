@@ -21,7 +21,6 @@ PACKAGES = (
     "distributed",
     "experiment",
     "extensions",
-    "html",
     "inference",
     "models",
     "ops",

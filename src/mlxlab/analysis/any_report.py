@@ -12,8 +12,7 @@ from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment import manifest
 from mlxlab.experiment.collect_record import write_run_report
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.html.page import write_page
-from mlxlab.views.pages import REPORT
+from mlxlab.views.pages import REPORT, write_page
 
 COMPARISONS = ("table", "comparison")  # names of their files: a cross-validation, and methods
 
@@ -32,14 +31,14 @@ def write_any_report(folder: Path, out: Path | None = None) -> list[Path]:
     if (folder / manifest.FILE).exists():
         return [write_run_report(folder, out=out)]
     if (folder / TRIAL).exists():
-        return [write_page(trial_page(read_record(folder), folder), out or folder / REPORT)]
+        return [write_page(out or folder / REPORT, trial_page(read_record(folder), folder))]
     if names := [name for name in COMPARISONS if (folder / f"{name}.json").exists()]:
         if out is not None and len(names) > 1:
             raise ConfigError(f"out={out}: the folder has {len(names)} comparisons; leave it out")
         pages = {
             out or folder / f"{name}.html": read_comparison_page(folder, name) for name in names
         }
-        return [write_page(page, path) for path, page in pages.items()]
+        return [write_page(path, page) for path, page in pages.items()]
     if out is not None and out.name != REPORT:
         raise ConfigError(
             f"out={out}: expected {REPORT} in a folder, which gets the tables of the sweep too"

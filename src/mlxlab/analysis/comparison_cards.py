@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from mlxlab.analysis.comparison import EVALUATIONS, Comparison, MethodResults
 from mlxlab.analysis.comparison_numbers import MIN_DECIMALS, fixed
-from mlxlab.html.blocks import Card, Tone, trust_card
 from mlxlab.metric_names import VALID, better_direction, sign_of
 from mlxlab.stats.ranking import MIN_SEEDS
+from mlxlab.views.blocks import Card, Tone, trust_card
 from mlxlab.views.metrics import baseline_title
 from mlxlab.views.verdict import best_baseline, has_learned_nothing, weakest_baseline
 from mlxlab.wording import counted, one_line

@@ -10,17 +10,17 @@ from mlxlab.analysis.comparison_table import describe_test, method_row, sign_not
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.figures import DPI
 from mlxlab.files.untrusted import read_bytes, read_json, read_text
-from mlxlab.html.blocks import (
+from mlxlab.views.blocks import (
     Block,
-    Column,
     Image,
     Listing,
     Page,
     Paragraph,
     Section,
-    Table,
     png_width,
 )
+from mlxlab.views.pages import block_page
+from mlxlab.views.tables import Column, Table, numeric
 from mlxlab.wording import one_line
 
 _MAX_BYTES = 4 * 2**20
@@ -28,7 +28,7 @@ _MAX_METHODS = 12  # that have a column
 _TEXTS = ("method", "interval", "verdict")  # columns
 
 
-def read_comparison_page(folder: Path, name: str) -> Page:
+def read_comparison_page(folder: Path, name: str) -> str:
     """The page of NAME.json, NAME.png and NAME.md; InputNotFoundError or DataError without a usable NAME.json."""
     comparison = read_json(folder / f"{name}.json", Comparison)
     image: list[Block] = []
@@ -50,12 +50,13 @@ def read_comparison_page(folder: Path, name: str) -> Page:
         Section("Each run", [_runs(comparison)], is_folded=True),
         Section("As Markdown, with the command", report, is_folded=True),
     ]
-    return Page(
+    page = Page(
         title=_title(comparison),
         subtitle=f"Decided by {comparison.metric}{of_evaluation(comparison)}, in {folder.absolute()}",
         cards=all_cards(comparison),
         sections=[section for section in sections if section.blocks],
     )
+    return block_page(page)
 
 
 def _caption(comparison: Comparison) -> str:
@@ -88,13 +89,12 @@ def _table(comparison: Comparison) -> Table:
     ranked = comparison.ranked
     rows = [method_row(each, comparison) for each in ranked]
     names = [name for name in rows[0] if any(row[name] for row in rows)]
-    columns = [Column(name, is_number=name not in _TEXTS) for name in names]
-    cells = [[row[name] for name in names] for row in rows]
-    classes = []
-    for each in ranked:
-        is_winner = each.gain is not None and each.gain.verdict == "significant gain"
-        classes.append("winner" if is_winner else "")
-    return Table(columns, cells, classes, is_sortable=True, is_stacked=True)
+    columns = [Column(name, "text" if name in _TEXTS else "number") for name in names]
+    table = Table(columns)
+    for each, row in zip(ranked, rows, strict=True):
+        is_better = each.gain is not None and each.gain.verdict == "significant gain"
+        table.add([row[name] for name in names], strong=is_better and table.strong is None)
+    return table
 
 
 def _differences(comparison: Comparison) -> list[Block]:
@@ -104,12 +104,12 @@ def _differences(comparison: Comparison) -> list[Block]:
         return []
     names = [each.name for each in comparison.methods[:_MAX_METHODS]]
     rows = [[key, *(values.get(name, "") for name in names)] for key, values in differs.items()]
-    return [Table([Column("setting"), *map(Column, names)], rows, is_stacked=True)]
+    return [Table([Column("setting"), *map(Column, names)], rows)]
 
 
 def _runs(comparison: Comparison) -> Table:
     shown = comparison.ranked[:_MAX_METHODS]
-    columns = [Column("run"), *(Column(each.name, is_number=True) for each in shown)]
+    columns = [Column("run"), *numeric(*(each.name for each in shown))]
     rows = []
     for run in dict.fromkeys(run for each in comparison.methods for run in each.values):
         rows.append([run, *(fixed(each.values.get(run), comparison.decimals) for each in shown)])

@@ -13,7 +13,6 @@ from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.analysis.comparison_table import Row, describe_test, gain_cells, method_row, sign_note
 from mlxlab.figures import label, new_figure, render_png
 from mlxlab.files.atomic import write_atomic, write_json
-from mlxlab.html.page import render_page
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 from mlxlab.stats import LEVEL
@@ -36,7 +35,7 @@ def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> 
     write_atomic(paths[0], text + "\n")
     write_json(paths[1], asdict(comparison))
     write_atomic(paths[2], render_png(_draw(comparison)))
-    write_atomic(paths[3], render_page(read_comparison_page(folder, name)))
+    write_atomic(paths[3], read_comparison_page(folder, name))
     return paths
 
 

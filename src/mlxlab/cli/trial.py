@@ -58,9 +58,8 @@ def trial(
     from mlxlab.analysis.trial.page import trial_page
     from mlxlab.analysis.trial.record import EXIT_CODES, describe, read_record
     from mlxlab.cli import train
-    from mlxlab.html.page import write_page
     from mlxlab.stats.sequential import MIN_PAIRS
-    from mlxlab.views.pages import REPORT
+    from mlxlab.views.pages import REPORT, write_page
 
     limits = read_budget(budget)
     looks = [seeds, seeds] if isinstance(seeds, int) else [MIN_PAIRS, max_seeds]
@@ -70,7 +69,7 @@ def trial(
     is_decided = read_record(folder)["verdict"] in ("keep", "discard")
     code = 0 if is_decided else train.main(["-m", *sweep])
     record = read_record(folder)
-    write_page(trial_page(record, folder), folder / REPORT)
+    write_page(folder / REPORT, trial_page(record, folder))
     if code:
         if record["reason"]:
             logger.info(record["reason"])

@@ -1,6 +1,7 @@
 """One table for three outputs: HTML by a macro of the templates, Markdown and terminal here."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from markupsafe import Markup
 
@@ -28,12 +29,16 @@ class Table:
     Attributes:
         strong: index of the row that is highlighted, such as this model among its baselines.
         limit: rows that are shown.
+        rest: where the others are.
     """
+
+    kind: ClassVar[str] = "table"
 
     columns: list[Column]
     rows: list[list[str]] = field(default_factory=list)
     strong: int | None = None
     limit: int = 200
+    rest: str = ""
 
     def add(self, row: list[str], *, strong: bool = False) -> None:
         if strong:

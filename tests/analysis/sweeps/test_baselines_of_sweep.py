@@ -74,7 +74,7 @@ def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(
     ):
         assert text in page
     learned_nothing = value == "0.6000"
-    assert ('class="answer long bad"' in page) == learned_nothing
+    assert ('class="answer bad"' in page) == learned_nothing
     assert ('class="answer bad">No<' in page) == learned_nothing
     assert ('class="answer warning">With care<' in page) != learned_nothing
     assert report.summary["learned_nothing"] == learned_nothing

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from mlxlab.analysis.trial.figure import draw_pairs
-from mlxlab.analysis.trial.page import trial_page
+from mlxlab.analysis.trial.page import trial_blocks
 from mlxlab.analysis.trial.record import MAX_PAIRS, read_record, write_record
 from mlxlab.cli import trial
 from mlxlab.errors import DataError
@@ -66,7 +66,7 @@ def test_the_name_of_a_metric_is_neither_a_formula_nor_long(tmp_path, metric):
     record = make_record(metric, looks=[look(0.0, -1e100, 1e100)])
     assert len(draw_pairs(record).axes[0].get_xlabel()) < 100
     write_record(tmp_path, record)
-    assert trial_page(read_record(tmp_path), tmp_path).sections[0].blocks[0].kind == "image"
+    assert trial_blocks(read_record(tmp_path), tmp_path).sections[0].blocks[0].kind == "image"
 
 
 @pytest.mark.parametrize(

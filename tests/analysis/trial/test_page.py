@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlxlab.analysis.trial.page import trial_page
+from mlxlab.analysis.trial.page import trial_blocks
 from mlxlab.analysis.trial.record import new_record
 from mlxlab.experiment.manifest import RunManifest
 from support.run_records import write_result
@@ -35,7 +35,7 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
         manifest.begin(
             {"choices": {"model": "bert", "data": "titanic"}, "facts": {"task": "classification"}}
         )
-    page = trial_page(json.loads(json.dumps(record)), tmp_path)
+    page = trial_blocks(json.loads(json.dumps(record)), tmp_path)
     what, gain, size, certainty = page.cards
     assert (gain.answer, gain.tone) == ("Undecided", "warning")
     assert what.facts["Instead of"] == "trainer.learning_rate=2e-3"
@@ -47,7 +47,7 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
         size.lines[0] == "Mean validation loss: baseline 0.6600, changed 0.6800; lower is better."
     )
     assert [block.kind for block in page.sections[0].blocks] == ["image", "table"]
-    assert "Trained" not in trial_page(record, tmp_path / "elsewhere").cards[0].facts
+    assert "Trained" not in trial_blocks(record, tmp_path / "elsewhere").cards[0].facts
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
 )
 def test_one_plain_override_is_shown_without_the_path_of_its_key(tmp_path, change, answer):
     record = new_record(QUESTION | {"change": change}, "mlxlab trial")
-    assert trial_page(record, tmp_path).cards[0].answer == answer
+    assert trial_blocks(record, tmp_path).cards[0].answer == answer
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_both_arms_of_a_trial_are_compared_with_the_log_loss_of_the_class_freque
         record["runs"].append(run | {"folder": f"{number}"})
     values = {"loss": 0.66, "log_loss": log_loss}
     write_result(tmp_path / "0", values, {"majority": {"log_loss": majority}})
-    _, gain, _, *compared, _ = trial_page(record, tmp_path).cards
+    _, gain, _, *compared, _ = trial_blocks(record, tmp_path).cards
     assert (gain.answer, gain.lines[0]) == ("Undecided, probably worse", "3 of 3 pairs are worse.")
     assert [card.answer for card in compared] == ([answer] if answer else [])

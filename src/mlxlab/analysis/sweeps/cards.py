@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, short_names
 from mlxlab.analysis.sweeps.verdict import PLUS_MINUS, rounded
-from mlxlab.html.blocks import Card, Tone, trust_card
 from mlxlab.metric_names import better_direction, plain_key
 from mlxlab.stats.ranking import MIN_SEEDS, Ranking
+from mlxlab.views.blocks import Card, Tone, trust_card
 from mlxlab.views.metrics import baseline_title, title
 from mlxlab.views.numbers import interval, number, signed
 from mlxlab.views.render import phrase, run_facts

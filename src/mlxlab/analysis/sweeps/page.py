@@ -8,18 +8,12 @@ from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep
 from mlxlab.analysis.sweeps.tables import as_table, count_jobs, job_rows, ranking_rows
 from mlxlab.analysis.sweeps.verdict import describe_intervals, describe_method
 from mlxlab.figures import DPI
-from mlxlab.html.blocks import (
-    Block,
-    Image,
-    Page,
-    Paragraph,
-    Section,
-    Table,
-)
 from mlxlab.stats.importance import MIN_CONFIGURATIONS, Importance, Reason
 from mlxlab.stats.ranking import Ranking
+from mlxlab.views.blocks import Block, Image, Page, Paragraph, Section
 from mlxlab.views.metrics import baseline_title
 from mlxlab.views.numbers import number
+from mlxlab.views.pages import block_page
 from mlxlab.views.render import phrase
 from mlxlab.views.verdict import has_learned_nothing
 from mlxlab.wording import one_line, percent
@@ -57,7 +51,7 @@ def sweep_page(
     verdict: Sequence[str],
     images: Mapping[str, bytes],
     best: BestConfiguration | None = None,
-) -> Page:
+) -> str:
     """The page of a sweep; `images` are PNG files by the name of the figure."""
     figures = {name: [Image(png, _FIGURES[name], DPI)] for name, png in images.items()}
     subtitle = (
@@ -77,12 +71,13 @@ def sweep_page(
         Section("Learning curves", figures.get("curves", [])),
         *(_job_section(sweep, state) for state in _SECTIONS),
     ]
-    return Page(
+    page = Page(
         title=_title(sweep, best),
         subtitle=subtitle,
         cards=all_cards(sweep, configurations, ranking, verdict, best),
         sections=[section for section in sections if section.blocks],
     )
+    return block_page(page)
 
 
 def _paragraphs(*texts: str) -> list[Block]:
@@ -107,14 +102,11 @@ def _ranking_blocks(
     blocks: list[Block] = []
     if len(ranking.entries) > 1:
         rows = ranking_rows(sweep, configurations, ranking, full=False)
-        for row in rows:  # The interval of a mean stands below it.
-            cells = [row[sweep.objective], row.pop("interval")]
-            row[sweep.objective] = "\n".join(filter(None, cells))
         # Phones show the first columns.
-        heads, table = as_table(sweep, rows, ("rank", sweep.objective, "standing"))
-        classes = [each.standing.split(" ")[0] for each in ranking.entries]
-        rest = "in report/ranking.csv"
-        blocks.append(Table(heads, table, classes, rest, is_sortable=True, is_stacked=True))
+        table = as_table(sweep, rows, ("rank", sweep.objective, "interval", "standing"))
+        table.rest = "in report/ranking.csv"
+        table.strong = 0 if ranking.winner else None
+        blocks.append(table)
         blocks += _paragraphs(_no_better_than_weakest(sweep, configurations, ranking, best))
     intervals = describe_intervals(ranking)
     if intervals:
@@ -162,6 +154,6 @@ def _job_section(sweep: Sweep, state: State) -> Section:
     rows = job_rows(sweep, jobs)
     for row in rows:
         del row["state"]
-    heads, cells = as_table(sweep, rows, ("job", "reason"))
-    table = Table(heads, cells, rest="in report/jobs.csv", is_sortable=True)
+    table = as_table(sweep, rows, ("job", "reason"))
+    table.rest = "in report/jobs.csv"
     return Section(title, [*_paragraphs(meaning), table])

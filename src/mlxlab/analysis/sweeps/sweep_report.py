@@ -13,7 +13,6 @@ from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_config
 from mlxlab.analysis.sweeps.tables import Row, count_jobs, job_rows, ranking_rows
 from mlxlab.analysis.sweeps.verdict import describe_ranking
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
-from mlxlab.html.page import render_page
 from mlxlab.stats.importance import Importance, measure_importance
 from mlxlab.stats.ranking import Ranking, as_table, rank
 
@@ -51,9 +50,7 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
         images = draw_figures(sweep, configurations, ranking, importance)
     summary = _summary(sweep, configurations, ranking, verdict, importance, best)
     files: dict[str, str | bytes] = {
-        PAGE: render_page(
-            sweep_page(sweep, configurations, ranking, importance, verdict, images, best)
-        ),
+        PAGE: sweep_page(sweep, configurations, ranking, importance, verdict, images, best),
         f"{FOLDER}/ranking.csv": _csv(ranking_rows(sweep, configurations, ranking, full=True)),
         f"{FOLDER}/jobs.csv": _csv(job_rows(sweep, sweep.jobs)),
     }

@@ -6,10 +6,10 @@ from typing import get_args
 
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
 from mlxlab.analysis.sweeps.verdict import rounded
-from mlxlab.html.blocks import Column
 from mlxlab.markdown import markdown_table
 from mlxlab.stats.ranking import Ranking
 from mlxlab.views.numbers import number
+from mlxlab.views.tables import Column, Table
 from mlxlab.wording import counted, one_line
 
 _MAX_LISTED = 100
@@ -63,10 +63,8 @@ def job_rows(
     return rows
 
 
-def as_table(
-    sweep: Sweep, rows: Sequence[Row], first: Sequence[str]
-) -> tuple[list[Column], list[list[str]]]:
-    """The columns in which any row has something, and the cells of each row.
+def as_table(sweep: Sweep, rows: Sequence[Row], first: Sequence[str]) -> Table:
+    """The columns in which any row has something.
 
     Args:
         first: names of columns; the others follow in the order of the rows.
@@ -76,9 +74,13 @@ def as_table(
     short = short_names([name for name in names if name in overridden])
     columns = []
     for name in names:
-        is_number = name not in overridden and name not in _TEXTS
-        columns.append(Column(name, is_number, name == "reason", short.get(name, "")))
-    return columns, [[row[name] for name in names] for row in rows]
+        kind = "number"
+        if name == "reason":
+            kind = "prose"
+        elif name in overridden or name in _TEXTS:
+            kind = "text"
+        columns.append(Column(short.get(name, name), kind))
+    return Table(columns, [[row[name] for name in names] for row in rows])
 
 
 def count_jobs(sweep: Sweep) -> str:

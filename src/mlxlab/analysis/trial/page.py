@@ -22,23 +22,14 @@ from mlxlab.analysis.trial.record import (
 from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.collect_record import collect_record
-from mlxlab.html.blocks import (
-    Block,
-    Card,
-    Column,
-    Commands,
-    Image,
-    Page,
-    Paragraph,
-    Section,
-    Table,
-    Tone,
-)
 from mlxlab.metric_names import VALID, better_direction, plain_key, plain_name, sign_of
 from mlxlab.stats.sequential import MIN_PAIRS
+from mlxlab.views.blocks import Block, Card, Commands, Image, Page, Paragraph, Section, Tone
 from mlxlab.views.metrics import baseline_title
+from mlxlab.views.pages import block_page
 from mlxlab.views.render import phrase, run_facts
 from mlxlab.views.run_view import RunView
+from mlxlab.views.tables import Table, numeric
 from mlxlab.wording import counted, one_line, percent
 
 _MAX_BASELINES = 4
@@ -52,12 +43,15 @@ _ANSWERS = {
 _TONES: dict[str | None, Tone] = {"keep": "good", "discard": "bad", "undecided": "warning"}
 
 
-def trial_page(record: TrialRecord, folder: Path) -> Page:
+def trial_page(record: TrialRecord, folder: Path) -> str:
+    return block_page(trial_blocks(record, folder))
+
+
+def trial_blocks(record: TrialRecord, folder: Path) -> Page:
     question = record["question"]
     change = " ".join(question["change"])
     verdict = record["verdict"]
-    columns = [Column(name, is_number=True) for name in PAIR_COLUMNS]
-    pairs: list[Block] = [*_figure(record), Table(columns, pair_rows(record))]
+    pairs: list[Block] = [*_figure(record), Table(numeric(*PAIR_COLUMNS), pair_rows(record))]
     if any(run["reused"] for run in record["runs"]):
         pairs.append(Paragraph("* a finished run that was used again", is_note=True))
     command = Commands({"continues, or prints the verdict": record["command"]})

@@ -1,11 +1,13 @@
-"""What a page consists of: cards at the top, then sections of blocks. `page` escapes all text."""
+"""What the page of a sweep, a comparison or a trial consists of: cards at the top, then sections of blocks."""
 
+import base64
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
-MAX_ROWS = 200
+from mlxlab.views.tables import Table
+
 _MAX_PIXELS = 20_000  # of a side of an image
 
 Tone = Literal["", "good", "warning", "bad"]
@@ -13,54 +15,13 @@ Tone = Literal["", "good", "warning", "bad"]
 
 @dataclass(frozen=True)
 class Paragraph:
-    """`is_note` is small print, `is_verdict` a conclusion, which is set off; `is_good` colours it."""
+    """`is_note` is small print, `is_verdict` a conclusion; `is_good` colours it."""
 
     text: str
     is_note: bool = False
     is_verdict: bool = False
     is_good: bool = False
     kind: ClassVar[str] = "paragraph"
-
-
-@dataclass(frozen=True)
-class Column:
-    """`name`, and on the page `short` where that tells the columns apart; `is_text` is for sentences.
-
-    In a number, what follows a line break is small print: an interval, say.
-    """
-
-    name: str
-    is_number: bool = False
-    is_text: bool = False
-    short: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """At most `MAX_ROWS` rows are shown; `rest` says where the others are. `classes` are styles of the rows.
-
-    On a phone the cells of a row stand below each other, with their names, if a column is of text or `is_stacked`.
-    """
-
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[str]]
-    classes: Sequence[str] = ()
-    rest: str = ""
-    is_sortable: bool = False
-    is_stacked: bool = False
-    kind: ClassVar[str] = "table"
-
-    @property
-    def stacks(self) -> bool:
-        return self.is_stacked or any(column.is_text for column in self.columns)
-
-    @property
-    def shown(self) -> Sequence[Sequence[str]]:
-        return self.rows[:MAX_ROWS]
-
-    @property
-    def hidden(self) -> int:
-        return len(self.rows[MAX_ROWS:])
 
 
 @dataclass(frozen=True)
@@ -73,8 +34,13 @@ class Image:
     kind: ClassVar[str] = "image"
 
     @property
-    def inches(self) -> float:
-        return round(png_width(self.png) / self.dpi, 2)
+    def source(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+    @property
+    def width(self) -> int:
+        """In pixels of CSS, of which an inch has 96."""
+        return round(96 * png_width(self.png) / self.dpi)
 
 
 @dataclass(frozen=True)
