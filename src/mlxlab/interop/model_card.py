@@ -4,10 +4,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from markupsafe import Markup
+
 from mlxlab.interop.base_model import BaseModel
 from mlxlab.interop.counterpart import Counterpart, Ending
-from mlxlab.markdown import markdown_table
 from mlxlab.redact import redact
+from mlxlab.views.render import render
+from mlxlab.views.tables import Column, Table
+from mlxlab.wording import one_line
 
 Command = tuple[str, Sequence[str]]  # a comment, such as `continued at step 50`, and the overrides
 
@@ -65,100 +69,34 @@ def model_card(
         chats: whether the tokenizer has a chat template, by which the examples write their prompt.
         below_adapters: what the weights are, where they are those below the adapters, without them.
     """
-    metrics = [[name, f"{value:.6g}"] for name, value in sorted(origin.metrics.items())]
-    hashes = [[name, f"`{value}`"] for name, value in origin.hashes.items() if value]
-    steps = f"{origin.step} step{'s' * (origin.step != 1)}"
-    commands = "\n".join(line for each in origin.commands for line in _command_lines(*each))
-    heading = "## Metrics" + " with the adapters" * bool(adapters or base)
-    subject = f"Adapters for {counterpart.name}," if base else counterpart.name
-    size, training = f"{parameters:,} parameters", f"{steps} on {redact(origin.data)}"
-    is_base = bool(below_adapters) and adapters is None
-    blocks = [
-        "\n".join(["---", *_header(origin, PIPELINES[counterpart.ending], libraries[0]), "---"]),
-        f"# {'Base model of ' * is_base}{origin.name}",
-        f"{subject} with {size}: {below_adapters}. Adapters for them were trained by mlxlab: {training}."
-        if below_adapters
-        else f"{subject} with {size}, trained by mlxlab: {training}.",
-        *(
-            f"Its first weights are those of {base.name}: {_license(base)}."
-            for base in origin.bases
-        ),
-        *notes,
-        "## Use",
-        *(
-            _usage(f"AutoModel{counterpart.ending}", library, adapters, base, chats)
-            for library in libraries
-        ),
-        *([heading, markdown_table(["metric", "value"], metrics)] if metrics else []),
-        "## Origin",
-        *(
-            ["These commands trained the adapters, not the weights in this folder."]
-            if is_base
-            else []
-        ),
-        f"```bash\n{commands}\n```",
-        markdown_table(["of", "hash"], hashes),
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _command_lines(comment: str, overrides: Sequence[str]) -> list[str]:
-    return [
-        *([f"# {comment}"] if comment else []),
-        shlex.join(["mlxlab", "train", *map(redact, overrides)]),
-    ]
-
-
-def _header(origin: Origin, pipeline: str, library: str) -> list[str]:
-    published = [base.name for base in origin.bases if base.is_hub_id]
-    licenses = {base.license for base in origin.bases}
-    return [
-        *(f"license: {name}" for name in licenses if name and len(licenses) == 1),
-        *(["base_model:", *(f"- {name}" for name in published)] if published else []),
-        f"library_name: {library}",
-        f"pipeline_tag: {pipeline}",
-        "tags:\n- mlxlab",
-    ]
-
-
-def _license(base: BaseModel) -> str:
-    return (
-        f"license {base.license}"
-        if base.license
-        else "its license applies, which its files do not name"
+    metrics = Table([Column("metric"), Column("value", "number")])
+    for name, value in sorted(origin.metrics.items()):
+        metrics.add([name, f"{value:.6g}"])
+    hashes = Table([Column("of"), Column("hash")])
+    for name, digest in origin.hashes.items():
+        if digest:
+            hashes.add([name, Markup(f"`{one_line(digest, 100)}`")])
+    commands = []
+    for comment, overrides in origin.commands:
+        line = shlex.join(["mlxlab", "train", *map(redact, overrides)])
+        commands.append((comment, Markup(line)))
+    return render(
+        "model_card.md",
+        origin=origin,
+        model=counterpart.name,
+        loader=f"AutoModel{counterpart.ending}",
+        pipeline=PIPELINES[counterpart.ending],
+        parameters=parameters,
+        licenses=[name for name in {each.license for each in origin.bases} if name],
+        published=[each.name for each in origin.bases if each.is_hub_id],
+        below=Markup(below_adapters),
+        is_base=bool(below_adapters) and adapters is None,
+        notes=[Markup(note) for note in notes],
+        libraries=libraries,
+        adapters=adapters,
+        base=base and Markup(base),
+        chats=chats,
+        metrics=metrics,
+        hashes=hashes,
+        commands=commands,
     )
-
-
-def _usage(loader: str, library: str, adapters: str | None, base: str | None, chats: bool) -> str:
-    messages = ['messages = [{"role": "user", "content": "Hello"}]'] if chats else []
-    generate = [
-        'tensors = {"return_dict": True, "return_tensors": "pt"}',
-        "inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, **tensors)",
-        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))",
-    ]
-    chat = [*messages, *generate] if chats else []
-    peft = [
-        "from peft import PeftModel",
-        f"from transformers import {loader}, AutoTokenizer",
-        "",
-        f"base = {loader}.from_pretrained({base})",
-        'model, tokenizer = PeftModel.from_pretrained(base, "."), AutoTokenizer.from_pretrained(".")',
-        *chat,
-    ]
-    transformers = [
-        f"from transformers import {loader}, AutoTokenizer",
-        "",
-        f'model, tokenizer = {loader}.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
-        *chat,
-    ]
-    path = f', adapter_path="{adapters}"' if adapters else ""
-    mlx_lm = [
-        "import mlx_lm",
-        "",
-        f'model, tokenizer = mlx_lm.load("."{path})',
-        *messages,
-        f"prompt = {'tokenizer.apply_chat_template(messages, add_generation_prompt=True)' if chats else repr('Once')}",
-        "print(mlx_lm.generate(model, tokenizer, prompt))",
-    ]
-    lines = {TRANSFORMERS: transformers, MLX_LM: mlx_lm, PEFT: peft}[library]
-    return "\n".join(["```python", *lines, "```"])
