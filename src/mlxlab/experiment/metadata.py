@@ -6,7 +6,7 @@ import os
 import shlex
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mlxlab import backend
 from mlxlab.checkpoint.continuation import Continuation
@@ -209,12 +209,21 @@ def _address(source: object) -> str | None:
     return str(path.absolute()) if path.exists() else source
 
 
-def log_transfer(record: TransferRecord, lines: list[str], run_dir: Path, tracker: Tracker) -> None:
+class Transfer(Protocol):
+    """Arrays that came from another model: the initial weights, or those of a checkpoint."""
+
+    def record(self) -> TransferRecord: ...
+
+    def lines(self) -> list[str]: ...
+
+
+def log_transfer(transfer: Transfer, run_dir: Path, tracker: Tracker) -> None:
     """Records which arrays were carried over: in `transfer.json`, as tags, and on the terminal."""
+    record = transfer.record()
     file = run_dir / "transfer.json"
     records = read_json(file, list[TransferRecord]) if file.is_file() else []
     write_json(file, [*records, record])
-    log_lines(*lines)
+    log_lines(*transfer.lines())
     counts = {f"weights.{kind}": names for kind, names in record["weights"].items()}
     counts |= {f"optimizer.{kind}": names for kind, names in record["optimizer"].items()}
     tags = {f"transfer.{kind.replace(' ', '_')}": str(len(names)) for kind, names in counts.items()}

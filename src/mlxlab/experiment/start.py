@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, swap_weights
 from mlxlab.checkpoint.exported import refuse_exported
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
+from mlxlab.checkpoint.names import committed_paths, step_of
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.resume import ResumePolicy, check_arrays, load_named, resolve_resume
-from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
@@ -33,7 +34,6 @@ from mlxlab.experiment.resume.vocabulary import (
     larger_tokenizer,
     saved_tokenizer_dir,
 )
-from mlxlab.experiment.run import RunContext
 from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
@@ -233,32 +233,24 @@ def check_fits(checkpoint: Checkpoint, state: TrainState) -> None:
     check_arrays(checkpoint.optimizer, optimizer, "optimizer")
 
 
-def reject_misfit(
-    saved: Checkpoint, changes: Changes, state: TrainState, resume: str, context: RunContext
-) -> bool:
-    """Sets a checkpoint aside whose arrays do not fit the new state, where an older one may replace it; True if so.
+def refuse_misfit(checkpoint: Checkpoint | None, changes: Changes, state: TrainState) -> None:
+    """Refuses a checkpoint with right checksums whose arrays do not fit the new state.
 
     Raises:
         ConfigError: the config was changed, so the checkpoint may be good.
-        CheckpointUnavailableError: it was requested by its name, or cannot be renamed.
+        CheckpointUnavailableError: names an older one, if there is one.
     """
+    if checkpoint is None:
+        return
     try:
-        check_fits(saved, state)
-        return False
+        check_fits(checkpoint, state)
     except CorruptCheckpointError as error:
-        path, reason = saved.path, str(error)
-    if changes:
-        raise ConfigError(
-            f"{', '.join(changes)}: changed since {path.name}, which does not fit: {reason}"
-        )
-    if resume not in ("auto", "last"):
-        raise CheckpointUnavailableError(f"{path}: {reason}")
-    renamed = context.group.rank == 0 and CheckpointStore(path.parent).set_aside_unusable(path)
-    if context.group.all_reduce_max([int(renamed)]) == [
-        0
-    ]:  # no rank looks for another one before this is known
-        raise CheckpointUnavailableError(
-            f"{path}: {reason}; it cannot be renamed to use an older one"
-        )
-    log_lines(f"skipped {path.name}: {reason}")
-    return True
+        path, reason = checkpoint.path, str(error)
+        if changes:
+            keys = ", ".join(changes)
+            message = f"{keys}: changed since {path.name}, which does not fit: {reason}"
+            raise ConfigError(message) from None
+        older = [step_of(each) for each in committed_paths(path.parent)]
+        steps = [step for step in older if step < checkpoint.step]
+        advice = f"; resume=step-{steps[0]} takes the one before" if steps else ""
+        raise CheckpointUnavailableError(f"{path}: {reason}{advice}") from None

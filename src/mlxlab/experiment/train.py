@@ -24,6 +24,7 @@ from mlxlab.experiment.final_evaluation.record import evaluation_record
 from mlxlab.experiment.final_evaluation.samples import write_samples
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
+    Transfer,
     log_config_changes,
     log_datasets,
     log_transfer,
@@ -41,7 +42,7 @@ from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext, run_name, tracked_name
 from mlxlab.experiment.run_report import RunReport, find_report, tracked_until_end
 from mlxlab.experiment.session import Session, start_session
-from mlxlab.experiment.start import prepare_start, reject_misfit
+from mlxlab.experiment.start import Start, prepare_start, refuse_misfit
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
@@ -60,86 +61,119 @@ logger = logging.getLogger(__name__)
 
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
-    run_dir, inference_dir = context.run_dir, context.run_dir / "inference"
     start = prepare_start(requested, context.shared_dir, context.group)
-    cfg, changes, checkpoint, continues = start[:4]
     use_kernels(start, context)
     if context.group.shards_weights:
-        refuse_unsharded(cfg)
-    forked_from = None if continues else checkpoint
-    forked_path = None if forked_from is None else forked_from.path
-    last_step = (
-        -1 if checkpoint is None else checkpoint.step
-    )  # whose metrics are kept; -1: step 0 is logged again
-    callbacks, rule = build_callbacks(cfg, run_dir), stop_rule()
-    if rule is not None:
-        callbacks.append(Pruning(rule))
-    cloud = context.build_cloud(cfg["cloud"])
-    tracker = context.build_tracker(cfg["tracking"])
+        refuse_unsharded(start.cfg)
+    callbacks = run_callbacks(start.cfg, context.run_dir)
+    cloud = context.build_cloud(start.cfg["cloud"])
+    tracker = context.build_tracker(start.cfg["tracking"])
     session, state, checkpoint, carried = start_session(
-        start, run_dir, tracker=tracker, group=context.group
+        start, context.run_dir, tracker=tracker, group=context.group
     )
-    data = session.data
-    if checkpoint is not None and reject_misfit(
-        checkpoint, changes, state, requested["resume"], context
-    ):
-        return train(requested, context)  # from an older checkpoint
-    same = (
-        checkpoint if continues and changes.keys() <= finished.LIMIT_KEYS and rule is None else None
-    )
-    if same and (message := finished.finished_message(session.trainer, state, same, context)):
+    refuse_misfit(checkpoint, start.changes, state)
+    message = finished.finished_message(session.trainer, state, start, checkpoint, context)
+    if message:
         # Copies may be missing from the session before.
-        with cloud.copies(run_dir, context.manifest.id, metrics_table(callbacks)):
-            return finished.end_finished(message, same, context)
+        with cloud.copies(context.run_dir, context.manifest.id, metrics_table(callbacks)):
+            return finished.end_finished(message, checkpoint, context)
     for callback in callbacks:
         callback.check(state, checkpoint)
-    log_lines(
-        *session.messages,
-        *describe_training(session.model),
+
+    prepare_folder(session, start, context)
+    begin_records(session, start, checkpoint, carried, context)
+    report = find_report(callbacks)
+    with tracked_until_end(tracker, context, report):
+        if start.continues:
+            tracker.truncate_after(kept_step(start))
+        checkpoint = prepare_checkpoints(checkpoint, start.continues, context, session)
+        with cloud.copies(context.run_dir, context.manifest.id, metrics_table(callbacks)):
+            lock = lock_recorder(session, start, context)
+            state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
+            return finish(session, state, context, lock, report)
+
+
+def run_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
+    """Those of the config, and the one by which a sweep pauses the run."""
+    callbacks = build_callbacks(cfg, run_dir)
+    rule = stop_rule()
+    if rule is not None:
+        callbacks.append(Pruning(rule))
+    return callbacks
+
+
+def lock_recorder(session: Session, start: Start, context: RunContext) -> RunLockRecorder:
+    """What writes `run.lock`."""
+    fork = forked_from(start)
+    return RunLockRecorder(
+        context.run_dir,
+        session.context.metadata,
+        context.manifest,
+        context.group.size,
+        forked_from=None if fork is None else fork.path,
+        continues=start.continues,
     )
+
+
+def forked_from(start: Start) -> Checkpoint | None:
+    """The checkpoint of another run that the run starts from."""
+    return None if start.continues else start.checkpoint
+
+
+def kept_step(start: Start) -> int:
+    """The step up to which metrics are kept; -1 where step 0 is logged again."""
+    return -1 if start.checkpoint is None else start.checkpoint.step
+
+
+def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
+    """Says what is trained, sets an earlier run aside, and writes what inference needs."""
+    data = session.data
+    log_lines(*session.messages, *describe_training(session.model))
     warn_of_long_rows(data)
-    if not continues:
-        compare_with_past(cfg, data.fingerprint, context)
+    if not start.continues:
+        compare_with_past(start.cfg, data.fingerprint, context)
         log_lines(*set_aside_earlier_run(context.manifest))
+    inference_dir = context.run_dir / "inference"
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
-    save_inference_config(cfg, data, inference_dir)
+    save_inference_config(start.cfg, data, inference_dir)
+
+
+def begin_records(
+    session: Session,
+    start: Start,
+    checkpoint: Checkpoint | None,
+    carried: Transfer | None,
+    context: RunContext,
+) -> None:
+    """Starts the run in the tracker and in its manifest, with what a resume changes.
+
+    Args:
+        carried: the arrays of the checkpoint of another model.
+    """
+    cfg, run_dir, tracker = start.cfg, context.run_dir, session.context.tracker
+    fork = forked_from(start)
     metadata = run_metadata(session, context.command, checkpoint, start)
     name = run_name(cfg, metadata["choices"], run_dir)
-    params = cfg | {"choices": metadata["choices"]}
     tracker.start(
-        params,
-        run_tags(cfg, context.command, session.model, forked_from),
-        resumed=continues,
+        cfg | {"choices": metadata["choices"]},
+        run_tags(cfg, context.command, session.model, fork),
+        resumed=start.continues,
         name=cfg["name"] or tracked_name(name, context.command.overrides),
     )
     session.context.metadata.update(metadata | {"uid": tracker.uid})
-    native_kernels = (
-        f"kernels: {native.current()} (C++, compiled for this processor; see mlxlab kernels info)"
-    )
-    kernels = [native_kernels] if native.is_active() else []
-    log_lines(*kernels, *tracker.describe())
-    log_datasets(cfg["data"], data, tracker)
-    tracker.log_artifact(inference_dir, "config")
-    log_config_changes(changes, last_step, run_dir, tracker)
+    if native.is_active():
+        hint = "C++, compiled for this processor; see mlxlab kernels info"
+        log_lines(f"kernels: {native.current()} ({hint})")
+    log_lines(*tracker.describe())
+    log_datasets(cfg["data"], session.data, tracker)
+    tracker.log_artifact(run_dir / "inference", "config")
+    log_config_changes(start.changes, kept_step(start), run_dir, tracker)
     if transfer := session.initial_weights or carried:
-        log_transfer(transfer.record(), transfer.lines(), run_dir, tracker)
-    earlier = context.manifest.earlier if continues and checkpoint else None
-    context.manifest.begin(
-        run_inputs(cfg, context.command, metadata, forked_from, session, earlier), tracker.uid, name
-    )
-    report = find_report(callbacks)
-    with tracked_until_end(tracker, context, report):
-        if continues:
-            tracker.truncate_after(last_step)
-        checkpoint = prepare_checkpoints(
-            checkpoint, continues, context, session.context.metadata, session.model
-        )
-        with cloud.copies(run_dir, context.manifest.id, metrics_table(callbacks)):
-            origin = (session.context.metadata, context.manifest, context.group.size)
-            lock = RunLockRecorder(run_dir, *origin, forked_from=forked_path, continues=continues)
-            state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
-            return finish(session, state, context, lock, report)
+        log_transfer(transfer, run_dir, tracker)
+    earlier = context.manifest.earlier if start.continues and checkpoint else None
+    inputs = run_inputs(cfg, context.command, metadata, fork, session, earlier)
+    context.manifest.begin(inputs, tracker.uid, name)
 
 
 def describe_training(model: Model) -> list[str]:

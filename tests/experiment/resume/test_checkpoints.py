@@ -53,7 +53,8 @@ def source(tmp_path):
 
 def fork(source, folder):
     context = SimpleNamespace(run_dir=folder, group=ProcessGroup())
-    checkpoint = prepare_checkpoints(source.load(), False, context, METADATA, MODEL)
+    session = SimpleNamespace(context=SimpleNamespace(metadata=METADATA), model=MODEL)
+    checkpoint = prepare_checkpoints(source.load(), False, context, session)
     shutil.rmtree(source.folder.parent)
     own = CheckpointStore(folder / "checkpoints")
     assert own.load("last").state == checkpoint.state | {"base": own.load("last").state["base"]}

@@ -4,27 +4,23 @@ from dataclasses import replace
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
-from mlxlab.checkpoint.state import History, RunMetadata
+from mlxlab.checkpoint.state import History
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
 from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.experiment.run import RunContext
-from mlxlab.models.model import Model
+from mlxlab.experiment.session import Session
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.checkpointer import split_frozen
 
 
 def prepare_checkpoints(
-    checkpoint: Checkpoint | None,
-    continues: bool,
-    context: RunContext,
-    metadata: RunMetadata,
-    model: Model,
+    checkpoint: Checkpoint | None, continues: bool, context: RunContext, session: Session
 ) -> Checkpoint | None:
     """Sets aside those that do not lead to `checkpoint`; gives a fork its first one, and the best of the other run.
 
     Args:
         continues: whether `checkpoint` is of the run in the folder.
-        metadata, model: of the run that begins.
+        session: of the run that begins.
 
     Returns:
         `checkpoint`, with the best evaluation that counts for a fork.
@@ -33,6 +29,7 @@ def prepare_checkpoints(
     if checkpoint is None or continues:
         return checkpoint
     history, best = best_of_fork(checkpoint)
+    metadata = session.context.metadata
     checkpoint = replace(
         checkpoint, state={**checkpoint.state, "history": history, "metadata": metadata}
     )
@@ -40,7 +37,7 @@ def prepare_checkpoints(
         store = CheckpointStore(context.run_dir / FOLDER)
         if best is not None:
             store.take_over(best)
-        weights, frozen = split_frozen(model, checkpoint.weights)
+        weights, frozen = split_frozen(session.model, checkpoint.weights)
         arrays = weights, checkpoint.optimizer
         store.save(checkpoint.step, *arrays, checkpoint.state, frozen, best_step=history.best_step)
     context.group.barrier()

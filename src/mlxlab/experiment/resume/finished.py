@@ -6,10 +6,12 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.facts.training_limit import LIMITS
 from mlxlab.experiment.run import RunContext
+from mlxlab.experiment.start import Start
 from mlxlab.program import join
 from mlxlab.record.run_file import read_run
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.state import TrainState
+from mlxlab.training.stop_rule import stop_rule
 from mlxlab.training.trainer import Trainer
 
 LIMIT_KEYS = {
@@ -18,12 +20,19 @@ LIMIT_KEYS = {
 
 
 def finished_message(
-    trainer: Trainer, state: TrainState, checkpoint: Checkpoint, context: RunContext
+    trainer: Trainer,
+    state: TrainState,
+    start: Start,
+    checkpoint: Checkpoint | None,
+    context: RunContext,
 ) -> str:
     """By which limits the run has ended, if it has, and was evaluated and reported; else "".
 
     Every process of the run gets the same. The data iterator of the state is moved to the end of the run.
     """
+    is_same = start.continues and start.changes.keys() <= LIMIT_KEYS and stop_rule() is None
+    if checkpoint is None or not is_same:
+        return ""
     earlier, step = context.manifest.earlier, checkpoint.step
     is_reported = (
         earlier is not None and earlier["status"] == "DONE" and _is_evaluated(context.run_dir)
@@ -43,8 +52,9 @@ def _is_evaluated(run_dir: Path) -> bool:
         return False
 
 
-def end_finished(message: str, checkpoint: Checkpoint, context: RunContext) -> float:
+def end_finished(message: str, checkpoint: Checkpoint | None, context: RunContext) -> float:
     """Prints the message and the final state; returns the best value of the objective."""
+    assert checkpoint is not None
     log_lines(message)
     if earlier := context.manifest.earlier:
         print_state(earlier.get("outcome", {}).get("final_state", ""))
