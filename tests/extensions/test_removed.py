@@ -11,8 +11,7 @@ import yaml
 from support.processes import ROOT, environment, tiny_overrides
 
 EXTENSIONS = ROOT / "src" / "mlxlab" / "extensions"
-# Growth is imported by modules of the core until a resume has an interface for it.
-REMOVABLE = sorted({path.parent.name for path in EXTENSIONS.glob("*/__init__.py")} - {"growth"})
+REMOVABLE = sorted(path.parent.name for path in EXTENSIONS.glob("*/__init__.py"))
 OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     "cloud": ["cloud/azure", "cloud/directory", "cloud/gcs", "cloud/s3", "experiment/cloud"],
     "curriculum": [
@@ -23,6 +22,7 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
         "experiment/growth_course",
     ],
     "example_losses": ["callbacks/example_losses"],
+    "growth": ["callbacks/growth", "experiment/growth_course"],
     "tracking_services": ["tracking/trackio", "tracking/wandb"],
     "weight_analysis": ["callbacks/analysis"],
 }
