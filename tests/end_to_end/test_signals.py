@@ -217,7 +217,7 @@ def test_a_stopped_sweep_resumes_its_job_from_the_checkpoint(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
-    assert "1 stopped, 1 waiting" in out
+    assert "2 jobs: 2 unfinished" in out
     assert "Traceback" not in err
     assert any(
         path.name.endswith("-emergency") for path in (tmp_path / "0" / "checkpoints").iterdir()
