@@ -111,7 +111,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         ".csv",
         ".cpp",
         ".h",
-        ".jinja",
+        ".html",
         ".yaml",
     } <= suffixes  # data, kernels, reports
     assert not [name for name in names if "benchmark" in name or "test" in name]

@@ -75,7 +75,7 @@ def test_without_a_source_the_metrics_are_those_that_the_run_reported(runs, name
         intervals = {metric: tuple(values) for metric, values in printed["intervals"].items()}
         assert intervals == reported.intervals
         assert {method: values["accuracy"] for method, values in printed["baselines"].items()} == {
-            method: values["valid/accuracy"] for method, values in reported["baselines"].items()
+            method: values["accuracy"] for method, values in reported.baselines.items()
         }
     for metric, value in metrics.items():
         assert re.search(rf"\| {re.escape(title(metric))}[^|]* \| +{number(value)} \|", summary), (

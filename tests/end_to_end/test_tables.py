@@ -64,6 +64,6 @@ def train(experiment, folder, *overrides):
     done = run_here(f"experiment={experiment}", *SHORT, *overrides, f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
     assert "rows are longer than data.seq_len" not in done.stderr
-    [result] = read_run(folder).evaluation.results
+    result = read_run(folder).evaluation.results[0]
     assert math.isfinite(result.metrics["loss"])
     return result

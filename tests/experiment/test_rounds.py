@@ -159,9 +159,9 @@ def test_a_round_that_was_stopped_continues_with_the_others(two_rounds, tmp_path
 
 def test_info_shows_the_settings_of_rounds(two_rounds):
     folder, _ = two_rounds
-    changed = read_info(folder).changed
-    assert (changed["fault"], changed["options"]["trainer"]) == ("", "distill")
-    assert changed["keys"].get("trainer.distillation.rounds") == [1, 2]
+    record = read_info(folder).view.record
+    assert record.command.choices["trainer"] == "distill"
+    assert record.config["trainer"]["distillation"]["rounds"] == 2
     assert whole_run(folder / "rounds" / "1") == whole_run(folder) == folder
 
 
