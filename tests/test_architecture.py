@@ -83,7 +83,7 @@ PACKAGE_NODES = {
     "sweep": 14_000,
     "tracking": 23_650,
     "record": 1_670,
-    "views": 11_330,
+    "views": 11_340,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -103,8 +103,9 @@ def test_a_misfit_is_refused_in_a_line_that_names_an_older_checkpoint(run_dir, c
         assert train(run_dir, f"resume={resume}") == 76
         [line] = capsys.readouterr().err.splitlines()
         assert "step-00000004: " in line
-        assert line.endswith("; resume=step-2 takes the one before")
-    assert train(run_dir, "resume=step-2") == 0
+        older = f"resume={run_dir}/checkpoints/step-00000002"
+        assert line.endswith(f"; {older} takes the one before")
+    assert train(run_dir, older) == 0
     assert "resumed from step-00000002" in capsys.readouterr().err
 
 

@@ -61,6 +61,12 @@ def test_a_finished_run_is_explained(finished, capsys):
     assert "resume" not in described["next"]
 
 
+def test_a_run_without_a_lock_is_explained(folder, capsys):
+    (folder / "run.lock").unlink()
+    assert main([f"run={folder}"]) == 0
+    assert "finished" in capsys.readouterr().out
+
+
 def test_a_file_in_place_of_a_run_folder_is_called_a_file(tmp_path, capsys):
     (tmp_path / "model.gguf").touch()
     assert main([f"run={tmp_path}/model.gguf"]) == 66

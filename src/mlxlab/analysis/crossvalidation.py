@@ -42,10 +42,10 @@ def plan_folds(folder: Path, folds: int, seeds: int) -> list[FoldRun]:
 
 def _read_finished(run: FoldRun) -> RunRecord:
     """The record of a run that has ended."""
-    with suppress(InputNotFoundError, DataError):
+    with suppress(InputNotFoundError):
         record = read_run(run.folder)
         is_labelled = record.data.task != "language_modelling"
-        if record.status == "finished" and record.is_evaluated and is_labelled:
+        if record.status == "finished" and record.evaluation.results and is_labelled:
             return record
     raise WriteError(
         f"{run.folder}: no metric to compare in its {FILE}; expected a run on labelled data"
@@ -67,7 +67,10 @@ def write_tables(
     records = {run.name: _read_finished(run) for run in runs[MODEL]}
     results = {name: record.evaluation.results[0] for name, record in records.items()}
     first, *others = results.values()
-    [main] = {record.evaluation.main_metric for record in records.values()}
+    mains = {record.evaluation.main_metric for record in records.values()}
+    if len(mains) > 1:
+        raise DataError(f"{folder}: expected runs of one metric, got {', '.join(sorted(mains))}")
+    [main] = mains
     metric = f"{VALID}{main}"
     folders = {name: [run.folder for run in each] for name, each in runs.items()}
     methods = {name: method_results(name, paths, metric) for name, paths in folders.items()}

@@ -27,6 +27,7 @@ from mlxlab.experiment.build import (
     saved_architecture,
     without_overridden_settings,
 )
+from mlxlab.experiment.facts.training_limit import LIMIT_KEYS
 from mlxlab.experiment.resume.changes import Changes
 from mlxlab.experiment.resume.requests import requests_against_growth, resume_config
 from mlxlab.experiment.resume.vocabulary import (
@@ -37,6 +38,7 @@ from mlxlab.experiment.resume.vocabulary import (
 from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
+from mlxlab.program import path_override, quoted
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import FILE as JOURNAL
 from mlxlab.training.checkpointer import saved_arrays
@@ -246,11 +248,13 @@ def refuse_misfit(checkpoint: Checkpoint | None, changes: Changes, state: TrainS
         check_fits(checkpoint, state)
     except CorruptCheckpointError as error:
         path, reason = checkpoint.path, str(error)
-        if changes:
-            keys = ", ".join(changes)
+        blamed = [key for key in changes if key not in LIMIT_KEYS]
+        if blamed:
+            keys = ", ".join(blamed)
             message = f"{keys}: changed since {path.name}, which does not fit: {reason}"
             raise ConfigError(message) from None
-        older = [step_of(each) for each in committed_paths(path.parent)]
-        steps = [step for step in older if step < checkpoint.step]
-        advice = f"; resume=step-{steps[0]} takes the one before" if steps else ""
+        older = [each for each in committed_paths(path.parent) if step_of(each) < checkpoint.step]
+        advice = ""
+        if older:
+            advice = f"; {quoted(path_override('resume', older[0]))} takes the one before"
         raise CheckpointUnavailableError(f"{path}: {reason}{advice}") from None

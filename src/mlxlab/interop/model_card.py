@@ -9,6 +9,7 @@ from markupsafe import Markup
 from mlxlab.interop.base_model import BaseModel
 from mlxlab.interop.counterpart import Counterpart, Ending
 from mlxlab.redact import redact
+from mlxlab.views.escape import MAX_TEXT
 from mlxlab.views.render import render
 from mlxlab.views.tables import Column, Table
 from mlxlab.wording import one_line
@@ -75,11 +76,11 @@ def model_card(
     hashes = Table([Column("of"), Column("hash")])
     for name, digest in origin.hashes.items():
         if digest:
-            hashes.add([name, Markup(f"`{one_line(digest, 100)}`")])
+            hashes.add([name, digest])
     commands = []
     for comment, overrides in origin.commands:
         line = shlex.join(["mlxlab", "train", *map(redact, overrides)])
-        commands.append((comment, Markup(line)))
+        commands.append((comment, Markup(one_line(line, MAX_TEXT))))
     return render(
         "model_card.md",
         origin=origin,
@@ -87,7 +88,7 @@ def model_card(
         loader=f"AutoModel{counterpart.ending}",
         pipeline=PIPELINES[counterpart.ending],
         parameters=parameters,
-        licenses=[name for name in {each.license for each in origin.bases} if name],
+        licenses=[*{each.license for each in origin.bases}],
         published=[each.name for each in origin.bases if each.is_hub_id],
         below=Markup(below_adapters),
         is_base=bool(below_adapters) and adapters is None,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
+from markupsafe import Markup
+
 from mlxlab.views.tables import Table
 
 _MAX_PIXELS = 20_000  # of a side of an image
@@ -34,8 +36,9 @@ class Image:
     kind: ClassVar[str] = "image"
 
     @property
-    def source(self) -> str:
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+    def source(self) -> Markup:
+        """The address of the picture, which is in it: a value of any length, and of no character that is escaped."""
+        return Markup(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
 
     @property
     def width(self) -> int:

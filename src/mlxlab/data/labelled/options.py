@@ -11,6 +11,7 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import ConfigError
+from mlxlab.wording import shown
 
 
 class BatchOptions(TypedDict):
@@ -97,7 +98,9 @@ def check_split(options: RowOptions) -> None:
     folds = options["folds"]
     time_column = options["time_column"]
     if options["fold"] >= (folds or 1):
-        raise ConfigError(f"data.fold={options['fold']}: expected less than data.folds={folds}")
+        raise ConfigError(
+            f"data.fold={options['fold']}: expected less than data.folds={shown(folds)}"
+        )
     if [options["valid_source"], time_column, folds].count(None) < 2:
         keys = "data.valid_source, data.time_column, data.folds"
         raise ConfigError(f"expected at most one of {keys}")

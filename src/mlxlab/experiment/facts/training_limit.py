@@ -5,6 +5,8 @@ from typing import Any
 from mlxlab.dotted_keys import value_at
 
 LIMITS = ("max_steps", "epochs", "max_tokens")
+# A finished run is evaluated again if another key was changed.
+LIMIT_KEYS = {f"trainer.{key}" for key in LIMITS}
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:

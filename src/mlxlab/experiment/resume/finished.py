@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.facts.training_limit import LIMITS
+from mlxlab.experiment.facts.training_limit import LIMIT_KEYS
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import Start
 from mlxlab.program import join
@@ -13,10 +13,6 @@ from mlxlab.terminal.messages import log_lines
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import stop_rule
 from mlxlab.training.trainer import Trainer
-
-LIMIT_KEYS = {
-    f"trainer.{key}" for key in LIMITS
-}  # a finished run is evaluated again if another key was changed
 
 
 def finished_message(
