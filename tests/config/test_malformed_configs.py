@@ -278,6 +278,12 @@ def test_warm_up_may_be_a_fraction_but_not_longer_than_the_run(line):
     assert line(*tokens, "trainer.schedule.warmup=5") == 0
 
 
+def test_a_fold_that_there_is_not_is_refused_before_the_first_job(line):
+    message = line.refuses("-m", "data.folds=3", "data.fold=0,7")
+    assert message == "data.fold=7: expected less than data.folds=3"
+    assert line.runs == []
+
+
 def test_keys_of_an_option_that_does_not_exist_are_no_second_error(line):
     message = line.refuses("model/adapter=lroa", "model.adapter.rnak=4")
     assert message == "model/adapter=lroa: model/adapter has no option lroa; did you mean lora?"

@@ -142,6 +142,15 @@ def _check_same_command(folder: Path, typed: set[str], says_task: bool) -> None:
         raise CheckpointUnavailableError(f"{folder}: {reason}; {again}")
 
 
+def check_split_of(data: dict[str, Any]) -> None:
+    """Raises ConfigError for keys of the split of a data node that do not go together."""
+    from mlxlab.data.labelled.options import check_split
+
+    if "folds" in data:
+        absent: dict[str, Any] = dict.fromkeys(("valid_source", "time_column", "group_column"))
+        check_split({**absent, **data})  # type: ignore[typeddict-item]  # Its values were checked.
+
+
 def check_named_files(data: dict[str, Any]) -> None:
     """Raises InputNotFoundError for a source of a data node that is no file, folder, glob or hub data set."""
     from mlxlab.data.sources.files import find_files

@@ -14,7 +14,11 @@ from mlxlab.config.schema.validate import Checker
 from mlxlab.distributed.launch_env import check_parallel, is_launched
 from mlxlab.dotted_keys import join_key, override_name
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.experiment import check_named_files, check_named_run
+from mlxlab.experiment.experiment import (
+    check_named_files,
+    check_named_run,
+    check_split_of,
+)
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
 from mlxlab.sweep import is_ours
@@ -73,7 +77,9 @@ def _check_jobs(config: DictConfig, jobs: list[list[str]]) -> None:
             continue
         base = job
         check_named_run(job.resume)
-        check_named_files(resolve(job.data)[0])
+        data, _ = resolve(job.data)
+        check_named_files(data)
+        check_split_of(data)
         check_parallel(job.trainer.parallel)
         objectives[str(job.objective)] = None
         composed = as_typed(job.hydra.overrides.task)
