@@ -45,7 +45,8 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
         (folder / "manifest.json").write_text(json.dumps(manifest))
         assert PastRuns(uri).find("outputs/a").run_id == holder
     assert PastRuns(uri).find(uid[:8]).folder == str(earlier)
-    named = finished_run(project, run_id[0])
-    wait_until(lambda: query_store(project, f"select 1 from runs where name = '{run_id[0]}'"))
+    beginning = run_id[:2]  # not one letter: the runs above are named "a"
+    named = finished_run(project, beginning)
+    wait_until(lambda: query_store(project, f"select 1 from runs where name = '{beginning}'"))
     (named / "manifest.json").touch()
-    assert find_run_folder(run_id[0], uri) == named  # and not the run whose id begins so
+    assert find_run_folder(beginning, uri) == named  # and not the run whose id begins so
