@@ -32,7 +32,7 @@
     python -m benchmarks suite=runs [runs=10000] [rows=1000000] [rounds=5]
     python -m benchmarks suite=asha [orders=200] [seeds=5]
     python -m benchmarks suite=tpe [trials=40] [seeds=5] [kills=3]
-    python -m benchmarks suite=launchers [jobs=12] [rounds=3]
+    python -m benchmarks suite=launchers [jobs=8] [rounds=3]
     python -m benchmarks suite=zoo [only=llama,qwen3] [seconds=120] [gigabytes=12] [workers=1]
     python -m benchmarks suite=trial [draws=2000] [max_seeds=12] [null_edits=50] [real_edits=10] [steps=30]
     python -m benchmarks suite=sweep_winner [sweeps=200] [configurations=20] [effect=2] [seeds=3]
@@ -68,7 +68,7 @@ predict_memory  resident memory of `predict` over N and 10 N rows
 runs      seconds of the commands of `runs` on a store of many runs and rows of metrics
 asha      steps of ASHA on Titanic, relative to a grid, and whether it finds the winner of the grid
 tpe       the best trial of TPE with ASHA on Titanic, compared with that of as many random trials; killed and continued
-launchers  what a further job of a sweep costs with each launcher, beyond its training
+launchers  CPU seconds of a further job of a sweep with each launcher: one that does nothing, and a nano run
 zoo       every architecture of mlx-lm at a tiny size: trained, killed and resumed, exported and reloaded; exit code 1
           if one passes other columns than benchmarks/models/zoo_expected.json says
 trial     false keeps and power of `trial`, on simulated gains and on planted changes of a small classifier; exit code 1

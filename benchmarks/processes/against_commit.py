@@ -1,23 +1,19 @@
 """CPU seconds of this checkout compared with those of an earlier commit, by commands that both understand."""
 
-import ctypes
-import os
-import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.alternate import table
+from benchmarks.processes.cpu_seconds import adopt_orphans, cpu_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = 4
 LONG = 104
-_PR_SET_CHILD_SUBREAPER = 36
 TITANIC = ("data=titanic", "model=bert", "model/size=nano")
 TEXT = (
     "data=streaming",
@@ -36,23 +32,7 @@ class Tree:
     work: Path
 
     def cpu_seconds(self, *args: str) -> float:
-        """CPU seconds of `python ARGS` and of all that it starts, also of what outlives it for a moment."""
-        path = os.pathsep.join(map(str, (self.checkout / "src", self.checkout)))
-        before = _children_seconds()
-        done = subprocess.run(
-            [sys.executable, *args],
-            cwd=self.work,
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr[-2000:])
-        with suppress(ChildProcessError):
-            while True:
-                os.wait()
-        return _children_seconds() - before
+        return cpu_seconds(self.work, *args, path=(self.checkout / "src", self.checkout))
 
     def train(self, *overrides: str) -> float:
         script = str(self.checkout / "scripts" / "train.py")
@@ -61,10 +41,7 @@ class Tree:
 
 def against_commit(commit: str = "7b46dabc", rounds: int = 5) -> str:
     """Both trees run each command in turn; a step, a job and the loader are what a longer command adds to a shorter."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(
-            _PR_SET_CHILD_SUBREAPER, 1
-        )  # Orphans become children of this process.
+    adopt_orphans()
     with tempfile.TemporaryDirectory() as folder, _worktree(commit, Path(folder)) as reference:
         trees = (Tree(ROOT, Path(folder) / "new"), Tree(reference, Path(folder) / "old"))
         source = Path(folder) / "text.txt"
@@ -97,11 +74,6 @@ def _measure(tree: Tree, source: Path) -> dict[str, float]:
         "job of a sweep": (sweeps[1] - sweeps[0]) / 3,
         "loader": loader,
     }
-
-
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _write_text(path: Path) -> None:
