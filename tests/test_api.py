@@ -18,6 +18,7 @@ from mlxlab.errors import (
     RunInterrupted,
 )
 from mlxlab.inference.restore import save_ensemble
+from mlxlab.record.run_file import read_run
 from support.commands import command
 from support.processes import ROOT, environment, tiny_overrides
 from support.run_records import best_metrics
@@ -83,11 +84,11 @@ def test_a_wrong_override_is_one_line(overrides, error, message):
 
 
 def test_a_run_is_that_of_the_command(run):
-    manifest = json.loads((run.folder / "manifest.json").read_text())
+    record = read_run(run.folder)
     assert run.metrics == best_metrics(run.folder)
-    assert run.best == run.metrics["valid/loss"] == manifest["outcome"]["best"]
-    assert manifest["inputs"]["overrides"] == TINY
-    assert manifest["status"] == "DONE"
+    assert run.best == run.metrics["valid/loss"] == record.training.best
+    assert record.command.overrides == TINY
+    assert record.status == "finished"
 
 
 def test_a_model_answers_as_the_command_does(run, tmp_path):

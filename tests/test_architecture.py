@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 448_650,
+    "nodes": 446_700,
     "files": 539,
     "multiplied texts": 8,
     "nodes a statement": 10.95,
@@ -82,8 +82,8 @@ PACKAGE_NODES = {
     "stats": 5_200,
     "sweep": 14_000,
     "tracking": 23_650,
-    "record": 1_670,
-    "views": 11_340,
+    "record": 1_960,
+    "views": 11_660,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -3,7 +3,9 @@
 import logging
 
 from mlxlab.analysis.fold_warnings import fold_warnings
-from mlxlab.experiment.manifest import RunManifest
+from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.record.run_record import Data
+from support.run_records import blank_record
 
 
 def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path):
@@ -13,8 +15,8 @@ def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path
             f"rows.csv: {rows} training rows with the same input as validation rows, at rows.csv:{rows}"
         ]
         lines.append("rows.csv: 3 training rows with the same input as test rows; left out")
-        with RunManifest(folder) as manifest:
-            manifest.begin({"messages": lines})
+        with RunWriter(folder) as writer:
+            writer.begin(blank_record(data=Data(messages=lines)))
             if rows > 14:
                 logging.getLogger("mlxlab.test").warning(f"step {rows}: not finite")
     overlap, nonfinite = fold_warnings(folders)
@@ -24,8 +26,8 @@ def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path
 
 
 def warned(folder, *lines):
-    with RunManifest(folder) as manifest:
-        manifest.begin({})
+    with RunWriter(folder) as writer:
+        writer.begin(blank_record())
         for line in lines:
             logging.getLogger("mlxlab.test").warning(line)
     return folder

@@ -9,13 +9,12 @@ from mlxlab.analysis import crossvalidation
 from mlxlab.analysis.comparison_runs import run_value
 from mlxlab.analysis.trial.record import Question, new_record, write_record
 from mlxlab.errors import DataError, WriteError
-from mlxlab.experiment.manifest import RunManifest
-from mlxlab.experiment.reproduction.run_lock import read_lock
-from mlxlab.files.atomic import write_json
+from mlxlab.record.run_file import read_run, write_run
+from mlxlab.record.run_record import Data, Evaluation, Model, SplitResult, Training
 from support.commands import command
 from support.past_run import past_run
 from support.processes import run, tiny_overrides
-from support.run_records import write_result
+from support.run_records import attempt_of, blank_record, edit_run, write_result
 from support.tracking import project_fixture  # noqa: F401
 
 main = command("compare")
@@ -29,23 +28,24 @@ def make_run(
     folds=None,
     best=0.9,
     steps=100,
-    status="DONE",
+    status="finished",
     parameters=1000,
     metric="valid/accuracy",
 ):
     folder.mkdir(parents=True)
-    outcome = {
-        "objective": "valid/loss",
-        "best": best,
-        "parameters": parameters,
-        "speed": 50.0,
-        "steps": steps,
-    }
-    with RunManifest(folder) as manifest:
-        manifest.begin({"seed": seed, "fold": fold, "folds": folds})
-        manifest.record(outcome | {"final": {metric: value}})
-    fields = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(fields | {"status": status}))
+    final = {metric: value}
+    training = Training("valid/loss", steps=steps, best=best, speed=50.0, final=final)
+    record = blank_record(
+        id="a" * 32,
+        name=folder.name,
+        status=status,
+        attempts=[attempt_of(status)],
+        seed=seed,
+        data=Data(fold=fold, folds=folds),
+        model=Model(parameters=parameters),
+        training=training,
+    )
+    write_run(folder, record)
 
 
 @pytest.fixture(scope="module")
@@ -246,13 +246,13 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
             "; metric=valid/loss or evaluation=last works",
         ),
         (["alone={0}/alone", "better={0}/better,{0}/better"], 65, "two runs of"),
-        (["alone={0}/alone", "better={0}/half"], 65, "DONE"),
+        (["alone={0}/alone", "better={0}/half"], 65, "finished"),
         (["alone={0}/alone", "better={0}/folds"], 0, ""),
         (["alone={0}/folds", "better={0}/folds2"], 65, "expected the same"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused_in_one_line(methods, capsys, args, code, message):
-    make_run(methods / "half", 0, 0.5, status="PREEMPTED")
+    make_run(methods / "half", 0, 0.5, status="interrupted")
     make_run(methods / "folds" / "a", 0, 0.5, 1, 3)
     make_run(methods / "folds2" / "a", 0, 0.5, 1, 5)
     out, err = compare(methods, *[arg.format(methods) for arg in args], code=code, capsys=capsys)
@@ -411,10 +411,19 @@ def test_a_trial_is_refused_as_a_sweep_with_its_own_command(methods, capsys):
 
 
 def add_inputs(folder, overrides, baseline=None):
-    fields = json.loads((folder / "manifest.json").read_text())
-    fields["inputs"] |= {"overrides": overrides, "choices": {"data": "titanic", "model": "bert"}}
-    (folder / "manifest.json").write_text(json.dumps(fields))
-    write_result(folder, {}, {"majority": {"accuracy": baseline}} if baseline else {})
+    def add(record):
+        record.command.overrides = overrides
+        record.command.choices = {"data": "titanic", "model": "bert"}
+        record.data.name = "titanic"
+        record.data.task = "classification"
+        record.model.name = "bert"
+        baselines = {"majority": {"accuracy": baseline}} if baseline else {}
+        record.evaluation = Evaluation(
+            "accuracy", [SplitResult("valid", 10, {}, baselines=baselines)]
+        )
+        record.is_evaluated = True
+
+    edit_run(folder, add)
 
 
 def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, capsys):
@@ -456,10 +465,10 @@ def test_values_that_differ_are_those_of_the_config_of_each_run(tmp_path, capsys
             folder = tmp_path / name / f"{seed}"
             make_run(folder, seed, 0.6)
             add_inputs(folder, ["data=titanic", *overrides])
-            lock = read_lock(past_run())
-            lock["config"]["data"] |= {"baselines": False, "batch_size": 8.0 if name == "a" else 4}
-            lock["config"]["trainer"] |= {"epochs": None}
-            write_json(folder / "run.lock", lock)
+            config = read_run(past_run()).config
+            config["data"] |= {"baselines": False, "batch_size": 8.0 if name == "a" else 4}
+            config["trainer"] |= {"epochs": None}
+            edit_run(folder, lambda record, new=config: record.config.update(new))
     compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys)
     subject = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]
     assert subject["differs"] == {"data.batch_size": {"a": "8", "b": "4"}}
@@ -472,15 +481,12 @@ def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_o
         folder = tmp_path / name
         make_run(folder, 0, 0.6)
         add_inputs(folder, ["data=titanic", f"experiment={name}"])
-        manifest = json.loads((folder / "manifest.json").read_text())
-        manifest["inputs"]["choices"] |= {"experiment": name, "trainer/loss": loss}
-        write_json(folder / "manifest.json", manifest)
-        lock = read_lock(past_run())
-        lock["config"]["model"]["hidden_size"], lock["config"]["trainer"]["loss"]["gamma"] = (
-            width,
-            width,
-        )
-        write_json(folder / "run.lock", lock)
+        choices = {"experiment": name, "trainer/loss": loss}
+        config = read_run(past_run()).config
+        config["model"]["hidden_size"] = width
+        config["trainer"]["loss"]["gamma"] = width
+        edit_run(folder, lambda record, new=choices: record.command.choices.update(new))
+        edit_run(folder, lambda record, new=config: record.config.update(new))
     compare(tmp_path, f"a={tmp_path}/a", f"b={tmp_path}/b", baseline="a", capsys=capsys)
     differs = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]["differs"]
     assert [*differs] == ["experiment", "trainer/loss", "model.hidden_size"]

@@ -42,14 +42,13 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     first = capsys.readouterr()
     [folder] = tmp_path.iterdir()
     fits = sorted(folder.glob("seed-*/run.json"))
-    outcomes = [json.loads((fit.parent / "manifest.json").read_text())["outcome"] for fit in fits]
     assert [fit.parent.name for fit in fits] == ["seed-0-fold-0", "seed-0-fold-1"]
     methods = {
         method["name"]: method
         for method in json.loads((folder / "table.json").read_text())["methods"]
     }
     assert methods[MODEL]["mean"] == pytest.approx(
-        np.mean([outcome["final"][ACCURACY] for outcome in outcomes])
+        np.mean([read_run(fit.parent).training.final[ACCURACY] for fit in fits])
     )
     assert set(methods) == {MODEL, *read_run(fits[0].parent).evaluation.results[0].baselines}
     best = np.mean([best_metrics(fit.parent)[ACCURACY] for fit in fits])
@@ -96,7 +95,7 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "mlxlab", "crossvalidate", *args], stderr=subprocess.PIPE, text=True
     )
-    while len(list(tmp_path.glob("*/seed-*/manifest.json"))) < 2 and process.poll() is None:
+    while len(list(tmp_path.glob("*/seed-*/run.json"))) < 2 and process.poll() is None:
         time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)

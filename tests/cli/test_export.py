@@ -85,9 +85,9 @@ def test_what_cannot_be_merged_is_one_line(run, tmp_path, capsys):
         (["merge", f"run={tmp_path}/none", f"out={tmp_path}/x"], 66, "expected a run folder"),
         (["merge", f"run={tmp_path}/none", f"out={merged}"], 66, "none: no such folder"),
         (
-            ["merge", f"run={run}/manifest.json", f"out={tmp_path}/x"],
+            ["merge", f"run={run}/run.json", f"out={tmp_path}/x"],
             66,
-            "manifest.json: a file, expected a run",
+            "run.json: a file, expected a run",
         ),
         (
             ["merge", f"run={run}", f"out={run}/inference/x"],

@@ -108,10 +108,10 @@ def make_hostile(run_dir, outside):
     ]
     change_json(run_dir / "run.lock", lambda lock: lock["overrides"].extend(typed))
     change_json(
-        run_dir / "manifest.json",
-        lambda manifest: (
-            manifest["inputs"]["choices"].update({"experiment": str(victim), "cloud": "directory"}),
-            manifest["inputs"]["overrides"].extend(typed),
+        run_dir / "run.json",
+        lambda run: (
+            run["command"]["choices"].update({"experiment": str(victim), "cloud": "directory"}),
+            run["command"]["overrides"].extend(typed),
         ),
     )
 

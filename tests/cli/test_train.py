@@ -1,6 +1,5 @@
 """`train`: folders, sweeps, exit codes. The experiment itself is replaced by a stub."""
 
-import json
 import shlex
 import signal
 import subprocess
@@ -14,8 +13,10 @@ from mlxlab.errors import DataError, RunInterrupted
 from mlxlab.experiment import experiment
 from mlxlab.experiment.experiment import check_run_to_continue
 from mlxlab.program import run_dir_override
+from mlxlab.record.run_file import write_run
 from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, user_config  # noqa: F401
+from support.run_records import attempt_of, blank_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -306,23 +307,18 @@ def test_the_script_reports_an_unknown_key_in_one_line_with_exit_code_2(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def begin(folder: Path, **inputs) -> None:
-    attempt = {"host": "a", "pid": 1, "process_start": 0.0, "start": 0.0, "status": "PREEMPTED"}
-    known = {"inputs": inputs} if inputs else {}
-    manifest = {
-        "format": 2,
-        "id": "a" * 32,
-        "name": "a",
-        "status": "PREEMPTED",
-        "attempts": [attempt],
-        **known,
-    }
+def begin(folder: Path, overrides: list[str] | None = None) -> None:
+    record = blank_record(
+        id="a" * 32, name="a", status="interrupted", attempts=[attempt_of("interrupted")]
+    )
+    record.has_begun = overrides is not None
+    record.command.overrides = overrides or []
     folder.mkdir()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_run(folder, record)
 
 
 @pytest.mark.parametrize(
-    ("name", "inputs", "code", "text"),
+    ("name", "begun", "code", "text"),
     [
         (
             "tunned",
@@ -345,11 +341,11 @@ def begin(folder: Path, **inputs) -> None:
     ],
 )
 def test_continuing_a_run_never_trains_the_default_experiment_instead(
-    tmp_path, capsys, name, inputs, code, text
+    tmp_path, capsys, name, begun, code, text
 ):
     begin(tmp_path / "tuned", overrides=["seed=1"])
-    if inputs is not None:
-        begin(tmp_path / name, **inputs)
+    if begun is not None:
+        begin(tmp_path / name, **begun)
     before = sorted(tmp_path.rglob("*"))
     assert main([f"hydra.run.dir={tmp_path / name}", "resume=auto", "trainer.max_steps=9"]) == code
     assert text.format(tmp_path) in capsys.readouterr().err

@@ -63,10 +63,8 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     [start] = starts(tmp_path / "fork")
     assert start["params"]["choices.model"] == "bert"
     assert start["tags"]["forked_from.checkpoint"] == f"{source}/checkpoints/step-00000008"
-    manifest = json.loads((tmp_path / "fork" / "manifest.json").read_text())
-    assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in manifest[
-        "inputs"
-    ]["parents"]
+    record = json.loads((tmp_path / "fork" / "run.json").read_text())
+    assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in record["parents"]
     again = run_here("run=" + str(tmp_path / "fork"), script="evaluate")
     assert again.returncode == 0, again.stderr
     assert (
@@ -86,10 +84,10 @@ def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, un
 
 def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(tmp_path):
     assert run_here(*SETTINGS, f"hydra.run.dir={tmp_path}").returncode == 0
-    left = {path.name for path in tmp_path.iterdir()} - {".hydra", ".lock", "STATUS.DONE"}
+    left = {path.name for path in tmp_path.iterdir()} - {".hydra", ".lock", "STATUS.finished"}
     summary, facts = (
         (tmp_path / "summary.md").read_text(),
-        json.loads((tmp_path / "manifest.json").read_text()),
+        json.loads((tmp_path / "run.json").read_text()),
     )
     log = (tmp_path / "train.log").read_bytes()
     (tmp_path / "notes.txt").write_text("of the user")
@@ -104,8 +102,8 @@ def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(t
     assert "the earlier run of this folder" in (tmp_path / "train.log").read_text()
     assert log not in (tmp_path / "train.log").read_bytes()
     assert (earlier / "summary.md").read_text() == summary
-    assert json.loads((earlier / "manifest.json").read_text()) == facts
-    new = json.loads((tmp_path / "manifest.json").read_text())
+    assert json.loads((earlier / "run.json").read_text()) == facts
+    new = json.loads((tmp_path / "run.json").read_text())
     assert (new["id"] != facts["id"], len(new["attempts"]), names(tmp_path)) == (
         True,
         1,
@@ -147,12 +145,9 @@ def test_a_resume_keeps_the_name_of_the_run_and_a_fork_does_not(tmp_path):
     settings = [*tiny_overrides("trainer.max_steps=2"), "name=mine"]
     for args in ([*settings, folder], [folder, "resume=auto", "trainer.max_steps=4"]):
         assert run_here(*args).returncode == 0
-        assert json.loads((tmp_path / "run" / "manifest.json").read_text())["name"] == "mine"
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["name"] == "mine"
     assert run_here(f"resume={tmp_path}/run", fork, "trainer.max_steps=6").returncode == 0
-    assert (
-        json.loads((tmp_path / "fork" / "manifest.json").read_text())["name"]
-        == "bert-titanic-simple"
-    )
+    assert json.loads((tmp_path / "fork" / "run.json").read_text())["name"] == "bert-titanic-simple"
 
 
 def test_emergency_checkpoints_have_the_same_names_for_all_commands(tmp_path, source):

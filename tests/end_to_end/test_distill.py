@@ -68,7 +68,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
     )
     assert {"train/cross_entropy", "train/kl"} <= dict(state["history"]["curve"])[3].keys()
     models = read_run(tmp_path / "b").evaluation.models
-    final = json.loads((teacher / "manifest.json").read_text())["outcome"]["final"]
+    final = json.loads((teacher / "run.json").read_text())["training"]["final"]
     assert models["teacher"]["accuracy"] == final["valid/accuracy"]
     assert "| teacher" in (tmp_path / "b" / "summary.md").read_text().replace("|  ", "|")
     tokenizers = [

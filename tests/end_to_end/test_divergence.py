@@ -28,6 +28,6 @@ def test_a_run_that_skipped_every_step_fails_with_its_state_saved(tmp_path):
         finished = run(*settings, *overflow, f"hydra.run.dir={tmp_path}/run", *resume)
         assert finished.returncode == 78, finished.stderr
         assert "Traceback" not in finished.stderr
-        assert (tmp_path / "run" / "STATUS.FAILED").exists()
+        assert (tmp_path / "run" / "STATUS.failed").exists()
         assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()
         assert read_run(tmp_path / "run").training.steps == 3

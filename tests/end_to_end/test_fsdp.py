@@ -45,13 +45,10 @@ def test_a_run_ends_as_that_of_one_process_with_the_same_metrics(tmp_path, model
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("final_state=") == 1
-    outcomes = [
-        json.loads((tmp_path / name / "manifest.json").read_text())["outcome"]
-        for name in ("one", "two")
-    ]
-    one, two = (outcome["final"]["valid/loss"] for outcome in outcomes)
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
+    one, two = (record["training"]["final"]["valid/loss"] for record in records)
     assert two == pytest.approx(one, abs=1e-5)
-    assert outcomes[0]["parameters"] == outcomes[1]["parameters"]
+    assert records[0]["model"] == records[1]["model"]
     expected = weights(tmp_path / "one")
     for name, leaf in weights(tmp_path / "two").items():
         np.testing.assert_allclose(
@@ -103,7 +100,7 @@ def test_a_signal_to_one_process_saves_and_ends_both(tmp_path):
     process_of_rank(process, 1).send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143
-    assert (tmp_path / "STATUS.PREEMPTED").exists()
+    assert (tmp_path / "STATUS.interrupted").exists()
 
 
 @pytest.mark.fault_injection

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from mlxlab.checkpoint.resume import load_named
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.ops.native.build import build
 from mlxlab.ops.native.cache import Cache
 from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
+from mlxlab.record.run_file import read_run
 from support.processes import final_state, killed_and_resumed, run, tiny_overrides
 
 pytestmark = [
@@ -66,7 +66,7 @@ def test_the_first_run_starts_the_build_and_a_later_one_uses_it(tmp_path):
         )
         == 1
     )
-    assert read_manifest(tmp_path / "first")["inputs"]["kernels"] == "none"
+    assert read_run(tmp_path / "first").code.kernels == "none"
     until = time.monotonic() + 300
     while (status := info(**variables)["status"]) != "ready":
         assert status in ("building", "not built")
@@ -91,7 +91,7 @@ def test_the_kernels_of_a_run_are_recorded(built, native_run):
     folder, _ = native_run
     lock = json.loads((folder / "run.lock").read_text())
     assert lock["machine"]["kernels"] == built[1]
-    assert read_manifest(folder)["inputs"]["kernels"] == built[1]
+    assert read_run(folder).code.kernels == built[1]
     assert load_named("last", folder).state["metadata"]["kernels"] == built[1]
     assert f"kernels    {built[1]}\n" in run(f"run={folder}", script="info").stdout
 

@@ -55,7 +55,7 @@ def results(folder, done):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("final_state=") == 1
     weights = mx.load(str(folder / "checkpoints" / "step-00000006" / "model.safetensors"))
-    return json.loads((folder / "manifest.json").read_text())["outcome"], weights
+    return json.loads((folder / "run.json").read_text())["training"], weights
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.fault_injection)])
@@ -175,9 +175,7 @@ def test_rounds_in_several_processes_are_one_run(tmp_path):
         "round 2 of 2",
     ]
     assert printed.count("final_state=") == 2
-    assert (
-        json.loads((project / "run" / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
-    )
+    assert len(json.loads((project / "run" / "run.json").read_text())["rounds"]) == 2
     assert len(json.loads((project / "run" / "rounds.json").read_text())["done"]) == 2
     assert sorted(path.name for path in project.iterdir()) == ["run"]
 
@@ -239,7 +237,7 @@ def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_
     resumed = run_ring(tmp_path / "hosts.json", *args)
     assert [done.returncode for done in resumed] == [0, 0], resumed[0].stderr
     assert "resumed from step-00000006" in resumed[0].stderr
-    assert json.loads((folder / "manifest.json").read_text())["outcome"]["steps"] == 8
+    assert json.loads((folder / "run.json").read_text())["training"]["steps"] == 8
 
 
 def test_a_signal_to_any_process_ends_the_run_as_preempted(tmp_path):
@@ -254,4 +252,4 @@ def test_a_signal_to_any_process_ends_the_run_as_preempted(tmp_path):
     process_of_rank(process, 1).send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 143
-    assert (tmp_path / "STATUS.PREEMPTED").exists()
+    assert (tmp_path / "STATUS.interrupted").exists()

@@ -55,5 +55,5 @@ def test_shakespeare_char_reaches_the_published_loss(tmp_path):
         f"hydra.run.dir={tmp_path / 'run'}",
     )
     assert done.returncode == 0, done.stderr
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert manifest["outcome"]["final"]["valid/loss"] <= 1.88
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["training"]["final"]["valid/loss"] <= 1.88

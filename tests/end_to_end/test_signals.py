@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import signal
 import stat
 import sys
@@ -38,14 +39,14 @@ def test_a_signal_after_the_last_step_lets_the_run_finish_its_report(tmp_path):
         "trainer.max_steps=2", "data.baselines=true", f"hydra.run.dir={tmp_path}"
     )
     process = start(*settings)
-    while '"outcome"' not in read(tmp_path / "manifest.json"):  # training has ended
+    while not re.search(r'"final_state": "\w', read(tmp_path / "run.json")):  # training has ended
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "SIGTERM: training has ended, finishing the report" in err
-    assert (tmp_path / "STATUS.DONE").exists()
+    assert (tmp_path / "STATUS.finished").exists()
     assert "Difference from tfidf logistic regression" in out
 
 
@@ -203,7 +204,7 @@ def test_a_signal_while_data_are_read_ends_the_run_at_once(tmp_path, name):
     assert f"{name}: ending before the first step" in err
     assert "stopped before the first step; nothing was trained" in err
     assert "Traceback" not in err
-    assert (tmp_path / "run" / "STATUS.PREEMPTED").exists()
+    assert (tmp_path / "run" / "STATUS.interrupted").exists()
 
 
 @pytest.mark.fault_injection

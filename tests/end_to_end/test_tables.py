@@ -1,6 +1,5 @@
 """The experiments on tables train, are judged against baselines on the raw columns, and their runs predict."""
 
-import json
 import math
 
 import pytest
@@ -50,9 +49,9 @@ def test_a_run_that_truncates_many_rows_warns_and_records_it(tmp_path):
         "data.seq_len=16",
         f"hydra.run.dir={tmp_path}",
     )
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    inputs, [warning] = manifest["inputs"], manifest["attempts"][-1]["warnings"]
-    assert inputs["truncated_rows"] == inputs["rows"] == 178
+    record = read_run(tmp_path)
+    [warning] = record.attempts[-1].warnings
+    assert record.data.truncated_rows == record.data.measured_rows == 178
     assert warning.startswith(
         "178 of 178 rows (100.0 %) are longer than data.seq_len=16 tokens and are truncated; "
     )

@@ -1,20 +1,18 @@
 """The command lines of a run: what began it, and each that continued it."""
 
-from pathlib import Path
-
 import pytest
 
+from mlxlab.checkpoint.continuation import Continuation as Saved
 from mlxlab.checkpoint.state import empty_metadata
 from mlxlab.experiment.facts.command_lines import (
     CommandLine,
-    command_lines,
+    as_record,
     continuations,
     model_changes,
 )
-from mlxlab.experiment.manifest import Inputs
 from mlxlab.files.untrusted import ShapeError, validate
-
-FIRST = ["model=bert", "trainer.max_steps=10", "hydra.run.dir=x"]
+from mlxlab.record.run_record import Continuation
+from mlxlab.views.commands import continuing_lines
 
 
 def continuation(step, *overrides, **model):
@@ -25,36 +23,18 @@ def continuation(step, *overrides, **model):
     }
 
 
-def test_a_run_of_an_earlier_version_has_the_last_override_of_each_key():
-    inputs = {"first": FIRST, "overrides": ["model=bert", "trainer.max_steps=30", "resume=auto"]}
-    expected = [("", ["hydra.run.dir=x", "resume=auto", "trainer.max_steps=30"])]
-    assert command_lines(inputs, Path("x")) == (FIRST, expected)
-    later = continuation(30, "trainer.max_steps=40")
-    inputs |= {"overrides": ["model=bert", "trainer.max_steps=40", "seed=1"], "continued": [later]}
-    merged = ("", ["hydra.run.dir=x", "resume=auto", "seed=1"])
-    assert command_lines(inputs, Path("x"))[1] == [merged, ("at step 30", ["trainer.max_steps=40"])]
+def lines_of(*continued):
+    return continuing_lines([as_record(each) for each in continued])
 
 
 def test_one_command_that_is_repeated_is_one_line():
-    continued = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
-    continued += [
-        continuation(2000, "trainer.max_steps=9"),
-        {"rounds": 1, "overrides": ["a=1"], "model": {}},
-    ]
-    _, later = command_lines(
-        {"first": FIRST, "overrides": FIRST[:2], "continued": continued}, Path("x")
-    )
-    assert [at for at, _ in later] == [
-        "at steps 5 to 2,000 (3 times)",
-        "at step 2,000",
-        "after 1 round",
-    ]
+    repeated = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
+    later = lines_of(*repeated, continuation(2000, "trainer.max_steps=9"))
+    assert [place for place, _ in later] == ["at steps 5 to 2,000 (3 times)", "at step 2,000"]
     back = [continuation(step, "resume=step-20") for step in (50, 20)]
     unknown = {"overrides": ["a=1"], "model": {}}
-    _, later = command_lines(
-        {"first": FIRST, "overrides": FIRST, "continued": [*back, unknown]}, Path("x")
-    )
-    assert [at for at, _ in later] == ["at steps 20 to 50 (2 times)", ""]
+    later = lines_of(*back, unknown)
+    assert [place for place, _ in later] == ["at steps 20 to 50 (2 times)", ""]
 
 
 @pytest.mark.parametrize(
@@ -64,25 +44,21 @@ def test_one_command_that_is_repeated_is_one_line():
         ([{}], ""),
         ([{}, {"step": 7}], "at step 7 (2 times)"),
         ([{}, {}], "(2 times)"),
+        ([{"rounds": 1}], "after 1 round"),
         ([{"rounds": 2}, {"rounds": 1}], "after 1 to 2 rounds (2 times)"),
     ],
 )
 def test_positions_are_the_lowest_and_highest_that_are_known(positions, expected):
-    continued = [each | {"overrides": ["resume=auto"], "model": {}} for each in positions]
-    _, later = command_lines(
-        {"first": FIRST, "overrides": FIRST[:2], "continued": continued}, Path("x")
-    )
-    assert later == [(expected, ["resume=auto"])]
+    continued = [Continuation(["resume=auto"], **each) for each in positions]
+    assert continuing_lines(continued) == [(expected, ["resume=auto"])]
 
 
 def test_a_command_that_typed_nothing_is_no_fork():
     before = empty_metadata()
     [record] = continuations(CommandLine([], {}, []), before, (5, {}), {}, continues=True)
-    inputs = {"first": FIRST, "overrides": [*FIRST, "seed=1"], "continued": [record]}
-    merged = ("", ["hydra.run.dir=x", "resume=auto", "seed=1"])
-    assert command_lines(inputs, Path("x"))[1] == [merged, ("at step 5", [])]
+    assert lines_of(record) == [("at step 5", [])]
     del record["forked"]
-    assert command_lines(inputs, Path("x"))[1] == [], "of an older record"
+    assert lines_of(record) == [], "of an older checkpoint"
 
 
 def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
@@ -102,18 +78,20 @@ def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
     )
     last = continuation(50, "trainer.max_steps=60", **{"adapter.rank": (8, 16)})
     assert own == [*earlier, last | {"forked": False}]
-    steps = [(10, "model.num_layers 1 -> 2"), (50, "model.adapter.rank 8 -> 16")]
-    assert model_changes({"continued": own}) == steps
+    steps = [
+        (10, "by a resume: model.num_layers 1 -> 2"),
+        (50, "by a resume: model.adapter.rank 8 -> 16"),
+    ]
+    assert model_changes(map(as_record, own)) == steps
     fork = continuations(command, before, at, changes, continues=False)
-    assert model_changes({"continued": fork}) == steps
-    inputs = {"first": FIRST, "overrides": ["b=1", *FIRST], "continued": fork}
-    assert command_lines(inputs, Path("x")) == (FIRST, []), "those of another run"
+    assert model_changes(map(as_record, fork)) == steps
+    assert lines_of(*fork) == [], "those of another run"
 
 
 @pytest.mark.parametrize(
     "fault", [{"step": -1}, {"overrides": "x"}, {"model": {"model.x": [1]}}, {"more": 1}]
 )
 def test_a_damaged_record_is_refused(fault):
-    validate({"continued": [continuation(1, "x", y=[1, 2])]}, Inputs)
+    validate(continuation(1, "x", y=[1, 2]), Saved)
     with pytest.raises(ShapeError):
-        validate({"continued": [continuation(1, "x") | fault]}, Inputs)
+        validate(continuation(1, "x") | fault, Saved)

@@ -1,16 +1,15 @@
 """A stranger's run folder: nothing outside of it changes, nothing is sent, and what is left out is named."""
 
-import json
 import os
 import shutil
 
 import pytest
 
 from mlxlab.config.paths import conf_dir
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.inference.restore import restore_model
+from mlxlab.record.run_file import read_run
 from support.foreign_runs import (
     VICTIM,
     change_configs,
@@ -25,10 +24,12 @@ from support.foreign_runs import (
 )
 from support.past_run import START, past_run
 from support.processes import run_here
+from support.run_records import edit_run
 from support.tracking import project_fixture, query_store  # noqa: F401
 
 OWN_CALLBACK = """
 from mlxlab.training.callback import Callback
+from support.run_records import edit_run
 
 
 class Mine(Callback):
@@ -117,9 +118,9 @@ def test_typed_trust_admits_all_that_the_folder_stores(name, run_dir, tmp_path):
     assert (resumed.returncode, left_out(resumed)) == (0, "")
     assert (tmp_path / "own.csv").exists()
     assert list((tmp_path / "copies").rglob("*step-00000004*"))
-    lock, manifest = read_lock(run_dir), read_manifest(run_dir)
+    lock, record = read_lock(run_dir), read_run(run_dir)
     assert "trust_folder" not in {*lock["config"], *read_run_config(run_dir)}
-    assert "trust_folder=true" not in [*lock["overrides"], *manifest["inputs"]["overrides"]]
+    assert "trust_folder=true" not in [*lock["overrides"], *record.command.overrides]
 
 
 def test_a_stored_trust_folder_is_not_honoured(run_dir, outside):
@@ -186,9 +187,8 @@ def test_an_option_that_a_folder_names_is_no_path_of_a_file(run_dir, tmp_path, o
         f"# @package _global_\ncallbacks:\n  csv:\n    path: {outside.victim}\n"
         "    allow_outside: true\n"
     )
-    manifest = json.loads((run_dir / "manifest.json").read_text())
-    manifest["inputs"]["choices"]["trainer/loss"] = os.path.relpath(evil, CONF / "trainer/loss")
-    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    choice = {"trainer/loss": os.path.relpath(evil, CONF / "trainer/loss")}
+    edit_run(run_dir, lambda record: record.command.choices.update(choice))
     run_here(f"resume={run_dir}", *FORWARD, "trainer.loss.label_smoothing=0.1")
     outside.check()
 

@@ -11,7 +11,8 @@ from mlxlab.checkpoint.arrays import digest
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.initial_weights import find_weights
-from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Parent
 from support.processes import run_here, tiny_overrides
 from support.run_records import best_metrics
 
@@ -58,8 +59,7 @@ def test_a_run_starts_from_the_best_weights_of_another_and_says_so(source, tmp_p
     metadata = weights.state["metadata"]
     assert metadata["initial_weights"] == {str(source): digest(best.weights)}
     assert metadata["tokenizer"] == best.state["metadata"]["tokenizer"]
-    manifest = read_json(tmp_path / "run" / "manifest.json", dict[str, object])
-    assert {"kind": "init_from", "of": str(source)} in manifest["inputs"]["parents"]
+    assert Parent("init_from", str(source)) in read_run(tmp_path / "run").parents
     train(tmp_path / "run", "resume=auto", "trainer.max_steps=2")
     assert (
         load_named("last", tmp_path / "run").state["metadata"]["initial_weights"]

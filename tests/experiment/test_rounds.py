@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,11 +13,12 @@ from mlxlab.checkpoint.names import resumes_rounds, whole_run
 from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
 from mlxlab.experiment.collect_record import write_run_report
-from mlxlab.experiment.manifest import read_manifest
+from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.experiment.run_info import read_info
 from mlxlab.experiment.session import build_session
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
+from mlxlab.record.run_file import read_run, write_run
 from mlxlab.tracking import queue
 from mlxlab.training.device_batch import to_device
 from mlxlab.views.commands import next_commands, typed_commands
@@ -121,12 +122,12 @@ def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_the
         "seed=3",
     ]
     folder = train_run(tmp_path / "run", *options)
-    whole = [read_manifest(each) for each in (folder, folder / "rounds" / "2")]
+    whole = [read_run(each) for each in (folder, folder / "rounds" / "2")]
     weights = last_weights(folder / "rounds" / "2")
     rounds = json.loads((folder / "rounds.json").read_text())
     shutil.rmtree(folder / "rounds" / "2")
     (folder / "rounds.json").write_text(json.dumps(rounds | {"done": rounds["done"][:1]}))
-    (folder / "manifest.json").write_text(json.dumps(whole[0] | {"status": "PREEMPTED"}))
+    write_run(folder, replace(whole[0], status="interrupted"))
     command = next_commands(read_info(folder).view)["resume"]
     assert command == f"mlxlab train hydra.run.dir={folder} resume=auto"
     assert main(command.split()[2:]) == 0
@@ -134,13 +135,14 @@ def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_the
     assert max_abs_difference(last_weights(folder / "rounds" / "2"), weights) == 0
     assert json.loads((folder / "rounds.json").read_text())["done"] == rounds["done"]
     for before, each in zip(whole, (folder, folder / "rounds" / "2"), strict=True):
-        after = read_manifest(each)
-        assert (after["name"], before["name"].split()[0]) == (before["name"], "students")
-        assert after["outcome"].get("final_state") == before["outcome"].get("final_state")
-        recorded = after["inputs"]["overrides"]
-        assert [text for text in recorded if text != "resume=auto"] == before["inputs"]["overrides"]
-        for key in ("choices", "first", "seed", "run_dir"):
-            assert after["inputs"][key] == before["inputs"][key], key
+        after = read_run(each)
+        assert (after.name, before.name.split()[0]) == (before.name, "students")
+        assert after.training.final_state == before.training.final_state
+        recorded = after.command.overrides
+        assert [text for text in recorded if text != "resume=auto"] == before.command.overrides
+        assert after.command.choices == before.command.choices
+        assert after.command.first == before.command.first
+        assert after.seed == before.seed
     assert main([f"hydra.run.dir={folder}", "resume=auto", "trainer=simple"]) == 2
     assert capsys.readouterr().err.endswith(
         f"expected trainer=distill, {folder} holds rounds of distillation\n"
@@ -150,7 +152,7 @@ def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_the
 def test_a_round_that_was_stopped_continues_with_the_others(two_rounds, tmp_path):
     folder = shutil.copytree(two_rounds[0], tmp_path / "run")
     first = folder / "rounds" / "1"
-    (first / "manifest.json").write_text(json.dumps(read_manifest(first) | {"status": "PREEMPTED"}))
+    write_run(first, replace(read_run(first), status="interrupted"))
     command = f"mlxlab train hydra.run.dir={folder} resume=auto"
     assert next_commands(read_info(first).view)["resume"] == command
     write_run_report(first)
@@ -263,8 +265,8 @@ def test_every_round_is_a_finished_run_with_the_earlier_students_as_members(two_
         config = OmegaConf.load(folder / "rounds" / str(number) / "inference" / "config.yaml")
         expected = [f"{folder}/rounds/{earlier}/checkpoints/last" for earlier in range(1, number)]
         assert config.trainer.distillation.members == expected
-        assert (folder / "rounds" / str(number) / "STATUS.DONE").exists()
-    assert json.loads((folder / "manifest.json").read_text())["outcome"]["rounds_done"] == 2
+        assert (folder / "rounds" / str(number) / "STATUS.finished").exists()
+    assert len(read_run(folder).rounds) == 2
 
 
 def test_the_table_of_rounds_shows_student_ensemble_and_members_of_each_round(two_rounds):
@@ -306,7 +308,7 @@ def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
     points = read_metrics(folder / "journal.jsonl")  # each once
     assert {step for _, step in points} == {1, 2}
     assert {record["start"]["uid"] for record in records if "start" in record} == {
-        read_manifest(folder)["id"]
+        read_run(folder).id
     }
 
 
@@ -336,7 +338,7 @@ def test_zero_rounds_join_students_of_other_runs_to_an_ensemble(joined):
 def test_an_ensemble_can_be_a_teacher(joined, tmp_path):
     folder, _ = joined
     student = train_run(tmp_path / "student", f"trainer.teachers=[{folder}]")
-    digests = json.loads((student / "manifest.json").read_text())["inputs"]["teachers"]
+    digests = read_lock(student)["teachers"]
     assert digests == {str(folder): Ensemble([restore_model(folder).model]).digest()}
 
 

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from mlxlab.experiment.manifest import RunManifest
 from mlxlab.experiment.run import announce, run_name, tracked_name
+from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.terminal.messages import configure_logging
+from support.run_records import blank_record
 
 CFG = {"name": None, "model": {"pretrained": None}}
 
@@ -26,8 +27,8 @@ def test_a_terminal_shows_at_once_what_runs_and_where(tmp_path, monkeypatch):
 
 
 def test_the_first_line_of_a_resume_names_the_run_that_continues(tmp_path, monkeypatch):
-    with RunManifest(tmp_path) as manifest:
-        manifest.begin({}, name="mine")
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record(name="mine"))
     shown = []
     monkeypatch.setattr("mlxlab.config.hydra.overrides.group_choices", dict)
     monkeypatch.setattr("mlxlab.terminal.messages.announce", shown.append)

@@ -7,9 +7,12 @@ import pytest
 
 from mlxlab.cli import train
 from mlxlab.experiment.run_info import read_info
+from mlxlab.record.run_file import read_run, write_run
+from mlxlab.record.run_record import Evaluation, Training
 from mlxlab.views.commands import next_commands
 from support.commands import command
 from support.processes import run, tiny_overrides
+from support.run_records import attempt_of, blank_record
 
 main = command("info")
 
@@ -32,8 +35,20 @@ def folder(finished, tmp_path):
 
 
 def change(folder, **fields):
-    path = folder / "manifest.json"
+    path = folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def kill(folder):
+    """Makes the run look as if its process had been killed behind its last checkpoint."""
+    record = read_run(folder)
+    record.status = record.attempts[0].status = "running"
+    record.attempts[0].process_start = 1.0  # that of another process
+    record.attempts[0].end = None
+    record.training = Training("valid/loss")
+    record.evaluation = Evaluation()
+    record.is_evaluated = False
+    write_run(folder, record)
 
 
 def next_of(folder):
@@ -74,13 +89,7 @@ def test_a_file_in_place_of_a_run_folder_is_called_a_file(tmp_path, capsys):
 
 
 def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, capsys):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    attempt = manifest["attempts"][0] | {
-        "status": "RUNNING",
-        "process_start": 1.0,
-    }  # of another process
-    change(folder, status="RUNNING", attempts=[attempt])
-    (folder / "run.json").unlink()
+    kill(folder)
     (folder / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"short")
     before = sorted(folder.rglob("*"))
     assert main([f"run={folder}"]) == 0
@@ -93,9 +102,7 @@ def test_a_killed_run_is_shown_with_where_it_stands_and_how_to_continue(folder, 
 
 
 def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_it(folder, capsys):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    attempt = manifest["attempts"][0] | {"status": "RUNNING", "process_start": 1.0}
-    change(folder, status="RUNNING", attempts=[attempt])
+    kill(folder)
     shutil.rmtree(folder / "checkpoints")
     (folder / "checkpoints").mkdir()  # a first save that was not finished
     [line] = next_of(folder)
@@ -106,9 +113,9 @@ def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_
 
 
 def test_the_attempts_of_a_run_are_listed(folder, capsys):
-    first = json.loads((folder / "manifest.json").read_text())["attempts"][0]
+    first = json.loads((folder / "run.json").read_text())["attempts"][0]
     second = first | {"start": 1e9 + 100, "end": 1e9 + 3700}
-    hostile = first | {"start": 1e300, "end": 1e308, "status": "FAILED", "trained": False}
+    hostile = first | {"start": 1e300, "end": 1e308, "status": "failed", "trained": False}
     change(folder, attempts=[first, second, hostile])
     assert main([f"run={folder}"]) == 0
     text = capsys.readouterr().out
@@ -118,20 +125,19 @@ def test_the_attempts_of_a_run_are_listed(folder, capsys):
 
 
 def test_the_error_is_that_of_the_attempt_that_decided_the_status(folder, capsys):
-    first = json.loads((folder / "manifest.json").read_text())["attempts"][0]
-    refused = first | {"status": "FAILED", "error": "seed=9: cannot change", "trained": False}
+    first = json.loads((folder / "run.json").read_text())["attempts"][0]
+    refused = first | {"status": "failed", "error": "seed=9: cannot change", "trained": False}
     change(folder, attempts=[first, refused])
     assert main([f"run={folder}"]) == 0
     assert "status     finished\n" in capsys.readouterr().out
-    change(folder, status="FAILED", attempts=[first | {"status": "DEAD"}, refused])
+    change(folder, status="failed", attempts=[first | {"status": "killed"}, refused])
     assert main([f"run={folder}"]) == 0
     assert "failed: seed=9: cannot change\n" in capsys.readouterr().out
 
 
 def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folder, capsys):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["inputs"], manifest["outcome"]
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "PREEMPTED"}))
+    attempts = [attempt_of("interrupted", trained=False)]
+    write_run(folder, blank_record(id="a", name="run", status="interrupted", attempts=attempts))
     shutil.rmtree(folder / "checkpoints")
     [line] = next_of(folder)
     assert "trainer.max_steps=4 trainer.eval_every=2" in line
@@ -142,9 +148,9 @@ def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folde
 @pytest.mark.parametrize(
     ("name", "content", "code"),
     [
-        ("manifest.json", None, 66),
-        ("manifest.json", '{"format": 2', 65),
-        ("manifest.json", '{"format": 9}', 65),
+        ("run.json", None, 66),
+        ("run.json", '{"format": 2', 65),
+        ("run.json", '{"format": 9}', 65),
     ],
 )
 def test_a_damaged_folder_is_one_line(folder, capsys, name, content, code):
@@ -159,20 +165,11 @@ def test_a_damaged_folder_is_one_line(folder, capsys, name, content, code):
     assert err.count("\n") == 1
 
 
-def test_text_from_a_manifest_controls_no_terminal(folder, capsys):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    inputs = manifest["inputs"] | {"overrides": ["name=\x1b[2J"]}
-    change(folder, name="a\x1b[31m\nb https://me:secret@host/x", inputs=inputs)
+def test_text_from_a_record_controls_no_terminal(folder, capsys):
+    command = json.loads((folder / "run.json").read_text())["command"]
+    command |= {"first": ["name=\x1b[2J"]}
+    change(folder, name="a\x1b[31m\nb https://me:secret@host/x", command=command)
     assert main([f"run={folder}"]) == 0
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert "secret" not in text
-
-
-@pytest.mark.parametrize("content", ["seed: 0\n", "model: {_target_: os.system}\n"])
-def test_a_config_that_cannot_be_used_is_named(folder, capsys, content):
-    (folder / "run.lock").unlink()
-    (folder / "inference" / "config.yaml").write_text(content)
-    assert main([f"run={folder}", "--json"]) == 0
-    faults = json.loads(capsys.readouterr().out)["faults"]
-    assert any("config.yaml" in fault for fault in faults)

@@ -3,18 +3,20 @@
 import json
 import shutil
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 import xxhash
 
 from mlxlab.checkpoint.manifest import MANIFEST, read_manifest
 from mlxlab.experiment.collect_record import write_run_report
-from mlxlab.record.run_file import read_run
+from mlxlab.record.run_file import read_run, write_run
+from mlxlab.record.run_record import Evaluation, Parent
 from mlxlab.views.numbers import number
 from support.commands import command
 from support.html_pages import ParsedPage
 from support.processes import run, tiny_overrides
-from support.run_records import best_metrics
+from support.run_records import attempt_of, best_metrics
 
 main = command("report")
 
@@ -45,10 +47,6 @@ def folder(finished, tmp_path):
 
 def parsed(folder):
     return ParsedPage(write_run_report(folder).read_text())
-
-
-def change(path, **fields):
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def test_a_run_reports_what_was_trained_how_good_compared_with_what_and_whether_to_trust_it(
@@ -87,12 +85,10 @@ def test_the_record_has_what_the_run_knew(finished):
 
 
 def test_weights_that_were_loaded_are_named_and_so_is_the_share_that_is_trained(folder):
-    inputs = json.loads((folder / "manifest.json").read_text())["inputs"]
-    facts = inputs["facts"] | {"parameters": 22_800_000, "trainable_parameters": 228_000}
-    choices = inputs["choices"] | {"model/size": "nano", "model/adapter": "lora"}
-    parents = [{"kind": "pretrained", "of": "/home/someone/models/all-minilm"}]
-    inputs |= {"facts": facts, "choices": choices, "parents": parents}
-    change(folder / "manifest.json", inputs=inputs, outcome={})
+    record = read_run(folder)
+    record.model = replace(record.model, adapter="lora", parameters=22_800_000, trainable=228_000)
+    record.parents = [Parent("pretrained", "/home/someone/models/all-minilm")]
+    write_run(folder, record)
     text = parsed(folder).text
     for part in ("from models/all-minilm", "22.8 M parameters", "1.0 % trained", "adapter lora"):
         assert part in text
@@ -106,19 +102,16 @@ def test_the_report_is_a_function_of_the_folder(finished, capsys):
 
 
 def test_a_hostile_folder_is_shown_as_text(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["inputs"] |= {
-        "messages": [HOSTILE],
-        "overrides": [HOSTILE],
-        "choices": {"model": HOSTILE, HOSTILE: "x"},
-    }
-    attempt = manifest["attempts"][0] | {"error": HOSTILE, "warnings": [HOSTILE], "host": HOSTILE}
-    fields = {
-        "attempts": [attempt],
-        "git": {"commit": HOSTILE, "dirty": HOSTILE},
-        "inputs": manifest["inputs"],
-    }
-    change(folder / "manifest.json", name=f"{HOSTILE}\u202e\x1b]0;x", status="FAILED", **fields)
+    record = read_run(folder)
+    record.name = f"{HOSTILE}\u202e\x1b]0;x"
+    record.status = "failed"
+    record.attempts = [attempt_of("failed", error=HOSTILE, warnings=[HOSTILE], host=HOSTILE)]
+    record.command.first = record.command.overrides = [HOSTILE]
+    record.command.choices = {"model": HOSTILE, HOSTILE: "x"}
+    record.code.commit = HOSTILE
+    record.data.messages = record.data.classes = record.data.columns = [HOSTILE]
+    record.model.name = record.data.name = HOSTILE
+    write_run(folder, record)
     (folder / "samples.json").write_text(
         json.dumps([{"prompt": HOSTILE, "text": HOSTILE, "end": HOSTILE}])
     )
@@ -133,12 +126,10 @@ def test_a_hostile_folder_is_shown_as_text(folder):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("run.json", b'{"format": 3}', "run.json"),
         ("run.lock", b"[" * 10**6, "run.lock"),
         ("samples.json", b'[{"prompt": 1}]', "samples.json"),
         ("verify.json", b"{}", "verify.json"),
         ("reproduction.json", b"null", "reproduction.json"),
-        ("rounds.json", b'{"done": [1]}', "rounds.json"),
         (
             "checkpoints/step-00000004/model.safetensors",
             b"short",
@@ -162,14 +153,14 @@ def test_huge_files_and_links_are_not_read(folder):
     fields["files"]["state.json"] = {"size": 100 * 2**20, "xxh3_128": "0" * 32}
     checksum = xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True).encode())
     (checkpoint / MANIFEST).write_text(json.dumps(fields | {"checksum": checksum}))
-    with (folder / "run.json").open("wb") as file:
+    with (folder / "verify.json").open("wb") as file:
         file.truncate(100 * 2**20)
     (folder / "samples.json").symlink_to("/etc/passwd")
     tracemalloc.start()
     page = parsed(folder)
     assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
     tracemalloc.stop()
-    assert "run.json: larger than" in page.text
+    assert "verify.json: larger than" in page.text
     assert "samples.json: cannot be opened as a regular file" in page.text
     assert "root:" not in page.text
     assert (folder / "report.html").stat().st_size < 10**6
@@ -178,24 +169,23 @@ def test_huge_files_and_links_are_not_read(folder):
 @pytest.mark.parametrize(
     ("content", "code"), [(None, 66), ('{"format": 2', 65), ('{"format": 9}', 65)]
 )
-def test_without_a_manifest_that_can_be_read_there_is_one_line(folder, capsys, content, code):
-    (folder / "manifest.json").unlink()
+def test_without_a_record_that_can_be_read_there_is_one_line(folder, capsys, content, code):
+    (folder / "run.json").unlink()
     if content is None:
         shutil.rmtree(folder)
     else:
-        (folder / "manifest.json").write_text(content)
+        (folder / "run.json").write_text(content)
     assert main([str(folder)]) == code
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_what_happened_since_is_in_the_report_of_an_older_run(folder, capsys):
-    attempt = json.loads((folder / "manifest.json").read_text())["attempts"][0]
-    change(
-        folder / "manifest.json",
-        status="PREEMPTED",
-        attempts=[attempt | {"warnings": ["disk almost full"]}],
-    )
-    (folder / "run.json").unlink()
+    record = read_run(folder)
+    record.status = "interrupted"
+    record.attempts[0].warnings = ["disk almost full"]
+    record.evaluation = Evaluation()
+    record.is_evaluated = False
+    write_run(folder, record)
     (folder / "verify.json").write_text('{"format": 1, "steps": [2, 4], "difference": ""}')
     assert main([str(folder), f"out={folder / 'other.html'}"]) == 0
     text = ParsedPage((folder / "other.html").read_text()).text
@@ -230,6 +220,6 @@ def test_a_run_that_stops_before_its_first_log_line_is_reported(tmp_path):
     overrides.remove("~callbacks.report")
     done = run(*overrides, f"hydra.run.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "STATUS.DONE").exists()
+    assert (tmp_path / "STATUS.finished").exists()
     assert read_run(tmp_path).training.steps < 40
     assert "validation accuracy" in ParsedPage((tmp_path / "report.html").read_text()).text

@@ -12,11 +12,10 @@ from mlxlab.errors import ConfigError
 from mlxlab.experiment import experiment
 from mlxlab.experiment.collect_record import write_run_report
 from mlxlab.experiment.experiment import resumed_choices
-from mlxlab.experiment.manifest import effective_status, read_manifest
 from mlxlab.experiment.run_info import read_info
 from mlxlab.program import run_dir_override
 from mlxlab.record.run_file import read_run
-from mlxlab.views.commands import typed_commands
+from mlxlab.views.commands import continuing_lines, typed_commands
 from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage
 from support.processes import final_state, run_here, tiny_overrides
@@ -90,7 +89,7 @@ def test_another_trainer_keeps_what_was_typed_of_it_in_all_attempts(run_dir):
 
 
 def test_a_finished_run_says_so_and_which_limit_ended_it(finished_run, run_dir):
-    state = read_manifest(finished_run)["outcome"]["final_state"]
+    state = read_run(finished_run).training.final_state
     resumed = resume(run_dir)
     message = "already finished at step 4 (trainer.max_steps=4)"
     assert (resumed.returncode, resumed.stderr.splitlines()[-1]) == (0, message)
@@ -98,7 +97,7 @@ def test_a_finished_run_says_so_and_which_limit_ended_it(finished_run, run_dir):
         f"final_state={state}",
         1,
     )
-    assert effective_status(run_dir) == "DONE"
+    assert read_run(run_dir).status == "finished"
     assert resume(run_dir, "trainer.epochs=300").stderr.splitlines()[-1] == message
     lower = resume(run_dir, "trainer.max_steps=3").stderr.splitlines()[-1]
     assert lower == message.replace("max_steps=4", "max_steps=3")
@@ -141,7 +140,7 @@ def test_a_resume_from_an_earlier_checkpoint_drops_the_commands_after_it(run_dir
         run_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}").returncode == 0
     )
     continued = read_info(run_dir).view.record.command.continued
-    assert [each.at for each in continued] == ["at step 4", "at step 5"]
+    assert [each.step for each in continued] == [4, 5]
     assert "trainer.max_steps=8" in continued[-1].overrides
 
 
@@ -159,7 +158,7 @@ def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
     )
     record = read_info(forked).view.record
     assert change in record.training.events
-    assert record.command.continued == []
+    assert continuing_lines(record.command.continued) == []
 
 
 def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):

@@ -101,5 +101,5 @@ def test_without_an_extension_the_rest_trains_resumes_and_reports(removed, check
     )
     assert done.stdout.splitlines()[-1] == "[0, 0, 0] None", done.stderr
     assert "resumed from step-00000002" in done.stderr
-    assert json.loads((folder / "manifest.json").read_text())["outcome"]["steps"] == 4
+    assert json.loads((folder / "run.json").read_text())["training"]["steps"] == 4
     assert (folder / "report.html").is_file()

@@ -285,8 +285,7 @@ def assert_same_in_store(folder: Path) -> None:
     synced = run("sync", f"{folder}/run", f"{folder}/reference", f"uri={store}", script="runs")
     assert synced.returncode == 0, synced.stderr
     uids = [
-        json.loads((folder / name / "manifest.json").read_text())["id"]
-        for name in ("run", "reference")
+        json.loads((folder / name / "run.json").read_text())["id"] for name in ("run", "reference")
     ]
     run_of = "WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mlxlab.uid' AND value = ?)"
     metrics, tags = [], []

@@ -132,7 +132,7 @@ def check_equal(folder: Path, whole: Path) -> None:
     assert rungs(folder) == rungs(whole)
     assert table(folder) == table(whole)
     for number in range(len(rungs(whole))):
-        manifests = [each / str(number) / "manifest.json" for each in (folder, whole)]
-        states = [json.loads(path.read_text())["outcome"]["final_state"] for path in manifests]
+        records = [each / str(number) / "run.json" for each in (folder, whole)]
+        states = [json.loads(path.read_text())["training"]["final_state"] for path in records]
         assert states[0] == states[1]
     assert {row["state"] for row in table(folder)} == {"paused", "finished"}

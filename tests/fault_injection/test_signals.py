@@ -192,7 +192,7 @@ def test_a_signal_after_the_end_of_the_run_does_not_change_its_exit_code(
         attempt.send(SIGNALS[number % 3])
         attempt.finish()
         assert attempt.returncode == 0, attempt.err
-        assert (tmp_path / str(number) / "STATUS.DONE").exists()
+        assert (tmp_path / str(number) / "STATUS.finished").exists()
 
 
 def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(

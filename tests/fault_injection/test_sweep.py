@@ -77,14 +77,14 @@ def table(folder: Path) -> list[tuple[int, str, str, float | None, int | None]]:
     ]
 
 
-def manifests(folder: Path) -> list[dict]:
+def run_records(folder: Path) -> list[dict]:
     """Of the jobs that finished."""
     numbers = [job.number for job in records(folder) if job.state == "finished"]
-    return [json.loads((folder / str(number) / "manifest.json").read_text()) for number in numbers]
+    return [json.loads((folder / str(number) / "run.json").read_text()) for number in numbers]
 
 
 def final_states(folder: Path) -> list[str]:
-    return [manifest["outcome"]["final_state"] for manifest in manifests(folder)]
+    return [record["training"]["final_state"] for record in run_records(folder)]
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,10 @@ def outcome(folder):
 
 def attempts(folder):
     """The status of every attempt of every run, by the folder of the run."""
-    manifests = sorted(folder.glob("*/manifest.json"))
+    records = sorted(folder.glob("*/run.json"))
     return {
         file.parent.name: [each["status"] for each in json.loads(file.read_text())["attempts"]]
-        for file in manifests
+        for file in records
     }
 
 
@@ -58,7 +58,7 @@ def test_a_killed_trial_continues(tmp_path):
     ended = run(*command, f"folder={tmp_path}/t", script="trial")
     assert ended.returncode == whole.returncode, ended.stderr
     assert outcome(tmp_path / "t") == outcome(tmp_path / "whole")
-    assert all(each.count("DONE") == 1 for each in attempts(tmp_path / "t").values())
+    assert all(each.count("finished") == 1 for each in attempts(tmp_path / "t").values())
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -92,7 +92,7 @@ def test_an_interrupted_trial_leaves_no_process_and_continues(tmp_path, number, 
     assert ended.returncode in (0, 10, 11), ended.stderr
     assert len(read_record(tmp_path / "t")["gains"]) == 2
     after = attempts(tmp_path / "t")
-    assert all(each.count("DONE") == 1 for each in after.values())
+    assert all(each.count("finished") == 1 for each in after.values())
     assert all(after[folder][: len(statuses)] == statuses for folder, statuses in before.items())
     if number == signal.SIGTERM:  # it stopped the run, which continued
-        assert ["PREEMPTED", "DONE"] in after.values()
+        assert ["interrupted", "finished"] in after.values()

@@ -92,5 +92,5 @@ def test_a_resume_that_only_trains_further_keeps_the_base(text, published, tmp_p
     )
     resume(run, "model.dropout=0.1", "trainer.learning_rate=0.02")
     assert base_of(export(run, tmp_path / "peft", "checkpoint=last")) == str(published)
-    config = json.loads((run / "manifest.json").read_text())["inputs"]["overrides"]
+    config = json.loads((run / "run.json").read_text())["command"]["overrides"]
     assert "model.dropout=0.1" in config

@@ -13,6 +13,8 @@ from typing import Any
 import xxhash
 import yaml
 
+from support.run_records import edit_run
+
 Change = Callable[[dict[str, Any]], None]
 VICTIM = "a file of the user\n"
 UPLOADS = {"prefix": "x", "required": False, "keep": 3, "read_back": True, "wait": 5.0}
@@ -87,6 +89,7 @@ def change_configs(folder: Path, *changes: Change) -> None:
         change(lock["config"])
     stored.write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "run.lock").write_text(json.dumps(lock))
+    edit_run(folder, lambda record: [change(record.config) for change in changes])
 
 
 def replace_by_link(path: Path, target: Path) -> None:

@@ -1,8 +1,11 @@
 """Records of runs: one with everything that its views show, and those in the folders of runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from mlxlab.errors import InputNotFoundError
 from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import (
     Attempt,
@@ -17,12 +20,32 @@ from mlxlab.record.run_record import (
     Model,
     RunRecord,
     SplitResult,
+    Status,
     TaskKind,
     Training,
 )
 from mlxlab.views.run_view import RunView
 
 BEST, CONSTANT = "tfidf_logistic_regression", "majority"
+
+
+def blank_record(**fields: Any) -> RunRecord:
+    """A run of which only some fields are known."""
+    values = {"id": "", "name": "", "status": "running", "attempts": []} | fields
+    return RunRecord(**values)
+
+
+def attempt_of(status: Status = "finished", **fields: Any) -> Attempt:
+    """An attempt of one minute by a process of another machine."""
+    values = {"host": "here", "pid": 1, "process_start": 1e9, "start": 1e9, "end": 1e9 + 60}
+    return Attempt(**(values | {"status": status} | fields))
+
+
+def edit_run(folder: Path, change: Callable[[RunRecord], object]) -> None:
+    """Changes the record in a run folder."""
+    record = read_run(folder)
+    change(record)
+    write_run(folder, record)
 
 
 def make_record() -> RunRecord:
@@ -52,7 +75,7 @@ def make_record() -> RunRecord:
         id="0123456789abcdef",
         name="run",
         status="finished",
-        attempts=[Attempt(host="here", start=1e9, status="finished", end=1e9 + 60)],
+        attempts=[attempt_of()],
         command=Command(first=["data=titanic", "hydra.run.dir=run"], choices={"model": "bert"}),
         data=Data(
             name="titanic",
@@ -108,17 +131,14 @@ def write_result(
     task: TaskKind = "classification",
     steps: int = 9,
 ) -> None:
-    """The record of a run that was evaluated at its end, with the validation metrics `accuracy`, `loss`, ..."""
-    result = SplitResult("valid", 10, metrics, baselines=dict(baselines or {}))
-    record = RunRecord(
-        id="0" * 32,
-        name=folder.name,
-        status="finished",
-        attempts=[Attempt("here", 1e9, "finished")],
-        data=Data(task=task),
-        training=Training(steps=steps),
-        evaluation=Evaluation(main_metric, [result]),
-        is_evaluated=True,
-    )
+    """Makes the run of a folder one that was evaluated at its end, with the validation metrics `accuracy`, `loss`, ..."""
     folder.mkdir(exist_ok=True)
+    record = blank_record(id="0" * 32, name=folder.name, status="finished", attempts=[attempt_of()])
+    record.training.steps = steps
+    with suppress(InputNotFoundError):
+        record = read_run(folder)
+    record.data.task = task
+    result = SplitResult("valid", 10, metrics, baselines=dict(baselines or {}))
+    record.evaluation = Evaluation(main_metric, [result])
+    record.is_evaluated = True
     write_run(folder, record)

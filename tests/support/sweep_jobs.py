@@ -1,7 +1,6 @@
 """Jobs of sweeps that end in every way that a job can, in place of training."""
 
 import faulthandler
-import json
 import os
 import signal
 import subprocess
@@ -23,6 +22,8 @@ from mlxlab.config.hydra.compose import compose, open_hydra
 from mlxlab.errors import DataError, DivergenceError
 from mlxlab.experiment.job_record import JobRecord, write_record
 from mlxlab.experiment.sweep_start import SweepStart, write_sweep_start
+from mlxlab.record.run_file import write_run
+from support.run_records import attempt_of, blank_record
 
 WAYS = {
     "raise": "ZeroDivisionError: division by zero",
@@ -150,15 +151,8 @@ def finished(number: int, overrides: list[str], value: float) -> JobRecord:
 
 
 def write_attempts(folder: Path, *seconds: float) -> float:
-    """The manifest of a run on which several processes worked, and its objective."""
-    process = {"host": "other", "pid": 1, "process_start": 0.0, "status": "RUNNING", "start": 0.0}
-    attempts = [{**process, "end": each} for each in seconds]
-    manifest = {
-        "format": 2,
-        "id": folder.name,
-        "name": folder.name,
-        "status": "DONE",
-        "attempts": attempts,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    """The record of a run on which several processes worked, and its objective."""
+    attempts = [attempt_of("running", start=0.0, end=each) for each in seconds]
+    name = folder.name
+    write_run(folder, blank_record(id=name, name=name, status="finished", attempts=attempts))
     return 0.5

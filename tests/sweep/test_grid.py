@@ -12,9 +12,9 @@ from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
 from mlxlab.experiment import experiment
 from mlxlab.experiment.job_record import JobRecord, read_records
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.record.run_file import read_run
 from support.configs import line  # noqa: F401
 from support.sweep_jobs import write_attempts
 
@@ -123,7 +123,7 @@ def test_the_folder_of_a_sweep_is_no_run(line, job):
     advice = f"this is the folder of a sweep: sweep.resume={folder} continues it, and its jobs are in {folder}/0, ..."
     for key in ("resume", "rerun"):
         assert advice in line.refuses(f"{key}={folder}", code=66)
-    for read in (read_manifest, read_lock, find_run_folder):
+    for read in (read_run, read_lock, find_run_folder):
         with pytest.raises(InputNotFoundError, match=re.escape(advice)):
             read(folder if read is not find_run_folder else str(folder))
 

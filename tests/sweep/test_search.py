@@ -1,7 +1,6 @@
 """`hydra/sweeper=search` under Hydra. The experiment is replaced by a function, but for one real search."""
 
 import csv
-import json
 import math
 import signal
 from collections import Counter
@@ -231,14 +230,13 @@ def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
     for row in table(tmp_path / "asha"):
         one, other = (tmp_path / folder / row["job"] for folder in ("asha", "whole"))
         record, full = read_run(one), read_run(other)
-        status = json.loads((one / "manifest.json").read_text())["status"]
         if row["state"] == "finished":
-            assert (record.evaluation, status) == (full.evaluation, "DONE")
+            assert (record.evaluation, record.status) == (full.evaluation, "finished")
             assert final_states(asha)[-1] == final_states(whole)[int(row["job"])]
         else:
             loss = best_metrics(one)["valid/loss"]
             reason = f"valid/loss {loss:.4g}; paused: at 2 steps"
-            assert (record.status, status, row["reason"]) == ("paused", "PREEMPTED", reason)
+            assert (record.status, row["reason"]) == ("paused", reason)
             assert record.training.evaluations == full.training.evaluations[:1]
 
 

@@ -16,7 +16,8 @@ from mlxlab.analysis.trial.record import (
 )
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.job_record import JobRecord
-from mlxlab.experiment.manifest import RunManifest
+from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.record.run_record import Training
 from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.trial.finished_runs import FinishedRuns
@@ -73,10 +74,9 @@ class Launcher:
             state = "stopped" if code == "130" else "failed"
             self.stop_signal = 2 if state == "stopped" else 0
             return self._result(job, state=state, reason=reason, exit_code=int(code))
-        with RunManifest(job.folder) as manifest:
-            manifest.record(
-                {"objective": "valid/loss", "best": value, "final": {"valid/loss": value + 1}}
-            )
+        with RunWriter(job.folder) as writer:
+            final = {"valid/loss": value + 1}
+            writer.trained(Training("valid/loss", best=value, final=final), 0)
         return self._result(job, state="finished", value=value, exit_code=0)
 
     def _result(self, job, **outcome):

@@ -11,7 +11,8 @@ from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment import experiment
 from mlxlab.experiment.experiment import run_experiment
-from mlxlab.experiment.manifest import RunManifest
+from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.record.run_record import Training
 from support.commands import command as command_of
 from support.past_run import past_run
 
@@ -29,13 +30,12 @@ class Runs:
     def __call__(self, config, folder, **_):
         key = config.seed, config.trainer.learning_rate == 1e-3
         self.runs.append((*key, config.trainer.max_steps))
-        with RunManifest(folder) as manifest:
+        with RunWriter(folder) as writer:
             if key in self.errors:
                 raise self.errors[key]
             loss = 0.5 + 0.01 * (config.seed % 3) - key[1] * (self.gain + 0.001 * config.seed)
-            manifest.record(
-                {"objective": "valid/loss", "best": loss, "final": {"valid/loss": loss + 0.1}}
-            )
+            final = {"valid/loss": loss + 0.1}
+            writer.trained(Training("valid/loss", best=loss, final=final), 0)
         return loss
 
 

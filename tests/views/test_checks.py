@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from mlxlab.record.run_record import Attempt, Overlap, SplitResult, Verification
+from mlxlab.record.run_record import Overlap, SplitResult, Verification
 from mlxlab.views.checks import RULES, check
 from mlxlab.views.verdict import judge
-from support.run_records import BEST, CONSTANT, make_record, view_of
+from support.run_records import BEST, CONSTANT, attempt_of, make_record, view_of
 
 
 def state_of(topic, *changes):
@@ -46,7 +46,7 @@ def set_code(**fields):
 def set_status(status, **fields):
     def change(record):
         record.status = status
-        record.attempts.append(Attempt("here", 1e9, status, **fields))
+        record.attempts.append(attempt_of(status, **fields))
 
     return change
 

@@ -9,9 +9,9 @@ from mlxlab.analysis.trial.page import trial_page
 from mlxlab.analysis.trial.record import FILE as TRIAL
 from mlxlab.analysis.trial.record import read_record
 from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.experiment import manifest
 from mlxlab.experiment.collect_record import write_run_report
 from mlxlab.files.untrusted import refuse_links
+from mlxlab.record.run_file import FILE
 from mlxlab.views.pages import REPORT, write_page
 
 COMPARISONS = ("table", "comparison")  # names of their files: a cross-validation, and methods
@@ -28,7 +28,7 @@ def write_any_report(folder: Path, out: Path | None = None) -> list[Path]:
         WriteError: a report cannot be written.
     """
     refuse_links(folder)
-    if (folder / manifest.FILE).exists():
+    if (folder / FILE).exists():
         return [write_run_report(folder, out=out)]
     if (folder / TRIAL).exists():
         return [write_page(out or folder / REPORT, trial_page(read_record(folder), folder))]

@@ -1,7 +1,6 @@
 """Results of methods from the folders of their runs, and the comparison of them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -10,10 +9,11 @@ from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.output_folder import output_folder
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.experiment import manifest
+from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
-from mlxlab.record.run_file import read_run
+from mlxlab.record.run_file import FILE, read_run
+from mlxlab.record.run_record import Metrics, RunRecord
 from mlxlab.tracking.journal import Journal
 from mlxlab.wording import one_line
 
@@ -26,13 +26,13 @@ def find_runs(path: Path) -> list[Path]:
     Raises InputNotFoundError without any, or for the folders of several cross-validations; NotAllowedError for links.
     """
     refuse_links(path)
-    if (path / manifest.FILE).is_file():
+    if (path / FILE).is_file():
         return [path]
-    runs = sorted(file.parent for file in path.glob(f"*/{manifest.FILE}"))
+    runs = sorted(file.parent for file in path.glob(f"*/{FILE}"))
     if runs:
         return runs
     expected = "a run folder, or a folder of run folders"
-    folders = sorted({file.parents[1] for file in path.glob(f"*/{FOLDS}/{manifest.FILE}")})
+    folders = sorted({file.parents[1] for file in path.glob(f"*/{FOLDS}/{FILE}")})
     if len(folders) == 1:
         return find_runs(folders[0])
     if folders:
@@ -47,15 +47,19 @@ def find_runs(path: Path) -> list[Path]:
 
 def main_metric(folder: Path) -> str:
     """valid/accuracy, or the objective of a run without it."""
-    outcome = manifest.read_manifest(folder).get("outcome", {})
+    training = read_run(folder).training
     accuracy = "valid/accuracy"
-    return accuracy if accuracy in outcome.get("final", {}) else outcome.get("objective", accuracy)
+    if accuracy in training.final or not training.objective:
+        return accuracy
+    return training.objective
 
 
 def metric_names(folder: Path) -> set[str]:
-    """The metrics in the manifest of a run."""
-    outcome = manifest.read_manifest(folder).get("outcome", {})
-    return {*outcome.get("final", {}), *filter(None, [outcome.get("objective")])}
+    """The metrics of the evaluations of a run."""
+    training = read_run(folder).training
+    if not training.final:
+        return set()
+    return {*training.final, training.objective}
 
 
 def check_metric(metric: str, known: Collection[str], where: str) -> None:
@@ -78,62 +82,54 @@ def method_results(
         evaluation: the last one, or the best one by the objective, which was selected on the validation data itself.
 
     Raises:
-        InputNotFoundError, DataError: a folder has no manifest, a run is not DONE, lacks the metric or is a duplicate.
+        InputNotFoundError, DataError: a folder has no run, a run is not finished, lacks the metric or is a duplicate.
     """
     values: dict[str, float | None] = {}
-    outcomes = []
-    speeds = []
+    records = []
     folds = set()
     for folder in folders:
-        fields = _finished(folder)
-        inputs = fields.get("inputs", {})
-        outcome = fields.get("outcome", {})
-        run = f"seed {inputs.get('seed', '?')}"
-        num_folds = inputs.get("folds")
-        if num_folds:
-            run += f" fold {inputs.get('fold')}"
-            folds.add(num_folds)
+        record = _finished(folder)
+        run = f"seed {record.seed}"
+        if record.data.folds:
+            run += f" fold {record.data.fold}"
+            folds.add(record.data.folds)
         if run in values:
             raise DataError(f"{name}: two runs of {run}, the second is {folder}")
-        values[run] = _value(folder, outcome, metric, evaluation)
-        outcomes.append(outcome)
-        speed = outcome.get("speed")
-        if speed:
-            speeds.append(speed)
+        values[run] = _value(folder, record, metric, evaluation)
+        records.append(record)
+    speeds = [record.training.speed for record in records if record.training.speed]
     return MethodResults(
         name,
         values,
-        parameters=_common([outcome.get("parameters") for outcome in outcomes]),
+        parameters=_common([record.model.parameters for record in records]),
         speed=median(speeds) if speeds else None,
-        steps=_common([outcome.get("steps") for outcome in outcomes]),
+        steps=_common([record.training.steps for record in records]),
         folds=tuple(sorted(folds)),
     )
 
 
-def _common(numbers: list[float | None]) -> float | None:
+def _common(numbers: list[int]) -> int | None:
     """The number, where all runs have the same."""
     return numbers[0] if len({*numbers}) == 1 else None
 
 
 def run_value(folder: Path, metric: str, evaluation: Evaluation) -> float:
     """A metric of a finished run; raises as `method_results`."""
-    return _value(folder, _finished(folder).get("outcome", {}), metric, evaluation)
+    return _value(folder, _finished(folder), metric, evaluation)
 
 
-def _finished(folder: Path) -> manifest.Manifest:
-    fields = manifest.read_manifest(folder)
-    if fields["status"] != "DONE":
-        raise DataError(
-            f"{folder}: {manifest.effective_status(folder)}; expected a run that is DONE"
-        )
-    return fields
+def _finished(folder: Path) -> RunRecord:
+    record = read_now(folder)
+    if record.status != "finished":
+        raise DataError(f"{folder}: {record.status}; expected a run that is finished")
+    return record
 
 
-def _value(folder: Path, outcome: manifest.Outcome, metric: str, evaluation: Evaluation) -> float:
+def _value(folder: Path, record: RunRecord, metric: str, evaluation: Evaluation) -> float:
     """A metric of a run; DataError without it."""
-    main = outcome.get("objective", "")
-    final = outcome.get("final", {})
-    metrics = _best_metrics(folder, outcome) if evaluation == "best" else final
+    main = record.training.objective
+    final = record.training.final
+    metrics = _best_metrics(record) if evaluation == "best" else final
     value = metrics.get(metric)
     if value is not None:
         return value
@@ -149,13 +145,11 @@ def _value(folder: Path, outcome: manifest.Outcome, metric: str, evaluation: Eva
     )
 
 
-def _best_metrics(folder: Path, outcome: manifest.Outcome) -> dict[str, float | None]:
+def _best_metrics(record: RunRecord) -> Metrics:
     """Metrics of the best evaluation: all of a run that was evaluated at its end, else the objective."""
-    metrics: dict[str, float | None] = {}
-    with suppress(InputNotFoundError):
-        metrics |= read_run(folder).evaluation.keyed_metrics("valid")
-    if "objective" in outcome:
-        metrics[outcome["objective"]] = outcome.get("best")
+    metrics = record.evaluation.keyed_metrics("valid")
+    if record.training.objective:
+        metrics[record.training.objective] = record.training.best
     return metrics
 
 

@@ -49,7 +49,7 @@ def no_subject() -> Subject:
 
 
 def subject_of(runs: Mapping[str, Sequence[Path]], metric: str, against: str) -> Subject:
-    """The subject of methods, by the run folders of each; InputNotFoundError or DataError without a manifest."""
+    """The subject of methods, by the run folders of each; InputNotFoundError or DataError without a record."""
     records = {name: [collect_record(path) for path in paths] for name, paths in runs.items()}
     views = [RunView(records[name][0], paths[0]) for name, paths in runs.items()]
     known = [run_facts(view) for view in views]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
-from mlxlab.experiment.manifest import read_manifest
+from mlxlab.record.run_file import read_run
 from mlxlab.wording import one_line
 
 _NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
@@ -28,17 +28,16 @@ def fold_warnings(folders: Sequence[Path]) -> list[str]:
 
 def _of_run(folder: Path) -> dict[str, tuple[float, str]]:
     """(its first number, the text) of each warning, by the text without numbers and the folder of the run."""
-    manifest = read_manifest(folder)
+    record = read_run(folder)
     largest = dict[str, tuple[float, str]]()
 
-    messages = manifest.get("inputs", {}).get("messages", [])
     advice = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
     repeated = [
         f"{line}: {advice}"
-        for line in messages
+        for line in record.data.messages
         if SAME_INPUT in line and not line.endswith(DROPPED)
     ]
-    warnings = [line for attempt in manifest["attempts"] for line in attempt.get("warnings", [])]
+    warnings = [line for attempt in record.attempts for line in attempt.warnings]
     for line in (*repeated, *warnings):
         number = _NUMBER.search(line)
         size = float(number[0].replace(",", "")) if number and number[0].count(".") < 2 else 0.0

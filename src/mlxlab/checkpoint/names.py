@@ -66,7 +66,7 @@ def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
 
 def check_rounds_file(run_dir: Path) -> None:
     """Raises CheckpointUnavailableError for rounds without `rounds.json`, which has their config."""
-    if any((run_dir / "rounds").glob("*/manifest.json")) and not os.path.lexists(run_dir / ROUNDS):
+    if any((run_dir / "rounds").glob("*/run.json")) and not os.path.lexists(run_dir / ROUNDS):
         raise CheckpointUnavailableError(
             f"{run_dir}: holds rounds of distillation, which cannot be continued without {ROUNDS}; copy it back"
             " (without resume=auto a new run begins)"

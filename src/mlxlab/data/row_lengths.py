@@ -5,9 +5,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from mlxlab.record.run_record import TOO_LONG
 from mlxlab.wording import percent
 
-TOO_LONG = "are longer than data.seq_len="  # in the warning on many rows
 MANY = 0.05  # share of rows that is worth a warning
 QUANTILE = 1 - MANY
 NO_LIMIT = 2**30  # tokens of a row

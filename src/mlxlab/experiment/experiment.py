@@ -105,7 +105,7 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
     """
     from mlxlab.checkpoint.names import can_resume
     from mlxlab.config.hydra.overrides import typed_values
-    from mlxlab.experiment.manifest import FILE
+    from mlxlab.record.run_file import FILE
 
     values = typed_values(overrides)
     if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0:
@@ -128,12 +128,13 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
 
 def _check_same_command(folder: Path, typed: set[str], says_task: bool) -> None:
     """Raises CheckpointUnavailableError unless all keys of the command that began a run are typed."""
-    from mlxlab.experiment.manifest import read_manifest
+    from mlxlab.record.run_file import read_run
 
     again = "repeat the command that began it"
     is_same = says_task
-    began = read_manifest(folder).get("inputs", {}).get("overrides")
-    if began is not None:
+    record = read_run(folder)
+    if record.has_begun:
+        began = record.command.overrides
         is_same = typed >= {*map(override_name, began)} - _NO_TASK
         options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
         again = f"begin it again with: mlxlab train {options}"
@@ -242,12 +243,12 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     if (resume := values.get("resume")) is None:
         return {}
     from mlxlab.checkpoint.names import find_resumed_run
-    from mlxlab.experiment.manifest import read_manifest
+    from mlxlab.record.run_file import read_run
 
     typed_dir = values.get("hydra.run.dir", "missing")
     folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(typed_dir)
     with suppress(InputNotFoundError, DataError):
-        choices = read_manifest(folder).get("inputs", {}).get("choices", {})
+        choices = read_run(folder).command.choices
         return choices if is_trusted(overrides) else admitted_choices(choices)
     return {}
 
@@ -262,7 +263,7 @@ def complete_overrides(overrides: list[str], config_dir: Path | None = None) -> 
         InputNotFoundError: `resume` names the folder of a sweep.
     """
     from mlxlab.config.hydra.overrides import typed_values
-    from mlxlab.experiment.sweep_start import of_sweep
+    from mlxlab.record.run_file import of_sweep
 
     values = typed_values(overrides)
     resume = values.get("resume")

@@ -12,11 +12,11 @@ from typing import Annotated, Literal, TypeAlias
 
 from mlxlab.constraints import Count, Ge, Le, NonNegative, Size
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.sweep_start import FILE as SWEEP
 from mlxlab.experiment.sweep_start import Texts
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import read_run
 
 FILE = "job.json"
 MAX_JOBS = 100_000
@@ -97,8 +97,7 @@ def read_records(sweep: Path) -> dict[Path, JobRecord]:
 
 
 def seconds_of_attempts(folder: Path) -> float:
-    """The seconds of all processes that worked on a run, by its manifest; 0 without one."""
+    """The seconds of all processes that worked on a run, by its record; 0 without one."""
     with suppress(InputNotFoundError, DataError):
-        attempts = read_manifest(folder)["attempts"]
-        return sum(max(each.get("end", each["start"]) - each["start"], 0.0) for each in attempts)
+        return sum(each.seconds for each in read_run(folder).attempts)
     return 0.0

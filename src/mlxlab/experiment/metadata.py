@@ -1,4 +1,4 @@
-"""Metadata that a run records in its checkpoints, its manifest and the tracker."""
+"""Metadata that a run records in its checkpoints, its record and the tracker."""
 
 import hashlib
 import json
@@ -10,27 +10,23 @@ from typing import TYPE_CHECKING, Protocol
 
 from mlxlab import backend
 from mlxlab.checkpoint.continuation import Continuation
-from mlxlab.checkpoint.state import History, RunMetadata
+from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
-from mlxlab.config.hydra.overrides import typed_run_dir
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config
-from mlxlab.experiment.facts.command_lines import CommandLine, continuations
-from mlxlab.experiment.facts.session_facts import run_facts
-from mlxlab.experiment.manifest import Inputs, Manifest, Outcome, Parent
+from mlxlab.experiment.facts.command_lines import CommandLine, as_record, continuations
+from mlxlab.experiment.facts.session_facts import data_facts, model_facts, training_before
 from mlxlab.experiment.resume.changes import Changes, record_changes
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.ops.native import state as kernels
+from mlxlab.record.run_record import Code, Command, Parent, RunRecord
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Tracker
-from mlxlab.training.state import TrainState
 
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
@@ -91,84 +87,49 @@ def run_tags(
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
 
-def run_inputs(
+def new_record(
     cfg: Config,
     command: CommandLine,
     metadata: RunMetadata | None = None,
     fork: Checkpoint | None = None,
     session: "Session | None" = None,
-    earlier: Manifest | None = None,
-) -> Inputs:
-    """What the manifest records before training.
+    earlier: RunRecord | None = None,
+) -> RunRecord:
+    """What is known of a run before its first step.
 
     Args:
+        metadata: that of its checkpoints.
         fork: the checkpoint of another run that this one starts from.
-        earlier: the manifest of the attempt whose checkpoint this one continues.
-        session: its messages are on the data and the teachers.
+        session: its messages are on the data and the teachers; None for rounds, each of which has its own.
+        earlier: the record of the attempt whose checkpoint this one continues.
     """
-    inputs: Inputs = {
-        "overrides": command.overrides,
-        "choices": command.choices,
-        "first": command.first,
-        "parents": lineage(
-            cfg, None if fork is None else fork.path.absolute(), os.environ.get(PARENT, "")
-        ),
-        "seed": cfg["seed"],
-        "fold": cfg["data"].get("fold"),
-        "folds": cfg["data"].get("folds"),
-        "versions": package_versions(),
-    }
+    fork_path = None if fork is None else fork.path.absolute()
+    record = RunRecord(
+        id="",
+        name="",
+        status="running",
+        attempts=[],
+        command=Command(command.first, command.overrides, command.choices),
+        data=data_facts(cfg, session),
+        training=training_before(cfg, session),
+        seed=cfg["seed"],
+        code=Code(versions=package_versions()),
+        config=cfg,
+        parents=lineage(cfg, fork_path, os.environ.get(PARENT, "")),
+    )
     if metadata is not None:
         # Those of all attempts: a resume composes nothing of what the run began with.
-        inputs |= {
-            "overrides": metadata["overrides"],
-            "choices": metadata["choices"],
-            "continued": metadata.get("continued", []),
-            "config_hash": metadata["config_hash"],
-            "teachers": metadata["teachers"],
-        }
-        inputs |= {"data": metadata["data"], "tokenizer": metadata["tokenizer"]}
-        inputs |= {"initial_weights": metadata["initial_weights"], "kernels": metadata["kernels"]}
-    if run_dir := typed_run_dir():
-        inputs["run_dir"] = run_dir
+        record.command.overrides = metadata["overrides"]
+        record.command.choices = metadata["choices"]
+        record.command.continued = [as_record(each) for each in metadata.get("continued", [])]
+        record.data.fingerprint = metadata["data"]
+        record.data.tokenizer_fingerprint = metadata["tokenizer"]
+        record.code.kernels = metadata["kernels"]
     if earlier is not None:
-        inputs["first"] = earlier["inputs"].get("first", earlier["inputs"].get("overrides", []))
-    if session is not None:
-        inputs |= {"messages": [*session.messages], "facts": run_facts(session)}
-        if isinstance(session.data, MeasuresRows):
-            lengths = session.data.row_lengths
-            inputs |= {
-                "rows": lengths.rows,
-                "row_limit": lengths.seq_len,
-                "truncated_rows": lengths.too_long,
-                "left_out_rows": lengths.left_out,
-            }
-    return inputs
-
-
-def run_outcome(state: TrainState, objective: str, digest: str) -> Outcome:
-    """The results of a run, for its manifest: the best value, the last metrics, size and speed."""
-    history = state.history
-    return {
-        "objective": objective,
-        "best": history.best,
-        "best_step": history.best_step,
-        "parameters": count_parameters(state.whole_model),
-        "speed": history.latest(TOKENS_PER_SEC),
-        "steps": state.progress.step,
-        "tokens": state.progress.tokens,
-        "final": {**final_metrics(history)},
-        "final_state": digest,
-    }
-
-
-def final_metrics(history: History) -> dict[str, float]:
-    """Metrics of the last evaluation, also if it was made before a resume."""
-    for _, metrics in reversed(history.curve):
-        last = {name: value for name, value in metrics.items() if name.startswith(VALID)}
-        if last:
-            return last
-    return {}
+        record.command.first = earlier.command.first
+    record.data.name = record.command.choices.get("data", "")
+    record.model = model_facts(record.command, session)
+    return record
 
 
 def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
@@ -182,9 +143,7 @@ def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> lis
     sources += [("teacher", name) for name in distillation.teachers or []]
     sources += [("member", name) for name in distillation.members]
     sources += [("selection", (data.get("select") or {}).get("source")), ("sweep", sweep)]
-    return [
-        {"kind": kind, "of": str(name)} for kind, name in sources if name and name != "previous"
-    ]
+    return [Parent(kind, str(name)) for kind, name in sources if name and name != "previous"]
 
 
 def package_versions() -> dict[str, str]:

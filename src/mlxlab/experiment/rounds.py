@@ -12,21 +12,21 @@ from typing import Any, Literal, TypedDict
 import mlx.nn as nn
 
 from mlxlab import terminal
-from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
 from mlxlab.config.paths import project_root
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_callbacks, build_data, longest_row
-from mlxlab.experiment.manifest import RunManifest
-from mlxlab.experiment.metadata import run_inputs
+from mlxlab.experiment.facts.training_facts import finite
+from mlxlab.experiment.metadata import new_record
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.resume.changes import key_class
 from mlxlab.experiment.resume.kernels import kernels_of_run
 from mlxlab.experiment.resume.requests import resume_config
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_report import find_report, tracked_until_end
+from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.experiment.train import train
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.files.untrusted import read_json
@@ -36,6 +36,7 @@ from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
 from mlxlab.program import display_path
+from mlxlab.record.run_record import Continuation
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import Tracker
@@ -77,15 +78,13 @@ class DistillationRounds:
                     f"{changed[0]}: cannot change in a run of several rounds; start a new one"
                 )
             command, done = command.after(saved["overrides"], saved["choices"]), saved["done"]
-            if earlier := context.manifest.earlier:
-                command = command._replace(first=earlier["inputs"].get("first", command.first))
-                self.continued += earlier["inputs"].get("continued", [])
+            if earlier := context.writer.earlier:
+                command = command._replace(first=earlier.command.first)
+                self.continued += earlier.command.continued
         context.group.barrier()  # all have read the file before rank 0 writes it
         self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])
         if self.resumed and len(done) < self.options.rounds:
-            self.continued.append(
-                {"rounds": len(done), "overrides": [*command.typed], "model": {}, "forked": False}
-            )
+            self.continued.append(Continuation([*command.typed], rounds=len(done)))
         self.context = replace(context, command=command)
         self.state: RoundsFile = {
             "format": 3,
@@ -106,21 +105,23 @@ class DistillationRounds:
             if self.resumed:
                 tracker.truncate_after(done)
             else:
-                log_lines(*set_aside_earlier_run(self.context.manifest))
+                log_lines(*set_aside_earlier_run(self.context.writer))
             self._write()
-            inputs = run_inputs(self.cfg, self.context.command) | {"continued": self.continued}
-            self.context.manifest.begin(
-                inputs, tracker.uid, name, trains=done < self.options.rounds or not self.resumed
-            )
-            self.context.manifest.record({"rounds_done": done})
+            record = new_record(self.cfg, self.context.command)
+            record.id = tracker.uid
+            record.name = name
+            record.command.continued = self.continued
+            record.rounds = self.state["done"]
+            trains = done < self.options.rounds or not self.resumed
+            self.context.writer.begin(record, trains=trains)
             for number in range(done + 1, self.options.rounds + 1):
                 print(f"round {number} of {self.options.rounds}", flush=True)
                 run_dir = self.context.run_dir / "rounds" / str(number)
-                with RunManifest(run_dir) as manifest:
+                with RunWriter(run_dir) as writer:
                     shared_dir = self._round_dir(number)
                     kernels = kernels_of_run(self._round_dir(1)) if number > 1 else None
                     context = replace(
-                        self.context, run_dir=run_dir, shared_dir=shared_dir, manifest=manifest
+                        self.context, run_dir=run_dir, shared_dir=shared_dir, writer=writer
                     )
                     context = replace(context, kernels=kernels)
                     train(self.round_config(number), context)
@@ -167,12 +168,11 @@ class DistillationRounds:
         self.state["done"] = [*(self.state["done"] if number else []), without_nonfinite(evaluated)]
         self._write()
         ensemble = evaluated["ensemble"]
-        final = {
-            f"{VALID}{name}": value for name, value in ensemble.items() if name != "parameters"
-        }
-        self.context.manifest.record(
-            {"rounds_done": number, "final": {**final}, "parameters": ensemble["parameters"]}
-        )
+        writer = self.context.writer
+        writer.record.rounds = self.state["done"]
+        final = {f"{VALID}{name}": finite(value) for name, value in ensemble.items()}
+        parameters = int(final.pop(f"{VALID}parameters") or 0)
+        writer.trained(replace(writer.record.training, final=final), parameters)
 
     def _evaluate(self, number: int) -> dict[str, dict[str, float]]:
         """Metrics of teacher, student, every member and the ensemble on the validation data."""

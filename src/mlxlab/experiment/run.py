@@ -1,4 +1,4 @@
-"""Opens the folder of a run: locks it, listens to signals, keeps its manifest. MLX is imported last."""
+"""Opens the folder of a run: locks it, listens to signals, keeps its record. MLX is imported last."""
 
 import errno
 import fcntl
@@ -26,12 +26,13 @@ from mlxlab.config.paths import project_root
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
 from mlxlab.experiment.facts.command_lines import CommandLine, current_command
-from mlxlab.experiment.manifest import FILE, STATUSES, RunManifest, read_manifest
+from mlxlab.experiment.run_writer import STATUSES, RunWriter
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.experiment.storage import NoCloud, Storage
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.program import display_path
 from mlxlab.progress import activity
+from mlxlab.record.run_file import FILE, read_run
 from mlxlab.terminal import messages
 from mlxlab.terminal.messages import survives_closed_pipes
 from mlxlab.tracking.tracker import NoTracker, Tracker
@@ -56,7 +57,7 @@ class RunContext:
 
     run_dir: Path  # the folder that this process writes: on rank 0 the run folder, elsewhere one that is discarded
     shared_dir: Path  # the run folder, on every rank
-    manifest: RunManifest
+    writer: RunWriter
     signals: SignalHandler
     group: "ProcessGroup"
     kernels: str | None = None  # those that the run must use, if it is a part of another one
@@ -103,7 +104,7 @@ def open_run(
         try:
             for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
                 remove_leftovers(folder)
-            with RunManifest(run_dir) as manifest, signals.as_run_interrupted():
+            with RunWriter(run_dir) as writer, signals.as_run_interrupted():
                 backend.prepare()
                 from mlxlab.distributed.process_group import init_process_group
 
@@ -114,7 +115,7 @@ def open_run(
                         devnull = stack.enter_context(open(os.devnull, "w"))
                         stack.enter_context(redirect_stdout(devnull))
                         stack.enter_context(redirect_stderr(devnull))
-                    yield RunContext(run_dir, shared_dir, manifest, signals, group)
+                    yield RunContext(run_dir, shared_dir, writer, signals, group)
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
@@ -156,7 +157,7 @@ def remove_unused(folder: Path) -> None:
     """Removes a run folder whose only run was refused before training; one that holds anything else stays."""
     names = {".hydra", ".lock", FILE, "inference", *(f"STATUS.{status}" for status in STATUSES)}
     with suppress(OSError, InputNotFoundError, DataError):
-        begun = "inputs" in read_manifest(folder)
+        begun = read_run(folder).has_begun
         if not begun and {path.name for path in folder.iterdir()} <= names:
             shutil.rmtree(folder)
 
@@ -181,8 +182,8 @@ def _resumed_name(cfg: Mapping[str, Any], run_dir: Path) -> str:
     if cfg.get("resume") is None or cfg["name"]:
         return ""
     with suppress(InputNotFoundError, DataError):
-        manifest = read_manifest(run_dir)
-        return one_line(manifest["name"]) if "inputs" in manifest else ""
+        record = read_run(run_dir)
+        return one_line(record.name) if record.has_begun else ""
     return ""
 
 

@@ -62,7 +62,7 @@ def read_info(folder: Path) -> RunInfo:
 
     Raises:
         InputNotFoundError: there is no run.
-        DataError: its manifest is damaged.
+        DataError: its record is damaged.
     """
     if is_exported(folder):
         evaluation = f"mlxlab evaluate {quoted(f'run={folder}')}"

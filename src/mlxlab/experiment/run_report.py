@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlxlab import terminal
 from mlxlab.constraints import Count
-from mlxlab.errors import RunInterrupted, RunPruned, UserError
+from mlxlab.errors import RunInterrupted, UserError
 from mlxlab.program import display_path
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.callback import Callback, FitContext
@@ -74,8 +74,8 @@ def _end(
     tracker: Tracker, context: "RunContext", failure: BaseException | None, *, has_page: bool
 ) -> None:
     """Writes `run.json`, `summary.md` and the page, and prints how a finished run ended."""
-    from mlxlab.experiment.collect_record import collect_record
-    from mlxlab.record.run_file import write_run
+    from mlxlab.experiment.collect_record import complete
+    from mlxlab.record.run_file import FILE
     from mlxlab.views.pages import (
         REPORT,
         SUMMARY,
@@ -87,10 +87,10 @@ def _end(
     from mlxlab.views.run_view import RunView
 
     folder = context.run_dir
-    record = collect_record(folder, context.manifest.end(failure), context.manifest.evaluation)
-    if isinstance(failure, RunPruned):
-        record.status = "paused"
-    tracker.log_artifact(write_run(folder, record))
+    record = context.writer.end(failure)
+    complete(record, folder)
+    context.writer.write()
+    tracker.log_artifact(folder / FILE)
     view = RunView(record, folder.absolute())
     if record.is_evaluated:
         tracker.log_artifact(write_page(folder / SUMMARY, summary(view)))

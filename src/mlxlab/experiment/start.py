@@ -27,7 +27,7 @@ from mlxlab.experiment.build import (
     saved_architecture,
     without_overridden_settings,
 )
-from mlxlab.experiment.facts.training_limit import LIMIT_KEYS
+from mlxlab.experiment.facts.training_facts import LIMIT_KEYS
 from mlxlab.experiment.resume.changes import Changes
 from mlxlab.experiment.resume.requests import requests_against_growth, resume_config
 from mlxlab.experiment.resume.vocabulary import (

@@ -8,8 +8,9 @@ from annotated_types import MaxLen
 from mlxlab.errors import InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import SWEEP
 
-FILE = "sweep.json"
+FILE = SWEEP
 STUDY = "study.jsonl"  # the trials of a search
 SWEPT = "several values"
 _MAX_BYTES = 2**28
@@ -36,13 +37,6 @@ class SweepStart(TypedDict):
     sweeper: str
     shared: dict[str, str]
     jobs: Annotated[list[Texts], MaxLen(100_000)]
-
-
-def of_sweep(folder: Path) -> str:
-    """What a message on a folder that holds no run ends with, if it is that of a sweep."""
-    if not (folder / FILE).is_file():
-        return ""
-    return f"; this is the folder of a sweep: sweep.resume={folder} continues it, and its jobs are in {folder}/0, ..."
 
 
 def untyped(start: SweepStart) -> list[str]:

@@ -17,7 +17,7 @@ from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
-from mlxlab.experiment.collect_record import collect_record
+from mlxlab.experiment.facts.training_facts import ended_training
 from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
 from mlxlab.experiment.final_evaluation.files import mistakes, write_files
 from mlxlab.experiment.final_evaluation.record import evaluation_record
@@ -28,9 +28,8 @@ from mlxlab.experiment.metadata import (
     log_config_changes,
     log_datasets,
     log_transfer,
-    run_inputs,
+    new_record,
     run_metadata,
-    run_outcome,
     run_tags,
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
@@ -48,7 +47,6 @@ from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.ops.native import state as native
 from mlxlab.program import display_path, resume_command
-from mlxlab.record.run_file import write_run
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
@@ -75,7 +73,7 @@ def train(requested: Config, context: RunContext) -> float:
     message = finished.finished_message(session.trainer, state, start, checkpoint, context)
     if message:
         # Copies may be missing from the session before.
-        with cloud.copies(context.run_dir, context.manifest.id, metrics_table(callbacks)):
+        with cloud.copies(context.run_dir, context.writer.id, metrics_table(callbacks)):
             return finished.end_finished(message, checkpoint, context)
     for callback in callbacks:
         callback.check(state, checkpoint)
@@ -87,7 +85,7 @@ def train(requested: Config, context: RunContext) -> float:
         if start.continues:
             tracker.truncate_after(kept_step(start))
         checkpoint = prepare_checkpoints(checkpoint, start.continues, context, session)
-        with cloud.copies(context.run_dir, context.manifest.id, metrics_table(callbacks)):
+        with cloud.copies(context.run_dir, context.writer.id, metrics_table(callbacks)):
             lock = lock_recorder(session, start, context)
             state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
             return finish(session, state, context, lock, report)
@@ -108,7 +106,7 @@ def lock_recorder(session: Session, start: Start, context: RunContext) -> RunLoc
     return RunLockRecorder(
         context.run_dir,
         session.context.metadata,
-        context.manifest,
+        context.writer,
         context.group.size,
         forked_from=None if fork is None else fork.path,
         continues=start.continues,
@@ -132,7 +130,7 @@ def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
     warn_of_long_rows(data)
     if not start.continues:
         compare_with_past(start.cfg, data.fingerprint, context)
-        log_lines(*set_aside_earlier_run(context.manifest))
+        log_lines(*set_aside_earlier_run(context.writer))
     inference_dir = context.run_dir / "inference"
     if start.tokenizer_dir != start.inference_dir:
         keep_tokenizer(inference_dir, data.tokenizer)
@@ -146,7 +144,7 @@ def begin_records(
     carried: Transfer | None,
     context: RunContext,
 ) -> None:
-    """Starts the run in the tracker and in its manifest, with what a resume changes.
+    """Starts the run in the tracker and in its record, with what a resume changes.
 
     Args:
         carried: the arrays of the checkpoint of another model.
@@ -171,9 +169,11 @@ def begin_records(
     log_config_changes(start.changes, kept_step(start), run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer, run_dir, tracker)
-    earlier = context.manifest.earlier if start.continues and checkpoint else None
-    inputs = run_inputs(cfg, context.command, metadata, fork, session, earlier)
-    context.manifest.begin(inputs, tracker.uid, name)
+    earlier = context.writer.earlier if start.continues and checkpoint else None
+    record = new_record(cfg, context.command, metadata, fork, session, earlier)
+    record.id = tracker.uid
+    record.name = name
+    context.writer.begin(record)
 
 
 def describe_training(model: Model) -> list[str]:
@@ -198,7 +198,7 @@ def compare_with_past(cfg: Config, fingerprint: str, context: RunContext) -> Non
         return
     from mlxlab.experiment.past_run.rerun import changes_since
 
-    log_lines(*changes_since(cfg, fingerprint, context.manifest.code(GIT_SECONDS)))
+    log_lines(*changes_since(cfg, fingerprint, context.writer.code(GIT_SECONDS)))
 
 
 def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
@@ -268,9 +268,9 @@ def finish(
     assert context.group.all_reduce_max(extremes) == extremes, (
         "the processes of this run ended in different states"
     )
-    outcome = run_outcome(state, session.context.monitor, digest)
-    context.manifest.record(outcome)
-    lock.end(outcome)
+    training = ended_training(context.writer.record, state, digest)
+    context.writer.trained(training, count_parameters(state.whole_model))
+    lock.end(training)
     reason, best = session.context.control.stop_reason, state.history.best
     stop = stop_of(reason)
     if not stop_signal and stop is None:
@@ -329,8 +329,7 @@ def report_run(
     record = evaluation_record(state, results, rows)
     if results.splits:
         write_files(results, record, rows, data, tracker, run_dir)
-    context.manifest.evaluation = record
-    write_run(run_dir, collect_record(run_dir, evaluation=record))
+    context.writer.evaluated(record)
     best_step = state.history.best_step
     best = run_dir / FOLDER / folder_name(best_step)
     inference_dir = run_dir / "inference"

@@ -1,4 +1,4 @@
-"""The warnings of a run, for its manifest and its report."""
+"""The warnings of a run, for its record."""
 
 import logging
 

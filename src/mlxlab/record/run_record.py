@@ -7,11 +7,12 @@ of metrics have no split: a `SplitResult` says which rows they are of.
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeAlias
 
-from annotated_types import MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 
 from mlxlab.constraints import Count
 
-FORMAT = 3
+FORMAT = 4
+TOO_LONG = "are longer than data.seq_len="  # Part of a warning: `Data` has the number of rows.
 Status: TypeAlias = Literal[
     "running", "finished", "failed", "interrupted", "killed", "pruned", "paused"
 ]
@@ -22,32 +23,52 @@ Split: TypeAlias = Literal["valid", "test", "out_of_fold"]
 Metrics: TypeAlias = dict[str, float | None]
 Interval: TypeAlias = tuple[float, float]
 Names: TypeAlias = Annotated[list[str], MaxLen(10_000)]
+ProcessId: TypeAlias = Annotated[int, Ge(1), Le(2**31 - 1)]
 
 
 @dataclass
 class Attempt:
-    """One process that worked on the run. `trained` is false if it ended before its first step."""
+    """One process that worked on the run.
+
+    Attributes:
+        status: killed for one that could not record its end.
+        trained: false if it ended before its first step.
+    """
 
     host: str
+    pid: ProcessId
+    process_start: float
     start: float
     status: Status = "running"
     trained: bool = True
     end: float | None = None
+    exit_code: int | None = None
     error: str = ""
     warnings: Names = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that it took; 0 for one that has not ended."""
+        return 0.0 if self.end is None else max(self.end - self.start, 0.0)
 
 
 @dataclass
 class Continuation:
-    """A command line that resumed the run.
+    """A command line that continued the run.
 
     Attributes:
-        at: where: `at step 50`.
-        overrides: as typed.
+        overrides: as typed, `hydra.run.dir` included; empty if `forked`.
+        step: of the checkpoint from which it continued.
+        rounds: of distillation that were complete; such a run has no step of its own.
+        model: keys of the model that it changed -> (before, after).
+        forked: it began the run with a checkpoint of another one, or continued that other one.
     """
 
-    at: str
     overrides: Names
+    step: Count | None = None
+    rounds: Count | None = None
+    model: dict[str, tuple[object, object]] = field(default_factory=dict)
+    forked: bool = False
 
 
 @dataclass
@@ -68,6 +89,7 @@ class Code:
     dirty: bool | None = None
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
+    kernels: str = ""
     is_locked: bool = False  # The run has a run.lock.
 
 
@@ -106,6 +128,8 @@ class Data:
     loss_on: str = ""  # Which part of a conversation has a loss.
     has_chat_template: bool = False
     seq_len: Count = 0
+    fold: Count | None = None
+    folds: Count | None = None
     measured_rows: Count = 0
     truncated_rows: Count = 0
     left_out_rows: Count = 0
@@ -138,12 +162,19 @@ class Training:
         is_resized: the batch size changed during the run.
         evaluations: (step, objective).
         curve: (step, metrics by key with their split).
+        best: the best value of the objective.
+        final: the metrics of the last evaluation by key with their split.
+        speed: tokens per second at the end.
+        final_state: a digest of weights, optimizer and data; empty until the run has ended or was stopped.
         events: (step, what changed).
     """
 
     objective: str = ""
     steps: Count = 0
     best_step: Count = 0
+    best: float | None = None
+    final: Metrics = field(default_factory=dict)
+    speed: float | None = None
     tokens: Count = 0
     batches_per_epoch: Count = 0
     is_resized: bool = False
@@ -274,6 +305,7 @@ class RunRecord:
     """Every fact of a run.
 
     Attributes:
+        has_begun: an attempt reached its first step; before, only attempts and commit are known.
         can_resume: there is a checkpoint; without one the run begins again.
         faults: files of the run that cannot be read.
     """
@@ -282,7 +314,8 @@ class RunRecord:
     name: str
     status: Status
     attempts: Annotated[list[Attempt], MinLen(1)]
-    format: Literal[3] = 3
+    format: Literal[4] = 4
+    has_begun: bool = False
     command: Command = field(default_factory=Command)
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)

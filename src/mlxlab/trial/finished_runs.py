@@ -13,8 +13,8 @@ from mlxlab.analysis.comparison_runs import run_value
 from mlxlab.analysis.trial.record import FILE, read_record
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import UserError
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.record.run_file import read_run
 
 # Keys that do not change the results of a run.
 _WITHOUT_EFFECT = (
@@ -44,10 +44,10 @@ def code_of(folder: Path) -> dict[str, str | None]:
     return {"commit": code["commit"], "digest": code["digest"]}
 
 
-def data_of(folder: Path) -> tuple[str | None, str | None]:
+def data_of(folder: Path) -> tuple[str, str]:
     """The fingerprints of data and tokenizer of a run."""
-    inputs = read_manifest(folder).get("inputs", {})
-    return inputs.get("data"), inputs.get("tokenizer")
+    data = read_run(folder).data
+    return data.fingerprint, data.tokenizer_fingerprint
 
 
 class FinishedRuns:

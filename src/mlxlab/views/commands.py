@@ -1,9 +1,14 @@
 """The commands that a view of a run names: what to type next."""
 
+from collections.abc import Iterable
+from itertools import groupby
+
 from mlxlab.checkpoint.names import whole_run
 from mlxlab.dotted_keys import override_name
 from mlxlab.program import join, resume_overrides, run_dir_override
+from mlxlab.record.run_record import Continuation
 from mlxlab.views.run_view import RunView
+from mlxlab.wording import counted
 
 # What a distilled run was given and its control is not.
 _OF_TEACHERS = (
@@ -66,9 +71,36 @@ def typed_commands(view: RunView) -> dict[str, str]:
     """The command lines that made the run."""
     command = view.record.command
     commands = {"began": typed("train", *command.first)}
-    for number, each in enumerate(command.continued, 1):
-        commands[f"resumed ({number}) {each.at}".strip()] = typed("train", *each.overrides)
+    for number, (place, overrides) in enumerate(continuing_lines(command.continued), 1):
+        commands[f"resumed ({number}) {place}".strip()] = typed("train", *overrides)
     return commands
+
+
+def continuing_lines(continued: Iterable[Continuation]) -> list[tuple[str, list[str]]]:
+    """(where, its overrides) of each command line that continued a run; repeated ones are one."""
+    own = [each for each in continued if not each.forked]
+    return [
+        (_place([*group]), overrides)
+        for overrides, group in groupby(own, key=lambda each: each.overrides)
+    ]
+
+
+def _place(group: list[Continuation]) -> str:
+    """Where one command line continued a run: `at steps 40 to 80 (3 times)`."""
+    rounds = [each.rounds for each in group if each.rounds is not None]
+    steps = [each.step for each in group if each.step is not None]
+    words = []
+    if rounds and min(rounds) < max(rounds):
+        words.append(f"after {min(rounds):,} to {max(rounds):,} rounds")
+    elif rounds:
+        words.append(f"after {counted(rounds[0], 'round')}")
+    elif steps and min(steps) < max(steps):
+        words.append(f"at steps {min(steps):,} to {max(steps):,}")
+    elif steps:
+        words.append(f"at step {steps[0]:,}")
+    if len(group) > 1:
+        words.append(f"({len(group):,} times)")
+    return " ".join(words)
 
 
 def typed(verb: str, *args: str) -> str:

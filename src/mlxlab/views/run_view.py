@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from mlxlab.record.run_record import Attempt, Metrics, RunRecord, SplitResult
+from mlxlab.record.run_record import TOO_LONG, Attempt, Metrics, RunRecord, SplitResult
 from mlxlab.views.advice import Advice, advise
 from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, SIDE_METRICS, full_title
 from mlxlab.views.verdict import Judgement, judge
@@ -157,9 +157,10 @@ class RunView:
 
     @property
     def warnings(self) -> list[str]:
+        """Those of all attempts, without the one on long rows: the record has their number."""
         lines = []
         for attempt in self.record.attempts:
-            lines += attempt.warnings
+            lines += [line for line in attempt.warnings if TOO_LONG not in line]
         return lines
 
     @property

@@ -6,8 +6,9 @@ from mlxlab.analysis.sweeps.best_configuration import judge_mean
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 from mlxlab.record import run_file
-from mlxlab.record.run_record import Attempt, Data, Evaluation, Model, RunRecord, SplitResult
+from mlxlab.record.run_record import Data, Evaluation, Model, RunRecord, SplitResult
 from support import sweep_jobs
+from support.run_records import attempt_of
 from support.sweep_jobs import finished
 
 LOSSES = {"0.001": (0.5, 0.6, 0.55), "0.01": (0.52, 0.61, 0.57)}
@@ -38,7 +39,7 @@ def write_run(folder, accuracy):
         id=folder.name,
         name=folder.name,
         status="finished",
-        attempts=[Attempt("here", 1000.0, "finished")],
+        attempts=[attempt_of()],
         data=Data("titanic", "classification"),
         model=Model("bert"),
         evaluation=Evaluation("accuracy", [result]),

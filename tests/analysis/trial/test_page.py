@@ -6,8 +6,9 @@ import pytest
 
 from mlxlab.analysis.trial.page import trial_blocks
 from mlxlab.analysis.trial.record import new_record
-from mlxlab.experiment.manifest import RunManifest
-from support.run_records import write_result
+from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.record.run_record import Data, Model
+from support.run_records import blank_record, write_result
 from support.trial_records import QUESTION, look
 
 
@@ -31,10 +32,9 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
             "seconds": 1.0,
         }
         record["runs"].append(run)
-    with RunManifest(tmp_path / "0") as manifest:
-        manifest.begin(
-            {"choices": {"model": "bert", "data": "titanic"}, "facts": {"task": "classification"}}
-        )
+    with RunWriter(tmp_path / "0") as writer:
+        data = Data(name="titanic", task="classification")
+        writer.begin(blank_record(data=data, model=Model(name="bert")))
     page = trial_blocks(json.loads(json.dumps(record)), tmp_path)
     what, gain, size, certainty = page.cards
     assert (gain.answer, gain.tone) == ("Undecided", "warning")

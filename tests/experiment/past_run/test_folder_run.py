@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 
 import pytest
 
+from mlxlab.record.run_file import read_run
 from support.commands import command
 from support.past_run import past_run
+from support.run_records import attempt_of
 
 main = command("runs")
 
@@ -28,8 +31,8 @@ def test_a_run_without_a_store_is_shown_and_compared_by_its_folder(folder, capsy
     shown = json.loads(capsys.readouterr().out)
     assert (shown["name"], shown["status"], shown["folder"]) == ("first", "FINISHED", str(folder))
     assert shown["params"]["trainer.max_steps"] == "3"
-    outcome = json.loads((folder / "manifest.json").read_text())["outcome"]
-    assert shown["metrics"]["valid/loss"] == outcome["final"]["valid/loss"]
+    training = read_run(folder).training
+    assert shown["metrics"]["valid/loss"] == training.final["valid/loss"]
     assert shown["datasets"]
 
     other = shutil.copytree(folder, tmp_path / "other")
@@ -45,7 +48,7 @@ def test_a_run_without_a_store_is_shown_and_compared_by_its_folder(folder, capsy
     assert "valid/ metrics are of the last evaluation" in printed.err
     first = next(line for line in lines if "(best)" in line)
     assert first.split()[1:3] == ["valid/loss", "(best)"]
-    assert f"{outcome['best']:.4g}" in first
+    assert f"{training.best:.4g}" in first
     assert not (tmp_path / "none.db").exists()
 
 
@@ -53,10 +56,10 @@ def test_run_folders_are_listed_and_found_by_their_id_without_a_store(
     folder, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    uid = json.loads((folder / "manifest.json").read_text())["id"]
+    uid = read_run(folder).id
     for path in (tmp_path / "outputs" / f"today-{uid[:6]}", tmp_path / "multirun" / "x" / "0"):
         shutil.copytree(folder, path)
-    (tmp_path / "multirun" / "x" / "0" / "manifest.json").write_text("{")
+    (tmp_path / "multirun" / "x" / "0" / "run.json").write_text("{")
     for module in ("cli.runs.reading", "experiment.past_run.lookup"):
         monkeypatch.setattr(f"mlxlab.{module}.project_root", lambda: tmp_path)
     assert main(["list", "--json"]) == 0
@@ -76,18 +79,16 @@ def test_run_folders_are_listed_and_found_by_their_id_without_a_store(
 FOREIGN = {
     "pipe": lambda folder: (os.unlink(folder / "run.json"), os.mkfifo(folder / "run.json")),
     "link": lambda folder: (
-        os.unlink(folder / "manifest.json"),
-        os.symlink("/etc/passwd", folder / "manifest.json"),
+        os.unlink(folder / "run.json"),
+        os.symlink("/etc/passwd", folder / "run.json"),
     ),
     "sparse": lambda folder: os.truncate(folder / "run.json", 2**40),
     "deep": lambda folder: (folder / "run.lock").write_text("[" * 100_000 + "]" * 100_000),
-    "text": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"),
-    "number": lambda folder: edit(folder / "manifest.json", outcome={"steps": 2**70}),
-    "nan": lambda folder: edit(
-        folder / "manifest.json", outcome={"final": {"valid/loss": float("nan")}}
-    ),
-    "type": lambda folder: edit(folder / "manifest.json", inputs={"seed": []}),
-    "missing": lambda folder: (folder / "manifest.json").write_text('{"format": 2}'),
+    "text": lambda folder: (folder / "run.json").write_bytes(b"\xff\xfe"),
+    "number": lambda folder: edit(folder / "run.json", seed=2**70),
+    "nan": lambda folder: edit(folder / "run.json", config={"seed": float("nan")}),
+    "type": lambda folder: edit(folder / "run.json", seed=[]),
+    "missing": lambda folder: (folder / "run.json").write_text('{"format": 4}'),
     "folder": lambda folder: (os.unlink(folder / "run.lock"), (folder / "run.lock").mkdir()),
     "target": lambda folder: (folder / "inference" / "config.yaml").write_text(
         "model: {_target_: os.system}"
@@ -109,8 +110,7 @@ def test_a_foreign_folder_is_refused_in_one_line(folder, command, damage, capsys
 
 
 def test_odd_times_and_control_characters_are_printed_as_text(folder, capsys):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    attempt = manifest["attempts"][0] | {"start": 1e300, "end": -1e300}
-    edit(folder / "manifest.json", name="\x1b[2J\nname", attempts=[attempt])
+    attempt = attempt_of(start=1e300, end=-1e300)
+    edit(folder / "run.json", name="\x1b[2J\nname", attempts=[asdict(attempt)])
     assert main(["show", str(folder)]) == 0
     assert "\x1b" not in capsys.readouterr().out

@@ -1,12 +1,12 @@
 """A run is found by its folder, and by its id or name in a store."""
 
-import json
-
 import pytest
 
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.past_runs import PastRuns
+from mlxlab.record.run_file import write_run
+from support.run_records import attempt_of, blank_record
 from support.tracking import finished_run, project_fixture, query_store, wait_until  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -19,14 +19,14 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
     [(run_id,)] = query_store(project, "select run_uuid from runs")
     with pytest.raises(InputNotFoundError, match=r"the run folder .* was not found"):
         find_run_folder(run_id, uri)
-    (folder / "manifest.json").touch()
+    (folder / "run.json").touch()
     assert {
         find_run_folder(name, uri) for name in (run_id, run_id[:8], "a", str(folder), "outputs/a")
     } == {folder}
     [(uid,)] = query_store(project, "select value from tags where key = 'mlxlab.uid'")
     earlier = folder / f"earlier-{uid[:8]}"
     earlier.mkdir()
-    (earlier / "manifest.json").touch()  # another run began in the folder
+    (earlier / "run.json").touch()  # another run began in the folder
     assert find_run_folder(uid[:8], uri) == earlier
     assert find_run_folder("outputs/a", uri) == folder
     with pytest.raises(ConfigError, match=r"other: no such run"):
@@ -39,14 +39,12 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
     wait_until(lambda: len(query_store(project, uids)) == 2)
     with pytest.raises(ConfigError, match=r"a: matches 2 runs, expected the id of one: .* \(a 20"):
         PastRuns(uri).find("a")
-    attempt = {"host": "", "pid": 1, "process_start": 0.0, "start": 0.0, "status": "DONE"}
     for (holder,) in query_store(project, uids):
-        manifest = {"format": 2, "id": holder, "name": "a", "status": "DONE", "attempts": [attempt]}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        write_run(folder, blank_record(id=holder, attempts=[attempt_of()]))
         assert PastRuns(uri).find("outputs/a").run_id == holder
     assert PastRuns(uri).find(uid[:8]).folder == str(earlier)
     beginning = run_id[:2]  # not one letter: the runs above are named "a"
     named = finished_run(project, beginning)
     wait_until(lambda: query_store(project, f"select 1 from runs where name = '{beginning}'"))
-    (named / "manifest.json").touch()
+    (named / "run.json").touch()
     assert find_run_folder(beginning, uri) == named  # and not the run whose id begins so

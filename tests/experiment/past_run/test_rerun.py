@@ -8,8 +8,9 @@ import pytest
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.experiment import complete_overrides
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.rerun import expand_rerun
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Parent
 from support.configs import line, user_config  # noqa: F401
 from support.past_run import past_run
 from support.processes import run_here
@@ -47,15 +48,15 @@ def test_a_run_without_changes_ends_in_the_same_state_and_names_the_past_one(pas
     again = run_here(f"rerun={past_run}", f"hydra.run.dir={tmp_path}/again")
     assert again.returncode == 0, again.stderr
     assert "changed since" not in again.stderr
-    before, now = read_manifest(past_run), read_manifest(tmp_path / "again")
-    assert now["outcome"]["final_state"] == before["outcome"]["final_state"]
-    assert now["inputs"]["parents"] == [{"kind": "rerun", "of": str(past_run)}]
-    assert now["id"] != before["id"]
-    assert now["name"] != "first"
+    before, now = read_run(past_run), read_run(tmp_path / "again")
+    assert now.training.final_state == before.training.final_state
+    assert now.parents == [Parent("rerun", str(past_run))]
+    assert now.id != before.id
+    assert now.name != "first"
 
 
 def test_data_and_code_that_changed_are_one_line(copied_run, tmp_path):
-    edit_json(copied_run / "manifest.json", lambda fields: fields["inputs"].update(data="0" * 32))
+    edit_json(copied_run / "run.json", lambda run: run["data"].update(fingerprint="0" * 32))
     edit_json(copied_run / "run.lock", lambda fields: fields["code"].update(commit="a" * 40))
     again = run_here(
         f"rerun={copied_run}", "trainer.max_steps=1", f"hydra.run.dir={tmp_path}/again"

@@ -1,7 +1,7 @@
 """`trainer.epochs=auto` of a resumed run: the epochs that it began with."""
 
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.experiment.facts.training_limit import limit_of
+from mlxlab.experiment.facts.training_facts import limit_of
 from support.processes import run_here
 
 MODEL = [

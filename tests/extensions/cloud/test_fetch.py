@@ -59,11 +59,10 @@ def test_a_run_continues_from_its_copy_as_if_it_had_not_stopped(finished, store,
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step-00000002" in resumed.stderr
     assert final_state(resumed) == final_state(finished[2])
-    manifests = [
-        json.loads((folder / "manifest.json").read_text())
-        for folder in (finished[1], tmp_path / "new")
+    records = [
+        json.loads((folder / "run.json").read_text()) for folder in (finished[1], tmp_path / "new")
     ]
-    assert manifests[0]["id"] == manifests[1]["id"] == run.name
+    assert records[0]["id"] == records[1]["id"] == run.name
     assert not list(tmp_path.glob(".*"))
 
 

@@ -14,7 +14,7 @@ from mlxlab.extensions.cloud.directory import DirectoryStore
 from mlxlab.extensions.cloud.snapshot import Snapshots
 
 NAME = "step-00000002"
-FILES = {"manifest.json": b"{}", "checkpoints/step-00000002/model.safetensors": bytes(5000)}
+FILES = {"run.json": b"{}", "checkpoints/step-00000002/model.safetensors": bytes(5000)}
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_commit_is_fetched_as_it_was_stored(commits, tmp_path):
         "/".join("a" * 40),
         "\u202eevil",
         ".ssh/authorized_keys",
-        "manifest.json/below",
+        "run.json/below",
     ],
 )
 def test_a_manifest_that_names_files_elsewhere_is_refused(commits, tmp_path, path):
@@ -170,11 +170,11 @@ def test_a_damaged_file_is_refused(commits, tmp_path, damage):
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x00" * 50])
 def test_a_damaged_commit_does_not_keep_others_from_being_stored(commits, tmp_path, damage):
     (tmp_path / "store" / "run" / f"{NAME}.json").write_bytes(damage)
-    path = tmp_path / "source" / "manifest.json"
-    commits.commit("step-00000004", {"manifest.json": Snapshots().take(path, held=False)})
+    path = tmp_path / "source" / "run.json"
+    commits.commit("step-00000004", {"run.json": Snapshots().take(path, held=False)})
     commits.retain(["step-00000004"])
     commits.fetch("step-00000004", tmp_path / "fetched")
-    assert (tmp_path / "fetched" / "manifest.json").read_bytes() == b"{}"
+    assert (tmp_path / "fetched" / "run.json").read_bytes() == b"{}"
 
 
 def test_a_damaged_file_is_replaced_by_the_next_upload_that_needs_it(commits, tmp_path):

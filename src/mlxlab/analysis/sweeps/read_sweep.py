@@ -8,7 +8,7 @@ from typing import cast, get_args
 from mlxlab.analysis.comparison_runs import check_metric
 from mlxlab.analysis.sweeps.sweep_jobs import State, Sweep, SweepJob, overrides_by_key
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment import manifest, sweep_start
+from mlxlab.experiment import sweep_start
 from mlxlab.experiment.job_record import JobRecord, read_records, seconds_of_attempts
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Metrics
@@ -67,7 +67,7 @@ def _job(record: JobRecord, objective: str, folder: Path) -> SweepJob:
     seconds = record.seconds
     if record.state in get_args(State):
         state = cast(State, record.state)
-    else:  # The seconds of a job that was killed are in its manifest alone.
+    else:  # The seconds of a job that was killed are in its own record alone.
         seconds = max(seconds, seconds_of_attempts(folder))
     values = {}
     reason = record.reason
@@ -111,5 +111,5 @@ def _num_folds(jobs: list[SweepJob]) -> int | None:
     """The number of folds of the cross-validation that the runs are of."""
     for job in [job for job in jobs if job.values][:1]:
         with suppress(InputNotFoundError, DataError):
-            return manifest.read_manifest(job.folder).get("inputs", {}).get("folds")
+            return read_run(job.folder).data.folds
     return None

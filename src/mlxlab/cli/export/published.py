@@ -153,20 +153,20 @@ def _origin(run: Path, restored: "RestoredModel") -> "Origin":
 
     A command that continued the run later made nothing of what is exported.
     """
-    from mlxlab.experiment.facts.command_lines import command_lines
-    from mlxlab.experiment.manifest import read_manifest
+    from mlxlab.experiment.facts.command_lines import as_record
     from mlxlab.inference.trained_model import origin_of
+    from mlxlab.record.run_file import read_run
+    from mlxlab.views.commands import continuing_lines
 
     commit = ""
     commands: list[tuple[str, list[str]]] = []
     with suppress(InputNotFoundError, DataError):
-        manifest = read_manifest(run)
-        metadata = restored.checkpoint.state["metadata"]
-        inputs = manifest.get("inputs", {}) | {"overrides": metadata["overrides"]}
-        inputs["continued"] = metadata.get("continued", [])
-        first, later = command_lines(inputs, run)
+        record = read_run(run)
+        commit = record.code.commit
+        first = record.command.first
+        continued = restored.checkpoint.state["metadata"].get("continued", [])
+        later = continuing_lines([as_record(each) for each in continued])
         if first:
             commands = [("", first)]
-            commands += [(f"continued {at}".rstrip(), typed) for at, typed in later]
-        commit = manifest.get("git", {}).get("commit") or ""
+            commands += [(f"continued {place}".rstrip(), typed) for place, typed in later]
     return origin_of(restored, run.absolute().name, commit, commands)

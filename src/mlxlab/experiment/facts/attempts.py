@@ -1,97 +1,79 @@
-"""The attempts of a run: the processes that worked on it, as its manifest records them."""
+"""The attempts of a run: the processes that worked on it."""
 
 import platform
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, NotRequired, TypedDict
 
 import psutil
 
-from mlxlab.constraints import Ge, Le
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Attempt, RunRecord, Status
 
-Status = Literal["RUNNING", "DONE", "FAILED", "PREEMPTED", "DEAD"]
-_BY_OTHERS = ("report.html", "verify.json")  # may be written by other commands later
+_BY_OTHERS = ("report.html", "verify.json")  # Other commands may write them later.
 
 
-class Attempt(TypedDict):
-    """One process that worked on the run.
+def read_now(folder: Path) -> RunRecord:
+    """The record of a run folder, where a run without its process is killed.
 
-    `status` is DEAD for one that could not record its end: killed, or ended at once by a second Ctrl-C. `trained` is
-    false for one that has not begun to train: its command was refused or stopped before, or nothing was left to train.
+    Raises:
+        InputNotFoundError: there is none.
+        DataError: it is damaged, or of another format.
     """
-
-    host: str
-    pid: Annotated[int, Ge(1), Le(2**31 - 1)]
-    process_start: float
-    start: float
-    status: Status
-    trained: NotRequired[bool]
-    end: NotRequired[float]
-    exit_code: NotRequired[int]
-    error: NotRequired[str]
-    warnings: NotRequired[list[str]]
+    record = read_run(folder)
+    last = record.attempts[-1]
+    ended = ended_attempts(record.attempts, folder)
+    if is_dead(last):
+        record.attempts = ended
+        if record.status == "running":
+            record.status = "killed"
+    else:
+        record.attempts = [*ended[:-1], last]
+    return record
 
 
 def is_dead(attempt: Attempt) -> bool:
     """Whether its process is known to be gone: on another machine nobody can tell."""
-    if attempt["host"] != platform.node():
+    if attempt.host != platform.node():
         return False
     with suppress(psutil.NoSuchProcess):
-        return abs(psutil.Process(attempt["pid"]).create_time() - attempt["process_start"]) >= 2.0
+        return abs(psutil.Process(attempt.pid).create_time() - attempt.process_start) >= 2.0
     return True
 
 
 def ended_attempts(
     attempts: Sequence[Attempt], folder: Path, before: float | None = None
 ) -> list[Attempt]:
-    """The same, where those that did not record their end are DEAD since the last change in the folder.
+    """The same, where those that did not record their end were killed at the last change in the folder.
 
     Args:
         before: when the process of the next one began; None is now.
     """
-    last = time.time() if before is None else before
-    limits = [
-        *(each["process_start"] for each in attempts[1:]),
-        last,
-    ]  # one too many if there are none
+    limits = [each.process_start for each in attempts[1:]]
+    limits.append(time.time() if before is None else before)
     ended = []
     for each, limit in zip(attempts, limits, strict=False):
-        if each["status"] == "RUNNING":
-            end = each["end"] if "end" in each else last_change(folder, each["start"], limit)
-            each = {**each, "status": "DEAD", "end": end}
+        if each.status == "running":
+            end = each.end if each.end is not None else last_change(folder, each.start, limit)
+            each = replace(each, status="killed", end=end)
         ended.append(each)
     return ended
 
 
-def trained_attempts(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Those that began to train; all of them if none did."""
-    return [each for each in attempts if each.get("trained", True)] or [*attempts]
-
-
-def status_to_keep(
-    status: Status, ended: Sequence[Attempt], keys: Collection[str]
-) -> Status | None:
+def status_to_keep(record: RunRecord, ended: Sequence[Attempt]) -> Status | None:
     """The status of the run, to which an attempt that is refused returns; None if there is none.
 
     Args:
         ended: the attempts before.
-        keys: of the manifest: `inputs` are there once an attempt begins, `outcome` again only when it has ended.
     """
-    if status != "RUNNING":
-        return status
-    if "outcome" not in keys:
-        return "DEAD" if "inputs" in keys else None
-    deciding = [each for each in ended if each.get("trained", True) or each["status"] == "DONE"]
-    return deciding[-1]["status"] if deciding else None
-
-
-def deciding_attempt(attempts: Sequence[Attempt], status: str) -> Attempt:
-    """The last attempt that gave the run its status: one that was refused leaves that of the one before."""
-    ended = [each for each in trained_attempts(attempts) if each["status"] == status]
-    ended = ended or [each for each in attempts if each["status"] == status]
-    return ended[-1] if ended else attempts[-1]
+    if record.status != "running":
+        return record.status
+    if not record.has_begun:
+        return None
+    deciding = [each for each in ended if each.trained or each.status == "finished"]
+    return deciding[-1].status if deciding else None
 
 
 def last_change(folder: Path, start: float, before: float) -> float:
@@ -103,5 +85,6 @@ def last_change(folder: Path, start: float, before: float) -> float:
 
 
 def seconds_of(attempts: Sequence[Attempt]) -> float:
-    """The seconds of those that have ended and began to train."""
-    return sum(each["end"] - each["start"] for each in trained_attempts(attempts) if "end" in each)
+    """The seconds of those that began to train; of all of them if none did."""
+    trained = [each for each in attempts if each.trained] or attempts
+    return sum(each.seconds for each in trained)

@@ -1,20 +1,15 @@
-"""The command lines of a run, as its manifest and its checkpoints record them."""
+"""The command lines of a run, as its record and its checkpoints have them."""
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.admission import TRUST
 from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.experiment.resume.changes import Changes, add_overrides, key_class
-from mlxlab.program import resume_overrides
-from mlxlab.wording import counted, shown
-
-if TYPE_CHECKING:
-    from mlxlab.experiment.manifest import Inputs
+from mlxlab.record import run_record as records
+from mlxlab.wording import shown
 
 
 class CommandLine(NamedTuple):
@@ -77,65 +72,21 @@ def continuations(
     ]
 
 
-class ContinuationLine(NamedTuple):
-    """A command line that continued a run: its overrides, and where (`at step 50`, "" if that was not recorded)."""
-
-    at: str
-    overrides: list[str]
-
-
-def command_lines(inputs: "Inputs", folder: Path) -> tuple[list[str], list[ContinuationLine]]:
-    """The overrides that began the run in a folder, and those of each command line that continued it."""
-    typed = inputs.get("overrides", [])
-    first, record = inputs.get("first", typed), inputs.get("continued", [])
-    known = {text for each in [first, *(each["overrides"] for each in record)] for text in each}
-    # Of a run that an earlier version continued: the last override of each key, without their steps.
-    is_fork = any(map(_is_forked, record))  # which has those of the other run as well
-    unrecorded = [
-        text
-        for text in typed
-        if text not in known and override_name(text) != "resume" and not is_fork
-    ]
-    groups = groupby(
-        (each for each in record if not _is_forked(each)), key=lambda each: each["overrides"]
+def as_record(continuation: Continuation) -> records.Continuation:
+    """The same in the record of a run; older checkpoints do not say of a continuation that it is a fork."""
+    return records.Continuation(
+        overrides=continuation["overrides"],
+        step=continuation.get("step"),
+        model=continuation["model"],
+        forked=continuation.get("forked", not continuation["overrides"]),
     )
-    later = [ContinuationLine(_positions([*group]), overrides) for overrides, group in groups]
-    merged = [ContinuationLine("", [*resume_overrides(folder), *unrecorded])] if unrecorded else []
-    return first, [*merged, *later]
 
 
-def model_changes(inputs: "Inputs") -> list[tuple[int, str]]:
+def model_changes(continued: Iterable[records.Continuation]) -> list[tuple[int, str]]:
     """(step, what changed) for each continuation that changed the model."""
-    return [
-        (
-            each["step"],
-            ", ".join(
-                f"{key} {shown(old)} -> {shown(new)}" for key, (old, new) in each["model"].items()
-            ),
-        )
-        for each in inputs.get("continued", [])
-        if "step" in each and each["model"]
-    ]
-
-
-def _is_forked(record: Continuation) -> bool:
-    return record.get("forked", not record["overrides"])
-
-
-def _positions(group: Sequence[Continuation]) -> str:
-    """Where one command line continued a run, also if it was repeated; nothing of what was not recorded."""
-    times = f"({len(group):,} times)" if len(group) > 1 else ""
-    rounds, steps = ([each[key] for each in group if key in each] for key in ("rounds", "step"))
-    if rounds:
-        low, high = min(rounds), max(rounds)
-        place = (
-            f"after {counted(high, 'round')}"
-            if low == high
-            else f"after {low:,} to {counted(high, 'round')}"
-        )
-    elif steps:
-        low, high = min(steps), max(steps)
-        place = f"at step {low:,}" if low == high else f"at steps {low:,} to {high:,}"
-    else:
-        place = ""
-    return f"{place} {times}".strip()
+    changes = []
+    for each in continued:
+        texts = [f"{key} {shown(old)} -> {shown(new)}" for key, (old, new) in each.model.items()]
+        if texts and each.step is not None:
+            changes.append((each.step, f"by a resume: {', '.join(texts)}"))
+    return changes

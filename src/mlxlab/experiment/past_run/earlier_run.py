@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
-from mlxlab.experiment.manifest import FILE, Manifest, RunManifest
-from mlxlab.files.atomic import write_json
+from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.program import display_path
+from mlxlab.record.run_file import FILE, write_run
+from mlxlab.record.run_record import RunRecord
 from mlxlab.terminal.messages import set_aside_log
 
 PREFIX = "earlier-"
@@ -24,7 +25,6 @@ _MOVED = (
     ),
     *(
         "report.html",
-        "run.json",
         "summary.md",
         "metrics.csv",
         "mistakes.csv",
@@ -43,16 +43,17 @@ _MOVED = (
 )
 
 
-def set_aside_earlier_run(manifest: RunManifest) -> list[str]:
+def set_aside_earlier_run(writer: RunWriter) -> list[str]:
     """Moves what the earlier run of the folder left into a folder inside; returns a message, [] if it left nothing.
 
     Call it when the new run has been accepted, and before it writes anything.
     """
-    folder, earlier = manifest.folder, manifest.earlier
-    if earlier is None or not ("outcome" in earlier or committed_paths(folder / FOLDER)):
+    folder = writer.folder
+    earlier = writer.earlier
+    if earlier is None or not (earlier.status != "killed" or committed_paths(folder / FOLDER)):
         return []
     target = _new_folder(folder, earlier)
-    manifest.forget_earlier()
+    writer.forget_earlier()
     for name in _MOVED:
         if (folder / name).exists():
             (folder / name).rename(target / name)
@@ -68,18 +69,18 @@ def earlier_folder(folder: Path, uid: str) -> Path | None:
     return moved if (moved / FILE).is_file() else None
 
 
-def _short_id(manifest: Manifest) -> str:
+def _short_id(record: RunRecord) -> str:
     """For the name of a folder: the run may come from a stranger, and its id lead out of the folder."""
-    short = manifest["id"][:8]
+    short = record.id[:8]
     return short if short.isascii() and short.isalnum() else "run"
 
 
-def _new_folder(folder: Path, earlier: Manifest) -> Path:
-    """With the manifest in it, so that it is a run folder from the start."""
+def _new_folder(folder: Path, earlier: RunRecord) -> Path:
+    """With the record in it, so that it is a run folder from the start."""
     name = f"{PREFIX}{_short_id(earlier)}"
     paths = (folder / (f"{name}-{number}" if number > 1 else name) for number in range(1, 10**6))
     target = next(path for path in paths if not path.exists())
     target.mkdir()
-    write_json(target / FILE, earlier)
-    (target / f"STATUS.{earlier['status']}").touch()
+    write_run(target, earlier)
+    (target / f"STATUS.{earlier.status}").touch()
     return target

@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.experiment.manifest import FILE as MANIFEST
-from mlxlab.experiment.manifest import Manifest, effective_status, read_manifest
+from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.metric_names import VALID
-from mlxlab.record.run_file import read_run
+from mlxlab.record.run_file import FILE
+from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.names import clean, clean_params
 from mlxlab.tracking.provenance import VERSIONS
 from mlxlab.tracking.runs.diff import COMMIT
 from mlxlab.tracking.runs.reader import MAIN, RunRow
 
-_STATUSES = {
-    "DONE": "FINISHED",
-    "PREEMPTED": "KILLED",
-    "DEAD": "KILLED",
-}  # of a manifest -> of a store
+_STATUSES = {  # of a record -> of a store
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+}
+_DIRTY = {True: "true", False: "false", None: "unknown"}
 
 
 def read_run_folder(folder: Path) -> RunRow:
@@ -36,33 +37,33 @@ def read_run_folder(folder: Path) -> RunRow:
         InputNotFoundError: it is no run folder.
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
-    manifest, config = read_manifest(folder), _config(folder)
-    first, last = manifest["attempts"][0], manifest["attempts"][-1]
-    status = effective_status(folder)
-    params = config | {"choices": manifest.get("inputs", {}).get("choices", {})} if config else {}
+    record = read_now(folder)
+    config = _config(folder)
+    end = record.attempts[-1].end
+    params = config | {"choices": record.command.choices} if config else {}
     return RunRow(
-        run_id=manifest["id"],
-        name=manifest["name"],
+        run_id=record.id,
+        name=record.name,
         experiment="",
         experiment_id="",
-        status=_STATUSES.get(status, status),
-        start=_milliseconds(first["start"]),
-        end=_milliseconds(last["end"]) if "end" in last else None,
+        status=_STATUSES.get(record.status, "KILLED"),
+        start=_milliseconds(record.attempts[0].start),
+        end=None if end is None else _milliseconds(end),
         uid=None,
         parent=None,
         folder=str(folder),
-        metrics=_metrics(folder, manifest),
+        metrics=_metrics(record),
         params=clean_params({key: str(value) for key, value in flatten(params).items()}),
-        tags=_tags(folder, manifest),
-        best=_best(folder, manifest),
-        datasets=_datasets(manifest, config),
+        tags=_tags(folder, record),
+        best=_best(record),
+        datasets=_datasets(record, config),
     )
 
 
 def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
     """The newest runs of the run folders below some folders, without those that cannot be read."""
     folders = [folder for root in roots for folder in _run_folders(root)]
-    folders.sort(key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)
+    folders.sort(key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
     rows: list[RunRow] = []
     for folder in folders:
         if len(rows) == limit:
@@ -74,14 +75,14 @@ def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
 
 def _run_folders(root: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(root):
-        if MANIFEST in files:
+        if FILE in files:
             names.clear()  # The rounds of a run are no runs of their own.
             yield Path(folder)
 
 
-def _datasets(manifest: Manifest, config: dict[str, Any]) -> dict[str, str]:
+def _datasets(record: RunRecord, config: dict[str, Any]) -> dict[str, str]:
     """Name -> fingerprint of the data set, as it is tracked."""
-    digest = manifest.get("inputs", {}).get("data")
+    digest = record.data.fingerprint
     node = config.get("data")
     if not digest or not isinstance(node, dict):
         return {}
@@ -95,37 +96,31 @@ def _config(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _best(folder: Path, manifest: Manifest) -> dict[str, float]:
-    """The main metrics of the best evaluation; of a run that has not ended yet only the objective."""
-    outcome = manifest.get("outcome", {})
-    best = {outcome["objective"]: outcome.get("best")} if "objective" in outcome else {}
-    with suppress(InputNotFoundError):
-        metrics = read_run(folder).evaluation.keyed_metrics("valid")
-        best |= {key: value for key, value in metrics.items() if key.removeprefix(VALID) in MAIN}
+def _best(record: RunRecord) -> dict[str, float]:
+    """The main metrics of the best evaluation; of a run that was not evaluated only the objective."""
+    best = {record.training.objective: record.training.best}
+    metrics = record.evaluation.keyed_metrics("valid")
+    best |= {key: value for key, value in metrics.items() if key.removeprefix(VALID) in MAIN}
     return {clean(key): value for key, value in best.items() if value is not None}
 
 
-def _metrics(folder: Path, manifest: Manifest) -> dict[str, float]:
+def _metrics(record: RunRecord) -> dict[str, float]:
     """Those of the last evaluation, and of the test rows; NaN where a value is not finite."""
-    metrics = dict(manifest.get("outcome", {}).get("final", {}))
-    with suppress(InputNotFoundError):
-        metrics |= read_run(folder).evaluation.keyed_metrics("test")
+    metrics = record.training.final | record.evaluation.keyed_metrics("test")
     return {clean(key): float("nan") if value is None else value for key, value in metrics.items()}
 
 
-def _tags(folder: Path, manifest: Manifest) -> dict[str, str]:
+def _tags(folder: Path, record: RunRecord) -> dict[str, str]:
     """Objective, command line, commit, versions."""
-    inputs, git = manifest.get("inputs", {}), manifest.get("git", {})
-    tags = {"overrides": " ".join(inputs.get("overrides", []))}
-    objective, commit, lock = (
-        manifest.get("outcome", {}).get("objective"),
-        git.get("commit"),
-        _lock(folder),
-    )
-    versions = lock["versions"] if lock else inputs.get("versions", {})
+    lock = _lock(folder)
+    versions = lock["versions"] if lock else record.code.versions
+    tags = {"overrides": " ".join(record.command.overrides)}
     tags |= {f"version.{name}": versions[name] for name in VERSIONS if name in versions}
-    tags |= {"objective": objective} if objective else {}
-    tags |= {COMMIT: commit, "git.dirty": git.get("dirty") or "unknown"} if commit else {}
+    if record.training.objective:
+        tags["objective"] = record.training.objective
+    if record.code.commit:
+        tags[COMMIT] = record.code.commit
+        tags["git.dirty"] = _DIRTY[record.code.dirty]
     return tags
 
 

@@ -14,12 +14,10 @@ from mlxlab.errors import (
     ServiceUnavailableError,
     UserError,
 )
-from mlxlab.experiment.manifest import FILE as MANIFEST
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
-from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
+from mlxlab.record.run_file import FILE, of_sweep, read_run
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.store import open_existing
 from mlxlab.tracking.runs.reader import RunReader, RunRow
@@ -64,9 +62,9 @@ def as_run_folder(name: str) -> Path | None:
         return None
     if not path.is_dir():
         raise InputNotFoundError(no_such_folder(path, "a run folder, or the id of a run"))
-    if not (path / MANIFEST).is_file():
+    if not (path / FILE).is_file():
         raise InputNotFoundError(
-            f"{path}: no {MANIFEST}; expected a run folder, or the id of a run{of_sweep(path)}"
+            f"{path}: no {FILE}; expected a run folder, or the id of a run{of_sweep(path)}"
         )
     refuse_links(path)
     return path.absolute()
@@ -92,7 +90,7 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
         ) from None
     if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
         return moved.absolute()
-    if run.folder is None or not (Path(run.folder) / MANIFEST).is_file():
+    if run.folder is None or not (Path(run.folder) / FILE).is_file():
         raise InputNotFoundError(
             f"{name}: the run folder {run.folder or 'of this run'} was not found"
         )
@@ -112,7 +110,7 @@ def folders_of(name: str) -> Iterator[Path]:
 
 
 def _uid_in(folder: Path) -> str | None:
-    """The id of the run that a folder holds; None if it holds none, or its manifest is damaged."""
+    """The id of the run that a folder holds; None if it holds none, or its record is damaged."""
     with suppress(InputNotFoundError, DataError):
-        return read_manifest(folder)["id"]
+        return read_run(folder).id
     return None

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from mlxlab.config.admission import TRUST, admit, is_trusted, may_override, typed_keys
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.experiment.manifest import Manifest, read_manifest
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.program import text_value
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking import provenance
 from mlxlab.wording import one_line
 
@@ -32,18 +33,14 @@ class PastRun(NamedTuple):
     """What a run folder says of its run. `lock` is None of a run that ended before its first step, or of rounds."""
 
     folder: Path
-    manifest: Manifest
+    record: RunRecord
     config: dict[str, Any]
     lock: RunLock | None
 
     @property
     def overrides(self) -> list[str]:
         """Those that the run was started with, or as far as known."""
-        return (
-            self.lock["overrides"]
-            if self.lock
-            else self.manifest.get("inputs", {}).get("overrides", [])
-        )
+        return self.lock["overrides"] if self.lock else self.record.command.overrides
 
     @property
     def forked_from(self) -> str | None:
@@ -58,10 +55,11 @@ def read_past_run(folder: Path) -> PastRun:
         InputNotFoundError: it is no run folder, or its run was refused before training.
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
-    manifest, lock = read_manifest(folder), None
+    record = read_run(folder)
+    lock = None
     with suppress(InputNotFoundError):
         lock = read_lock(folder)
-    return PastRun(folder, manifest, read_run_config(folder), lock)
+    return PastRun(folder, record, read_run_config(folder), lock)
 
 
 def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) -> list[str]:
@@ -119,7 +117,7 @@ def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
         return {}
     tags = {"rerun_of.folder": name}
     with suppress(InputNotFoundError, DataError):
-        tags["rerun_of.run"] = read_manifest(Path(name))["id"]
+        tags["rerun_of.run"] = read_run(Path(name)).id
     return tags
 
 
@@ -137,7 +135,7 @@ def changes_since(config: dict[str, Any], data: str, code: provenance.Code) -> l
     except (InputNotFoundError, DataError) as error:
         return [one_line(f"rerun: not compared with the past run: {error}")]
     changes = []
-    before = past.manifest.get("inputs", {}).get("data", data)
+    before = past.record.data.fingerprint or data
     if before != data and all(past.config[key] == config[key] for key in ("data", "seed")):
         changes.append(f"the data (fingerprint {before[:12]} then, {data[:12]} now)")
     if past.lock is not None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.errors import UserError
-from mlxlab.experiment.manifest import Outcome, RunManifest
 from mlxlab.experiment.reproduction.run_lock import (
     FILE,
     Losses,
@@ -15,7 +14,9 @@ from mlxlab.experiment.reproduction.run_lock import (
     versions,
 )
 from mlxlab.experiment.resume.changes import changed_steps
+from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.files.atomic import without_nonfinite, write_json
+from mlxlab.record.run_record import Training
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -31,7 +32,7 @@ class RunLockRecorder(Callback):
         metadata: that of the checkpoints.
         forked_from: the checkpoint of another run that this one starts from.
         continues: a run in the folder is resumed: its losses up to the checkpoint stay.
-        manifest: it knows the commit once git has answered.
+        writer: it knows the commit once git has answered.
         processes: their number; on those other than rank 0 the folder is discarded.
     """
 
@@ -39,17 +40,19 @@ class RunLockRecorder(Callback):
         self,
         folder: Path,
         metadata: RunMetadata,
-        manifest: RunManifest,
+        writer: RunWriter,
         processes: int,
         *,
         forked_from: Path | None,
         continues: bool,
     ) -> None:
-        self.folder, self.metadata, self.manifest = folder, metadata, manifest
+        self.folder = folder
+        self.metadata = metadata
+        self.writer = writer
         self.forked_from = None if forked_from is None else str(forked_from.absolute())
         self.processes, self.continues = processes, continues
         self.losses: Losses = {}
-        self.outcome: Outcome = {}
+        self.outcome: Training | None = None
         self._lock: RunLock | None = None
         self._warned = False
 
@@ -77,7 +80,7 @@ class RunLockRecorder(Callback):
             self.losses[str(step)] = result.loss / result.weight if result.weight else None
             self._write()
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Training) -> None:
         """The run ended, or was stopped and saved."""
         self.outcome = outcome
         self._write(wait=GIT_SECONDS)
@@ -86,13 +89,13 @@ class RunLockRecorder(Callback):
         """Replaces the file. A full disk does not end the run."""
         if self._lock is None:
             self._lock = self._origin()
-        lock: RunLock = {**self._lock, "code": self.manifest.code(wait), "losses": self.losses}
-        if self.outcome:
+        lock: RunLock = {**self._lock, "code": self.writer.code(wait), "losses": self.losses}
+        if self.outcome is not None:
             lock["outcome"] = {
-                "steps": self.outcome["steps"],
-                "state": self.outcome["final_state"],
-                "objective": self.outcome["objective"],
-                "best": self.outcome["best"],
+                "steps": self.outcome.steps,
+                "state": self.outcome.final_state,
+                "objective": self.outcome.objective,
+                "best": self.outcome.best,
             }
         try:
             write_json(self.folder / FILE, without_nonfinite(lock))
@@ -114,7 +117,7 @@ class RunLockRecorder(Callback):
             "initial_weights": metadata["initial_weights"],
             "versions": versions(),
             "machine": machine(self.processes),
-            "code": self.manifest.code(),
+            "code": self.writer.code(),
             "forked_from": self.forked_from,
             "changed_at": changed_steps(self.folder),
             "losses": self.losses,

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.sweep_start import of_sweep
 from mlxlab.files.untrusted import read_json
+from mlxlab.record.run_file import of_sweep
 from mlxlab.tracking import provenance
 from mlxlab.wording import one_line
 

@@ -1,14 +1,10 @@
 """What a resumed run says: what it resumes from, and whether it is finished already."""
 
-from pathlib import Path
-
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.facts.training_limit import LIMIT_KEYS
+from mlxlab.experiment.facts.training_facts import LIMIT_KEYS
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import Start
 from mlxlab.program import join
-from mlxlab.record.run_file import read_run
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import stop_rule
@@ -29,10 +25,8 @@ def finished_message(
     is_same = start.continues and start.changes.keys() <= LIMIT_KEYS and stop_rule() is None
     if checkpoint is None or not is_same:
         return ""
-    earlier, step = context.manifest.earlier, checkpoint.step
-    is_reported = (
-        earlier is not None and earlier["status"] == "DONE" and _is_evaluated(context.run_dir)
-    )
+    earlier, step = context.writer.earlier, checkpoint.step
+    is_reported = earlier is not None and earlier.status == "finished" and earlier.is_evaluated
     if context.group.all_reduce_max([int(is_reported)]) == [0]:
         return ""
     state.data.load_state_dict(checkpoint.state["data"])
@@ -41,19 +35,12 @@ def finished_message(
     return f"already finished at step {step} ({values})" if limits else ""
 
 
-def _is_evaluated(run_dir: Path) -> bool:
-    try:
-        return read_run(run_dir).is_evaluated
-    except (InputNotFoundError, DataError):  # It is computed and written again.
-        return False
-
-
 def end_finished(message: str, checkpoint: Checkpoint | None, context: RunContext) -> float:
     """Prints the message and the final state; returns the best value of the objective."""
     assert checkpoint is not None
     log_lines(message)
-    if earlier := context.manifest.earlier:
-        print_state(earlier.get("outcome", {}).get("final_state", ""))
+    if earlier := context.writer.earlier:
+        print_state(earlier.training.final_state)
     best = checkpoint.state["history"].best
     return float("nan") if best is None else best
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import Start
 from mlxlab.ops.native import state
@@ -17,6 +16,7 @@ from mlxlab.ops.native.activation import (
 )
 from mlxlab.ops.native.state import MLX
 from mlxlab.ops.native.toolchain import KernelsUnavailable
+from mlxlab.record.run_file import read_run
 from mlxlab.terminal.messages import log_lines
 
 
@@ -82,9 +82,9 @@ def mode_to_reproduce(earlier: str) -> Mode:
 
 
 def kernels_of_run(folder: Path) -> str | None:
-    """Those that the manifest of a run folder names; None if its training has not begun."""
+    """Those that the record of a run folder names; None if its training has not begun."""
     try:
-        return read_manifest(folder).get("inputs", {}).get("kernels")
+        return read_run(folder).code.kernels or None
     except InputNotFoundError:
         return None
 

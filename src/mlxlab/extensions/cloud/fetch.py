@@ -20,7 +20,6 @@ from mlxlab.errors import (
     DataError,
     InputNotFoundError,
 )
-from mlxlab.experiment.manifest import read_manifest
 from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.object_store import (
     ObjectNotFoundError,
@@ -29,6 +28,7 @@ from mlxlab.extensions.cloud.object_store import (
     is_safe_key,
 )
 from mlxlab.extensions.cloud.run_files import RunFiles, is_checkpoint, order
+from mlxlab.record.run_file import read_run
 
 ATTEMPTS = 5  # for a checkpoint whose transfer is cut
 MAX_LISTED = 5  # runs, in a message
@@ -103,7 +103,7 @@ def _is_current(folder: Path, run: str, newest: str) -> bool:
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
     with suppress(InputNotFoundError):
-        if read_manifest(folder)["id"] == run:
+        if read_run(folder).id == run:
             names = RunFiles(folder).names()
             return bool(names) and order(names[0]) >= order(newest)
     raise CannotCreateError(f"{folder}: not empty, and not a folder of run {run}")

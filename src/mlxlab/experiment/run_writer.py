@@ -1,0 +1,229 @@
+"""Keeps the record of a run, `run.json`, while its processes work. `STATUS.<status>` is for shells.
+
+A run that is killed with -9 stays running in its record: `facts.attempts.read_now` finds that its process is gone.
+"""
+
+import copy
+import logging
+import os
+import platform
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import get_args
+
+import psutil
+
+from mlxlab.errors import (
+    DataError,
+    InputNotFoundError,
+    RunInterrupted,
+    RunPruned,
+    UserError,
+    WriteError,
+)
+from mlxlab.experiment.facts.attempts import ended_attempts, seconds_of, status_to_keep
+from mlxlab.experiment.warning_list import WarningList
+from mlxlab.record.run_file import FILE, read_run, write_run
+from mlxlab.record.run_record import Attempt, Code, Evaluation, RunRecord, Status, Training
+from mlxlab.tracking import provenance
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+logger = logging.getLogger(__name__)
+
+
+class RunWriter:
+    """Maintains the record for the duration of a `with` block: interrupted by a signal, failed by any other error.
+
+    An attempt that fails before `begin` leaves the status of the one before, and one that finds a run that is
+    finished is not recorded.
+
+    Attributes:
+        record: what is known of the run.
+        earlier: the record as this attempt found it, if the run had begun.
+    """
+
+    record: RunRecord
+    earlier: RunRecord | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._warned = False
+        self._code = provenance.UNKNOWN_CODE
+        self._warnings = WarningList()
+        self._earlier_status: Status | None = None
+        self._thread = threading.Thread(target=self._add_commit, name="run record", daemon=True)
+
+    def __enter__(self) -> "RunWriter":
+        found = self._read()
+        process_start = psutil.Process().create_time()
+        attempt = Attempt(platform.node(), os.getpid(), process_start, time.time(), trained=False)
+        self.record = found or self._new_record()
+        ended = ended_attempts(self.record.attempts, self.folder, process_start)
+        self._earlier_status = status_to_keep(self.record, ended)
+        if found is not None and found.has_begun:
+            self.earlier = copy.deepcopy(found)
+            if self.earlier.status == "running":
+                self.earlier.status = "killed"
+                self.earlier.attempts = ended
+        self.record.attempts = [*ended, attempt]
+        self.record.status = "running"
+        logging.getLogger("mlxlab").addHandler(self._warnings)
+        self._write(durable=False)  # The thread writes again.
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.end(error)
+        logging.getLogger("mlxlab").removeHandler(self._warnings)
+        self.write()
+
+    @property
+    def id(self) -> str:
+        """That of the run: the same after a resume."""
+        return self.record.id
+
+    def forget_earlier(self) -> None:
+        """Another run begins in the folder: its record has nothing of the earlier one."""
+        with self._lock:
+            record = self._new_record()
+            record.attempts = self.record.attempts[-1:]
+            record.code = self._known_commit()
+            self.record = record
+            self.earlier = self._earlier_status = None
+            self._write()
+
+    def begin(self, record: RunRecord, *, trains: bool = True) -> None:
+        """Training begins: from now on this attempt decides the status, and all that was recorded is replaced.
+
+        Args:
+            record: what is known before the first step; without an id or a name it keeps those that it has.
+            trains: false if nothing is left to train, and the run is only evaluated again.
+        """
+        with self._lock:
+            record.id = record.id or self.record.id
+            record.name = record.name or self.record.name
+            record.attempts = self.record.attempts
+            record.attempts[-1].trained = trains
+            commit = self._known_commit()
+            record.code.commit = commit.commit
+            record.code.dirty = commit.dirty
+            record.has_begun = True
+            self.record = record
+            self._earlier_status = None
+            self._write()
+
+    def trained(self, training: Training, parameters: int) -> None:
+        """Records what training came to, and the number of parameters, which growth changes."""
+        with self._lock:
+            self.record.training = training
+            self.record.model.parameters = parameters
+            self._write()
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Records the final evaluation; raises WriteError where it cannot be written, for it would be lost."""
+        with self._lock:
+            self.record.evaluation = evaluation
+            self.record.is_evaluated = True
+            write_run(self.folder, self.record)
+
+    def end(self, error: BaseException | None) -> RunRecord:
+        """The record of a run that ends with this error, or none; nothing is written yet."""
+        self._thread.join(3.0)
+        status = _status_of(error)
+        with self._lock:
+            record = self.record
+            last = record.attempts[-1]
+            last.warnings = self._warnings.lines
+            last.status = status
+            last.end = last.end or time.time()
+            last.exit_code = _exit_code(error, status)
+            if error is not None:
+                last.error = (str(error) or type(error).__name__)[:2000]
+            kept = self._earlier_status
+            record.status = kept or status
+            if kept is not None and self.earlier:
+                record.code = self.earlier.code  # It is that of the code that trained.
+            if kept == status == "finished":  # Nothing was left to train.
+                record.attempts = record.attempts[:-1]
+            elif kept is None or status == "finished":
+                record.training.seconds = seconds_of(record.attempts)
+                record.status = status
+            return record
+
+    def code(self, wait: float = 0.0) -> provenance.Code:
+        """Commit and changes of the code, as far as git has answered; waits at most `wait` seconds for it."""
+        self._thread.join(wait)
+        return self._code
+
+    def write(self) -> None:
+        """Replaces the file of the record."""
+        with self._lock:
+            self._write()
+
+    def _read(self) -> RunRecord | None:
+        try:
+            return read_run(self.folder)
+        except InputNotFoundError:
+            return None
+        except DataError as error:
+            logger.warning(f"{error}; replaced by a new one")
+            return None
+
+    def _new_record(self) -> RunRecord:
+        return RunRecord(uuid.uuid4().hex, self.folder.name, "running", [])
+
+    def _known_commit(self) -> Code:
+        """Only what git says of the code."""
+        return Code(commit=self.record.code.commit, dirty=self.record.code.dirty)
+
+    def _add_commit(self) -> None:
+        """Asks git in a thread of its own, because it takes time."""
+        tags = provenance.git()
+        with self._lock:
+            self.record.code.commit = tags.get("mlflow.source.git.commit", "")
+            self.record.code.dirty = {"true": True, "false": False}.get(tags["git.dirty"])
+            self._write()
+        self._code = provenance.code(tags)
+
+    def _write(self, *, durable: bool = True) -> None:
+        """Replaces both files; at every instant there is a status. A full disk does not end the run."""
+        status = self.record.status
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_run(self.folder, self.record, durable=durable)
+            (self.folder / f"STATUS.{status}").touch()
+            for other in {*STATUSES} - {status}:
+                (self.folder / f"STATUS.{other}").unlink(missing_ok=True)
+        except WriteError as error:
+            self._warn(str(error))
+        except OSError as error:
+            self._warn(f"{self.folder / FILE}: not written: {error.strerror or error}")
+
+    def _warn(self, line: str) -> None:
+        if not self._warned:
+            logger.warning(line)
+        self._warned = True
+
+
+def _status_of(error: BaseException | None) -> Status:
+    """How an attempt ended."""
+    if error is None:
+        return "finished"
+    if isinstance(error, RunPruned):
+        return "paused"
+    if isinstance(error, KeyboardInterrupt | RunInterrupted):
+        return "interrupted"
+    return "failed"
+
+
+def _exit_code(error: BaseException | None, status: Status) -> int:
+    if isinstance(error, UserError):
+        return error.exit_code
+    return {"finished": 0, "interrupted": 130}.get(status, 1)
