@@ -35,7 +35,7 @@ from mlxlab.terminal.tables import hang
 from mlxlab.wording import one_line, shown
 
 WIDTH = 120
-COLUMN = 30  # At which the meanings of options begin.
+COLUMN = 30  # The meanings of options begin here.
 
 
 def run_command(module: str, argv: Sequence[str] | None = None) -> int:
