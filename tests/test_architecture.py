@@ -76,14 +76,14 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
 }
 PACKAGE_NODES = {
     "config": 13_300,
-    "cli": 20_900,
+    "cli": 20_850,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 14_000,
     "tracking": 23_650,
     "record": 1_670,
-    "views": 11_340,
+    "views": 11_270,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
