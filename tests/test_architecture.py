@@ -63,20 +63,20 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 446_700,
+    "nodes": 446_500,
     "files": 539,
-    "multiplied texts": 8,
-    "nodes a statement": 10.95,
-    "ternaries": 27.0,
-    "packed assignments": 9.6,
-    "nested comprehensions": 2.9,
-    "assignment expressions": 2.65,
-    "functions returning text": 13.5,
-    "fragments": 7.65,
+    "multiplied texts": 6,
+    "nodes a statement": 10.75,
+    "ternaries": 25.1,
+    "packed assignments": 8.95,
+    "nested comprehensions": 2.35,
+    "assignment expressions": 2.55,
+    "functions returning text": 13.0,
+    "fragments": 6.9,
 }
 PACKAGE_NODES = {
-    "config": 13_350,
-    "cli": 20_900,
+    "config": 13_300,
+    "cli": 20_850,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.redact import has_credentials, redact, redact_secrets, unknown_key
+from mlxlab.redact import has_credentials, issue_line, redact, redact_secrets
 
 SECRET = [
     "http://user:hunter2@host/path",
@@ -108,6 +108,6 @@ def test_keys_and_passwords_in_source_code_are_removed():
     ],
 )
 def test_a_misspelt_key_is_no_secret_if_the_key_that_was_meant_is_none(label, meant, line):
-    assert unknown_key(
+    assert issue_line(
         label, "unknown key" + (f"; did you mean {meant}?" if meant else "")
     ).startswith(line)

@@ -56,8 +56,8 @@ def why_refused(text: str) -> str:
     return f"{CREDENTIALS} ({', '.join(VARIABLES[scheme])}{'; see docs/how_to/cloud.md' if scheme else ''})"
 
 
-def unknown_key(label: str, message: str) -> str:
-    """A line on an unknown key, which may have been typed for a secret: then without its value.
+def issue_line(label: str, message: str) -> str:
+    """A line on an issue of a config. An unknown key may have been typed for a secret: then its value is left out.
 
     Where the message suggests a key of nearly the same name that holds no secret, a number is shown, and credentials
     are not mentioned.
@@ -65,6 +65,8 @@ def unknown_key(label: str, message: str) -> str:
     Args:
         label: `key=value`, which a key inside of the value may follow: `key={...}: key.inside`.
     """
+    if not message.startswith("unknown key"):
+        return f"{label}: {message}"
     typed, separator, inside = label.partition(": ")
     if re.search(r"[}\]]: ", label):  # A mapping that was typed may hold colons too.
         typed, separator, inside = label.rpartition(": ")

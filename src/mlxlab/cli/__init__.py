@@ -10,4 +10,4 @@ if missing:
         " installed: activate it first (. .venv/bin/activate)",
         file=sys.stderr,
     )
-    sys.exit(69)  # that of ServiceUnavailableError
+    sys.exit(69)  # ServiceUnavailableError has this exit code.

@@ -55,7 +55,9 @@ def run_subcommand(
         discard_output()
         return 0
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
+        if isinstance(stop.code, int):
+            return stop.code
+        return 0
     except (Exception, KeyboardInterrupt) as error:
         return report(error)
     finally:
@@ -88,18 +90,20 @@ def report(error: BaseException) -> int:
     if isinstance(error, MemoryError):
         print("out of memory", file=sys.stderr)
         return ServiceUnavailableError.exit_code
-    if isinstance(error, OSError) and error.strerror:  # For example a full disk.
+    if isinstance(error, OSError) and error.strerror:  # The disk may be full.
         try:
             sys.stdout.flush()
         except OSError:
             discard_output()
         place = TEMPORARY.sub("", str(error.filename or "standard output"))
         print(f"{one_line(place, 300)}: {error.strerror}", file=sys.stderr)
-        is_name = error.errno == errno.ENAMETOOLONG
-        return InputNotFoundError.exit_code if is_name else WriteError.exit_code
-    package = error.name if isinstance(error, ModuleNotFoundError) else None
-    if package and package.partition(".")[0] != "mlxlab":
-        print(f"the package {package} is not installed; see mlxlab doctor", file=sys.stderr)
-        return ServiceUnavailableError.exit_code
+        if error.errno == errno.ENAMETOOLONG:
+            return InputNotFoundError.exit_code
+        return WriteError.exit_code
+    if isinstance(error, ModuleNotFoundError):
+        package = error.name
+        if package and package.partition(".")[0] != "mlxlab":
+            print(f"the package {package} is not installed; see mlxlab doctor", file=sys.stderr)
+            return ServiceUnavailableError.exit_code
     traceback.print_exception(error)
     return INTERNAL_ERROR

@@ -30,12 +30,12 @@ from mlxlab.config.schema.source import find_statement, read_source
 from mlxlab.config.schema.validate import Checker, describe, kinds_of, read_value
 from mlxlab.errors import ConfigError
 from mlxlab.nearest import did_you_mean, nearest, suggestion
-from mlxlab.redact import unknown_key
+from mlxlab.redact import issue_line
 from mlxlab.terminal.tables import hang
 from mlxlab.wording import one_line, shown
 
 WIDTH = 120
-COLUMN = 30  # At which the meanings of options begin.
+COLUMN = 30  # The meanings of options begin here.
 
 
 def run_command(module: str, argv: Sequence[str] | None = None) -> int:
@@ -160,7 +160,7 @@ def sort_args(args: Sequence[str], known: Signature, aliases: dict[str, str]) ->
             typed.names.append(arg)
         else:
             hint = suggestion(name, known.keys)
-            typed.faults.append(unknown_key(one_line(arg, 300), f"unknown key{hint}"))
+            typed.faults.append(issue_line(one_line(arg, 300), f"unknown key{hint}"))
     if not known.variadic:
         _name_options(typed, known)
     return typed
@@ -232,4 +232,4 @@ def refuse_misspelt(typed: TypedArgs, known: Signature) -> None:
         is_typed = (equals or arg.startswith("--")) and name.isidentifier() and name not in keys
         is_path = os.path.exists(os.path.expanduser(text.partition(",")[0]))
         if is_typed and near in known.keys and not is_path:
-            raise ConfigError(unknown_key(one_line(arg, 120), f"unknown key{did_you_mean(near)}"))
+            raise ConfigError(issue_line(one_line(arg, 120), f"unknown key{did_you_mean(near)}"))

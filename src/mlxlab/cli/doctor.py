@@ -29,7 +29,7 @@ from mlxlab.errors import ServiceUnavailableError, UserError
 from mlxlab.redact import redact
 from mlxlab.wording import one_line
 
-# On Linux MLX has one package for each device, and all of them ship the same library file.
+# MLX has one package for each device on Linux, and all of them ship the same library file.
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
 STORE_VARIABLES = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 STYLES: dict[str, terminal.Style] = {"ok": "green", "warning": "yellow", "error": "red"}
@@ -52,8 +52,9 @@ def doctor(timeout: Positive = 60.0, json: bool = False) -> int:
             status = terminal.styled(f"{each['status']:9}", STYLES[each["status"]])
             print(f"{status}{each['check']:13} {each['value']}")
 
-    has_error = any(each["status"] == "error" for each in findings)
-    return ServiceUnavailableError.exit_code if has_error else 0
+    if any(each["status"] == "error" for each in findings):
+        return ServiceUnavailableError.exit_code
+    return 0
 
 
 def _check_apart(timeout: float, name: str) -> dict[str, str]:
@@ -131,10 +132,6 @@ def check_compiler() -> str:
         raise ServiceUnavailableError(f"native kernels cannot be built: {reason}") from None
 
 
-def check_config_files() -> str:
-    return str(conf_dir())
-
-
 def check_folders() -> str:
     root = project_root()
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
@@ -171,12 +168,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-CHECKS: dict[str, Callable[[], str]] = {
+CHECKS: dict[str, Callable[[], object]] = {
     "Python": check_python,
     "packages": check_packages,
     "MLX": check_mlx,
     "compiler": check_compiler,
-    "config files": check_config_files,
+    "config files": conf_dir,
     "folders": check_folders,
     "store": check_store,
 }
@@ -186,7 +183,7 @@ def _print_finding(name: str) -> None:
     """Prints the status and the value of a check in its last line."""
     status = "ok"
     try:
-        value = CHECKS[name]()
+        value = str(CHECKS[name]())
     except (UserError, ImportError) as error:
         status = "warning" if name == OPTIONAL else "error"
         value = str(error)

@@ -96,11 +96,10 @@ def generate(
             )
     start = time.perf_counter()
     chunks = writer.stream(texts, sampling, request)
-    tokens, ended = (
-        _print_lines(texts, chunks)
-        if json or prompts is not None
-        else _print_text(texts[0], chunks)
-    )
+    if json or prompts is not None:
+        tokens, ended = _print_lines(texts, chunks)
+    else:
+        tokens, ended = _print_text(texts[0], chunks)
     seconds = time.perf_counter() - start
     log.info(
         f"{counted(tokens, 'token')} in {seconds:.1f} s, {tokens / max(seconds, 1e-9):,.0f} tokens/s{ended}"
@@ -119,7 +118,8 @@ def _print_text(prompt: str, chunks: Iterable["TextChunk"]) -> tuple[int, str]:
 def _print_lines(prompts: list[str], chunks: Iterable["TextChunk"]) -> tuple[int, str]:
     """Prints a JSON line for each prompt, in the order of the prompts; returns the number of tokens."""
     lines = [{"prompt": prompt, "text": "", "end": ""} for prompt in prompts]
-    tokens, written = [0] * len(lines), 0
+    tokens = [0] * len(lines)
+    written = 0
     for chunk in chunks:
         lines[chunk.row] |= {"text": lines[chunk.row]["text"] + chunk.text, "end": chunk.end}
         tokens[chunk.row] = chunk.tokens

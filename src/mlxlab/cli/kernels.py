@@ -59,10 +59,15 @@ def build(again: bool = False, json: bool = False) -> None:
         kernels = load_or_build(retry=True, again=again)
     except KernelsUnavailable as reason:
         raise ServiceUnavailableError(f"native kernels: {reason}") from None
-    cache, key = Cache(), find_toolchain().key
-    record, path = cache.record(key), cache.path(key, "so")
-    seconds = record["seconds"] if record and record["time"] >= start else None
-    state = "already built" if seconds is None else f"built in {seconds:.0f} s"
+    cache = Cache()
+    key = find_toolchain().key
+    path = cache.path(key, "so")
+    record = cache.record(key)
+    seconds = None
+    state = "already built"
+    if record and record["time"] >= start:
+        seconds = record["seconds"]
+        state = f"built in {seconds:.0f} s"
     result = {"kernels": str(kernels), "library": str(path), "built_in_seconds": seconds}
     print_result(result, f"{kernels}: {state} ({path})", json)
 

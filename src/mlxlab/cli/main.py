@@ -38,14 +38,15 @@ def _run(argv: list[str] | None) -> int:
         return ConfigError.exit_code
     if argv is None:
         sys.argv[1:] = args  # the command owns the process, as a script does
-    given = None if argv is None else args
+    else:
+        argv = args
     if name == "train":
         from mlxlab.cli.train import main as train
 
-        return train(given)
+        return train(argv)
     from mlxlab.cli.command import run_command
 
-    return run_command(command_module(name), given)
+    return run_command(command_module(name), argv)
 
 
 def subcommands() -> dict[str, str]:
@@ -53,8 +54,8 @@ def subcommands() -> dict[str, str]:
     headings = {}
     for name, file in sorted(_command_files().items()):
         text = file.read_text(encoding="utf-8")
-        is_command = rf"^(def {name}\(|ACTIONS = )" if name != "train" else ""
-        if re.search(is_command, text, re.MULTILINE):
+        is_command = re.search(rf"^(def {name}\(|ACTIONS = )", text, re.MULTILINE)
+        if is_command or name == "train":
             headings[name] = text.splitlines()[0].strip('"')
     return headings
 

@@ -1,6 +1,7 @@
 """What `mlxlab` prints without arguments: the first commands, all commands by topic, where to read on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import chain
 
 from mlxlab import __version__, terminal
 from mlxlab.terminal.tables import hang
@@ -23,7 +24,7 @@ TOPICS = {
 }
 CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
 Documentation: README.md and docs/index.md in the source; `mkdocs build` makes a site of them."""
-_COLUMN = 18  # at which the descriptions of commands begin
+_COLUMN = 18  # The descriptions of commands begin here.
 
 
 def overview_text(headings: Mapping[str, str]) -> str:
@@ -33,19 +34,20 @@ def overview_text(headings: Mapping[str, str]) -> str:
         headings: what each command does.
     """
     width = terminal.columns() or 120
-    sections = {"Start": _first(width)}
-    of_extensions = sorted(headings.keys() - {name for names in TOPICS.values() for name in names})
-    for topic, names in {**TOPICS, "Extensions": of_extensions}.items():
-        if names:
-            sections[topic] = (
-                line for name in names for line in hang(f"  {name}", headings[name], _COLUMN, width)
-            )
-    bodies = [[terminal.styled(title, "bold"), *lines] for title, lines in sections.items()]
-    closing = [line for text in CLOSING.splitlines() for line in hang("", text, 0, width)]
-    return "\n\n".join("\n".join(lines) for lines in [hang("", TITLE, 0, width), *bodies, closing])
-
-
-def _first(width: int) -> Iterator[str]:
+    start = [terminal.styled("Start", "bold")]
     for command, text in FIRST.items():
-        yield from hang(f"  # {text}", "", 0, width)
-        yield f"  mlxlab {command}"
+        start += [*hang(f"  # {text}", "", 0, width), f"  mlxlab {command}"]
+    sections = [hang("", TITLE, 0, width), start]
+
+    of_extensions = sorted(headings.keys() - set(chain.from_iterable(TOPICS.values())))
+    for topic, names in {**TOPICS, "Extensions": of_extensions}.items():
+        lines = [terminal.styled(topic, "bold")]
+        for name in names:
+            lines += hang(f"  {name}", headings[name], _COLUMN, width)
+        if names:
+            sections.append(lines)
+
+    closing = []
+    for text in CLOSING.splitlines():
+        closing += hang("", text, 0, width)
+    return "\n\n".join(map("\n".join, [*sections, closing]))

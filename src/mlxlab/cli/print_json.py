@@ -1,7 +1,6 @@
 """Prints the results of a command as JSON, for programs."""
 
 import json
-from collections.abc import Callable
 
 from mlxlab import terminal
 from mlxlab.files.atomic import without_nonfinite
@@ -9,14 +8,12 @@ from mlxlab.files.atomic import without_nonfinite
 
 def print_json(value: object) -> None:
     """Null stands for NaN and infinities, which JSON does not have. Each item of a list is a line."""
-    if isinstance(value, list):
+    if isinstance(value, list) and value:
         # Without indentation, Python's encoder in C writes 10,000 runs in 0.2 s instead of 2.
-        items = ",\n ".join(
-            _encode(item, json.JSONEncoder(allow_nan=False).encode) for item in value
-        )
-        print(f"[\n {items}\n]" if value else "[]")
+        items = ",\n ".join(_encode(item) for item in value)
+        print(f"[\n {items}\n]")
     else:
-        print(_encode(value, json.JSONEncoder(allow_nan=False, indent=1).encode))
+        print(_encode(value, indent=1))
 
 
 def print_result(value: object, text: str, json: bool) -> None:
@@ -27,8 +24,8 @@ def print_result(value: object, text: str, json: bool) -> None:
         terminal.show(text)
 
 
-def _encode(value: object, encode: Callable[[object], str]) -> str:
+def _encode(value: object, indent: int | None = None) -> str:
     try:
-        return encode(value)
+        return json.dumps(value, allow_nan=False, indent=indent)
     except ValueError:  # NaN or an infinity
-        return encode(without_nonfinite(value))
+        return json.dumps(without_nonfinite(value), allow_nan=False, indent=indent)

@@ -15,6 +15,7 @@ Example
 
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from mlxlab.cli.print_json import print_result
@@ -46,14 +47,15 @@ def list_models(name: str | None = None, json: bool = False, uri: str | None = N
     """
     with _open(uri) as client:
         if name is not None:
-            versions = registry.versions_of(client, name)
-            print_result([asdict(version) for version in versions], _format(versions), json)
+            _print_versions(registry.versions_of(client, name), json)
             return
         models = {each: registry.aliases_of(client, each) for each in registry.names(client)}
     rows = []
     for each, aliases in models.items():
         rows.append([each, ", ".join(f"{alias}={version}" for alias, version in aliases.items())])
-    table = markdown_table(["model", "aliases"], rows, "l") if rows else "no registered models"
+    table = "no registered models"
+    if rows:
+        table = markdown_table(["model", "aliases"], rows, "l")
     print_result([{"name": each, "aliases": models[each]} for each in models], table, json)
 
 
@@ -120,8 +122,8 @@ def _open(uri: str | None) -> AbstractContextManager[Any]:
     return registry.open_registry(open_existing(address), address.shown)
 
 
-def _format(versions: list[Version]) -> str:
-    metrics = {key for version in versions for key in version.metrics}
+def _print_versions(versions: list[Version], json: bool) -> None:
+    metrics = set(chain.from_iterable(version.metrics for version in versions))
     keys = ordered(metrics, [])[:MAX_METRICS]
     rows = []
     for version in versions:
@@ -129,11 +131,11 @@ def _format(versions: list[Version]) -> str:
         cells += [version.run_id[:8], "" if version.step is None else str(version.step)]
         rows.append([*cells, *(format_number(version.metrics.get(key)) for key in keys)])
     head = ["version", "aliases", "registered", "run", "step", *keys]
-    return markdown_table(head, rows, "lllllr")
+    table = markdown_table(head, rows, "lllllr")
+    print_result([asdict(version) for version in versions], table, json)
 
 
 def _print_move(name: str, alias: str, version: int, moved: bool, json: bool) -> None:
     value = {"model": name, "alias": alias, "version": version, "moved": moved}
-    print_result(
-        value, f"{name}: {alias} {'is' if moved else 'was already'} version {version}", json
-    )
+    verb = "is" if moved else "was already"
+    print_result(value, f"{name}: {alias} {verb} version {version}", json)

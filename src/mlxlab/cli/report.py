@@ -30,5 +30,6 @@ def report(folder: Path, out: Path | None = None, open: bool = False, json: bool
         "\n".join(f"report: {display_path(path)}" for path in paths),
         json,
     )
-    for path in paths if open else []:
-        webbrowser.open(path.absolute().as_uri())
+    if open:
+        for path in paths:
+            webbrowser.open(path.absolute().as_uri())

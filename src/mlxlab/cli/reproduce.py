@@ -52,7 +52,9 @@ def reproduce(
 
     comparison = train_again(path, folder, tolerance, trusted=trust_folder)
     print_result(comparison, describe(comparison), json)
-    return CheckpointUnavailableError.exit_code if comparison["result"] == "diverged" else 0
+    if comparison["result"] == "diverged":
+        return CheckpointUnavailableError.exit_code
+    return 0
 
 
 def _new_folder() -> Path:

@@ -66,8 +66,9 @@ def trial(
     options = Options(limits, looks, metric, evaluation, min_gain, folder, jobs)
     texts = split_args(list(overrides), limits)
     folder, sweep = prepare_trial(baseline, texts, options, command_line())
-    is_decided = read_record(folder)["verdict"] in ("keep", "discard")
-    code = 0 if is_decided else train.main(["-m", *sweep])
+    code = 0
+    if read_record(folder)["verdict"] not in ("keep", "discard"):
+        code = train.main(["-m", *sweep])
     record = read_record(folder)
     write_page(folder / REPORT, trial_page(record, folder))
     if code:

@@ -24,18 +24,19 @@ def ui(run: str | None = None, port: Port | None = None, uri: str | None = None)
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
     address = resolve(uri, None, project_root())
-    page = None
+    row = None
     if run is not None:
         from mlxlab.experiment.past_run.lookup import find_run, open_reader
 
         row = find_run(open_reader(uri), run)
-        page = (row.experiment_id, row.run_id)
     try:
         with (
             on_signals((signal.SIGTERM, signal.SIGHUP), _interrupt),
             serve_ui(address, port) as (url, process),
         ):
-            print(f"{run_page(url, *page) if page else url}  (Ctrl-C ends it)", flush=True)
+            if row is not None:
+                url = run_page(url, row.experiment_id, row.run_id)
+            print(f"{url}  (Ctrl-C ends it)", flush=True)
             raise ServiceUnavailableError(f"the server ended with exit code {process.wait()}")
     except KeyboardInterrupt:
         print("stopped", flush=True)

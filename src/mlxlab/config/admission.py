@@ -42,7 +42,7 @@ _OPTION = re.compile(
     r"[\w-]+(/[\w-]+)*"
 )  # An option of Hydra may also be the path of any YAML file.
 _GROUPS = ("model", "data", "trainer", "experiment", "debug", "sweep")
-_TRAINING_NAMES = ("adaptive_batch", "early_stopping", "growth")  # in conf/callbacks
+_TRAINING_NAMES = ("adaptive_batch", "early_stopping", "growth")  # They are in conf/callbacks.
 _OF_SWEEPS = (
     *("hydra.sweeper", "hydra.launcher", "hydra.sweep.subdir"),
     "hydra.callbacks.parent_run.report",
@@ -106,12 +106,13 @@ def admitted_config(stored: Tree, current: Tree | None = None) -> Tree:
     config = {key: deepcopy(value) for key, value in current.items() if key != TRUST}
     for key in ADMITTED:
         parent, _, name = key.rpartition(".")
-        source, target = value_at(stored, parent), value_at(config, parent)
+        source = value_at(stored, parent)
+        target = value_at(config, parent)
         if isinstance(source, dict) and isinstance(target, dict) and name in source:
             target[name] = deepcopy(source[name])
     config["callbacks"] = _callbacks(stored["callbacks"], current["callbacks"])
     if stored["tracking"] == NO_TRACKER:
-        config["tracking"] = dict(NO_TRACKER)  # To record less than the user would is harmless.
+        config["tracking"] = dict(NO_TRACKER)  # Recording less than the user would is harmless.
     return config
 
 
@@ -163,7 +164,8 @@ def refuse_addresses(config: Tree, current: Tree, name: str, typed: Collection[s
 def _differing(stored: Tree, config: Tree, path: str = "") -> Iterator[str]:
     """The uppermost keys with a value in a stored config that is not the one in another."""
     for name, value in stored.items():
-        key, other = join_key(path, name), config.get(name)
+        key = join_key(path, name)
+        other = config.get(name)
         if key in _UNREPORTED or value == other:
             continue
         is_node = isinstance(value, dict) and isinstance(other, dict)

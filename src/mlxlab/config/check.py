@@ -108,9 +108,12 @@ def check_stored_config(config: object, name: str) -> dict[str, Any]:
         check(config)
     except (ConfigError, NotAllowedError) as error:
         first, *others = str(error).splitlines()
-        more = f" (and {len(others)} more)" if others else ""
-        kind = NotAllowedError if isinstance(error, NotAllowedError) else DataError
-        raise kind(f"{name}: {first}{more}") from None
+        message = f"{name}: {first}"
+        if others:
+            message += f" (and {len(others)} more)"
+        if isinstance(error, NotAllowedError):
+            raise NotAllowedError(message) from None
+        raise DataError(message) from None
     return config
 
 
@@ -165,7 +168,7 @@ def resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
             if isinstance(value, DictConfig):
                 return {name: resolved(value, name, join_key(path, name)) for name in value}
         except (errors.OmegaConfBaseException, RecursionError) as error:
-            issues.append(ConfigIssue(path, _explain(error, config)))
+            issues.append(_explain(error, config, path))
             return UNRESOLVED
         return value
 
@@ -173,12 +176,13 @@ def resolve(config: DictConfig) -> tuple[dict[str, object], list[ConfigIssue]]:
     return {str(key): resolved(config, key, join_key("", key)) for key in keys}, issues
 
 
-def _explain(error: Exception, config: DictConfig) -> str:
+def _explain(error: Exception, config: DictConfig, path: str) -> ConfigIssue:
     first = one_line(str(error).partition("\n    full_key")[0])
     if "Recursive interpolation" in first or isinstance(error, RecursionError):
-        return "an interpolation in a circle"
+        return ConfigIssue(path, "an interpolation in a circle")
     if isinstance(error, errors.InterpolationKeyError):
         name = first.split("'")[1]
         keys = [key for key, _ in walk(OmegaConf.to_container(config, resolve=False))]
-        return f"${{{name}}}: there is no such key" + did_you_mean(nearest(name, keys))
-    return first.rpartition("while resolving interpolation: ")[2]
+        near = did_you_mean(nearest(name, keys))
+        return ConfigIssue(path, f"${{{name}}}: there is no such key{near}")
+    return ConfigIssue(path, first.rpartition("while resolving interpolation: ")[2])

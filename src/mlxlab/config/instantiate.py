@@ -63,7 +63,9 @@ def _build(value: object, runtime: dict[str, object]) -> object:
     for name in runtime:
         if name in known.runtime or name in known.keys:
             arguments.setdefault(name, runtime[name])
-    return partial(call, **arguments) if value.get("_partial_") else call(**arguments)
+    if value.get("_partial_"):
+        return partial(call, **arguments)
+    return call(**arguments)
 
 
 def import_target(target: str) -> Callable[..., Any]:

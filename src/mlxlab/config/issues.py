@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mlxlab.redact import redact, unknown_key
+from mlxlab.redact import issue_line, redact
 from mlxlab.wording import one_line
 
 MISSING = "???"  # OmegaConf's mark of a mandatory value
@@ -20,14 +20,8 @@ class ConfigIssue(NamedTuple):
 
 
 def format_issues(issues: Iterable[ConfigIssue]) -> str:
-    """At most ten lines, each issue once, then how many more there are. Credentials in URLs are removed."""
-    lines = list(dict.fromkeys(one_line(redact(_line(*issue))) for issue in issues))
+    """Lists each issue once, at most ten, then how many more there are. Credentials in URLs are removed."""
+    lines = list(dict.fromkeys(one_line(redact(issue_line(*issue))) for issue in issues))
     if len(lines) > _MAX_LINES:
         lines[_MAX_LINES:] = [f"and {len(lines) - _MAX_LINES} more"]
     return "\n".join(lines)
-
-
-def _line(label: str, message: str) -> str:
-    return (
-        unknown_key(label, message) if message.startswith("unknown key") else f"{label}: {message}"
-    )

@@ -13,7 +13,8 @@ from mlxlab.dotted_keys import join_key
 from mlxlab.files.yaml_file import YamlFile, read_yaml
 from mlxlab.wording import shown
 
-GLOBAL_GROUPS = ("experiment", "sweep", "debug")  # Their options set keys of all other groups.
+# Options of these groups set keys of all other groups.
+GLOBAL_GROUPS = ("experiment", "sweep", "debug")
 
 _COMMENT = re.compile(r"(?:# *@.*\n)*# *(.*)")
 _PACKAGE = re.compile(r"^# *@package +(\S+)", re.MULTILINE)
@@ -22,20 +23,13 @@ Choices = dict[str, str | None]  # group -> option
 
 
 class KeyHelp(NamedTuple):
-    """A key as `--help` lists it; `value` is the default as the file has it, `hint` the type of what is expected."""
+    """A key as `--help` lists it; `hint` is the type that `expected` describes."""
 
     key: str
-    value: object
+    default: str
     hint: object
+    expected: str
     description: str
-
-    @property
-    def default(self) -> str:
-        return shown(self.value).replace("'", "")
-
-    @property
-    def expected(self) -> str:
-        return describe(self.hint)
 
 
 class Option(NamedTuple):
@@ -122,7 +116,9 @@ def lines(folders: Iterable[Path], choices: Choices) -> list[KeyHelp]:
 def node_lines(node: dict[str, Any], path: str) -> Iterator[KeyHelp]:
     """The keys of a component, and of those in it."""
     known = node_signature(node["_target_"], path)
-    for name, key in known.keys.items() if known else ():
+    if known is None:
+        return
+    for name, key in known.keys.items():
         if name not in node:
             continue
         value = node[name]
@@ -134,7 +130,9 @@ def node_lines(node: dict[str, Any], path: str) -> Iterator[KeyHelp]:
             if isinstance(item, dict) and "_target_" in item:
                 yield from node_lines(item, inner_path)
             elif not isinstance(key.hint, Component):
-                yield KeyHelp(inner_path, item, key.hint, key.doc.rstrip("."))
+                default = shown(item).replace("'", "")
+                expected = describe(key.hint)
+                yield KeyHelp(inner_path, default, key.hint, expected, key.doc.rstrip("."))
 
 
 def _read(folders: Iterable[Path], name: str) -> YamlFile:

@@ -6,9 +6,8 @@ from mlxlab.errors import InputNotFoundError
 
 _PACKAGE = Path(__file__).resolve().parents[1]  # src/mlxlab, or site-packages/mlxlab
 _CHECKOUT = _PACKAGE.parents[1]
-_IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (
-    _CHECKOUT / "conf"
-).is_dir()  # also if it is editable
+# An editable installation runs in the checkout too.
+_IN_CHECKOUT = (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf").is_dir()
 
 
 def conf_dir() -> Path:
@@ -16,8 +15,11 @@ def conf_dir() -> Path:
 
     Raises InputNotFoundError if the code was copied without it.
     """
-    roots = (_PACKAGE, _PACKAGE.parent)  # In a wheel; in the code of a logged model.
-    for root in (_CHECKOUT,) if _IN_CHECKOUT else roots:
+    if _IN_CHECKOUT:
+        return _CHECKOUT / "conf"
+    # A wheel holds conf/ in the package, the code of a logged model next to it.
+    roots = (_PACKAGE, _PACKAGE.parent)
+    for root in roots:
         if (root / "conf").is_dir():
             return root / "conf"
     looked = (
@@ -29,4 +31,6 @@ def conf_dir() -> Path:
 def project_root() -> Path:
     """The folder of outputs/, multirun/, mlruns/ and .cache/: the checkout inside of it, else the current folder."""
     folder = Path.cwd()
-    return _CHECKOUT if _IN_CHECKOUT and folder.is_relative_to(_CHECKOUT) else folder
+    if _IN_CHECKOUT and folder.is_relative_to(_CHECKOUT):
+        return _CHECKOUT
+    return folder

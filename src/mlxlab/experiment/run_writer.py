@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 class RunWriter:
     """Maintains the record for the duration of a `with` block: interrupted by a signal, failed by any other error.
 
+    It raises WriteError or OSError where the record cannot be written at all; a disk that is full later ends no run.
+
     An attempt that fails before `begin` leaves the status of the one before, and one that finds a run that is
     finished is not recorded.
 
@@ -59,7 +61,7 @@ class RunWriter:
         self._thread = threading.Thread(target=self._add_commit, name="run record", daemon=True)
 
     def __enter__(self) -> "RunWriter":
-        found = self._read()
+        found, damage = self._read()
         process_start = psutil.Process().create_time()
         attempt = Attempt(platform.node(), os.getpid(), process_start, time.time(), trained=False)
         self.record = found or self._new_record()
@@ -72,8 +74,10 @@ class RunWriter:
                 self.earlier.attempts = ended
         self.record.attempts = [*ended, attempt]
         self.record.status = "running"
+        self._replace(durable=False)  # The thread writes again.
         logging.getLogger("mlxlab").addHandler(self._warnings)
-        self._write(durable=False)  # The thread writes again.
+        if damage:
+            logger.warning(f"{damage}; replaced by a new one")
         self._thread.start()
         return self
 
@@ -131,7 +135,7 @@ class RunWriter:
         with self._lock:
             self.record.evaluation = evaluation
             self.record.is_evaluated = True
-            write_run(self.folder, self.record)
+            self._replace(durable=True)
 
     def end(self, error: BaseException | None) -> RunRecord:
         """The record of a run that ends with this error, or none; nothing is written yet."""
@@ -167,14 +171,14 @@ class RunWriter:
         with self._lock:
             self._write()
 
-    def _read(self) -> RunRecord | None:
+    def _read(self) -> tuple[RunRecord | None, str]:
+        """What an earlier attempt recorded, and what is wrong with it."""
         try:
-            return read_run(self.folder)
+            return read_run(self.folder), ""
         except InputNotFoundError:
-            return None
+            return None, ""
         except DataError as error:
-            logger.warning(f"{error}; replaced by a new one")
-            return None
+            return None, str(error)
 
     def _new_record(self) -> RunRecord:
         return RunRecord(uuid.uuid4().hex, self.folder.name, "running", [])
@@ -192,19 +196,26 @@ class RunWriter:
             self._write()
         self._code = provenance.code(tags)
 
-    def _write(self, *, durable: bool = True) -> None:
-        """Replaces both files; at every instant there is a status. A full disk does not end the run."""
-        status = self.record.status
+    def _write(self) -> None:
+        """Replaces the files; a full disk does not end the run."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_run(self.folder, self.record, durable=durable)
-            (self.folder / f"STATUS.{status}").touch()
-            for other in {*STATUSES} - {status}:
-                (self.folder / f"STATUS.{other}").unlink(missing_ok=True)
+            self._replace(durable=True)
         except WriteError as error:
             self._warn(str(error))
         except OSError as error:
             self._warn(f"{self.folder / FILE}: not written: {error.strerror or error}")
+
+    def _replace(self, *, durable: bool) -> None:
+        """Replaces the record and the file of its status; at every instant there is one.
+
+        Raises:
+            WriteError, OSError: they cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_run(self.folder, self.record, durable=durable)
+        (self.folder / f"STATUS.{self.record.status}").touch()
+        for other in {*STATUSES} - {self.record.status}:
+            (self.folder / f"STATUS.{other}").unlink(missing_ok=True)
 
     def _warn(self, line: str) -> None:
         if not self._warned:

@@ -111,7 +111,10 @@ class Overlap:
 
 @dataclass
 class Data:
-    """The data set and its task. `overlaps` is null where nobody looked for repeated rows."""
+    """The data set and its task. `overlaps` is null where nobody looked for repeated rows.
+
+    The keys of `rows` and `tokens` are splits.
+    """
 
     name: str = ""
     task: TaskKind = ""
@@ -122,10 +125,10 @@ class Data:
     columns: Names = field(default_factory=list)
     classes: Names = field(default_factory=list)
     num_classes: Count = 0
-    rows: dict[str, Count] = field(default_factory=dict)  # By split: rows, or documents of a text.
-    tokens: dict[str, Count] = field(default_factory=dict)  # By split of a text.
+    rows: dict[str, Count] = field(default_factory=dict)  # The rows of a text are its documents.
+    tokens: dict[str, Count] = field(default_factory=dict)  # Only a text has tokens.
     estimated: Names = field(default_factory=list)  # Splits whose sizes are estimates.
-    loss_on: str = ""  # Which part of a conversation has a loss.
+    loss_on: str = ""  # This part of a conversation has a loss.
     has_chat_template: bool = False
     seq_len: Count = 0
     fold: Count | None = None

@@ -7,7 +7,8 @@ import numpy as np
 
 from mlxlab.stats import LEVEL
 
-RESAMPLES, MIN_RESAMPLES = 1000, 200
+RESAMPLES = 1000
+MIN_RESAMPLES = 200
 MAX_DRAWS = 20_000_000  # examples drawn in all resamples; more examples than 20,000 are resampled less often
 CHUNK = 200_000  # counts at a time: they stay in the cache of the processor
 # Examples on which two models differ: the sign test of fewer cannot be significant at 5 %.
@@ -29,8 +30,9 @@ def resample(statistics: Mapping[K, Statistic], examples: int) -> dict[K, np.nda
 
     The resamples are a function of N alone: values of two statistics form pairs.
     """
-    rng, missing = np.random.default_rng(0), resample_count(examples)
-    values: dict[K, list[np.ndarray]] = {name: [] for name in statistics}
+    rng = np.random.default_rng(0)
+    missing = resample_count(examples)
+    values: dict[K, list[np.ndarray]] = {name: [np.zeros(0)] for name in statistics}
     while missing and examples:
         rows = min(missing, max(CHUNK // examples, 1))
         drawn = rng.integers(examples, size=(rows, examples)) + examples * np.arange(rows)[:, None]
@@ -42,9 +44,7 @@ def resample(statistics: Mapping[K, Statistic], examples: int) -> dict[K, np.nda
         for name, statistic in statistics.items():
             values[name].append(statistic(counts))
         missing -= rows
-    return {
-        name: np.concatenate(chunks) if chunks else np.zeros(0) for name, chunks in values.items()
-    }
+    return {name: np.concatenate(chunks) for name, chunks in values.items()}
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -74,4 +74,6 @@ def gain_interval(
 def proportion_interval(proportion: float, examples: int) -> tuple[float, float]:
     """The exact 95 % interval of a proportion of 0 or 1 (Clopper and Pearson 1934): the bootstrap's has no width."""
     margin = 1 - ((1 - LEVEL) / 2) ** (1 / max(examples, 1))
-    return (1 - margin, 1.0) if proportion == 1 else (0.0, margin)
+    if proportion == 1:
+        return 1 - margin, 1.0
+    return 0.0, margin

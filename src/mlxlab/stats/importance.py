@@ -46,7 +46,7 @@ def measure_importance(points: Sequence[dict[str, str]], values: Sequence[float]
         return Importance({}, 0.0, "too few configurations")
     if target.std() == 0:
         return Importance({}, 0.0, "equal values")
-    columns = [_column([point[key] for point in points]) for key in keys]
+    columns = [_column(points, key) for key in keys]
     explained, added = _added_errors(np.stack(columns, axis=1), target)
     if explained <= 0:
         return Importance({}, explained, "noise")
@@ -81,8 +81,9 @@ def _added_errors(columns: np.ndarray, target: np.ndarray) -> tuple[float, np.nd
     return float(1 - error / total), added
 
 
-def _column(texts: list[str]) -> np.ndarray:
+def _column(points: Sequence[dict[str, str]], key: str) -> np.ndarray:
     """Numbers as they are, other texts by their place in the sorted order. (A forest sees only the order.)"""
+    texts = [point[key] for point in points]
     try:
         return np.array([float(text) for text in texts])
     except ValueError:

@@ -13,6 +13,7 @@ configurations (Bonferroni), because the best one was selected too.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -85,9 +86,9 @@ class Ranking:
 
 def as_table(results: Sequence[Mapping[str, float]]) -> np.ndarray:
     """(configurations, repetitions) of results by the name of the repetition; NaN where one is missing."""
-    names = list(dict.fromkeys(name for each in results for name in each))
-    rows = [[each.get(name, np.nan) for name in names] for each in results]
-    return np.array(rows).reshape(len(results), len(names))
+    missing = dict.fromkeys(chain.from_iterable(results), np.nan)
+    rows = [list({**missing, **each}.values()) for each in results]
+    return np.array(rows).reshape(len(results), len(missing))
 
 
 @dataclass(frozen=True)
@@ -127,29 +128,30 @@ def rank(values: np.ndarray, *, minimised: bool, shared_rows: float = 0.0) -> Ra
     scores = _Scores(sign * values, estimate_noise(values, 0, resolution), shared_rows)
     compared = scores
     blocks = _common_seeds(values)
-    if blocks.any():
+    paired = bool(blocks.any())
+    if paired:
         without_seeds = _without_seed_effects(scores.values, blocks)
         noise = estimate_noise(without_seeds, int(blocks.sum()) - 1, resolution)
         compared = _Scores(without_seeds, noise, shared_rows)
 
     means = np.nanmean(compared.values, axis=1)
     order = np.argsort(-means, kind="stable")
-    p = _p_of_leads(compared, means, order[0])
+    best = order[0]
+    p = _p_of_leads(compared, means, best)
     margins = _margins(scores)
-    standings = _standings(p, compared.counts, order[0])
+    standings = _standings(p, compared.counts, best)
     entries = tuple(
         RankedConfiguration(
             index=int(index),
             count=int(scores.counts[index]),
             mean=float(sign * means[index]),
             margin=float(margins[index]),
-            lead=float(means[order[0]] - means[index]),
+            lead=float(means[best] - means[index]),
             p=float(p[index]),
             standing=standings[index],
         )
         for index in order
     )
-    paired = bool(blocks.any())
     if len(entries) == 1:
         return Ranking(entries, paired)
     if compared.noise is None:

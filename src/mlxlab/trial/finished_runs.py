@@ -29,7 +29,7 @@ _WITHOUT_EFFECT = (
     "rerun",
     "trust_folder",
 )
-_MAX_TRIALS = 1_000  # that are searched for runs, the newest first
+_MAX_TRIALS = 1_000  # The newest trials are searched for runs.
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -67,9 +67,8 @@ class FinishedRuns:
         with suppress(UserError):
             digest = config_digest(read_stored_config(baseline / "inference" / "config.yaml"))
             self._folders[digest] = [baseline]
-        for file in sorted(trials.glob(f"*/{FILE}"), key=os.path.getmtime, reverse=True)[
-            :_MAX_TRIALS
-        ]:
+        files = sorted(trials.glob(f"*/{FILE}"), key=os.path.getmtime, reverse=True)
+        for file in files[:_MAX_TRIALS]:
             with suppress(UserError):
                 for run in read_record(file.parent)["runs"]:
                     if run["arm"] == "baseline" and not run["reused"] and run["value"] is not None:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -51,11 +50,9 @@ class Budget(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        return (
-            []
-            if self.steps is None
-            else [f"{LENGTHS[0]}={self.steps}", *(f"{key}=null" for key in LENGTHS[1:])]
-        )
+        if self.steps is None:
+            return []
+        return [f"{LENGTHS[0]}={self.steps}", *(f"{key}=null" for key in LENGTHS[1:])]
 
 
 class Texts(NamedTuple):
@@ -81,7 +78,9 @@ class Options(NamedTuple):
 def read_budget(text: str | None) -> Budget:
     """The limits in `200steps`, `30s`, or both with a comma; raises ConfigError for any other text."""
     limits = Budget()
-    for part in [] if text is None else text.split(","):
+    if text is None:
+        return limits
+    for part in text.split(","):
         steps = re.fullmatch(r"(\d{1,12})steps?", part)
         seconds = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smh])", part)
         if steps and int(steps[1]) and limits.steps is None:
@@ -155,9 +154,10 @@ def prepare_trial(
     configs = _compose_arms(run, texts, options)
     if len({config_digest(resolve(config)[0]) for config in configs.values()}) == 1:
         raise ConfigError(f"{' '.join(texts.change)}: changes nothing in the config of {run}")
-    overrides = {
-        arm: _without_seed(as_typed(config.hydra.overrides.task)) for arm, config in configs.items()
-    }
+    overrides = {}
+    for arm, config in configs.items():
+        typed = as_typed(config.hydra.overrides.task)
+        overrides[arm] = [text for text in typed if override_name(text) != "seed"]
     code = provenance.code(provenance.git())
     question = Question(
         baseline=str(run),
@@ -219,10 +219,6 @@ def _make_folder(folder: Path | None, question: Question, command: str) -> Path:
     if not (folder / FILE).exists():
         write_record(folder, new_record(question, command))
     return folder
-
-
-def _without_seed(overrides: Sequence[str]) -> list[str]:
-    return [text for text in overrides if override_name(text) != "seed"]
 
 
 def _is_in(key: str, node: str) -> bool:

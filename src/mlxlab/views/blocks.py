@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from mlxlab.views.tables import Table
 
-_MAX_PIXELS = 20_000  # of a side of an image
+_MAX_PIXELS = 20_000  # A side of an image has at most as many.
 
 Tone = Literal["", "good", "warning", "bad"]
 
@@ -42,7 +42,7 @@ class Image:
 
     @property
     def width(self) -> int:
-        """In pixels of CSS, of which an inch has 96."""
+        """The width in pixels of CSS; an inch has 96."""
         return round(96 * png_width(self.png) / self.dpi)
 
 

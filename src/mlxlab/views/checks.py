@@ -18,10 +18,13 @@ from mlxlab.wording import counted, percent
 
 State: TypeAlias = Literal["bad", "warning", "unknown", "good"]
 Predicate: TypeAlias = Callable[[RunView], object]
-FEW_DOCUMENTS, FEW_TOKENS = 10, 10_000  # A validation text needs more.
+# A validation text needs more documents and tokens.
+FEW_DOCUMENTS = 10
+FEW_TOKENS = 10_000
 MANY_TRUNCATED = 0.05
 MISCALIBRATED = 0.1
-MAX_SHOWN, MAX_TEXT = 3, 300  # lines, and characters of each
+MAX_SHOWN = 3  # lines
+MAX_TEXT = 300  # characters of a line
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from datetime import UTC, datetime
 from math import isfinite
 
 MISSING = "not finite"
-TINY, HUGE = 1e-3, 1e5  # What lies outside is written with an exponent.
+# What is smaller or larger is written with an exponent.
+TINY = 1e-3
+HUGE = 1e5
 ROUNDING_ERROR = 1e-9
 _LETTERS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
 

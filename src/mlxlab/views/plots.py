@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 
 from mlxlab.views.numbers import number
 
-WIDTH, HEIGHT = 400, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
+WIDTH = 400
+HEIGHT = 230
+LEFT = 52
+RIGHT = 12
+TOP = 12
+BOTTOM = 40
 MAX_POINTS = 400  # a longer line is thinned
 FEW_POINTS = 30  # each of them is marked
 Points = Sequence[tuple[float, float | None]]
@@ -116,8 +120,8 @@ class Plot:
         return not self.shapes
 
     @property
-    def named(self) -> list[str]:
-        return [each.name for each in self.shapes if each.kind != "guide"]
+    def named(self) -> list[Shape]:
+        return [each for each in self.shapes if each.kind != "guide"]
 
     @property
     def summary(self) -> str:
@@ -126,8 +130,9 @@ class Plot:
         for each in self.series:
             line = each.finite
             if line and each.kind != "guide":
-                first, last = line[0], line[-1]
-                texts.append(f"{each.name} from {number(first[1])} to {number(last[1])}")
+                first = number(line[0][1])
+                last = number(line[-1][1])
+                texts.append(f"{each.name} from {first} to {last}")
         return "; ".join(texts)
 
 

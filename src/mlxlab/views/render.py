@@ -58,18 +58,12 @@ def _environment(output: str) -> Environment:
         "percent": percent,
         "title": metrics.title,
         "baseline": metrics.baseline_name,
-        "plain": _plain,
         "verbatim": escape.verbatim,
         "table": partial(Table.markdown, escape=finalize),
         "listed": partial(_listed, finalize=finalize),
     }
     environment.globals |= {"tables": run_tables, "commands": commands}
     return environment
-
-
-def _plain(name: str) -> str:
-    """The name of a task as words."""
-    return name.replace("_", " ")
 
 
 def _listed(names: list[str], limit: int, finalize: escape.Escape) -> Markup:

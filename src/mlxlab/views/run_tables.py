@@ -107,7 +107,8 @@ def mistake_table(view: RunView) -> Table:
 
 def teacher_table(view: RunView) -> Table:
     table = Table([Column("metric"), *numeric("student", "teacher")])
-    student, teacher = view.student, view.teacher
+    student = view.student
+    teacher = view.teacher
     for name in dict.fromkeys([*student, *teacher]):
         if name == "parameters":
             cells = [f"{each.get(name) or 0:,.0f}" for each in (student, teacher)]
@@ -208,7 +209,8 @@ def precision_plot(shown: Diagnostics, positive: str) -> Plot:
 
 def predicted_plot(shown: Diagnostics) -> Plot:
     truths = [true for true, _ in shown.predicted]
-    low, high = min(truths), max(truths)
+    low = min(truths)
+    high = max(truths)
     diagonal = Series("", [(low, low), (high, high)], "guide")
     return Plot("predicted", [Series("", shown.predicted, "dots"), diagonal], "true value")
 

@@ -5,12 +5,22 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from mlxlab.record.run_record import TOO_LONG, Attempt, Metrics, RunRecord, SplitResult
+from mlxlab.record.run_record import (
+    TOO_LONG,
+    Attempt,
+    Metrics,
+    Parent,
+    RunRecord,
+    SplitResult,
+)
 from mlxlab.views.advice import Advice, advise
-from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, SIDE_METRICS, full_title
+from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, SIDE_METRICS, title
 from mlxlab.views.verdict import Judgement, judge
 
 RISE = 0.05  # The validation loss may rise by this share after its minimum.
+_OF_ONE_CLASS = ("precision", "recall", "f1", "roc_auc", "average_precision")
+_MACRO = ("roc_auc", "average_precision")
+_PER_TOKEN = {"loss": "nats per token", "perplexity": "per token"}
 
 
 class ValidLoss(NamedTuple):
@@ -81,8 +91,17 @@ class RunView:
         return self.record.data.task == "language_modelling"
 
     def title(self, metric: str) -> str:
+        """A metric with the class that it is of, how it is averaged, or its unit."""
         data = self.record.data
-        return full_title(metric, data.positive_class, data.num_classes, is_text=self.is_text)
+        name = title(metric)
+        if self.is_text and metric in _PER_TOKEN:
+            return f"{name} ({_PER_TOKEN[metric]})"
+        if metric not in _OF_ONE_CLASS or not data.num_classes:
+            return name
+        if data.positive_class:
+            return f"{name} of {data.positive_class}"
+        average = "macro" if metric in _MACRO else "weighted"
+        return f"{name}, {average} average"
 
     @cached_property
     def side_metrics(self) -> list[tuple[str, float]]:
@@ -103,8 +122,8 @@ class RunView:
         return ""
 
     @cached_property
-    def teachers(self) -> list[str]:
-        return [parent.of for parent in self.record.parents if parent.kind == "teacher"]
+    def teachers(self) -> list[Parent]:
+        return [parent for parent in self.record.parents if parent.kind == "teacher"]
 
     @property
     def student(self) -> Metrics:

@@ -112,13 +112,17 @@ def _verdict(
 ) -> Verdict:
     if sign_of(metric) * difference <= 0:
         area = result.intervals.get("roc_auc")
-        return "ranks only" if area and area[0] > 0.5 else "learned nothing"
+        if area and area[0] > 0.5:
+            return "ranks only"
+        return "learned nothing"
     from_weakest = result.gains.get(weakest)
     if from_weakest and from_weakest[0] <= 0:
         return "chance"
     if interval[0] > 0:
         return "better"
-    return "worse" if interval[1] < 0 else "unclear"
+    if interval[1] < 0:
+        return "worse"
+    return "unclear"
 
 
 def _values(baselines: Mapping[str, Metrics], metric: str) -> dict[str, float]:

@@ -56,8 +56,9 @@ def _choose_option(args: list[str], typed: dict[str, str]) -> str:
         return "text_classification"
     if "data.target" in typed:
         return "table"
-    is_chat = own_data.has_conversations(typed["data.source"])
-    return "instruct" if is_chat else "text_classification"
+    if own_data.has_conversations(typed["data.source"]):
+        return "instruct"
+    return "text_classification"
 
 
 def _count_rows(config: dict[str, Any], option: str, columns_are_typed: bool, json: bool) -> None:

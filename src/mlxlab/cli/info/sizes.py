@@ -1,5 +1,6 @@
 """Parameters and recommended settings of the families at each size."""
 
+from itertools import product
 from typing import Annotated, Literal
 
 import yaml
@@ -21,7 +22,8 @@ LEARNING_RATES = {  # peak, AdamW: of new weights by model/size; of pretrained o
     "xlarge": 3e-4,
 }
 FINE_TUNING_RATES = {"encoders": "2e-5", "decoders": "5e-5 to 1e-4"}
-BY_MEMORY = {  # of streamed text: rows of a batch in micro-batches, records in the window of the shuffle
+# Streamed text needs memory for rows of a batch in micro-batches and records in the window of the shuffle.
+BY_MEMORY = {
     "below 8 GB": "data.batch_size=64 trainer.step.accumulate=8 trainer.step.dtype=bfloat16 data.shuffle.window=5000",
     "8 to 16 GB": "data.batch_size=128 trainer.step.accumulate=4 data.shuffle.window=10000",
     "above 16 GB": "data.batch_size=128 trainer.step.accumulate=2 data.shuffle.window=50000",
@@ -43,17 +45,18 @@ def presets(
         classes: classes of the classifier.
         json: prints JSON instead of tables.
     """
-    models = [(family, kind) for family in FAMILIES for kind in KINDS]
+    models = list(product(FAMILIES, KINDS))
     names = [f"{family} {kind}" for family, kind in models]
     parameters = {}
+    by_size = []
     for size in SIZES:
         counts = [count(family, KINDS[kind], size, vocab_size, classes) for family, kind in models]
         parameters[size] = dict(zip(names, counts, strict=True))
+        by_size.append([size, *(f"{number:,}" for number in counts)])
     if json:
         rates_json = {"new_weights": LEARNING_RATES, "pretrained": FINE_TUNING_RATES}
         print_json({"parameters": parameters, "learning_rates": rates_json, "by_memory": BY_MEMORY})
         return
-    by_size = [[size, *(f"{n:,}" for n in counts.values())] for size, counts in parameters.items()]
     rates = [[f"new weights, {size}", f"{rate:g}"] for size, rate in LEARNING_RATES.items()]
     rates += [[f"pretrained {family}", rate] for family, rate in FINE_TUNING_RATES.items()]
     head = ["memory", "trainer=optimized data=streaming with"]

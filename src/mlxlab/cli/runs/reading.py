@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +76,9 @@ def list_runs(
     reader = open_reader(uri)
     where = _conditions(reader, filter, status, sweep)
     runs = reader.list_runs(limit=limit, where=where, experiment=experiment, sort=sort)
-    known = {key for run in runs for key in (*run.metrics, *run.params)}
+    known: set[str] = set()
+    for run in runs:
+        known |= {*run.metrics, *run.params}
     for option, text in {"sort": sort, "metrics": metrics, "best": best, "params": params}.items():
         for key in _split(text):
             if clean(key) not in known and (runs or option == "sort"):
@@ -161,19 +164,18 @@ def _print(runs: list[RunRow], columns: Columns, json: bool) -> None:
 def _as_json(run: RunRow, best: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
     """All that was read of a run, with times in UTC; `best` adds the best values of metrics to that of the objective."""
     values = {key: values.get(run.run_id) for key, values in best.items()}
-    times = {"start": _time(run.start), "end": _time(run.end)}
-    return {**vars(run), **times, "best": {**run.best, **values}}
-
-
-def _time(ms: int | None) -> str | None:
-    if ms is None:
-        return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    result = {**vars(run), "best": {**run.best, **values}}
+    for key in ("start", "end"):
+        if result[key] is not None:
+            time = datetime.fromtimestamp(result[key] / 1000, UTC)
+            result[key] = time.isoformat(timespec="milliseconds")
+    return result
 
 
 def _name_evaluation(runs: Sequence[RunRow]) -> None:
     """Says which evaluation the metrics in the table below are of."""
-    if any(key.startswith(VALID) for run in runs for key in run.metrics):
+    metrics = chain.from_iterable(run.metrics for run in runs)
+    if any(key.startswith(VALID) for key in metrics):
         log.info(
             f"{VALID} metrics are of the last evaluation, (best) of the best one; {TEST} metrics of the best weights"
         )

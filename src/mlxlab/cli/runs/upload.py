@@ -50,8 +50,9 @@ def sync(
     if to == "mlflow":
         mlflow = mlflow_destination(uri, artifacts, project_root())
         destination = mlflow
-        for path in paths if uri is None else ():
-            check_store(path, mlflow.address)
+        if uri is None:
+            for path in paths:
+                check_store(path, mlflow.address)
     elif to == "wandb":
         options = {"entity": entity, "mode": mode, "log_models": log_models}
         destination = _service(to, {"project": project, **options})

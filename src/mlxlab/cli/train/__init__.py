@@ -80,7 +80,7 @@ def _call_until_valid(flags: Namespace) -> None:
             return _call_until_valid(flags)
         if isinstance(error, UserError):
             raise
-        flags.overrides = _repair(flags, error)
+        _repair(flags, error)
         _call_app(flags)
 
 
@@ -149,8 +149,8 @@ def _set_folders(flags: Namespace) -> None:
         typed_folders["command-line"] = flags.config_dir
 
 
-def _repair(flags: Namespace, refusal: Exception) -> list[str]:
-    """Overrides that Hydra composes, where it refused the typed ones though their config is valid.
+def _repair(flags: Namespace, refusal: Exception) -> None:
+    """Takes overrides that Hydra composes, where it refused the typed ones though their config is valid.
 
     Raises:
         ConfigError: all that is wrong with them.
@@ -181,7 +181,7 @@ def _repair(flags: Namespace, refusal: Exception) -> list[str]:
             unchecked = [text for text in unchecked if not text.startswith(f"++hydra.{name}.")]
     if unchecked or not forced:
         raise ConfigError(explain(refusal)) from None
-    return [*composed, *swept]
+    flags.overrides = [*composed, *swept]
 
 
 def show_help(args: list[str]) -> str:
@@ -194,11 +194,10 @@ def show_help(args: list[str]) -> str:
     options = chosen(conf, flags.overrides)
     text = [_TOP, "Groups (* is the default or the chosen option)"]
     for group, names in groups(conf).items():
-        marks = {name: "*" if name == options.get(group) else " " for name in names}
-        text += [
-            f"  {group}=",
-            *(f"    {marks[name]} {name:<16} {doc}" for name, doc in names.items()),
-        ]
+        text.append(f"  {group}=")
+        for name, doc in names.items():
+            mark = "*" if name == options.get(group) else " "
+            text.append(f"    {mark} {name:<16} {doc}")
     text.append("\nKeys: default, expected values, meaning")
     for line in lines(conf, options):
         meaning = "; ".join(filter(None, [line.expected, line.description]))

@@ -51,7 +51,7 @@ def train(config: DictConfig) -> float:
     logging.getLogger("mlxlab").handlers.clear()  # Hydra has installed those of hydra/job_logging.
     command.has_begun = True
     job = HydraConfig.get()
-    os.chdir(job.runtime.cwd)  # With hydra.job.chdir too, paths are those of the working directory.
+    os.chdir(job.runtime.cwd)  # Paths are those of the working directory despite hydra.job.chdir.
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
         check(config)  # A sweeper may propose jobs as it goes.

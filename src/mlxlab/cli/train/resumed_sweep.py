@@ -11,7 +11,7 @@ from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, untyped
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.program import join, text_value
-from mlxlab.redact import has_credentials, unknown_key, why_refused
+from mlxlab.redact import has_credentials, issue_line, why_refused
 from mlxlab.wording import one_line
 
 KEY = "sweep.resume"
@@ -103,5 +103,5 @@ def _check_names(overrides: list[str]) -> None:
         if name.startswith("sweep.") and name != KEY:
             near = nearest(name.partition(".")[2], _KEYS)
             raise ConfigError(
-                unknown_key(one_line(text, 120), f"unknown key{did_you_mean(near and _KEYS[near])}")
+                issue_line(one_line(text, 120), f"unknown key{did_you_mean(near and _KEYS[near])}")
             )

@@ -100,7 +100,7 @@ def _complete(config: DictConfig, forced: set[str], objective: str) -> None:
     Args:
         forced: keys that a job only has if they are added, as those of `tags`.
     """
-    config.objective = objective  # also where an option that is swept sets it
+    config.objective = objective  # A swept option may have set it in the jobs alone.
     texts = as_typed(config.hydra.overrides.task)
     with read_write(config.hydra):
         config.hydra.overrides.task = [
@@ -124,7 +124,7 @@ def _plugin_issues(config: DictConfig) -> list[ConfigIssue]:
         if is_ours(config.hydra.launcher):
             expected = "expected hydra/launcher=basic or one of a plugin"
             issues.append(ConfigIssue("hydra/sweeper", expected))
-        size = config.hydra.sweeper.get("max_batch_size")  # of Hydra's own, which asserts it
+        size = config.hydra.sweeper.get("max_batch_size")  # Hydra's own sweeper asserts it.
         if size is not None and size < 1:
             expected = f"expected at least 1, or null, got {size}"
             issues.append(ConfigIssue("hydra.sweeper.max_batch_size", expected))
@@ -136,13 +136,18 @@ def _show_jobs(jobs: list[list[str]]) -> None:
     from mlxlab.analysis.sweeps.sweep_jobs import overrides_by_key
 
     points = [overrides_by_key(texts) for texts in jobs]
-    keys = [key for key in points[0] if len({point.get(key) for point in points}) > 1]
-    rows = [
-        [str(number), *(point[key] for key in keys)]
-        for number, point in enumerate(points[:_MAX_ROWS])
-    ]
-    fixed = " ".join(f"{key}={value}" for key, value in points[0].items() if key not in keys)
-    lines = [f"{counted(len(points), 'job')}; all: {fixed or 'the defaults'}", ""]
+    keys = []
+    fixed = []
+    for key, value in points[0].items():
+        if any(point.get(key) != value for point in points):
+            keys.append(key)
+        else:
+            fixed.append(f"{key}={value}")
+    rows = []
+    for number, point in enumerate(points[:_MAX_ROWS]):
+        rows.append([str(number), *(point[key] for key in keys)])
+    common = " ".join(fixed) or "the defaults"
+    lines = [f"{counted(len(points), 'job')}; all: {common}", ""]
     lines.append(markdown_table(["job", *keys], rows, "l"))
     if len(points) > _MAX_ROWS:
         lines.append(f"... and {len(points) - _MAX_ROWS} more")
@@ -155,7 +160,9 @@ def _show_search(config: DictConfig) -> None:
 
     sweeper = config.hydra.sweeper
     fixed, space = split_space(sweep_overrides(config).values())
-    trials = "trials" if sweeper.trials is None else f"{sweeper.trials} trials"
+    trials = "trials"
+    if sweeper.trials is not None:
+        trials = f"{sweeper.trials} trials"
     pruner = "" if sweeper.pruner == "none" else f", pruned by {sweeper.pruner}"
     settings = f"objective {config.objective}; all: {' '.join(fixed) or 'the defaults'}"
     table = markdown_table(["key", "values"], [[each.key, each.text] for each in space], "l")

@@ -59,7 +59,8 @@ def check_folder(config: DictConfig, key: str) -> None:
 def job_folder(config: DictConfig) -> Path:
     """The folder of a composed job; ConfigError if it is not inside that of the sweep."""
     with job_config(config):
-        sweep, subdir = os.path.abspath(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)
+        sweep = os.path.abspath(config.hydra.sweep.dir)
+        subdir = str(config.hydra.sweep.subdir)
     folder = Path(os.path.abspath(os.path.join(sweep, subdir)))
     if Path(sweep) not in folder.parents:
         expected = "expected a folder inside that of the sweep"
@@ -77,4 +78,5 @@ def job_digest(config: DictConfig) -> str:
 def set_number(config: DictConfig, number: int) -> None:
     """Numbers a job of a sweep, as Hydra does where it starts one."""
     with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.job.id, config.hydra.job.num = str(number), number
+        config.hydra.job.id = str(number)
+        config.hydra.job.num = number

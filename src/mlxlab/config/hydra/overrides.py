@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from hydra.conf import HydraConf, RuntimeConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,7 +29,11 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
         try:
             [override] = parser.parse_overrides([text])
         except (OverrideParseException, RecursionError, ValueError) as error:
-            issues.append(ConfigIssue(label, _parse_error(text, error)))
+            message = "expected key=value"
+            if "=" in text or text.startswith("~"):
+                reason = one_line(str(error.__cause__ or error).partition("\n")[0], 120)
+                message = f"cannot be read ({reason}); expected text in quotation marks: key='...'"
+            issues.append(ConfigIssue(label, message))
             continue
         if multirun or not override.is_sweep_override():
             typed[text] = override
@@ -36,13 +41,6 @@ def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[C
             expected = "put -m in front to run each of them, or [a,b] for a list"
             issues.append(ConfigIssue(label, f"several values: {expected}"))
     return typed, issues
-
-
-def _parse_error(text: str, error: Exception) -> str:
-    if "=" not in text and not text.startswith("~"):
-        return "expected key=value"
-    reason = str(error.__cause__ or error).partition("\n")[0]
-    return f"cannot be read ({one_line(reason, 120)}); expected text in quotation marks: key='...'"
 
 
 def typed_values(overrides: Iterable[str]) -> dict[str, str]:
@@ -75,27 +73,35 @@ def as_typed(overrides: ListConfig) -> list[str]:
 
 def cli_overrides() -> list[str]:
     """The overrides of the running job; empty outside of a job."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return list(_running_job().overrides.task)
 
 
 def typed_run_dir() -> str:
     """The text of `hydra.run.dir=` on the command line of the running job; empty if there is none."""
-    typed = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
-    values = (text.partition("=")[2] for text in typed if override_name(text) == "hydra.run.dir")
-    return next(values, "")
+    for text in _running_job().overrides.hydra:
+        if override_name(text) == "hydra.run.dir":
+            return text.partition("=")[2]
+    return ""
 
 
 def config_folders() -> list[Path]:
     """The folders of config files of the running job, in the order of their precedence; empty outside of a job."""
-    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    sources = _running_job().runtime.config_sources
     return [Path(source.path) for source in sources if source.schema in ("file", "mlxlab")]
 
 
 def group_choices() -> dict[str, str]:
     """Group -> option of the running job; empty outside of a job."""
-    chosen = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    choices = _running_job().runtime.choices
     return {
         str(group): str(option)
-        for group, option in chosen.items()
+        for group, option in choices.items()
         if option and not group.startswith("hydra/")
     }
+
+
+def _running_job() -> HydraConf:
+    """The `hydra` node of the running job; one without overrides, folders and choices outside of a job."""
+    if HydraConfig.initialized():
+        return HydraConfig.get()
+    return HydraConf(runtime=RuntimeConf(config_sources=[]))

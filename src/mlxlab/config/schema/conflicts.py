@@ -29,7 +29,8 @@ _RULES = (
 def conflicts(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     """Issues of rules between keys of a config whose values are valid; a rule whose keys are missing is skipped."""
     for key, other, message in _RULES:
-        value, limit = _number(tree, key, -inf), _number(tree, other, inf)
+        value = _number(tree, key, -inf)
+        limit = _number(tree, other, inf)
         if value > limit:
             yield ConfigIssue(key, message.format(value, limit))
     trainer = tree.get("trainer") or {}
@@ -45,7 +46,8 @@ def conflicts(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
 def _model(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     """Sizes fit each other; those of a pretrained model are its own."""
     model = tree.get("model") or {}
-    heads, size = _number(model, "num_heads", 1), _number(model, "hidden_size", 0)
+    heads = _number(model, "num_heads", 1)
+    size = _number(model, "hidden_size", 0)
     if size % heads and model.get("head_dim") is None:
         message = f"{heads} heads do not divide a hidden size of {size}"
         yield ConfigIssue("model.num_heads", message)
@@ -60,14 +62,16 @@ def _model(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
 
 def _distillation(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
     """The loss and `teachers` need `trainer=distill`; a run of rounds consists of others."""
-    options, teachers = value_at(tree, "trainer.distillation"), value_at(tree, "trainer.teachers")
+    options = value_at(tree, "trainer.distillation")
+    teachers = value_at(tree, "trainer.teachers")
     if not isinstance(options, dict):
         if _DISTILLATION_LOSS in str(value_at(tree, "trainer.loss")):
             yield ConfigIssue("trainer.loss", "distillation needs the teachers of trainer=distill")
         if teachers:
             yield ConfigIssue("trainer.teachers", "expected trainer=distill")
         return
-    rounds, members = options["rounds"], options["members"]
+    rounds = options["rounds"]
+    members = options["members"]
     if teachers != options["teachers"]:
         # An interpolation, but in a saved config both are values: a resume could change only one of them.
         message = "expected the teachers of trainer.teachers; set both"
@@ -99,4 +103,6 @@ def _growth(tree: dict[str, Any]) -> Iterator[ConfigIssue]:
 
 def _number(tree: dict[str, Any], path: str, default: float) -> float:
     value = value_at(tree, path)
-    return value if isinstance(value, int | float) else default
+    if isinstance(value, int | float):
+        return value
+    return default

@@ -95,16 +95,19 @@ class Signature:
 def read_signature(target: str) -> Signature | None:
     """The signature of `pkg.module.Name`; None unless it is a class or function at the top of that module."""
     module, _, name = target.rpartition(".")
-    node = find_statement(name, module) if module and name.isidentifier() else None
-    if isinstance(node, ast.FunctionDef):
-        return _read_function(node, module, _docstring(node), skipped=0)
-    if not isinstance(node, ast.ClassDef):
+    if not module or not name.isidentifier():
         return None
+    node = find_statement(name, module)
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return None
+    doc = ast.get_docstring(node) or ""
+    if isinstance(node, ast.FunctionDef):
+        return _read_function(node, module, doc, skipped=0)
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
-            doc = f"{_docstring(node)}\n\n{_docstring(statement)}"
-            return _read_function(statement, module, doc, skipped=1)
-    return _read_fields(node, module)
+            of_init = ast.get_docstring(statement) or ""
+            return _read_function(statement, module, f"{doc}\n\n{of_init}", skipped=1)
+    return _read_fields(node, module, doc)
 
 
 def _read_function(function: ast.FunctionDef, module: str, doc: str, skipped: int) -> Signature:
@@ -113,48 +116,58 @@ def _read_function(function: ast.FunctionDef, module: str, doc: str, skipped: in
     defaults = [None] * (len(arguments) - len(syntax.defaults)) + list(syntax.defaults)
     pairs = list(zip(arguments, defaults, strict=True))[skipped:]
     runtime = list(zip(syntax.kwonlyargs, syntax.kw_defaults, strict=True))
+    variadic = ""
     if syntax.vararg:
+        variadic = syntax.vararg.arg
         pairs += runtime
         runtime = []
 
-    keys = {}
-    for argument, default in pairs:
-        hint = read_hint(argument.annotation, module)
-        keys[argument.arg] = Parameter(hint, default is None, _unparse(default))
-    unpacked = syntax.kwarg.annotation if syntax.kwarg else None  # Unpack[Options]
-    options = _keys_of(find_classes(read_hint(unpacked, module)))
+    keys = {
+        argument.arg: _read_parameter(argument.annotation, default, module)
+        for argument, default in pairs
+    }
     prefix = ""
-    if syntax.kwarg and not options:
-        prefix = syntax.kwarg.arg
+    if syntax.kwarg:
+        options = _keys_of(find_classes(read_hint(syntax.kwarg.annotation, module)))
+        keys |= options  # These are of `Options` in `**options: Unpack[Options]`.
+        if not options:
+            prefix = syntax.kwarg.arg
     return Signature(
-        keys=_documented(keys | options, doc),
+        keys=_documented(keys, doc),
         runtime=frozenset(argument.arg for argument, _ in runtime),
         doc=doc.strip().partition("\n")[0],
-        variadic=syntax.vararg.arg if syntax.vararg else "",
+        variadic=variadic,
         prefix=prefix,
     )
+
+
+def _read_parameter(
+    annotation: ast.expr | None, default: ast.expr | None, module: str
+) -> Parameter:
+    hint = read_hint(annotation, module)
+    if default is not None:
+        return Parameter(hint, required=False, default=ast.unparse(default))
+    return Parameter(hint, required=get_origin(hint) is not NotRequired)
 
 
 def _keys_of(classes: Iterable[Placeholder]) -> dict[str, Parameter]:
     keys: dict[str, Parameter] = {}
     for each in classes:
         known = read_signature(each.target)
-        keys |= known.keys if known else {}
+        if known is not None:
+            keys |= known.keys
     return keys
 
 
-def _read_fields(node: ast.ClassDef, module: str) -> Signature:
+def _read_fields(node: ast.ClassDef, module: str, doc: str) -> Signature:
     """The fields of a dataclass, NamedTuple or TypedDict."""
     keys = _keys_of(_parent_records(node, module))
     declared = " ".join(map(ast.unparse, [*node.decorator_list, *node.bases]))
     has_fields = keys or _FIELDS.search(declared)
-    for statement in node.body if has_fields else ():
-        if isinstance(statement, ast.AnnAssign):
-            hint = read_hint(statement.annotation, module)
-            default = _unparse(statement.value)
-            required = not default and get_origin(hint) is not NotRequired
-            keys[ast.unparse(statement.target)] = Parameter(hint, required, default)
-    doc = _docstring(node)
+    for statement in node.body:
+        if has_fields and isinstance(statement, ast.AnnAssign):
+            name = ast.unparse(statement.target)
+            keys[name] = _read_parameter(statement.annotation, statement.value, module)
     return Signature(_documented(keys, doc), doc=doc.partition("\n")[0])
 
 
@@ -162,14 +175,6 @@ def _parent_records(node: ast.ClassDef, module: str) -> list[Record]:
     """The TypedDicts that a class inherits from."""
     bases = [read_hint(base, module) for base in node.bases if isinstance(base, ast.Name)]
     return [base for base in bases if isinstance(base, Record)]
-
-
-def _docstring(node: ast.ClassDef | ast.FunctionDef) -> str:
-    return ast.get_docstring(node) or ""
-
-
-def _unparse(node: ast.expr | None) -> str:
-    return ast.unparse(node) if node else ""
 
 
 def _documented(keys: dict[str, Parameter], doc: str) -> dict[str, Parameter]:
@@ -213,9 +218,11 @@ def _resolve(name: str, module: str) -> object:
     if isinstance(definition, ast.ClassDef):
         bases = map(ast.unparse, definition.bases)
         is_record = "TypedDict" in bases or _parent_records(definition, module)
-        return Record(target) if is_record else Component(target)
-    value = getattr(definition, "value", None)  # Of `Name = ...` and of `type Name = ...`.
-    if value is not None:
+        if is_record:
+            return Record(target)
+        return Component(target)
+    value = getattr(definition, "value", None)
+    if value is not None:  # The definition is `Name = ...` or `type Name = ...`.
         return read_hint(value, module)
     origin, original = read_imports(module).get(name, ("", ""))
     if origin in _REAL_MODULES:
@@ -239,8 +246,9 @@ def unwrap(hint: object) -> tuple[Any, tuple[object, ...]]:
 def alternatives(hint: object) -> list[object]:
     """The members of a union; of another hint, itself."""
     kind, _ = unwrap(hint)
-    is_union = get_origin(kind) in (Union, UnionType)
-    return list(get_args(kind)) if is_union else [hint]
+    if get_origin(kind) in (Union, UnionType):
+        return list(get_args(kind))
+    return [hint]
 
 
 def is_list(kind: object) -> bool:
@@ -256,7 +264,9 @@ def is_mapping(kind: object) -> bool:
 
 def literals(hint: object) -> tuple[Any, ...]:
     """The values of a `Literal`."""
-    return get_args(hint) if get_origin(hint) is Literal else ()
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return ()
 
 
 def find_classes(hint: object) -> list[Placeholder]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from mlxlab.errors import ConfigError
 
+# A definition begins at its decorators.
 _BINDING = re.compile(
     r"^(?:@.*\n(?:[\s)].*\n)*)*(?:(?:class|def|type) +(\w+)|(\w+) *[:=])", re.MULTILINE
-)  # With its decorators.
+)
 _NEXT_STATEMENT = re.compile(r"^[^\s#)\]}]", re.MULTILINE)
-# Also those within `if TYPE_CHECKING:`.
+# Imports within `if TYPE_CHECKING:` are found too.
 _IMPORT = re.compile(r"^ *from ([\w.]+) import (?:\(([^)]*)\)|([^\n(]+))", re.MULTILINE)
 _IMPORTED = re.compile(r"(\w+)(?: +as +(\w+))?")
 
@@ -64,7 +65,9 @@ def read_imports(module: str) -> dict[str, tuple[str, str]]:
 def read_source(module: str) -> str:
     """The source text of a module; empty where there is none."""
     path = source_file(module)
-    return path.read_text(encoding="utf-8", errors="replace") if path else ""
+    if path is None:
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def source_file(module: str) -> Path | None:
@@ -78,5 +81,6 @@ def source_file(module: str) -> Path | None:
         if spec is None:
             return None
         spec = PathFinder.find_spec(name, spec.submodule_search_locations or [])
-    origin = spec.origin if spec else None
-    return Path(origin) if origin and origin.endswith(".py") else None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)

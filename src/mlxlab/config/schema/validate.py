@@ -84,12 +84,12 @@ class Checker:
         """Unknown keys, missing keys, and the value of each key."""
         for key in node:
             if key not in known.keys and key not in ("_target_", "_partial_"):
-                yield ConfigIssue(join_key(path, key), self._explain_unknown(key, known, path))
+                yield self._explain_unknown(key, known, path)
         for key, parameter in known.keys.items():
             if key in node:
                 yield from self.check_value(parameter.hint, node[key], join_key(path, key))
             elif parameter.required:
-                yield ConfigIssue(join_key(path, key), f"missing; expected {_expect(parameter)}")
+                yield _explain_missing(parameter, join_key(path, key))
 
     def check_value(self, hint: object, value: object, path: str) -> Iterator[ConfigIssue]:
         """One value: nothing if it is what the hint allows."""
@@ -150,12 +150,14 @@ class Checker:
         for key, item in items:
             yield from self.check_value(inner, item, join_key(path, key))
 
-    def _explain_unknown(self, key: str, known: Signature, path: str) -> str:
-        if key in known.runtime:
-            return "not a key of the config: the program passes it when it builds the component"
+    def _explain_unknown(self, key: str, known: Signature, path: str) -> ConfigIssue:
         full = join_key(path, key)
+        if key in known.runtime:
+            message = "not a key of the config: the program passes it when it builds the component"
+            return ConfigIssue(full, message)
         others = [name for name, _ in walk(self.tree) if name not in ("", full)]
-        return "unknown key" + key_suggestion(key, known.keys, path, others)
+        near = key_suggestion(key, known.keys, path, others)
+        return ConfigIssue(full, f"unknown key{near}")
 
     def _explain_misfit(self, hint: object, value: object, path: str) -> ConfigIssue:
         options = kinds_of(hint)
@@ -180,7 +182,7 @@ def _keeps(value: object, bounds: tuple[object, ...]) -> bool:
 
 def _fits(kind: object, value: object) -> bool:
     """Whether a scalar has the right type. A whole number is accepted for a float; true is never a number."""
-    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # Also NaN.
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # NaN fails too.
         return False
     if isinstance(value, str) and "\0" in value:
         return False
@@ -193,11 +195,13 @@ def _fits(kind: object, value: object) -> bool:
     return True
 
 
-def _expect(parameter: Parameter) -> str:
-    """What is expected of a parameter: the meaning of a text, else its type."""
-    meaning = re.split("[;:]", parameter.doc)[0].rstrip(".")
+def _explain_missing(parameter: Parameter, path: str) -> ConfigIssue:
+    """Says what is expected of a parameter: the meaning of a text, else its type."""
     expected = describe(parameter.hint)
-    return meaning if meaning and expected == "text" else expected
+    meaning = re.split("[;:]", parameter.doc)[0].rstrip(".")
+    if meaning and expected == "text":
+        expected = meaning
+    return ConfigIssue(path, f"missing; expected {expected}")
 
 
 def describe(hint: object) -> str:
@@ -210,12 +214,13 @@ def describe(hint: object) -> str:
         return one_of(map(shown, literals(kind)))
     if isinstance(kind, Record):
         known = read_signature(kind.target)
-        return f"a mapping with the keys {', '.join(known.keys if known else ())}"
+        assert known is not None  # A record is a class that was found.
+        return f"a mapping with the keys {', '.join(known.keys)}"
     if is_mapping(kind):
         return f"a mapping of names to {describe(get_args(kind)[1])}"
     if is_list(kind):
-        limits = _describe_limits(bounds)
-        return f"{f'a list {limits}'.rstrip()}: {describe(get_args(kind)[0])}"
+        name = f"a list {_describe_limits(bounds)}".rstrip()
+        return f"{name}: {describe(get_args(kind)[0])}"
     if kind not in _NAMES:
         return "a component (a mapping with a _target_)"
     if IsFile() in bounds:
