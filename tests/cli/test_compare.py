@@ -210,8 +210,13 @@ def test_a_single_pair_gets_no_verdict(methods, capsys):
         methods, f"alone={methods}/alone", f"better={methods}/better/2", capsys=capsys
     ).out
     assert "one pair: no verdict" in out
-    assert main([f"alone={methods}/alone", f"better={methods}/better"]) == 2
-    assert capsys.readouterr().err == "baseline=...: missing; expected one of alone, better\n"
+
+
+def test_the_first_method_is_the_baseline_unless_another_is_named(methods, capsys, tmp_path):
+    both = [f"alone={methods}/alone", f"better={methods}/better", f"out={tmp_path}/out", "--json"]
+    for more, expected in (([], "alone"), (["baseline=better"], "better")):
+        assert main([*both, *more]) == 0
+        assert json.loads(capsys.readouterr().out)["against"] == expected
 
 
 @pytest.mark.parametrize(

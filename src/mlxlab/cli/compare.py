@@ -1,6 +1,6 @@
 """Compares methods over seeds and folds: who is better, and whether the difference is significant.
 
-    mlxlab compare baseline=NAME NAME=FOLDER[,FOLDER ...] NAME=FOLDER ... [key=value ...]
+    mlxlab compare NAME=FOLDER[,FOLDER ...] NAME=FOLDER ... [baseline=NAME] [key=value ...]
     mlxlab compare sweep=FOLDER [metric=...] [out=FOLDER]
 
 NAME=FOLDER is a method and its runs: run folders, or folders of them such as sweeps leave, and the `folder` of a
@@ -48,7 +48,7 @@ def compare(
     """Compares methods, or the configurations of a sweep.
 
     Args:
-        baseline: the method that the others are compared with.
+        baseline: the method that the others are compared with; null is the first one.
         sweep: folder of a sweep, of which report.html and the files of report/ are written.
         metric: of the evaluations; losses, errors, perplexity and bits per byte are better when lower. null is
             valid/accuracy, of runs without one their objective; of a sweep its objective, and others are of the best
@@ -68,7 +68,7 @@ def compare(
         return
     folders = _folders(methods)
     if baseline is None:
-        raise ConfigError(f"baseline=...: missing; expected {one_of(folders)}")
+        baseline = next(iter(folders))
     for key, value in (("baseline", baseline), ("relative_to", relative_to)):
         if value is not None and value not in folders:
             near = did_you_mean(nearest(value, folders))

@@ -54,10 +54,11 @@ def data_facts(config: dict[str, Any], session: "Session | None") -> Data:
         facts.rows = {**data.num_examples}
     if isinstance(data, MeasuresRows):
         lengths = data.row_lengths
-        facts.measured_rows = lengths.rows
-        facts.seq_len = lengths.seq_len
-        facts.truncated_rows = lengths.too_long
         facts.left_out_rows = lengths.left_out
+        if lengths.seq_len > 1:  # A row of numbers has no length.
+            facts.measured_rows = lengths.rows
+            facts.seq_len = lengths.seq_len
+            facts.truncated_rows = lengths.too_long
     return facts
 
 
