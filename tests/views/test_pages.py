@@ -16,7 +16,6 @@ from mlxlab.views.checks import check
 from mlxlab.views.commands import next_commands
 from mlxlab.views.numbers import duration, interval, number, short, signed
 from mlxlab.views.pages import closing_lines, run_page, summary
-from mlxlab.views.plots import Plot, Series
 from mlxlab.views.run_tables import metrics_table, mistake_table
 from mlxlab.views.run_view import RunView
 from support.browser import BROWSER, show
@@ -174,14 +173,6 @@ def test_numbers_are_short_at_every_scale():
     assert interval((0.5, 0.5)) == ""
     assert [short(value) for value in (999, 1_400_000)] == ["999", "1.4 M"]
     assert [duration(value) for value in (5, 65, 7260)] == ["5 s", "1 min 5 s", "2 h 1 min"]
-
-
-def test_a_plot_lies_in_its_frame():
-    plot = Plot("loss", [Series("a", [(0, 1.0), (100, 3.0), (200, None)])], mark=(50, "best"))
-    ((first, last),) = [shape.pixels for shape in plot.shapes]
-    assert first[0] < plot.mark_x < last[0]
-    assert last[1] < first[1], "up is larger"
-    assert Plot("empty", [Series("a", [])]).is_empty
 
 
 def test_only_markup_passes_unescaped():
