@@ -32,7 +32,6 @@ BASELINE = [
         "data.baselines=false",
         "trainer.learning_rate=5e-5",
         "tracking=none",
-        "~callbacks.learning_curve",
     ),
     *("~callbacks.memory_monitor", "~callbacks.throughput"),
 ]
