@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 447_710,
+    "nodes": 447_720,
     "files": 537,
     "multiplied texts": 8,
     "nodes a statement": 10.95,

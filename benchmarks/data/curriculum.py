@@ -16,7 +16,7 @@ ROWS, LENGTH, VOCABULARY, POOL = 16, 64, 2048, 8192
 MODEL = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "intermediate_size": 192}
 CURRICULUM = ("data/order=curriculum", f"data.order.pool={POOL}")
 VARIANTS = {
-    "shuffle": ("data.order.measure=true", f"data.shuffle.row_buffer={POOL}"),
+    "shuffle": ("data/order=measured", f"data.shuffle.row_buffer={POOL}"),
     "curriculum, alpha 1": (*CURRICULUM, "data.order.alpha=1"),
     "curriculum, alpha 1, 0.5, 0": (*CURRICULUM, "data.order.alpha=[[0,1],[0.33,0.5],[0.67,0]]"),
 }

@@ -73,7 +73,7 @@ def growth(file: str | None = None, steps: Size = 320, plot: str = "growth.png")
     if not path.absolute().parent.is_dir():
         raise InputNotFoundError(f"plot={plot}: no such folder: {path.parent}")
     first, second = (round(steps * share) for share in itertools.accumulate(PHASES[:2]))
-    operations = [
+    operations: list[dict[str, Any]] = [
         {
             "id": "stacked",
             "op": "stack",
