@@ -25,5 +25,5 @@ def kept(folder: str | None, name: str, measure: Callable[[], Arrays]) -> Arrays
     arrays = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     return arrays

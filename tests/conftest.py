@@ -4,13 +4,11 @@ import gc
 import os
 import platform
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 # OpenBLAS's threads spin, and the suite runs many small processes on few cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("MATPLOTLIBRC", str(Path(__file__).parent / "support" / "matplotlibrc"))
 # Processes that tests start keep their bytecode, as those of a user do: compiling takes a tenth of their start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Composing a config makes many objects and no garbage: a tenth of its time went into collections.
@@ -38,15 +36,6 @@ def caches() -> None:
     from support.caches import cache_results
 
     cache_results()
-
-
-@pytest.fixture
-def drawn_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each plot is drawn; see `support.caches`."""
-    from mlxlab import figures
-    from support.caches import RENDER_PNG
-
-    monkeypatch.setattr(figures, "render_png", RENDER_PNG)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,18 +5,18 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.alternate import table
-from mlxlab.callbacks.plots import new_figure, plot_points
 from mlxlab.callbacks.token_metrics import TokenMetrics
 from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.experiment.session import build_session
+from mlxlab.figures import new_figure
 
 ROWS, LENGTH, VOCABULARY, POOL = 16, 64, 2048, 8192
 MODEL = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "intermediate_size": 192}
 CURRICULUM = ("data/order=curriculum", f"data.order.pool={POOL}")
 VARIANTS = {
-    "shuffle": ("data.order.measure=true", f"data.shuffle.row_buffer={POOL}"),
+    "shuffle": ("data/order=measured", f"data.shuffle.row_buffer={POOL}"),
     "curriculum, alpha 1": (*CURRICULUM, "data.order.alpha=1"),
     "curriculum, alpha 1, 0.5, 0": (*CURRICULUM, "data.order.alpha=[[0,1],[0.33,0.5],[0.67,0]]"),
 }
@@ -113,11 +113,12 @@ def _draw(curves: dict[str, list[dict[str, Curve]]], path: Path) -> None:
     ):
         for name, runs in curves.items():
             columns = zip(*(run[metric] for run in runs), strict=True)
-            plot_points(
-                axis,
-                [(column[0][0], statistics.mean(v for _, v in column)) for column in columns],
-                name,
-            )
+            tokens = []
+            means = []
+            for column in columns:
+                tokens.append(column[0][0])
+                means.append(statistics.mean(value for _, value in column))
+            axis.plot(tokens, means, marker=".", label=name)
         axis.set(xlabel="tokens", title=title)
         axis.legend(fontsize=7)
     figure.tight_layout()

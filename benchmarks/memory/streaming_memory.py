@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -78,9 +79,8 @@ def measure(source: str, folder: str, streaming: bool, window: int) -> list[int]
     process = psutil.Process()
     imports = process.memory_info().rss
     cache = Path(folder)
-    data = make_stream(
-        source, cache, pretrained=cache, streaming=streaming, **{"shuffle.window": window}
-    )
+    settings: dict[str, Any] = {"shuffle.window": window}
+    data = make_stream(source, cache, pretrained=cache, streaming=streaming, **settings)
     tokens, early = 0, 0
     epoch_tokens = (data.train.batches_per_epoch or 0) * (data.train.tokens_per_batch or 0)
     for batch in data.train:

@@ -1,12 +1,14 @@
 """Generation speed of a decoder in tokens/s, with the key-value cache and with full recomputation for each token."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
 
 from benchmarks.alternate import Trial, alternate, table
 from benchmarks.subject import language_model
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
@@ -55,7 +57,11 @@ class NoText:
 
 def _cached(model: Model, prompts: list[list[int]]) -> None:
     for _ in generate(
-        model, NoText(), prompts, SamplingParams(0.0), GenerationConfig(max_tokens=TOKENS)
+        model,
+        cast(Tokenizer, NoText()),
+        prompts,
+        SamplingParams(0.0),
+        GenerationConfig(max_tokens=TOKENS),
     ):
         pass
 
@@ -64,6 +70,6 @@ def _recomputed(model: Model, prompts: list[list[int]]) -> None:
     tokens = mx.array(prompts)
     for _ in range(TOKENS):
         states = model.backbone(tokens, mx.ones(tokens.shape, dtype=mx.bool_))[:, -1:]
-        best = model.head(states, model.backbone.embedding).argmax(axis=-1)  # (B, 1)
+        best = model.logits(states).argmax(axis=-1)  # (B, 1)
         tokens = mx.concatenate([tokens, best.astype(tokens.dtype)], axis=1)
         mx.eval(tokens)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from benchmarks.alternate import table
-from mlxlab.callbacks.plots import new_figure
 from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.experiment.build import build_callbacks
 from mlxlab.experiment.session import build_session
+from mlxlab.figures import new_figure
 from mlxlab.models.model import Model, count_parameters, training_flops
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
@@ -73,7 +73,7 @@ def growth(file: str | None = None, steps: Size = 320, plot: str = "growth.png")
     if not path.absolute().parent.is_dir():
         raise InputNotFoundError(f"plot={plot}: no such folder: {path.parent}")
     first, second = (round(steps * share) for share in itertools.accumulate(PHASES[:2]))
-    operations = [
+    operations: list[dict[str, Any]] = [
         {
             "id": "stacked",
             "op": "stack",

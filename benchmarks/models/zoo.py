@@ -134,7 +134,9 @@ def _measure(
 
 def _report(rows: list[Row], expected: dict[str, Expected]) -> str:
     """The tables; raises UnexpectedResults with them where a row differs from what is expected."""
-    passed, failed, changes = [], [], []
+    passed: list[Row] = []
+    failed: list[Row] = []
+    changes = []
     for row in rows:
         entry = expected.get(row[0])
         if entry is not None and entry.get("platform", sys.platform) != sys.platform:

@@ -52,7 +52,7 @@ SETTINGS = [
         "data.batch_size=4",
         "data.prefetch=0",
     ),
-    *("trainer.learning_rate=1e-3", "~callbacks.learning_curve", "~callbacks.memory_monitor"),
+    *("trainer.learning_rate=1e-3", "~callbacks.memory_monitor"),
 ]
 
 

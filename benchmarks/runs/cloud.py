@@ -17,7 +17,6 @@ from benchmarks.alternate import Trial, table
 from benchmarks.subject import Subject
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.extensions.cloud.providers import UploadOptions, gcs
-from mlxlab.extensions.cloud.run_files import RunFiles
 from mlxlab.extensions.cloud.upload import Uploads
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.wording import percent
@@ -121,5 +120,5 @@ def _uploads(folder: Path, bytes_per_second: float) -> Iterator[Uploads]:
         assert server.stdout is not None
         if not (url := server.stdout.readline().strip()):
             raise ServiceUnavailableError(f"{TESTS}: the bucket of the tests does not start")
-        with gcs(BUCKET, url, **OPTIONS).uploads(RunFiles(folder), "run") as uploads:
+        with gcs(BUCKET, url, **OPTIONS).copies(folder, "run", None) as uploads:
             yield uploads

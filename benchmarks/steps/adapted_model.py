@@ -28,4 +28,5 @@ def adapted(path: Path, bits: int | None) -> Model:
     model = build_model(node, kind="language_modelling", vocab_size=vocab_size, seed=0)
     mx.eval(model.parameters())
     mx.clear_cache()
-    return model.train()
+    model.train()
+    return model

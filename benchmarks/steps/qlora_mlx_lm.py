@@ -76,9 +76,8 @@ def mlx_lm_step(
     mx.eval(model.parameters())
     mx.clear_cache()
     trained = dict(tree_flatten(model.trainable_parameters()))
-    size = sum(
-        leaf.nbytes for name, leaf in tree_flatten(model.parameters()) if name not in trained
-    )
+    leaves = dict(tree_flatten(model.parameters()))
+    size = sum(leaf.nbytes for name, leaf in leaves.items() if name not in trained)
     ids = np.concatenate([batch.tokens, batch.targets[:, -1:]], axis=1)
     optimizer = optim.AdamW(RATE)
     train_step(model, optimizer, ids[:, : WARM_UP + 1])

@@ -43,7 +43,7 @@ SETTINGS = [
         "model.num_layers=1",
     ),
     *("data.baselines=false", "checkpointing.every_steps=1000", "checkpointing.background=false"),
-    *("~callbacks.learning_curve", "~callbacks.memory_monitor"),
+    *("~callbacks.memory_monitor"),
 ]
 WARMUP = "trainer.schedule.warmup=10"
 INTERVALS = ["trainer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"]

@@ -32,7 +32,6 @@ BASELINE = [
         "data.baselines=false",
         "trainer.learning_rate=5e-5",
         "tracking=none",
-        "~callbacks.learning_curve",
     ),
     *("~callbacks.memory_monitor", "~callbacks.throughput"),
 ]
@@ -97,7 +96,9 @@ def trial(
             edit: _try_edit(edit, baseline, Path(name) / "trials" / str(number), max_seeds)
             for number, edit in enumerate([*null, *real])
         }
-    rows = [("changes", "number", "keep", "discard", "undecided", "pairs of runs")]
+    rows: list[tuple[str, ...]] = [
+        ("changes", "number", "keep", "discard", "undecided", "pairs of runs")
+    ]
     for kind, edits in (
         ("tiny", null[: len(NULL)]),
         ("other seeds", null[len(NULL) :]),
@@ -105,7 +106,7 @@ def trial(
     ):
         rows.append(_row(kind, [records[edit] for edit in edits]))
     parts.append(table(f"planted changes, {steps} steps a run, at most {max_seeds} pairs", rows))
-    each = [("change", "verdict", "pairs", "gain", "reason")]
+    each: list[tuple[str, ...]] = [("change", "verdict", "pairs", "gain", "reason")]
     each += [_edit_row(edit, records[edit]) for edit in [*null[: len(NULL)], *real]]
     text = "\n\n".join([*parts, table("tiny and real changes", each)])
     false_keeps, power = _share(null, records), _share(real, records)
@@ -139,10 +140,9 @@ def _try_edit(edit: Edit, baseline: Path, folder: Path, max_seeds: int) -> Trial
             self.question["first_seed"] = first
 
     with _silence(), patch.object(Pairs, "_plan", with_offset):
-        prepared = prepare_trial(
-            str(baseline), texts, Options(Budget(), [MIN_PAIRS, max_seeds], folder=folder)
-        )
-        code = main(["-m", *prepared.overrides])
+        options = Options(Budget(), [MIN_PAIRS, max_seeds], folder=folder)
+        _, sweep = prepare_trial(str(baseline), texts, options, "mlxlab trial")
+        code = main(["-m", *sweep])
     assert code == 0
     return read_record(folder)
 

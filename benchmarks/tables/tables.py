@@ -123,7 +123,8 @@ def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) ->
     targets = frame[table.target].to_numpy(np.float64 if not is_classes else object)
     classes: Sequence[str] = []
     if is_classes:
-        classes, targets = np.unique(targets.astype(str), return_inverse=True)
+        names, targets = np.unique(targets.astype(str), return_inverse=True)
+        classes = names.tolist()
     arrays = {TARGETS: targets}
     costs: list[float] = []
     splitter = StratifiedKFold if is_classes else KFold

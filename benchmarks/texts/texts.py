@@ -135,9 +135,11 @@ def _measure(parts: Sequence[Pairs], test: Pairs, encoder: SentenceEncoder, work
 
 
 def _fit_ours(folder: Path, train: Pairs, test: Pairs, override: str) -> Fit:
-    frames = [pd.DataFrame(pairs, columns=["text", "label"]) for pairs in (train, test)]
+    train_rows, test_rows = (
+        pd.DataFrame(pairs, columns=["text", "label"]) for pairs in (train, test)
+    )
     settings = ["data=text_classification", "data.task=single", *override.split()]
-    answers, seconds = train_and_predict(folder, *frames, settings)
+    answers, seconds = train_and_predict(folder, train_rows, test_rows, settings)
     classes = sorted({label for _, label in train})
     predicted = np.array(classes)[outputs_of(answers, classes).argmax(axis=1)]
     return predicted != np.array([label for _, label in test]), seconds

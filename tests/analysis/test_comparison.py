@@ -4,13 +4,12 @@ import html
 import json
 import math
 import re
-import struct
 
 import pytest
-from matplotlib import rc_context
 
 from mlxlab.analysis.comparison import MethodResults, compare
 from mlxlab.analysis.comparison_numbers import decimals_of, fixed
+from mlxlab.analysis.comparison_page import comparison_plots
 from mlxlab.analysis.comparison_report import markdown, write_report
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
@@ -187,30 +186,26 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
         (tmp_path / "new" / "comparison.json").read_text(), parse_constant=pytest.fail
     )
     assert written["methods"][1]["gain"]["verdict"] == "significant gain"
-    assert (tmp_path / "new" / "comparison.png").read_bytes()[:4] == b"\x89PNG"
-    assert [path.suffix for path in paths] == [".md", ".json", ".png", ".html"]
+    assert [path.suffix for path in paths] == [".md", ".json", ".html"]
     page = paths[-1].read_text()
     assert html.escape(comparison.sentence("distilled")) in page.replace("<wbr>", "")
-    assert "data:image/png;base64," in page
+    assert page.count("<svg") == 2
 
 
-def test_the_name_of_a_method_is_no_formula_in_the_plot(tmp_path):
-    name = r"$\frac$"
-    comparison = compare(
-        "valid/accuracy", [results(name, ALONE), results(rf"b {name}", ALONE[::-1])], name
-    )
-    with rc_context({"ytick.labelleft": True}):  # off in tests: see support/matplotlibrc
-        write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")
-    assert (tmp_path / "comparison.png").is_file()
+def test_the_plots_are_the_runs_and_the_gains_with_their_intervals():
+    better = [value + 0.03 + 0.001 * i for i, value in enumerate(ALONE)]
+    comparison = against_alone(better)
+    runs, gains = comparison_plots(comparison)
+    assert [row.dots for row in runs.rows] == [ALONE, better]
+    assert [row.mean for row in runs.rows] == [method.mean for method in comparison.methods]
+    gain = comparison.gains["distilled"]
+    [row] = gains.rows
+    assert (row.name, row.style, row.mean) == ("distilled", "good", gain.mean)
+    assert row.span == (gain.low, gain.high)
 
 
-def test_the_plot_of_a_single_pair_has_no_gains(tmp_path):
-    heights = []
-    for values in ([0.9], [0.9, 0.8]):
-        comparison = against_alone(values)
-        page = write_report(comparison, markdown(comparison, ""), tmp_path, "comparison")[
-            -1
-        ].read_text()
-        heights.append(struct.unpack(">I", (tmp_path / "comparison.png").read_bytes()[20:24])[0])
-        assert ("the difference to the reference with its interval" in page) == (len(values) > 1)
-    assert heights[0] < heights[1]
+def test_a_single_pair_has_no_plot_of_gains():
+    assert [len(comparison_plots(against_alone(values))) for values in ([0.9], [0.9, 0.8])] == [
+        1,
+        2,
+    ]

@@ -1,4 +1,4 @@
-"""MemoryMonitor: logged values, growth, the plot."""
+"""MemoryMonitor: logged values and growth."""
 
 import gc
 
@@ -21,33 +21,30 @@ class Leak(NoOpCallback):
         mx.eval(self.arrays[-1])
 
 
-def train(folder, leak: int):
+def train(leak: int):
     gc.collect()  # arrays of an earlier test are freed now, not during the run
-    callbacks = [Leak(leak), MemoryMonitor(2, folder=folder)]
+    callbacks = [Leak(leak), MemoryMonitor(2)]
     return fit(make_trainer(epochs=5), make_run(tracker=Recorder()), callbacks, seed=1)
 
 
-def test_a_leak_is_measured_and_reported(tmp_path, caplog):
-    run = train(tmp_path, leak=2_000_000)
+def test_a_leak_is_measured_and_reported(caplog):
+    run = train(leak=2_000_000)
     assert run.state.history.latest("memory/growth_per_step") == pytest.approx(2e6, rel=0.1)
     assert "active memory grew by 2.0 MB per step" in caplog.text
 
 
-def test_a_run_without_a_leak_has_no_growth(tmp_path, caplog):
-    run = train(tmp_path, leak=0)
+def test_a_run_without_a_leak_has_no_growth(caplog):
+    run = train(leak=0)
     assert abs(run.state.history.latest("memory/growth_per_step")) < 1000  # 0.1 MB in 100 steps
     assert "grew" not in caplog.text
 
 
-@pytest.mark.usefixtures("drawn_plots")
-def test_every_value_is_logged_every_n_steps_and_plotted(tmp_path):
-    run = train(tmp_path, leak=0)
+def test_every_value_is_logged_every_n_steps():
+    run = train(leak=0)
     for name in ("active", "peak", "cache", "rss"):
         assert [step for step, _ in points(run.state.history, name)] == list(
             range(2, run.state.progress.step + 1, 2)
         )
-    assert (tmp_path / "plots" / "memory.png").read_bytes()[:4] == b"\x89PNG"
-    assert [path.name for path in run.context.tracker.artifacts] == ["memory.png"]
 
 
 def test_growth_is_fitted_to_the_last_measurements_once_there_are_enough():
@@ -56,10 +53,3 @@ def test_growth_is_fitted_to_the_last_measurements_once_there_are_enough():
     sizes = np.where(steps < 200, 5.0 * steps, 1000.0)
     assert growth_per_step(list(zip(steps, sizes, strict=True))) == pytest.approx(0.0, abs=1e-9)
     assert growth_per_step([(10 * step, 30.0 * step) for step in range(20)]) == pytest.approx(3.0)
-
-
-def test_a_plot_that_cannot_be_written_is_skipped_with_a_warning(tmp_path, caplog):
-    (tmp_path / "plots").write_text("in the way")
-    run = train(tmp_path, leak=0)
-    assert run.control.stop_reason == "done"
-    assert f"{tmp_path / 'plots' / 'memory.png'}: not written:" in caplog.text

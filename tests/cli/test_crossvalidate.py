@@ -54,7 +54,7 @@ def test_a_second_call_repeats_no_fold_and_prints_the_same_table(tmp_path, capsy
     best = np.mean([best_metrics(fit.parent)[ACCURACY] for fit in fits])
     assert f"best checkpoints: {best:.4f}" in " ".join(first.out.split())
     assert first.out.strip() == (folder / "table.md").read_text().strip()
-    assert (folder / "table.png").stat().st_size > 5000
+    assert "<svg" in (folder / "table.html").read_text()
 
     times = [fit.stat().st_mtime_ns for fit in fits]
     shutil.rmtree(fits[0].parent)

@@ -8,7 +8,7 @@ from mlxlab.tracking import queue
 from support.fault_injection.harness import read_metrics
 from support.processes import final_state, run_here, tiny_overrides
 
-CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+CHEAP = ["data.templates=[basic]", "data.augment.copies=1"]
 SETTINGS = tiny_overrides(
     "trainer.max_steps=12", "trainer.eval_every=4", "checkpointing.every_steps=4", *CHEAP
 )

@@ -20,7 +20,6 @@ from support.processes import (
 CHEAP = [
     "data.templates=[basic]",
     "data.augment.copies=1",
-    "~callbacks.learning_curve",
     "model.dropout=0",
 ]
 SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", *CHEAP)

@@ -48,8 +48,6 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
     assert "Traceback" not in finished.stderr
     assert read_run(tmp_path / "run").training.steps == 8
     for name in (
-        "plots/learning_curve.png",
-        "plots/memory.png",
         "summary.md",
         "metrics.csv",
     ):

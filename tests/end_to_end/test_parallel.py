@@ -27,7 +27,7 @@ from support.processes import (
     wait_for,
 )
 
-CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+CHEAP = ["data.templates=[basic]", "data.augment.copies=1"]
 SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", "model.dropout=0", *CHEAP)
 
 

@@ -33,7 +33,6 @@ SETTINGS = [
     "data.batch_size=50",
     "tracking=none",
     "~callbacks.report",
-    "~callbacks.learning_curve",
 ]
 
 

@@ -19,7 +19,7 @@ from support.processes import run_here, tiny_overrides
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("run")
-    cheap = ["data.templates=[basic]", "data.augment.copies=1", "~callbacks.learning_curve"]
+    cheap = ["data.templates=[basic]", "data.augment.copies=1"]
     settings = tiny_overrides(
         *cheap, "trainer.max_steps=12", "checkpointing.every_steps=4", "trainer.eval_every=6"
     )

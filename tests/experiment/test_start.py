@@ -24,7 +24,6 @@ CHEAP = [
     "data.source=synthetic",
     "data.templates=[basic]",
     "data.augment.copies=1",
-    "~callbacks.learning_curve",
 ]
 GROWTH = (
     "callbacks.growth.operations=[{id: wider, op: widen, feed_forward: 600, when: {or_steps: 1}},"

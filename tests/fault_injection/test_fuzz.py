@@ -33,7 +33,6 @@ TINY = [
     "data.prefetch=0",
     "trainer.eval_every=2",
     "checkpointing.every_steps=2",
-    "~callbacks.learning_curve",
     "~callbacks.memory_monitor",
     "resume=auto",
 ]

@@ -24,7 +24,6 @@ SETTINGS = [
     "data.batch_size=8",
     "tracking=none",
     "resume=auto",
-    "~callbacks.learning_curve",
     "callbacks.example_losses.every_steps=1",
 ]
 DATA = {

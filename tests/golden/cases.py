@@ -21,7 +21,7 @@ REMOVED: set[str] = {
 
 COMMON = """
     tracking=none model/size=nano trainer.max_steps=20 trainer.eval_every=10 trainer.log_every=1
-    callbacks.csv.path=metrics.csv ~callbacks.report ~callbacks.learning_curve ~callbacks.memory_monitor
+    callbacks.csv.path=metrics.csv ~callbacks.report ~callbacks.memory_monitor
 """
 LABELLED = "data.batch_size=8 data.seq_len=64 data.baselines=false"
 DATA = {

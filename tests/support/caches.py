@@ -1,4 +1,4 @@
-"""Caches for a session of tests and its fork servers: parsed texts, compositions, plots, and the commit."""
+"""Caches for a session of tests and its fork servers: parsed texts, compositions, and the commit."""
 
 import copy
 import pickle
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -19,14 +19,9 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, _utils, base, grammar_parser
 
-from mlxlab import figures
 from mlxlab.tracking import provenance
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 ROOT = Path(__file__).resolve().parents[2]
-RENDER_PNG = figures.render_png
 
 
 def cache_results() -> None:
@@ -38,7 +33,6 @@ def cache_results() -> None:
     # A parse tree is only read. What cannot be parsed raises each time.
     grammar_parser.parse = base.parse = _utils.parse = cache(grammar_parser.parse)
     _cache_commit()
-    _cache_plots()
 
 
 def _cache_overrides() -> None:
@@ -159,20 +153,3 @@ def _cache_commit() -> None:
         return outputs[args]
 
     provenance._git = cached
-
-
-def _cache_plots() -> None:
-    """A quarter of a short run: the first plot with these labels is drawn, and stands for the others.
-
-    Tests of plots have each one drawn, by the fixture `drawn_plots`.
-    """
-    drawn: dict[tuple[object, ...], bytes] = {}
-
-    def cached(figure: "Figure") -> bytes:
-        labels = [(axis.get_xlabel(), axis.get_ylabel()) for axis in figure.axes]
-        kind = (*labels, *figure.get_size_inches())
-        if kind not in drawn:
-            drawn[kind] = RENDER_PNG(figure)
-        return drawn[kind]
-
-    figures.render_png = cached

@@ -32,8 +32,6 @@ PACKAGES = (
     "views",
 )
 LIBRARIES = (
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
     "mlflow.models",
     "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",

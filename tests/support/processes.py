@@ -18,7 +18,6 @@ from support.forks import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_PLOTS = [
-    "~callbacks.learning_curve",
     "~callbacks.memory_monitor",
     "~callbacks.report",
 ]  # a third of the time of a short run

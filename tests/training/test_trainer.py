@@ -11,7 +11,6 @@ import pytest
 
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
-from mlxlab.callbacks.plots import LearningCurvePlot
 from mlxlab.checkpoint.state import CURVE_POINTS, History, TrainStateDict
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data.dataset import RunLength
@@ -132,9 +131,8 @@ def test_a_checkpoint_holds_what_callbacks_log_at_its_step(tmp_path):
 @pytest.mark.parametrize("direction", [1, -1])
 def test_the_shipped_callbacks_do_not_change_training_in_any_order(tmp_path, direction):
     callbacks = [
-        MemoryMonitor(5, folder=tmp_path),
+        MemoryMonitor(5),
         EarlyStopping(2, 0.5),
-        LearningCurvePlot(folder=tmp_path),
     ][::direction]
     run = fit(make_trainer(epochs=9, eval_every=2), callbacks=callbacks, seed=1)
     alone_run = fit(make_trainer(epochs=9, eval_every=2), callbacks=[EarlyStopping(2, 0.5)], seed=1)

@@ -16,8 +16,7 @@ from mlxlab.views.checks import check
 from mlxlab.views.commands import next_commands
 from mlxlab.views.numbers import duration, interval, number, short, signed
 from mlxlab.views.pages import closing_lines, run_page, summary
-from mlxlab.views.plots import Plot, Series
-from mlxlab.views.run_tables import metrics_table, mistake_table
+from mlxlab.views.run_tables import memory_plot, metrics_table, mistake_table
 from mlxlab.views.run_view import RunView
 from support.browser import BROWSER, show
 from support.run_records import make_record, view_of
@@ -176,14 +175,6 @@ def test_numbers_are_short_at_every_scale():
     assert [duration(value) for value in (5, 65, 7260)] == ["5 s", "1 min 5 s", "2 h 1 min"]
 
 
-def test_a_plot_lies_in_its_frame():
-    plot = Plot("loss", [Series("a", [(0, 1.0), (100, 3.0), (200, None)])], mark=(50, "best"))
-    ((first, last),) = [shape.pixels for shape in plot.shapes]
-    assert first[0] < plot.mark_x < last[0]
-    assert last[1] < first[1], "up is larger"
-    assert Plot("empty", [Series("a", [])]).is_empty
-
-
 def test_only_markup_passes_unescaped():
     assert escape.html(Markup("<b>")) == "<b>"
     assert escape.html("<b>") == "&lt;b&gt;"
@@ -206,3 +197,13 @@ def test_a_browser_shows_the_page_without_overflow_and_requests(tmp_path, width,
     shown = show(path, tmp_path / "profile", width=width, scheme=scheme)
     assert shown.scroll_width == width
     assert [url for url in shown.requests if not url.startswith(("data:", "file:"))] == []
+
+
+def test_measured_memory_is_plotted_in_mb_from_0():
+    record = make_record()
+    assert memory_plot(view_of(record)) is None
+    record.training.curve = [(50, {"memory/rss": 5e8}), (100, {"memory/rss": 6e8})]
+    plot = memory_plot(view_of(record))
+    assert plot.series[0].points == [(50, 500.0), (100, 600.0)]
+    assert plot.y_ticks[0][1] == "0"
+    assert "memory in MB" in run_page(view_of(record))

@@ -1,4 +1,4 @@
-"""A comparison of methods as a page, from the JSON and PNG files of its report."""
+"""A comparison of methods as a page, from the files of its report."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -8,34 +8,23 @@ from mlxlab.analysis.comparison_cards import MAX_IN_CARD, all_cards, of_evaluati
 from mlxlab.analysis.comparison_numbers import fixed
 from mlxlab.analysis.comparison_table import describe_test, method_row, sign_note
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.figures import DPI
-from mlxlab.files.untrusted import read_bytes, read_json, read_text
-from mlxlab.views.blocks import (
-    Block,
-    Image,
-    Listing,
-    Page,
-    Paragraph,
-    Section,
-    png_width,
-)
+from mlxlab.files.untrusted import read_json, read_text
+from mlxlab.stats import LEVEL
+from mlxlab.views.blocks import Block, Listing, Page, Paragraph, Plots, Section
 from mlxlab.views.pages import block_page
+from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.tables import Column, Table, numeric
-from mlxlab.wording import one_line
+from mlxlab.wording import one_line, percent
 
 _MAX_BYTES = 4 * 2**20
 _MAX_METHODS = 12  # that have a column
+_STYLES = {"significant gain": "good", "significant loss": "bad"}  # by the verdict
 _TEXTS = ("method", "interval", "verdict")  # columns
 
 
 def read_comparison_page(folder: Path, name: str) -> str:
-    """The page of NAME.json, NAME.png and NAME.md; InputNotFoundError or DataError without a usable NAME.json."""
+    """The page of NAME.json and NAME.md; InputNotFoundError or DataError without a usable NAME.json."""
     comparison = read_json(folder / f"{name}.json", Comparison)
-    image: list[Block] = []
-    with suppress(InputNotFoundError, DataError, ValueError):
-        png = read_bytes(folder / f"{name}.png", max_bytes=_MAX_BYTES)
-        png_width(png)
-        image.append(Image(png, _caption(comparison), DPI))
     report: list[Block] = []
     with suppress(InputNotFoundError, DataError):
         report.append(Listing(read_text(folder / f"{name}.md", max_bytes=_MAX_BYTES)))
@@ -43,7 +32,11 @@ def read_comparison_page(folder: Path, name: str) -> str:
     results: list[Block] = [*_verdicts(comparison)]
     for line in comparison.warnings:
         results.append(Paragraph(f"Warning: {line}.", is_verdict=True))
-    results += [_table(comparison), Paragraph(notes, is_note=True), *image]
+    results += [
+        _table(comparison),
+        Paragraph(notes, is_note=True),
+        Plots(comparison_plots(comparison)),
+    ]
     sections = [
         Section("Methods", results),
         Section("What differs", _differences(comparison)),
@@ -59,11 +52,26 @@ def read_comparison_page(folder: Path, name: str) -> str:
     return block_page(page)
 
 
-def _caption(comparison: Comparison) -> str:
-    caption = "Each run and the mean of each method"
-    if any(gain.low is not None for gain in comparison.gains.values()):
-        caption += "; the difference to the reference with its interval"
-    return caption
+def comparison_plots(comparison: Comparison) -> list[RowPlot]:
+    """The runs, and if there are intervals, the differences to the reference with them."""
+    runs = []
+    gains = []
+    for method in comparison.methods:
+        name = short_label(method.name)
+        values = [value for value in method.values.values() if value is not None]
+        runs.append(Row(name, values, mean=method.mean))
+        gain = method.gain
+        if gain and gain.mean is not None and gain.low is not None and gain.high is not None:
+            style = _STYLES.get(gain.verdict, "soft")
+            gains.append(Row(name, mean=gain.mean, span=(gain.low, gain.high), style=style))
+    metric = short_label(comparison.metric)
+    plots = [RowPlot("Methods: a dot per run, and the mean", metric, runs)]
+    if gains:
+        title = (
+            f"Differences to {short_label(comparison.against)}, with {percent(LEVEL, 0)} intervals"
+        )
+        plots.append(RowPlot(title, f"gain in {metric} (+ is better)", gains, guide=0.0))
+    return plots
 
 
 def _verdicts(comparison: Comparison) -> list[Paragraph]:

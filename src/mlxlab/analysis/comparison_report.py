@@ -1,41 +1,31 @@
-"""Reports of a comparison of methods: Markdown, JSON and a plot."""
+"""Reports of a comparison of methods: Markdown, JSON and a page."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
-from typing import TYPE_CHECKING
 
 from mlxlab.analysis.comparison import EVALUATIONS, Comparison, MethodResults
 from mlxlab.analysis.comparison_numbers import fixed
 from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.analysis.comparison_table import Row, describe_test, gain_cells, method_row, sign_note
-from mlxlab.figures import label, new_figure, render_png
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
-from mlxlab.stats import LEVEL
 from mlxlab.views.verdict import best_baseline, has_learned_nothing, weakest_baseline
-from mlxlab.wording import percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 
 _MAX_SETTINGS = 6  # in the heading
 _WIDTH = 120
 
 
 def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.md (`text`), NAME.json, NAME.png and NAME.html, which holds them all; returns their paths."""
+    """Writes NAME.md (`text`), NAME.json and NAME.html, which holds both; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "png", "html")]
+    paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "html")]
     write_atomic(paths[0], text + "\n")
     write_json(paths[1], asdict(comparison))
-    write_atomic(paths[2], render_png(_draw(comparison)))
-    write_atomic(paths[3], read_comparison_page(folder, name))
+    write_atomic(paths[2], read_comparison_page(folder, name))
     return paths
 
 
@@ -112,39 +102,3 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _wrapped(text: str) -> str:
     return "\n".join(wrap(text, _WIDTH))
-
-
-def _draw(comparison: Comparison) -> "Figure":
-    """Each run and the mean, and below, if there are intervals, the difference to the reference with them."""
-    names = [method.name for method in comparison.methods]
-    num_axes = 1
-    if any(gain.low is not None for gain in comparison.gains.values()):
-        num_axes = 2
-    figure = new_figure(5.5, num_axes * (0.5 * len(names) + 0.8))
-    runs, *others = figure.subplots(num_axes, 1, sharey=True, squeeze=False)[:, 0]
-    for y, method in enumerate(comparison.methods):
-        values = [value for value in method.values.values() if value is not None]
-        runs.plot(values, [y] * len(values), ".", color="C0", alpha=0.6)
-        if method.mean is not None:
-            runs.plot(method.mean, y, "|", color="black", markersize=14)
-    runs.set_yticks(range(len(names)), [label(name) for name in names])
-    runs.set(
-        xlabel=f"{label(comparison.metric)}: a dot per run, and the mean",
-        ylim=(len(names) - 0.5, -0.5),
-    )
-    for gains in others:
-        _draw_gains(comparison, gains)
-    return figure
-
-
-def _draw_gains(comparison: Comparison, axes: "Axes") -> None:
-    colors = {"significant gain": "C2", "significant loss": "C3"}
-    for y, method in enumerate(comparison.methods):
-        gain = method.gain
-        if gain is not None and gain.mean is not None and gain.high is not None:
-            color = colors.get(gain.verdict, "gray")
-            axes.errorbar(gain.mean, y, xerr=gain.high - gain.mean, fmt="o", color=color, capsize=3)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(
-        xlabel=f"difference to {label(comparison.against)} (+ is better), {percent(LEVEL, 0)} interval"
-    )

@@ -58,9 +58,9 @@ def write_tables(
     folder: Path,
     command: str,
 ) -> tuple[str, dict[str, Comparison]]:
-    """Writes table.md, .json and .png: the model, its baselines and other methods on the same folds.
+    """Writes table.md, .json and .html: the model, its baselines and other methods on the same folds.
 
-    With a teacher also comparison.md, .json and .png, of the student with and without it. Returns the Markdown, with
+    With a teacher also comparison.md, .json and .html, of the student with and without it. Returns the Markdown, with
     a verdict, the warnings of the runs and the command that reproduces it, and the comparisons by the name of
     their files.
     """

@@ -1,16 +1,13 @@
-"""Measures memory during training, warns when it keeps growing, and plots it."""
+"""Measures memory during training, and warns when it keeps growing."""
 
 import logging
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import psutil
 
-from mlxlab.callbacks.plots import plot_points
 from mlxlab.checkpoint.state import History
 from mlxlab.constraints import Size
-from mlxlab.figures import new_figure, save_figure
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
@@ -18,17 +15,11 @@ logger = logging.getLogger(__name__)
 
 WINDOW = 100  # measurements that the slope is fitted to
 MIN_MEASUREMENTS = 8  # before a slope is fitted; the first ones are of the start-up
-LABELS = {
-    "rss": "process (resident)",
-    "peak": "MLX, peak",
-    "active": "MLX, in use",
-    "cache": "MLX, cache",
-}
 MIN_LEAK = 1e6  # bytes per step that are reported
 
 
 class MemoryMonitor(Callback):
-    """Logs memory in bytes, and plots it to `plots/memory.png` unless a signal stopped the run.
+    """Logs memory in bytes.
 
     `memory/active`, `memory/peak`, `memory/cache` are MLX's, `memory/rss` is the resident set size of the process.
     `memory/growth_per_step` is the slope of the active memory over the last 100 measurements (least squares); at the
@@ -38,8 +29,8 @@ class MemoryMonitor(Callback):
         every_steps: steps between measurements.
     """
 
-    def __init__(self, every_steps: Size, *, folder: Path) -> None:
-        self.every_steps, self.folder = every_steps, folder / "plots"
+    def __init__(self, every_steps: Size) -> None:
+        self.every_steps = every_steps
         self.process = psutil.Process()
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
@@ -66,23 +57,11 @@ class MemoryMonitor(Callback):
         context.log(state, metrics | ({} if slope is None else {"memory/growth_per_step": slope}))
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
-        measured = points(state.history, "active")
-        slope = growth_per_step(measured)
+        slope = growth_per_step(points(state.history, "active"))
         if slope is not None and slope >= MIN_LEAK:
             logger.warning(
                 f"active memory grew by {slope / 1e6:.1f} MB per step: something is never freed"
             )
-        if not measured or context.control.stop_signal:
-            return
-        figure = new_figure(5.6, 3.4)
-        axis = figure.subplots()
-        for name, label in LABELS.items():
-            plot_points(
-                axis, [(step, size / 1e6) for step, size in points(state.history, name)], label
-            )
-        axis.set(xlabel="step", ylabel="MB", title="memory", xlim=(0, None), ylim=(0, None))
-        axis.legend(fontsize=8)
-        save_figure(context.tracker, figure, self.folder / "memory.png")
 
 
 def points(history: History, name: str) -> list[tuple[int, float]]:

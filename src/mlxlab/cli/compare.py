@@ -56,7 +56,7 @@ def compare(
         relative_to: the method whose result is 100 %, a teacher for example.
         evaluation: the last one of a run, or its best one by its objective, which the validation rows have chosen: the
             one whose weights evaluate and predict use.
-        out: folder for comparison.html, .md, .json, .png; null is one below outputs/comparisons, named by the methods
+        out: folder for comparison.html, .md, .json; null is one below outputs/comparisons, named by the methods
             and settings. Of the report of a sweep, null is its own folder.
         experiment: of MLflow, in which the comparison is recorded as a run of its own.
         json: prints JSON instead of a table.

@@ -19,8 +19,6 @@ _WITHOUT_MLX = (
     "tokenizers",
     "safetensors.numpy",
     "xxhash",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
 )
 _WITH_MLX = (
     "mlx.core",

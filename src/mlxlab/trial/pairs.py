@@ -12,9 +12,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from mlxlab.analysis.comparison_runs import run_value
-from mlxlab.analysis.trial.figure import log_trial
+from mlxlab.analysis.trial.page import trial_page
 from mlxlab.analysis.trial.record import (
     ARMS,
+    FILE,
     RunRecord,
     TrialRecord,
     describe_look,
@@ -31,7 +32,9 @@ from mlxlab.stats.sequential import look
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job, record_waiting
 from mlxlab.sweep.jobs import JobResult
+from mlxlab.tracking.tracker import Tracker
 from mlxlab.trial.finished_runs import FinishedRuns, config_digest, data_of
+from mlxlab.views.pages import REPORT, write_page
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +65,25 @@ def run_trial(app: SweepApp, seconds: float | None) -> int:
         with app.run() as parents:
             stop_signal = Pairs(app, record).run(seconds)
             app.exit_code = 0 if record["verdict"] else 128 + stop_signal
+            page = write_page(app.folder / REPORT, trial_page(read_record(app.folder), app.folder))
             for parent in parents:
-                log_trial(record, app.folder, parent.tracker)
+                log_trial(record, parent.tracker)
+                parent.tracker.log_artifact(app.folder / FILE)
+                parent.tracker.log_artifact(page)
     return app.exit_code
+
+
+def log_trial(record: TrialRecord, tracker: Tracker) -> None:
+    """Records a trial as the parent of its runs: verdict, gain and interval by the number of pairs."""
+    tags = {"kind": "trial", "trial.baseline": record["question"]["baseline"]}
+    tags["trial.change"] = " ".join(record["question"]["change"])
+    if record["verdict"] is not None:
+        tags |= {"trial.verdict": record["verdict"], "trial.reason": record["reason"]}
+    tracker.set_tags(tags)
+    for each in record["looks"]:
+        values = {"trial/gain": each["mean"], "trial/low": each["low"], "trial/high": each["high"]}
+        finite = {name: value for name, value in values.items() if value is not None}
+        tracker.log_metrics(each["pairs"], finite)
 
 
 class Pairs:

@@ -1,16 +1,11 @@
 """What the page of a sweep, a comparison or a trial consists of: cards at the top, then sections of blocks."""
 
-import base64
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias
 
-from markupsafe import Markup
-
+from mlxlab.views.plots import Plot, RowPlot
 from mlxlab.views.tables import Table
-
-_MAX_PIXELS = 20_000  # A side of an image has at most as many.
 
 Tone = Literal["", "good", "warning", "bad"]
 
@@ -27,23 +22,11 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Image:
-    """A PNG file; `text` says what it shows. `dpi` is that of its figure."""
+class Plots:
+    """Plots side by side, where the page is wide enough."""
 
-    png: bytes
-    text: str
-    dpi: int
-    kind: ClassVar[str] = "image"
-
-    @property
-    def source(self) -> Markup:
-        """The address of the picture, which is in it: a value of any length, and of no character that is escaped."""
-        return Markup(f"data:image/png;base64,{base64.b64encode(self.png).decode()}")
-
-    @property
-    def width(self) -> int:
-        """The width in pixels of CSS; an inch has 96."""
-        return round(96 * png_width(self.png) / self.dpi)
+    plots: Sequence[Plot | RowPlot]
+    kind: ClassVar[str] = "plots"
 
 
 @dataclass(frozen=True)
@@ -62,7 +45,7 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-Block: TypeAlias = Paragraph | Table | Image | Commands | Listing
+Block: TypeAlias = Paragraph | Table | Plots | Commands | Listing
 
 
 @dataclass(frozen=True)
@@ -115,15 +98,3 @@ class Page:
     status: str = ""
     tone: Tone = ""
     cards: Sequence[Card] = ()
-
-
-def png_width(data: bytes) -> int:
-    """The width in pixels of a PNG file; ValueError if the data does not begin as one of a sensible size."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR" or len(data) < 33:
-        raise ValueError("not a PNG file")
-    width, height = struct.unpack(">II", data[16:24])
-    if not (0 < width <= _MAX_PIXELS and 0 < height <= _MAX_PIXELS):
-        raise ValueError(
-            f"an image of {width} x {height} pixels, expected at most {_MAX_PIXELS} x {_MAX_PIXELS}"
-        )
-    return int(width)

@@ -7,8 +7,11 @@ A plot costs under a millisecond and 2 to 8 KB. matplotlib takes most of a secon
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
 
 from mlxlab.views.numbers import number
+from mlxlab.wording import one_line
 
 WIDTH = 400
 HEIGHT = 230
@@ -16,28 +19,39 @@ LEFT = 52
 RIGHT = 12
 TOP = 12
 BOTTOM = 40
+ROW_MARGIN = 24  # It is on both sides of the axis of a `RowPlot`, whose names stand above its rows.
+ROW_HEIGHT = 30
+PACKED_HEIGHT = 9  # A row without a name is as high.
 MAX_POINTS = 400  # a longer line is thinned
+MAX_LABEL = 56  # characters that fit above a row
+MAX_TOLD = 12  # series or rows that a summary names
 FEW_POINTS = 30  # each of them is marked
+LARGEST = 1e100  # larger values are not drawn, or at the edge
 Points = Sequence[tuple[float, float | None]]
 Pixels = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Series:
-    """`kind` is line, dots, bars, or guide, a dotted line without a name."""
+    """`kind` is line, dots, bars, or guide, a dotted line without a name.
+
+    `style` is a class of the style sheet, "" a colour of its own.
+    """
 
     name: str
     points: Points
     kind: str = "line"
+    style: str = ""
+    max_points: int = MAX_POINTS
 
     @property
     def finite(self) -> list[tuple[float, float]]:
-        """The points that can be drawn, at most `MAX_POINTS`."""
+        """The points that can be drawn, at most `max_points`."""
         drawn = []
         for x, y in self.points:
-            if y is not None and abs(y) < 1e100:
+            if y is not None and abs(y) < LARGEST:
                 drawn.append((x, y))
-        stride = math.ceil(len(drawn) / MAX_POINTS)
+        stride = math.ceil(len(drawn) / self.max_points)
         return drawn[:: max(1, stride)]
 
 
@@ -66,6 +80,7 @@ class Shape:
 
     name: str
     kind: str
+    style: str
     pixels: Pixels
 
     @property
@@ -85,6 +100,8 @@ class Shape:
 @dataclass
 class Plot:
     """What a figure shows, in the units of its data; `mark` is an x with a name."""
+
+    form: ClassVar[str] = "plot"
 
     title: str
     series: list[Series]
@@ -111,29 +128,125 @@ class Plot:
         self.y_ticks = [(down(y_axis, tick), label(tick)) for tick in y_axis.ticks]
         if self.mark:
             self.mark_x = across(x_axis, self.mark[0])
-        for each in self.series:
+        for index, each in enumerate(self.series):
             pixels = [(across(x_axis, x), down(y_axis, y)) for x, y in each.finite]
-            self.shapes.append(Shape(each.name, each.kind, pixels))
+            style = each.style or f"s{index}"
+            self.shapes.append(Shape(each.name, each.kind, style, pixels))
 
     @property
     def is_empty(self) -> bool:
         return not self.shapes
 
     @property
-    def named(self) -> list[Shape]:
-        return [each for each in self.shapes if each.kind != "guide"]
+    def legend(self) -> list[Shape]:
+        """The shapes with a name, if there are several."""
+        if len(self.shapes) < 2:
+            return []
+        return [each for each in self.shapes if each.name]
 
     @property
     def summary(self) -> str:
         """The plot in words, for those who cannot see it."""
         texts = [f"{self.title} by {self.x_label}"]
-        for each in self.series:
-            line = each.finite
-            if line and each.kind != "guide":
-                first = number(line[0][1])
-                last = number(line[-1][1])
-                texts.append(f"{each.name} from {first} to {last}")
+        shown = [each for each in self.series if each.kind != "guide" and each.finite]
+        named = [each for each in shown if each.name]
+        for each in (named or shown)[:MAX_TOLD]:
+            first = number(each.finite[0][1])
+            last = number(each.finite[-1][1])
+            texts.append(f"{each.name} from {first} to {last}".strip())
         return "; ".join(texts)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Values under a name: a line over `span`, dots, some of them `hollow`, and a bar at `mean`."""
+
+    name: str
+    dots: Sequence[float] = ()
+    hollow: Sequence[float] = ()
+    mean: float | None = None
+    span: tuple[float, float] | None = None
+    style: str = "s0"
+
+    @property
+    def values(self) -> list[float]:
+        values = [*self.dots, *self.hollow, *(self.span or ())]
+        if self.mean is not None:
+            values.append(self.mean)
+        return values
+
+    @property
+    def summary(self) -> str:
+        values = ", ".join(number(value) for value in self.dots[:MAX_TOLD])
+        if self.span:
+            low, high = self.span
+            values = f"{number(low)} to {number(high)}"
+        if self.mean is not None:
+            values = f"mean {number(self.mean)} ({values})"
+        return f"{self.name} {values}".strip()
+
+
+@dataclass(frozen=True)
+class RowPlot:
+    """Rows on one axis, below each other; `guide` is a value that they are compared with."""
+
+    form: ClassVar[str] = "rows"
+
+    title: str
+    x_label: str
+    rows: Sequence[Row]
+    x_range: tuple[float, float] | None = None
+    guide: float | None = None
+
+    @cached_property
+    def axis(self) -> Axis:
+        values = []
+        if self.guide is not None:
+            values.append(self.guide)
+        for row in self.rows:
+            values += [bounded(value) for value in row.values]
+        return axis(values or [0.0], self.x_range)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        return [(self.x(tick), label(tick)) for tick in self.axis.ticks]
+
+    @property
+    def row_height(self) -> int:
+        has_names = any(row.name for row in self.rows)
+        return ROW_HEIGHT if has_names else PACKED_HEIGHT
+
+    @property
+    def bottom(self) -> int:
+        """Where the axis lies."""
+        return TOP + self.row_height * len(self.rows)
+
+    def x(self, value: float) -> float:
+        width = WIDTH - 2 * ROW_MARGIN
+        return round(ROW_MARGIN + width * self.axis.share(bounded(value)), 1)
+
+    def y(self, index: int) -> int:
+        """The height of the marks of a row, with its name above it."""
+        return TOP + self.row_height * (index + 1) - 6
+
+    @property
+    def summary(self) -> str:
+        """The plot in words, for those who cannot see it."""
+        texts = [row.summary for row in self.rows[:MAX_TOLD]]
+        return "; ".join([self.title, self.x_label, *texts])
+
+
+def bounded(value: float) -> float:
+    return min(max(value, -LARGEST), LARGEST)
+
+
+def short_label(text: str) -> str:
+    """Text that fits in a line of a plot, without its middle if it is too long."""
+    line = one_line(text)
+    if len(line) <= MAX_LABEL:
+        return line
+    half = MAX_LABEL // 2 - 2
+    return f"{line[:half]}...{line[-half:]}"
 
 
 def axis(values: Sequence[float], limits: tuple[float, float] | None = None) -> Axis:
@@ -142,8 +255,10 @@ def axis(values: Sequence[float], limits: tuple[float, float] | None = None) -> 
         return Axis(*limits, round_step((limits[1] - limits[0]) / 5))
     low = min(values)
     high = max(values)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        margin = 0.1 * abs(low) or 1.0
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1 / LARGEST):
+        margin = 0.1 * abs(low)
+        if margin < 1 / LARGEST:
+            margin = 1.0
         low -= margin
         high += margin
     step = round_step((high - low) / 5)

@@ -14,6 +14,12 @@ from mlxlab.views.verdict import MODEL
 MISTAKES = 10
 MISTAKE_TEXT = 240  # characters
 UNIT = (0.0, 1.0)
+MEMORY = {
+    "memory/rss": "process (resident)",
+    "memory/peak": "MLX, peak",
+    "memory/active": "MLX, in use",
+    "memory/cache": "MLX, cache",
+}
 
 
 def metrics_table(view: RunView, data: str = "") -> Table:
@@ -174,6 +180,32 @@ def curves(view: RunView) -> list[Plot]:
     rate = Series("", view.points("train/learning_rate"))
     plots.append(plot("learning rate", rate, mark=None))
     return [each for each in plots if not each.is_empty][:3]
+
+
+def memory_plot(view: RunView) -> Plot | None:
+    """None of a run that measured no memory."""
+    series = []
+    for key, name in MEMORY.items():
+        points = [(step, size / 1e6) for step, size in view.points(key)]
+        if points:
+            series.append(Series(name, points))
+    if not series:
+        return None
+    end = max([1, *(step for step, _ in view.record.training.curve)])
+    zero = Series("", [(0, 0.0), (end, 0.0)], "guide")
+    return Plot("memory in MB", [*series, zero], x_range=(0, end))
+
+
+def vocabulary_plot(view: RunView) -> Plot | None:
+    """Bytes per token by size of the vocabulary, where several sizes were compared."""
+    curve = view.vocabulary
+    if curve is None or len(curve["sizes"]) < 2:
+        return None
+    points = list(zip(curve["sizes"], curve["bytes_per_token"], strict=False))
+    limits = ", ".join(f"{name} {size:,}" for name, size in curve["limits"].items())
+    title = f"bytes per token (limits of the size: {limits})"
+    mark = (curve["chosen"], f"chosen: {curve['chosen']:,}")
+    return Plot(title, [Series("", points)], "tokens in the vocabulary", mark=mark)
 
 
 def error_plots(view: RunView) -> list[Plot]:

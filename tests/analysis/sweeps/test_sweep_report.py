@@ -24,7 +24,7 @@ from support.sweep_jobs import finished, write_sweep
 
 main = command("compare")
 
-HOSTILE = "<script>alert(1)</script><img src=http://evil/x>$\\frac{$"
+HOSTILE = "<script>alert(1)</script><img src=http://evil/x>"
 
 
 def grid(folder, *, seeds=3, gain=0.2, reason="", name="0.1"):
@@ -82,9 +82,9 @@ def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
     assert len(table(tmp_path / "report" / "jobs.csv")) == 12
     page = Page((tmp_path / "report.html").read_text())
     assert "All jobs: trainer.epochs=2" in page.text
-    assert page.tags.count("img") == 1  # the ranking
+    assert page.tags.count("svg") == 1  # the ranking
     assert {file.name for file in (tmp_path / "report").iterdir()} == {
-        *("ranking.csv", "jobs.csv", "report.json", "ranking.png")
+        *("ranking.csv", "jobs.csv", "report.json")
     }
     assert main([f"sweep={tmp_path}", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
@@ -137,8 +137,8 @@ def test_names_and_reasons_of_strangers_are_text(tmp_path):
     page = Page(text)
     assert HOSTILE in page.text
     assert "script" not in page.tags
-    assert page.tags.count("img") == 1
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert page.tags.count("svg") == 1
+    assert page.addresses == []
     assert "default-src 'none'" in text
     assert "10 finished, 1 failed, 1 unfinished" in page.text
 

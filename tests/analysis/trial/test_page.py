@@ -46,7 +46,7 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
     assert (
         size.lines[0] == "Mean validation loss: baseline 0.6600, changed 0.6800; lower is better."
     )
-    assert [block.kind for block in page.sections[0].blocks] == ["image", "table"]
+    assert [block.kind for block in page.sections[0].blocks] == ["plots", "table"]
     assert "Trained" not in trial_blocks(record, tmp_path / "elsewhere").cards[0].facts
 
 

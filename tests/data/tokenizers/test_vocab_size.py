@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlxlab.callbacks.plots import VocabSizeCurvePlot
 from mlxlab.data.cache import HEADER_BYTES, cached
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.fit import Corpus
@@ -23,7 +22,9 @@ from mlxlab.data.tokenizers.vocab_size import (
     vocabulary_sizes,
 )
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
-from support.models import Recorder, make_run
+from mlxlab.views.run_tables import vocabulary_plot
+from mlxlab.views.run_view import RunView
+from support.run_records import make_record
 from support.titanic import new_bpe_trainer, real_rows
 
 TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row in real_rows()]
@@ -240,21 +241,16 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path, monk
         new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
 
 
-@pytest.mark.usefixtures("drawn_plots")
-def test_the_curve_of_a_run_is_drawn_once_and_logged_to_the_tracker(tmp_path):
+def test_the_page_of_a_run_shows_the_curve_of_several_sizes(tmp_path):
     (tmp_path / "inference").mkdir()
-    run = make_run(tracker=Recorder())
-    callback = VocabSizeCurvePlot(folder=tmp_path)
-    callback.on_start(run.context, run.state)
-    assert not run.context.tracker.artifacts  # a size that was given has no curve
+    assert vocabulary_plot(RunView(make_record(), tmp_path)) is None  # The size was given.
     curve = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).curve
-    replace(curve, sizes=curve.sizes[:1], bytes_per_token=curve.bytes_per_token[:1]).save(
-        tmp_path / "inference"
-    )
-    callback.on_start(run.context, run.state)
-    assert not run.context.tracker.artifacts  # one size is no curve
+    one_size = replace(curve, sizes=curve.sizes[:1], bytes_per_token=curve.bytes_per_token[:1])
+    one_size.save(tmp_path / "inference")
+    assert vocabulary_plot(RunView(make_record(), tmp_path)) is None
     curve.save(tmp_path / "inference")
-    for _ in range(2):
-        callback.on_start(run.context, run.state)
-    assert run.context.tracker.artifacts == [tmp_path / "plots" / "vocabulary.png"]
-    assert (tmp_path / "plots" / "vocabulary.png").read_bytes().startswith(b"\x89PNG")
+    plot = vocabulary_plot(RunView(make_record(), tmp_path))
+    assert [x for x, _ in plot.series[0].points] == curve.sizes
+    assert [y for _, y in plot.series[0].points] == curve.bytes_per_token
+    assert plot.mark[0] == curve.chosen
+    assert all(name in plot.title for name in curve.limits)

@@ -21,7 +21,6 @@ CHEAP = [
     "data.source=synthetic",
     "data.templates=[basic]",
     "data.augment.copies=1",
-    "~callbacks.learning_curve",
 ]
 
 

@@ -129,7 +129,6 @@ def test_all_quantities_are_logged_at_their_steps(whole):
     assert at_4["analysis/update_ratio/embedding"] == values[4, "update_ratio/embedding"]
 
 
-@pytest.mark.usefixtures("drawn_plots")
 def test_the_quantities_are_plotted(tmp_path):
     tracker = Recorder()
     run = train(tmp_path, [analysis(tmp_path, ["updates", "attention"])], tracker=tracker)

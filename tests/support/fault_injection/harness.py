@@ -54,7 +54,7 @@ def settings(model: str, *overrides: str) -> list[str]:
     for setting in (*MODELS[model], *SETTINGS, "tracking=none", "resume=auto", *overrides):
         key, value = setting.split("=", 1)
         chosen[key] = value
-    return [*(f"{key}={value}" for key, value in chosen.items()), "~callbacks.learning_curve"]
+    return [*(f"{key}={value}" for key, value in chosen.items())]
 
 
 def tracked(project: Path) -> list[str]:

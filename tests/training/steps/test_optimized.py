@@ -337,7 +337,7 @@ def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces
         return steps[0]
 
     run = make_run(data=make_loader(lambda _: lengths, Rows(7), 16, 0, collate, "", lengths))
-    memory = MemoryMonitor(10, folder=tmp_path)
+    memory = MemoryMonitor(10)
     trainer = make_trainer(step=step, epochs=None, max_steps=1000, eval_every=500, log_every=100)
     fit(trainer, run, [memory])
     assert run.state.progress.step == 1000

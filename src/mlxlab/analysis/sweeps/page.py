@@ -1,16 +1,16 @@
-"""The report of a sweep as a page: the verdict, the ranking, figures, and the jobs that did not finish."""
+"""The report of a sweep as a page: the verdict, the ranking, plots, and the jobs that did not finish."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration
 from mlxlab.analysis.sweeps.cards import all_cards
+from mlxlab.analysis.sweeps.plots import curve_plot, importance_plot, ranking_plot
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep
 from mlxlab.analysis.sweeps.tables import as_table, count_jobs, job_rows, ranking_rows
 from mlxlab.analysis.sweeps.verdict import describe_intervals, describe_method
-from mlxlab.figures import DPI
 from mlxlab.stats.importance import MIN_CONFIGURATIONS, Importance, Reason
 from mlxlab.stats.ranking import Ranking
-from mlxlab.views.blocks import Block, Image, Page, Paragraph, Section
+from mlxlab.views.blocks import Block, Page, Paragraph, Plots, Section
 from mlxlab.views.metrics import baseline_title
 from mlxlab.views.numbers import number
 from mlxlab.views.pages import block_page
@@ -36,11 +36,6 @@ _REASONS: dict[Reason, str] = {
     "noise": "The keys do not predict the objective: what differs is noise.",
 }
 _DIGITS = 9
-_FIGURES = {
-    "ranking": "Mean and interval of each configuration, with a dot for each seed",
-    "importance": "Share of each key",
-    "curves": "Objective of each job by step",
-}
 
 
 def sweep_page(
@@ -49,26 +44,19 @@ def sweep_page(
     ranking: Ranking,
     importance: Importance,
     verdict: Sequence[str],
-    images: Mapping[str, bytes],
     best: BestConfiguration | None = None,
 ) -> str:
-    """The page of a sweep; `images` are PNG files by the name of the figure."""
-    figures = {name: [Image(png, _FIGURES[name], DPI)] for name, png in images.items()}
     subtitle = (
         f"{count_jobs(sweep)}. Ranked by {sweep.objective} of the best evaluation of each run"
     )
     if sweep.fixed:
         subtitle += f". All jobs: {' '.join(sweep.fixed)}"
-    texts = [_describe_importance(importance)]
-    if len(sweep.swept) < 2 or len(ranking.entries) < 2:
-        texts = []
-    ranked = _ranking_blocks(sweep, configurations, ranking, best)
     method = describe_method(ranking, sweep.test_ratio, sweep.repetition)
     sections = [
-        Section("Ranking", [*ranked, *figures.get("ranking", [])]),
+        Section("Ranking", _ranking_blocks(sweep, configurations, ranking, best)),
         Section("How they are compared", _paragraphs(method), is_folded=True),
-        Section("Importance of the keys", [*_paragraphs(*texts), *figures.get("importance", [])]),
-        Section("Learning curves", figures.get("curves", [])),
+        Section("Importance of the keys", _importance_blocks(sweep, ranking, importance)),
+        Section("Learning curves", _curves(sweep, configurations, ranking)),
         *(_job_section(sweep, state) for state in _SECTIONS),
     ]
     page = Page(
@@ -111,6 +99,8 @@ def _ranking_blocks(
     intervals = describe_intervals(ranking)
     if intervals:
         blocks.append(Paragraph(intervals, is_note=True))
+    if len(ranking.entries) > 1:
+        blocks.append(Plots([ranking_plot(sweep, configurations, ranking)]))
     return blocks
 
 
@@ -136,6 +126,24 @@ def _no_better_than_weakest(
     names = one_line(", ".join(weak), 300)
     weakest = f"{baseline_title(judged.weakest)}, {number(values[judged.weakest])}"
     return f"No better than {weakest}: {names}."
+
+
+def _importance_blocks(sweep: Sweep, ranking: Ranking, importance: Importance) -> list[Block]:
+    """Empty with fewer than two keys or configurations."""
+    if len(sweep.swept) < 2 or len(ranking.entries) < 2:
+        return []
+    blocks = _paragraphs(_describe_importance(importance))
+    if importance.shares:
+        blocks.append(Plots([importance_plot(importance)]))
+    return blocks
+
+
+def _curves(sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking) -> list[Block]:
+    """Empty with fewer than two configurations, or without a curve."""
+    plot = curve_plot(sweep, configurations, ranking)
+    if plot is None or len(configurations) < 2:
+        return []
+    return [Plots([plot])]
 
 
 def _describe_importance(importance: Importance) -> str:

@@ -1,4 +1,4 @@
-"""The report of a sweep: `report.html`, and its tables and figures in `report/`."""
+"""The report of a sweep: `report.html`, and its tables in `report/`."""
 
 import csv
 import io
@@ -18,11 +18,10 @@ from mlxlab.stats.ranking import Ranking, as_table, rank
 
 PAGE = "report.html"
 FOLDER = "report"
-_FIGURES = ("ranking", "importance", "curves")
 
 
 class SweepReport(NamedTuple):
-    """The page, the folder of tables and figures, the verdict in sentences, and the contents of report.json."""
+    """The page, the folder of tables, the verdict in sentences, and the contents of report.json."""
 
     page: Path
     folder: Path
@@ -43,18 +42,13 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     best = read_best(configurations[ranking.entries[0].index]) if ranking.entries else None
     finding = best.finding if best else ""
     verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetition, finding)
-    images = {}
-    if len(configurations) > 1:
-        from mlxlab.analysis.sweeps.figures import draw_figures
-
-        images = draw_figures(sweep, configurations, ranking, importance)
     summary = _summary(sweep, configurations, ranking, verdict, importance, best)
-    files: dict[str, str | bytes] = {
-        PAGE: sweep_page(sweep, configurations, ranking, importance, verdict, images, best),
+    files = {
+        PAGE: sweep_page(sweep, configurations, ranking, importance, verdict, best),
         f"{FOLDER}/ranking.csv": _csv(ranking_rows(sweep, configurations, ranking, full=True)),
         f"{FOLDER}/jobs.csv": _csv(job_rows(sweep, sweep.jobs)),
     }
-    _write(folder, files | {f"{FOLDER}/{name}.png": png for name, png in images.items()}, summary)
+    _write(folder, files, summary)
     return SweepReport(folder / PAGE, folder / FOLDER, verdict, summary)
 
 
@@ -83,13 +77,10 @@ def _summary(
     return plain
 
 
-def _write(folder: Path, files: Mapping[str, str | bytes], summary: dict[str, object]) -> None:
-    """Writes files by their path in the folder; figures of an earlier report are removed."""
+def _write(folder: Path, files: Mapping[str, str], summary: dict[str, object]) -> None:
+    """Writes files by their path in the folder."""
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    for name in _FIGURES:
-        if f"{FOLDER}/{name}.png" not in files:
-            (target / f"{name}.png").unlink(missing_ok=True)
     for path, data in files.items():
         write_atomic(folder / path, data)
     write_json(target / "report.json", summary)

@@ -5,11 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 
-from mlxlab import figures
 from mlxlab.analysis.comparison_cards import no_better_than_weakest
 from mlxlab.analysis.comparison_numbers import MIN_DECIMALS, decimals_of, fixed
 from mlxlab.analysis.comparison_subject import mean_baselines
-from mlxlab.analysis.trial.figure import CAPTION, draw_pairs
 from mlxlab.analysis.trial.record import (
     ARMS,
     PAIR_COLUMNS,
@@ -18,21 +16,24 @@ from mlxlab.analysis.trial.record import (
     TrialRecord,
     last_look,
     pair_rows,
+    pairs_of,
 )
 from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment.collect_record import collect_record
 from mlxlab.metric_names import VALID, better_direction, plain_key, plain_name, sign_of
 from mlxlab.stats.sequential import MIN_PAIRS
-from mlxlab.views.blocks import Block, Card, Commands, Image, Page, Paragraph, Section, Tone
+from mlxlab.views.blocks import Block, Card, Commands, Page, Paragraph, Plots, Section, Tone
 from mlxlab.views.metrics import baseline_title
 from mlxlab.views.pages import block_page
+from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import phrase, run_facts
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table, numeric
 from mlxlab.wording import counted, one_line, percent
 
 _MAX_BASELINES = 4
+_MAX_NAMED = 30  # seeds in the plot
 _FACTS = {"Task": "Task", "Data": "Data", "Each run": "Training"}
 _ANSWERS = {
     "keep": "Yes: keep it",
@@ -51,7 +52,10 @@ def trial_blocks(record: TrialRecord, folder: Path) -> Page:
     question = record["question"]
     change = " ".join(question["change"])
     verdict = record["verdict"]
-    pairs: list[Block] = [*_figure(record), Table(numeric(*PAIR_COLUMNS), pair_rows(record))]
+    pairs: list[Block] = [Table(numeric(*PAIR_COLUMNS), pair_rows(record))]
+    pairs_drawn = pair_plots(record)
+    if pairs_drawn:
+        pairs.insert(0, Plots(pairs_drawn))
     if any(run["reused"] for run in record["runs"]):
         pairs.append(Paragraph("* a finished run that was used again", is_note=True))
     command = Commands({"continues, or prints the verdict": record["command"]})
@@ -71,11 +75,33 @@ def trial_blocks(record: TrialRecord, folder: Path) -> Page:
     )
 
 
-def _figure(record: TrialRecord) -> list[Block]:
-    figure = draw_pairs(record)
-    if figure is None:
+def pair_plots(record: TrialRecord) -> list[RowPlot]:
+    """Both values of each pair of runs, and the gains; empty without a finished pair."""
+    pairs = pairs_of(record)
+    if not pairs:
         return []
-    return [Image(figures.render_png(figure), CAPTION, figures.DPI)]
+    metric = record["question"]["metric"]
+    sign = sign_of(metric)
+    rows = []
+    for seed, (old, new) in pairs.items():
+        name = ""
+        if len(pairs) <= _MAX_NAMED:
+            name = f"seed {seed}"
+        style = "good" if sign * (new - old) > 0 else "bad"
+        rows.append(Row(name, [new], hollow=[old], span=(old, new), style=style))
+    title = "Pairs, from the baseline (hollow) to the change: green is better, red is worse"
+    x_label = f"{short_label(plain_key(metric))} ({better_direction(metric)} is better)"
+    return [RowPlot(title, x_label, rows), _gain_plot(record)]
+
+
+def _gain_plot(record: TrialRecord) -> RowPlot:
+    """A dot per pair; below, the mean and its interval, if there is one around it."""
+    rows = [Row("pairs", record["gains"])]
+    mean, low, high = last_look(record)
+    if mean is not None and low is not None and high is not None and low <= mean <= high:
+        rows.append(Row("mean and 95 % interval", mean=mean, span=(low, high)))
+    x_label = "gain: right of 0 the change is better"
+    return RowPlot("Gain of each pair, and their mean", x_label, rows, guide=0.0)
 
 
 def _change(record: TrialRecord, folder: Path) -> Card:

@@ -16,7 +16,7 @@ TOP = ""
 FILES = {
     TOP: r"(run|resume_changes|transfer|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
     r"|(metrics|mistakes|per_class)\.csv|summary\.md|run\.lock|out_of_fold\.safetensors",
-    "plots": r"(analysis|learning_curve|memory|vocabulary)\.png",
+    "plots": r"analysis\.png",
 }
 LOSSES = "example_losses"  # Its files may be many, and are never replaced.
 WHOLE = "inference"  # It also holds what a data set of the user's own saves.

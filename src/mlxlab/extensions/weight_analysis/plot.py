@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from mlxlab.callbacks.plots import plot_points
+import numpy as np
+
 from mlxlab.checkpoint.state import History
 from mlxlab.figures import label, new_figure
 from mlxlab.metric_names import ANALYSIS
@@ -40,7 +41,7 @@ def plot_analysis(history: History) -> "Figure | None":
         axis = figure.add_subplot(rows, columns, index)
         axis.set_prop_cycle(styles)
         for name, points in lines.items():
-            plot_points(axis, points, label(name))
+            axis.plot(*np.array(points).T, marker=".", label=label(name))
         axis.set(xlabel="step", title=PANELS[kind])
         axis.legend(fontsize=6, ncols=1 + len(lines) // LEGEND_ROWS)
     return figure

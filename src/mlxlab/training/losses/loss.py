@@ -41,6 +41,7 @@ class Loss(Protocol):
 
     def setup(self, model: nn.Module, seed: int) -> None:
         """Called once before the optimizer is made, also on resume; may add trainable modules to the model."""
+        return
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         """Arrays (B, ...) that `__call__` will find in `batch.aux`, computed on the host.
@@ -55,6 +56,7 @@ class Loss(Protocol):
 
         Called before every checkpoint and at the end of the run.
         """
+        return
 
 
 class CrossEntropyLoss(Loss):

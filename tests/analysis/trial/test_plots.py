@@ -1,0 +1,106 @@
+"""The plots of a trial: the pairs with their colours, the interval, and what a stranger's record can hold."""
+
+import subprocess
+import sys
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+from mlxlab.analysis.trial.page import pair_plots, trial_page
+from mlxlab.analysis.trial.record import MAX_PAIRS, read_record, write_record
+from mlxlab.cli import trial
+from mlxlab.errors import DataError
+from mlxlab.views.plots import MAX_LABEL
+from support.processes import environment
+from support.trial_records import PAIRS, look, make_record
+
+
+@pytest.mark.parametrize(
+    ("metric", "styles"), [("valid/loss", ["bad", "good"]), ("valid/accuracy", ["good", "bad"])]
+)
+def test_a_line_goes_from_the_baseline_to_the_change_and_is_green_where_that_is_better(
+    metric, styles
+):
+    values, gains = pair_plots(make_record(metric))
+    assert [row.span for row in values.rows] == PAIRS
+    assert [row.style for row in values.rows] == styles
+    assert [(*row.hollow, *row.dots) for row in values.rows] == PAIRS
+    assert [row.name for row in values.rows] == ["seed 0", "seed 1"]
+    assert [row.dots for row in gains.rows] == [[-0.25, 0.25]]
+
+
+def test_a_trial_without_a_finished_pair_has_no_plot():
+    assert pair_plots(make_record(pairs=[])) == []
+
+
+def test_the_seeds_of_many_pairs_are_not_named():
+    assert {row.name for row in pair_plots(make_record(pairs=PAIRS * 20))[0].rows} == {""}
+
+
+def test_the_interval_of_the_last_look_is_drawn_around_its_mean():
+    record = make_record(looks=[look(0.5, 0.25, 1.0), look(0.125, -0.25, 0.75)])
+    _, row = pair_plots(record)[1].rows
+    assert (row.mean, row.span) == (0.125, (-0.25, 0.75))
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        (0.1, 0.2, 0.05),
+        (0.3, 0.1, 0.2),
+        (0.0, None, 0.1),
+        (None, -0.1, 0.1),
+        (0.0, -np.inf, np.inf),
+    ],
+)
+def test_what_is_no_interval_is_not_drawn(tmp_path, estimate):
+    write_record(tmp_path, make_record(looks=[look(*estimate)]))
+    assert len(pair_plots(read_record(tmp_path))[1].rows) == 1
+
+
+@pytest.mark.parametrize("metric", [r"valid/<\x07b>", "x" * 100_000, "a\n" * 1000])
+def test_the_name_of_a_metric_is_not_long(tmp_path, metric):
+    write_record(tmp_path, make_record(metric, looks=[look(0.0, -1e100, 1e100)]))
+    record = read_record(tmp_path)
+    assert len(pair_plots(record)[0].x_label) < MAX_LABEL + 30
+    assert trial_page(record, tmp_path).count("<svg") == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"looks": [look(1e308, -1e308, 1e308)]},
+        {"looks": [{"pairs": 3}]},
+        {"gains": [1e308, -1e308]},
+        make_record(pairs=[(1e308, -1e308)]),
+        make_record(pairs=PAIRS * 51),
+    ],
+)
+def test_a_record_that_no_trial_writes_is_refused(tmp_path, change):
+    write_record(tmp_path, make_record() | change)
+    with pytest.raises(DataError, match=r"trial\.json: (looks|gains|runs)"):
+        read_record(tmp_path)
+
+
+def test_as_many_pairs_as_the_command_allows_can_be_read():
+    hints = get_type_hints(trial.trial, include_extras=True)
+    assert [bound.le for bound in hints["max_seeds"].__metadata__ if hasattr(bound, "le")] == [
+        MAX_PAIRS
+    ]
+
+
+def test_a_page_with_its_plots_is_made_without_mlx_and_matplotlib(tmp_path):
+    write_record(tmp_path, make_record())
+    script = "import sys; from mlxlab.analysis.any_report import write_any_report; from pathlib import Path; "
+    script += (
+        "write_any_report(Path(sys.argv[1])); print({*sys.modules} & {'matplotlib', 'mlx.core'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,105 @@
+"""Plots as SVG: inside their frames, well-formed whatever they are called, and told in words."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from mlxlab.views.blocks import Page, Plots, Section
+from mlxlab.views.pages import block_page
+from mlxlab.views.plots import MAX_POINTS, Plot, Row, RowPlot, Series, short_label
+
+NAMES = [
+    "a/long/name/that/a/page/would/break/at/its/joints=1",
+    "</svg><script>&amp;\x07",
+    "x" * 900,
+]
+VALUES = [
+    [0.0],
+    [0.5, 0.5],
+    [-1.7e308, 1.7e308],
+    [0.0, 5e-324],
+    [1e-310, 1e-310],
+    [1e15, 1e15 + 1],
+    [-0.001, 0.02, 7.0],
+]
+
+
+def drawn(plot):
+    """The SVG of a plot as an XML tree, once it is known to lie in its frame."""
+    html = block_page(Page("t", "", [Section("s", [Plots([plot])])]))
+    [text] = re.findall(r"<svg .*?</svg>", html, flags=re.DOTALL)
+    tree = ElementTree.fromstring(text)
+    width, height = map(float, tree.attrib["viewBox"].split()[2:])
+    for element in tree.iter():
+        for name, limit in (("x", width), ("y", height)):
+            for key in (name, f"c{name}", f"{name}1", f"{name}2"):
+                assert 0 <= float(element.get(key, 0)) <= limit
+    return tree
+
+
+def centres(tree):
+    return [float(each.attrib["cx"]) for each in tree.iter("circle")]
+
+
+def test_values_of_a_row_lie_at_their_ticks():
+    row = Row("a", [0.0, 2.0], hollow=[1.0], mean=1.0, span=(0.0, 2.0))
+    tree = drawn(RowPlot("t", "x", [row]))
+    ticks = {}
+    for text in tree.iter("text"):
+        if text.get("text-anchor") == "middle":
+            ticks[text.text] = float(text.attrib["x"])
+    assert centres(tree) == [ticks["1"], ticks["0"], ticks["2"]]
+    span, mean = tree.find("g").findall("line")
+    assert [float(span.attrib[key]) for key in ("x1", "x2")] == [ticks["0"], ticks["2"]]
+    assert {float(mean.attrib[key]) for key in ("x1", "x2")} == {ticks["1"]}
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_any_values_can_be_drawn(values):
+    drawn(RowPlot("t", "x", [Row("a", values, mean=values[0])], guide=0.0))
+    drawn(Plot("t", [Series("a", list(enumerate(values)))]))
+
+
+def test_rows_without_a_value_have_an_axis():
+    assert centres(drawn(RowPlot("t", "x", [Row("a")]))) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_text_of_the_picture_and_of_its_words(name):
+    short = short_label(name)
+    assert len(short) < 60
+    tree = drawn(RowPlot(name, short, [Row(short, [1.0])]))
+    cells = [text.text for text in tree.iter("text")]
+    assert cells.count(short) == 2
+    assert short in tree.find("title").text
+
+
+def test_a_picture_has_a_role_and_words():
+    rows = [Row("a", [1.0, 3.0], mean=2.0), Row("b", span=(0.5, 0.75))]
+    tree = drawn(RowPlot("results", "loss", rows))
+    assert tree.attrib["role"] == "img"
+    assert (
+        tree.find("title").text
+        == "results; loss; a mean 2.0000 (1.0000, 3.0000); b 0.5000 to 0.7500"
+    )
+    series = [Series("", [(0, 9.0)], style="soft"), Series("a", [(0, 2.0), (5, 1.0)])]
+    assert drawn(Plot("loss", series)).find("title").text == "loss by step; a from 2.0000 to 1.0000"
+
+
+def test_rows_without_names_are_packed():
+    named, packed = ([Row(name, [1.0])] * 40 for name in ("a", ""))
+    assert RowPlot("", "", packed).bottom < RowPlot("", "", named).bottom / 2
+
+
+def test_a_long_line_is_thinned():
+    series = Series("a", [(step, 1.0) for step in range(10 * MAX_POINTS)])
+    assert len(series.finite) == MAX_POINTS
+
+
+def test_a_plot_lies_in_its_frame():
+    plot = Plot("loss", [Series("a", [(0, 1.0), (100, 3.0), (200, None)])], mark=(50, "best"))
+    ((first, last),) = [shape.pixels for shape in plot.shapes]
+    assert first[0] < plot.mark_x < last[0]
+    assert last[1] < first[1], "up is larger"
+    assert Plot("empty", [Series("a", [])]).is_empty
