@@ -80,7 +80,7 @@ PACKAGE_NODES = {
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
-    "sweep": 14_000,
+    "sweep": 13_990,
     "tracking": 23_650,
     "record": 1_960,
     "views": 12_700,
