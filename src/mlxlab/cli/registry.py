@@ -13,9 +13,10 @@ Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
@@ -25,7 +26,11 @@ from mlxlab.tracking.mlflow import registry
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.registry import Version
 from mlxlab.tracking.mlflow.store import open_existing
+from mlxlab.tracking.one_line import mlflow_errors
 from mlxlab.tracking.runs.tables import format_number, format_time, ordered
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 ACTIONS = {
     "register": "register",
@@ -115,9 +120,11 @@ def rollback(
     _print_move(name, alias, version, moved, json)
 
 
-def _open(uri: str | None) -> AbstractContextManager[Any]:
+@contextmanager
+def _open(uri: str | None) -> Iterator["MlflowClient"]:
     address = resolve(uri, None, project_root())
-    return registry.open_registry(open_existing(address), address.shown)
+    with mlflow_errors(address.shown):
+        yield open_existing(address)
 
 
 def _format(versions: list[Version]) -> str:

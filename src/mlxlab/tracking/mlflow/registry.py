@@ -6,18 +6,17 @@ the registered model keeps its last move, for `rollback`.
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from annotated_types import Ge
 
-from mlxlab.errors import ConfigError, DataError, ServiceUnavailableError, UserError
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import parse_json
 from mlxlab.metric_names import TEST, VALID, is_better
 from mlxlab.tracking.mlflow.log_model import find_model, model_uri, step_of
-from mlxlab.tracking.one_line import one_line, printable
+from mlxlab.tracking.one_line import REFUSED, one_line, printable
 from mlxlab.tracking.records import Registration
 
 if TYPE_CHECKING:
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
 
 LOGGED = "models:/m-"  # source of a version that is a logged model
 MOVE = "mlxlab.move."  # Tag of a registered model, with the alias.
-MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 REFUSALS = (  # of a registry, which another attempt does not cure
-    *MISSING,
+    *REFUSED,
     "PERMISSION_DENIED",
     "UNAUTHENTICATED",
     "FEATURE_DISABLED",
@@ -55,23 +53,6 @@ class Version:
     step: int | None  # of the checkpoint
     metrics: dict[str, float]  # at that step
     aliases: tuple[str, ...]
-
-
-@contextmanager
-def open_registry(client: "MlflowClient", name: str) -> Iterator["MlflowClient"]:
-    """Inside, what MLflow raises is one line: ConfigError for an unknown model, else ServiceUnavailableError.
-
-    Args:
-        name: of the store.
-    """
-    try:
-        yield client
-    except UserError:
-        raise
-    except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
-        is_missing = getattr(error, "error_code", "") in MISSING
-        kind = ConfigError if is_missing else ServiceUnavailableError
-        raise kind(f"{name}: {one_line(error)}") from None
 
 
 def register_model(client: "MlflowClient", run_id: str, registration: Registration) -> str:

@@ -15,7 +15,7 @@ from mlxlab.tracking.mlflow.address import Address, sqlite_uri
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.mlflow.relocate import repair_locations
 from mlxlab.tracking.mlflow.run import FOLDER, UID, MlflowRun
-from mlxlab.tracking.one_line import one_line, printable
+from mlxlab.tracking.one_line import mlflow_errors, printable
 from mlxlab.tracking.records import RunStart, locate, read_uid, utf8
 
 if TYPE_CHECKING:
@@ -80,10 +80,8 @@ def open_existing(address: Address) -> "MlflowClient":
         raise ServiceUnavailableError(
             f"{address.shown}: no store found; a run with tracking=mlflow creates it"
         )
-    try:
+    with mlflow_errors(address.shown):
         return open_client(address)
-    except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
-        raise ServiceUnavailableError(f"{address.shown}: {one_line(error)}") from None
 
 
 class MlflowStore:
