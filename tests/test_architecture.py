@@ -63,8 +63,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 448_650,
-    "files": 539,
+    "nodes": 445_200,
+    "files": 537,
     "multiplied texts": 8,
     "nodes a statement": 10.95,
     "ternaries": 27.0,
@@ -72,16 +72,16 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "nested comprehensions": 2.9,
     "assignment expressions": 2.65,
     "functions returning text": 13.5,
-    "fragments": 7.65,
+    "fragments": 6.75,
 }
 PACKAGE_NODES = {
     "config": 13_350,
-    "cli": 20_900,
+    "cli": 20_270,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 14_000,
-    "tracking": 23_650,
+    "tracking": 20_960,
     "record": 1_670,
     "views": 11_340,
 }

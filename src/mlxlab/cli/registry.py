@@ -3,11 +3,9 @@
     mlxlab registry register RUN NAME [alias=champion] [metric=valid/loss]
     mlxlab registry list [NAME]
     mlxlab registry promote NAME VERSION [alias=champion]
-    mlxlab registry rollback NAME [alias=champion]
 
 A VERSION is a number or an alias. `train tracking.register.name=NAME` registers the model of a run when it ends.
-promote gives an alias to a version, rollback gives it back to the version that had it before the last move; each of
-them twice is the same as once. --json prints JSON.
+promote gives an alias to a version; twice is the same as once. --json prints JSON.
 
 Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
@@ -15,8 +13,7 @@ Example
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
@@ -29,14 +26,10 @@ from mlxlab.tracking.mlflow.store import open_existing
 from mlxlab.tracking.one_line import mlflow_errors
 from mlxlab.tracking.runs.tables import format_number, format_time, ordered
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 ACTIONS = {
     "register": "register",
     "list": "list_models",
     "promote": "promote",
-    "rollback": "rollback",
 }
 MAX_METRICS = 4  # columns of a list
 
@@ -52,7 +45,7 @@ def list_models(name: str | None = None, json: bool = False, uri: str | None = N
     with _open(uri) as client:
         if name is not None:
             versions = registry.versions_of(client, name)
-            print_result([asdict(version) for version in versions], _format(versions), json)
+            print_result([version._asdict() for version in versions], _format(versions), json)
             return
         models = {each: registry.aliases_of(client, each) for each in registry.names(client)}
     rows = []
@@ -82,7 +75,7 @@ def register(
     """
     row = find_run(open_reader(uri), run)
     with _open(uri) as client:
-        outcome = registry.register_run(client, row.run_id, name, alias, metric)
+        outcome = registry.register_model(client, row.run_id, name, alias, metric)
     print_result({"model": name, "run": row.run_id, "outcome": outcome}, outcome, json)
 
 
@@ -101,27 +94,13 @@ def promote(
     with _open(uri) as client:
         number = registry.find_version(client, name, version)
         moved = registry.move(client, name, alias, number)
-    _print_move(name, alias, number, moved, json)
-
-
-def rollback(
-    name: str, alias: str = "champion", uri: str | None = None, json: bool = False
-) -> None:
-    """Gives an alias back to the version that had it before.
-
-    Args:
-        name: of a model.
-        alias: the one to move.
-        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
-        json: prints JSON instead.
-    """
-    with _open(uri) as client:
-        version, moved = registry.rollback(client, name, alias)
-    _print_move(name, alias, version, moved, json)
+    verb = "is" if moved else "was already"
+    value = {"model": name, "alias": alias, "version": number, "moved": moved}
+    print_result(value, f"{name}: {alias} {verb} version {number}", json)
 
 
 @contextmanager
-def _open(uri: str | None) -> Iterator["MlflowClient"]:
+def _open(uri: str | None) -> Iterator[Any]:
     address = resolve(uri, None, project_root())
     with mlflow_errors(address.shown):
         yield open_existing(address)
@@ -137,10 +116,3 @@ def _format(versions: list[Version]) -> str:
         rows.append([*cells, *(format_number(version.metrics.get(key)) for key in keys)])
     head = ["version", "aliases", "registered", "run", "step", *keys]
     return markdown_table(head, rows, "lllllr")
-
-
-def _print_move(name: str, alias: str, version: int, moved: bool, json: bool) -> None:
-    value = {"model": name, "alias": alias, "version": version, "moved": moved}
-    print_result(
-        value, f"{name}: {alias} {'is' if moved else 'was already'} version {version}", json
-    )

@@ -23,7 +23,7 @@ def mlflow_errors(store: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
+    except Exception as error:  # Errors of MLflow, of databases and of HTTP have no common base.
         is_refused = getattr(error, "error_code", "") in REFUSED
         kind = ConfigError if is_refused else ServiceUnavailableError
         raise kind(f"{store}: {one_line(error)}") from None

@@ -112,7 +112,7 @@ def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
     }
     assert rows["config", "lr"] == ["0.0", "0.2"]
     assert rows["data", "titanic"] == ["11", "13"]
-    assert rows["metrics", "valid/loss"] == ["0.5", "0.25", "-0.25"]
+    assert rows["metrics", "valid/loss"] == ["0.5", "0.25"]
     assert ("config", "width") not in rows
     difference = json.loads(runs_py(stored, "diff", "run0", "run1", "--json").stdout)
     assert difference["config"] == {"lr": ["0.0", "0.1"]}

@@ -51,7 +51,7 @@ def sync(
         mlflow = mlflow_destination(uri, artifacts, project_root())
         destination = mlflow
         for path in paths if uri is None else ():
-            check_store(path, mlflow.address)
+            check_store(path, mlflow)
     elif to == "wandb":
         options = {"entity": entity, "mode": mode, "log_models": log_models}
         destination = _service(to, {"project": project, **options})

@@ -40,7 +40,7 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
         DataError: the model was not logged by mlxlab.
     """
     address = resolve(uri, None, project)
-    # In a process of its own: training imports no MLflow, and MLflow takes the address from the environment.
+    # This runs in a process of its own: training imports no MLflow, and MLflow takes the address from the environment.
     done = subprocess.run(
         [sys.executable, "-P", "-m", MODULE, name, str(cache / "models")],
         capture_output=True,

@@ -20,16 +20,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
+from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.files.untrusted import open_regular, read_text
 from mlxlab.tracking.mlflow.address import Address, local_path, sqlite_uri
 from mlxlab.tracking.mlflow.store import BUSY_SECONDS, artifact_location, open_client
-from mlxlab.tracking.one_line import one_line
+from mlxlab.tracking.one_line import mlflow_errors, one_line
 
 if TYPE_CHECKING:
     from click import Command
 
-TABLES = (  # those that are moved, parents first; latest_metrics is computed again
+TABLES = (  # These are moved, parents first; latest_metrics is computed again.
     "experiments",
     "experiment_tags",
     "runs",
@@ -197,7 +197,7 @@ class Result:
 
     store: Path
     rows: dict[str, int] = field(default_factory=dict)  # table -> new rows
-    files: int = 0  # of artifacts, copied now
+    files: int = 0  # number of artifacts that were copied
     left_out: list[str] = field(default_factory=list)  # a line for each thing that was not moved
     error: str | None = None  # why nothing was moved
 
@@ -216,7 +216,8 @@ def find_stores(pattern: str, central: Path) -> list[Path]:
         for suffix in SUFFIXES:
             stores.update(filter(_is_store, path.rglob(f"*{suffix}")))
         for meta in path.rglob(META):
-            root = meta.parent.parent  # of an experiment, whose folder is named by its number
+            root = meta.parent.parent
+            # The folder of an experiment is named by its number.
             if meta.parent.name.isdecimal() and root.name != ".trash":
                 stores.add(root)
     stores.discard(central.resolve())
@@ -235,40 +236,35 @@ def _is_store(path: Path) -> bool:
 
 
 def migrate(
-    stores: Sequence[Path], address: Address, *, dry_run: bool, backup: bool
+    stores: Sequence[Path], address: Address, *, dry_run: bool
 ) -> tuple[list[Result], Path | None]:
     """Returns a result per store, and the backup of the central one; an error of a store does not stop the others.
 
     Args:
         address: the central store, an SQLite file with a local folder for artifacts.
         dry_run: works on a copy of the central store, and copies no artifacts.
-        backup: copies the central store before the first change.
 
     Raises:
         ServiceUnavailableError: the central store cannot be used.
     """
     assert address.database is not None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mlflow_errors(address.shown):
         copy = Path(f"{address.database}.backup-{time.strftime('%Y%m%d-%H%M%S')}")
         central = address
         if dry_run:
             copy = Path(folder) / "central.db"
             central = replace(address, uri=sqlite_uri(copy))
-        try:
-            if address.database.exists() and (backup or dry_run):
-                _copy_central(address.database, copy)
-            open_client(central)
-        except Exception as error:  # of MLflow or of a database: it has no common base
-            raise ServiceUnavailableError(f"{address.shown}: {one_line(error)}") from None
+        if address.database.exists():
+            with (
+                closing(sqlite3.connect(address.database)) as database,
+                closing(sqlite3.connect(copy)) as target,
+            ):
+                database.backup(target)
+        open_client(central)
         results = [_migrate_store(store, central, dry_run) for store in stores]
         if dry_run or not any(result.rows for result in results):
             copy.unlink(missing_ok=True)
         return results, copy if copy.exists() else None
-
-
-def _copy_central(path: Path, copy: Path) -> None:
-    with closing(sqlite3.connect(path)) as database, closing(sqlite3.connect(copy)) as target:
-        database.backup(target)
 
 
 def _migrate_store(store: Path, central: Address, dry_run: bool) -> Result:
@@ -309,7 +305,7 @@ def _run(command: "Command", *args: str) -> None:
     try:
         with redirect_stdout(output), redirect_stderr(output):
             command.main(args, standalone_mode=False)
-    except Exception as error:  # of MLflow or of a database: it has no common base
+    except Exception as error:  # Errors of MLflow and of databases have no common base.
         raise DataError(one_line(error)) from error
 
 

@@ -42,24 +42,24 @@ class RunRow:
     status: str
     start: int | None
     end: int | None
-    uid: str | None  # of its journal
+    uid: str | None  # id in its journal
     parent: str | None  # run id
     folder: str | None
     metrics: dict[str, float] = field(default_factory=dict)  # latest values
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    # Of the best evaluation by the objective; see `RunReader.load_best`.
+    # Metrics of the best evaluation by the objective; see `RunReader.load_best`.
     best: dict[str, float] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)  # name -> digest
 
     @property
     def short_id(self) -> str:
-        """As a run shows it while it trains; every command accepts it, as it does the run id that MLflow gave it."""
+        """The id that a run shows while it trains; every command accepts it, as it does the run id that MLflow gave it."""
         return (self.uid or self.run_id)[:8]
 
     @property
     def objective(self) -> str | None:
-        """As a metric is named in the store; None if the run has none."""
+        """The key of the metric in the store; None if the run has none."""
         return clean(self.tags["objective"]) if "objective" in self.tags else None
 
 

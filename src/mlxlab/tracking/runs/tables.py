@@ -13,7 +13,7 @@ from mlxlab.tracking.runs.diff import Difference
 from mlxlab.tracking.runs.reader import MAIN, RunRow
 
 MAX_METRICS = 4  # columns of a list
-_SPLITS = ("valid", "test", "train")  # in the order in which they are shown
+_SPLITS = ("valid", "test", "train")  # This is their order.
 # Columns that a narrow terminal lacks, in the order in which they are left out.
 _OPTIONAL = ["started", "took", "folder", "data", "status", "name"]
 
@@ -33,7 +33,10 @@ def format_list(
         width: of the terminal, on which columns that do not fit are left out; None shows all.
     """
     rows = [_list_row(run, metrics or shown_metrics(runs), params) for run in runs]
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns: dict[str, str] = {}
+    for row in rows:
+        columns |= row
+    names = list(columns)
     optional = list(_OPTIONAL)
     table = _table(names, rows)
     while width is not None and table.index("\n") > width and optional:
@@ -43,7 +46,9 @@ def format_list(
 
 
 def shown_metrics(runs: Sequence[RunRow]) -> list[str]:
-    counts = Counter(key for run in runs for key in run.metrics)
+    counts: Counter[str] = Counter()
+    for run in runs:
+        counts.update(run.metrics.keys())
     common = [key for key in counts if 2 * counts[key] >= len(runs)]
     return ordered(common, runs)[:MAX_METRICS]
 
@@ -63,16 +68,12 @@ def format_run(run: RunRow) -> str:
 
 def format_diff(first: RunRow, second: RunRow, difference: Difference) -> str:
     """What differs between two runs, one line each."""
-    head = ["", "key", *(f"{run.short_id} {run.name}" for run in (first, second)), "difference"]
+    runs = [first, second]
     rows = []
-    for title in ("config", "data", "code"):
-        for key, pair in difference[title].items():
-            rows.append([title, key, *(shorten(value or "-") for value in pair), ""])
-    for title in ("best", "metrics"):
-        for key in ordered(difference[title], [first, second]):
-            old, new = difference[title][key]
-            change = "" if old is None or new is None else f"{new - old:+.4g}"
-            rows.append([title, key, format_number(old), format_number(new), change])
+    for section, pairs in difference.items():
+        for key in ordered(pairs, runs):
+            rows.append([section, key, *map(_cell, pairs[key])])
+    head = ["", "key", *(f"{run.short_id} {run.name}" for run in runs)]
     return markdown_table(head, rows, "l") if rows else "no differences"
 
 
@@ -149,6 +150,10 @@ def _pair_table(head: Sequence[str], values: Mapping[str, str]) -> str:
     """A row for each value that is not empty; "" if there is none."""
     rows = [[key, shorten(value)] for key, value in values.items() if value]
     return markdown_table(head, rows, "l") if rows else ""
+
+
+def _cell(value: str | float | None) -> str:
+    return shorten(value) if isinstance(value, str) else format_number(value)
 
 
 def _position(names: Sequence[str], name: str) -> int:
