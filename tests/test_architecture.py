@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 445_200,
+    "nodes": 445_180,
     "files": 537,
     "multiplied texts": 8,
     "nodes a statement": 10.95,
@@ -81,7 +81,7 @@ PACKAGE_NODES = {
     "data": 62_000,
     "stats": 5_200,
     "sweep": 14_000,
-    "tracking": 20_960,
+    "tracking": 20_940,
     "record": 1_670,
     "views": 11_340,
 }

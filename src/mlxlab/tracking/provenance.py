@@ -78,22 +78,20 @@ def git() -> dict[str, str]:
 
 def code(tags: dict[str, str]) -> Code:
     """The code of a run, by what `git` returned."""
-    diff = "" if tags["git.dirty"] == "false" else None
-    if tags["git.dirty"] == "true":
-        diff = _diff()
-    digest = hashlib.sha256(diff.encode()).hexdigest() if diff else diff
+    diff = digest = None
+    if tags["git.dirty"] == "false":
+        diff = digest = ""
+    elif tags["git.dirty"] == "true":
+        options = ("--no-ext-diff", "--no-textconv", "--no-color")
+        text = _git(_checkout(), "diff", *options, "HEAD")
+        if text is not None:
+            diff = redact_secrets(redact(text[:MAX_DIFF]))
+            digest = hashlib.sha256(diff.encode()).hexdigest()
     return {"commit": tags.get("mlflow.source.git.commit"), "diff": diff, "digest": digest}
 
 
 def _checkout() -> Path:
     return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
-
-
-def _diff() -> str | None:
-    """The beginning of the uncommitted changes of the checkout, without secrets; None if unknown."""
-    options = ("--no-ext-diff", "--no-textconv", "--no-color")
-    text = _git(_checkout(), "diff", *options, "HEAD")
-    return None if text is None else redact_secrets(redact(text[:MAX_DIFF]))
 
 
 def _git(folder: Path, *args: str) -> str | None:

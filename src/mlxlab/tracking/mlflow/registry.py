@@ -7,7 +7,7 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 from mlxlab.metric_names import TEST, VALID, is_better
 from mlxlab.tracking.mlflow.log_model import model_uri, models_of, step_of
 from mlxlab.tracking.one_line import printable
@@ -89,11 +89,11 @@ def versions_of(client: "MlflowClient", name: str) -> list[Version]:
 
 
 def find_version(client: "MlflowClient", name: str, label: str) -> int:
-    """The version of a number or an alias; ConfigError if there is none."""
-    for version in versions_of(client, name):
-        if label == str(version.number) or label in version.aliases:
-            return version.number
-    raise ConfigError(f"{name}: no version or alias {label}")
+    """The version of a number or an alias."""
+    aliases = aliases_of(client, name)
+    if label in aliases:
+        return aliases[label]
+    return int(client.get_model_version(name, label).version)
 
 
 def move(client: "MlflowClient", name: str, alias: str, version: int) -> bool:
