@@ -63,27 +63,27 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 446_500,
-    "files": 539,
+    "nodes": 442_350,
+    "files": 535,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
-    "ternaries": 25.1,
-    "packed assignments": 8.95,
+    "ternaries": 24.5,
+    "packed assignments": 8.45,
     "nested comprehensions": 2.35,
     "assignment expressions": 2.55,
-    "functions returning text": 13.01,
-    "fragments": 6.9,
+    "functions returning text": 12.85,
+    "fragments": 6.1,
 }
 PACKAGE_NODES = {
     "config": 13_300,
-    "cli": 20_850,
+    "cli": 20_180,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_990,
-    "tracking": 23_650,
+    "tracking": 20_940,
     "record": 1_960,
-    "views": 12_700,
+    "views": 12_620,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -19,7 +19,6 @@ from mlxlab.tracking.mlflow.address import resolve
 def migrate(
     source: str,
     dry_run: bool = False,
-    backup: bool = True,
     uri: str | None = None,
     artifacts: str | None = None,
     json: bool = False,
@@ -29,7 +28,6 @@ def migrate(
     Args:
         source: an SQLite file, a folder that holds stores (`mlruns/`, too), or a glob in quotes.
         dry_run: only reports what would be moved.
-        backup: copies the central store before it is changed.
         uri: the central store, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where that keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
         json: prints JSON instead of lines.
@@ -41,7 +39,7 @@ def migrate(
         expected = "expected an SQLite store with a local folder for artifacts"
         raise ConfigError(f"uri={address.shown}: {expected}, got {address.shown_artifacts}")
     sources = stores.find_stores(source, address.database)
-    results, copy = stores.migrate(sources, address, dry_run=dry_run, backup=backup)
+    results, copy = stores.migrate(sources, address, dry_run=dry_run)
     if json:
         print_json([{**asdict(result), "store": str(result.store)} for result in results])
     else:

@@ -3,18 +3,16 @@
     mlxlab registry register RUN NAME [alias=champion] [metric=valid/loss]
     mlxlab registry list [NAME]
     mlxlab registry promote NAME VERSION [alias=champion]
-    mlxlab registry rollback NAME [alias=champion]
 
 A VERSION is a number or an alias. `train tracking.register.name=NAME` registers the model of a run when it ends.
-promote gives an alias to a version, rollback gives it back to the version that had it before the last move; each of
-them twice is the same as once. --json prints JSON.
+promote gives an alias to a version; twice is the same as once. --json prints JSON.
 
 Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
 """
 
-from contextlib import AbstractContextManager
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -26,13 +24,13 @@ from mlxlab.tracking.mlflow import registry
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.registry import Version
 from mlxlab.tracking.mlflow.store import open_existing
+from mlxlab.tracking.one_line import mlflow_errors
 from mlxlab.tracking.runs.tables import format_number, format_time, ordered
 
 ACTIONS = {
     "register": "register",
     "list": "list_models",
     "promote": "promote",
-    "rollback": "rollback",
 }
 MAX_METRICS = 4  # columns of a list
 
@@ -79,7 +77,7 @@ def register(
     """
     row = find_run(open_reader(uri), run)
     with _open(uri) as client:
-        outcome = registry.register_run(client, row.run_id, name, alias, metric)
+        outcome = registry.register_model(client, row.run_id, name, alias, metric)
     print_result({"model": name, "run": row.run_id, "outcome": outcome}, outcome, json)
 
 
@@ -98,28 +96,16 @@ def promote(
     with _open(uri) as client:
         number = registry.find_version(client, name, version)
         moved = registry.move(client, name, alias, number)
-    _print_move(name, alias, number, moved, json)
+    verb = "is" if moved else "was already"
+    value = {"model": name, "alias": alias, "version": number, "moved": moved}
+    print_result(value, f"{name}: {alias} {verb} version {number}", json)
 
 
-def rollback(
-    name: str, alias: str = "champion", uri: str | None = None, json: bool = False
-) -> None:
-    """Gives an alias back to the version that had it before.
-
-    Args:
-        name: of a model.
-        alias: the one to move.
-        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
-        json: prints JSON instead.
-    """
-    with _open(uri) as client:
-        version, moved = registry.rollback(client, name, alias)
-    _print_move(name, alias, version, moved, json)
-
-
-def _open(uri: str | None) -> AbstractContextManager[Any]:
+@contextmanager
+def _open(uri: str | None) -> Iterator[Any]:
     address = resolve(uri, None, project_root())
-    return registry.open_registry(open_existing(address), address.shown)
+    with mlflow_errors(address.shown):
+        yield open_existing(address)
 
 
 def _print_versions(versions: list[Version], json: bool) -> None:
@@ -132,10 +118,4 @@ def _print_versions(versions: list[Version], json: bool) -> None:
         rows.append([*cells, *(format_number(version.metrics.get(key)) for key in keys)])
     head = ["version", "aliases", "registered", "run", "step", *keys]
     table = markdown_table(head, rows, "lllllr")
-    print_result([asdict(version) for version in versions], table, json)
-
-
-def _print_move(name: str, alias: str, version: int, moved: bool, json: bool) -> None:
-    value = {"model": name, "alias": alias, "version": version, "moved": moved}
-    verb = "is" if moved else "was already"
-    print_result(value, f"{name}: {alias} {verb} version {version}", json)
+    print_result([version._asdict() for version in versions], table, json)

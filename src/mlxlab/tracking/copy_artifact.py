@@ -6,9 +6,10 @@ from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular
+from mlxlab.wording import one_line
 
 MAX_NAME = 200  # characters of a path in a message
-MAX_PATH = 1024  # bytes of a path within an artifact: it is longer in the store
+MAX_PATH = 1024  # bytes of a path within the run folder: it is longer in the store
 
 
 def copy_artifact(folder: Path, name: str, target: Path) -> Path:
@@ -24,36 +25,31 @@ def copy_artifact(folder: Path, name: str, target: Path) -> Path:
     source = _resolve(root, root / name)
     copy = target / source.name
     files = {copy: source}
-    subfolders = []
+    target.mkdir(exist_ok=True)
     if source.is_dir():
+        copy.mkdir()
         files = {}
         for parent, folders, names in os.walk(source, onerror=_fail):
-            relative = Path(parent).relative_to(source)
-            if len(os.fsencode(relative)) > MAX_PATH:
-                raise DataError(f"{_short(name)}: holds a path of more than {MAX_PATH} bytes")
-            inside = {entry: _resolve(root, Path(parent) / entry) for entry in (*folders, *names)}
-            subfolders.append(copy / relative)
-            files |= {copy / relative / entry: inside[entry] for entry in names}
-    target.mkdir(exist_ok=True)
-    try:
-        size = sum(file.stat().st_size for file in files.values())
-    except OSError as error:
-        raise DataError(f"{_short(name)}: cannot be read ({error.strerror})") from None
+            for entry in folders:
+                _resolve(root, Path(parent, entry))
+            for entry in names:
+                path = Path(parent, entry)
+                files[copy / path.relative_to(source)] = _resolve(root, path)
+    size = sum(file.stat().st_size for file in files.values())
     limit = shutil.disk_usage(target).free // 2
     if size > limit:
-        raise DataError(
-            f"{_short(name)}: {size} bytes, more than half of what is free on the disk ({limit} bytes)"
-        )
-    for subfolder in subfolders:
-        subfolder.mkdir()
+        fault = f"{size} bytes, more than half of what is free on the disk ({limit} bytes)"
+        raise DataError(f"{one_line(name, MAX_NAME)}: {fault}")
     for path, original in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open_regular(original) as file, path.open("wb") as output:
             shutil.copyfileobj(file, output, 2**20)
     return copy
 
 
 def _resolve(root: Path, path: Path) -> Path:
-    name = _short(os.path.relpath(path, root))
+    relative = os.path.relpath(path, root)
+    name = one_line(relative, MAX_NAME)
     try:
         real = Path(os.path.realpath(path, strict=True))
     except FileNotFoundError:
@@ -62,11 +58,9 @@ def _resolve(root: Path, path: Path) -> Path:
         raise DataError(f"{name}: cannot be read ({getattr(error, 'strerror', error)})") from None
     if real == root or not real.is_relative_to(root):
         raise DataError(f"{name}: leads out of the run folder")
+    if len(os.fsencode(relative)) > MAX_PATH:
+        raise DataError(f"{name}: a path of more than {MAX_PATH} bytes")
     return real
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
 
 
 def _fail(error: OSError) -> None:

@@ -63,7 +63,7 @@ class Destination(Protocol):
         """Opens the store; imports its client."""
 
     def describe(self) -> str:
-        """Its name and address, without credentials."""
+        """The name and address, without credentials."""
 
     def options(self, project: Path) -> list[str]:
         """The arguments by which `mlxlab runs sync` names it; none for the default of the project."""

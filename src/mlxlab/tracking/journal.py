@@ -9,13 +9,14 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict
 
 from mlxlab.constraints import NonNegative
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.redact import redact
 from mlxlab.tracking import provenance, queue
 from mlxlab.tracking.destination import Destination, Entry
-from mlxlab.tracking.mlflow.destination import mlflow_destination
+from mlxlab.tracking.mlflow.destination import MlflowDestination, mlflow_destination
 from mlxlab.tracking.queue import Queue
 from mlxlab.tracking.record_writer import RecordWriter
 from mlxlab.tracking.records import (
@@ -23,13 +24,14 @@ from mlxlab.tracking.records import (
     Context,
     RunStart,
     has_writer,
+    is_alias,
+    is_model_name,
     is_uid,
     new_uid,
     read_records,
     read_uid,
     utf8,
 )
-from mlxlab.tracking.registration import RegistrationOptions, check_options
 from mlxlab.tracking.system_metrics import SystemMetrics
 from mlxlab.tracking.tracker import Status
 
@@ -40,6 +42,22 @@ RUN_ID = "MLFLOW_RUN_ID"  # environment: run of MLflow to continue
 MAX_WAIT = {"FAILED": 3.0, "KILLED": 1.0}  # seconds for the uploads
 CHECK_SECONDS = 60.0  # between checks that the uploading processes are alive
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+class RegistrationOptions(TypedDict):
+    """Registers the best checkpoint of a run as a new version of a model when the run ends.
+
+    Args:
+        name: of the registered model, which is created unless it exists; null registers nothing.
+        alias: given to the new version, if it is better than the version that has it; null gives none.
+        metric: by which the two versions are compared, at the best step of their runs; null always moves the alias.
+        min_improvement: the alias is moved only if the metric is better by more than this.
+    """
+
+    name: str | None
+    alias: str | None
+    metric: str | None
+    min_improvement: NonNegative
 
 
 class Journal:
@@ -78,17 +96,15 @@ class Journal:
     ) -> None:
         self.register = None
         if register and register["name"] is not None:
-            check_options(register)
             self.register = register
         if experiment == DEFAULT_EXPERIMENT:
             experiment = os.environ.get(EXPERIMENT) or experiment
         self.experiment = experiment
         destinations = [each for each in (wandb, trackio) if each is not None]
-        self.address = None
+        self.address: MlflowDestination | None = None
         if experiment is not None:
-            mlflow = mlflow_destination(uri, artifacts, project)
-            destinations.insert(0, mlflow)
-            self.address = mlflow.address
+            self.address = mlflow_destination(uri, artifacts, project)
+            destinations.insert(0, self.address)
         if not destinations:
             raise ConfigError(
                 "tracking.experiment: null, and no other service; expected tracking=none"
@@ -99,11 +115,12 @@ class Journal:
         self.log_models = log_models
         self.wait = wait
         if self.register:
-            for key, is_set in (("log_models=true", log_models), ("experiment", self.address)):
-                if not is_set:
-                    raise ConfigError(
-                        f"tracking.register.name={self.register['name']}: needs tracking.{key}"
-                    )
+            _check_registration(self.register)
+            if self.address is None or not log_models:
+                raise ConfigError(
+                    f"tracking.register.name={self.register['name']}:"
+                    " needs tracking.experiment and tracking.log_models=true"
+                )
         self.folder = folder.absolute()
         self.uid = read_uid(self.folder / FILE) or new_uid(self.folder)
         self._writer: RecordWriter | None = None
@@ -123,36 +140,36 @@ class Journal:
         elif (self.folder / FILE).exists():
             next(read_records(self.folder / FILE), None)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
-        parent = os.environ.get(PARENT, "")
-        is_job = is_uid(parent)
         all_tags = provenance.gather() | tags
-        if is_job:
+        run_id = os.environ.get(RUN_ID)
+        parent = os.environ.get(PARENT)
+        if parent and is_uid(parent):
             all_tags["sweep"] = parent
+            run_id = None
+        else:
+            parent = None
         start: RunStart = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
             "experiment": self.experiment or "",
             "params": _texts(flatten(params)),
             "tags": _texts(all_tags),
-            "parent": None,
+            "parent": parent,
             "store": None,
             "artifacts": None,
             "resumed": resumed,
         }
-        if is_job:
-            start["parent"] = parent
         if self.address:
             start["store"] = self.address.shown
             start["artifacts"] = self.address.shown_artifacts
         self._write(start=start)
-        run_id = None if is_job else os.environ.get(RUN_ID)
         entry = Entry(self.uid, self.folder, self.register is not None, run_id)
         for each in self.queues:
             try:
                 each.add(entry)
                 queue.start_uploading(each)
             except OSError as error:
-                _print(f"the run is not uploaded ({error}); {self._advice(each, is_done=True)}")
+                _print(f"the run is not uploaded ({error}); {self._advice(each)}")
         self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
@@ -207,7 +224,7 @@ class Journal:
         for each in self.queues:
             fault = each.wait(self.uid, max(0.0, until - time.monotonic()))
             if fault:
-                advice = self._advice(each, is_done=status == "FINISHED")
+                advice = self._advice(each)
                 _print(f"{each.destination.describe()} is not complete yet ({fault}); {advice}")
 
     def describe(self) -> list[str]:
@@ -254,11 +271,20 @@ class Journal:
                 if each.find(self.uid):
                     queue.start_uploading(each)
 
-    def _advice(self, waiting: Queue, *, is_done: bool) -> str:
+    def _advice(self, waiting: Queue) -> str:
         options = " ".join(waiting.destination.options(waiting.project))
         command = f"mlxlab runs sync {shlex.quote(utf8(self.folder))} {options}".rstrip()
-        first = "" if is_done else "continue the run, or "  # which uploads what is missing too
-        return f"nothing is lost, {first}complete it with: {command}"
+        return f"nothing is lost, complete it with: {command}"
+
+
+def _check_registration(options: RegistrationOptions) -> None:
+    """Raises ConfigError if MLflow would refuse the name or the alias."""
+    name = options["name"] or ""
+    alias = options["alias"]
+    if not is_model_name(name):
+        raise ConfigError(f"tracking.register.name={name}: expected {is_model_name.__doc__}")
+    if alias is not None and not is_alias(alias):
+        raise ConfigError(f"tracking.register.alias={alias}: expected {is_alias.__doc__}")
 
 
 def flatten(params: Mapping[str, object]) -> dict[str, object]:

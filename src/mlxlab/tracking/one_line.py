@@ -3,14 +3,30 @@
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mlxlab import wording
+from mlxlab.errors import ConfigError, ServiceUnavailableError, UserError
 from mlxlab.redact import redact
 from mlxlab.tracking.records import utf8
 
 MAX_LINE = 300  # characters
 # Variables with keys of accounts, which a client may name in an error.
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "TRACKIO_WRITE_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+REFUSED = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+
+
+@contextmanager
+def mlflow_errors(store: str) -> Iterator[None]:
+    """Inside, errors of MLflow are one line: ConfigError for a name or filter that it refuses, else ServiceUnavailableError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # Errors of MLflow, of databases and of HTTP have no common base.
+        is_refused = getattr(error, "error_code", "") in REFUSED
+        kind = ConfigError if is_refused else ServiceUnavailableError
+        raise kind(f"{store}: {one_line(error)}") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Provenance of a run: user, git commit, versions of packages, hardware."""
+"""Provenance of a run: user, git commit, versions of packages."""
 
 import functools
 import getpass
@@ -8,7 +8,6 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TypedDict
 
 from mlxlab.redact import redact, redact_secrets
 
+# Packages whose versions tell runs apart.
 VERSIONS = ("mlx", "numpy", "hydra-core", "mlflow-skinny", "tokenizers", "safetensors")
 GIT_SECONDS = 2.0
 MAX_DIFF = 256 * 2**10  # characters
@@ -40,42 +40,29 @@ UNKNOWN_CODE: Code = {"commit": None, "diff": None, "digest": None}
 
 
 def gather() -> dict[str, str]:
-    """All of it as tags for the tracker. Takes about 15 ms."""
+    """User, program and commit as tags for the tracker. Takes about 15 ms."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
         user = str(os.getuid())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     tags = {
         "mlflow.user": user,
         "mlflow.source.name": sys.argv[0] or "python",
         "mlflow.source.type": "LOCAL",
-        "host": platform.node(),
-        "pid": str(os.getpid()),
-        "version.python": platform.python_version(),
-        "hardware.system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "hardware.cpu": cpu(),
-        "hardware.cores": str(os.cpu_count()),
-        "hardware.memory_gib": f"{memory / 2**30:.1f}",
     }
-    return (
-        tags
-        | git()
-        | {f"version.{name}": version for name, version in _installed(VERSIONS).items()}
-    )
+    return tags | git()
 
 
 @functools.cache
 def dependency_versions() -> dict[str, str]:
     """name -> version of mlxlab, its direct dependencies, and the backends of MLX. Takes some 10 ms the first time."""
-    return _installed(
-        ["mlxlab", *_dependencies(), "mlx-cpu", "mlx-metal", "mlx-cuda-12", "mlx-cuda-13"]
-    )
-
-
-def _dependencies() -> list[str]:
     lines = [line for line in metadata.requires("mlxlab") or [] if "extra ==" not in line]
-    return sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines})
+    dependencies = sorted({re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines})
+    versions = {}
+    for name in ("mlxlab", *dependencies, "mlx-cpu", "mlx-metal", "mlx-cuda-12", "mlx-cuda-13"):
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def git() -> dict[str, str]:
@@ -91,26 +78,20 @@ def git() -> dict[str, str]:
 
 def code(tags: dict[str, str]) -> Code:
     """The code of a run, by what `git` returned."""
-    match tags["git.dirty"]:
-        case "true":
-            diff = _diff()
-        case "false":
-            diff = ""
-        case _:
-            diff = None
-    digest = hashlib.sha256(diff.encode()).hexdigest() if diff else diff
+    diff = digest = None
+    if tags["git.dirty"] == "false":
+        diff = digest = ""
+    elif tags["git.dirty"] == "true":
+        options = ("--no-ext-diff", "--no-textconv", "--no-color")
+        text = _git(_checkout(), "diff", *options, "HEAD")
+        if text is not None:
+            diff = redact_secrets(redact(text[:MAX_DIFF]))
+            digest = hashlib.sha256(diff.encode()).hexdigest()
     return {"commit": tags.get("mlflow.source.git.commit"), "diff": diff, "digest": digest}
 
 
 def _checkout() -> Path:
     return _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
-
-
-def _diff() -> str | None:
-    """The beginning of the uncommitted changes of the checkout, without secrets; None if unknown."""
-    options = ("--no-ext-diff", "--no-textconv", "--no-color")
-    text = _git(_checkout(), "diff", *options, "HEAD")
-    return None if text is None else redact_secrets(redact(text[:MAX_DIFF]))
 
 
 def _git(folder: Path, *args: str) -> str | None:
@@ -125,15 +106,6 @@ def _git(folder: Path, *args: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return None if result.returncode else result.stdout.decode("utf-8", "replace")
-
-
-def _installed(names: Iterable[str]) -> dict[str, str]:
-    """name -> version of the packages that are installed."""
-    versions = {}
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
 
 
 def cpu() -> str:

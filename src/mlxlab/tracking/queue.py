@@ -31,7 +31,7 @@ FAULTS, LOCK, HANDOVER, LOG = "faults.json", "lock", "handover", "upload.log"
 
 
 class EntryFile(TypedDict):
-    folder: str  # as a URI: a name may not be UTF-8
+    folder: str  # a URI: its name may not be UTF-8
     trusted: bool
     run_id: str | None
 
@@ -64,7 +64,9 @@ class Queue:
         return [entry for _, entry in sorted(found)]
 
     def find(self, uid: str) -> Entry | None:
-        return next((entry for entry in self.entries() if entry.uid == uid), None)
+        with suppress(InputNotFoundError, DataError):
+            return _read_entry(self.folder / f"{uid}.json")
+        return None
 
     def remove(self, uid: str) -> None:
         (self.folder / f"{uid}.json").unlink(missing_ok=True)

@@ -1,8 +1,7 @@
 """`journal.jsonl`: everything that happened in a run, one JSON object a line, in the order of events.
 
 A journal is only appended to, so the position of a record (its byte) never changes. Paths are relative to the run
-folder. Numbers that JSON does not know are texts: "NaN", "Infinity", "-Infinity". A line of `{}` and spaces is a record
-that an earlier version took back.
+folder. Numbers that JSON does not know are texts: "NaN", "Infinity", "-Infinity".
 """
 
 import fcntl
@@ -16,7 +15,6 @@ from annotated_types import Ge, Le, Predicate
 
 from mlxlab.errors import DataError, UserError
 from mlxlab.files.untrusted import open_regular, parse_json
-from mlxlab.tracking.registration import Alias, ModelName
 from mlxlab.tracking.tracker import Context, Status
 
 FILE = "journal.jsonl"
@@ -24,11 +22,23 @@ JOURNALS = FILE.replace(".", "*.")  # This matches those that another run in the
 MAX_LINE = 16 * 2**20  # bytes
 
 _uid = re.compile(r"[0-9a-f]{32}")
+_model_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_alias = re.compile(r"(?!(?i:latest|v\d+)$)[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def is_uid(text: str) -> bool:
     """32 hexadecimal digits"""
     return _uid.fullmatch(text) is not None
+
+
+def is_model_name(text: str) -> bool:
+    """1 to 100 letters, digits, _, - and ., the first a letter or digit"""
+    return _model_name.fullmatch(text) is not None
+
+
+def is_alias(text: str) -> bool:
+    """1 to 100 letters, digits, _ and -, the first a letter or digit, not `latest` or `v1`"""
+    return _alias.fullmatch(text) is not None
 
 
 Uid: TypeAlias = Annotated[str, Predicate(is_uid)]
@@ -57,12 +67,12 @@ class RunStart(TypedDict):
 
 
 class Dataset(TypedDict):
-    """The data of a split; without a context, as an earlier version wrote it, that of training."""
+    """The data of a split."""
 
     name: str
     digest: str
     source: str
-    context: NotRequired[Context]
+    context: Context
 
 
 class Artifact(TypedDict):
@@ -77,15 +87,13 @@ class Model(TypedDict):
 
 
 class Registration(TypedDict):
-    """Registers the model last logged. An earlier version wrote its `metrics`, and the fingerprint of the `data`."""
+    """Registers the model that was logged at a step."""
 
-    name: ModelName
-    alias: Alias | None
+    name: Annotated[str, Predicate(is_model_name)]
+    alias: Annotated[str, Predicate(is_alias)] | None
     metric: str | None
     min_improvement: Annotated[float, Ge(0)]
     step: Step
-    data: NotRequired[str]
-    metrics: NotRequired[dict[str, Number]]
 
 
 class Record(TypedDict):
@@ -125,8 +133,7 @@ def read_records(journal: Path, position: int = 0) -> Iterator[tuple[Record, int
             if not line.endswith(b"\n"):
                 return
             position += len(line)
-            if line.strip() != b"{}":
-                yield _parse(line, where), position
+            yield _parse(line, where), position
 
 
 def read_first(journal: Path) -> tuple[RunStart, int]:

@@ -32,7 +32,7 @@ class Tracker(Protocol):
 
         Args:
             params: nested config; recorded flat, as `a.b.0`.
-            tags: added to those on user, commit, versions and machine.
+            tags: added to those on user, program and commit.
             resumed: continues the run that was recorded in this run folder.
             name: display name; None takes the folder's name.
 

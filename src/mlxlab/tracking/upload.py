@@ -7,7 +7,6 @@ without work. While the store is unavailable it tries again; what is left waits 
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
@@ -30,8 +29,8 @@ IDLE_SECONDS = 15.0  # without work before the process ends: the next job of a s
 MAX_PAUSE = 10.0  # seconds between attempts while the store is unavailable
 RETRY_SECONDS = 10.0  # until a journal that was rejected is tried again
 GIVE_UP_SECONDS = 600.0  # without progress after the last run has ended
-WAIT_SECONDS = 120.0  # that `runs sync` waits for a process that is uploading
-NICENESS = 5  # With 15 an upload starved beside two busy processes.
+WAIT_SECONDS = 120.0  # `runs sync` waits so long for a process that is uploading.
+NICENESS = 5  # At 15 an upload starved beside two busy processes.
 
 
 class Uploader:
@@ -39,6 +38,7 @@ class Uploader:
 
     Attributes:
         entries: those of the last pass.
+        is_any_run_alive: whether the process of one of them is alive, as far as they were looked at.
         faults: uid -> why a journal cannot be uploaded; "" -> why the store cannot be used.
         completed: a line for each run that is complete.
     """
@@ -46,6 +46,7 @@ class Uploader:
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
         self.entries: list[Entry] = []
+        self.is_any_run_alive = False
         self.faults: dict[str, str] = {}
         self.completed: list[str] = []
         self._store: Store | None = None
@@ -55,6 +56,7 @@ class Uploader:
     def upload(self) -> bool:
         """Uploads what is new in each journal; returns whether anything was."""
         progress = False
+        self.is_any_run_alive = False
         self.faults.pop("", None)
         self.entries = self.queue.entries()
         for entry in self.entries:
@@ -64,7 +66,7 @@ class Uploader:
             try:
                 progress |= self._upload_entry(entry)
                 self.faults.pop(entry.uid, None)
-            except Exception as error:  # of a client, a database or HTTP: it has no common base
+            except Exception as error:  # Errors of clients have no common base.
                 self._uploads.pop(entry.uid, None)
                 progress |= was_open  # The run may be gone from the store: it is opened again.
                 if was_open:
@@ -79,21 +81,13 @@ class Uploader:
         self.queue.set_faults(self.faults)
         return progress
 
-    def is_any_run_alive(self) -> bool:
-        """True if the process of a queued run is alive. Does not access the store."""
-        for entry in self.queue.entries():
-            with suppress(UserError, OSError):  # deleted meanwhile, or cannot be opened
-                if has_writer(locate(entry.folder, entry.uid)):
-                    return True
-        return False
-
     def serve(self) -> None:
         """Uploads until there has been nothing to do for a while."""
         pause = POLL_SECONDS
         last_work = time.monotonic()
         limit = IDLE_SECONDS
         while time.monotonic() - last_work < limit:
-            if self.upload() or self.is_any_run_alive():
+            if self.upload() or self.is_any_run_alive:
                 last_work = time.monotonic()
             if "" in self.faults:
                 pause = min(MAX_PAUSE, max(1.0, 2 * pause))
@@ -127,6 +121,7 @@ class Uploader:
             # Before reading: without a writer nothing can follow what is read.
             size = journal.stat().st_size
             is_written = has_writer(journal)
+            self.is_any_run_alive |= is_written
         except OSError as error:
             raise DataError(one_line(error)) from error
         upload = self._open(entry, journal)
@@ -154,10 +149,8 @@ class Uploader:
 
     def _complete(self, entry: Entry, journal: Path, size: int) -> None:
         """Removes a run from the queue, unless it was resumed since the journal had this size."""
-        if _has_grown(journal, size):
-            return
         self.queue.remove(entry.uid)
-        if _has_grown(journal, size):
+        if has_writer(journal) or journal.stat().st_size > size:
             self.queue.add(entry)
             return
         upload = self._uploads.pop(entry.uid)
@@ -165,10 +158,6 @@ class Uploader:
         for note in upload.notes:
             line += f"; {printable(note)}"
         self.completed.append(line)
-
-
-def _has_grown(journal: Path, size: int) -> bool:
-    return has_writer(journal) or journal.stat().st_size > size
 
 
 def sync(queue: Queue, folders: Sequence[Path], *, trusted: bool = False) -> Iterator[str]:
@@ -197,14 +186,14 @@ def sync(queue: Queue, folders: Sequence[Path], *, trusted: bool = False) -> Ite
     yield from uploader.completed
     waiting = queue.entries()
     for entry in waiting:
-        line = f"{utf8(entry.folder)}: up to date, its run is not over"
-        if entry.uid in uploader.faults:
-            line = f"{utf8(entry.folder)}: rejected: {uploader.faults[entry.uid]}"
-            named = _journal_of(entry, journals)
-            if named is not None:
-                rejected[named] = line
-                continue
-        yield line
+        name_of_run = utf8(entry.folder)
+        fault = uploader.faults.get(entry.uid)
+        if fault is None:
+            yield f"{name_of_run}: up to date, its run is not over"
+        elif entry.folder in folders:
+            rejected[locate(entry.folder, entry.uid)] = f"{name_of_run}: rejected: {fault}"
+        else:
+            yield f"{name_of_run}: rejected: {fault}"
     if "" in uploader.faults:
         raise ServiceUnavailableError(f"{name}: {uploader.faults['']}; nothing is lost")
     if rejected:
@@ -222,27 +211,17 @@ def _journals(folder: Path) -> list[Path]:
     return journals
 
 
-def _journal_of(entry: Entry, journals: Sequence[Path]) -> Path | None:
-    """The journal of a run if it is one of these; the folder may be one that cannot be opened."""
-    for name in (f"journal-{entry.uid}.jsonl", FILE):
-        if entry.folder / name in journals:
-            return entry.folder / name
-    return None
-
-
 def _add(queue: Queue, journal: Path, trusted: bool) -> None:
     """Queues a run whose folder the user names; raises DataError if it is waiting in another one."""
     uid = read_first(journal)[0]["uid"]
     folder = journal.parent
-    waiting = queue.find(uid)
-    if waiting is None or trusted:
-        queue.add(Entry(uid, folder, trusted))
-    elif read_uid(locate(waiting.folder, uid)) != uid:
-        queue.add(Entry(uid, folder))
-    elif not waiting.folder.samefile(folder):
+    waiting = queue.find(uid) or Entry(uid, folder, trusted)
+    is_there = read_uid(locate(waiting.folder, uid)) == uid
+    if is_there and not waiting.folder.samefile(folder):
         raise DataError(
             f"{utf8(folder)}: a copy of {utf8(waiting.folder)}, which waits to be uploaded"
         )
+    queue.add(waiting._replace(folder=folder, trusted=trusted or waiting.trusted))
 
 
 def _upload(queue: Queue) -> Uploader:
@@ -264,7 +243,7 @@ def _upload(queue: Queue) -> Uploader:
             f"{queue.destination.describe()}: another process has been writing it for too long"
         )
     if queue.entries():
-        start_uploading(queue)  # for runs that are not over, and a store that is unavailable
+        start_uploading(queue)  # Runs may not be over, or the store unavailable.
     return uploader
 
 

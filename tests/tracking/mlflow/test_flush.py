@@ -32,7 +32,8 @@ def test_a_rejected_folder_on_the_command_line_exits_with_65_and_all_others_are_
     change_start(folders["empty"], experiment="")
     change_start(folders["long"], experiment="x" * 501)
     append(
-        folders["dataset"], {"t": T, "dataset": {"name": "x" * 501, "digest": "0", "source": "s"}}
+        folders["dataset"],
+        {"t": T, "dataset": {"name": "x" * 501, "digest": "0", "source": "s", "context": "test"}},
     )
     change_start(folders["uid"], uid="../escaped")
     append(folders["unnamed"], {"t": T, "surprise": 1})

@@ -125,13 +125,12 @@ def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_
         "metric": None,
         "min_improvement": 0.0,
         "step": 1,
-        "data": "",
     }
-    append(own, {"t": T, "model": BEST}, {"t": T, "register": registration | {"metrics": {}}})
+    append(own, {"t": T, "model": BEST}, {"t": T, "register": registration})
     sync(project)
     foreign = finished_run(project, "foreign")
     queue_of(project).remove(make_journal(project, "foreign").uid)
-    append(foreign, {"t": T, "model": BEST}, {"t": T, "register": registration | {"metrics": {}}})
+    append(foreign, {"t": T, "model": BEST}, {"t": T, "register": registration})
     printed = sync(project, foreign)
     aliases = "select alias, version from registered_model_aliases"
     assert query_store(project, aliases) == [("champion", 1)]
@@ -143,7 +142,7 @@ def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_
 def test_a_run_that_registers_no_model_does_not_register_one_of_an_earlier_attempt(project):
     folder = finished_run(project, "foreign")
     registration = {"name": "m", "alias": "champion", "metric": None, "min_improvement": 0.0}
-    registration |= {"step": 1, "data": "", "metrics": {}}
+    registration |= {"step": 1}
     append(folder, {"t": T, "model": BEST}, {"t": T, "register": registration})
     resumed = make_journal(project, "foreign", wait=0.0)
     resumed.start({}, {}, resumed=True)
@@ -229,8 +228,15 @@ def test_a_pipe_in_the_queue_does_not_hang(project, name):
 
 
 ODD = {
-    "no data": {"dataset": {"name": "", "digest": "", "source": ""}},
-    "long data": {"dataset": {"name": "n" * 500, "digest": "d" * 5000, "source": "s" * 50_000}},
+    "no data": {"dataset": {"name": "", "digest": "", "source": "", "context": "test"}},
+    "long data": {
+        "dataset": {
+            "name": "n" * 500,
+            "digest": "d" * 5000,
+            "source": "s" * 50_000,
+            "context": "training",
+        }
+    },
     "null": {"tags": {"a\0b": "a\0b"}},
     "no key": {"tags": {"": "x"}},
     "long tags": {"tags": {"k" * 5000: "v" * 100_000}},

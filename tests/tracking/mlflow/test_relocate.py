@@ -82,12 +82,14 @@ def project_without_models(project):
     return project / "small"
 
 
-def test_a_copy_of_a_project_reads_its_own_artifacts(small, project):
-    copy = project / "copy"
-    shutil.copytree(small, copy)
+@pytest.mark.parametrize("name", ["copy", "small/copy"])
+def test_a_copy_of_a_project_reads_its_own_artifacts(small, project, name):
+    shutil.copytree(small, project / "temporary")
+    copy = shutil.move(project / "temporary", project / name)
     before = locations(small)
     assert repair_locations(address(copy)) > 0
-    assert not [value for value in locations(copy) if f"{small}/" in value]
+    assert all(value.startswith(f"{copy}/") for value in locations(copy))
+    assert not [value for value in locations(copy) if f"{copy}/copy" in value]
     assert locations(small) == before
 
 

@@ -67,14 +67,9 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
         "none": "None",
     }
     tags = dict(query_store(project, "select key, value from tags"))
-    assert (tags["note"], tags["mlxlab.uid"], tags["pid"]) == ("x", journal.uid, str(os.getpid()))
-    assert {
-        "mlflow.user",
-        "mlflow.source.name",
-        "version.python",
-        "hardware.cores",
-        "git.dirty",
-    } <= tags.keys()
+    assert (tags["note"], tags["mlxlab.uid"]) == ("x", journal.uid)
+    assert {"mlflow.user", "mlflow.source.name", "git.dirty"} <= tags.keys()
+    assert len([key for key in tags if not key.startswith("mlflow.")]) <= 10
     assert "never.png" in tags["mlxlab.missing"]
     assert query_store(project, "select name, digest from datasets") == [("titanic", "0123abcd")]
     copied = {
@@ -165,9 +160,6 @@ def test_a_resumed_run_continues_its_mlflow_run_with_every_step_once(project):
         "width": "8",
         "new": "1",
     }
-    assert query_store(project, "select value from tags where key = 'resumed.lr'") == [
-        ("0.1 -> 0.2",)
-    ]
 
 
 def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):

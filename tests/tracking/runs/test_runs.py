@@ -62,7 +62,8 @@ def names(listing):
 def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, capsys):
     assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
     assert names(runs_py(stored, "list", "limit=1").stdout) == ["run2"]
-    assert names(runs_py(stored, "list", "status=failed").stdout) == ["run0"]
+    failed = "filter=attributes.status = 'FAILED'"
+    assert names(runs_py(stored, "list", failed).stdout) == ["run0"]
     where = "filter=metrics.`valid/loss` < 0.6 and params.lr = '0.2'"
     assert names(runs_py(stored, "list", where).stdout) == ["run2"]
     by_loss = runs_py(
@@ -98,42 +99,21 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
     assert ["valid/loss", "nan"] in diverged
     assert ["titanic", "12"] in diverged
 
-    listed = runs_py(stored, "list", "columns=name").stdout
-    assert table_rows(listed)[0][1:3] == ["0.92", "0.8"]
+    assert "| valid/accuracy (best) |" in runs_py(stored, "list").stdout
     [newest] = json.loads(runs_py(stored, "list", "limit=1", "--json").stdout)
     assert newest["best"]["valid/accuracy"] == 0.92
     assert newest["best"]["valid/loss"] == 1.0  # of the best evaluation by the objective
 
 
-def test_list_shows_parameters_and_best_values_of_the_jobs_of_a_sweep(project, monkeypatch):
-    sweep = make_journal(project, "sweep")
-    sweep.start({}, {})
-    monkeypatch.setenv("MLXLAB_PARENT_RUN", sweep.uid)
-    for i in range(2):
-        job = make_journal(project, f"job{i}")
-        job.start({"seed": i}, {})
-        for step, accuracy in enumerate((0.5, 0.75 + i / 8, 0.6)):
-            job.log_metrics(step, {"valid/accuracy": accuracy})
-        job.end("FINISHED")
-    sweep.end("FINISHED")
-    args = ("list", "sweep=sweep", "params=seed", "metrics=valid/accuracy", "best=valid/accuracy")
-    printed = runs_py(project, *args).stdout
-    assert [(row[1], row[-3:]) for row in table_rows(printed)] == [
-        ("job1", ["1", "0.6", "0.875"]),
-        ("job0", ["0", "0.6", "0.75"]),
-    ]
-    runs = json.loads(runs_py(project, *args, "--json").stdout)
-    assert [run["best"] for run in runs] == [{"valid/accuracy": 0.875}, {"valid/accuracy": 0.75}]
-
-
 def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
     rows = {
-        row[0]: row[1:] for row in table_rows(runs_py(stored, "diff", "run0", "run2").stdout) if row
+        (row[0], row[1]): row[2:]
+        for row in table_rows(runs_py(stored, "diff", "run0", "run2").stdout)
     }
-    assert rows["lr"] == ["0.0", "0.2"]
-    assert rows["titanic"] == ["11", "13"]
-    assert rows["valid/loss"] == ["(last)", "0.5", "0.25", "-0.25"]
-    assert "width" not in rows
+    assert rows["config", "lr"] == ["0.0", "0.2"]
+    assert rows["data", "titanic"] == ["11", "13"]
+    assert rows["metrics", "valid/loss"] == ["0.5", "0.25"]
+    assert ("config", "width") not in rows
     difference = json.loads(runs_py(stored, "diff", "run0", "run1", "--json").stdout)
     assert difference["config"] == {"lr": ["0.0", "0.1"]}
     assert difference["code"] == {}
@@ -147,7 +127,6 @@ def test_a_reader_finds_runs_and_their_best_evaluations(stored):
     )
     runs = reader.list_runs(limit=2, where="attributes.status = 'FINISHED'", sort="valid/loss")
     assert [run.name for run in runs] == ["run2", "run1"]
-    assert reader.best_values(runs, "valid/loss") == {runs[0].run_id: 0.25, runs[1].run_id: 1.0}
     reader.load_best(runs)
     assert runs[0].best == {"valid/accuracy": 0.92, "valid/loss": 1.0, "valid/perplexity": 7.0}
     [run] = reader.find_runs("run1")
@@ -189,14 +168,11 @@ def test_sorting_by_bits_per_byte_lists_the_lowest_first(stored):
         (["list", "lmit=3"], "did you mean limit?"),
         (["list", "limit=0"], "limit=0: expected a whole number"),
         (["list", "limit=-3"], "limit=-3: expected a whole number"),
-        (["list", "status=finishd"], "expected one of RUNNING"),
-        (["list", "sort=valid/los"], "sort=valid/los: no such key"),
+        (["list", "sort=valid/los"], "valid/los: no such key"),
         (["list", "experiment=mlxlb"], "not in the store"),
         (["show", "rum2"], "no such run"),
-        (["list", "filter=nonsense"], "filter: "),
-        (["list", "sweep=rum2"], "no such run"),
-        (["list", "columns=foldr"], "expected all, or some of"),
-        (["list", "params=sed"], "params=sed: no such key"),
+        (["list", "filter=nonsense"], "filter"),
+        (["list", "params=sed"], "sed: no such key"),
         (["diff", "run1"], "other=...: missing"),
         (["list", "--jsn"], "did you mean json?"),
     ],

@@ -1,6 +1,6 @@
 """Lists, shows and compares tracked runs, and uploads runs that are not in the store yet.
 
-    mlxlab runs list [in=FOLDER] [limit=20] [sort=valid/accuracy] [filter='...'] [sweep=RUN] [params=seed] [best=valid/loss]
+    mlxlab runs list [in=FOLDER] [limit=20] [sort=valid/accuracy] [filter='...'] [metrics=valid/loss] [params=seed]
     mlxlab runs show RUN
     mlxlab runs diff RUN RUN
     mlxlab runs experiments

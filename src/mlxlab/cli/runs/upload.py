@@ -52,7 +52,7 @@ def sync(
         destination = mlflow
         if uri is None:
             for path in paths:
-                check_store(path, mlflow.address)
+                check_store(path, mlflow)
     elif to == "wandb":
         options = {"entity": entity, "mode": mode, "log_models": log_models}
         destination = _service(to, {"project": project, **options})

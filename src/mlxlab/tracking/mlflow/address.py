@@ -65,6 +65,11 @@ def sqlite_uri(path: Path) -> str:
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
+def location_of(path: str) -> str:
+    """The address of a folder; as a URI if it is a path with characters that MLflow would parse."""
+    return Path(path).as_uri() if path.startswith("/") and set(path) & set("%?#") else path
+
+
 def local_path(location: str) -> Path | None:
     """The path of a local location, else None: `/a/b`, `a/b`, `file:///a/b`, `file:./a/b`."""
     if "\0" in unquote(location):

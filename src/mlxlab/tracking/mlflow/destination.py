@@ -15,15 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MlflowDestination:
-    """See `destination.Destination`; the fields are those of an `Address`."""
-
-    uri: str
-    artifacts: str | None
-
-    @property
-    def address(self) -> Address:
-        return Address(self.uri, self.artifacts)
+class MlflowDestination(Address):
+    """A store that journals are uploaded to; see `destination.Destination`."""
 
     def check(self) -> None:
         """Nothing is needed but MLflow, which is installed."""
@@ -31,7 +24,7 @@ class MlflowDestination:
     def queue_folder(self, project: Path) -> Path:
         """Next to a database, so that one process at a time creates it; else in the project folder."""
         digest = hashlib.sha256(redact(self.uri).encode()).hexdigest()[:12]
-        database = self.address.database
+        database = self.database
         if database and _is_writable(database.parent):
             return database.parent / f".queue-{database.name}"
         return project / "mlruns" / f".queue-{digest}"
@@ -39,20 +32,16 @@ class MlflowDestination:
     def connect(self) -> "MlflowStore":
         from mlxlab.tracking.mlflow.store import MlflowStore
 
-        return MlflowStore(self.address)
+        return MlflowStore(self)
 
     def describe(self) -> str:
-        return self.address.shown
+        return self.shown
 
     def options(self, project: Path) -> list[str]:
-        address = self.address
-        if resolve(None, None, project) == address:
+        if self == mlflow_destination(None, None, project):
             return []
-        options = [f"uri={shlex.quote(address.shown)}"]
-        artifacts = address.shown_artifacts
-        if artifacts and artifacts != resolve(self.uri, None, project).shown_artifacts:
-            options.append(f"artifacts={shlex.quote(artifacts)}")
-        return options
+        values = {"uri": self.shown, "artifacts": self.shown_artifacts}
+        return [f"{key}={shlex.quote(value)}" for key, value in values.items() if value]
 
 
 def mlflow_destination(uri: str | None, artifacts: str | None, project: Path) -> MlflowDestination:

@@ -8,14 +8,19 @@ import tempfile
 from pathlib import Path
 
 from mlxlab.detached import module_environment
-from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
+from mlxlab.errors import (
+    ConfigError,
+    DataError,
+    InputNotFoundError,
+    ServiceUnavailableError,
+    UserError,
+)
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.store import open_existing
-from mlxlab.tracking.one_line import one_line
+from mlxlab.tracking.one_line import mlflow_errors
 
 MODULE = "mlxlab.tracking.mlflow.download"
 SCHEMES = ("models:/", "runs:/")
-MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 def is_mlflow_uri(name: str) -> bool:
@@ -35,7 +40,7 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
         DataError: the model was not logged by mlxlab.
     """
     address = resolve(uri, None, project)
-    # In a process of its own: training imports no MLflow, and MLflow takes the address from the environment.
+    # This runs in a process of its own: training imports no MLflow, and MLflow takes the address from the environment.
     done = subprocess.run(
         [sys.executable, "-P", "-m", MODULE, name, str(cache / "models")],
         capture_output=True,
@@ -43,7 +48,7 @@ def download_model(name: str, uri: str | None, project: Path, cache: Path) -> Pa
         env=module_environment() | {"MLFLOW_TRACKING_URI": address.uri},
     )
     if done.returncode:
-        is_missing = done.returncode == InputNotFoundError.exit_code
+        is_missing = done.returncode == ConfigError.exit_code
         kind = InputNotFoundError if is_missing else ServiceUnavailableError
         lines = done.stderr.splitlines() or ["no message"]
         raise kind(f"{name}: {lines[-1]}")
@@ -74,13 +79,11 @@ def main() -> None:
     address = resolve(None, None, Path.cwd())
     try:
         open_existing(address)
-        print(_fetch(name, address.shown, Path(cache)))
-    except ServiceUnavailableError as error:
-        sys.exit(str(error))
-    except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
-        print(f"{address.shown}: {one_line(error)}", file=sys.stderr)
-        is_missing = getattr(error, "error_code", "") in MISSING
-        sys.exit(InputNotFoundError.exit_code if is_missing else 1)
+        with mlflow_errors(address.shown):
+            print(_fetch(name, address.shown, Path(cache)))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def log_dataset(client: "MlflowClient", run_id: str, dataset: Dataset) -> None:
         kind,
         json.dumps(source),
     )
-    tags = [entities.InputTag(CONTEXT, dataset.get("context", "training"))]
+    tags = [entities.InputTag(CONTEXT, dataset["context"])]
     client.log_inputs(run_id, [entities.DatasetInput(data, tags)])
 
 

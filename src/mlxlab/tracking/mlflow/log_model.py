@@ -25,7 +25,8 @@ LOADER = (
     "mlxlab.inference.pyfunc_model"  # has `_load_pyfunc(folder)`, the loader that MLflow documents
 )
 FOLDER = "artifacts"  # within the data of the model
-PARAMS = ("model.", "data.", "trainer.", "seed", "choices.")  # of the run, that a model shows
+# Prefixes of the parameters that a model shares with its run.
+PARAMS = ("model.", "data.", "trainer.", "seed", "choices.")
 # Prefix of metrics -> context of their data.
 CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 _KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
@@ -41,14 +42,14 @@ def log_model(client: "MlflowClient", run_id: str, folder: Path, model: Model) -
         data.mkdir()
         for name in model["files"].values():
             copy_artifact(folder, name, data)
-        logged = find_model(client, run, model["step"]) or _create(client, run, model["step"])
+        models = models_of(client, run, model["step"]) or [_create(client, run, model["step"])]
+        logged = models[-1]
         path = Path(temporary) / "model"
         try:
-            with warnings.catch_warnings(
-                action="ignore", record=True
-            ):  # advice to authors; MLflow resets "ignore"
+            # Warnings are advice to authors; MLflow resets "ignore" alone.
+            with warnings.catch_warnings(action="ignore", record=True):
                 _save(path, data, model, run_id, logged.model_id)
-        except Exception as error:  # of MLflow: a signature may be anything
+        except Exception as error:  # MLflow raises anything: a signature may be anything.
             client.finalize_logged_model(logged.model_id, "FAILED")
             raise DataError(one_line(error)) from error
         client.log_model_artifacts(logged.model_id, str(path))
@@ -59,11 +60,12 @@ def log_model(client: "MlflowClient", run_id: str, folder: Path, model: Model) -
     _log_metrics(client, run, model["step"], logged.model_id)
 
 
-def find_model(client: "MlflowClient", run: "Run", step: int) -> "LoggedModel | None":
-    """The model that a run logged at a step."""
+def models_of(client: "MlflowClient", run: "Run", step: int | None = None) -> list["LoggedModel"]:
+    """The models that a run has logged, at a step or at any, the newest last."""
     condition = f"source_run_id = '{run.info.run_id}'"
     models = client.search_logged_models([run.info.experiment_id], condition)
-    return next((model for model in models if model.tags.get(_KEY) == _key(step)), None)
+    ordered = sorted(models, key=lambda model: model.creation_timestamp)
+    return [model for model in ordered if step in (None, step_of(model))]
 
 
 def model_uri(model: "LoggedModel") -> str:
@@ -71,12 +73,8 @@ def model_uri(model: "LoggedModel") -> str:
 
 
 def step_of(model: "LoggedModel") -> int:
-    """Of the checkpoint that was logged as a model."""
+    """The step of the checkpoint that was logged as a model."""
     return int(model.tags.get(_KEY, "").partition("@")[2] or 0)
-
-
-def _key(step: int) -> str:
-    return f"{NAME}@{step}"
 
 
 def _create(client: "MlflowClient", run: "Run", step: int) -> "LoggedModel":
@@ -85,7 +83,7 @@ def _create(client: "MlflowClient", run: "Run", step: int) -> "LoggedModel":
         run.info.experiment_id,
         NAME,
         run.info.run_id,
-        {_KEY: _key(step)},
+        {_KEY: f"{NAME}@{step}"},
         params,
         model_type="checkpoint",
     )

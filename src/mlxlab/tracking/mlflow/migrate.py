@@ -10,27 +10,26 @@ import filecmp
 import glob
 import io
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
+from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.files.untrusted import open_regular, read_text
 from mlxlab.tracking.mlflow.address import Address, local_path, sqlite_uri
 from mlxlab.tracking.mlflow.store import BUSY_SECONDS, artifact_location, open_client
-from mlxlab.tracking.one_line import one_line
+from mlxlab.tracking.one_line import mlflow_errors, one_line
 
 if TYPE_CHECKING:
     from click import Command
 
-TABLES = (  # those that are moved, parents first; latest_metrics is computed again
+TABLES = (  # These are moved, parents first; latest_metrics is computed again.
     "experiments",
     "experiment_tags",
     "runs",
@@ -53,9 +52,8 @@ TABLES = (  # those that are moved, parents first; latest_metrics is computed ag
 MIGRATED = "mlxlab.migrated_from"  # tag: the store that a run or model was moved from
 META = "meta.yaml"
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
-MAX_METRIC = 2**28  # bytes of the file of a metric: about 7 million points
+MAX_FILE = 2**28  # bytes of a file, such as 7 million points of a metric
 
-_point = re.compile(r"-?[0-9]{1,18} [-+.\w]+(?: -?[0-9]{1,18}.*)?")
 _TYPES = {"INTEGER": "'integer'", "BIGINT": "'integer'", "FLOAT": "'real'", "BOOLEAN": "'integer'"}
 # Ids become the names of folders.
 _FALSE_IDS = {
@@ -71,9 +69,9 @@ or type = 'trigger' and name != 'prevent_secrets_aad_mutation'
 union all select 'no alembic_version'
 where not exists (select 1 from sqlite_master where name = 'alembic_version')
 """
-_ALL_TABLES = """
+_OTHER_TABLES = f"""
 select name from sqlite_master where type = 'table' and name not glob '*[^a-z_]*'
-and name not in ('alembic_version', 'workspaces', 'latest_metrics')
+and name not in {(*TABLES, "alembic_version", "workspaces", "latest_metrics")}
 """
 # The central store has runs and models of its own, which no other store may change.
 _OWN = """
@@ -199,7 +197,7 @@ class Result:
 
     store: Path
     rows: dict[str, int] = field(default_factory=dict)  # table -> new rows
-    files: int = 0  # of artifacts, copied now
+    files: int = 0  # number of artifacts that were copied
     left_out: list[str] = field(default_factory=list)  # a line for each thing that was not moved
     error: str | None = None  # why nothing was moved
 
@@ -213,21 +211,19 @@ def find_stores(pattern: str, central: Path) -> list[Path]:
     stores: set[Path] = set()
     for match in glob.glob(pattern, recursive=True, include_hidden=True) or [pattern]:
         path = Path(match).resolve()
-        stores.update([path] if path.is_file() else _stores_below(path))
+        if path.is_file():
+            stores.add(path)
+        for suffix in SUFFIXES:
+            stores.update(filter(_is_store, path.rglob(f"*{suffix}")))
+        for meta in path.rglob(META):
+            root = meta.parent.parent
+            # The folder of an experiment is named by its number.
+            if meta.parent.name.isdecimal() and root.name != ".trash":
+                stores.add(root)
     stores.discard(central.resolve())
     if not stores:
         raise InputNotFoundError(f"source={pattern}: no MLflow store found, except {central}")
     return sorted(stores)
-
-
-def _stores_below(root: Path) -> Iterator[Path]:
-    """Databases, and folders that hold experiments; some of them more than once."""
-    for path in root.rglob("*"):
-        folder = path.parent.parent
-        if path.suffix in SUFFIXES and _is_store(path):
-            yield path
-        elif path.name == META and path.parent.name.isdecimal() and folder.name != ".trash":
-            yield folder
 
 
 def _is_store(path: Path) -> bool:
@@ -240,40 +236,35 @@ def _is_store(path: Path) -> bool:
 
 
 def migrate(
-    stores: Sequence[Path], address: Address, *, dry_run: bool, backup: bool
+    stores: Sequence[Path], address: Address, *, dry_run: bool
 ) -> tuple[list[Result], Path | None]:
     """Returns a result per store, and the backup of the central one; an error of a store does not stop the others.
 
     Args:
         address: the central store, an SQLite file with a local folder for artifacts.
         dry_run: works on a copy of the central store, and copies no artifacts.
-        backup: copies the central store before the first change.
 
     Raises:
         ServiceUnavailableError: the central store cannot be used.
     """
     assert address.database is not None
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mlflow_errors(address.shown):
         copy = Path(f"{address.database}.backup-{time.strftime('%Y%m%d-%H%M%S')}")
         central = address
         if dry_run:
             copy = Path(folder) / "central.db"
             central = replace(address, uri=sqlite_uri(copy))
-        try:
-            if address.database.exists() and (backup or dry_run):
-                _copy_central(address.database, copy)
-            open_client(central)
-        except Exception as error:  # of MLflow or of a database: it has no common base
-            raise ServiceUnavailableError(f"{address.shown}: {one_line(error)}") from None
+        if address.database.exists():
+            with (
+                closing(sqlite3.connect(address.database)) as database,
+                closing(sqlite3.connect(copy)) as target,
+            ):
+                database.backup(target)
+        open_client(central)
         results = [_migrate_store(store, central, dry_run) for store in stores]
         if dry_run or not any(result.rows for result in results):
             copy.unlink(missing_ok=True)
         return results, copy if copy.exists() else None
-
-
-def _copy_central(path: Path, copy: Path) -> None:
-    with closing(sqlite3.connect(path)) as database, closing(sqlite3.connect(copy)) as target:
-        database.backup(target)
 
 
 def _migrate_store(store: Path, central: Address, dry_run: bool) -> Result:
@@ -301,7 +292,7 @@ def _convert(store: Path, folder: Path, left_out: list[str]) -> Path:
                 raise DataError(f"it has {part}")
         _run(mlflow.db.upgrade, uri)
     else:
-        _copy_metadata(store, folder / "mlruns", left_out)
+        _copy_metadata(store, folder / "mlruns")
         _run(migrate_filestore, "--source", str(folder), "--target", uri, "--no-progress")
     with closing(sqlite3.connect(copy)) as database:
         _check_rows(database, left_out)
@@ -314,7 +305,7 @@ def _run(command: "Command", *args: str) -> None:
     try:
         with redirect_stdout(output), redirect_stderr(output):
             command.main(args, standalone_mode=False)
-    except Exception as error:  # of MLflow or of a database: it has no common base
+    except Exception as error:  # Errors of MLflow and of databases have no common base.
         raise DataError(one_line(error)) from error
 
 
@@ -328,27 +319,24 @@ def _copy_database(path: Path, copy: Path) -> None:
         raise DataError("a program is writing it")
 
 
-def _copy_metadata(root: Path, target: Path, left_out: list[str]) -> None:
-    """Copies the files of a file store that MLflow can read, without artifacts and symbolic links."""
-
-    def ignore(folder: str, names: list[str]) -> list[str]:
-        links = [name for name in names if os.path.islink(f"{folder}/{name}")]
-        return [*links, "artifacts"] if META in names else links
-
-    def copy(source: str, destination: str) -> None:
-        path = Path(source)
-        try:
-            text = read_text(path, max_bytes=MAX_METRIC)
+def _copy_metadata(root: Path, target: Path) -> None:
+    """Copies the files of a file store without artifacts and symbolic links; DataError for what cannot be read."""
+    for parent, folders, names in os.walk(root):
+        if META in names and "artifacts" in folders:
+            folders.remove("artifacts")
+        relative = Path(os.path.relpath(parent, root))
+        (target / relative).mkdir()
+        for path in (Path(parent, name) for name in names):
+            if path.is_symlink():
+                continue
+            text = read_text(path, max_bytes=MAX_FILE)
             if path.name == META:
                 _check_yaml(path, text)
-            elif "metrics" in path.relative_to(root).parts:
-                text = _points(path, text, left_out)
-        except DataError as error:
-            left_out.append(str(error))
-        else:
-            Path(destination).write_text(text, encoding="utf-8")
-
-    shutil.copytree(root, target, ignore=ignore, copy_function=copy)
+            elif "metrics" in relative.parts:
+                # MLflow's command takes neither a torn last line nor a line that is there twice.
+                lines = text.splitlines(keepends=True)
+                text = "".join(dict.fromkeys(line for line in lines if line.endswith("\n")))
+            (target / relative / path.name).write_text(text, encoding="utf-8")
 
 
 def _check_yaml(path: Path, text: str) -> None:
@@ -363,33 +351,20 @@ def _check_yaml(path: Path, text: str) -> None:
         raise DataError(f"{path}: aliases are not read")
 
 
-def _points(path: Path, text: str, left_out: list[str]) -> str:
-    """The lines of a metric, each once: MLflow's command takes neither a torn line nor a second one like it."""
-    points: dict[str, None] = {}
-    for line in text.splitlines():
-        if _point.fullmatch(line):
-            points[line] = None
-        else:
-            left_out.append(f"{path}: expected `time value step`, got {line[:40]!r}")
-    return "\n".join(points)
-
-
 def _check_rows(database: sqlite3.Connection, left_out: list[str]) -> None:
     """Counts what is not moved. Raises DataError for wrong types and ids: SQLite lets any column hold anything."""
-    for (table,) in database.execute(_ALL_TABLES).fetchall():
-        condition = "true"
-        if table in TABLES:
-            faults = [_FALSE_IDS.get(table, "false")]
-            for _, name, kind, *_ in database.execute(f"pragma table_info({table})"):
-                types = _TYPES.get(kind.partition("(")[0], "'text'")
-                faults.append(f"typeof({name}) not in ({types}, 'null')")
-            condition = " or ".join(faults)
-        query = f"select count(*) from {table} where {condition}"
-        (count,) = database.execute(query).fetchone()
-        if count and table in TABLES:
-            raise DataError(f"{count} rows of {table} hold values that MLflow does not write")
+    for (table,) in database.execute(_OTHER_TABLES).fetchall():
+        (count,) = database.execute(f"select count(*) from {table}").fetchone()
         if count:
             left_out.append(f"{count} rows of {table}")
+    for table in TABLES:
+        faults = [_FALSE_IDS.get(table, "false")]
+        for _, name, kind, *_ in database.execute(f"pragma table_info({table})"):
+            types = _TYPES.get(kind.partition("(")[0], "'text'")
+            faults.append(f"typeof({name}) not in ({types}, 'null')")
+        query = f"select 1 from {table} where {' or '.join(faults)}"
+        if database.execute(query).fetchone():
+            raise DataError(f"rows of {table} hold values that MLflow does not write")
 
 
 def _merge(store: Path, copy: Path, central: Address, result: Result, dry_run: bool) -> None:

@@ -38,7 +38,7 @@ def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def truncate(text: str, limit: int) -> str:
-    """At most `limit` characters, ending in `...` if any are missing. Without NUL, which PostgreSQL does not store."""
+    """The first `limit` characters, ending in `...` if any are missing. Without NUL, which PostgreSQL does not store."""
     text = text.replace("\0", "\ufffd")
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 

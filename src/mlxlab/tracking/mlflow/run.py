@@ -17,7 +17,6 @@ from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
 from mlxlab.tracking.mlflow.names import (
-    MAX_KEY,
     MAX_TAG,
     clean,
     clean_params,
@@ -25,7 +24,7 @@ from mlxlab.tracking.mlflow.names import (
     truncate,
 )
 from mlxlab.tracking.mlflow.registry import register_model
-from mlxlab.tracking.one_line import printable
+from mlxlab.tracking.one_line import REFUSED, one_line, printable
 from mlxlab.tracking.records import Artifact, Model, Number, Record, Registration, RunStart, utf8
 
 if TYPE_CHECKING:
@@ -36,8 +35,16 @@ UID = "mlxlab.uid"  # tag: ties an MLflow run to its journal
 FOLDER = "mlxlab.folder"  # tag: the run folder
 POSITION = "mlxlab.position"  # tag: byte of the journal up to which it is here
 MISSING = "mlxlab.missing"  # tag: what could not be uploaded, and why
-MAX_METRICS = 900  # of a batch; servers accept 1,000 in a request
+MAX_METRICS = 900  # Servers accept 1,000 in a request.
 UNTRUSTED = "the run was not started here; to trust it: runs sync RUN_FOLDER register=true"
+REFUSALS = (  # Another attempt does not cure these errors of a registry.
+    *REFUSED,
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "FEATURE_DISABLED",
+    "ENDPOINT_NOT_FOUND",
+    "NOT_IMPLEMENTED",
+)
 # A journal may come from a stranger: it sets no tag by which runs are found.
 _RESERVED = ("mlflow.", "mlxlab.")
 _SETTABLE = (
@@ -87,7 +94,7 @@ class MlflowRun:
             self._set_position(self._next)
 
     def _set_position(self, position: int) -> None:
-        """In a call of its own, after what it counts: one call splits into several requests, tags first."""
+        """Sets the tag in a call of its own, after what it counts: one call splits into several requests, tags first."""
         self._set_tags({POSITION: str(position)})
         self.position = position
         self._next = position
@@ -119,17 +126,12 @@ class MlflowRun:
 
         self.client.update_run(self.run_id, status="RUNNING")
         self.has_ended = False
+        params = clean_params(start["params"])
+        new = [Param(key, params[key]) for key in params if key not in self._params]
+        self._params |= params  # They are written once: a resume has a tag for what it changes.
+        self.client.log_batch(self.run_id, params=new)
         tags = {UID: self.entry.uid, FOLDER: utf8(self.entry.folder), POSITION: str(self.position)}
-        tags |= self._allowed(start["tags"])
-        params = []
-        for key, value in clean_params(start["params"]).items():
-            known = self._params.setdefault(key, value)
-            if value == known:
-                params.append(Param(key, value))
-            else:  # Written once: what a resume has changed becomes a tag.
-                tags[f"resumed.{key}"[:MAX_KEY]] = f"{known} -> {value}"
-        self.client.log_batch(self.run_id, params=params)
-        self._set_tags(tags)
+        self._set_tags(tags | self._allowed(start["tags"]))
 
     def _add_metrics(self, values: Mapping[str, Number], step: int, t: int) -> None:
         from mlflow.entities import Metric
@@ -182,14 +184,17 @@ class MlflowRun:
             self._note(f"model of step {model['step']}: {error}")
 
     def _register(self, registration: Registration) -> None:
-        name = registration["name"]
-        if not self.entry.trusted:
-            self._note(f"not registered: model {name}: {UNTRUSTED}")
-            return
-        try:
-            self.notes.append(register_model(self.client, self.run_id, registration))
-        except UserError as error:
-            self._note(f"not registered: model {name}: {error}")
+        reason = UNTRUSTED
+        if self.entry.trusted:
+            try:
+                self.notes.append(register_model(self.client, self.run_id, **registration))
+                return
+            except Exception as error:  # Errors of MLflow have no common base.
+                is_refused = getattr(error, "error_code", "") in REFUSALS
+                if not is_refused and not isinstance(error, UserError):
+                    raise  # The record is sent again.
+                reason = one_line(error)
+        self._note(f"not registered: model {registration['name']}: {reason}")
 
     def _note(self, reason: str) -> None:
         """What is missing is named in a tag; the rest of the run is uploaded."""

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 from mlxlab.errors import DataError, ServiceUnavailableError, UserError
 from mlxlab.files.atomic import temporary_name
 from mlxlab.tracking.destination import Entry
-from mlxlab.tracking.mlflow.address import Address, sqlite_uri
+from mlxlab.tracking.mlflow.address import Address, location_of, sqlite_uri
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.mlflow.relocate import repair_locations
 from mlxlab.tracking.mlflow.run import FOLDER, UID, MlflowRun
-from mlxlab.tracking.one_line import one_line, printable
+from mlxlab.tracking.one_line import mlflow_errors, printable
 from mlxlab.tracking.records import RunStart, locate, read_uid, utf8
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-BUSY_SECONDS = 20  # that a call waits for a locked database
+BUSY_SECONDS = 20  # A call waits so long for a locked database.
 KIND = {
     "mlflow.experimentKind": "custom_model_development"
 }  # the UI opens the experiment in its view for training
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # with the defaults, 7 x 120 s, a failing call takes 20 minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # The defaults, 7 x 120 s, make a failing call take 20 minutes.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # A server may ask for a wait of days.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -44,10 +44,7 @@ _FAULTS_OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, Va
 def open_client(address: Address) -> "MlflowClient":
     """MLflow's client of a store, which is created unless it exists; raises whatever the client raises."""
     for key, value in SETTINGS.items():
-        if "HTTP" in key:
-            os.environ.setdefault(key, value)
-        else:
-            os.environ[key] = value
+        os.environ.setdefault(key, value)
     os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would continue that run instead of creating ours
     uri = address.uri
     if address.database and "?" not in uri:
@@ -76,14 +73,17 @@ def _connect(address: Address, uri: str) -> "MlflowClient":
 
 def open_existing(address: Address) -> "MlflowClient":
     """MLflow's client of a store that exists; raises ServiceUnavailableError."""
+    check_exists(address)
+    with mlflow_errors(address.shown):
+        return open_client(address)
+
+
+def check_exists(address: Address) -> None:
+    """Raises ServiceUnavailableError if there is no database."""
     if address.database is not None and not address.database.is_file():
         raise ServiceUnavailableError(
             f"{address.shown}: no store found; a run with tracking=mlflow creates it"
         )
-    try:
-        return open_client(address)
-    except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
-        raise ServiceUnavailableError(f"{address.shown}: {one_line(error)}") from None
 
 
 class MlflowStore:
@@ -111,7 +111,7 @@ class MlflowStore:
     def is_fault_of_journal(self, error: Exception) -> bool:
         if isinstance(error, UserError):
             return True
-        if isinstance(error, OSError):  # Those of requests have no number.
+        if isinstance(error, OSError):  # Errors of requests have no number.
             return error.errno is not None
         if isinstance(error, _FAULTS_OF_VALUES):
             return True
@@ -152,11 +152,7 @@ def artifact_location(address: Address, experiment: str) -> str | None:
     if address.artifacts is None:
         return None
     name = clean(experiment).replace(":", "_").replace("/", "_")
-    location = f"{address.artifacts.rstrip('/')}/{name}"
-    # As a URI if the path holds characters that MLflow would parse.
-    if location.startswith("/") and set(location) & set("%?#"):
-        return Path(location).as_uri()
-    return location
+    return location_of(f"{address.artifacts.rstrip('/')}/{name}")
 
 
 def _create_database(address: Address, path: Path) -> None:

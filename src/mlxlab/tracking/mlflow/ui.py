@@ -18,7 +18,7 @@ from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.program import install_command
 from mlxlab.tracking.mlflow.address import Address
 from mlxlab.tracking.mlflow.relocate import repair_locations
-from mlxlab.tracking.mlflow.store import SETTINGS
+from mlxlab.tracking.mlflow.store import SETTINGS, check_exists
 
 HOST = "127.0.0.1"
 START_SECONDS = 300.0
@@ -40,22 +40,39 @@ def serve_ui(address: Address, port: int | None) -> Iterator[tuple[str, "subproc
     """
     if address.uri.startswith(("http", "databricks")):
         raise ConfigError(f"{address.shown}: a server, which has a user interface of its own")
-    if address.database is not None and not address.database.is_file():
-        raise ServiceUnavailableError(
-            f"{address.shown}: no store found; a run with tracking=mlflow creates it"
-        )
+    check_exists(address)
     if find_spec("flask") is None:
         raise ServiceUnavailableError(
             f"the user interface needs the package mlflow: {install_command('ui')}"
         )
     repair_locations(address)
     port = _free_port(port)
-    process = _start(address, port)
+    variables = SETTINGS | {
+        "MLFLOW_BACKEND_STORE_URI": address.uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    if address.artifacts:
+        variables["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = address.artifacts
+    # MLflow's own patterns, such as 192.168.*, also match names that an attacker registers.
+    hosts = {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}"}
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--workers", "1"],
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno(),
+        env=hosts | os.environ | variables,
+        start_new_session=True,  # The server has workers, and Ctrl-C reaches only this process.
+    )
     try:
         _wait(process, port)
         yield f"http://{HOST}:{port}", process
     finally:
-        _stop(process)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def run_page(url: str, experiment_id: str, run_id: str) -> str:
@@ -72,27 +89,6 @@ def _free_port(port: int | None) -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(address: Address, port: int) -> "subprocess.Popen[bytes]":
-    """In a process group of its own: the server has workers, and Ctrl-C reaches only this process."""
-    variables = SETTINGS | {
-        "MLFLOW_BACKEND_STORE_URI": address.uri,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    if address.artifacts:
-        variables["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = address.artifacts
-    # MLflow's own patterns, such as 192.168.*, also match names that an attacker registers.
-    hosts = {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}"}
-    command = [sys.executable, "-P", "-m", "mlflow", "ui"]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr.fileno(),
-        env=hosts | os.environ | variables,
-        start_new_session=True,
-    )
-
-
 def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
     """Waits until the server answers."""
     until = time.monotonic() + START_SECONDS
@@ -104,13 +100,3 @@ def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
                 return
         time.sleep(0.2)
     raise ServiceUnavailableError(f"the server does not start (exit code {process.poll()})")
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the server and its workers."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -6,38 +6,31 @@ from typing import Any, TypeAlias
 from mlxlab.tracking.runs.reader import RunRow
 
 COMMIT = "mlflow.source.git.commit"
-_CODE = ("version.", "hardware.", COMMIT, "git.dirty")  # prefixes of tags
+_CODE = ("version.", COMMIT, "git.dirty")  # prefixes of tags
 
-# Key -> the values of both runs, None where a run has none.
-Pairs: TypeAlias = dict[str, tuple[Any, Any]]
+# Section -> key -> the values of both runs, None where a run has none.
+Difference: TypeAlias = dict[str, dict[str, tuple[Any, Any]]]
 
 
-def diff(first: RunRow, second: RunRow) -> dict[str, Pairs]:
-    """What differs of the config, of the data (name -> digests) and of the code: commit, versions, hardware.
+def diff(first: RunRow, second: RunRow) -> Difference:
+    """The code is compared by what is known of both runs.
 
-    Of metrics all: `best` has main ones of the best evaluations, `metrics` the latest values.
+    All metrics are given: `best` has the main ones of the best evaluations, `metrics` the latest values.
     """
-    code = _changes(_code(first), _code(second))
-    if not (first.is_stored and second.is_stored):
-        # A run folder does not tell all that a store knows.
-        code = {key: pair for key, pair in code.items() if None not in pair}
+    tags = _changes(first.tags, second.tags)
     return {
         "config": _changes(first.params, second.params),
         "data": _changes(first.datasets, second.datasets),
-        "code": code,
+        "code": {key: tags[key] for key in tags if key.startswith(_CODE) and None not in tags[key]},
         "best": _pairs(first.best, second.best),
         "metrics": _pairs(first.metrics, second.metrics),
     }
 
 
-def _code(run: RunRow) -> dict[str, str]:
-    return {key: text for key, text in run.tags.items() if key.startswith(_CODE)}
-
-
-def _changes(first: Mapping[str, str], second: Mapping[str, str]) -> Pairs:
+def _changes(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, tuple[Any, Any]]:
     pairs = _pairs(first, second)
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
+def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {key: (first.get(key), second.get(key)) for key in sorted({*first, *second})}

@@ -3,16 +3,15 @@
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import ConfigError, ServiceUnavailableError, UserError
+from mlxlab.errors import ConfigError
 from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.tracking.mlflow.names import clean
-from mlxlab.tracking.one_line import one_line
+from mlxlab.tracking.one_line import mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,29 +42,24 @@ class RunRow:
     status: str
     start: int | None
     end: int | None
-    uid: str | None  # of its journal
+    uid: str | None  # id in its journal
     parent: str | None  # run id
     folder: str | None
     metrics: dict[str, float] = field(default_factory=dict)  # latest values
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    # Of the best evaluation by the objective; see `RunReader.load_best`.
+    # Metrics of the best evaluation by the objective; see `RunReader.load_best`.
     best: dict[str, float] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)  # name -> digest
 
     @property
     def short_id(self) -> str:
-        """As a run shows it while it trains; every command accepts it, as it does the run id that MLflow gave it."""
+        """The id that a run shows while it trains; every command accepts it, as it does the run id that MLflow gave it."""
         return (self.uid or self.run_id)[:8]
 
     @property
-    def is_stored(self) -> bool:
-        """False if it was read from its run folder."""
-        return self.experiment_id != ""
-
-    @property
     def objective(self) -> str | None:
-        """As a metric is named in the store; None if the run has none."""
+        """The key of the metric in the store; None if the run has none."""
         return clean(self.tags["objective"]) if "objective" in self.tags else None
 
 
@@ -80,7 +74,7 @@ class RunReader:
     def __init__(self, client: "MlflowClient", name: str) -> None:
         self._client = client
         self._name = name
-        with self._errors():
+        with mlflow_errors(self._name):
             experiments = client.search_experiments()
         self.experiments = {each.experiment_id: each.name for each in experiments}
 
@@ -111,7 +105,7 @@ class RunReader:
         view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
         runs: list[RunRow] = []
         token = None
-        with self._errors():
+        with mlflow_errors(self._name):
             while len(runs) < limit:
                 size = min(PAGE, limit - len(runs))
                 page = self._client.search_runs(ids, where, view, size, order, token)
@@ -130,9 +124,8 @@ class RunReader:
             f"tags.`mlxlab.folder` = '{Path(query).absolute()}'",
         ]
         if _HEXADECIMAL.fullmatch(query):  # Others have wildcards of LIKE.
-            beginning = query + "%"
-            conditions.append(f"attributes.run_id LIKE '{beginning}'")
-            conditions.append(f"tags.`mlxlab.uid` LIKE '{beginning}'")
+            conditions.append(f"attributes.run_id LIKE '{query}%'")
+            conditions.append(f"tags.`mlxlab.uid` LIKE '{query}%'")
         matches: dict[str, RunRow] = {}
         for condition in conditions:
             for run in self.list_runs(limit=20, where=condition, deleted=True):
@@ -146,27 +139,18 @@ class RunReader:
             history = self._history(run, objective)
             if not history:
                 continue
-            step = _best_step(objective, history)
-            run.best[objective] = history[step]
-            for key in (VALID + name for name in MAIN):
+            choose = min if lower_is_better(objective) else max
+            step = choose(history, key=history.__getitem__)
+            for key in dict.fromkeys([objective, *(VALID + name for name in MAIN)]):
                 values = self._history(run, key)
                 if step in values:
                     run.best[key] = values[step]
-
-    def best_values(self, runs: Sequence[RunRow], metric: str) -> dict[str, float]:
-        """Run id -> best value of a metric over its whole history, without NaN; of the runs that have one."""
-        values = {}
-        for run in runs:
-            history = self._history(run, clean(metric))
-            if history:
-                values[run.run_id] = history[_best_step(metric, history)]
-        return values
 
     def _history(self, run: RunRow, key: str) -> dict[int, float]:
         """Step -> value of a metric, without NaN."""
         if key not in run.metrics:
             return {}
-        with self._errors():
+        with mlflow_errors(self._name):
             points = self._client.get_metric_history(run.run_id, key)
         return {point.step: _number(point.value) for point in points if not math.isnan(point.value)}
 
@@ -190,23 +174,6 @@ class RunReader:
             tags=dict(tags),
             datasets={each.dataset.name: each.dataset.digest for each in inputs},
         )
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Inside, a filter that MLflow refuses is a ConfigError, all else that a client raises a ServiceUnavailableError."""
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # of MLflow, of a database or of HTTP: it has no common base
-            if getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
-                raise ConfigError(f"filter: {one_line(error)}") from None
-            raise ServiceUnavailableError(f"{self._name}: {one_line(error)}") from None
-
-
-def _best_step(key: str, history: dict[int, float]) -> int:
-    choose = min if lower_is_better(key) else max
-    return choose(history, key=history.__getitem__)
 
 
 def _number(value: float) -> float:

@@ -45,7 +45,7 @@ def move(project: Path, source: Path, *, dry_run: bool = False) -> list[Result]:
     central = address(project)
     assert central.database
     stores = find_stores(str(source), central.database)
-    results, _ = migrate(stores, central, dry_run=dry_run, backup=True)
+    results, _ = migrate(stores, central, dry_run=dry_run)
     return results
 
 

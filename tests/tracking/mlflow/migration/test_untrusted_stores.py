@@ -44,7 +44,7 @@ def change(source: Path, *statements: str) -> None:
     [
         (
             "update runs set run_uuid = '../../../../escape' where name = 'deleted'",
-            "1 rows of runs hold values",
+            "rows of runs hold values",
         ),
         ("update metrics set value = 'x' where step = 7", "rows of metrics hold values"),
         ("create view secrets_of as select 1", "it has the view secrets_of"),
@@ -98,33 +98,37 @@ def test_a_second_run_adds_what_the_source_has_got_since(source, project):
     assert query_store(project, "select count(*) from metrics where key = 'valid/loss'") == [(901,)]
 
 
-def test_unreadable_runs_of_a_file_store_are_named_and_the_others_move(source, project, capsys):
+@pytest.fixture(name="files")
+def file_store_fixture(source: Path) -> tuple[Path, Path]:
+    """A file store, and the folder of a run in it."""
     store = source.parent / "mlflow-2.22.5-files" / "mlruns"
-    metas = {
-        path.parent.name: path
-        for path in store.glob("*/*/meta.yaml")
-        if len(path.parent.name) == 32
-    }
-    names = {
-        run: path.parent.joinpath("tags", "mlflow.runName").read_text()
-        for run, path in metas.items()
-    }
-    by_name = {name: metas[run] for run, name in names.items()}
-    by_name["sweep"].write_text("a: &a [1]\nb: *a\n")
-    with (by_name["best"].parent / "metrics" / "valid" / "loss").open("a") as file:
+    [loss] = store.glob("*/*/metrics/valid/loss")
+    return store, loss.parents[2]
+
+
+def test_a_torn_line_and_links_of_a_file_store_are_not_read(files, project):
+    store, run = files
+    loss = run / "metrics" / "valid" / "loss"
+    count = len(loss.read_text().splitlines())
+    with loss.open("a") as file:
         file.write("17000000")
-    (by_name["best"].parent / "params" / "linked").symlink_to("/etc/hostname")
-    os.mkfifo(by_name["best"].parent / "params" / "pipe")
+    (run / "params" / "linked").symlink_to("/etc/hostname")
     assert main([f"source={store}"]) == 0
-    out = capsys.readouterr().out
-    assert "loss: expected `time value step`, got '17000000'" in out
-    assert "aliases are not read" in out
-    assert query_store(project, "select 1 from params where key in ('linked', 'pipe')") == []
-    assert query_store(project, "select name from runs order by name") == [
-        ("best",),
-        ("deleted",),
-        ("failed",),
-    ]
+    assert query_store(project, "select 1 from params where key = 'linked'") == []
+    query = "select count(*) from metrics where key = 'valid/loss'"
+    assert query_store(project, query) == [(count,)]
+
+
+@pytest.mark.parametrize("damage", ["aliases", "pipe"])
+def test_a_file_store_that_mlflow_does_not_write_is_refused(damage, files, project, capsys):
+    store, run = files
+    if damage == "aliases":
+        (run / "meta.yaml").write_text("a: &a [1]\nb: *a\n")
+    else:
+        os.mkfifo(run / "params" / "pipe")
+    assert main([f"source={store}"]) == 65
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert query_store(project, "select count(*) from runs") == [(0,)]
 
 
 def test_a_run_of_the_central_store_is_not_changed_by_a_store_that_has_its_id(source, project):

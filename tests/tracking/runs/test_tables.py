@@ -1,0 +1,71 @@
+"""The columns of `runs list`: what tells runs apart, and on a terminal what fits it."""
+
+from dataclasses import replace
+
+import pytest
+
+from mlxlab.tracking.runs.reader import RunRow
+from mlxlab.tracking.runs.tables import format_list, shown_metrics
+
+METRICS = {
+    "train/loss": 0.3,
+    "test/loss": 0.5,
+    "valid/loss": 0.4567,
+    "valid/accuracy": 0.81,
+    "test/accuracy": 0.79,
+}
+RUN = RunRow(
+    run_id="0" * 32,
+    name="bert-nano-text_classification-simple",
+    experiment="mlxlab",
+    experiment_id="1",
+    status="FINISHED",
+    start=1000,
+    end=6000,
+    uid="3a4ebdea" * 4,
+    parent=None,
+    folder="/data/outputs/first",
+    metrics=METRICS,
+    params={"choices.data": "text_classification"},
+    tags={"objective": "valid/accuracy"},
+)
+
+
+def head(table):
+    return [name.strip() for name in table.splitlines()[0].strip("|").split("|")]
+
+
+@pytest.mark.parametrize("width", [140, 200])
+def test_a_list_fits_the_terminal(width):
+    assert max(map(len, format_list([RUN], width=width).splitlines())) <= width
+
+
+def test_a_narrow_terminal_shows_the_metrics():
+    assert head(format_list([RUN], width=80)) == ["run", *shown_metrics([RUN])]
+
+
+def test_the_best_evaluation_takes_the_columns_of_its_metrics():
+    run = replace(RUN, best={"valid/accuracy": 0.85})
+    assert head(format_list([run], width=80))[1:] == [
+        "valid/accuracy (best)",
+        "test/accuracy",
+        "valid/loss",
+        "test/loss",
+    ]
+
+
+def test_columns_that_were_requested_are_not_left_out():
+    table = format_list([RUN], ["valid/loss"], ["choices.data"], width=20)
+    assert head(table) == ["run", "choices.data", "valid/loss"]
+
+
+def test_a_folder_below_the_working_folder_is_shown_as_it_is_typed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    below = replace(RUN, folder=str(tmp_path / "outputs" / "first"))
+    table = format_list([below, RUN])
+    assert "| outputs/first" in table
+    assert "| /data/outputs/first" in table
+
+
+def test_each_objective_comes_before_the_same_metric_of_the_test_rows():
+    assert shown_metrics([RUN]) == ["valid/accuracy", "test/accuracy", "valid/loss", "test/loss"]
