@@ -2,13 +2,12 @@
 
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support.processes import ROOT, environment, run
+from support.processes import ROOT, run, run_script, tiny_overrides
 
 STOCK = """
 import logging
@@ -22,7 +21,7 @@ def train(config):
 
 train()
 """
-SHORT = ["tracking=none", "data.baselines=false", "trainer.max_steps=1", "model.num_layers=1"]
+SHORT = tiny_overrides("trainer.max_steps=1")
 BASIC = ["-m", *SHORT, "hydra/sweeper=basic", "hydra/launcher=basic"]
 VARIABLE = re.compile(
     r"\d{4}-\d\d-\d\d|\d\d-\d\d-\d\d|-[0-9a-f]{6}\b"
@@ -117,14 +116,8 @@ def run_own(project: Path, args: list[str], **variables: str) -> subprocess.Comp
 
 def run_stock(project: Path, args: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     args = [arg.replace("{cwd}", str(project)) for arg in args]
-    return subprocess.run(
-        [sys.executable, "app.py", *args],
-        cwd=project,
-        env=environment(HYDRA_FULL_ERROR="1", **variables),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    app = project / "app.py"
+    return run_script(app, *args, folder=project, HYDRA_FULL_ERROR="1", **variables)
 
 
 def without_what_varies(text: str) -> list[str]:
