@@ -36,8 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def caches() -> None:
     from support.caches import cache_results
+    from support.new_stores import copy_databases
 
     cache_results()
+    copy_databases()
 
 
 @pytest.fixture

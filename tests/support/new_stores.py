@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlxlab.files.atomic import temporary_name
 from mlxlab.tracking.mlflow import store
-from mlxlab.tracking.mlflow.address import Address, sqlite_uri
+from mlxlab.tracking.mlflow.address import Address, resolve, sqlite_uri
 
 CREATE = store._create_database
 NAME = f"mlxlab-tests-{os.getuid()}-mlflow-{version('mlflow-skinny')}.db"
@@ -33,3 +33,18 @@ def create_database(address: Address, path: Path) -> None:
 
 def copy_databases() -> None:
     store._create_database = create_database
+
+
+def use_database() -> None:
+    """Writes a run into a database of its own, so that MLflow and SQLAlchemy have built their tables and queries."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as folder:
+        client = store.open_client(resolve(None, None, Path(folder)))
+        run_id = client.create_run("0").info.run_id
+        client.log_batch(run_id, [Metric("x", 1.0, 1, 1)], [Param("p", "1")], [RunTag("t", "1")])
+        client.search_runs(["0"])
+        client.set_terminated(run_id)
+    os.environ.clear()
+    os.environ.update(before)
