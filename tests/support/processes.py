@@ -101,11 +101,13 @@ def run(
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def run_script(file: Path, *args: str, folder: Path, **more: str) -> subprocess.CompletedProcess:
-    """A Python script in a process of its own: a fork, which has imported what it needs, where that can be."""
+def run_script(
+    file: Path, *args: str, folder: Path, fresh: bool = False, **more: str
+) -> subprocess.CompletedProcess:
+    """A Python script in a process of its own: a fork, which has imported what it needs, unless `fresh`."""
     argv, variables = [str(file), *args], environment(**more)
     process: subprocess.Popen[str] | ForkedProcess
-    if sys.platform == "linux":
+    if sys.platform == "linux" and not fresh:
         process = ForkedProcess("support.script", argv, variables, folder)
     else:
         process = subprocess.Popen(
