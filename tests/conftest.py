@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MATPLOTLIBRC", str(Path(__file__).parent / "support" / "matplotlibrc"))
 # Processes that tests start keep their bytecode, as those of a user do: compiling takes a tenth of their start.
+# This process keeps that of the tests: rewriting their assertions takes seconds in each worker.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Composing a config makes many objects and no garbage: a tenth of its time went into collections.
 gc.set_threshold(50_000, 20, 50)
 
