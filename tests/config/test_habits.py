@@ -2,12 +2,13 @@
 
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from support.processes import ROOT, run, run_script, tiny_overrides
+from support.processes import ROOT, environment, run, tiny_overrides
 
 STOCK = """
 import logging
@@ -116,8 +117,14 @@ def run_own(project: Path, args: list[str], **variables: str) -> subprocess.Comp
 
 def run_stock(project: Path, args: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
     args = [arg.replace("{cwd}", str(project)) for arg in args]
-    app = project / "app.py"
-    return run_script(app, *args, folder=project, HYDRA_FULL_ERROR="1", **variables)
+    return subprocess.run(
+        [sys.executable, "app.py", *args],
+        cwd=project,
+        env=environment(HYDRA_FULL_ERROR="1", **variables),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def without_what_varies(text: str) -> list[str]:
