@@ -101,8 +101,9 @@ def _print_configs() -> None:
 def _load_templates() -> None:
     from mlxlab.views import render
 
+    outputs = ("html", "md", "txt")
     for template in render.FOLDER.iterdir():
-        for output in ("html", "md", "txt"):
+        for output in outputs if template.name == "words.html" else (template.suffix[1:],):
             render._environment(output).get_template(template.name)
 
 
