@@ -14,16 +14,16 @@ from mlxlab.tracking.mlflow.address import Address, resolve, sqlite_uri
 
 CREATE = store._create_database
 NAME = f"mlxlab-tests-{os.getuid()}-mlflow-{version('mlflow-skinny')}.db"
+TEMPLATE = Path(tempfile.gettempdir()) / NAME  # also for a test that changes the folder
 
 
 def create_database(address: Address, path: Path) -> None:
     if path.exists() and path.stat().st_size:
         return
-    template = Path(tempfile.gettempdir()) / NAME
-    CREATE(Address(sqlite_uri(template), "/nowhere"), template)
+    CREATE(Address(sqlite_uri(TEMPLATE), "/nowhere"), TEMPLATE)
     path.parent.mkdir(parents=True, exist_ok=True)
     copy = temporary_name(path)
-    shutil.copyfile(template, copy)
+    shutil.copyfile(TEMPLATE, copy)
     with closing(sqlite3.connect(copy)) as database:
         location = store.artifact_location(address, "0")
         database.execute("update experiments set artifact_location = ?", (location,))
