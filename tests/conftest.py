@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 # OpenBLAS's threads spin, and the suite runs many small processes on few cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Processes that tests start keep their bytecode, as those of a user do: compiling takes a tenth of their start.
+# This process keeps that of the tests: rewriting their assertions takes seconds in each worker.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Composing a config makes many objects and no garbage: a tenth of its time went into collections.
 gc.set_threshold(50_000, 20, 50)
 
@@ -34,8 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def caches() -> None:
     from support.caches import cache_results
+    from support.new_stores import copy_databases
 
     cache_results()
+    copy_databases()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,12 +24,13 @@ from support.processes import ROOT, run_here
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 
 SHORT = ["trainer.max_steps=1", "tracking=none", *CHEAP]
+NARROW = ["model.num_layers=1", "model.hidden_size=32", "model.intermediate_size=32"]
 COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
     "train resume": ["train", "resume={F}", "trainer.max_steps=4"],
     "train resume=auto": ["train", "resume=auto", "hydra.run.dir={F}", "trainer.max_steps=4"],
     "train fork": ["train", "resume={F}", "hydra.run.dir={OUT}", "tracking=none"],
     "train rerun": ["train", "rerun={F}", "trainer.max_steps=1"],
-    "train teachers": ["train", "trainer=distill", "trainer.teachers=[{F}]", *SHORT],
+    "train teachers": ["train", "trainer=distill", "trainer.teachers=[{F}]", *SHORT, *NARROW],
     "train init_from": ["train", "model.init_from={F}", *SHORT],
     "trial": [
         *("trial", "baseline={F}", "trainer.learning_rate=1e-4", "budget=1steps", "seeds=2"),

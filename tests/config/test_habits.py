@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import ROOT, environment, run
+from support.processes import ROOT, environment, run, tiny_overrides
 
 STOCK = """
 import logging
@@ -22,7 +22,7 @@ def train(config):
 
 train()
 """
-SHORT = ["tracking=none", "data.baselines=false", "trainer.max_steps=1", "model.num_layers=1"]
+SHORT = tiny_overrides("trainer.max_steps=1")
 BASIC = ["-m", *SHORT, "hydra/sweeper=basic", "hydra/launcher=basic"]
 VARIABLE = re.compile(
     r"\d{4}-\d\d-\d\d|\d\d-\d\d-\d\d|-[0-9a-f]{6}\b"

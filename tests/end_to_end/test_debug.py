@@ -9,7 +9,7 @@ from support.processes import tiny_overrides
 
 SMALL = [
     setting
-    for setting in tiny_overrides("model.hidden_size=64", "data.batch_size=4")
+    for setting in tiny_overrides("model.hidden_size=32", "data.batch_size=4")
     if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.baselines"))
 ]
 TITANIC = ["data.source=synthetic", "data.baselines=false"]
@@ -56,8 +56,8 @@ def test_one_batch_is_memorised(tmp_path, text, model, data):
         main(
             [
                 *args,
-                "trainer.learning_rate=3e-3",
-                "trainer.max_steps=150",
+                "trainer.learning_rate=5e-3",
+                "trainer.max_steps=60",
                 f"hydra.run.dir={tmp_path / 'run'}",
             ]
         )

@@ -1,4 +1,4 @@
-"""Runs commands of mlxlab in processes forked from one that has imported everything: a start takes tenths of a second.
+"""Runs commands and scripts in processes forked from one that has imported everything: a start takes tenths of a second.
 
 Not on a Mac: Metal does not survive a fork.
 """
@@ -27,21 +27,25 @@ ROOT = TESTS.parent
 
 
 class ForkedProcess:
-    """A `mlxlab` command in a process of its own, used like a `subprocess.Popen` whose output is piped text."""
+    """A process that calls the `main` of a module, used like a `subprocess.Popen` whose output is piped text.
+
+    Args:
+        args: its `sys.argv`.
+    """
 
     def __init__(
         self,
-        script: str,
-        overrides: Sequence[str],
+        module: str,
+        args: Sequence[str],
         environment: dict[str, str],
         folder: Path | None = None,
     ) -> None:
-        self.args = [str(ROOT / "src" / "mlxlab" / "__main__.py"), script, *overrides]
+        self.args = list(args)
         descriptors = [tempfile.mkstemp(dir=_folder()) for _ in ("stdout", "stderr")]
         for descriptor, _ in descriptors:
             os.close(descriptor)
         self._files = [Path(path) for _, path in descriptors]
-        self._process = _start("mlxlab.cli.main", self.args, environment, self._files, folder)
+        self._process = _start(module, self.args, environment, self._files, folder)
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 

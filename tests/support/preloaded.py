@@ -1,5 +1,6 @@
 """The server of `forks` forks a process that has imported this."""
 
+import gc
 import os
 
 os.environ["JE_ARROW_MALLOC_CONF"] = (
@@ -7,7 +8,7 @@ os.environ["JE_ARROW_MALLOC_CONF"] = (
 )
 
 from support.fault_injection.preload import preload
-from support.new_stores import copy_databases
+from support.new_stores import copy_databases, use_database
 
 PACKAGES = (
     "analysis",
@@ -45,5 +46,7 @@ LIBRARIES = (
 
 preload(PACKAGES, LIBRARIES)
 copy_databases()
+use_database()
+gc.freeze()  # as in `preload`
 os.fsync = lambda descriptor: None  # as in `conftest`
 assert len(os.listdir("/proc/self/task")) == 1

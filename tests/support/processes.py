@@ -76,7 +76,8 @@ def start(
         and not fresh
         and all(map(_is_read_late, more))
     ):
-        return ForkedProcess(script, overrides, environment(**more), folder)
+        args = [str(ROOT / "src" / "mlxlab" / "__main__.py"), script, *overrides]
+        return ForkedProcess("mlxlab.cli.main", args, environment(**more), folder)
     command = [sys.executable, "-m", "mlxlab", script, *overrides]
     return subprocess.Popen(
         command, cwd=folder, env=environment(**more), stdout=-1, stderr=-1, text=True
@@ -97,6 +98,22 @@ def run(
     process = start(*overrides, script=script, fresh=fresh, folder=folder, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run_script(
+    file: Path, *args: str, folder: Path, fresh: bool = False, **more: str
+) -> subprocess.CompletedProcess:
+    """A Python script in a process of its own: a fork, which has imported what it needs, unless `fresh`."""
+    argv, variables = [str(file), *args], environment(**more)
+    process: subprocess.Popen[str] | ForkedProcess
+    if sys.platform == "linux" and not fresh:
+        process = ForkedProcess("support.script", argv, variables, folder)
+    else:
+        process = subprocess.Popen(
+            [sys.executable, *argv], cwd=folder, env=variables, stdout=-1, stderr=-1, text=True
+        )
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
 
 def start_ring(hosts: Path, *overrides: str) -> list[subprocess.Popen[str] | ForkedProcess]:

@@ -16,12 +16,10 @@ import pytest
 
 from mlxlab.tracking import queue
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow import store
 from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.queue import LOCK, Queue
 from mlxlab.tracking.upload import sync
 from support.forks import fork_uploader, start_server
-from support.new_stores import create_database
 from support.processes import run_here
 
 START_UPLOADING = queue.start_uploading
@@ -58,7 +56,6 @@ def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
         sys.platform == "linux" and queue.start_uploading is START_UPLOADING
     ):  # unless a test has replaced it
         start_server()
-        monkeypatch.setattr(store, "_create_database", create_database)
         monkeypatch.setattr(queue, "start_uploading", fork_uploader)
         monkeypatch.setattr("mlxlab.tracking.upload.start_uploading", fork_uploader)
     yield tmp_path

@@ -263,7 +263,7 @@ def test_the_baselines_are_those_that_are_published(tmp_path):
     assert mean["majority"] == pytest.approx(0.6162, abs=0.0005)
     assert mean["female_rule"] == pytest.approx(0.7868, abs=0.0005)
     assert mean["tfidf_logistic_regression"] == pytest.approx(0.823, abs=0.006)
-    other = baseline_accuracies(make_titanic(tmp_path, templates=["full"]))
+    other = baseline_accuracies(make_titanic(tmp_path, templates=["full"], **quick))
     assert set(other) == {*mean, "tfidf_same_sentences"}
 
 

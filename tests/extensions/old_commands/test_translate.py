@@ -1,5 +1,6 @@
 """Command lines of the programs that mlxlab replaces become the commands that they stand for, and these compose."""
 
+import copy
 import json
 import re
 import shlex
@@ -18,6 +19,7 @@ main = command("translate")
 GUIDE = (ROOT / "docs" / "how_to" / "migration.md").read_text(encoding="utf-8")
 DOCUMENTED = re.findall(r"^\| `((?:python|torchrun|\./).*?)` \| `(.*?)` \|$", GUIDE, re.M)
 RECIPES = re.findall(r"`(experiment=[^`]*)`", GUIDE)
+TABLES = read_tables()
 BERT = "mlxlab train model=bert data=titanic"
 STREAMING = "mlxlab train model=transformer data=streaming trainer=optimized"
 TRAIN = "python mlx_bert_cli_v2.py train"
@@ -90,6 +92,13 @@ LINES = {  # old -> new, in addition to those of the guide
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def parsed_tables(monkeypatch):
+    """Parsing the YAML of all programs takes a tenth of a second: copies of one result stand for it."""
+    module = "mlxlab.extensions.old_commands.commands.translate"
+    monkeypatch.setattr(f"{module}.read_tables", lambda: copy.deepcopy(TABLES))
+
+
 def compose(command):
     """The config of a training command; None of other commands."""
     words = shlex.split(command)
@@ -126,7 +135,7 @@ def test_a_line_of_the_old_documents_is_translated(line, capsys):
 
 
 @pytest.mark.parametrize(
-    "program", [name for name, table in read_tables().items() if table.get("command") == "mlxlab train"]
+    "program", [name for name, table in TABLES.items() if table.get("command") == "mlxlab train"]
 )  # fmt: skip
 def test_all_old_defaults_of_a_program_compose(program, capsys):
     script, *subcommand = program.split()
@@ -227,7 +236,7 @@ def test_every_old_growth_operation_has_one_here_or_a_note(capsys):
         "unfreeze_layer": "ln_f",
         "set_curriculum_alpha": 0.5,
     }
-    names = read_tables()["growth schedule"]["flags"]
+    names = TABLES["growth schedule"]["flags"]
     entries = [entry(name, values.get(name, 2)) for name in names]
     schedule = shlex.quote(f"--scaling_schedule={entries}")
     assert main([f"python train.py --shrunken_vocab_size=1000 {schedule}"]) == 0

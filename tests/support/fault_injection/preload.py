@@ -5,9 +5,10 @@ Nothing of MLX runs here: it has no threads to lose.
 
 import gc
 import importlib
+import io
 import pkgutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 
 # Of every form, so that the parsers of Hydra have their tables: they make them at the first use.
 OVERRIDES = (
@@ -40,6 +41,14 @@ OVERRIDES = (
         "callbacks.growth.operations=[{id: a, op: stack, when: {after: 2}}]",
     ],
 )
+# The choices of most runs: `train` composes them with the config of Hydra itself, which `compose` leaves out.
+CHOICES = (
+    ["tracking=none"],
+    ["model=bert", "tracking=none"],
+    ["model=cnn_hybrid", "tracking=none"],
+    ["model=transformer", "tracking=none"],
+    ["tracking=mlflow"],
+)
 
 
 def preload(packages: Sequence[str], modules: Sequence[str]) -> None:
@@ -58,20 +67,50 @@ def import_all(packages: Sequence[str], modules: Sequence[str]) -> None:
 
 
 def _warm_up() -> None:
-    """Fills the caches of parsers, signatures, fonts and rules, and leaves little to collect in a forked process."""
+    """Fills the caches of parsers, configs, templates, fonts and rules, and leaves little to collect in a fork."""
     from mlxlab.config.hydra.compose import compose
-    from mlxlab.data.titanic.dataset import load_rules
+    from mlxlab.config.instantiate import instantiate
     from mlxlab.errors import ConfigError
     from mlxlab.tracking import provenance
     from support.caches import cache_results
 
     cache_results()
     provenance.git()
+    provenance.dependency_versions()
     for overrides in OVERRIDES:
         with suppress(ConfigError):
             compose(overrides)
-    load_rules()
+    instantiate(compose([]).data)  # It compiles the rules and the sentences of the Titanic.
+    _print_configs()
+    _load_templates()
+    _draw_plot_of_memory()
     # What is collected here is not scanned, and so not copied, in each forked process.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _print_configs() -> None:
+    from mlxlab.cli import train
+
+    for choices in CHOICES:
+        with redirect_stdout(io.StringIO()):
+            assert train.main([*choices, "--cfg", "job"]) == 0
+
+
+def _load_templates() -> None:
+    from mlxlab.views import render
+
+    outputs = ("html", "md", "txt")
+    for template in render.FOLDER.iterdir():
+        for output in outputs if template.name == "words.html" else (template.suffix[1:],):
+            render._environment(output).get_template(template.name)
+
+
+def _draw_plot_of_memory() -> None:
+    """Draws a plot like that of most runs; see `caches`."""
+    from mlxlab import figures
+
+    figure = figures.new_figure(5.6, 3.4)
+    figure.subplots().set(xlabel="step", ylabel="MB", title="memory")
+    figures.render_png(figure)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -97,9 +98,19 @@ def test_everything_moves_once_and_the_source_stays_as_it_is(name, stores, proje
     assert checksums(stores / name) == before
 
 
-def test_a_dry_run_reports_the_same_and_creates_nothing(stores, project):
-    planned = move(project, stores, dry_run=True)
+def test_every_store_below_a_folder_is_found(stores, project):
+    central = address(project).database
+    assert central
+    found = find_stores(str(stores), central)
+    assert sorted(path.relative_to(stores).parts[0] for path in found) == sorted(STORES)
+
+
+def test_a_dry_run_reports_the_same_and_creates_nothing(stores, project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("mlflow-1.30.1-files", "mlflow-3.17.2-sqlite"):
+        shutil.copytree(stores / name, folder / name)
+    planned = move(project, folder, dry_run=True)
     assert list(project.iterdir()) == []
-    done = move(project, stores)
+    done = move(project, folder)
     assert planned == done
-    assert len(done) == len(STORES)
+    assert len(done) == 2

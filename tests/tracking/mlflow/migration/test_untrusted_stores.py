@@ -30,7 +30,8 @@ def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture(name="source")
 def source_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpack(tmp_path_factory.mktemp("old")) / "mlflow-2.22.5-sqlite"
+    """A store of the installed schema: MLflow need not upgrade it."""
+    return unpack(tmp_path_factory.mktemp("old")) / "mlflow-3.17.2-sqlite"
 
 
 def change(source: Path, *statements: str) -> None:
