@@ -30,7 +30,7 @@ COMMANDS = {
     "list, sorted": [
         "list",
         "sort=valid/accuracy",
-        "best=valid/accuracy,valid/loss",
+        "metrics=valid/accuracy,valid/loss",
         "params=seed",
     ],
     "list, filtered": [

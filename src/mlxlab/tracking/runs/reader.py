@@ -124,8 +124,9 @@ class RunReader:
             f"tags.`mlxlab.folder` = '{Path(query).absolute()}'",
         ]
         if _HEXADECIMAL.fullmatch(query):  # Others have wildcards of LIKE.
-            conditions.append(f"attributes.run_id LIKE '{query}%'")
-            conditions.append(f"tags.`mlxlab.uid` LIKE '{query}%'")
+            beginning = query + "%"
+            conditions.append(f"attributes.run_id LIKE '{beginning}'")
+            conditions.append(f"tags.`mlxlab.uid` LIKE '{beginning}'")
         matches: dict[str, RunRow] = {}
         for condition in conditions:
             for run in self.list_runs(limit=20, where=condition, deleted=True):
