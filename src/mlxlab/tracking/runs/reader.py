@@ -124,9 +124,8 @@ class RunReader:
             f"tags.`mlxlab.folder` = '{Path(query).absolute()}'",
         ]
         if _HEXADECIMAL.fullmatch(query):  # Others have wildcards of LIKE.
-            beginning = query + "%"
-            conditions.append(f"attributes.run_id LIKE '{beginning}'")
-            conditions.append(f"tags.`mlxlab.uid` LIKE '{beginning}'")
+            keys = ("attributes.run_id", "tags.`mlxlab.uid`")
+            conditions += [f"{key} LIKE '{query}" + "%'" for key in keys]
         matches: dict[str, RunRow] = {}
         for condition in conditions:
             for run in self.list_runs(limit=20, where=condition, deleted=True):
