@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_350,
+    "nodes": 442_330,
     "files": 535,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
@@ -82,8 +82,8 @@ PACKAGE_NODES = {
     "stats": 5_200,
     "sweep": 13_990,
     "tracking": 20_940,
-    "record": 1_960,
-    "views": 12_620,
+    "record": 2_030,
+    "views": 12_540,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

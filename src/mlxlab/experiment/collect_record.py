@@ -73,6 +73,7 @@ def complete(record: RunRecord, folder: Path) -> None:
         record.code.versions = lock["versions"]
         record.code.machine = lock["machine"]
     record.data.has_chat_template = (folder / "inference" / CHAT_TEMPLATE).is_file()
+    record.data.vocabulary = files.vocabulary()
     state = files.newest_state()
     if state is not None:
         record.model.shape = shape_of(state)
@@ -124,6 +125,10 @@ class _RunFiles:
             f"{each.path.name}: {one_line(each.fault, 200)}" for each in checkpoints if each.fault
         ]
         return newest_state(checkpoints, max_bytes=MAX_STATE_BYTES)
+
+    def vocabulary(self) -> records.Vocabulary | None:
+        path = self.folder / "inference" / "vocabulary.json"
+        return self.read(lambda: read_json(path, records.Vocabulary), None)
 
     def samples(self) -> list[records.Sample]:
         path = self.folder / SAMPLES

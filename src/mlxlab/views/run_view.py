@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
-from mlxlab.errors import UserError
-from mlxlab.files.untrusted import read_json
 from mlxlab.record.run_record import (
     TOO_LONG,
     Attempt,
@@ -19,20 +17,10 @@ from mlxlab.views.advice import Advice, advise
 from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, SIDE_METRICS, title
 from mlxlab.views.verdict import Judgement, judge
 
-VOCABULARY = "inference/vocabulary.json"
 RISE = 0.05  # The validation loss may rise by this share after its minimum.
 _OF_ONE_CLASS = ("precision", "recall", "f1", "roc_auc", "average_precision")
 _MACRO = ("roc_auc", "average_precision")
 _PER_TOKEN = {"loss": "nats per token", "perplexity": "per token"}
-
-
-class Vocabulary(TypedDict):
-    """The sizes of a vocabulary that were compared: `VocabSizeCurve`, in the folder of a run."""
-
-    sizes: list[int]
-    bytes_per_token: list[float]
-    chosen: int
-    limits: dict[str, int]
 
 
 class ValidLoss(NamedTuple):
@@ -55,14 +43,6 @@ class RunView:
 
     record: RunRecord
     folder: Path
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary | None:
-        """None if the size was given, or its file cannot be read."""
-        try:
-            return read_json(self.folder / VOCABULARY, Vocabulary)
-        except UserError:
-            return None
 
     @property
     def results(self) -> list[SplitResult]:

@@ -22,6 +22,8 @@ from mlxlab.data.tokenizers.vocab_size import (
     vocabulary_sizes,
 )
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
+from mlxlab.experiment.collect_record import collect_record
+from mlxlab.record.run_file import write_run
 from mlxlab.views.run_tables import vocabulary_plot
 from mlxlab.views.run_view import RunView
 from support.run_records import make_record
@@ -242,14 +244,18 @@ def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path, monk
 
 
 def test_the_page_of_a_run_shows_the_curve_of_several_sizes(tmp_path):
+    def plotted():
+        return vocabulary_plot(RunView(collect_record(tmp_path), tmp_path))
+
     (tmp_path / "inference").mkdir()
-    assert vocabulary_plot(RunView(make_record(), tmp_path)) is None  # The size was given.
+    write_run(tmp_path, make_record())
+    assert plotted() is None  # The size was given.
     curve = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).curve
     one_size = replace(curve, sizes=curve.sizes[:1], bytes_per_token=curve.bytes_per_token[:1])
     one_size.save(tmp_path / "inference")
-    assert vocabulary_plot(RunView(make_record(), tmp_path)) is None
+    assert plotted() is None
     curve.save(tmp_path / "inference")
-    plot = vocabulary_plot(RunView(make_record(), tmp_path))
+    plot = plotted()
     assert [x for x, _ in plot.series[0].points] == curve.sizes
     assert [y for _, y in plot.series[0].points] == curve.bytes_per_token
     assert plot.mark[0] == curve.chosen

@@ -81,13 +81,13 @@ FOREIGN = {
         os.symlink("/etc/passwd", folder / "run.json"),
     ),
     "sparse": lambda folder: os.truncate(folder / "run.json", 2**40),
-    "deep": lambda folder: (folder / "run.lock").write_text("[" * 100_000 + "]" * 100_000),
+    "deep": lambda folder: (folder / "run.json").write_text("[" * 100_000 + "]" * 100_000),
     "text": lambda folder: (folder / "run.json").write_bytes(b"\xff\xfe"),
     "number": lambda folder: edit(folder / "run.json", seed=2**70),
     "nan": lambda folder: edit(folder / "run.json", config={"seed": float("nan")}),
     "type": lambda folder: edit(folder / "run.json", seed=[]),
     "missing": lambda folder: (folder / "run.json").write_text('{"format": 4}'),
-    "folder": lambda folder: (os.unlink(folder / "run.lock"), (folder / "run.lock").mkdir()),
+    "folder": lambda folder: (os.unlink(folder / "run.json"), (folder / "run.json").mkdir()),
     "target": lambda folder: (folder / "inference" / "config.yaml").write_text(
         "model: {_target_: os.system}"
     ),

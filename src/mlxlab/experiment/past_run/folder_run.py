@@ -12,7 +12,6 @@ from typing import Any
 from mlxlab.errors import InputNotFoundError, UserError
 from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.experiment.past_run.stored_config import read_run_config
-from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.metric_names import VALID
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
@@ -54,7 +53,7 @@ def read_run_folder(folder: Path) -> RunRow:
         folder=str(folder),
         metrics=_metrics(record),
         params=clean_params({key: str(value) for key, value in flatten(params).items()}),
-        tags=_tags(folder, record),
+        tags=_tags(record),
         best=_best(record),
         datasets=_datasets(record, config),
     )
@@ -110,10 +109,9 @@ def _metrics(record: RunRecord) -> dict[str, float]:
     return {clean(key): float("nan") if value is None else value for key, value in metrics.items()}
 
 
-def _tags(folder: Path, record: RunRecord) -> dict[str, str]:
+def _tags(record: RunRecord) -> dict[str, str]:
     """Objective, command line, commit, versions."""
-    lock = _lock(folder)
-    versions = lock["versions"] if lock else record.code.versions
+    versions = record.code.versions
     tags = {"overrides": " ".join(record.command.overrides)}
     tags |= {f"version.{name}": versions[name] for name in VERSIONS if name in versions}
     if record.training.objective:
@@ -122,12 +120,6 @@ def _tags(folder: Path, record: RunRecord) -> dict[str, str]:
         tags[COMMIT] = record.code.commit
         tags["git.dirty"] = _DIRTY[record.code.dirty]
     return tags
-
-
-def _lock(folder: Path) -> RunLock | None:
-    with suppress(InputNotFoundError):
-        return read_lock(folder)
-    return None
 
 
 def _milliseconds(seconds: float) -> int | None:
