@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInt
 from mlxlab.experiment.facts.attempts import read_now, seconds_of
 from mlxlab.experiment.metadata import lineage
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
-from mlxlab.experiment.run_writer import STATUSES, RunWriter
+from mlxlab.experiment.run_writer import DAMAGED, STATUSES, RunWriter
 from mlxlab.record.run_file import FILE, read_run, write_run
 from mlxlab.record.run_record import Parent, Training
 from mlxlab.tracking import provenance
@@ -277,6 +278,7 @@ def test_a_damaged_record_is_one_line_and_a_new_run_replaces_it(tmp_path, caplog
         writer.begin(blank_record())
     path = tmp_path / FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "TRAINING"}))
+    damaged = path.read_bytes()
     for read in (read_run, read_now):
         with pytest.raises(DataError, match=rf"^{path}: [^\n]+$"):
             read(tmp_path)
@@ -284,6 +286,48 @@ def test_a_damaged_record_is_one_line_and_a_new_run_replaces_it(tmp_path, caplog
         writer.begin(blank_record())
     assert read_run(tmp_path).status == "finished"
     assert len(caplog.messages) == 1
+    assert (tmp_path / DAMAGED).read_bytes() == damaged
+
+
+def test_a_finished_run_stays_finished_where_an_attempt_is_killed_before_it_begins(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+    seconds = read_run(tmp_path).training.seconds
+    killed = attempt_of("running", host=platform.node(), process_start=0.0, trained=False, end=None)
+
+    def kill(record):
+        record.status = "running"
+        record.attempts.append(killed)
+
+    edit_run(tmp_path, kill)
+    record = read_now(tmp_path)
+    assert [each.status for each in record.attempts] == ["finished", "killed"]
+    assert (record.status, record.training.seconds) == ("finished", seconds)
+    with RunWriter(tmp_path) as writer:
+        assert writer.earlier.status == "finished"
+
+
+def test_a_killed_run_has_the_seconds_that_it_worked(tmp_path):
+    dead = attempt_of("running", host=platform.node(), process_start=0.0, start=1000.0, end=None)
+    write_run(tmp_path, blank_record(id="a", attempts=[dead], has_begun=True))
+    for file in tmp_path.iterdir():
+        os.utime(file, (1060.0, 1060.0))
+    assert read_now(tmp_path).training.seconds == 60.0
+
+
+def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_path, monkeypatch):
+    answers = threading.Event()
+
+    def slow():
+        answers.wait(30)
+        return {"mlflow.source.git.commit": "late", "git.dirty": "false"}
+
+    monkeypatch.setattr(provenance, "git", slow)
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+    answers.set()
+    writer.code(wait=30.0)
+    assert read_run(tmp_path).code.commit == ""
 
 
 def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_path):

@@ -16,6 +16,13 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     assert read_run(tmp_path) == record
 
 
+def test_an_interval_without_its_metric_is_left_out(tmp_path):
+    record = make_record()
+    del record.evaluation.results[0].metrics["roc_auc"]
+    write_run(tmp_path, record)
+    assert [*read_run(tmp_path).evaluation.results[0].intervals] == ["accuracy"]
+
+
 def test_a_number_that_is_not_finite_is_null(tmp_path):
     record = make_record()
     record.evaluation.results[0].metrics["loss"] = float("nan")

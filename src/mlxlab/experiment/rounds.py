@@ -172,6 +172,7 @@ class DistillationRounds:
         writer.record.rounds = self.state["done"]
         final = {f"{VALID}{name}": finite(value) for name, value in ensemble.items()}
         parameters = int(final.pop(f"{VALID}parameters") or 0)
+        writer.record.model.trainable = parameters
         writer.trained(replace(writer.record.training, final=final), parameters)
 
     def _evaluate(self, number: int) -> dict[str, dict[str, float]]:

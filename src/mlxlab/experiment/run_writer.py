@@ -30,6 +30,7 @@ from mlxlab.record.run_file import FILE, read_run, write_run
 from mlxlab.record.run_record import Attempt, Code, Evaluation, RunRecord, Status, Training
 from mlxlab.tracking import provenance
 
+DAMAGED = "run.damaged.json"
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 logger = logging.getLogger(__name__)
@@ -58,26 +59,31 @@ class RunWriter:
         self._code = provenance.UNKNOWN_CODE
         self._warnings = WarningList()
         self._earlier_status: Status | None = None
+        self._knows_code = (
+            False  # The code is that of an attempt before, or nothing more is written.
+        )
         self._thread = threading.Thread(target=self._add_commit, name="run record", daemon=True)
 
     def __enter__(self) -> "RunWriter":
         found, damage = self._read()
         process_start = psutil.Process().create_time()
-        attempt = Attempt(platform.node(), os.getpid(), process_start, time.time(), trained=False)
+        self._attempt = Attempt(
+            platform.node(), os.getpid(), process_start, time.time(), trained=False
+        )
         self.record = found or self._new_record()
         ended = ended_attempts(self.record.attempts, self.folder, process_start)
         self._earlier_status = status_to_keep(self.record, ended)
         if found is not None and found.has_begun:
             self.earlier = copy.deepcopy(found)
             if self.earlier.status == "running":
-                self.earlier.status = "killed"
+                self.earlier.status = self._earlier_status or "killed"
                 self.earlier.attempts = ended
-        self.record.attempts = [*ended, attempt]
+        self.record.attempts = [*ended, self._attempt]
         self.record.status = "running"
         self._replace(durable=False)  # The thread writes again.
         logging.getLogger("mlxlab").addHandler(self._warnings)
         if damage:
-            logger.warning(f"{damage}; replaced by a new one")
+            logger.warning(f"{damage}; a new record begins")
         self._thread.start()
         return self
 
@@ -85,6 +91,8 @@ class RunWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         self.end(error)
+        with self._lock:
+            self._knows_code = True
         logging.getLogger("mlxlab").removeHandler(self._warnings)
         self.write()
 
@@ -143,7 +151,7 @@ class RunWriter:
         status = _status_of(error)
         with self._lock:
             record = self.record
-            last = record.attempts[-1]
+            last = self._attempt
             last.warnings = self._warnings.lines
             last.status = status
             last.end = last.end or time.time()
@@ -154,8 +162,9 @@ class RunWriter:
             record.status = kept or status
             if kept is not None and self.earlier:
                 record.code = self.earlier.code  # It is that of the code that trained.
+                self._knows_code = True
             if kept == status == "finished":  # Nothing was left to train.
-                record.attempts = record.attempts[:-1]
+                record.attempts = [each for each in record.attempts if each is not last]
             elif kept is None or status == "finished":
                 record.training.seconds = seconds_of(record.attempts)
                 record.status = status
@@ -178,6 +187,9 @@ class RunWriter:
         except InputNotFoundError:
             return None, ""
         except DataError as error:
+            if os.path.isfile(self.folder / FILE):
+                os.replace(self.folder / FILE, self.folder / DAMAGED)
+                return None, f"{error}; kept as {DAMAGED}"
             return None, str(error)
 
     def _new_record(self) -> RunRecord:
@@ -191,6 +203,8 @@ class RunWriter:
         """Asks git in a thread of its own, because it takes time."""
         tags = provenance.git()
         with self._lock:
+            if self._knows_code:
+                return
             self.record.code.commit = tags.get("mlflow.source.git.commit", "")
             self.record.code.dirty = {"true": True, "false": False}.get(tags["git.dirty"])
             self._write()

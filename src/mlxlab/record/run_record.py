@@ -266,6 +266,11 @@ class SplitResult:
     classes: Annotated[list[ClassResult], MaxLen(10_000)] = field(default_factory=list)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
 
+    def __post_init__(self) -> None:
+        """Leaves out the intervals of metrics without a value, which a stranger may have written."""
+        known = {name for name, value in self.metrics.items() if value is not None}
+        self.intervals = {name: each for name, each in self.intervals.items() if name in known}
+
 
 @dataclass
 class Sample:

@@ -37,7 +37,8 @@ def next_commands(view: RunView) -> dict[str, str]:
     if record.status == "finished" and not record.rounds:
         limit = f"trainer.{record.training.limit}=N"
         commands["train longer"] = typed("train", *resume_overrides(view.folder), limit)
-    commands["verify"] = typed("verify", run)
+    if not record.rounds:
+        commands["verify"] = typed("verify", run)
     if record.code.is_locked:
         commands["reproduce"] = typed("reproduce", str(view.folder))
     if view.teachers:

@@ -26,9 +26,10 @@ def read_now(folder: Path) -> RunRecord:
     last = record.attempts[-1]
     ended = ended_attempts(record.attempts, folder)
     if is_dead(last):
-        record.attempts = ended
         if record.status == "running":
-            record.status = "killed"
+            record.status = status_to_keep(record, ended) or "killed"
+        record.attempts = ended
+        record.training.seconds = seconds_of(ended)
     else:
         record.attempts = [*ended[:-1], last]
     return record
