@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_530,
+    "nodes": 442_590,
     "files": 535,
     "multiplied texts": 6,
     "nodes a statement": 10.75,

@@ -13,6 +13,7 @@ from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.experiment.reproduction.reproduce import config_to_reproduce
 from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.record.run_file import read_run
 from support.processes import run_here, tiny_overrides
 
 
@@ -100,6 +101,9 @@ def test_reproduce_trains_the_same_run_and_names_the_step_of_another_loss(folder
     again = read_lock(tmp_path / "again")
     original = read_lock(folder)
     assert (again["losses"], again["outcome"]) == (original["losses"], original["outcome"])
+    command = read_run(tmp_path / "again").command
+    assert command.overrides == original["overrides"]
+    assert command.first[-1] == f"hydra.run.dir={tmp_path}/again"
 
 
 def test_a_lock_of_a_stranger_reaches_nothing_outside_the_new_folder(folder):

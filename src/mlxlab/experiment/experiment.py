@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ from mlxlab.wording import one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from mlxlab.experiment.facts.command_lines import CommandLine
 
 # What the overrides of a command are about: what to train, or where and how long.
 _TASK = {"experiment", "model", "data"}
@@ -204,8 +207,18 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
     return run_config(config, run_dir, owns_process=owns_process)
 
 
-def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = False) -> float:
-    """`run_experiment` of a resolved config. A run that its sweep paused or pruned has a value as well."""
+def run_config(
+    config: dict[str, Any],
+    run_dir: Path,
+    *,
+    owns_process: bool = False,
+    command: "CommandLine | None" = None,
+) -> float:
+    """`run_experiment` of a resolved config. A run that its sweep paused or pruned has a value as well.
+
+    Args:
+        command: what is recorded as typed; None is that of the running job.
+    """
     from mlxlab.checkpoint.names import resumes_rounds
     from mlxlab.distillation.options import read_options
     from mlxlab.experiment.run import announce, open_run
@@ -221,6 +234,8 @@ def run_config(config: dict[str, Any], run_dir: Path, *, owns_process: bool = Fa
     )
     try:
         with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
+            if command is not None:
+                context = replace(context, command=command)
             with starting:
                 from mlxlab.experiment.train import train
             if owns_process:

@@ -10,11 +10,13 @@ from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.experiment.experiment import run_config
+from mlxlab.experiment.facts.command_lines import CommandLine
 from mlxlab.experiment.reproduction.compare import Comparison, compare
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.experiment.resume.kernels import mode_to_reproduce
 from mlxlab.experiment.run import remove_unused
 from mlxlab.files.atomic import write_json
+from mlxlab.program import run_dir_override
 from mlxlab.wording import one_line
 
 FILE = "reproduction.json"
@@ -44,8 +46,10 @@ def reproduce(path: Path, folder: Path, tolerance: float, *, trusted: bool = Fal
         )
     check_parallel(config["trainer"]["parallel"])
     config["backend"] |= {"native": mode_to_reproduce(lock["machine"].get("kernels", ""))}
+    first = [*lock["overrides"], run_dir_override(folder)]
+    command = CommandLine(lock["overrides"], lock["choices"], first)
     try:
-        run_config(config, folder)
+        run_config(config, folder, command=command)
     except UserError:
         remove_unused(folder)
         raise
