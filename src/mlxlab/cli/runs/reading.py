@@ -121,13 +121,12 @@ def show_diff(run: str, other: str, uri: str | None = None, json: bool = False) 
 
 def _as_json(run: RunRow) -> dict[str, object]:
     """All that was read of a run, with times in UTC."""
-    return vars(run) | {"start": _time(run.start), "end": _time(run.end)}
-
-
-def _time(ms: int | None) -> str | None:
-    if ms is None:
-        return None
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    values = dict(vars(run))
+    for key in ("start", "end"):
+        if values[key] is not None:
+            time = datetime.fromtimestamp(values[key] / 1000, UTC)
+            values[key] = time.isoformat(timespec="milliseconds")
+    return values
 
 
 def _split(text: str | None) -> list[str]:
