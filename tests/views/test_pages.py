@@ -101,7 +101,7 @@ def test_all_views_have_the_checks_that_do_not_pass():
         assert all(title in text for title in titles)
 
 
-@pytest.mark.parametrize("status", ["running", "failed", "killed", "interrupted", "pruned"])
+@pytest.mark.parametrize("status", ["running", "failed", "killed", "interrupted", "paused"])
 def test_a_run_without_results_has_all_views(status):
     record = RunRecord("0", "a run", status, make_record().attempts)
     view = view_of(record)

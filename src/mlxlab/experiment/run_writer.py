@@ -59,9 +59,8 @@ class RunWriter:
         self._code = provenance.UNKNOWN_CODE
         self._warnings = WarningList()
         self._earlier_status: Status | None = None
-        self._knows_code = (
-            False  # The code is that of an attempt before, or nothing more is written.
-        )
+        # It is set where the code is that of an attempt before, and once nothing more is written.
+        self._knows_code = False
         self._thread = threading.Thread(target=self._add_commit, name="run record", daemon=True)
 
     def __enter__(self) -> "RunWriter":

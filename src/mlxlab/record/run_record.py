@@ -13,9 +13,7 @@ from mlxlab.constraints import Count
 
 FORMAT = 4
 TOO_LONG = "are longer than data.seq_len="  # Part of a warning: `Data` has the number of rows.
-Status: TypeAlias = Literal[
-    "running", "finished", "failed", "interrupted", "killed", "pruned", "paused"
-]
+Status: TypeAlias = Literal["running", "finished", "failed", "interrupted", "killed", "paused"]
 TaskKind: TypeAlias = Literal[
     "classification", "multi_label", "regression", "language_modelling", ""
 ]
