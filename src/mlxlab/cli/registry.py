@@ -19,13 +19,13 @@ from typing import Any
 from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
 from mlxlab.experiment.past_run.lookup import find_run, open_reader
-from mlxlab.markdown import markdown_table
 from mlxlab.tracking.mlflow import registry
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.registry import Version
 from mlxlab.tracking.mlflow.store import open_existing
 from mlxlab.tracking.one_line import mlflow_errors
-from mlxlab.tracking.runs.tables import format_number, format_time, ordered
+from mlxlab.views.numbers import moment
+from mlxlab.views.runs import ordered, table
 
 ACTIONS = {
     "register": "register",
@@ -51,10 +51,8 @@ def list_models(name: str | None = None, json: bool = False, uri: str | None = N
     rows = []
     for each, aliases in models.items():
         rows.append([each, ", ".join(f"{alias}={version}" for alias, version in aliases.items())])
-    table = "no registered models"
-    if rows:
-        table = markdown_table(["model", "aliases"], rows, "l")
-    print_result([{"name": each, "aliases": models[each]} for each in models], table, json)
+    text = table(["model", "aliases"], rows) if rows else "no registered models"
+    print_result([{"name": each, "aliases": models[each]} for each in models], text, json)
 
 
 def register(
@@ -113,9 +111,8 @@ def _print_versions(versions: list[Version], json: bool) -> None:
     keys = ordered(metrics, [])[:MAX_METRICS]
     rows = []
     for version in versions:
-        cells = [str(version.number), ", ".join(version.aliases), format_time(version.created)]
-        cells += [version.run_id[:8], "" if version.step is None else str(version.step)]
-        rows.append([*cells, *(format_number(version.metrics.get(key)) for key in keys)])
-    head = ["version", "aliases", "registered", "run", "step", *keys]
-    table = markdown_table(head, rows, "lllllr")
-    print_result([version._asdict() for version in versions], table, json)
+        cells = [version.number, ", ".join(version.aliases), moment(version.created / 1000)]
+        cells += [version.run_id[:8], version.step]
+        rows.append([*cells, *map(version.metrics.get, keys)])
+    text = table(["version", "aliases", "registered", "run", "step", *keys], rows)
+    print_result([version._asdict() for version in versions], text, json)

@@ -17,9 +17,8 @@ from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.names import clean, clean_params
+from mlxlab.tracking.mlflow.runs import COMMIT, MAIN, RunRow
 from mlxlab.tracking.provenance import VERSIONS
-from mlxlab.tracking.runs.diff import COMMIT
-from mlxlab.tracking.runs.reader import MAIN, RunRow
 
 _STATUSES = {  # of a record -> of a store
     "running": "RUNNING",
