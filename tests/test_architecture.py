@@ -63,8 +63,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_310,
-    "files": 534,
+    "nodes": 441_770,
+    "files": 533,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
     "ternaries": 24.5,
@@ -76,12 +76,12 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
 }
 PACKAGE_NODES = {
     "config": 13_300,
-    "cli": 20_150,
+    "cli": 20_280,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_990,
-    "tracking": 19_540,
+    "tracking": 18_960,
     "record": 2_090,
     "views": 13_710,
 }
