@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 441_770,
+    "nodes": 441_750,
     "files": 533,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
@@ -81,8 +81,8 @@ PACKAGE_NODES = {
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_990,
-    "tracking": 18_960,
-    "record": 2_090,
+    "tracking": 18_360,
+    "record": 2_680,
     "views": 13_710,
 }
 PRIVATE_MODULES = {}

@@ -1,5 +1,6 @@
 """The tracker of MLflow and other services: a journal in the run folder, which other processes upload."""
 
+import getpass
 import math
 import os
 import shlex
@@ -13,8 +14,9 @@ from typing import TypedDict
 
 from mlxlab.constraints import NonNegative
 from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.record import provenance
 from mlxlab.redact import redact
-from mlxlab.tracking import provenance, queue
+from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Destination, Entry
 from mlxlab.tracking.mlflow.destination import MlflowDestination, mlflow_destination
 from mlxlab.tracking.queue import Queue
@@ -140,7 +142,7 @@ class Journal:
         elif (self.folder / FILE).exists():
             next(read_records(self.folder / FILE), None)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
-        all_tags = provenance.gather() | tags
+        all_tags = _origin() | tags
         run_id = os.environ.get(RUN_ID)
         parent = os.environ.get(PARENT)
         if parent and is_uid(parent):
@@ -275,6 +277,16 @@ class Journal:
         options = " ".join(waiting.destination.options(waiting.project))
         command = f"mlxlab runs sync {shlex.quote(utf8(self.folder))} {options}".rstrip()
         return f"nothing is lost, complete it with: {command}"
+
+
+def _origin() -> dict[str, str]:
+    """User, program and commit, as MLflow's own clients tag runs. Takes about 15 ms."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = str(os.getuid())
+    tags = {"mlflow.user": user, "mlflow.source.type": "LOCAL"}
+    return tags | {"mlflow.source.name": sys.argv[0] or "python"} | provenance.git()
 
 
 def _check_registration(options: RegistrationOptions) -> None:
