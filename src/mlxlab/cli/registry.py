@@ -1,11 +1,10 @@
 """Registered models: their versions, and which of them has an alias.
 
-    mlxlab registry register RUN NAME [alias=champion] [metric=valid/loss]
+    mlxlab registry register RUN NAME [alias=champion] [metric=valid/loss] [min_improvement=0.01]
     mlxlab registry list [NAME]
     mlxlab registry promote NAME VERSION [alias=champion]
 
-A VERSION is a number or an alias. `train tracking.register.name=NAME` registers the model of a run when it ends.
-promote gives an alias to a version; twice is the same as once. --json prints JSON.
+A VERSION is a number or an alias. promote gives an alias to a version; twice is the same as once. --json prints JSON.
 
 Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
@@ -18,6 +17,7 @@ from typing import Any
 
 from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
+from mlxlab.constraints import NonNegative
 from mlxlab.experiment.past_run.lookup import find_run, open_reader
 from mlxlab.tracking.mlflow import registry
 from mlxlab.tracking.mlflow.address import resolve
@@ -60,6 +60,7 @@ def register(
     name: str,
     alias: str | None = None,
     metric: str | None = None,
+    min_improvement: NonNegative = 0.0,
     uri: str | None = None,
     json: bool = False,
 ) -> None:
@@ -70,12 +71,13 @@ def register(
         name: of the registered model, which is created unless it exists.
         alias: moved to the new version, if it is better than the version that has it.
         metric: by which the two are compared; null always moves the alias.
+        min_improvement: the alias is moved only if the metric is better by more than this.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
     row = find_run(open_reader(uri), run)
     with _open(uri) as client:
-        outcome = registry.register_model(client, row.run_id, name, alias, metric)
+        outcome = registry.register_model(client, row.run_id, name, alias, metric, min_improvement)
     print_result({"model": name, "run": row.run_id, "outcome": outcome}, outcome, json)
 
 
