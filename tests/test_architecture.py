@@ -49,7 +49,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
 LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}
 ONLY_IN = {  # third-party package -> the packages or modules that may import it
     "hydra": ("config.hydra", "cli", "sweep"),
-    "mlflow": ("tracking.mlflow", "tracking.runs"),
+    "mlflow": ("tracking.mlflow",),
 }
 GROWTH = "mlxlab.extensions.growth"
 IMPORT_GROWTH = (  # until a resume with another model has an interface of its own
@@ -63,8 +63,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_590,
-    "files": 535,
+    "nodes": 441_160,
+    "files": 533,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
     "ternaries": 24.5,
@@ -76,14 +76,14 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
 }
 PACKAGE_NODES = {
     "config": 13_300,
-    "cli": 20_180,
+    "cli": 20_280,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_990,
-    "tracking": 20_940,
-    "record": 2_090,
-    "views": 12_540,
+    "tracking": 17_790,
+    "record": 2_680,
+    "views": 13_710,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

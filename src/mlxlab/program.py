@@ -2,10 +2,8 @@
 
 import re
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -64,19 +62,6 @@ def join(args: Iterable[str]) -> str:
 def command_line() -> str:
     """The command that this process runs, as it is typed into a shell."""
     return join(sys.argv)
-
-
-@contextmanager
-def on_signals(numbers: Iterable[int], handle: Callable[[int], None]) -> Iterator[None]:
-    """Calls `handle` with the number of each of these signals that arrives inside."""
-    before = {}
-    for number in numbers:
-        before[number] = signal.signal(number, lambda received, _: handle(received))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def text_value(text: str) -> str:

@@ -53,7 +53,6 @@ def stored(composed):
         ("callbacks.adaptive_batch.max", 256),
         ("callbacks.growth.on_error", "skip"),
         ("backend.native", "off"),
-        ("tracking.register.metric", "valid/f1"),
     ],
 )
 def test_a_leaf_of_the_list_counts(key, value, stored, current, caplog):
@@ -68,7 +67,6 @@ def test_a_leaf_of_the_list_counts(key, value, stored, current, caplog):
     [
         ("tracking.uri", "http://evil", "tracking.uri"),
         ("tracking.artifacts", "/evil", "tracking.artifacts"),
-        ("tracking.register.name", "champion", "tracking.register.name"),
         ("cloud", s3("http://evil"), "cloud"),
         ("callbacks.csv.path", "/evil", "callbacks.csv.path"),
         ("callbacks.csv.allow_outside", True, "callbacks.csv.allow_outside"),

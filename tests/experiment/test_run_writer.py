@@ -20,9 +20,9 @@ from mlxlab.experiment.facts.attempts import read_now, seconds_of
 from mlxlab.experiment.metadata import lineage
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.run_writer import DAMAGED, STATUSES, RunWriter
+from mlxlab.record import provenance
 from mlxlab.record.run_file import FILE, read_run, write_run
 from mlxlab.record.run_record import Parent, Training
-from mlxlab.tracking import provenance
 from mlxlab.views.run_view import RunView
 from support.processes import final_state, run, start, tiny_overrides, wait_for
 from support.run_records import attempt_of, blank_record, edit_run

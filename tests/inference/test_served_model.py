@@ -21,7 +21,7 @@ from mlxlab.checkpoint.arrays import digest
 from mlxlab.errors import DataError
 from mlxlab.experiment.initial_weights import find_weights
 from support.commands import command
-from support.processes import environment, run, tiny_overrides
+from support.processes import environment, run, run_here, tiny_overrides
 
 evaluate = command("evaluate")
 predict = command("predict")
@@ -69,9 +69,17 @@ def home(tmp_path_factory):
         *tiny,
         *data,
         *store[1:],
-        "tracking.register={name: words, metric: valid/loss}",
         f"hydra.run.dir={path / 'run'}",
     )
+    assert done.returncode == 0, done.stderr
+    register = [
+        "register",
+        str(path / "run"),
+        "words",
+        "alias=champion",
+        store[1].removeprefix("tracking."),
+    ]
+    done = run_here(*register, script="registry")
     assert done.returncode == 0, done.stderr
     return path
 

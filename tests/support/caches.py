@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, _utils, base, grammar_parser
 
-from mlxlab.tracking import provenance
+from mlxlab.record import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -144,8 +144,8 @@ PAGES = {
     ),
     "docs/how_to/models_in_mlflow": Page(
         before={
-            "mlxlab registry list": f"scripts/train.py experiment=titanic tracking.register.name=titanic {STEPS}"
-        }
+            "mlxlab registry register": f"scripts/train.py experiment=titanic name=mine {STEPS}"
+        },
     ),
     "docs/how_to/tracking": Page(
         assumed=("outputs/alone", "outputs/distilled", "sweep"),

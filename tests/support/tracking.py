@@ -138,7 +138,7 @@ def change_start(folder: Path, **changes: object) -> None:
 
 def upload(journal: Journal) -> list[str]:
     """What `mlxlab runs sync` prints, in this process: parts of it can be replaced."""
-    return list(sync(journal.queues[0], [journal.folder], trusted=journal.register is not None))
+    return list(sync(journal.queues[0], [journal.folder]))
 
 
 def start_trainer(

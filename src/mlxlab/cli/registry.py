@@ -1,11 +1,10 @@
 """Registered models: their versions, and which of them has an alias.
 
-    mlxlab registry register RUN NAME [alias=champion] [metric=valid/loss]
+    mlxlab registry register RUN NAME [alias=champion] [metric=valid/loss] [min_improvement=0.01]
     mlxlab registry list [NAME]
     mlxlab registry promote NAME VERSION [alias=champion]
 
-A VERSION is a number or an alias. `train tracking.register.name=NAME` registers the model of a run when it ends.
-promote gives an alias to a version; twice is the same as once. --json prints JSON.
+A VERSION is a number or an alias. promote gives an alias to a version; twice is the same as once. --json prints JSON.
 
 Example
     mlxlab predict run=models:/NAME@champion input=FILE output=predictions.csv
@@ -18,14 +17,15 @@ from typing import Any
 
 from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
+from mlxlab.constraints import NonNegative
 from mlxlab.experiment.past_run.lookup import find_run, open_reader
-from mlxlab.markdown import markdown_table
 from mlxlab.tracking.mlflow import registry
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.registry import Version
 from mlxlab.tracking.mlflow.store import open_existing
 from mlxlab.tracking.one_line import mlflow_errors
-from mlxlab.tracking.runs.tables import format_number, format_time, ordered
+from mlxlab.views.numbers import moment
+from mlxlab.views.runs import ordered, table
 
 ACTIONS = {
     "register": "register",
@@ -51,10 +51,8 @@ def list_models(name: str | None = None, json: bool = False, uri: str | None = N
     rows = []
     for each, aliases in models.items():
         rows.append([each, ", ".join(f"{alias}={version}" for alias, version in aliases.items())])
-    table = "no registered models"
-    if rows:
-        table = markdown_table(["model", "aliases"], rows, "l")
-    print_result([{"name": each, "aliases": models[each]} for each in models], table, json)
+    text = table(["model", "aliases"], rows) if rows else "no registered models"
+    print_result([{"name": each, "aliases": models[each]} for each in models], text, json)
 
 
 def register(
@@ -62,6 +60,7 @@ def register(
     name: str,
     alias: str | None = None,
     metric: str | None = None,
+    min_improvement: NonNegative = 0.0,
     uri: str | None = None,
     json: bool = False,
 ) -> None:
@@ -72,12 +71,13 @@ def register(
         name: of the registered model, which is created unless it exists.
         alias: moved to the new version, if it is better than the version that has it.
         metric: by which the two are compared; null always moves the alias.
+        min_improvement: the alias is moved only if the metric is better by more than this.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
     row = find_run(open_reader(uri), run)
     with _open(uri) as client:
-        outcome = registry.register_model(client, row.run_id, name, alias, metric)
+        outcome = registry.register_model(client, row.run_id, name, alias, metric, min_improvement)
     print_result({"model": name, "run": row.run_id, "outcome": outcome}, outcome, json)
 
 
@@ -113,9 +113,8 @@ def _print_versions(versions: list[Version], json: bool) -> None:
     keys = ordered(metrics, [])[:MAX_METRICS]
     rows = []
     for version in versions:
-        cells = [str(version.number), ", ".join(version.aliases), format_time(version.created)]
-        cells += [version.run_id[:8], "" if version.step is None else str(version.step)]
-        rows.append([*cells, *(format_number(version.metrics.get(key)) for key in keys)])
-    head = ["version", "aliases", "registered", "run", "step", *keys]
-    table = markdown_table(head, rows, "lllllr")
-    print_result([version._asdict() for version in versions], table, json)
+        cells = [version.number, ", ".join(version.aliases), moment(version.created / 1000)]
+        cells += [version.run_id[:8], version.step]
+        rows.append([*cells, *map(version.metrics.get, keys)])
+    text = table(["version", "aliases", "registered", "run", "step", *keys], rows)
+    print_result([version._asdict() for version in versions], text, json)

@@ -6,41 +6,54 @@ RUN is the beginning of a run's id, its name, or its folder: its page is printed
 extra `ui`.
 """
 
-import signal
+import os
+import sys
+from importlib.util import find_spec
+from typing import Annotated
 
 from mlxlab.config.paths import project_root
-from mlxlab.errors import ServiceUnavailableError
-from mlxlab.program import on_signals
+from mlxlab.constraints import Ge, Le
+from mlxlab.errors import ConfigError, ServiceUnavailableError
+from mlxlab.program import install_command
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.ui import Port, run_page, serve_ui
+from mlxlab.tracking.mlflow.relocate import repair_locations
+from mlxlab.tracking.mlflow.store import SETTINGS, check_exists
+
+HOST = "127.0.0.1"
+Port = Annotated[int, Ge(1), Le(65535)]
 
 
-def ui(run: str | None = None, port: Port | None = None, uri: str | None = None) -> None:
-    """Serves the user interface.
+def ui(run: str | None = None, port: Port = 5000, uri: str | None = None) -> None:
+    """Becomes the server of MLflow.
 
     Args:
         run: whose page is printed.
-        port: of 127.0.0.1; a free one if not given.
+        port: of 127.0.0.1.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
     """
     address = resolve(uri, None, project_root())
-    row = None
+    if address.uri.startswith(("http", "databricks")):
+        raise ConfigError(f"{address.shown}: a server, which has a user interface of its own")
+    check_exists(address)
+    if find_spec("flask") is None:
+        raise ServiceUnavailableError(
+            f"the user interface needs the package mlflow: {install_command('ui')}"
+        )
+    repair_locations(address)
+    url = f"http://{HOST}:{port}"
     if run is not None:
         from mlxlab.experiment.past_run.lookup import find_run, open_reader
 
         row = find_run(open_reader(uri), run)
-    try:
-        with (
-            on_signals((signal.SIGTERM, signal.SIGHUP), _interrupt),
-            serve_ui(address, port) as (url, process),
-        ):
-            if row is not None:
-                url = run_page(url, row.experiment_id, row.run_id)
-            print(f"{url}  (Ctrl-C ends it)", flush=True)
-            raise ServiceUnavailableError(f"the server ended with exit code {process.wait()}")
-    except KeyboardInterrupt:
-        print("stopped", flush=True)
-
-
-def _interrupt(number: int) -> None:
-    raise KeyboardInterrupt
+        url += f"/#/experiments/{row.experiment_id}/runs/{row.run_id}"
+    # MLflow's own patterns, such as 192.168.*, also match names that an attacker registers.
+    hosts = {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port},localhost:{port}"}
+    variables = {
+        "MLFLOW_BACKEND_STORE_URI": address.uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    if address.artifacts:
+        variables["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = address.artifacts
+    command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
+    print(f"{url}  (Ctrl-C ends it)", flush=True)
+    os.execve(command[0], [*command, "--workers", "1"], hosts | os.environ | SETTINGS | variables)

@@ -22,7 +22,7 @@ ADMITTED = (
     *("model", "data", "trainer", "seed", "objective", "name", "tags", "rerun"),
     *("checkpointing.every_steps", "checkpointing.keep", "checkpointing.background"),
     *("resume_policy.min_match", "resume_policy.optimizer_transfer"),
-    *("backend.native", "tracking.register.metric"),
+    "backend.native",
 )
 # The callbacks that change what is trained; those of the user are not known to.
 TRAINING_CALLBACKS = (".AdaptiveBatchSize", ".EarlyStopping", ".GrowthSchedule")

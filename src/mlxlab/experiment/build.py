@@ -96,11 +96,10 @@ def build_data(
     )
     data = check_data_module(dataset)
     metrics = BY_TASK[data.task.kind]
-    for key in ("objective", "tracking.register.metric"):
-        if (metric := value_at(cfg, key)) is not None and metric not in metrics:
-            raise ConfigError(
-                f"{key}={metric}: not measured on this data; expected {one_of(metrics)}"
-            )
+    if cfg["objective"] not in metrics:
+        raise ConfigError(
+            f"objective={cfg['objective']}: not measured on this data; expected {one_of(metrics)}"
+        )
     _refuse_undefined(cfg["objective"], data)
     return data
 

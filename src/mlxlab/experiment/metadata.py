@@ -37,7 +37,9 @@ def run_metadata(
     session: "Session", command: CommandLine, resumed: Checkpoint | None, start: "Start"
 ) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
-    cfg, data, initial = session.cfg, session.data, session.initial_weights
+    cfg = session.cfg
+    data = session.data
+    initial = session.initial_weights
     continued: list[Continuation] = []
     initial_weights = {} if initial is None else {initial.source: initial.digest}
     if resumed is not None:
@@ -134,7 +136,8 @@ def new_record(
 
 def lineage(cfg: Config, checkpoint: Path | None = None, sweep: str = "") -> list[Parent]:
     """The sources of a run, by its resolved config: checkpoint or config of another, teachers, losses, a sweep."""
-    distillation, data = read_options(cfg["trainer"].get("distillation")), cfg["data"]
+    distillation = read_options(cfg["trainer"].get("distillation"))
+    data = cfg["data"]
     sources = [
         ("checkpoint", checkpoint),
         *((key, cfg["model"].get(key)) for key in ("pretrained", "init_from")),

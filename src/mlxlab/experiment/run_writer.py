@@ -26,9 +26,9 @@ from mlxlab.errors import (
 )
 from mlxlab.experiment.facts.attempts import ended_attempts, seconds_of, status_to_keep
 from mlxlab.experiment.warning_list import WarningList
+from mlxlab.record import provenance
 from mlxlab.record.run_file import FILE, read_run, write_run
 from mlxlab.record.run_record import Attempt, Code, Evaluation, RunRecord, Status, Training
-from mlxlab.tracking import provenance
 
 DAMAGED = "run.damaged.json"
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -10,13 +10,11 @@ class Entry(NamedTuple):
     """A run whose journal waits to be uploaded.
 
     Attributes:
-        trusted: its models may enter the model registry: the run was started here, and registers them.
         run_id: of MLflow, to continue.
     """
 
     uid: str
     folder: Path
-    trusted: bool = True
     run_id: str | None = None
 
 
@@ -26,7 +24,7 @@ class Upload(Protocol):
     Attributes:
         position: byte of the journal up to which the store has it.
         has_ended: whether the store knows the end of the run.
-        notes: what happened to it, for the user; lines such as `registered m version 1`.
+        notes: what happened to it, for the user, such as what is missing.
     """
 
     position: int

@@ -32,7 +32,6 @@ FAULTS, LOCK, HANDOVER, LOG = "faults.json", "lock", "handover", "upload.log"
 
 class EntryFile(TypedDict):
     folder: str  # a URI: its name may not be UTF-8
-    trusted: bool
     run_id: str | None
 
 
@@ -49,7 +48,6 @@ class Queue:
         self.folder.mkdir(parents=True, exist_ok=True)
         content: EntryFile = {
             "folder": entry.folder.absolute().as_uri(),
-            "trusted": entry.trusted,
             "run_id": entry.run_id,
         }
         write_json(self.folder / f"{entry.uid}.json", dict(content))
@@ -102,7 +100,7 @@ class Queue:
 def _read_entry(path: Path) -> Entry:
     content = read_json(path, EntryFile)
     folder = unquote_to_bytes(content["folder"].removeprefix("file://"))
-    return Entry(path.stem, Path(os.fsdecode(folder)), content["trusted"], content["run_id"])
+    return Entry(path.stem, Path(os.fsdecode(folder)), content["run_id"])
 
 
 def start_uploading(queue: Queue) -> bool:

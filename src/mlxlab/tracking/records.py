@@ -22,23 +22,11 @@ JOURNALS = FILE.replace(".", "*.")  # This matches those that another run in the
 MAX_LINE = 16 * 2**20  # bytes
 
 _uid = re.compile(r"[0-9a-f]{32}")
-_model_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_alias = re.compile(r"(?!(?i:latest|v\d+)$)[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 def is_uid(text: str) -> bool:
     """32 hexadecimal digits"""
     return _uid.fullmatch(text) is not None
-
-
-def is_model_name(text: str) -> bool:
-    """1 to 100 letters, digits, _, - and ., the first a letter or digit"""
-    return _model_name.fullmatch(text) is not None
-
-
-def is_alias(text: str) -> bool:
-    """1 to 100 letters, digits, _ and -, the first a letter or digit, not `latest` or `v1`"""
-    return _alias.fullmatch(text) is not None
 
 
 Uid: TypeAlias = Annotated[str, Predicate(is_uid)]
@@ -86,16 +74,6 @@ class Model(TypedDict):
     signature: dict[str, str] | None
 
 
-class Registration(TypedDict):
-    """Registers the model that was logged at a step."""
-
-    name: Annotated[str, Predicate(is_model_name)]
-    alias: Annotated[str, Predicate(is_alias)] | None
-    metric: str | None
-    min_improvement: Annotated[float, Ge(0)]
-    step: Step
-
-
 class Record(TypedDict):
     """One line: its time, and one of the other keys. Those of every line of metrics are short, to save space."""
 
@@ -107,7 +85,6 @@ class Record(TypedDict):
     dataset: NotRequired[Dataset]
     artifact: NotRequired[Artifact]
     model: NotRequired[Model]
-    register: NotRequired[Registration]
     truncate_after: NotRequired[
         Annotated[int, Ge(-1), Le(2**53)]
     ]  # the run continues after this step; -1: from the beginning

@@ -160,11 +160,8 @@ class Uploader:
         self.completed.append(line)
 
 
-def sync(queue: Queue, folders: Sequence[Path], *, trusted: bool = False) -> Iterator[str]:
+def sync(queue: Queue, folders: Sequence[Path]) -> Iterator[str]:
     """Adds run folders to the queue, and uploads all records that are in its journals now; yields lines for the user.
-
-    Args:
-        trusted: whether models of folders that were not in the queue may enter the model registry.
 
     Raises:
         InputNotFoundError: no run was tracked in one of the folders.
@@ -177,7 +174,7 @@ def sync(queue: Queue, folders: Sequence[Path], *, trusted: bool = False) -> Ite
     try:
         for journal in journals:
             try:
-                _add(queue, journal, trusted)
+                _add(queue, journal)
             except DataError as error:
                 rejected[journal] = str(error)
         uploader = _upload(queue)
@@ -211,17 +208,17 @@ def _journals(folder: Path) -> list[Path]:
     return journals
 
 
-def _add(queue: Queue, journal: Path, trusted: bool) -> None:
+def _add(queue: Queue, journal: Path) -> None:
     """Queues a run whose folder the user names; raises DataError if it is waiting in another one."""
     uid = read_first(journal)[0]["uid"]
     folder = journal.parent
-    waiting = queue.find(uid) or Entry(uid, folder, trusted)
+    waiting = queue.find(uid) or Entry(uid, folder)
     is_there = read_uid(locate(waiting.folder, uid)) == uid
     if is_there and not waiting.folder.samefile(folder):
         raise DataError(
             f"{utf8(folder)}: a copy of {utf8(waiting.folder)}, which waits to be uploaded"
         )
-    queue.add(waiting._replace(folder=folder, trusted=trusted or waiting.trusted))
+    queue.add(waiting._replace(folder=folder))
 
 
 def _upload(queue: Queue) -> Uploader:

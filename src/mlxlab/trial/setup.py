@@ -31,7 +31,7 @@ from mlxlab.experiment.past_run.rerun import read_past_run
 from mlxlab.files.new_folder import make_folder
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.program import text_value
-from mlxlab.tracking import provenance
+from mlxlab.record import provenance
 from mlxlab.trial.finished_runs import config_digest
 from mlxlab.wording import one_line
 

@@ -21,6 +21,12 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:z.{_decimals(size, digits)}f}"
 
 
+def compact(value: float) -> str:
+    """Up to four significant digits, and whole numbers in full: `0.25`, `1024`, `nan`."""
+    digits = 9 if float(value).is_integer() else 4
+    return f"{value:.{digits}g}"
+
+
 def signed(value: float, digits: int = 4) -> str:
     sign = "+" if value > 0 else ""
     return f"{sign}{number(value, digits)}"

@@ -200,7 +200,7 @@ def test_parameters_have_their_types_again(text):
 def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch):
     services = []
 
-    def upload(waiting, folders, *, trusted):
+    def upload(waiting, folders):
         services.append(waiting.destination)
         yield f"{folders[0].name}: complete"
 

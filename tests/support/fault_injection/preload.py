@@ -71,7 +71,7 @@ def _warm_up() -> None:
     from mlxlab.config.hydra.compose import compose
     from mlxlab.config.instantiate import instantiate
     from mlxlab.errors import ConfigError
-    from mlxlab.tracking import provenance
+    from mlxlab.record import provenance
     from support.caches import cache_results
 
     cache_results()

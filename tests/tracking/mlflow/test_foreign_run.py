@@ -8,7 +8,6 @@ import pytest
 
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.tracking import queue, upload
-from mlxlab.tracking.destination import Entry
 from support.tracking import (
     T,
     append,
@@ -114,42 +113,6 @@ def test_tags_that_place_a_run_are_not_taken_from_a_journal(project):
     }
     assert stored["mlflow.runName"] == "foreign"
     assert "mlflow.parentRunId" in stored["mlxlab.missing"]
-
-
-def test_the_alias_of_a_registered_model_is_not_moved_by_a_run_that_was_brought_here(project):
-    own = finished_run(project, "own")
-    queue_of(project).add(Entry(make_journal(project, "own").uid, own))  # It registers models.
-    registration = {
-        "name": "m",
-        "alias": "champion",
-        "metric": None,
-        "min_improvement": 0.0,
-        "step": 1,
-    }
-    append(own, {"t": T, "model": BEST}, {"t": T, "register": registration})
-    sync(project)
-    foreign = finished_run(project, "foreign")
-    queue_of(project).remove(make_journal(project, "foreign").uid)
-    append(foreign, {"t": T, "model": BEST}, {"t": T, "register": registration})
-    printed = sync(project, foreign)
-    aliases = "select alias, version from registered_model_aliases"
-    assert query_store(project, aliases) == [("champion", 1)]
-    assert query_store(project, "select version from model_versions") == [(1,)]
-    assert "not registered: model m: the run was not started here" in "\n".join(printed)
-    assert "runs sync" in tags_of(project, "foreign")["mlxlab.missing"]
-
-
-def test_a_run_that_registers_no_model_does_not_register_one_of_an_earlier_attempt(project):
-    folder = finished_run(project, "foreign")
-    registration = {"name": "m", "alias": "champion", "metric": None, "min_improvement": 0.0}
-    registration |= {"step": 1}
-    append(folder, {"t": T, "model": BEST}, {"t": T, "register": registration})
-    resumed = make_journal(project, "foreign", wait=0.0)
-    resumed.start({}, {}, resumed=True)
-    resumed.end("FINISHED")
-    sync(project)
-    assert query_store(project, "select version from model_versions") == []
-    assert "not registered" in tags_of(project, "foreign")["mlxlab.missing"]
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "/escaped", "mlxlab/0/artifacts", ".."])

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.registry import register_model
 from mlxlab.tracking.mlflow.relocate import repair_locations
 from mlxlab.tracking.mlflow.store import open_client
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-OPTIONS = {"name": "titanic", "alias": "champion", "metric": None, "min_improvement": 0.0}
 
 
 @pytest.fixture(name="first")
 def first_project(project, code):
     """A project with one run: a file, a model and a registered version."""
     folder = project / "first"
-    journal = make_journal(folder, wait=0.0, register=OPTIONS)
+    journal = make_journal(folder, wait=0.0)
     journal.start({}, {})
     checkpoint = write_checkpoint(journal)
     (journal.folder / "summary.md").write_text("summary")
@@ -30,6 +30,8 @@ def first_project(project, code):
     journal.log_model(checkpoint, 7, {"run": journal.folder / "inference"}, None)
     journal.end("FINISHED")
     upload(journal)
+    [(run_id,)] = query_store(folder, "select run_uuid from runs")
+    register_model(open_client(address(folder)), run_id, "titanic", "champion", None)
     return folder
 
 

@@ -1,12 +1,14 @@
 """The user interface of MLflow shows a run of the store, on this machine only, and ends with everything it started."""
 
+import contextlib
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,17 +22,30 @@ pytest.importorskip(
 )  # the server is in mlflow, not in mlflow-skinny
 
 
-@contextmanager
+@contextlib.contextmanager
 def user_interface(project: Path):
     """`mlxlab ui` and the line that it prints."""
     uri = f"uri=sqlite:///{project}/mlruns/mlflow.db"
-    command = [sys.executable, "-m", "mlxlab", "ui", uri]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlxlab", "ui", uri, f"port={port}"]
+    process = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        yield process, process.stdout.readline().split()[0]
+        address = process.stdout.readline().split()[0]
+        wait_until(lambda: is_served(address), seconds=300)
+        yield process, address
     finally:
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
         process.communicate(timeout=60)
+
+
+def is_served(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+        return True
+    return False
 
 
 def _post(address: str, **body: object) -> dict:
@@ -65,7 +80,6 @@ def test_the_user_interface_shows_a_run_of_the_store(project):
             if found["name"] == "mlxlab"
         ]
         [run] = _post(f"{api}/runs/search", experiment_ids=[experiment])["runs"]
-    assert process.returncode == 0
     wait_until(
         lambda: not any(child.is_running() and child.status() != "zombie" for child in children)
     )

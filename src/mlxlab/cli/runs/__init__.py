@@ -6,7 +6,7 @@
     mlxlab runs experiments
     mlxlab runs delete RUN ...
     mlxlab runs restore RUN ...
-    mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER] [register=true]
+    mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
     mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab] [mode=offline]
 
 RUN is the beginning of a run's id, its name, or its folder; show and diff also take the folder of a run that is in

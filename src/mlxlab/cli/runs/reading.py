@@ -15,10 +15,9 @@ from mlxlab.experiment.past_run.lookup import open_reader
 from mlxlab.experiment.past_run.past_runs import PastRuns, folder_run
 from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.mlflow.names import clean
+from mlxlab.tracking.mlflow.runs import RunRow, diff
 from mlxlab.tracking.queue import Queue
-from mlxlab.tracking.runs.diff import diff
-from mlxlab.tracking.runs.reader import RunRow
-from mlxlab.tracking.runs.tables import format_diff, format_list, format_run
+from mlxlab.views.runs import difference_table, list_table, run_tables
 
 log = logging.getLogger("mlxlab.cli.runs")
 
@@ -67,7 +66,7 @@ def list_runs(
     if json:
         print_json([_as_json(run) for run in runs])
     elif runs:
-        terminal.show(format_list(runs, keys or _split(sort), names, terminal.columns()))
+        terminal.show(list_table(runs, keys or _split(sort), names, terminal.columns()))
     else:
         terminal.show("no runs")
 
@@ -99,7 +98,7 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
         json: prints JSON instead.
     """
     row = PastRuns(uri).find(run)
-    print_result(_as_json(row), format_run(row), json)
+    print_result(_as_json(row), run_tables(row), json)
 
 
 def show_diff(run: str, other: str, uri: str | None = None, json: bool = False) -> None:
@@ -116,7 +115,7 @@ def show_diff(run: str, other: str, uri: str | None = None, json: bool = False) 
     second = past_runs.find(other)
     difference = diff(first, second)
     value = {"runs": [first.run_id, second.run_id], **difference}
-    print_result(value, format_diff(first, second, difference), json)
+    print_result(value, difference_table(first, second, difference), json)
 
 
 def _as_json(run: RunRow) -> dict[str, object]:

@@ -20,7 +20,6 @@ def sync(
     *folders: str,
     uri: str | None = None,
     artifacts: str | None = None,
-    register: bool = False,
     to: Literal["mlflow", "wandb", "trackio"] = "mlflow",
     project: str = "mlxlab",
     entity: str | None = None,
@@ -34,7 +33,6 @@ def sync(
     Args:
         uri: the store to upload to, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
-        register: lets runs of the folders enter the model registry; runs that were started here do so anyway.
         to: another service that the runs were recorded for, or that they are to be copied to.
         project: of that service.
         entity: user or team of W&B; null takes WANDB_ENTITY, else the default of the account.
@@ -60,7 +58,7 @@ def sync(
         destination = _service(to, {"project": project, "space": space})
     if to != "mlflow" and not paths:
         raise ConfigError(f"to={to}: expected run folders")
-    lines = upload.sync(Queue(destination, project_root()), paths, trusted=register)
+    lines = upload.sync(Queue(destination, project_root()), paths)
     if json:
         print_json(list(lines))
         return

@@ -17,9 +17,7 @@ from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.names import clean, clean_params
-from mlxlab.tracking.provenance import VERSIONS
-from mlxlab.tracking.runs.diff import COMMIT
-from mlxlab.tracking.runs.reader import MAIN, RunRow
+from mlxlab.tracking.mlflow.runs import COMMIT, MAIN, RunRow
 
 _STATUSES = {  # of a record -> of a store
     "running": "RUNNING",
@@ -111,9 +109,8 @@ def _metrics(record: RunRecord) -> dict[str, float]:
 
 def _tags(record: RunRecord) -> dict[str, str]:
     """Objective, command line, commit, versions."""
-    versions = record.code.versions
     tags = {"overrides": " ".join(record.command.overrides)}
-    tags |= {f"version.{name}": versions[name] for name in VERSIONS if name in versions}
+    tags |= {f"version.{name}": text for name, text in record.code.versions.items()}
     if record.training.objective:
         tags["objective"] = record.training.objective
     if record.code.commit:

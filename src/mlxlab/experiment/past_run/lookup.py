@@ -19,9 +19,9 @@ from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.record.run_file import FILE, of_sweep, read_run
 from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.runs import RunReader, RunRow
 from mlxlab.tracking.mlflow.store import open_existing
-from mlxlab.tracking.runs.reader import RunReader, RunRow
-from mlxlab.tracking.runs.tables import format_time
+from mlxlab.views.numbers import moment
 
 _id = re.compile(r"[0-9a-f]{6,32}")
 
@@ -45,8 +45,7 @@ def find_run(reader: RunReader, query: str) -> RunRow:
         raise ConfigError(f"{query}: no such run")
     if len(matches) > 1:
         ids = ", ".join(
-            f"{run.short_id} ({' '.join([run.name, format_time(run.start)])})"
-            for run in matches[:5]
+            f"{run.short_id} ({run.name} {moment((run.start or 0) / 1000)})" for run in matches[:5]
         )
         raise ConfigError(f"{query}: matches {len(matches)} runs, expected the id of one: {ids}")
     return matches[0]

@@ -8,7 +8,7 @@ from types import ModuleType
 from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from mlxlab.experiment.past_run.earlier_run import earlier_folder
 from mlxlab.experiment.past_run.lookup import as_run_folder, find_run, folders_of, open_reader
-from mlxlab.tracking.runs.reader import RunReader, RunRow
+from mlxlab.tracking.mlflow.runs import RunReader, RunRow
 
 
 class PastRuns:

@@ -16,9 +16,9 @@ from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.program import text_value
+from mlxlab.record import provenance
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import RunRecord
-from mlxlab.tracking import provenance
 from mlxlab.wording import one_line
 
 KEY = "rerun"

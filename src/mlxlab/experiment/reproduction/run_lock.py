@@ -6,8 +6,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_json
+from mlxlab.record import provenance
 from mlxlab.record.run_file import of_sweep
-from mlxlab.tracking import provenance
 from mlxlab.wording import one_line
 
 FILE = "run.lock"

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -321,22 +321,26 @@ def _copy_database(path: Path, copy: Path) -> None:
 
 def _copy_metadata(root: Path, target: Path) -> None:
     """Copies the files of a file store without artifacts and symbolic links; DataError for what cannot be read."""
-    for parent, folders, names in os.walk(root):
-        if META in names and "artifacts" in folders:
-            folders.remove("artifacts")
-        relative = Path(os.path.relpath(parent, root))
-        (target / relative).mkdir()
-        for path in (Path(parent, name) for name in names):
-            if path.is_symlink():
-                continue
-            text = read_text(path, max_bytes=MAX_FILE)
-            if path.name == META:
-                _check_yaml(path, text)
-            elif "metrics" in relative.parts:
-                # MLflow's command takes neither a torn last line nor a line that is there twice.
-                lines = text.splitlines(keepends=True)
-                text = "".join(dict.fromkeys(line for line in lines if line.endswith("\n")))
-            (target / relative / path.name).write_text(text, encoding="utf-8")
+    shutil.copytree(root, target, ignore=_ignored, copy_function=_copy_text)
+
+
+def _ignored(folder: str, names: Collection[str]) -> set[str]:
+    ignored = {name for name in names if os.path.islink(os.path.join(folder, name))}
+    if META in names:
+        ignored.add("artifacts")
+    return ignored
+
+
+def _copy_text(source: str, target: str) -> None:
+    path = Path(source)
+    text = read_text(path, max_bytes=MAX_FILE)
+    if path.name == META:
+        _check_yaml(path, text)
+    elif "metrics" in Path(target).parts:
+        # MLflow's command takes neither a torn last line nor a line that is there twice.
+        lines = text.splitlines(keepends=True)
+        text = "".join(dict.fromkeys(line for line in lines if line.endswith("\n")))
+    Path(target).write_text(text, encoding="utf-8")
 
 
 def _check_yaml(path: Path, text: str) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from mlxlab.errors import DataError
 from mlxlab.metric_names import TEST, VALID, is_better
 from mlxlab.tracking.mlflow.log_model import model_uri, models_of, step_of
-from mlxlab.tracking.one_line import printable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,7 +131,7 @@ def _version(client: "MlflowClient", item: "ModelVersion", aliases: dict[str, in
         with suppress(MlflowException):  # The model was deleted.
             model = client.get_logged_model(item.source.removeprefix("models:/"))
             step = step_of(model)
-            metrics = {printable(each.key): each.value for each in model.metrics or []}
+            metrics = {each.key: each.value for each in model.metrics or []}
     return Version(
         number,
         [alias for alias, version in aliases.items() if version == number],

@@ -36,24 +36,22 @@ def repair_locations(address: Address) -> int:
     if address.database is None or not (address.artifacts or "").startswith("/"):
         return 0
     new = Path(address.artifacts or "")
-    with suppress(sqlite3.Error):
-        with closing(_connect(address.database, "ro")) as database:
-            query = "select artifact_location from experiments order by experiment_id"
-            locations = [local_path(row[0] or "") for row in database.execute(query)]
+    uri = f"file:{quote(str(address.database))}?mode=rw"
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as database,
+        database,
+    ):
+        query = "select artifact_location from experiments order by experiment_id"
+        locations = [local_path(row[0] or "") for row in database.execute(query).fetchall()]
         default = locations[0] if locations else None
         if default is None or default.name != "0" or not default.is_absolute():
             return 0  # Another program created it.
         old = default.parent
         if old == new or not _has_moved(locations, old, new, address.database):
             return 0
-        with closing(_connect(address.database, "rw")) as database, database:
-            return _rewrite(database, old, new)
+        return _rewrite(database, old, new)
     return 0
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path))}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)
 
 
 def _has_moved(locations: list[Path | None], old: Path, new: Path, store: Path) -> bool:

@@ -23,9 +23,8 @@ from mlxlab.tracking.mlflow.names import (
     clean_tags,
     truncate,
 )
-from mlxlab.tracking.mlflow.registry import register_model
-from mlxlab.tracking.one_line import REFUSED, one_line, printable
-from mlxlab.tracking.records import Artifact, Model, Number, Record, Registration, RunStart, utf8
+from mlxlab.tracking.one_line import printable
+from mlxlab.tracking.records import Artifact, Model, Number, Record, RunStart, utf8
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,15 +35,6 @@ FOLDER = "mlxlab.folder"  # tag: the run folder
 POSITION = "mlxlab.position"  # tag: byte of the journal up to which it is here
 MISSING = "mlxlab.missing"  # tag: what could not be uploaded, and why
 MAX_METRICS = 900  # Servers accept 1,000 in a request.
-UNTRUSTED = "the run was not started here; to trust it: runs sync RUN_FOLDER register=true"
-REFUSALS = (  # Another attempt does not cure these errors of a registry.
-    *REFUSED,
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "FEATURE_DISABLED",
-    "ENDPOINT_NOT_FOUND",
-    "NOT_IMPLEMENTED",
-)
 # A journal may come from a stranger: it sets no tag by which runs are found.
 _RESERVED = ("mlflow.", "mlxlab.")
 _SETTABLE = (
@@ -112,8 +102,6 @@ class MlflowRun:
                 self._log_artifact(artifact)
             case {"model": model}:
                 self._log_model(model)
-            case {"register": registration}:
-                self._register(registration)
             case {"truncate_after": _}:
                 self._may_have_rows = True
                 self._history.clear()
@@ -182,19 +170,6 @@ class MlflowRun:
             log_model(self.client, self.run_id, self.entry.folder, model)
         except UserError as error:
             self._note(f"model of step {model['step']}: {error}")
-
-    def _register(self, registration: Registration) -> None:
-        reason = UNTRUSTED
-        if self.entry.trusted:
-            try:
-                self.notes.append(register_model(self.client, self.run_id, **registration))
-                return
-            except Exception as error:  # Errors of MLflow have no common base.
-                is_refused = getattr(error, "error_code", "") in REFUSALS
-                if not is_refused and not isinstance(error, UserError):
-                    raise  # The record is sent again.
-                reason = one_line(error)
-        self._note(f"not registered: model {registration['name']}: {reason}")
 
     def _note(self, reason: str) -> None:
         """What is missing is named in a tag; the rest of the run is uploaded."""

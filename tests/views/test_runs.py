@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from mlxlab.tracking.runs.reader import RunRow
-from mlxlab.tracking.runs.tables import format_list, shown_metrics
+from mlxlab.tracking.mlflow.runs import RunRow
+from mlxlab.views.runs import list_table, shown_metrics
 
 METRICS = {
     "train/loss": 0.3,
@@ -37,16 +37,16 @@ def head(table):
 
 @pytest.mark.parametrize("width", [140, 200])
 def test_a_list_fits_the_terminal(width):
-    assert max(map(len, format_list([RUN], width=width).splitlines())) <= width
+    assert max(map(len, list_table([RUN], width=width).splitlines())) <= width
 
 
 def test_a_narrow_terminal_shows_the_metrics():
-    assert head(format_list([RUN], width=80)) == ["run", *shown_metrics([RUN])]
+    assert head(list_table([RUN], width=80)) == ["run", *shown_metrics([RUN])]
 
 
 def test_the_best_evaluation_takes_the_columns_of_its_metrics():
     run = replace(RUN, best={"valid/accuracy": 0.85})
-    assert head(format_list([run], width=80))[1:] == [
+    assert head(list_table([run], width=80))[1:] == [
         "valid/accuracy (best)",
         "test/accuracy",
         "valid/loss",
@@ -55,14 +55,14 @@ def test_the_best_evaluation_takes_the_columns_of_its_metrics():
 
 
 def test_columns_that_were_requested_are_not_left_out():
-    table = format_list([RUN], ["valid/loss"], ["choices.data"], width=20)
+    table = list_table([RUN], ["valid/loss"], ["choices.data"], width=20)
     assert head(table) == ["run", "choices.data", "valid/loss"]
 
 
 def test_a_folder_below_the_working_folder_is_shown_as_it_is_typed(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     below = replace(RUN, folder=str(tmp_path / "outputs" / "first"))
-    table = format_list([below, RUN])
+    table = list_table([below, RUN])
     assert "| outputs/first" in table
     assert "| /data/outputs/first" in table
 

@@ -1,12 +1,12 @@
-"""Reads runs out of a store through MLflow's client, and finds them in its filter language."""
+"""Runs of a store: listed and found in MLflow's filter language, and compared."""
 
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlxlab.errors import ConfigError
 from mlxlab.metric_names import VALID, lower_is_better
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_HEXADECIMAL = re.compile("[0-9a-f]+")
 PAGE = 1000  # runs of a request: a server needs about 2 ms for each, and has 10 s
 MAIN = (
     "accuracy",
@@ -29,6 +28,13 @@ MAIN = (
     "f1_macro",
     "roc_auc",
 )  # metrics that are shown first
+COMMIT = "mlflow.source.git.commit"
+_CODE = ("version.", COMMIT, "git.dirty")  # prefixes of tags
+_HEXADECIMAL = re.compile("[0-9a-f]+")
+
+Values: TypeAlias = Mapping[str, Any]
+Pairs: TypeAlias = dict[str, tuple[Any, Any]]  # the values of both runs, None where one has none
+Difference: TypeAlias = dict[str, Pairs]
 
 
 @dataclass
@@ -103,17 +109,17 @@ class RunReader:
             direction = "ASC" if lower_is_better(sort) else "DESC"
             order.insert(0, f"metrics.`{clean(sort)}` {direction}")
         view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
-        runs: list[RunRow] = []
+        runs: list[Run] = []
         token = None
         with mlflow_errors(self._name):
             while len(runs) < limit:
                 size = min(PAGE, limit - len(runs))
                 page = self._client.search_runs(ids, where, view, size, order, token)
-                runs += [self._row(run) for run in page]
+                runs += page
                 token = page.token
                 if not token:
                     break
-        return [run for run in runs if sort is None or clean(sort) in run.metrics]
+        return [self._row(run) for run in runs if sort is None or clean(sort) in run.data.metrics]
 
     def find_runs(self, query: str) -> list[RunRow]:
         """Runs whose id or uid begins with `query`, or whose name or run folder it is, deleted ones too."""
@@ -124,8 +130,10 @@ class RunReader:
             f"tags.`mlxlab.folder` = '{Path(query).absolute()}'",
         ]
         if _HEXADECIMAL.fullmatch(query):  # Others have wildcards of LIKE.
-            keys = ("attributes.run_id", "tags.`mlxlab.uid`")
-            conditions += [f"{key} LIKE '{query}" + "%'" for key in keys]
+            conditions += [
+                f"attributes.run_id LIKE '{query}%'",
+                f"tags.`mlxlab.uid` LIKE '{query}%'",
+            ]
         matches: dict[str, RunRow] = {}
         for condition in conditions:
             for run in self.list_runs(limit=20, where=condition, deleted=True):
@@ -141,7 +149,7 @@ class RunReader:
                 continue
             choose = min if lower_is_better(objective) else max
             step = choose(history, key=history.__getitem__)
-            for key in dict.fromkeys([objective, *(VALID + name for name in MAIN)]):
+            for key in (objective, *(VALID + name for name in MAIN)):
                 values = self._history(run, key)
                 if step in values:
                     run.best[key] = values[step]
@@ -174,6 +182,30 @@ class RunReader:
             tags=dict(tags),
             datasets={each.dataset.name: each.dataset.digest for each in inputs},
         )
+
+
+def diff(first: RunRow, second: RunRow) -> Difference:
+    """What differs between two runs. The code is compared by what is known of both.
+
+    All metrics are given: `best` has the main ones of the best evaluations, `metrics` the latest values.
+    """
+    tags = _changes(first.tags, second.tags)
+    return {
+        "config": _changes(first.params, second.params),
+        "data": _changes(first.datasets, second.datasets),
+        "code": {key: tags[key] for key in tags if key.startswith(_CODE) and None not in tags[key]},
+        "best": _pairs(first.best, second.best),
+        "metrics": _pairs(first.metrics, second.metrics),
+    }
+
+
+def _changes(first: Values, second: Values) -> Pairs:
+    pairs = _pairs(first, second)
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _pairs(first: Values, second: Values) -> Pairs:
+    return {key: (first.get(key), second.get(key)) for key in sorted({*first, *second})}
 
 
 def _number(value: float) -> float:

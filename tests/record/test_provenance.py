@@ -2,7 +2,7 @@
 
 import subprocess
 
-from mlxlab.tracking import provenance
+from mlxlab.record import provenance
 
 TOKEN = "hf_" + "abcdefgh" * 4
 

@@ -8,8 +8,8 @@ import pytest
 
 from mlxlab.tracking import queue
 from mlxlab.tracking.mlflow.address import resolve
+from mlxlab.tracking.mlflow.runs import RunReader
 from mlxlab.tracking.mlflow.store import open_client
-from mlxlab.tracking.runs.reader import RunReader
 from support.commands import command
 from support.tracking import (
     kill_uploader,

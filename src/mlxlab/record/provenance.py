@@ -1,13 +1,10 @@
-"""Provenance of a run: user, git commit, versions of packages."""
+"""The code of a run: its commit, its uncommitted changes, the versions of packages; and the processor."""
 
 import functools
-import getpass
 import hashlib
-import os
 import platform
 import re
 import subprocess
-import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +12,6 @@ from typing import TypedDict
 
 from mlxlab.redact import redact, redact_secrets
 
-# Packages whose versions tell runs apart.
-VERSIONS = ("mlx", "numpy", "hydra-core", "mlflow-skinny", "tokenizers", "safetensors")
 GIT_SECONDS = 2.0
 MAX_DIFF = 256 * 2**10  # characters
 _CHECKOUT = Path(__file__).resolve().parents[3]
@@ -37,20 +32,6 @@ class Code(TypedDict):
 
 
 UNKNOWN_CODE: Code = {"commit": None, "diff": None, "digest": None}
-
-
-def gather() -> dict[str, str]:
-    """User, program and commit as tags for the tracker. Takes about 15 ms."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = str(os.getuid())
-    tags = {
-        "mlflow.user": user,
-        "mlflow.source.name": sys.argv[0] or "python",
-        "mlflow.source.type": "LOCAL",
-    }
-    return tags | git()
 
 
 @functools.cache
