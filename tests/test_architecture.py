@@ -80,9 +80,9 @@ PACKAGE_NODES = {
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
-    "sweep": 13_990,
+    "sweep": 13_600,
     "tracking": 20_940,
-    "record": 2_090,
+    "record": 4_310,
     "views": 12_540,
 }
 PRIVATE_MODULES = {}

@@ -17,7 +17,6 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.data.chat.chat_template import FILE as CHAT_TEMPLATE
 from mlxlab.dotted_keys import value_at
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.experiment.facts.command_lines import model_changes
 from mlxlab.experiment.facts.training_facts import finite, training_facts
 from mlxlab.experiment.reproduction.compare import Comparison
@@ -26,6 +25,7 @@ from mlxlab.files.untrusted import read_json, read_text, validate
 from mlxlab.metric_names import VALID
 from mlxlab.program import run_dir_override
 from mlxlab.record import run_record as records
+from mlxlab.record.attempts import read_now
 from mlxlab.record.run_record import RunRecord
 from mlxlab.wording import one_line
 

@@ -82,5 +82,4 @@ def _new_folder(folder: Path, earlier: RunRecord) -> Path:
     target = next(path for path in paths if not path.exists())
     target.mkdir()
     write_run(target, earlier)
-    (target / f"STATUS.{earlier.status}").touch()
     return target

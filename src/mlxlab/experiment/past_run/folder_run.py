@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.metric_names import VALID
+from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
