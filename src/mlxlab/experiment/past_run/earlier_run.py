@@ -21,7 +21,6 @@ _MOVED = (
         "example_losses",
         "rounds",
         ROUNDS,
-        "rounds.md",
     ),
     *(
         "report.html",
