@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_590,
+    "nodes": 442_580,
     "files": 535,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
@@ -82,7 +82,7 @@ PACKAGE_NODES = {
     "stats": 5_200,
     "sweep": 13_600,
     "tracking": 20_940,
-    "record": 4_310,
+    "record": 4_250,
     "views": 12_540,
 }
 PRIVATE_MODULES = {}

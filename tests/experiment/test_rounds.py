@@ -44,6 +44,11 @@ SETTINGS = [
     *NO_PLOTS,
 ]
 
+REFUSED = (
+    "resume={}: rounds of distillation continue where they stopped, in their own folder;"
+    " expected resume=auto\n"
+)
+
 
 def train_run(folder, *overrides):
     assert main([*SETTINGS, *overrides, f"hydra.run.dir={folder}"]) == 0
@@ -190,10 +195,7 @@ def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
     for resume in ("best", "step-2", f"{folder}/best"):
         assert main([f"hydra.run.dir={folder}", f"resume={resume}"]) == 2
         error = capsys.readouterr().err
-        assert (
-            error
-            == f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto\n"
-        )
+        assert error == REFUSED.format(resume)
     assert (folder / "rounds.json").read_bytes() == before
     for resume in (str(folder), f"{folder}/rounds/1", "last"):
         settings = [
@@ -204,10 +206,7 @@ def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
         ]
         assert main(settings) == 2
         error = capsys.readouterr().err
-        assert error.startswith(
-            f"resume={resume}: rounds of distillation do not start from a run; resume=auto continues"
-        )
-        assert error.count("\n") == 1
+        assert error == REFUSED.format(resume)
     assert list(tmp_path.iterdir()) == []
 
 

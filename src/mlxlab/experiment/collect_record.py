@@ -11,7 +11,7 @@ from typing import Literal, TypedDict, TypeVar
 
 import yaml
 
-from mlxlab.checkpoint.listing import list_checkpoints, newest_state
+from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER, can_resume
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.data.chat.chat_template import FILE as CHAT_TEMPLATE
@@ -74,7 +74,9 @@ def complete(record: RunRecord, folder: Path) -> None:
         record.code.machine = lock["machine"]
     record.data.has_chat_template = (folder / "inference" / CHAT_TEMPLATE).is_file()
     record.data.vocabulary = files.vocabulary()
-    state = files.newest_state()
+    is_known = record.training.final_state and record.model.shape
+    checkpoints = files.checkpoints()
+    state = None if is_known else newest_state(checkpoints, max_bytes=MAX_STATE_BYTES)
     if state is not None:
         record.model.shape = shape_of(state)
     if not record.training.final_state:
@@ -119,12 +121,12 @@ class _RunFiles:
             self.faults.append(one_line(str(error).replace(f"{self.folder}/", ""), 300))
             return default
 
-    def newest_state(self) -> SavedState | None:
+    def checkpoints(self) -> list[CheckpointEntry]:
         checkpoints = list_checkpoints(self.folder / FOLDER)
         self.faults += [
             f"{each.path.name}: {one_line(each.fault, 200)}" for each in checkpoints if each.fault
         ]
-        return newest_state(checkpoints, max_bytes=MAX_STATE_BYTES)
+        return checkpoints
 
     def vocabulary(self) -> records.Vocabulary | None:
         path = self.folder / "inference" / "vocabulary.json"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import mlx.nn as nn
 
@@ -33,7 +33,7 @@ from mlxlab.inference.restore import restore_from, save_ensemble
 from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
-from mlxlab.record.run_file import read_run
+from mlxlab.record.run_file import FILE, read_run
 from mlxlab.record.run_record import Continuation, Evaluation, Metrics, RunRecord, SplitResult
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
@@ -43,15 +43,9 @@ PARAMETERS = "parameters"  # They are among the metrics of a model.
 
 
 class RoundsFile(TypedDict):
-    """`rounds.json`: the config that a resume continues with, and the metrics by model of each completed round.
+    """`rounds.json`: the metrics by model of each completed round; the rest is in the record."""
 
-    `overrides` are those of all attempts, `choices` the options that they chose.
-    """
-
-    format: Literal[3]
-    config: dict[str, Any]
-    choices: dict[str, str]
-    overrides: list[str]
+    format: Literal[4]
     done: list[dict[str, Metrics]]
 
 
@@ -62,16 +56,14 @@ def train_rounds(requested: Config, context: RunContext) -> float:
     """
     resumed = resumes_rounds(requested["resume"], context.shared_dir)
     _check_resume(requested["resume"], resumed=resumed)
-    rounds = open_rounds(requested, context, resumed=resumed)
+    record = open_rounds(requested, context, resumed=resumed)
     context.group.barrier()  # All have read the file before rank 0 writes it.
-    cfg, done = rounds["config"], rounds["done"]
+    cfg, done = record.config, record.rounds
     total = read_options(cfg["trainer"]["distillation"]).rounds
     missing = range(len(done) + 1, total + 1)
-    record = rounds_record(rounds, context, resumed=resumed)
-    if resumed and missing:
-        typed = [*context.command.typed]
-        record.command.continued.append(Continuation(typed, rounds=len(done)))
     command = record.command
+    if resumed and missing:
+        command.continued.append(Continuation([*context.command.typed], rounds=len(done)))
     own = CommandLine(command.overrides, command.choices, command.first)
     context = replace(context, command=own)
 
@@ -86,7 +78,7 @@ def train_rounds(requested: Config, context: RunContext) -> float:
         else:
             log_lines(*set_aside_earlier_run(context.writer))
         context.writer.begin(record, trains=bool(missing) or not resumed)
-        write_rounds(rounds, context)
+        write_rounds(context, done)
         for number in missing or range(1 - bool(total)):
             if number:
                 print(f"round {number} of {total}", flush=True)
@@ -98,53 +90,37 @@ def train_rounds(requested: Config, context: RunContext) -> float:
                     tracker.log_metrics(number, named)
                 done[max(number - 1, 0) :] = [without_nonfinite(metrics)]
                 record_round(done[-1], context, number)
-                write_rounds(rounds, context)
+                write_rounds(context, done)
             context.group.barrier()  # The members of the next round are complete.
         best = context.writer.record.training.best
     return float("nan") if best is None else best
 
 
-def rounds_record(rounds: RoundsFile, context: RunContext, *, resumed: bool) -> RunRecord:
-    """That of the earlier attempts with what was typed, or a new one."""
-    cfg = rounds["config"]
-    record = context.writer.earlier
-    if record is None or not resumed:
-        record = new_record(cfg, context.command)
-        record.name = cfg["name"] or f"{context.shared_dir.name} rounds"
-    record.config = cfg
-    record.command.overrides = rounds["overrides"]
-    record.command.choices = rounds["choices"]
-    record.rounds = rounds["done"]
-    return record
-
-
-def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> RoundsFile:
-    """New rounds, or those of the folder with their own config.
+def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> RunRecord:
+    """The record of new rounds, or that of the folder with what was typed.
 
     Raises:
         ConfigError: a key may not change.
     """
-    command = context.command
+    folder = context.shared_dir
     if not resumed:
-        return RoundsFile(
-            format=3,
-            config=requested,
-            choices=command.choices,
-            overrides=command.overrides,
-            done=[],
-        )
-    path = context.shared_dir / ROUNDS
-    saved = read_json(path, RoundsFile)
-    past = (saved["config"], saved["choices"], saved["overrides"], str(path))
-    cfg, changes = resume_config(requested, *past, continues=True)
-    if "distillation" not in cfg["trainer"]:
-        got = f"{context.shared_dir} holds rounds of distillation"
+        record = new_record(requested, context.command)
+        record.name = requested["name"] or f"{folder.name} rounds"
+        return record
+    record = read_run(folder)
+    past = (record.config, record.command.choices, record.command.overrides, str(folder / FILE))
+    record.config, changes = resume_config(requested, *past, continues=True)
+    if "distillation" not in record.config["trainer"]:
+        got = f"{folder} holds rounds of distillation"
         raise ConfigError(f"trainer: expected trainer=distill, {got}")
     for key in changes:
         if key_class(key) == "structural":
             raise ConfigError(f"{key}: cannot change in a run of several rounds; start a new one")
-    command = command.after(saved["overrides"], saved["choices"])
-    return {**saved, "config": cfg, "choices": command.choices, "overrides": command.overrides}
+    command = context.command.after(record.command.overrides, record.command.choices)
+    record.command.overrides = command.overrides
+    record.command.choices = command.choices
+    record.rounds = read_json(folder / ROUNDS, RoundsFile)["done"]
+    return record
 
 
 def train_round(cfg: Config, context: RunContext, number: int, resume: str | None) -> None:
@@ -221,9 +197,9 @@ def evaluate_round(cfg: Config, folder: Path, number: int) -> dict[str, dict[str
     return metrics
 
 
-def write_rounds(rounds: RoundsFile, context: RunContext) -> None:
+def write_rounds(context: RunContext, done: list[dict[str, Metrics]]) -> None:
     if context.group.rank == 0:
-        write_json(context.shared_dir / ROUNDS, rounds, durable=True)
+        write_json(context.shared_dir / ROUNDS, RoundsFile(format=4, done=done), durable=True)
 
 
 def record_round(metrics: dict[str, Metrics], context: RunContext, number: int) -> None:
@@ -259,18 +235,12 @@ def _check_resume(resume: str | None, *, resumed: bool) -> None:
     """Raises ConfigError for a checkpoint: rounds continue after the last complete one, in their own folder."""
     if resume in (None, "auto"):
         return
-    if not resumed:
-        advice = "resume=auto continues those of the folder in hydra.run.dir"
-        raise ConfigError(
-            f"resume={resume}: rounds of distillation do not start from a run; {advice}"
-        )
-    which = Path(resume).name
     is_path = os.path.exists(os.path.expanduser(resume))
-    if which != "last" and KEYWORD.fullmatch(which) and not is_path:
-        expected = "expected resume=auto"
-        raise ConfigError(
-            f"resume={resume}: rounds of distillation continue where they stopped; {expected}"
-        )
+    which = Path(resume).name
+    is_step = which != "last" and KEYWORD.fullmatch(which) and not is_path
+    if is_step or not resumed:
+        rule = "rounds of distillation continue where they stopped, in their own folder"
+        raise ConfigError(f"resume={resume}: {rule}; expected resume=auto")
 
 
 @contextmanager

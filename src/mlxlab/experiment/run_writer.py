@@ -20,7 +20,7 @@ from mlxlab.record.attempts import (
     status_to_keep,
 )
 from mlxlab.record.run_file import new_record, read_or_begin, write_run
-from mlxlab.record.run_record import Code, Evaluation, RunRecord, Status, Training
+from mlxlab.record.run_record import Evaluation, RunRecord, Status, Training
 from mlxlab.tracking import provenance
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ class RunWriter:
             record = new_record(self.folder)
             record.job = self.record.job
             record.attempts = self.record.attempts[-1:]
-            record.code = self._known_commit()
+            record.code.commit = self.record.code.commit
+            record.code.dirty = self.record.code.dirty
             self.record = record
             self.earlier = self._earlier_status = None
             self._write()
@@ -111,9 +112,8 @@ class RunWriter:
             record.job = self.record.job
             record.attempts = self.record.attempts
             record.attempts[-1].trained = trains
-            commit = self._known_commit()
-            record.code.commit = commit.commit
-            record.code.dirty = commit.dirty
+            record.code.commit = self.record.code.commit
+            record.code.dirty = self.record.code.dirty
             record.has_begun = True
             self.record = record
             self._earlier_status = None
@@ -163,10 +163,6 @@ class RunWriter:
         """Replaces the file of the record."""
         with self._lock:
             self._write()
-
-    def _known_commit(self) -> Code:
-        """Only what git says of the code."""
-        return Code(commit=self.record.code.commit, dirty=self.record.code.dirty)
 
     def _add_commit(self) -> None:
         """Asks git in a thread of its own, because it takes time."""

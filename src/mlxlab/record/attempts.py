@@ -27,10 +27,8 @@ def new_attempt() -> Attempt:
 
 
 def is_of_this_process(attempt: Attempt) -> bool:
-    """Whether this process began the attempt, and has not ended it."""
-    own = new_attempt()
-    same = (attempt.host, attempt.pid, attempt.process_start)
-    return attempt.status == "running" and same == (own.host, own.pid, own.process_start)
+    """Whether this process began the attempt, and has recorded nothing else."""
+    return attempt == replace(new_attempt(), start=attempt.start)
 
 
 def end_attempt(attempt: Attempt, error: BaseException | None) -> None:

@@ -77,11 +77,8 @@ def read_or_begin(folder: Path) -> RunRecord:
     except InputNotFoundError:
         return new_record(folder)
     except DataError as error:
-        kept = ""
-        if os.path.isfile(folder / FILE):
-            os.replace(folder / FILE, folder / DAMAGED)
-            kept = f"; kept as {DAMAGED}"
-        logger.warning(f"{error}{kept}; a new record begins")
+        os.replace(folder / FILE, folder / DAMAGED)
+        logger.warning(f"{error}; kept as {DAMAGED}; a new record begins")
         return new_record(folder)
 
 

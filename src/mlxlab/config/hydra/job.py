@@ -70,8 +70,7 @@ def job_folder(config: DictConfig) -> Path:
 
 def job_digest(config: DictConfig, folder: str = _NO_FOLDER) -> str:
     """A hash of the resolved config of the job that HydraConfig is of, equal in every folder."""
-    values, _ = resolve(config)
-    text = json.dumps(values, sort_keys=True, default=str, ensure_ascii=False)
+    text = json.dumps(resolve(config)[0], sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.replace(folder, _NO_FOLDER).encode()).hexdigest()
 
 

@@ -46,8 +46,8 @@ def read_run_folder(folder: Path) -> RunRow:
         experiment="",
         experiment_id="",
         status=_STATUSES.get(record.status, "KILLED"),
-        start=_milliseconds(record.attempts[0].start),
-        end=None if end is None else _milliseconds(end),
+        start=int(1000 * record.attempts[0].start),
+        end=None if end is None else int(1000 * end),
         uid=None,
         parent=None,
         folder=str(folder),
@@ -120,8 +120,3 @@ def _tags(record: RunRecord) -> dict[str, str]:
         tags[COMMIT] = record.code.commit
         tags["git.dirty"] = _DIRTY[record.code.dirty]
     return tags
-
-
-def _milliseconds(seconds: float) -> int | None:
-    """None for what is no time."""
-    return int(seconds * 1000) if 0 <= seconds < 253_402_300_800 else None
