@@ -80,9 +80,9 @@ PACKAGE_NODES = {
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
-    "sweep": 13_990,
+    "sweep": 13_600,
     "tracking": 17_790,
-    "record": 2_680,
+    "record": 4_850,
     "views": 13_710,
 }
 PRIVATE_MODULES = {}

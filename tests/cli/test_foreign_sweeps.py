@@ -20,7 +20,7 @@ def change_start(project, **changes):
         key, _, value = text.lstrip("+").partition("=")
         start["shared"][key] = value
     path.write_text(json.dumps(start | {"jobs": []}))
-    for record in project.glob("s/*/job.json"):
+    for record in project.glob("s/*/run.json"):
         record.unlink()
 
 

@@ -115,7 +115,7 @@ def test_a_run_killed_before_its_first_checkpoint_names_the_command_that_begins_
 def test_the_attempts_of_a_run_are_listed(folder, capsys):
     first = json.loads((folder / "run.json").read_text())["attempts"][0]
     second = first | {"start": 1e9 + 100, "end": 1e9 + 3700}
-    hostile = first | {"start": 1e300, "end": 1e308, "status": "failed", "trained": False}
+    hostile = first | {"start": 0, "end": 2e11, "status": "failed", "trained": False}
     change(folder, attempts=[first, second, hostile])
     assert main([f"run={folder}"]) == 0
     text = capsys.readouterr().out

@@ -16,13 +16,13 @@ import pytest
 
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted, RunPruned
-from mlxlab.experiment.facts.attempts import read_now, seconds_of
 from mlxlab.experiment.metadata import lineage
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
-from mlxlab.experiment.run_writer import DAMAGED, STATUSES, RunWriter
+from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record import provenance
-from mlxlab.record.run_file import FILE, read_run, write_run
-from mlxlab.record.run_record import Parent, Training
+from mlxlab.record.attempts import read_now, seconds_of
+from mlxlab.record.run_file import DAMAGED, FILE, read_run, write_run
+from mlxlab.record.run_record import STATUSES, Parent, Training
 from mlxlab.views.run_view import RunView
 from support.processes import final_state, run, start, tiny_overrides, wait_for
 from support.run_records import attempt_of, blank_record, edit_run
@@ -36,17 +36,18 @@ def status_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "code"),
+    ("error", "status", "code", "text"),
     [
-        (None, "finished", 0),
-        (RunInterrupted("stopped at step 3", 15), "interrupted", 143),
-        (KeyboardInterrupt(), "interrupted", 130),
-        (DivergenceError("not finite"), "failed", 78),
-        (RunPruned("paused: at 2 steps", 0.5), "paused", 0),
-        (ZeroDivisionError("a bug of ours"), "failed", 1),
+        (None, "finished", 0, ""),
+        (RunInterrupted("stopped at step 3", 15), "interrupted", 143, "stopped at step 3"),
+        (KeyboardInterrupt(), "interrupted", 130, "Ctrl-C"),
+        (DivergenceError("not finite"), "failed", 78, "not finite"),
+        (RunPruned("paused: at 2 steps", 0.5), "paused", 0, "paused: at 2 steps"),
+        (SystemExit(3), "failed", 3, "exited with code 3 before its end"),
+        (ZeroDivisionError("of ours"), "failed", 70, "ZeroDivisionError: of ours"),
     ],
 )
-def test_the_status_records_how_the_run_ended(tmp_path, error, status, code):
+def test_the_status_records_how_the_run_ended(tmp_path, error, status, code, text):
     with suppress(*([type(error)] if error else [])), RunWriter(tmp_path) as writer:
         assert status_of(tmp_path) == read_now(tmp_path).status == "running"
         writer.begin(blank_record())
@@ -55,7 +56,7 @@ def test_the_status_records_how_the_run_ended(tmp_path, error, status, code):
     record = read_run(tmp_path)
     assert status_of(tmp_path) == read_now(tmp_path).status == status
     assert record.attempts[-1].exit_code == code
-    assert record.attempts[-1].error == (str(error) or type(error).__name__ if error else "")
+    assert record.attempts[-1].error == text
     assert 0 <= record.training.seconds < 60
 
 

@@ -5,7 +5,7 @@ import sys
 import psutil
 import pytest
 
-from mlxlab.experiment.job_record import read_records
+from mlxlab.record.jobs import read_jobs
 from support.processes import start, tiny_overrides, wait_for
 
 pytestmark = [
@@ -31,12 +31,12 @@ def test_a_killed_grid_runs_only_what_is_missing(launcher, tmp_path):
     for each in family:
         each.kill()
     process.communicate()
-    before = {folder.name: each for folder, each in read_records(tmp_path / "s").items()}
+    before = {folder.name: each for folder, each in read_jobs(tmp_path / "s").items()}
 
     again = start(*command, fresh=True)
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
-    after = {folder.name: each for folder, each in read_records(tmp_path / "s").items()}
+    after = {folder.name: each for folder, each in read_jobs(tmp_path / "s").items()}
     assert {each.state for each in after.values()} == {"finished"}
     assert len(after) == 3
     for name, record in before.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlxlab.experiment.job_record import JobRecord, read_records
+from mlxlab.record.jobs import JobRecord, read_jobs
 from support.processes import ROOT, start, tiny_overrides
 
 pytestmark = [
@@ -67,19 +67,19 @@ def command(tmp_path_factory) -> list[str]:
 
 
 def records(folder: Path) -> list[JobRecord]:
-    return sorted(read_records(folder).values(), key=lambda record: record.number)
+    return sorted(read_jobs(folder).values(), key=lambda record: record.job.number)
 
 
 def table(folder: Path) -> list[tuple[int, str, str, float | None, int | None]]:
     """What came of each job: number, state, reason, objective, exit code."""
     return [
-        (job.number, job.state, job.reason, job.value, job.exit_code) for job in records(folder)
+        (job.job.number, job.state, job.reason, job.value, job.exit_code) for job in records(folder)
     ]
 
 
 def run_records(folder: Path) -> list[dict]:
     """Of the jobs that finished."""
-    numbers = [job.number for job in records(folder) if job.state == "finished"]
+    numbers = [job.job.number for job in records(folder) if job.state == "finished"]
     return [json.loads((folder / str(number) / "run.json").read_text()) for number in numbers]
 
 
@@ -133,9 +133,9 @@ def test_a_killed_sweep_ends_with_the_same_table(command, whole, tmp_path, summa
             kills += 1
             process.communicate()
             for job in records(tmp_path):
-                assert ended.get(job.number, job) == job, "a job ran twice"
+                assert ended.get(job.job.number, job) == job, "a job ran twice"
                 if job.ended:
-                    ended[job.number] = job
+                    ended[job.job.number] = job
             psutil.wait_procs(family, timeout=5)
             assert not [
                 each

@@ -43,6 +43,9 @@ def test_a_number_that_is_not_finite_is_null(tmp_path):
         (("evaluation", "results", 0, "intervals", "accuracy"), [0.1]),
         (("training", "steps"), 2**70),
         (("training", "best_step"), -1),
+        (("training", "seconds"), 1e300),
+        (("attempts", 0, "start"), 1e300),
+        (("attempts", 0, "end"), -1.0),
     ],
 )
 def test_a_wrong_field_is_named_in_one_line(tmp_path, path, value):

@@ -12,8 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
-from mlxlab.experiment.job_record import read_record, write_record
-from mlxlab.sweep.job import Job
+from mlxlab.errors import RunPruned, UserError
+from mlxlab.record.jobs import begin_job, end_job, read_job
+from mlxlab.sweep.job import Job, record_of
 from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.sweep.search import Search
 from mlxlab.sweep.study import Study, budget_of, is_paused
@@ -75,21 +76,22 @@ class FunctionJobs:
 
     def wait(self) -> JobResult:
         job = self.started.popleft()
-        record = read_record(job.folder)
         budget = _budget(job.overrides)
-        record = replace(record, state="running", attempts=record.attempts + 1, budget=budget)
-        write_record(job.folder, record)
+        identity = replace(job.identity, budget=budget)
+        begin_job(job.folder, identity, "valid/loss")
+        again = read_job(job.folder).attempts > 1
         settings = [text.partition("=")[::2] for text in job.overrides if "env_set" not in text]
-        values = self.run(dict(settings), budget or LENGTH, record.attempts > 1)
+        values = self.run(dict(settings), budget or LENGTH, again)
+        error = None
         if isinstance(values, str):
-            record = replace(record, state="failed", reason=values, exit_code=1)
+            error = UserError(values)
         else:
             names = [name.partition("/")[2] for name in self.objectives]
             write_result(job.folder, dict(zip(names, values, strict=True)), steps=budget or LENGTH)
-            state = "finished" if budget is None else "paused"
-            record = replace(record, state=state, value=values[0], exit_code=0)
-        write_record(job.folder, record)
-        return JobResult(job, record)
+            if budget is not None:
+                error = RunPruned("paused", values[0])
+        end_job(job.folder, error, None if isinstance(values, str) else values[0])
+        return JobResult(job, record_of(job))
 
     def close(self) -> None:
         pass

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from omegaconf import DictConfig
 from mlxlab.cli.train import sweep_check
 from mlxlab.config import plugins
 from mlxlab.config.hydra.compose import compose, open_hydra
-from mlxlab.errors import DataError, DivergenceError
-from mlxlab.experiment.job_record import JobRecord, write_record
+from mlxlab.errors import DataError, DivergenceError, InputNotFoundError
 from mlxlab.experiment.sweep_start import SweepStart, write_sweep_start
-from mlxlab.record.run_file import write_run
-from support.run_records import attempt_of, blank_record
+from mlxlab.record.jobs import JobRecord
+from mlxlab.record.run_file import new_record, read_run, write_run
+from mlxlab.record.run_record import JobIdentity
+from support.run_records import attempt_of, edit_run
 
 WAYS = {
     "raise": "ZeroDivisionError: division by zero",
@@ -130,29 +132,48 @@ def act(config: DictConfig) -> float:
 def write_sweep(folder: Path, records: list[JobRecord], objective: str = "valid/loss") -> None:
     """The folder of a grid whose jobs came to this."""
     start: SweepStart = {
-        "format": 1,
+        "format": 2,
         "overrides": [],
         "config_dir": None,
         "config_name": "train",
         "objectives": [objective],
         "sweeper": "grid",
         "shared": {},
-        "jobs": [record.overrides for record in records],
+        "jobs": [record.job.overrides for record in records],
+        "repeated": {},
     }
     write_sweep_start(folder, start)
     for record in records:
-        write_record(folder / str(record.number), record)
+        if record.state != "waiting":
+            write_job(folder / str(record.job.number), record)
 
 
 def finished(number: int, overrides: list[str], value: float) -> JobRecord:
-    return JobRecord(
-        number, overrides, "finished", exit_code=0, attempts=1, seconds=2.5, value=value
+    return job_record(
+        number, overrides, state="finished", exit_code=0, attempts=1, seconds=2.5, value=value
     )
 
 
+def job_record(number: int, overrides: list[str], **fields: Any) -> JobRecord:
+    return JobRecord(JobIdentity(number, overrides), **fields)
+
+
+def write_job(folder: Path, job: JobRecord) -> None:
+    """Makes the run of a folder one of a sweep that came to this."""
+    record = new_record(folder)
+    with suppress(InputNotFoundError):
+        record = read_run(folder)
+    record.job = job.job
+    record.status = "interrupted" if job.state == "stopped" else job.state
+    fields = {"end": 1e9 + job.seconds, "error": job.reason, "exit_code": job.exit_code}
+    record.attempts = [attempt_of(record.status, **fields)]
+    record.training.objective = job.objective
+    record.training.best = job.value
+    write_run(folder, record)
+
+
 def write_attempts(folder: Path, *seconds: float) -> float:
-    """The record of a run on which several processes worked, and its objective."""
-    attempts = [attempt_of("running", start=0.0, end=each) for each in seconds]
-    name = folder.name
-    write_run(folder, blank_record(id=name, name=name, status="finished", attempts=attempts))
+    """Earlier processes that worked on the run of a job, and its objective."""
+    earlier = [attempt_of("killed", start=0.0, end=each) for each in seconds]
+    edit_run(folder, lambda record: record.attempts.__setitem__(slice(0, 0), earlier))
     return 0.5

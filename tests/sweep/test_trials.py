@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.experiment.job_record import read_record, write_record
 from mlxlab.sweep.search_space import override_texts, split_space
 from mlxlab.sweep.study import Study
+from support.run_records import edit_run
 from support.searches import Point, new_search, run_search
 
 RATE = "rate=tag(log,interval(1e-5,1e-3))"
@@ -126,8 +125,7 @@ def test_an_objective_that_is_not_that_of_the_config_is_taken_from_the_metrics_o
     run_search(tmp_path, [RATE], lambda *_: [0.9], objectives=objectives, trials=1)
     study = Path(tmp_path / "study.jsonl").read_text().splitlines()
     (tmp_path / "study.jsonl").write_text("\n".join([*study[:-1], ""]))
-    record = replace(read_record(tmp_path / "0"), objective="valid/loss", value=0.3)
-    write_record(tmp_path / "0", record)
+    edit_run(tmp_path / "0", lambda record: setattr(record.training, "best", 0.3))
     [trial] = run_search(tmp_path, [RATE], lambda *_: [0.9], objectives=objectives, trials=1)
     assert trial.values == [0.9]
 

@@ -15,8 +15,8 @@ from mlxlab.analysis.trial.record import (
     write_record,
 )
 from mlxlab.errors import ConfigError, DataError, UserError
-from mlxlab.experiment.job_record import JobRecord
 from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.record.jobs import JobRecord
 from mlxlab.record.run_record import Training
 from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, run_jobs
@@ -80,7 +80,7 @@ class Launcher:
         return self._result(job, state="finished", value=value, exit_code=0)
 
     def _result(self, job, **outcome):
-        return JobResult(job, JobRecord(job.number, job.overrides, seconds=0.1, **outcome))
+        return JobResult(job, JobRecord(job.identity, seconds=0.1, **outcome))
 
 
 def loss(number, overrides):

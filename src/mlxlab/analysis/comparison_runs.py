@@ -9,9 +9,9 @@ from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.output_folder import output_folder
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
+from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE, read_run
 from mlxlab.record.run_record import Metrics, RunRecord
 from mlxlab.tracking.journal import Journal

@@ -1,6 +1,6 @@
 """The record of what continued a run: each command line, and where it continued."""
 
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from mlxlab.constraints import Count
 
@@ -10,15 +10,12 @@ class Continuation(TypedDict):
 
     Attributes:
         step: of the checkpoint that it continued from.
-        rounds: of distillation that were complete; such a run has no step of its own.
         overrides: as typed, `hydra.run.dir` included; empty if `forked`.
         model: keys of the model that it changed -> (before, after).
-        forked: it began the run with a checkpoint of another one, or continued that other one; without this key, as
-            in older records, empty `overrides` say so.
+        forked: it began the run with a checkpoint of another one, or continued that other one.
     """
 
-    step: NotRequired[Count]
-    rounds: NotRequired[Count]
+    step: Count
     overrides: list[str]
     model: dict[str, tuple[object, object]]
-    forked: NotRequired[bool]
+    forked: bool

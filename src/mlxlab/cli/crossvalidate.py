@@ -34,8 +34,8 @@ from mlxlab.analysis.output_folder import output_folder
 from mlxlab.cli.print_json import print_result
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError, RunInterrupted, UserError
-from mlxlab.experiment.job_record import read_record
 from mlxlab.nearest import suggestion
+from mlxlab.record.jobs import read_job
 
 OWN_KEYS = (
     "data.folds",
@@ -151,7 +151,7 @@ def _train(args: list[str], jobs: int, folder: Path) -> None:
 def _check_runs(runs: list[FoldRun]) -> None:
     """Raises UserError for the first run that failed, with the exit code of that."""
     for run in runs:
-        record = read_record(run.folder)
+        record = read_job(run.folder)
         if record is not None and record.state == "failed":
             error = UserError(f"{run.name}: {record.reason} ({run.folder})")
             error.exit_code = record.exit_code or UserError.exit_code

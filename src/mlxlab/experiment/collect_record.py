@@ -11,13 +11,12 @@ from typing import Literal, TypedDict, TypeVar
 
 import yaml
 
-from mlxlab.checkpoint.listing import list_checkpoints, newest_state
+from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints, newest_state
 from mlxlab.checkpoint.names import FOLDER, can_resume
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.data.chat.chat_template import FILE as CHAT_TEMPLATE
 from mlxlab.dotted_keys import value_at
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.experiment.facts.command_lines import model_changes
 from mlxlab.experiment.facts.training_facts import finite, training_facts
 from mlxlab.experiment.reproduction.compare import Comparison
@@ -26,6 +25,7 @@ from mlxlab.files.untrusted import read_json, read_text, validate
 from mlxlab.metric_names import VALID
 from mlxlab.program import run_dir_override
 from mlxlab.record import run_record as records
+from mlxlab.record.attempts import read_now
 from mlxlab.record.run_record import RunRecord
 from mlxlab.wording import one_line
 
@@ -74,7 +74,9 @@ def complete(record: RunRecord, folder: Path) -> None:
         record.code.machine = lock["machine"]
     record.data.has_chat_template = (folder / "inference" / CHAT_TEMPLATE).is_file()
     record.data.vocabulary = files.vocabulary()
-    state = files.newest_state()
+    is_known = record.training.final_state and record.model.shape
+    checkpoints = files.checkpoints()
+    state = None if is_known else newest_state(checkpoints, max_bytes=MAX_STATE_BYTES)
     if state is not None:
         record.model.shape = shape_of(state)
     if not record.training.final_state:
@@ -119,12 +121,12 @@ class _RunFiles:
             self.faults.append(one_line(str(error).replace(f"{self.folder}/", ""), 300))
             return default
 
-    def newest_state(self) -> SavedState | None:
+    def checkpoints(self) -> list[CheckpointEntry]:
         checkpoints = list_checkpoints(self.folder / FOLDER)
         self.faults += [
             f"{each.path.name}: {one_line(each.fault, 200)}" for each in checkpoints if each.fault
         ]
-        return newest_state(checkpoints, max_bytes=MAX_STATE_BYTES)
+        return checkpoints
 
     def vocabulary(self) -> records.Vocabulary | None:
         path = self.folder / "inference" / "vocabulary.json"

@@ -242,9 +242,9 @@ def run_config(
                 gc.freeze()  # what has been imported and composed is needed to the end
                 gc.enable()  # `train` has disabled it
             if is_multi_round or resumes_rounds(config["resume"], context.shared_dir):
-                from mlxlab.experiment.rounds import DistillationRounds
+                from mlxlab.experiment.rounds import train_rounds
 
-                return DistillationRounds(config, context).run()
+                return train_rounds(config, context)
             return train(config, context)
     except RunPruned as stop:
         return stop.objective

@@ -16,13 +16,14 @@ from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.options import read_options
 from mlxlab.experiment.build import Config
-from mlxlab.experiment.facts.command_lines import CommandLine, as_record, continuations
+from mlxlab.experiment.facts.command_lines import CommandLine, continuations
 from mlxlab.experiment.facts.session_facts import data_facts, model_facts, training_before
 from mlxlab.experiment.resume.changes import Changes, record_changes
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.models.model import Model, count_parameters, count_trainable
+from mlxlab.models.model import Model, count_parameters
 from mlxlab.ops.native import state as kernels
+from mlxlab.record import run_record as records
 from mlxlab.record.run_record import Code, Command, Parent, RunRecord
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
@@ -75,7 +76,7 @@ def run_tags(
     cfg: Config, command: CommandLine, model: Model, fork: Checkpoint | None
 ) -> dict[str, str]:
     tags = {"overrides": shlex.join(command.overrides), "parameters": str(count_parameters(model))}
-    tags |= {"trainable_parameters": str(count_trainable(model)), "objective": cfg["objective"]}
+    tags["objective"] = cfg["objective"]
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
@@ -123,7 +124,9 @@ def new_record(
         # Those of all attempts: a resume composes nothing of what the run began with.
         record.command.overrides = metadata["overrides"]
         record.command.choices = metadata["choices"]
-        record.command.continued = [as_record(each) for each in metadata.get("continued", [])]
+        record.command.continued = [
+            records.Continuation(**each) for each in metadata.get("continued", [])
+        ]
         record.data.fingerprint = metadata["data"]
         record.data.tokenizer_fingerprint = metadata["tokenizer"]
         record.code.kernels = metadata["kernels"]
@@ -180,27 +183,20 @@ class Transfer(Protocol):
 
 
 def log_transfer(transfer: Transfer, run_dir: Path, tracker: Tracker) -> None:
-    """Records which arrays were carried over: in `transfer.json`, as tags, and on the terminal."""
+    """Records which arrays were carried over: in `transfer.json` and on the terminal."""
     record = transfer.record()
     file = run_dir / "transfer.json"
     records = read_json(file, list[TransferRecord]) if file.is_file() else []
     write_json(file, [*records, record])
     log_lines(*transfer.lines())
-    counts = {f"weights.{kind}": names for kind, names in record["weights"].items()}
-    counts |= {f"optimizer.{kind}": names for kind, names in record["optimizer"].items()}
-    tags = {f"transfer.{kind.replace(' ', '_')}": str(len(names)) for kind, names in counts.items()}
-    tracker.set_tags(
-        tags | {"transfer.source": record["source"], "transfer.digest": record["digest"]}
-    )
     tracker.log_artifact(file, "config")
 
 
 def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Tracker) -> None:
-    """Records what a resume changes: in `resume_changes.json`, as tags, and on the terminal."""
+    """Records what a resume changes: in `resume_changes.json` and on the terminal."""
     if not changes:
         return
-    file, number = record_changes(run_dir, step, changes)
-    lines = {key: f"{old} -> {new}" for key, (old, new) in changes.items()}
-    log_lines(*(f"changed since the checkpoint: {key}: {line}" for key, line in lines.items()))
-    tracker.set_tags({f"resume.{number}.{key}": line for key, line in lines.items()})
+    for key, (old, new) in changes.items():
+        log_lines(f"changed since the checkpoint: {key}: {old} -> {new}")
+    file, _ = record_changes(run_dir, step, changes)
     tracker.log_artifact(file, "config")

@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 import mlx.nn as nn
 
-from mlxlab import terminal
 from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
 from mlxlab.config.paths import project_root
 from mlxlab.distillation.load_teachers import TeacherLoader
-from mlxlab.distillation.options import read_options
+from mlxlab.distillation.options import DistillationOptions, read_options
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_callbacks, build_data, longest_row
-from mlxlab.experiment.facts.training_facts import finite
+from mlxlab.experiment.facts.command_lines import CommandLine
 from mlxlab.experiment.metadata import new_record
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.resume.changes import key_class
@@ -28,225 +27,220 @@ from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_report import find_report, tracked_until_end
 from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.experiment.train import train
-from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
+from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.inference.restore import restore_from, save_ensemble
-from mlxlab.markdown import markdown_table
 from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
-from mlxlab.program import display_path
-from mlxlab.record.run_record import Continuation
+from mlxlab.record.run_file import FILE, read_run
+from mlxlab.record.run_record import Continuation, Evaluation, Metrics, RunRecord, SplitResult
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
-from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import evaluate
+
+PARAMETERS = "parameters"  # They are among the metrics of a model.
 
 
 class RoundsFile(TypedDict):
-    """`rounds.json`: the config that a resume continues with, and the metrics by model of each completed round.
+    """`rounds.json`: the metrics by model of each completed round; the rest is in the record."""
 
-    `overrides` are those of all attempts, `choices` the options that they chose.
+    format: Literal[4]
+    done: list[dict[str, Metrics]]
+
+
+def train_rounds(requested: Config, context: RunContext) -> float:
+    """Trains the missing rounds of a folder; returns the ensemble's value of the objective.
+
+    Every rank trains each student; rank 0 evaluates and records.
     """
+    resumed = resumes_rounds(requested["resume"], context.shared_dir)
+    _check_resume(requested["resume"], resumed=resumed)
+    record = open_rounds(requested, context, resumed=resumed)
+    context.group.barrier()  # All have read the file before rank 0 writes it.
+    cfg, done = record.config, record.rounds
+    total = read_options(cfg["trainer"]["distillation"]).rounds
+    missing = range(len(done) + 1, total + 1)
+    command = record.command
+    if resumed and missing:
+        command.continued.append(Continuation([*context.command.typed], rounds=len(done)))
+    own = CommandLine(command.overrides, command.choices, command.first)
+    context = replace(context, command=own)
 
-    format: Literal[3]
-    config: dict[str, Any]
-    choices: dict[str, str]
-    overrides: list[str]
-    done: list[dict[str, dict[str, float | None]]]  # None: not finite
+    tracker = context.build_tracker(cfg["tracking"])
+    report = find_report(build_callbacks(cfg, context.run_dir))
+    tags = {"kind": "rounds", "overrides": shlex.join(command.overrides)}
+    tracker.start(cfg, tags, resumed=resumed, name=record.name)
+    record.id = tracker.uid
+    with tracked_until_end(tracker, context, report), _parent_run(tracker.uid):
+        if resumed:
+            tracker.truncate_after(len(done))
+        else:
+            log_lines(*set_aside_earlier_run(context.writer))
+        context.writer.begin(record, trains=bool(missing) or not resumed)
+        write_rounds(context, done)
+        for number in missing or range(1 - bool(total)):
+            if number:
+                print(f"round {number} of {total}", flush=True)
+                train_round(cfg, context, number, resume="auto" if resumed else None)
+            if context.group.rank == 0:
+                metrics = evaluate_round(cfg, context.shared_dir, number)
+                for model, values in metrics.items():
+                    named = {f"{model}/{name}": value for name, value in values.items()}
+                    tracker.log_metrics(number, named)
+                done[max(number - 1, 0) :] = [without_nonfinite(metrics)]
+                record_round(done[-1], context, number)
+                write_rounds(context, done)
+            context.group.barrier()  # The members of the next round are complete.
+        best = context.writer.record.training.best
+    return float("nan") if best is None else best
 
 
-class DistillationRounds:
-    """The rounds of one run folder. Every rank trains each student; rank 0 evaluates and records."""
+def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> RunRecord:
+    """The record of new rounds, or that of the folder with what was typed.
 
-    def __init__(self, cfg: Config, context: RunContext) -> None:
-        self.folder, command = context.shared_dir, context.command
-        path = self.folder / ROUNDS
-        self.resumed, done = resumes_rounds(cfg["resume"], self.folder), []
-        _check_resume(cfg["resume"], resumed=self.resumed)
-        self.continued: list[Continuation] = []
-        if self.resumed:
-            saved = read_json(path, RoundsFile)
-            past = saved["config"], saved["choices"], saved["overrides"], str(path)
-            cfg, changes = resume_config(cfg, *past, continues=True)
-            if "distillation" not in cfg["trainer"]:
-                raise ConfigError(
-                    f"trainer: expected trainer=distill, {self.folder} holds rounds of distillation"
-                )
-            if changed := [key for key in changes if key_class(key) == "structural"]:
-                raise ConfigError(
-                    f"{changed[0]}: cannot change in a run of several rounds; start a new one"
-                )
-            command, done = command.after(saved["overrides"], saved["choices"]), saved["done"]
-            if earlier := context.writer.earlier:
-                command = command._replace(first=earlier.command.first)
-                self.continued += earlier.command.continued
-        context.group.barrier()  # all have read the file before rank 0 writes it
-        self.cfg, self.options = cfg, read_options(cfg["trainer"]["distillation"])
-        if self.resumed and len(done) < self.options.rounds:
-            self.continued.append(Continuation([*command.typed], rounds=len(done)))
-        self.context = replace(context, command=command)
-        self.state: RoundsFile = {
-            "format": 3,
-            "config": cfg,
-            "choices": command.choices,
-            "overrides": command.overrides,
-            "done": done,
-        }
+    Raises:
+        ConfigError: a key may not change.
+    """
+    folder = context.shared_dir
+    if not resumed:
+        record = new_record(requested, context.command)
+        record.name = requested["name"] or f"{folder.name} rounds"
+        return record
+    record = read_run(folder)
+    past = (record.config, record.command.choices, record.command.overrides, str(folder / FILE))
+    record.config, changes = resume_config(requested, *past, continues=True)
+    if "distillation" not in record.config["trainer"]:
+        got = f"{folder} holds rounds of distillation"
+        raise ConfigError(f"trainer: expected trainer=distill, {got}")
+    for key in changes:
+        if key_class(key) == "structural":
+            raise ConfigError(f"{key}: cannot change in a run of several rounds; start a new one")
+    command = context.command.after(record.command.overrides, record.command.choices)
+    record.command.overrides = command.overrides
+    record.command.choices = command.choices
+    record.rounds = read_json(folder / ROUNDS, RoundsFile)["done"]
+    return record
 
-    def run(self) -> float:
-        """Trains the missing rounds; returns the ensemble's value of the objective."""
-        tracker, done = self.context.build_tracker(self.cfg["tracking"]), len(self.state["done"])
-        report = find_report(build_callbacks(self.cfg, self.context.run_dir))
-        tags = {"kind": "rounds", "overrides": shlex.join(self.context.command.overrides)}
-        name = self.cfg["name"] or f"{self.folder.name} rounds"
-        tracker.start(self.cfg, tags, resumed=self.resumed, name=name)
-        with tracked_until_end(tracker, self.context, report), _parent_run(tracker.uid):
-            if self.resumed:
-                tracker.truncate_after(done)
-            else:
-                log_lines(*set_aside_earlier_run(self.context.writer))
-            self._write()
-            record = new_record(self.cfg, self.context.command)
-            record.id = tracker.uid
-            record.name = name
-            record.command.continued = self.continued
-            record.rounds = self.state["done"]
-            trains = done < self.options.rounds or not self.resumed
-            self.context.writer.begin(record, trains=trains)
-            for number in range(done + 1, self.options.rounds + 1):
-                print(f"round {number} of {self.options.rounds}", flush=True)
-                run_dir = self.context.run_dir / "rounds" / str(number)
-                with RunWriter(run_dir) as writer:
-                    shared_dir = self._round_dir(number)
-                    kernels = kernels_of_run(self._round_dir(1)) if number > 1 else None
-                    context = replace(
-                        self.context, run_dir=run_dir, shared_dir=shared_dir, writer=writer
-                    )
-                    context = replace(context, kernels=kernels)
-                    train(self.round_config(number), context)
-                if self.context.group.rank == 0:
-                    self._record(number, tracker)
-                self.context.group.barrier()  # the members of the next round are complete
-            return self._report(tracker) if self.context.group.rank == 0 else float("nan")
 
-    def round_config(self, number: int) -> Config:
-        """The config of the run that is round `number`: all earlier students are members."""
-        config = deepcopy(self.cfg)
-        teachers = self.options.teachers or []
-        members = self.members(number - 1)
-        config["trainer"]["teachers"] = teachers
-        config["trainer"]["distillation"] |= {"rounds": 1, "members": members, "teachers": teachers}
-        select = config["data"].get("select")
-        if select is not None and select["source"] == "previous":
-            first = {"source": None, "mode": None}  # takes all examples
-            select |= {"source": str(self._round_dir(number - 1))} if number > 1 else first
-        name = f"{self.cfg['name'] or self.folder.name} round {number}"
-        return config | {"resume": "auto" if self.resumed else None, "rerun": None, "name": name}
-
-    def members(self, number: int) -> list[str]:
-        """The students of the config, and those of the rounds up to `number` with their last weights."""
-        own = [str(self._round_dir(earlier) / FOLDER / "last") for earlier in range(1, number + 1)]
-        return [*self.options.members, *own]
-
-    def _round_dir(self, number: int) -> Path:
-        return self.folder.absolute() / "rounds" / str(number)
-
-    def _record(self, number: int, tracker: Tracker) -> None:
-        """Evaluates the models after a round and records the round as completed."""
-        save_ensemble(
-            self.folder, [Path(name) for name in self.members(number)], self.options.ensemble_mean
+def train_round(cfg: Config, context: RunContext, number: int, resume: str | None) -> None:
+    """Trains the student of a round, with the kernels of the first."""
+    kernels = None
+    if number > 1:
+        kernels = kernels_of_run(round_dir(context.shared_dir, 1))
+    run_dir = context.run_dir / "rounds" / str(number)
+    with RunWriter(run_dir) as writer:
+        own = replace(
+            context,
+            run_dir=run_dir,
+            shared_dir=round_dir(context.shared_dir, number),
+            writer=writer,
+            kernels=kernels,
         )
-        evaluated = self._evaluate(number)
-        if number:
-            metrics = {
-                f"{model}/{name}": v
-                for model, values in evaluated.items()
-                for name, v in values.items()
-            }
-            tracker.log_metrics(number, metrics)
-        self.state["done"] = [*(self.state["done"] if number else []), without_nonfinite(evaluated)]
-        self._write()
-        ensemble = evaluated["ensemble"]
-        writer = self.context.writer
-        writer.record.rounds = self.state["done"]
-        final = {f"{VALID}{name}": finite(value) for name, value in ensemble.items()}
-        parameters = int(final.pop(f"{VALID}parameters") or 0)
-        writer.record.model.trainable = parameters
-        writer.trained(replace(writer.record.training, final=final), parameters)
+        train(round_config(cfg, context.shared_dir, number) | {"resume": resume}, own)
 
-    def _evaluate(self, number: int) -> dict[str, dict[str, float]]:
-        """Metrics of teacher, student, every member and the ensemble on the validation data."""
-        config, names = self.round_config(1), self.members(number)
-        members = [restore_from(Path(name)).model for name in names]
-        options = replace(self.options, members=names[:1], teacher_cache=None)
-        loader = TeacherLoader(options, config["tracking"].get("uri"))
-        tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
-        data = build_data(config, project_root(), tokenizer, self.folder)
-        loader = replace(loader, options=replace(options, members=[]))
-        teachers, _ = loader.load(data, longest_row(data, config["data"]), router=None)
-        models: dict[str, nn.Module] = {
-            f"member {position}": model for position, model in enumerate(members, 1)
-        }
-        models |= {
-            "ensemble": Ensemble(members, mean=self.options.ensemble_mean, kind=data.task.kind)
-        }
-        models |= {"student": members[-1]} if number else {}
-        models |= {"teacher": teachers.ensemble} if teachers.ensemble else {}
-        results = {}
-        for name, model in models.items():
-            evaluation = evaluate(
-                model, data.valid, data.task, limit=config["trainer"]["eval_batches"]
-            )
-            assert evaluation is not None
-            results[name] = {**evaluation.metrics, "parameters": float(count_parameters(model))}
-        return results
 
-    def _report(self, tracker: Tracker) -> float:
-        """Prints the objective of each model after each round; returns that of the ensemble after the last."""
-        if not self.options.rounds:
-            self._record(0, tracker)
-        metric, done = self.cfg["objective"].removeprefix(VALID), self.state["done"]
-        rows = []
-        for number, results in enumerate(done, 1 if self.options.rounds else 0):
-            measured = {model: metrics.get(metric) for model, metrics in results.items()}
-            values = {
-                model: "-" if value is None else f"{value:.4f}" for model, value in measured.items()
-            }
-            models = [values.get(model, "-") for model in ("teacher", "student", "ensemble")]
-            members = [value for model, value in values.items() if model.startswith("member ")]
-            rows.append([str(number), *models, ", ".join(members)])
-        head = [f"{metric} after round", "teacher", "student", "ensemble", "members"]
-        table = markdown_table(head, rows, align="rrrrl")
-        write_atomic(self.folder / "rounds.md", f"# {self.folder.name}\n\n{table}\n")
-        tracker.log_artifact(self.folder / "rounds.md")
-        terminal.show(f"{table}\nrun folder: {display_path(self.folder)}")
-        value = done[-1]["ensemble"].get(metric)
-        return float("nan") if value is None else value
+def round_config(cfg: Config, folder: Path, number: int) -> Config:
+    """The config of the run that is round `number`: all earlier students are members."""
+    config = deepcopy(cfg)
+    options = read_options(cfg["trainer"]["distillation"])
+    teachers = options.teachers or []
+    own = {"rounds": 1, "members": members(options, folder, number - 1), "teachers": teachers}
+    config["trainer"]["teachers"] = teachers
+    config["trainer"]["distillation"] |= own
+    select = config["data"].get("select")
+    if select is not None and select["source"] == "previous":
+        if number > 1:
+            select["source"] = str(round_dir(folder, number - 1))
+        else:
+            select |= {"source": None, "mode": None}  # The first round takes all examples.
+    name = f"{cfg['name'] or folder.name} round {number}"
+    return config | {"resume": None, "rerun": None, "name": name}
 
-    def _write(self) -> None:
-        if self.context.group.rank == 0:
-            write_json(self.folder / ROUNDS, self.state, durable=True)
+
+def members(options: DistillationOptions, folder: Path, number: int) -> list[str]:
+    """The students of the config, and those of the rounds up to `number` with their last weights."""
+    own = [round_dir(folder, earlier) / FOLDER / "last" for earlier in range(1, number + 1)]
+    return [*options.members, *map(str, own)]
+
+
+def round_dir(folder: Path, number: int) -> Path:
+    return folder.absolute() / "rounds" / str(number)
+
+
+def evaluate_round(cfg: Config, folder: Path, number: int) -> dict[str, dict[str, float]]:
+    """Metrics of teacher, student, every member and the ensemble on the validation rows."""
+    config = round_config(cfg, folder, 1)
+    options = read_options(cfg["trainer"]["distillation"])
+    names = members(options, folder, number)
+    save_ensemble(folder, [Path(name) for name in names], options.ensemble_mean)
+    students = [restore_from(Path(name)).model for name in names]
+
+    options = replace(options, members=names[:1], teacher_cache=None)
+    loader = TeacherLoader(options, config["tracking"].get("uri"))
+    tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
+    data = build_data(config, project_root(), tokenizer, folder)
+    loader = replace(loader, options=replace(options, members=[]))
+    teachers, _ = loader.load(data, longest_row(data, config["data"]), router=None)
+
+    models: dict[str, nn.Module] = {f"member {n}": each for n, each in enumerate(students, 1)}
+    models["ensemble"] = Ensemble(students, mean=options.ensemble_mean, kind=data.task.kind)
+    if number:
+        models["student"] = students[-1]
+    if teachers.ensemble:
+        models["teacher"] = teachers.ensemble
+    metrics = {}
+    for name, model in models.items():
+        evaluation = evaluate(model, data.valid, data.task, limit=config["trainer"]["eval_batches"])
+        assert evaluation is not None
+        metrics[name] = {**evaluation.metrics, PARAMETERS: float(count_parameters(model))}
+    return metrics
+
+
+def write_rounds(context: RunContext, done: list[dict[str, Metrics]]) -> None:
+    if context.group.rank == 0:
+        write_json(context.shared_dir / ROUNDS, RoundsFile(format=4, done=done), durable=True)
+
+
+def record_round(metrics: dict[str, Metrics], context: RunContext, number: int) -> None:
+    """Records a round: the ensemble has the data of the students, and the steps of all of them."""
+    writer = context.writer
+    ensemble = {**metrics["ensemble"]}
+    parameters = int(ensemble.pop(PARAMETERS) or 0)
+    result = SplitResult("valid", 0, ensemble)
+    training = replace(
+        writer.record.training,
+        best=ensemble.get(writer.record.training.objective.removeprefix(VALID)),
+        final={f"{VALID}{name}": value for name, value in ensemble.items()},
+    )
+    if number:
+        student = read_run(round_dir(context.shared_dir, number))
+        writer.record.data = student.data
+        before = [read_run(round_dir(context.shared_dir, each)) for each in range(1, number)]
+        students = [each.training for each in (*before, student)]
+        training.steps = sum(each.steps for each in students)
+        training.tokens = sum(each.tokens for each in students)
+        training.best_step = training.steps
+        training.batches_per_epoch = student.training.batches_per_epoch
+        for each in student.evaluation.results[:1]:
+            result.rows = each.rows
+            result.baselines = each.baselines
+    writer.record.model.trainable = parameters
+    writer.trained(training, parameters)
+    models = {name: each for name, each in metrics.items() if name in ("student", "teacher")}
+    writer.evaluated(Evaluation(results=[result], models=models))
 
 
 def _check_resume(resume: str | None, *, resumed: bool) -> None:
     """Raises ConfigError for a checkpoint: rounds continue after the last complete one, in their own folder."""
     if resume in (None, "auto"):
         return
+    is_path = os.path.exists(os.path.expanduser(resume))
     which = Path(resume).name
-    if not resumed:
-        advice = "resume=auto continues those of the folder in hydra.run.dir"
-        raise ConfigError(
-            f"resume={resume}: rounds of distillation do not start from a run; {advice}"
-        )
-    if (
-        which != "last"
-        and KEYWORD.fullmatch(which)
-        and not os.path.exists(os.path.expanduser(resume))
-    ):
-        raise ConfigError(
-            f"resume={resume}: rounds of distillation continue where they stopped; expected resume=auto"
-        )
+    is_step = which != "last" and KEYWORD.fullmatch(which) and not is_path
+    if is_step or not resumed:
+        rule = "rounds of distillation continue where they stopped, in their own folder"
+        raise ConfigError(f"resume={resume}: {rule}; expected resume=auto")
 
 
 @contextmanager

@@ -26,13 +26,14 @@ from mlxlab.config.paths import project_root
 from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
 from mlxlab.experiment.facts.command_lines import CommandLine, current_command
-from mlxlab.experiment.run_writer import STATUSES, RunWriter
+from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.experiment.storage import NoCloud, Storage
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.program import display_path
 from mlxlab.progress import activity
 from mlxlab.record.run_file import FILE, read_run
+from mlxlab.record.run_record import STATUSES
 from mlxlab.terminal import messages
 from mlxlab.terminal.messages import survives_closed_pipes
 from mlxlab.tracking.tracker import NoTracker, Tracker

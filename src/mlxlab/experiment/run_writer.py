@@ -1,37 +1,27 @@
-"""Keeps the record of a run, `run.json`, while its processes work. `STATUS.<status>` is for shells.
+"""Keeps the record of a run, `run.json`, while its processes work.
 
-A run that is killed with -9 stays running in its record: `facts.attempts.read_now` finds that its process is gone.
+A run that is killed with -9 stays running in its record: `record.attempts.read_now` finds that its process is gone.
 """
 
 import copy
 import logging
-import os
-import platform
 import threading
-import time
-import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import get_args
 
-import psutil
-
-from mlxlab.errors import (
-    DataError,
-    InputNotFoundError,
-    RunInterrupted,
-    RunPruned,
-    UserError,
-    WriteError,
-)
-from mlxlab.experiment.facts.attempts import ended_attempts, seconds_of, status_to_keep
+from mlxlab.errors import WriteError
 from mlxlab.experiment.warning_list import WarningList
 from mlxlab.record import provenance
-from mlxlab.record.run_file import FILE, read_run, write_run
-from mlxlab.record.run_record import Attempt, Code, Evaluation, RunRecord, Status, Training
-
-DAMAGED = "run.damaged.json"
-STATUSES: tuple[Status, ...] = get_args(Status)
+from mlxlab.record.attempts import (
+    end_attempt,
+    ended_attempts,
+    is_of_this_process,
+    new_attempt,
+    seconds_of,
+    status_to_keep,
+)
+from mlxlab.record.run_file import new_record, read_or_begin, write_run
+from mlxlab.record.run_record import Evaluation, RunRecord, Status, Training
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +29,7 @@ logger = logging.getLogger(__name__)
 class RunWriter:
     """Maintains the record for the duration of a `with` block: interrupted by a signal, failed by any other error.
 
-    It raises WriteError or OSError where the record cannot be written at all; a disk that is full later ends no run.
+    It raises WriteError where the record cannot be written at all; a disk that is full later ends no run.
 
     An attempt that fails before `begin` leaves the status of the one before, and one that finds a run that is
     finished is not recorded.
@@ -64,25 +54,22 @@ class RunWriter:
         self._thread = threading.Thread(target=self._add_commit, name="run record", daemon=True)
 
     def __enter__(self) -> "RunWriter":
-        found, damage = self._read()
-        process_start = psutil.Process().create_time()
-        self._attempt = Attempt(
-            platform.node(), os.getpid(), process_start, time.time(), trained=False
-        )
-        self.record = found or self._new_record()
-        ended = ended_attempts(self.record.attempts, self.folder, process_start)
+        logging.getLogger("mlxlab").addHandler(self._warnings)
+        self.record = read_or_begin(self.folder)
+        self._attempt = new_attempt()
+        attempts = self.record.attempts
+        if attempts and is_of_this_process(attempts[-1]):
+            self._attempt = attempts.pop()  # The task of a sweep has begun it.
+        ended = ended_attempts(attempts, self.folder, self._attempt.process_start)
         self._earlier_status = status_to_keep(self.record, ended)
-        if found is not None and found.has_begun:
-            self.earlier = copy.deepcopy(found)
+        if self.record.has_begun:
+            self.earlier = copy.deepcopy(self.record)
             if self.earlier.status == "running":
                 self.earlier.status = self._earlier_status or "killed"
                 self.earlier.attempts = ended
         self.record.attempts = [*ended, self._attempt]
         self.record.status = "running"
-        self._replace(durable=False)  # The thread writes again.
-        logging.getLogger("mlxlab").addHandler(self._warnings)
-        if damage:
-            logger.warning(f"{damage}; a new record begins")
+        write_run(self.folder, self.record, durable=False)  # The thread writes again.
         self._thread.start()
         return self
 
@@ -103,9 +90,11 @@ class RunWriter:
     def forget_earlier(self) -> None:
         """Another run begins in the folder: its record has nothing of the earlier one."""
         with self._lock:
-            record = self._new_record()
+            record = new_record(self.folder)
+            record.job = self.record.job
             record.attempts = self.record.attempts[-1:]
-            record.code = self._known_commit()
+            record.code.commit = self.record.code.commit
+            record.code.dirty = self.record.code.dirty
             self.record = record
             self.earlier = self._earlier_status = None
             self._write()
@@ -120,11 +109,11 @@ class RunWriter:
         with self._lock:
             record.id = record.id or self.record.id
             record.name = record.name or self.record.name
+            record.job = self.record.job
             record.attempts = self.record.attempts
             record.attempts[-1].trained = trains
-            commit = self._known_commit()
-            record.code.commit = commit.commit
-            record.code.dirty = commit.dirty
+            record.code.commit = self.record.code.commit
+            record.code.dirty = self.record.code.dirty
             record.has_begun = True
             self.record = record
             self._earlier_status = None
@@ -142,27 +131,23 @@ class RunWriter:
         with self._lock:
             self.record.evaluation = evaluation
             self.record.is_evaluated = True
-            self._replace(durable=True)
+            write_run(self.folder, self.record)
 
     def end(self, error: BaseException | None) -> RunRecord:
         """The record of a run that ends with this error, or none; nothing is written yet."""
         self._thread.join(3.0)
-        status = _status_of(error)
         with self._lock:
             record = self.record
             last = self._attempt
             last.warnings = self._warnings.lines
-            last.status = status
-            last.end = last.end or time.time()
-            last.exit_code = _exit_code(error, status)
-            if error is not None:
-                last.error = (str(error) or type(error).__name__)[:2000]
+            end_attempt(last, error)
+            status = last.status
             kept = self._earlier_status
             record.status = kept or status
             if kept is not None and self.earlier:
                 record.code = self.earlier.code  # It is that of the code that trained.
                 self._knows_code = True
-            if kept == status == "finished":  # Nothing was left to train.
+            if kept == status == "finished" and record.job is None:  # Nothing was left to train.
                 record.attempts = [each for each in record.attempts if each is not last]
             elif kept is None or status == "finished":
                 record.training.seconds = seconds_of(record.attempts)
@@ -179,25 +164,6 @@ class RunWriter:
         with self._lock:
             self._write()
 
-    def _read(self) -> tuple[RunRecord | None, str]:
-        """What an earlier attempt recorded, and what is wrong with it."""
-        try:
-            return read_run(self.folder), ""
-        except InputNotFoundError:
-            return None, ""
-        except DataError as error:
-            if os.path.isfile(self.folder / FILE):
-                os.replace(self.folder / FILE, self.folder / DAMAGED)
-                return None, f"{error}; kept as {DAMAGED}"
-            return None, str(error)
-
-    def _new_record(self) -> RunRecord:
-        return RunRecord(uuid.uuid4().hex, self.folder.name, "running", [])
-
-    def _known_commit(self) -> Code:
-        """Only what git says of the code."""
-        return Code(commit=self.record.code.commit, dirty=self.record.code.dirty)
-
     def _add_commit(self) -> None:
         """Asks git in a thread of its own, because it takes time."""
         tags = provenance.git()
@@ -212,42 +178,8 @@ class RunWriter:
     def _write(self) -> None:
         """Replaces the files; a full disk does not end the run."""
         try:
-            self._replace(durable=True)
+            write_run(self.folder, self.record)
         except WriteError as error:
-            self._warn(str(error))
-        except OSError as error:
-            self._warn(f"{self.folder / FILE}: not written: {error.strerror or error}")
-
-    def _replace(self, *, durable: bool) -> None:
-        """Replaces the record and the file of its status; at every instant there is one.
-
-        Raises:
-            WriteError, OSError: they cannot be written.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_run(self.folder, self.record, durable=durable)
-        (self.folder / f"STATUS.{self.record.status}").touch()
-        for other in {*STATUSES} - {self.record.status}:
-            (self.folder / f"STATUS.{other}").unlink(missing_ok=True)
-
-    def _warn(self, line: str) -> None:
-        if not self._warned:
-            logger.warning(line)
-        self._warned = True
-
-
-def _status_of(error: BaseException | None) -> Status:
-    """How an attempt ended."""
-    if error is None:
-        return "finished"
-    if isinstance(error, RunPruned):
-        return "paused"
-    if isinstance(error, KeyboardInterrupt | RunInterrupted):
-        return "interrupted"
-    return "failed"
-
-
-def _exit_code(error: BaseException | None, status: Status) -> int:
-    if isinstance(error, UserError):
-        return error.exit_code
-    return {"finished": 0, "interrupted": 130}.get(status, 1)
+            if not self._warned:
+                logger.warning(str(error))
+            self._warned = True

@@ -8,7 +8,9 @@ from annotated_types import MaxLen
 from mlxlab.errors import InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.record.jobs import JobRecord
 from mlxlab.record.run_file import SWEEP
+from mlxlab.record.run_record import MAX_JOBS, JobIdentity
 
 FILE = SWEEP
 STUDY = "study.jsonl"  # the trials of a search
@@ -27,16 +29,27 @@ class SweepStart(TypedDict):
         sweeper: option of hydra/sweeper.
         shared: what all commands of the sweep have in common, by key; `SWEPT` for a key with several values.
         jobs: of a grid: the overrides of each, by number.
+        repeated: of a grid: number of a job that is skipped -> that of the job with the same config.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     overrides: Texts
     config_dir: str | None
     config_name: str
     objectives: Texts
     sweeper: str
     shared: dict[str, str]
-    jobs: Annotated[list[Texts], MaxLen(100_000)]
+    jobs: Annotated[list[Texts], MaxLen(MAX_JOBS)]
+    repeated: dict[str, int]
+
+
+def unstarted(start: SweepStart, number: int) -> JobRecord:
+    """What is known of a job of a grid that no process began."""
+    job = JobIdentity(number, start["jobs"][number])
+    first = start["repeated"].get(str(number))
+    if first is None:
+        return JobRecord(job)
+    return JobRecord(job, "skipped", f"same config as job {first}")
 
 
 def untyped(start: SweepStart) -> list[str]:

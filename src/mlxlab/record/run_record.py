@@ -5,15 +5,17 @@ of metrics have no split: a `SplitResult` says which rows they are of.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 
-from mlxlab.constraints import Count
+from mlxlab.constraints import Count, Size
 
-FORMAT = 4
+FORMAT = 5
+MAX_JOBS = 100_000  # of a sweep
 TOO_LONG = "are longer than data.seq_len="  # Part of a warning: `Data` has the number of rows.
 Status: TypeAlias = Literal["running", "finished", "failed", "interrupted", "killed", "paused"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 TaskKind: TypeAlias = Literal[
     "classification", "multi_label", "regression", "language_modelling", ""
 ]
@@ -22,6 +24,8 @@ Metrics: TypeAlias = dict[str, float | None]
 Interval: TypeAlias = tuple[float, float]
 Names: TypeAlias = Annotated[list[str], MaxLen(10_000)]
 ProcessId: TypeAlias = Annotated[int, Ge(1), Le(2**31 - 1)]
+Time: TypeAlias = Annotated[float, Ge(0), Le(253_402_300_799)]  # until the year 9999
+Seconds: TypeAlias = Annotated[float, Ge(0), Le(10**12)]
 
 
 @dataclass
@@ -35,11 +39,11 @@ class Attempt:
 
     host: str
     pid: ProcessId
-    process_start: float
-    start: float
+    process_start: Time
+    start: Time
     status: Status = "running"
     trained: bool = True
-    end: float | None = None
+    end: Time | None = None
     exit_code: int | None = None
     error: str = ""
     warnings: Names = field(default_factory=list)
@@ -48,6 +52,22 @@ class Attempt:
     def seconds(self) -> float:
         """The seconds that it took; 0 for one that has not ended."""
         return 0.0 if self.end is None else max(self.end - self.start, 0.0)
+
+
+@dataclass
+class JobIdentity:
+    """The job of a sweep that a run is.
+
+    Attributes:
+        overrides: those that make it the job it is.
+        digest: hash of its resolved config, without what depends on its folder.
+        budget: at which a search pauses it; null at the end of its run.
+    """
+
+    number: Annotated[int, Ge(0), Le(MAX_JOBS - 1)]
+    overrides: Annotated[list[str], MaxLen(1000)]
+    digest: str = ""
+    budget: Size | None = None
 
 
 @dataclass
@@ -192,7 +212,7 @@ class Training:
     is_resized: bool = False
     limit: str = "epochs"
     learning_rate: float = 0.0
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     nonfinite_steps: Count = 0
     rollbacks: Count = 0
     evaluations: list[tuple[Count, float | None]] = field(default_factory=list)
@@ -325,13 +345,15 @@ class RunRecord:
         has_begun: an attempt reached its first step; before, only attempts and commit are known.
         can_resume: there is a checkpoint; without one the run begins again.
         faults: files of the run that cannot be read.
+        job: null for a run that is not of a sweep.
     """
 
     id: str
     name: str
     status: Status
     attempts: Annotated[list[Attempt], MinLen(1)]
-    format: Literal[4] = 4
+    format: Literal[5] = 5
+    job: JobIdentity | None = None
     has_begun: bool = False
     command: Command = field(default_factory=Command)
     data: Data = field(default_factory=Data)

@@ -85,6 +85,7 @@ class SweepApp:
                 stored = read_sweep_start(self.folder)
                 check_continued(stored, self.start, self.folder)
                 self.start["jobs"] = stored["jobs"]
+                self.start["repeated"] = stored["repeated"]
             yield
 
     @contextmanager
@@ -168,7 +169,7 @@ def sweep_start(
     for key, override in overrides.items():
         shared[key.lstrip("+")] = SWEPT if override.is_sweep_override() else str(override.value())
     return SweepStart(
-        format=1,
+        format=2,
         overrides=[*typed, *as_typed(config.hydra.overrides.task)],
         config_dir=next(named, None),
         config_name=config_name,
@@ -176,6 +177,7 @@ def sweep_start(
         sweeper=sweeper,
         shared=shared,
         jobs=[],
+        repeated={},
     )
 
 

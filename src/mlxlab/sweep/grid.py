@@ -2,14 +2,13 @@
 
 import logging
 from collections import deque
-from dataclasses import replace
 
 from mlxlab.config.admission import may_sweep
-from mlxlab.config.hydra.job import job_digest
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import NotAllowedError
-from mlxlab.experiment.job_record import MAX_JOBS, JobRecord, read_records, write_record
-from mlxlab.experiment.sweep_start import FILE, SweepStart
+from mlxlab.experiment.sweep_start import FILE, SweepStart, unstarted, write_sweep_start
+from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, describe
@@ -71,17 +70,17 @@ class Grid:
     def __init__(self, app: SweepApp, retry_failed: bool) -> None:
         self.app = app
         jobs = app.start["jobs"]
-        self.records = [JobRecord(number, texts) for number, texts in enumerate(jobs)]
-        for record in read_records(app.folder).values():
-            if record.number < len(jobs) and record.overrides == jobs[record.number]:
-                self.records[record.number] = record
+        self.records = [unstarted(app.start, number) for number in range(len(jobs))]
         self._queue = deque[int]()
         self._first: dict[str, int] = {}  # the job with a config, by its digest
-        for record in self.records:
+        for record in read_jobs(app.folder).values():
+            number = record.job.number
+            if number < len(jobs) and record.job.overrides == jobs[number]:
+                self.records[number] = record
+                self._first[record.job.digest] = number
+        for number, record in enumerate(self.records):
             if not record.ended or (retry_failed and record.state == "failed"):
-                self._queue.append(record.number)
-            if record.state != "skipped":
-                self._first[record.config] = record.number
+                self._queue.append(number)
         self.num_missing = len(self._queue)
         self._swept = [key for key, each in app.overrides.items() if each.is_sweep_override()]
 
@@ -92,6 +91,7 @@ class Grid:
     def run(self) -> int:
         """Runs the missing jobs; returns the exit code."""
         stop_signal = self.app.run_jobs(self.next_job, self.end_job, batch_size=MAX_JOBS)
+        write_sweep_start(self.app.folder, self.app.start)  # with the jobs that were skipped
         if stop_signal and self.is_unfinished:
             return 128 + stop_signal
         return int(any(record.state not in ("finished", "skipped") for record in self.records))
@@ -99,19 +99,16 @@ class Grid:
     def next_job(self) -> Job | None:
         """The next missing job whose config no other one has; None if there is none."""
         while self._queue:
-            record = self.records[self._queue.popleft()]
-            job = self.app.compose(record.overrides, record.number)
-            digest = record.config or job_digest(job.config)
-            record = replace(record, config=digest, state="waiting", reason="", exit_code=None)
-            first = self._first.setdefault(digest, record.number)
-            if first != record.number:
-                record = replace(record, state="skipped", reason=f"same config as job {first}")
-            self.records[record.number] = record
-            write_record(job.folder, record)
-            if record.state == "waiting":
+            number = self._queue.popleft()
+            record = self.records[number]
+            job = self.app.compose(record.job.overrides, number)
+            first = self._first.setdefault(record.job.digest or job.digest(), number)
+            if first == number:
                 position = self.num_missing - len(self._queue)
                 logger.info(f"{self._name(record)}: starts, {position} of {self.num_missing}")
                 return job
+            self.app.start["repeated"][str(number)] = first
+            self.records[number] = unstarted(self.app.start, number)
         return None
 
     def end_job(self, result: JobResult) -> None:
@@ -127,5 +124,6 @@ class Grid:
 
     def _name(self, record: JobRecord) -> str:
         """The number of a job and its overrides of swept keys."""
-        texts = [text for text in record.overrides if override_name(text) in self._swept]
-        return f"job {record.number} ({' '.join(texts)})" if texts else f"job {record.number}"
+        job = record.job
+        texts = [text for text in job.overrides if override_name(text) in self._swept]
+        return f"job {job.number} ({' '.join(texts)})" if texts else f"job {job.number}"

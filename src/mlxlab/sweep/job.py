@@ -1,43 +1,29 @@
 """A job of a sweep: how it is composed, and the task that also records what came of it."""
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
-from mlxlab.config.hydra.job import job_folder, set_number
+from mlxlab.config.hydra.job import job_config, job_digest, job_folder, set_number
 from mlxlab.dotted_keys import override_name
-from mlxlab.errors import CannotCreateError, RunInterrupted, UserError
-from mlxlab.experiment.job_record import (
-    JobRecord,
-    State,
-    read_record,
-    seconds_of_attempts,
-    write_record,
-)
+from mlxlab.errors import CannotCreateError
 from mlxlab.files.lock import lock
-from mlxlab.record.run_file import read_run
-from mlxlab.redact import redact
+from mlxlab.record.jobs import JobRecord, begin_job, end_job, read_job
+from mlxlab.record.run_file import FILE
+from mlxlab.record.run_record import JobIdentity
 from mlxlab.sweep.derive import derive
 from mlxlab.training.stop_rule import stop_rule
-from mlxlab.wording import one_line
 
 LOCK = "job.lock"
-_BUG = 70
-_CTRL_C = 130
-_REASON_LENGTH = 300
 _PATIENCE = 5.0
 _POLL_SECONDS = 0.05
-
-Outcome = dict[str, Any]  # fields of a record
 
 
 @dataclass(frozen=True)
@@ -54,6 +40,17 @@ class Job:
     config: DictConfig
     folder: Path
 
+    @property
+    def identity(self) -> JobIdentity:
+        """What the record of its run has of it, if its process cannot record it."""
+        own = [text for text in self.overrides if not override_name(text).startswith("hydra.")]
+        return JobIdentity(self.number, own)
+
+    def digest(self) -> str:
+        """A hash of its resolved config, equal in every folder."""
+        with job_config(self.config):
+            return job_digest(self.config)
+
 
 def compose(
     hydra: HydraContext,
@@ -69,14 +66,12 @@ def compose(
 
     Raises:
         ConfigError: its folder is not inside that of the sweep.
-        DataError: its record is damaged.
     """
     config = derive(base, overrides)
     if config is None:
         config = hydra.config_loader.load_sweep_config(sweep, overrides)
     job = _numbered(config, overrides, number)
-    record = read_record(job.folder)
-    if record is None or record.attempts == 0:
+    if not (job.folder / FILE).exists():
         return job
     others = [text for text in overrides if override_name(text) != "resume"]
     has_checkpoint = committed_paths(job.folder / FOLDER) or (job.folder / ROUNDS).is_file()
@@ -92,29 +87,9 @@ def _numbered(config: DictConfig, overrides: list[str], number: int) -> Job:
     return Job(number, overrides, config, job_folder(config))
 
 
-def record_waiting(job: Job, overrides: list[str]) -> JobRecord:
-    """Records that a job is going to start: its earlier attempts count, what came of them does not.
-
-    Args:
-        overrides: that make it the job it is.
-    """
-    before = record_of(job)
-    record = JobRecord(job.number, overrides, attempts=before.attempts, seconds=before.seconds)
-    write_record(job.folder, record)
-    return record
-
-
-def record_end(folder: Path, record: JobRecord, seconds: float, outcome: Outcome) -> JobRecord:
-    """Records what came of a job after an attempt of some seconds."""
-    seconds = max(record.seconds + seconds, seconds_of_attempts(folder))
-    ended = replace(record, seconds=round(seconds, 3), **outcome)
-    write_record(folder, ended)
-    return ended
-
-
 def record_of(job: Job) -> JobRecord:
     """What is known of a job."""
-    return read_record(job.folder) or JobRecord(job.number, job.overrides)
+    return read_job(job.folder) or JobRecord(job.identity)
 
 
 @contextmanager
@@ -143,66 +118,23 @@ class JobTask:
         # The process of a sweep that was killed may still be ending.
         busy = f"{folder}: another process runs this job"
         with hold_lock(folder / LOCK, busy, _PATIENCE):
-            record = _begin(folder, str(config.objective))
-            start = time.monotonic()
+            begin_job(folder, _identity(config, folder), str(config.objective))
             try:
                 value = float(self.task(config))
-                outcome = _outcome_of_value(value, record.objective, folder)
-                return value
             except BaseException as error:
-                outcome = _outcome_of(error)
+                end_job(folder, error)
                 raise
-            finally:
-                record_end(folder, record, time.monotonic() - start, outcome)
+            end_job(folder, None, value)
+            return value
 
 
-def _begin(folder: Path, objective: str) -> JobRecord:
-    """Records that this process runs the job; sweepers of Hydra and plugins have left no record."""
+def _identity(config: DictConfig, folder: Path) -> JobIdentity:
+    """The job that this process runs."""
     hydra = HydraConfig.get()
-    record = read_record(folder)
-    if record is None:
-        record = JobRecord(int(hydra.job.num), list(hydra.overrides.task))
     rule = stop_rule()
-    record = replace(
-        record,
-        state="running",
-        objective=objective,
-        attempts=record.attempts + 1,
-        budget=rule["pause_at"] if rule else None,
+    return JobIdentity(
+        int(hydra.job.num),
+        [*hydra.overrides.task],
+        job_digest(config, str(folder)),
+        rule["pause_at"] if rule else None,
     )
-    write_record(folder, record)
-    return record
-
-
-def _outcome_of_value(value: float, objective: str, folder: Path) -> Outcome:
-    if not math.isfinite(value):
-        return failure("failed", f"{objective} is {value}", 1)
-    outcome = {"state": "finished", "reason": "", "value": value, "exit_code": 0}
-    if stop_rule() is not None:
-        run = read_run(folder)
-        outcome["state"] = run.status
-        outcome["reason"] = run.attempts[-1].error
-    return outcome
-
-
-def _outcome_of(error: BaseException) -> Outcome:
-    """Why a job has no value."""
-    if isinstance(error, RunInterrupted):
-        return failure("stopped", str(error), error.exit_code)
-    if isinstance(error, KeyboardInterrupt):
-        return failure("stopped", "interrupted", _CTRL_C)
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return failure("failed", f"exited with code {code} before its end", code or 1)
-    if isinstance(error, UserError):
-        return failure("failed", str(error), error.exit_code)
-    return failure("failed", f"{type(error).__name__}: {error}", _BUG)
-
-
-def failure(state: State, reason: str, exit_code: int) -> Outcome:
-    """Why a job has no value, redacted and in one line."""
-    return {
-        "state": state,
-        "reason": redact(one_line(reason, _REASON_LENGTH)),
-        "exit_code": exit_code,
-    }

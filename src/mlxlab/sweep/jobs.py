@@ -9,8 +9,8 @@ from typing import Protocol
 from hydra.plugins.launcher import Launcher
 
 from mlxlab.errors import WorkerLostError
-from mlxlab.experiment.job_record import JobRecord
 from mlxlab.program import text_value
+from mlxlab.record.jobs import JobRecord
 from mlxlab.redact import redact
 from mlxlab.sweep.child import OUTPUT
 from mlxlab.sweep.job import Job, record_of

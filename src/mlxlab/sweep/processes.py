@@ -20,9 +20,10 @@ from omegaconf import DictConfig
 from mlxlab.backend.machine_memory import free_memory, process_memory
 from mlxlab.backend.memory import total_memory
 from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.record.jobs import Ending, record_crash
 from mlxlab.sweep import child, preload
 from mlxlab.sweep.interrupts import Interrupts, signals_blocked
-from mlxlab.sweep.job import Job, JobTask, Outcome, compose, failure, record_end, record_of
+from mlxlab.sweep.job import Job, JobTask, compose, record_of
 from mlxlab.sweep.jobs import JobResult
 from mlxlab.sweep.settings import ProcessSettings
 
@@ -48,7 +49,7 @@ class RunningJob:
     started: float
     peak: int = 0
     kill_at: float = math.inf
-    failure: Outcome | None = None
+    failure: Ending | None = None
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process and its children, if it has not ended."""
@@ -149,32 +150,34 @@ class JobProcesses:
         # Children that it left behind are in its process group.
         child.signal_group(running.process.pid, signal.SIGKILL)
         record = record_of(job)
-        has_ended = record.state not in ("waiting", "running")
+        pid = running.process.pid or 0
+        has_ended = record.state not in ("waiting", "running") and record.pid == pid
         if has_ended and (running.failure is None or record.value is not None):
             return JobResult(job, record)
         if running.process.exitcode == CannotCreateError.exit_code:
             reason = "another process runs this job"
             return JobResult(job, replace(record, state="stopped", reason=reason))
-        outcome = running.failure or self._crash(running)
-        if outcome is None:
+        ending = running.failure or self._crash(running)
+        if ending is None:
             again = compose(self.hydra, self.config, job.overrides, job.number)
             self._queue.appendleft((again, running.attempt + 1))
             return None
         seconds = time.monotonic() - running.started
-        return JobResult(job, record_end(job.folder, record, seconds, outcome))
+        record_crash(job.folder, job.identity, pid, seconds, ending)
+        return JobResult(job, record_of(job))
 
-    def _crash(self, running: RunningJob) -> Outcome | None:
+    def _crash(self, running: RunningJob) -> Ending | None:
         """Why a process ended without a result; None if the job is to start again."""
         if self.stop_signal:
-            return failure("stopped", "stopped before it had saved", 128 + self.stop_signal)
+            return Ending("interrupted", "stopped before it had saved", 128 + self.stop_signal)
         if running.attempt <= self.settings["retries"]:
             return None
         exit_code = running.process.exitcode or 0
         if exit_code >= 0:
             reason = f"exited with code {exit_code} before its end"
-            return failure("failed", reason, exit_code or 1)
+            return Ending("failed", reason, exit_code or 1)
         name = signal.Signals(-exit_code).name
-        return failure("failed", f"killed by {name}", 128 - exit_code)
+        return Ending("failed", f"killed by {name}", 128 - exit_code)
 
     def _enforce_limits(self, running: RunningJob) -> None:
         """Stops a job that exceeds a limit, and every job after a signal."""
@@ -187,11 +190,11 @@ class JobProcesses:
             return
         elif self.limit is not None and running.peak > self.limit:
             reason = f"took more than the {self.limit / _GB:g} GB of hydra.launcher.memory_limit"
-            running.failure = failure("failed", reason, 128 + signal.SIGKILL)
+            running.failure = Ending("failed", reason, 128 + signal.SIGKILL)
             running.signal(signal.SIGKILL)
         elif now - running.started > (self.settings["timeout"] or math.inf):
             reason = f"timeout: took more than {self.settings['timeout']:g} seconds"
-            running.failure = failure("failed", reason, TIMEOUT)
+            running.failure = Ending("failed", reason, TIMEOUT)
             self._stop(running)
         elif self._interrupts.stops_jobs:
             self._stop(running)

@@ -10,10 +10,10 @@ from optuna.trial import TrialState
 
 from mlxlab import terminal
 from mlxlab.errors import DataError, WriteError
-from mlxlab.experiment.job_record import JobRecord, read_records
+from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_file import FILE, read_run
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.job import Job, record_waiting
+from mlxlab.sweep.job import Job, record_of
 from mlxlab.sweep.jobs import JobResult, describe
 from mlxlab.sweep.pruning import read_pruning
 from mlxlab.sweep.sampler import num_trials, propose
@@ -126,9 +126,9 @@ class Search:
     def _settle(self) -> None:
         """Keeps what ended before an earlier process was killed; the other trials run again."""
         ended = {}
-        for folder, record in read_records(self.app.folder).items():
+        for folder, record in read_jobs(self.app.folder).items():
             if record.ended:
-                ended[record.number, record.budget] = (record, folder)
+                ended[record.job.number, record.job.budget] = (record, folder)
         for trial in self.study.trials():
             if not is_unfinished(trial):
                 continue
@@ -144,8 +144,7 @@ class Search:
         point = override_texts(trial.params)
         texts = [*self.overrides, *point]
         job = self.app.compose([*texts, *self._stopping(budget)], number)
-        record = record_waiting(job, texts)
-        begins = "continues" if record.attempts else "starts"
+        begins = "continues" if record_of(job).attempts else "starts"
         until = "" if budget is None else f", until {budget} {self.pruning.unit}"
         order = f"{number + 1} of {self.num_trials}"
         logger.info(f"trial {number} ({' '.join(point)}): {begins}, {order}{until}")
@@ -162,17 +161,18 @@ class Search:
     def _keep(self, record: JobRecord, folder: Path) -> None:
         """Tells the study what came of a job; one that a signal stopped has no result yet."""
         if record.state == "failed":
-            self.study.fail(record.number)
+            self.study.fail(record.job.number)
             return
         if record.value is None:
             return
         values = [record.value]
         if self.objectives != [record.objective]:
             values = self._values(folder)
-        if record.state == "paused" and record.budget is not None:
-            self.study.pause(record.number, record.budget, values[0])
+        job = record.job
+        if record.state == "paused" and job.budget is not None:
+            self.study.pause(job.number, job.budget, values[0])
         else:
-            self.study.finish(record.number, values)
+            self.study.finish(job.number, values)
 
     def _values(self, folder: Path) -> list[float]:
         """The objectives of the best evaluation of a run; DataError if it lacks one."""

@@ -23,7 +23,7 @@ from optuna.distributions import (
 )
 
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.job_record import MAX_JOBS
+from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.wording import one_line
 
 _MAX_VALUES = 10_000

@@ -30,7 +30,7 @@ from mlxlab.errors import DivergenceError, UserError
 from mlxlab.metric_names import sign_of
 from mlxlab.stats.sequential import look
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.job import Job, record_waiting
+from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.trial.finished_runs import FinishedRuns, config_digest, data_of
@@ -152,7 +152,6 @@ class Pairs:
                 begun.add(number)
                 continue
             self.running[number] = run
-            record_waiting(job, job.overrides)
             return job
         return None
 

@@ -1,12 +1,16 @@
 """The report of a sweep compares its best configuration with the baselines of the runs."""
 
+from contextlib import suppress
+
 import pytest
 
 from mlxlab.analysis.sweeps.best_configuration import judge_mean
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
+from mlxlab.errors import InputNotFoundError
 from mlxlab.record import run_file
-from mlxlab.record.run_record import Data, Evaluation, Model, RunRecord, SplitResult
+from mlxlab.record.run_file import new_record, read_run
+from mlxlab.record.run_record import Data, Evaluation, Model, SplitResult
 from support import sweep_jobs
 from support.run_records import attempt_of
 from support.sweep_jobs import finished
@@ -33,18 +37,15 @@ def result_of(accuracy, **baselines):
 
 def write_run(folder, accuracy):
     """A run on rows of which the most frequent class is 0.6; a rule is right on 0.7."""
-    folder.mkdir(parents=True, exist_ok=True)
     result = result_of(accuracy, majority=0.6, female_rule=0.7)
-    record = RunRecord(
-        id=folder.name,
-        name=folder.name,
-        status="finished",
-        attempts=[attempt_of()],
-        data=Data("titanic", "classification"),
-        model=Model("bert"),
-        evaluation=Evaluation("accuracy", [result]),
-        is_evaluated=True,
-    )
+    record = new_record(folder)
+    with suppress(InputNotFoundError):
+        record = read_run(folder)
+    record.data = Data("titanic", "classification")
+    record.model = Model("bert")
+    record.evaluation = Evaluation("accuracy", [result])
+    record.is_evaluated = True
+    record.attempts = record.attempts or [attempt_of()]
     run_file.write_run(folder, record)
 
 
@@ -110,7 +111,9 @@ def test_damaged_run_folders_are_left_out(tmp_path):
     write_sweep(tmp_path, (0.6, 0.6, 0.6))
     (tmp_path / "0" / "run.json").write_text("{")
     (tmp_path / "1" / "run.json").write_text("[]")
-    report = write_sweep_report(read_sweep(tmp_path), tmp_path)
+    sweep = read_sweep(tmp_path)
+    assert [job.state for job in sweep.jobs] == ["unfinished"] * 2 + ["finished"] * 4
+    report = write_sweep_report(sweep, tmp_path)
     assert report.summary["learned_nothing"] is True
     assert "One result on the validation rows" in report.page.read_text()
 

@@ -15,11 +15,9 @@ from matplotlib.image import imread
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 from mlxlab.errors import InputNotFoundError
-from mlxlab.experiment.job_record import JobRecord, write_record
-from mlxlab.record.run_file import write_run
 from support.browser import BROWSER, show
 from support.commands import command
-from support.run_records import attempt_of, blank_record, write_result
+from support.run_records import attempt_of, edit_run, write_result
 from support.sweep_jobs import finished, write_sweep
 
 main = command("compare")
@@ -168,10 +166,8 @@ def test_a_search_counts_only_trials_that_ran_to_their_end(tmp_path):
 
 def test_the_seconds_of_a_job_are_those_of_all_its_attempts(tmp_path):
     grid(tmp_path, seeds=1)
-    run = tmp_path / "1"
-    write_record(run, JobRecord(1, [], "running", seconds=2.5))  # killed with the sweep
     attempts = [attempt_of("running"), attempt_of(start=2000.0, end=2005.0)]
-    write_run(run, blank_record(status="finished", attempts=attempts))
+    edit_run(tmp_path / "1", lambda record: setattr(record, "attempts", attempts))
     assert [job.seconds for job in read_sweep(tmp_path).jobs] == [2.5, 65.0, 2.5, 2.5]
 
 

@@ -107,8 +107,13 @@ def test_a_foreign_folder_is_refused_in_one_line(folder, command, damage, capsys
     ), message
 
 
-def test_odd_times_and_control_characters_are_printed_as_text(folder, capsys):
-    attempt = attempt_of(start=1e300, end=-1e300)
-    edit(folder / "run.json", name="\x1b[2J\nname", attempts=[asdict(attempt)])
+def test_control_characters_are_printed_as_text(folder, capsys):
+    edit(folder / "run.json", name="\x1b[2J\nname")
     assert main(["show", str(folder)]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_time_that_is_none_is_refused_by_its_field(folder, capsys):
+    edit(folder / "run.json", attempts=[asdict(attempt_of(start=1e300))])
+    assert main(["show", str(folder)]) == 65
+    assert "run.json: attempts[0].start: " in capsys.readouterr().err

@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.compose import compose, without_hydra
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.experiment.rounds import round_config
 from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.selection import LossSelection
-from support.rounds import make_rounds
 from support.titanic import make_titanic, real_rows
 
 
@@ -220,9 +220,7 @@ def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):
         "data.select={mode: easiest, source: previous}",
     ]
     cfg = OmegaConf.to_container(without_hydra(compose(args)), resolve=True)
-    selections = [
-        make_rounds(cfg, tmp_path).round_config(number)["data"]["select"] for number in (1, 2, 3)
-    ]
+    selections = [round_config(cfg, tmp_path, number)["data"]["select"] for number in (1, 2, 3)]
     assert [(select["mode"], select["source"]) for select in selections] == [
         (None, None),
         ("easiest", f"{tmp_path}/rounds/1"),

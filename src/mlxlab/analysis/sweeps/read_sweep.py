@@ -9,7 +9,7 @@ from mlxlab.analysis.comparison_runs import check_metric
 from mlxlab.analysis.sweeps.sweep_jobs import State, Sweep, SweepJob, overrides_by_key
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.experiment import sweep_start
-from mlxlab.experiment.job_record import JobRecord, read_records, seconds_of_attempts
+from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Metrics
 
@@ -30,7 +30,7 @@ def read_sweep(folder: Path, metric: str | None = None, *, curves: bool = True) 
     """
     objectives, records = _read_records(folder)
     jobs = []
-    for path, record in sorted(records.items(), key=lambda item: item[1].number):
+    for path, record in sorted(records.items(), key=lambda item: item[1].job.number):
         jobs.append(_job(record, objectives[0], path))
     if metric is not None and [metric] != objectives:
         objectives = [metric]
@@ -48,15 +48,15 @@ def read_sweep(folder: Path, metric: str | None = None, *, curves: bool = True) 
 
 def _read_records(folder: Path) -> tuple[list[str], dict[Path, JobRecord]]:
     """(objectives, jobs that were asked for and those that were begun, by their folders)."""
-    records = read_records(folder)
-    begun = {record.number for record in records.values()}
+    records = read_jobs(folder)
+    begun = {record.job.number for record in records.values()}
     objectives = [record.objective for record in records.values()][:1]
     with suppress(InputNotFoundError):  # Only our own sweepers leave it.
         start = sweep_start.read_sweep_start(folder)
         objectives = start["objectives"]
-        for number, texts in enumerate(start["jobs"]):
+        for number in range(len(start["jobs"])):
             if number not in begun:
-                records[folder / str(number)] = JobRecord(number, texts)
+                records[folder / str(number)] = sweep_start.unstarted(start, number)
     if not records:
         raise InputNotFoundError(f"{folder}: expected the folder of a sweep")
     return objectives, records
@@ -64,11 +64,8 @@ def _read_records(folder: Path) -> tuple[list[str], dict[Path, JobRecord]]:
 
 def _job(record: JobRecord, objective: str, folder: Path) -> SweepJob:
     state: State = "unfinished"
-    seconds = record.seconds
     if record.state in get_args(State):
         state = cast(State, record.state)
-    else:  # The seconds of a job that was killed are in its own record alone.
-        seconds = max(seconds, seconds_of_attempts(folder))
     values = {}
     reason = record.reason
     if record.value is not None:
@@ -76,8 +73,9 @@ def _job(record: JobRecord, objective: str, folder: Path) -> SweepJob:
             values = {objective: record.value}
         else:
             reason = f"{objective} {record.value:.4g}; {reason}"
-    overrides = overrides_by_key(record.overrides)
-    return SweepJob(record.number, overrides, state, values, reason, seconds, folder=folder)
+    job = record.job
+    overrides = overrides_by_key(job.overrides)
+    return SweepJob(job.number, overrides, state, values, reason, record.seconds, folder=folder)
 
 
 def _with_metrics(job: SweepJob, names: list[str]) -> SweepJob:

@@ -153,9 +153,9 @@ def _origin(run: Path, restored: "RestoredModel") -> "Origin":
 
     A command that continued the run later made nothing of what is exported.
     """
-    from mlxlab.experiment.facts.command_lines import as_record
     from mlxlab.inference.trained_model import origin_of
     from mlxlab.record.run_file import read_run
+    from mlxlab.record.run_record import Continuation
     from mlxlab.views.commands import continuing_lines
 
     commit = ""
@@ -165,7 +165,7 @@ def _origin(run: Path, restored: "RestoredModel") -> "Origin":
         commit = record.code.commit
         first = record.command.first
         continued = restored.checkpoint.state["metadata"].get("continued", [])
-        later = continuing_lines([as_record(each) for each in continued])
+        later = continuing_lines([Continuation(**each) for each in continued])
         if first:
             commands = [("", first)]
             commands += [(f"continued {place}".rstrip(), typed) for place, typed in later]

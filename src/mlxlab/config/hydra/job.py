@@ -68,11 +68,10 @@ def job_folder(config: DictConfig) -> Path:
     return folder
 
 
-def job_digest(config: DictConfig) -> str:
-    """A hash of the resolved config of a job, equal in every folder."""
-    with job_config(config):
-        values, _ = resolve(config)
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+def job_digest(config: DictConfig, folder: str = _NO_FOLDER) -> str:
+    """A hash of the resolved config of the job that HydraConfig is of, equal in every folder."""
+    text = json.dumps(resolve(config)[0], sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.replace(folder, _NO_FOLDER).encode()).hexdigest()
 
 
 def set_number(config: DictConfig, number: int) -> None:

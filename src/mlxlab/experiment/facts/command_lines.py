@@ -72,16 +72,6 @@ def continuations(
     ]
 
 
-def as_record(continuation: Continuation) -> records.Continuation:
-    """The same in the record of a run; older checkpoints do not say of a continuation that it is a fork."""
-    return records.Continuation(
-        overrides=continuation["overrides"],
-        step=continuation.get("step"),
-        model=continuation["model"],
-        forked=continuation.get("forked", not continuation["overrides"]),
-    )
-
-
 def model_changes(continued: Iterable[records.Continuation]) -> list[tuple[int, str]]:
     """(step, what changed) for each continuation that changed the model."""
     changes = []

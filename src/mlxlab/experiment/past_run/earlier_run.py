@@ -21,7 +21,6 @@ _MOVED = (
         "example_losses",
         "rounds",
         ROUNDS,
-        "rounds.md",
     ),
     *(
         "report.html",
@@ -82,5 +81,4 @@ def _new_folder(folder: Path, earlier: RunRecord) -> Path:
     target = next(path for path in paths if not path.exists())
     target.mkdir()
     write_run(target, earlier)
-    (target / f"STATUS.{earlier.status}").touch()
     return target

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.experiment.facts.attempts import read_now
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.metric_names import VALID
+from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
@@ -44,8 +44,8 @@ def read_run_folder(folder: Path) -> RunRow:
         experiment="",
         experiment_id="",
         status=_STATUSES.get(record.status, "KILLED"),
-        start=_milliseconds(record.attempts[0].start),
-        end=None if end is None else _milliseconds(end),
+        start=int(1000 * record.attempts[0].start),
+        end=None if end is None else int(1000 * end),
         uid=None,
         parent=None,
         folder=str(folder),
@@ -117,8 +117,3 @@ def _tags(record: RunRecord) -> dict[str, str]:
         tags[COMMIT] = record.code.commit
         tags["git.dirty"] = _DIRTY[record.code.dirty]
     return tags
-
-
-def _milliseconds(seconds: float) -> int | None:
-    """None for what is no time."""
-    return int(seconds * 1000) if 0 <= seconds < 253_402_300_800 else None

@@ -5,9 +5,7 @@ from typing import Any
 
 from mlxlab.checkpoint.names import ROUNDS
 from mlxlab.config.check import check_stored_config, read_stored_config
-from mlxlab.files.untrusted import read_json
-
-_MAX_BYTES = 4 * 2**20
+from mlxlab.record.run_file import FILE, read_run
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
@@ -17,8 +15,6 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         InputNotFoundError: the run ended before its config was stored, or it is no run folder.
         DataError, NotAllowedError: the file is damaged, or its config is not valid.
     """
-    rounds = folder / ROUNDS
-    if not rounds.is_file():
-        return read_stored_config(folder / "inference" / "config.yaml")
-    stored = read_json(rounds, dict[str, object], max_bytes=_MAX_BYTES)
-    return check_stored_config(stored.get("config"), str(rounds))
+    if (folder / ROUNDS).is_file():
+        return check_stored_config(read_run(folder).config, str(folder / FILE))
+    return read_stored_config(folder / "inference" / "config.yaml")

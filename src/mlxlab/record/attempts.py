@@ -1,5 +1,6 @@
-"""The attempts of a run: the processes that worked on it."""
+"""The attempts of a run: the processes that worked on it, and how they ended."""
 
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -9,10 +10,56 @@ from pathlib import Path
 
 import psutil
 
+from mlxlab.errors import RunInterrupted, RunPruned, UserError
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Attempt, RunRecord, Status
 
+CTRL_C = 130
+BUG = 70
 _BY_OTHERS = ("report.html", "verify.json")  # Other commands may write them later.
+_MAX_ERROR = 2000  # characters
+
+
+def new_attempt() -> Attempt:
+    """That of this process, which begins now."""
+    process_start = psutil.Process().create_time()
+    return Attempt(platform.node(), os.getpid(), process_start, time.time(), trained=False)
+
+
+def is_of_this_process(attempt: Attempt) -> bool:
+    """Whether this process began the attempt, and has recorded nothing else."""
+    return attempt == replace(new_attempt(), start=attempt.start)
+
+
+def end_attempt(attempt: Attempt, error: BaseException | None) -> None:
+    """Records how an attempt ends: with this error, or well."""
+    attempt.status = _status_of(error)
+    attempt.end = attempt.end or time.time()
+    attempt.exit_code = 0
+    if isinstance(error, UserError):
+        attempt.exit_code = error.exit_code
+        attempt.error = str(error)
+    elif isinstance(error, KeyboardInterrupt):
+        attempt.exit_code = CTRL_C
+        attempt.error = "Ctrl-C"
+    elif isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        attempt.exit_code = code or 1
+        attempt.error = f"exited with code {code} before its end"
+    elif error is not None:
+        attempt.exit_code = BUG
+        attempt.error = f"{type(error).__name__}: {error}"
+    attempt.error = attempt.error[:_MAX_ERROR]
+
+
+def _status_of(error: BaseException | None) -> Status:
+    if error is None:
+        return "finished"
+    if isinstance(error, RunPruned):
+        return "paused"
+    if isinstance(error, KeyboardInterrupt | RunInterrupted):
+        return "interrupted"
+    return "failed"
 
 
 def read_now(folder: Path) -> RunRecord:
