@@ -76,14 +76,14 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
 }
 PACKAGE_NODES = {
     "config": 13_300,
-    "cli": 20_180,
+    "cli": 20_030,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_990,
     "tracking": 20_940,
     "record": 2_090,
-    "views": 12_540,
+    "views": 12_710,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
