@@ -30,7 +30,7 @@ from mlxlab.experiment.metadata import (
     run_tags,
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
-from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
+from mlxlab.experiment.reproduction.recorder import RunLockRecorder
 from mlxlab.experiment.resume import finished
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.kernels import use_kernels
@@ -129,7 +129,6 @@ def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
     if start.continues:
         forget_evaluation(context.run_dir)
     else:
-        compare_with_past(start.cfg, data.fingerprint, context)
         log_lines(*set_aside_earlier_run(context.writer))
     inference_dir = context.run_dir / "inference"
     if start.tokenizer_dir != start.inference_dir:
@@ -190,15 +189,6 @@ def warn_of_long_rows(data: DataModule) -> None:
         lengths = data.row_lengths
         enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
         logger.warning(f"{lengths.describe()}; {enough}")
-
-
-def compare_with_past(cfg: Config, fingerprint: str, context: RunContext) -> None:
-    """Says what changed since the run that `rerun` names."""
-    if cfg["rerun"] is None:
-        return
-    from mlxlab.experiment.past_run.rerun import changes_since
-
-    log_lines(*changes_since(cfg, fingerprint, context.writer.code(GIT_SECONDS)))
 
 
 def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
