@@ -63,20 +63,20 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_590,
-    "files": 535,
+    "nodes": 441_040,
+    "files": 3673,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
     "ternaries": 24.5,
-    "packed assignments": 8.45,
+    "packed assignments": 8.25,
     "nested comprehensions": 2.35,
     "assignment expressions": 2.55,
     "functions returning text": 12.85,
-    "fragments": 6.1,
+    "fragments": 6.0,
 }
 PACKAGE_NODES = {
     "config": 13_300,
-    "cli": 20_030,
+    "cli": 19_970,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
