@@ -68,22 +68,22 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "multiplied texts": 6,
     "nodes a statement": 10.75,
     "ternaries": 24.5,
-    "packed assignments": 8.45,
+    "packed assignments": 8.25,
     "nested comprehensions": 2.35,
     "assignment expressions": 2.55,
     "functions returning text": 12.85,
-    "fragments": 6.1,
+    "fragments": 6.0,
 }
 PACKAGE_NODES = {
     "config": 13_300,
-    "cli": 20_280,
+    "cli": 20_070,
     "extensions": 39_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_600,
     "tracking": 17_790,
     "record": 4_850,
-    "views": 13_710,
+    "views": 13_880,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

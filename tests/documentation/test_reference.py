@@ -205,7 +205,7 @@ def test_every_file_of_a_run_folder_is_documented():
     }
     folders = [past_run(), *(past_run() / name for name in ["inference"])]
     written |= {path.name for folder in folders for path in folder.iterdir()}
-    assert {"run.json", "per_class.csv"} <= written
+    assert {"run.json", "mistakes.csv"} <= written
     assert written <= documented | {"tokenizer.json"}, written - documented
 
 

@@ -12,22 +12,21 @@ from sklearn.metrics import f1_score
 from mlxlab.baselines.baseline import Baseline
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.data.batch import Batch, Task
-from mlxlab.experiment.final_evaluation.evaluate import (
-    MODEL,
-    FinalEvaluation,
+from mlxlab.experiment.evaluate import (
     evaluate_at_end,
-    judge,
+    forget_evaluation,
+    write_csv,
+    write_files,
 )
-from mlxlab.experiment.final_evaluation.files import mistakes, write_csv, write_files
-from mlxlab.experiment.final_evaluation.record import (
+from mlxlab.experiment.labelled_results import (
+    add_predictions,
+    compare_with_baselines,
     confusion,
-    diagnostics,
-    evaluation_record,
-    split_record,
+    diagnose,
 )
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
-from mlxlab.training.evaluate import Evaluation
+from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.views.verdict import judge as judge_baselines
 from support.models import (
     TASK,
@@ -94,24 +93,17 @@ class RecordingTracker(NoTracker):
 
 
 def evaluated(kind, tmp_path, max_batches=None):
-    """(results, data, tracker, record) of a model that saved no checkpoint; its files are in `tmp_path`."""
+    """(results, data, tracker, predictions) of a model that saved no checkpoint; its files are in `tmp_path`."""
     mx.random.seed(3)
     data, tracker = LabelledData(kind), RecordingTracker()
     run = make_run(BagOfEmbeddings(classes=3 if kind != "regression" else 1))
     run.state.progress.step = 4
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
-    results = evaluate_at_end(run.state, data, tracker, tmp_path, "valid/loss", max_batches)
+    results = evaluate_at_end(run.state, data, tmp_path, "valid/loss", max_batches)
     (tmp_path / "inference").mkdir()
-    record = write_all(run.state, results, data, tracker, tmp_path)
-    return results, data, tracker, record
-
-
-def write_all(state, results, data, tracker, folder):
-    """Writes the files of a final evaluation; returns its record."""
-    rows = list(mistakes(results, data))
-    record = evaluation_record(state, results, rows)
-    write_files(results, record, rows, data, tracker, folder)
-    return record
+    write_files(results, data, tracker, tmp_path, 4)
+    batches = (data.valid, data.test)
+    return results, data, tracker, [evaluate(run.model, each, data.task) for each in batches]
 
 
 def rows_of(path):
@@ -120,12 +112,12 @@ def rows_of(path):
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_final_evaluation_of_every_kind(kind, tmp_path):
-    results, _, tracker, record = evaluated(kind, tmp_path)
-    valid, test = results.splits
-    assert (len(valid.evaluation.ids), len(test.evaluation.ids)) == (59, 40), "one has no label"
+    results, _, tracker, predictions = evaluated(kind, tmp_path)
+    record = results.record
     main = record.main_metric
     written = record.keyed_metrics("test")
-    assert written == {f"test/{name}": value for name, value in test.metrics.items()}
+    assert [each.rows for each in record.results] == [59, 40], "one has no label"
+    assert record.results[0].metrics == predictions[0].metrics
     assert tracker.metrics == {(name, 4): value for name, value in written.items()}
     baselines = record.results[-1].baselines
     assert {"constant", "oracle"} == baselines.keys()
@@ -133,7 +125,6 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
     for each in record.results:
         low, high = each.intervals[main]
         assert low < each.metrics[main] < high
-    assert [each.rows for each in record.results] == [59, 40]
     assert judge_baselines(record.results[-1], main).best == "oracle"
     shown = record.results[0].diagnostics
     assert bool(shown.predicted) == (kind == "regression")
@@ -142,9 +133,8 @@ def test_the_final_evaluation_of_every_kind(kind, tmp_path):
 
 
 def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path):
-    results, *_ = evaluated("classification", tmp_path)
+    results, _, _, (evaluation, _) = evaluated("classification", tmp_path)
     rows = rows_of(tmp_path / "mistakes.csv")
-    evaluation = results.splits[0].evaluation
     probability = [float(row["probability"]) for row in rows]
     assert probability == sorted(probability, reverse=True)
     wrong = int((evaluation.outputs.argmax(axis=1) != evaluation.targets).sum())
@@ -154,47 +144,47 @@ def test_the_mistakes_are_sorted_and_have_their_texts(tmp_path):
     names = ("$a$", "'=b", "_c \u4e2d")
     assert rows[0]["true"] == names[evaluation.targets[position]]
     assert rows[0]["predicted"] == names[evaluation.outputs[position].argmax()] != rows[0]["true"]
-    table = rows_of(tmp_path / "per_class.csv")
-    assert [row["split"] for row in table] == ["valid"] * 3 + ["test"] * 3
-    assert sum(int(row["support"]) for row in table) == 59 + 40
+    classes = [[each.rows for each in result.classes] for result in results.record.results]
+    assert [sum(rows) for rows in classes] == [59, 40]
 
 
-def test_the_mistakes_of_data_that_knows_where_its_rows_stand_say_so(tmp_path):
-    results, data, tracker, record = evaluated("classification", tmp_path)
+def test_the_mistakes_of_data_that_knows_where_its_rows_stand_say_so(tmp_path, monkeypatch):
+    evaluated("classification", tmp_path)
     ids = [row["id"] for row in rows_of(tmp_path / "mistakes.csv")]
-    data.location = lambda row: f"own.csv:{row + 2}"
-    write_files(results, record, list(mistakes(results, data)), data, tracker, tmp_path)
+    monkeypatch.setattr(
+        LabelledData, "location", lambda _, row: f"own.csv:{row + 2}", raising=False
+    )
+    (tmp_path / "located").mkdir()
+    tmp_path = tmp_path / "located"
+    evaluated("classification", tmp_path)
     assert [row["row"] for row in rows_of(tmp_path / "mistakes.csv")] == [
         f"own.csv:{int(each) + 2}" for each in ids
     ]
 
 
 def test_the_largest_errors_of_a_regression_come_first(tmp_path):
-    results, *_ = evaluated("regression", tmp_path)
+    *_, (evaluation, _) = evaluated("regression", tmp_path)
     rows = rows_of(tmp_path / "mistakes.csv")
     assert len(rows) == 50
-    evaluation = results.splits[0].evaluation
     largest = np.abs(evaluation.outputs - evaluation.targets)
     assert float(rows[0]["error"]) == pytest.approx(largest.max(), rel=1e-4)
     assert int(rows[0]["id"]) == evaluation.ids[largest.argmax()]
 
 
 def test_thresholds_are_chosen_on_the_validation_rows_and_used_on_the_test_rows(tmp_path):
-    results, _, tracker, _ = evaluated("multi_label", tmp_path)
+    results, _, tracker, (valid, test) = evaluated("multi_label", tmp_path)
+    on_valid, on_test = results.record.results
     thresholds = json.loads((tmp_path / "inference" / "thresholds.json").read_text())
     assert list(thresholds) == ["a", "b", "c"]
     assert ("thresholds.json", "config/inference") in tracker.artifacts
-    valid, test = (each.evaluation for each in results.splits)
     chosen = np.array(list(thresholds.values()), np.float32)
     columns = zip(valid.targets.T, valid.outputs.T, strict=True)
     best = [max(f1_score(y, p >= t) for t in np.unique(p)) for y, p in columns]
     assert f1_score(valid.targets, valid.outputs >= chosen, average=None) == pytest.approx(best)
     expected = f1_score(test.targets, test.outputs >= chosen, average="macro")
-    assert results.splits[1].metrics["f1_macro"] == pytest.approx(expected)
-    assert results.splits[0].metrics["f1_macro"] == pytest.approx(valid.metrics["f1_macro"])
-    assert results.splits[1].baselines["oracle"]["exact_match"] == 1.0, (
-        "its probabilities are below 0.5"
-    )
+    assert on_test.metrics["f1_macro"] == pytest.approx(expected)
+    assert on_valid.metrics["f1_macro"] == pytest.approx(valid.metrics["f1_macro"])
+    assert on_test.baselines["oracle"]["exact_match"] == 1.0, "its probabilities are below 0.5"
 
 
 @pytest.mark.parametrize("positive", [0, 1])
@@ -210,31 +200,32 @@ def test_two_classes_have_a_threshold_where_f1_is_the_objective(tmp_path, positi
     data.baselines = lambda: [Baseline("shy", truth[:60], truth[60:])]
     run = make_run(BagOfEmbeddings(classes=2))
     run.state.history.add_evaluation(4, {"valid/f1": 1.0}, "valid/f1")
-    plain = evaluate_at_end(run.state, data, NoTracker(), tmp_path, "valid/accuracy", None)
+    plain = evaluate_at_end(run.state, data, tmp_path, "valid/accuracy", None)
     assert plain.thresholds == 0.5
 
-    results = evaluate_at_end(run.state, data, NoTracker(), tmp_path, "valid/f1", None)
+    results = evaluate_at_end(run.state, data, tmp_path, "valid/f1", None)
+    on_valid, on_test = results.record.results
     (tmp_path / "inference").mkdir()
-    write_all(run.state, results, data, NoTracker(), tmp_path)
+    write_files(results, data, NoTracker(), tmp_path, 4)
     thresholds = json.loads((tmp_path / "inference" / "thresholds.json").read_text())
     assert list(thresholds) == [data.task.labels[positive]]
     (chosen,) = thresholds.values()
-    valid, test = (each.evaluation for each in results.splits)
+    valid, test = (evaluate(run.model, each, data.task) for each in (data.valid, data.test))
     f1 = [
         f1_score(valid.targets == positive, valid.outputs[:, positive] >= t)
         for t in valid.outputs[:, positive]
     ]
     best = f1_score(valid.targets == positive, valid.outputs[:, positive] >= chosen)
     assert best == pytest.approx(max(f1))
-    assert results.splits[0].metrics["f1"] == plain.splits[0].metrics["f1"] <= best
+    assert on_valid.metrics["f1"] == plain.record.results[0].metrics["f1"] <= best
     expected = f1_score(test.targets == positive, test.outputs[:, positive] >= chosen)
-    assert results.splits[1].metrics["f1"] == pytest.approx(expected)
-    assert plain.main_metric == "accuracy"
-    assert results.main_metric == "f1"
-    assert [each.baselines["shy"]["f1"] for each in results.splits] == [0.0, 1.0]
-    low, high = results.splits[1].gains["shy"]
+    assert on_test.metrics["f1"] == pytest.approx(expected)
+    assert plain.record.main_metric == "accuracy"
+    assert results.record.main_metric == "f1"
+    assert [each.baselines["shy"]["f1"] for each in results.record.results] == [0.0, 1.0]
+    low, high = on_test.gains["shy"]
     assert low < expected - 1 < high < 0
-    low, high = results.splits[1].intervals["f1"]
+    low, high = on_test.intervals["f1"]
     assert low < expected < high
     wrong = sum((valid.outputs[:, positive] >= chosen) != (valid.targets == positive))
     assert len(rows_of(tmp_path / "mistakes.csv")) == wrong
@@ -242,9 +233,9 @@ def test_two_classes_have_a_threshold_where_f1_is_the_objective(tmp_path, positi
 
 def test_the_limit_of_validation_batches_holds_for_model_and_baselines(tmp_path):
     results, *_ = evaluated("classification", tmp_path, max_batches=2)
-    assert results.splits[0].evaluation.ids.tolist() == [i for i in range(14) if i != 3]
-    assert results.splits[0].baselines["oracle"]["accuracy"] == 1.0
-    assert len(results.splits[1].evaluation.ids) == 40
+    on_valid, on_test = results.record.results
+    assert (on_valid.rows, on_test.rows) == (13, 40), "one of 14 has no label"
+    assert on_valid.baselines["oracle"]["accuracy"] == 1.0
 
 
 def test_a_signal_stops_the_final_evaluation(tmp_path):
@@ -258,9 +249,7 @@ def test_a_signal_stops_the_final_evaluation(tmp_path):
         return len(calls) > len(data.valid) + 1
 
     assert (
-        evaluate_at_end(
-            run.state, data, NoTracker(), tmp_path, "valid/loss", None, stop_in_the_test_rows
-        )
+        evaluate_at_end(run.state, data, tmp_path, "valid/loss", None, stop_in_the_test_rows)
         is None
     )
     assert len(calls) == len(data.valid) + 2
@@ -272,6 +261,9 @@ class TwoClasses:
     task, test, valid = TASK, (), FixedBatches()
 
     def baselines(self):
+        return []
+
+    def texts(self, ids):
         return []
 
 
@@ -287,23 +279,20 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
         for step, metrics in history.curve
         if (tmp_path / FOLDER / folder_name(step)).is_dir() and step < 12
     )
-    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, "valid/loss", None)
-    assert results.step == history.best_step
-    assert {
-        f"valid/{name}": value for name, value in results.splits[0].metrics.items()
-    } == history.best_metrics
+    results = evaluate_at_end(run.state, TwoClasses(), tmp_path, "valid/loss", None)
+    assert results.record.keyed_metrics("valid") == history.best_metrics
+    assert "last step" not in caplog.text
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(leaf, last[name])
 
     (tmp_path / FOLDER / folder_name(history.best_step) / "model.safetensors").write_bytes(b"")
-    results = evaluate_at_end(run.state, TwoClasses(), NoTracker(), tmp_path, "valid/loss", None)
-    assert results.step == 12
+    results = evaluate_at_end(run.state, TwoClasses(), tmp_path, "valid/loss", None)
     assert "the final evaluation is of the last step, 12" in caplog.text
-    assert results.splits[0].metrics["loss"] == history.curve[-1][1]["valid/loss"]
+    assert results.record.results[0].metrics["loss"] == history.curve[-1][1]["valid/loss"]
 
 
 def judged(correct_model, correct_baseline):
-    """Results on examples of class 1 of two, of which model and baseline get these right."""
+    """The result on examples of class 1 of two, of which model and baseline get these right."""
     outputs = [
         np.stack([1.0 - right, right], axis=1) for right in (correct_model, correct_baseline)
     ]
@@ -311,16 +300,16 @@ def judged(correct_model, correct_baseline):
     evaluation = Evaluation(
         {"loss": 0.0}, np.arange(len(targets)), np.arange(len(targets)), targets, outputs[0]
     )
-    predictions = {MODEL: outputs[0], "rule": outputs[1]}
     task = Task("classification", 2, ("a", "b"))
-    thresholds = dict.fromkeys(predictions, 0.5)
-    return judge(task, "accuracy", "valid", evaluation, predictions, thresholds)
+    baselines = {"rule": outputs[1]}
+    result = compare_with_baselines(task, "accuracy", "valid", evaluation, baselines, {})
+    add_predictions(result, task, evaluation, 0.5)
+    return result
 
 
-def verdict_of(split):
-    """The verdict of a split of two classes."""
-    results = FinalEvaluation(Task("classification", 2, ("a", "b")), "accuracy", splits=(split,))
-    return judge_baselines(split_record(results, split), "accuracy").verdict
+def verdict_of(result):
+    """The verdict on a result by its accuracy."""
+    return judge_baselines(result, "accuracy").verdict
 
 
 def test_the_verdict_compares_on_the_same_rows():
@@ -346,9 +335,7 @@ def test_a_few_rows_are_no_evidence_where_all_resamples_are_equal(rows, is_signi
 
 
 def test_a_metric_that_needs_two_classes_has_no_interval_without_them():
-    split = judged(np.ones(11), np.ones(11))
-    results = FinalEvaluation(Task("classification", 2, ("a", "b")), "accuracy", splits=(split,))
-    record = split_record(results, split)
+    record = judged(np.ones(11), np.ones(11))
     assert np.isnan(record.metrics["roc_auc"])
     assert "roc_auc" not in record.intervals
 
@@ -359,19 +346,14 @@ def test_an_accuracy_of_1_has_an_interval():
 
 
 def test_a_class_that_is_never_predicted_is_recorded():
-    task = Task("classification", 2, ("a", "b"))
-    wrong = judged(np.zeros(9), np.zeros(9))
-    results = FinalEvaluation(task, "accuracy", splits=(wrong,))
-    assert split_record(results, wrong).never_predicted == {"b": 9}
-    good = judged(np.ones(9), np.zeros(9))
-    assert split_record(results, good).never_predicted == {}
+    assert judged(np.zeros(9), np.zeros(9)).never_predicted == {"b": 9}
+    assert judged(np.ones(9), np.zeros(9)).never_predicted == {}
 
 
 def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
     write_csv(
         tmp_path / "t.csv",
-        ("a", "b"),
-        [("=1+1", -1.5), ("@x", "-1.5"), ("+49 30", 3), ("a\nb", "\ud800")],
+        [("a", "b"), ("=1+1", "-1.5"), ("@x", "-1.5"), ("+49 30", "3"), ("a\nb", "\ud800")],
     )
     rows = [[*row.values()] for row in rows_of(tmp_path / "t.csv")]
     assert rows == [["'=1+1", "-1.5"], ["'@x", "-1.5"], ["'+49 30", "3"], ["a\nb", "\\ud800"]]
@@ -387,7 +369,7 @@ def test_confusions_of_many_classes_are_those_of_the_most_confused():
     names, counts = confusion(task, guess, targets)
     assert len(names) == len(counts) == 20
     assert {int(name) for name in names} <= set(range(25))
-    shown = diagnostics(FinalEvaluation(task, "accuracy"), evaluation)
+    shown = diagnose(task, evaluation, 0.5)
     assert sum(rows for _, _, rows in shown.reliability) == 2000
 
 
@@ -397,7 +379,16 @@ def test_curves_have_few_points_and_the_share_of_the_positive_class():
     outputs = np.stack([1 - scores, scores], axis=1)
     task = Task("classification", 2, ("no", "yes"))
     evaluation = Evaluation({"loss": 0.0}, np.arange(2000), np.arange(2000), targets * 1, outputs)
-    shown = diagnostics(FinalEvaluation(task, "accuracy"), evaluation)
+    shown = diagnose(task, evaluation, 0.5)
     assert shown.positive_share == 0.25
     assert len(shown.precision_recall) == 200
     assert shown.precision_recall[-1] == (1.0, pytest.approx(0.25, abs=1e-3))
+
+
+def test_a_run_that_is_trained_further_keeps_no_file_of_its_evaluation(tmp_path):
+    evaluated("multi_label", tmp_path)
+    others = [tmp_path / "run.json", tmp_path / "inference" / "config.yaml"]
+    for path in (*others, tmp_path / "summary.md", tmp_path / "samples.json"):
+        path.touch()
+    forget_evaluation(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)

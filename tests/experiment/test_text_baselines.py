@@ -3,18 +3,16 @@
 import gzip
 import json
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mlxlab.baselines.ngrams import ngram_baselines, ngram_losses
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.sources import text_files
 from mlxlab.errors import DataError
-from mlxlab.experiment.final_evaluation.text_baselines import (
-    _ngram_losses,
-    text_baselines,
-    trained_batches,
-)
+from mlxlab.experiment.evaluate import evaluate_at_end, trained_batches
 from support.models import make_run
 from support.streams import as_lists, make_batches, open_source
 
@@ -50,6 +48,13 @@ def state_after(data, steps):
     return state
 
 
+def evaluate_text(state, valid, task):
+    """The record of the final evaluation of a language model."""
+    state.history.add_evaluation(1, {"valid/loss": 1.0}, "valid/loss")
+    data = SimpleNamespace(task=task, valid=valid)
+    return evaluate_at_end(state, data, None, "valid/loss", None).record
+
+
 def batch_of(tokens, weights=1.0):
     tokens = np.array([tokens], np.int32)
     targets = np.roll(tokens, -1, axis=1)
@@ -65,28 +70,31 @@ def batch_of(tokens, weights=1.0):
 def test_the_unigram_is_the_entropy_of_the_targets_and_others_are_better_on_text_of_pairs():
     batch = batch_of([0, 1, 2] * 100)
     task, train = Task("language_modelling", 4, token_bytes=(1, 2, 3, 4)), Repeated(batch)
-    results, counted = text_baselines(state_after(train, 51), [batch], task, 9)
-    assert results["unigram"]["valid/loss"] == pytest.approx(np.log(3))
-    assert results["unigram"]["valid/bits_per_byte"] == pytest.approx(
+    trained = trained_batches(state_after(train, 51))
+    results = ngram_baselines(task, [batch], trained)
+    assert results["unigram"]["loss"] == pytest.approx(np.log(3))
+    assert results["unigram"]["bits_per_byte"] == pytest.approx(
         np.log2(3) / 2
     )  # a token has 2 bytes on average
-    assert results["bigram"]["valid/loss"] < 0.01
-    assert results["trigram"]["valid/loss"] < results["bigram"]["valid/loss"] + 0.01
+    assert results["bigram"]["loss"] < 0.01
+    assert results["trigram"]["loss"] < results["bigram"]["loss"] + 0.01
     assert (train.position, train.read) == (51, 102)
-    assert counted == 51 * 300
+    assert sum(each.tokens.size for each in trained) == 51 * 300
 
 
 def test_a_masked_model_has_no_counts_of_pairs_and_no_targets_are_no_error():
     task = Task("language_modelling", 4, masked=True)
-    state = state_after(Repeated(batch_of([0, 1])), 5)
-    assert [*text_baselines(state, [batch_of([0, 1])], task, 9).metrics] == ["unigram"]
-    assert text_baselines(state, [], task, 9) == ({"unigram": {"valid/loss": 0.0}}, 0)
+    data = Repeated(batch_of([0, 1]))
+    evaluation = evaluate_text(state_after(data, 5), [batch_of([0, 1])], task)
+    assert [*evaluation.results[0].baselines] == ["unigram"]
+    assert (evaluation.counted_tokens, data.read) == (0, 5)
+    assert ngram_baselines(task, [], []) == {"unigram": {"loss": 0.0}}
 
 
 @pytest.mark.parametrize("context", [(0, 1), (3, 3), (4, 0)])
 def test_the_probabilities_of_all_tokens_sum_to_one(context):
     seen = np.random.default_rng(0).integers(0, 5, (40, 3))
-    losses = [_ngram_losses(seen, np.array([[*context, token]]), 5)[-1] for token in range(5)]
+    losses = [ngram_losses(seen, np.array([[*context, token]]), 5)[-1] for token in range(5)]
     assert np.exp(-np.array(losses)).sum() == pytest.approx(1)
 
 
@@ -109,10 +117,11 @@ def test_only_data_that_was_trained_on_is_read_again(tmp_path, prefetch, caplog,
         list(data)
     data.load_state_dict(end)
 
-    results, _ = text_baselines(state, [batch_of([97, 98] * 9)], task, 9)
-    assert [*results] == ["unigram", "bigram", "trigram"]
+    evaluation = evaluate_text(state, [batch_of([97, 98] * 9)], task)
+    assert [*evaluation.results[0].baselines] == ["unigram", "bigram", "trigram"]
     path.write_bytes(gzip.compress(b"{\n" + text))
-    assert [*text_baselines(state, [batch_of([97, 98] * 9)], task, 9).metrics] == ["unigram"]
+    evaluation = evaluate_text(state, [batch_of([97, 98] * 9)], task)
+    assert [*evaluation.results[0].baselines] == ["unigram"]
     assert "no bigram and trigram baselines: " in caplog.text
     assert data.state_dict() == end
 

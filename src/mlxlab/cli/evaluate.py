@@ -24,16 +24,12 @@ which `predict` answers; on the validation data, which chose it, from probabilit
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 from mlxlab.terminal.messages import announce
-
-if TYPE_CHECKING:
-    from mlxlab.experiment.evaluate_run import RunEvaluation
 
 ALIASES = {
     "source": "data.source",
@@ -109,32 +105,6 @@ def evaluate(
     for line in (f"{first}; {subject}", *others):
         log.info(line)
     if json:
-        print_json(_as_json(result))
+        print_json(result.as_json())
     else:
-        _show(result, Path(data.get("source", "")).name)
-
-
-def _show(result: "RunEvaluation", source: str) -> None:
-    from mlxlab.experiment.final_evaluation.own_evaluation import describe_evaluation, value_table
-    from mlxlab.experiment.final_evaluation.slices import slices_table
-
-    if result.results is None:
-        terminal.show(value_table("metric", result.evaluation.metrics.items()))
-        return
-    terminal.show(describe_evaluation(result.results, source))
-    if result.slices:
-        terminal.show(slices_table(result.results.main_metric, list(result.slices)))
-
-
-def _as_json(result: "RunEvaluation") -> dict[str, object]:
-    from mlxlab.experiment.final_evaluation.slices import slices_json
-
-    values: dict[str, object] = {"step": result.step, "metrics": result.evaluation.metrics}
-    if result.results is None:
-        return values | {"intervals": {}, "baselines": {}, "gains": {}}
-    values["rows"] = len(result.evaluation.ids)
-    for name in ("metrics", "intervals", "baselines", "gains"):
-        values[name] = getattr(result.results.splits[0], name)
-    if result.slices:
-        values["slices"] = slices_json(list(result.slices))
-    return values
+        terminal.show(result.as_text(Path(data.get("source", "")).name))

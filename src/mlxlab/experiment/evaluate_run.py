@@ -1,7 +1,8 @@
 """Evaluates the model of a run, on the validation data of the run or on other data."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,16 @@ from mlxlab.baselines.baseline import Baseline
 from mlxlab.baselines.predict import predict_baselines
 from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.paths import project_root
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import DataModule, LabelledRows, RowEncoder, Table
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.build import Config, build_data
-from mlxlab.experiment.final_evaluation.evaluate import FinalEvaluation
-from mlxlab.experiment.final_evaluation.own_evaluation import judge_evaluation
-from mlxlab.experiment.final_evaluation.slices import Slice, judge_slices
+from mlxlab.experiment.labelled_results import (
+    add_predictions,
+    class_names,
+    compare_with_baselines,
+)
 from mlxlab.inference.eval_data import (
     forget_source,
     open_eval_rows,
@@ -35,7 +38,12 @@ from mlxlab.inference.eval_data import (
 from mlxlab.inference.pretrained_baseline import load_published, with_pretrained
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.progress import activity
+from mlxlab.record import run_record as records
+from mlxlab.record.run_record import RunRecord, SplitResult
 from mlxlab.training.evaluate import Evaluation, evaluate
+from mlxlab.training.metrics.labelled import as_thresholds, main_metric
+from mlxlab.views.pages import evaluation_lines
+from mlxlab.views.verdict import MODEL
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
 NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
@@ -45,22 +53,55 @@ CONVERSATION_KEYS = NO_EFFECT | {"source", "on_error", "seq_len", "max_valid_exa
 CONVERSATION_KEYS |= {"layout", "loss_on", "truncation"}
 TOKENS_AT_ONCE = 2048  # of a published model, whose vocabulary may be large
 MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
+JSON_FIELDS = ("rows", "metrics", "intervals", "baselines", "gains")
+# Slices are of the most frequent values of a column; the other values are one slice.
+MAX_VALUES = 20
+MISSING = "missing"
+OTHERS = "others"
 
 ReadCells = Callable[[Sequence[str], np.ndarray], Table]
 
 
 class RunEvaluation(NamedTuple):
-    """The result for a model; `results` are judged against baselines, and None for a language model.
-
-    Args:
-        description: of the data.
-    """
+    """The result for a model: its step, what the data is, and the results by column and value."""
 
     description: str
     step: int
-    evaluation: Evaluation
-    results: FinalEvaluation | None = None
-    slices: Sequence[Slice] = ()
+    result: SplitResult
+    task: Task
+    main_metric: str = ""  # It is compared with baselines by this; empty for a language model.
+    slices: Mapping[str, Mapping[str, SplitResult]] = {}
+
+    def as_json(self) -> dict[str, object]:
+        values = {"step": self.step, **_fields(self.result)}
+        if self.slices:
+            values["slices"] = {
+                column: {value: _fields(result) for value, result in results.items()}
+                for column, results in self.slices.items()
+            }
+        return values
+
+    def as_text(self, data: str) -> str:
+        """Tables of the metrics, of the baselines on the same rows, and of the slices; `data` is a name, or ""."""
+        positive = ""
+        if self.task.kind == "classification" and self.task.num_classes == 2:
+            positive = class_names(self.task)[self.task.positive_class]
+        record = RunRecord(
+            id="",
+            name=data,
+            status="finished",
+            attempts=[],
+            data=records.Data(
+                task=self.task.kind, num_classes=self.task.num_classes, positive_class=positive
+            ),
+            evaluation=records.Evaluation(self.main_metric, [self.result]),
+            is_evaluated=True,
+        )
+        return evaluation_lines(record, self.slices)
+
+
+def _fields(result: SplitResult) -> dict[str, object]:
+    return {name: getattr(result, name) for name in JSON_FIELDS}
 
 
 class EvalData(NamedTuple):
@@ -111,14 +152,35 @@ def evaluate_restored(
     )
     assert evaluation is not None
     if not len(evaluation.ids):
-        return RunEvaluation(data.description, step, evaluation)
-    objective = str(restored.config["objective"])
-    results = judge_evaluation(task, objective, step, evaluation, data.baselines(), thresholds)
-    sliced = []
-    if slices:
-        table = data.read(slices, evaluation.positions)
-        sliced = judge_slices(task, results.main_metric, evaluation, table, results.thresholds)
-    return RunEvaluation(data.description, step, evaluation, results, sliced)
+        result = SplitResult("valid", 0, {**evaluation.metrics})
+        return RunEvaluation(data.description, step, result, task)
+    main = main_metric(task, str(restored.config["objective"]))
+    chosen = {MODEL: as_thresholds(thresholds)}
+    outputs = {each.name: each.valid[evaluation.positions] for each in data.baselines()}
+    result = compare_with_baselines(task, main, "valid", evaluation, outputs, chosen)
+    add_predictions(result, task, evaluation, chosen[MODEL])
+    table = data.read(slices, evaluation.positions) if slices else {}
+    by_value = {
+        column: {
+            value: compare_with_baselines(task, main, "valid", rows, {}, chosen)
+            for value, rows in slice_rows(evaluation, cells)
+        }
+        for column, cells in table.items()
+    }
+    return RunEvaluation(data.description, step, result, task, main, by_value)
+
+
+def slice_rows(
+    evaluation: Evaluation, cells: Sequence[str | None]
+) -> Iterator[tuple[str, Evaluation]]:
+    """The rows of an evaluation by the values of a column, the most frequent one first."""
+    values = np.array([MISSING if cell is None else cell for cell in cells], object)
+    frequent = [value for value, _ in Counter(values.tolist()).most_common(MAX_VALUES)]
+    values[~np.isin(values, frequent)] = OTHERS
+    for value in dict.fromkeys([*frequent, *values]):
+        chosen = values == value
+        # The loss is not known: it is that of all rows.
+        yield value, Evaluation({}, *(array[chosen] for array in evaluation[1:]))
 
 
 def evaluate_published(
@@ -140,7 +202,9 @@ def evaluate_published(
     batches, description = text_batches(encoder, node)
     evaluation = evaluate(model, batches, encoder.task, limit=max_batches)
     assert evaluation is not None
-    return RunEvaluation(f"{description} in rows of {encoder.seq_len} tokens", 0, evaluation)
+    description = f"{description} in rows of {encoder.seq_len} tokens"
+    result = SplitResult("valid", 0, {**evaluation.metrics})
+    return RunEvaluation(description, 0, result, encoder.task)
 
 
 def choose_data(

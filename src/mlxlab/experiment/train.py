@@ -17,11 +17,8 @@ from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
+from mlxlab.experiment.evaluate import evaluate_at_end, forget_evaluation, write_files
 from mlxlab.experiment.facts.training_facts import ended_training
-from mlxlab.experiment.final_evaluation.evaluate import evaluate_at_end
-from mlxlab.experiment.final_evaluation.files import mistakes, write_files
-from mlxlab.experiment.final_evaluation.record import evaluation_record
-from mlxlab.experiment.final_evaluation.samples import write_samples
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
     Transfer,
@@ -33,13 +30,14 @@ from mlxlab.experiment.metadata import (
     run_tags,
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
-from mlxlab.experiment.reproduction.recorder import GIT_SECONDS, RunLockRecorder
+from mlxlab.experiment.reproduction.recorder import RunLockRecorder
 from mlxlab.experiment.resume import finished
 from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.kernels import use_kernels
 from mlxlab.experiment.resume.vocabulary import keep_tokenizer
 from mlxlab.experiment.run import RunContext, run_name, tracked_name
 from mlxlab.experiment.run_report import RunReport, find_report, tracked_until_end
+from mlxlab.experiment.samples import write_samples
 from mlxlab.experiment.session import Session, start_session
 from mlxlab.experiment.start import Start, prepare_start, refuse_misfit
 from mlxlab.inference.model_signature import model_signature
@@ -128,8 +126,9 @@ def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
     data = session.data
     log_lines(*session.messages, *describe_training(session.model))
     warn_of_long_rows(data)
-    if not start.continues:
-        compare_with_past(start.cfg, data.fingerprint, context)
+    if start.continues:
+        forget_evaluation(context.run_dir)
+    else:
         log_lines(*set_aside_earlier_run(context.writer))
     inference_dir = context.run_dir / "inference"
     if start.tokenizer_dir != start.inference_dir:
@@ -190,15 +189,6 @@ def warn_of_long_rows(data: DataModule) -> None:
         lengths = data.row_lengths
         enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
         logger.warning(f"{lengths.describe()}; {enough}")
-
-
-def compare_with_past(cfg: Config, fingerprint: str, context: RunContext) -> None:
-    """Says what changed since the run that `rerun` names."""
-    if cfg["rerun"] is None:
-        return
-    from mlxlab.experiment.past_run.rerun import changes_since
-
-    log_lines(*changes_since(cfg, fingerprint, context.writer.code(GIT_SECONDS)))
 
 
 def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
@@ -322,14 +312,11 @@ def report_run(
 
     args = (context.shared_dir, session.cfg["objective"], session.trainer.eval_batches, should_stop)
     with context.group.computing():
-        results = evaluate_at_end(state, data, tracker, *args)
+        results = evaluate_at_end(state, data, *args)
     if results is None:
         return stop_signal
-    rows = list(mistakes(results, data)) if results.splits else []
-    record = evaluation_record(state, results, rows)
-    if results.splits:
-        write_files(results, record, rows, data, tracker, run_dir)
-    context.writer.evaluated(record)
+    write_files(results, data, tracker, run_dir, state.progress.step)
+    context.writer.evaluated(results.record)
     best_step = state.history.best_step
     best = run_dir / FOLDER / folder_name(best_step)
     inference_dir = run_dir / "inference"

@@ -1,5 +1,6 @@
 """The tables and plots of a run."""
 
+from collections.abc import Mapping
 from pathlib import PurePath
 
 from mlxlab.metric_names import plain_key
@@ -81,6 +82,16 @@ def evaluation_table(view: RunView) -> Table:
     for step in steps:
         cells = [cell(logged.get(step, {}), name) for name in names]
         table.add([f"{step:,}", *cells], strong=step == training.best_step)
+    return table
+
+
+def slice_table(metric: str, slices: Mapping[str, Mapping[str, SplitResult]]) -> Table:
+    """The main metric by the values of columns."""
+    table = Table([Column("slice"), *numeric("rows", title(metric), "95 % interval")])
+    for column, results in slices.items():
+        for value, result in results.items():
+            cells = [number(result.metrics[metric]), interval(result.intervals.get(metric))]
+            table.add([f"{column}: {value}", f"{result.rows:,}", *cells])
     return table
 
 

@@ -55,7 +55,7 @@ def test_run_folders_are_listed_and_found_by_their_id_without_a_store(
 ):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     uid = read_run(folder).id
-    for path in (tmp_path / "outputs" / f"today-{uid[:6]}", tmp_path / "multirun" / "x" / "0"):
+    for path in (tmp_path / "outputs" / "mine", tmp_path / "multirun" / "x" / "0"):
         shutil.copytree(folder, path)
     (tmp_path / "multirun" / "x" / "0" / "run.json").write_text("{")
     for module in ("cli.runs.reading", "experiment.past_run.lookup"):

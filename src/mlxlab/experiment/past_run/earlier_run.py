@@ -27,7 +27,6 @@ _MOVED = (
         "summary.md",
         "metrics.csv",
         "mistakes.csv",
-        "per_class.csv",
         "out_of_fold.safetensors",
         "samples.json",
     ),

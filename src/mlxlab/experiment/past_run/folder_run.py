@@ -3,13 +3,13 @@
 Anyone may have written the folder: every file passes the checks of `files/untrusted.py`.
 """
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import InputNotFoundError, UserError
+from mlxlab.experiment.past_run.lookup import run_folders
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.metric_names import VALID
 from mlxlab.record.attempts import read_now
@@ -59,7 +59,7 @@ def read_run_folder(folder: Path) -> RunRow:
 
 def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
     """The newest runs of the run folders below some folders, without those that cannot be read."""
-    folders = [folder for root in roots for folder in _run_folders(root)]
+    folders = [folder for root in roots for folder in run_folders(root)]
     folders.sort(key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
     rows: list[RunRow] = []
     for folder in folders:
@@ -68,13 +68,6 @@ def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
         with suppress(UserError):
             rows.append(read_run_folder(folder))
     return sorted(rows, key=lambda run: run.start or 0, reverse=True)
-
-
-def _run_folders(root: Path) -> Iterator[Path]:
-    for folder, names, files in os.walk(root):
-        if FILE in files:
-            names.clear()  # The rounds of a run are no runs of their own.
-            yield Path(folder)
 
 
 def _datasets(record: RunRecord, config: dict[str, Any]) -> dict[str, str]:

@@ -97,15 +97,24 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
 
 
 def folders_of(name: str) -> Iterator[Path]:
-    """Run folders in outputs/ and multirun/ whose name ends with the beginning of an id, which its run has."""
+    """The run folders in outputs/ and multirun/ whose run has an id that begins with `name`."""
     if not _id.fullmatch(name):
         return
     for root in (project_root() / "outputs", project_root() / "multirun"):
-        for path in sorted(root.rglob(f"*-{name[:6]}")):
-            with suppress(UserError):
-                if (_uid_in(path) or "").startswith(name):
-                    refuse_links(path)
-                    yield path.absolute()
+        for folder in run_folders(root):
+            if (_uid_in(folder) or "").startswith(name):
+                with suppress(UserError):
+                    refuse_links(folder)
+                    yield folder.absolute()
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """The run folders below a folder. The rounds of a run are no runs of their own."""
+    for folder, names, files in os.walk(root):
+        names.sort()
+        if FILE in files:
+            names.clear()
+            yield Path(folder)
 
 
 def _uid_in(folder: Path) -> str | None:

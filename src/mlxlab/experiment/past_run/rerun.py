@@ -16,7 +16,6 @@ from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
 from mlxlab.program import text_value
-from mlxlab.record import provenance
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import RunRecord
 from mlxlab.wording import one_line
@@ -119,38 +118,6 @@ def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
     with suppress(InputNotFoundError, DataError):
         tags["rerun_of.run"] = read_run(Path(name)).id
     return tags
-
-
-def changes_since(config: dict[str, Any], data: str, code: provenance.Code) -> list[str]:
-    """A line for what is not as in the past run although the config did not change: the data, the code.
-
-    Args:
-        config: that of the new run.
-        data: its fingerprint.
-    """
-    if config[KEY] is None:
-        return []
-    try:
-        past = read_past_run(Path(config[KEY]))
-    except (InputNotFoundError, DataError) as error:
-        return [one_line(f"rerun: not compared with the past run: {error}")]
-    changes = []
-    before = past.record.data.fingerprint or data
-    if before != data and all(past.config[key] == config[key] for key in ("data", "seed")):
-        changes.append(f"the data (fingerprint {before[:12]} then, {data[:12]} now)")
-    if past.lock is not None:
-        changes += _code_changes(past.lock["code"], code)
-    return [f"rerun of {past.folder}: changed since then: {'; '.join(changes)}"] if changes else []
-
-
-def _code_changes(before: provenance.Code, now: provenance.Code) -> list[str]:
-    if None in (before["commit"], now["commit"]):
-        return []
-    if before["commit"] != now["commit"]:
-        return [
-            f"the code (commit {str(before['commit'])[:12]} then, {str(now['commit'])[:12]} now)"
-        ]
-    return ["the code (uncommitted changes)"] if before["digest"] != now["digest"] else []
 
 
 def _past_run_name(overrides: list[str]) -> str | None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlxlab.experiment.final_evaluation.prediction_bands import prediction_bands
+from mlxlab.training.metrics.bands import prediction_bands
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.normal(150, 70, 90)

@@ -1,0 +1,163 @@
+"""The results of a model on the labelled rows of a split: metrics with intervals, baselines, classes, plots."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mlxlab.data.batch import Task
+from mlxlab.metric_names import sign_of
+from mlxlab.record.run_record import ClassResult, Diagnostics, Interval, Split, SplitResult
+from mlxlab.stats.bootstrap import (
+    Statistic,
+    gain_interval,
+    interval,
+    proportion_interval,
+    resample,
+)
+from mlxlab.training.evaluate import Evaluation
+from mlxlab.training.metrics.bands import prediction_bands
+from mlxlab.training.metrics.calibration import reliability
+from mlxlab.training.metrics.classification import ClassCounts, confusion_matrix, count_classes
+from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics, predicted_classes
+from mlxlab.training.metrics.multi_label import count_labels
+from mlxlab.training.metrics.ranking import precision_recall
+from mlxlab.training.metrics.resampled import resampled_metrics
+from mlxlab.views.verdict import MODEL
+
+MAX_CLASSES = 20  # A confusion matrix has at most so many.
+MAX_POINTS = 200  # A curve or a scatter plot has at most so many.
+
+
+def compare_with_baselines(
+    task: Task,
+    main: str,
+    split: Split,
+    evaluation: Evaluation,
+    baselines: Mapping[str, np.ndarray],
+    thresholds: Mapping[str, Thresholds],
+) -> SplitResult:
+    """Metrics and intervals of the model, and how much better it is than baselines on the same rows.
+
+    Args:
+        main: the metric of the gains.
+        baselines: their outputs by name.
+        thresholds: by the name of a baseline or `MODEL`; 0.5 for others.
+    """
+    targets = evaluation.targets
+    predictions = {MODEL: evaluation.outputs, **baselines}
+    metrics: dict[str, dict[str, float]] = {}
+    statistics: dict[tuple[str, str], Statistic] = {}
+    answers: dict[str, np.ndarray] = {}
+    for name, outputs in predictions.items():
+        threshold = thresholds.get(name, 0.5)
+        metrics[name] = labelled_metrics(task, outputs, targets, threshold)
+        answers[name] = outputs
+        if task.kind == "classification":
+            answers[name] = predicted_classes(task, outputs, threshold) == targets
+        resampled = resampled_metrics(task, outputs, targets, threshold)
+        for metric in resampled if name == MODEL else [main]:
+            statistics[name, metric] = resampled[metric]
+    values = resample(statistics, len(targets))
+
+    intervals = {name: interval(values[MODEL, name]) for model, name in values if model == MODEL}
+    accuracy = metrics[MODEL].get("accuracy", float("nan"))
+    if task.kind == "classification" and accuracy in (0.0, 1.0):
+        # All resamples are equal.
+        intervals["accuracy"] = proportion_interval(accuracy, len(targets))
+    gains = {}
+    for name in baselines:
+        differs = (answers[MODEL] != answers[name]).reshape(len(targets), -1).any(axis=1)
+        gain = sign_of(main) * (values[MODEL, main] - values[name, main])
+        is_accuracy = main == "accuracy"
+        gains[name] = gain_interval(
+            gain, int(differs.sum()), len(targets), is_proportion=is_accuracy
+        )
+    return SplitResult(
+        split=split,
+        rows=len(targets),
+        metrics={**evaluation.metrics, **metrics[MODEL]},
+        intervals=_finite(intervals),
+        baselines={name: {**metrics[name]} for name in baselines},
+        gains=_finite(gains),
+    )
+
+
+def _finite(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
+    return {name: pair for name, pair in intervals.items() if np.isfinite(pair).all()}
+
+
+def add_predictions(
+    result: SplitResult, task: Task, evaluation: Evaluation, thresholds: Thresholds
+) -> None:
+    """Adds what the predictions say of each class, or of a regression."""
+    if task.kind == "regression":
+        bands = prediction_bands(evaluation.outputs, evaluation.targets)
+        result.diagnostics.two_values = bands
+        return
+    counts = _count(task, evaluation, thresholds)
+    scores = (counts.precision, counts.recall, counts.f1, counts.support)
+    columns = [class_names(task), *(values.tolist() for values in scores)]
+    result.classes = [ClassResult(*row) for row in zip(*columns, strict=True)]
+    is_missed = (counts.predicted == 0) & (counts.support > 0)
+    missed = [result.classes[index] for index in np.flatnonzero(is_missed)]
+    missed.sort(key=lambda each: -each.rows)
+    result.never_predicted = {each.name: each.rows for each in missed}
+
+
+def _count(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> ClassCounts:
+    outputs, targets = evaluation.outputs, evaluation.targets
+    if task.kind == "multi_label":
+        return count_labels(outputs >= thresholds, targets > 0)
+    predicted = predicted_classes(task, outputs, thresholds)
+    return count_classes(predicted, targets, task.num_classes)
+
+
+def class_names(task: Task) -> tuple[str, ...]:
+    """The names of the classes or labels; their numbers where they have none."""
+    return task.labels or tuple(map(str, range(task.num_classes)))
+
+
+def diagnose(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> Diagnostics:
+    """What the plots of a split show: a few points of its probabilities or values against the targets."""
+    outputs, targets = evaluation.outputs, evaluation.targets
+    if task.kind == "regression":
+        points = _spread(len(targets))
+        pairs = zip(targets[points].tolist(), outputs[points].tolist(), strict=True)
+        return Diagnostics(predicted=list(pairs), two_values=prediction_bands(outputs, targets))
+    if task.kind == "multi_label":
+        return Diagnostics(reliability=_reliability(outputs.ravel(), targets.ravel() > 0))
+
+    names, counts = confusion(task, predicted_classes(task, outputs, thresholds), targets)
+    is_right = outputs.argmax(axis=1) == targets
+    shown = Diagnostics(names, counts, _reliability(outputs.max(axis=1), is_right))
+    if task.num_classes == 2:
+        is_positive = targets == task.positive_class
+        shown.positive_share = float(is_positive.mean())
+        if is_positive.any():
+            scores = outputs[:, task.positive_class]
+            precision, recall = precision_recall(scores, is_positive)
+            curve = np.stack([recall, precision], axis=1)[_spread(len(recall))]
+            shown.precision_recall = [(x, y) for x, y in curve.tolist()]
+    return shown
+
+
+def confusion(
+    task: Task, predicted: np.ndarray, targets: np.ndarray
+) -> tuple[list[str], list[list[int]]]:
+    """Names of classes and their counts: all classes in order, or of many those with the most errors."""
+    counts = confusion_matrix(predicted, targets, task.num_classes)
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    shown = np.sort(np.argsort(-errors, kind="stable")[:MAX_CLASSES])
+    names = class_names(task)
+    return [names[index] for index in shown], counts[np.ix_(shown, shown)].tolist()
+
+
+def _reliability(confidence: np.ndarray, is_right: np.ndarray) -> list[tuple[float, float, int]]:
+    bins = reliability(confidence, is_right)
+    columns = (bins.confidence.tolist(), bins.accuracy.tolist(), bins.counts.tolist())
+    return [row for row in zip(*columns, strict=True) if row[2]]
+
+
+def _spread(count: int) -> np.ndarray:
+    """Positions of at most `MAX_POINTS` of so many items."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(int))
