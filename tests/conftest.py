@@ -34,6 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLXLAB_NATIVE"] = "require" if config.getoption("--native") == "on" else "off"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test that is one process begins first, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: item.name != "test_the_linters_agree[mypy]")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def caches() -> None:
     from support.caches import cache_results

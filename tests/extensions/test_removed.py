@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from support.past_run import CHEAP
 from support.processes import ROOT, environment, tiny_overrides
 
 EXTENSIONS = ROOT / "src" / "mlxlab" / "extensions"
@@ -89,7 +90,7 @@ def test_without_an_extension_the_rest_trains_resumes_and_reports(removed, check
     files = (checkout / "conf").rglob("*.yaml")
     assert not [file for file in files if f"mlxlab.extensions.{removed}." in file.read_text()]
     folder = tmp_path / "run"
-    settings = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
+    settings = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2", *CHEAP)
     settings.remove("~callbacks.report")
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, removed, str(folder), *settings],

@@ -179,14 +179,11 @@ def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> 
         *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS),
     ],
 )
-def test_kill_9_of_the_process_that_a_user_starts(tmp_path, summarize, model, kills):
+def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summarize, model, kills):
     """From the first instant of the interpreter on, also while the syncer is carrying."""
     rng = rng_for("processes", model)
     argv = settings(model, *tracked(tmp_path / "project"))
-    first = train(*argv, f"hydra.run.dir={tmp_path}/reference")
-    out, err = first.communicate(timeout=120)
-    assert first.returncode == 0, err
-    expected = read_metrics(tmp_path / "reference" / "journal.jsonl")
+    expected = reference(shared_server, argv, tmp_path / "reference")
     killed, done = 0, 0
     for phase in cycle((0.3, 2.0, 4.0, 6.0)):
         process = train(*argv, f"hydra.run.dir={tmp_path}/{done}")
@@ -198,8 +195,9 @@ def test_kill_9_of_the_process_that_a_user_starts(tmp_path, summarize, model, ki
             killed += 1
             continue
         assert process.returncode == 0, err
-        assert final_state(got) == final_state(out)
-        assert_same_metrics(read_metrics(tmp_path / str(done) / "journal.jsonl"), expected)
+        assert final_state(got) == expected.final_state
+        metrics = read_metrics(tmp_path / str(done) / "journal.jsonl")
+        assert_same_metrics(metrics, expected.metrics)
         done += 1
         if killed >= kills:
             break

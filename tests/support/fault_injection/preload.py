@@ -67,7 +67,7 @@ def import_all(packages: Sequence[str], modules: Sequence[str]) -> None:
 
 
 def _warm_up() -> None:
-    """Fills the caches of parsers, configs, templates, fonts and rules, and leaves little to collect in a fork."""
+    """Fills the caches of parsers, configs, templates and rules, and leaves little to collect in a fork."""
     from mlxlab.config.hydra.compose import compose
     from mlxlab.config.instantiate import instantiate
     from mlxlab.errors import ConfigError
@@ -83,7 +83,6 @@ def _warm_up() -> None:
     instantiate(compose([]).data)  # It compiles the rules and the sentences of the Titanic.
     _print_configs()
     _load_templates()
-    _draw_plot_of_memory()
     # What is collected here is not scanned, and so not copied, in each forked process.
     gc.collect()
     gc.freeze()
@@ -105,12 +104,3 @@ def _load_templates() -> None:
     for template in render.FOLDER.iterdir():
         for output in outputs if template.name == "words.html" else (template.suffix[1:],):
             render._environment(output).get_template(template.name)
-
-
-def _draw_plot_of_memory() -> None:
-    """Draws a plot like that of most runs; see `caches`."""
-    from mlxlab import figures
-
-    figure = figures.new_figure(5.6, 3.4)
-    figure.subplots().set(xlabel="step", ylabel="MB", title="memory")
-    figures.render_png(figure)
