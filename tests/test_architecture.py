@@ -51,12 +51,6 @@ ONLY_IN = {  # third-party package -> the packages or modules that may import it
     "hydra": ("config.hydra", "cli", "sweep"),
     "mlflow": ("tracking.mlflow",),
 }
-GROWTH = "mlxlab.extensions.growth"
-IMPORT_GROWTH = (  # until a resume with another model has an interface of its own
-    "experiment.initial_weights",
-    "experiment.session",
-    "experiment.start",
-)
 NEVER_IN = {"mlx": ("config", "data", "tracking", "extensions.cloud", "sweep", "trial")}
 FILES_OF = {
     package: list(files)
@@ -67,7 +61,7 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "files": 533,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
-    "ternaries": 24.5,
+    "ternaries": 24.15,
     "packed assignments": 8.25,
     "nested comprehensions": 2.35,
     "assignment expressions": 2.55,
@@ -77,7 +71,7 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
 PACKAGE_NODES = {
     "config": 13_300,
     "cli": 20_070,
-    "extensions": 39_750,
+    "extensions": 41_960,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_600,
@@ -120,8 +114,6 @@ def test_every_package_has_a_layer():
 
 
 def may_import(module: str, name: str) -> bool:
-    if module in IMPORT_GROWTH and is_within(name, (GROWTH,)):
-        return True
     package = module.split(".")[0]
     library, _, rest = name.partition(".")
     target = rest.split(".")[0]

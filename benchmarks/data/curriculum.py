@@ -10,6 +10,7 @@ from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.experiment.session import build_session
+from mlxlab.experiment.start import Start
 from mlxlab.figures import new_figure
 
 ROWS, LENGTH, VOCABULARY, POOL = 16, 64, 2048, 8192
@@ -97,7 +98,7 @@ def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict
     settings += ["trainer=optimized", "trainer.eval_batches=4", "data.valid_fraction=0.01"]
     config = compose_checked(settings)
     with tempfile.TemporaryDirectory() as folder:
-        session = build_session(config, Path(folder))
+        session = build_session(Start(config), Path(folder))
         state = session.fit(session.init_state(), [TokenMetrics()])
     points = [(step * ROWS * LENGTH, metrics) for step, metrics in state.history.curve]
     return {

@@ -14,6 +14,7 @@ from mlxlab.cli.train import main
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.paths import conf_dir
 from mlxlab.experiment.session import build_session
+from mlxlab.experiment.start import Start
 from mlxlab.training.checkpointer import saved_arrays
 from support.models import StopAt
 from support.processes import NO_PLOTS
@@ -135,7 +136,7 @@ def test_the_state_of_every_optimizer_fits_its_own_checkpoint(optimizer, finishe
         OmegaConf.load(conf_dir() / "trainer" / "optimizer" / f"{optimizer}.yaml")
     )
     config["trainer"] |= {"optimizer": node, "ema_decay": 0.9}
-    session = build_session(config, tmp_path)
+    session = build_session(Start(config), tmp_path)
     state = session.init_state()
     before = saved_arrays(state)
     session.fit(state, [StopAt(1)])

@@ -17,6 +17,7 @@ from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.experiment.rounds import members
 from mlxlab.experiment.run_info import read_info
 from mlxlab.experiment.session import build_session
+from mlxlab.experiment.start import Start
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.record.run_file import read_run, write_run
@@ -100,7 +101,7 @@ def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_r
     config = OmegaConf.to_container(
         OmegaConf.load(folder / "rounds" / "2" / "inference" / "config.yaml")
     )
-    session = build_session(config, tmp_path)
+    session = build_session(Start(config), tmp_path)
     batch = next(iter(session.data.train))
     tokens, mask = to_device(batch)[:2]
     member = restore_model(folder / "rounds" / "1", "last").model

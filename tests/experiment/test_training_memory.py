@@ -7,6 +7,7 @@ import pytest
 
 from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.experiment.session import build_session
+from mlxlab.experiment.start import Start
 from mlxlab.models import memory_bound
 from mlxlab.training.device_batch import to_device
 
@@ -29,7 +30,7 @@ def session_of(folder, family, *overrides):
         source.write_text("".join(f"line {n} of a text\n" for n in range(3000)))
         args.append(f"data.source={source}")
     config = compose_checked(args)
-    return build_session(config, folder)
+    return build_session(Start(config), folder)
 
 
 def peak_of_the_second_step(session):

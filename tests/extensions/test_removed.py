@@ -29,7 +29,13 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
 }
 DATA = ("instruct", "streaming", "table", "text_classification", "titanic")
 ALL = {"_target_": "mlxlab.data.subset.AllExamples"}
+POLICY = {
+    "_target_": "mlxlab.experiment.resume.policy.SameModel",
+    "allow_data_change": False,
+    "min_match": 1.0,
+}
 NODES = {  # nodes of files of conf/, with what takes their place
+    "growth": [("train", "resume_policy", POLICY)],
     "example_losses": [(f"data/{name}", "select", ALL) for name in DATA],
 }
 COMMANDS = """

@@ -1,9 +1,7 @@
-"""Resolves the name of a checkpoint, the same way for every command; checks that it fits the current data and model."""
+"""Resolves the name of a checkpoint, the same way for every command; checks that its arrays fit a model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import mlx.core as mx
 
@@ -18,40 +16,7 @@ from mlxlab.checkpoint.names import (
     split_path,
 )
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
-from mlxlab.constraints import Probability
-from mlxlab.errors import CheckpointUnavailableError, NotAllowedError
-
-
-@dataclass(frozen=True)
-class ResumePolicy:
-    """Allowed differences between a checkpoint and the run that resumes from it.
-
-    Args:
-        allow_data_change: resume although the data, or its preprocessing, has changed.
-        min_match: share of a model's arrays that a checkpoint, or `model.init_from`, must have; not counted are those
-            that an override makes new.
-        optimizer_transfer: path gives the optimizer state of changed models to the same weights, shape then also to
-            new ones of the same shape.
-    """
-
-    allow_data_change: bool
-    min_match: Probability = 1.0
-    optimizer_transfer: Literal["path", "shape"] = "path"
-
-    def admit(self, checkpoint: Checkpoint, data: str, tokenizer: str) -> Checkpoint:
-        """The checkpoint for the current data, given by fingerprints; raises NotAllowedError if they differ."""
-        state, saved = checkpoint.state, checkpoint.state["metadata"]
-        if saved["tokenizer"] != tokenizer:
-            digests = f"{saved['tokenizer'][:12]} then, {tokenizer[:12]} now"
-            raise NotAllowedError(f"the tokenizer changed since the save ({digests})")
-        if saved["data"] == data:
-            return checkpoint
-        if not self.allow_data_change:
-            raise NotAllowedError(
-                f"the data changed since the save ({saved['data'][:12]} then, {data[:12]} now);"
-                " resume_policy.allow_data_change=true resumes all the same"
-            )
-        return replace(checkpoint, state={**state, "data": state["data"] | {"fingerprint": data}})
+from mlxlab.errors import CheckpointUnavailableError
 
 
 def resolve_resume(

@@ -52,8 +52,8 @@ def lr_find(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.build import model_seed
     from mlxlab.experiment.session import build_session
+    from mlxlab.experiment.start import Start
     from mlxlab.ops.native.activation import activate
     from mlxlab.training.lr_finder import (
         find_learning_rate,
@@ -64,7 +64,7 @@ def lr_find(
 
     activate(config["backend"]["native"])
     with tempfile.TemporaryDirectory() as folder:
-        session = build_session(config, Path(folder))
+        session = build_session(Start(config), Path(folder))
         curve = find_learning_rate(
             session.trainer,
             session.model,
@@ -73,7 +73,7 @@ def lr_find(
             start=start,
             end=end,
             steps=steps,
-            seed=model_seed(config),
+            seed=session.seed,
         )
     best = suggest_learning_rate(curve.rates, curve.losses)
     points = list(zip(curve.rates, smoothed(curve.losses), strict=True))

@@ -1,5 +1,6 @@
 """Builds the data set, the model and the callbacks of a config, and writes what inference needs of them."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -12,11 +13,13 @@ import numpy as np
 import yaml
 
 from mlxlab.cells.saved import FOLDER
+from mlxlab.checkpoint.names import TOKENIZERS, inference_dir_of
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
+from mlxlab.data.batch import Batch, BatchIterator, check_ids
 from mlxlab.data.dataset import (
     AUTO_EPOCHS,
     DataModule,
@@ -25,11 +28,11 @@ from mlxlab.data.dataset import (
     LimitsLength,
     RunLength,
 )
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.options import read_options
 from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.experiment.check_data import check_data_module
-from mlxlab.files.atomic import write_atomic
+from mlxlab.files.atomic import temporary_name, write_atomic
 from mlxlab.metric_names import BY_TASK, VALID
 from mlxlab.models import build
 from mlxlab.models.build import Architecture
@@ -49,6 +52,8 @@ SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place on
     "trainer.step.accumulate": "accumulate",
     "data.batch_size": "resizes",
 }
+
+TYPE_NAMES = {"iu": "integers", "iub": "integers or booleans", "f": "floats"}
 
 Config = dict[str, Any]  # a composed and checked config, resolved
 
@@ -183,13 +188,24 @@ def model_node(cfg: Config, data: DataModule) -> dict[str, Any]:
     return cfg["model"] if columns is None else {**cfg["model"], "columns": columns}
 
 
-def saved_architecture(checkpoint: Checkpoint) -> Architecture:
-    """The architecture of a checkpoint; DataError or NotAllowedError if it is not valid."""
+def saved_architecture(checkpoint: Checkpoint, *, is_checked: bool = False) -> Architecture:
+    """The architecture of a checkpoint; DataError or NotAllowedError if it is not valid.
+
+    Args:
+        is_checked: its config was checked, and with it the model that the config names.
+    """
     state = checkpoint.state
-    node = check_stored_model(
-        state["architecture"], state["metadata"]["config"], str(checkpoint.path)
-    )
+    node, config = state["architecture"], state["metadata"]["config"]
+    if not is_checked or node != config["model"]:
+        check_stored_model(node, config, str(checkpoint.path))
     return Architecture(node, state["vocab_size"])
+
+
+def saved_tokenizer_dir(checkpoint: Checkpoint) -> Path:
+    """The folder of the tokenizer with which a checkpoint was saved."""
+    return inference_dir_of(
+        checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"]
+    )
 
 
 def without_overridden_settings(
@@ -216,6 +232,21 @@ def save_inference_config(config: Config, data: DataModule, inference_dir: Path)
     data.save(inference_dir)
 
 
+def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
+    """Keeps the files of the folder for the checkpoints with its tokenizer, where another one replaces it."""
+    if not (inference_dir / "tokenizer.json").is_file():
+        return
+    old = load_tokenizer(inference_dir).fingerprint
+    folder = inference_dir / TOKENIZERS / old
+    if old == new.fingerprint or folder.is_dir():
+        return
+    temporary = temporary_name(folder)
+    temporary.mkdir(parents=True)
+    for path in filter(Path.is_file, inference_dir.iterdir()):
+        shutil.copyfile(path, temporary / path.name)
+    temporary.rename(folder)
+
+
 def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
     """The callbacks of a config, in its order."""
     runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
@@ -226,3 +257,49 @@ def model_seed(cfg: Config) -> int:
     """Seed of weights and dropout: `seed`, mixed with the number of earlier students of a multi-round run."""
     earlier = len(read_options(cfg["trainer"].get("distillation")).members)
     return int(cfg["seed"] + earlier * 0x9E3779B97F4A7C15) % 2**64
+
+
+def check_data_module(data: object) -> DataModule:
+    """`data`, or a ConfigError with what it lacks of `DataModule`, or what is wrong with its first validation rows.
+
+    Only a data set of the user's own is asked for rows: those of mlxlab are tested.
+    """
+    _refuse_missing(data, DataModule)
+    module = cast(DataModule, data)
+    _refuse_missing(module.train, BatchIterator)
+    if not type(data).__module__.startswith("mlxlab."):
+        batch = next(iter(module.valid), None)
+        if batch is not None:
+            _check_batch(batch, module, type(data).__qualname__)
+    return module
+
+
+def _check_batch(batch: Batch, data: DataModule, name: str) -> None:
+    """Raises ConfigError for an array of another type or shape than `Batch` has for the task, with both."""
+    shape = np.asarray(batch.tokens).shape
+    rows = shape[:1]
+    by_token = rows + shape[-1:]
+    shapes = {"multi_label": (*rows, data.task.num_classes), "language_modelling": by_token}
+    target_shape = shapes.get(data.task.kind, rows)
+    is_class = data.task.kind in ("classification", "language_modelling")
+    expected = {
+        "tokens": ("iu", by_token),
+        "segment_ids": ("iub", by_token),
+        "targets": ("iu" if is_class else "f", target_shape),
+        "loss_weights": ("f", target_shape),
+        "example_ids": ("iu", rows),
+    }
+    for field, (kinds, shape) in expected.items():
+        array = np.asarray(getattr(batch, field))
+        if array.dtype.kind not in kinds or array.shape != shape:
+            got = f"got {array.dtype} of shape {array.shape}"
+            wanted = f"expected {TYPE_NAMES[kinds]} of shape {shape}"
+            raise ConfigError(f"{name}: valid: {field}: {wanted}, {got}")
+    check_ids(batch, data.tokenizer.vocab_size, data.task.num_classes)
+
+
+def _refuse_missing(candidate: object, protocol: type) -> None:
+    missing = [name for name in vars(protocol) if name[0] != "_" and not hasattr(candidate, name)]
+    if missing:
+        lacks = f"lacks {', '.join(missing)} of {protocol.__module__}.{protocol.__name__}"
+        raise ConfigError(f"{type(candidate).__qualname__}: {lacks}")

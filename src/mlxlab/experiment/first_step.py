@@ -21,6 +21,7 @@ from mlxlab.data.dataset import CountsExamples
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.session import Session, build_session
+from mlxlab.experiment.start import Start
 from mlxlab.markdown import markdown_table
 from mlxlab.models.model import Model, count_trainable, parameter_shapes, training_flops
 from mlxlab.ops.native.activation import activate
@@ -98,7 +99,7 @@ def _step_of_config(cfg: Config) -> FirstStep:
     backend.prepare()
     activate(cfg["backend"]["native"])
     with TemporaryDirectory() as folder:
-        session = build_session(cfg, Path(folder))
+        session = build_session(Start(cfg), Path(folder))
         return take_step(session, session.init_state())
 
 

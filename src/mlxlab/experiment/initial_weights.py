@@ -5,9 +5,10 @@ import logging
 import math
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlxlab.checkpoint.arrays import Arrays, digest, evaluate_finite
 from mlxlab.checkpoint.names import KEYWORD
@@ -21,8 +22,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.experiment.past_run.recorded_overrides import override_text
-from mlxlab.extensions.growth.operations.changes import CHANGES
-from mlxlab.extensions.growth.resume.plan import GROWTH, POSSIBLE, plan
+from mlxlab.experiment.resume.policy import GrownArrays, ResumePolicy
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout
@@ -92,13 +92,15 @@ class WeightSource:
         arrays = split_arrays(read_arrays(self.path), split)
         return arrays, published_layout(self.path, arrays)
 
-    def load_into(self, model: Model, node: Config, min_match: float, seed: int) -> InitialWeights:
+    def load_into(
+        self, model: Model, node: Config, policy: ResumePolicy, seed: int
+    ) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
 
         Args:
             node: the `model` node of the model.
-            seed: of what growth draws.
-            min_match: share of the arrays that must be carried over.
+            policy: says how much must fit, and may let a smaller model grow.
+            seed: of what is drawn then.
 
         Raises:
             InputNotFoundError, DataError, CheckpointUnavailableError: the weights cannot be read, or none fits.
@@ -110,19 +112,20 @@ class WeightSource:
         before = (
             saved_architecture(load_named(self.checkpoint, self.path)) if self.checkpoint else None
         )
-        own, grown, reason = arrays, set[str](), ""
+        grown = GrownArrays(arrays)
         if before:
-            own, grown, reason = _grow(arrays, before, node, seed)
-        result = transfer(own, named_parameters(model), rules)
+            grown = policy.grow(arrays, before, node, seed)
+        result = transfer(grown.arrays, named_parameters(model), rules)
         outcomes: dict[str, Outcome] = {
-            path: "grown" for path, old in result.all_sources.items() if old in grown
+            path: "grown" for path, old in result.all_sources.items() if old in grown.made
         }
         result.report = result.report.with_outcomes(result.outcomes | outcomes)
         title = f"{KEY}={self.name}"
-        title += f": {reason}" if reason else ""
-        other = _other_settings(before, node, grown=bool(grown)) if before else []
+        if grown.reason:
+            title += f": {grown.reason}"
+        other = _other_settings(before, node, grown.changed) if before else []
         advice = f"for the model of these weights: {join(other)}" if other else ""
-        result.report.require(min_match, title, advice)
+        result.report.require(policy.min_match, title, advice)
         if other:
             logger.warning("%s: the run of these weights had other settings; %s", title, advice)
         evaluate_finite(result.weights, title)
@@ -130,50 +133,23 @@ class WeightSource:
         return InitialWeights(self.name, digest(arrays), result.report)
 
 
-def _other_settings(old: Architecture, node: Config, *, grown: bool) -> list[str]:
+def _other_settings(old: Architecture, node: Config, changed: Collection[str]) -> list[str]:
     """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
     before, own = split_node(old.node)[1], split_node(node)[1]
     if before["_target_"] != own["_target_"]:
         return []
     parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    accepted = {"dropout", *((*GROWTH, "head_dim", "norm_eps") if grown else ())}
+    accepted = {"dropout", *changed}
     differ = {
-        k: v for k, v in before.items() if k not in accepted and not _has({**defaults, **own}, k, v)
+        k: v
+        for k, v in before.items()
+        if k not in accepted and not has_value({**defaults, **own}, k, v)
     }
     return [override_text(f"model.{key}", value) for key, value in differ.items()]
 
 
-def _grow(
-    arrays: Arrays, before: Architecture, node: Config, seed: int
-) -> tuple[Arrays, set[str], str]:
-    """The arrays of a run with a smaller model, grown to the sizes of `node`; those that this made; and a reason.
-
-    They stay as they are where growth would not give exactly the model of `node`, for the reason.
-    """
-    sizes = {key: node[key] for key in GROWTH if key in before.node and key in node}
-    try:
-        operations, after = plan(before, {**before.node, **sizes}, before.vocab_size)
-    except ConfigError as error:
-        return arrays, set(), str(error).removesuffix(f"; {POSSIBLE}")
-    changed = {key: value for key, value in after.node.items() if before.node.get(key) != value}
-    if needed := [
-        f"model.{key}={value:.6g}" for key, value in changed.items() if not _has(node, key, value)
-    ]:
-        return arrays, set(), f"grows to this size only with {', '.join(needed)}"
-    grown = set[str]()
-    for operation in operations:
-        change: Any = CHANGES[operation["op"]]
-        arrays, sources = change.arrays(operation, before, arrays, seed)
-        before = change.node(operation, before)
-        same = {
-            path for path, source in sources.items() if source.path == path and not source.gathers
-        }
-        grown = {path for path in arrays if path not in same or path in grown}
-    return arrays, grown, ""
-
-
-def _has(node: Config, key: str, value: object) -> bool:
+def has_value(node: Config, key: str, value: object) -> bool:
     """Whether a `model` node has this value of a key, also by its default for the size of a head."""
     own = node.get(key)
     if key == "head_dim" and own is None:

@@ -6,7 +6,7 @@ import os
 import shlex
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mlxlab import backend
 from mlxlab.checkpoint.continuation import Continuation
@@ -19,6 +19,7 @@ from mlxlab.experiment.build import Config
 from mlxlab.experiment.facts.command_lines import CommandLine, continuations
 from mlxlab.experiment.facts.session_facts import data_facts, model_facts, training_before
 from mlxlab.experiment.resume.changes import Changes, record_changes
+from mlxlab.experiment.resume.policy import Transfer
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.model import Model, count_parameters
@@ -45,7 +46,7 @@ def run_metadata(
     initial_weights = {} if initial is None else {initial.source: initial.digest}
     if resumed is not None:
         before = resumed.state["metadata"]
-        at = (resumed.step, start.before.node if start.before else {})
+        at = (resumed.step, start.plan.before.node if start.plan else {})
         continued = continuations(command, before, at, start.changes, start.continues)
         command, initial_weights = (
             command.after(before["overrides"], before["choices"]),
@@ -57,7 +58,7 @@ def run_metadata(
         "choices": command.choices,
         "overrides": command.overrides,
         "continued": continued,
-        "requested": [*start.requested],
+        "requested": [*start.plan.requested] if start.plan else [],
         "versions": package_versions(),
         "data": data.fingerprint,
         "held_out": data.held_out,
@@ -172,14 +173,6 @@ def _address(source: object) -> str | None:
         return None
     path = Path(source).expanduser()
     return str(path.absolute()) if path.exists() else source
-
-
-class Transfer(Protocol):
-    """Arrays that came from another model: the initial weights, or those of a checkpoint."""
-
-    def record(self) -> TransferRecord: ...
-
-    def lines(self) -> list[str]: ...
 
 
 def log_transfer(transfer: Transfer, run_dir: Path, tracker: Tracker) -> None:

@@ -22,10 +22,10 @@ from mlxlab.experiment.metadata import new_record
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.resume.changes import key_class
 from mlxlab.experiment.resume.kernels import kernels_of_run
-from mlxlab.experiment.resume.requests import resume_config
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.run_report import find_report, tracked_until_end
 from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.experiment.start import resume_config
 from mlxlab.experiment.train import train
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json

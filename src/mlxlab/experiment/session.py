@@ -6,13 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mlx.core as mx
-
 from mlxlab.backend import one_blas_thread
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.data.dataset import CountsExamples, DataModule, RunLength
+from mlxlab.data.dataset import CountsExamples, DataModule
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
@@ -26,8 +24,8 @@ from mlxlab.experiment.build import (
     model_node,
     model_seed,
 )
-from mlxlab.experiment.resume.changes import Changes
-from mlxlab.experiment.start import Start, admitted, carry_into
+from mlxlab.experiment.resume.policy import ResumePolicy
+from mlxlab.experiment.start import Start
 from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
@@ -45,7 +43,6 @@ from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.experiment.initial_weights import InitialWeights, WeightSource
-    from mlxlab.extensions.growth.resume.carry_over import CarriedOver
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +61,13 @@ class Session:
     architecture: Architecture  # of the model
     initial_weights: "InitialWeights | None" = None  # of `model.init_from`
 
+    @property
+    def seed(self) -> int:
+        return model_seed(self.cfg)
+
     def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
-        state = self.trainer.init_state(self.model, self.data.train, model_seed(self.cfg))
+        state = self.trainer.init_state(self.model, self.data.train, self.seed)
         state.architecture, state.new_model = self.architecture, self.new_model
         self.trainer.lr_schedule(
             state
@@ -88,7 +89,7 @@ class Session:
     def build(self, architecture: Architecture) -> Model:
         """A model as `new_model` makes it, also with fewer tokens than the data have: one that still grows."""
         model = build_model(self.cfg, self.data, architecture)
-        self.trainer.loss.setup(model, model_seed(self.cfg))
+        self.trainer.loss.setup(model, self.seed)
         return model
 
     def fit(
@@ -107,7 +108,7 @@ class Session:
             self.data.task,
             callbacks,
             checkpointer or NoCheckpointer(),
-            model_seed(self.cfg),
+            self.seed,
         )
         # The threads of OpenBLAS spin longer than they compute on the small products of a table.
         is_table = isinstance(state.model.backbone, Tabular)
@@ -116,53 +117,22 @@ class Session:
             loop.run(checkpoint)
         return state
 
-    def restart_schedule(self, state: TrainState, checkpoint: Checkpoint) -> None:
-        """Restarts a decayed schedule for the steps that a resume adds to a finished run."""
-        metadata, progress = checkpoint.state["metadata"], checkpoint.state["progress"]
-        limits = {key: metadata["config"]["trainer"][key] for key in RunLength._fields}
-        limits["epochs"] = metadata.get("epochs", limits["epochs"])  # what `auto` stood for
-        before = replace(self.trainer, **limits).with_settings(progress.settings)
-        if before.length == self.trainer.length:
-            return
-
-        state.data.load_state_dict(checkpoint.state["data"])
-        epoch = state.data.epoch
-        if not before.is_done(progress, epoch) or self.trainer.is_done(progress, epoch):
-            return
-
-        finished = replace(state, progress=progress, total_steps=before.plan_steps(state.data))
-        rate = before.lr_schedule(finished)(mx.array(progress.schedule_step))
-        if float(rate) < before.learning_rate:
-            progress.settings.schedule_start = int(progress.schedule_step)
-            logger.info(
-                f"trainer.schedule restarts at step {progress.step}, where the run had ended"
-            )
-
 
 def build_session(
-    cfg: Config,
+    start: Start,
     run_dir: Path,
-    inference_dir: Path | None = None,
     *,
-    tokenizer_dir: Path | None = None,
-    saved: Architecture | None = None,
-    draw: bool = False,
-    epochs: int | None = None,
     tracker: Tracker | None = None,
     group: ProcessGroup | None = None,
 ) -> Session:
-    """Builds what a config describes; raises UserError if data, teachers or weights are missing, damaged or do not fit.
+    """Builds what a run begins with; raises UserError if data, teachers or weights are missing, damaged or do not fit.
 
     Args:
         run_dir: where the data set may write its plots.
-        inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
-        tokenizer_dir: the tokenizer, if that is not in `inference_dir`.
-        saved: architecture of the checkpoint whose weights follow, for a vocabulary that is not smaller; None draws or
-            loads the initial ones.
-        draw: whether the weights of a saved architecture are drawn too, for those that the checkpoint does not have.
-        epochs: what `trainer.epochs=auto` stands for since the run began; None decides it by the data.
-        tracker, group: None records nothing, and trains in this process alone.
+        tracker: None records nothing.
+        group: None trains in this process alone.
     """
+    cfg = start.cfg
     if (options := split_node(cfg["model"])[0]).quantization.bits is not None:
         from mlxlab.models.adapters.quantize import refuse_training
 
@@ -170,17 +140,24 @@ def build_session(
     loader = TeacherLoader(
         read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri")
     )
-    source = find_initial_weights(cfg) if saved is None else None
+    plan = start.plan
+    source: WeightSource | None = None
+    name = cfg["model"].get("init_from")
+    if plan is None and name is not None:
+        from mlxlab.experiment.initial_weights import find_weights
+
+        source = find_weights(name, cfg["tracking"].get("uri"))
     tokenizer = (
-        tokenizer_dir
-        or inference_dir
+        start.tokenizer_dir
         or (source and source.tokenizer)
         or loader.inherited_tokenizer(options.pretrained)
     )
     with activity("reading the data"):
-        data = build_data(cfg, project_root(), tokenizer, run_dir, restored=inference_dir)
-    saved = saved and saved._replace(vocab_size=max(saved.vocab_size, data.tokenizer.vocab_size))
-    architecture = saved or architecture_of(model_node(cfg, data), data.tokenizer.vocab_size)
+        data = build_data(cfg, project_root(), tokenizer, run_dir, restored=start.inference_dir)
+    if plan is None:
+        architecture = architecture_of(model_node(cfg, data), data.tokenizer.vocab_size)
+    else:
+        architecture = plan.after
     router = cfg["trainer"]["loss"].get("router")
     with activity("loading the teachers"):
         teachers, lines = loader.load(
@@ -188,16 +165,21 @@ def build_session(
         )
     refuse_misfit(cfg["trainer"]["loss"], data.task.kind)
     runtime = {"task": data.task, "class_counts": data.class_counts, "loaded_teachers": teachers}
-    trainer, notes = _with_epochs(instantiate(cfg["trainer"], Trainer, **runtime), data, epochs)
+    trainer, notes = _with_epochs(
+        instantiate(cfg["trainer"], Trainer, **runtime), data, start.epochs
+    )
     processes = group or ProcessGroup()
     check_training_memory(cfg, architecture, data, trainer, processes.size)
     with activity("building the model and loading its weights"):
-        model = build_model(cfg, data, saved, draw=draw)
+        if plan is None:
+            model = build_model(cfg, data)
+        else:
+            model = build_model(cfg, data, plan.after, draw=plan.draws)
     initial = None
     if source is not None:
-        min_match = cfg["resume_policy"]["min_match"]
-        initial = source.load_into(model, architecture.node, min_match, model_seed(cfg))
-    if saved is None:
+        policy = instantiate(cfg["resume_policy"], ResumePolicy)
+        initial = source.load_into(model, architecture.node, policy, model_seed(cfg))
+    if plan is None:
         loader.load_initial_weights(model)
     context = FitContext(
         cfg["objective"],
@@ -206,6 +188,8 @@ def build_session(
         valid=data.valid,
         training_rows=getattr(data, "training_rows", ()),
     )
+    if plan is None:
+        _warn_of_random_weights(cfg)
     return Session(
         cfg,
         data,
@@ -238,52 +222,6 @@ def _with_epochs(
     return chosen, [f"{rows}: {steps} (trainer.epochs=auto)"]
 
 
-def find_initial_weights(cfg: Config) -> "WeightSource | None":
-    """What `model.init_from` names, if anything."""
-    if (name := cfg["model"].get("init_from")) is None:
-        return None
-    from mlxlab.experiment.initial_weights import find_weights
-
-    return find_weights(name, cfg["tracking"].get("uri"))
-
-
-def start_session(
-    start: Start,
-    run_dir: Path,
-    *,
-    tracker: Tracker | None = None,
-    group: ProcessGroup | None = None,
-) -> tuple[Session, TrainState, Checkpoint | None, "CarriedOver | None"]:
-    """The session of a run, a new state, and the checkpoint that it continues from, carried over if the model changed.
-
-    Arguments and errors are those of `build_session`; raises as `admitted` and `carry_into` too.
-    """
-    checkpoint = start.checkpoint
-    session = build_session(
-        start.cfg,
-        run_dir,
-        start.inference_dir,
-        tokenizer_dir=start.tokenizer_dir,
-        saved=start.after,
-        draw=start.draws,
-        epochs=checkpoint.state["metadata"].get("epochs") if checkpoint else None,
-        tracker=tracker,
-        group=group,
-    )
-    checkpoint = admitted(start, session.data)
-    if checkpoint is None:
-        _warn_of_random_weights(start.cfg)
-    state = session.init_state()
-    carried = carry_into(state, start, checkpoint, session.build) if checkpoint else None
-    if carried and start.after != start.before:
-        refuse_ended(session.trainer, state, carried.checkpoint, start.changes)
-    if carried:
-        checkpoint = carried.checkpoint
-    if checkpoint is not None:
-        session.restart_schedule(state, checkpoint)
-    return session, state, checkpoint, carried
-
-
 def _warn_of_random_weights(cfg: Config) -> None:
     """A warning for adapters of a new run whose frozen weights nothing has trained."""
     options = split_node(cfg["model"])[0]
@@ -291,18 +229,4 @@ def _warn_of_random_weights(cfg: Config) -> None:
         logger.warning(
             "model.adapter: the adapters train on random weights, which stay as they are;"
             " pass model.pretrained=... or model.init_from=..."
-        )
-
-
-def refuse_ended(
-    trainer: Trainer, state: TrainState, checkpoint: Checkpoint, changes: Changes
-) -> None:
-    """ConfigError for a changed model in a run without further steps, which would not save it."""
-    progress = checkpoint.state["progress"]
-    state.data.load_state_dict(checkpoint.state["data"])
-    if trainer.is_done(progress, state.data.epoch):
-        keys = [key for key in changes if key.startswith(("model", "data"))]
-        expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
-        raise ConfigError(
-            f"{', '.join(keys)}: changed, but the run ended at step {progress.step}; {expected}"
         )

@@ -16,12 +16,11 @@ from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted, RunPruned
-from mlxlab.experiment.build import Config, build_callbacks, save_inference_config
+from mlxlab.experiment.build import Config, build_callbacks, keep_tokenizer, save_inference_config
 from mlxlab.experiment.evaluate import evaluate_at_end, forget_evaluation, write_files
 from mlxlab.experiment.facts.training_facts import ended_training
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
-    Transfer,
     log_config_changes,
     log_datasets,
     log_transfer,
@@ -31,15 +30,19 @@ from mlxlab.experiment.metadata import (
 )
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.reproduction.recorder import RunLockRecorder
-from mlxlab.experiment.resume import finished
-from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
 from mlxlab.experiment.resume.kernels import use_kernels
-from mlxlab.experiment.resume.vocabulary import keep_tokenizer
+from mlxlab.experiment.resume.load import (
+    fit_checkpoint,
+    is_finished,
+    prepare_checkpoints,
+    print_state,
+)
+from mlxlab.experiment.resume.policy import Transfer
 from mlxlab.experiment.run import RunContext, run_name, tracked_name
 from mlxlab.experiment.run_report import RunReport, find_report, tracked_until_end
 from mlxlab.experiment.samples import write_samples
-from mlxlab.experiment.session import Session, start_session
-from mlxlab.experiment.start import Start, prepare_start, refuse_misfit
+from mlxlab.experiment.session import Session, build_session
+from mlxlab.experiment.start import Start, plan_start
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
@@ -57,33 +60,34 @@ logger = logging.getLogger(__name__)
 
 def train(requested: Config, context: RunContext) -> float:
     """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
-    start = prepare_start(requested, context.shared_dir, context.group)
+    start = plan_start(requested, context.shared_dir, context.group)
     use_kernels(start, context)
     if context.group.shards_weights:
         refuse_unsharded(start.cfg)
     callbacks = run_callbacks(start.cfg, context.run_dir)
     cloud = context.build_cloud(start.cfg["cloud"])
     tracker = context.build_tracker(start.cfg["tracking"])
-    session, state, checkpoint, carried = start_session(
-        start, context.run_dir, tracker=tracker, group=context.group
-    )
-    refuse_misfit(checkpoint, start.changes, state)
-    message = finished.finished_message(session.trainer, state, start, checkpoint, context)
-    if message:
+    table = metrics_table(callbacks)
+
+    session = build_session(start, context.run_dir, tracker=tracker, group=context.group)
+    state = session.init_state()
+    checkpoint, transfer = fit_checkpoint(start, session, state)
+    if checkpoint and is_finished(start, session.trainer, state, checkpoint, context):
         # Copies may be missing from the session before.
-        with cloud.copies(context.run_dir, context.writer.id, metrics_table(callbacks)):
-            return finished.end_finished(message, checkpoint, context)
+        with cloud.copies(context.run_dir, context.writer.id, table):
+            best = checkpoint.state["history"].best
+            return float("nan") if best is None else best
     for callback in callbacks:
         callback.check(state, checkpoint)
 
     prepare_folder(session, start, context)
-    begin_records(session, start, checkpoint, carried, context)
+    begin_records(session, start, checkpoint, transfer, context)
     report = find_report(callbacks)
     with tracked_until_end(tracker, context, report):
         if start.continues:
-            tracker.truncate_after(kept_step(start))
-        checkpoint = prepare_checkpoints(checkpoint, start.continues, context, session)
-        with cloud.copies(context.run_dir, context.writer.id, metrics_table(callbacks)):
+            tracker.truncate_after(start.last_step)
+        checkpoint = prepare_checkpoints(checkpoint, start, context, session)
+        with cloud.copies(context.run_dir, context.writer.id, table):
             lock = lock_recorder(session, start, context)
             state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
             return finish(session, state, context, lock, report)
@@ -100,25 +104,14 @@ def run_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
 
 def lock_recorder(session: Session, start: Start, context: RunContext) -> RunLockRecorder:
     """What writes `run.lock`."""
-    fork = forked_from(start)
     return RunLockRecorder(
         context.run_dir,
         session.context.metadata,
         context.writer,
         context.group.size,
-        forked_from=None if fork is None else fork.path,
+        forked_from=start.fork.path if start.fork else None,
         continues=start.continues,
     )
-
-
-def forked_from(start: Start) -> Checkpoint | None:
-    """The checkpoint of another run that the run starts from."""
-    return None if start.continues else start.checkpoint
-
-
-def kept_step(start: Start) -> int:
-    """The step up to which metrics are kept; -1 where step 0 is logged again."""
-    return -1 if start.checkpoint is None else start.checkpoint.step
 
 
 def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
@@ -149,12 +142,11 @@ def begin_records(
         carried: the arrays of the checkpoint of another model.
     """
     cfg, run_dir, tracker = start.cfg, context.run_dir, session.context.tracker
-    fork = forked_from(start)
     metadata = run_metadata(session, context.command, checkpoint, start)
     name = run_name(cfg, metadata["choices"], run_dir)
     tracker.start(
         cfg | {"choices": metadata["choices"]},
-        run_tags(cfg, context.command, session.model, fork),
+        run_tags(cfg, context.command, session.model, start.fork),
         resumed=start.continues,
         name=cfg["name"] or tracked_name(name, context.command.overrides),
     )
@@ -165,11 +157,11 @@ def begin_records(
     log_lines(*tracker.describe())
     log_datasets(cfg["data"], session.data, tracker)
     tracker.log_artifact(run_dir / "inference", "config")
-    log_config_changes(start.changes, kept_step(start), run_dir, tracker)
+    log_config_changes(start.changes, start.last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer, run_dir, tracker)
     earlier = context.writer.earlier if start.continues and checkpoint else None
-    record = new_record(cfg, context.command, metadata, fork, session, earlier)
+    record = new_record(cfg, context.command, metadata, start.fork, session, earlier)
     record.id = tracker.uid
     record.name = name
     context.writer.begin(record)
@@ -202,9 +194,11 @@ def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
         ConfigError: a callback cannot serve the run.
         UserError: data, model, teachers or checkpoint are at fault.
     """
-    start = prepare_start(requested, run_dir, ProcessGroup(), read_only=True)
+    start = plan_start(requested, run_dir, ProcessGroup(), read_only=True)
     callbacks = build_callbacks(start.cfg, folder)
-    session, state, checkpoint, _ = start_session(start, folder)
+    session = build_session(start, folder)
+    state = session.init_state()
+    checkpoint, _ = fit_checkpoint(start, session, state)
     previews = [callback.preview(state, checkpoint) for callback in callbacks]
     step = take_step(session, state)
     return "\n\n".join(filter(None, [*previews, step.as_text()]))
@@ -224,7 +218,12 @@ def fit_session(
         callbacks = [*callbacks, report]
     callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
     if checkpoint is not None:
-        log_lines(*finished.resume_lines(session.trainer, checkpoint))
+        log_lines(f"resumed from {checkpoint.path.name}")
+        log_lines(*(f"skipped {line}" for line in checkpoint.skipped))
+        limit = session.trainer.max_steps
+        if limit is not None and checkpoint.step > limit:
+            passed = f"trainer.max_steps={limit} is already passed (step {checkpoint.step})"
+            log_lines(f"{passed}: the run ends here")
     if line := session.trainer.early_end(state.data.batches_per_epoch):
         log_lines(line)
     context.signals.attach(session.context.control)
@@ -265,7 +264,7 @@ def finish(
     stop = stop_of(reason)
     if not stop_signal and stop is None:
         stop_signal = report_run(session, state, context, report)
-    finished.print_state(digest)
+    print_state(digest)
     if stop_signal:
         if message := signals.requeue_job():
             log_lines(message)

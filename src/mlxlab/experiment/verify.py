@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
@@ -17,14 +17,22 @@ from mlxlab.config.admission import (
     refuse_left_out,
 )
 from mlxlab.config.check import check_stored_config
+from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
-from mlxlab.experiment.build import Config, build_callbacks
+from mlxlab.experiment.build import (
+    Config,
+    build_callbacks,
+    saved_architecture,
+    saved_tokenizer_dir,
+    without_overridden_settings,
+)
 from mlxlab.experiment.collect_record import VERIFICATION, VerifyResult, write_run_report
 from mlxlab.experiment.resume.changes import changed_steps
 from mlxlab.experiment.resume.kernels import resume_kernels
-from mlxlab.experiment.resume.vocabulary import saved_tokenizer_dir
+from mlxlab.experiment.resume.load import fit_checkpoint
+from mlxlab.experiment.resume.policy import Plan, ResumePolicy
 from mlxlab.experiment.session import build_session
-from mlxlab.experiment.start import admitted, carry_into, check_fits, start_from
+from mlxlab.experiment.start import Start
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.training.callback import Callback, FitContext
@@ -129,47 +137,44 @@ def _retrain_between(
     folder: Path, start: Checkpoint | None, end: Checkpoint, cfg: Config
 ) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
-    planned, tokenizer = None, saved_tokenizer_dir(end)
-    if start is not None:
-        changed = tokenizer if saved_tokenizer_dir(start) != tokenizer else None
-        requested = _requested_by_resume(start, end)
-        planned = start_from(start, cfg, requested, changed)
-    after, draw = (planned.after, planned.draws) if planned else (None, False)
     resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
-    epochs = end.state["metadata"].get("epochs")
-    session = build_session(
+    plan = None if start is None else _plan_again(start, end, cfg)
+    begin = Start(
         cfg,
-        folder,
-        folder / "inference",
-        tokenizer_dir=tokenizer,
-        saved=after,
-        draw=draw,
-        epochs=epochs,
+        plan,
+        inference_dir=folder / "inference",
+        tokenizer_dir=saved_tokenizer_dir(end),
+        epochs=end.state["metadata"].get("epochs"),
     )
+    session = build_session(begin, folder)
     state = session.init_state()
-    if planned is not None and planned.checkpoint is not None:
-        start = admitted(planned, session.data) if planned.tokenizer else planned.checkpoint
-        assert start is not None
-        if carried := carry_into(
-            state, planned, start, session.build
-        ):  # a resume changed the model
-            start = carried.checkpoint
-        try:
-            check_fits(start, state)
-        except CorruptCheckpointError as error:
-            raise CheckpointUnavailableError(f"{start.path}: {error}") from None
-        session.restart_schedule(state, start)
+    start, _ = fit_checkpoint(begin, session, state)
     callbacks = [
         each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks
     ]  # those that change training
     return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
 
 
-def _requested_by_resume(start: Checkpoint | None, end: Checkpoint) -> list[str]:
-    """The keys that a resume between the two set against growth."""
-    metadata = end.state["metadata"]
-    is_resumed = start is not None and start.state["metadata"]["overrides"] != metadata["overrides"]
-    return metadata["requested"] if is_resumed else []
+def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
+    """The plan of the resume between two checkpoints, which may have changed the model."""
+    before, after = start.state["metadata"], end.state["metadata"]
+    tokenizer = saved_tokenizer_dir(end)
+    policy = instantiate(cfg["resume_policy"], ResumePolicy)
+    architecture = saved_architecture(start)
+    plan = policy.repeat(
+        Plan(
+            policy,
+            cfg,
+            start,
+            architecture,
+            architecture,
+            changes={},
+            requested=after["requested"] if before["overrides"] != after["overrides"] else (),
+            tokenizer=tokenizer if saved_tokenizer_dir(start) != tokenizer else None,
+        )
+    )
+    checkpoint = without_overridden_settings(start, cfg, plan.requested)
+    return replace(plan, checkpoint=checkpoint)
 
 
 class _StopAt(Callback):

@@ -21,7 +21,7 @@ from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.errors import ConfigError, DataError, UserError
-from mlxlab.experiment.check_data import check_data_module
+from mlxlab.experiment.build import check_data_module
 from mlxlab.experiment.samples import sample_prompts
 from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.selection import LossSelection

@@ -16,7 +16,7 @@ from mlxlab.data.labelled.renderer import NumberFormat
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.experiment.check_data import check_data_module
+from mlxlab.experiment.build import check_data_module
 from mlxlab.extensions.example_losses.selection import LossSelection
 from support.titanic import new_bpe_trainer
 

@@ -10,7 +10,8 @@ import pytest
 from mlxlab.checkpoint.state import History, empty_metadata
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.experiment.resume.checkpoints import prepare_checkpoints
+from mlxlab.experiment.resume.load import prepare_checkpoints
+from mlxlab.experiment.start import Start
 from support.checkpoints import state_at
 
 
@@ -54,7 +55,7 @@ def source(tmp_path):
 def fork(source, folder):
     context = SimpleNamespace(run_dir=folder, group=ProcessGroup())
     session = SimpleNamespace(context=SimpleNamespace(metadata=METADATA), model=MODEL)
-    checkpoint = prepare_checkpoints(source.load(), False, context, session)
+    checkpoint = prepare_checkpoints(source.load(), Start({}), context, session)
     shutil.rmtree(source.folder.parent)
     own = CheckpointStore(folder / "checkpoints")
     assert own.load("last").state == checkpoint.state | {"base": own.load("last").state["base"]}

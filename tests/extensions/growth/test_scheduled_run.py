@@ -13,6 +13,7 @@ from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.session import build_session
+from mlxlab.experiment.start import Start
 from mlxlab.models.ensemble import Ensemble
 from support.lines import LINES
 from support.processes import NO_PLOTS
@@ -124,7 +125,7 @@ def test_a_language_model_keeps_the_vocabulary_of_its_teachers(tmp_path):
         "model.num_heads=2",
         "data.valid_fraction=0.3",
     ]
-    session = build_session(compose_checked([*text, *sizes]), tmp_path)
+    session = build_session(Start(compose_checked([*text, *sizes])), tmp_path)
     larger = session.architecture._replace(vocab_size=3000)
     assert session.new_model(larger).backbone.embedding.weight.shape[0] == 3000
     for kind in ("ensemble", "residual_base"):

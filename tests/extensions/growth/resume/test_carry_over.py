@@ -11,7 +11,7 @@ from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, swap_weights
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.resume.carry_over import ModelChange, carry_over
-from mlxlab.extensions.growth.resume.plan import changed_node, plan
+from mlxlab.extensions.growth.resume.plan import changed_node, plan_growth
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays
@@ -84,7 +84,7 @@ def trained(architecture, ema=False):
 
 def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False):
     before = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
-    operations, after = plan(
+    operations, after = plan_growth(
         before, changed_node(before.node, before.node, before.node | changes), vocab_size
     )
     change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), 4)
@@ -279,10 +279,10 @@ def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):
 def test_what_cannot_be_exact_is_refused_in_one_line(changes, vocab_size, fault):
     before = Architecture(NODE, 40)
     if fault is None:
-        assert plan(before, NODE | changes, vocab_size)[1].node["freeze"] == ["layers.0"]
+        assert plan_growth(before, NODE | changes, vocab_size)[1].node["freeze"] == ["layers.0"]
         return
     with pytest.raises(ConfigError, match=fault) as error:
-        plan(before, NODE | changes, vocab_size)
+        plan_growth(before, NODE | changes, vocab_size)
     assert "\n" not in str(error.value)
 
 

@@ -56,7 +56,9 @@ def changed_node(
     return result
 
 
-def plan(before: Architecture, node: Node, vocab_size: int) -> tuple[list[Node], Architecture]:
+def plan_growth(
+    before: Architecture, node: Node, vocab_size: int
+) -> tuple[list[Node], Architecture]:
     """The operations of growth, in order, and the architecture after them and the rest of `node`.
 
     Raises:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.experiment.resume import requests
+from mlxlab.extensions.growth.resume import requests
 from support.checkpoints import state_at
 
 CONFIG = {"model": {"num_layers": 2}, "data": {}}

@@ -5,15 +5,12 @@ from typing import NamedTuple
 
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.config.admission import admit, is_trusted, typed_keys
-from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.dotted_keys import KeyPath, split_key, value_at
 from mlxlab.experiment.build import SETTINGS, Config
 from mlxlab.experiment.resume.changes import (
     Changes,
     differences,
-    merge_for_resume,
     requested_keys,
 )
 from mlxlab.models.build import train_new_weights
@@ -40,31 +37,6 @@ class Requests(NamedTuple):
             f"{key}={typed} was typed for this run before, and is {grown} by now: it stays so"
             for key, (grown, typed) in self.repeated.items()
         ]
-
-
-def resume_config(
-    requested: Config,
-    saved: object,
-    choices: dict[str, str],
-    before: list[str],
-    name: str,
-    *,
-    continues: bool,
-) -> tuple[Config, Changes]:
-    """What the saved config may decide, with the overrides of the current command line, and the keys that these change.
-
-    `choices` (config group -> option) and the overrides `before` were saved with it; `name` says where. A run that
-    `continues` keeps its own, where no other one is typed. ConfigError if a key may not change;
-    raises as `admit`.
-    """
-    stored = check_stored_config(saved, name)
-    if continues:
-        requested = requested | {"name": requested["name"] or stored["name"]}
-    typed, pair = cli_overrides(), (choices, group_choices())
-    merged, changes = merge_for_resume(stored, requested, typed, pair, config_folders(), before)
-    cfg = admit(merged, requested, name, typed_keys(typed), trusted=is_trusted(typed))
-    check(cfg)
-    return cfg, changes
 
 
 def requests_against_growth(cfg: Config, checkpoint: Checkpoint) -> Requests:
