@@ -63,7 +63,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 441_160,
+    "nodes": 441_170,
     "files": 533,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
@@ -81,7 +81,7 @@ PACKAGE_NODES = {
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_990,
-    "tracking": 17_790,
+    "tracking": 17_800,
     "record": 2_680,
     "views": 13_710,
 }
