@@ -57,25 +57,26 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 441_160,
-    "files": 533,
+    "nodes": 441_170,
+    "files": 530,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
-    "ternaries": 24.15,
-    "packed assignments": 8.25,
+    "ternaries": 23.75,
+    "packed assignments": 7.75,
     "nested comprehensions": 2.35,
     "assignment expressions": 2.55,
-    "functions returning text": 12.85,
+    "functions returning text": 12.65,
     "fragments": 6.0,
 }
 PACKAGE_NODES = {
     "config": 13_300,
     "cli": 20_070,
     "extensions": 41_960,
+    "experiment": 42_950,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_600,
-    "tracking": 17_790,
+    "tracking": 17_800,
     "record": 4_850,
     "views": 13_880,
 }

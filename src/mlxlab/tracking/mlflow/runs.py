@@ -130,10 +130,8 @@ class RunReader:
             f"tags.`mlxlab.folder` = '{Path(query).absolute()}'",
         ]
         if _HEXADECIMAL.fullmatch(query):  # Others have wildcards of LIKE.
-            conditions += [
-                f"attributes.run_id LIKE '{query}%'",
-                f"tags.`mlxlab.uid` LIKE '{query}%'",
-            ]
+            keys = ("attributes.run_id", "tags.`mlxlab.uid`")
+            conditions += [f"{key} LIKE '{query}" + "%'" for key in keys]
         matches: dict[str, RunRow] = {}
         for condition in conditions:
             for run in self.list_runs(limit=20, where=condition, deleted=True):
