@@ -111,7 +111,7 @@ def _chosen(only: str | None) -> list[Table]:
 
 
 def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) -> Arrays:
-    """The targets, what each method predicted, and the CPU seconds of our command, by fold."""
+    """The targets, what each method predicted, and the CPU seconds of our training, by fold."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
     frame = table.read()
@@ -146,8 +146,8 @@ def _measure(table: Table, folds: int, workers: int, settings: Sequence[str]) ->
                 name: peers.predict(each, rows.iloc[test], len(classes))
                 for name, each in fitted.items()
             }
-            answers, seconds = run.result()
-            costs.append(seconds)
+            answers, cost = run.result()
+            costs.append(cost.training)
             outputs[OURS] = outputs_of(answers, classes)
             for name, values in outputs.items():
                 shape = (len(targets), *values.shape[1:])

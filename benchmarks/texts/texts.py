@@ -139,10 +139,10 @@ def _fit_ours(folder: Path, train: Pairs, test: Pairs, override: str) -> Fit:
         pd.DataFrame(pairs, columns=["text", "label"]) for pairs in (train, test)
     )
     settings = ["data=text_classification", "data.task=single", *override.split()]
-    answers, seconds = train_and_predict(folder, train_rows, test_rows, settings)
+    answers, cost = train_and_predict(folder, train_rows, test_rows, settings)
     classes = sorted({label for _, label in train})
     predicted = np.array(classes)[outputs_of(answers, classes).argmax(axis=1)]
-    return predicted != np.array([label for _, label in test]), seconds
+    return predicted != np.array([label for _, label in test]), cost.command
 
 
 def _fit_peers(train: Pairs, test: Pairs, embed: Embed) -> dict[str, Fit]:
