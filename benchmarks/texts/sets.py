@@ -209,23 +209,19 @@ def _packages() -> Pairs:
 
 
 def _manual() -> Pairs:
-    """Descriptions of manual pages, by their section."""
+    """The beginnings of manual pages, by their section."""
     pairs: Pairs = []
     for section in MANUAL_SECTIONS:
         for path in sorted((MANUAL / f"man{section}").glob("*.gz")):
             if path.is_symlink() or path.name.startswith(GENERATED):
                 continue
             page = gzip.decompress(path.read_bytes()).decode(errors="ignore")
-            described = re.search(
-                r'^\.S[Hh] "?DESCRIPTION"?\n(.+?)(?=^\.S[Hh] |\Z)', page, re.M | re.S
-            )
-            if described:
-                pairs.append((_without_roff(described[1]), section))
+            pairs.append((_without_roff(page), section))
     return pairs
 
 
 def _without_roff(source: str) -> str:
-    """The words of a part of a manual page, without the commands of roff."""
+    """The words of a manual page, without the commands of roff: its heading, which names the section, is one."""
     lines = (re.sub(r"^\.(B|I|BR|IR|RB|RI|BI|IB) ", "", line) for line in source.splitlines())
     words = " ".join(line for line in lines if not line.startswith((".", "'")))
     return re.sub(r"\\f(\[\w*\]|\(..|.)|\\&|\\", "", words)
