@@ -57,18 +57,19 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 441_170,
-    "files": 530,
+    "nodes": 442_760,
+    "files": 534,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
     "ternaries": 23.75,
     "packed assignments": 7.75,
     "nested comprehensions": 2.35,
     "assignment expressions": 2.55,
-    "functions returning text": 12.65,
+    "functions returning text": 12.75,
     "fragments": 6.0,
 }
 PACKAGE_NODES = {
+    "api": 3_610,
     "config": 13_300,
     "cli": 20_070,
     "extensions": 41_960,

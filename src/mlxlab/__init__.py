@@ -2,12 +2,16 @@
 
 TYPE_CHECKING = False  # as in `typing`, whose import takes longer than this one
 if TYPE_CHECKING:
+    from mlxlab.api import Classifier as Classifier
+    from mlxlab.api import Config as Config
+    from mlxlab.api import Regressor as Regressor
+    from mlxlab.api import Run as Run
     from mlxlab.api import compose as compose
     from mlxlab.api import load as load
     from mlxlab.api import train as train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compose", "load", "train"]
+__all__ = ["Classifier", "Config", "Regressor", "Run", "__version__", "compose", "load", "train"]
 
 
 def __getattr__(name: str) -> object:
@@ -16,4 +20,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'mlxlab' has no attribute {name!r}")
     from mlxlab import api
 
-    return vars(api)[name]
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

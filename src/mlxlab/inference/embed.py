@@ -52,7 +52,7 @@ def load_vectors(model: str, column: str) -> RowVectors:
     """
     run = find_run_dir(Path(model))
     if run is not None:
-        return _of_run(restore_model(run), model)
+        return vectors_of(restore_model(run), model)
     path = resolve(model, "model")
     if path.suffix == ".gguf":
         raise NotAllowedError(f"model={model}: expected an encoder, got a GGUF file")
@@ -68,7 +68,8 @@ def load_vectors(model: str, column: str) -> RowVectors:
     return RowVectors([column], encoder.size, embed)
 
 
-def _of_run(restored: RestoredModel, name: str) -> RowVectors:
+def vectors_of(restored: RestoredModel, name: str) -> RowVectors:
+    """What the classifier of a run reads; NotAllowedError if it has none. `name` is that of the run."""
     model = restored.model
     encoder = row_encoder(restored.encoder)
     if not (isinstance(model, Model) and isinstance(model.head, Classifier)):

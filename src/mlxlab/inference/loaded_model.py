@@ -4,11 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+
 from mlxlab.config.issues import ConfigIssue, format_issues
 from mlxlab.config.schema.validate import Checker
 from mlxlab.data.batch import Task
-from mlxlab.errors import ConfigError
-from mlxlab.inference.cells import is_frame
+from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.inference.cells import is_frame, row_reading, to_table
+from mlxlab.inference.embed import vectors_of
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.predict import predict_rows
 from mlxlab.inference.restore import RestoredModel
@@ -23,15 +26,19 @@ Row = Mapping[str, object]
 
 
 class LoadedModel:
-    """The model of a run, or of an ensemble of runs."""
+    """The model of a run, or of an ensemble of runs.
+
+    Attributes:
+        restored: its parts, for the other modules of this package.
+    """
 
     def __init__(self, restored: RestoredModel) -> None:
-        self._restored = restored
+        self.restored = restored
 
     @property
     def task(self) -> Task:
         """What the model predicts: its kind and the names of the labels."""
-        return self._restored.encoder.task
+        return self.restored.encoder.task
 
     @overload
     def predict(
@@ -55,7 +62,7 @@ class LoadedModel:
             NotAllowedError: this is a language model.
             DataError: a column is missing, or a cell is malformed.
         """
-        answers = predict_rows(self._restored, rows, batch_size)
+        answers = predict_rows(self.restored, rows, batch_size)
         if is_frame(rows):
             import pandas as pd
 
@@ -63,6 +70,34 @@ class LoadedModel:
         return [
             dict(zip(answers, cells, strict=True)) for cells in zip(*answers.values(), strict=True)
         ]
+
+    def predict_proba(
+        self, rows: "pd.DataFrame | Iterable[str] | Iterable[Row]", batch_size: int = 64
+    ) -> "pd.DataFrame":
+        """The probability of each label (a column) for each row; arguments and errors as in `predict`.
+
+        Raises:
+            NotAllowedError: the model predicts numbers.
+        """
+        import pandas as pd
+
+        if self.task.kind == "regression":
+            raise NotAllowedError("expected a classifier; a regression has no probabilities")
+        answers = predict_rows(self.restored, rows, batch_size)
+        columns = {name: answers[f"probability_{name}"] for name in self.task.labels}
+        return pd.DataFrame(columns, index=rows.index if is_frame(rows) else None)
+
+    def embed(self, rows: "pd.DataFrame | Iterable[str] | Iterable[Row]") -> np.ndarray:
+        """A vector of each row (N, E) float32, of length 1: what the classifier reads.
+
+        Raises:
+            NotAllowedError: the model predicts no label from texts.
+            DataError: a column is missing, or a text is empty.
+        """
+        vectors = vectors_of(self.restored, "this run")
+        missing = row_reading(self.restored.config["data"]).missing
+        table = to_table(rows, vectors.columns, missing)
+        return vectors.embed(table, lambda row: f"row {row + 1}")
 
     @overload
     def generate(self, prompts: str, **options: Any) -> str: ...
@@ -80,7 +115,7 @@ class LoadedModel:
             ConfigError: an option is unknown or invalid, or the model does not generate text.
         """
         request, sampling = _generation_options(options)
-        generator = restored_generator(self._restored)
+        generator = restored_generator(self.restored)
         texts = generator.texts(
             [prompts] if isinstance(prompts, str) else list(prompts), sampling, request
         )

@@ -133,10 +133,10 @@ def survives_closed_pipes() -> Iterator[None]:
         yield
 
 
-def configure_logging() -> None:
-    """Sends the messages of `mlxlab` loggers, from level INFO, to stderr."""
+def configure_logging(level: int = logging.INFO) -> None:
+    """Sends the messages of `mlxlab` loggers, from this level on, to stderr."""
     logger = logging.getLogger("mlxlab")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     handlers = [*logger.handlers, *logging.root.handlers]
     if not any(isinstance(handler, StderrHandler) for handler in handlers):
         logger.addHandler(StderrHandler())

@@ -1,5 +1,6 @@
-"""The Python API: the three steps of the command line in one process, its errors, and the notebook that shows it."""
+"""Runs of the Python API: what they hold, evaluate and predict, and how they are interrupted."""
 
+import html
 import json
 import subprocess
 import sys
@@ -53,42 +54,61 @@ def test_importing_the_package_imports_nothing_else(tmp_path):
     assert done.stdout == "{'mlxlab'}\n", done.stderr
 
 
-def test_a_config_holds_the_checked_values():
-    config = mlxlab.compose(*TINY, "seed=3")
-    assert config["seed"] == 3
-    assert config["trainer.max_steps"] == 4
-    assert config["name"] is None
-    assert "max_steps: 4" in str(config)
-    config["trainer"]["max_steps"] = 5
-    assert config["trainer.max_steps"] == 4
-    with pytest.raises(KeyError):
-        config["trainer.steps"]
-
-
-@pytest.mark.parametrize(
-    ("overrides", "error", "message"),
-    [
-        (["trainer.max_stps=3"], ConfigError, "did you mean trainer.max_steps?"),
-        (["seed=1,2"], ConfigError, "several values"),
-        ([3], ConfigError, "expected an override as text"),
-        (["tracking.uri=https://me:secret@host"], NotAllowedError, "tracking.uri"),
-    ],
-)
-def test_a_wrong_override_is_one_line(overrides, error, message):
-    with pytest.raises(error) as caught:
-        mlxlab.compose(*overrides)
-    [line] = caught.value._render_traceback_()
-    assert line.startswith(error.__name__)
-    assert message in line
-    assert "secret" not in line
-
-
 def test_a_run_is_that_of_the_command(run):
     record = read_run(run.folder)
     assert run.metrics == best_metrics(run.folder)
     assert run.best == run.metrics["valid/loss"] == record.training.best
+    assert run.record == record
     assert record.command.overrides == TINY
     assert record.status == "finished"
+
+
+def test_a_run_shows_its_history_its_page_and_how_it_ended(run):
+    assert list(run.history.index) == [2, 4]
+    assert run.history["valid/loss"].min() == run.best
+    assert "<title>" in html.unescape(run.report()._repr_html_())
+    assert "finished: bert" in repr(run)
+    with pytest.raises(InputNotFoundError, match=r"run\.json: not found"):
+        mlxlab.Run(run.folder.parent)
+
+
+def test_a_run_is_evaluated_on_rows_as_by_the_command(run, tmp_path):
+    own = run.evaluate()
+    assert own.loc["accuracy", "value"] == run.metrics["valid/accuracy"]
+    assert own.loc["accuracy", "low"] <= own.loc["accuracy", "value"] <= own.loc["accuracy", "high"]
+    frame = pd.DataFrame(DICTS).assign(Survived=[row.survived for row in ROWS])
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    assert run.evaluate(frame).equals(run.evaluate(tmp_path / "rows.csv"))
+    with pytest.raises(DataError, match="no column 'Sex'"):
+        run.evaluate(frame.drop(columns="Sex"))
+
+
+def test_compared_runs_show_the_keys_and_metrics_that_differ(run, tmp_path):
+    config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'other'}")
+    config.trainer.learning_rate = 0.5
+    table = run.compare(mlxlab.train(config))
+    assert list(table.loc["trainer.learning_rate"]) == [run.record.training.learning_rate, 0.5]
+    assert "trainer.max_steps" not in table.index
+    assert table.loc["valid/loss"].iloc[0] == run.best
+
+
+def test_rows_of_a_frame_are_trained_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"size": range(40), "kind": ["small"] * 20 + ["large"] * 20})
+    few = ["data.target=kind", "data.baselines=false", "tracking=none", "trainer.epochs=1"]
+    config = mlxlab.compose(*few, f"hydra.run.dir={tmp_path / 'run'}", data=frame)
+    run = mlxlab.train(config, quiet=True)
+    assert capsys.readouterr() == ("", "")
+    assert run.record.data.rows == {"training": 32, "validation": 8}
+    rows = frame.sample(5, random_state=0)
+    proba = mlxlab.load(run).predict_proba(rows)
+    assert list(proba.columns) == ["large", "small"]
+    assert list(proba.index) == list(rows.index)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+    [file] = (tmp_path / "outputs" / "frames").iterdir()
+    assert pd.read_parquet(file).equals(frame)
+    with pytest.raises(DataError, match="cannot be stored"):
+        mlxlab.train(config, data=frame.assign(kind=[object()] * 40))
 
 
 def test_a_model_answers_as_the_command_does(run, tmp_path):
@@ -130,6 +150,14 @@ def test_what_a_model_cannot_do_is_an_error_of_the_user(run):
         model.predict([DICTS[0], DICTS[1] | {"Sex": "x"}])
     with pytest.raises(InputNotFoundError):
         mlxlab.load("nowhere")
+    with pytest.raises(ConfigError, match="expected a config of"):
+        mlxlab.train("trainer.max_steps=3")
+
+
+def test_texts_become_vectors_of_length_1(run):
+    vectors = mlxlab.load(run).embed(DICTS[:3])
+    assert len(vectors) == 3
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
 def test_a_language_model_continues_texts(tmp_path):
