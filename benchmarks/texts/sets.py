@@ -35,6 +35,7 @@ BOOKS = {  # of the Bible: the last one of each kind
 VERSES = 1_000_000  # a verse has the number of its book x VERSES + chapter and verse
 MANUAL = Path("/usr/share/man")
 MANUAL_SECTIONS = "1234578"
+ROFF_TEXT = "B|I|BR|IR|RB|RI|BI|IB|SH|Sh|SS|PP|TP|Nm|Nd"  # commands that are followed by text
 GENERATED = "gcloud"  # how the pages of a tool of thousands of commands begin
 CODE = ("idlelib", "tkinter", "asyncio", "xml", "multiprocessing", "email", "importlib", "unittest")
 LIBRARIES = ("numpy", "scipy", "pandas", "sklearn", "mlflow", "pyarrow")
@@ -221,8 +222,8 @@ def _manual() -> Pairs:
 
 
 def _without_roff(source: str) -> str:
-    """The words of a manual page, without the commands of roff: its heading, which names the section, is one."""
-    lines = (re.sub(r"^\.(B|I|BR|IR|RB|RI|BI|IB) ", "", line) for line in source.splitlines())
+    """The words and headings of a manual page, without the commands of roff and the line that names the section."""
+    lines = (re.sub(rf"^\.({ROFF_TEXT}) ?", "", line) for line in source.splitlines())
     words = " ".join(line for line in lines if not line.startswith((".", "'")))
     return re.sub(r"\\f(\[\w*\]|\(..|.)|\\&|\\", "", words)
 
