@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_760,
+    "nodes": 442_950,
     "files": 534,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
@@ -69,11 +69,11 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 6.0,
 }
 PACKAGE_NODES = {
-    "api": 3_610,
+    "api": 3_640,
     "config": 13_300,
     "cli": 20_070,
     "extensions": 41_960,
-    "experiment": 42_950,
+    "experiment": 43_140,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_600,

@@ -20,6 +20,7 @@ from mlxlab.errors import (
 )
 from mlxlab.inference.restore import save_ensemble
 from mlxlab.record.run_file import read_run
+from mlxlab.training.callback import Callback
 from support.commands import command
 from support.processes import ROOT, environment, tiny_overrides
 from support.run_records import best_metrics
@@ -224,3 +225,35 @@ def test_a_second_interrupt_does_not_end_the_kernel_of_a_notebook(tmp_path):
     assert done.returncode == 0
     alone = fresh_process(INTERRUPT.replace("sys.modules[", "{}["), tmp_path)
     assert alone.returncode == 130
+
+
+class Watcher(Callback):
+    """Counts steps."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def on_step(self, context, state, result):
+        self.steps += 1
+
+
+class Misspelt(Watcher):
+    def on_stepp(self, context, state, result): ...
+
+
+def test_a_callback_object_sees_every_step(tmp_path):
+    watcher = Watcher()
+    config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
+    mlxlab.train(config, callbacks=[watcher])
+    assert watcher.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [(Misspelt(), "on_stepp: .*did you mean on_step"), (print, "expected a subclass of")],
+)
+def test_what_is_no_callback_is_refused_before_a_run_begins(tmp_path, callback, message):
+    config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match=message):
+        mlxlab.train(config, callbacks=[callback])
+    assert not (tmp_path / "run").exists()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mlxlab.inference.loaded_model import LoadedModel
     from mlxlab.record.run_record import RunRecord
+    from mlxlab.training.callback import Callback
 
 PAGE_WIDTH = 960  # pixels, in a notebook
 PAGE_HEIGHT = 600
@@ -132,7 +133,13 @@ class Run(os.PathLike[str]):
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
-def train(config: Config, data: "pd.DataFrame | None" = None, *, quiet: bool = False) -> Run:
+def train(
+    config: Config,
+    data: "pd.DataFrame | None" = None,
+    *,
+    callbacks: "Sequence[Callback]" = (),
+    quiet: bool = False,
+) -> Run:
     """Trains in this process as `mlxlab train` does, in a run folder of its own.
 
     An interrupt (Ctrl-C, or the stop button of a notebook) finishes the current step and saves; a second one raises
@@ -140,6 +147,8 @@ def train(config: Config, data: "pd.DataFrame | None" = None, *, quiet: bool = F
 
     Args:
         data: rows to learn from, in place of those of the config.
+        callbacks: objects of your own, besides those of the config; they are not recorded, so that a command which
+            resumes the run trains without them.
         quiet: shows warnings alone.
 
     Raises:
@@ -158,7 +167,7 @@ def train(config: Config, data: "pd.DataFrame | None" = None, *, quiet: bool = F
         checked = composed(hydra_configs.compose, overrides, config.config_dir)
         output = redirect_stdout(io.StringIO()) if quiet else nullcontext()
         with output:
-            folder, _ = run_composed(checked)
+            folder, _ = run_composed(checked, callbacks)
         return Run(folder)
 
 

@@ -41,6 +41,7 @@ from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import MLX_LM, resolve
 from mlxlab.models.sentence_encoder import SentenceEncoder
 from mlxlab.models.zoo.arguments import check_keys
+from mlxlab.nearest import suggestion
 from mlxlab.training.callback import Callback
 from mlxlab.training.metrics.labelled import labelled_metrics
 from mlxlab.wording import counted, one_of
@@ -250,7 +251,20 @@ def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
 def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
     """The callbacks of a config, in its order."""
     runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
-    return [instantiate(node, **runtime) for node in cfg["callbacks"].values() if node is not None]
+    nodes = [node for node in cfg["callbacks"].values() if node is not None]
+    return [check_callback(instantiate(node, **runtime)) for node in nodes]
+
+
+def check_callback(candidate: object) -> Callback:
+    """`candidate`, or a ConfigError if it is no callback, or has a method named like one that the loop calls."""
+    name = type(candidate).__qualname__
+    if Callback not in type(candidate).__mro__:
+        raise ConfigError(f"{name}: expected a subclass of {Callback.__module__}.Callback")
+    known = [method for method in vars(Callback) if method.startswith("on_")]
+    for method in dir(type(candidate)):  # An argument may be called on_error.
+        if method.startswith("on_") and method not in known:
+            raise ConfigError(f"{name}.{method}: no event of the loop{suggestion(method, known)}")
+    return cast(Callback, candidate)
 
 
 def model_seed(cfg: Config) -> int:

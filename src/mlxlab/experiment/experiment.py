@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlxlab.experiment.facts.command_lines import CommandLine
+    from mlxlab.training.callback import Callback
 
 # What the overrides of a command are about: what to train, or where and how long.
 _TASK = {"experiment", "model", "data"}
@@ -40,8 +41,11 @@ _NO_TASK = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "t
 log = logging.getLogger(__name__)
 
 
-def run_composed(config: "DictConfig") -> tuple[Path, float]:
+def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> tuple[Path, float]:
     """Runs a checked config in its own folder; returns the folder and the best value of `config.objective`.
+
+    Args:
+        callbacks: besides those of the config.
 
     Raises:
         UserError: as `prepare_run` and `run_prepared`.
@@ -55,7 +59,7 @@ def run_composed(config: "DictConfig") -> tuple[Path, float]:
         folder = Path(config.hydra.run.dir).absolute()
     make_folder(folder)
     with job_config(config, str(folder)):
-        return folder, run_prepared(without_hydra(config), folder)
+        return folder, run_prepared(without_hydra(config), folder, callbacks=callbacks)
 
 
 def prepare_run(config: "DictConfig") -> None:
@@ -176,16 +180,23 @@ def check_named_files(data: dict[str, Any]) -> None:
             raise InputNotFoundError(f"data.{key.partition('.')[0]}: {error}") from None
 
 
-def run_prepared(config: "DictConfig", folder: Path, *, owns_process: bool = False) -> float:
+def run_prepared(
+    config: "DictConfig",
+    folder: Path,
+    *,
+    owns_process: bool = False,
+    callbacks: "Sequence[Callback]" = (),
+) -> float:
     """`run_experiment`; the folder of a run that was refused before training is removed.
 
     Args:
         owns_process: the process ends after it.
+        callbacks: besides those of the config.
     """
     from mlxlab.experiment.run import remove_unused
 
     try:
-        return run_experiment(config, folder, owns_process=owns_process)
+        return run_experiment(config, folder, owns_process=owns_process, callbacks=callbacks)
     except RunInterrupted as stop:
         stop.add_note(f"run folder: {display_path(folder)}")
         raise
@@ -194,7 +205,13 @@ def run_prepared(config: "DictConfig", folder: Path, *, owns_process: bool = Fal
         raise
 
 
-def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = False) -> float:
+def run_experiment(
+    cfg: "DictConfig",
+    run_dir: Path,
+    *,
+    owns_process: bool = False,
+    callbacks: "Sequence[Callback]" = (),
+) -> float:
     """Runs one experiment, or rounds of it, in its folder; returns the best value of `cfg.objective`.
 
     Raises:
@@ -204,7 +221,7 @@ def run_experiment(cfg: "DictConfig", run_dir: Path, *, owns_process: bool = Fal
 
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     del config[TRUST]  # It is never stored.
-    return run_config(config, run_dir, owns_process=owns_process)
+    return run_config(config, run_dir, owns_process=owns_process, callbacks=callbacks)
 
 
 def run_config(
@@ -213,6 +230,7 @@ def run_config(
     *,
     owns_process: bool = False,
     command: "CommandLine | None" = None,
+    callbacks: "Sequence[Callback]" = (),
 ) -> float:
     """`run_experiment` of a resolved config. A run that its sweep paused or pruned has a value as well.
 
@@ -234,8 +252,7 @@ def run_config(
     )
     try:
         with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
-            if command is not None:
-                context = replace(context, command=command)
+            context = replace(context, command=command or context.command, callbacks=callbacks)
             with starting:
                 from mlxlab.experiment.train import train
             if owns_process:

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -41,6 +41,7 @@ from mlxlab.wording import one_line
 
 if TYPE_CHECKING:
     from mlxlab.distributed.process_group import ProcessGroup
+    from mlxlab.training.callback import Callback
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -65,6 +66,7 @@ class RunContext:
     command: CommandLine = field(
         default_factory=current_command
     )  # or that of the run that this one is a part of
+    callbacks: "Sequence[Callback]" = ()  # besides those of the config, from a program
 
     def build_tracker(self, node: dict[str, Any]) -> Tracker:
         paths = {"folder": self.run_dir, "project": project_root()}

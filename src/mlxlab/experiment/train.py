@@ -16,7 +16,13 @@ from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import DivergenceError, RunInterrupted, RunPruned
-from mlxlab.experiment.build import Config, build_callbacks, keep_tokenizer, save_inference_config
+from mlxlab.experiment.build import (
+    Config,
+    build_callbacks,
+    check_callback,
+    keep_tokenizer,
+    save_inference_config,
+)
 from mlxlab.experiment.evaluate import evaluate_at_end, forget_evaluation, write_files
 from mlxlab.experiment.facts.training_facts import ended_training
 from mlxlab.experiment.first_step import take_step
@@ -64,7 +70,7 @@ def train(requested: Config, context: RunContext) -> float:
     use_kernels(start, context)
     if context.group.shards_weights:
         refuse_unsharded(start.cfg)
-    callbacks = run_callbacks(start.cfg, context.run_dir)
+    callbacks = run_callbacks(start.cfg, context)
     cloud = context.build_cloud(start.cfg["cloud"])
     tracker = context.build_tracker(start.cfg["tracking"])
     table = metrics_table(callbacks)
@@ -93,9 +99,9 @@ def train(requested: Config, context: RunContext) -> float:
             return finish(session, state, context, lock, report)
 
 
-def run_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
-    """Those of the config, and the one by which a sweep pauses the run."""
-    callbacks = build_callbacks(cfg, run_dir)
+def run_callbacks(cfg: Config, context: RunContext) -> list[Callback]:
+    """Those of the config and of the program, and the one by which a sweep pauses the run."""
+    callbacks = [*build_callbacks(cfg, context.run_dir), *map(check_callback, context.callbacks)]
     rule = stop_rule()
     if rule is not None:
         callbacks.append(Pruning(rule))
