@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_950,
+    "nodes": 442_990,
     "files": 534,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
@@ -73,12 +73,12 @@ PACKAGE_NODES = {
     "config": 13_300,
     "cli": 20_070,
     "extensions": 41_960,
-    "experiment": 43_140,
+    "experiment": 43_150,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_600,
     "tracking": 17_800,
-    "record": 4_850,
+    "record": 4_880,
     "views": 13_880,
 }
 PRIVATE_MODULES = {}

@@ -16,6 +16,7 @@ from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.experiment.build import build_callbacks
 from mlxlab.experiment.session import build_session
+from mlxlab.experiment.start import Start
 from mlxlab.figures import new_figure
 from mlxlab.models.model import Model, count_parameters, training_flops
 from mlxlab.training.callback import Callback, FitContext
@@ -121,7 +122,7 @@ def _train(
     cfg = _config(file, sizes)
     cfg["callbacks"] = {"growth": {**cfg["callbacks"]["growth"], "operations": operations or []}}
     with tempfile.TemporaryDirectory() as folder:
-        session = build_session(cfg, Path(folder))
+        session = build_session(Start(cfg), Path(folder))
         steps = steps or max(round(flops / step_flops(session.model)), 1)
         trainer = replace(
             session.trainer, max_steps=steps, eval_every=max(-(-steps // EVALUATIONS), 1)

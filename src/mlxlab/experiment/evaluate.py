@@ -46,7 +46,6 @@ from mlxlab.training.evaluate import evaluate
 from mlxlab.training.metrics.labelled import Thresholds, main_metric, predicted_classes
 from mlxlab.training.metrics.ranking import best_threshold
 from mlxlab.training.state import TrainState
-from mlxlab.views.pages import SUMMARY
 from mlxlab.views.verdict import MODEL
 from mlxlab.wording import one_line
 
@@ -57,7 +56,7 @@ MAX_TEXT = 400  # characters of a mistake
 MISTAKES = "mistakes.csv"
 THRESHOLDS = f"inference/{THRESHOLDS_FILE}"
 # What the evaluation of a run writes, in files that stay until another one.
-FILES = (SUMMARY, MISTAKES, SAMPLES, THRESHOLDS)
+FILES = (MISTAKES, SAMPLES, THRESHOLDS)
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +97,9 @@ def evaluate_at_end(
 
 def forget_evaluation(folder: Path) -> None:
     """Removes what the evaluation of a run wrote that is trained on."""
-    for name in FILES:
+    from mlxlab.views.pages import SUMMARY
+
+    for name in (SUMMARY, *FILES):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 `STATUS.<status>` is for shells.
 """
 
+import errno
 import logging
 import os
 import uuid
@@ -71,12 +72,18 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_or_begin(folder: Path) -> RunRecord:
-    """The record of a run folder for the next attempt: a new one if there is none; a damaged one is kept aside."""
+    """The record of a run folder for the next attempt: a new one if there is none; a damaged one is kept aside.
+
+    Raises:
+        WriteError: a folder is in its place.
+    """
     try:
         return read_run(folder)
     except InputNotFoundError:
         return new_record(folder)
     except DataError as error:
+        if (folder / FILE).is_dir():
+            raise WriteError(f"{folder / FILE}: {os.strerror(errno.EISDIR)}") from None
         os.replace(folder / FILE, folder / DAMAGED)
         logger.warning(f"{error}; kept as {DAMAGED}; a new record begins")
         return new_record(folder)
