@@ -37,7 +37,7 @@ def test_a_run_gets_its_own_folder_by_day_time_and_id(line):
 def test_paths_are_those_of_the_working_directory_whatever_chdir_says(line, monkeypatch, flags):
     folders = []
 
-    def run(config, folder, *, owns_process=False):
+    def run(config, folder, **_options):
         folders.append((Path.cwd(), folder))
         return 0.0
 
@@ -182,7 +182,7 @@ def test_the_return_value_is_the_metric(line, monkeypatch):
 def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
     seen = []
 
-    def run(config, folder, owns_process=False):
+    def run(config, folder, **_options):
         seen.append(config.seed)
         if config.seed == 1:
             raise DataError("rows.csv:3:5: a number was expected")
@@ -215,7 +215,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
     ],
 )
 def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, message):
-    def run(config, folder, owns_process=False):
+    def run(config, folder, **_options):
         raise error
 
     monkeypatch.setattr(experiment, "run_experiment", run)
@@ -224,7 +224,7 @@ def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, 
 
 
 def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):
-    def run(config, folder, owns_process=False):
+    def run(config, folder, **_options):
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(experiment, "run_experiment", run)
@@ -235,7 +235,7 @@ def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):
 def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch):
     seen = []
 
-    def run(config, folder, owns_process=False):
+    def run(config, folder, **_options):
         seen.append((config.seed, config.resume))
         if len(seen) == 2:
             raise RunInterrupted("stopped at step 3 and saved", signal.SIGINT)

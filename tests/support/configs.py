@@ -48,7 +48,7 @@ class Line:
         assert len(self.lines) == lines if lines else len(self.lines) <= 11, self.err
         return self.err.strip()
 
-    def _run(self, config, folder: Path, *, owns_process: bool = False) -> float:
+    def _run(self, config, folder: Path, **_options: object) -> float:
         self.runs.append((config, folder))
         return 0.5
 

@@ -25,7 +25,7 @@ SWEEP = ["-m", "tracking=none", "hydra.sweep.dir=s"]
 def job(line, monkeypatch):
     """The runs so far: (name of the folder, seed, `resume`). Faults are raised, by seed."""
 
-    def run(config, folder, owns_process=False):
+    def run(config, folder, **_options):
         seen.append((folder.name, config.seed, config.resume))
         if config.seed in run.faults:
             raise run.faults[config.seed]
