@@ -256,7 +256,7 @@ def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
 
 
 def check_callback(candidate: object) -> Callback:
-    """`candidate`, or a ConfigError if it is no callback, or has a method named like one that the loop calls."""
+    """`candidate`, or a ConfigError if it is no callback, or has a method on_... that the loop never calls."""
     name = type(candidate).__qualname__
     if Callback not in type(candidate).__mro__:
         raise ConfigError(f"{name}: expected a subclass of {Callback.__module__}.Callback")
