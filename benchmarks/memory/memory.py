@@ -49,7 +49,10 @@ def memory(size: str = "small", rounds: int = 1, vocabulary: int = 4096) -> str:
 def measure(
     family: str, size: str, rounds: int = 1, vocabulary: int = 4096
 ) -> tuple[int, dict[str, int]]:
-    """Bytes of weights, optimizer and gradients, and the peak of each variant of the step."""
+    """Bytes of weights, optimizer and gradients, and the peak of each variant of the step.
+
+    Arrays of the process that exist before are not counted.
+    """
     variants: dict[str, tuple[int, dict[str, Any]]] = {
         "full batch": (ROWS, {}),
         "micro-batch": (ROWS // MICRO_BATCHES, {}),
@@ -65,11 +68,13 @@ def measure(
             {"head_chunk": HEAD_CHUNK, "activation_checkpointing": True},
         ),
     }
+    gc.collect()
+    before = mx.get_active_memory()
     model = language_model(family, size, vocabulary, dropout=0.1)
     model.train()
     weights = sum(leaf.nbytes for leaf in flatten_arrays(model.parameters()).values())
     return 4 * weights, {
-        name: _peak(model, rows, rounds, vocabulary, keys)
+        name: _peak(model, rows, rounds, vocabulary, keys) - before
         for name, (rows, keys) in variants.items()
     }
 
