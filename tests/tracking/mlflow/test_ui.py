@@ -12,14 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import psutil
-import pytest
 
 from support.processes import environment
 from support.tracking import make_journal, project_fixture, wait_until  # noqa: F401
-
-pytest.importorskip(
-    "flask", reason="needs the extra ui"
-)  # the server is in mlflow, not in mlflow-skinny
 
 
 @contextlib.contextmanager
