@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-# OpenBLAS's threads spin, and the suite runs many small processes on few cores.
+# Threads of OpenBLAS and OpenMP spin, and the suite runs many small processes on few cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Processes that tests start keep their bytecode, as those of a user do: compiling takes a tenth of their start.
 # This process keeps that of the tests: rewriting their assertions takes seconds in each worker.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

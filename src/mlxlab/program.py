@@ -16,10 +16,13 @@ def in_notebook() -> bool:
 def install_command(extra: str = "") -> str:
     """The command that installs mlxlab with an extra: from its checkout where it runs from one, else by its name."""
     checkout = Path(__file__).resolve().parents[2]
-    is_checkout = (checkout / "pyproject.toml").is_file()
-    package = ("." if Path.cwd() == checkout else str(checkout)) if is_checkout else "mlxlab"
+    package = "mlxlab"
+    option = ""
+    if (checkout / "pyproject.toml").is_file():
+        package = "." if Path.cwd() == checkout else str(checkout)
+        option = "-e "
     name = f"{package}[{extra}]" if extra else package
-    return f"pip install {'-e ' * is_checkout}'{name}'"
+    return f"pip install {option}'{name}'"
 
 
 def display_path(path: Path | str) -> str:

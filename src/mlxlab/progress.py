@@ -55,13 +55,12 @@ def track(
         elapsed = time.monotonic() - start
         if done and elapsed >= due:
             due = elapsed + LINE_SECONDS
-            eta = (
-                f", ETA {duration(elapsed * (total - done) / done)}"
-                if total and total > done
-                else ""
-            )
-            of = f" of {'at most ' * at_most}{total}" if eta else ""
-            logger.info(f"{text}: {done}{of}{eta}")
+            line = f"{text}: {done}"
+            if total and total > done:
+                left = duration(elapsed * (total - done) / done)
+                whole = f"at most {total}" if at_most else str(total)
+                line += f" of {whole}, ETA {left}"
+            logger.info(line)
         yield item
 
 

@@ -11,13 +11,15 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 def percent(share: float, decimals: int = 1, *, signed: bool = False) -> str:
     """`9.4 %`, signed `+9.4 %`."""
-    return f"{100 * share:{'+' * signed}.{decimals}f} %"
+    sign = "+" if signed else ""
+    return f"{100 * share:{sign}.{decimals}f} %"
 
 
 def one_of(names: Iterable[str]) -> str:
     """`one of a, b`, and `a` where there is no other."""
     listed = [*names]
-    return f"{'one of ' * (len(listed) > 1)}{', '.join(listed)}"
+    text = ", ".join(listed)
+    return f"one of {text}" if len(listed) > 1 else text
 
 
 def one_line(text: str, max_length: int = 500) -> str:

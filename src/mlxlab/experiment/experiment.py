@@ -1,7 +1,6 @@
 """Runs one experiment, or rounds of it, in its folder: what the command `train` and the Python API share."""
 
 import gc
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -25,8 +24,7 @@ from mlxlab.errors import (
     UserError,
 )
 from mlxlab.nearest import no_such_folder
-from mlxlab.program import display_path, join, quoted, run_dir_override, text_value
-from mlxlab.wording import one_line
+from mlxlab.program import display_path, text_value
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,11 +32,7 @@ if TYPE_CHECKING:
     from mlxlab.experiment.facts.command_lines import CommandLine
     from mlxlab.training.callback import Callback
 
-# What the overrides of a command are about: what to train, or where and how long.
-_TASK = {"experiment", "model", "data"}
-_NO_TASK = {"hydra.run.dir", "resume", "trainer.max_steps", "trainer.epochs", "trainer.max_tokens"}
-
-log = logging.getLogger(__name__)
+_TASK = {"experiment", "model", "data"}  # keys and groups that say what to train
 
 
 def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> tuple[Path, float]:
@@ -97,14 +91,10 @@ def check_named_run(resume: str | None) -> None:
         raise InputNotFoundError(f"resume={error}") from None
 
 
-def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> None:
+def check_run_to_continue(overrides: Sequence[str]) -> None:
     """Refuses a command with `resume=auto` where no run can be continued, unless it says what to train.
 
-    It would train the default experiment: in a misspelt folder, or, with none or a part of the overrides that began it,
-    in that of a run that ended before a checkpoint. Otherwise a line says that a new run begins.
-
-    Args:
-        begins: whether the command trains, which `--dry-run` does not.
+    It would train the default experiment, in a misspelt folder or in that of a run that ended before a checkpoint.
 
     Raises:
         InputNotFoundError: the folder holds no run.
@@ -118,36 +108,16 @@ def check_run_to_continue(overrides: Sequence[str], *, begins: bool = True) -> N
     if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0:
         return
     folder = Path(values["hydra.run.dir"])
-    if can_resume(folder):
+    says_task = any(re.split("[./]", override_name(text))[0] in _TASK for text in overrides)
+    if says_task or can_resume(folder):
         return
-    typed = {*map(override_name, overrides)}
-    says_task = any(re.split("[./]", key)[0] in _TASK for key in typed)
     if os.path.lexists(folder / FILE):
-        _check_same_command(folder, typed, says_task)
-    elif not says_task:
-        got = no_such_folder(folder, "a run to continue")
-        if folder.is_dir():
-            got = f"{folder}: a folder without a run, expected one to continue"
-        raise InputNotFoundError(f"hydra.run.dir={got}")
-    if begins and "${" not in str(folder):  # An interpolation names a new folder.
-        log.info(f"{folder}: no checkpoint, a new run begins")
-
-
-def _check_same_command(folder: Path, typed: set[str], says_task: bool) -> None:
-    """Raises CheckpointUnavailableError unless all keys of the command that began a run are typed."""
-    from mlxlab.record.run_file import read_run
-
-    again = "repeat the command that began it"
-    is_same = says_task
-    record = read_run(folder)
-    if record.has_begun:
-        began = record.command.overrides
-        is_same = typed >= {*map(override_name, began)} - _NO_TASK
-        options = f"{quoted(run_dir_override(folder))} {one_line(join(began), 500)}"
-        again = f"begin it again with: mlxlab train {options}"
-    if not is_same:
-        reason = "its run ended before the first checkpoint"
-        raise CheckpointUnavailableError(f"{folder}: {reason}; {again}")
+        raise CheckpointUnavailableError(
+            f"{folder}: its run ended before the first checkpoint; repeat the command that began it"
+        )
+    if folder.is_dir():
+        raise InputNotFoundError(f"{folder}: a folder without a run, expected one to continue")
+    raise InputNotFoundError(f"hydra.run.dir={no_such_folder(folder, 'a run to continue')}")
 
 
 def check_split_of(data: dict[str, Any]) -> None:

@@ -17,9 +17,7 @@ import pytest
 from support.processes import environment
 from support.tracking import make_journal, project_fixture, wait_until  # noqa: F401
 
-pytest.importorskip(
-    "flask", reason="needs the extra ui"
-)  # the server is in mlflow, not in mlflow-skinny
+pytestmark = pytest.mark.fault_injection  # A server takes seconds to start.
 
 
 @contextlib.contextmanager

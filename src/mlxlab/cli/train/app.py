@@ -94,7 +94,7 @@ def _prepare_run(config: DictConfig) -> None:
     check(config)
     command.is_valid = True
     experiment.prepare_run(config)
-    experiment.check_run_to_continue(command.overrides, begins=not command.dry_run)
+    experiment.check_run_to_continue(command.overrides)
     with read_write(config.hydra):
         typed = as_typed(config.hydra.overrides.task)
         config.hydra.overrides.task = [text for text in typed if text not in command.resumed]
