@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +15,12 @@ from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
-from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
+from mlxlab.checkpoint.transfer_report import TransferRecord, TransferReport
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.experiment.past_run.recorded_overrides import override_text
-from mlxlab.experiment.resume.policy import GrownArrays, ResumePolicy
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout
@@ -92,15 +90,12 @@ class WeightSource:
         arrays = split_arrays(read_arrays(self.path), split)
         return arrays, published_layout(self.path, arrays)
 
-    def load_into(
-        self, model: Model, node: Config, policy: ResumePolicy, seed: int
-    ) -> InitialWeights:
+    def load_into(self, model: Model, node: Config, min_match: float) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
 
         Args:
             node: the `model` node of the model.
-            policy: says how much must fit, and may let a smaller model grow.
-            seed: of what is drawn then.
+            min_match: the share of arrays that must fit.
 
         Raises:
             InputNotFoundError, DataError, CheckpointUnavailableError: the weights cannot be read, or none fits.
@@ -109,23 +104,15 @@ class WeightSource:
         arrays, layout = self.read()
         names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
-        before = (
-            saved_architecture(load_named(self.checkpoint, self.path)) if self.checkpoint else None
-        )
-        grown = GrownArrays(arrays)
-        if before:
-            grown = policy.grow(arrays, before, node, seed)
-        result = transfer(grown.arrays, named_parameters(model), rules)
-        outcomes: dict[str, Outcome] = {
-            path: "grown" for path, old in result.all_sources.items() if old in grown.made
-        }
-        result.report = result.report.with_outcomes(result.outcomes | outcomes)
+        result = transfer(arrays, named_parameters(model), rules)
         title = f"{KEY}={self.name}"
-        if grown.reason:
-            title += f": {grown.reason}"
-        other = _other_settings(before, node, grown.changed) if before else []
+        other = []
+        if self.checkpoint:
+            other = _other_settings(
+                saved_architecture(load_named(self.checkpoint, self.path)), node
+            )
         advice = f"for the model of these weights: {join(other)}" if other else ""
-        result.report.require(policy.min_match, title, advice)
+        result.report.require(min_match, title, advice)
         if other:
             logger.warning("%s: the run of these weights had other settings; %s", title, advice)
         evaluate_finite(result.weights, title)
@@ -133,23 +120,23 @@ class WeightSource:
         return InitialWeights(self.name, digest(arrays), result.report)
 
 
-def _other_settings(old: Architecture, node: Config, changed: Collection[str]) -> list[str]:
+def _other_settings(old: Architecture, node: Config) -> list[str]:
     """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
     before, own = split_node(old.node)[1], split_node(node)[1]
     if before["_target_"] != own["_target_"]:
         return []
     parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    accepted = {"dropout", *changed}
+    current = {**defaults, **own}
     differ = {
-        k: v
-        for k, v in before.items()
-        if k not in accepted and not has_value({**defaults, **own}, k, v)
+        key: value
+        for key, value in before.items()
+        if key != "dropout" and not _has_value(current, key, value)
     }
     return [override_text(f"model.{key}", value) for key, value in differ.items()]
 
 
-def has_value(node: Config, key: str, value: object) -> bool:
+def _has_value(node: Config, key: str, value: object) -> bool:
     """Whether a `model` node has this value of a key, also by its default for the size of a head."""
     own = node.get(key)
     if key == "head_dim" and own is None:

@@ -24,7 +24,6 @@ from mlxlab.experiment.build import (
     model_node,
     model_seed,
 )
-from mlxlab.experiment.resume.policy import ResumePolicy
 from mlxlab.experiment.start import Start
 from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of
@@ -177,8 +176,8 @@ def build_session(
             model = build_model(cfg, data, plan.after, draw=plan.draws)
     initial = None
     if source is not None:
-        policy = instantiate(cfg["resume_policy"], ResumePolicy)
-        initial = source.load_into(model, architecture.node, policy, model_seed(cfg))
+        min_match = cfg["resume_policy"].get("min_match", 1.0)
+        initial = source.load_into(model, architecture.node, min_match)
     if plan is None:
         loader.load_initial_weights(model)
     context = FitContext(

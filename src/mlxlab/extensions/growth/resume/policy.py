@@ -1,9 +1,9 @@
 """Resumes a run with a larger model, tokenizer or vocabulary, or with other adapters."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, swap_weights
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, digest, swap_weights
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Probability
@@ -11,20 +11,13 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.dotted_keys import split_key, value_at
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import Config, model_seed
-from mlxlab.experiment.initial_weights import has_value
-from mlxlab.experiment.resume.policy import GrownArrays, NewModel, Plan, admit_data
-from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.experiment.build import model_seed
+from mlxlab.experiment.resume.policy import NewModel, Plan, admit_data
 from mlxlab.extensions.growth.resume.carry_over import CarriedOver, ModelChange, carry_over
-from mlxlab.extensions.growth.resume.plan import (
-    GROWTH,
-    POSSIBLE,
-    changed_node,
-    plan_growth,
-)
+from mlxlab.extensions.growth.resume.plan import changed_node, plan_growth
 from mlxlab.extensions.growth.resume.requests import requests_against_growth
 from mlxlab.extensions.growth.resume.vocabulary import admit_larger_tokenizer, larger_tokenizer
-from mlxlab.models.build import Architecture, train_new_weights
+from mlxlab.models.build import train_new_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.optim.optimizers import flatten_arrays
@@ -106,35 +99,6 @@ class GrowthPolicy:
         carried.report.require(self.min_match, str(checkpoint.path))
         grown = _swapped(carried.checkpoint, AVERAGE, TRAINED)
         return grown, carried._replace(digest=digest(checkpoint.weights))
-
-    def grow(self, arrays: Arrays, before: Architecture, node: Config, seed: int) -> GrownArrays:
-        """The arrays stay as they are where growth would not give exactly the model of `node`."""
-        sizes = {key: node[key] for key in GROWTH if key in before.node and key in node}
-        try:
-            operations, after = plan_growth(before, {**before.node, **sizes}, before.vocab_size)
-        except ConfigError as error:
-            return GrownArrays(arrays, reason=str(error).removesuffix(f"; {POSSIBLE}"))
-        needed = [
-            f"model.{key}={value:.6g}"
-            for key, value in after.node.items()
-            if before.node.get(key) != value and not has_value(node, key, value)
-        ]
-        if needed:
-            return GrownArrays(arrays, reason=f"grows to this size only with {', '.join(needed)}")
-
-        grown = set[str]()
-        for operation in operations:
-            change: Any = CHANGES[operation["op"]]
-            arrays, sources = change.arrays(operation, before, arrays, seed)
-            before = change.node(operation, before)
-            same = {
-                path
-                for path, source in sources.items()
-                if source.path == path and not source.gathers
-            }
-            grown = {path for path in arrays if path not in same or path in grown}
-        changed = (*GROWTH, "head_dim", "norm_eps") if grown else ()
-        return GrownArrays(arrays, grown, changed)
 
 
 def _is_renamed(checkpoint: Checkpoint, state: TrainState) -> bool:
