@@ -1,13 +1,23 @@
-"""The operations that lead from the architecture of a checkpoint to that of a resume."""
+"""Plans a resume with another model: what was requested, the operations that lead there, a larger tokenizer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from mlxlab.dotted_keys import KeyPath
-from mlxlab.errors import ConfigError
-from mlxlab.experiment.resume.changes import differences
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.tokenizers.fit import tokenizer_folder
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.dotted_keys import KeyPath, split_key, value_at
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.experiment.build import SETTINGS, Config, saved_tokenizer_dir
+from mlxlab.experiment.resume.changes import Changes, differences, requested_keys
+from mlxlab.experiment.resume.policy import TOKENIZER, admit_rows
 from mlxlab.extensions.growth.operations.changes import CHANGES
-from mlxlab.models.build import Architecture
+from mlxlab.models.build import Architecture, train_new_weights
+from mlxlab.terminal.messages import log_lines
 
 Node = dict[str, Any]
 
@@ -27,6 +37,53 @@ POSSIBLE = (
     f"a resume can raise {', '.join(GROWTH)} and the vocabulary, untie embeddings,"
     f" and change {', '.join(FREE)}; for all else start a new run, with model.init_from"
 )
+
+ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")
+OF_A_START = ("pretrained", "init_from")  # An architecture does not keep these keys of its node.
+
+
+def requested_against_growth(cfg: Config, checkpoint: Checkpoint) -> Changes:
+    """Keys that were typed for the first time with the value of the config, where growth gave the run another one.
+
+    Keys that were typed for the run before, as where a command is run again, ask for nothing.
+
+    Returns:
+        key -> (value in the run, value in `cfg`).
+    """
+    metadata = checkpoint.state["metadata"]
+    choices = (metadata["choices"], group_choices())
+    typed = requested_keys(cli_overrides(), metadata["overrides"], choices, config_folders())
+    return {
+        key: values
+        for key, values in _grown_values(cfg, checkpoint).items()
+        if any(_overlap(split_key(key), path) for path in typed)
+    }
+
+
+def _overlap(first: KeyPath, second: KeyPath) -> bool:
+    """Whether two keys are the same, or one of them is in the other."""
+    return all(a == b for a, b in zip(first, second, strict=False))
+
+
+def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
+    """Keys that are equal in both configs and differ in the run: key -> (value in the run, value in `cfg`)."""
+    saved = checkpoint.state["metadata"]["config"]
+    grown = {
+        key: value
+        for key, value in checkpoint.state["architecture"].items()
+        if key not in OF_A_START
+    }
+    node = train_new_weights(cfg["model"])
+    before = {"model": train_new_weights(saved["model"])}
+    different = differences(grown, {key: node.get(key) for key in grown}, "model")
+    changes = {key: pair for key, pair in different.items() if value_at(before, key) == pair[1]}
+    settings = checkpoint.state["progress"].settings
+    for key, name in SETTINGS.items():
+        value = settings.batch_size if name == "resizes" else vars(settings)[name]
+        current = value_at(cfg, key)
+        if value not in (None, current) and value_at(saved, key) == current:
+            changes[key] = (value, current)
+    return changes
 
 
 def changed_node(
@@ -105,3 +162,69 @@ def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_
         refused.append(f"a vocabulary of {vocab_size} tokens: was {was} in the checkpoint")
     if refused:
         raise ConfigError(f"{'; '.join(refused)}; {POSSIBLE}")
+
+
+def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
+    """The folder of the tokenizer that an override gives to a resumed run; None if it stays the one of the checkpoint.
+
+    Raises:
+        ConfigError: it lacks a token of the run, or has it under another id.
+        InputNotFoundError, DataError: there is no valid tokenizer.
+    """
+    saved = checkpoint.state["metadata"]["config"]["data"].get("tokenizer") or {}
+    path = (cfg["data"].get("tokenizer") or {}).get("path")
+    if path is None or path == saved.get("path"):
+        return None
+    folder = tokenizer_folder(path)
+    old, new = load_tokenizer(saved_tokenizer_dir(checkpoint)), load_tokenizer(folder)
+    if new.fingerprint == old.fingerprint:
+        return None
+    _check_extends(new, old, f"{TOKENIZER}={path}")
+    return folder
+
+
+def _check_extends(new: Tokenizer, old: Tokenizer, title: str) -> None:
+    expected = (
+        f"expected the {old.vocab_size} tokens of the run under their ids, and more after them"
+    )
+    if new.vocab_size <= old.vocab_size:
+        raise ConfigError(f"{title}: {expected}; got {new.vocab_size} tokens")
+    for token in range(old.vocab_size):
+        before, now = old.inner.id_to_token(token), new.inner.id_to_token(token)
+        if before != now:
+            raise ConfigError(f"{title}: {expected}; token {token} is {now!r}, was {before!r}")
+    for role in ROLES:
+        id_before, id_now = vars(old)[role], vars(new)[role]
+        if id_before not in (None, id_now):
+            raise ConfigError(f"{title}: {expected}; its {role} is {id_now}, was {id_before}")
+
+
+def admit_larger_tokenizer(
+    checkpoint: Checkpoint, data: DataModule, *, allow_change: bool
+) -> Checkpoint:
+    """The checkpoint for the same data in the tokens of a larger tokenizer.
+
+    The position stays at its document and token. Evaluations do not count any more: they are of other tokens.
+
+    Raises:
+        NotAllowedError: the data changed.
+        ConfigError: the order of the data depends on the number of tokens.
+    """
+    state = checkpoint.state
+    history = replace(state["history"], evaluations=[], best=None, best_step=0, best_metrics={})
+    log_lines(
+        f"evaluations up to step {checkpoint.step} do not count for the best: they are of the smaller tokenizer"
+    )
+    checkpoint = replace(checkpoint, state={**state, "history": history})
+    # Rows that are held out have the same text; the tokens of all rows are other ones.
+    is_same = data.held_out == state["metadata"]["held_out"]
+    checkpoint = admit_rows(checkpoint, data.fingerprint, allow_change=is_same or allow_change)
+    start = data.train.state_dict()
+    try:
+        data.train.load_state_dict(checkpoint.state["data"])
+    except DataError as error:
+        raise ConfigError(
+            f"{TOKENIZER}: cannot change with this data.order, which counts tokens ({error})"
+        ) from None
+    data.train.load_state_dict(start)
+    return checkpoint

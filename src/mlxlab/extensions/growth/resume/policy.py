@@ -14,12 +14,15 @@ from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import model_seed
 from mlxlab.experiment.resume.policy import NewModel, Plan, admit_data
 from mlxlab.extensions.growth.resume.carry_over import CarriedOver, ModelChange, carry_over
-from mlxlab.extensions.growth.resume.plan import changed_node, plan_growth
-from mlxlab.extensions.growth.resume.requests import requests_against_growth
-from mlxlab.extensions.growth.resume.vocabulary import admit_larger_tokenizer, larger_tokenizer
+from mlxlab.extensions.growth.resume.plan import (
+    admit_larger_tokenizer,
+    changed_node,
+    larger_tokenizer,
+    plan_growth,
+    requested_against_growth,
+)
 from mlxlab.models.build import train_new_weights
 from mlxlab.models.layers import named_parameters
-from mlxlab.terminal.messages import log_lines
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 
@@ -41,12 +44,15 @@ class GrowthPolicy:
     optimizer_transfer: Literal["path", "shape"] = "path"
 
     def plan(self, plan: Plan) -> Plan:
-        requests = requests_against_growth(plan.cfg, plan.checkpoint)
-        log_lines(*requests.lines())
-        tokenizer = larger_tokenizer(plan.cfg, plan.checkpoint)
-        changes = plan.changes | requests.changes
-        requested = [*requests.changes]
-        return self.repeat(replace(plan, changes=changes, requested=requested, tokenizer=tokenizer))
+        requested = requested_against_growth(plan.cfg, plan.checkpoint)
+        return self.repeat(
+            replace(
+                plan,
+                changes=plan.changes | requested,
+                requested=[*requested],
+                tokenizer=larger_tokenizer(plan.cfg, plan.checkpoint),
+            )
+        )
 
     def repeat(self, plan: Plan) -> Plan:
         before = plan.before
