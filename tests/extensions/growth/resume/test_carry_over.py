@@ -89,16 +89,9 @@ def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False):
     )
     change = ModelChange(before, operations, after, lambda each: named_parameters(build(each)), 4)
     model = build(after, seed=4)
-    live = swapped(checkpoint, TRAINED, AVERAGE)
-    carried = carry_over(
-        live, change, named_parameters(model), optimizer_of(model, ema), by_shape=by_shape
+    return carry_over(
+        checkpoint, change, named_parameters(model), optimizer_of(model, ema), by_shape=by_shape
     )
-    return carried._replace(checkpoint=swapped(carried.checkpoint, AVERAGE, TRAINED))
-
-
-def swapped(checkpoint, old, new):
-    weights, optimizer = swap_weights(checkpoint.weights, checkpoint.optimizer, old, new)
-    return replace(checkpoint, weights=weights, optimizer=optimizer)
 
 
 def logits(checkpoint, weights=None):

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxlab.checkpoint.arrays import Arrays, shapes
-from mlxlab.checkpoint.parameter_names import CODES, normalized_names
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, shapes, swap_weights
+from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
@@ -57,7 +57,7 @@ class CarriedOver(NamedTuple):
     checkpoint: Checkpoint
     report: TransferReport
     optimizer: OptimizerReport
-    digest: str = ""
+    digest: str
 
     def record(self) -> TransferRecord:
         return TransferRecord(
@@ -74,11 +74,15 @@ class CarriedOver(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The path in the checkpoint of an array that no operation changed, and what became of it."""
+    """The array of the checkpoint whose rows an array begins with, and what became of it before the operations.
+
+    Args:
+        is_same: no operation moved it to another layer, or gave it more rows.
+    """
 
     path: str
     outcome: Outcome
-    is_moved: bool = False  # to another layer
+    is_same: bool = True
 
 
 def carry_over(
@@ -91,8 +95,6 @@ def carry_over(
 ) -> CarriedOver:
     """The checkpoint of the model after a change.
 
-    Both hold the trained weights; the averages are with the optimizer.
-
     Args:
         weights: those of the new model, drawn.
         optimizer: the state of its optimizer before the first step.
@@ -101,21 +103,23 @@ def carry_over(
     Raises:
         ConfigError: an operation does not fit the model.
     """
-    old = checkpoint.weights
+    # The trained weights are changed as such; their averages are with the optimizer.
+    old, state = swap_weights(checkpoint.weights, checkpoint.optimizer, TRAINED, AVERAGE)
     new, changes = change_weights(old, change, weights)
     averages = new.weights
-    average = average_of(checkpoint.optimizer)
+    average = average_of(state)
     if average:
         averages = change_weights(old | average, change, weights)[0].weights
-    new.weights = frozen_as_evaluated(new.weights, averages, optimizer)
+    trained = frozen_as_evaluated(new.weights, averages, optimizer)
     moments, report = transfer_optimizer(
-        checkpoint.optimizer, optimizer, changes, shapes(weights), averages, by_shape=by_shape
+        state, optimizer, changes, shapes(weights), averages, by_shape=by_shape
     )
-    mx.eval(new.weights, moments)
+    mx.eval(trained, moments)
+    trained, moments = swap_weights(trained, moments, AVERAGE, TRAINED)
     architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
-    state: Any = {**checkpoint.state, **architecture}
-    carried = replace(checkpoint, weights=new.weights, optimizer=moments, state=state)
-    return CarriedOver(carried, new.report, report)
+    progress: Any = {**checkpoint.state, **architecture}
+    carried = replace(checkpoint, weights=trained, optimizer=moments, state=progress)
+    return CarriedOver(carried, new.report, report, digest(checkpoint.weights))
 
 
 def change_weights(
@@ -125,7 +129,7 @@ def change_weights(
     current = old
     architecture = change.before
     changes: list[WeightChange] = []
-    origins = {path: Origin(path, "matched") for path in old}  # of what is still as it was
+    origins = {path: Origin(path, "matched") for path in old}
     if change.operations:
         growable = _growable(change, old)
         is_renamed = old.keys() != {*normalized_names(old, expected).values()}
@@ -142,12 +146,19 @@ def change_weights(
         step: Any = CHANGES[operation["op"]]
         grown, sources = step.arrays(operation, architecture, current, change.seed)
         changes.append(WeightChange(shapes(current), sources))
-        origins = _moved_origins(origins, sources)
+        origins = {
+            path: origins[source.path]._replace(
+                is_same=origins[source.path].is_same and source == Source(path)
+            )
+            for path, source in sources.items()
+            if source.path in origins and source.keeps_rows
+        }
         architecture = step.node(operation, architecture)
         current = grown
     last = transfer(current, expected, _rules(architecture, change.after))
     changes.append(_weight_change(current, last))
-    return _finished(last, origins, old, change), changes
+    _finish(last, origins, old, change)
+    return last, changes
 
 
 def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
@@ -160,10 +171,9 @@ def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
     if options.quantization.bits is not None:
         node["quantization"] = {**node["quantization"], "bits": None}
     if options.adapter is not None:
-        names = {operation["op"] for operation in change.operations}
         has_adapted_tables = bool(TABLES & set(adapted_layers(arrays)))
-        in_the_way = names - OF_LAYERS - (set() if has_adapted_tables else OF_TABLES)
-        if options.adapter.dora or in_the_way:
+        allowed = OF_LAYERS if has_adapted_tables else OF_LAYERS | OF_TABLES
+        if options.adapter.dora or not {each["op"] for each in change.operations} <= allowed:
             node["adapter"] = None
     return Architecture(node, change.before.vocab_size)
 
@@ -177,61 +187,24 @@ def _weight_change(before: Arrays, result: Transfer) -> WeightChange:
     return WeightChange(shapes(before), sources)
 
 
-def _moved_origins(origins: dict[str, Origin], sources: dict[str, Source]) -> dict[str, Origin]:
-    """The origins of the arrays that an operation left as they are, by their new paths."""
-    result = {}
-    for path, source in sources.items():
-        origin = origins.get(source.path)
-        if origin is not None and not source.gathers:
-            is_moved = origin.is_moved or source.path != path
-            result[path] = origin._replace(is_moved=is_moved)
-    return result
-
-
-def _finished(
-    last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange
-) -> Transfer:
-    """The transfer with the outcomes of all changes, and old codes of weights that are as before."""
-    result = Transfer(dict(last.weights), last.sources)
-    before = replace(layout_of(change.before.node), scale=1.0)
-    has_same_codes = before == replace(layout_of(change.after.node), scale=1.0)
+def _finish(last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange) -> None:
+    """Gives arrays the outcomes of all changes, and rows of quantised weights that are as before their old codes."""
+    layouts = (layout_of(each.node) for each in (change.before, change.after))
+    before, after = (replace(layout, scale=1.0) for layout in layouts)
     for path, outcome in last.outcomes.items():
         origin = origins.get(last.all_sources.get(path, ""))
-        was_converted = origin is not None and outcome == origin.outcome == "converted"
-        if origin is not None and was_converted and has_same_codes:
-            for old_path, new_path in _code_paths(origin.path, path):
-                if new_path in last.weights:
-                    result.weights[new_path] = old[old_path]
-        if outcome in CARRIED and outcome != "merged" and (origin is None or origin.is_moved):
-            outcome = "grown"
-        elif was_converted and has_same_codes:
-            outcome = "matched"
-        elif origin is not None and outcome in ("matched", "renamed"):
-            outcome = outcome if origin.outcome == "matched" else origin.outcome
-        result.outcomes[path] = outcome
-    if has_same_codes:
-        result.weights.update(_old_rows(last.weights, old, change))
-    result.report = last.report.with_outcomes(result.outcomes)
-    return result
-
-
-def _code_paths(old: str, new: str) -> list[tuple[str, str]]:
-    """The paths, before and after, of the codes of a quantised weight and of their scales."""
-    if not new.endswith("weight"):
-        return []
-    stems = old.removesuffix("weight"), new.removesuffix("weight")
-    return [(stems[0] + part, stems[1] + part) for part in ("weight", *CODES)]
-
-
-def _old_rows(new: Arrays, old: Arrays, change: ModelChange) -> Arrays:
-    """Quantised tables to which only tokens were appended, with the old rows as they were."""
-    operations = {operation["op"] for operation in change.operations}
-    result: Arrays = {}
-    if "resize_vocabulary" in operations and "grow_width" not in operations:
-        for path in new.keys() & old.keys():
-            layer, _, name = path.rpartition(".")
-            is_code = name in ("weight", *CODES) and f"{layer}.scales" in new
-            if is_code and layer.removesuffix(".base") in TABLES:
-                appended = new[path][change.before.vocab_size :]
-                result[path] = mx.concatenate([old[path], appended])
-    return result
+        was_quantised = origin is not None and outcome == origin.outcome == "converted"
+        has_codes = was_quantised and before == after
+        if origin is not None and has_codes:
+            name = path.rpartition(".")[2]
+            codes = old[origin.path.removesuffix("weight") + name]
+            last.weights[path] = mx.concatenate([codes, last.weights[path][len(codes) :]])
+        if outcome not in CARRIED or outcome == "merged":
+            continue
+        if origin is None or not origin.is_same:
+            last.outcomes[path] = "grown"
+        elif has_codes:
+            last.outcomes[path] = "matched"
+        elif outcome in ("matched", "renamed") and origin.outcome != "matched":
+            last.outcomes[path] = origin.outcome
+    last.report = last.report.with_outcomes(last.outcomes)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, digest, swap_weights
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Probability
@@ -96,15 +95,14 @@ class GrowthPolicy:
             model_seed(plan.cfg),
         )
         carried = carry_over(
-            _swapped(checkpoint, TRAINED, AVERAGE),
+            checkpoint,
             change,
             named_parameters(state.model),
             flatten_arrays(state.optimizer.state),
             by_shape=self.optimizer_transfer == "shape",
         )
         carried.report.require(self.min_match, str(checkpoint.path))
-        grown = _swapped(carried.checkpoint, AVERAGE, TRAINED)
-        return grown, carried._replace(digest=digest(checkpoint.weights))
+        return carried.checkpoint, carried
 
 
 def _is_renamed(checkpoint: Checkpoint, state: TrainState) -> bool:
@@ -112,8 +110,3 @@ def _is_renamed(checkpoint: Checkpoint, state: TrainState) -> bool:
     expected = named_parameters(state.model)
     names = {*normalized_names(checkpoint.weights, expected).values()}
     return checkpoint.weights.keys() != expected.keys() == names
-
-
-def _swapped(checkpoint: Checkpoint, old: str, new: str) -> Checkpoint:
-    weights, optimizer = swap_weights(checkpoint.weights, checkpoint.optimizer, old, new)
-    return replace(checkpoint, weights=weights, optimizer=optimizer)
