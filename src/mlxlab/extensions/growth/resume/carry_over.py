@@ -6,16 +6,15 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, shapes, swap_weights
+from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, swap_weights
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
-from mlxlab.extensions.growth.arrays import Source
+from mlxlab.extensions.growth.arrays import Source, Sources
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.optimizer_state import (
     OptimizerReport,
-    WeightChange,
     average_of,
     frozen_as_evaluated,
     transfer_optimizer,
@@ -112,7 +111,7 @@ def carry_over(
         averages = change_weights(old | average, change, weights)[0].weights
     trained = frozen_as_evaluated(new.weights, averages, optimizer)
     moments, report = transfer_optimizer(
-        state, optimizer, changes, shapes(weights), averages, by_shape=by_shape
+        state, optimizer, old, changes, averages, by_shape=by_shape
     )
     mx.eval(trained, moments)
     trained, moments = swap_weights(trained, moments, AVERAGE, TRAINED)
@@ -124,18 +123,18 @@ def carry_over(
 
 def change_weights(
     old: Arrays, change: ModelChange, expected: Arrays
-) -> tuple[Transfer, list[WeightChange]]:
+) -> tuple[Transfer, list[Sources]]:
     """The weights of the new model from those of the old one, and the changes that led there."""
     current = old
     architecture = change.before
-    changes: list[WeightChange] = []
+    changes: list[Sources] = []
     origins = {path: Origin(path, "matched") for path in old}
     if change.operations:
         growable = _growable(change, old)
         is_renamed = old.keys() != {*normalized_names(old, expected).values()}
         if growable != architecture or is_renamed:
             first = transfer(old, change.new_arrays(growable), _rules(architecture, growable))
-            changes.append(_weight_change(current, first))
+            changes.append(_sources(first))
             origins = {
                 path: Origin(source, first.outcomes[path])
                 for path, source in first.all_sources.items()
@@ -144,8 +143,8 @@ def change_weights(
             architecture = growable
     for operation in change.operations:
         step: Any = CHANGES[operation["op"]]
-        grown, sources = step.arrays(operation, architecture, current, change.seed)
-        changes.append(WeightChange(shapes(current), sources))
+        current, sources = step.arrays(operation, architecture, current, change.seed)
+        changes.append(sources)
         origins = {
             path: origins[source.path]._replace(
                 is_same=origins[source.path].is_same and source == Source(path)
@@ -154,9 +153,8 @@ def change_weights(
             if source.path in origins and source.keeps_rows
         }
         architecture = step.node(operation, architecture)
-        current = grown
     last = transfer(current, expected, _rules(architecture, change.after))
-    changes.append(_weight_change(current, last))
+    changes.append(_sources(last))
     _finish(last, origins, old, change)
     return last, changes
 
@@ -182,9 +180,8 @@ def _rules(before: Architecture, after: Architecture) -> Rules:
     return Rules(old=layout_of(before.node), new=layout_of(after.node), merge=merged_weight)
 
 
-def _weight_change(before: Arrays, result: Transfer) -> WeightChange:
-    sources = {path: Source(source) for path, source in result.sources.items()}
-    return WeightChange(shapes(before), sources)
+def _sources(result: Transfer) -> Sources:
+    return {path: Source(source) for path, source in result.sources.items()}
 
 
 def _finish(last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange) -> None:
