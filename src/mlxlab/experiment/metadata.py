@@ -81,12 +81,6 @@ def run_tags(
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
-    if cfg["rerun"] is not None:
-        from mlxlab.experiment.past_run.rerun import (
-            rerun_tags,
-        )  # which imports the readers of stores
-
-        tags |= rerun_tags(cfg)
     tags["kernels"] = str(kernels.current())
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
