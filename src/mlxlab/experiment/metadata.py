@@ -185,5 +185,5 @@ def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Trac
         return
     for key, (old, new) in changes.items():
         log_lines(f"changed since the checkpoint: {key}: {old} -> {new}")
-    file, _ = record_changes(run_dir, step, changes)
+    file = record_changes(run_dir, step, changes)
     tracker.log_artifact(file, "config")

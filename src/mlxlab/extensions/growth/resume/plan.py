@@ -10,7 +10,7 @@ from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_c
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.fit import tokenizer_folder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.dotted_keys import KeyPath, split_key, value_at
+from mlxlab.dotted_keys import KeyPath, value_at
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import SETTINGS, Config, saved_tokenizer_dir
 from mlxlab.experiment.resume.changes import Changes, differences, requested_keys
@@ -56,13 +56,12 @@ def requested_against_growth(cfg: Config, checkpoint: Checkpoint) -> Changes:
     return {
         key: values
         for key, values in _grown_values(cfg, checkpoint).items()
-        if any(_overlap(split_key(key), path) for path in typed)
+        if any(_is_in(key, name) or _is_in(name, key) for name in typed)
     }
 
 
-def _overlap(first: KeyPath, second: KeyPath) -> bool:
-    """Whether two keys are the same, or one of them is in the other."""
-    return all(a == b for a, b in zip(first, second, strict=False))
+def _is_in(key: str, node: str) -> bool:
+    return key == node or key.startswith(f"{node}.")
 
 
 def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
