@@ -58,52 +58,44 @@ class Rules:
 DEFAULT_RULES = Rules()
 
 
-@dataclass
-class Transfer:
-    """The arrays of the new model by path.
-
-    `sources` has the name in the checkpoint of each that was taken as it is, `all_sources` also of those that were
-    merged or converted, `outcomes` what became of every array.
-    """
-
-    weights: Arrays
-    sources: dict[str, str] = field(default_factory=dict)
-    all_sources: dict[str, str] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    report: TransferReport = field(default_factory=TransferReport)
-
-
 def transfer(
     saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], rules: Rules = DEFAULT_RULES
-) -> Transfer:
+) -> "Transfer":
     """The arrays `expected` of a model with the numbers of `saved`; those that are not carried over stay as they are.
 
     Floating-point numbers get the expected type. Nothing is evaluated.
     """
-    names = [name for name in saved if not (rules.ignored and rules.ignored.search(name))]
-    paths = normalized_names(names, expected, rules.tables)
-    result = _Transfer(saved, {path: name for name, path in paths.items()}, expected, rules)
-    for layer, layer_paths in _layers(expected).items():
-        result.fill(layer, layer_paths)
+    result = Transfer(saved, expected, rules)
+    for layer, paths in _layers(expected).items():
+        result.fill(layer, paths)
     result.report_unused()
-    return result.transfer
+    return result
 
 
-class _Transfer:
-    """The transfer of one layer after the other. `names` are those in the checkpoint by path."""
+class Transfer:
+    """The arrays of a new model, filled one layer after the other.
+
+    Attributes:
+        weights: the arrays by path.
+        sources: the name in the checkpoint of each that was taken, merged or converted.
+        outcomes: what became of every array.
+    """
 
     def __init__(
-        self,
-        saved: Mapping[str, mx.array],
-        names: dict[str, str],
-        expected: Mapping[str, mx.array],
-        rules: Rules,
+        self, saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], rules: Rules
     ) -> None:
-        self.expected, self.rules, self.names = expected, rules, names
-        self.saved = {path: saved[name] for path, name in names.items()}
+        self.weights = dict(expected)
+        self.sources: dict[str, str] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.report = TransferReport()
+        names = [name for name in saved if not (rules.ignored and rules.ignored.search(name))]
+        paths = normalized_names(names, expected, rules.tables)
+        self.expected = expected
+        self.rules = rules
+        self.names = {path: name for name, path in paths.items()}
+        self.saved = {path: saved[name] for path, name in self.names.items()}
         self.layers = _layers(self.saved)
         self.used: set[str] = set()
-        self.transfer = Transfer(dict(expected))
 
     def fill(self, layer: str, new: LayerPaths) -> None:
         """Sets the arrays of one layer of the model."""
@@ -129,10 +121,12 @@ class _Transfer:
             if path in self.used:
                 continue
             is_copy = (
-                path == tied and shared is not None and _equal(self.saved[path], self.saved[shared])
+                path == tied
+                and shared is not None
+                and mx.array_equal(self.saved[path], self.saved[shared]).item() is True
             )
             outcome: Outcome = "dropped" if is_copy or self._is_optional(path) else "unexpected"
-            self.transfer.report.add(outcome, name)
+            self.report.add(outcome, name)
 
     def _same_adapter(self, old: LayerPaths, new: LayerPaths) -> bool:
         """Whether the adapter of the checkpoint can stay as it is, or there is none in either."""
@@ -157,15 +151,15 @@ class _Transfer:
             return
         self.used.add(old["weight"])
         for name in weight:
-            self.transfer.weights[new[name]] = arrays[name]
-            self.transfer.all_sources[new[name]] = self.names[old["weight"]]
+            self.weights[new[name]] = arrays[name]
+            self.sources[new[name]] = self.names[old["weight"]]
             self._add("merged" if adapted else "converted", new[name])
 
     def _fill_new(self, new: LayerPaths, name: str) -> None:
         """Leaves a parameter of a new adapter as it is drawn; magnitudes are the lengths of the rows of the weight."""
         if name == "magnitude":
-            dense = _dense(self.transfer.weights, new, self.rules.new)
-            self.transfer.weights[new[name]] = mx.sqrt(mx.square(dense).sum(axis=1))
+            dense = _dense(self.weights, new, self.rules.new)
+            self.weights[new[name]] = mx.sqrt(mx.square(dense).sum(axis=1))
         self._add("new", new[name])
 
     def _merged(self, old: LayerPaths) -> mx.array | None:
@@ -215,8 +209,8 @@ class _Transfer:
             return
         self.used.add(old)
         name = self.names[old]
-        self.transfer.weights[new] = self.saved[old].astype(self.expected[new].dtype)
-        self.transfer.sources[new] = self.transfer.all_sources[new] = name
+        self.weights[new] = self.saved[old].astype(self.expected[new].dtype)
+        self.sources[new] = name
         self._add("matched" if name == new else "renamed", new)
 
     def _add_fault(self, old: str | None, new: str) -> None:
@@ -235,8 +229,8 @@ class _Transfer:
         return self.rules.optional is not None and self.rules.optional.search(path) is not None
 
     def _add(self, outcome: Outcome, path: str, detail: str = "") -> None:
-        self.transfer.report.add(outcome, path + detail)
-        self.transfer.outcomes[path] = outcome
+        self.report.add(outcome, path + detail)
+        self.outcomes[path] = outcome
 
 
 def _layers(paths: Collection[str]) -> dict[str, LayerPaths]:
@@ -267,7 +261,3 @@ def _dense(arrays: Mapping[str, mx.array], paths: LayerPaths, layout: Layout) ->
 
 def _described(array: mx.array) -> str:
     return f"{tuple(array.shape)} {str(array.dtype).removeprefix('mlx.core.')}"
-
-
-def _equal(first: mx.array, second: mx.array) -> bool:
-    return first.shape == second.shape and mx.array_equal(first, second).item() is True

@@ -136,8 +136,7 @@ def change_weights(
             first = transfer(old, change.new_arrays(growable), _rules(architecture, growable))
             changes.append(_sources(first))
             origins = {
-                path: Origin(source, first.outcomes[path])
-                for path, source in first.all_sources.items()
+                path: Origin(source, first.outcomes[path]) for path, source in first.sources.items()
             }
             current = first.weights
             architecture = growable
@@ -181,7 +180,12 @@ def _rules(before: Architecture, after: Architecture) -> Rules:
 
 
 def _sources(result: Transfer) -> Sources:
-    return {path: Source(source) for path, source in result.sources.items()}
+    """The sources of the arrays that were taken as they are."""
+    return {
+        path: Source(source)
+        for path, source in result.sources.items()
+        if result.outcomes[path] in ("matched", "renamed")
+    }
 
 
 def _finish(last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange) -> None:
@@ -189,7 +193,7 @@ def _finish(last: Transfer, origins: dict[str, Origin], old: Arrays, change: Mod
     layouts = (layout_of(each.node) for each in (change.before, change.after))
     before, after = (replace(layout, scale=1.0) for layout in layouts)
     for path, outcome in last.outcomes.items():
-        origin = origins.get(last.all_sources.get(path, ""))
+        origin = origins.get(last.sources.get(path, ""))
         was_quantised = origin is not None and outcome == origin.outcome == "converted"
         has_codes = was_quantised and before == after
         if origin is not None and has_codes:
