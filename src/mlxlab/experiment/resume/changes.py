@@ -63,10 +63,10 @@ def merge_for_resume(
     typed_before = _typed_keys(recorded, folders)
     for key in _changed_keys(typed, choices, folders):
         earlier = deepcopy(merged)
-        _copy(key, composed, merged)
+        copy_key(key, composed, merged)
         for repeated in typed_before:
             if repeated.startswith(f"{key}.") and _is_in_both(repeated, key, saved, composed):
-                _copy(repeated, earlier, merged)
+                copy_key(repeated, earlier, merged)
     changes = differences(_checked(saved), _checked(merged))
     refused = [
         f"{key}={value}: was {before} in the checkpoint; {_FROZEN}"
@@ -90,6 +90,19 @@ def differences(old: Mapping[str, object], new: Mapping[str, object], path: str 
         elif first != second:
             changes[key] = (first, second)
     return changes
+
+
+def copy_key(key: str, source: Tree, target: Tree) -> None:
+    """Gives a key the value that it has in another config; removes it if it has none there."""
+    parent, _, name = key.rpartition(".")
+    node = value_at(target, parent)
+    if not _has(source, key):
+        if isinstance(node, dict):
+            node.pop(name, None)
+    elif isinstance(node, dict):
+        node[name] = deepcopy(value_at(source, key))
+    else:
+        copy_key(parent, source, target)
 
 
 def requested_keys(
@@ -201,16 +214,3 @@ def _has(tree: Tree, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = value_at(tree, parent)
     return isinstance(node, dict) and name in node
-
-
-def _copy(key: str, source: Tree, target: Tree) -> None:
-    """Gives a key the value that it has in another config; removes it if it has none there."""
-    parent, _, name = key.rpartition(".")
-    node = value_at(target, parent)
-    if not _has(source, key):
-        if isinstance(node, dict):
-            node.pop(name, None)
-    elif isinstance(node, dict):
-        node[name] = deepcopy(value_at(source, key))
-    else:
-        _copy(parent, source, target)

@@ -265,7 +265,6 @@ def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):
             40,
             r"^model\.hidden_size=16: was 32 in the checkpoint; a",
         ),
-        ({}, 39, "a vocabulary of 39 tokens: was 40"),
         ({"num_layers": 3, "freeze": ["layers.0"]}, 40, None),
     ],
 )

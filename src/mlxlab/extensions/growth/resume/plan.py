@@ -1,6 +1,7 @@
 """Plans a resume with another model: what was requested, the operations that lead there, a larger tokenizer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_c
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.fit import tokenizer_folder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
-from mlxlab.dotted_keys import KeyPath, value_at
+from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import SETTINGS, Config, saved_tokenizer_dir
-from mlxlab.experiment.resume.changes import Changes, differences, requested_keys
+from mlxlab.experiment.resume.changes import Changes, copy_key, differences, requested_keys
 from mlxlab.experiment.resume.policy import TOKENIZER, admit_rows
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture, train_new_weights
@@ -86,30 +87,18 @@ def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
 
 
 def changed_node(
-    node: Mapping[str, Any],
-    saved: Mapping[str, Any],
-    requested: Mapping[str, Any],
-    requested_keys: Sequence[KeyPath] = (),
+    node: Node, saved: Node, requested: Node, requested_keys: Iterable[str] = ()
 ) -> Node:
     """The `model` node of a checkpoint with the changes between two nodes of configs, and no others.
 
     Args:
-        requested_keys: that have the values of `requested` although both configs agree on them; a
+        requested_keys: get the values of `requested` although both configs agree on them; a
             growth schedule may have changed them in `node`.
     """
-    result = dict(node)
-    for key in {**saved, **requested}:
-        old, new = saved.get(key, ...), requested.get(key, ...)  # ...: there is none
-        below = [path[1:] for path in requested_keys if path[0] == key]
-        if old == new and not below:
-            continue
-        if new is ...:
-            result.pop(key, None)
-        elif () not in below and all(isinstance(each, dict) for each in (old, new, node.get(key))):
-            result[key] = changed_node(node[key], old, new, below)
-        else:
-            result[key] = new
-    return result
+    result = {"model": deepcopy(node)}
+    for key in (*differences(saved, requested, "model"), *requested_keys):
+        copy_key(key, {"model": requested}, result)
+    return result["model"]
 
 
 def plan_growth(
@@ -133,7 +122,7 @@ def plan_growth(
             {"id": "resume", "op": "resize_vocabulary", "size": vocab_size, "source": "mean"}
         )
         after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
-    _refuse_others(before, after, node, vocab_size)
+    _refuse_others(before, after, node)
     free = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
     return operations, after.with_keys(**free)
 
@@ -145,7 +134,7 @@ def _after(operation: Node, before: Architecture, title: str) -> Architecture:
         raise ConfigError(f"{title}: {error}; {POSSIBLE}") from None
 
 
-def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_size: int) -> None:
+def _refuse_others(before: Architecture, after: Architecture, node: Node) -> None:
     """ConfigError if the requested architecture differs from the one after the operations."""
     allowed = {*FREE}
     if before.node.get("tie_embeddings") is True:
@@ -156,9 +145,6 @@ def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_
         if key not in allowed and new not in (old, after.node.get(key)):
             for path, (was, value) in differences({key: old}, {key: new}, "model").items():
                 refused.append(f"{path}={value}: was {was} in the checkpoint")
-    if vocab_size < before.vocab_size:
-        was = before.vocab_size
-        refused.append(f"a vocabulary of {vocab_size} tokens: was {was} in the checkpoint")
     if refused:
         raise ConfigError(f"{'; '.join(refused)}; {POSSIBLE}")
 

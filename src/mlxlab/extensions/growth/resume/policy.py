@@ -8,7 +8,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Probability
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.dotted_keys import split_key, value_at
+from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import model_seed
 from mlxlab.experiment.resume.policy import NewModel, Plan, admit_data
@@ -60,9 +60,9 @@ class GrowthPolicy:
         if new == saved and plan.tokenizer is None and not plan.requested:
             return plan
 
-        paths = [split_key(key)[1:] for key in plan.requested if key.startswith("model.")]
-        old = train_new_weights(saved)
-        node = changed_node(before.node, old, train_new_weights(new), paths)
+        requested = [key for key in plan.requested if key.startswith("model.")]
+        nodes = train_new_weights(saved), train_new_weights(new)
+        node = changed_node(before.node, *nodes, requested)
         size = before.vocab_size
         if plan.tokenizer is not None:
             size = max(size, load_tokenizer(plan.tokenizer).vocab_size)
