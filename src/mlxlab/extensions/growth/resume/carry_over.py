@@ -1,7 +1,6 @@
 """A checkpoint for a changed model: its weights, their average and the optimizer state."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -11,6 +10,8 @@ from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
+from mlxlab.experiment.build import model_seed
+from mlxlab.experiment.resume.policy import NewModel, Plan
 from mlxlab.extensions.growth.arrays import Source, Sources
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.optimizer_state import (
@@ -23,27 +24,12 @@ from mlxlab.models.adapters.arrays import adapted_layers
 from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
 
 OF_LAYERS = {"stack", "widen"}  # operations that adapters can go through
 OF_TABLES = {"resize_vocabulary"}
 TABLES = {"backbone.embedding", "backbone.encoder.embedding", "head.out"}  # with a row per token
-
-
-@dataclass(frozen=True)
-class ModelChange:
-    """What leads from one architecture to another.
-
-    Args:
-        new_arrays: gives the weights of a new model, not drawn.
-        seed: of what is drawn.
-    """
-
-    before: Architecture
-    operations: Sequence[dict[str, Any]]
-    after: Architecture
-    new_arrays: Callable[[Architecture], Arrays]
-    seed: int
 
 
 class CarriedOver(NamedTuple):
@@ -86,7 +72,8 @@ class Origin(NamedTuple):
 
 def carry_over(
     checkpoint: Checkpoint,
-    change: ModelChange,
+    plan: Plan,
+    new_model: NewModel,
     weights: Arrays,
     optimizer: Arrays,
     *,
@@ -95,6 +82,7 @@ def carry_over(
     """The checkpoint of the model after a change.
 
     Args:
+        new_model: builds a model of another architecture, without weights.
         weights: those of the new model, drawn.
         optimizer: the state of its optimizer before the first step.
         by_shape: see `transfer_optimizer`.
@@ -104,45 +92,47 @@ def carry_over(
     """
     # The trained weights are changed as such; their averages are with the optimizer.
     old, state = swap_weights(checkpoint.weights, checkpoint.optimizer, TRAINED, AVERAGE)
-    new, changes = change_weights(old, change, weights)
+    new, changes = change_weights(old, plan, new_model, weights)
     averages = new.weights
     average = average_of(state)
     if average:
-        averages = change_weights(old | average, change, weights)[0].weights
+        averages = change_weights(old | average, plan, new_model, weights)[0].weights
     trained = frozen_as_evaluated(new.weights, averages, optimizer)
     moments, report = transfer_optimizer(
         state, optimizer, old, changes, averages, by_shape=by_shape
     )
     mx.eval(trained, moments)
     trained, moments = swap_weights(trained, moments, AVERAGE, TRAINED)
-    architecture = {"architecture": change.after.node, "vocab_size": change.after.vocab_size}
+    architecture = {"architecture": plan.after.node, "vocab_size": plan.after.vocab_size}
     progress: Any = {**checkpoint.state, **architecture}
     carried = replace(checkpoint, weights=trained, optimizer=moments, state=progress)
     return CarriedOver(carried, new.report, report, digest(checkpoint.weights))
 
 
 def change_weights(
-    old: Arrays, change: ModelChange, expected: Arrays
+    old: Arrays, plan: Plan, new_model: NewModel, expected: Arrays
 ) -> tuple[Transfer, list[Sources]]:
     """The weights of the new model from those of the old one, and the changes that led there."""
     current = old
-    architecture = change.before
+    architecture = plan.before
     changes: list[Sources] = []
     origins = {path: Origin(path, "matched") for path in old}
-    if change.operations:
-        growable = _growable(change, old)
+    if plan.operations:
+        growable = _growable(plan, old)
         is_renamed = old.keys() != {*normalized_names(old, expected).values()}
         if growable != architecture or is_renamed:
-            first = transfer(old, change.new_arrays(growable), _rules(architecture, growable))
+            expected_first = named_parameters(new_model(growable))
+            first = transfer(old, expected_first, _rules(architecture, growable))
             changes.append(_sources(first))
             origins = {
                 path: Origin(source, first.outcomes[path]) for path, source in first.sources.items()
             }
             current = first.weights
             architecture = growable
-    for operation in change.operations:
+    seed = model_seed(plan.cfg)
+    for operation in plan.operations:
         step: Any = CHANGES[operation["op"]]
-        current, sources = step.arrays(operation, architecture, current, change.seed)
+        current, sources = step.arrays(operation, architecture, current, seed)
         changes.append(sources)
         origins = {
             path: origins[source.path]._replace(
@@ -152,27 +142,27 @@ def change_weights(
             if source.path in origins and source.keeps_rows
         }
         architecture = step.node(operation, architecture)
-    last = transfer(current, expected, _rules(architecture, change.after))
+    last = transfer(current, expected, _rules(architecture, plan.after))
     changes.append(_sources(last))
-    _finish(last, origins, old, change)
+    _finish(last, origins, old, plan)
     return last, changes
 
 
-def _growable(change: ModelChange, arrays: Arrays) -> Architecture:
+def _growable(plan: Plan, arrays: Arrays) -> Architecture:
     """The old architecture in a form that the operations take.
 
     It is not quantised, and has no adapters that are in their way.
     """
-    node = dict(change.before.node)
+    node = dict(plan.before.node)
     options = split_node(node)[0]
     if options.quantization.bits is not None:
         node["quantization"] = {**node["quantization"], "bits": None}
     if options.adapter is not None:
         has_adapted_tables = bool(TABLES & set(adapted_layers(arrays)))
         allowed = OF_LAYERS if has_adapted_tables else OF_LAYERS | OF_TABLES
-        if options.adapter.dora or not {each["op"] for each in change.operations} <= allowed:
+        if options.adapter.dora or not {each["op"] for each in plan.operations} <= allowed:
             node["adapter"] = None
-    return Architecture(node, change.before.vocab_size)
+    return Architecture(node, plan.before.vocab_size)
 
 
 def _rules(before: Architecture, after: Architecture) -> Rules:
@@ -188,9 +178,9 @@ def _sources(result: Transfer) -> Sources:
     }
 
 
-def _finish(last: Transfer, origins: dict[str, Origin], old: Arrays, change: ModelChange) -> None:
+def _finish(last: Transfer, origins: dict[str, Origin], old: Arrays, plan: Plan) -> None:
     """Gives arrays the outcomes of all changes, and rows of quantised weights that are as before their old codes."""
-    layouts = (layout_of(each.node) for each in (change.before, change.after))
+    layouts = (layout_of(each.node) for each in (plan.before, plan.after))
     before, after = (replace(layout, scale=1.0) for layout in layouts)
     for path, outcome in last.outcomes.items():
         origin = origins.get(last.sources.get(path, ""))

@@ -10,9 +10,8 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import model_seed
 from mlxlab.experiment.resume.policy import NewModel, Plan, admit_data
-from mlxlab.extensions.growth.resume.carry_over import CarriedOver, ModelChange, carry_over
+from mlxlab.extensions.growth.resume.carry_over import CarriedOver, carry_over
 from mlxlab.extensions.growth.resume.plan import (
     admit_larger_tokenizer,
     changed_node,
@@ -57,9 +56,6 @@ class GrowthPolicy:
         before = plan.before
         new = plan.cfg["model"]
         saved = plan.checkpoint.state["metadata"]["config"]["model"]
-        if new == saved and plan.tokenizer is None and not plan.requested:
-            return plan
-
         requested = [key for key in plan.requested if key.startswith("model.")]
         nodes = train_new_weights(saved), train_new_weights(new)
         node = changed_node(before.node, *nodes, requested)
@@ -87,16 +83,10 @@ class GrowthPolicy:
         if value_at(plan.cfg, target) != optimizer:
             expected = f"cannot change together with the model, was {optimizer}"
             raise ConfigError(f"trainer.optimizer: {expected}")
-        change = ModelChange(
-            plan.before,
-            plan.operations,
-            plan.after,
-            lambda architecture: named_parameters(new_model(architecture)),
-            model_seed(plan.cfg),
-        )
         carried = carry_over(
             checkpoint,
-            change,
+            plan,
+            new_model,
             named_parameters(state.model),
             flatten_arrays(state.optimizer.state),
             by_shape=self.optimizer_transfer == "shape",
