@@ -96,13 +96,19 @@ def copy_key(key: str, source: Tree, target: Tree) -> None:
     """Gives a key the value that it has in another config; removes it if it has none there."""
     parent, _, name = key.rpartition(".")
     node = value_at(target, parent)
-    if not _has(source, key):
+    if not has_key(source, key):
         if isinstance(node, dict):
             node.pop(name, None)
     elif isinstance(node, dict):
         node[name] = deepcopy(value_at(source, key))
     else:
         copy_key(parent, source, target)
+
+
+def has_key(tree: Tree, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = value_at(tree, parent)
+    return isinstance(node, dict) and name in node
 
 
 def requested_keys(
@@ -191,7 +197,7 @@ def _is_in_both(key: str, node: str, saved: Tree, composed: Tree) -> bool:
         if value_at(saved, target) != value_at(composed, target):
             return False
         parent = parent.rpartition(".")[0]
-    return _has(saved, key) and _has(composed, key)
+    return has_key(saved, key) and has_key(composed, key)
 
 
 def _option_keys(group: str, name: str, folders: list[Path]) -> list[str]:
@@ -208,9 +214,3 @@ def _option_keys(group: str, name: str, folders: list[Path]) -> list[str]:
     for inner, choice in option.choices.items():
         keys += _option_keys(inner, str(choice), folders)
     return keys
-
-
-def _has(tree: Tree, key: str) -> bool:
-    parent, _, name = key.rpartition(".")
-    node = value_at(tree, parent)
-    return isinstance(node, dict) and name in node
