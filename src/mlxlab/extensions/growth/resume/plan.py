@@ -204,12 +204,10 @@ def admit_larger_tokenizer(
     # Rows that are held out have the same text; the tokens of all rows are other ones.
     is_same = data.held_out == state["metadata"]["held_out"]
     checkpoint = admit_rows(checkpoint, data.fingerprint, allow_change=is_same or allow_change)
-    start = data.train.state_dict()
     try:
         data.train.load_state_dict(checkpoint.state["data"])
     except DataError as error:
         raise ConfigError(
             f"{TOKENIZER}: cannot change with this data.order, which counts tokens ({error})"
         ) from None
-    data.train.load_state_dict(start)
     return checkpoint
