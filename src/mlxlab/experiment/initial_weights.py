@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import math
 import os
 import re
 from dataclasses import dataclass
@@ -131,19 +130,9 @@ def _other_settings(old: Architecture, node: Config) -> list[str]:
     differ = {
         key: value
         for key, value in before.items()
-        if key != "dropout" and not _has_value(current, key, value)
+        if key != "dropout" and current.get(key) != value
     }
     return [override_text(f"model.{key}", value) for key, value in differ.items()]
-
-
-def _has_value(node: Config, key: str, value: object) -> bool:
-    """Whether a `model` node has this value of a key, also by its default for the size of a head."""
-    own = node.get(key)
-    if key == "head_dim" and own is None:
-        own = node["hidden_size"] // node["num_heads"]
-    if isinstance(own, float) and isinstance(value, float):
-        return math.isclose(own, value, rel_tol=1e-5)  # as far as the message shows it
-    return bool(own == value)
 
 
 def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
