@@ -12,7 +12,6 @@ from mlxlab.checkpoint.arrays import Arrays, digest, evaluate_finite
 from mlxlab.checkpoint.names import KEYWORD
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.safetensors import read_safetensors
-from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import TransferRecord, TransferReport
 from mlxlab.config.instantiate import import_target
@@ -78,16 +77,17 @@ class WeightSource:
         folder = self.path if run is None else run / "inference"
         return folder if (folder / "tokenizer.json").is_file() else None
 
-    def read(self) -> tuple[Arrays, Layout]:
-        """The arrays by their names, unevaluated, and how they are stored."""
+    def read(self) -> tuple[Arrays, Layout, Architecture | None]:
+        """The arrays by their names, unevaluated, how they are stored, and the model of a checkpoint."""
         if self.checkpoint:
             checkpoint = load_named(self.checkpoint, self.path)
-            return checkpoint.weights, saved_layout(checkpoint)
+            architecture = saved_architecture(checkpoint)
+            return checkpoint.weights, layout_of(architecture.node), architecture
         split = [pair for family in FAMILIES for pair in family.split]
         if self.path.suffix == ".safetensors":
-            return split_arrays(read_safetensors(self.path), split), Layout()
+            return split_arrays(read_safetensors(self.path), split), Layout(), None
         arrays = split_arrays(read_arrays(self.path), split)
-        return arrays, published_layout(self.path, arrays)
+        return arrays, published_layout(self.path, arrays), None
 
     def load_into(self, model: Model, node: Config, min_match: float) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
@@ -100,16 +100,12 @@ class WeightSource:
             InputNotFoundError, DataError, CheckpointUnavailableError: the weights cannot be read, or none fits.
             NotAllowedError: fewer than `min_match` fit.
         """
-        arrays, layout = self.read()
+        arrays, layout, architecture = self.read()
         names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         result = transfer(arrays, named_parameters(model), rules)
         title = f"{KEY}={self.name}"
-        other = []
-        if self.checkpoint:
-            other = _other_settings(
-                saved_architecture(load_named(self.checkpoint, self.path)), node
-            )
+        other = _other_settings(architecture, node) if architecture else []
         advice = f"for the model of these weights: {join(other)}" if other else ""
         result.report.require(min_match, title, advice)
         if other:
@@ -168,8 +164,3 @@ def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
     if (path / "state.json").is_file():  # a checkpoint outside of any run folder
         return WeightSource(name, path, str(path))
     return WeightSource(name, resolve(name, KEY, needs_config=False))
-
-
-def saved_layout(checkpoint: Checkpoint) -> Layout:
-    """How a checkpoint stores its weights; raises as `saved_architecture`."""
-    return layout_of(saved_architecture(checkpoint).node)
