@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Probability
@@ -75,7 +76,8 @@ class GrowthPolicy:
             checkpoint = admit_data(plan.checkpoint, data, allow_change=allow_change)
         else:
             checkpoint = admit_larger_tokenizer(plan.checkpoint, data, allow_change=allow_change)
-        if plan.before == plan.after and not _is_renamed(checkpoint, state):
+        weights = named_parameters(state.model)
+        if plan.before == plan.after and not _is_renamed(checkpoint.weights, weights):
             return checkpoint, None
 
         target = "trainer.optimizer._target_"
@@ -87,7 +89,7 @@ class GrowthPolicy:
             checkpoint,
             plan,
             new_model,
-            named_parameters(state.model),
+            weights,
             flatten_arrays(state.optimizer.state),
             by_shape=self.optimizer_transfer == "shape",
         )
@@ -95,8 +97,7 @@ class GrowthPolicy:
         return carried.checkpoint, carried
 
 
-def _is_renamed(checkpoint: Checkpoint, state: TrainState) -> bool:
+def _is_renamed(weights: Arrays, expected: Arrays) -> bool:
     """Whether a checkpoint has other names for the arrays of the model."""
-    expected = named_parameters(state.model)
-    names = {*normalized_names(checkpoint.weights, expected).values()}
-    return checkpoint.weights.keys() != expected.keys() == names
+    names = {*normalized_names(weights, expected).values()}
+    return weights.keys() != expected.keys() == names
