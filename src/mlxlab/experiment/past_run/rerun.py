@@ -67,13 +67,18 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         ConfigError: the overrides contradict each other, or the past run cannot be composed any more.
         InputNotFoundError, DataError, NotAllowedError, ServiceUnavailableError: as `find_run_folder`, `read_past_run`.
     """
-    if (name := _past_run_name(overrides)) is None:
-        return overrides
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.overrides import parse, typed_values
     from mlxlab.experiment.past_run.recorded_overrides import merge_recorded, restoring_overrides
 
+    name = typed_values(overrides).get(KEY, "null")
+    if name in ("", "null"):
+        return overrides
+    _, issues = parse([text for text in overrides if override_name(text) == KEY], multirun=False)
+    if issues:
+        raise ConfigError(f"{issues[0].path}: {issues[0].message}")
     typed = [text for text in overrides if override_name(text) not in (KEY, TRUST)]
-    values, trusted = typed_values(typed), is_trusted(overrides)
+    values = typed_values(typed)
+    trusted = is_trusted(overrides)
     past = read_past_run(find_run_folder(name, values.get("tracking.uri")))
     start = []
     if past.forked_from is not None:
@@ -110,19 +115,3 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         *start,
         *typed,
     ]
-
-
-def _past_run_name(overrides: list[str]) -> str | None:
-    """The value of `rerun`; None if it is not set. Raises ConfigError for several values or none."""
-    texts = [text for text in overrides if override_name(text) == KEY]
-    if not texts:
-        return None
-    from mlxlab.config.hydra.overrides import parse
-
-    typed, issues = parse(texts, multirun=False)
-    if issues:
-        raise ConfigError(f"{issues[0].path}: {issues[0].message}")
-    text, value = texts[-1].partition("=")[2], typed[texts[-1]].value()
-    if value is None or text == "":
-        return None
-    return str(value) if isinstance(value, str) else text  # an id may look like a number
