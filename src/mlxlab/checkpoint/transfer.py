@@ -68,7 +68,7 @@ def transfer(
     result = Transfer(saved, expected, rules)
     for layer, paths in _layers(expected).items():
         result.fill(layer, paths)
-    result.report_unused()
+    result.find_unused()
     return result
 
 
@@ -78,7 +78,7 @@ class Transfer:
     Attributes:
         weights: the arrays by path.
         sources: the name in the checkpoint of each that was taken, merged or converted.
-        outcomes: what became of every array.
+        outcomes: what became of every array; `details` of some, and `unused` of arrays of the checkpoint.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class Transfer:
         self.weights = dict(expected)
         self.sources: dict[str, str] = {}
         self.outcomes: dict[str, Outcome] = {}
-        self.report = TransferReport()
+        self.details: dict[str, str] = {}
+        self.unused: dict[str, Outcome] = {}
         names = [name for name in saved if not (rules.ignored and rules.ignored.search(name))]
         paths = normalized_names(names, expected, rules.tables)
         self.expected = expected
@@ -97,24 +98,36 @@ class Transfer:
         self.layers = _layers(self.saved)
         self.used: set[str] = set()
 
+    @property
+    def report(self) -> TransferReport:
+        report = TransferReport()
+        for path, outcome in self.outcomes.items():
+            report.add(outcome, path + self.details.get(path, ""))
+        for name, outcome in self.unused.items():
+            report.add(outcome, name)
+        return report
+
     def fill(self, layer: str, new: LayerPaths) -> None:
         """Sets the arrays of one layer of the model."""
         old = self.layers.get(layer) or self.layers.get(TIED[1] if layer == TIED[0] else "") or {}
         weight = [name for name in ("weight", *CODES) if name in new]
         adapter = [name for name in ADAPTER if name in new and "lora_a" in new]
-        others = [name for name in new if name not in (*weight, *adapter)]
-        keeps_adapter = self._same_adapter(old, new) and all(
-            self._fits(old.get(name), new[name]) for name in adapter
+        keeps_adapter = (
+            all((name in old) == (name in new) for name in ADAPTER)
+            and all(self._fits(old.get(name), new[name]) for name in adapter)
+            and (not adapter or self.rules.old.scale == self.rules.new.scale)
         )
         if weight:
             without_adapter = {name: path for name, path in old.items() if name not in ADAPTER}
             self._fill_weight(without_adapter if keeps_adapter else old, new, weight)
-        for name in [*others, *(adapter if keeps_adapter else [])]:
-            self._take(old.get(name), new[name])
-        for name in [] if keeps_adapter else adapter:
-            self._fill_new(new, name)
+        for name, path in new.items():
+            if name in adapter and not keeps_adapter:
+                self._fill_new(new, name)
+            elif name not in weight:
+                self._take(old.get(name), path)
 
-    def report_unused(self) -> None:
+    def find_unused(self) -> None:
+        """Says what becomes of the arrays of the checkpoint that no layer has taken."""
         tied = self.layers.get(TIED[0], {}).get("weight")
         shared = self.layers.get(TIED[1], {}).get("weight")
         for path, name in sorted(self.names.items()):
@@ -125,13 +138,8 @@ class Transfer:
                 and shared is not None
                 and mx.array_equal(self.saved[path], self.saved[shared]).item() is True
             )
-            outcome: Outcome = "dropped" if is_copy or self._is_optional(path) else "unexpected"
-            self.report.add(outcome, name)
-
-    def _same_adapter(self, old: LayerPaths, new: LayerPaths) -> bool:
-        """Whether the adapter of the checkpoint can stay as it is, or there is none in either."""
-        same_names = all((name in old) == (name in new) for name in ADAPTER)
-        return same_names and ("lora_a" not in new or self.rules.old.scale == self.rules.new.scale)
+            is_expected = is_copy or self._is_optional(path)
+            self.unused[name] = "dropped" if is_expected else "unexpected"
 
     def _fill_weight(self, old: LayerPaths, new: LayerPaths, weight: list[str]) -> None:
         """Sets a weight whose adapter or precision changes, or that is missing."""
@@ -153,14 +161,14 @@ class Transfer:
         for name in weight:
             self.weights[new[name]] = arrays[name]
             self.sources[new[name]] = self.names[old["weight"]]
-            self._add("merged" if adapted else "converted", new[name])
+            self.outcomes[new[name]] = "merged" if adapted else "converted"
 
     def _fill_new(self, new: LayerPaths, name: str) -> None:
         """Leaves a parameter of a new adapter as it is drawn; magnitudes are the lengths of the rows of the weight."""
         if name == "magnitude":
             dense = _dense(self.weights, new, self.rules.new)
             self.weights[new[name]] = mx.sqrt(mx.square(dense).sum(axis=1))
-        self._add("new", new[name])
+        self.outcomes[new[name]] = "new"
 
     def _merged(self, old: LayerPaths) -> mx.array | None:
         """The floating-point weight of a layer of the checkpoint, its adapter folded in; None if it has none."""
@@ -211,26 +219,23 @@ class Transfer:
         name = self.names[old]
         self.weights[new] = self.saved[old].astype(self.expected[new].dtype)
         self.sources[new] = name
-        self._add("matched" if name == new else "renamed", new)
+        self.outcomes[new] = "matched" if name == new else "renamed"
 
     def _add_fault(self, old: str | None, new: str) -> None:
         like = self.expected[new]
         if old is not None:
             self.used.add(old)
         if self._is_optional(new):
-            self._add("new", new)
+            self.outcomes[new] = "new"
         elif old is None:
-            self._add("missing", new)
+            self.outcomes[new] = "missing"
         else:
             got = self.saved[old]
-            self._add("wrong shape", new, f": expected {_described(like)}, got {_described(got)}")
+            self.outcomes[new] = "wrong shape"
+            self.details[new] = f": expected {_described(like)}, got {_described(got)}"
 
     def _is_optional(self, path: str) -> bool:
         return self.rules.optional is not None and self.rules.optional.search(path) is not None
-
-    def _add(self, outcome: Outcome, path: str, detail: str = "") -> None:
-        self.report.add(outcome, path + detail)
-        self.outcomes[path] = outcome
 
 
 def _layers(paths: Collection[str]) -> dict[str, LayerPaths]:

@@ -198,4 +198,3 @@ def _finish(last: Transfer, origins: dict[str, Origin], old: Arrays, plan: Plan)
             last.outcomes[path] = "matched"
         elif outcome in ("matched", "renamed") and origin.outcome != "matched":
             last.outcomes[path] = origin.outcome
-    last.report = last.report.with_outcomes(last.outcomes)
