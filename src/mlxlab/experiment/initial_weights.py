@@ -153,14 +153,14 @@ def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
     run = find_run_dir(path)
     if run is not None:
         refuse_links(run)
-    if run is not None and (run / ENSEMBLE_FILE).is_file():
-        raise ConfigError(
-            f"{KEY}={name}: expected one model, got an ensemble; name one of its members"
-        )
-    if run is not None and (
-        path.absolute() == run or path.is_dir() or KEYWORD.fullmatch(path.name)
-    ):
-        return WeightSource(name, run, "best" if path.absolute() == run else str(path.absolute()))
+        if (run / ENSEMBLE_FILE).is_file():
+            raise ConfigError(
+                f"{KEY}={name}: expected one model, got an ensemble; name one of its members"
+            )
+        if path.absolute() == run:
+            return WeightSource(name, run, "best")
+        if path.is_dir() or KEYWORD.fullmatch(path.name):
+            return WeightSource(name, run, str(path.absolute()))
     if (path / "state.json").is_file():  # a checkpoint outside of any run folder
         return WeightSource(name, path, str(path))
     return WeightSource(name, resolve(name, KEY, needs_config=False))
