@@ -173,7 +173,7 @@ def build_session(
         if plan is None:
             model = build_model(cfg, data)
         else:
-            model = build_model(cfg, data, plan.after, draw=plan.draws)
+            model = build_model(cfg, data, plan.after, draw=plan.before != plan.after)
     initial = None
     if source is not None:
         min_match = cfg["resume_policy"].get("min_match", 1.0)

@@ -34,7 +34,6 @@ class Plan:
         requested: keys that were typed against what the run itself had changed.
         operations: lead from one architecture to the other; only the policy reads them.
         tokenizer: folder of the tokenizer that replaces the one of the checkpoint.
-        draws: whether the model has weights that neither the checkpoint has nor an operation makes.
     """
 
     policy: "ResumePolicy"
@@ -46,7 +45,6 @@ class Plan:
     requested: Sequence[str] = ()
     operations: Sequence[dict[str, Any]] = ()
     tokenizer: Path | None = None
-    draws: bool = False
 
 
 class Transfer(Protocol):

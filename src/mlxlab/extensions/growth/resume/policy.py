@@ -64,9 +64,7 @@ class GrowthPolicy:
         if plan.tokenizer is not None:
             size = max(size, load_tokenizer(plan.tokenizer).vocab_size)
         operations, after = plan_growth(before, node, size)
-        has_same_adapter = before.node.get("adapter") == after.node.get("adapter")
-        draws = before != after and (not has_same_adapter or self.min_match < 1)
-        return replace(plan, operations=operations, after=after, draws=draws)
+        return replace(plan, operations=operations, after=after)
 
     def carry(
         self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
