@@ -156,12 +156,13 @@ def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
         ConfigError: it lacks a token of the run, or has it under another id.
         InputNotFoundError, DataError: there is no valid tokenizer.
     """
-    saved = checkpoint.state["metadata"]["config"]["data"].get("tokenizer") or {}
-    path = (cfg["data"].get("tokenizer") or {}).get("path")
-    if path is None or path == saved.get("path"):
+    saved = value_at(checkpoint.state["metadata"]["config"], TOKENIZER)
+    path = value_at(cfg, TOKENIZER)
+    if not isinstance(path, str) or path == saved:
         return None
     folder = tokenizer_folder(path)
-    old, new = load_tokenizer(saved_tokenizer_dir(checkpoint)), load_tokenizer(folder)
+    old = load_tokenizer(saved_tokenizer_dir(checkpoint))
+    new = load_tokenizer(folder)
     if new.fingerprint == old.fingerprint:
         return None
     _check_extends(new, old, f"{TOKENIZER}={path}")
