@@ -95,10 +95,11 @@ def changed_node(
         requested_keys: get the values of `requested` although both configs agree on them; a
             growth schedule may have changed them in `node`.
     """
-    result = {"model": deepcopy(node)}
+    result: Node = {"model": deepcopy(node)}
     for key in (*differences(saved, requested, "model"), *requested_keys):
         copy_key(key, {"model": requested}, result)
-    return result["model"]
+    changed: Node = result["model"]
+    return changed
 
 
 def plan_growth(
