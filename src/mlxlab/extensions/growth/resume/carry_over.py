@@ -104,8 +104,8 @@ def carry_over(
     mx.eval(trained, moments)
     trained, moments = swap_weights(trained, moments, AVERAGE, TRAINED)
     architecture = {"architecture": plan.after.node, "vocab_size": plan.after.vocab_size}
-    progress: Any = {**checkpoint.state, **architecture}
-    carried = replace(checkpoint, weights=trained, optimizer=moments, state=progress)
+    saved: Any = {**checkpoint.state, **architecture}
+    carried = replace(checkpoint, weights=trained, optimizer=moments, state=saved)
     return CarriedOver(carried, new.report, report, digest(checkpoint.weights))
 
 
@@ -121,8 +121,8 @@ def change_weights(
         growable = _growable(plan, old)
         is_renamed = old.keys() != {*normalized_names(old, expected).values()}
         if growable != architecture or is_renamed:
-            expected_first = named_parameters(new_model(growable))
-            first = transfer(old, expected_first, _rules(architecture, growable))
+            plain = named_parameters(new_model(growable))
+            first = transfer(old, plain, _rules(architecture, growable))
             changes.append(_sources(first))
             origins = {
                 path: Origin(source, first.outcomes[path]) for path, source in first.sources.items()
