@@ -58,86 +58,88 @@ class Rules:
 DEFAULT_RULES = Rules()
 
 
-@dataclass
-class Transfer:
-    """The arrays of the new model by path.
-
-    `sources` has the name in the checkpoint of each that was taken as it is, `all_sources` also of those that were
-    merged or converted, `outcomes` what became of every array.
-    """
-
-    weights: Arrays
-    sources: dict[str, str] = field(default_factory=dict)
-    all_sources: dict[str, str] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    report: TransferReport = field(default_factory=TransferReport)
-
-
 def transfer(
     saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], rules: Rules = DEFAULT_RULES
-) -> Transfer:
+) -> "Transfer":
     """The arrays `expected` of a model with the numbers of `saved`; those that are not carried over stay as they are.
 
     Floating-point numbers get the expected type. Nothing is evaluated.
     """
-    names = [name for name in saved if not (rules.ignored and rules.ignored.search(name))]
-    paths = normalized_names(names, expected, rules.tables)
-    result = _Transfer(saved, {path: name for name, path in paths.items()}, expected, rules)
-    for layer, layer_paths in _layers(expected).items():
-        result.fill(layer, layer_paths)
-    result.report_unused()
-    return result.transfer
+    result = Transfer(saved, expected, rules)
+    for layer, paths in _layers(expected).items():
+        result.fill(layer, paths)
+    result.find_unused()
+    return result
 
 
-class _Transfer:
-    """The transfer of one layer after the other. `names` are those in the checkpoint by path."""
+class Transfer:
+    """The arrays of a new model, filled one layer after the other.
+
+    Attributes:
+        weights: the arrays by path.
+        sources: the name in the checkpoint of each that was taken, merged or converted.
+        outcomes: what became of every array; `details` of some, and `unused` of arrays of the checkpoint.
+    """
 
     def __init__(
-        self,
-        saved: Mapping[str, mx.array],
-        names: dict[str, str],
-        expected: Mapping[str, mx.array],
-        rules: Rules,
+        self, saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], rules: Rules
     ) -> None:
-        self.expected, self.rules, self.names = expected, rules, names
-        self.saved = {path: saved[name] for path, name in names.items()}
+        self.weights = dict(expected)
+        self.sources: dict[str, str] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.details: dict[str, str] = {}
+        self.unused: dict[str, Outcome] = {}
+        names = [name for name in saved if not (rules.ignored and rules.ignored.search(name))]
+        paths = normalized_names(names, expected, rules.tables)
+        self.expected = expected
+        self.rules = rules
+        self.names = {path: name for name, path in paths.items()}
+        self.saved = {path: saved[name] for path, name in self.names.items()}
         self.layers = _layers(self.saved)
         self.used: set[str] = set()
-        self.transfer = Transfer(dict(expected))
+
+    @property
+    def report(self) -> TransferReport:
+        report = TransferReport()
+        for path, outcome in self.outcomes.items():
+            report.add(outcome, path + self.details.get(path, ""))
+        for name, outcome in self.unused.items():
+            report.add(outcome, name)
+        return report
 
     def fill(self, layer: str, new: LayerPaths) -> None:
         """Sets the arrays of one layer of the model."""
         old = self.layers.get(layer) or self.layers.get(TIED[1] if layer == TIED[0] else "") or {}
         weight = [name for name in ("weight", *CODES) if name in new]
         adapter = [name for name in ADAPTER if name in new and "lora_a" in new]
-        others = [name for name in new if name not in (*weight, *adapter)]
-        keeps_adapter = self._same_adapter(old, new) and all(
-            self._fits(old.get(name), new[name]) for name in adapter
+        keeps_adapter = (
+            all((name in old) == (name in new) for name in ADAPTER)
+            and all(self._fits(old.get(name), new[name]) for name in adapter)
+            and (not adapter or self.rules.old.scale == self.rules.new.scale)
         )
         if weight:
             without_adapter = {name: path for name, path in old.items() if name not in ADAPTER}
             self._fill_weight(without_adapter if keeps_adapter else old, new, weight)
-        for name in [*others, *(adapter if keeps_adapter else [])]:
-            self._take(old.get(name), new[name])
-        for name in [] if keeps_adapter else adapter:
-            self._fill_new(new, name)
+        for name, path in new.items():
+            if name in adapter and not keeps_adapter:
+                self._fill_new(new, name)
+            elif name not in weight:
+                self._take(old.get(name), path)
 
-    def report_unused(self) -> None:
+    def find_unused(self) -> None:
+        """Says what becomes of the arrays of the checkpoint that no layer has taken."""
         tied = self.layers.get(TIED[0], {}).get("weight")
         shared = self.layers.get(TIED[1], {}).get("weight")
         for path, name in sorted(self.names.items()):
             if path in self.used:
                 continue
             is_copy = (
-                path == tied and shared is not None and _equal(self.saved[path], self.saved[shared])
+                path == tied
+                and shared is not None
+                and mx.array_equal(self.saved[path], self.saved[shared]).item() is True
             )
-            outcome: Outcome = "dropped" if is_copy or self._is_optional(path) else "unexpected"
-            self.transfer.report.add(outcome, name)
-
-    def _same_adapter(self, old: LayerPaths, new: LayerPaths) -> bool:
-        """Whether the adapter of the checkpoint can stay as it is, or there is none in either."""
-        same_names = all((name in old) == (name in new) for name in ADAPTER)
-        return same_names and ("lora_a" not in new or self.rules.old.scale == self.rules.new.scale)
+            is_expected = is_copy or self._is_optional(path)
+            self.unused[name] = "dropped" if is_expected else "unexpected"
 
     def _fill_weight(self, old: LayerPaths, new: LayerPaths, weight: list[str]) -> None:
         """Sets a weight whose adapter or precision changes, or that is missing."""
@@ -157,16 +159,16 @@ class _Transfer:
             return
         self.used.add(old["weight"])
         for name in weight:
-            self.transfer.weights[new[name]] = arrays[name]
-            self.transfer.all_sources[new[name]] = self.names[old["weight"]]
-            self._add("merged" if adapted else "converted", new[name])
+            self.weights[new[name]] = arrays[name]
+            self.sources[new[name]] = self.names[old["weight"]]
+            self.outcomes[new[name]] = "merged" if adapted else "converted"
 
     def _fill_new(self, new: LayerPaths, name: str) -> None:
         """Leaves a parameter of a new adapter as it is drawn; magnitudes are the lengths of the rows of the weight."""
         if name == "magnitude":
-            dense = _dense(self.transfer.weights, new, self.rules.new)
-            self.transfer.weights[new[name]] = mx.sqrt(mx.square(dense).sum(axis=1))
-        self._add("new", new[name])
+            dense = _dense(self.weights, new, self.rules.new)
+            self.weights[new[name]] = mx.sqrt(mx.square(dense).sum(axis=1))
+        self.outcomes[new[name]] = "new"
 
     def _merged(self, old: LayerPaths) -> mx.array | None:
         """The floating-point weight of a layer of the checkpoint, its adapter folded in; None if it has none."""
@@ -215,28 +217,25 @@ class _Transfer:
             return
         self.used.add(old)
         name = self.names[old]
-        self.transfer.weights[new] = self.saved[old].astype(self.expected[new].dtype)
-        self.transfer.sources[new] = self.transfer.all_sources[new] = name
-        self._add("matched" if name == new else "renamed", new)
+        self.weights[new] = self.saved[old].astype(self.expected[new].dtype)
+        self.sources[new] = name
+        self.outcomes[new] = "matched" if name == new else "renamed"
 
     def _add_fault(self, old: str | None, new: str) -> None:
         like = self.expected[new]
         if old is not None:
             self.used.add(old)
         if self._is_optional(new):
-            self._add("new", new)
+            self.outcomes[new] = "new"
         elif old is None:
-            self._add("missing", new)
+            self.outcomes[new] = "missing"
         else:
             got = self.saved[old]
-            self._add("wrong shape", new, f": expected {_described(like)}, got {_described(got)}")
+            self.outcomes[new] = "wrong shape"
+            self.details[new] = f": expected {_described(like)}, got {_described(got)}"
 
     def _is_optional(self, path: str) -> bool:
         return self.rules.optional is not None and self.rules.optional.search(path) is not None
-
-    def _add(self, outcome: Outcome, path: str, detail: str = "") -> None:
-        self.transfer.report.add(outcome, path + detail)
-        self.transfer.outcomes[path] = outcome
 
 
 def _layers(paths: Collection[str]) -> dict[str, LayerPaths]:
@@ -267,7 +266,3 @@ def _dense(arrays: Mapping[str, mx.array], paths: LayerPaths, layout: Layout) ->
 
 def _described(array: mx.array) -> str:
     return f"{tuple(array.shape)} {str(array.dtype).removeprefix('mlx.core.')}"
-
-
-def _equal(first: mx.array, second: mx.array) -> bool:
-    return first.shape == second.shape and mx.array_equal(first, second).item() is True

@@ -1,6 +1,6 @@
 """What became of every array when weights were carried from one model to another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
@@ -44,14 +44,6 @@ class TransferReport:
 
     def add(self, outcome: Outcome, name: str) -> None:
         self.names.setdefault(outcome, []).append(name)
-
-    def with_outcomes(self, outcomes: Mapping[str, Outcome]) -> "TransferReport":
-        """The same report, where those arrays of the model that were carried over have these outcomes."""
-        result = TransferReport()
-        for outcome, names in self.names.items():
-            for name in names:
-                result.add(outcomes[name] if outcome in CARRIED else outcome, name)
-        return result
 
     def count(self, *outcomes: Outcome) -> int:
         return sum(len(self.names.get(outcome, ())) for outcome in outcomes)

@@ -2,10 +2,8 @@
 
 import inspect
 import logging
-import math
 import os
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +12,13 @@ from mlxlab.checkpoint.arrays import Arrays, digest, evaluate_finite
 from mlxlab.checkpoint.names import KEYWORD
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.safetensors import read_safetensors
-from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
-from mlxlab.checkpoint.transfer_report import Outcome, TransferRecord, TransferReport
+from mlxlab.checkpoint.transfer_report import TransferRecord, TransferReport
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.build import Config, saved_architecture
 from mlxlab.experiment.past_run.recorded_overrides import override_text
-from mlxlab.experiment.resume.policy import GrownArrays, ResumePolicy
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
 from mlxlab.models.adapters.layout import layout_of, published_layout
@@ -81,51 +77,37 @@ class WeightSource:
         folder = self.path if run is None else run / "inference"
         return folder if (folder / "tokenizer.json").is_file() else None
 
-    def read(self) -> tuple[Arrays, Layout]:
-        """The arrays by their names, unevaluated, and how they are stored."""
+    def read(self) -> tuple[Arrays, Layout, Architecture | None]:
+        """The arrays by their names, unevaluated, how they are stored, and the model of a checkpoint."""
         if self.checkpoint:
             checkpoint = load_named(self.checkpoint, self.path)
-            return checkpoint.weights, saved_layout(checkpoint)
+            architecture = saved_architecture(checkpoint)
+            return checkpoint.weights, layout_of(architecture.node), architecture
         split = [pair for family in FAMILIES for pair in family.split]
         if self.path.suffix == ".safetensors":
-            return split_arrays(read_safetensors(self.path), split), Layout()
+            return split_arrays(read_safetensors(self.path), split), Layout(), None
         arrays = split_arrays(read_arrays(self.path), split)
-        return arrays, published_layout(self.path, arrays)
+        return arrays, published_layout(self.path, arrays), None
 
-    def load_into(
-        self, model: Model, node: Config, policy: ResumePolicy, seed: int
-    ) -> InitialWeights:
+    def load_into(self, model: Model, node: Config, min_match: float) -> InitialWeights:
         """Gives a model these weights, as far as they fit.
 
         Args:
             node: the `model` node of the model.
-            policy: says how much must fit, and may let a smaller model grow.
-            seed: of what is drawn then.
+            min_match: the share of arrays that must fit.
 
         Raises:
             InputNotFoundError, DataError, CheckpointUnavailableError: the weights cannot be read, or none fits.
             NotAllowedError: fewer than `min_match` fit.
         """
-        arrays, layout = self.read()
+        arrays, layout, architecture = self.read()
         names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
-        before = (
-            saved_architecture(load_named(self.checkpoint, self.path)) if self.checkpoint else None
-        )
-        grown = GrownArrays(arrays)
-        if before:
-            grown = policy.grow(arrays, before, node, seed)
-        result = transfer(grown.arrays, named_parameters(model), rules)
-        outcomes: dict[str, Outcome] = {
-            path: "grown" for path, old in result.all_sources.items() if old in grown.made
-        }
-        result.report = result.report.with_outcomes(result.outcomes | outcomes)
+        result = transfer(arrays, named_parameters(model), rules)
         title = f"{KEY}={self.name}"
-        if grown.reason:
-            title += f": {grown.reason}"
-        other = _other_settings(before, node, grown.changed) if before else []
+        other = _other_settings(architecture, node) if architecture else []
         advice = f"for the model of these weights: {join(other)}" if other else ""
-        result.report.require(policy.min_match, title, advice)
+        result.report.require(min_match, title, advice)
         if other:
             logger.warning("%s: the run of these weights had other settings; %s", title, advice)
         evaluate_finite(result.weights, title)
@@ -133,30 +115,20 @@ class WeightSource:
         return InitialWeights(self.name, digest(arrays), result.report)
 
 
-def _other_settings(old: Architecture, node: Config, changed: Collection[str]) -> list[str]:
+def _other_settings(old: Architecture, node: Config) -> list[str]:
     """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
     before, own = split_node(old.node)[1], split_node(node)[1]
     if before["_target_"] != own["_target_"]:
         return []
     parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
-    accepted = {"dropout", *changed}
+    current = {**defaults, **own}
     differ = {
-        k: v
-        for k, v in before.items()
-        if k not in accepted and not has_value({**defaults, **own}, k, v)
+        key: value
+        for key, value in before.items()
+        if key != "dropout" and current.get(key) != value
     }
     return [override_text(f"model.{key}", value) for key, value in differ.items()]
-
-
-def has_value(node: Config, key: str, value: object) -> bool:
-    """Whether a `model` node has this value of a key, also by its default for the size of a head."""
-    own = node.get(key)
-    if key == "head_dim" and own is None:
-        own = node["hidden_size"] // node["num_heads"]
-    if isinstance(own, float) and isinstance(value, float):
-        return math.isclose(own, value, rel_tol=1e-5)  # as far as the message shows it
-    return bool(own == value)
 
 
 def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
@@ -181,19 +153,14 @@ def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:
     run = find_run_dir(path)
     if run is not None:
         refuse_links(run)
-    if run is not None and (run / ENSEMBLE_FILE).is_file():
-        raise ConfigError(
-            f"{KEY}={name}: expected one model, got an ensemble; name one of its members"
-        )
-    if run is not None and (
-        path.absolute() == run or path.is_dir() or KEYWORD.fullmatch(path.name)
-    ):
-        return WeightSource(name, run, "best" if path.absolute() == run else str(path.absolute()))
+        if (run / ENSEMBLE_FILE).is_file():
+            raise ConfigError(
+                f"{KEY}={name}: expected one model, got an ensemble; name one of its members"
+            )
+        if path.absolute() == run:
+            return WeightSource(name, run, "best")
+        if path.is_dir() or KEYWORD.fullmatch(path.name):
+            return WeightSource(name, run, str(path.absolute()))
     if (path / "state.json").is_file():  # a checkpoint outside of any run folder
         return WeightSource(name, path, str(path))
     return WeightSource(name, resolve(name, KEY, needs_config=False))
-
-
-def saved_layout(checkpoint: Checkpoint) -> Layout:
-    """How a checkpoint stores its weights; raises as `saved_architecture`."""
-    return layout_of(saved_architecture(checkpoint).node)

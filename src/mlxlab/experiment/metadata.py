@@ -81,12 +81,6 @@ def run_tags(
     if fork is not None:
         uid = fork.state["metadata"]["uid"]
         tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
-    if cfg["rerun"] is not None:
-        from mlxlab.experiment.past_run.rerun import (
-            rerun_tags,
-        )  # which imports the readers of stores
-
-        tags |= rerun_tags(cfg)
     tags["kernels"] = str(kernels.current())
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
 
@@ -191,5 +185,5 @@ def log_config_changes(changes: Changes, step: int, run_dir: Path, tracker: Trac
         return
     for key, (old, new) in changes.items():
         log_lines(f"changed since the checkpoint: {key}: {old} -> {new}")
-    file, _ = record_changes(run_dir, step, changes)
+    file = record_changes(run_dir, step, changes)
     tracker.log_artifact(file, "config")

@@ -24,7 +24,6 @@ from mlxlab.experiment.build import (
     model_node,
     model_seed,
 )
-from mlxlab.experiment.resume.policy import ResumePolicy
 from mlxlab.experiment.start import Start
 from mlxlab.experiment.training_memory import check_training_memory
 from mlxlab.models.build import Architecture, architecture_of
@@ -174,11 +173,11 @@ def build_session(
         if plan is None:
             model = build_model(cfg, data)
         else:
-            model = build_model(cfg, data, plan.after, draw=plan.draws)
+            model = build_model(cfg, data, plan.after, draw=plan.before != plan.after)
     initial = None
     if source is not None:
-        policy = instantiate(cfg["resume_policy"], ResumePolicy)
-        initial = source.load_into(model, architecture.node, policy, model_seed(cfg))
+        min_match = cfg["resume_policy"].get("min_match", 1.0)
+        initial = source.load_into(model, architecture.node, min_match)
     if plan is None:
         loader.load_initial_weights(model)
     context = FitContext(

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from mlxlab.checkpoint.arrays import digest
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
@@ -97,12 +96,14 @@ def _record(folder: Path, steps: list[int], difference: str = "") -> None:
 
 def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> list[int]:
     """The steps between two checkpoints at which a resume changed what is trained; `end` alone has the new config."""
-    first, last = start.state["metadata"] if start else None, end.state["metadata"]
-    if first and (first["config"], first["overrides"]) == (last["config"], last["overrides"]):
-        return []
-    return [
-        step for step in changed_steps(folder) if (start.step if start else 0) < step <= end.step
-    ]
+    begin = 0
+    if start is not None:
+        first = start.state["metadata"]
+        last = end.state["metadata"]
+        if first["config"] == last["config"] and first["overrides"] == last["overrides"]:
+            return []
+        begin = start.step
+    return [step for step in changed_steps(folder) if begin < step <= end.step]
 
 
 def _config(checkpoint: Checkpoint, *, trusted: bool) -> Config:
@@ -117,18 +118,12 @@ def _config(checkpoint: Checkpoint, *, trusted: bool) -> Config:
 
 def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint, cfg: Config) -> str:
     """The first array that differs between `end` and training from `start`; "" if none does."""
-    trained = saved_arrays(_retrain_between(folder, start, end, cfg))
-    for owner, arrays, saved in zip(
-        ("model", "optimizer"), trained, (end.weights, end.optimizer), strict=True
-    ):
-        for name in sorted({*arrays, *saved}):
-            a, b = arrays.get(name), saved.get(name)
-            if (
-                a is None
-                or b is None
-                or a.dtype != b.dtype
-                or np.array(a).tobytes() != np.array(b).tobytes()
-            ):
+    weights, optimizer = saved_arrays(_retrain_between(folder, start, end, cfg))
+    pairs = {"model": (weights, end.weights), "optimizer": (optimizer, end.optimizer)}
+    for owner, (trained, saved) in pairs.items():
+        for name in sorted({*trained, *saved}):
+            is_in_both = name in trained and name in saved
+            if not is_in_both or digest({name: trained[name]}) != digest({name: saved[name]}):
                 return f"{owner} {name}"
     return ""
 

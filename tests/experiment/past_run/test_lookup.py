@@ -3,8 +3,8 @@
 import pytest
 
 from mlxlab.errors import ConfigError, InputNotFoundError
+from mlxlab.experiment.past_run.folder_run import find_row
 from mlxlab.experiment.past_run.lookup import find_run_folder
-from mlxlab.experiment.past_run.past_runs import PastRuns
 from mlxlab.record.run_file import write_run
 from support.run_records import attempt_of, blank_record
 from support.tracking import finished_run, project_fixture, query_store, wait_until  # noqa: F401
@@ -38,12 +38,12 @@ def test_a_run_is_found_by_folder_id_and_name(project, monkeypatch):
     uids = "select value from tags where key = 'mlxlab.uid'"
     wait_until(lambda: len(query_store(project, uids)) == 2)
     with pytest.raises(ConfigError, match=r"a: matches 2 runs, expected the id of one: .* \(a 20"):
-        PastRuns(uri).find("a")
+        find_row("a", uri)
     holders = [holder for (holder,) in query_store(project, uids)]
     for holder in sorted(holders, key=lambda each: each != uid):  # The folder holds the other run.
         write_run(folder, blank_record(id=holder, attempts=[attempt_of()]))
-        assert PastRuns(uri).find("outputs/a").run_id == holder
-    assert PastRuns(uri).find(uid[:8]).folder == str(earlier)
+        assert find_row("outputs/a", uri).run_id == holder
+    assert find_row(uid[:8], uri).folder == str(earlier)
     beginning = run_id[:2]  # not one letter: the runs above are named "a"
     named = finished_run(project, beginning)
     wait_until(lambda: query_store(project, f"select 1 from runs where name = '{beginning}'"))

@@ -75,7 +75,7 @@ def test_overrides_restore_what_a_config_file_changed():
     saved = {"seed": 1, "trainer": {"epochs": 3, "step": {"a": 1}, "gone": "x"}, "tags": {"a": "b"}}
     now = {"seed": 1, "trainer": {"epochs": 5, "step": {"a": 1, "new": 2}}, "tags": {"c": "d"}}
     assert restoring_overrides(saved, now) == [
-        *("trainer.epochs=3", "~trainer.step.new", "+trainer.gone='x'", "~tags.c", "+tags.a='b'")
+        *("+tags.a='b'", "~tags.c", "trainer.epochs=3", "+trainer.gone='x'", "~trainer.step.new")
     ]
 
 

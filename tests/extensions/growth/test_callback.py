@@ -458,17 +458,12 @@ def test_a_schedule_begins_again_also_where_less_than_its_warm_up_is_left():
 
 
 @pytest.mark.parametrize(("stop", "says"), [(100, True), (4, False)])
-def test_a_run_that_ends_says_what_is_left_and_one_that_is_stopped_does_not(
-    caplog, monkeypatch, stop, says
-):
-    tags = {}
-    monkeypatch.setattr(Recorder, "set_tags", lambda self, new: tags.update(new))
+def test_a_run_that_ends_says_what_is_left_and_one_that_is_stopped_does_not(caplog, stop, says):
     late = {**WIDER, "when": {"or_steps": 50}}
     with caplog.at_level("INFO"):
         grow([DEEPER, late], [StopAt(stop)], epochs=1)
     line = "growth: ends with 1 of 2 done"
     assert (line in caplog.messages) == says
-    assert tags.get("growth.done") == ("1 of 2" if says else None)
 
 
 def test_an_override_of_a_resume_replaces_what_an_operation_set(tmp_path):

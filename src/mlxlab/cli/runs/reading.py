@@ -12,7 +12,6 @@ from mlxlab.config.paths import project_root
 from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.past_run.lookup import open_reader
-from mlxlab.experiment.past_run.past_runs import PastRuns, folder_run
 from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.mlflow.runs import RunRow, diff
@@ -50,9 +49,11 @@ def list_runs(
         below: the folder whose run folders are listed, instead of outputs/ and multirun/; `in=` for short.
         json: prints JSON instead.
     """
+    from mlxlab.experiment.past_run.folder_run import newest_runs
+
     keys = _split(metrics)
     names = _split(params)
-    runs = folder_run().newest_runs(_folders(below, bool(filter or experiment or sort), uri), limit)
+    runs = newest_runs(_folders(below, bool(filter or experiment or sort), uri), limit)
     if not runs and below is None:
         reader = open_reader(uri)
         runs = reader.list_runs(limit=limit, where=filter or "", experiment=experiment, sort=sort)
@@ -97,7 +98,9 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    row = PastRuns(uri).find(run)
+    from mlxlab.experiment.past_run.folder_run import find_row
+
+    row = find_row(run, uri)
     print_result(_as_json(row), run_tables(row), json)
 
 
@@ -110,9 +113,10 @@ def show_diff(run: str, other: str, uri: str | None = None, json: bool = False) 
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    past_runs = PastRuns(uri)
-    first = past_runs.find(run)
-    second = past_runs.find(other)
+    from mlxlab.experiment.past_run.folder_run import find_row
+
+    first = find_row(run, uri)
+    second = find_row(other, uri)
     difference = diff(first, second)
     value = {"runs": [first.run_id, second.run_id], **difference}
     print_result(value, difference_table(first, second, difference), json)

@@ -22,7 +22,7 @@ _MAY_CHANGE = (
     "hydra.sweeper.trials",
     "hydra.sweeper.retry_failed",
 )
-_KEYS = {"resume": KEY, "dir": "hydra.sweep.dir", "subdir": "hydra.sweep.subdir"}
+_KEYS = (KEY, "hydra.sweep.dir", "hydra.sweep.subdir")
 _OWN = (f"{_LAUNCHER}=isolated", f"{_LAUNCHER}=basic")
 
 
@@ -101,7 +101,5 @@ def _check_names(overrides: list[str]) -> None:
     for text in overrides:
         name = override_name(text)
         if name.startswith("sweep.") and name != KEY:
-            near = nearest(name.partition(".")[2], _KEYS)
-            raise ConfigError(
-                issue_line(one_line(text, 120), f"unknown key{did_you_mean(near and _KEYS[near])}")
-            )
+            message = f"unknown key{did_you_mean(nearest(name, _KEYS))}"
+            raise ConfigError(issue_line(one_line(text, 120), message))

@@ -1,5 +1,6 @@
 """The earlier run of a folder in which another one begins: it moves to `earlier-<id>` inside, a run folder itself."""
 
+from itertools import count
 from pathlib import Path
 
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
@@ -13,31 +14,25 @@ PREFIX = "earlier-"
 LOG = "train.log"
 # All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
 _MOVED = (
-    *(
-        FOLDER,
-        "base",
-        "inference",
-        "plots",
-        "example_losses",
-        "rounds",
-        ROUNDS,
-    ),
-    *(
-        "report.html",
-        "summary.md",
-        "metrics.csv",
-        "mistakes.csv",
-        "out_of_fold.safetensors",
-        "samples.json",
-    ),
-    *(
-        "verify.json",
-        "reproduction.json",
-        "run.lock",
-        "resume_changes.json",
-        "transfer.json",
-        "ensemble.json",
-    ),
+    FOLDER,
+    "base",
+    "inference",
+    "plots",
+    "example_losses",
+    "rounds",
+    ROUNDS,
+    "report.html",
+    "summary.md",
+    "metrics.csv",
+    "mistakes.csv",
+    "out_of_fold.safetensors",
+    "samples.json",
+    "verify.json",
+    "reproduction.json",
+    "run.lock",
+    "resume_changes.json",
+    "transfer.json",
+    "ensemble.json",
 )
 
 
@@ -76,8 +71,11 @@ def _short_id(record: RunRecord) -> str:
 def _new_folder(folder: Path, earlier: RunRecord) -> Path:
     """With the record in it, so that it is a run folder from the start."""
     name = f"{PREFIX}{_short_id(earlier)}"
-    paths = (folder / (f"{name}-{number}" if number > 1 else name) for number in range(1, 10**6))
-    target = next(path for path in paths if not path.exists())
+    target = folder / name
+    for number in count(2):
+        if not target.exists():
+            break
+        target = folder / f"{name}-{number}"
     target.mkdir()
     write_run(target, earlier)
     return target

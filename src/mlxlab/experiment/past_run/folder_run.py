@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.experiment.past_run.lookup import run_folders
+from mlxlab.experiment.past_run.lookup import find_run, local_folder, open_reader, run_folders
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.metric_names import VALID
 from mlxlab.record.attempts import read_now
@@ -27,6 +27,21 @@ _STATUSES = {  # of a record -> of a store
 _DIRTY = {True: "true", False: "false", None: "unknown"}
 
 
+def find_row(name: str, uri: str | None) -> RunRow:
+    """The run of a folder as this describes it, or else that of an id or a name as the store has it.
+
+    Raises:
+        ConfigError, ServiceUnavailableError: as `find_run`.
+        InputNotFoundError, DataError, NotAllowedError: as `read_run_folder`.
+    """
+    if folder := local_folder(name):
+        return read_run_folder(folder)
+    reader = open_reader(uri)
+    run = find_run(reader, name)
+    reader.load_best([run])
+    return run
+
+
 def read_run_folder(folder: Path) -> RunRow:
     """The run in a folder. `experiment_id` is "": it was not read from a store.
 
@@ -35,7 +50,9 @@ def read_run_folder(folder: Path) -> RunRow:
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
     record = read_now(folder)
-    config = _config(folder)
+    config: dict[str, Any] = {}
+    with suppress(InputNotFoundError):  # The run ended before its config was stored.
+        config = read_run_config(folder)
     end = record.attempts[-1].end
     params = config | {"choices": record.command.choices} if config else {}
     return RunRow(
@@ -77,13 +94,6 @@ def _datasets(record: RunRecord, config: dict[str, Any]) -> dict[str, str]:
     if not digest or not isinstance(node, dict):
         return {}
     return {str(node["_target_"]).rpartition(".")[2]: digest}
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """Empty if the run ended before it was stored."""
-    with suppress(InputNotFoundError):
-        return read_run_config(folder)
-    return {}
 
 
 def _best(record: RunRecord) -> dict[str, float]:

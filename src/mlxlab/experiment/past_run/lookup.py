@@ -48,23 +48,25 @@ def find_run(reader: RunReader, query: str) -> RunRow:
             f"{run.short_id} ({run.name} {moment((run.start or 0) / 1000)})" for run in matches[:5]
         )
         raise ConfigError(f"{query}: matches {len(matches)} runs, expected the id of one: {ids}")
-    return matches[0]
+    [run] = matches
+    if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
+        run.folder = str(moved)
+    return run
 
 
-def as_run_folder(name: str) -> Path | None:
-    """The absolute path of a run folder; None if `name` is no path.
+def local_folder(name: str) -> Path | None:
+    """The absolute folder of a run, by its path or the beginning of its id; None if only a store may know it.
 
-    Raises InputNotFoundError for any other path, NotAllowedError for a folder with links.
+    Raises InputNotFoundError for a path that is no run folder, NotAllowedError for a folder with links.
     """
     path = Path(os.path.expanduser(name))
     if not path.is_dir() and "/" not in name:
-        return None
+        return next(_folders_of(name), None)
+    expected = "a run folder, or the id of a run"
     if not path.is_dir():
-        raise InputNotFoundError(no_such_folder(path, "a run folder, or the id of a run"))
+        raise InputNotFoundError(no_such_folder(path, expected))
     if not (path / FILE).is_file():
-        raise InputNotFoundError(
-            f"{path}: no {FILE}; expected a run folder, or the id of a run{of_sweep(path)}"
-        )
+        raise InputNotFoundError(f"{path}: no {FILE}; expected {expected}{of_sweep(path)}")
     refuse_links(path)
     return path.absolute()
 
@@ -77,9 +79,7 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
         ConfigError: as `find_run`.
         ServiceUnavailableError: the store cannot be read.
     """
-    if folder := as_run_folder(name):
-        return folder
-    for folder in folders_of(name):
+    if folder := local_folder(name):
         return folder
     try:
         run = find_run(open_reader(uri), name)
@@ -87,8 +87,6 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
         raise ServiceUnavailableError(
             f"{name}: not a folder, and no id of a run: {error}"
         ) from None
-    if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
-        return moved.absolute()
     if run.folder is None or not (Path(run.folder) / FILE).is_file():
         raise InputNotFoundError(
             f"{name}: the run folder {run.folder or 'of this run'} was not found"
@@ -96,7 +94,7 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
     return Path(run.folder).absolute()
 
 
-def folders_of(name: str) -> Iterator[Path]:
+def _folders_of(name: str) -> Iterator[Path]:
     """The run folders in outputs/ and multirun/ whose run has an id that begins with `name`."""
     if not _id.fullmatch(name):
         return

@@ -1,13 +1,14 @@
 """The overrides of a past run with changes: those recorded, those typed now, and those that restore its config."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mlxlab.config.option_files import is_group
-from mlxlab.dotted_keys import join_key, override_name
+from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError
+from mlxlab.experiment.resume.changes import differences, has_key
 from mlxlab.program import text_value
 from mlxlab.wording import shown
 
@@ -60,8 +61,17 @@ def restoring_overrides(saved: dict[str, object], composed: dict[str, object]) -
 
     Raises ConfigError for a key that no override can name.
     """
-    names = [name for name in dict.fromkeys([*composed, *saved]) if not is_of_one_run(name)]
-    return list(_differences(saved, composed, names, ""))
+    texts = []
+    for key, (_, value) in differences(composed, saved).items():
+        if is_of_one_run(key):
+            continue
+        if not has_key(saved, key):
+            texts.append(f"~{key}")
+        elif has_key(composed, key):
+            texts.append(override_text(key, value))
+        else:
+            texts.append(f"+{override_text(key, value)}")
+    return texts
 
 
 def override_text(key: str, value: object) -> str:
@@ -73,23 +83,6 @@ def override_text(key: str, value: object) -> str:
 
 def _dotted(name: str) -> str:
     return name.replace("/", ".")
-
-
-def _differences(
-    saved: dict[str, object], composed: dict[str, object], names: Sequence[str], path: str
-) -> Iterator[str]:
-    for name in names:
-        key = join_key(path, name)
-        old = saved.get(name)
-        new = composed.get(name)
-        if name not in saved:
-            yield f"~{key}"
-        elif name not in composed:
-            yield f"+{override_text(key, old)}"
-        elif isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, [*dict.fromkeys([*new, *old])], key)
-        elif old != new:
-            yield override_text(key, old)
 
 
 def _literal(value: object) -> str:

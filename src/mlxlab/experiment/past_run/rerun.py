@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 from mlxlab.config.admission import TRUST, admit, is_trusted, may_override, typed_keys
 from mlxlab.dotted_keys import override_name
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.stored_config import read_run_config
-from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
+from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.program import text_value
 from mlxlab.record.run_file import read_run
-from mlxlab.record.run_record import RunRecord
 from mlxlab.wording import one_line
 
 KEY = "rerun"
@@ -29,22 +28,17 @@ Compose = Callable[
 
 
 class PastRun(NamedTuple):
-    """What a run folder says of its run. `lock` is None of a run that ended before its first step, or of rounds."""
+    """What a run folder says of its run.
+
+    Args:
+        overrides: those that it was started with.
+        forked_from: the checkpoint of another run that it started from.
+    """
 
     folder: Path
-    record: RunRecord
     config: dict[str, Any]
-    lock: RunLock | None
-
-    @property
-    def overrides(self) -> list[str]:
-        """Those that the run was started with, or as far as known."""
-        return self.lock["overrides"] if self.lock else self.record.command.overrides
-
-    @property
-    def forked_from(self) -> str | None:
-        """The checkpoint of another run that it started from."""
-        return self.lock["forked_from"] if self.lock else None
+    overrides: list[str]
+    forked_from: str | None
 
 
 def read_past_run(folder: Path) -> PastRun:
@@ -54,11 +48,13 @@ def read_past_run(folder: Path) -> PastRun:
         InputNotFoundError: it is no run folder, or its run was refused before training.
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
-    record = read_run(folder)
-    lock = None
-    with suppress(InputNotFoundError):
+    overrides = read_run(folder).command.overrides
+    forked_from: str | None = None
+    with suppress(InputNotFoundError):  # A run that ended before its first step has no lock.
         lock = read_lock(folder)
-    return PastRun(folder, record, read_run_config(folder), lock)
+        overrides = lock["overrides"]
+        forked_from = lock["forked_from"]
+    return PastRun(folder, read_run_config(folder), overrides, forked_from)
 
 
 def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) -> list[str]:
@@ -71,15 +67,26 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         ConfigError: the overrides contradict each other, or the past run cannot be composed any more.
         InputNotFoundError, DataError, NotAllowedError, ServiceUnavailableError: as `find_run_folder`, `read_past_run`.
     """
-    if (name := _past_run_name(overrides)) is None:
-        return overrides
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.overrides import parse, typed_values
     from mlxlab.experiment.past_run.recorded_overrides import merge_recorded, restoring_overrides
 
+    name = typed_values(overrides).get(KEY, "null")
+    if name in ("", "null"):
+        return overrides
+    _, issues = parse([text for text in overrides if override_name(text) == KEY], multirun=False)
+    if issues:
+        raise ConfigError(f"{issues[0].path}: {issues[0].message}")
     typed = [text for text in overrides if override_name(text) not in (KEY, TRUST)]
-    values, trusted = typed_values(typed), is_trusted(overrides)
+    values = typed_values(typed)
+    trusted = is_trusted(overrides)
     past = read_past_run(find_run_folder(name, values.get("tracking.uri")))
-    start = _start(past, values.get("resume"))
+    start: list[str] = []
+    if past.forked_from is not None:
+        start = [f"resume={text_value(past.forked_from)}"]
+    resume = values.get("resume", "null")
+    if resume != "null" and (start or resume != "auto"):
+        expected = "rerun starts a new run where the past one started; leave out resume"
+        raise ConfigError(f"resume={resume}: {expected}")
     recorded = [text for text in past.overrides if trusted or may_override(text)]
     recorded = merge_recorded(recorded, [], folders).overrides
     try:
@@ -108,44 +115,3 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         *start,
         *typed,
     ]
-
-
-def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
-    """Tags that name the past run; none if there is no such run."""
-    if (name := config[KEY]) is None:
-        return {}
-    tags = {"rerun_of.folder": name}
-    with suppress(InputNotFoundError, DataError):
-        tags["rerun_of.run"] = read_run(Path(name)).id
-    return tags
-
-
-def _past_run_name(overrides: list[str]) -> str | None:
-    """The value of `rerun`; None if it is not set. Raises ConfigError for several values or none."""
-    texts = [text for text in overrides if override_name(text) == KEY]
-    if not texts:
-        return None
-    from mlxlab.config.hydra.overrides import parse
-
-    typed, issues = parse(texts, multirun=False)
-    if issues:
-        raise ConfigError(f"{issues[0].path}: {issues[0].message}")
-    text, value = texts[-1].partition("=")[2], typed[texts[-1]].value()
-    if value is None or text == "":
-        return None
-    return str(value) if isinstance(value, str) else text  # an id may look like a number
-
-
-def _start(past: PastRun, resume: str | None) -> list[str]:
-    """What the new run starts from: the checkpoint that the past one started from, if any."""
-    if resume not in (None, "auto", "null"):
-        raise ConfigError(
-            f"resume={resume}: rerun starts a new run; expected resume=auto, which continues it"
-        )
-    if past.forked_from is None:
-        return []
-    if resume is not None:
-        raise ConfigError(
-            f"resume={resume}: {past.folder} started from {past.forked_from}; leave out resume"
-        )
-    return [f"resume={text_value(past.forked_from)}"]

@@ -1,6 +1,6 @@
 """Compares two `run.lock`: are the runs equal, and if not, since which step and what else differs."""
 
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal, TypedDict
 
 from mlxlab.errors import DataError
 from mlxlab.experiment.reproduction.run_lock import RunLock
@@ -23,7 +23,6 @@ class Comparison(TypedDict):
     Attributes:
         steps: how many losses were compared; `last_step` is the last of them.
         complete: both ended after the same step, so their final states were compared.
-        first_step: the first step with another loss; None if all are equal.
         diverged_at: the first step whose loss differs by more than the tolerance.
         largest: of the relative differences of the losses and the best value of the objective; None: infinite.
     """
@@ -32,25 +31,10 @@ class Comparison(TypedDict):
     steps: int
     last_step: int
     complete: bool
-    first_step: int | None
     diverged_at: int | None
     largest: float | None
     tolerance: float
     differences: list[Difference]
-
-
-class _Losses(NamedTuple):
-    before: float | None
-    now: float | None
-
-    @property
-    def relative(self) -> float:
-        """Of the earlier loss; infinite where only one of them is finite."""
-        if self.before == self.now:
-            return 0.0
-        if self.before is None or self.now is None:
-            return float("inf")
-        return abs(self.now - self.before) / max(abs(self.before), 1e-12)
 
 
 def compare(before: RunLock, now: RunLock, tolerance: float) -> Comparison:
@@ -62,37 +46,34 @@ def compare(before: RunLock, now: RunLock, tolerance: float) -> Comparison:
     Raises:
         DataError: there is no step whose loss both have.
     """
-    steps = sorted(int(step) for step in before["losses"].keys() & now["losses"].keys())
+    first = before["losses"]
+    second = now["losses"]
+    steps = sorted(map(int, first.keys() & second.keys()))
     if not steps:
         raise DataError("run.lock: no losses to compare; the run ended before its first step")
-    relative = {
-        step: _Losses(before["losses"][str(step)], now["losses"][str(step)]).relative
-        for step in steps
-    }
-    first_step = next((step for step in steps if relative[step] > 0), None)
-    diverged_at = next((step for step in steps if relative[step] > tolerance), None)
+    relative = {step: _relative(first[str(step)], second[str(step)]) for step in steps}
+    end = before.get("outcome")
+    new_end = now.get("outcome")
+    complete = False
+    same_state = True
+    if end is not None and new_end is not None and end["steps"] == new_end["steps"]:
+        complete = True
+        same_state = end["state"] == new_end["state"]
+        best = _relative(end["best"], new_end["best"])
+        relative[end["steps"]] = max(best, relative.get(end["steps"], 0.0))
     largest = max(relative.values())
-    ends = before.get("outcome"), now.get("outcome")
-    complete, same_state = False, True
-    if ends[0] is not None and ends[1] is not None and ends[0]["steps"] == ends[1]["steps"]:
-        complete, same_state = True, ends[0]["state"] == ends[1]["state"]
-        end = _Losses(ends[0]["best"], ends[1]["best"]).relative
-        largest = max(largest, end)
-        if diverged_at is None and end > tolerance:
-            diverged_at = ends[0]["steps"]
-    exact = first_step is None and same_state
-    if exact:
-        result: Result = "bit-exact"
-    elif diverged_at is None and tolerance > 0:
-        result = "within tolerance"
-    else:
-        result, diverged_at = "diverged", diverged_at or steps[-1]
+    result: Result = "within tolerance"
+    diverged_at = next((step for step in sorted(relative) if relative[step] > tolerance), None)
+    if largest == 0 and same_state:
+        result = "bit-exact"
+    elif diverged_at is not None or tolerance == 0:
+        result = "diverged"
+        diverged_at = diverged_at or steps[-1]
     return {
         "result": result,
         "steps": len(steps),
         "last_step": steps[-1],
         "complete": complete,
-        "first_step": first_step,
         "diverged_at": diverged_at,
         "largest": largest if largest < float("inf") else None,
         "tolerance": tolerance,
@@ -100,56 +81,66 @@ def compare(before: RunLock, now: RunLock, tolerance: float) -> Comparison:
     }
 
 
+def _relative(before: float | None, now: float | None) -> float:
+    """The difference as a multiple of the earlier value; infinite where only one of them is finite."""
+    if before == now:
+        return 0.0
+    if before is None or now is None:
+        return float("inf")
+    return abs(now - before) / max(abs(before), 1e-12)
+
+
 def differences(before: RunLock, now: RunLock) -> list[Difference]:
     """What differs between two runs other than their results, the likeliest reason first."""
-    pairs: list[tuple[str, str | None, str | None]] = [("data", before["data"], now["data"])]
-    pairs.append(("tokenizer", before["tokenizer"], now["tokenizer"]))
-    pairs += _by_name("teacher ", before["teachers"], now["teachers"])
-    pairs += _by_name("initial weights ", before["initial_weights"], now["initial_weights"])
-    for step in before["changed_at"]:
-        pairs.append(
-            ("config", f"changed by a resume at step {step}", "the last one from the start")
-        )
-    pairs.append(("commit", before["code"]["commit"], now["code"]["commit"]))
-    pairs.append(("uncommitted changes", before["code"]["digest"], now["code"]["digest"]))
-    pairs += _by_name("", before["versions"], now["versions"])
-    pairs += _by_name("", before["machine"], now["machine"])
-    return [{"what": what, "before": old, "now": new} for what, old, new in pairs if old != new]
-
-
-def _by_name(
-    prefix: str, before: dict[str, str], now: dict[str, str]
-) -> list[tuple[str, str | None, str | None]]:
+    old = _facts(before)
+    new = _facts(now)
     return [
-        (f"{prefix}{name}", before.get(name), now.get(name)) for name in sorted({*before, *now})
+        {"what": what, "before": old.get(what), "now": new.get(what)}
+        for what in {**old, **new}
+        if old.get(what) != new.get(what)
     ]
+
+
+def _facts(lock: RunLock) -> dict[str, str | None]:
+    """What results may depend on."""
+    changed_at = ", ".join(map(str, lock["changed_at"]))
+    return {
+        "data": lock["data"],
+        "tokenizer": lock["tokenizer"],
+        **{f"teacher {name}": digest for name, digest in lock["teachers"].items()},
+        **{f"initial weights {name}": digest for name, digest in lock["initial_weights"].items()},
+        "config": f"changed by a resume at step {changed_at}" if changed_at else "the last one",
+        "commit": lock["code"]["commit"],
+        "uncommitted changes": lock["code"]["digest"],
+        **lock["versions"],
+        **lock["machine"],
+    }
 
 
 def describe(comparison: Comparison) -> str:
     """The result in words, one line, and a line for each difference."""
-    first, steps, last = comparison["first_step"], comparison["steps"], comparison["last_step"]
     largest = "infinite" if comparison["largest"] is None else f"{comparison['largest']:.2g}"
     match comparison["result"]:
-        case "bit-exact" if comparison["complete"]:
-            line = f"bit-exact: {steps} losses up to step {last}, and the final weights and optimizer state"
         case "bit-exact":
-            line = f"bit-exact up to step {last}: {steps} losses; the runs did not end after the same step"
+            end = "the runs did not end after the same step"
+            if comparison["complete"]:
+                end = "and the final weights and optimizer state"
+            losses = f"{comparison['steps']} losses up to step {comparison['last_step']}"
+            line = f"bit-exact: {losses}, {end}"
         case "within tolerance":
-            since = f"first at step {first}" if first else "only at the end"
-            line = f"within tolerance: relative difference at most {largest} of {comparison['tolerance']:g}, {since}"
+            limit = f"{comparison['tolerance']:g}"
+            line = f"within tolerance: relative difference at most {largest} of {limit}"
         case _:
-            reason = (
-                "because these differ:"
-                if comparison["differences"]
-                else "but all else in run.lock is equal"
-            )
-            line = f"diverged at step {comparison['diverged_at']} (relative difference up to {largest}), {reason}"
-    return "\n".join([line, *(_difference_line(each) for each in comparison["differences"])])
-
-
-def _difference_line(difference: Difference) -> str:
-    before, now = (_short(difference[side]) for side in ("before", "now"))
-    return f"  {difference['what']}: {before} -> {now}"
+            reason = "but all else in run.lock is equal"
+            if comparison["differences"]:
+                reason = "because these differ:"
+            step = comparison["diverged_at"]
+            line = f"diverged at step {step} (relative difference up to {largest}), {reason}"
+    texts = [
+        f"  {each['what']}: {_short(each['before'])} -> {_short(each['now'])}"
+        for each in comparison["differences"]
+    ]
+    return "\n".join([line, *texts])
 
 
 def _short(value: str | None) -> str:

@@ -1,6 +1,7 @@
 """Writes `run.lock` during a run: its origin, and the losses at steps with one significant digit."""
 
 import logging
+from functools import cached_property
 from pathlib import Path
 
 from mlxlab.checkpoint.state import RunMetadata
@@ -50,10 +51,9 @@ class RunLockRecorder(Callback):
         self.metadata = metadata
         self.writer = writer
         self.forked_from = None if forked_from is None else str(forked_from.absolute())
-        self.processes, self.continues = processes, continues
+        self.processes = processes
+        self.continues = continues
         self.losses: Losses = {}
-        self.outcome: Training | None = None
-        self._lock: RunLock | None = None
         self._warned = False
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
@@ -82,29 +82,26 @@ class RunLockRecorder(Callback):
 
     def end(self, outcome: Training) -> None:
         """The run ended, or was stopped and saved."""
-        self.outcome = outcome
+        self._lock["outcome"] = {
+            "steps": outcome.steps,
+            "state": outcome.final_state,
+            "objective": outcome.objective,
+            "best": outcome.best,
+        }
         self._write(wait=GIT_SECONDS)
 
     def _write(self, wait: float = 0.0) -> None:
         """Replaces the file. A full disk does not end the run."""
-        if self._lock is None:
-            self._lock = self._origin()
-        lock: RunLock = {**self._lock, "code": self.writer.code(wait), "losses": self.losses}
-        if self.outcome is not None:
-            lock["outcome"] = {
-                "steps": self.outcome.steps,
-                "state": self.outcome.final_state,
-                "objective": self.outcome.objective,
-                "best": self.outcome.best,
-            }
+        self._lock["code"] = self.writer.code(wait)
         try:
-            write_json(self.folder / FILE, without_nonfinite(lock))
+            write_json(self.folder / FILE, without_nonfinite(self._lock))
         except OSError as error:
             if not self._warned:
                 logger.warning(f"{self.folder / FILE}: not written: {error.strerror or error}")
             self._warned = True
 
-    def _origin(self) -> RunLock:
+    @cached_property
+    def _lock(self) -> RunLock:
         metadata = self.metadata
         return {
             "format": 1,

@@ -5,17 +5,17 @@
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from mlxlab.config.option_files import is_group, read_option
-from mlxlab.dotted_keys import KeyPath, join_key, override_name, split_key
+from mlxlab.dotted_keys import join_key, override_name, split_key, value_at, walk
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 
 Tree = dict[str, object]
-Leaves = dict[KeyPath, object]
 Changes = dict[str, tuple[object, object]]  # key -> (old, new)
 Choices = dict[str, str]  # group -> chosen option
 
@@ -59,23 +59,14 @@ def merge_for_resume(
     Raises:
         ConfigError: a frozen key would change; each is named.
     """
-    old = _flatten(saved)
-    current = _flatten(composed)
+    merged = deepcopy(saved)
     typed_before = _typed_keys(recorded, folders)
-    new = dict(old)
-    for path in _typed_paths(typed, choices, folders):
-        repeated = [key for key in typed_before if len(key) > len(path)]
-        for key in {**old, **current}:
-            is_repeated = any(_is_below(key, each) for each in repeated)
-            if not _is_below(key, path):
-                continue
-            if is_repeated and _is_in_both(key, len(path), old, current):
-                continue
-            if key in current:
-                new[key] = current[key]
-            else:
-                new.pop(key, None)
-    merged = _unflatten(new)
+    for key in _changed_keys(typed, choices, folders):
+        earlier = deepcopy(merged)
+        copy_key(key, composed, merged)
+        for repeated in typed_before:
+            if repeated.startswith(f"{key}.") and _is_in_both(repeated, key, saved, composed):
+                copy_key(repeated, earlier, merged)
     changes = differences(_checked(saved), _checked(merged))
     refused = [
         f"{key}={value}: was {before} in the checkpoint; {_FROZEN}"
@@ -101,9 +92,28 @@ def differences(old: Mapping[str, object], new: Mapping[str, object], path: str 
     return changes
 
 
+def copy_key(key: str, source: Tree, target: Tree) -> None:
+    """Gives a key the value that it has in another config; removes it if it has none there."""
+    parent, _, name = key.rpartition(".")
+    node = value_at(target, parent)
+    if not has_key(source, key):
+        if isinstance(node, dict):
+            node.pop(name, None)
+    elif isinstance(node, dict):
+        node[name] = deepcopy(value_at(source, key))
+    else:
+        copy_key(parent, source, target)
+
+
+def has_key(tree: Tree, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = value_at(tree, parent)
+    return isinstance(node, dict) and name in node
+
+
 def requested_keys(
     typed: list[str], before: list[str], choices: tuple[Choices, Choices], folders: list[Path]
-) -> list[KeyPath]:
+) -> list[str]:
     """The keys that overrides set which the run has not had before: also to the value that they have in its config.
 
     An option of a group that is in its config sets none, for it may only be there so that keys of the group can be
@@ -116,7 +126,7 @@ def requested_keys(
     saved = {group: option for group, option in saved.items() if group != ADAPTER}
     known = {text.lstrip("+") for text in before}
     new = [text for text in typed if text.lstrip("+") not in known]
-    return _typed_paths(new, (saved, current), folders)
+    return _changed_keys(new, (saved, current), folders)
 
 
 def add_overrides(before: list[str], typed: list[str]) -> list[str]:
@@ -125,14 +135,14 @@ def add_overrides(before: list[str], typed: list[str]) -> list[str]:
     return list(last.values())
 
 
-def record_changes(folder: Path, step: int, changes: Changes) -> tuple[Path, int]:
-    """Appends to `resume_changes.json`; returns the file and the number of resumes with changes that it now lists."""
+def record_changes(folder: Path, step: int, changes: Changes) -> Path:
+    """Appends to `resume_changes.json`; returns the file."""
     file = folder / FILE
     records = _read_records(folder)
     by_key = {key: {"old": old, "new": new} for key, (old, new) in changes.items()}
     records.append({"step": step, "changes": by_key})
     write_json(file, records)
-    return file, len(records)
+    return file
 
 
 def changed_steps(folder: Path) -> list[int]:
@@ -159,65 +169,48 @@ def _checked(config: Tree) -> Tree:
     return {key: value for key, value in config.items() if key not in UNCHECKED_KEYS}
 
 
-def _typed_paths(
+def _changed_keys(
     typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]
-) -> list[KeyPath]:
+) -> list[str]:
     """The keys that the overrides set. A group whose option is that of the checkpoint sets none."""
     saved, current = choices
-    paths: list[KeyPath] = []
+    keys: list[str] = []
     for name in map(override_name, typed):
         if not is_group(folders, name):
-            paths.append(tuple(name.split(".")))
+            keys.append(name)
         elif saved.get(name) != current.get(name):
-            paths += _option_paths(name, current.get(name, ""), folders)
-    return paths
-
-
-def _typed_keys(overrides: Sequence[str], folders: list[Path]) -> list[KeyPath]:
-    """The keys that overrides give a value, without options of groups."""
-    names = [override_name(text) for text in overrides if "=" in text and not text.startswith("~")]
-    return [tuple(name.split(".")) for name in names if not is_group(folders, name)]
-
-
-def _is_below(key: KeyPath, node: KeyPath) -> bool:
-    return key[: len(node)] == node
-
-
-def _is_in_both(key: KeyPath, depth: int, old: Leaves, new: Leaves) -> bool:
-    """Whether both configs have a key, in components of the same classes below the node of `depth` names."""
-    targets = [(*key[:count], "_target_") for count in range(depth + 1, len(key))]
-    return key in old and key in new and all(old.get(each) == new.get(each) for each in targets)
-
-
-def _option_paths(group: str, name: str, folders: list[Path]) -> list[KeyPath]:
-    """The keys that an option sets: its whole group, or single ones if its `@package` is another."""
-    option = read_option(folders, group, name)
-    path = tuple(group.split("/"))
-    if option.package == ".".join(path):
-        return [path]
-    keys = list(_flatten(option.values))
-    for inner, choice in option.choices.items():
-        keys += _option_paths(inner, str(choice), folders)
+            keys += _option_keys(name, current.get(name, ""), folders)
     return keys
 
 
-def _flatten(tree: Tree, prefix: KeyPath = ()) -> Leaves:
-    """Leaves by the keys that lead to them; lists and empty mappings are leaves. Keys may hold dots."""
-    leaves: Leaves = {}
-    for key, value in tree.items():
-        path = (*prefix, key)
-        if isinstance(value, dict) and value:
-            leaves |= _flatten(value, path)
-        else:
-            leaves[path] = value
-    return leaves
+def _typed_keys(overrides: Sequence[str], folders: list[Path]) -> list[str]:
+    """The keys that overrides give a value, without options of groups."""
+    names = [override_name(text) for text in overrides if "=" in text and not text.startswith("~")]
+    return [name for name in names if not is_group(folders, name)]
 
 
-def _unflatten(leaves: Leaves) -> Tree:
-    tree: Tree = {}
-    for (*parents, last), value in leaves.items():
-        node = tree
-        for name in parents:
-            node = node.setdefault(name, {})  # type: ignore[assignment]
-        node[last] = value
-    return tree
+def _is_in_both(key: str, node: str, saved: Tree, composed: Tree) -> bool:
+    """Whether both configs have a key of a node, in components of the same classes below it."""
+    parent = key.rpartition(".")[0]
+    while parent != node:
+        target = f"{parent}._target_"
+        if value_at(saved, target) != value_at(composed, target):
+            return False
+        parent = parent.rpartition(".")[0]
+    return has_key(saved, key) and has_key(composed, key)
+
+
+def _option_keys(group: str, name: str, folders: list[Path]) -> list[str]:
+    """The keys that an option sets: its whole group, or single ones if its `@package` is another."""
+    option = read_option(folders, group, name)
+    node = group.replace("/", ".")
+    if option.package == node:
+        return [node]
+    keys = [
+        key
+        for key, value in walk(option.values, lists=False)
+        if key and not (isinstance(value, dict) and value)
+    ]
+    for inner, choice in option.choices.items():
+        keys += _option_keys(inner, str(choice), folders)
+    return keys

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.experiment.run import RunContext
 from mlxlab.experiment.start import Start
@@ -33,7 +32,9 @@ def use_kernels(start: Start, context: RunContext) -> None:
         resume_kernels(earlier, mode)
     else:
         activate(mode)
-    if not _agree(context.group):
+    own = str(state.current())
+    is_other = own != context.group.broadcast_text(own)
+    if context.group.all_reduce_max([int(is_other)]) != [0]:
         if earlier or (mode_from_environment() or mode) == "require":
             raise ConfigError(
                 "backend.native: the processes of this run have different kernels; expected one machine"
@@ -45,9 +46,10 @@ def use_kernels(start: Start, context: RunContext) -> None:
 def resume_kernels(earlier: str, mode: Mode) -> None:
     """Switches to the kernels that a run used so far, by their text; raises NotAllowedError if this process cannot."""
     variable = mode_from_environment()
-    setting, mode = (
-        (f"{VARIABLE}={variable}", variable) if variable else (f"backend.native={mode}", mode)
-    )
+    setting = f"backend.native={mode}"
+    if variable:
+        setting = f"{VARIABLE}={variable}"
+        mode = variable
     state.deactivate()
     if earlier == str(MLX):
         if mode == "require":
@@ -60,14 +62,15 @@ def resume_kernels(earlier: str, mode: Mode) -> None:
             f"{setting}: the run began with kernels {earlier}, and continues with them"
         )
     try:
-        reason = "" if str(load_or_build()) == earlier else f"here they are {state.current()}"
+        if str(load_or_build()) == earlier:
+            return
+        reason = f"here they are {state.current()}"
     except KernelsUnavailable as error:
         reason = f"which are not available: {error}"
-    if reason:
-        state.deactivate()
-        raise NotAllowedError(
-            f"the run began with kernels {earlier}; {reason}; start a new run in another folder"
-        )
+    state.deactivate()
+    raise NotAllowedError(
+        f"the run began with kernels {earlier}; {reason}; start a new run in another folder"
+    )
 
 
 def mode_to_reproduce(earlier: str) -> Mode:
@@ -90,19 +93,10 @@ def kernels_of_run(folder: Path) -> str | None:
 
 
 def _earlier_kernels(start: Start, context: RunContext) -> str | None:
-    """Those of the run that continues, on rank 0; None for a new one."""
-    if context.group.rank > 0:
-        return None
+    """Those of the run that continues, as rank 0 knows them; None for a new one."""
     if start.checkpoint is not None and start.continues:
         return start.checkpoint.state["metadata"]["kernels"]
-    if start.cfg["resume"] == "auto" and (
-        earlier := kernels_of_run(context.run_dir)
-    ):  # it ended before a checkpoint
-        return earlier
-    return context.kernels
-
-
-def _agree(group: ProcessGroup) -> bool:
-    """Whether all ranks have the same kernels."""
-    own = str(state.current())
-    return group.all_reduce_max([int(group.broadcast_text(own) != own)]) == [0]
+    earlier = None
+    if start.cfg["resume"] == "auto":  # The run may have ended before a checkpoint.
+        earlier = kernels_of_run(context.run_dir)
+    return earlier or context.kernels

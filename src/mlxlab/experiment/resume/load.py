@@ -33,6 +33,8 @@ def fit_checkpoint(
 ) -> tuple[Checkpoint | None, Transfer | None]:
     """The checkpoint for the data and the model of a new state, and what became of the arrays of another model.
 
+    The data iterator of the state is moved to the position of the checkpoint.
+
     Raises:
         NotAllowedError: the data or the tokenizer changed since the save.
         ConfigError, CheckpointUnavailableError: its arrays are not those of the model.
@@ -41,6 +43,7 @@ def fit_checkpoint(
     if plan is None:
         return None, None
     checkpoint, transfer = plan.policy.carry(plan, state, session.data, session.build)
+    state.data.load_state_dict(checkpoint.state["data"])
     if plan.before != plan.after:
         _refuse_ended(session.trainer, state, checkpoint, plan.changes)
     _restart_schedule(session.trainer, state, checkpoint)
@@ -57,7 +60,7 @@ def is_finished(
 ) -> bool:
     """Whether a run has ended, and was evaluated and reported; then a line says which limits ended it.
 
-    Every process of the run gets the same. The data iterator of the state is moved to the end of the run.
+    Every process of the run gets the same.
     """
     is_same = start.continues and start.changes.keys() <= LIMIT_KEYS and stop_rule() is None
     if not is_same:
@@ -66,7 +69,6 @@ def is_finished(
     is_reported = earlier is not None and earlier.status == "finished" and earlier.is_evaluated
     if context.group.all_reduce_max([int(is_reported)]) == [0]:
         return False
-    state.data.load_state_dict(checkpoint.state["data"])
     limits = trainer.reached_limits(checkpoint.state["progress"], state.data.epoch)
     if not limits:
         return False
@@ -171,7 +173,6 @@ def _refuse_ended(
 ) -> None:
     """ConfigError for a changed model in a run without further steps, which would not save it."""
     progress = checkpoint.state["progress"]
-    state.data.load_state_dict(checkpoint.state["data"])
     if trainer.is_done(progress, state.data.epoch):
         keys = [key for key in changes if key.startswith(("model", "data"))]
         expected = "expected a larger trainer.epochs, trainer.max_steps or trainer.max_tokens too"
@@ -190,7 +191,6 @@ def _restart_schedule(trainer: Trainer, state: TrainState, checkpoint: Checkpoin
     if before.length == trainer.length:
         return
 
-    state.data.load_state_dict(checkpoint.state["data"])
     epoch = state.data.epoch
     if not before.is_done(progress, epoch) or trainer.is_done(progress, epoch):
         return

@@ -1,11 +1,10 @@
 """What may change when a run is resumed: the protocol of `resume_policy`, and the policy that keeps the model."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.constraints import Probability
@@ -35,7 +34,6 @@ class Plan:
         requested: keys that were typed against what the run itself had changed.
         operations: lead from one architecture to the other; only the policy reads them.
         tokenizer: folder of the tokenizer that replaces the one of the checkpoint.
-        draws: whether the model has weights that neither the checkpoint has nor an operation makes.
     """
 
     policy: "ResumePolicy"
@@ -47,7 +45,6 @@ class Plan:
     requested: Sequence[str] = ()
     operations: Sequence[dict[str, Any]] = ()
     tokenizer: Path | None = None
-    draws: bool = False
 
 
 class Transfer(Protocol):
@@ -58,27 +55,9 @@ class Transfer(Protocol):
     def lines(self) -> list[str]: ...
 
 
-class GrownArrays(NamedTuple):
-    """The arrays of a smaller model at the sizes of a larger one.
-
-    Attributes:
-        made: names of arrays that growth made.
-        changed: keys of the model that growth changed.
-        reason: why the arrays stay as they are; "" if they grew.
-    """
-
-    arrays: Arrays
-    made: Collection[str] = ()
-    changed: Collection[str] = ()
-    reason: str = ""
-
-
 @runtime_checkable
 class ResumePolicy(Protocol):
     """Decides which differences between a checkpoint and the run that resumes from it are allowed."""
-
-    allow_data_change: bool
-    min_match: float
 
     def plan(self, plan: Plan) -> Plan:
         """The plan of a resume with another model, tokenizer or vocabulary, if its config asks for one.
@@ -105,9 +84,6 @@ class ResumePolicy(Protocol):
             ConfigError: the checkpoint cannot become that of the model.
             DataError, NotAllowedError: too little of it fits, or the data changed.
         """
-
-    def grow(self, arrays: Arrays, before: Architecture, node: Config, seed: int) -> GrownArrays:
-        """The arrays of another run's model at the sizes of a `model` node, as initial weights."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +112,6 @@ class SameModel:
         self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
     ) -> tuple[Checkpoint, None]:
         return admit_data(plan.checkpoint, data, allow_change=self.allow_data_change), None
-
-    def grow(self, arrays: Arrays, before: Architecture, node: Config, seed: int) -> GrownArrays:
-        return GrownArrays(arrays)
 
 
 def admit_data(checkpoint: Checkpoint, data: DataModule, *, allow_change: bool) -> Checkpoint:

@@ -24,6 +24,7 @@ from mlxlab.training.optim.optimizers import assign_leaves
 from mlxlab.training.state import StepResult, TrainState
 
 FAILURES = (UserError, ValueError, RuntimeError, MemoryError)
+SETTINGS = ("learning_rate", "accumulate", "eval_every", "eval_batches")  # Operations name them so.
 ROWS = 2  # of the batch
 MAX_CHANGE = 1e-4  # of an output, as a multiple of the largest one, or of 1 if that is larger
 
@@ -52,25 +53,18 @@ def prepare(operation: Operation, state: TrainState, result: StepResult, seed: i
 
 def _set(operation: Any, state: TrainState) -> None:
     """Changes the setting that an operation names."""
-    step = int(state.progress.schedule_step)
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {key: operation[key] for key in SETTINGS if operation.get(key)}
     match operation["op"]:
         case "set_batch_size":
             state.resize(operation["batch_size"])
         case "rewarm":
+            step = int(state.progress.schedule_step)
             changes = {"warmup_start": step, "warmup_steps": operation["steps"]}
             if operation.get("restart"):
                 changes["schedule_start"] = step
-        case "set_learning_rate":
-            changes = {"learning_rate": operation["learning_rate"]}
-        case "set_accumulation":
-            changes = {"accumulate": operation["accumulate"]}
         case "set_curriculum":
             set_curriculum_alpha(state.data, operation["alpha"])
             changes = {"curriculum_alpha": operation["alpha"]}
-        case "set_evaluation":
-            keys = ("eval_every", "eval_batches")
-            changes = {key: operation[key] for key in keys if operation.get(key)}
     state.progress.settings = replace(state.progress.settings, **changes)
 
 

@@ -53,11 +53,10 @@ class GrowthSchedule(Callback):
         """
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
-        remaining = self.operations[len(progress.done) :]
-        if remaining and not progress.skipped:
+        if len(progress.done) < len(self.operations) and not progress.skipped:
             from mlxlab.extensions.growth.preview import preview
 
-            preview(remaining, state)
+            preview(self.operations[len(progress.done) :], state)
 
     def preview(self, state: TrainState, checkpoint: Checkpoint | None) -> str:
         """The schedule as a table; raises as `check`, also after an operation was skipped."""
@@ -99,10 +98,7 @@ class GrowthSchedule(Callback):
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         if self.operations and not context.control.stop_signal:  # After a signal it is resumed.
-            growth = state.progress.growth
-            logger.info(f"growth: ends with {count_done(self.operations, growth)}")
-            done = f"{len(growth.done)} of {len(self.operations)}"
-            context.tracker.set_tags({"growth.done": done})
+            logger.info(f"growth: ends with {count_done(self.operations, state.progress.growth)}")
 
     def _evaluates_now(self, state: TrainState) -> bool:
         """True if the last operation ran at this step and asked for an evaluation."""
@@ -141,7 +137,6 @@ class GrowthSchedule(Callback):
         logger.log(level, f"step {step}: {title}: {text}")
         context.log(state, metrics)
         state.history.events.append((step, f"{title}: {text}"))
-        context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {text}"})
         return change is not None
 
     def _prepare(

@@ -12,7 +12,6 @@ from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.operations.schema import ArchitectureOperation
 from mlxlab.extensions.growth.optimizer_state import (
     OptimizerReport,
-    WeightChange,
     average_of,
     frozen_as_evaluated,
     transfer_optimizer,
@@ -71,9 +70,8 @@ def grow(
         raise ConfigError(f"{operation['op']}: the new model has other arrays, for example {path}")
     optimizer = flatten_arrays(new_optimizer.state)
     weights = frozen_as_evaluated(weights, averages, optimizer)
-    changes = [WeightChange(shapes(before.weights), sources)]
     state, report = transfer_optimizer(
-        before.optimizer, optimizer, changes, shapes(weights), averages, by_shape=False
+        before.optimizer, optimizer, before.weights, [sources], averages, by_shape=False
     )
     return Grown(Training(after, weights, state), model, report)
 

@@ -1,45 +1,24 @@
 """The optimizer state of a changed model: by path, by the map of the weights, or by shape."""
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlxlab.checkpoint.arrays import AVERAGE, Arrays
+from mlxlab.checkpoint.arrays import AVERAGE, Arrays, owner_of
 from mlxlab.extensions.growth.arrays import Source, Sources, gather_moment
-
-Shapes = Mapping[str, tuple[int, ...]]  # by path
-
-
-class WeightChange(NamedTuple):
-    """A change of the weights: their shapes before it, and what each after it is made of."""
-
-    shapes: Shapes
-    sources: Sources
 
 
 class Leaf(NamedTuple):
-    """An array of the state by its path `<group>.<parameter>.<name>`.
-
-    Args:
-        parameter: "" for counters and other arrays of no parameter.
-    """
+    """An array of the state by its path `<group>.<parameter>.<name>`, such as `states.0.head.weight.m`."""
 
     group: str
     parameter: str
     name: str
 
-    @property
-    def is_average(self) -> bool:
-        return self.parameter != "" and f"{self.group}." == AVERAGE
 
-    @property
-    def is_moment(self) -> bool:
-        return self.parameter != "" and not self.is_average
-
-
-@dataclass
+@dataclass(frozen=True)
 class Moments:
     """The statistics of one parameter by their names; `path` and `group` are those before."""
 
@@ -48,14 +27,13 @@ class Moments:
     arrays: Arrays = field(default_factory=dict)
     is_moved: bool = False
 
-    def after(self, source: Source, shape: tuple[int, ...], path: str) -> "Moments":
-        """Those of the parameter at `path`, made of this one of a shape."""
+    def after(self, source: Source, path: str) -> "Moments":
+        """Those of the parameter at `path`, made of this one."""
         arrays = {}
         for name, array in self.arrays.items():
             power = 2 if is_second_moment(name, set(self.arrays)) else 1
-            arrays[name] = gather_moment(array, axes_of(name, len(shape)), source, power)
-        is_moved = self.is_moved or bool(source.gathers) or path != source.path
-        return Moments(self.path, self.group, arrays, is_moved)
+            arrays[name] = gather_moment(array, axes_of(name, array.ndim), source, power)
+        return replace(self, arrays=arrays, is_moved=self.is_moved or source != Source(path))
 
     @property
     def layout(self) -> dict[str, tuple[tuple[int, ...], mx.Dtype]]:
@@ -88,8 +66,8 @@ class OptimizerReport:
 def transfer_optimizer(
     old: Arrays,
     new: Arrays,
-    changes: Sequence[WeightChange],
-    weights: Shapes,
+    weights: Collection[str],
+    changes: Sequence[Sources],
     averages: Arrays,
     *,
     by_shape: bool,
@@ -97,33 +75,31 @@ def transfer_optimizer(
     """The arrays of the state `new` before its first step, with what `old` knows of them.
 
     Args:
-        changes: those that led from the old weights to the new ones, at least one.
-        weights: shapes of the new weights by path.
-        averages: moving averages of the new weights, where there are any.
+        weights: paths of the old weights.
+        changes: those that led from the old weights to the new ones: what each weight is made of.
+        averages: the moving average of the new weights, or these where there is none.
         by_shape: parameters without a source take the unused state of ones of the same shape, in
             the order of their paths.
     """
-    saved = read_moments(old, changes[0].shapes)
+    saved = read_moments(old, weights)
     moments = saved
-    for change in changes:
+    for sources in changes:
         moments = {
-            path: moments[source.path].after(source, change.shapes[source.path], path)
-            for path, source in change.sources.items()
+            path: moments[source.path].after(source, path)
+            for path, source in sources.items()
             if source.path in moments
         }
     report = OptimizerReport()
     used: dict[str, Moments] = {}
-    fresh: dict[str, Moments] = {}
-    for path, empty in read_moments(new, weights).items():
-        if path in moments and moments[path].layout == empty.layout:
+    empty = read_moments(new, averages)
+    for path, expected in empty.items():
+        if path in moments and moments[path].layout == expected.layout:
             used[path] = moments[path]
             (report.by_map if used[path].is_moved else report.by_path).append(path)
-        else:
-            fresh[path] = empty
 
     left = saved.keys() - {each.path for each in used.values()}
-    for path in sorted(fresh):
-        matches = sorted(name for name in left if saved[name].layout == fresh[path].layout)
+    for path in sorted(empty.keys() - used.keys()):
+        matches = sorted(name for name in left if saved[name].layout == empty[path].layout)
         if by_shape and matches:
             used[path] = saved[matches[0]]
             left.remove(matches[0])
@@ -131,34 +107,21 @@ def transfer_optimizer(
         else:
             report.fresh.append(path)
     report.dropped = sorted(left)
-    return _fill(old, new, weights, used, averages), report
-
-
-def read_moments(state: Arrays, parameters: Shapes) -> dict[str, Moments]:
-    """The statistics of every parameter in an optimizer state."""
-    result: dict[str, Moments] = {}
-    for path, array in state.items():
-        leaf = parse_leaf(path, parameters)
-        if leaf.is_moment:
-            moments = result.setdefault(leaf.parameter, Moments(leaf.parameter, leaf.group))
-            moments.arrays[leaf.name] = array
-    return result
+    groups = {each.group: "" for each in empty.values()}
+    for path, each in empty.items():
+        if path in used:
+            groups[each.group] = groups[each.group] or used[path].group
+    return _fill(old, new, groups, used, averages), report
 
 
 def _fill(
-    old: Arrays, new: Arrays, weights: Shapes, used: Mapping[str, Moments], averages: Arrays
+    old: Arrays, new: Arrays, groups: dict[str, str], used: dict[str, Moments], averages: Arrays
 ) -> Arrays:
-    """The new state. The counters of a group come from that of its first carried parameter."""
-    leaves = {path: parse_leaf(path, weights) for path in new}
-    groups: dict[str, str | None] = {}  # of the new state -> of the old one
-    for leaf in leaves.values():
-        if leaf.is_moment and groups.get(leaf.group) is None:
-            source = used.get(leaf.parameter)
-            groups[leaf.group] = None if source is None else source.group
-
+    """The new state. The counters of a group come from that of its first carried parameter, by `groups`."""
     result = dict(new)
-    for path, leaf in leaves.items():
-        if leaf.is_average:
+    for path in new:
+        leaf = read_leaf(path, averages)
+        if path.startswith(AVERAGE):
             result[path] = averages[leaf.parameter]
         elif leaf.parameter in used:
             result[path] = used[leaf.parameter].arrays[leaf.name]
@@ -166,6 +129,27 @@ def _fill(
             group = groups.get(leaf.group, leaf.group)
             result[path] = old.get(f"{group}.{leaf.name}", new[path])
     return result
+
+
+def read_moments(state: Arrays, weights: Collection[str]) -> dict[str, Moments]:
+    """The statistics of every parameter in an optimizer state."""
+    result: dict[str, Moments] = {}
+    for path, array in state.items():
+        leaf = read_leaf(path, weights)
+        if leaf.parameter and not path.startswith(AVERAGE):
+            moments = result.setdefault(leaf.parameter, Moments(leaf.parameter, leaf.group))
+            moments.arrays[leaf.name] = array
+    return result
+
+
+def read_leaf(path: str, weights: Collection[str]) -> Leaf:
+    """The parts of a path such as `states.0.<parameter>.m`; no parameter for counters such as `step`."""
+    parameter = owner_of(path, weights)
+    if parameter is None:
+        group, _, name = path.rpartition(".")
+        return Leaf(group, "", name)
+    group, _, name = path.partition(parameter)
+    return Leaf(group.removesuffix("."), parameter, name.removeprefix("."))
 
 
 def average_of(optimizer: Arrays) -> Arrays:
@@ -190,23 +174,13 @@ def frozen_as_evaluated(weights: Arrays, averages: Arrays, optimizer: Arrays) ->
     return {path: array if path in averaged else averages[path] for path, array in weights.items()}
 
 
-def parse_leaf(path: str, parameters: Container[str]) -> Leaf:
-    """The parts of a path such as `states.0.<parameter>.m`, `average.<parameter>` or `step`."""
-    keys = path.split(".")
-    for start in range(len(keys)):
-        for end in (len(keys), len(keys) - 1):
-            parameter = ".".join(keys[start:end])
-            if parameter in parameters:
-                return Leaf(".".join(keys[:start]), parameter, ".".join(keys[end:]))
-    return Leaf(".".join(keys[:-1]), "", keys[-1])
-
-
 def is_second_moment(name: str, names: set[str]) -> bool:
     """True for means of squared gradients: `v` beside `m` (Adam), and those of Adafactor."""
     return "_sq" in name or (name == "v" and "m" in names)
 
 
 def axes_of(name: str, count: int) -> list[int]:
-    """The axes of a statistic of an array with `count` axes: Adafactor's means lack one."""
-    missing = {"exp_avg_sq_row": count - 1, "exp_avg_sq_col": count - 2}.get(name)
-    return [axis for axis in range(count) if axis != missing]
+    """The axes of the weight that a statistic with `count` axes has: Adafactor's means lack one."""
+    if name == "exp_avg_sq_col":
+        return [*range(count - 1), count]
+    return list(range(count))

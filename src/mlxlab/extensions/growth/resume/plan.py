@@ -1,13 +1,24 @@
-"""The operations that lead from the architecture of a checkpoint to that of a resume."""
+"""Plans a resume with another model: what was requested, the operations that lead there, a larger tokenizer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from mlxlab.dotted_keys import KeyPath
-from mlxlab.errors import ConfigError
-from mlxlab.experiment.resume.changes import differences
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.tokenizers.fit import tokenizer_folder
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.dotted_keys import value_at
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.experiment.build import SETTINGS, Config, saved_tokenizer_dir
+from mlxlab.experiment.resume.changes import Changes, copy_key, differences, requested_keys
+from mlxlab.experiment.resume.policy import TOKENIZER, admit_rows
 from mlxlab.extensions.growth.operations.changes import CHANGES
-from mlxlab.models.build import Architecture
+from mlxlab.models.build import Architecture, train_new_weights
+from mlxlab.terminal.messages import log_lines
 
 Node = dict[str, Any]
 
@@ -28,32 +39,67 @@ POSSIBLE = (
     f" and change {', '.join(FREE)}; for all else start a new run, with model.init_from"
 )
 
+ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")
+OF_A_START = ("pretrained", "init_from")  # An architecture does not keep these keys of its node.
+
+
+def requested_against_growth(cfg: Config, checkpoint: Checkpoint) -> Changes:
+    """Keys that were typed for the first time with the value of the config, where growth gave the run another one.
+
+    Keys that were typed for the run before, as where a command is run again, ask for nothing.
+
+    Returns:
+        key -> (value in the run, value in `cfg`).
+    """
+    metadata = checkpoint.state["metadata"]
+    choices = (metadata["choices"], group_choices())
+    typed = requested_keys(cli_overrides(), metadata["overrides"], choices, config_folders())
+    return {
+        key: values
+        for key, values in _grown_values(cfg, checkpoint).items()
+        if any(_is_in(key, name) or _is_in(name, key) for name in typed)
+    }
+
+
+def _is_in(key: str, node: str) -> bool:
+    return key == node or key.startswith(f"{node}.")
+
+
+def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
+    """Keys that are equal in both configs and differ in the run: key -> (value in the run, value in `cfg`)."""
+    saved = checkpoint.state["metadata"]["config"]
+    grown = {
+        key: value
+        for key, value in checkpoint.state["architecture"].items()
+        if key not in OF_A_START
+    }
+    node = train_new_weights(cfg["model"])
+    before = {"model": train_new_weights(saved["model"])}
+    different = differences(grown, {key: node.get(key) for key in grown}, "model")
+    changes = {key: pair for key, pair in different.items() if value_at(before, key) == pair[1]}
+    settings = checkpoint.state["progress"].settings
+    for key, name in SETTINGS.items():
+        value = settings.batch_size if name == "resizes" else vars(settings)[name]
+        current = value_at(cfg, key)
+        if value not in (None, current) and value_at(saved, key) == current:
+            changes[key] = (value, current)
+    return changes
+
 
 def changed_node(
-    node: Mapping[str, Any],
-    saved: Mapping[str, Any],
-    requested: Mapping[str, Any],
-    requested_keys: Sequence[KeyPath] = (),
+    node: Node, saved: Node, requested: Node, requested_keys: Iterable[str] = ()
 ) -> Node:
     """The `model` node of a checkpoint with the changes between two nodes of configs, and no others.
 
     Args:
-        requested_keys: that have the values of `requested` although both configs agree on them; a
+        requested_keys: get the values of `requested` although both configs agree on them; a
             growth schedule may have changed them in `node`.
     """
-    result = dict(node)
-    for key in {**saved, **requested}:
-        old, new = saved.get(key, ...), requested.get(key, ...)  # ...: there is none
-        below = [path[1:] for path in requested_keys if path[0] == key]
-        if old == new and not below:
-            continue
-        if new is ...:
-            result.pop(key, None)
-        elif () not in below and all(isinstance(each, dict) for each in (old, new, node.get(key))):
-            result[key] = changed_node(node[key], old, new, below)
-        else:
-            result[key] = new
-    return result
+    result: Node = {"model": deepcopy(node)}
+    for key in (*differences(saved, requested, "model"), *requested_keys):
+        copy_key(key, {"model": requested}, result)
+    changed: Node = result["model"]
+    return changed
 
 
 def plan_growth(
@@ -77,7 +123,7 @@ def plan_growth(
             {"id": "resume", "op": "resize_vocabulary", "size": vocab_size, "source": "mean"}
         )
         after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
-    _refuse_others(before, after, node, vocab_size)
+    _refuse_others(before, after, node)
     free = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
     return operations, after.with_keys(**free)
 
@@ -89,7 +135,7 @@ def _after(operation: Node, before: Architecture, title: str) -> Architecture:
         raise ConfigError(f"{title}: {error}; {POSSIBLE}") from None
 
 
-def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_size: int) -> None:
+def _refuse_others(before: Architecture, after: Architecture, node: Node) -> None:
     """ConfigError if the requested architecture differs from the one after the operations."""
     allowed = {*FREE}
     if before.node.get("tie_embeddings") is True:
@@ -100,8 +146,70 @@ def _refuse_others(before: Architecture, after: Architecture, node: Node, vocab_
         if key not in allowed and new not in (old, after.node.get(key)):
             for path, (was, value) in differences({key: old}, {key: new}, "model").items():
                 refused.append(f"{path}={value}: was {was} in the checkpoint")
-    if vocab_size < before.vocab_size:
-        was = before.vocab_size
-        refused.append(f"a vocabulary of {vocab_size} tokens: was {was} in the checkpoint")
     if refused:
         raise ConfigError(f"{'; '.join(refused)}; {POSSIBLE}")
+
+
+def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
+    """The folder of the tokenizer that an override gives to a resumed run; None if it stays the one of the checkpoint.
+
+    Raises:
+        ConfigError: it lacks a token of the run, or has it under another id.
+        InputNotFoundError, DataError: there is no valid tokenizer.
+    """
+    saved = value_at(checkpoint.state["metadata"]["config"], TOKENIZER)
+    path = value_at(cfg, TOKENIZER)
+    if not isinstance(path, str) or path == saved:
+        return None
+    folder = tokenizer_folder(path)
+    old = load_tokenizer(saved_tokenizer_dir(checkpoint))
+    new = load_tokenizer(folder)
+    if new.fingerprint == old.fingerprint:
+        return None
+    _check_extends(new, old, f"{TOKENIZER}={path}")
+    return folder
+
+
+def _check_extends(new: Tokenizer, old: Tokenizer, title: str) -> None:
+    expected = (
+        f"expected the {old.vocab_size} tokens of the run under their ids, and more after them"
+    )
+    if new.vocab_size <= old.vocab_size:
+        raise ConfigError(f"{title}: {expected}; got {new.vocab_size} tokens")
+    for token in range(old.vocab_size):
+        before, now = old.inner.id_to_token(token), new.inner.id_to_token(token)
+        if before != now:
+            raise ConfigError(f"{title}: {expected}; token {token} is {now!r}, was {before!r}")
+    for role in ROLES:
+        id_before, id_now = vars(old)[role], vars(new)[role]
+        if id_before not in (None, id_now):
+            raise ConfigError(f"{title}: {expected}; its {role} is {id_now}, was {id_before}")
+
+
+def admit_larger_tokenizer(
+    checkpoint: Checkpoint, data: DataModule, *, allow_change: bool
+) -> Checkpoint:
+    """The checkpoint for the same data in the tokens of a larger tokenizer.
+
+    The position stays at its document and token. Evaluations do not count any more: they are of other tokens.
+
+    Raises:
+        NotAllowedError: the data changed.
+        ConfigError: the order of the data depends on the number of tokens.
+    """
+    state = checkpoint.state
+    history = replace(state["history"], evaluations=[], best=None, best_step=0, best_metrics={})
+    log_lines(
+        f"evaluations up to step {checkpoint.step} do not count for the best: they are of the smaller tokenizer"
+    )
+    checkpoint = replace(checkpoint, state={**state, "history": history})
+    # Rows that are held out have the same text; the tokens of all rows are other ones.
+    is_same = data.held_out == state["metadata"]["held_out"]
+    checkpoint = admit_rows(checkpoint, data.fingerprint, allow_change=is_same or allow_change)
+    try:
+        data.train.load_state_dict(checkpoint.state["data"])
+    except DataError as error:
+        raise ConfigError(
+            f"{TOKENIZER}: cannot change with this data.order, which counts tokens ({error})"
+        ) from None
+    return checkpoint

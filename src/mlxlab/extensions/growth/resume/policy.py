@@ -1,32 +1,27 @@
 """Resumes a run with a larger model, tokenizer or vocabulary, or with other adapters."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, digest, swap_weights
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Probability
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
-from mlxlab.dotted_keys import split_key, value_at
+from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import Config, model_seed
-from mlxlab.experiment.initial_weights import has_value
-from mlxlab.experiment.resume.policy import GrownArrays, NewModel, Plan, admit_data
-from mlxlab.extensions.growth.operations.changes import CHANGES
-from mlxlab.extensions.growth.resume.carry_over import CarriedOver, ModelChange, carry_over
+from mlxlab.experiment.resume.policy import NewModel, Plan, admit_data
+from mlxlab.extensions.growth.resume.carry_over import CarriedOver, carry_over
 from mlxlab.extensions.growth.resume.plan import (
-    GROWTH,
-    POSSIBLE,
+    admit_larger_tokenizer,
     changed_node,
+    larger_tokenizer,
     plan_growth,
+    requested_against_growth,
 )
-from mlxlab.extensions.growth.resume.requests import requests_against_growth
-from mlxlab.extensions.growth.resume.vocabulary import admit_larger_tokenizer, larger_tokenizer
-from mlxlab.models.build import Architecture, train_new_weights
+from mlxlab.models.build import train_new_weights
 from mlxlab.models.layers import named_parameters
-from mlxlab.terminal.messages import log_lines
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 
@@ -48,30 +43,28 @@ class GrowthPolicy:
     optimizer_transfer: Literal["path", "shape"] = "path"
 
     def plan(self, plan: Plan) -> Plan:
-        requests = requests_against_growth(plan.cfg, plan.checkpoint)
-        log_lines(*requests.lines())
-        tokenizer = larger_tokenizer(plan.cfg, plan.checkpoint)
-        changes = plan.changes | requests.changes
-        requested = [*requests.changes]
-        return self.repeat(replace(plan, changes=changes, requested=requested, tokenizer=tokenizer))
+        requested = requested_against_growth(plan.cfg, plan.checkpoint)
+        return self.repeat(
+            replace(
+                plan,
+                changes=plan.changes | requested,
+                requested=[*requested],
+                tokenizer=larger_tokenizer(plan.cfg, plan.checkpoint),
+            )
+        )
 
     def repeat(self, plan: Plan) -> Plan:
         before = plan.before
         new = plan.cfg["model"]
         saved = plan.checkpoint.state["metadata"]["config"]["model"]
-        if new == saved and plan.tokenizer is None and not plan.requested:
-            return plan
-
-        paths = [split_key(key)[1:] for key in plan.requested if key.startswith("model.")]
-        old = train_new_weights(saved)
-        node = changed_node(before.node, old, train_new_weights(new), paths)
+        requested = [key for key in plan.requested if key.startswith("model.")]
+        nodes = train_new_weights(saved), train_new_weights(new)
+        node = changed_node(before.node, *nodes, requested)
         size = before.vocab_size
         if plan.tokenizer is not None:
             size = max(size, load_tokenizer(plan.tokenizer).vocab_size)
         operations, after = plan_growth(before, node, size)
-        has_same_adapter = before.node.get("adapter") == after.node.get("adapter")
-        draws = before != after and (not has_same_adapter or self.min_match < 1)
-        return replace(plan, operations=operations, after=after, draws=draws)
+        return replace(plan, operations=operations, after=after)
 
     def carry(
         self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
@@ -81,7 +74,8 @@ class GrowthPolicy:
             checkpoint = admit_data(plan.checkpoint, data, allow_change=allow_change)
         else:
             checkpoint = admit_larger_tokenizer(plan.checkpoint, data, allow_change=allow_change)
-        if plan.before == plan.after and not _is_renamed(checkpoint, state):
+        weights = named_parameters(state.model)
+        if plan.before == plan.after and not _is_renamed(checkpoint.weights, weights):
             return checkpoint, None
 
         target = "trainer.optimizer._target_"
@@ -89,61 +83,19 @@ class GrowthPolicy:
         if value_at(plan.cfg, target) != optimizer:
             expected = f"cannot change together with the model, was {optimizer}"
             raise ConfigError(f"trainer.optimizer: {expected}")
-        change = ModelChange(
-            plan.before,
-            plan.operations,
-            plan.after,
-            lambda architecture: named_parameters(new_model(architecture)),
-            model_seed(plan.cfg),
-        )
         carried = carry_over(
-            _swapped(checkpoint, TRAINED, AVERAGE),
-            change,
-            named_parameters(state.model),
+            checkpoint,
+            plan,
+            new_model,
+            weights,
             flatten_arrays(state.optimizer.state),
             by_shape=self.optimizer_transfer == "shape",
         )
         carried.report.require(self.min_match, str(checkpoint.path))
-        grown = _swapped(carried.checkpoint, AVERAGE, TRAINED)
-        return grown, carried._replace(digest=digest(checkpoint.weights))
-
-    def grow(self, arrays: Arrays, before: Architecture, node: Config, seed: int) -> GrownArrays:
-        """The arrays stay as they are where growth would not give exactly the model of `node`."""
-        sizes = {key: node[key] for key in GROWTH if key in before.node and key in node}
-        try:
-            operations, after = plan_growth(before, {**before.node, **sizes}, before.vocab_size)
-        except ConfigError as error:
-            return GrownArrays(arrays, reason=str(error).removesuffix(f"; {POSSIBLE}"))
-        needed = [
-            f"model.{key}={value:.6g}"
-            for key, value in after.node.items()
-            if before.node.get(key) != value and not has_value(node, key, value)
-        ]
-        if needed:
-            return GrownArrays(arrays, reason=f"grows to this size only with {', '.join(needed)}")
-
-        grown = set[str]()
-        for operation in operations:
-            change: Any = CHANGES[operation["op"]]
-            arrays, sources = change.arrays(operation, before, arrays, seed)
-            before = change.node(operation, before)
-            same = {
-                path
-                for path, source in sources.items()
-                if source.path == path and not source.gathers
-            }
-            grown = {path for path in arrays if path not in same or path in grown}
-        changed = (*GROWTH, "head_dim", "norm_eps") if grown else ()
-        return GrownArrays(arrays, grown, changed)
+        return carried.checkpoint, carried
 
 
-def _is_renamed(checkpoint: Checkpoint, state: TrainState) -> bool:
+def _is_renamed(weights: Arrays, expected: Arrays) -> bool:
     """Whether a checkpoint has other names for the arrays of the model."""
-    expected = named_parameters(state.model)
-    names = {*normalized_names(checkpoint.weights, expected).values()}
-    return checkpoint.weights.keys() != expected.keys() == names
-
-
-def _swapped(checkpoint: Checkpoint, old: str, new: str) -> Checkpoint:
-    weights, optimizer = swap_weights(checkpoint.weights, checkpoint.optimizer, old, new)
-    return replace(checkpoint, weights=weights, optimizer=optimizer)
+    names = {*normalized_names(weights, expected).values()}
+    return weights.keys() != expected.keys() == names
