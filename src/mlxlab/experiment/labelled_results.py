@@ -15,7 +15,6 @@ from mlxlab.stats.bootstrap import (
     resample,
 )
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.metrics.bands import prediction_bands
 from mlxlab.training.metrics.calibration import reliability
 from mlxlab.training.metrics.classification import ClassCounts, confusion_matrix, count_classes
 from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics, predicted_classes
@@ -89,10 +88,8 @@ def _finite(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
 def add_predictions(
     result: SplitResult, task: Task, evaluation: Evaluation, thresholds: Thresholds
 ) -> None:
-    """Adds what the predictions say of each class, or of a regression."""
+    """Adds what the predictions say of each class."""
     if task.kind == "regression":
-        bands = prediction_bands(evaluation.outputs, evaluation.targets)
-        result.diagnostics.two_values = bands
         return
     counts = _count(task, evaluation, thresholds)
     scores = (counts.precision, counts.recall, counts.f1, counts.support)
@@ -123,7 +120,7 @@ def diagnose(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> Diag
     if task.kind == "regression":
         points = _spread(len(targets))
         pairs = zip(targets[points].tolist(), outputs[points].tolist(), strict=True)
-        return Diagnostics(predicted=list(pairs), two_values=prediction_bands(outputs, targets))
+        return Diagnostics(predicted=list(pairs))
     if task.kind == "multi_label":
         return Diagnostics(reliability=_reliability(outputs.ravel(), targets.ravel() > 0))
 

@@ -252,7 +252,6 @@ class Diagnostics:
         reliability: (confidence, share that is right, rows) of each bin.
         precision_recall: (recall, precision) by falling threshold.
         predicted: (true, predicted) values.
-        two_values: those near which a regression predicts nearly all rows.
     """
 
     names: Names = field(default_factory=list)
@@ -261,7 +260,6 @@ class Diagnostics:
     precision_recall: list[tuple[float, float]] = field(default_factory=list)
     positive_share: float | None = None
     predicted: list[tuple[float, float]] = field(default_factory=list)
-    two_values: Interval | None = None
 
 
 @dataclass
