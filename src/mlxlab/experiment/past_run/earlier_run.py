@@ -19,7 +19,6 @@ _MOVED = (
         "inference",
         "plots",
         "example_losses",
-        "rounds",
         ROUNDS,
     ),
     *(
