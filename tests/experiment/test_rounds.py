@@ -228,7 +228,7 @@ def test_rounds_without_their_record_are_refused_instead_of_training_another_exp
 def test_rounds_with_a_damaged_record_are_refused(two_rounds, tmp_path, capsys):
     folder = shutil.copytree(two_rounds[0], tmp_path / "run")
     (folder / "run.json").write_text("{")
-    assert main([f"hydra.run.dir={folder}", "resume=auto"]) == 77
+    assert main([f"hydra.run.dir={folder}", "resume=auto"]) == 65
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"{folder}/run.json: model: missing")
 
 
