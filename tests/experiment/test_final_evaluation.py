@@ -388,7 +388,7 @@ def test_curves_have_few_points_and_the_share_of_the_positive_class():
 def test_a_run_that_is_trained_further_keeps_no_file_of_its_evaluation(tmp_path):
     evaluated("multi_label", tmp_path)
     others = [tmp_path / "run.json", tmp_path / "inference" / "config.yaml"]
-    for path in (*others, tmp_path / "summary.md", tmp_path / "samples.json"):
+    for path in (*others, tmp_path / "summary.md"):
         path.touch()
     forget_evaluation(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)

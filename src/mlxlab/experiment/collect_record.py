@@ -29,10 +29,8 @@ from mlxlab.record.attempts import read_now
 from mlxlab.record.run_record import RunRecord
 from mlxlab.wording import one_line
 
-MAX_BYTES = 4 * 2**20
 MAX_STATE_BYTES = 64 * 2**20
 REPRODUCTION = "reproduction.json"
-SAMPLES = "samples.json"
 VERIFICATION = "verify.json"
 _SHAPE = {  # Our keys and those of published models, by what they are called in a view.
     "layers": ("num_layers", "num_hidden_layers"),
@@ -84,7 +82,6 @@ def complete(record: RunRecord, folder: Path) -> None:
     if not record.is_evaluated:
         record.evaluation = last_evaluation(record, state)
     record.can_resume = can_resume(folder)
-    record.samples = files.samples()
     record.verifications = files.verifications()
     record.faults = files.faults
 
@@ -131,10 +128,6 @@ class _RunFiles:
     def vocabulary(self) -> records.Vocabulary | None:
         path = self.folder / "inference" / "vocabulary.json"
         return self.read(lambda: read_json(path, records.Vocabulary), None)
-
-    def samples(self) -> list[records.Sample]:
-        path = self.folder / SAMPLES
-        return self.read(lambda: read_json(path, list[records.Sample], max_bytes=MAX_BYTES), [])
 
     def verifications(self) -> list[records.Verification]:
         found = []

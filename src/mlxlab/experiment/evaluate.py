@@ -27,7 +27,7 @@ from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import DataModule, LabelledRows, LocatesRows
 from mlxlab.errors import CheckpointUnavailableError, DataError, NotAllowedError, UserError
 from mlxlab.experiment.build import saved_architecture
-from mlxlab.experiment.collect_record import SAMPLES, without_split
+from mlxlab.experiment.collect_record import without_split
 from mlxlab.experiment.labelled_results import (
     add_predictions,
     class_names,
@@ -56,7 +56,7 @@ MAX_TEXT = 400  # characters of a mistake
 MISTAKES = "mistakes.csv"
 THRESHOLDS = f"inference/{THRESHOLDS_FILE}"
 # What the evaluation of a run writes, in files that stay until another one.
-FILES = (MISTAKES, SAMPLES, THRESHOLDS)
+FILES = (MISTAKES, THRESHOLDS)
 
 logger = logging.getLogger(__name__)
 

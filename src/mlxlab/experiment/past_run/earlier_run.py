@@ -27,7 +27,6 @@ _MOVED = (
         "metrics.csv",
         "mistakes.csv",
         "out_of_fold.safetensors",
-        "samples.json",
     ),
     *(
         "verify.json",
