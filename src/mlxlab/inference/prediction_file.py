@@ -1,7 +1,5 @@
 """Predicts the rows of a file piece by piece, however large it is, and writes a row for each of them."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from mlxlab.data.sources.messages import MissingColumnError, require_columns
 from mlxlab.data.sources.open import is_local, open_source
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
-from mlxlab.files.spreadsheet import defuse
+from mlxlab.files.spreadsheet import csv_lines
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.eval_data import (
     forget_source,
@@ -204,26 +202,22 @@ class PredictionFile:
         return {**(kept or {"row": rows}), **renamed}
 
     def csv_lines(self, columns: Mapping[str, Column], *, header: bool) -> bytes:
-        """Lines of CSV (RFC 4180, UTF-8); an apostrophe before a text that a spreadsheet would run as a formula."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        """The rows of these columns as CSV, after their names."""
+        rows = [[*map(self._csv_cell, row)] for row in zip(*columns.values(), strict=True)]
         if header:
-            writer.writerow([defuse(name) for name in columns])
-        writer.writerows(
-            [self._csv_cell(value) for value in row] for row in zip(*columns.values(), strict=True)
-        )
-        return text.getvalue().encode()
+            rows.insert(0, [*columns])
+        return csv_lines(rows)
 
     def _csv_cell(self, value: object) -> str:
+        if value is None:
+            return ""
         if isinstance(value, float):
             return f"{value:.9g}"  # all digits of a float32
+        if isinstance(value, list) and self.delimiter is not None:
+            return self.delimiter.join(value)
         if isinstance(value, list):
-            value = (
-                json.dumps(value, ensure_ascii=False)
-                if self.delimiter is None
-                else self.delimiter.join(value)
-            )
-        return "" if value is None else defuse(str(value))
+            return json.dumps(value, ensure_ascii=False)
+        return str(value)
 
 
 def json_lines(columns: Mapping[str, Column]) -> bytes:
