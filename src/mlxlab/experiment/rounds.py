@@ -17,7 +17,7 @@ from mlxlab.distillation.options import DistillationOptions, read_options
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_callbacks, build_data, longest_row
 from mlxlab.experiment.facts.command_lines import CommandLine
-from mlxlab.experiment.metadata import new_record
+from mlxlab.experiment.facts.session_facts import new_record
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.resume.changes import key_class
 from mlxlab.experiment.resume.kernels import kernels_of_run

@@ -25,13 +25,13 @@ from mlxlab.experiment.build import (
     save_inference_config,
 )
 from mlxlab.experiment.evaluate import evaluate_at_end, forget_evaluation, write_files
+from mlxlab.experiment.facts.session_facts import session_record, shape_of
 from mlxlab.experiment.facts.training_facts import ended_training
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
     log_config_changes,
     log_datasets,
     log_transfer,
-    new_record,
     run_metadata,
     run_tags,
 )
@@ -168,8 +168,10 @@ def begin_records(
     log_config_changes(start.changes, start.last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer, run_dir, tracker)
-    earlier = context.writer.earlier if start.continues and checkpoint else None
-    record = new_record(cfg, context.command, metadata, start.fork, session, earlier)
+    first = context.command.first
+    if start.continues and checkpoint and context.writer.earlier:
+        first = context.writer.earlier.command.first
+    record = session_record(session, metadata, first, start.fork and start.fork.path)
     record.id = tracker.uid
     record.name = name
     context.writer.begin(record)
@@ -266,6 +268,7 @@ def finish(
         "the processes of this run ended in different states"
     )
     training = ended_training(context.writer.record, state, digest)
+    context.writer.record.model.shape = shape_of(state.architecture.node)
     context.writer.trained(training, count_parameters(state.whole_model))
     lock.end(training)
     reason, best = session.context.control.stop_reason, state.history.best

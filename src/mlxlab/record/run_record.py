@@ -113,7 +113,7 @@ class Code:
 
 @dataclass
 class Parent:
-    """A source of the run: kind is checkpoint, pretrained, init_from, teacher, sweep, ..."""
+    """A source of the weights: kind is checkpoint, pretrained, init_from or teacher."""
 
     kind: str
     of: str

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.dotted_keys import value_at
 from mlxlab.experiment.facts.command_lines import model_changes
+from mlxlab.files.atomic import without_nonfinite as finite
 from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 from mlxlab.record.run_record import Metrics, RunRecord, Training
 
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 LIMITS = ("max_steps", "epochs", "max_tokens")
 # A finished run is evaluated again if another key was changed.
 LIMIT_KEYS = {f"trainer.{key}" for key in LIMITS}
-MAX_POINTS = 400  # A longer curve is thinned.
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:
     """The key of the trainer by which a run with this config ends, or has ended after a number of steps."""
-    limits: dict[str, Any] = {key: value_at(config, f"trainer.{key}") for key in LIMITS}
-    keys = [key for key in LIMITS if limits[key] is not None]
-    max_steps = limits["max_steps"]
-    if steps is not None and keys[1:] and isinstance(max_steps, int) and steps < max_steps:
+    keys = [key for key in LIMITS if value_at(config, f"trainer.{key}") is not None]
+    max_steps = value_at(config, "trainer.max_steps")
+    if steps is not None and isinstance(max_steps, int) and steps < max_steps and keys[1:]:
         return keys[1]
     return keys[0] if keys else "epochs"
 
@@ -56,7 +54,7 @@ def training_facts(
         final=final_metrics(history),
         speed=finite(history.latest(TOKENS_PER_SEC)),
         evaluations=[(step, finite(value)) for step, value in history.evaluations],
-        curve=thinned(history.curve),
+        curve=[(step, finite(metrics)) for step, metrics in history.curve],
         events=sorted([*changes, *history.events], key=lambda event: event[0]),
     )
 
@@ -73,24 +71,7 @@ def ended_training(record: RunRecord, state: "TrainState", digest: str) -> Train
 def final_metrics(history: History) -> Metrics:
     """Metrics of the last evaluation, also if it was made before a resume."""
     for _, metrics in reversed(history.curve):
-        last = {name: finite(value) for name, value in metrics.items() if name.startswith(VALID)}
+        last = {name: value for name, value in metrics.items() if name.startswith(VALID)}
         if last:
-            return last
+            return finite(last)
     return {}
-
-
-def thinned(curve: list[tuple[int, dict[str, float]]]) -> list[tuple[int, Metrics]]:
-    """Evaluations, and evenly spaced points among the others."""
-    stride = max(1, len(curve) // MAX_POINTS)
-    points = []
-    for index, (step, metrics) in enumerate(curve):
-        is_evaluation = any(name.startswith(VALID) for name in metrics)
-        if is_evaluation or index % stride == 0:
-            points.append((step, {name: finite(value) for name, value in metrics.items()}))
-    return points
-
-
-def finite(value: float | None) -> float | None:
-    if value is None or not isfinite(value):
-        return None
-    return value
