@@ -43,42 +43,48 @@ def compare_with_baselines(
         thresholds: by the name of a baseline or `MODEL`; 0.5 for others.
     """
     targets = evaluation.targets
-    predictions = {MODEL: evaluation.outputs, **baselines}
-    metrics: dict[str, dict[str, float]] = {}
-    statistics: dict[tuple[str, str], Statistic] = {}
-    answers: dict[str, np.ndarray] = {}
-    for name, outputs in predictions.items():
-        threshold = thresholds.get(name, 0.5)
-        metrics[name] = labelled_metrics(task, outputs, targets, threshold)
-        answers[name] = outputs
-        if task.kind == "classification":
-            answers[name] = predicted_classes(task, outputs, threshold) == targets
-        resampled = resampled_metrics(task, outputs, targets, threshold)
-        for metric in resampled if name == MODEL else [main]:
-            statistics[name, metric] = resampled[metric]
+    threshold = thresholds.get(MODEL, 0.5)
+    metrics = labelled_metrics(task, evaluation.outputs, targets, threshold)
+    own = resampled_metrics(task, evaluation.outputs, targets, threshold)
+    statistics: dict[tuple[str, str], Statistic] = {(MODEL, name): own[name] for name in own}
+    for name, outputs in baselines.items():
+        resampled = resampled_metrics(task, outputs, targets, thresholds.get(name, 0.5))
+        statistics[name, main] = resampled[main]
     values = resample(statistics, len(targets))
 
-    intervals = {name: interval(values[MODEL, name]) for model, name in values if model == MODEL}
-    accuracy = metrics[MODEL].get("accuracy", float("nan"))
-    if task.kind == "classification" and accuracy in (0.0, 1.0):
+    intervals = {name: interval(values[MODEL, name]) for name in own}
+    if task.kind == "classification" and metrics["accuracy"] in (0.0, 1.0):
         # All resamples are equal.
-        intervals["accuracy"] = proportion_interval(accuracy, len(targets))
+        intervals["accuracy"] = proportion_interval(metrics["accuracy"], len(targets))
     gains = {}
-    for name in baselines:
-        differs = (answers[MODEL] != answers[name]).reshape(len(targets), -1).any(axis=1)
+    answers = _answers(task, evaluation.outputs, targets, threshold)
+    for name, outputs in baselines.items():
+        others = _answers(task, outputs, targets, thresholds.get(name, 0.5))
+        differs = (answers != others).reshape(len(targets), -1).any(axis=1)
         gain = sign_of(main) * (values[MODEL, main] - values[name, main])
-        is_accuracy = main == "accuracy"
         gains[name] = gain_interval(
-            gain, int(differs.sum()), len(targets), is_proportion=is_accuracy
+            gain, int(differs.sum()), len(targets), is_proportion=main == "accuracy"
         )
     return SplitResult(
         split=split,
         rows=len(targets),
-        metrics={**evaluation.metrics, **metrics[MODEL]},
+        metrics={**evaluation.metrics, **metrics},
         intervals=_finite(intervals),
-        baselines={name: {**metrics[name]} for name in baselines},
+        baselines={
+            name: {**labelled_metrics(task, outputs, targets, thresholds.get(name, 0.5))}
+            for name, outputs in baselines.items()
+        },
         gains=_finite(gains),
     )
+
+
+def _answers(
+    task: Task, outputs: np.ndarray, targets: np.ndarray, threshold: Thresholds
+) -> np.ndarray:
+    """What two models are compared by: which classes are right, or the outputs."""
+    if task.kind == "classification":
+        return predicted_classes(task, outputs, threshold) == targets
+    return outputs
 
 
 def _finite(intervals: Mapping[str, Interval]) -> dict[str, Interval]:

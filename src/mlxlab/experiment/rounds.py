@@ -166,13 +166,11 @@ def evaluate_round(cfg: Config, folder: Path, number: int) -> dict[str, dict[str
     options = read_options(cfg["trainer"]["distillation"])
     names = members(options, folder, number)
     save_ensemble(folder, [Path(name) for name in names], options.ensemble_mean)
-    students = [restore_from(Path(name)).model for name in names]
-
-    options = replace(options, members=names[:1], teacher_cache=None)
+    restored = [restore_from(Path(name)) for name in names]
+    students = [each.model for each in restored]
+    data = build_data(config, project_root(), restored[0].config_dir, folder)
+    options = replace(options, members=[], teacher_cache=None)
     loader = TeacherLoader(options, config["tracking"].get("uri"))
-    tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
-    data = build_data(config, project_root(), tokenizer, folder)
-    loader = replace(loader, options=replace(options, members=[]))
     teachers, _ = loader.load(data, longest_row(data, config["data"]), router=None)
 
     models: dict[str, nn.Module] = {f"member {n}": each for n, each in enumerate(students, 1)}
