@@ -214,10 +214,10 @@ def _out_of_fold(data: DataModule, folder: Path) -> Predictions | None:
         return None
     if rows is None:
         return None
-    outputs, targets = rows.outputs, rows.targets
+    outputs = rows.outputs
+    targets = to_data_units(rows.targets, task)
     if task.kind == "regression":
         outputs = to_data_units(outputs[:, 0], task)
-        targets = to_data_units(targets, task)
     return Predictions({}, np.arange(len(rows.ids)), rows.ids, targets, outputs)
 
 
@@ -326,7 +326,8 @@ def write_files(
     results: FinalEvaluation, data: DataModule, tracker: Tracker, folder: Path, step: int
 ) -> None:
     """Writes the files of an evaluation of labelled rows, and logs them and the metrics of rows of no other one."""
-    task, record = data.task, results.record
+    task = data.task
+    record = results.record
     if task.kind == "language_modelling" or not record.results:
         return
     metrics = record.keyed_metrics("test", "out_of_fold")

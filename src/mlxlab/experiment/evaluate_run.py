@@ -70,10 +70,10 @@ class RunEvaluation(NamedTuple):
     def as_json(self) -> dict[str, object]:
         values = {"step": self.step, **_fields(self.result)}
         if self.slices:
-            values["slices"] = {
-                column: {value: _fields(result) for value, result in results.items()}
-                for column, results in self.slices.items()
-            }
+            slices: dict[str, dict[str, object]] = {}
+            for column, results in self.slices.items():
+                slices[column] = {value: _fields(result) for value, result in results.items()}
+            values["slices"] = slices
         return values
 
     def as_text(self, data: str) -> str:

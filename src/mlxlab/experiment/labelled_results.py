@@ -108,11 +108,10 @@ def add_predictions(
 
 
 def _count(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> ClassCounts:
-    outputs, targets = evaluation.outputs, evaluation.targets
     if task.kind == "multi_label":
-        return count_labels(outputs >= thresholds, targets > 0)
-    predicted = predicted_classes(task, outputs, thresholds)
-    return count_classes(predicted, targets, task.num_classes)
+        return count_labels(evaluation.outputs >= thresholds, evaluation.targets > 0)
+    predicted = predicted_classes(task, evaluation.outputs, thresholds)
+    return count_classes(predicted, evaluation.targets, task.num_classes)
 
 
 def class_names(task: Task) -> tuple[str, ...]:
@@ -122,7 +121,8 @@ def class_names(task: Task) -> tuple[str, ...]:
 
 def diagnose(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> Diagnostics:
     """What the plots of a split show: a few points of its probabilities or values against the targets."""
-    outputs, targets = evaluation.outputs, evaluation.targets
+    outputs = evaluation.outputs
+    targets = evaluation.targets
     if task.kind == "regression":
         points = _spread(len(targets))
         pairs = zip(targets[points].tolist(), outputs[points].tolist(), strict=True)

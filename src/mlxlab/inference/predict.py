@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import compress
 from typing import NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -86,7 +87,8 @@ class Predictions(NamedTuple):
             classes = predicted_classes(self.task, self.values, as_thresholds(self.thresholds))
             return {single: [names[i] for i in classes.tolist()]}
         holds = self.values >= as_thresholds(self.thresholds)
-        return {several: [[names[i] for i in np.flatnonzero(row).tolist()] for row in holds]}
+        cells = [list(compress(names, row)) for row in holds]
+        return {several: cells}
 
 
 def predict_rows(restored: RestoredModel, rows: Rows, batch_size: int = 64) -> dict[str, Cells]:

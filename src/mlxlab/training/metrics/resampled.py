@@ -94,7 +94,8 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> Statistic:
 
 
 def _regression(values: np.ndarray, targets: np.ndarray) -> dict[str, Statistic]:
-    errors, centred = values - targets, targets - targets.mean()
+    errors = values - targets
+    centred = targets - targets.mean()
     squares = mean_of(errors**2)
 
     def r2(counts: np.ndarray) -> np.ndarray:
