@@ -22,6 +22,7 @@ from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.cells import Rows, row_reading, to_table
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.evaluate import read_out
 from mlxlab.training.metrics.labelled import as_thresholds, predicted_classes
 from mlxlab.wording import counted
 
@@ -128,7 +129,8 @@ def predict_table(
     for start in range(0, count, batch_size):
         rows = {name: cells[start : start + batch_size] for name, cells in columns.items()}
         batch = to_device(encode_located(encoder, rows, partial(_shifted, location, start)))
-        outputs.append(_read_out(restored.model(batch.tokens, batch.segment_ids), encoder.task))
+        logits = restored.model(batch.tokens, batch.segment_ids).astype(mx.float32)
+        outputs.append(read_out(logits, encoder.task))
     shape = 0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes)
     values = np.concatenate([np.zeros(shape, np.float32), *outputs])
     if not np.isfinite(values).all():
@@ -203,16 +205,6 @@ def _malformed_rows(encoder: RowEncoder, table: Table) -> Iterator[tuple[int, st
             encoder.encode_rows({name: [cell] for name, cell in zip(table, cells, strict=True)})
         except DataError as error:
             yield row, str(error).removeprefix("row 1: ")
-
-
-def _read_out(logits: mx.array, task: Task) -> np.ndarray:
-    """Logits as probabilities (B, C) or (B, L), or as numbers (B,) in the units of the data."""
-    logits = logits.astype(mx.float32)
-    if task.kind == "regression":
-        return np.array(logits[:, 0], np.float64) * task.target_deviation + task.target_mean
-    if task.kind == "classification":
-        return np.array(mx.softmax(logits, axis=-1))
-    return np.array(mx.sigmoid(logits))
 
 
 def fill_mask(restored: RestoredModel, text: str) -> str:
