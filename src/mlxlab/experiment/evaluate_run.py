@@ -185,8 +185,8 @@ def evaluate_published(
     Args:
         defaults: the data node that the overrides change.
     """
-    node = override_node(defaults, overrides)
     refuse_without_effect(overrides, TEXT_KEYS)
+    node = override_node(defaults, overrides)
     forget_source(node, overrides)
     seq_len = node["seq_len"] if "seq_len" in overrides else None
     model, encoder = load_published(path, seq_len)
