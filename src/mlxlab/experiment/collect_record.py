@@ -4,7 +4,6 @@ A damaged file is named in the record, which lacks what the file holds.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypedDict, TypeVar
 
@@ -105,14 +104,11 @@ def add_progress(record: RunRecord, state: SavedState | None) -> None:
         record.evaluation = Evaluation(results=[SplitResult("valid", 0, without_split(best))])
     if record.training.final_state:
         return
-    changes = model_changes(record.command.continued)
     if state is None:
-        record.training = replace(record.training, events=changes)
+        record.training.events = model_changes(record.command.continued)
     else:
         record.model.shape = shape_of(state["architecture"])
-        record.training = training_facts(
-            record.training, record.config, state["progress"], state["history"], changes
-        )
+        record.training = training_facts(record, state["progress"], state["history"])
 
 
 def write_run_report(folder: Path, out: Path | None = None) -> Path:

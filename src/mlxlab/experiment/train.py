@@ -26,7 +26,7 @@ from mlxlab.experiment.build import (
 )
 from mlxlab.experiment.evaluate import evaluate_at_end, forget_evaluation, write_files
 from mlxlab.experiment.facts.session_facts import session_record, shape_of
-from mlxlab.experiment.facts.training_facts import ended_training
+from mlxlab.experiment.facts.training_facts import training_facts
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
     log_config_changes,
@@ -267,7 +267,7 @@ def finish(
     assert context.group.all_reduce_max(extremes) == extremes, (
         "the processes of this run ended in different states"
     )
-    training = ended_training(context.writer.record, state, digest)
+    training = training_facts(context.writer.record, state.progress, state.history, digest)
     context.writer.record.model.shape = shape_of(state.architecture.node)
     context.writer.trained(training, count_parameters(state.whole_model))
     lock.end(training)

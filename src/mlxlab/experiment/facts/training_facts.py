@@ -1,8 +1,7 @@
 """What training came to, from the state of a run or of its newest checkpoint."""
 
-from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.dotted_keys import value_at
@@ -10,9 +9,6 @@ from mlxlab.experiment.facts.command_lines import model_changes
 from mlxlab.files.atomic import without_nonfinite as finite
 from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 from mlxlab.record.run_record import Metrics, RunRecord, Training
-
-if TYPE_CHECKING:
-    from mlxlab.training.state import TrainState
 
 LIMITS = ("max_steps", "epochs", "max_tokens")
 # A finished run is evaluated again if another key was changed.
@@ -29,21 +25,13 @@ def limit_of(config: dict[str, Any], steps: int | None = None) -> str:
 
 
 def training_facts(
-    before: Training,
-    config: dict[str, Any],
-    progress: Progress,
-    history: History,
-    changes: Iterable[tuple[int, str]],
+    record: RunRecord, progress: Progress, history: History, final_state: str = ""
 ) -> Training:
-    """What is known after some steps.
-
-    Args:
-        before: what was known before the first one.
-        changes: (step, what changed) of the command lines that continued the run.
-    """
+    """What is known after some steps; `final_state` is a digest of the state of a run that ended, or was stopped."""
+    changes = model_changes(record.command.continued)
     return replace(
-        before,
-        limit=limit_of(config, progress.step),
+        record.training,
+        limit=limit_of(record.config, progress.step),
         steps=progress.step,
         tokens=progress.tokens,
         is_resized=bool(progress.batch_sizes),
@@ -56,16 +44,8 @@ def training_facts(
         evaluations=[(step, finite(value)) for step, value in history.evaluations],
         curve=[(step, finite(metrics)) for step, metrics in history.curve],
         events=sorted([*changes, *history.events], key=lambda event: event[0]),
+        final_state=final_state,
     )
-
-
-def ended_training(record: RunRecord, state: "TrainState", digest: str) -> Training:
-    """What is known of a run that took its last step, or was stopped; `digest` is that of its state."""
-    changes = model_changes(record.command.continued)
-    training = training_facts(
-        record.training, record.config, state.progress, state.history, changes
-    )
-    return replace(training, final_state=digest)
 
 
 def final_metrics(history: History) -> Metrics:
