@@ -171,7 +171,8 @@ def begin_records(
     first = context.command.first
     if start.continues and checkpoint and context.writer.earlier:
         first = context.writer.earlier.command.first
-    record = session_record(session, metadata, first, start.fork and start.fork.path)
+    fork = start.fork.path if start.fork else None
+    record = session_record(session, metadata, first, fork)
     record.id = tracker.uid
     record.name = name
     context.writer.begin(record)

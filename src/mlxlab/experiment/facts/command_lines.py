@@ -65,8 +65,10 @@ def continuations(
     earlier = before.get("continued", [])
     if continues:
         return [*earlier, {**last, "overrides": [*command.typed], "forked": False}]
-    changed = [each for each in earlier if each["model"]]
-    return [*({**each, "overrides": [], "forked": True} for each in changed), last]
+    forks: list[Continuation] = [
+        {**each, "overrides": [], "forked": True} for each in earlier if each["model"]
+    ]
+    return [*forks, last]
 
 
 def model_changes(continued: Iterable[records.Continuation]) -> list[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """Metrics of resamples, for the bootstrap: each is a function of how often every example was drawn."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,7 @@ def resampled_metrics(
             column = np.flatnonzero(occurring == task.positive_class)
             statistics["f1"] = f1_macro(guessed[:, column], holds[:, column])
         scored = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
-        positives = (targets == each for each in scored)
+        positives: Iterable[np.ndarray] = (targets == each for each in scored)
         statistics["accuracy"] = mean_of(predicted == targets)
         statistics["log_loss"] = mean_of(log_losses(outputs, targets))
     else:
@@ -45,7 +46,7 @@ def resampled_metrics(
         guessed = csr_array(is_guessed, dtype=np.float64)
         holds = csr_array(is_true, dtype=np.float64)
         scored = list(range(outputs.shape[1]))
-        positives = iter(is_true.T)
+        positives = is_true.T
         statistics["accuracy"] = mean_of((is_guessed == is_true).mean(axis=1))
         statistics["log_loss"] = mean_of(binary_log_losses(outputs, is_true).mean(axis=1))
     statistics["f1_macro"] = f1_macro(guessed, holds)
