@@ -113,16 +113,15 @@ def _evaluate_text(state: TrainState, data: DataModule, max_batches: int | None)
 
 def unigram(task: Task, batches: Iterable[Batch]) -> dict[str, float]:
     """The loss of a model that knows how often each target occurs: their entropy; and its bits per byte."""
-    counts = np.zeros(task.num_classes, np.int64)
-    text = TextTotals(np.array(task.token_bytes, np.float64))
-    for batch in batches:
-        targets = batch.targets[batch.loss_weights > 0]
-        counts += np.bincount(targets, minlength=task.num_classes)
-        text.add(batch)
-    total = int(counts.sum())
-    shares = counts[counts > 0] / max(total, 1)
-    loss = float(-(shares * np.log(shares)).sum())
-    return {"loss": loss, **text.metrics(loss * total)}
+    targets = np.concatenate(
+        [np.zeros(0, np.int64), *(batch.targets[batch.loss_weights > 0] for batch in batches)]
+    )
+    _, counts = np.unique(targets, return_counts=True)
+    total = float((counts * np.log(len(targets) / counts)).sum())
+    token_bytes = np.array(task.token_bytes, np.float64)
+    num_bytes = float(token_bytes[targets].sum()) if len(token_bytes) else 0.0
+    loss = total / max(len(targets), 1)
+    return {"loss": loss, **TextTotals(token_bytes, num_bytes).metrics(total)}
 
 
 def _evaluate_rows(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mlx.nn as nn
 
-from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
+from mlxlab.checkpoint.names import FOLDER, ROUNDS, resumes_rounds
 from mlxlab.config.paths import project_root
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import DistillationOptions, read_options
@@ -221,10 +221,8 @@ def _check_resume(resume: str | None, *, resumed: bool) -> None:
     """Raises ConfigError for a checkpoint: rounds continue after the last complete one, in their own folder."""
     if resume in (None, "auto"):
         return
-    is_path = os.path.exists(os.path.expanduser(resume))
-    which = Path(resume).name
-    is_step = which != "last" and KEYWORD.fullmatch(which) and not is_path
-    if is_step or not resumed:
+    is_whole_run = Path(resume).name == "last" or os.path.exists(os.path.expanduser(resume))
+    if not resumed or not is_whole_run:
         rule = "rounds of distillation continue where they stopped, in their own folder"
         raise ConfigError(f"resume={resume}: {rule}; expected resume=auto")
 
