@@ -57,29 +57,29 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_990,
-    "files": 534,
-    "multiplied texts": 6,
-    "nodes a statement": 10.75,
-    "ternaries": 23.75,
-    "packed assignments": 7.75,
-    "nested comprehensions": 2.35,
+    "nodes": 438_950,
+    "files": 531,
+    "multiplied texts": 5,
+    "nodes a statement": 10.65,
+    "ternaries": 23.45,
+    "packed assignments": 7.05,
+    "nested comprehensions": 2.2,
     "assignment expressions": 2.55,
     "functions returning text": 12.75,
-    "fragments": 6.0,
+    "fragments": 5.85,
 }
 PACKAGE_NODES = {
     "api": 3_640,
     "config": 13_300,
     "cli": 20_070,
     "extensions": 41_960,
-    "experiment": 43_150,
+    "experiment": 41_750,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_600,
     "tracking": 17_800,
-    "record": 4_880,
-    "views": 13_880,
+    "record": 4_860,
+    "views": 13_840,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
