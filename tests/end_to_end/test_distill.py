@@ -168,7 +168,7 @@ def test_three_rounds_ended_in_the_second_and_resumed_equal_uninterrupted_ones(
     wait_for(tmp_path / "killed" / "rounds" / "2" / "checkpoints" / "step-00000003", process)
     process.send_signal(end)
     printed = process.communicate()[1].splitlines()[-1].partition("; continue it with: ")[2].split()
-    assert len(json.loads((tmp_path / "killed" / "rounds.json").read_text())["done"]) == 1
+    assert len(read_run(tmp_path / "killed").rounds) == 1
     assert printed[-2:] == ([folder, "resume=auto"] if end == signal.SIGINT else [])
     assert main(printed[-2:] or [*args, folder, "resume=auto"]) == 0
     resumed = capsys.readouterr()
@@ -179,10 +179,7 @@ def test_three_rounds_ended_in_the_second_and_resumed_equal_uninterrupted_ones(
     assert states(resumed.out) == uninterrupted[1:], (
         "the first round is not repeated, the second not skipped"
     )
-    done = [
-        json.loads((tmp_path / name / "rounds.json").read_text())["done"]
-        for name in ("uninterrupted", "killed")
-    ]
+    done = [read_run(tmp_path / name).rounds for name in ("uninterrupted", "killed")]
     assert done[0] == done[1]
     assert {"teacher", "student", "ensemble", "member 1", "member 2", "member 3"} == done[0][
         2

@@ -139,9 +139,9 @@ def test_what_ends_at_once_prints_how_to_continue_if_there_is_anything_to_contin
         with pytest.raises(SystemExit):
             handler._end_at_once(in_main_thread=True)
         assert capsys.readouterr().err == message
-        (
-            tmp_path / "rounds.json"
-        ).touch()  # of a run of several rounds, which has no checkpoints itself
+        # A run of several rounds has no checkpoints itself.
+        (tmp_path / "rounds").mkdir(exist_ok=True)
+        (tmp_path / "run.json").touch()
 
 
 def import_and_wait(name):

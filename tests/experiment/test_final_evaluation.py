@@ -15,7 +15,6 @@ from mlxlab.data.batch import Batch, Task
 from mlxlab.experiment.evaluate import (
     evaluate_at_end,
     forget_evaluation,
-    write_csv,
     write_files,
 )
 from mlxlab.experiment.labelled_results import (
@@ -24,6 +23,7 @@ from mlxlab.experiment.labelled_results import (
     confusion,
     diagnose,
 )
+from mlxlab.files.spreadsheet import csv_lines
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation, evaluate
@@ -351,10 +351,8 @@ def test_a_class_that_is_never_predicted_is_recorded():
 
 
 def test_cells_are_neither_formulas_nor_changed_numbers(tmp_path):
-    write_csv(
-        tmp_path / "t.csv",
-        [("a", "b"), ("=1+1", "-1.5"), ("@x", "-1.5"), ("+49 30", "3"), ("a\nb", "\ud800")],
-    )
+    lines = [("a", "b"), ("=1+1", "-1.5"), ("@x", "-1.5"), ("+49 30", "3"), ("a\nb", "\ud800")]
+    (tmp_path / "t.csv").write_bytes(csv_lines(lines))
     rows = [[*row.values()] for row in rows_of(tmp_path / "t.csv")]
     assert rows == [["'=1+1", "-1.5"], ["'@x", "-1.5"], ["'+49 30", "3"], ["a\nb", "\\ud800"]]
 
@@ -388,7 +386,7 @@ def test_curves_have_few_points_and_the_share_of_the_positive_class():
 def test_a_run_that_is_trained_further_keeps_no_file_of_its_evaluation(tmp_path):
     evaluated("multi_label", tmp_path)
     others = [tmp_path / "run.json", tmp_path / "inference" / "config.yaml"]
-    for path in (*others, tmp_path / "summary.md", tmp_path / "samples.json"):
+    for path in (*others, tmp_path / "summary.md"):
         path.touch()
     forget_evaluation(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)

@@ -130,16 +130,14 @@ def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_the
     folder = train_run(tmp_path / "run", *options)
     whole = [read_run(each) for each in (folder, folder / "rounds" / "2")]
     weights = last_weights(folder / "rounds" / "2")
-    rounds = json.loads((folder / "rounds.json").read_text())
     shutil.rmtree(folder / "rounds" / "2")
-    (folder / "rounds.json").write_text(json.dumps(rounds | {"done": rounds["done"][:1]}))
-    write_run(folder, replace(whole[0], status="interrupted"))
+    write_run(folder, replace(whole[0], status="interrupted", rounds=whole[0].rounds[:1]))
     command = next_commands(read_info(folder).view)["resume"]
     assert command == f"mlxlab train hydra.run.dir={folder} resume=auto"
     assert main(command.split()[2:]) == 0
     assert "round 2 of 2" in capsys.readouterr().out
     assert max_abs_difference(last_weights(folder / "rounds" / "2"), weights) == 0
-    assert json.loads((folder / "rounds.json").read_text())["done"] == rounds["done"]
+    assert read_run(folder).rounds == whole[0].rounds
     for before, each in zip(whole, (folder, folder / "rounds" / "2"), strict=True):
         after = read_run(each)
         assert (after.name, before.name.split()[0]) == (before.name, "students")
@@ -192,12 +190,12 @@ def test_rounds_continue_in_their_own_folder_only(two_rounds, resume, continues)
 
 def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
     folder, _ = two_rounds
-    before = (folder / "rounds.json").read_bytes()
+    before = read_run(folder).rounds
     for resume in ("best", "step-2", f"{folder}/best"):
         assert main([f"hydra.run.dir={folder}", f"resume={resume}"]) == 2
         error = capsys.readouterr().err
         assert error == REFUSED.format(resume)
-    assert (folder / "rounds.json").read_bytes() == before
+    assert read_run(folder).rounds == before
     for resume in (str(folder), f"{folder}/rounds/1", "last"):
         settings = [
             *SETTINGS,
@@ -211,20 +209,27 @@ def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rounds_without_their_file_are_refused_instead_of_training_another_experiment(
+def test_rounds_without_their_record_are_refused_instead_of_training_another_experiment(
     two_rounds, tmp_path, capsys
 ):
     folder = shutil.copytree(two_rounds[0], tmp_path / "run")
-    (folder / "rounds.json").unlink()
+    (folder / "run.json").unlink()
     before = sorted(folder.rglob("*"))
     for typed in ([], ["trainer.learning_rate=0.1"]):
         assert main([f"hydra.run.dir={folder}", "resume=auto", *typed]) == 76
         error = capsys.readouterr().err
         assert error.startswith(
-            f"{folder}: holds rounds of distillation, which cannot be continued without rounds.json"
+            f"{folder}: holds rounds of distillation, which cannot be continued without run.json"
         )
         assert error.count("\n") == 1
     assert sorted(folder.rglob("*")) == before
+
+
+def test_rounds_with_a_damaged_record_are_refused(two_rounds, tmp_path, capsys):
+    folder = shutil.copytree(two_rounds[0], tmp_path / "run")
+    (folder / "run.json").write_text("{")
+    assert main([f"hydra.run.dir={folder}", "resume=auto"]) == 65
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"{folder}/run.json: model: missing")
 
 
 def test_the_commands_that_continued_rounds_are_shown(two_rounds, tmp_path):
@@ -311,9 +316,9 @@ def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
         f"hydra.run.dir={folder}",
     ]
     assert main(args) == 0
-    rounds = json.loads((folder / "rounds.json").read_text())
-    del rounds["done"][-1]  # as if killed between the metrics and the file
-    (folder / "rounds.json").write_text(json.dumps(rounds))
+    record = read_run(folder)
+    del record.rounds[-1]  # as if killed between the metrics and the record
+    write_run(folder, record)
     assert main([*args, "resume=auto"]) == 0
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     points = read_metrics(folder / "journal.jsonl")  # each once
@@ -338,7 +343,7 @@ def joined(tmp_path_factory):
 
 def test_zero_rounds_join_students_of_other_runs_to_an_ensemble(joined):
     folder, members = joined
-    [metrics] = json.loads((folder / "rounds.json").read_text())["done"]
+    [metrics] = read_run(folder).rounds
     assert metrics.keys() == {"member 1", "member 2", "ensemble"}
     ensemble = restore_model(folder).model
     assert len(ensemble.members) == 2

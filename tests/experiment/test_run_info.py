@@ -6,13 +6,13 @@ import shutil
 import pytest
 
 from mlxlab.cli import train
+from mlxlab.errors import RunInterrupted
 from mlxlab.experiment.run_info import read_info
 from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import Evaluation, Training
 from mlxlab.views.commands import next_commands
 from support.commands import command
 from support.processes import run, tiny_overrides
-from support.run_records import attempt_of, blank_record
 
 main = command("info")
 
@@ -135,10 +135,14 @@ def test_the_error_is_that_of_the_attempt_that_decided_the_status(folder, capsys
     assert "failed: seed=9: cannot change\n" in capsys.readouterr().out
 
 
-def test_a_run_that_ended_before_training_names_the_command_that_begins_it(folder, capsys):
-    attempts = [attempt_of("interrupted", trained=False)]
-    write_run(folder, blank_record(id="a", name="run", status="interrupted", attempts=attempts))
-    shutil.rmtree(folder / "checkpoints")
+def test_a_run_that_ended_before_training_names_the_command_that_begins_it(tmp_path, monkeypatch):
+    def stop(*args, **options):
+        raise RunInterrupted("stopped", 15)
+
+    monkeypatch.setattr("mlxlab.experiment.train.build_session", stop)
+    folder = tmp_path / "run"
+    typed = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
+    assert train.main([*typed, f"hydra.run.dir={folder}", "resume=auto"]) == 143
     [line] = next_of(folder)
     assert "trainer.max_steps=4 trainer.eval_every=2" in line
     assert line.endswith(f"hydra.run.dir={folder}")

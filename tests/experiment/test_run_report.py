@@ -11,7 +11,7 @@ import xxhash
 from mlxlab.checkpoint.manifest import MANIFEST, read_manifest
 from mlxlab.experiment.collect_record import write_run_report
 from mlxlab.record.run_file import read_run, write_run
-from mlxlab.record.run_record import Evaluation, Parent
+from mlxlab.record.run_record import Evaluation, Parent, Sample
 from mlxlab.views.numbers import number
 from support.commands import command
 from support.html_pages import ParsedPage
@@ -111,10 +111,8 @@ def test_a_hostile_folder_is_shown_as_text(folder):
     record.code.commit = HOSTILE
     record.data.messages = record.data.classes = record.data.columns = [HOSTILE]
     record.model.name = record.data.name = HOSTILE
+    record.samples = [Sample(HOSTILE, HOSTILE, HOSTILE)]
     write_run(folder, record)
-    (folder / "samples.json").write_text(
-        json.dumps([{"prompt": HOSTILE, "text": HOSTILE, "end": HOSTILE}])
-    )
     page = parsed(folder)
     assert "script" not in page.tags
     assert page.handlers == []
@@ -127,7 +125,6 @@ def test_a_hostile_folder_is_shown_as_text(folder):
     ("name", "content", "said"),
     [
         ("run.lock", b"[" * 10**6, "run.lock"),
-        ("samples.json", b'[{"prompt": 1}]', "samples.json"),
         ("verify.json", b"{}", "verify.json"),
         ("reproduction.json", b"null", "reproduction.json"),
         (
@@ -155,13 +152,13 @@ def test_huge_files_and_links_are_not_read(folder):
     (checkpoint / MANIFEST).write_text(json.dumps(fields | {"checksum": checksum}))
     with (folder / "verify.json").open("wb") as file:
         file.truncate(100 * 2**20)
-    (folder / "samples.json").symlink_to("/etc/passwd")
+    (folder / "reproduction.json").symlink_to("/etc/passwd")
     tracemalloc.start()
     page = parsed(folder)
     assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
     tracemalloc.stop()
     assert "verify.json: larger than" in page.text
-    assert "samples.json: cannot be opened as a regular file" in page.text
+    assert "reproduction.json: cannot be opened as a regular file" in page.text
     assert "root:" not in page.text
     assert (folder / "report.html").stat().st_size < 10**6
 

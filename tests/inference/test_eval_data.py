@@ -2,16 +2,14 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labels import Labels
 from mlxlab.data.labelled.renderer import NumberFormat, RowRenderer, default_template
-from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.labelled.types import ColumnType
 from mlxlab.errors import DataError
-from mlxlab.inference.eval_data import row_baselines, row_batches, row_reading
+from mlxlab.inference.eval_data import open_eval_rows
 from support.labelled import make_texts, write_csv
 
 ROWS = [{"text": f"text {n}", "label": "good" if n % 3 else "bad"} for n in range(120)]
@@ -27,9 +25,8 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
     def batches(rows, on_error):
         source = write_csv(tmp_path / "rows.csv", rows)
         node = {"source": source, "on_error": on_error, "max_left_out": 0.01}
-        return row_batches(
-            restored, Rows([open_rows(source, row_reading({}), cache, on_error)]), node
-        )[:2]
+        opened = open_eval_rows(restored, node, cache)
+        return opened.batches(), opened.description
 
     rows = [*ROWS[:7], ROWS[7] | fault, *ROWS[8:]]
     data, description = batches(rows, "skip")
@@ -67,9 +64,8 @@ def test_rows_with_text_in_a_column_of_numbers_are_left_out(tmp_path, fault):
 
     def batches(on_error):
         node = {"source": source, "on_error": on_error, "max_left_out": 0.01}
-        return row_batches(
-            restored, Rows([open_rows(source, row_reading({}), cache, on_error)]), node
-        )[:2]
+        rows = open_eval_rows(restored, node, cache)
+        return rows.batches(), rows.description
 
     data, description = batches("skip")
     assert [number for batch in data for number in batch.example_ids] == [
@@ -91,9 +87,8 @@ def test_rows_with_a_label_that_no_training_row_has_are_left_out(tmp_path, delim
 
     def batches(on_error):
         node = {"source": source, "on_error": on_error, "max_left_out": 0.01}
-        return row_batches(
-            restored, Rows([open_rows(source, row_reading({}), cache, on_error)]), node
-        )[:2]
+        rows = open_eval_rows(restored, node, cache)
+        return rows.batches(), rows.description
 
     data, description = batches("skip")
     assert [number for batch in data for number in batch.example_ids] == [
@@ -109,12 +104,8 @@ def test_a_line_says_why_there_are_no_baselines(tmp_path, caplog):
     caplog.set_level("INFO")
     source = write_csv(tmp_path / "rows.csv", ROWS)
     restored = SimpleNamespace(encoder=make_texts(source, tmp_path / "cache").encoder)
-    assert not row_baselines(
-        restored,
-        Rows([open_rows(source, row_reading({}), tmp_path / "cache")]),
-        np.arange(120),
-        None,
-    )
+    rows = open_eval_rows(restored, {"source": source}, tmp_path / "cache")
+    assert not rows.baselines(None)
     assert (
         "no baselines: the training data of the run has changed, cannot be read, or is too large"
         in caplog.messages

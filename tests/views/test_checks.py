@@ -98,8 +98,6 @@ CASES = [
     ("control", [set_teacher(0.8)], "unknown"),
     ("classes", [], "good"),
     ("classes", [lambda record: main_result(record).never_predicted.update(died=3)], "warning"),
-    ("values", [], None),
-    ("values", [lambda r: setattr(main_result(r).diagnostics, "two_values", (1, 2))], "warning"),
     ("test", [], "warning"),
     ("test", [with_test_rows], "good"),
     ("text size", [of_text(20, 20_000)], None),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.nearest import no_such_folder
+from mlxlab.record.run_file import FILE
 
 FOLDER = "checkpoints"  # of a run folder
-ROUNDS = "rounds.json"  # of a run of several rounds, whose runs are in `rounds/1`, `rounds/2`, ...
+ROUNDS = "rounds"  # of a run of several rounds, whose runs are in `rounds/1`, `rounds/2`, ...
 TOKENIZERS = (
     "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
 )
@@ -45,16 +46,17 @@ def committed_paths(folder: Path) -> list[Path]:
 def can_resume(run_dir: Path) -> bool:
     """Whether a run folder holds a checkpoint, also an unusable one, or rounds of distillation."""
     folder = run_dir / FOLDER
-    return (
-        bool(committed_paths(folder))
-        or any(folder.glob("unusable-*"))
-        or (run_dir / ROUNDS).is_file()
-    )
+    return bool(committed_paths(folder)) or any(folder.glob("unusable-*")) or holds_rounds(run_dir)
+
+
+def holds_rounds(run_dir: Path) -> bool:
+    """Whether a run folder is that of rounds of distillation, whose record has their config."""
+    return (run_dir / ROUNDS).is_dir() and (run_dir / FILE).is_file()
 
 
 def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
     """Whether `resume` continues the rounds of a run folder: with their own config, so the command need not name it."""
-    if resume is None or not (run_dir / ROUNDS).is_file():
+    if resume is None or not holds_rounds(run_dir):
         return False
     run = find_resumed_run(resume)
     return (
@@ -64,11 +66,11 @@ def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
     )
 
 
-def check_rounds_file(run_dir: Path) -> None:
-    """Raises CheckpointUnavailableError for rounds without `rounds.json`, which has their config."""
-    if any((run_dir / "rounds").glob("*/run.json")) and not os.path.lexists(run_dir / ROUNDS):
+def check_rounds(run_dir: Path) -> None:
+    """Raises CheckpointUnavailableError for rounds without a record, which has their config."""
+    if any((run_dir / ROUNDS).glob(f"*/{FILE}")) and not os.path.lexists(run_dir / FILE):
         raise CheckpointUnavailableError(
-            f"{run_dir}: holds rounds of distillation, which cannot be continued without {ROUNDS}; copy it back"
+            f"{run_dir}: holds rounds of distillation, which cannot be continued without {FILE}; copy it back"
             " (without resume=auto a new run begins)"
         )
 
@@ -76,7 +78,7 @@ def check_rounds_file(run_dir: Path) -> None:
 def whole_run(run_dir: Path) -> Path:
     """The folder of the run of several rounds that a run is one of; else its own."""
     parent = run_dir.parent.parent
-    return parent if run_dir.parent.name == "rounds" and (parent / ROUNDS).is_file() else run_dir
+    return parent if run_dir.parent.name == ROUNDS and holds_rounds(parent) else run_dir
 
 
 def inference_dir_of(inference_dir: Path, tokenizer: str) -> Path:
@@ -113,6 +115,6 @@ def find_resumed_run(resume: str | None) -> Path | None:
     path = Path(os.path.expanduser(resume)).absolute()
     folders = (path, path.parent, path.parent.parent)
     return next(
-        (path for path in folders if os.path.isdir(path / FOLDER) or os.path.isfile(path / ROUNDS)),
+        (path for path in folders if os.path.isdir(path / FOLDER) or holds_rounds(path)),
         None,
     )

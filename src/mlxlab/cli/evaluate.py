@@ -65,7 +65,8 @@ def evaluate(
     """
     from mlxlab.inference.pretrained_baseline import is_published
 
-    if is_published(run):
+    published = is_published(run)
+    if published:
         if pretrained is not None:
             raise ConfigError(f"pretrained={pretrained}: expected the folder of a run, got {run}")
         if slices:
@@ -83,7 +84,7 @@ def evaluate(
 
     activate_for_inference()
     subject = str(pretrained or run)
-    if is_published(run):
+    if published:
         with loading:
             defaults = compose_checked(TEXT_DEFAULTS)["data"]
         result = evaluate_published(run, defaults, data, max_batches)

@@ -3,12 +3,10 @@
 The metrics get intervals, and the baselines are compared on the same rows.
 """
 
-import csv
-import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +15,6 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.baselines.estimators import to_data_units
-from mlxlab.baselines.ngrams import ngram_baselines
 from mlxlab.baselines.out_of_fold import load_out_of_fold
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
@@ -25,9 +22,9 @@ from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import DataModule, LabelledRows, LocatesRows
-from mlxlab.errors import CheckpointUnavailableError, DataError, NotAllowedError, UserError
+from mlxlab.errors import DataError, UserError
 from mlxlab.experiment.build import saved_architecture
-from mlxlab.experiment.collect_record import SAMPLES, without_split
+from mlxlab.experiment.collect_record import without_split
 from mlxlab.experiment.labelled_results import (
     add_predictions,
     class_names,
@@ -35,28 +32,25 @@ from mlxlab.experiment.labelled_results import (
     diagnose,
 )
 from mlxlab.files.atomic import write_atomic, write_json
-from mlxlab.files.spreadsheet import defuse
+from mlxlab.files.spreadsheet import csv_lines
 from mlxlab.inference.restore import THRESHOLDS_FILE
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
-from mlxlab.record.run_record import Evaluation, Mistake, SplitResult
+from mlxlab.record.run_record import Evaluation, Mistake, Split, SplitResult
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation as Predictions
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.metrics.labelled import Thresholds, main_metric, predicted_classes
 from mlxlab.training.metrics.ranking import best_threshold
+from mlxlab.training.metrics.text import TextTotals
 from mlxlab.training.state import TrainState
 from mlxlab.views.verdict import MODEL
-from mlxlab.wording import one_line
 
-MAX_TEXT_BATCHES = 64  # to validate, and to count n-grams in
-MAX_COUNTED_TOKENS = 1_000_000
+MAX_TEXT_BATCHES = 64  # in which the baseline counts tokens
 MAX_MISTAKES = 50
 MAX_TEXT = 400  # characters of a mistake
 MISTAKES = "mistakes.csv"
 THRESHOLDS = f"inference/{THRESHOLDS_FILE}"
-# What the evaluation of a run writes, in files that stay until another one.
-FILES = (MISTAKES, SAMPLES, THRESHOLDS)
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +77,13 @@ def evaluate_at_end(
         objective: the metric that chose the best evaluation.
         max_batches: validation batches at most, as in training; all test batches are evaluated.
     """
-    results: FinalEvaluation | None = FinalEvaluation(Evaluation())
-    if state.history.best is not None:
-        if data.task.kind == "language_modelling":
-            results = FinalEvaluation(_evaluate_text(state, data, max_batches))
-        else:
-            results = _evaluate_rows(state, data, folder, objective, max_batches, should_stop)
+    results: FinalEvaluation | None
+    if state.history.best is None:
+        results = FinalEvaluation(Evaluation())
+    elif data.task.kind == "language_modelling":
+        results = FinalEvaluation(_evaluate_text(state, data, max_batches))
+    else:
+        results = _evaluate_rows(state, data, folder, objective, max_batches, should_stop)
     if results is not None:
         models = state.history.reference.items()
         results.record.models = {name: {**metrics} for name, metrics in models}
@@ -99,53 +94,34 @@ def forget_evaluation(folder: Path) -> None:
     """Removes what the evaluation of a run wrote that is trained on."""
     from mlxlab.views.pages import SUMMARY
 
-    for name in (SUMMARY, *FILES):
+    for name in (SUMMARY, MISTAKES, THRESHOLDS):
         (folder / name).unlink(missing_ok=True)
 
 
 def _evaluate_text(state: TrainState, data: DataModule, max_batches: int | None) -> Evaluation:
-    """The best evaluation of a language model, and baselines that count tokens."""
+    """The best evaluation of a language model, and the baseline of token frequencies."""
     limit = min(max_batches or MAX_TEXT_BATCHES, MAX_TEXT_BATCHES)
-    valid = list(islice(data.valid, limit))
-    trained: list[Batch] = []
-    if valid and not data.task.masked:
-        try:
-            trained = trained_batches(state)
-        except UserError as error:
-            logger.warning(f"no bigram and trigram baselines: {one_line(str(error), 300)}")
-    baselines = ngram_baselines(data.task, valid, trained)
+    baseline = unigram(data.task, islice(data.valid, limit))
     result = SplitResult("valid", 0, without_split(state.history.best_metrics))
-    result.baselines = {name: {**metrics} for name, metrics in baselines.items()}
-    has_bits = "bits_per_byte" in result.metrics and "bits_per_byte" in baselines["unigram"]
+    result.baselines = {"unigram": {**baseline}}
+    has_bits = "bits_per_byte" in result.metrics and "bits_per_byte" in baseline
     return Evaluation(
         main_metric="bits_per_byte" if has_bits else "loss",
         results=[result] if result.metrics else [],
-        counted_tokens=sum(int(np.count_nonzero(batch.loss_weights > 0)) for batch in trained),
     )
 
 
-def trained_batches(state: TrainState) -> list[Batch]:
-    """The first batches of the run, none of examples that it was not trained on; the position is restored.
-
-    The last batch of an epoch may hold fewer examples than others; all hold more where the batch size was smaller.
-    """
-    data = state.data
-    remaining = state.progress.samples
-    limit = min(state.progress.step, MAX_TEXT_BATCHES)
-    batches: list[Batch] = []
-    tokens = 0
-    position = data.state_dict()
-    try:
-        data.load_state_dict(state.first_position)
-        for batch in islice(chain.from_iterable(repeat(data)), limit):
-            remaining -= int(np.count_nonzero(batch.example_ids >= 0))
-            if tokens > MAX_COUNTED_TOKENS or (batches and remaining < 0):
-                break
-            batches.append(batch)
-            tokens += batch.tokens.size
-        return batches
-    finally:
-        data.load_state_dict(position)
+def unigram(task: Task, batches: Iterable[Batch]) -> dict[str, float]:
+    """The loss of a model that knows how often each target occurs: their entropy; and its bits per byte."""
+    targets = np.concatenate(
+        [np.zeros(0, np.int64), *(batch.targets[batch.loss_weights > 0] for batch in batches)]
+    )
+    _, counts = np.unique(targets, return_counts=True)
+    total = float((counts * np.log(len(targets) / counts)).sum())
+    token_bytes = np.array(task.token_bytes, np.float64)
+    num_bytes = float(token_bytes[targets].sum()) if len(token_bytes) else 0.0
+    loss = total / max(len(targets), 1)
+    return {"loss": loss, **TextTotals(token_bytes, num_bytes).metrics(total)}
 
 
 def _evaluate_rows(
@@ -157,49 +133,52 @@ def _evaluate_rows(
     should_stop: Callable[[], bool],
 ) -> FinalEvaluation | None:
     task = data.task
-    has_test = next(iter(data.test), None) is not None
-    test = None
+    measured: dict[Split, Predictions] = {}
     with best_weights(state, folder) as model:
         valid = evaluate(model, data.valid, task, limit=max_batches, should_stop=should_stop)
-        if has_test and valid is not None:
+        if valid is None:
+            return None
+        measured["valid"] = valid
+        if next(iter(data.test), None) is not None:
             test = evaluate(model, data.test, task, should_stop=should_stop)
-    if valid is None or (has_test and test is None):
-        return None
+            if test is None:
+                return None
+            measured["test"] = test
+    out_of_fold = _out_of_fold(data, folder)
+    if out_of_fold is not None:
+        measured["out_of_fold"] = out_of_fold
+
     from mlxlab.baselines.predict import predict_baselines
 
     baselines = predict_baselines(data)
-    guesses = {each.name: each.valid[valid.positions] for each in baselines}
+    guesses: dict[Split, dict[str, np.ndarray]] = {
+        "valid": {each.name: each.valid for each in baselines},
+        "test": {each.name: each.test for each in baselines if len(each.test)},
+        "out_of_fold": {},
+    }
     main = main_metric(task, objective)
     # The thresholds of the model are chosen on its training rows out of fold, if there are any.
-    out_of_fold = _out_of_fold(data, folder)
     chosen = out_of_fold or valid
     thresholds = {
-        name: choose_thresholds(task, main, outputs, valid.targets)
-        for name, outputs in guesses.items()
+        name: choose_thresholds(task, main, outputs[valid.positions], valid.targets)
+        for name, outputs in guesses["valid"].items()
     }
     thresholds[MODEL] = choose_thresholds(task, main, chosen.outputs, chosen.targets)
 
-    # Those of validation rows were chosen on them, so that their metrics are with 0.5.
-    results = [compare_with_baselines(task, main, "valid", valid, guesses, {})]
-    results[0].metrics = without_split(state.history.best_metrics) | results[0].metrics
-    measured = [valid]
-    if test is not None:
-        guesses = {each.name: each.test[test.positions] for each in baselines if len(each.test)}
-        results.append(compare_with_baselines(task, main, "test", test, guesses, thresholds))
-        measured.append(test)
-    if out_of_fold is not None:
-        results.append(
-            compare_with_baselines(task, main, "out_of_fold", out_of_fold, {}, thresholds)
-        )
-        measured.append(out_of_fold)
-    for result, predictions in zip(results, measured, strict=True):
+    results = []
+    for split, predictions in measured.items():
+        outputs = {name: each[predictions.positions] for name, each in guesses[split].items()}
+        # The thresholds were chosen on the validation rows, whose metrics are with 0.5 therefore.
+        used = {} if split == "valid" else thresholds
+        result = compare_with_baselines(task, main, split, predictions, outputs, used)
         add_predictions(result, task, predictions, thresholds[MODEL])
+        results.append(result)
+    results[0].metrics = without_split(state.history.best_metrics) | results[0].metrics
     results[0].diagnostics = diagnose(task, valid, thresholds[MODEL])
-    seen = [valid] if out_of_fold is None else [valid, out_of_fold]
-    mistakes = find_mistakes(task, seen, thresholds[MODEL], data)
-    return FinalEvaluation(
-        Evaluation(main_metric=main, results=results, mistakes=mistakes), thresholds[MODEL]
-    )
+    unseen = [each for split, each in measured.items() if split != "test"]
+    mistakes = find_mistakes(task, unseen, thresholds[MODEL], data)
+    record = Evaluation(main_metric=main, results=results, mistakes=mistakes)
+    return FinalEvaluation(record, thresholds[MODEL])
 
 
 def _out_of_fold(data: DataModule, folder: Path) -> Predictions | None:
@@ -214,26 +193,24 @@ def _out_of_fold(data: DataModule, folder: Path) -> Predictions | None:
         return None
     if rows is None:
         return None
-    outputs, targets = rows.outputs, rows.targets
+    outputs = rows.outputs
+    targets = to_data_units(rows.targets, task)
     if task.kind == "regression":
         outputs = to_data_units(outputs[:, 0], task)
-        targets = to_data_units(targets, task)
     return Predictions({}, np.arange(len(rows.ids)), rows.ids, targets, outputs)
 
 
 @contextmanager
 def best_weights(state: TrainState, folder: Path) -> Iterator[nn.Module]:
     """The model with the weights of the best checkpoint; those of the last step if it is unusable."""
-    last, best = state.progress.step, state.history.best_step
+    last = state.progress.step
+    best = state.history.best_step
     path = folder / FOLDER / folder_name(best)
     loaded = None
     if best != last:
         try:
             loaded = _load_weights(state, path)
-        except (
-            *(OSError, CorruptCheckpointError, CheckpointUnavailableError),
-            *(DataError, NotAllowedError),
-        ) as error:
+        except (OSError, CorruptCheckpointError, UserError) as error:
             logger.warning(f"{path}: {error}; the final evaluation is of the last step, {last}")
     if loaded is None:
         with state.eval_weights() as model:
@@ -285,20 +262,20 @@ def find_mistakes(
     targets = np.concatenate([each.targets for each in evaluations])
     ids = np.concatenate([each.ids for each in evaluations])
     names = np.array(class_names(task), dtype=object)
-    guesses = outputs
     if task.kind == "classification":
         guesses = predicted_classes(task, outputs, thresholds)
         scores = outputs[np.arange(len(outputs)), guesses]
-        is_wrong = guesses != targets
     elif task.kind == "multi_label":
-        guesses, targets = outputs >= thresholds, targets > 0
-        differs = guesses != targets
+        guesses = outputs >= thresholds
+        targets = targets > 0
         # The probability of the most confident wrong decision.
-        scores = np.where(differs, np.abs(outputs - targets), 0).max(axis=1)
-        is_wrong = differs.any(axis=1)
+        scores = np.where(guesses != targets, np.abs(outputs - targets), 0).max(axis=1)
     else:
+        guesses = outputs
         scores = np.abs(outputs - targets)
-        is_wrong = outputs != targets
+    is_wrong = guesses != targets
+    if task.kind == "multi_label":
+        is_wrong = is_wrong.any(axis=1)
 
     def describe(value: np.ndarray) -> str:
         if task.kind == "regression":
@@ -308,13 +285,13 @@ def find_mistakes(
     order = np.argsort(-scores, kind="stable")
     worst = order[is_wrong[order]][:MAX_MISTAKES]
     worst_ids = ids[worst].tolist()
-    rows = (
-        [data.location(each) for each in worst_ids] if isinstance(data, LocatesRows) else worst_ids
-    )
+    rows = list(map(str, worst_ids))
+    if isinstance(data, LocatesRows):
+        rows = list(map(data.location, worst_ids))
     texts = list(data.texts(worst_ids)) or [""] * len(worst)
     return [
         Mistake(
-            row=str(row),
+            row=row,
             text=text[:MAX_TEXT],
             true=describe(targets[index]),
             predicted=describe(guesses[index]),
@@ -328,7 +305,8 @@ def write_files(
     results: FinalEvaluation, data: DataModule, tracker: Tracker, folder: Path, step: int
 ) -> None:
     """Writes the files of an evaluation of labelled rows, and logs them and the metrics of rows of no other one."""
-    task, record = data.task, results.record
+    task = data.task
+    record = results.record
     if task.kind == "language_modelling" or not record.results:
         return
     metrics = record.keyed_metrics("test", "out_of_fold")
@@ -340,15 +318,8 @@ def write_files(
         tracker.log_artifact(path, "config/inference")
     row = "row" if isinstance(data, LocatesRows) else "id"
     score = "error" if task.kind == "regression" else "probability"
-    lines: list[Sequence[str]] = [(row, "text", "true", "predicted", score)]
+    lines = [(row, "text", "true", "predicted", score)]
     for each in record.mistakes:
         lines.append((each.row, each.text, each.true, each.predicted, f"{each.score:.6g}"))
-    write_csv(folder / MISTAKES, lines)
+    write_atomic(folder / MISTAKES, csv_lines(lines))
     tracker.log_artifact(folder / MISTAKES)
-
-
-def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Writes a table in UTF-8; an apostrophe before a text that a spreadsheet would run as a formula."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([map(defuse, row) for row in rows])
-    write_atomic(path, text.getvalue().encode("utf-8", errors="backslashreplace"))

@@ -30,9 +30,6 @@ from mlxlab.inference.eval_data import (
     override_data,
     override_node,
     refuse_without_effect,
-    report_known_rows,
-    row_baselines,
-    row_batches,
     text_batches,
 )
 from mlxlab.inference.pretrained_baseline import load_published, with_pretrained
@@ -59,8 +56,6 @@ MAX_VALUES = 20
 MISSING = "missing"
 OTHERS = "others"
 
-ReadCells = Callable[[Sequence[str], np.ndarray], Table]
-
 
 class RunEvaluation(NamedTuple):
     """The result for a model: its step, what the data is, and the results by column and value."""
@@ -75,10 +70,10 @@ class RunEvaluation(NamedTuple):
     def as_json(self) -> dict[str, object]:
         values = {"step": self.step, **_fields(self.result)}
         if self.slices:
-            values["slices"] = {
-                column: {value: _fields(result) for value, result in results.items()}
-                for column, results in self.slices.items()
-            }
+            slices: dict[str, dict[str, object]] = {}
+            for column, results in self.slices.items():
+                slices[column] = {value: _fields(result) for value, result in results.items()}
+            values["slices"] = slices
         return values
 
     def as_text(self, data: str) -> str:
@@ -114,8 +109,8 @@ class EvalData(NamedTuple):
 
     batches: Iterable[Batch]
     description: str
-    baselines: Callable[[], Sequence[Baseline]]
-    read: ReadCells
+    baselines: Callable[[], Sequence[Baseline]] = list
+    read: Callable[[Sequence[str], np.ndarray], Table] | None = None
 
 
 def evaluate_restored(
@@ -155,18 +150,17 @@ def evaluate_restored(
         result = SplitResult("valid", 0, {**evaluation.metrics})
         return RunEvaluation(data.description, step, result, task)
     main = main_metric(task, str(restored.config["objective"]))
-    chosen = {MODEL: as_thresholds(thresholds)}
+    chosen = as_thresholds(thresholds)
     outputs = {each.name: each.valid[evaluation.positions] for each in data.baselines()}
-    result = compare_with_baselines(task, main, "valid", evaluation, outputs, chosen)
-    add_predictions(result, task, evaluation, chosen[MODEL])
-    table = data.read(slices, evaluation.positions) if slices else {}
-    by_value = {
-        column: {
-            value: compare_with_baselines(task, main, "valid", rows, {}, chosen)
-            for value, rows in slice_rows(evaluation, cells)
-        }
-        for column, cells in table.items()
-    }
+    result = compare_with_baselines(task, main, "valid", evaluation, outputs, {MODEL: chosen})
+    add_predictions(result, task, evaluation, chosen)
+    by_value: dict[str, dict[str, SplitResult]] = {}
+    if slices and data.read is not None:
+        for column, cells in data.read(slices, evaluation.positions).items():
+            by_value[column] = {
+                value: compare_with_baselines(task, main, "valid", rows, {}, {MODEL: chosen})
+                for value, rows in slice_rows(evaluation, cells)
+            }
     return RunEvaluation(data.description, step, result, task, main, by_value)
 
 
@@ -213,14 +207,13 @@ def choose_data(
     """The data to evaluate on: that of the run, or the source of the overrides."""
     node = override_data(restored, overrides)
     encoder = restored.encoder
-    is_text = isinstance(encoder, TextEncoder)
     has_rows = isinstance(encoder, RowEncoder)
-    has_conversations = is_text and "loss_on" in node
+    has_conversations = isinstance(encoder, TextEncoder) and "loss_on" in node
     if slices and not has_rows:
         raise ConfigError("slices: expected a model of labelled rows")
     if has_conversations:
         refuse_without_effect(overrides, CONVERSATION_KEYS)
-    elif is_text:
+    elif isinstance(encoder, TextEncoder):
         refuse_without_effect(overrides, TEXT_KEYS)
     elif has_rows:
         refuse_without_effect(overrides, ROW_KEYS if "source" in overrides else NO_EFFECT)
@@ -230,13 +223,15 @@ def choose_data(
     if "source" not in overrides or has_conversations:
         return _data_of_run(restored, node, overrides, folder, slices)
     forget_source(node, overrides)
-    if has_rows:
-        return _rows(restored, node, folder, slices)
-    if not isinstance(encoder, TextEncoder):
+    if isinstance(encoder, TextEncoder):
+        return EvalData(*text_batches(encoder, node))
+    if not has_rows:
         only = f"{node['_target_']} is evaluated on its validation data only"
         raise ConfigError(f"data.source={node['source']}: {only}")
-    batches, description = text_batches(encoder, node)
-    return EvalData(batches, description, list, lambda columns, positions: {})
+    rows = open_eval_rows(restored, node, project_root() / ".cache", slices)
+    data = _training_data(restored, folder)
+    rows.warn_of_training_rows(data)
+    return EvalData(rows.batches(), rows.description, partial(rows.baselines, data), rows.table)
 
 
 def _data_of_run(
@@ -264,19 +259,6 @@ def _data_of_run(
         description = f"conversations of {node['source']}"
     baselines = partial(predict_baselines, data)
     return EvalData(data.valid, description, baselines, partial(_valid_cells, data))
-
-
-def _rows(restored: RestoredModel, node: Config, folder: Path, slices: Sequence[str]) -> EvalData:
-    rows = open_eval_rows(restored, node, project_root() / ".cache", slices)
-    data = _training_data(restored, folder)
-    batches, description, numbers = row_batches(restored, rows, node)
-    report_known_rows(restored, rows, numbers, node["source"], data)
-
-    def read(columns: Sequence[str], positions: np.ndarray) -> Table:
-        return rows.table(columns, numbers[positions])
-
-    baselines = partial(row_baselines, restored, rows, numbers, data)
-    return EvalData(batches, description, baselines, read)
 
 
 def _valid_cells(data: DataModule, columns: Sequence[str], positions: np.ndarray) -> Table:

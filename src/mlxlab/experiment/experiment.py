@@ -63,7 +63,7 @@ def prepare_run(config: "DictConfig") -> None:
         UserError: the user can correct it.
     """
     from mlxlab.checkpoint.exported import refuse_exported
-    from mlxlab.checkpoint.names import check_rounds_file, find_resumed_run
+    from mlxlab.checkpoint.names import check_rounds, find_resumed_run
     from mlxlab.config.hydra.job import check_folder
     from mlxlab.files.untrusted import refuse_links
 
@@ -76,7 +76,7 @@ def prepare_run(config: "DictConfig") -> None:
         refuse_links(folder)
     refuse_exported(run_dir, resumes=config.resume is not None)
     if config.resume is not None:
-        check_rounds_file(run_dir)
+        check_rounds(run_dir)
 
 
 def check_named_run(resume: str | None) -> None:

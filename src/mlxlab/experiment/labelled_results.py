@@ -15,7 +15,6 @@ from mlxlab.stats.bootstrap import (
     resample,
 )
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.metrics.bands import prediction_bands
 from mlxlab.training.metrics.calibration import reliability
 from mlxlab.training.metrics.classification import ClassCounts, confusion_matrix, count_classes
 from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics, predicted_classes
@@ -44,42 +43,48 @@ def compare_with_baselines(
         thresholds: by the name of a baseline or `MODEL`; 0.5 for others.
     """
     targets = evaluation.targets
-    predictions = {MODEL: evaluation.outputs, **baselines}
-    metrics: dict[str, dict[str, float]] = {}
-    statistics: dict[tuple[str, str], Statistic] = {}
-    answers: dict[str, np.ndarray] = {}
-    for name, outputs in predictions.items():
-        threshold = thresholds.get(name, 0.5)
-        metrics[name] = labelled_metrics(task, outputs, targets, threshold)
-        answers[name] = outputs
-        if task.kind == "classification":
-            answers[name] = predicted_classes(task, outputs, threshold) == targets
-        resampled = resampled_metrics(task, outputs, targets, threshold)
-        for metric in resampled if name == MODEL else [main]:
-            statistics[name, metric] = resampled[metric]
+    threshold = thresholds.get(MODEL, 0.5)
+    metrics = labelled_metrics(task, evaluation.outputs, targets, threshold)
+    own = resampled_metrics(task, evaluation.outputs, targets, threshold)
+    statistics: dict[tuple[str, str], Statistic] = {(MODEL, name): own[name] for name in own}
+    for name, outputs in baselines.items():
+        resampled = resampled_metrics(task, outputs, targets, thresholds.get(name, 0.5))
+        statistics[name, main] = resampled[main]
     values = resample(statistics, len(targets))
 
-    intervals = {name: interval(values[MODEL, name]) for model, name in values if model == MODEL}
-    accuracy = metrics[MODEL].get("accuracy", float("nan"))
-    if task.kind == "classification" and accuracy in (0.0, 1.0):
+    intervals = {name: interval(values[MODEL, name]) for name in own}
+    if task.kind == "classification" and metrics["accuracy"] in (0.0, 1.0):
         # All resamples are equal.
-        intervals["accuracy"] = proportion_interval(accuracy, len(targets))
+        intervals["accuracy"] = proportion_interval(metrics["accuracy"], len(targets))
     gains = {}
-    for name in baselines:
-        differs = (answers[MODEL] != answers[name]).reshape(len(targets), -1).any(axis=1)
+    answers = _answers(task, evaluation.outputs, targets, threshold)
+    for name, outputs in baselines.items():
+        others = _answers(task, outputs, targets, thresholds.get(name, 0.5))
+        differs = (answers != others).reshape(len(targets), -1).any(axis=1)
         gain = sign_of(main) * (values[MODEL, main] - values[name, main])
-        is_accuracy = main == "accuracy"
         gains[name] = gain_interval(
-            gain, int(differs.sum()), len(targets), is_proportion=is_accuracy
+            gain, int(differs.sum()), len(targets), is_proportion=main == "accuracy"
         )
     return SplitResult(
         split=split,
         rows=len(targets),
-        metrics={**evaluation.metrics, **metrics[MODEL]},
+        metrics={**evaluation.metrics, **metrics},
         intervals=_finite(intervals),
-        baselines={name: {**metrics[name]} for name in baselines},
+        baselines={
+            name: {**labelled_metrics(task, outputs, targets, thresholds.get(name, 0.5))}
+            for name, outputs in baselines.items()
+        },
         gains=_finite(gains),
     )
+
+
+def _answers(
+    task: Task, outputs: np.ndarray, targets: np.ndarray, threshold: Thresholds
+) -> np.ndarray:
+    """What two models are compared by: which classes are right, or the outputs."""
+    if task.kind == "classification":
+        return predicted_classes(task, outputs, threshold) == targets
+    return outputs
 
 
 def _finite(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
@@ -89,10 +94,8 @@ def _finite(intervals: Mapping[str, Interval]) -> dict[str, Interval]:
 def add_predictions(
     result: SplitResult, task: Task, evaluation: Evaluation, thresholds: Thresholds
 ) -> None:
-    """Adds what the predictions say of each class, or of a regression."""
+    """Adds what the predictions say of each class."""
     if task.kind == "regression":
-        bands = prediction_bands(evaluation.outputs, evaluation.targets)
-        result.diagnostics.two_values = bands
         return
     counts = _count(task, evaluation, thresholds)
     scores = (counts.precision, counts.recall, counts.f1, counts.support)
@@ -105,11 +108,10 @@ def add_predictions(
 
 
 def _count(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> ClassCounts:
-    outputs, targets = evaluation.outputs, evaluation.targets
     if task.kind == "multi_label":
-        return count_labels(outputs >= thresholds, targets > 0)
-    predicted = predicted_classes(task, outputs, thresholds)
-    return count_classes(predicted, targets, task.num_classes)
+        return count_labels(evaluation.outputs >= thresholds, evaluation.targets > 0)
+    predicted = predicted_classes(task, evaluation.outputs, thresholds)
+    return count_classes(predicted, evaluation.targets, task.num_classes)
 
 
 def class_names(task: Task) -> tuple[str, ...]:
@@ -119,11 +121,12 @@ def class_names(task: Task) -> tuple[str, ...]:
 
 def diagnose(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> Diagnostics:
     """What the plots of a split show: a few points of its probabilities or values against the targets."""
-    outputs, targets = evaluation.outputs, evaluation.targets
+    outputs = evaluation.outputs
+    targets = evaluation.targets
     if task.kind == "regression":
         points = _spread(len(targets))
         pairs = zip(targets[points].tolist(), outputs[points].tolist(), strict=True)
-        return Diagnostics(predicted=list(pairs), two_values=prediction_bands(outputs, targets))
+        return Diagnostics(predicted=list(pairs))
     if task.kind == "multi_label":
         return Diagnostics(reliability=_reliability(outputs.ravel(), targets.ravel() > 0))
 

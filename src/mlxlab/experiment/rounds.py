@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypedDict
 
 import mlx.nn as nn
 
-from mlxlab.checkpoint.names import FOLDER, KEYWORD, ROUNDS, resumes_rounds
+from mlxlab.checkpoint.names import FOLDER, ROUNDS, resumes_rounds
 from mlxlab.config.paths import project_root
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import DistillationOptions, read_options
 from mlxlab.errors import ConfigError
 from mlxlab.experiment.build import Config, build_callbacks, build_data, longest_row
 from mlxlab.experiment.facts.command_lines import CommandLine
-from mlxlab.experiment.metadata import new_record
+from mlxlab.experiment.facts.session_facts import new_record
 from mlxlab.experiment.past_run.earlier_run import set_aside_earlier_run
 from mlxlab.experiment.resume.changes import key_class
 from mlxlab.experiment.resume.kernels import kernels_of_run
@@ -27,8 +26,7 @@ from mlxlab.experiment.run_report import find_report, tracked_until_end
 from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.experiment.start import resume_config
 from mlxlab.experiment.train import train
-from mlxlab.files.atomic import without_nonfinite, write_json
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.restore import restore_from, save_ensemble
 from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
@@ -42,13 +40,6 @@ from mlxlab.training.evaluate import evaluate
 PARAMETERS = "parameters"  # They are among the metrics of a model.
 
 
-class RoundsFile(TypedDict):
-    """`rounds.json`: the metrics by model of each completed round; the rest is in the record."""
-
-    format: Literal[4]
-    done: list[dict[str, Metrics]]
-
-
 def train_rounds(requested: Config, context: RunContext) -> float:
     """Trains the missing rounds of a folder; returns the ensemble's value of the objective.
 
@@ -57,8 +48,9 @@ def train_rounds(requested: Config, context: RunContext) -> float:
     resumed = resumes_rounds(requested["resume"], context.shared_dir)
     _check_resume(requested["resume"], resumed=resumed)
     record = open_rounds(requested, context, resumed=resumed)
-    context.group.barrier()  # All have read the file before rank 0 writes it.
-    cfg, done = record.config, record.rounds
+    context.group.barrier()  # All have read the record before rank 0 writes it.
+    cfg = record.config
+    done = record.rounds
     total = read_options(cfg["trainer"]["distillation"]).rounds
     missing = range(len(done) + 1, total + 1)
     command = record.command
@@ -78,8 +70,10 @@ def train_rounds(requested: Config, context: RunContext) -> float:
         else:
             log_lines(*set_aside_earlier_run(context.writer))
         context.writer.begin(record, trains=bool(missing) or not resumed)
-        write_rounds(context, done)
-        for number in missing or range(1 - bool(total)):
+        if context.group.rank == 0:
+            (context.shared_dir / ROUNDS).mkdir(exist_ok=True)
+        numbers = missing if total else [0]  # Without rounds, the members are evaluated once.
+        for number in numbers:
             if number:
                 print(f"round {number} of {total}", flush=True)
                 train_round(cfg, context, number, resume="auto" if resumed else None)
@@ -88,9 +82,7 @@ def train_rounds(requested: Config, context: RunContext) -> float:
                 for model, values in metrics.items():
                     named = {f"{model}/{name}": value for name, value in values.items()}
                     tracker.log_metrics(number, named)
-                done[max(number - 1, 0) :] = [without_nonfinite(metrics)]
-                record_round(done[-1], context, number)
-                write_rounds(context, done)
+                record_round(without_nonfinite(metrics), context, number)
             context.group.barrier()  # The members of the next round are complete.
         best = context.writer.record.training.best
     return float("nan") if best is None else best
@@ -101,6 +93,7 @@ def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> Run
 
     Raises:
         ConfigError: a key may not change.
+        DataError: the record that had their config was damaged.
     """
     folder = context.shared_dir
     if not resumed:
@@ -119,7 +112,6 @@ def open_rounds(requested: Config, context: RunContext, *, resumed: bool) -> Run
     command = context.command.after(record.command.overrides, record.command.choices)
     record.command.overrides = command.overrides
     record.command.choices = command.choices
-    record.rounds = read_json(folder / ROUNDS, RoundsFile)["done"]
     return record
 
 
@@ -128,7 +120,7 @@ def train_round(cfg: Config, context: RunContext, number: int, resume: str | Non
     kernels = None
     if number > 1:
         kernels = kernels_of_run(round_dir(context.shared_dir, 1))
-    run_dir = context.run_dir / "rounds" / str(number)
+    run_dir = context.run_dir / ROUNDS / str(number)
     with RunWriter(run_dir) as writer:
         own = replace(
             context,
@@ -165,7 +157,7 @@ def members(options: DistillationOptions, folder: Path, number: int) -> list[str
 
 
 def round_dir(folder: Path, number: int) -> Path:
-    return folder.absolute() / "rounds" / str(number)
+    return folder.absolute() / ROUNDS / str(number)
 
 
 def evaluate_round(cfg: Config, folder: Path, number: int) -> dict[str, dict[str, float]]:
@@ -174,13 +166,11 @@ def evaluate_round(cfg: Config, folder: Path, number: int) -> dict[str, dict[str
     options = read_options(cfg["trainer"]["distillation"])
     names = members(options, folder, number)
     save_ensemble(folder, [Path(name) for name in names], options.ensemble_mean)
-    students = [restore_from(Path(name)).model for name in names]
-
-    options = replace(options, members=names[:1], teacher_cache=None)
+    restored = [restore_from(Path(name)) for name in names]
+    students = [each.model for each in restored]
+    data = build_data(config, project_root(), restored[0].config_dir, folder)
+    options = replace(options, members=[], teacher_cache=None)
     loader = TeacherLoader(options, config["tracking"].get("uri"))
-    tokenizer = loader.inherited_tokenizer(config["model"].get("pretrained"))
-    data = build_data(config, project_root(), tokenizer, folder)
-    loader = replace(loader, options=replace(options, members=[]))
     teachers, _ = loader.load(data, longest_row(data, config["data"]), router=None)
 
     models: dict[str, nn.Module] = {f"member {n}": each for n, each in enumerate(students, 1)}
@@ -197,14 +187,11 @@ def evaluate_round(cfg: Config, folder: Path, number: int) -> dict[str, dict[str
     return metrics
 
 
-def write_rounds(context: RunContext, done: list[dict[str, Metrics]]) -> None:
-    if context.group.rank == 0:
-        write_json(context.shared_dir / ROUNDS, RoundsFile(format=4, done=done), durable=True)
-
-
 def record_round(metrics: dict[str, Metrics], context: RunContext, number: int) -> None:
     """Records a round: the ensemble has the data of the students, and the steps of all of them."""
     writer = context.writer
+    rounds = writer.record.rounds
+    rounds[max(number - 1, 0) :] = [metrics]
     ensemble = {**metrics["ensemble"]}
     parameters = int(ensemble.pop(PARAMETERS) or 0)
     result = SplitResult("valid", 0, ensemble)
@@ -213,16 +200,15 @@ def record_round(metrics: dict[str, Metrics], context: RunContext, number: int) 
         best=ensemble.get(writer.record.training.objective.removeprefix(VALID)),
         final={f"{VALID}{name}": value for name, value in ensemble.items()},
     )
-    if number:
-        student = read_run(round_dir(context.shared_dir, number))
-        writer.record.data = student.data
-        before = [read_run(round_dir(context.shared_dir, each)) for each in range(1, number)]
-        students = [each.training for each in (*before, student)]
-        training.steps = sum(each.steps for each in students)
-        training.tokens = sum(each.tokens for each in students)
+    students = [read_run(round_dir(context.shared_dir, each)) for each in range(1, number + 1)]
+    if students:
+        last = students[-1]
+        writer.record.data = last.data
+        training.steps = sum(each.training.steps for each in students)
+        training.tokens = sum(each.training.tokens for each in students)
         training.best_step = training.steps
-        training.batches_per_epoch = student.training.batches_per_epoch
-        for each in student.evaluation.results[:1]:
+        training.batches_per_epoch = last.training.batches_per_epoch
+        for each in last.evaluation.results[:1]:
             result.rows = each.rows
             result.baselines = each.baselines
     writer.record.model.trainable = parameters
@@ -235,10 +221,8 @@ def _check_resume(resume: str | None, *, resumed: bool) -> None:
     """Raises ConfigError for a checkpoint: rounds continue after the last complete one, in their own folder."""
     if resume in (None, "auto"):
         return
-    is_path = os.path.exists(os.path.expanduser(resume))
-    which = Path(resume).name
-    is_step = which != "last" and KEYWORD.fullmatch(which) and not is_path
-    if is_step or not resumed:
+    is_whole_run = Path(resume).name == "last" or os.path.exists(os.path.expanduser(resume))
+    if not resumed or not is_whole_run:
         rule = "rounds of distillation continue where they stopped, in their own folder"
         raise ConfigError(f"resume={resume}: {rule}; expected resume=auto")
 

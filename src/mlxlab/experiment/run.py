@@ -30,7 +30,7 @@ from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.experiment.signals import SignalHandler
 from mlxlab.experiment.storage import NoCloud, Storage
 from mlxlab.files.atomic import remove_leftovers
-from mlxlab.program import display_path
+from mlxlab.program import display_path, run_dir_override
 from mlxlab.progress import activity
 from mlxlab.record.run_file import FILE, read_run
 from mlxlab.record.run_record import STATUSES
@@ -118,7 +118,13 @@ def open_run(
                         devnull = stack.enter_context(open(os.devnull, "w"))
                         stack.enter_context(redirect_stdout(devnull))
                         stack.enter_context(redirect_stderr(devnull))
-                    yield RunContext(run_dir, shared_dir, writer, signals, group)
+                    context = RunContext(run_dir, shared_dir, writer, signals, group)
+                    if not writer.record.has_begun:
+                        typed = [
+                            text for text in context.command.overrides if text != "resume=auto"
+                        ]
+                        writer.record.command.first = [*typed, run_dir_override(run_dir)]
+                    yield context
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise

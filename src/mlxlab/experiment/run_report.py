@@ -29,7 +29,8 @@ class RunReport(Callback):
     """
 
     def __init__(self, samples: Count, sample_tokens: Count) -> None:
-        self.samples, self.sample_tokens = samples, sample_tokens
+        self.samples = samples
+        self.sample_tokens = sample_tokens
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         """Imports the views after the first step, as the source may change before the end."""
@@ -55,7 +56,8 @@ def tracked_until_end(
         yield
         status = "FINISHED"
     except (KeyboardInterrupt, RunInterrupted) as error:
-        status, failure = "KILLED", error
+        status = "KILLED"
+        failure = error
         raise
     except BaseException as error:
         failure = error

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 
 from mlxlab.errors import WriteError
-from mlxlab.experiment.warning_list import WarningList
 from mlxlab.record import provenance
 from mlxlab.record.attempts import (
     end_attempt,
@@ -22,6 +21,10 @@ from mlxlab.record.attempts import (
 )
 from mlxlab.record.run_file import new_record, read_or_begin, write_run
 from mlxlab.record.run_record import Evaluation, RunRecord, Status, Training
+from mlxlab.redact import redact
+from mlxlab.wording import one_line
+
+MAX_WARNINGS = 50
 
 logger = logging.getLogger(__name__)
 
@@ -183,3 +186,16 @@ class RunWriter:
             if not self._warned:
                 logger.warning(str(error))
             self._warned = True
+
+
+class WarningList(logging.Handler):
+    """Collects warnings, each once, up to a limit."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = redact(one_line(record.getMessage(), 500))
+        if line not in self.lines and len(self.lines) < MAX_WARNINGS:
+            self.lines.append(line)

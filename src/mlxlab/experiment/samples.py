@@ -1,22 +1,16 @@
-"""Text that a language model generates at the end of a run, `samples.json`: a new document, and validation text."""
+"""Text that a language model generates at the end of a run: a new document, and validation text."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import DataError
-from mlxlab.experiment.collect_record import SAMPLES
-from mlxlab.files.atomic import write_json
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
 from mlxlab.record.run_record import Sample
-from mlxlab.tracking.tracker import Tracker
 
 PROMPT = 24  # tokens of validation text
 MAX_PROMPT = 256  # tokens before an answer
@@ -24,21 +18,6 @@ MAX_PROMPT = 256  # tokens before an answer
 SECONDS = 0.5
 MIN_TOKENS = 20
 MAX_SECONDS = 5.0
-
-
-def write_samples(
-    model: Model, data: DataModule, tracker: Tracker, folder: Path, count: int, max_tokens: int
-) -> None:
-    """Writes and logs texts of a causal language model; none if its logits are not finite."""
-    prompts = sample_prompts(data, data.tokenizer, count)
-    if not prompts:
-        return
-    try:
-        samples = generate_samples(model, data.tokenizer, prompts, max_tokens)
-    except DataError:
-        return
-    write_json(folder / SAMPLES, [asdict(each) for each in samples])
-    tracker.log_artifact(folder / SAMPLES)
 
 
 def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[list[int]]:
@@ -69,7 +48,11 @@ def sample_prompts(data: DataModule, tokenizer: Tokenizer, count: int) -> list[l
 def generate_samples(
     model: Model, tokenizer: Tokenizer, prompts: Sequence[list[int]], max_tokens: int
 ) -> list[Sample]:
-    """A sample for each prompt."""
+    """A sample for each prompt of a causal language model.
+
+    Raises:
+        DataError: its logits are not finite.
+    """
     samples = []
     for prompt in prompts:
         text = "" if prompt == [tokenizer.eos_id] else tokenizer.decode(prompt)

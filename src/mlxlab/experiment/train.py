@@ -1,6 +1,7 @@
 """Trains one run from start to report."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +16,7 @@ from mlxlab.data.row_lengths import MANY, MeasuresRows
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.errors import DivergenceError, RunInterrupted, RunPruned
+from mlxlab.errors import DataError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import (
     Config,
     build_callbacks,
@@ -24,13 +25,13 @@ from mlxlab.experiment.build import (
     save_inference_config,
 )
 from mlxlab.experiment.evaluate import evaluate_at_end, forget_evaluation, write_files
-from mlxlab.experiment.facts.training_facts import ended_training
+from mlxlab.experiment.facts.session_facts import session_record, shape_of
+from mlxlab.experiment.facts.training_facts import training_facts
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
     log_config_changes,
     log_datasets,
     log_transfer,
-    new_record,
     run_metadata,
     run_tags,
 )
@@ -46,7 +47,7 @@ from mlxlab.experiment.resume.load import (
 from mlxlab.experiment.resume.policy import Transfer
 from mlxlab.experiment.run import RunContext, run_name, tracked_name
 from mlxlab.experiment.run_report import RunReport, find_report, tracked_until_end
-from mlxlab.experiment.samples import write_samples
+from mlxlab.experiment.samples import generate_samples, sample_prompts
 from mlxlab.experiment.session import Session, build_session
 from mlxlab.experiment.start import Start, plan_start
 from mlxlab.inference.model_signature import model_signature
@@ -54,6 +55,7 @@ from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.ops.native import state as native
 from mlxlab.program import display_path, resume_command
+from mlxlab.record.run_record import Sample
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
@@ -166,8 +168,11 @@ def begin_records(
     log_config_changes(start.changes, start.last_step, run_dir, tracker)
     if transfer := session.initial_weights or carried:
         log_transfer(transfer, run_dir, tracker)
-    earlier = context.writer.earlier if start.continues and checkpoint else None
-    record = new_record(cfg, context.command, metadata, start.fork, session, earlier)
+    first = context.command.first
+    if start.continues and checkpoint and context.writer.earlier:
+        first = context.writer.earlier.command.first
+    fork = start.fork.path if start.fork else None
+    record = session_record(session, metadata, first, fork)
     record.id = tracker.uid
     record.name = name
     context.writer.begin(record)
@@ -263,7 +268,8 @@ def finish(
     assert context.group.all_reduce_max(extremes) == extremes, (
         "the processes of this run ended in different states"
     )
-    training = ended_training(context.writer.record, state, digest)
+    training = training_facts(context.writer.record, state.progress, state.history, digest)
+    context.writer.record.model.shape = shape_of(state.architecture.node)
     context.writer.trained(training, count_parameters(state.whole_model))
     lock.end(training)
     reason, best = session.context.control.stop_reason, state.history.best
@@ -321,6 +327,9 @@ def report_run(
     if results is None:
         return stop_signal
     write_files(results, data, tracker, run_dir, state.progress.step)
+    generates = data.task.kind == "language_modelling" and not data.task.masked
+    if generates and report and context.group.rank == 0 and not state.sharding.is_sharded:
+        context.writer.record.samples = samples_of(state, data, report)
     context.writer.evaluated(results.record)
     best_step = state.history.best_step
     best = run_dir / FOLDER / folder_name(best_step)
@@ -329,17 +338,15 @@ def report_run(
     if best.is_dir():
         base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
         tracker.log_model(best, best_step, {"run": inference_dir, **base}, model_signature(encoder))
-    generates = data.task.kind == "language_modelling" and not data.task.masked
-    if (
-        generates
-        and report
-        and report.samples
-        and context.group.rank == 0
-        and not state.sharding.is_sharded
-    ):
-        with state.eval_weights() as model:
-            write_samples(
-                cast(Model, model), data, tracker, run_dir, report.samples, report.sample_tokens
-            )
     print(f"run folder: {display_path(run_dir)}")
     return 0
+
+
+def samples_of(state: TrainState, data: DataModule, report: RunReport) -> list[Sample]:
+    """Texts of a causal language model; none if its logits are not finite."""
+    prompts = sample_prompts(data, data.tokenizer, report.samples)
+    if not prompts:
+        return []
+    with state.eval_weights() as model, suppress(DataError):
+        return generate_samples(cast(Model, model), data.tokenizer, prompts, report.sample_tokens)
+    return []

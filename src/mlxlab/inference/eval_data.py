@@ -1,4 +1,4 @@
-"""Evaluation data from a source that the user names: text, or labelled rows, read by the keys of the run or others."""
+"""Data of the user's own for a trained model: text or labelled rows, read by the keys of the run or others."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,20 +17,14 @@ from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import read_signature
 from mlxlab.config.schema.validate import Checker, read_value
 from mlxlab.data.batch import Batch
-from mlxlab.data.dataset import (
-    DataModule,
-    LabelledRows,
-    ProvidesTestRows,
-    RowEncoder,
-    Table,
-)
+from mlxlab.data.dataset import DataModule, LabelledRows, ProvidesTestRows, RowEncoder, Table
 from mlxlab.data.labelled.dataset import LabelledExamples
 from mlxlab.data.labelled.encoder import TypedEncoder
 from mlxlab.data.labelled.left_out import Faults
 from mlxlab.data.labelled.rows import Rows, hash_rows, open_rows
 from mlxlab.data.labelled.types import read_table
 from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.sources.block import OnError
+from mlxlab.data.sources.arrow import TableRows
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.batches import Packing, RowBuilder
@@ -55,23 +49,15 @@ NOT_OF_OTHER_SOURCES = (
     "max_valid_examples",
 )
 MAX_COMPARED = 1_000_000  # rows that are compared with those of the training split
-EvalData = tuple[
-    Iterable[Batch], str
-]  # evaluation batches, to be iterated once, and a description for the report
 
 
-class EvalRows(NamedTuple):
-    """Labelled rows to evaluate on: batches, to be iterated once, their description, and the numbers of the rows."""
-
-    batches: Iterable[Batch]
-    description: str
-    numbers: np.ndarray
-
-
-def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
+def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> tuple[Iterable[Batch], str]:
     """The documents of `node["source"]` (max `max_valid_examples`), packed so that each token is a target once.
 
     `node` is the data node of the run with the overrides of the command line. Raises as `open_documents`.
+
+    Returns:
+        Batches, to be iterated once, and a description for the report.
     """
     reading = instantiate(node["reading"], Reading)
     source = open_documents(
@@ -94,74 +80,125 @@ def text_batches(encoder: TextEncoder, node: dict[str, Any]) -> EvalData:
     return builder.evaluation(rows, node["eval_batch_size"]), f"text of {source.name}"
 
 
+def row_source(restored: RestoredModel, name: str) -> str | TableRows:
+    """The rows that `name` stands for: a file, or with "test" the test rows that the data set comes with."""
+    if name == "test":
+        dataset = import_target(restored.config["data"]["_target_"])
+        if isinstance(dataset, ProvidesTestRows):
+            return TableRows(dataset.test_rows(), name)
+    return name
+
+
+@dataclass(frozen=True)
+class EvalRows:
+    """Labelled rows to evaluate on.
+
+    Args:
+        node: the data node of the run with the overrides of the command line.
+        numbers: those of the rows that can be used.
+        lines: what was left out, and what no training row has.
+    """
+
+    encoder: RowEncoder
+    node: Mapping[str, Any]
+    rows: Rows
+    numbers: np.ndarray
+    lines: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def description(self) -> str:
+        return "\n".join([f"{counted(len(self), 'row')} of {self.node['source']}", *self.lines])
+
+    def table(self, columns: Sequence[str], positions: np.ndarray) -> Table:
+        return self.rows.table(columns, self.numbers[positions])
+
+    def batches(self) -> Iterable[Batch]:
+        """Batches of all rows; DataError for a row that is malformed or has no label."""
+        encoder = self.encoder
+        names = [*encoder.columns, encoder.label_column]
+
+        def collate(positions: np.ndarray) -> Batch:
+            ids = self.numbers[positions]
+            table = self.rows.table(names, ids)
+            batch = encode_located(encoder, table, lambda row: self.rows.location(int(ids[row])))
+            is_labelled = batch.loss_weights.reshape(len(ids), -1).any(axis=1)
+            if not is_labelled.all():
+                location = self.rows.location(int(ids[is_labelled.argmin()]))
+                raise DataError(f"{location}: column {names[-1]!r}: a row without a label")
+            return batch._replace(example_ids=ids)
+
+        return EvalLoader(len(self), self.node.get("eval_batch_size") or EVAL_BATCH_SIZE, collate)
+
+    def warn_of_training_rows(self, data: DataModule | None) -> None:
+        """Warns if the model was trained on some of these rows."""
+        encoder = self.encoder
+        if not isinstance(data, LabelledExamples) or not isinstance(encoder, TypedEncoder):
+            return
+        if len(self.rows) > MAX_COMPARED:
+            return
+        types = {**encoder.types, encoder.label_column: encoder.labels.type}
+
+        def hashes(table: Table) -> np.ndarray:
+            columns = read_table(table, types).items()
+            return hash_rows({name: column.spelled() for name, column in columns})
+
+        with suppress(UserError):  # a malformed row, which the evaluation reports
+            blocks = data.rows.blocks(list(types), data.split.train)
+            trained = np.concatenate([hashes(block) for block in blocks])
+            known = int(np.isin(hashes(self.rows.table(list(types), self.numbers)), trained).sum())
+            if known:
+                count = f"{known:,} of the {len(self):,} rows of {self.node['source']}"
+                logger.warning(
+                    f"{count} equal a training row of this run: they flatter the figures"
+                )
+
+    def baselines(self, data: DataModule | None) -> Sequence[Baseline]:
+        """The baselines of the data of the run, with predictions for these rows; a line in the log if there are none."""
+        if data is None:
+            reason = "the training data of the run has changed, cannot be read, or is too large"
+        elif not isinstance(data, LabelledRows):
+            reason = "the data set of the run predicts them for its own rows only"
+        elif len(self) > MAX_COMPARED:
+            reason = f"more than {MAX_COMPARED:,} rows"
+        else:
+            return predict_rows(data, lambda rows: self.table(data.columns, rows), len(self))
+        logger.info(f"no baselines: {reason}")
+        return []
+
+
 def open_eval_rows(
     restored: RestoredModel, node: dict[str, Any], cache: Path, others: Sequence[str] = ()
-) -> "Rows | ProvidedRows":
-    """The labelled rows of `node["source"]`, or with "test" the test rows that the data set comes with.
-
-    `node` is the data node of the run with the overrides of the command line. Raises as `open_rows`.
+) -> EvalRows:
+    """The labelled rows of `node["source"]`, the data node of the run with the overrides of the command line.
 
     Args:
         others: columns that are read too, besides those of the model.
+
+    Raises:
+        ConfigError: another column is missing.
+        DataError: a row has no label or is malformed, and `on_error` does not leave it out.
+        InputNotFoundError, ServiceUnavailableError: see `open_rows`.
     """
-    encoder, source = row_encoder(restored.encoder), node["source"]
-    if (rows := provided_rows(restored, source)) is not None:
-        _refuse_unknown(others, list(rows.cells), source)
-        return rows
-    names = list(dict.fromkeys([*encoder.columns, encoder.label_column, *others]))
-    try:
-        on_error, max_left_out = left_out_keys(node)
-        part = open_rows(source, row_reading(node), cache, on_error, names, max_left_out)
-        return Rows([part])
-    except MissingColumnError as error:
-        _refuse_unknown(others, [name for name in others if name not in error.missing], source)
-        raise trained_on(error, error.missing) from None
-
-
-def _refuse_unknown(columns: Sequence[str], known: Sequence[str], source: str) -> None:
-    unknown = [name for name in columns if name not in known]
-    if unknown:
-        raise ConfigError(f"slices={unknown[0]}: no such column in {source}")
-
-
-def row_batches(
-    restored: RestoredModel, rows: "Rows | ProvidedRows", node: dict[str, Any]
-) -> EvalRows:
-    """These rows; raises DataError for one without a label that `on_error` does not leave out, or a malformed one."""
     encoder = row_encoder(restored.encoder)
-    names = [*encoder.columns, encoder.label_column]
+    names = list(dict.fromkeys([*encoder.columns, encoder.label_column, *others]))
+    on_error = node.get("on_error", "strict")
+    max_left_out = node.get("max_left_out", MAX_LEFT_OUT)
+    source = row_source(restored, node["source"])
+    try:
+        part = open_rows(source, row_reading(node), cache, on_error, names, max_left_out)
+    except MissingColumnError as error:
+        for name in others:
+            if name in error.missing:
+                raise ConfigError(f"slices={name}: no such column in {node['source']}") from None
+        raise trained_on(error, error.missing) from None
+    rows = Rows([part])
+    if not isinstance(encoder, TypedEncoder):
+        return EvalRows(encoder, node, rows, np.arange(len(rows)), [])
 
-    numbers, lines = _labelled(encoder, rows, node)
-
-    def collate(positions: np.ndarray) -> Batch:
-        ids = numbers[positions]
-        table = rows.table(names, ids)
-        batch = encode_located(encoder, table, lambda row: rows.location(int(ids[row])))
-        is_labelled = batch.loss_weights.reshape(len(ids), -1).any(axis=1)
-        if not is_labelled.all():
-            location = rows.location(int(ids[is_labelled.argmin()]))
-            raise DataError(f"{location}: column {encoder.label_column!r}: a row without a label")
-        return batch._replace(example_ids=ids)
-
-    batch_size = node.get("eval_batch_size") or EVAL_BATCH_SIZE
-    batches = EvalLoader(len(numbers), batch_size, collate)
-    return EvalRows(
-        batches, "\n".join([f"{counted(len(numbers), 'row')} of {node['source']}", *lines]), numbers
-    )
-
-
-def left_out_keys(node: Mapping[str, Any]) -> tuple[OnError, float]:
-    """`on_error` and `max_left_out` of a data node, by default those of data sets without these keys."""
-    return node.get("on_error", "strict"), node.get("max_left_out", MAX_LEFT_OUT)
-
-
-def _labelled(
-    encoder: RowEncoder, rows: "Rows | ProvidedRows", node: Mapping[str, Any]
-) -> tuple[np.ndarray, list[str]]:
-    """The numbers of the rows to evaluate on, and lines on those that are left out."""
-    if not (isinstance(rows, Rows) and isinstance(encoder, TypedEncoder)):
-        return np.arange(len(rows)), []
-    faults = Faults(rows, *left_out_keys(node))
+    faults = Faults(rows, on_error, max_left_out)
     cells = rows.column(encoder.label_column)
     column = encoder.labels.read(encoder.label_column, cells, rows.location)
     faults.add_missing(column, encoder.required)
@@ -170,86 +207,9 @@ def _labelled(
     lines = faults.check()
     numbers = np.flatnonzero(faults.usable)
     unseen = UnseenCategories()
-    for table in faults.rows.blocks(encoder.columns, numbers):
+    for table in rows.blocks(encoder.columns, numbers):
         unseen.add(encoder, table)
-    return numbers, [*lines, *unseen.lines()]
-
-
-def report_known_rows(
-    restored: RestoredModel,
-    rows: "Rows | ProvidedRows",
-    numbers: np.ndarray,
-    source: str,
-    data: DataModule | None,
-) -> None:
-    """Warns if the model was trained on some of these rows."""
-    encoder = row_encoder(restored.encoder)
-    if not isinstance(data, LabelledExamples) or len(rows) > MAX_COMPARED:
-        return
-    if isinstance(rows, ProvidedRows) or not isinstance(encoder, TypedEncoder):
-        return
-    types = {**encoder.types, encoder.label_column: encoder.labels.type}
-
-    def hashes(table: Table) -> np.ndarray:
-        columns = read_table(table, types).items()
-        return hash_rows({name: column.spelled() for name, column in columns})
-
-    with suppress(UserError):  # a malformed row, which the evaluation reports
-        blocks = data.rows.blocks(list(types), data.split.train)
-        trained = np.concatenate([hashes(block) for block in blocks])
-        known = int(np.isin(hashes(rows.table(list(types), numbers)), trained).sum())
-        if known:
-            count = f"{known:,} of the {len(numbers):,} rows of {source}"
-            logger.warning(f"{count} equal a training row of this run: they flatter the figures")
-
-
-def row_baselines(
-    restored: RestoredModel,
-    rows: "Rows | ProvidedRows",
-    numbers: np.ndarray,
-    data: DataModule | None,
-) -> Sequence[Baseline]:
-    """The baselines of the data of the run, with predictions for these rows; a line in the log if there can be none."""
-    encoder, reason = row_encoder(restored.encoder), ""
-    if data is None:
-        reason = "the training data of the run has changed, cannot be read, or is too large"
-    elif not isinstance(data, LabelledRows):
-        reason = "the data set of the run predicts them for its own rows only"
-    elif len(numbers) > MAX_COMPARED:
-        reason = f"more than {MAX_COMPARED:,} rows"
-    else:
-
-        def read(positions: np.ndarray) -> Table:
-            return rows.table(encoder.columns, numbers[positions])
-
-        return predict_rows(data, read, len(numbers))
-    logger.info(f"no baselines: {reason}")
-    return []
-
-
-@dataclass(frozen=True)
-class ProvidedRows:
-    """Rows that come with a data set: what an evaluation needs of the interface of `Rows`."""
-
-    name: str
-    cells: Table
-
-    def __len__(self) -> int:
-        return len(next(iter(self.cells.values())))
-
-    def table(self, columns: Sequence[str], rows: np.ndarray) -> Table:
-        return {name: [self.cells[name][row] for row in rows.tolist()] for name in columns}
-
-    def location(self, row: int) -> str:
-        return f"{self.name}:{row + 1}"
-
-
-def provided_rows(restored: RestoredModel, source: str) -> ProvidedRows | None:
-    """The rows that the data set of a run calls `source`; None if that is a file."""
-    dataset = import_target(restored.config["data"]["_target_"])
-    if source != "test" or not isinstance(dataset, ProvidesTestRows):
-        return None
-    return ProvidedRows(source, dataset.test_rows())
+    return EvalRows(encoder, node, rows, numbers, [*lines, *unseen.lines()])
 
 
 def override_data(restored: RestoredModel, overrides: dict[str, str]) -> dict[str, Any]:
@@ -283,7 +243,7 @@ def refuse_without_effect(overrides: dict[str, str], effective: Collection[str])
             )
 
 
-def forget_source(node: dict[str, Any], overrides: dict[str, str]) -> None:
+def forget_source(node: dict[str, Any], overrides: Collection[str]) -> None:
     """Removes the keys that belong to the source of the run, for another one."""
     for key in NOT_OF_OTHER_SOURCES:
         if key not in overrides and key.partition(".")[0] in node:
@@ -293,9 +253,8 @@ def forget_source(node: dict[str, Any], overrides: dict[str, str]) -> None:
 def _set(node: dict[str, Any], key: str, text: str | None) -> None:
     """Sets a dotted key, as the type that the signature of its node has."""
     first, _, inner = key.partition(".")
-    if inner and isinstance(
-        node.setdefault(first, {}), dict
-    ):  # An unknown key is refused with its path.
+    # An unknown key is refused with its path.
+    if inner and isinstance(node.setdefault(first, {}), dict):
         _set(node[first], inner, text)
         return
     known = read_signature(node["_target_"]) if "_target_" in node else None

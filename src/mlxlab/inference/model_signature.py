@@ -7,6 +7,11 @@ from mlxlab.data.dataset import Encoder, RowEncoder
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
 
+OUTPUTS = {
+    "classification": {"label": "string"},
+    "multi_label": {"labels": "any"},
+    "regression": {"value": "double"},
+}
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
 
 
@@ -18,10 +23,7 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
     task = encoder.task
     if isinstance(encoder, RowEncoder):
         probabilities = {f"probability_{name}": "double" for name in task.labels}
-        answer = {"classification": {"label": "string"}, "multi_label": {"labels": "any"}}.get(
-            task.kind, {}
-        )
-        outputs = answer | probabilities if answer else {"value": "double"}
+        outputs = OUTPUTS[task.kind] | probabilities
         # A cell may be text, a number or missing: it is read as it would be from a file.
         return {
             "inputs": _columns(dict.fromkeys(encoder.columns, "any")),

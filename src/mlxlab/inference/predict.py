@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import compress
 from typing import NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -21,6 +22,7 @@ from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.cells import Rows, row_reading, to_table
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.evaluate import read_out
 from mlxlab.training.metrics.labelled import as_thresholds, predicted_classes
 from mlxlab.wording import counted
 
@@ -86,7 +88,8 @@ class Predictions(NamedTuple):
             classes = predicted_classes(self.task, self.values, as_thresholds(self.thresholds))
             return {single: [names[i] for i in classes.tolist()]}
         holds = self.values >= as_thresholds(self.thresholds)
-        return {several: [[names[i] for i in np.flatnonzero(row).tolist()] for row in holds]}
+        cells = [list(compress(names, row)) for row in holds]
+        return {several: cells}
 
 
 def predict_rows(restored: RestoredModel, rows: Rows, batch_size: int = 64) -> dict[str, Cells]:
@@ -117,17 +120,19 @@ def predict_table(
         DataError: a column is missing, or a cell is malformed.
     """
     encoder = row_encoder(restored.encoder)
-    check_columns(encoder, list(table))
+    for name in encoder.columns:
+        if name not in table:
+            raise DataError(f"column {name!r} is missing; got {', '.join(table)[:200]}")
     columns = {name: table[name] for name in encoder.columns}
-    count, outputs = max(map(len, columns.values())), []
+    count = max(map(len, columns.values()))
+    outputs = []
     for start in range(0, count, batch_size):
         rows = {name: cells[start : start + batch_size] for name, cells in columns.items()}
         batch = to_device(encode_located(encoder, rows, partial(_shifted, location, start)))
-        outputs.append(_read_out(restored.model(batch.tokens, batch.segment_ids), encoder.task))
-    empty = np.zeros(
-        0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes), np.float32
-    )
-    values = np.concatenate([empty, *outputs])
+        logits = restored.model(batch.tokens, batch.segment_ids).astype(mx.float32)
+        outputs.append(read_out(logits, encoder.task))
+    shape = 0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes)
+    values = np.concatenate([np.zeros(shape, np.float32), *outputs])
     if not np.isfinite(values).all():
         raise DataError("the outputs of the model are not finite numbers: its weights are damaged")
     return Predictions(encoder.task, values, restored.thresholds)
@@ -152,23 +157,13 @@ def predict_usable(
         if errors.on_error == "strict":
             raise
     encoder = row_encoder(restored.encoder)
-    malformed = malformed_rows(encoder, table)
+    malformed = dict(_malformed_rows(encoder, {name: table[name] for name in encoder.columns}))
     for row, fault in malformed.items():
         errors.valid -= 1  # The reader has counted it as valid.
         errors.skip(locations[row], partial("{}: {}".format, locations[row], fault))
     rows = [row for row in rows if row not in malformed]
     usable = {name: [cells[row] for row in rows] for name, cells in table.items()}
     return rows, usable, predict_table(restored, usable, batch_size)
-
-
-def malformed_rows(encoder: RowEncoder, table: Table) -> dict[int, str]:
-    """The rows of a table that cannot be encoded, from 0, and what is wrong with each."""
-    cells = {name: table[name] for name in encoder.columns}
-    try:
-        encoder.encode_rows(cells)
-    except DataError:
-        return dict(_malformed_rows(encoder, cells))
-    return {}
 
 
 def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
@@ -179,22 +174,13 @@ def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
         if encoder.task.kind == "language_modelling":
-            raise NotAllowedError(
-                "expected a model of labelled rows; a language model predicts no labels"
-            )
+            expected = "expected a model of labelled rows"
+            raise NotAllowedError(f"{expected}; a language model predicts no labels")
         kind = type(encoder)
-        lacks = (
-            f"{kind.__module__}.{kind.__qualname__} lacks members of mlxlab.data.dataset.RowEncoder"
-        )
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        lacks = f"{name} lacks members of mlxlab.data.dataset.RowEncoder"
         raise NotAllowedError(f"expected a data set whose encoder reads rows; {lacks}")
     return encoder
-
-
-def check_columns(encoder: RowEncoder, names: Sequence[str], *, labelled: bool = False) -> None:
-    """Raises DataError if a column that the encoder reads is not among `names`."""
-    for name in [*encoder.columns, *([encoder.label_column] if labelled else [])]:
-        if name not in names:
-            raise DataError(f"column {name!r} is missing; got {', '.join(names)[:200]}")
 
 
 def trained_on(error: MissingColumnError, names: Sequence[str]) -> DataError:
@@ -219,16 +205,6 @@ def _malformed_rows(encoder: RowEncoder, table: Table) -> Iterator[tuple[int, st
             encoder.encode_rows({name: [cell] for name, cell in zip(table, cells, strict=True)})
         except DataError as error:
             yield row, str(error).removeprefix("row 1: ")
-
-
-def _read_out(logits: mx.array, task: Task) -> np.ndarray:
-    """Logits as probabilities (B, C) or (B, L), or as numbers (B,) in the units of the data."""
-    logits = logits.astype(mx.float32)
-    if task.kind == "regression":
-        return np.array(logits[:, 0], np.float64) * task.target_deviation + task.target_mean
-    return np.array(
-        mx.softmax(logits, axis=-1) if task.kind == "classification" else mx.sigmoid(logits)
-    )
 
 
 def fill_mask(restored: RestoredModel, text: str) -> str:

@@ -1,10 +1,8 @@
 """Predicts the rows of a file piece by piece, however large it is, and writes a row for each of them."""
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,18 +12,17 @@ from tqdm import tqdm
 from mlxlab.data.dataset import RowEncoder, Table
 from mlxlab.data.labelled.rows import location_of, text_blocks
 from mlxlab.data.sources.block import ErrorBudget, OnError, Source
-from mlxlab.data.sources.files import find_files
 from mlxlab.data.sources.messages import MissingColumnError, require_columns
-from mlxlab.data.sources.open import is_local, open_source
+from mlxlab.data.sources.open import open_source
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
-from mlxlab.files.spreadsheet import defuse
+from mlxlab.files.spreadsheet import csv_lines
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.eval_data import (
     forget_source,
     override_data,
-    provided_rows,
     refuse_without_effect,
+    row_source,
 )
 from mlxlab.inference.predict import (
     MalformedRowError,
@@ -40,14 +37,6 @@ from mlxlab.inference.restore import RestoredModel
 HINT = "; nothing was written (on_error=skip leaves out up to max_left_out of the rows)"
 Format = Literal["full", "kaggle"]
 Column = Sequence[object]
-
-
-class Chunk(NamedTuple):
-    """Some rows of a file: their cells, their locations for messages, and their numbers from 1."""
-
-    cells: Table
-    locations: list[str]
-    numbers: list[int]
 
 
 class Written(NamedTuple):
@@ -81,24 +70,38 @@ def predict_file(
     node = override_data(restored, overrides)
     refuse_without_effect(overrides, {"reading"})
     forget_source(node, overrides)
+    reading = row_reading(node)
     errors = ErrorBudget(on_error, max_left_out)
-    unseen = UnseenCategories()
-    provided = provided_rows(restored, source)
-    if provided is not None:
-        names = list(provided.cells)
-        numbers = list(range(1, len(provided) + 1))
-        locations = [provided.location(number - 1) for number in numbers]
-        chunks = iter([Chunk(provided.cells, locations, numbers)])
-    else:
-        opened = open_source(source, row_reading(node), errors)
-        names = list(opened.columns())
-        columns = list(dict.fromkeys([*encoder.columns, *keep]))
-        chunks = _read_chunks(opened, columns, row_reading(node).missing, errors)
-        _refuse_overwriting(source, output)
+    opened = open_source(row_source(restored, source), reading, errors)
+    names = opened.columns()
+    _refuse_overwriting(opened, output)
 
     file = PredictionFile(encoder, tuple(keep), format, node.get("label_delimiter"))
+    unseen = UnseenCategories()
+    columns = list(dict.fromkeys([*encoder.columns, *keep]))
+    blocks = text_blocks(opened, columns, reading.missing, errors)
+    count = 0
     try:
-        count = _write(output, file, restored, chunks, batch_size, errors, unseen)
+        remove_leftovers(output.parent)
+        with (
+            open_atomic(output) as stream,
+            tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar,
+        ):
+            for block in blocks:
+                locations = [location_of(opened, place) for place in block.places.tolist()]
+                cells = block.columns.to_pydict()
+                rows, usable, predictions = predict_usable(
+                    restored, cells, locations, batch_size, errors
+                )
+                unseen.add(encoder, usable)
+                written = file.columns(usable, predictions, block.numbers[rows].tolist())
+                if output.suffix == ".csv":
+                    stream.write(file.csv_lines(written, header=not stream.tell()))
+                else:
+                    stream.write(json_lines(written))
+                count += len(rows)
+                bar.update(len(locations))
+            errors.check()
     except MissingColumnError as error:
         missing = [name for name in error.missing if name not in keep]
         if not missing:
@@ -107,57 +110,18 @@ def predict_file(
     except MalformedRowError as error:
         raise DataError(f"{error}{HINT}") from None
 
-    notes = []
+    notes = unseen.lines()
     read = {*encoder.columns, encoder.label_column, *keep}
     unread = [name for name in names if name not in read]
     if unread:
-        notes.append(f"columns that the model does not read: {', '.join(unread)}")
-    return Written(count, errors.skipped, [*notes, *unseen.lines()])
+        notes.insert(0, f"columns that the model does not read: {', '.join(unread)}")
+    return Written(count, errors.skipped, notes)
 
 
-def _read_chunks(
-    source: Source, columns: Sequence[str], missing: Sequence[str], errors: ErrorBudget
-) -> Iterator[Chunk]:
-    for block in text_blocks(source, columns, missing, errors):
-        locations = [location_of(source, place) for place in block.places.tolist()]
-        yield Chunk(block.columns.to_pydict(), locations, block.numbers.tolist())
-
-
-def _write(
-    output: Path,
-    file: "PredictionFile",
-    restored: RestoredModel,
-    chunks: Iterator[Chunk],
-    batch_size: int,
-    errors: ErrorBudget,
-    unseen: UnseenCategories,
-) -> int:
-    """Writes the predictions for the chunks; returns the number of rows written."""
-    count = 0
-    is_first = True
-    remove_leftovers(output.parent)
-    with open_atomic(output) as stream, tqdm(unit=" rows", disable=None, dynamic_ncols=True) as bar:
-        for cells, locations, numbers in chunks:
-            rows, usable, predictions = predict_usable(
-                restored, cells, locations, batch_size, errors
-            )
-            unseen.add(restored.encoder, usable)
-            columns = file.columns(usable, predictions, [numbers[row] for row in rows])
-            if output.suffix == ".csv":
-                stream.write(file.csv_lines(columns, header=is_first))
-            else:
-                stream.write(json_lines(columns))
-            count += len(rows)
-            is_first = False
-            bar.update(len(locations))
-        errors.check()
-    return count
-
-
-def _refuse_overwriting(source: str, output: Path) -> None:
-    if not output.exists() or source.startswith("sklearn:") or not is_local(source):
+def _refuse_overwriting(source: Source, output: Path) -> None:
+    files = getattr(source, "files", None)
+    if files is None or not output.exists():
         return
-    files = find_files(source)
     if any(os.path.samefile(output, files.path(index)) for index in range(len(files))):
         raise ConfigError(f"output={output}: is a file of the input")
 
@@ -187,7 +151,8 @@ class PredictionFile:
             DataError: a kept column is missing.
             ConfigError: two columns have one name.
         """
-        own, label = predictions.columns(), self.encoder.label_column
+        own = predictions.columns()
+        label = self.encoder.label_column
         if self.format == "kaggle" and predictions.task.kind == "regression":
             own = {label: own["value"]}
         elif self.format == "kaggle":
@@ -204,26 +169,22 @@ class PredictionFile:
         return {**(kept or {"row": rows}), **renamed}
 
     def csv_lines(self, columns: Mapping[str, Column], *, header: bool) -> bytes:
-        """Lines of CSV (RFC 4180, UTF-8); an apostrophe before a text that a spreadsheet would run as a formula."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        """The rows of these columns as CSV, after their names."""
+        rows = [[*map(self._csv_cell, row)] for row in zip(*columns.values(), strict=True)]
         if header:
-            writer.writerow([defuse(name) for name in columns])
-        writer.writerows(
-            [self._csv_cell(value) for value in row] for row in zip(*columns.values(), strict=True)
-        )
-        return text.getvalue().encode()
+            rows.insert(0, [*columns])
+        return csv_lines(rows)
 
     def _csv_cell(self, value: object) -> str:
+        if value is None:
+            return ""
         if isinstance(value, float):
             return f"{value:.9g}"  # all digits of a float32
+        if isinstance(value, list) and self.delimiter is not None:
+            return self.delimiter.join(value)
         if isinstance(value, list):
-            value = (
-                json.dumps(value, ensure_ascii=False)
-                if self.delimiter is None
-                else self.delimiter.join(value)
-            )
-        return "" if value is None else defuse(str(value))
+            return json.dumps(value, ensure_ascii=False)
+        return str(value)
 
 
 def json_lines(columns: Mapping[str, Column]) -> bytes:

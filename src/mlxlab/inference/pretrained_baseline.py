@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mlxlab.data.batch import Task
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.generate import check_generates
@@ -48,10 +47,13 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
         DataError: the model has another tokenizer, so that a loss per token is of other tokens.
         InputNotFoundError, ServiceUnavailableError: see `resolve`.
     """
-    title, encoder = f"pretrained={name}", restored.encoder
+    title = f"pretrained={name}"
+    encoder = restored.encoder
     if not isinstance(encoder, TextEncoder) or encoder.task.masked:
         expected = "expected the run of a model that predicts the next token of texts"
-        raise ConfigError(f"{title}: {expected}, got {_model_of(encoder.task)}")
+        masked = "masked " if encoder.task.masked else ""
+        kind = encoder.task.kind.replace("_", " ")
+        raise ConfigError(f"{title}: {expected}, got one of {masked}{kind}")
     path = resolve(name, "pretrained")
     tokenizer = pretrained_tokenizer(path)
     if tokenizer.fingerprint != encoder.tokenizer.fingerprint:
@@ -59,13 +61,3 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
             f"{title}: its tokenizer is not that of the run; losses per token cannot be compared"
         )
     return replace(restored, model=build_pretrained_model(path, tokenizer.vocab_size))
-
-
-def _model_of(task: Task) -> str:
-    if task.masked:
-        return "a masked language model"
-    return (
-        "one of conversations"
-        if task.kind == "language_modelling"
-        else f"one of {task.kind.replace('_', ' ')}"
-    )

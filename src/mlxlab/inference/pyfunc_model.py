@@ -5,7 +5,6 @@ A language model takes a column `text`: a causal one returns `continuation` (its
 `generate`: max_tokens, temperature, ...), a masked one `filled`, the text with its `<mask>`s replaced.
 """
 
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +12,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class LoadedModel:
+class ServedModel:
     """A run's model as MLflow calls it: a table in, a table out."""
 
     def __init__(self, folder: Path) -> None:
         from mlxlab import backend
+        from mlxlab.inference.loaded_model import LoadedModel
         from mlxlab.inference.restore import restore_model
         from mlxlab.ops.native.activation import activate_for_inference
 
         backend.prepare()
         activate_for_inference()
         [weights] = folder.glob("*/model.safetensors")
-        self.restored = restore_model(folder / "inference", str(weights.parent))
+        self.model = LoadedModel(restore_model(folder / "inference", str(weights.parent)))
 
     # model_input is not annotated: MLflow would read the annotation as a schema, and warn.
     def predict(  # type: ignore[no-untyped-def]
@@ -32,31 +32,21 @@ class LoadedModel:
     ) -> "pd.DataFrame":
         import pandas as pd
 
-        from mlxlab.inference.predict import fill_mask, predict_rows
+        from mlxlab.inference.predict import fill_mask
 
         table = pd.DataFrame(model_input)
-        task = self.restored.encoder.task
+        task = self.model.task
         if task.kind != "language_modelling":
-            return pd.DataFrame(predict_rows(self.restored, table))
+            return self.model.predict(table)
         texts = [str(text) for text in table["text" if "text" in table else table.columns[0]]]
         if task.masked:
-            return pd.DataFrame({"filled": [fill_mask(self.restored, text) for text in texts]})
-        return pd.DataFrame({"continuation": self._continuations(texts, dict(params or {}))})
-
-    def _continuations(self, texts: list[str], params: dict[str, Any]) -> list[str]:
-        from mlxlab.inference.generate import GenerationConfig
-        from mlxlab.inference.sampling import SamplingParams
-        from mlxlab.inference.text_generator import restored_generator
-
-        params["stop"] = [str(text) for text in params.get("stop", [])]
-        sampling = SamplingParams(**_select(params, SamplingParams))
-        request = GenerationConfig(**_select(params, GenerationConfig))
-        return restored_generator(self.restored).texts(texts, sampling, request)
+            filled = [fill_mask(self.model.restored, text) for text in texts]
+            return pd.DataFrame({"filled": filled})
+        options = dict(params or {})
+        if "stop" in options:
+            options["stop"] = list(map(str, options["stop"]))
+        return pd.DataFrame({"continuation": self.model.generate(texts, **options)})
 
 
-def _select(params: dict[str, Any], options: type) -> dict[str, Any]:
-    return {field.name: params[field.name] for field in fields(options) if field.name in params}
-
-
-def _load_pyfunc(path: str) -> LoadedModel:
-    return LoadedModel(Path(path))
+def _load_pyfunc(path: str) -> ServedModel:
+    return ServedModel(Path(path))

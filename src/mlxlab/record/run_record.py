@@ -113,7 +113,7 @@ class Code:
 
 @dataclass
 class Parent:
-    """A source of the run: kind is checkpoint, pretrained, init_from, teacher, sweep, ..."""
+    """A source of the weights: kind is checkpoint, pretrained, init_from or teacher."""
 
     kind: str
     of: str
@@ -252,7 +252,6 @@ class Diagnostics:
         reliability: (confidence, share that is right, rows) of each bin.
         precision_recall: (recall, precision) by falling threshold.
         predicted: (true, predicted) values.
-        two_values: those near which a regression predicts nearly all rows.
     """
 
     names: Names = field(default_factory=list)
@@ -261,7 +260,6 @@ class Diagnostics:
     precision_recall: list[tuple[float, float]] = field(default_factory=list)
     positive_share: float | None = None
     predicted: list[tuple[float, float]] = field(default_factory=list)
-    two_values: Interval | None = None
 
 
 @dataclass
@@ -315,14 +313,12 @@ class Evaluation:
     Attributes:
         main_metric: by which models are compared with baselines.
         results: validation rows first.
-        counted_tokens: of the training text in which n-gram baselines counted.
         models: student and teacher on the validation rows.
         mistakes: of the validation rows, and of training rows out of fold.
     """
 
     main_metric: str = ""
     results: Annotated[list[SplitResult], MaxLen(3)] = field(default_factory=list)
-    counted_tokens: Count = 0
     models: dict[str, Metrics] = field(default_factory=dict)
     mistakes: Annotated[list[Mistake], MaxLen(100)] = field(default_factory=list)
 

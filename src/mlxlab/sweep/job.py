@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
+from mlxlab.checkpoint.names import FOLDER, committed_paths, holds_rounds
 from mlxlab.config.hydra.job import job_config, job_digest, job_folder, set_number
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import CannotCreateError
@@ -74,7 +74,7 @@ def compose(
     if not (job.folder / FILE).exists():
         return job
     others = [text for text in overrides if override_name(text) != "resume"]
-    has_checkpoint = committed_paths(job.folder / FOLDER) or (job.folder / ROUNDS).is_file()
+    has_checkpoint = committed_paths(job.folder / FOLDER) or holds_rounds(job.folder)
     if len(others) < len(overrides) and not has_checkpoint:
         return job  # It still starts from the run that its own `resume` names.
     overrides = [*others, "resume=auto"]

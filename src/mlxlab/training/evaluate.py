@@ -106,25 +106,25 @@ def target_losses(logits: mx.array, batch: DeviceBatch, task: Task) -> mx.array:
     return cross_entropy(logits, batch.targets)
 
 
+def read_out(logits: mx.array, task: Task) -> np.ndarray:
+    """Float32 logits as probabilities (B, C) or (B, L), or as numbers (B,) in the units of the data."""
+    match task.kind:
+        case "multi_label":
+            return np.array(mx.sigmoid(logits))
+        case "regression":
+            return np.array(logits[:, 0], np.float64) * task.target_deviation + task.target_mean
+    return np.array(mx.softmax(logits, axis=-1))
+
+
 def _labelled_examples(
     logits: mx.array, batch: Batch, task: Task, position: int
 ) -> tuple[np.ndarray, ...]:
     """Positions, ids, targets and outputs of the examples of a batch that have a label; the first is at `position`."""
-    labelled = (
-        batch.loss_weights > 0
-        if batch.loss_weights.ndim == 1
-        else (batch.loss_weights > 0).any(axis=1)
-    )
+    weights = batch.loss_weights
+    labelled = (weights > 0).reshape(len(weights), -1).any(axis=1)
     positions = position + np.cumsum(batch.example_ids >= 0) - 1
     targets = batch.targets
-    match task.kind:
-        case "multi_label":
-            outputs = np.array(mx.sigmoid(logits))
-        case "regression":
-            outputs, targets = (
-                np.asarray(values, np.float64) * task.target_deviation + task.target_mean
-                for values in (np.array(logits.squeeze(-1)), targets)
-            )
-        case _:
-            outputs = np.array(mx.softmax(logits, axis=-1))
+    if task.kind == "regression":
+        targets = targets.astype(np.float64) * task.target_deviation + task.target_mean
+    outputs = read_out(logits, task)
     return positions[labelled], batch.example_ids[labelled], targets[labelled], outputs[labelled]

@@ -225,14 +225,6 @@ RULES: Sequence[Rule] = (
         "{missed}.",
     ),
     Rule(
-        "values",
-        "warning",
-        "Two values",
-        lambda v: v.result and v.result.diagnostics.two_values,
-        "Most predictions are near {v.result.diagnostics.two_values[0]:number} or"
-        " {v.result.diagnostics.two_values[1]:number}; the true values are not.",
-    ),
-    Rule(
         "classes",
         "good",
         "All classes are predicted",

@@ -13,14 +13,8 @@ _BASELINES = {  # The names of these do not say what they do.
     "majority": "majority (the most frequent class)",
     "mean": "mean (of the training values)",
     "unigram": "token frequencies alone (unigram)",
-    "bigram": "counts of token pairs (bigram)",
-    "trigram": "counts of token triples (trigram)",
 }
-_SHORT_NAMES = {
-    "unigram": "token frequencies",
-    "bigram": "counts of token pairs",
-    "trigram": "counts of token triples",
-}
+_SHORT_NAMES = {"unigram": "token frequencies"}
 ROWS = {"valid": "validation", "test": "test", "out_of_fold": "training rows out of fold"}
 
 

@@ -56,20 +56,19 @@ def continuations(
         changes: keys of the config -> (before, after).
         continues: whether it is the same run; of another one only the changes of the model matter.
     """
-    model, earlier, overrides = {}, before.get("continued", []), [*command.typed]
+    model = {}
     for key, (old, new) in changes.items():
         if key_class(key) == "structural":
             actual = value_at({"model": at[1]}, key)
             model[key] = (old if actual is None else actual, new)
-    if not continues:
-        earlier, overrides = (
-            [{**each, "overrides": [], "forked": True} for each in earlier if each["model"]],
-            [],
-        )
-    return [
-        *earlier,
-        {"step": at[0], "overrides": overrides, "model": model, "forked": not continues},
+    last: Continuation = {"step": at[0], "overrides": [], "model": model, "forked": True}
+    earlier = before.get("continued", [])
+    if continues:
+        return [*earlier, {**last, "overrides": [*command.typed], "forked": False}]
+    forks: list[Continuation] = [
+        {**each, "overrides": [], "forked": True} for each in earlier if each["model"]
     ]
+    return [*forks, last]
 
 
 def model_changes(continued: Iterable[records.Continuation]) -> list[tuple[int, str]]:

@@ -1,42 +1,111 @@
-"""What is known of data, model and training before the first step, from the session of a run."""
+"""The record of a run before its first step: what its command, its config and its session say."""
 
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.data.dataset import CountsExamples, HasEncoder, MeasuresText, RowEncoder
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.distillation.options import read_options
 from mlxlab.dotted_keys import value_at
+from mlxlab.experiment.facts.command_lines import CommandLine
 from mlxlab.experiment.facts.training_facts import limit_of
 from mlxlab.models.model import count_parameters, count_trainable
-from mlxlab.record.run_record import Command, Data, Model, Overlap, Training
+from mlxlab.record import run_record as records
+from mlxlab.record.run_record import Data, Model, Overlap, Parent, RunRecord, Training
 
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
 
 _MAX_NAMES = 20  # of classes and columns
-_KINDS = {"BPE": "BPE", "WordPiece": "WordPiece", "Unigram": "unigram", "WordLevel": "words"}
+_SHAPE = {  # Our keys and those of published models, by what they are called in a view.
+    "layers": ("num_layers", "num_hidden_layers"),
+    "width": ("hidden_size",),
+    "heads": ("num_heads", "num_attention_heads"),
+}
 
 
-def data_facts(config: dict[str, Any], session: "Session | None") -> Data:
-    """The data set and its task; without a session only what the config says."""
-    source = value_at(config, "data.source")
-    facts = Data(
-        source=source if isinstance(source, str) else "",
-        loss_on=str(value_at(config, "data.loss_on") or ""),
-        fold=config["data"].get("fold"),
-        folds=config["data"].get("folds"),
+def new_record(cfg: dict[str, Any], command: CommandLine, fork: Path | None = None) -> RunRecord:
+    """What command and config say of a run.
+
+    Args:
+        fork: the checkpoint of another run that this one starts from.
+    """
+    choices = command.choices
+    source = value_at(cfg, "data.source")
+    rate = value_at(cfg, "trainer.learning_rate")
+    # The default size is not that of pretrained weights.
+    has_size = any(text.startswith("model/size=") for text in command.overrides)
+    adapter = choices.get("model/adapter", "none")
+    return RunRecord(
+        id="",
+        name="",
+        status="running",
+        attempts=[],
+        command=records.Command(command.first, command.overrides, choices),
+        data=Data(
+            name=choices.get("data", ""),
+            source=source if isinstance(source, str) else "",
+            loss_on=str(value_at(cfg, "data.loss_on") or ""),
+            fold=cfg["data"].get("fold"),
+            folds=cfg["data"].get("folds"),
+        ),
+        model=Model(
+            name=choices.get("model", ""),
+            size=choices.get("model/size", "") if has_size else "",
+            adapter="" if adapter == "none" else adapter,
+        ),
+        training=Training(
+            objective=cfg["objective"],
+            limit=limit_of(cfg),
+            learning_rate=rate if isinstance(rate, int | float) else 0.0,
+        ),
+        seed=cfg["seed"],
+        code=records.Code(versions=package_versions()),
+        config=cfg,
+        parents=lineage(cfg, fork),
     )
-    if session is None:
-        return facts
+
+
+def session_record(
+    session: "Session", metadata: RunMetadata, first: list[str], fork: Path | None
+) -> RunRecord:
+    """The same with what the session of a run knows before its first step.
+
+    Args:
+        metadata: that of its checkpoints: a resume composes nothing of what the run began with.
+        first: what was typed by the command that began the run.
+    """
+    command = CommandLine(metadata["overrides"], metadata["choices"], first)
+    record = new_record(session.cfg, command, fork)
+    record.command.continued = [
+        records.Continuation(**each) for each in metadata.get("continued", [])
+    ]
+    record.code.kernels = metadata["kernels"]
+    add_data(record.data, session)
+    record.model.parameters = count_parameters(session.model)
+    record.model.trainable = count_trainable(session.model)
+    record.model.shape = shape_of(session.architecture.node)
+    record.training.batches_per_epoch = session.data.train.batches_per_epoch or 0
+    return record
+
+
+def add_data(facts: Data, session: "Session") -> None:
+    """Adds the data set and its task."""
     data = session.data
     task = data.task
     facts.task = task.kind
     facts.masked = task.masked
+    facts.fingerprint = data.fingerprint
     facts.tokenizer = tokenizer_kind(data.tokenizer)
+    facts.tokenizer_fingerprint = data.tokenizer.fingerprint
     facts.vocab_size = data.tokenizer.vocab_size
     facts.messages = [*session.messages]
-    facts.overlaps = _overlaps(config, facts.messages)
+    facts.overlaps = _overlaps(session.cfg, facts.messages)
     if task.kind in ("classification", "multi_label"):
         facts.classes = [*task.labels[:_MAX_NAMES]]
         facts.num_classes = task.num_classes
@@ -59,45 +128,42 @@ def data_facts(config: dict[str, Any], session: "Session | None") -> Data:
             facts.measured_rows = lengths.rows
             facts.seq_len = lengths.seq_len
             facts.truncated_rows = lengths.too_long
-    return facts
-
-
-def model_facts(command: Command, session: "Session | None") -> Model:
-    """The model and its options. A size that was not typed is not that of pretrained weights."""
-    choices = command.choices
-    has_size = any(text.startswith("model/size=") for text in command.overrides)
-    adapter = choices.get("model/adapter", "none")
-    facts = Model(
-        name=choices.get("model", ""),
-        size=choices.get("model/size", "") if has_size else "",
-        adapter="" if adapter == "none" else adapter,
-    )
-    if session is not None:
-        facts.parameters = count_parameters(session.model)
-        facts.trainable = count_trainable(session.model)
-    return facts
-
-
-def training_before(config: dict[str, Any], session: "Session | None") -> Training:
-    """What is known before the first step."""
-    batches = session.data.train.batches_per_epoch if session else None
-    rate = value_at(config, "trainer.learning_rate")
-    return Training(
-        objective=config["objective"],
-        limit=limit_of(config),
-        learning_rate=rate if isinstance(rate, int | float) else 0.0,
-        batches_per_epoch=batches or 0,
-    )
 
 
 def tokenizer_kind(tokenizer: Tokenizer) -> str:
-    """Such as `byte-level BPE`."""
     if tokenizer.alphabet is not None:
         return "characters"
-    model, decoder = (
-        type(part).__name__ for part in (tokenizer.inner.model, tokenizer.inner.decoder)
-    )
-    return f"{'byte-level ' * (decoder == 'ByteLevel')}{_KINDS.get(model, model)}"
+    return type(tokenizer.inner.model).__name__
+
+
+def shape_of(node: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes in the node of an architecture: pretrained weights and growth have their own."""
+    inner = node.get("config")
+    if isinstance(inner, dict):
+        node = inner  # Architectures of mlx-lm keep their sizes there.
+    sizes = {}
+    for name, keys in _SHAPE.items():
+        for key in keys:
+            if isinstance(node.get(key), int):
+                sizes[name] = node[key]
+    return sizes
+
+
+def lineage(cfg: dict[str, Any], checkpoint: Path | None = None) -> list[Parent]:
+    """What the weights of a run come from, by its resolved config: a checkpoint or published weights, and teachers."""
+    distillation = read_options(cfg["trainer"].get("distillation"))
+    sources = [
+        ("checkpoint", checkpoint and checkpoint.absolute()),
+        ("pretrained", cfg["model"].get("pretrained")),
+        ("init_from", cfg["model"].get("init_from")),
+        *(("teacher", name) for name in distillation.teachers or []),
+    ]
+    return [Parent(kind, str(name)) for kind, name in sources if name]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages on which a bitwise resume depends."""
+    return {name: version(name) for name in ("mlxlab", "mlx", "numpy", "tokenizers")}
 
 
 def _overlaps(config: dict[str, Any], messages: list[str]) -> list[Overlap] | None:

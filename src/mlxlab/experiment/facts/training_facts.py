@@ -1,51 +1,37 @@
 """What training came to, from the state of a run or of its newest checkpoint."""
 
-from collections.abc import Iterable
 from dataclasses import replace
-from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.dotted_keys import value_at
 from mlxlab.experiment.facts.command_lines import model_changes
+from mlxlab.files.atomic import without_nonfinite as finite
 from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 from mlxlab.record.run_record import Metrics, RunRecord, Training
-
-if TYPE_CHECKING:
-    from mlxlab.training.state import TrainState
 
 LIMITS = ("max_steps", "epochs", "max_tokens")
 # A finished run is evaluated again if another key was changed.
 LIMIT_KEYS = {f"trainer.{key}" for key in LIMITS}
-MAX_POINTS = 400  # A longer curve is thinned.
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:
     """The key of the trainer by which a run with this config ends, or has ended after a number of steps."""
-    limits: dict[str, Any] = {key: value_at(config, f"trainer.{key}") for key in LIMITS}
-    keys = [key for key in LIMITS if limits[key] is not None]
-    max_steps = limits["max_steps"]
-    if steps is not None and keys[1:] and isinstance(max_steps, int) and steps < max_steps:
+    keys = [key for key in LIMITS if value_at(config, f"trainer.{key}") is not None]
+    max_steps = value_at(config, "trainer.max_steps")
+    if steps is not None and isinstance(max_steps, int) and steps < max_steps and keys[1:]:
         return keys[1]
     return keys[0] if keys else "epochs"
 
 
 def training_facts(
-    before: Training,
-    config: dict[str, Any],
-    progress: Progress,
-    history: History,
-    changes: Iterable[tuple[int, str]],
+    record: RunRecord, progress: Progress, history: History, final_state: str = ""
 ) -> Training:
-    """What is known after some steps.
-
-    Args:
-        before: what was known before the first one.
-        changes: (step, what changed) of the command lines that continued the run.
-    """
+    """What is known after some steps; `final_state` is a digest of the state of a run that ended, or was stopped."""
+    changes = model_changes(record.command.continued)
     return replace(
-        before,
-        limit=limit_of(config, progress.step),
+        record.training,
+        limit=limit_of(record.config, progress.step),
         steps=progress.step,
         tokens=progress.tokens,
         is_resized=bool(progress.batch_sizes),
@@ -56,41 +42,16 @@ def training_facts(
         final=final_metrics(history),
         speed=finite(history.latest(TOKENS_PER_SEC)),
         evaluations=[(step, finite(value)) for step, value in history.evaluations],
-        curve=thinned(history.curve),
+        curve=[(step, finite(metrics)) for step, metrics in history.curve],
         events=sorted([*changes, *history.events], key=lambda event: event[0]),
+        final_state=final_state,
     )
-
-
-def ended_training(record: RunRecord, state: "TrainState", digest: str) -> Training:
-    """What is known of a run that took its last step, or was stopped; `digest` is that of its state."""
-    changes = model_changes(record.command.continued)
-    training = training_facts(
-        record.training, record.config, state.progress, state.history, changes
-    )
-    return replace(training, final_state=digest)
 
 
 def final_metrics(history: History) -> Metrics:
     """Metrics of the last evaluation, also if it was made before a resume."""
     for _, metrics in reversed(history.curve):
-        last = {name: finite(value) for name, value in metrics.items() if name.startswith(VALID)}
+        last = {name: value for name, value in metrics.items() if name.startswith(VALID)}
         if last:
-            return last
+            return finite(last)
     return {}
-
-
-def thinned(curve: list[tuple[int, dict[str, float]]]) -> list[tuple[int, Metrics]]:
-    """Evaluations, and evenly spaced points among the others."""
-    stride = max(1, len(curve) // MAX_POINTS)
-    points = []
-    for index, (step, metrics) in enumerate(curve):
-        is_evaluation = any(name.startswith(VALID) for name in metrics)
-        if is_evaluation or index % stride == 0:
-            points.append((step, {name: finite(value) for name, value in metrics.items()}))
-    return points
-
-
-def finite(value: float | None) -> float | None:
-    if value is None or not isfinite(value):
-        return None
-    return value

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mlxlab.checkpoint.names import ROUNDS
+from mlxlab.checkpoint.names import holds_rounds
 from mlxlab.config.check import check_stored_config, read_stored_config
 from mlxlab.record.run_file import FILE, read_run
 
@@ -15,6 +15,6 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         InputNotFoundError: the run ended before its config was stored, or it is no run folder.
         DataError, NotAllowedError: the file is damaged, or its config is not valid.
     """
-    if (folder / ROUNDS).is_file():
+    if holds_rounds(folder):
         return check_stored_config(read_run(folder).config, str(folder / FILE))
     return read_stored_config(folder / "inference" / "config.yaml")

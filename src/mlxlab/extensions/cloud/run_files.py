@@ -14,7 +14,7 @@ BASE = "base"
 TOP = ""
 # By folder, what a run writes; nothing else is copied, for a run folder may be any folder.
 FILES = {
-    TOP: r"(run|resume_changes|transfer|samples|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
+    TOP: r"(run|resume_changes|transfer|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
     r"|(metrics|mistakes)\.csv|summary\.md|run\.lock|out_of_fold\.safetensors",
     "plots": r"analysis\.png",
 }

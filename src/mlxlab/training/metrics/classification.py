@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlxlab.training.metrics.calibration import reliability
-from mlxlab.training.metrics.ranking import Ranking, mean_ranking
+from mlxlab.training.metrics.ranking import Ranking, mean, mean_ranking
 
 SMALLEST = float(np.finfo(np.float32).eps)  # probability in a logarithm
 
@@ -35,8 +35,7 @@ class ClassCounts(NamedTuple):
     @property
     def f1_macro(self) -> float:
         """The mean over the classes that occur among targets or predictions; NaN without any."""
-        occurs = self.predicted + self.support > 0
-        return float(self.f1[occurs].mean()) if occurs.any() else float("nan")
+        return mean(self.f1[self.predicted + self.support > 0])
 
     @property
     def f1_micro(self) -> float:
@@ -68,18 +67,15 @@ def classification_metrics(
     if predictions is None:
         predictions = probabilities.argmax(axis=1)
     counts = count_classes(predictions, targets, classes)
-    support, size = counts.support, max(int(counts.support.sum()), 1)
-    shares = support / size
+    size = max(len(targets), 1)
+    shares = counts.support / size
     if classes == 2:
         shares = np.eye(2)[positive]
-    occurring = support > 0
     ranking = rank_classes(probabilities, targets, positive)
     confidence = probabilities[np.arange(len(targets)), predictions]
     return {
         "accuracy": float(counts.correct.sum() / size),
-        "balanced_accuracy": float(counts.recall[occurring].mean())
-        if occurring.any()
-        else float("nan"),
+        "balanced_accuracy": mean(counts.recall[counts.support > 0]),
         "precision": float(counts.precision @ shares),
         "recall": float(counts.recall @ shares),
         "f1": float(counts.f1 @ shares),
@@ -87,9 +83,7 @@ def classification_metrics(
         "f1_micro": counts.f1_micro,
         "roc_auc": ranking.roc_auc,
         "average_precision": ranking.average_precision,
-        "log_loss": float(log_losses(probabilities, targets).mean())
-        if len(targets)
-        else float("nan"),
+        "log_loss": mean(log_losses(probabilities, targets)),
         "calibration_error": reliability(confidence, predictions == targets).error,
     }
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mlxlab.training.metrics.classification import SMALLEST, ClassCounts
-from mlxlab.training.metrics.ranking import mean_ranking
+from mlxlab.training.metrics.ranking import mean, mean_ranking
 
 
 def multi_label_metrics(
@@ -18,18 +18,19 @@ def multi_label_metrics(
     Args:
         thresholds: probabilities from which on a label counts as predicted, one or (L,).
     """
-    predicted, holds = probabilities >= thresholds, targets > 0
+    predicted = probabilities >= thresholds
+    holds = targets > 0
     counts = count_labels(predicted, holds)
     agrees = predicted == holds
     ranking = mean_ranking(probabilities, enumerate(holds.T))
     return {
-        "accuracy": _mean(agrees),
-        "exact_match": _mean(agrees.all(axis=1)),
+        "accuracy": mean(agrees),
+        "exact_match": mean(agrees.all(axis=1)),
         "f1_macro": counts.f1_macro,
         "f1_micro": counts.f1_micro,
         "roc_auc": ranking.roc_auc,
         "average_precision": ranking.average_precision,
-        "log_loss": _mean(binary_log_losses(probabilities, holds)),
+        "log_loss": mean(binary_log_losses(probabilities, holds)),
     }
 
 
@@ -42,7 +43,3 @@ def binary_log_losses(probabilities: np.ndarray, holds: np.ndarray) -> np.ndarra
     """(N, L) binary cross-entropies; the probability of what holds is clipped to the resolution of float32."""
     values = probabilities.astype(np.float64)
     return -np.log(np.maximum(np.where(holds, values, 1 - values), SMALLEST))
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")

@@ -1,11 +1,9 @@
 """Metrics of scores by their order: ROC-AUC and average precision, and the threshold with the greatest F1."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-
-COLUMNS = 64  # of a matrix of scores, transposed at once
 
 
 class Ranking(NamedTuple):
@@ -21,11 +19,14 @@ def rank(scores: np.ndarray, positive: np.ndarray) -> Ranking:
     ROC-AUC is the probability that a positive scores above a negative, ties counting half (Mann and Whitney 1947).
     Average precision is the mean, over the positives, of the precision at their score as threshold.
     """
-    hits, ordered = np.sort(scores[positive]), np.sort(scores)
-    positives, negatives = len(hits), len(scores) - len(hits)
+    hits = np.sort(scores[positive])
+    ordered = np.sort(scores)
+    positives = len(hits)
+    negatives = len(scores) - positives
     if not positives or not negatives:
         return Ranking(float("nan"), 1.0 if positives else float("nan"))
-    below, not_above = np.searchsorted(ordered, hits), np.searchsorted(ordered, hits, side="right")
+    below = np.searchsorted(ordered, hits)
+    not_above = np.searchsorted(ordered, hits, side="right")
     # A positive wins against all below it and half of its ties; this counts positives too, which tie with themselves.
     wins = (float((below + not_above).sum()) - positives**2) / 2
     precision = (positives - np.searchsorted(hits, hits)) / (len(scores) - below)
@@ -37,26 +38,15 @@ def mean_ranking(scores: np.ndarray, positives: Iterable[tuple[int, np.ndarray]]
 
     A column for which a value is NaN does not count in its mean, which is NaN if none is left.
     """
-    rankings = np.array(
-        [rank(column, positive) for column, positive in _columns(scores, positives)]
-    ).reshape(-1, 2)
-    return Ranking(_mean(rankings[:, 0]), _mean(rankings[:, 1]))
+    columns = np.ascontiguousarray(scores.T)  # Reading a column of a matrix reads nearly all of it.
+    rankings = [rank(columns[number], positive) for number, positive in positives]
+    means = [mean(values[~np.isnan(values)]) for values in np.array(rankings).reshape(-1, 2).T]
+    return Ranking(*means)
 
 
-def _columns(
-    scores: np.ndarray, positives: Iterable[tuple[int, np.ndarray]]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The columns as contiguous arrays: some at a time, because reading one alone reads nearly all of the matrix."""
-    first, block = 0, scores[:, :0].T
-    for number, positive in positives:
-        if not first <= number < first + len(block):
-            first, block = number, np.ascontiguousarray(scores[:, number : number + COLUMNS].T)
-        yield block[number - first], positive
-
-
-def _mean(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")
+def mean(values: np.ndarray) -> float:
+    """NaN of no values."""
+    return float(values.mean()) if values.size else float("nan")
 
 
 def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -69,7 +59,8 @@ def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     if not positive.any():
         return 0.5
     order = np.argsort(-scores, kind="stable")
-    ordered, hits = scores[order].astype(np.float32), np.cumsum(positive[order])
+    ordered = scores[order].astype(np.float32)
+    hits = np.cumsum(positive[order])
     f1 = 2 * hits / (np.arange(1, len(ordered) + 1) + hits[-1])
     ends = np.append(ordered[1:] < ordered[:-1], True)  # a threshold cannot separate equal scores
     last = int(np.argmax(np.where(ends, f1, -1.0)))

@@ -11,7 +11,8 @@ def regression_metrics(values: np.ndarray, targets: np.ndarray) -> dict[str, flo
     """
     if not len(targets):
         return dict.fromkeys(("mae", "rmse", "r2", "spearman"), float("nan"))
-    values, targets = values.astype(np.float64), targets.astype(np.float64)
+    values = values.astype(np.float64)
+    targets = targets.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # a model that diverged
         errors = values - targets
         squares = float((errors**2).sum())
@@ -39,6 +40,7 @@ def _determination(squares: float, targets: np.ndarray) -> float:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x - x.mean(), y - y.mean()
+    x = x - x.mean()
+    y = y - y.mean()
     scale = float(np.sqrt((x**2).sum() * (y**2).sum()))
     return float((x * y).sum()) / scale if scale else float("nan")
