@@ -44,6 +44,6 @@ def make_record(
     return record | {"gains": list(gains), "looks": list(looks)}
 
 
-def look(mean: float | None, low: float | None, high: float | None) -> Any:
-    fields = {"pairs": 3, "mean": mean, "low": low, "high": high, "min_gain": 0.0, "chance": None}
+def look(mean: float, low: float | None, high: float) -> Any:
+    fields = {"pairs": 3, "mean": mean, "low": low, "high": high, "min_gain": 0.0, "chance": 0.0}
     return fields | {"verdict": "undecided", "reason": "no decision"}

@@ -5,9 +5,9 @@ from pathlib import Path
 from mlxlab.analysis.comparison_page import read_comparison_page
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
-from mlxlab.analysis.trial.page import trial_page
 from mlxlab.analysis.trial.record import FILE as TRIAL
 from mlxlab.analysis.trial.record import read_record
+from mlxlab.analysis.trial.view import trial_page
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.collect_record import write_run_report
 from mlxlab.files.untrusted import refuse_links

@@ -55,8 +55,8 @@ def trial(
         jobs: runs at a time.
         json: prints JSON instead.
     """
-    from mlxlab.analysis.trial.page import trial_page
-    from mlxlab.analysis.trial.record import EXIT_CODES, describe, read_record
+    from mlxlab.analysis.trial.record import EXIT_CODES, read_record
+    from mlxlab.analysis.trial.view import describe, trial_page
     from mlxlab.cli import train
     from mlxlab.stats.sequential import MIN_PAIRS
     from mlxlab.views.pages import REPORT, write_page

@@ -12,7 +12,6 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from mlxlab.analysis.comparison_runs import run_value
-from mlxlab.analysis.trial.page import trial_page
 from mlxlab.analysis.trial.record import (
     ARMS,
     FILE,
@@ -24,6 +23,7 @@ from mlxlab.analysis.trial.record import (
     read_record,
     write_record,
 )
+from mlxlab.analysis.trial.view import trial_page
 from mlxlab.config.hydra.compose import without_hydra
 from mlxlab.config.hydra.job import job_config
 from mlxlab.errors import DivergenceError, UserError
@@ -82,8 +82,7 @@ def log_trial(record: TrialRecord, tracker: Tracker) -> None:
     tracker.set_tags(tags)
     for each in record["looks"]:
         values = {"trial/gain": each["mean"], "trial/low": each["low"], "trial/high": each["high"]}
-        finite = {name: value for name, value in values.items() if value is not None}
-        tracker.log_metrics(each["pairs"], finite)
+        tracker.log_metrics(each["pairs"], values)
 
 
 class Pairs:

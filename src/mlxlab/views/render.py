@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mlxlab.metric_names import plain_key
 from mlxlab.views import commands, escape, metrics, numbers, run_tables
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
@@ -57,6 +58,7 @@ def _environment(output: str) -> Environment:
         "count": counted,
         "percent": percent,
         "title": metrics.title,
+        "metric": plain_key,
         "baseline": metrics.baseline_name,
         "verbatim": escape.verbatim,
         "table": partial(Table.markdown, escape=finalize),

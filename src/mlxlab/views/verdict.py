@@ -76,6 +76,12 @@ def judge(result: SplitResult, metric: str) -> Judgement:
     )
 
 
+def judge_value(metric: str, value: float, baselines: Mapping[str, float]) -> Judgement:
+    """Compares a value with those of baselines, without intervals."""
+    metrics = {name: {metric: reached} for name, reached in baselines.items()}
+    return judge(SplitResult("valid", 0, {metric: value}, baselines=metrics), metric)
+
+
 def baseline_values(result: SplitResult, metric: str) -> dict[str, float]:
     """The metric of each baseline; for the loss their log loss, where both mean the same."""
     values = _values(result.baselines, metric)

@@ -1,0 +1,168 @@
+"""A trial as its page and its closing lines show it: the change, the verdict, and the gain of each pair of runs."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from mlxlab.analysis.comparison_subject import mean_baselines
+from mlxlab.analysis.trial.record import (
+    ARMS,
+    FILE,
+    Arm,
+    LookRecord,
+    RunRecord,
+    TrialRecord,
+    pairs_of,
+    runs_by_seed,
+)
+from mlxlab.dotted_keys import override_name, value_at
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.experiment.collect_record import collect_record
+from mlxlab.metric_names import VALID, better_direction, plain_key, sign_of
+from mlxlab.program import display_path
+from mlxlab.views.numbers import signed
+from mlxlab.views.plots import Row, RowPlot, short_label
+from mlxlab.views.render import render
+from mlxlab.views.run_view import RunView
+from mlxlab.views.tables import Table, numeric
+from mlxlab.views.verdict import Judgement, judge_value
+
+_MAX_NAMED = 30  # seeds in the plot
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """What is shown of the trial in a folder."""
+
+    record: TrialRecord
+    folder: Path
+
+    @property
+    def change(self) -> str:
+        return " ".join(self.record["question"]["change"])
+
+    @property
+    def file(self) -> str:
+        return display_path(self.folder / FILE)
+
+    @property
+    def metric(self) -> str:
+        return self.record["question"]["metric"]
+
+    @property
+    def direction(self) -> str:
+        return better_direction(self.metric)
+
+    @property
+    def last_look(self) -> LookRecord | None:
+        return self.record["looks"][-1] if self.record["looks"] else None
+
+    @property
+    def means(self) -> dict[Arm, float]:
+        """The means of the finished runs, by arm."""
+        means = {}
+        for arm in ARMS:
+            values = [run["value"] for run in self.record["runs"] if run["arm"] == arm]
+            finished = [value for value in values if value is not None]
+            if finished:
+                means[arm] = fmean(finished)
+        return means
+
+    @cached_property
+    def own_runs(self) -> list[RunRecord]:
+        """The runs in the folder of the trial, those of the baseline first."""
+        runs = [run for run in self.record["runs"] if run["folder"].isdecimal()]
+        return sorted(runs, key=lambda run: run["arm"])
+
+    @cached_property
+    def first_run(self) -> RunView | None:
+        """The first of its own runs that can be read."""
+        for run in self.own_runs:
+            with suppress(InputNotFoundError, DataError):
+                path = self.folder / run["folder"]
+                return RunView(collect_record(path), path)
+        return None
+
+    @property
+    def replaced(self) -> list[str]:
+        """The settings of the baseline that the change replaces, as far as they are known."""
+        question = self.record["question"]
+        typed = {override_name(text): text for text in question["overrides"]["baseline"]}
+        replaced = []
+        for key in map(override_name, question["change"]):
+            if key in typed:
+                replaced.append(typed[key])
+            elif self.first_run is not None:
+                value = value_at(self.first_run.record.config, key)
+                if value is not None:
+                    replaced.append(f"{key}={value}")
+        return replaced
+
+    @property
+    def judgement(self) -> Judgement:
+        """The mean of the better arm among the baselines of the data."""
+        name = self.metric.removeprefix(VALID)
+        values = [sign_of(name) * value for value in self.means.values()]
+        if not values:
+            return Judgement(name, None)
+        folders = [self.folder / run["folder"] for run in self.own_runs]
+        best = sign_of(name) * max(values)
+        return judge_value(name, best, mean_baselines(folders, self.metric))
+
+    @property
+    def pairs(self) -> Table:
+        """The values of both arms by seed; * marks a run that was trained before."""
+        gains = iter(self.record["gains"])
+        table = Table(numeric("seed", *ARMS, "gain"))
+        for seed, runs in runs_by_seed(self.record).items():
+            gain = next(gains, None) if len(runs) == 2 else None
+            cells = [_cell(runs.get(arm)) for arm in ARMS]
+            table.add([str(seed), *cells, "" if gain is None else signed(gain, 6)])
+        return table
+
+    @property
+    def has_reused_runs(self) -> bool:
+        return any(run["reused"] for run in self.record["runs"])
+
+    @property
+    def plots(self) -> list[RowPlot]:
+        """Both values of each pair of runs, and the gains; empty without a finished pair."""
+        pairs = pairs_of(self.record)
+        if not pairs:
+            return []
+        rows = []
+        for seed, (old, new) in pairs.items():
+            name = f"seed {seed}" if len(pairs) <= _MAX_NAMED else ""
+            style = "good" if sign_of(self.metric) * (new - old) > 0 else "bad"
+            rows.append(Row(name, [new], hollow=[old], span=(old, new), style=style))
+        title = "Pairs, from the baseline (hollow) to the change: green is better, red is worse"
+        x_label = f"{short_label(plain_key(self.metric))} ({self.direction} is better)"
+        gains = [Row("pairs", self.record["gains"])]
+        look = self.last_look
+        if look is not None:
+            span = (look["low"], look["high"])
+            gains.append(Row("mean and 95 % interval", mean=look["mean"], span=span))
+        x_label_of_gains = "gain: right of 0 the change is better"
+        return [
+            RowPlot(title, x_label, rows),
+            RowPlot("Gain of each pair, and their mean", x_label_of_gains, gains, guide=0.0),
+        ]
+
+
+def trial_page(record: TrialRecord, folder: Path) -> str:
+    return render("trial.html", trial=TrialView(record, folder))
+
+
+def describe(record: TrialRecord, folder: Path) -> str:
+    """The result for a terminal: the values by seed, the last interval, the verdict."""
+    return render("trial.txt", trial=TrialView(record, folder)).strip()
+
+
+def _cell(run: RunRecord | None) -> str:
+    if run is None:
+        return ""
+    if run["value"] is None:
+        return "failed"
+    return f"{run['value']:.6f}{'*' if run['reused'] else ''}"
