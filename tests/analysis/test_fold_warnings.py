@@ -4,8 +4,14 @@ import logging
 
 from mlxlab.analysis.fold_warnings import fold_warnings
 from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Data
+from mlxlab.views.run_view import RunView
 from support.run_records import blank_record
+
+
+def read(folders):
+    return [RunView(read_run(folder), folder) for folder in folders]
 
 
 def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path):
@@ -19,7 +25,7 @@ def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path
             writer.begin(blank_record(data=Data(messages=lines)))
             if rows > 14:
                 logging.getLogger("mlxlab.test").warning(f"step {rows}: not finite")
-    overlap, nonfinite = fold_warnings(folders)
+    overlap, nonfinite = fold_warnings(read(folders))
     assert overlap.startswith("rows.csv: 17 training rows with the same input as validation rows")
     assert overlap.endswith("data.on_overlap=drop leaves them out (3 of 3 runs)")
     assert nonfinite == "step 17: not finite (2 of 3 runs)"
@@ -37,7 +43,7 @@ def test_of_equal_warnings_of_one_run_the_largest_is_told(tmp_path):
     folder = warned(
         tmp_path / "run", "step 5: not finite", "step 9: not finite", "step 7: not finite"
     )
-    assert fold_warnings([folder]) == ["step 9: not finite (1 of 1 runs)"]
+    assert fold_warnings(read([folder])) == ["step 9: not finite (1 of 1 runs)"]
 
 
 def test_numbers_in_names_tell_warnings_apart_but_not_the_folder_of_the_run(tmp_path):
@@ -50,7 +56,7 @@ def test_numbers_in_names_tell_warnings_apart_but_not_the_folder_of_the_run(tmp_
     folders = [tmp_path / f"fold{n}" for n in range(2)]
     for number, folder in enumerate(folders, 20):
         warned(folder, *(line.format(number) for line in lines), f"{folder}/a.png: not written")
-    assert fold_warnings(folders) == [
+    assert fold_warnings(read(folders)) == [
         "column 'x1': 21 cells (2 of 2 runs)",
         "column 'x2': 1,21 cells (2 of 2 runs)",
         "layer_3-4: grew by 21.5 % (2 of 2 runs)",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mlxlab.analysis.comparison_page import read_comparison_page
+from mlxlab.analysis.comparison_report import read_comparison_page
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 from mlxlab.analysis.trial.record import FILE as TRIAL

@@ -18,12 +18,12 @@ Examples
 
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from mlxlab import program, terminal
 from mlxlab.analysis.comparison import Evaluation
-from mlxlab.analysis.comparison_report import markdown, write_report
+from mlxlab.analysis.comparison_report import comparison_lines, write_report
 from mlxlab.analysis.comparison_runs import compare_folders, comparison_folder, record_comparison
 from mlxlab.cli.print_json import print_json
 from mlxlab.errors import ConfigError
@@ -75,9 +75,9 @@ def compare(
             raise ConfigError(f"{key}={value}: expected {one_of(folders)}{near}")
 
     comparison = compare_folders(folders, metric, baseline, evaluation)
-    text = markdown(comparison, program.command_line(), relative_to)
+    comparison = replace(comparison, whole=relative_to, command=program.command_line())
     out = out or comparison_folder(folders, comparison, relative_to)
-    files = write_report(comparison, text, out, "comparison")
+    files = write_report(comparison, out, "comparison")
     if experiment:
         record_comparison(comparison, folders, files, out, experiment)
     report = f"report: {program.display_path(out / 'comparison.html')}"
@@ -85,7 +85,7 @@ def compare(
         print_json(asdict(comparison))
         log.info(report)
     else:
-        terminal.show(text)
+        terminal.show(comparison_lines(comparison))
         print(f"\n{report}")
 
 

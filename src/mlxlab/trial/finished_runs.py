@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.analysis.comparison import Evaluation
-from mlxlab.analysis.comparison_runs import run_value
+from mlxlab.analysis.comparison_runs import metric_of, read_finished
 from mlxlab.analysis.trial.record import FILE, read_record
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import UserError
@@ -80,7 +80,7 @@ class FinishedRuns:
         """The folder and the value of a run with a config, if there is one."""
         for folder in self._folders.get(digest, []):
             with suppress(UserError):
-                value = run_value(folder, metric, evaluation)
+                value = metric_of(read_finished(folder), metric, evaluation)
                 stored = read_stored_config(folder / "inference" / "config.yaml")
                 if config_digest(stored) == digest and code_of(folder) == self.code:
                     return folder, value

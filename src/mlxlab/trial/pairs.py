@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from mlxlab.analysis.comparison_runs import run_value
+from mlxlab.analysis.comparison_runs import metric_of, read_finished
 from mlxlab.analysis.trial.record import (
     ARMS,
     FILE,
@@ -168,7 +168,8 @@ class Pairs:
         name = f"seed {run['seed']} {run['arm']}"
         if job.state == "finished":
             metric = self.question["metric"]
-            run["value"] = run_value(result.job.folder, metric, self.question["evaluation"])
+            trained = read_finished(result.job.folder)
+            run["value"] = metric_of(trained, metric, self.question["evaluation"])
             logger.info(f"{name}: {metric} {run['value']:.6g} after {job.seconds:.1f} s")
         elif run["arm"] == "baseline" or not _is_of_change(job.exit_code or 0):
             error = UserError(f"{name}: {job.reason} ({result.job.folder})")

@@ -76,10 +76,16 @@ def judge(result: SplitResult, metric: str) -> Judgement:
     )
 
 
-def judge_value(metric: str, value: float, baselines: Mapping[str, float]) -> Judgement:
-    """Compares a value with those of baselines, without intervals."""
-    metrics = {name: {metric: reached} for name, reached in baselines.items()}
-    return judge(SplitResult("valid", 0, {metric: value}, baselines=metrics), metric)
+def judge_value(
+    metric: str,
+    value: float,
+    baselines: Mapping[str, float],
+    gains: Mapping[str, Interval] | None = None,
+) -> Judgement:
+    """Compares a value with those of baselines; `gains` are the known intervals of the differences."""
+    reached = {name: {metric: each} for name, each in baselines.items()}
+    result = SplitResult("valid", 0, {metric: value}, baselines=reached, gains=dict(gains or {}))
+    return judge(result, metric)
 
 
 def baseline_values(result: SplitResult, metric: str) -> dict[str, float]:

@@ -19,9 +19,9 @@ from mlxlab.analysis.trial.record import (
 )
 from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.collect_record import collect_record
 from mlxlab.metric_names import VALID, better_direction, plain_key, sign_of
 from mlxlab.program import display_path
+from mlxlab.record.run_file import read_run
 from mlxlab.views.numbers import signed
 from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
@@ -71,19 +71,19 @@ class TrialView:
         return means
 
     @cached_property
-    def own_runs(self) -> list[RunRecord]:
-        """The runs in the folder of the trial, those of the baseline first."""
-        runs = [run for run in self.record["runs"] if run["folder"].isdecimal()]
-        return sorted(runs, key=lambda run: run["arm"])
-
-    @cached_property
-    def first_run(self) -> RunView | None:
-        """The first of its own runs that can be read."""
-        for run in self.own_runs:
+    def own_runs(self) -> list[RunView]:
+        """The runs in the folder of the trial that can be read, those of the baseline first."""
+        views = []
+        for run in sorted(self.record["runs"], key=lambda run: run["arm"]):
             with suppress(InputNotFoundError, DataError):
-                path = self.folder / run["folder"]
-                return RunView(collect_record(path), path)
-        return None
+                if run["folder"].isdecimal():
+                    path = self.folder / run["folder"]
+                    views.append(RunView(read_run(path), path))
+        return views
+
+    @property
+    def first_run(self) -> RunView | None:
+        return next(iter(self.own_runs), None)
 
     @property
     def replaced(self) -> list[str]:
@@ -107,9 +107,8 @@ class TrialView:
         values = [sign_of(name) * value for value in self.means.values()]
         if not values:
             return Judgement(name, None)
-        folders = [self.folder / run["folder"] for run in self.own_runs]
         best = sign_of(name) * max(values)
-        return judge_value(name, best, mean_baselines(folders, self.metric))
+        return judge_value(name, best, mean_baselines(self.own_runs, self.metric))
 
     @property
     def pairs(self) -> Table:
