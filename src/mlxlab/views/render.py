@@ -51,6 +51,7 @@ def _environment(output: str) -> Environment:
     environment.filters |= {
         "number": numbers.number,
         "signed": numbers.signed,
+        "rounded": numbers.rounded,
         "interval": numbers.interval,
         "short": numbers.short,
         "duration": numbers.duration,
