@@ -5,8 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mlxlab.views.blocks import Page, Plots, Section
-from mlxlab.views.pages import block_page
+from mlxlab.views import render
 from mlxlab.views.plots import MAX_POINTS, Plot, Row, RowPlot, Series, short_label
 
 NAMES = [
@@ -27,7 +26,7 @@ VALUES = [
 
 def drawn(plot):
     """The SVG of a plot as an XML tree, once it is known to lie in its frame."""
-    html = block_page(Page("t", "", [Section("s", [Plots([plot])])]))
+    html = str(render._environment("html").get_template("macros.html").module.plots([plot]))
     [text] = re.findall(r"<svg .*?</svg>", html, flags=re.DOTALL)
     tree = ElementTree.fromstring(text)
     width, height = map(float, tree.attrib["viewBox"].split()[2:])

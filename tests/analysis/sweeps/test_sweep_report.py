@@ -193,7 +193,9 @@ def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path
 def test_the_page_says_what_paused_means_and_shows_the_objective_first(tmp_path):
     search(tmp_path, [("finished", 0.5), ("finished", 1.5), ("paused", 2.5)])
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
-    assert "Paused: saved at a rung, not promoted and not ranked" in Page(report.page.read_text()).text
+    assert (
+        "Paused: saved at a rung, not promoted and not ranked" in Page(report.page.read_text()).text
+    )
     assert (tmp_path / "report" / "ranking.csv").read_text().startswith("rank,valid/loss,rate,")
 
 
