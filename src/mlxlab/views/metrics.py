@@ -9,14 +9,7 @@ _TITLES = {
 }
 MAIN_OF_TASK = {"classification": "accuracy", "multi_label": "f1_macro", "regression": "rmse"}
 SIDE_METRICS = ("f1_macro", "roc_auc", "perplexity", "r2", "mae", "loss")
-_BASELINES = {  # The names of these do not say what they do.
-    "majority": "majority (the most frequent class)",
-    "mean": "mean (of the training values)",
-    "unigram": "token frequencies alone (unigram)",
-    "bigram": "counts of token pairs (bigram)",
-    "trigram": "counts of token triples (trigram)",
-}
-_SHORT_NAMES = {
+_BASELINES = {
     "unigram": "token frequencies",
     "bigram": "counts of token pairs",
     "trigram": "counts of token triples",
@@ -30,10 +23,4 @@ def title(metric: str) -> str:
 
 def baseline_name(name: str) -> str:
     """The name of a baseline in a sentence."""
-    return _SHORT_NAMES.get(name, name.replace("_", " "))
-
-
-def baseline_title(name: str, metric: str = "") -> str:
-    if name == "majority" and metric in ("loss", "log_loss"):
-        return "class frequencies"
     return _BASELINES.get(name, name.replace("_", " "))
