@@ -8,7 +8,6 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
-from mlxlab.figures import check_plot
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import percent
 
@@ -16,17 +15,14 @@ from mlxlab.wording import percent
 def tokens(
     *overrides: str,
     count: Size = 20,
-    out: Path = Path("token_frequencies.png"),
     json: bool = False,
 ) -> None:
-    """Prints the outliers among the tokens of a text as a Markdown table, and plots all frequencies.
+    """Prints the outliers among the tokens of a text as a Markdown table.
 
     Args:
         count: outliers that are listed of each end.
-        out: file of the plot, in a format of matplotlib (png, pdf, svg).
         json: prints JSON instead of a table.
     """
-    check_plot(out)
     from mlxlab.config.hydra.compose import compose_checked
 
     config = compose_checked(overrides)
@@ -41,9 +37,8 @@ def tokens(
     counts, is_exact = data.count_tokens()
     frequencies = token_frequencies(counts)
     rows = frequencies.outliers(data.tokenizer, count)
-    frequencies.plot(out)
     if json:
-        print_json({"outliers": rows, "summary": frequencies.summary(), "plot": str(out)})
+        print_json({"outliers": rows, "summary": frequencies.summary()})
         return
 
     extent = "all" if is_exact else "a sample"
@@ -55,4 +50,4 @@ def tokens(
         cells.append([str(value).replace("|", "\\|") for value in values.values()])
     table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
     lines = [f"token counts: {total}; {used}", "", table, "", *frequencies.summary()]
-    terminal.show("\n".join([*lines, "", f"plot: {out}"]))
+    terminal.show("\n".join(lines))
