@@ -7,7 +7,6 @@ import pytest
 
 from mlxlab.analysis import crossvalidation
 from mlxlab.analysis.comparison_runs import metric_of, read_finished
-from mlxlab.analysis.trial.record import Question, new_record, write_record
 from mlxlab.errors import DataError, WriteError
 from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import Data, Evaluation, Model, SplitResult, Training
@@ -359,21 +358,6 @@ def test_a_run_without_labels_cannot_be_cross_validated(tmp_path):
         crossvalidation.write_tables(runs, tmp_path, "the command")
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["swep={0}/alone"], "expected two or more methods"),
-        (["sweep={0}/alone", "metrc=valid/loss"], "did you mean metric?"),
-        (["sweep={0}/alone", "--jsn"], "did you mean json?"),
-        (["sweep={0}/alone", "a={0}/better"], "only with metric=, out= and json="),
-    ],
-)
-def test_a_misspelt_option_is_no_method(methods, capsys, args, message):
-    assert main([arg.format(methods) for arg in args]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
 def test_output_is_the_name_of_a_method(methods, capsys, monkeypatch):
     monkeypatch.chdir(methods)
     assert (
@@ -386,30 +370,6 @@ def test_output_is_the_name_of_a_method(methods, capsys, monkeypatch):
         "third",
     ]
     assert not (methods / "better" / "comparison.json").exists()
-
-
-def test_a_trial_is_refused_as_a_sweep_with_its_own_command(methods, capsys):
-    overrides = {"baseline": [], "changed": ["x=1"]}
-    question = Question(
-        baseline="b",
-        change=["x=1"],
-        overrides=overrides,
-        metric="valid/loss",
-        evaluation="best",
-        min_gain=None,
-        looks=[3, 12],
-        first_seed=0,
-        code={},
-    )
-    folder = methods / "alone"
-    write_record(folder, new_record(question, "mlxlab trial baseline=b x=1"))
-    before = sorted(folder.iterdir())
-    assert main([f"sweep={folder}"]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.endswith(
-        "its verdict is in trial.json and is printed by mlxlab trial baseline=b x=1"
-    )
-    assert sorted(folder.iterdir()) == before
 
 
 def add_inputs(folder, overrides, baseline=None):

@@ -187,8 +187,8 @@ def test_what_happened_since_is_in_the_report_of_an_older_run(folder, capsys):
     record.is_evaluated = False
     write_run(folder, record)
     (folder / "verify.json").write_text('{"format": 1, "steps": [2, 4], "difference": ""}')
-    assert main([str(folder), f"out={folder / 'other.html'}"]) == 0
-    text = ParsedPage((folder / "other.html").read_text()).text
+    assert main([str(folder), f"out={folder / 'other'}"]) == 0
+    text = ParsedPage((folder / "other" / "report.html").read_text()).text
     assert "interrupted" in text
     assert "disk almost full" in text
     assert "Verified" in text
