@@ -1,6 +1,8 @@
 """Cross-validation: compares methods on the folds of every seed, of which each has a run folder."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -9,14 +11,17 @@ from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
 from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key
 from mlxlab.analysis.comparison_subject import subject_of
-from mlxlab.analysis.fold_warnings import fold_warnings
+from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.errors import DataError, WriteError
 from mlxlab.metric_names import VALID
 from mlxlab.views.run_view import RunView
+from mlxlab.wording import one_line
 
 MODEL = "this model"
 TEACHER = "teacher"
 STUDENT_ALONE = "student alone"
+_OVERLAP = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+_NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
 
 
 def plan_folds(folder: Path, folds: int, seeds: int) -> list[Path]:
@@ -84,3 +89,25 @@ def _compare_students(runs: Mapping[str, Sequence[RunView]], command: str) -> Co
     subject = subject_of(named, metric, runs[STUDENT_ALONE])
     comparison = compare(metric, methods, STUDENT_ALONE, subject=subject)
     return replace(comparison, judged="distilled", whole=TEACHER, command=command)
+
+
+def fold_warnings(runs: Sequence[RunView]) -> list[str]:
+    """The warnings of runs, and how many of them have each; those that differ only in their numbers are one."""
+    counts = Counter[str]()
+    texts = dict[str, str]()
+    for run in runs:
+        known = dict[str, str]()
+        for line in _warnings(run):
+            key = _NUMBER.sub("#", line.replace(str(run.folder.absolute()), ""))
+            known.setdefault(key, one_line(line, 300))
+        counts.update(known.keys())
+        texts = known | texts
+    return [f"{texts[key]} ({count} of {len(runs)} runs)" for key, count in counts.items()]
+
+
+def _warnings(run: RunView) -> Iterator[str]:
+    for line in run.record.data.messages:
+        if SAME_INPUT in line and not line.endswith(DROPPED):
+            yield f"{line}: {_OVERLAP}"
+    for attempt in run.record.attempts:
+        yield from attempt.warnings
