@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare
-from mlxlab.analysis.comparison_report import ComparisonView, comparison_lines, write_report
+from mlxlab.analysis.comparison_report import (
+    ComparisonView,
+    comparison_lines,
+    read_comparison_page,
+    write_report,
+)
+from mlxlab.errors import DataError
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 
@@ -34,7 +40,8 @@ def test_folds_of_a_cross_validation_share_rows():
     gain = against_alone(chance).gains["distilled"]
     corrected = against_alone(chance, folds=(5,)).gains["distilled"]
     factor = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
-    assert corrected.high - corrected.mean == pytest.approx(factor * (gain.high - gain.mean))
+    margin = gain.interval[1] - gain.mean
+    assert corrected.interval[1] - corrected.mean == pytest.approx(factor * margin)
 
 
 def test_a_gain_is_told_from_chance():
@@ -116,7 +123,7 @@ def test_pairs_are_runs_of_the_same_name():
 def test_a_single_run_gets_no_verdict(values, verdict):
     comparison = against_alone(values)
     gain = comparison.gains["distilled"]
-    assert (gain.low, gain.high, gain.p) == (None, None, 1.0)
+    assert (gain.interval, gain.p) == (None, 1.0)
     assert verdict in sentence(comparison)
     assert "significant" not in sentence(comparison)
     assert verdict in comparison_lines(comparison)
@@ -185,9 +192,19 @@ def test_the_plots_are_the_runs_and_the_gains_with_their_intervals():
     gain = comparison.gains["distilled"]
     [row] = gains.rows
     assert (row.name, row.style, row.mean) == ("distilled", "good", gain.mean)
-    assert row.span == (gain.low, gain.high)
+    assert row.span == gain.interval
 
 
 def test_a_single_pair_has_no_plot_of_gains():
     views = [ComparisonView(against_alone(values)) for values in ([0.9], [0.9, 0.8])]
     assert [len(view.plots) for view in views] == [1, 2]
+
+
+def test_a_record_that_no_comparison_writes_is_refused(tmp_path):
+    write_report(against_alone(ALONE), tmp_path, "comparison")
+    path = tmp_path / "comparison.json"
+    record = json.loads(path.read_text())
+    for change in ({"judged": "x"}, {"methods": []}, {"against": 3}, {"whole": "x"}):
+        path.write_text(json.dumps(record | change))
+        with pytest.raises(DataError, match=r"comparison\.json: (methods|against)"):
+            read_comparison_page(tmp_path, "comparison")

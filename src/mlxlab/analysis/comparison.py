@@ -13,6 +13,7 @@ import numpy as np
 
 from mlxlab.errors import DataError
 from mlxlab.metric_names import sign_of
+from mlxlab.record.run_record import Interval
 from mlxlab.stats.paired import Verdict, paired_t_test, shared_rows_of, standard_error
 from mlxlab.wording import one_of
 
@@ -44,8 +45,7 @@ class Gain:
 
     pairs: int
     mean: float | None
-    low: float | None
-    high: float | None
+    interval: Interval | None
     p: float
     verdict: Verdict
 
@@ -112,10 +112,9 @@ class Comparison:
         """The metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
         metrics = {f"{method.name}/{self.metric}": method.mean for method in self.methods}
         for name, gain in self.gains.items():
-            if gain.pairs > 1:
+            if gain.interval is not None:
                 metrics[f"{name}/gain"] = gain.mean
-                metrics[f"{name}/gain_low"] = gain.low
-                metrics[f"{name}/gain_high"] = gain.high
+                metrics[f"{name}/gain_low"], metrics[f"{name}/gain_high"] = gain.interval
         return {name: value for name, value in metrics.items() if value is not None}
 
 
@@ -171,14 +170,8 @@ def _gain(
     ours = np.array([values[run] for run in runs], float)
     theirs = np.array([reference[run] for run in runs], float)
     test = paired_t_test(sign_of(metric) * (ours - theirs), shared_rows)
-    return Gain(
-        test.pairs,
-        _finite(test.mean),
-        _finite(test.low),
-        _finite(test.high),
-        test.p,
-        test.verdict,
-    )
+    interval = (test.low, test.high) if math.isfinite(test.low) else None
+    return Gain(test.pairs, _finite(test.mean), interval, test.p, test.verdict)
 
 
 def _summarised(method: MethodResults, gain: Gain | None) -> MethodResults:

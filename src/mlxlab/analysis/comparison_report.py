@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlxlab.analysis.comparison import Comparison, MethodResults
 from mlxlab.analysis.trust import baseline_check, repetition_check
+from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.metric_names import VALID, better_direction, lower_is_better
@@ -17,7 +18,7 @@ from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
 from mlxlab.views.tables import Column, Table, numeric
 from mlxlab.views.verdict import Judgement, best_baseline, judge_value
-from mlxlab.wording import counted, percent
+from mlxlab.wording import counted, one_line, percent
 
 MAX_IN_CARD = 2  # settings that differ; more are a table of their own
 _MAX_METHODS = 12  # that have a column
@@ -85,8 +86,9 @@ class ComparisonView:
         best = best_baseline(name, baselines)
         gain = comparison.gains.get(best)
         intervals = {}
-        if comparison.judged == comparison.against and gain and gain.low is not None:
-            intervals[best] = (-gain.high, -gain.low)
+        if comparison.judged == comparison.against and gain is not None and gain.interval:
+            low, high = gain.interval
+            intervals[best] = (-high, -low)
         return judge_value(name, value, baselines, intervals)
 
     @property
@@ -123,8 +125,8 @@ class ComparisonView:
         if gain is not None:
             row[f"difference to {comparison.against}"] = _signed(gain.mean)
             row["verdict"] = gain.verdict
-            if gain.low is not None:
-                row["interval"] = f"{_signed(gain.low)} to {_signed(gain.high)}"
+            if gain.interval is not None:
+                row["interval"] = " to ".join(map(signed, gain.interval))
                 row["p"] = f"{gain.p:.2g}"
         row["parameters"] = _whole(method.parameters)
         if comparison.whole is not None:
@@ -162,9 +164,9 @@ class ComparisonView:
             values = [value for value in method.values.values() if value is not None]
             runs.append(Row(name, values, mean=method.mean))
             gain = method.gain
-            if gain is not None and gain.low is not None:
+            if gain is not None and gain.interval is not None:
                 style = _STYLES.get(gain.verdict, "soft")
-                gains.append(Row(name, mean=gain.mean, span=(gain.low, gain.high), style=style))
+                gains.append(Row(name, mean=gain.mean, span=gain.interval, style=style))
         metric = short_label(self.comparison.metric)
         plots = [RowPlot("Methods: a dot per run, and the mean", metric, runs)]
         if gains:
@@ -176,7 +178,13 @@ class ComparisonView:
 
 def read_comparison_page(folder: Path, name: str) -> str:
     """The page of NAME.json; InputNotFoundError or DataError without a usable one."""
-    view = ComparisonView(read_json(folder / f"{name}.json", Comparison))
+    path = folder / f"{name}.json"
+    comparison = read_json(path, Comparison)
+    names = {each.name for each in comparison.methods}
+    for expected in (comparison.against, comparison.judged, comparison.whole or comparison.judged):
+        if expected not in names:
+            raise DataError(f"{path}: methods: {one_line(expected, 100)} is missing")
+    view = ComparisonView(comparison)
     return render("comparison.html", view=view, folder=folder.absolute())
 
 

@@ -32,8 +32,8 @@ def rounded(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
 
 
-def signed(value: float, digits: int = 4) -> str:
-    sign = "+" if value > 0 else ""
+def signed(value: float | None, digits: int = 4) -> str:
+    sign = "+" if value is not None and value > 0 else ""
     return f"{sign}{number(value, digits)}"
 
 
