@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mlxlab.analysis.trial.record import Question, new_record
+from mlxlab.trial.record import Question, new_record
 
 OVERRIDES = {
     "baseline": ["data=titanic", "trainer.learning_rate=2e-3"],

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted, percent
 
 FENCE = 1.5  # Interquartile ranges (Tukey 1977).
@@ -66,8 +67,16 @@ class TokenFrequencies(NamedTuple):
         return [
             f"{frequent} (more than {self.upper:.6g} times) {shares[0]}",
             f"{rare} (fewer than {self.lower:.6g} times) {shares[1]}",
-            f"{counted(self.unused, 'token')} do not occur",
+            f"{len(self.ids):,} tokens of the vocabulary occur, {self.unused:,} do not",
         ]
+
+
+def outlier_table(rows: list[dict[str, Any]]) -> str:
+    cells = []
+    for row in rows:
+        values = row | {"share": percent(row["share"], 4)}
+        cells.append([str(value).replace("|", "\\|") for value in values.values()])
+    return markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
 
 
 def token_frequencies(counts: np.ndarray) -> TokenFrequencies:

@@ -54,10 +54,10 @@ def _write(folder: Path, out: Path, metric: str | None) -> tuple[list[Path], lis
     from mlxlab.analysis.comparison_report import read_comparison_page
     from mlxlab.analysis.sweeps.read_sweep import read_sweep
     from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
-    from mlxlab.analysis.trial.record import FILE as TRIAL
-    from mlxlab.analysis.trial.record import read_record
-    from mlxlab.analysis.trial.view import trial_page
     from mlxlab.experiment.collect_record import write_run_report
+    from mlxlab.trial.record import FILE as TRIAL
+    from mlxlab.trial.record import read_record
+    from mlxlab.trial.view import trial_page
     from mlxlab.views.pages import REPORT, write_page
 
     if not folder.is_dir():

@@ -10,11 +10,11 @@ from typing import Any
 
 from mlxlab.analysis.comparison import Evaluation
 from mlxlab.analysis.comparison_runs import metric_of, read_finished
-from mlxlab.analysis.trial.record import FILE, read_record
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import UserError
 from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.record.run_file import read_run
+from mlxlab.trial.record import FILE, read_record
 
 # Keys that do not change the results of a run.
 _WITHOUT_EFFECT = (

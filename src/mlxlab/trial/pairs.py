@@ -12,18 +12,6 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from mlxlab.analysis.comparison_runs import metric_of, read_finished
-from mlxlab.analysis.trial.record import (
-    ARMS,
-    FILE,
-    RunRecord,
-    TrialRecord,
-    describe_look,
-    look_record,
-    pairs_of,
-    read_record,
-    write_record,
-)
-from mlxlab.analysis.trial.view import trial_page
 from mlxlab.config.hydra.compose import without_hydra
 from mlxlab.config.hydra.job import job_config
 from mlxlab.errors import DivergenceError, UserError
@@ -34,6 +22,18 @@ from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.trial.finished_runs import FinishedRuns, config_digest, data_of
+from mlxlab.trial.record import (
+    ARMS,
+    FILE,
+    RunRecord,
+    TrialRecord,
+    describe_look,
+    look_record,
+    pairs_of,
+    read_record,
+    write_record,
+)
+from mlxlab.trial.view import trial_page
 from mlxlab.views.pages import REPORT, write_page
 
 logger = logging.getLogger(__name__)

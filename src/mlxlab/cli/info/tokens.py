@@ -8,8 +8,6 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
-from mlxlab.markdown import markdown_table
-from mlxlab.wording import percent
 
 
 def tokens(
@@ -26,7 +24,7 @@ def tokens(
     from mlxlab.config.hydra.compose import compose_checked
 
     config = compose_checked(overrides)
-    from mlxlab.analysis.token_frequencies import token_frequencies
+    from mlxlab.analysis.token_frequencies import outlier_table, token_frequencies
     from mlxlab.data.text.dataset import StreamingTextDataset
     from mlxlab.experiment.build import build_data
 
@@ -39,15 +37,7 @@ def tokens(
     rows = frequencies.outliers(data.tokenizer, count)
     if json:
         print_json({"outliers": rows, "summary": frequencies.summary()})
-        return
-
-    extent = "all" if is_exact else "a sample"
-    total = f"{counts.sum():,} tokens ({extent} of the training text)"
-    used = f"{len(frequencies.ids):,} of {len(counts):,} tokens of the vocabulary occur"
-    cells = []
-    for row in rows:
-        values = row | {"share": percent(row["share"], 4)}
-        cells.append([str(value).replace("|", "\\|") for value in values.values()])
-    table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
-    lines = [f"token counts: {total}; {used}", "", table, "", *frequencies.summary()]
-    terminal.show("\n".join(lines))
+    else:
+        extent = "all" if is_exact else "a sample"
+        print(f"token counts: {counts.sum():,} tokens ({extent} of the training text)\n")
+        terminal.show("\n".join([outlier_table(rows), "", *frequencies.summary()]))

@@ -7,10 +7,10 @@ from typing import get_type_hints
 
 import pytest
 
-from mlxlab.analysis.trial.record import MAX_PAIRS, read_record, write_record
-from mlxlab.analysis.trial.view import TrialView, trial_page
 from mlxlab.cli import trial
 from mlxlab.errors import DataError
+from mlxlab.trial.record import MAX_PAIRS, read_record, write_record
+from mlxlab.trial.view import TrialView, trial_page
 from mlxlab.views.plots import MAX_LABEL
 from support.processes import environment
 from support.trial_records import PAIRS, look, make_record

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mlxlab.analysis.trial.record import new_record
-from mlxlab.analysis.trial.view import TrialView, trial_page
 from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.run_record import Data, Model
+from mlxlab.trial.record import new_record
+from mlxlab.trial.view import TrialView, trial_page
 from support.html_pages import ParsedPage
 from support.run_records import blank_record, write_result
 from support.trial_records import QUESTION, look

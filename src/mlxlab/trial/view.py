@@ -7,7 +7,12 @@ from pathlib import Path
 from statistics import fmean
 
 from mlxlab.analysis.comparison_subject import mean_baselines
-from mlxlab.analysis.trial.record import (
+from mlxlab.dotted_keys import override_name, value_at
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.metric_names import VALID, better_direction, plain_key, sign_of
+from mlxlab.program import display_path
+from mlxlab.record.run_file import read_run
+from mlxlab.trial.record import (
     ARMS,
     FILE,
     Arm,
@@ -17,11 +22,6 @@ from mlxlab.analysis.trial.record import (
     pairs_of,
     runs_by_seed,
 )
-from mlxlab.dotted_keys import override_name, value_at
-from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.metric_names import VALID, better_direction, plain_key, sign_of
-from mlxlab.program import display_path
-from mlxlab.record.run_file import read_run
 from mlxlab.views.numbers import signed
 from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
