@@ -54,9 +54,8 @@ def test_no_control_character_reaches_a_terminal(tmp_path):
 
 
 def test_a_table_shows_its_first_rows_and_counts_the_others(tmp_path):
-    values = {f"seed {number}": number / 1000 for number in range(207)}
-    methods = [MethodResults("a", values), MethodResults("b", values)]
-    parsed = ParsedPage(page_of(compare("valid/accuracy", methods, "a"), tmp_path))
+    methods = [MethodResults(f"m{number}", {"seed 0": number / 1000}) for number in range(207)]
+    parsed = ParsedPage(page_of(compare("valid/accuracy", methods, "m0"), tmp_path))
     assert "7 more." in parsed.text
     assert Table(numeric("n"), [["1"]] * 207).hidden == 7
 

@@ -14,7 +14,6 @@ from support.commands import command
 from support.past_run import past_run
 from support.processes import run, tiny_overrides
 from support.run_records import attempt_of, blank_record, edit_run, write_result
-from support.tracking import project_fixture  # noqa: F401
 
 main = command("compare")
 
@@ -153,26 +152,6 @@ def test_reports_of_different_comparisons_are_in_folders_of_their_own_below_outp
     assert reports[0] == reports[1]
     assert (methods / reports[0].split()[1]).is_file()
     assert reports[-1] == "report: chosen/comparison.html"
-
-
-@pytest.mark.usefixtures("project")  # whose syncer starts fast
-def test_a_comparison_is_recorded_as_a_run(methods, capsys, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{methods}/store.db")
-    args = [f"{name}={methods}/{name}" for name in ("alone", "better")]
-    compare(methods, *args, "experiment=studies", capsys=capsys)
-    lines = [
-        json.loads(line) for line in (methods / "out" / "journal.jsonl").read_text().splitlines()
-    ]
-    assert lines[0]["start"]["experiment"] == "studies"
-    assert lines[0]["start"]["params"]["baseline"] == "alone"
-    metrics = next(line["m"] for line in lines if "m" in line)
-    assert metrics["better/gain"] == pytest.approx(0.0515)
-    assert [line["artifact"]["path"] for line in lines if "artifact" in line] == [
-        "comparison.md",
-        "comparison.json",
-        "comparison.html",
-    ]
-    assert lines[-1]["end"] == "FINISHED"
 
 
 def test_runs_without_an_accuracy_are_compared_by_their_objective(tmp_path, capsys):

@@ -108,15 +108,6 @@ class Comparison:
     def method(self, name: str) -> MethodResults:
         return next(each for each in self.methods if each.name == name)
 
-    def metrics(self) -> dict[str, float]:
-        """The metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
-        metrics = {f"{method.name}/{self.metric}": method.mean for method in self.methods}
-        for name, gain in self.gains.items():
-            if gain.interval is not None:
-                metrics[f"{name}/gain"] = gain.mean
-                metrics[f"{name}/gain_low"], metrics[f"{name}/gain_high"] = gain.interval
-        return {name: value for name, value in metrics.items() if value is not None}
-
 
 def compare(
     metric: str,

@@ -16,7 +16,7 @@ from mlxlab.views.numbers import number, signed
 from mlxlab.views.pages import Trust
 from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
-from mlxlab.views.tables import Column, Table, numeric
+from mlxlab.views.tables import Column, Table
 from mlxlab.views.verdict import Judgement, best_baseline, judge_value
 from mlxlab.wording import counted, one_line, percent
 
@@ -144,15 +144,6 @@ class ComparisonView:
         names = [each.name for each in self.comparison.methods[:_MAX_METHODS]]
         rows = [[key, *(values.get(name, "") for name in names)] for key, values in differs.items()]
         return Table([Column("setting"), *map(Column, names)], rows)
-
-    @property
-    def runs(self) -> Table:
-        methods = self.comparison.methods
-        shown = methods[:_MAX_METHODS]
-        table = Table([Column("run"), *numeric(*(each.name for each in shown))])
-        for run in dict.fromkeys(run for each in methods for run in each.values):
-            table.add([run, *(_number(each.values.get(run)) for each in shown)])
-        return table
 
     @property
     def plots(self) -> list[RowPlot]:

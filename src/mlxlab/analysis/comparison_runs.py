@@ -7,13 +7,11 @@ from statistics import median
 from mlxlab.analysis.comparison import Comparison, Evaluation, MethodResults, compare
 from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.output_folder import output_folder
-from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE
-from mlxlab.tracking.journal import Journal
 from mlxlab.views.run_view import RunView
 from mlxlab.wording import one_line
 
@@ -164,26 +162,3 @@ def comparison_folder(
     paths = {name: [str(path.absolute()) for path in paths] for name, paths in folders.items()}
     settings = [comparison.against, comparison.metric, comparison.evaluation, relative_to]
     return output_folder(Path("outputs/comparisons"), "-vs-".join(folders), [paths, settings])
-
-
-def record_comparison(
-    comparison: Comparison,
-    folders: Mapping[str, Sequence[Path]],
-    files: Sequence[Path],
-    folder: Path,
-    experiment: str,
-) -> None:
-    """Records a comparison and its files as a run of an MLflow experiment."""
-    tracker = Journal(
-        experiment=experiment, log_models=False, wait=30.0, folder=folder, project=project_root()
-    )
-    params = {
-        "methods": {name: ",".join(map(str, paths)) for name, paths in folders.items()},
-        "baseline": comparison.against,
-        "metric": comparison.metric,
-    }
-    tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
-    tracker.log_metrics(0, comparison.metrics())
-    for file in files:
-        tracker.log_artifact(file, "comparison")
-    tracker.end("FINISHED")

@@ -20,7 +20,7 @@ from pathlib import Path
 from mlxlab import program, terminal
 from mlxlab.analysis.comparison import Evaluation
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
-from mlxlab.analysis.comparison_runs import compare_folders, comparison_folder, record_comparison
+from mlxlab.analysis.comparison_runs import compare_folders, comparison_folder
 from mlxlab.cli.print_json import print_json
 from mlxlab.errors import ConfigError
 from mlxlab.nearest import did_you_mean, nearest
@@ -36,7 +36,6 @@ def compare(
     relative_to: str | None = None,
     evaluation: Evaluation = "last",
     out: Path | None = None,
-    experiment: str | None = None,
     json: bool = False,
 ) -> None:
     """Compares methods.
@@ -50,7 +49,6 @@ def compare(
             one whose weights evaluate and predict use.
         out: folder for comparison.html, .md, .json; null is one below outputs/comparisons, named by the methods
             and settings.
-        experiment: of MLflow, in which the comparison is recorded as a run of its own.
         json: prints JSON instead of a table.
     """
     folders = _folders(methods)
@@ -64,9 +62,7 @@ def compare(
     comparison = compare_folders(folders, metric, baseline, evaluation)
     comparison = replace(comparison, whole=relative_to, command=program.command_line())
     out = out or comparison_folder(folders, comparison, relative_to)
-    files = write_report(comparison, out, "comparison")
-    if experiment:
-        record_comparison(comparison, folders, files, out, experiment)
+    write_report(comparison, out, "comparison")
     report = f"report: {program.display_path(out / 'comparison.html')}"
     if json:
         print_json(asdict(comparison))

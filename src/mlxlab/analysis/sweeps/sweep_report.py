@@ -24,14 +24,12 @@ from mlxlab.views.plots import Row as PlotRow
 from mlxlab.views.plots import RowPlot, short_label
 from mlxlab.views.render import render
 from mlxlab.views.tables import Table
-from mlxlab.views.verdict import has_learned_nothing
 from mlxlab.wording import counted, percent
 
 PAGE = "report.html"
 FOLDER = "report"
 _MAX_RANKED = 25  # in the plot
 _STYLES = {"winner": "good", "worse": "soft"}  # by the standing
-_DIGITS = 9
 
 
 class SweepReport(NamedTuple):
@@ -117,22 +115,6 @@ class SweepView:
         table = as_table(job_rows(self.sweep, jobs), ("job", "state", "reason"))
         table.rest = "in report/jobs.csv"
         return table
-
-    @property
-    def useless(self) -> list[str]:
-        """The configurations that learned nothing, in the metric by which they are ranked; none where the data are swept."""
-        if self.best is None or self.sweep.differs_in("data"):
-            return []
-        if self.best.key != self.sweep.objective:
-            return []
-        judged = self.best.judgement
-        # Rounded: equal means may differ in their last bits.
-        baselines = {name: round(value, _DIGITS) for name, value in judged.ranked}
-        useless = []
-        for entry in self.ranking.entries:
-            if has_learned_nothing(judged.metric, round(entry.mean, _DIGITS), baselines):
-                useless.append(self.configuration(entry).name)
-        return useless
 
     @property
     def has_intervals(self) -> bool:
