@@ -41,7 +41,7 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
         "Mean validation loss: baseline 0.6600, changed 0.6800; lower is better.",
     ):
         assert expected in text
-    assert html.count("<svg") == 2
+    assert html.count("<svg") == 1
     assert "Trained" not in trial_page(record, tmp_path / "elsewhere")
 
 

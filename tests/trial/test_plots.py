@@ -1,4 +1,4 @@
-"""The plots of a trial: the pairs with their colours, the interval, and what a stranger's record can hold."""
+"""The plot of a trial: the gains, the interval, and what a stranger's record can hold."""
 
 import subprocess
 import sys
@@ -16,35 +16,15 @@ from support.processes import environment
 from support.trial_records import PAIRS, look, make_record
 
 
-def pair_plots(record):
-    return TrialView(record, Path()).plots
-
-
-@pytest.mark.parametrize(
-    ("metric", "styles"), [("valid/loss", ["bad", "good"]), ("valid/accuracy", ["good", "bad"])]
-)
-def test_a_line_goes_from_the_baseline_to_the_change_and_is_green_where_that_is_better(
-    metric, styles
-):
-    values, gains = pair_plots(make_record(metric))
-    assert [row.span for row in values.rows] == PAIRS
-    assert [row.style for row in values.rows] == styles
-    assert [(*row.hollow, *row.dots) for row in values.rows] == PAIRS
-    assert [row.name for row in values.rows] == ["seed 0", "seed 1"]
-    assert [row.dots for row in gains.rows] == [[-0.25, 0.25]]
-
-
 def test_a_trial_without_a_finished_pair_has_no_plot():
-    assert pair_plots(make_record(pairs=[])) == []
-
-
-def test_the_seeds_of_many_pairs_are_not_named():
-    assert {row.name for row in pair_plots(make_record(pairs=PAIRS * 20))[0].rows} == {""}
+    assert TrialView(make_record(gains=[]), Path()).plots == []
 
 
 def test_the_interval_of_the_last_look_is_drawn_around_its_mean():
     record = make_record(looks=[look(0.5, 0.25, 1.0), look(0.125, -0.25, 0.75)])
-    _, row = pair_plots(record)[1].rows
+    [plot] = TrialView(record, Path()).plots
+    pairs, row = plot.rows
+    assert pairs.dots == [-0.25, 0.25]
     assert (row.mean, row.span) == (0.125, (-0.25, 0.75))
 
 
@@ -52,8 +32,9 @@ def test_the_interval_of_the_last_look_is_drawn_around_its_mean():
 def test_the_name_of_a_metric_is_not_long(tmp_path, metric):
     write_record(tmp_path, make_record(metric, looks=[look(0.0, -1e100, 1e100)]))
     record = read_record(tmp_path)
-    assert len(pair_plots(record)[0].x_label) < MAX_LABEL + 30
-    assert trial_page(record, tmp_path).count("<svg") == 2
+    [plot] = TrialView(record, Path()).plots
+    assert len(plot.x_label) < MAX_LABEL + 50
+    assert trial_page(record, tmp_path).count("<svg") == 1
 
 
 @pytest.mark.parametrize(

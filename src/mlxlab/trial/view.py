@@ -19,7 +19,6 @@ from mlxlab.trial.record import (
     LookRecord,
     RunRecord,
     TrialRecord,
-    pairs_of,
     runs_by_seed,
 )
 from mlxlab.views.numbers import signed
@@ -28,8 +27,6 @@ from mlxlab.views.render import render
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table, numeric
 from mlxlab.views.verdict import Judgement, judge_value
-
-_MAX_NAMED = 30  # seeds in the plot
 
 
 @dataclass(frozen=True)
@@ -127,27 +124,17 @@ class TrialView:
 
     @property
     def plots(self) -> list[RowPlot]:
-        """Both values of each pair of runs, and the gains; empty without a finished pair."""
-        pairs = pairs_of(self.record)
-        if not pairs:
+        """A dot for the gain of each pair, and their mean with its interval; empty without a finished pair."""
+        gains = self.record["gains"]
+        if not gains:
             return []
-        rows = []
-        for seed, (old, new) in pairs.items():
-            name = f"seed {seed}" if len(pairs) <= _MAX_NAMED else ""
-            style = "good" if sign_of(self.metric) * (new - old) > 0 else "bad"
-            rows.append(Row(name, [new], hollow=[old], span=(old, new), style=style))
-        title = "Pairs, from the baseline (hollow) to the change: green is better, red is worse"
-        x_label = f"{short_label(plain_key(self.metric))} ({self.direction} is better)"
-        gains = [Row("pairs", self.record["gains"])]
+        rows = [Row("pairs", gains)]
         look = self.last_look
         if look is not None:
             span = (look["low"], look["high"])
-            gains.append(Row("mean and 95 % interval", mean=look["mean"], span=span))
-        x_label_of_gains = "gain: right of 0 the change is better"
-        return [
-            RowPlot(title, x_label, rows),
-            RowPlot("Gain of each pair, and their mean", x_label_of_gains, gains, guide=0.0),
-        ]
+            rows.append(Row("mean and 95 % interval", mean=look["mean"], span=span))
+        x_label = f"gain in {short_label(plain_key(self.metric))}: right of 0 the change is better"
+        return [RowPlot("Gain of each pair, and their mean", x_label, rows, guide=0.0)]
 
 
 def trial_page(record: TrialRecord, folder: Path) -> str:
