@@ -9,7 +9,7 @@ from mlxlab.analysis.trust import baseline_check, repetition_check
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.metric_names import VALID, better_direction, lower_is_better
+from mlxlab.metric_names import VALID, better_direction
 from mlxlab.stats import LEVEL
 from mlxlab.views.checks import Check
 from mlxlab.views.numbers import number, signed
@@ -37,12 +37,6 @@ class ComparisonView:
         return self.comparison.methods[0]
 
     @property
-    def ties(self) -> list[str]:
-        """The other methods whose mean is that of the best one."""
-        others = self.comparison.methods[1:]
-        return [each.name for each in others if each.mean == self.best.mean]
-
-    @property
     def is_sure(self) -> bool:
         """Whether the best method is better than the reference, or, as the reference, than each of the others."""
         if self.best.gain is not None:
@@ -63,16 +57,8 @@ class ComparisonView:
         return sorted({len(each.values) for each in self.comparison.methods})
 
     @property
-    def steps(self) -> list[float]:
-        return sorted({each.steps for each in self.comparison.methods if each.steps is not None})
-
-    @property
     def direction(self) -> str:
         return better_direction(self.comparison.metric)
-
-    @property
-    def lower_is_better(self) -> bool:
-        return lower_is_better(self.comparison.metric)
 
     @cached_property
     def judgement(self) -> Judgement:

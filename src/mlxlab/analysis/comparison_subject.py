@@ -11,11 +11,11 @@ from mlxlab.views.run_view import RunView
 from mlxlab.views.verdict import baseline_values
 from mlxlab.wording import one_line
 
-# Keys that change no method.
-_WITHOUT_EFFECT = (
-    *("seed", "data.fold", "data.folds", "name", "tags", "tracking", "cloud", "backend", "hydra"),
-    *("signals", "checkpointing", "resume", "resume_policy", "rerun", "trust_folder"),
+WITHOUT_EFFECT = (  # keys that do not change the results of a run
+    *("name", "tags", "tracking", "cloud", "signals", "checkpointing"),
+    *("resume", "resume_policy", "rerun", "trust_folder"),
 )
+_OF_NO_METHOD = (*WITHOUT_EFFECT, "seed", "data.fold", "data.folds", "backend", "hydra")
 _FACTS = ("Task", "Data", "Model")  # of the card of a run
 
 
@@ -67,7 +67,7 @@ def _settings(run: RunView) -> dict[str, str]:
 
 
 def _has_effect(key: str) -> bool:
-    return not any(f"{key}.".startswith((f"{each}.", f"{each}/")) for each in _WITHOUT_EFFECT)
+    return not any(f"{key}.".startswith((f"{each}.", f"{each}/")) for each in _OF_NO_METHOD)
 
 
 def _text(value: object) -> str:
