@@ -13,14 +13,14 @@ from mlxlab.wording import counted, one_line
 
 _MAX_LISTED = 100
 
-Row: TypeAlias = dict[str, str | int | float | None]
+Row: TypeAlias = dict[str, str | float | None]
 
 
 def ranking_rows(
     sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, *, short: bool = False
 ) -> list[Row]:
     """A row for each configuration, the best one first; `short` shows few digits of the values of keys."""
-    rows = []
+    rows: list[Row] = []
     for place, entry in enumerate(ranking.entries, 1):
         each = configurations[entry.index]
         row: Row = {"rank": place, sweep.objective: entry.mean}
@@ -38,7 +38,7 @@ def ranking_rows(
 def job_rows(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[Row]:
     fixed = {text.partition("=")[0] for text in sweep.fixed}
     keys = dict.fromkeys(key for job in sweep.jobs for key in job.overrides if key not in fixed)
-    rows = []
+    rows: list[Row] = []
     for job in jobs:
         row: Row = {"job": job.number, "state": job.state}
         row |= {key: job.overrides.get(key) for key in keys}
