@@ -11,10 +11,10 @@ from unittest.mock import patch
 from benchmarks.alternate import table
 from benchmarks.report import UnexpectedResults
 from benchmarks.sweeps.trial_simulation import simulate
-from mlxlab.analysis.trial.record import TrialRecord, read_record
 from mlxlab.cli.train import main
 from mlxlab.stats.sequential import MIN_PAIRS
 from mlxlab.trial.pairs import Pairs
+from mlxlab.trial.record import TrialRecord, read_record
 from mlxlab.trial.setup import Budget, Options, prepare_trial, split_args
 from mlxlab.wording import percent
 

@@ -27,7 +27,8 @@ def install_command(extra: str = "") -> str:
 
 def display_path(path: Path | str) -> str:
     """A path as a user would write it: relative if it lies in the current folder."""
-    path, folder = Path(path), Path.cwd()
+    path = Path(path)
+    folder = Path.cwd()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 

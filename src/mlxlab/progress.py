@@ -50,7 +50,8 @@ def track(
     items: Iterable[T], text: str, total: int | None = None, *, at_most: bool = False
 ) -> Iterator[T]:
     """The same items; logs how many are done, and of a known total, or one that is `at_most`, when the rest will be."""
-    start, due = time.monotonic(), FIRST_SECONDS
+    start = time.monotonic()
+    due = FIRST_SECONDS
     for done, item in enumerate(items):
         elapsed = time.monotonic() - start
         if done and elapsed >= due:

@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from mlxlab.analysis.comparison import MethodResults, compare
-from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict
+from mlxlab.analysis.comparison import MethodResults, Subject, compare
+from mlxlab.analysis.comparison_report import ComparisonView, comparison_lines
 from mlxlab.analysis.crossvalidation import MODEL
 from mlxlab.record.run_file import read_run, write_run
 from support.commands import command
@@ -86,7 +87,7 @@ def test_a_failed_run_ends_the_command_with_its_message_and_exit_code(tmp_path, 
         == 65
     )
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("seed 0 fold")
+    assert "seed-0-fold-" in line
     assert "rows.csv: no column" in line
 
 
@@ -150,44 +151,41 @@ def fold_rows(text):
 def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     model, rule = [0.8, 0.7, 0.9, 0.8], [0.7, 0.61, 0.8, 0.69]
     comparison = compare(ACCURACY, [folds(MODEL, model), folds("rule", rule)], MODEL)
-    rows = fold_rows(fold_markdown(comparison, ["A note."], "the command"))
+    rows = fold_rows(comparison_lines(comparison))
     assert list(rows) == [MODEL, "rule"], "the best one first"
-    assert rows[MODEL]["std. error"] == f"{np.std(model, ddof=1) / 2:.4f}"
-    assert (rows[MODEL]["seed 0"], rows[MODEL]["seed 1"]) == ("0.7500", "0.8500")
-    gain = comparison.gains["rule"]
-    assert f"+ is better than {MODEL}" in " ".join(
-        fold_markdown(comparison, [], "").partition("| rule")[0].split()
-    )
+    assert rows[MODEL]["s.e."] == f"{np.std(model, ddof=1) / 2:.4f}"
+    low, high = comparison.gains["rule"].interval
+    assert f"+ is better than {MODEL}" in comparison_lines(comparison)
     assert rows["rule"][f"difference to {MODEL}"] == "-0.1000"
-    assert rows["rule"]["interval"] == f"{gain.low:+.4f} to {gain.high:+.4f}"
-    assert gain.high < 0, "how difficult a fold is cancels in the difference"
+    assert rows["rule"]["interval"] == f"{low:+.4f} to {high:+.4f}"
+    assert high < 0, "how difficult a fold is cancels in the difference"
 
 
 @pytest.mark.parametrize(
     ("model", "rule", "expected"),
     [
-        (
-            [0.6, 0.6, 0.6, 0.6],
-            [0.7] * 4,
-            "model learned nothing: accuracy 0.6000 is not better than that of majority.",
-        ),
+        ([0.6, 0.6, 0.6, 0.6], [0.7] * 4, "Learned nothing: no better than majority."),
         (
             [0.8, 0.7, 0.9, 0.8],
             [0.7, 0.61, 0.8, 0.69],
-            "is better than the best baseline, rule: mean accuracy 0.8000",
+            "Better than rule. Difference from rule +0.1000, 95 % interval ",
         ),
-        ([0.7, 0.61, 0.8, 0.69], [0.8, 0.7, 0.9, 0.8], "is worse than the best baseline, rule"),
-        (
-            [0.8, 0.7, 0.9, 0.8],
-            [0.7, 0.8, 0.8, 0.9],
-            "is not significantly better than the best baseline, rule",
-        ),
+        ([0.7, 0.61, 0.8, 0.69], [0.8, 0.7, 0.9, 0.8], "Worse than rule."),
+        ([0.8, 0.7, 0.9, 0.8], [0.7, 0.8, 0.8, 0.9], "No clear difference from rule."),
     ],
 )
 def test_the_verdict_is_on_the_best_baseline_and_says_if_nothing_was_learned(model, rule, expected):
     baselines = [folds("majority", [0.6] * 4), folds("rule", rule)]
-    comparison = compare(ACCURACY, [folds(MODEL, model), *baselines], MODEL)
-    assert expected in fold_verdict(comparison, ["majority", "rule"])
+    means = {"majority": 0.6, "rule": float(np.mean(rule))}
+    subject = Subject(baselines=means)
+    comparison = compare(ACCURACY, [folds(MODEL, model), *baselines], MODEL, subject=subject)
+    comparison = replace(comparison, judged=MODEL)
+    assert f"{MODEL}: {expected}" in comparison_lines(comparison)
+    view = ComparisonView(comparison)
+    assert [method.name for method in view.told] == []
+    assert view.trust.state == (
+        "bad" if "nothing" in expected or "Worse" in expected else "warning"
+    )
 
 
 def test_a_single_fold_gets_no_interval():
@@ -195,6 +193,6 @@ def test_a_single_fold_gets_no_interval():
         MethodResults(name, {"seed 0 fold 0": value})
         for name, value in ((MODEL, 0.9), ("teacher", 1.0))
     ]
-    text = fold_markdown(compare(ACCURACY, methods, MODEL), [], "")
-    assert fold_rows(text)["teacher"]["interval"] == ""
+    text = comparison_lines(compare(ACCURACY, methods, MODEL))
+    assert "interval" not in fold_rows(text)["teacher"]
     assert "nan" not in text

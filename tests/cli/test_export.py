@@ -126,7 +126,6 @@ def test_the_report_is_that_of_the_two_folders(run, tmp_path, capsys):
     layers = [layer for _, layer in quantised.named_modules() if isinstance(layer, QuantizedLayer)]
     assert (report["layers"], report["bits"], report["mode"]) == (len(layers), 4, "nvfp4")
     assert report["bytes"][1] < 0.3 * report["bytes"][0]
-    assert set(report["seconds"]) == {"batch"}
     before, after = evaluate(run), evaluate(out)
     assert before != after, "4 bits change something"
     for name, pair in report["metrics"].items():

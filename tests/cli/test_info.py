@@ -145,7 +145,7 @@ def test_an_impossible_number_is_refused_in_one_line(args, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monkeypatch):
+def test_the_outliers_among_tokens_are_listed(tmp_path, capsys, monkeypatch):
     texts = [
         "".join(chr(97 + number % 20) for number in range(start, start + 200))
         for start in range(40)
@@ -166,7 +166,6 @@ def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monk
         *data,
         "data.valid_fraction=0.1",
         "data.seq_len=16",
-        f"out={tmp_path}/t.png",
     ]
     assert main(args) == 0
     out = capsys.readouterr().out
@@ -177,11 +176,8 @@ def test_the_outliers_among_tokens_are_listed_and_plotted(tmp_path, capsys, monk
     assert main([*args, "--json"]) == 0
     [first, *_] = json.loads(capsys.readouterr().out)["outliers"]
     assert (first["outlier"], first["token"], first["rank"]) == ("frequent", "' '", 1)
-    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["tokens", "data=titanic", f"out={tmp_path}/t.png"]) == 2
+    assert main(["tokens", "data=titanic"]) == 2
     assert "expected data=streaming" in capsys.readouterr().err
-    assert main(["tokens", *data, "out=t.txt"]) == 2
-    assert main(["tokens", *data, f"out={tmp_path}/missing/t.png"]) == 73
 
 
 def own_rows(path, **fault):

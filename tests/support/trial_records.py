@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mlxlab.analysis.trial.record import Question, new_record
+from mlxlab.trial.record import Question, new_record
 
 OVERRIDES = {
     "baseline": ["data=titanic", "trainer.learning_rate=2e-3"],
@@ -44,6 +44,6 @@ def make_record(
     return record | {"gains": list(gains), "looks": list(looks)}
 
 
-def look(mean: float | None, low: float | None, high: float | None) -> Any:
-    fields = {"pairs": 3, "mean": mean, "low": low, "high": high, "min_gain": 0.0, "chance": None}
+def look(mean: float, low: float | None, high: float) -> Any:
+    fields = {"pairs": 3, "mean": mean, "low": low, "high": high, "min_gain": 0.0, "chance": 0.0}
     return fields | {"verdict": "undecided", "reason": "no decision"}

@@ -6,14 +6,6 @@ from contextlib import nullcontext
 import pytest
 from omegaconf import OmegaConf
 
-from mlxlab.analysis.trial.record import (
-    EXIT_CODES,
-    Question,
-    check_question,
-    new_record,
-    read_record,
-    write_record,
-)
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.jobs import JobRecord
@@ -22,6 +14,14 @@ from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.trial.finished_runs import FinishedRuns
 from mlxlab.trial.pairs import Pairs
+from mlxlab.trial.record import (
+    EXIT_CODES,
+    Question,
+    check_question,
+    new_record,
+    read_record,
+    write_record,
+)
 
 QUESTION: Question = {
     "baseline": "nowhere",

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mlxlab.analysis.trial.record import read_record
 from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
 from mlxlab.experiment import experiment
 from mlxlab.experiment.experiment import run_experiment
 from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.run_record import Training
+from mlxlab.trial.record import read_record
 from support.commands import command as command_of
 from support.past_run import past_run
 

@@ -6,26 +6,37 @@ weights. A gain or loss is reported only if the interval excludes 0; a single pa
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from mlxlab.analysis.comparison_numbers import decimals_of, direction, fixed
-from mlxlab.analysis.comparison_subject import Subject, no_subject
 from mlxlab.errors import DataError
-from mlxlab.metric_names import lower_is_better, sign_of
-from mlxlab.stats import LEVEL
+from mlxlab.metric_names import sign_of
+from mlxlab.record.run_record import Interval
 from mlxlab.stats.paired import Verdict, paired_t_test, shared_rows_of, standard_error
-from mlxlab.wording import one_of, percent
+from mlxlab.wording import one_of
 
 Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
-EVALUATIONS: Mapping[Evaluation, str] = {
-    "last": "last evaluation of each run",
-    "best": "best evaluation of each run",
-}
 _OVER_SEEDS = "paired t over seeds"
 _OVER_FOLDS = "paired t over folds and seeds with the variance corrected for shared rows (Nadeau & Bengio 2003)"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the runs have in common, and what differs.
+
+    Attributes:
+        trained: the model and the data; several if the methods differ in them.
+        facts: task, data and model, where they are equal in all methods.
+        differs: by config key the value of each method; null if fewer than two methods have runs.
+        baselines: of the data, in the metric of the comparison.
+    """
+
+    trained: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    differs: dict[str, dict[str, str]] | None = None
+    baselines: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,7 @@ class Gain:
 
     pairs: int
     mean: float | None
-    low: float | None
-    high: float | None
+    interval: Interval | None
     p: float
     verdict: Verdict
 
@@ -70,64 +80,33 @@ class Comparison:
     Args:
         metric: for example valid/accuracy.
         against: name of the reference.
+        judged: the method that is judged by the baselines of the data.
         test: name of the statistical test.
-        verdict: on the reference, of a cross-validation.
+        methods: the best one first.
+        whole: the method whose result and size are 100 %.
         warnings: of the runs.
+        notes: on how the values came about.
     """
 
     metric: str
     against: str
-    level: float
+    judged: str
     test: str
     evaluation: Evaluation
-    subject: Subject
-    verdict: str
-    warnings: list[str]
     methods: list[MethodResults]
-
-    @property
-    def ranked(self) -> list[MethodResults]:
-        """The methods, the best one first."""
-        sign = sign_of(self.metric)
-        costs = {each.name: -sign * each.mean for each in self.methods if each.mean is not None}
-        return sorted(self.methods, key=lambda method: costs.get(method.name, math.inf))
+    subject: Subject
+    whole: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    command: str = ""
 
     @property
     def gains(self) -> dict[str, Gain]:
         """The gains of all methods but the reference, by their names."""
         return {each.name: each.gain for each in self.methods if each.gain is not None}
 
-    @property
-    def decimals(self) -> int:
-        """The decimals of all its values and differences."""
-        means = [each.mean for each in self.methods]
-        return decimals_of([*means, *(gain.mean for gain in self.gains.values())])
-
-    def sentence(self, name: str) -> str:
-        gain = self.gains[name]
-        subject = f"{name} against {self.against}, {self.metric}: "
-        if gain.mean is None or gain.low is None:
-            return f"{subject}{gain.verdict}."
-        if gain.low == gain.high == 0:
-            return f"{subject}{gain.verdict} ({gain.pairs} pairs)."
-        numbers = (gain.mean, gain.low, gain.high)
-        mean, low, high = (fixed(value, self.decimals, signed=True) for value in numbers)
-        interval = f"gain {mean}, {percent(LEVEL, 0)} interval {low} to {high}, p {gain.p:.2g}"
-        size = "equal on average"
-        if gain.mean:
-            how = direction(gain.mean, minimised=lower_is_better(self.metric))
-            size = f"{fixed(abs(gain.mean), self.decimals)} {how}"
-        return f"{subject}{size} ({interval}, {gain.pairs} pairs): {gain.verdict}."
-
-    def metrics(self) -> dict[str, float]:
-        """The metrics for the tracking store: mean of every method, its gain and the interval of the gain."""
-        metrics = {f"{method.name}/{self.metric}": method.mean for method in self.methods}
-        for name, gain in self.gains.items():
-            if gain.pairs > 1:
-                metrics[f"{name}/gain"] = gain.mean
-                metrics[f"{name}/gain_low"] = gain.low
-                metrics[f"{name}/gain_high"] = gain.high
-        return {name: value for name, value in metrics.items() if value is not None}
+    def method(self, name: str) -> MethodResults:
+        return next(each for each in self.methods if each.name == name)
 
 
 def compare(
@@ -158,16 +137,17 @@ def compare(
         if method.name != against:
             gain = _gain(metric, method.values, by_name[against], shared_rows)
         compared.append(_summarised(method, gain))
+    sign = sign_of(metric)
+    costs = {each.name: -sign * each.mean for each in compared if each.mean is not None}
+    compared.sort(key=lambda method: costs.get(method.name, math.inf))
     return Comparison(
         metric=metric,
         against=against,
-        level=LEVEL,
+        judged=compared[0].name,
         test=_OVER_FOLDS if folds else _OVER_SEEDS,
         evaluation=evaluation,
-        subject=subject or no_subject(),
-        verdict="",
-        warnings=[],
         methods=compared,
+        subject=subject or Subject(),
     )
 
 
@@ -181,14 +161,8 @@ def _gain(
     ours = np.array([values[run] for run in runs], float)
     theirs = np.array([reference[run] for run in runs], float)
     test = paired_t_test(sign_of(metric) * (ours - theirs), shared_rows)
-    return Gain(
-        test.pairs,
-        _finite(test.mean),
-        _finite(test.low),
-        _finite(test.high),
-        test.p,
-        test.verdict,
-    )
+    interval = (test.low, test.high) if math.isfinite(test.low) else None
+    return Gain(test.pairs, _finite(test.mean), interval, test.p, test.verdict)
 
 
 def _summarised(method: MethodResults, gain: Gain | None) -> MethodResults:

@@ -1,104 +1,196 @@
-"""Reports of a comparison of methods: Markdown, JSON and a page."""
+"""Reports of a comparison of methods: a page, lines for a terminal (which are Markdown too), and JSON."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from statistics import fmean
-from textwrap import wrap
 
-from mlxlab.analysis.comparison import EVALUATIONS, Comparison, MethodResults
-from mlxlab.analysis.comparison_numbers import fixed
-from mlxlab.analysis.comparison_page import read_comparison_page
-from mlxlab.analysis.comparison_table import Row, describe_test, gain_cells, method_row, sign_note
+from mlxlab.analysis.comparison import Comparison, MethodResults
+from mlxlab.analysis.trust import baseline_check, repetition_check
+from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_atomic, write_json
-from mlxlab.markdown import markdown_table
-from mlxlab.metric_names import VALID
-from mlxlab.views.verdict import best_baseline, has_learned_nothing, weakest_baseline
+from mlxlab.files.untrusted import read_json
+from mlxlab.metric_names import VALID, better_direction
+from mlxlab.stats import LEVEL
+from mlxlab.views.checks import Check
+from mlxlab.views.numbers import number, signed
+from mlxlab.views.pages import Trust
+from mlxlab.views.plots import Row, RowPlot, short_label
+from mlxlab.views.render import render
+from mlxlab.views.tables import Column, Table
+from mlxlab.views.verdict import Judgement, best_baseline, judge_value
+from mlxlab.wording import counted, one_line, percent
 
-_MAX_SETTINGS = 6  # in the heading
-_WIDTH = 120
+MAX_IN_CARD = 2  # settings that differ; more are a table of their own
+_MAX_METHODS = 12  # that have a column
+_STYLES = {"significant gain": "good", "significant loss": "bad"}  # by the verdict
+_TEXTS = ("method", "interval", "verdict")  # columns
 
 
-def write_report(comparison: Comparison, text: str, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.md (`text`), NAME.json and NAME.html, which holds both; returns their paths."""
+@dataclass(frozen=True)
+class ComparisonView:
+    """What is shown of a comparison."""
+
+    comparison: Comparison
+
+    @property
+    def best(self) -> MethodResults:
+        return self.comparison.methods[0]
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the best method is better than the reference, or, as the reference, than each of the others."""
+        if self.best.gain is not None:
+            return self.best.gain.verdict == "significant gain"
+        gains = self.comparison.gains.values()
+        return all(gain.verdict == "significant loss" for gain in gains)
+
+    @property
+    def told(self) -> list[MethodResults]:
+        """The methods whose gain is told in a sentence."""
+        baselines = self.comparison.subject.baselines
+        return [
+            each for each in self.comparison.methods if each.gain and each.name not in baselines
+        ]
+
+    @property
+    def run_counts(self) -> list[int]:
+        return sorted({len(each.values) for each in self.comparison.methods})
+
+    @property
+    def direction(self) -> str:
+        return better_direction(self.comparison.metric)
+
+    @cached_property
+    def judgement(self) -> Judgement:
+        """The judged method among the baselines of the data, with the interval where they are methods too."""
+        comparison = self.comparison
+        name = comparison.metric.removeprefix(VALID)
+        value = comparison.method(comparison.judged).mean
+        baselines = comparison.subject.baselines
+        if value is None or not baselines:
+            return Judgement(name, value)
+        best = best_baseline(name, baselines)
+        gain = comparison.gains.get(best)
+        intervals = {}
+        if comparison.judged == comparison.against and gain is not None and gain.interval:
+            low, high = gain.interval
+            intervals[best] = (-high, -low)
+        return judge_value(name, value, baselines, intervals)
+
+    @property
+    def trust(self) -> Trust:
+        comparison = self.comparison
+        checks = [repetition_check(self.run_counts[0], "run"), baseline_check(self.judgement)]
+        if comparison.metric.startswith(VALID):
+            title = "decided by validation data, which may have chosen settings, which flatters"
+            checks.append(Check("selection", "warning", title))
+        if comparison.warnings:
+            count = counted(len(comparison.warnings), "warning")
+            checks.append(Check("warnings", "warning", f"{count} of the runs, below"))
+        return Trust(checks)
+
+    @property
+    def table(self) -> Table:
+        """The columns in which any method has something."""
+        rows = [self._row(each) for each in self.comparison.methods]
+        names = [name for name in rows[0] if any(row[name] for row in rows)]
+        table = Table([Column(name, "text" if name in _TEXTS else "number") for name in names])
+        for row in rows:
+            is_better = row["verdict"] == "significant gain" and table.strong is None
+            table.add([row[name] for name in names], strong=is_better)
+        return table
+
+    def _row(self, method: MethodResults) -> dict[str, str]:
+        comparison = self.comparison
+        metric = comparison.metric
+        row = {"method": method.name, "runs": str(len(method.values))}
+        row |= {metric: _number(method.mean), "s.e.": _number(method.error)}
+        row |= {f"difference to {comparison.against}": "", "interval": "", "p": ""}
+        row["verdict"] = "the reference"
+        gain = method.gain
+        if gain is not None:
+            row[f"difference to {comparison.against}"] = _signed(gain.mean)
+            row["verdict"] = gain.verdict
+            if gain.interval is not None:
+                row["interval"] = " to ".join(map(signed, gain.interval))
+                row["p"] = f"{gain.p:.2g}"
+        row["parameters"] = _whole(method.parameters)
+        if comparison.whole is not None:
+            whole = comparison.method(comparison.whole)
+            row[f"{metric} / {whole.name}"] = _share(method.mean, whole.mean)
+            row[f"parameters / {whole.name}"] = _share(method.parameters, whole.parameters)
+        return row | {"tokens/s": _whole(method.speed), "steps": _whole(method.steps)}
+
+    @property
+    def differences(self) -> Table | None:
+        """The settings that differ, if they are too many for the first card."""
+        differs = self.comparison.subject.differs or {}
+        if len(differs) <= MAX_IN_CARD:
+            return None
+        names = [each.name for each in self.comparison.methods[:_MAX_METHODS]]
+        rows = [[key, *(values.get(name, "") for name in names)] for key, values in differs.items()]
+        return Table([Column("setting"), *map(Column, names)], rows)
+
+    @property
+    def plots(self) -> list[RowPlot]:
+        """The runs, and if there are intervals, the differences to the reference with them."""
+        runs = []
+        gains = []
+        for method in self.comparison.methods:
+            name = short_label(method.name)
+            values = [value for value in method.values.values() if value is not None]
+            runs.append(Row(name, values, mean=method.mean))
+            gain = method.gain
+            if gain is not None and gain.interval is not None:
+                style = _STYLES.get(gain.verdict, "soft")
+                gains.append(Row(name, mean=gain.mean, span=gain.interval, style=style))
+        metric = short_label(self.comparison.metric)
+        plots = [RowPlot("Methods: a dot per run, and the mean", metric, runs)]
+        if gains:
+            reference = short_label(self.comparison.against)
+            title = f"Differences to {reference}, with {percent(LEVEL, 0)} intervals"
+            plots.append(RowPlot(title, f"gain in {metric} (+ is better)", gains, guide=0.0))
+        return plots
+
+
+def read_comparison_page(folder: Path, name: str) -> str:
+    """The page of NAME.json; InputNotFoundError or DataError without a usable one."""
+    path = folder / f"{name}.json"
+    comparison = read_json(path, Comparison)
+    names = {each.name for each in comparison.methods}
+    for expected in (comparison.against, comparison.judged, comparison.whole or comparison.judged):
+        if expected not in names:
+            raise DataError(f"{path}: methods: {one_line(expected, 100)} is missing")
+    view = ComparisonView(comparison)
+    return render("comparison.html", view=view, folder=folder.absolute())
+
+
+def comparison_lines(comparison: Comparison) -> str:
+    """The verdicts, the table and the test."""
+    return render("comparison.txt", view=ComparisonView(comparison)).strip()
+
+
+def write_report(comparison: Comparison, folder: Path, name: str) -> list[Path]:
+    """Writes NAME.md, NAME.json and NAME.html; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "html")]
-    write_atomic(paths[0], text + "\n")
+    write_atomic(paths[0], f"{comparison_lines(comparison)}\n")
     write_json(paths[1], asdict(comparison))
     write_atomic(paths[2], read_comparison_page(folder, name))
     return paths
 
 
-def markdown(comparison: Comparison, command: str, share_of: str | None = None) -> str:
-    """The verdicts, the table (with shares of the method `share_of`), the test, and the command that reproduces it."""
-    full = next((method for method in comparison.methods if method.name == share_of), None)
-    table = _table([method_row(each, comparison, full) for each in comparison.methods])
-    sentences = [f"- {comparison.sentence(name)}" for name in comparison.gains]
-    head = f"{comparison.metric} of the {EVALUATIONS[comparison.evaluation]}:"
-    notes = _wrapped(f"{sign_note(comparison)} {describe_test(comparison)}")
-    blocks = ["\n".join(sentences), head, table, notes, f"    {command}"]
-    if comparison.subject["trained"]:
-        blocks.insert(0, _heading(comparison))
-    return "\n\n".join(blocks)
+def _number(value: float | None) -> str:
+    return "" if value is None else number(value)
 
 
-def _heading(comparison: Comparison) -> str:
-    """What is compared: model and data, and the settings that differ."""
-    lines = [comparison.subject["trained"]]
-    differs = [*(comparison.subject["differs"] or {}).items()]
-    for key, values in differs[:_MAX_SETTINGS]:
-        lines.append(f"{key}: {', '.join(f'{value} ({name})' for name, value in values.items())}")
-    if len(differs) > _MAX_SETTINGS:
-        lines.append(f"{len(differs) - _MAX_SETTINGS} more settings differ")
-    return _wrapped("; ".join(lines))
+def _signed(value: float | None) -> str:
+    return "" if value is None else signed(value)
 
 
-def fold_markdown(comparison: Comparison, notes: Sequence[str], command: str) -> str:
-    """Verdict and warnings, then the table: every method, the best one first, with the mean of each seed."""
-    rows = [_fold_row(method, comparison) for method in comparison.ranked]
-    first = [comparison.verdict] if comparison.verdict else []
-    first += [f"Warning: {line}." for line in comparison.warnings]
-    blocks = [_wrapped(line) for line in [*first, sign_note(comparison)]]
-    below = _wrapped(" ".join([*notes, describe_test(comparison)]))
-    return "\n\n".join([*blocks, _table(rows), below, f"    {command}"])
+def _whole(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
 
 
-def _fold_row(method: MethodResults, comparison: Comparison) -> Row:
-    by_seed: dict[str, list[float]] = {}
-    for run in comparison.methods[0].values:
-        by_seed.setdefault(run.partition(" fold ")[0], [])
-    for run, value in method.values.items():
-        if value is not None:
-            by_seed[run.partition(" fold ")[0]].append(value)
-    places = comparison.decimals
-    row = {f"{comparison.metric.removeprefix(VALID)} of": method.name}
-    row |= {"mean": fixed(method.mean, places), "std. error": fixed(method.error, places)}
-    for seed, values in by_seed.items():
-        row[seed] = fixed(fmean(values), places) if values else ""
-    gain = gain_cells(method, comparison)
-    return row | {key: gain[key] for key in [*gain][:2]}
-
-
-def fold_verdict(comparison: Comparison, baselines: Sequence[str]) -> str:
-    """Whether the reference learned something, and is better than the best of the baselines: a sentence."""
-    metric = comparison.metric.removeprefix(VALID)
-    means = {each.name: each.mean for each in comparison.methods if each.mean is not None}
-    mean = means[comparison.against]
-    of_baselines = {name: means[name] for name in baselines if name in means}
-    shown = fixed(mean, comparison.decimals)
-    if has_learned_nothing(metric, mean, of_baselines):
-        weakest = weakest_baseline(metric, of_baselines)
-        return f"Verdict: this model learned nothing: {metric} {shown} is not better than that of {weakest}."
-    name = best_baseline(metric, of_baselines)
-    relations = {"significant loss": "better", "significant gain": "worse"}  # of the baseline
-    relation = relations.get(comparison.gains[name].verdict, "not significantly better")
-    values = f"mean {metric} {shown} against {fixed(means[name], comparison.decimals)}"
-    return f"Verdict: {comparison.against} is {relation} than the best baseline, {name}: {values}."
-
-
-def _table(rows: Sequence[Row]) -> str:
-    return markdown_table(list(rows[0]), [list(row.values()) for row in rows])
-
-
-def _wrapped(text: str) -> str:
-    return "\n".join(wrap(text, _WIDTH))
+def _share(value: float | None, whole: float | None) -> str:
+    return percent(value / whole) if value is not None and whole else ""

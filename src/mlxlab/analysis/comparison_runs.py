@@ -7,16 +7,15 @@ from statistics import median
 from mlxlab.analysis.comparison import Comparison, Evaluation, MethodResults, compare
 from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.output_folder import output_folder
-from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.record.attempts import read_now
-from mlxlab.record.run_file import FILE, read_run
-from mlxlab.record.run_record import Metrics, RunRecord
-from mlxlab.tracking.journal import Journal
+from mlxlab.record.run_file import FILE
+from mlxlab.views.run_view import RunView
 from mlxlab.wording import one_line
 
+ACCURACY = "valid/accuracy"
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
 
 
@@ -45,21 +44,12 @@ def find_runs(path: Path) -> list[Path]:
     )
 
 
-def main_metric(folder: Path) -> str:
-    """valid/accuracy, or the objective of a run without it."""
-    training = read_run(folder).training
-    accuracy = "valid/accuracy"
-    if accuracy in training.final or not training.objective:
-        return accuracy
-    return training.objective
-
-
-def metric_names(folder: Path) -> set[str]:
-    """The metrics of the evaluations of a run."""
-    training = read_run(folder).training
-    if not training.final:
-        return set()
-    return {*training.final, training.objective}
+def read_finished(folder: Path) -> RunView:
+    """A finished run; InputNotFoundError or DataError without one."""
+    record = read_now(folder)
+    if record.status != "finished":
+        raise DataError(f"{folder}: {record.status}; expected a run that is finished")
+    return RunView(record, folder)
 
 
 def check_metric(metric: str, known: Collection[str], where: str) -> None:
@@ -71,7 +61,7 @@ def check_metric(metric: str, known: Collection[str], where: str) -> None:
 
 
 def method_results(
-    name: str, folders: Sequence[Path], metric: str, evaluation: Evaluation = "last"
+    name: str, runs: Sequence[RunView], metric: str, evaluation: Evaluation = "last"
 ) -> MethodResults:
     """A method's results by seed and fold.
 
@@ -82,21 +72,15 @@ def method_results(
         evaluation: the last one, or the best one by the objective, which was selected on the validation data itself.
 
     Raises:
-        InputNotFoundError, DataError: a folder has no run, a run is not finished, lacks the metric or is a duplicate.
+        DataError: a run lacks the metric or is a duplicate.
     """
     values: dict[str, float | None] = {}
-    records = []
-    folds = set()
-    for folder in folders:
-        record = _finished(folder)
-        run = f"seed {record.seed}"
-        if record.data.folds:
-            run += f" fold {record.data.fold}"
-            folds.add(record.data.folds)
-        if run in values:
-            raise DataError(f"{name}: two runs of {run}, the second is {folder}")
-        values[run] = _value(folder, record, metric, evaluation)
-        records.append(record)
+    for run in runs:
+        key = run_key(run)
+        if key in values:
+            raise DataError(f"{name}: two runs of {key}, the second is {run.folder}")
+        values[key] = metric_of(run, metric, evaluation)
+    records = [run.record for run in runs]
     speeds = [record.training.speed for record in records if record.training.speed]
     return MethodResults(
         name,
@@ -104,8 +88,16 @@ def method_results(
         parameters=_common([record.model.parameters for record in records]),
         speed=median(speeds) if speeds else None,
         steps=_common([record.training.steps for record in records]),
-        folds=tuple(sorted(folds)),
+        folds=tuple(sorted({record.data.folds for record in records if record.data.folds})),
     )
+
+
+def run_key(run: RunView) -> str:
+    """What runs of two methods have in common that are a pair: `seed 0 fold 1`."""
+    key = f"seed {run.record.seed}"
+    if run.record.data.folds:
+        key += f" fold {run.record.data.fold}"
+    return key
 
 
 def _common(numbers: list[int]) -> int | None:
@@ -113,44 +105,22 @@ def _common(numbers: list[int]) -> int | None:
     return numbers[0] if len({*numbers}) == 1 else None
 
 
-def run_value(folder: Path, metric: str, evaluation: Evaluation) -> float:
-    """A metric of a finished run; raises as `method_results`."""
-    return _value(folder, _finished(folder), metric, evaluation)
-
-
-def _finished(folder: Path) -> RunRecord:
-    record = read_now(folder)
-    if record.status != "finished":
-        raise DataError(f"{folder}: {record.status}; expected a run that is finished")
-    return record
-
-
-def _value(folder: Path, record: RunRecord, metric: str, evaluation: Evaluation) -> float:
+def metric_of(run: RunView, metric: str, evaluation: Evaluation) -> float:
     """A metric of a run; DataError without it."""
-    main = record.training.objective
-    final = record.training.final
-    metrics = _best_metrics(record) if evaluation == "best" else final
+    training = run.record.training
+    metrics = training.final
+    if evaluation == "best":
+        # A run that was evaluated at its end has all metrics, others the objective.
+        metrics = run.record.evaluation.keyed_metrics("valid")
+        if training.objective:
+            metrics[training.objective] = training.best
     value = metrics.get(metric)
-    if value is not None:
-        return value
-    known = ", ".join(sorted(metrics, key=lambda key: (key != main, key))) or "none"
-    ways = []
-    if evaluation == "best" and metrics.get(main) is not None:
-        ways.append(f"metric={main}")
-    if evaluation == "best" and metric in final:
-        ways.append("evaluation=last")
-    hint = f"; {' or '.join(ways)} works" if ways else ""
-    raise DataError(
-        f"{folder}: expected {metric} of the {evaluation} evaluation, got {known}{hint}"
-    )
-
-
-def _best_metrics(record: RunRecord) -> Metrics:
-    """Metrics of the best evaluation: all of a run that was evaluated at its end, else the objective."""
-    metrics = record.evaluation.keyed_metrics("valid")
-    if record.training.objective:
-        metrics[record.training.objective] = record.training.best
-    return metrics
+    if value is None:
+        known = ", ".join(sorted(metrics)) or "none"
+        raise DataError(
+            f"{run.folder}: expected {metric} of the {evaluation} evaluation, got {known}"
+        )
+    return value
 
 
 def compare_folders(
@@ -163,22 +133,25 @@ def compare_folders(
 
     Raises:
         ConfigError: no run has the metric.
-        InputNotFoundError, DataError: as `find_runs` and `method_results`.
+        InputNotFoundError, DataError: as `find_runs`, `read_finished` and `method_results`.
     """
-    runs: dict[str, list[Path]] = {}
-    known: set[str] = set()
+    methods: dict[str, list[RunView]] = {}
     for name, paths in folders.items():
         try:
-            runs[name] = [run for path in paths for run in find_runs(path)]
+            methods[name] = [read_finished(run) for path in paths for run in find_runs(path)]
         except InputNotFoundError as error:
             raise InputNotFoundError(f"{name}={error}") from None
-        known.update(*map(metric_names, runs[name]))
+    first = methods[baseline][0].record.training
     if metric is None:
-        metric = main_metric(runs[baseline][0])
+        metric = ACCURACY
+        if metric not in first.final and first.objective:
+            metric = first.objective
     else:
-        check_metric(metric, known, "the runs")
-    results = [method_results(name, paths, metric, evaluation) for name, paths in runs.items()]
-    subject = subject_of(runs, metric, baseline)
+        trainings = [run.record.training for runs in methods.values() for run in runs]
+        known = {name for each in trainings for name in (*each.final, each.objective)}
+        check_metric(metric, known - {""}, "the runs")
+    results = [method_results(name, runs, metric, evaluation) for name, runs in methods.items()]
+    subject = subject_of(methods, metric, methods[baseline])
     return compare(metric, results, baseline, evaluation, subject)
 
 
@@ -189,26 +162,3 @@ def comparison_folder(
     paths = {name: [str(path.absolute()) for path in paths] for name, paths in folders.items()}
     settings = [comparison.against, comparison.metric, comparison.evaluation, relative_to]
     return output_folder(Path("outputs/comparisons"), "-vs-".join(folders), [paths, settings])
-
-
-def record_comparison(
-    comparison: Comparison,
-    folders: Mapping[str, Sequence[Path]],
-    files: Sequence[Path],
-    folder: Path,
-    experiment: str,
-) -> None:
-    """Records a comparison and its files as a run of an MLflow experiment."""
-    tracker = Journal(
-        experiment=experiment, log_models=False, wait=30.0, folder=folder, project=project_root()
-    )
-    params = {
-        "methods": {name: ",".join(map(str, paths)) for name, paths in folders.items()},
-        "baseline": comparison.against,
-        "metric": comparison.metric,
-    }
-    tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
-    tracker.log_metrics(0, comparison.metrics())
-    for file in files:
-        tracker.log_artifact(file, "comparison")
-    tracker.end("FINISHED")

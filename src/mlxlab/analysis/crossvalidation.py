@@ -1,115 +1,116 @@
 """Cross-validation: compares methods on the folds of every seed, of which each has a run folder."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from statistics import fmean
 
 from mlxlab.analysis.comparison import Comparison, MethodResults, compare
-from mlxlab.analysis.comparison_report import fold_markdown, fold_verdict, markdown, write_report
-from mlxlab.analysis.comparison_runs import method_results
+from mlxlab.analysis.comparison_report import comparison_lines, write_report
+from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key
 from mlxlab.analysis.comparison_subject import subject_of
-from mlxlab.analysis.fold_warnings import fold_warnings
-from mlxlab.errors import DataError, InputNotFoundError, WriteError
+from mlxlab.data.overlap import DROPPED, SAME_INPUT
+from mlxlab.errors import DataError, WriteError
 from mlxlab.metric_names import VALID
-from mlxlab.record.run_file import FILE, read_run
-from mlxlab.record.run_record import RunRecord
+from mlxlab.views.run_view import RunView
+from mlxlab.wording import one_line
 
 MODEL = "this model"
 TEACHER = "teacher"
 STUDENT_ALONE = "student alone"
+_OVERLAP = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+_NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
 
 
-@dataclass(frozen=True)
-class FoldRun:
-    """The training of one fold of one seed."""
-
-    name: str
-    folder: Path
-
-
-def plan_folds(folder: Path, folds: int, seeds: int) -> list[FoldRun]:
-    """The runs of all folds, seed by seed."""
-    runs = []
-    for seed in range(seeds):
-        for fold in range(folds):
-            path = folder / f"seed-{seed}-fold-{fold}"
-            runs.append(FoldRun(f"seed {seed} fold {fold}", path))
-    return runs
-
-
-def _read_finished(run: FoldRun) -> RunRecord:
-    """The record of a run that has ended."""
-    with suppress(InputNotFoundError):
-        record = read_run(run.folder)
-        is_labelled = record.data.task != "language_modelling"
-        if record.status == "finished" and record.evaluation.results and is_labelled:
-            return record
-    raise WriteError(
-        f"{run.folder}: no metric to compare in its {FILE}; expected a run on labelled data"
-    )
+def plan_folds(folder: Path, folds: int, seeds: int) -> list[Path]:
+    """The run folders of all folds, seed by seed."""
+    return [
+        folder / f"seed-{number // folds}-fold-{number % folds}" for number in range(folds * seeds)
+    ]
 
 
 def write_tables(
-    runs: Mapping[str, Sequence[FoldRun]],
-    folds: int,
-    folder: Path,
-    command: str,
+    folders: Mapping[str, Sequence[Path]], folder: Path, command: str
 ) -> tuple[str, dict[str, Comparison]]:
     """Writes table.md, .json and .html: the model, its baselines and other methods on the same folds.
 
-    With a teacher also comparison.md, .json and .html, of the student with and without it. Returns the Markdown, with
-    a verdict, the warnings of the runs and the command that reproduces it, and the comparisons by the name of
-    their files.
+    With a teacher also comparison.md, .json and .html, of the student with and without it. Returns the Markdown, and
+    the comparisons by the name of their files.
     """
-    records = {run.name: _read_finished(run) for run in runs[MODEL]}
-    results = {name: record.evaluation.results[0] for name, record in records.items()}
-    first, *others = results.values()
-    mains = {record.evaluation.main_metric for record in records.values()}
-    if len(mains) > 1:
-        raise DataError(f"{folder}: expected runs of one metric, got {', '.join(sorted(mains))}")
-    [main] = mains
-    metric = f"{VALID}{main}"
-    folders = {name: [run.folder for run in each] for name, each in runs.items()}
-    methods = {name: method_results(name, paths, metric) for name, paths in folders.items()}
+    runs = {name: [read_finished(path) for path in paths] for name, paths in folders.items()}
+    comparisons = {"table": _compare_baselines(runs, command)}
+    if TEACHER in runs:
+        comparisons["comparison"] = _compare_students(runs, command)
+    for name, comparison in comparisons.items():
+        write_report(comparison, folder, name)
+    return "\n\n".join(map(comparison_lines, comparisons.values())), comparisons
+
+
+def _compare_baselines(runs: Mapping[str, Sequence[RunView]], command: str) -> Comparison:
+    model = runs[MODEL]
+    metric = _main_metric(model)
+    name = metric.removeprefix(VALID)
+    results = {run_key(run): run.results[0] for run in model}
+    subject = subject_of({MODEL: model}, metric, model)
     baselines = []
-    for name in first.baselines:
-        if all(name in result.baselines for result in others):
-            values = {run: result.baselines[name].get(main) for run, result in results.items()}
-            baselines.append(MethodResults(name, values))
-    subject = subject_of({MODEL: folders[MODEL]}, metric, MODEL)
-    table = compare(metric, [*baselines, *methods.values()], MODEL, subject=subject)
-    verdict = ""
-    if baselines:
-        verdict = fold_verdict(table, [each.name for each in baselines])
-    warnings = fold_warnings([path for paths in folders.values() for path in paths])
-    table = replace(table, verdict=verdict, warnings=warnings)
-    steps = sorted({record.training.steps for record in records.values()})
-    span = f"{steps[0]:,}"
-    if len(steps) > 1:
-        span += f" to {steps[-1]:,}"
-    bests = np.array([result.metrics.get(main) for result in results.values()], float)
+    for baseline in subject.baselines:
+        values = {key: result.baselines[baseline].get(name) for key, result in results.items()}
+        baselines.append(MethodResults(baseline, values))
+    methods = []
+    for method, each in runs.items():
+        # Without the speed a repeated cross-validation has the same table.
+        methods.append(replace(method_results(method, each, metric), speed=None))
+    table = compare(metric, [*baselines, *methods], MODEL, subject=subject)
+    best = fmean(result.metrics[name] for result in results.values())
     notes = [
-        f"Folds x seeds: {folds} x {len(results) // folds}; a seed shuffles the folds and initialises the weights.",
-        f"The standard error is over the {len(results)} runs, which share rows.",
-        f"The model is evaluated at its last step ({span}), so the validation fold selects nothing.",
-        f"Mean {main} of the best checkpoints: {bests.mean():.4f}.",
+        f"{len(model)} runs: a seed shuffles the folds and initialises the weights.",
+        "The standard error is over the runs, which share rows.",
+        "The model is evaluated at its last step, so the validation fold selects nothing.",
+        f"Mean {name} of the best checkpoints: {best:.4f}.",
     ]
-    text = fold_markdown(table, notes, command)
-    write_report(table, text, folder, "table")
-    if TEACHER not in runs:
-        return text, {"table": table}
-    distilled = replace(methods[MODEL], name="distilled")
-    named = {
-        STUDENT_ALONE: folders[STUDENT_ALONE],
-        "distilled": folders[MODEL],
-        TEACHER: folders[TEACHER],
-    }
-    subject = subject_of(named, metric, STUDENT_ALONE)
-    compared = [methods[STUDENT_ALONE], distilled, methods[TEACHER]]
-    comparison = compare(metric, compared, STUDENT_ALONE, subject=subject)
-    verdicts = markdown(comparison, command, TEACHER)
-    write_report(comparison, verdicts, folder, "comparison")
-    return f"{text}\n\n{verdicts}", {"table": table, "comparison": comparison}
+    warnings = fold_warnings([run for each in runs.values() for run in each])
+    return replace(table, judged=MODEL, warnings=warnings, notes=notes, command=command)
+
+
+def _main_metric(runs: Sequence[RunView]) -> str:
+    for run in runs:
+        if not run.results or run.is_text:
+            raise WriteError(f"{run.folder}: no metric to compare; expected a run on labelled data")
+    names = {run.record.evaluation.main_metric for run in runs}
+    if len(names) > 1:
+        raise DataError(f"expected runs of one metric, got {', '.join(sorted(names))}")
+    return f"{VALID}{names.pop()}"
+
+
+def _compare_students(runs: Mapping[str, Sequence[RunView]], command: str) -> Comparison:
+    """The student with and without its teacher."""
+    metric = _main_metric(runs[MODEL])
+    named = {STUDENT_ALONE: runs[STUDENT_ALONE], "distilled": runs[MODEL], TEACHER: runs[TEACHER]}
+    methods = [method_results(name, each, metric) for name, each in named.items()]
+    subject = subject_of(named, metric, runs[STUDENT_ALONE])
+    comparison = compare(metric, methods, STUDENT_ALONE, subject=subject)
+    return replace(comparison, judged="distilled", whole=TEACHER, command=command)
+
+
+def fold_warnings(runs: Sequence[RunView]) -> list[str]:
+    """The warnings of runs, and how many of them have each; those that differ only in their numbers are one."""
+    counts = Counter[str]()
+    texts = dict[str, str]()
+    for run in runs:
+        known = dict[str, str]()
+        for line in _warnings(run):
+            key = _NUMBER.sub("#", line.replace(str(run.folder.absolute()), ""))
+            known.setdefault(key, one_line(line, 300))
+        counts.update(known.keys())
+        texts = known | texts
+    return [f"{texts[key]} ({count} of {len(runs)} runs)" for key, count in counts.items()]
+
+
+def _warnings(run: RunView) -> Iterator[str]:
+    for line in run.record.data.messages:
+        if SAME_INPUT in line and not line.endswith(DROPPED):
+            yield f"{line}: {_OVERLAP}"
+    for attempt in run.record.attempts:
+        yield from attempt.warnings

@@ -1,11 +1,8 @@
-"""Quantises the weights of a trained model, and reports what that saves and costs: size, seconds, metrics."""
+"""Quantises the weights of a trained model, and reports what that saves and costs: size and metrics."""
 
 import json
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,35 +11,26 @@ import mlx.core as mx
 from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.paths import project_root
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.experiment.build import build_data
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.export import check_output, restore_single, write_export
-from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.markdown import markdown_table
 from mlxlab.models.adapters.merge import merged_node, merged_parameters
 from mlxlab.models.adapters.quantize import KEY, packing_of, quantize
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.model import CausalHead, Model, count_parameters
+from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import Quantization
-from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate
 
-ROUNDS, TOKENS, FIRST_TOKEN = (
-    5,
-    16,
-    0,
-)  # of the measurements: repetitions; tokens that are generated, after this one
 BeforeAfter = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What changed; each pair is before and after. Seconds are medians on this machine, taken in turn."""
+    """What changed; each pair is before and after."""
 
     bits: int
     group_size: int
@@ -50,20 +38,13 @@ class QuantizationReport:
     layers: int  # that were quantised
     parameters: int  # of the whole model
     bytes: tuple[int, int]  # of all weights in memory
-    seconds: dict[str, BeforeAfter]  # per batch of validation data; per token of one generated text
     metrics: dict[str, BeforeAfter]  # valid/NAME and test/NAME; empty if nothing was evaluated
 
     def text(self) -> str:
         """Markdown."""
-        rows = [
-            [
-                "size of the weights, MB",
-                *(f"{size / 1e6:.2f}" for size in self.bytes),
-                _ratio(self.bytes),
-            ]
-        ]
-        for name, pair in self.seconds.items():
-            rows.append([f"seconds per {name}", *(f"{value:.4f}" for value in pair), _ratio(pair)])
+        before, after = self.bytes
+        sizes = [f"{size / 1e6:.2f}" for size in self.bytes]
+        rows = [["size of the weights, MB", *sizes, f"{after / before:.2f} x"]]
         for name, pair in self.metrics.items():
             rows.append([name, *(f"{value:.4f}" for value in pair), f"{pair[1] - pair[0]:+.4f}"])
         table = markdown_table(["", "before", "after", "change"], rows)
@@ -102,7 +83,6 @@ def quantize_run(
         len(layers),
         count_parameters(model),
         (_bytes(restored.model), _bytes(model)),
-        _measure_seconds(restored, model, data),
         _metrics((restored.model, model), data, max_batches) if data else {},
     )
     files = {
@@ -170,47 +150,3 @@ def _metrics(
         before, after = (result.metrics for result in results if result is not None)
         metrics |= {f"{split}/{name}": (value, after[name]) for name, value in before.items()}
     return metrics
-
-
-def _measure_seconds(
-    restored: RestoredModel, model: Model, data: DataModule | None
-) -> dict[str, BeforeAfter]:
-    """Measures the first validation batch and a generated token; what does not apply is left out."""
-    models = (restored.model, model)
-    seconds = {}
-    batch = None if data is None else next(iter(data.valid), None)
-    if batch is not None:
-        inputs = to_device(batch)
-        seconds["batch"] = _alternate([partial(_forward, each, inputs) for each in models])
-    if isinstance(model.head, CausalHead):
-        tokenizer = restored.encoder.tokenizer
-        before, after = _alternate([partial(_generate, each, tokenizer) for each in models])
-        seconds["token"] = (before / TOKENS, after / TOKENS)
-    return seconds
-
-
-def _forward(model: Model, batch: DeviceBatch) -> None:
-    mx.eval(model(batch.tokens, batch.segment_ids))
-
-
-def _generate(model: Model, tokenizer: Tokenizer) -> None:
-    request = GenerationConfig(max_tokens=TOKENS)
-    for _ in generate(model, tokenizer, [[FIRST_TOKEN]], SamplingParams(0.0), request, end_ids=()):
-        pass
-
-
-def _alternate(functions: Sequence[Callable[[], None]]) -> BeforeAfter:
-    """Median seconds of two functions, called in turn."""
-    rounds: list[list[float]] = []
-    for _ in range(1 + ROUNDS):  # the first one warms up
-        rounds.append([])
-        for function in functions:
-            start = time.perf_counter()
-            function()
-            rounds[-1].append(time.perf_counter() - start)
-    before, after = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
-    return before, after
-
-
-def _ratio(pair: Sequence[float]) -> str:
-    return f"{pair[1] / pair[0]:.2f} x"

@@ -1,12 +1,11 @@
-"""Frequencies of tokens by rank: which are outliers, and their plot."""
+"""Frequencies of tokens by rank: which are outliers."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.figures import new_figure
+from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted, percent
 
 FENCE = 1.5  # Interquartile ranges (Tukey 1977).
@@ -68,26 +67,16 @@ class TokenFrequencies(NamedTuple):
         return [
             f"{frequent} (more than {self.upper:.6g} times) {shares[0]}",
             f"{rare} (fewer than {self.lower:.6g} times) {shares[1]}",
-            f"{counted(self.unused, 'token')} do not occur",
+            f"{len(self.ids):,} tokens of the vocabulary occur, {self.unused:,} do not",
         ]
 
-    def plot(self, path: Path) -> None:
-        """Counts by rank on logarithmic axes, with the outliers and their limits."""
-        figure = new_figure(5.4, 4.0)
-        axis = figure.subplots()
-        ranks = np.arange(1, len(self.ids) + 1)
-        axis.plot(ranks, self.counts, linewidth=1.2, label=f"{len(ranks)} tokens that occur")
-        for name, index in (("frequent", self.frequent_outliers), ("rare", self.rare_outliers)):
-            label = f"{len(index)} {name} outliers"
-            axis.plot(ranks[index], self.counts[index], ".", label=label)
-        for limit in (self.lower, self.upper):
-            if self.counts[-1] <= limit <= self.counts[0]:
-                axis.axhline(limit, color="gray", linewidth=0.8, linestyle=":")
-        axis.set(xscale="log", yscale="log", xlabel="rank", ylabel="occurrences")
-        axis.set_title("frequencies of tokens")
-        axis.legend(fontsize=8)
-        figure.tight_layout()
-        figure.savefig(path, dpi=120)
+
+def outlier_table(rows: list[dict[str, Any]]) -> str:
+    cells = []
+    for row in rows:
+        values = row | {"share": percent(row["share"], 4)}
+        cells.append([str(value).replace("|", "\\|") for value in values.values()])
+    return markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
 
 
 def token_frequencies(counts: np.ndarray) -> TokenFrequencies:

@@ -26,7 +26,6 @@ from mlxlab.analysis.crossvalidation import (
     MODEL,
     STUDENT_ALONE,
     TEACHER,
-    FoldRun,
     plan_folds,
     write_tables,
 )
@@ -102,7 +101,7 @@ def crossvalidate(
         ranges = [f"data.folds={folds}", f"seed=range({seeds})", f"data.fold=range({folds})"]
         _train([*typed, *ranges], jobs, parent)
         _check_runs(runs[name])
-    text, comparisons = write_tables(runs, folds, folder, program.command_line())
+    text, comparisons = write_tables(runs, folder, program.command_line())
     print_result({name: asdict(comparison) for name, comparison in comparisons.items()}, text, json)
     logger.info(f"report: {program.display_path(folder / 'table.html')}")
 
@@ -148,12 +147,12 @@ def _train(args: list[str], jobs: int, folder: Path) -> None:
         raise SystemExit(code)
 
 
-def _check_runs(runs: list[FoldRun]) -> None:
+def _check_runs(folders: list[Path]) -> None:
     """Raises UserError for the first run that failed, with the exit code of that."""
-    for run in runs:
-        record = read_job(run.folder)
+    for folder in folders:
+        record = read_job(folder)
         if record is not None and record.state == "failed":
-            error = UserError(f"{run.name}: {record.reason} ({run.folder})")
+            error = UserError(f"{folder}: {record.reason}")
             error.exit_code = record.exit_code or UserError.exit_code
             raise error
 

@@ -55,10 +55,10 @@ def trial(
         jobs: runs at a time.
         json: prints JSON instead.
     """
-    from mlxlab.analysis.trial.page import trial_page
-    from mlxlab.analysis.trial.record import EXIT_CODES, describe, read_record
     from mlxlab.cli import train
     from mlxlab.stats.sequential import MIN_PAIRS
+    from mlxlab.trial.record import EXIT_CODES, read_record
+    from mlxlab.trial.view import describe, trial_page
     from mlxlab.views.pages import REPORT, write_page
 
     limits = read_budget(budget)

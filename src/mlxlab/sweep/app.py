@@ -114,7 +114,7 @@ class SweepApp:
 
     def report(self, *, is_unfinished: bool, by_value: bool = False) -> None:
         """Prints the table of the jobs, and how those that are missing are run."""
-        sweep = read_sweep(self.folder, curves=False)
+        sweep = read_sweep(self.folder)
         terminal.show(f"\n{describe_jobs(sweep, by_value=by_value)}; {self.folder}")
         if is_unfinished:
             print(f"continue: {self.continuation()}", flush=True)

@@ -9,32 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.analysis.comparison import Evaluation
-from mlxlab.analysis.comparison_runs import run_value
-from mlxlab.analysis.trial.record import FILE, read_record
+from mlxlab.analysis.comparison_runs import metric_of, read_finished
+from mlxlab.analysis.comparison_subject import WITHOUT_EFFECT
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import UserError
 from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.record.run_file import read_run
+from mlxlab.trial.record import FILE, read_record
 
-# Keys that do not change the results of a run.
-_WITHOUT_EFFECT = (
-    "name",
-    "tags",
-    "tracking",
-    "cloud",
-    "signals",
-    "checkpointing",
-    "resume",
-    "resume_policy",
-    "rerun",
-    "trust_folder",
-)
 _MAX_TRIALS = 1_000  # The newest trials are searched for runs.
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
     """Equal for resolved configs that differ only in keys that do not change the results."""
-    values = {key: value for key, value in config.items() if key not in _WITHOUT_EFFECT}
+    values = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -80,7 +68,7 @@ class FinishedRuns:
         """The folder and the value of a run with a config, if there is one."""
         for folder in self._folders.get(digest, []):
             with suppress(UserError):
-                value = run_value(folder, metric, evaluation)
+                value = metric_of(read_finished(folder), metric, evaluation)
                 stored = read_stored_config(folder / "inference" / "config.yaml")
                 if config_digest(stored) == digest and code_of(folder) == self.code:
                     return folder, value

@@ -11,19 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from mlxlab.analysis.comparison_runs import run_value
-from mlxlab.analysis.trial.page import trial_page
-from mlxlab.analysis.trial.record import (
-    ARMS,
-    FILE,
-    RunRecord,
-    TrialRecord,
-    describe_look,
-    look_record,
-    pairs_of,
-    read_record,
-    write_record,
-)
+from mlxlab.analysis.comparison_runs import metric_of, read_finished
 from mlxlab.config.hydra.compose import without_hydra
 from mlxlab.config.hydra.job import job_config
 from mlxlab.errors import DivergenceError, UserError
@@ -34,6 +22,18 @@ from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.trial.finished_runs import FinishedRuns, config_digest, data_of
+from mlxlab.trial.record import (
+    ARMS,
+    FILE,
+    RunRecord,
+    TrialRecord,
+    describe_look,
+    look_record,
+    pairs_of,
+    read_record,
+    write_record,
+)
+from mlxlab.trial.view import trial_page
 from mlxlab.views.pages import REPORT, write_page
 
 logger = logging.getLogger(__name__)
@@ -82,8 +82,7 @@ def log_trial(record: TrialRecord, tracker: Tracker) -> None:
     tracker.set_tags(tags)
     for each in record["looks"]:
         values = {"trial/gain": each["mean"], "trial/low": each["low"], "trial/high": each["high"]}
-        finite = {name: value for name, value in values.items() if value is not None}
-        tracker.log_metrics(each["pairs"], finite)
+        tracker.log_metrics(each["pairs"], values)
 
 
 class Pairs:
@@ -169,7 +168,8 @@ class Pairs:
         name = f"seed {run['seed']} {run['arm']}"
         if job.state == "finished":
             metric = self.question["metric"]
-            run["value"] = run_value(result.job.folder, metric, self.question["evaluation"])
+            trained = read_finished(result.job.folder)
+            run["value"] = metric_of(trained, metric, self.question["evaluation"])
             logger.info(f"{name}: {metric} {run['value']:.6g} after {job.seconds:.1f} s")
         elif run["arm"] == "baseline" or not _is_of_change(job.exit_code or 0):
             error = UserError(f"{name}: {job.reason} ({result.job.folder})")

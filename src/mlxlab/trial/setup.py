@@ -8,14 +8,6 @@ from typing import Literal, NamedTuple
 from omegaconf import DictConfig
 
 from mlxlab.analysis.output_folder import output_folder
-from mlxlab.analysis.trial.record import (
-    FILE,
-    Arm,
-    Question,
-    check_question,
-    new_record,
-    write_record,
-)
 from mlxlab.config.admission import TRUST
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import compose
@@ -33,6 +25,14 @@ from mlxlab.files.untrusted import refuse_links
 from mlxlab.program import text_value
 from mlxlab.record import provenance
 from mlxlab.trial.finished_runs import config_digest
+from mlxlab.trial.record import (
+    FILE,
+    Arm,
+    Question,
+    check_question,
+    new_record,
+    write_record,
+)
 from mlxlab.wording import one_line
 
 FOR_BOTH = ("tracking", "cloud", "tags", TRUST, "hydra.launcher")

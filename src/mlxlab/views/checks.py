@@ -41,12 +41,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Check:
-    """A rule that holds for a run."""
+    """A rule that holds for a run, or for several."""
 
     topic: str
     state: State
     title: str
-    text: str
+    text: str = ""
 
 
 def beats_teacher(view: RunView, baseline: str) -> bool:

@@ -27,8 +27,13 @@ def compact(value: float) -> str:
     return f"{value:.{digits}g}"
 
 
-def signed(value: float, digits: int = 4) -> str:
-    sign = "+" if value > 0 else ""
+def rounded(value: float) -> str:
+    """Two significant digits, of what is uncertain itself; all digits before the point."""
+    return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    sign = "+" if value is not None and value > 0 else ""
     return f"{sign}{number(value, digits)}"
 
 

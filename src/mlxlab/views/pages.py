@@ -8,7 +8,6 @@ import yaml
 from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.record.run_record import RunRecord, SplitResult
-from mlxlab.views.blocks import Page
 from mlxlab.views.checks import Check, check
 from mlxlab.views.render import render
 from mlxlab.views.run_view import RunView
@@ -39,11 +38,6 @@ class Trust:
 def run_page(view: RunView) -> str:
     text = yaml.dump(view.record.config, Dumper=_DUMPER, sort_keys=False)
     return render("run.html", run=view, trust=Trust(check(view)), config_text=text)
-
-
-def block_page(page: Page) -> str:
-    """The page of a sweep, a comparison or a trial."""
-    return render("page.html", page=page)
 
 
 def summary(view: RunView) -> str:

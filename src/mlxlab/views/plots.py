@@ -21,7 +21,6 @@ TOP = 12
 BOTTOM = 40
 ROW_MARGIN = 24  # It is on both sides of the axis of a `RowPlot`, whose names stand above its rows.
 ROW_HEIGHT = 30
-PACKED_HEIGHT = 9  # A row without a name is as high.
 MAX_POINTS = 400  # a longer line is thinned
 MAX_LABEL = 56  # characters that fit above a row
 MAX_TOLD = 12  # series or rows that a summary names
@@ -42,16 +41,15 @@ class Series:
     points: Points
     kind: str = "line"
     style: str = ""
-    max_points: int = MAX_POINTS
 
     @property
     def finite(self) -> list[tuple[float, float]]:
-        """The points that can be drawn, at most `max_points`."""
+        """The points that can be drawn, at most `MAX_POINTS`."""
         drawn = []
         for x, y in self.points:
             if y is not None and abs(y) < LARGEST:
                 drawn.append((x, y))
-        stride = math.ceil(len(drawn) / self.max_points)
+        stride = math.ceil(len(drawn) / MAX_POINTS)
         return drawn[:: max(1, stride)]
 
 
@@ -159,18 +157,17 @@ class Plot:
 
 @dataclass(frozen=True)
 class Row:
-    """Values under a name: a line over `span`, dots, some of them `hollow`, and a bar at `mean`."""
+    """Values under a name: a line over `span`, dots, and a bar at `mean`."""
 
     name: str
     dots: Sequence[float] = ()
-    hollow: Sequence[float] = ()
     mean: float | None = None
     span: tuple[float, float] | None = None
     style: str = "s0"
 
     @property
     def values(self) -> list[float]:
-        values = [*self.dots, *self.hollow, *(self.span or ())]
+        values = [*self.dots, *(self.span or ())]
         if self.mean is not None:
             values.append(self.mean)
         return values
@@ -212,14 +209,9 @@ class RowPlot:
         return [(self.x(tick), label(tick)) for tick in self.axis.ticks]
 
     @property
-    def row_height(self) -> int:
-        has_names = any(row.name for row in self.rows)
-        return ROW_HEIGHT if has_names else PACKED_HEIGHT
-
-    @property
     def bottom(self) -> int:
         """Where the axis lies."""
-        return TOP + self.row_height * len(self.rows)
+        return TOP + ROW_HEIGHT * len(self.rows)
 
     def x(self, value: float) -> float:
         width = WIDTH - 2 * ROW_MARGIN
@@ -227,7 +219,7 @@ class RowPlot:
 
     def y(self, index: int) -> int:
         """The height of the marks of a row, with its name above it."""
-        return TOP + self.row_height * (index + 1) - 6
+        return TOP + ROW_HEIGHT * (index + 1) - 6
 
     @property
     def summary(self) -> str:

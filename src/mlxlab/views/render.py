@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from mlxlab.metric_names import plain_key
 from mlxlab.views import commands, escape, metrics, numbers, run_tables
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
@@ -50,6 +51,7 @@ def _environment(output: str) -> Environment:
     environment.filters |= {
         "number": numbers.number,
         "signed": numbers.signed,
+        "rounded": numbers.rounded,
         "interval": numbers.interval,
         "short": numbers.short,
         "duration": numbers.duration,
@@ -57,6 +59,7 @@ def _environment(output: str) -> Environment:
         "count": counted,
         "percent": percent,
         "title": metrics.title,
+        "metric": plain_key,
         "baseline": metrics.baseline_name,
         "verbatim": escape.verbatim,
         "table": partial(Table.markdown, escape=finalize),

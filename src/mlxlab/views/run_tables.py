@@ -66,25 +66,6 @@ def baseline_table(view: RunView) -> Table:
     return table
 
 
-def evaluation_table(view: RunView) -> Table:
-    """The curves in numbers, at each evaluation."""
-    training = view.record.training
-    main = f"valid/{MAIN_OF_TASK.get(view.record.data.task, 'loss')}"
-    candidates = dict.fromkeys(["train/loss", "valid/loss", training.objective, main])
-    logged = dict(training.curve)
-    steps = [step for step, _ in training.evaluations]
-
-    names = []
-    for name in candidates:
-        if any(name in logged.get(step, {}) for step in steps):
-            names.append(name)
-    table = Table(numeric("step", *names))
-    for step in steps:
-        cells = [cell(logged.get(step, {}), name) for name in names]
-        table.add([f"{step:,}", *cells], strong=step == training.best_step)
-    return table
-
-
 def slice_table(metric: str, slices: Mapping[str, Mapping[str, SplitResult]]) -> Table:
     """The main metric by the values of columns."""
     table = Table([Column("slice"), *numeric("rows", title(metric), "95 % interval")])
@@ -169,11 +150,10 @@ def attempt_table(view: RunView) -> Table:
 def curves(view: RunView) -> list[Plot]:
     """Loss, main metric and learning rate by step; of a distilled run the losses apart."""
     training = view.record.training
-    end = max([1, *(step for step, _ in training.curve)])
     best = (training.best_step, "best") if training.best_step else None
 
     def plot(title: str, *series: Series, mark: tuple[float, str] | None = best) -> Plot:
-        return Plot(title, list(series), x_range=(0, end), mark=mark)
+        return Plot(title, list(series), x_range=(0, last_step(view)), mark=mark)
 
     train = Series("training", view.points("train/loss"))
     valid = Series("validation", view.points("valid/loss"))
@@ -193,6 +173,11 @@ def curves(view: RunView) -> list[Plot]:
     return [each for each in plots if not each.is_empty][:3]
 
 
+def last_step(view: RunView) -> int:
+    """The end of the axis of steps."""
+    return max([1, *(step for step, _ in view.record.training.curve)])
+
+
 def memory_plot(view: RunView) -> Plot | None:
     """None of a run that measured no memory."""
     series = []
@@ -202,7 +187,7 @@ def memory_plot(view: RunView) -> Plot | None:
             series.append(Series(name, points))
     if not series:
         return None
-    end = max([1, *(step for step, _ in view.record.training.curve)])
+    end = last_step(view)
     zero = Series("", [(0, 0.0), (end, 0.0)], "guide")
     return Plot("memory in MB", [*series, zero], x_range=(0, end))
 

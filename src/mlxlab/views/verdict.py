@@ -76,6 +76,18 @@ def judge(result: SplitResult, metric: str) -> Judgement:
     )
 
 
+def judge_value(
+    metric: str,
+    value: float,
+    baselines: Mapping[str, float],
+    gains: Mapping[str, Interval] | None = None,
+) -> Judgement:
+    """Compares a value with those of baselines; `gains` are the known intervals of the differences."""
+    reached = {name: {metric: each} for name, each in baselines.items()}
+    result = SplitResult("valid", 0, {metric: value}, baselines=reached, gains=dict(gains or {}))
+    return judge(result, metric)
+
+
 def baseline_values(result: SplitResult, metric: str) -> dict[str, float]:
     """The metric of each baseline; for the loss their log loss, where both mean the same."""
     values = _values(result.baselines, metric)

@@ -66,7 +66,7 @@ def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(
         "bert on titanic</h1>",
         f"validation accuracy {value}",
         comparison,
-        "majority (the most frequent",
+        ">majority</span>",
     ):
         assert text in page
     for text in (
@@ -115,7 +115,7 @@ def test_damaged_run_folders_are_left_out(tmp_path):
     assert [job.state for job in sweep.jobs] == ["unfinished"] * 2 + ["finished"] * 4
     report = write_sweep_report(sweep, tmp_path)
     assert report.summary["learned_nothing"] is True
-    assert "One result on the validation rows" in report.page.read_text()
+    assert ": one result on the validation rows" in report.page.read_text()
 
 
 def write_ranked_by_accuracy(folder, accuracies, key="trainer.learning_rate"):
@@ -132,19 +132,7 @@ def write_ranked_by_accuracy(folder, accuracies, key="trainer.learning_rate"):
 
 def test_the_trust_card_names_a_baseline_that_is_as_good(tmp_path):
     page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
-    assert "flatters; worse than female rule." in page
-    assert (
-        "No better than majority (the most frequent class), 0.6000: trainer.learning_rate=0.01."
-        in page
-    )
-
-
-def test_baselines_of_swept_data_are_not_those_of_the_best_configuration(tmp_path):
-    accuracies = {"a.csv": (0.69, 0.7, 0.68), "b.csv": (0.6, 0.6, 0.6)}
-    assert "No better than majority" in write_ranked_by_accuracy(tmp_path / "rates", accuracies)
-    assert "No better than majority" not in write_ranked_by_accuracy(
-        tmp_path / "data", accuracies, key="data.source"
-    )
+    assert '<li class="bad">Worse than female rule</li>' in page
 
 
 @pytest.mark.parametrize("key", ["data.source", "model", "model/adapter", "experiment"])

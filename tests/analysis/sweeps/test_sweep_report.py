@@ -20,7 +20,7 @@ from support.commands import command
 from support.run_records import attempt_of, edit_run, write_result
 from support.sweep_jobs import finished, write_sweep
 
-main = command("compare")
+main = command("report")
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x>"
 
@@ -71,7 +71,7 @@ class Page(HTMLParser):
 
 
 def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
-    assert main([f"sweep={grid(tmp_path)}"]) == 0
+    assert main([str(grid(tmp_path))]) == 0
     out = capsys.readouterr().out
     assert "Winner: trainer.learning_rate=0.001 model.dropout=0, valid/loss 0.4052" in out
     rows = table(tmp_path / "report" / "ranking.csv")
@@ -84,10 +84,11 @@ def test_a_grid_is_ranked_with_its_seeds_as_one(tmp_path, capsys):
     assert {file.name for file in (tmp_path / "report").iterdir()} == {
         *("ranking.csv", "jobs.csv", "report.json")
     }
-    assert main([f"sweep={tmp_path}", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["winner"] == {"trainer.learning_rate": "0.001", "model.dropout": "0"}
-    assert printed["ranking"][0]["p"] is None
+    summary = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert summary["winner"] == {"trainer.learning_rate": "0.001", "model.dropout": "0"}
+    assert summary["ranking"][0]["p"] is None
+    assert main([str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == summary["verdict"]
 
 
 def test_numbers_are_one_value_only_if_they_are_equal(tmp_path):
@@ -124,7 +125,7 @@ def test_a_page_shows_few_digits_and_the_table_all(tmp_path):
 def test_a_misspelt_metric_suggests_the_nearest(tmp_path, capsys):
     grid(tmp_path, seeds=1)
     write_result(tmp_path / "1", {"accuracy": 0.5, "loss": 0.7})
-    assert main([f"sweep={tmp_path}", "metric=valid/acuracy"]) == 2
+    assert main([str(tmp_path), "metric=valid/acuracy"]) == 2
     assert "valid/acuracy: no such metric" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
 
@@ -174,7 +175,7 @@ def test_the_seconds_of_a_job_are_those_of_all_its_attempts(tmp_path):
 def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path):
     grid(tmp_path, seeds=1)
     write_sweep_report(read_sweep(tmp_path), tmp_path)
-    assert [row["interval"] for row in table(tmp_path / "report" / "ranking.csv")] == [""] * 4
+    assert [row["low"] for row in table(tmp_path / "report" / "ranking.csv")] == [""] * 4
     page = Page((tmp_path / "report.html").read_text())
     assert "±" not in page.text
     assert "Student" not in page.text
@@ -193,7 +194,9 @@ def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path
 def test_the_page_says_what_paused_means_and_shows_the_objective_first(tmp_path):
     search(tmp_path, [("finished", 0.5), ("finished", 1.5), ("paused", 2.5)])
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
-    assert "Saved at a rung, not promoted and not ranked" in Page(report.page.read_text()).text
+    assert (
+        "Paused: saved at a rung, not promoted and not ranked" in Page(report.page.read_text()).text
+    )
     assert (tmp_path / "report" / "ranking.csv").read_text().startswith("rank,valid/loss,rate,")
 
 

@@ -2,24 +2,27 @@
 
 import pytest
 
-from mlxlab.analysis.sweeps.sweep_jobs import Configuration, SweepJob
-from mlxlab.analysis.sweeps.verdict import describe_ranking
-from mlxlab.stats.ranking import as_table, rank
+from mlxlab.analysis.sweeps.sweep_jobs import Sweep, SweepJob
+from mlxlab.analysis.sweeps.sweep_report import view_sweep
 
 
-def ranked(rows):
-    """Rows of values by seed, of which some have fewer."""
-    results = [{f"seed {seed}": value for seed, value in enumerate(row)} for row in rows]
-    return rank(as_table(results), minimised=True)
+def verdict(rows, repetition="seed"):
+    """The verdict on rows of values by seed or fold, of which some have fewer; the first key is x."""
+    jobs = []
+    for x, row in enumerate(rows):
+        for number, value in enumerate(row):
+            overrides = {"x": str(x), repetition: str(number)}
+            jobs.append(SweepJob(len(jobs), overrides, "finished", {"valid/loss": value}))
+    return view_sweep(Sweep("s", ("valid/loss",), tuple(jobs))).verdict
 
 
 @pytest.mark.parametrize(
-    ("table", "verdict", "advice"),
+    ("table", "expected", "advice"),
     [
         ([], "No job has finished", ""),
         (
             [[0.5]],
-            "One configuration has finished, there is nothing to compare (x=0): valid/loss 0.5000 (one seed).",
+            "One configuration has finished, there is nothing to compare: valid/loss 0.5000 (one seed).",
             "",
         ),
         (
@@ -45,21 +48,14 @@ def ranked(rows):
         ),
     ],
 )
-def test_the_verdict_is_a_sentence_and_says_what_would_settle_it(table, verdict, advice):
-    rows = table
-    configurations = [
-        Configuration({"x": str(n)}, (SweepJob(n, {"x": str(n)}, "finished"),))
-        for n in range(len(rows))
-    ]
-    sentences = describe_ranking(ranked(rows), configurations, "valid/loss")
-    assert sentences[0].startswith(verdict)
+def test_the_verdict_is_a_sentence_and_says_what_would_settle_it(table, expected, advice):
+    sentences = verdict(table)
+    assert sentences[0].startswith(expected)
     assert (advice in sentences[-1]) if advice else len(sentences) == 1
 
 
 def test_results_are_called_what_they_are():
-    rows = [[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]]
-    configurations = [Configuration({"x": str(n)}, ()) for n in range(2)]
-    [sentence] = describe_ranking(ranked(rows), configurations, "valid/loss", "fold")
+    [sentence] = verdict([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "data.fold")
     assert "± 0.083 (3 folds; ± is half the width of the 95 % interval)" in sentence
     assert "The closest rival, x=0, is 0.4 behind (p " in sentence
     assert ": the probability of such a difference if both were equally good)." in sentence

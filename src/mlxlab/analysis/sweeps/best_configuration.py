@@ -10,8 +10,6 @@ from mlxlab.analysis.sweeps.sweep_jobs import Configuration
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Interval, Metrics, SplitResult
-from mlxlab.views.metrics import title
-from mlxlab.views.numbers import number
 from mlxlab.views.run_view import RunView
 from mlxlab.views.verdict import Judgement, judge
 
@@ -31,16 +29,9 @@ class BestConfiguration:
         return f"{self.result.split}/{self.judgement.metric}"
 
     @property
-    def finding(self) -> str:
-        """A sentence if the best configuration is no better than the weakest baseline, else ""."""
-        judged = self.judgement
-        if judged.verdict not in ("learned nothing", "ranks only"):
-            return ""
-        start = "The best configuration learned nothing:"
-        if judged.verdict == "ranks only":
-            start = "The best configuration ranks rows, but decides no better than a constant:"
-        value = f"{title(judged.metric)} {number(judged.value)}"
-        return f"{start} {value} is not better than that of {judged.weakest}."
+    def is_useless(self) -> bool:
+        """Whether it is no better than the weakest baseline."""
+        return self.judgement.verdict in ("learned nothing", "ranks only")
 
 
 def read_best(configuration: Configuration) -> BestConfiguration | None:

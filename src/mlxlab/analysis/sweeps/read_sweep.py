@@ -13,15 +13,12 @@ from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Metrics
 
-MAX_JOBS_WITH_CURVES = 100
 
-
-def read_sweep(folder: Path, metric: str | None = None, *, curves: bool = True) -> Sweep:
+def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
     """The sweep in a folder.
 
     Args:
         metric: of the best evaluation of each run; None takes the objectives of the sweep.
-        curves: with the learning curves of the first jobs.
 
     Raises:
         InputNotFoundError: the folder holds no sweep.
@@ -41,8 +38,6 @@ def read_sweep(folder: Path, metric: str | None = None, *, curves: bool = True) 
             raise DataError(f"{folder}: no run has a finite {metric}")
     elif len(objectives) > 1:
         jobs = [_with_metrics(job, objectives) for job in jobs]
-    for index, job in enumerate(jobs[: MAX_JOBS_WITH_CURVES if curves else 0]):
-        jobs[index] = replace(job, curve=_curve(job, objectives[0]))
     return Sweep(folder.name, tuple(objectives), tuple(jobs), _num_folds(jobs))
 
 
@@ -92,17 +87,6 @@ def _metrics(job: SweepJob) -> Metrics:
     with suppress(InputNotFoundError, DataError):
         return read_run(job.folder).evaluation.keyed_metrics("valid")
     return {}
-
-
-def _curve(job: SweepJob, objective: str) -> tuple[tuple[int, float], ...]:
-    """The objective at each evaluation of a run that has ended."""
-    points = []
-    with suppress(InputNotFoundError, DataError):
-        for step, metrics in read_run(job.folder).training.curve:
-            value = metrics.get(objective)
-            if value is not None:
-                points.append((step, value))
-    return tuple(points)
 
 
 def _num_folds(jobs: list[SweepJob]) -> int | None:

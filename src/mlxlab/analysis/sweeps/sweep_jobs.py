@@ -27,7 +27,6 @@ class SweepJob:
         overrides: by key, as typed.
         values: of the objectives, finite; empty unless it finished.
         reason: why it has no values.
-        curve: the first objective at each evaluation, by step.
     """
 
     number: int
@@ -36,7 +35,6 @@ class SweepJob:
     values: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     seconds: float = 0.0  # of all attempts
-    curve: tuple[tuple[int, float], ...] = ()
     folder: Path = Path()
 
     @property
@@ -109,20 +107,29 @@ class Configuration:
 
     Args:
         point: its values by key, in full precision.
-        short: those that are shown with fewer digits, which still differ from those of other configurations.
     """
 
     point: dict[str, str]
     jobs: tuple[SweepJob, ...]
-    short: dict[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> dict[str, str]:
-        return self.point | self.short
+        """The values by key, with six digits."""
+        values = {key: _value(text) for key, text in self.point.items()}
+        return {
+            key: f"{value:.6g}" if isinstance(value, float) else self.point[key]
+            for key, value in values.items()
+        }
 
     @property
     def name(self) -> str:
         return " ".join(f"{key}={value}" for key, value in self.labels.items())
+
+    @property
+    def short_name(self) -> str:
+        """Without the paths of the keys, if their last parts tell them apart."""
+        names = short_names(self.point)
+        return " ".join(f"{names[key]}={value}" for key, value in self.labels.items())
 
     def results(self, objective: str) -> dict[str, float]:
         """The values of finished jobs by repetition; a repetition counts once."""
@@ -139,12 +146,10 @@ def group_configurations(sweep: Sweep) -> list[Configuration]:
     groups = dict[tuple[_Value, ...], list[SweepJob]]()
     for job in sweep.jobs:
         groups.setdefault(tuple(_value(job.overrides.get(key, "")) for key in keys), []).append(job)
-    labels = [_short_texts({values[column] for values in groups}) for column in range(len(keys))]
     configurations = []
     for values, jobs in groups.items():
         point = {key: _text(value) for key, value in zip(keys, values, strict=True)}
-        short = {key: texts[value] for key, texts, value in zip(keys, labels, values, strict=True)}
-        configurations.append(Configuration(point, tuple(jobs), short))
+        configurations.append(Configuration(point, tuple(jobs)))
     return [each for each in configurations if each.results(sweep.objective)]
 
 
@@ -161,16 +166,6 @@ def _value(text: str) -> _Value:
 
 def _text(value: _Value) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def _short_texts(values: set[_Value]) -> dict[_Value, str]:
-    """A text for each value: floats with six digits, if these tell all values apart."""
-    short = {value: f"{value:.6g}" if isinstance(value, float) else str(value) for value in values}
-    return (
-        short
-        if len(set(short.values())) == len(short)
-        else {value: _text(value) for value in values}
-    )
 
 
 def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:

@@ -2,22 +2,34 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from mlxlab.analysis.sweeps.best_configuration import BestConfiguration, read_best
-from mlxlab.analysis.sweeps.page import sweep_page
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_configurations
-from mlxlab.analysis.sweeps.tables import Row, count_jobs, job_rows, ranking_rows
-from mlxlab.analysis.sweeps.verdict import describe_ranking
+from mlxlab.analysis.sweeps.tables import Row, as_table, count_jobs, job_rows, ranking_rows
+from mlxlab.analysis.trust import baseline_check, repetition_check
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
+from mlxlab.metric_names import better_direction
 from mlxlab.stats.importance import Importance, measure_importance
-from mlxlab.stats.ranking import Ranking, as_table, rank
+from mlxlab.stats.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking, rank
+from mlxlab.stats.ranking import as_table as as_array
+from mlxlab.views.checks import Check
+from mlxlab.views.pages import Trust
+from mlxlab.views.plots import Row as PlotRow
+from mlxlab.views.plots import RowPlot, short_label
+from mlxlab.views.render import render
+from mlxlab.views.tables import Table
+from mlxlab.wording import counted, percent
 
 PAGE = "report.html"
 FOLDER = "report"
+_MAX_RANKED = 25  # in the plot
+_STYLES = {"winner": "good", "worse": "soft"}  # by the standing
 
 
 class SweepReport(NamedTuple):
@@ -29,61 +41,166 @@ class SweepReport(NamedTuple):
     summary: dict[str, object]
 
 
+@dataclass(frozen=True)
+class SweepView:
+    """What is shown of a sweep; `best` is None where no run folder can be read."""
+
+    sweep: Sweep
+    configurations: Sequence[Configuration]
+    ranking: Ranking
+    importance: Importance
+    best: BestConfiguration | None = None
+
+    min_seeds = MIN_SEEDS
+    max_seeds = MAX_SEEDS
+
+    def configuration(self, entry: RankedConfiguration) -> Configuration:
+        return self.configurations[entry.index]
+
+    @property
+    def direction(self) -> str:
+        return better_direction(self.sweep.objective)
+
+    @property
+    def counts(self) -> str:
+        return count_jobs(self.sweep)
+
+    @property
+    def is_of_one_experiment(self) -> bool:
+        """Whether all runs have the model and the data of the best one."""
+        return self.best is not None and not self.sweep.differs_in("model", "data")
+
+    @property
+    def seeds_needed(self) -> int | None:
+        useless = self.best is not None and self.best.is_useless
+        return None if useless else self.ranking.seeds_needed
+
+    @cached_property
+    def verdict(self) -> list[str]:
+        """Sentences; the first one is the verdict."""
+        return render("sweep.txt", view=self).splitlines()
+
+    @property
+    def trust(self) -> Trust:
+        count = min(entry.count for entry in self.ranking.entries)
+        checks = [repetition_check(count, self.sweep.repetition)]
+        failed = self.sweep.count("failed")
+        if failed:
+            checks.append(Check("failures", "warning", f"{counted(failed, 'job')} failed"))
+        if self.best is not None:
+            checks.append(baseline_check(self.best.judgement))
+        if self.best is not None and self.best.result.split == "test":
+            checks.append(Check("selection", "good", "test rows chose nothing"))
+        else:
+            title = "no test data: what chose the setting also measures it, which flatters"
+            checks.append(Check("selection", "warning", title))
+        return Trust(checks)
+
+    @property
+    def table(self) -> Table:
+        rows = ranking_rows(self.sweep, self.configurations, self.ranking, short=True)
+        # Phones show the first columns.
+        table = as_table(rows, ("rank", self.sweep.objective, "low", "high", "standing"))
+        table.rest = "in report/ranking.csv"
+        table.strong = 0 if self.ranking.winner else None
+        return table
+
+    @property
+    def jobs(self) -> Table | None:
+        """The jobs without a result, with their reasons first."""
+        jobs = [job for job in self.sweep.jobs if job.state not in ("finished", "skipped")]
+        if not jobs:
+            return None
+        jobs.sort(key=lambda job: job.state)
+        table = as_table(job_rows(self.sweep, jobs), ("job", "state", "reason"))
+        table.rest = "in report/jobs.csv"
+        return table
+
+    @property
+    def has_intervals(self) -> bool:
+        return any(math.isfinite(entry.margin) for entry in self.ranking.entries)
+
+    @property
+    def ranking_plot(self) -> RowPlot:
+        """A dot for each seed, the mean and its interval; the best configuration on top."""
+        objective = self.sweep.objective
+        rows = []
+        for entry in self.ranking.entries[:_MAX_RANKED]:
+            configuration = self.configuration(entry)
+            span = None
+            if math.isfinite(entry.margin):
+                span = (entry.mean - entry.margin, entry.mean + entry.margin)
+            row = PlotRow(
+                short_label(configuration.short_name),
+                list(configuration.results(objective).values()),
+                mean=entry.mean if span else None,
+                span=span,
+                style=_STYLES.get(entry.standing, "s0"),
+            )
+            rows.append(row)
+        marks = f"a dot per {self.sweep.repetition}"
+        if self.has_intervals:
+            marks += ", the mean and its 95 % interval"
+        x_label = f"{short_label(objective)} ({self.direction} is better)"
+        return RowPlot(f"Configurations: {marks}", x_label, rows)
+
+    @property
+    def importance_plot(self) -> RowPlot:
+        rows = []
+        for key, share in self.importance.shares.items():
+            name = f"{short_label(key)}: {percent(share, 0)}"
+            rows.append(PlotRow(name, [share], span=(0.0, share)))
+        x_label = "share of the importance of all keys"
+        return RowPlot("Importance of each key", x_label, rows, x_range=(0.0, 1.0))
+
+    def summary(self) -> dict[str, object]:
+        """The contents of report.json."""
+        winner = self.ranking.winner
+        nothing = self.best.judgement.verdict == "learned nothing" if self.best else None
+        summary: dict[str, object] = without_nonfinite(
+            {
+                "objective": self.sweep.objective,
+                "jobs": self.counts,
+                "verdict": self.verdict,
+                "winner": self.configuration(winner).point if winner else None,
+                "learned_nothing": nothing,
+                "seeds_needed": self.seeds_needed,
+                "ranking": [
+                    {**self.configuration(entry).point, **asdict(entry)}
+                    for entry in self.ranking.entries
+                ],
+                "importance": self.importance.shares,
+            }
+        )
+        return summary
+
+
+def view_sweep(sweep: Sweep) -> SweepView:
+    """Ranks the configurations of a sweep, and judges the best one."""
+    configurations = group_configurations(sweep)
+    results = as_array([each.results(sweep.objective) for each in configurations])
+    ranking = rank(results, minimised=sweep.minimised, shared_rows=sweep.test_ratio)
+    means = {entry.index: entry.mean for entry in ranking.entries}
+    points = [each.point for each in configurations]
+    importance = measure_importance(points, [means[index] for index in range(len(means))])
+    best = None
+    if ranking.entries:
+        best = read_best(configurations[ranking.entries[0].index])
+    return SweepView(sweep, configurations, ranking, importance, best)
+
+
 def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     """Writes the report into a folder; OSError if that fails."""
-    configurations = group_configurations(sweep)
-    results = [each.results(sweep.objective) for each in configurations]
-    table = as_table(results)
-    ranking = rank(table, minimised=sweep.minimised, shared_rows=sweep.test_ratio)
-    means = {each.index: each.mean for each in ranking.entries}
-    importance = measure_importance(
-        [each.point for each in configurations], [means[n] for n in range(len(means))]
-    )
-    best = read_best(configurations[ranking.entries[0].index]) if ranking.entries else None
-    finding = best.finding if best else ""
-    verdict = describe_ranking(ranking, configurations, sweep.objective, sweep.repetition, finding)
-    summary = _summary(sweep, configurations, ranking, verdict, importance, best)
-    files = {
-        PAGE: sweep_page(sweep, configurations, ranking, importance, verdict, best),
-        f"{FOLDER}/ranking.csv": _csv(ranking_rows(sweep, configurations, ranking, full=True)),
-        f"{FOLDER}/jobs.csv": _csv(job_rows(sweep, sweep.jobs)),
-    }
-    _write(folder, files, summary)
-    return SweepReport(folder / PAGE, folder / FOLDER, verdict, summary)
-
-
-def _summary(
-    sweep: Sweep,
-    configurations: Sequence[Configuration],
-    ranking: Ranking,
-    verdict: list[str],
-    importance: Importance,
-    best: BestConfiguration | None,
-) -> dict[str, object]:
-    """The contents of report.json."""
-    summary: dict[str, object] = {
-        "objective": sweep.objective,
-        "jobs": count_jobs(sweep),
-        "verdict": verdict,
-        "winner": configurations[ranking.winner.index].point if ranking.winner else None,
-        "learned_nothing": best.judgement.verdict == "learned nothing" if best else None,
-        "seeds_needed": None if best and best.finding else ranking.seeds_needed,
-        "ranking": [
-            {**configurations[each.index].point, **asdict(each)} for each in ranking.entries
-        ],
-        "importance": importance.shares,
-    }
-    plain: dict[str, object] = without_nonfinite(summary)
-    return plain
-
-
-def _write(folder: Path, files: Mapping[str, str], summary: dict[str, object]) -> None:
-    """Writes files by their path in the folder."""
+    view = view_sweep(sweep)
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    for path, data in files.items():
-        write_atomic(folder / path, data)
+    write_atomic(folder / PAGE, render("sweep.html", view=view))
+    ranked = ranking_rows(sweep, view.configurations, view.ranking)
+    write_atomic(target / "ranking.csv", _csv(ranked))
+    write_atomic(target / "jobs.csv", _csv(job_rows(sweep, sweep.jobs)))
+    summary = view.summary()
     write_json(target / "report.json", summary)
+    return SweepReport(folder / PAGE, target, view.verdict, summary)
 
 
 def _csv(rows: list[Row]) -> str:

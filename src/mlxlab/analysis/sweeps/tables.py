@@ -1,86 +1,70 @@
-"""The configurations and the jobs of a sweep as rows of cells by column, for pages, terminals and CSV files."""
+"""The configurations and the jobs of a sweep as rows of values by column, for pages, terminals and CSV files."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import get_args
+from collections.abc import Sequence
+from typing import TypeAlias, get_args
 
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
-from mlxlab.analysis.sweeps.verdict import rounded
-from mlxlab.markdown import markdown_table
 from mlxlab.stats.ranking import Ranking
+from mlxlab.views.escape import terminal
 from mlxlab.views.numbers import number
 from mlxlab.views.tables import Column, Table
 from mlxlab.wording import counted, one_line
 
 _MAX_LISTED = 100
-_TEXTS = ("state", "standing", "reason")
 
-Row = dict[str, str]
+Row: TypeAlias = dict[str, str | float | None]
 
 
 def ranking_rows(
-    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, *, full: bool
+    sweep: Sweep, configurations: Sequence[Configuration], ranking: Ranking, *, short: bool = False
 ) -> list[Row]:
-    """A row for each configuration, the best one first; numbers in full precision or as a reader wants them."""
-    show = _exact if full else number
-    show_lead = _exact if full else rounded
-    show_p = _exact if full else "{:.2g}".format
-    rows = []
+    """A row for each configuration, the best one first; `short` shows few digits of the values of keys."""
+    rows: list[Row] = []
     for place, entry in enumerate(ranking.entries, 1):
         each = configurations[entry.index]
-        values_of_keys = each.point if full else each.labels
-        row = {"rank": str(place), sweep.objective: show(entry.mean)}
-        row |= {key: values_of_keys[key] for key in sweep.swept}
-        row["interval"] = ""
-        if not math.isnan(entry.margin):
-            row["interval"] = (
-                f"{show(entry.mean - entry.margin)} to {show(entry.mean + entry.margin)}"
-            )
-        row[f"{sweep.repetition}s"] = str(entry.count)
-        row["behind the best"] = "" if place == 1 else show_lead(entry.lead)
-        row["p"] = "" if math.isnan(entry.p) else show_p(entry.p)
+        row: Row = {"rank": place, sweep.objective: entry.mean}
+        row |= each.labels if short else each.point
+        row |= {"low": entry.mean - entry.margin, "high": entry.mean + entry.margin}
+        row |= {f"{sweep.repetition}s": entry.count, "behind the best": entry.lead, "p": entry.p}
         row["standing"] = entry.standing
         for name in sweep.objectives[1:]:
             values = each.results(name).values()
-            row[f"mean {name}"] = show(sum(values) / len(values)) if values else ""
-        rows.append(row)
+            row[f"mean {name}"] = sum(values) / len(values) if values else None
+        rows.append({name: _known(value) for name, value in row.items()})
     return rows
 
 
-def job_rows(
-    sweep: Sweep, jobs: Sequence[SweepJob], show: Callable[[float], str] = repr
-) -> list[Row]:
-    """A row for each job; `show` writes its results."""
+def job_rows(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[Row]:
     fixed = {text.partition("=")[0] for text in sweep.fixed}
     keys = dict.fromkeys(key for job in sweep.jobs for key in job.overrides if key not in fixed)
-    rows = []
+    rows: list[Row] = []
     for job in jobs:
-        row = {"job": str(job.number), "state": job.state}
-        row |= {key: job.overrides.get(key, "") for key in keys}
-        for name in sweep.objectives:
-            row[name] = show(job.values[name]) if name in job.values else ""
+        row: Row = {"job": job.number, "state": job.state}
+        row |= {key: job.overrides.get(key) for key in keys}
+        row |= {name: job.values.get(name) for name in sweep.objectives}
         rows.append({**row, "seconds": f"{job.seconds:.1f}", "reason": job.reason})
     return rows
 
 
-def as_table(sweep: Sweep, rows: Sequence[Row], first: Sequence[str]) -> Table:
+def as_table(rows: Sequence[Row], first: Sequence[str] = ()) -> Table:
     """The columns in which any row has something.
 
     Args:
         first: names of columns; the others follow in the order of the rows.
     """
-    names = [name for name in dict.fromkeys([*first, *rows[0]]) if any(row[name] for row in rows)]
-    overridden = {key for job in sweep.jobs for key in job.overrides}
-    short = short_names([name for name in names if name in overridden])
+    names = []
+    for name in dict.fromkeys([*first, *rows[0]]):
+        if any(row[name] not in (None, "") for row in rows):
+            names.append(name)
+    short = short_names(names)
     columns = []
     for name in names:
-        kind = "number"
-        if name == "reason":
-            kind = "prose"
-        elif name in overridden or name in _TEXTS:
+        kind = "prose" if name == "reason" else "number"
+        if any(isinstance(row[name], str) for row in rows) and name != "reason":
             kind = "text"
-        columns.append(Column(short.get(name, name), kind))
-    return Table(columns, [[row[name] for name in names] for row in rows])
+        columns.append(Column(short[name] if kind == "text" else name, kind))
+    return Table(columns, [[_cell(row[name]) for name in names] for row in rows])
 
 
 def count_jobs(sweep: Sweep) -> str:
@@ -97,14 +81,18 @@ def describe_jobs(sweep: Sweep, *, by_value: bool = False) -> str:
     elif len(jobs) > _MAX_LISTED:
         jobs.sort(key=lambda job: job.state == "finished")
     lines = []
-    rows = job_rows(sweep, jobs[:_MAX_LISTED], number)
-    if rows:
-        cells = [[one_line(cell, 120) for cell in row.values()] for row in rows]
-        lines = [markdown_table(list(rows[0]), cells, "l")]
+    if jobs:
+        lines = [as_table(job_rows(sweep, jobs[:_MAX_LISTED])).markdown(terminal)]
     if len(jobs) > _MAX_LISTED:
         lines.append(f"... and {len(jobs) - _MAX_LISTED} more")
     return "\n".join([*lines, "", count_jobs(sweep)])
 
 
-def _exact(value: float) -> str:
-    return repr(float(value))
+def _known(value: str | float | None) -> str | float | None:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    return number(value) if isinstance(value, float) else one_line(str(value), 300)

@@ -11,7 +11,7 @@
 
 merge     folds the adapters (model/adapter=lora) into the weights, in float32
 quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
-          compare size, seconds, and the metrics of the validation and test data before and after
+          compare the size and the metrics of the validation and test data before and after
 hf        writes the layout of Hugging Face, for transformers and, of decoders, mlx-lm: config.json, model.safetensors,
           the tokenizer, a model card; with separate_adapters=true the adapters apart, as mlx-lm reads them
 peft      writes the adapters for Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors, the tokenizer;

@@ -4,7 +4,7 @@
     mlxlab info run=RUN_FOLDER
     mlxlab info data data.source=FILE [data.text_column=TEXT data.target=LABEL]
     mlxlab info presets [vocab_size=16000] [classes=2]
-    mlxlab info tokens [count=20] [out=token_frequencies.png] data=streaming data.source=FILE ...
+    mlxlab info tokens [count=20] data=streaming data.source=FILE ...
 
 Without a subcommand, for the run that the arguments compose as for train: parameters, operations per token, and the
 seconds and the memory of its first step, which is taken in a process of its own. Nothing is saved. A step that does not
@@ -19,7 +19,7 @@ data     counts labelled rows without training: columns and what they hold, rows
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
          the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory
 tokens   how often each token occurs in the training text of an experiment, which all further arguments compose as for
-         train: a plot by rank, and the outliers at both ends. Outliers lie more than 1.5 interquartile ranges above
+         train: the outliers at both ends. Outliers lie more than 1.5 interquartile ranges above
          the upper or below the lower quartile of the logarithms of the counts of tokens that occur (Tukey 1977)
 """
 

@@ -8,29 +8,23 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
-from mlxlab.figures import check_plot
-from mlxlab.markdown import markdown_table
-from mlxlab.wording import percent
 
 
 def tokens(
     *overrides: str,
     count: Size = 20,
-    out: Path = Path("token_frequencies.png"),
     json: bool = False,
 ) -> None:
-    """Prints the outliers among the tokens of a text as a Markdown table, and plots all frequencies.
+    """Prints the outliers among the tokens of a text as a Markdown table.
 
     Args:
         count: outliers that are listed of each end.
-        out: file of the plot, in a format of matplotlib (png, pdf, svg).
         json: prints JSON instead of a table.
     """
-    check_plot(out)
     from mlxlab.config.hydra.compose import compose_checked
 
     config = compose_checked(overrides)
-    from mlxlab.analysis.token_frequencies import token_frequencies
+    from mlxlab.analysis.token_frequencies import outlier_table, token_frequencies
     from mlxlab.data.text.dataset import StreamingTextDataset
     from mlxlab.experiment.build import build_data
 
@@ -41,18 +35,9 @@ def tokens(
     counts, is_exact = data.count_tokens()
     frequencies = token_frequencies(counts)
     rows = frequencies.outliers(data.tokenizer, count)
-    frequencies.plot(out)
     if json:
-        print_json({"outliers": rows, "summary": frequencies.summary(), "plot": str(out)})
-        return
-
-    extent = "all" if is_exact else "a sample"
-    total = f"{counts.sum():,} tokens ({extent} of the training text)"
-    used = f"{len(frequencies.ids):,} of {len(counts):,} tokens of the vocabulary occur"
-    cells = []
-    for row in rows:
-        values = row | {"share": percent(row["share"], 4)}
-        cells.append([str(value).replace("|", "\\|") for value in values.values()])
-    table = markdown_table(["outlier", "token", "rank", "id", "count", "share"], cells, "llr")
-    lines = [f"token counts: {total}; {used}", "", table, "", *frequencies.summary()]
-    terminal.show("\n".join([*lines, "", f"plot: {out}"]))
+        print_json({"outliers": rows, "summary": frequencies.summary()})
+    else:
+        extent = "all" if is_exact else "a sample"
+        print(f"token counts: {counts.sum():,} tokens ({extent} of the training text)\n")
+        terminal.show("\n".join([outlier_table(rows), "", *frequencies.summary()]))

@@ -47,7 +47,7 @@ def resume_sweep(flags: Namespace) -> None:
     refuse_links(folder)
     start = read_sweep_start(folder)
     if start["sweeper"] == "paired":
-        from mlxlab.analysis.trial.record import read_record
+        from mlxlab.trial.record import read_record
 
         command = read_record(folder)["command"]
         raise ConfigError(f"{folder}: a trial; its own command continues it: {command}")

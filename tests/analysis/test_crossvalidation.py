@@ -2,13 +2,19 @@
 
 import logging
 
-from mlxlab.analysis.fold_warnings import fold_warnings
+from mlxlab.analysis.crossvalidation import fold_warnings
 from mlxlab.experiment.run_writer import RunWriter
+from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Data
+from mlxlab.views.run_view import RunView
 from support.run_records import blank_record
 
 
-def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path):
+def read(folders):
+    return [RunView(read_run(folder), folder) for folder in folders]
+
+
+def test_warnings_that_differ_in_their_numbers_are_one(tmp_path):
     folders = [tmp_path / str(fold) for fold in range(3)]
     for rows, folder in zip((14, 17, 15), folders, strict=True):
         lines = [
@@ -19,8 +25,8 @@ def test_warnings_that_differ_in_their_numbers_are_one_with_the_largest(tmp_path
             writer.begin(blank_record(data=Data(messages=lines)))
             if rows > 14:
                 logging.getLogger("mlxlab.test").warning(f"step {rows}: not finite")
-    overlap, nonfinite = fold_warnings(folders)
-    assert overlap.startswith("rows.csv: 17 training rows with the same input as validation rows")
+    overlap, nonfinite = fold_warnings(read(folders))
+    assert overlap.startswith("rows.csv: 14 training rows with the same input as validation rows")
     assert overlap.endswith("data.on_overlap=drop leaves them out (3 of 3 runs)")
     assert nonfinite == "step 17: not finite (2 of 3 runs)"
 
@@ -33,11 +39,9 @@ def warned(folder, *lines):
     return folder
 
 
-def test_of_equal_warnings_of_one_run_the_largest_is_told(tmp_path):
-    folder = warned(
-        tmp_path / "run", "step 5: not finite", "step 9: not finite", "step 7: not finite"
-    )
-    assert fold_warnings([folder]) == ["step 9: not finite (1 of 1 runs)"]
+def test_equal_warnings_of_one_run_are_counted_once(tmp_path):
+    folder = warned(tmp_path / "run", "step 5: not finite", "step 9: not finite")
+    assert fold_warnings(read([folder])) == ["step 5: not finite (1 of 1 runs)"]
 
 
 def test_numbers_in_names_tell_warnings_apart_but_not_the_folder_of_the_run(tmp_path):
@@ -50,10 +54,10 @@ def test_numbers_in_names_tell_warnings_apart_but_not_the_folder_of_the_run(tmp_
     folders = [tmp_path / f"fold{n}" for n in range(2)]
     for number, folder in enumerate(folders, 20):
         warned(folder, *(line.format(number) for line in lines), f"{folder}/a.png: not written")
-    assert fold_warnings(folders) == [
-        "column 'x1': 21 cells (2 of 2 runs)",
-        "column 'x2': 1,21 cells (2 of 2 runs)",
-        "layer_3-4: grew by 21.5 % (2 of 2 runs)",
+    assert fold_warnings(read(folders)) == [
+        "column 'x1': 20 cells (2 of 2 runs)",
+        "column 'x2': 1,20 cells (2 of 2 runs)",
+        "layer_3-4: grew by 20.5 % (2 of 2 runs)",
         "layer_3-5: v1.20 (1 of 2 runs)",
         f"{tmp_path}/fold0/a.png: not written (2 of 2 runs)",
         "layer_3-5: v1.21 (1 of 2 runs)",

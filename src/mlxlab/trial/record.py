@@ -1,17 +1,14 @@
 """`trial.json`: what a trial is about, its runs, its looks and its verdict."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
-from mlxlab.analysis.comparison_numbers import decimals_of, fixed
 from mlxlab.constraints import Count, Fraction, Ge, Le, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.markdown import markdown_table
-from mlxlab.program import display_path
 from mlxlab.stats.sequential import ERROR, Look, Reason, Verdict
+from mlxlab.views.numbers import signed
 from mlxlab.wording import percent, shown
 
 FILE = "trial.json"
@@ -24,7 +21,6 @@ Value = Annotated[
     float, Ge(-1e100), Le(1e100)
 ]  # of a metric, which is the mean of float32 numbers or their squares
 ARMS: tuple[Arm, Arm] = ("baseline", "changed")
-PAIR_COLUMNS = ("seed", *ARMS, "gain")
 
 
 class Question(TypedDict):
@@ -69,14 +65,14 @@ class RunRecord(TypedDict):
 
 
 class LookRecord(TypedDict):
-    """A `Look`, null where a number is not finite."""
+    """A `Look` that decided, or might have."""
 
     pairs: Count
-    mean: Value | None
-    low: Value | None
-    high: Value | None
+    mean: Value
+    low: Value
+    high: Value
     min_gain: Value
-    chance: Fraction | None
+    chance: Fraction
     verdict: Verdict | None
     reason: str
 
@@ -175,62 +171,10 @@ def pairs_of(record: TrialRecord) -> dict[int, tuple[float, float]]:
     return pairs
 
 
-def pair_rows(record: TrialRecord) -> list[list[str]]:
-    """The cells of `PAIR_COLUMNS` for each seed."""
-    gains = iter(record["gains"])
-    rows = []
-    for seed, runs in runs_by_seed(record).items():
-        gain = next(gains, None) if len(runs) == 2 else None
-        cells = [_cell(runs.get(arm)) for arm in ARMS]
-        rows.append([str(seed), *cells, "" if gain is None else f"{gain:+.6f}"])
-    return rows
-
-
-def last_look(record: TrialRecord) -> tuple[float | None, float | None, float | None]:
-    """The mean of the gains and the bounds of its interval, as far as they are known."""
-    if not record["looks"]:
-        return None, None, None
-    last = record["looks"][-1]
-    return last["mean"], last["low"], last["high"]
-
-
 def describe_look(look: LookRecord) -> str:
     """One line: the gain so far, and where that stands."""
-    mean, low, high = _signed(look["mean"], look["low"], look["high"])
-    text = f"{look['pairs']} pairs: gain {mean}, interval {low} to {high}"
-    if look["verdict"] is None and look["chance"] is not None:
+    interval = f"{signed(look['low'])} to {signed(look['high'])}"
+    text = f"{look['pairs']} pairs: gain {signed(look['mean'])}, interval {interval}"
+    if look["verdict"] is None:
         text += f", chance to be kept {percent(look['chance'], 0)}"
     return text
-
-
-def _signed(mean: float | None, low: float | None, high: float | None) -> list[str]:
-    """The numbers with the decimals that the mean needs; what is not finite as it is."""
-    places = decimals_of([mean])
-    values = [math.nan if value is None else value for value in (mean, low, high)]
-    return [fixed(value, places, signed=True) or f"{value:+}" for value in values]
-
-
-def describe(record: TrialRecord, folder: Path) -> str:
-    """The result for people: the values by seed, the last interval, the verdict."""
-    question = record["question"]
-    rows = pair_rows(record)
-    lines = []
-    if rows:
-        lines = [markdown_table(PAIR_COLUMNS, rows, align="rrrr"), ""]
-    verdict = record["verdict"] or "interrupted"
-    lines.append(f"{verdict}: {' '.join(question['change'])}: {record['reason']}")
-    if record["looks"]:
-        mean, low, high = _signed(*last_look(record))
-        pairs = record["looks"][-1]["pairs"]
-        lines.append(
-            f"gain in {question['metric']} {mean}, 95 % interval {low} to {high} over {pairs} pairs"
-        )
-    return "\n".join([*lines, f"trial: {display_path(folder / FILE)}"])
-
-
-def _cell(run: RunRecord | None) -> str:
-    if run is None:
-        return ""
-    if run["value"] is None:
-        return "failed"
-    return f"{run['value']:.6f}{'*' if run['reused'] else ''}"
