@@ -36,7 +36,7 @@ def stored_runs(tmp_path_factory):
     ):
         for i, loss in enumerate((0.5, float("nan"), 0.25)):
             journal = make_journal(project, f"run{i}")
-            journal.start({"lr": 0.1 * i, "width": 8}, {"objective": "valid/accuracy"})
+            journal.start({"lr": 0.1 * i, "width": 8}, {"mlxlab.objective": "valid/accuracy"})
             journal.log_dataset("titanic", f"1{1 + i}", "wheel")
             journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.9 + 0.01 * i})
             journal.log_metrics(1, {"valid/perplexity": 7.0})

@@ -207,7 +207,7 @@ def record_comparison(
         "baseline": comparison.against,
         "metric": comparison.metric,
     }
-    tracker.start(params, {"kind": "comparison"}, name=" vs ".join(folders))
+    tracker.start(params, {}, name=" vs ".join(folders))
     tracker.log_metrics(0, comparison.metrics())
     for file in files:
         tracker.log_artifact(file, "comparison")

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab import backend
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
@@ -22,13 +21,12 @@ from mlxlab.experiment.resume.changes import Changes, record_changes
 from mlxlab.experiment.resume.policy import Transfer
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.models.model import Model, count_parameters
 from mlxlab.ops.native import state as kernels
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import Code, Command, Parent, RunRecord
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
-from mlxlab.tracking.tracker import Tracker
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Tracker
 
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
@@ -73,22 +71,13 @@ def run_metadata(
     return metadata
 
 
-def run_tags(
-    cfg: Config, command: CommandLine, model: Model, fork: Checkpoint | None
-) -> dict[str, str]:
-    tags = {"overrides": shlex.join(command.overrides), "parameters": str(count_parameters(model))}
-    tags["objective"] = cfg["objective"]
+def run_tags(cfg: Config, command: CommandLine, fork: Checkpoint | None) -> dict[str, str]:
+    tags = {OVERRIDES: shlex.join(command.overrides), OBJECTIVE: cfg["objective"]}
     if fork is not None:
-        uid = fork.state["metadata"]["uid"]
-        tags |= {"forked_from.run": uid, "forked_from.checkpoint": str(fork.path.absolute())}
+        tags["mlxlab.forked_from"] = str(fork.path.absolute())
     if cfg["rerun"] is not None:
-        from mlxlab.experiment.past_run.rerun import (
-            rerun_tags,
-        )  # which imports the readers of stores
-
-        tags |= rerun_tags(cfg)
-    tags["kernels"] = str(kernels.current())
-    return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
+        tags["mlxlab.rerun_of"] = cfg["rerun"]
+    return tags | {str(key): str(value) for key, value in cfg["tags"].items()}
 
 
 def new_record(

@@ -14,6 +14,9 @@ from mlxlab.redact import redact, redact_secrets
 
 GIT_SECONDS = 2.0
 MAX_DIFF = 256 * 2**10  # characters
+# MLflow has these tags.
+COMMIT = "mlflow.source.git.commit"
+DIRTY = "mlflow.source.git.dirty"
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -51,24 +54,24 @@ def git() -> dict[str, str]:
     folder = _checkout()
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
-        return {"git.dirty": "unknown"}
+        return {DIRTY: "unknown"}
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {"mlflow.source.git.commit": commit.strip(), "git.dirty": dirty}
+    return {COMMIT: commit.strip(), DIRTY: dirty}
 
 
 def code(tags: dict[str, str]) -> Code:
     """The code of a run, by what `git` returned."""
     diff = digest = None
-    if tags["git.dirty"] == "false":
+    if tags[DIRTY] == "false":
         diff = digest = ""
-    elif tags["git.dirty"] == "true":
+    elif tags[DIRTY] == "true":
         options = ("--no-ext-diff", "--no-textconv", "--no-color")
         text = _git(_checkout(), "diff", *options, "HEAD")
         if text is not None:
             diff = redact_secrets(redact(text[:MAX_DIFF]))
             digest = hashlib.sha256(diff.encode()).hexdigest()
-    return {"commit": tags.get("mlflow.source.git.commit"), "diff": diff, "digest": digest}
+    return {"commit": tags.get(COMMIT), "diff": diff, "digest": digest}
 
 
 def _checkout() -> Path:

@@ -25,7 +25,6 @@ from mlxlab.tracking.records import (
     Context,
     RunStart,
     has_writer,
-    is_uid,
     new_uid,
     read_records,
     read_uid,
@@ -111,20 +110,14 @@ class Journal:
         elif (self.folder / FILE).exists():
             next(read_records(self.folder / FILE), None)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
-        all_tags = _origin() | tags
-        run_id = os.environ.get(RUN_ID)
         parent = os.environ.get(PARENT)
-        if parent and is_uid(parent):
-            all_tags["sweep"] = parent
-            run_id = None
-        else:
-            parent = None
+        run_id = None if parent else os.environ.get(RUN_ID)
         start: RunStart = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
             "experiment": self.experiment or "",
             "params": _texts(flatten(params)),
-            "tags": _texts(all_tags),
+            "tags": _texts(_origin() | tags),
             "parent": parent,
             "store": None,
             "artifacts": None,

@@ -468,7 +468,7 @@ def test_a_run_that_ends_says_what_is_left_and_one_that_is_stopped_does_not(
         grow([DEEPER, late], [StopAt(stop)], epochs=1)
     line = "growth: ends with 1 of 2 done"
     assert (line in caplog.messages) == says
-    assert tags.get("growth.done") == ("1 of 2" if says else None)
+    assert tags.get("mlxlab.growth") == ("1 of 2" if says else None)
 
 
 def test_an_override_of_a_resume_replaces_what_an_operation_set(tmp_path):

@@ -13,11 +13,13 @@ from mlxlab.experiment.past_run.lookup import run_folders
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.metric_names import VALID
 from mlxlab.record.attempts import read_now
+from mlxlab.record.provenance import COMMIT, DIRTY
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.names import clean, clean_params
-from mlxlab.tracking.mlflow.runs import COMMIT, MAIN, RunRow
+from mlxlab.tracking.mlflow.runs import MAIN, RunRow
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES
 
 _STATUSES = {  # of a record -> of a store
     "running": "RUNNING",
@@ -102,11 +104,11 @@ def _metrics(record: RunRecord) -> dict[str, float]:
 
 def _tags(record: RunRecord) -> dict[str, str]:
     """Objective, command line, commit, versions."""
-    tags = {"overrides": " ".join(record.command.overrides)}
+    tags = {OVERRIDES: " ".join(record.command.overrides)}
     tags |= {f"version.{name}": text for name, text in record.code.versions.items()}
     if record.training.objective:
-        tags["objective"] = record.training.objective
+        tags[OBJECTIVE] = record.training.objective
     if record.code.commit:
         tags[COMMIT] = record.code.commit
-        tags["git.dirty"] = _DIRTY[record.code.dirty]
+        tags[DIRTY] = _DIRTY[record.code.dirty]
     return tags

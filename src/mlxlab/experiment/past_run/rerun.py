@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mlxlab.config.admission import TRUST, admit, is_trusted, may_override, typed_keys
 from mlxlab.dotted_keys import override_name
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.experiment.past_run.lookup import find_run_folder
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.experiment.reproduction.run_lock import RunLock, read_lock
@@ -108,16 +108,6 @@ def expand_rerun(overrides: list[str], folders: list[Path], compose: Compose) ->
         *start,
         *typed,
     ]
-
-
-def rerun_tags(config: dict[str, Any]) -> dict[str, str]:
-    """Tags that name the past run; none if there is no such run."""
-    if (name := config[KEY]) is None:
-        return {}
-    tags = {"rerun_of.folder": name}
-    with suppress(InputNotFoundError, DataError):
-        tags["rerun_of.run"] = read_run(Path(name)).id
-    return tags
 
 
 def _past_run_name(overrides: list[str]) -> str | None:

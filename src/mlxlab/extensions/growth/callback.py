@@ -102,7 +102,7 @@ class GrowthSchedule(Callback):
             growth = state.progress.growth
             logger.info(f"growth: ends with {count_done(self.operations, growth)}")
             done = f"{len(growth.done)} of {len(self.operations)}"
-            context.tracker.set_tags({"growth.done": done})
+            context.tracker.set_tags({"mlxlab.growth": done})
 
     def _evaluates_now(self, state: TrainState) -> bool:
         """True if the last operation ran at this step and asked for an evaluation."""
@@ -141,7 +141,6 @@ class GrowthSchedule(Callback):
         logger.log(level, f"step {step}: {title}: {text}")
         context.log(state, metrics)
         state.history.events.append((step, f"{title}: {text}"))
-        context.tracker.set_tags({f"growth.{number}": f"step {step}: {operation['id']}: {text}"})
         return change is not None
 
     def _prepare(

@@ -36,14 +36,8 @@ POSITION = "mlxlab.position"  # tag: byte of the journal up to which it is here
 MISSING = "mlxlab.missing"  # tag: what could not be uploaded, and why
 MAX_METRICS = 900  # Servers accept 1,000 in a request.
 # A journal may come from a stranger: it sets no tag by which runs are found.
-_RESERVED = ("mlflow.", "mlxlab.")
-_SETTABLE = (
-    "mlflow.user",
-    "mlflow.source.name",
-    "mlflow.source.type",
-    "mlflow.source.git.commit",
-    "mlflow.note.content",
-)
+_RESERVED = (UID, FOLDER, POSITION, MISSING, "mlxlab.migrated_from")
+_SETTABLE = ("mlflow.user", "mlflow.note.", "mlflow.source.")
 
 
 class MlflowRun:
@@ -139,9 +133,7 @@ class MlflowRun:
     def _allowed(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Tags within MLflow's limits, without those that a journal may not set."""
         cleaned = clean_tags(tags)
-        refused = [
-            key for key in cleaned if key.lower().startswith(_RESERVED) and key not in _SETTABLE
-        ]
+        refused = [key for key in cleaned if _is_refused(key)]
         if refused:
             self._note(f"tags that a journal may not set: {', '.join(refused)}")
         return {key: value for key, value in cleaned.items() if key not in refused}
@@ -177,6 +169,12 @@ class MlflowRun:
         self.notes.append(reason)
         self._missing = "; ".join(filter(None, [self._missing, reason]))
         self._set_tags({MISSING: truncate(self._missing, MAX_TAG)})
+
+
+def _is_refused(tag: str) -> bool:
+    if tag.lower().startswith("mlflow."):
+        return not tag.startswith(_SETTABLE)
+    return tag.lower() in _RESERVED  # Some databases compare without case.
 
 
 def _stored(value: float) -> str:

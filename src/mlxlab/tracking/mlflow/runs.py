@@ -12,6 +12,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.metric_names import VALID, lower_is_better
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.one_line import mlflow_errors
+from mlxlab.tracking.tracker import OBJECTIVE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,8 +29,7 @@ MAIN = (
     "f1_macro",
     "roc_auc",
 )  # metrics that are shown first
-COMMIT = "mlflow.source.git.commit"
-_CODE = ("version.", COMMIT, "git.dirty")  # prefixes of tags
+_CODE = ("version.", "mlflow.source.git.")  # prefixes of tags
 _HEXADECIMAL = re.compile("[0-9a-f]+")
 
 Values: TypeAlias = Mapping[str, Any]
@@ -66,7 +66,7 @@ class RunRow:
     @property
     def objective(self) -> str | None:
         """The key of the metric in the store; None if the run has none."""
-        return clean(self.tags["objective"]) if "objective" in self.tags else None
+        return clean(self.tags[OBJECTIVE]) if OBJECTIVE in self.tags else None
 
 
 class RunReader:
