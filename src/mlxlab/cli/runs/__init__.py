@@ -6,6 +6,7 @@
     mlxlab runs experiments
     mlxlab runs delete RUN ...
     mlxlab runs restore RUN ...
+    mlxlab runs clean [RUN_FOLDER ...] [dry_run=true] [gone=true]
     mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
     mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab] [mode=offline]
 
@@ -28,6 +29,7 @@ ACTIONS = {
     "experiments": "keeping.experiments",
     "delete": "keeping.delete",
     "restore": "keeping.restore",
+    "clean": "cleaning.clean",
     "sync": "upload.sync",
 }
 ALIASES = {"in": "below"}
