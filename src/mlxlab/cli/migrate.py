@@ -1,6 +1,6 @@
 """Moves MLflow stores of any release, files or SQLite, into the central store.
 
-    mlxlab migrate FILE|FOLDER|GLOB [dry_run=true] [--json]
+    mlxlab migrate FILE|FOLDER [dry_run=true] [--json]
 
 Sources are only read. A second run adds what they have got since, and nothing twice.
 
@@ -9,6 +9,7 @@ Example
 """
 
 from dataclasses import asdict
+from pathlib import Path
 
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
@@ -17,7 +18,7 @@ from mlxlab.tracking.mlflow.address import resolve
 
 
 def migrate(
-    source: str,
+    source: Path,
     dry_run: bool = False,
     uri: str | None = None,
     artifacts: str | None = None,
@@ -26,7 +27,7 @@ def migrate(
     """Moves stores.
 
     Args:
-        source: an SQLite file, a folder that holds stores (`mlruns/`, too), or a glob in quotes.
+        source: an SQLite file, or a folder that holds stores (`mlruns/`, too).
         dry_run: only reports what would be moved.
         uri: the central store, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where that keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
