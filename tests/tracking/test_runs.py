@@ -86,7 +86,7 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
         assert ["valid/loss", "0.25"] in table_rows(shown)
-        assert ["valid/accuracy", "(best)", "0.92"] in table_rows(shown)
+        assert ["valid/accuracy", "0.8"] in table_rows(shown)
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stored}/mlruns/mlflow.db")
     assert (
@@ -101,10 +101,9 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
     assert ["valid/loss", "nan"] in diverged
     assert ["titanic", "12"] in diverged
 
-    assert "| valid/accuracy (best) |" in runs_py(stored, "list").stdout
+    assert "| valid/accuracy |" in runs_py(stored, "list").stdout
     [newest] = json.loads(runs_py(stored, "list", "limit=1", "--json").stdout)
-    assert newest["best"]["valid/accuracy"] == 0.92
-    assert newest["best"]["valid/loss"] == 1.0  # of the best evaluation by the objective
+    assert newest["metrics"]["valid/accuracy"] == 0.8
 
 
 def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
@@ -120,17 +119,14 @@ def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
     assert difference["config"] == {"lr": ["0.0", "0.1"]}
     assert difference["code"] == {}
     assert difference["metrics"]["valid/loss"] == [0.5, None]
-    assert difference["best"]["valid/accuracy"] == [0.9, 0.91]
 
 
-def test_a_reader_finds_runs_and_their_best_evaluations(stored):
+def test_a_reader_finds_runs(stored):
     reader = RunReader(
         open_client(resolve(f"sqlite:///{stored}/mlruns/mlflow.db", None, stored)), "x"
     )
     runs = reader.list_runs(limit=2, where="attributes.status = 'FINISHED'", sort="valid/loss")
     assert [run.name for run in runs] == ["run2", "run1"]
-    reader.load_best(runs)
-    assert runs[0].best == {"valid/accuracy": 0.92, "valid/loss": 1.0, "valid/perplexity": 7.0}
     [run] = reader.find_runs("run1")
     for query in (run.run_id[:6], run.uid[:6], run.folder):
         assert [each.run_id for each in reader.find_runs(query)] == [run.run_id]

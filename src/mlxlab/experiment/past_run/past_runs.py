@@ -55,7 +55,6 @@ class PastRuns:
         run = find_run(self.reader, name)
         if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
             run.folder = str(moved)
-        self.reader.load_best([run])
         return run
 
 
