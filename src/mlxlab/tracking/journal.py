@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -251,18 +251,17 @@ def _origin() -> dict[str, str]:
 
 def flatten(params: Mapping[str, object]) -> dict[str, object]:
     """The leaves of nested dicts and lists: `a.b.0` -> value; an empty one is a leaf."""
-    return dict(_leaves("", params))
-
-
-def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    items = value
-    if isinstance(value, list | tuple):
-        items = dict(enumerate(value))
-    if not isinstance(items, Mapping) or (path and not items):
-        yield path, value
-        return
-    for key, item in items.items():
-        yield from _leaves(f"{path}.{key}" if path else str(key), item)
+    leaves = {}
+    for name, value in params.items():
+        items = value
+        if isinstance(value, list | tuple):
+            items = dict(enumerate(value))
+        if isinstance(items, Mapping) and items:
+            nested = flatten({str(key): item for key, item in items.items()})
+            leaves |= {f"{name}.{key}": item for key, item in nested.items()}
+        else:
+            leaves[str(name)] = value
+    return leaves
 
 
 def _texts(fields: Mapping[str, object]) -> dict[str, str]:

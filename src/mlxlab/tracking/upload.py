@@ -82,11 +82,14 @@ class Uploader:
         return progress
 
     def serve(self) -> None:
-        """Uploads until there has been nothing to do for a while."""
+        """Uploads until there has been nothing to do for a while, or another process asks for the queue."""
         pause = POLL_SECONDS
-        last_work = time.monotonic()
+        last_work = next_pass = time.monotonic()
         limit = IDLE_SECONDS
-        while time.monotonic() - last_work < limit:
+        while time.monotonic() - last_work < limit and not self.queue.is_locked(HANDOVER):
+            if time.monotonic() < next_pass:
+                time.sleep(POLL_SECONDS)
+                continue
             if self.upload() or self.is_any_run_alive:
                 last_work = time.monotonic()
             if "" in self.faults:
@@ -95,17 +98,7 @@ class Uploader:
             else:
                 pause = POLL_SECONDS
                 limit = IDLE_SECONDS
-            if not self._sleep(pause):
-                return
-
-    def _sleep(self, seconds: float) -> bool:
-        """Waits until the next pass; returns False if another process asks for the queue."""
-        until = time.monotonic() + seconds
-        while not self.queue.is_locked(HANDOVER):
-            if time.monotonic() >= until:
-                return True
-            time.sleep(POLL_SECONDS)
-        return False
+            next_pass = time.monotonic() + pause
 
     def _is_fault_of_journal(self, error: Exception) -> bool:
         if self._store is None:
