@@ -77,7 +77,7 @@ def run_dir(project, monkeypatch):
     folder = shutil.copytree(past_run(), project / "stranger")
     start = {"uid": "0" * 32, "name": "x", "experiment": "x", "params": {}, "tags": {}}
     store = f"sqlite:///{project}/mlruns/mlflow.db"
-    start |= {"parent": None, "store": store, "artifacts": None, "resumed": False}
+    start |= {"parent": None, "store": store, "resumed": False}
     (folder / "journal.jsonl").write_text(json.dumps({"t": 1, "start": start}) + "\n")
     return folder
 

@@ -38,7 +38,6 @@ DEFAULT_EXPERIMENT = "mlxlab"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"  # environment: it replaces the default
 RUN_ID = "MLFLOW_RUN_ID"  # environment: run of MLflow to continue
 MAX_WAIT = {"FAILED": 3.0, "KILLED": 1.0}  # seconds for the uploads
-CHECK_SECONDS = 60.0  # between checks that the uploading processes are alive
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -119,13 +118,9 @@ class Journal:
             "params": _texts(flatten(params)),
             "tags": _texts(_origin() | tags),
             "parent": parent,
-            "store": None,
-            "artifacts": None,
+            "store": self.address.shown if self.address else None,
             "resumed": resumed,
         }
-        if self.address:
-            start["store"] = self.address.shown
-            start["artifacts"] = self.address.shown_artifacts
         self._write(start=start)
         entry = Entry(self.uid, self.folder, run_id)
         for each in self.queues:
@@ -134,13 +129,10 @@ class Journal:
                 queue.start_uploading(each)
             except OSError as error:
                 _print(f"the run is not uploaded ({error}); {self._advice(each)}")
-        self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
         values = metrics | self._system.sample()
         self._write(s=int(step), m={utf8(key): _number(value) for key, value in values.items()})
-        if time.monotonic() - self._last_check > CHECK_SECONDS:
-            self._ensure_uploads()
 
     def set_tags(self, tags: dict[str, str]) -> None:
         self._write(tags=_texts(tags))
@@ -181,7 +173,10 @@ class Journal:
             )
         self._writer.close()
         self._writer = None
-        self._ensure_uploads()
+        for each in self.queues:
+            with suppress(OSError):  # The next run or `runs sync` starts it.
+                if each.find(self.uid):
+                    queue.start_uploading(each)
         until = time.monotonic() + min(self.wait, MAX_WAIT.get(status, self.wait))
         for each in self.queues:
             fault = each.wait(self.uid, max(0.0, until - time.monotonic()))
@@ -225,13 +220,6 @@ class Journal:
         old = read_uid(journal) or uuid.uuid4().hex
         journal.rename(self.folder / f"journal-{old}.jsonl")
         self.uid = uuid.uuid4().hex
-
-    def _ensure_uploads(self) -> None:
-        self._last_check = time.monotonic()
-        for each in self.queues:
-            with suppress(OSError):  # the next run or `runs sync` starts it
-                if each.find(self.uid):
-                    queue.start_uploading(each)
 
     def _advice(self, waiting: Queue) -> str:
         options = " ".join(waiting.destination.options(waiting.project))

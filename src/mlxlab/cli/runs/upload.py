@@ -80,11 +80,9 @@ def check_store(folder: Path, address: Address) -> None:
             raise NotAllowedError(
                 f"{journal}: not recorded for MLflow; name the service to upload it to: to=wandb or to=trackio"
             )
-        recorded = (start["store"], start["artifacts"])
-        if recorded != (address.shown, address.shown_artifacts):
-            where = f"uri={start['store']} artifacts={start['artifacts']}"
+        if start["store"] != address.shown:
             raise NotAllowedError(
-                f"{journal}: recorded for {where}, got {address.shown}: name the store to upload it to: uri=...,"
+                f"{journal}: recorded for uri={start['store']}, got {address.shown}: name the store to upload it to: uri=...,"
                 " and artifacts=... if it has a folder of its own"
             )
 

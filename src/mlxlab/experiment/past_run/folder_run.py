@@ -17,7 +17,7 @@ from mlxlab.record.provenance import COMMIT, DIRTY
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
-from mlxlab.tracking.mlflow.names import clean, clean_params
+from mlxlab.tracking.mlflow.names import MAX_PARAM, clean, clean_values
 from mlxlab.tracking.mlflow.runs import MAIN, RunRow
 from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES
 
@@ -52,7 +52,7 @@ def read_run_folder(folder: Path) -> RunRow:
         parent=None,
         folder=str(folder),
         metrics=_metrics(record),
-        params=clean_params({key: str(value) for key, value in flatten(params).items()}),
+        params=clean_values({key: str(value) for key, value in flatten(params).items()}, MAX_PARAM),
         tags=_tags(record),
         best=_best(record),
         datasets=_datasets(record, config),

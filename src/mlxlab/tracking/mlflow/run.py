@@ -17,10 +17,10 @@ from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
 from mlxlab.tracking.mlflow.names import (
+    MAX_PARAM,
     MAX_TAG,
     clean,
-    clean_params,
-    clean_tags,
+    clean_values,
     truncate,
 )
 from mlxlab.tracking.one_line import printable
@@ -108,7 +108,7 @@ class MlflowRun:
 
         self.client.update_run(self.run_id, status="RUNNING")
         self.has_ended = False
-        params = clean_params(start["params"])
+        params = clean_values(start["params"], MAX_PARAM)
         new = [Param(key, params[key]) for key in params if key not in self._params]
         self._params |= params  # They are written once: a resume has a tag for what it changes.
         self.client.log_batch(self.run_id, params=new)
@@ -132,7 +132,7 @@ class MlflowRun:
 
     def _allowed(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Tags within MLflow's limits, without those that a journal may not set."""
-        cleaned = clean_tags(tags)
+        cleaned = clean_values(tags, MAX_TAG)
         refused = [key for key in cleaned if _is_refused(key)]
         if refused:
             self._note(f"tags that a journal may not set: {', '.join(refused)}")
@@ -141,7 +141,7 @@ class MlflowRun:
     def _set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        items = [RunTag(key, value) for key, value in clean_tags(tags).items()]
+        items = [RunTag(key, value) for key, value in tags.items()]
         self.client.log_batch(self.run_id, tags=items)
 
     def _log_artifact(self, artifact: Artifact) -> None:
