@@ -76,18 +76,17 @@ class Journal:
         if experiment == DEFAULT_EXPERIMENT:
             experiment = os.environ.get(EXPERIMENT) or experiment
         self.experiment = experiment
-        destinations = [each for each in (wandb, trackio) if each is not None]
         self.address: MlflowDestination | None = None
         if experiment is not None:
             self.address = mlflow_destination(uri, artifacts, project)
-            destinations.insert(0, self.address)
-        if not destinations:
+        destinations = (self.address, wandb, trackio)
+        self.queues = [Queue(each, project) for each in destinations if each is not None]
+        if not self.queues:
             raise ConfigError(
                 "tracking.experiment: null, and no other service; expected tracking=none"
             )
-        for destination in destinations:
-            destination.check()
-        self.queues = [Queue(destination, project) for destination in destinations]
+        for each in self.queues:
+            each.destination.check()
         self.log_models = log_models
         self.wait = wait
         self.folder = folder.absolute()
