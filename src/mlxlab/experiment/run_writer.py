@@ -170,8 +170,10 @@ class RunWriter:
         with self._lock:
             if self._knows_code:
                 return
-            self.record.code.commit = tags.get(provenance.COMMIT, "")
-            self.record.code.dirty = {"true": True, "false": False}.get(tags[provenance.DIRTY])
+            self.record.code.commit = tags.get("mlflow.source.git.commit", "")
+            self.record.code.dirty = {"true": True, "false": False}.get(
+                tags["mlflow.source.git.dirty"]
+            )
             self._write()
         self._code = provenance.code(tags)
 

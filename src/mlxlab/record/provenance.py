@@ -14,9 +14,6 @@ from mlxlab.redact import redact, redact_secrets
 
 GIT_SECONDS = 2.0
 MAX_DIFF = 256 * 2**10  # characters
-# MLflow has these tags.
-COMMIT = "mlflow.source.git.commit"
-DIRTY = "mlflow.source.git.dirty"
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -54,24 +51,24 @@ def git() -> dict[str, str]:
     folder = _checkout()
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
-        return {DIRTY: "unknown"}
+        return {"mlflow.source.git.dirty": "unknown"}
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {COMMIT: commit.strip(), DIRTY: dirty}
+    return {"mlflow.source.git.commit": commit.strip(), "mlflow.source.git.dirty": dirty}
 
 
 def code(tags: dict[str, str]) -> Code:
     """The code of a run, by what `git` returned."""
     diff = digest = None
-    if tags[DIRTY] == "false":
+    if tags["mlflow.source.git.dirty"] == "false":
         diff = digest = ""
-    elif tags[DIRTY] == "true":
+    elif tags["mlflow.source.git.dirty"] == "true":
         options = ("--no-ext-diff", "--no-textconv", "--no-color")
         text = _git(_checkout(), "diff", *options, "HEAD")
         if text is not None:
             diff = redact_secrets(redact(text[:MAX_DIFF]))
             digest = hashlib.sha256(diff.encode()).hexdigest()
-    return {"commit": tags.get(COMMIT), "diff": diff, "digest": digest}
+    return {"commit": tags.get("mlflow.source.git.commit"), "diff": diff, "digest": digest}
 
 
 def _checkout() -> Path:

@@ -238,7 +238,7 @@ def _origin() -> dict[str, str]:
 
 def flatten(params: Mapping[str, object]) -> dict[str, object]:
     """The leaves of nested dicts and lists: `a.b.0` -> value; an empty one is a leaf."""
-    leaves = {}
+    leaves: dict[str, object] = {}
     for name, value in params.items():
         items = value
         if isinstance(value, list | tuple):

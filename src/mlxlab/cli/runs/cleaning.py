@@ -3,6 +3,7 @@
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest
 from mlxlab.checkpoint.names import FOLDER
@@ -16,6 +17,14 @@ from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
 from mlxlab.program import display_path
 from mlxlab.record.attempts import read_now
+
+
+class Usage(NamedTuple):
+    """The disk of a run in bytes, and what is freed of it."""
+
+    folder: str
+    used: int
+    freed: int
 
 
 def clean(
@@ -43,19 +52,22 @@ def clean(
             print_result(ids, "\n".join(ids) or "no run whose folder is gone", json)
         return
     roots = [Path(folder).absolute() for folder in folders]
-    sizes = []
+    usages: list[Usage] = []
     for root in roots or [project_root() / "outputs", project_root() / "multirun"]:
         for folder in run_folders(root):
             surplus = _surplus_checkpoints(folder)
             freed = sum(map(_size, surplus))
-            sizes.append({"folder": display_path(folder), "used": _size(folder), "freed": freed})
+            usages.append(Usage(display_path(folder), _size(folder), freed))
             if not dry_run:
                 for path in surplus:
                     shutil.rmtree(path)
-    rows = [[each["folder"], _megabytes(each["used"]), _megabytes(each["freed"])] for each in sizes]
-    totals = [sum(each[key] for each in sizes) for key in ("used", "freed")]
-    rows.append(["all", *map(_megabytes, totals)])
-    print_result(sizes, markdown_table(["folder", "MB used", "MB freed"], rows), json)
+    total = Usage("all", sum(each.used for each in usages), sum(each.freed for each in usages))
+    rows = [
+        [each.folder, f"{each.used / 1e6:.1f}", f"{each.freed / 1e6:.1f}"]
+        for each in [*usages, total]
+    ]
+    table = markdown_table(["folder", "MB used", "MB freed"], rows)
+    print_result([each._asdict() for each in usages], table, json)
 
 
 def _surplus_checkpoints(folder: Path) -> list[Path]:
@@ -70,7 +82,3 @@ def _surplus_checkpoints(folder: Path) -> list[Path]:
 
 def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*"))
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f}"

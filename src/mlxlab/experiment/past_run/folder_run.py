@@ -13,7 +13,6 @@ from mlxlab.experiment.past_run.lookup import run_folders
 from mlxlab.experiment.past_run.stored_config import read_run_config
 from mlxlab.metric_names import VALID
 from mlxlab.record.attempts import read_now
-from mlxlab.record.provenance import COMMIT, DIRTY
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
@@ -109,6 +108,6 @@ def _tags(record: RunRecord) -> dict[str, str]:
     if record.training.objective:
         tags[OBJECTIVE] = record.training.objective
     if record.code.commit:
-        tags[COMMIT] = record.code.commit
-        tags[DIRTY] = _DIRTY[record.code.dirty]
+        tags["mlflow.source.git.commit"] = record.code.commit
+        tags["mlflow.source.git.dirty"] = _DIRTY[record.code.dirty]
     return tags

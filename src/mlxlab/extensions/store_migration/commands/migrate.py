@@ -33,14 +33,14 @@ def migrate(
         artifacts: where that keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
         json: prints JSON instead of lines.
     """
-    from mlxlab.tracking.mlflow import migrate as stores  # MLflow takes seconds to import.
+    from mlxlab.extensions.store_migration import migration  # slow to import
 
     address = resolve(uri, artifacts, project_root())
     if address.database is None or not (address.artifacts or "").startswith("/"):
         expected = "expected an SQLite store with a local folder for artifacts"
         raise ConfigError(f"uri={address.shown}: {expected}, got {address.shown_artifacts}")
-    sources = stores.find_stores(source, address.database)
-    results, copy = stores.migrate(sources, address, dry_run=dry_run)
+    sources = migration.find_stores(source, address.database)
+    results, copy = migration.migrate(sources, address, dry_run=dry_run)
     if json:
         print_json([{**asdict(result), "store": str(result.store)} for result in results])
     else:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from mlxlab.extensions.store_migration.migration import Result, find_stores, migrate
 from mlxlab.tracking.mlflow.address import Address, resolve
-from mlxlab.tracking.mlflow.migrate import Result, find_stores, migrate
 from mlxlab.tracking.mlflow.store import open_client
 from support.old_stores.describe import describe
 from support.old_stores.unpack import unpack
