@@ -57,8 +57,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_990,
-    "files": 534,
+    "nodes": 437_020,
+    "files": 531,
     "multiplied texts": 6,
     "nodes a statement": 10.75,
     "ternaries": 23.75,
@@ -69,17 +69,17 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 6.0,
 }
 PACKAGE_NODES = {
-    "api": 3_640,
+    "api": 3_610,
     "config": 13_300,
-    "cli": 20_070,
-    "extensions": 41_960,
-    "experiment": 43_150,
-    "data": 62_000,
+    "cli": 19_690,
+    "extensions": 40_670,
+    "experiment": 43_010,
+    "data": 61_940,
     "stats": 5_200,
     "sweep": 13_600,
-    "tracking": 17_800,
+    "tracking": 14_540,
     "record": 4_880,
-    "views": 13_880,
+    "views": 13_870,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
