@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
+from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking.destination import Entry, Store, Upload
 from mlxlab.tracking.one_line import one_line, printable
 from mlxlab.tracking.queue import HANDOVER, LOCK, VARIABLE, Queue, load, lock, start_uploading
@@ -101,9 +101,9 @@ class Uploader:
             next_pass = time.monotonic() + pause
 
     def _is_fault_of_journal(self, error: Exception) -> bool:
-        if self._store is None:
-            return isinstance(error, DataError | InputNotFoundError)
-        return isinstance(error, UserError) or self._store.is_fault_of_journal(error)
+        if isinstance(error, DataError | InputNotFoundError):
+            return True
+        return self._store is not None and self._store.is_fault_of_journal(error)
 
     def _upload_entry(self, entry: Entry) -> bool:
         try:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import DataError, ServiceUnavailableError, UserError
+from mlxlab.errors import DataError, ServiceUnavailableError
 from mlxlab.files.atomic import temporary_name
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.mlflow.address import Address, location_of, sqlite_uri
@@ -101,8 +101,6 @@ class MlflowStore:
         return MlflowRun(self.client, run, entry)
 
     def is_fault_of_journal(self, error: Exception) -> bool:
-        if isinstance(error, UserError):
-            return True
         if isinstance(error, OSError):  # Errors of requests have no number.
             return error.errno is not None
         if isinstance(error, _FAULTS_OF_VALUES):
