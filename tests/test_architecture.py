@@ -49,7 +49,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
 LEVEL = {package: len(LAYERS) - number for number, layer in enumerate(LAYERS) for package in layer}
 ONLY_IN = {  # third-party package -> the packages or modules that may import it
     "hydra": ("config.hydra", "cli", "sweep"),
-    "mlflow": ("tracking.mlflow",),
+    "mlflow": ("tracking.mlflow", "extensions.store_migration"),
 }
 NEVER_IN = {"mlx": ("config", "data", "tracking", "extensions.cloud", "sweep", "trial")}
 FILES_OF = {
@@ -57,27 +57,27 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 424_810,
-    "files": 518,
+    "nodes": 418_910,
+    "files": 515,
     "multiplied texts": 1,
     "nodes a statement": 10.6,
-    "ternaries": 22.7,
-    "packed assignments": 6.8,
-    "nested comprehensions": 2.1,
+    "ternaries": 22.5,
+    "packed assignments": 6.7,
+    "nested comprehensions": 2,
     "assignment expressions": 2.2,
-    "functions returning text": 12.5,
+    "functions returning text": 12.4,
     "fragments": 5.7,
 }
 PACKAGE_NODES = {
     "api": 3_610,
     "config": 13_300,
-    "cli": 19_970,
-    "extensions": 40_460,
-    "experiment": 40_060,
-    "data": 62_000,
+    "cli": 19_600,
+    "extensions": 39_170,
+    "experiment": 40_000,
+    "data": 61_940,
     "stats": 5_200,
     "sweep": 13_590,
-    "tracking": 17_800,
+    "tracking": 14_520,
     "record": 4_860,
     "views": 13_210,
 }

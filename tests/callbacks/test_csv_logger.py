@@ -4,16 +4,17 @@ import csv
 import errno
 import math
 import os
-import resource
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from mlxlab.callbacks.csv_logger import CSVLogger, GrowingCsv
+from mlxlab.callbacks import csv_logger
+from mlxlab.callbacks.csv_logger import CSVLogger
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError, NotAllowedError
+from mlxlab.files.atomic import write_atomic
 from mlxlab.training.checkpointer import Checkpointer
 from support.models import (
     NoOpCallback,
@@ -144,101 +145,57 @@ def test_a_new_run_in_the_same_folder_replaces_the_file(tmp_path):
     assert steps == sorted(set(steps))
 
 
+class Odd(NoOpCallback):
+    """Logs metrics whose names begin at some steps."""
+
+    def on_step(self, context, state, result) -> None:
+        step = state.progress.step
+        context.log(state, {f"metric {step // 5}": step / 3, "nan": math.nan})
+        context.log(state, {'odd, "name"': -math.inf})
+
+
 def test_a_new_metric_gets_a_column_and_no_row_is_lost(tmp_path):
-    table = GrowingCsv(tmp_path / "a.csv")
-    for step in range(1, 50):
-        table.put(
-            step, 0, {f"metric {step // 10}": step / 3, "nan": math.nan, 'odd, "name"': -math.inf}
-        )
-        table.put(step, 0, {"second": 1.0})
-    rows = rows_of(table.path)
-    assert [int(row["step"]) for row in rows] == list(range(1, 50))
+    fit(make_trainer(), make_run(), [Odd(), CSVLogger("a.csv", False, folder=tmp_path)])
+    rows = rows_of(tmp_path / "a.csv")
+    steps = [int(row["step"]) for row in rows]
+    assert steps == list(range(1, len(rows) + 1))
     assert all(
-        float(row[f"metric {int(row['step']) // 10}"]) == int(row["step"]) / 3 for row in rows
+        float(row[f"metric {step // 5}"]) == step / 3 for step, row in zip(steps, rows, strict=True)
     )
-    assert list(rows[0]) == [
-        "step",
-        "time",
-        "epoch",
-        "metric 0",
-        "nan",
-        'odd, "name"',
-        "second",
-        *[f"metric {i}" for i in range(1, 5)],
-    ]
-    frame = pd.read_csv(table.path)
+    first = ["nan", 'odd, "name"', "metric 1"]
+    assert [name for name in rows[0] if name in first] == first
+    frame = pd.read_csv(tmp_path / "a.csv")
     assert frame["nan"].isna().all()
     assert (frame['odd, "name"'] == -math.inf).all()
-    again = GrowingCsv(table.path)
-    again.truncate_after(40)
-    again.put(40, 0, {"more": 4.0})
-    rows = rows_of(table.path)
-    assert [int(row["step"]) for row in rows] == list(range(1, 41))
-    assert (rows[-1]["more"], rows[-1]["second"]) == ("4.0", "1.0")
 
 
-def test_a_shorter_row_replaces_a_longer_one_completely(tmp_path):
-    table = GrowingCsv(tmp_path / "a.csv")
-    table.put(1, 0, {"x": 1 / 3})
-    table.put(1, 0, {"x": 2.0})
-    assert table.path.read_text().endswith(",0,2.0\n")
-    assert len(rows_of(table.path)) == 1
+def test_rows_that_the_disk_refuses_are_written_later(tmp_path, monkeypatch, caplog):
+    train(tmp_path / "expected")
+    attempts = []
 
+    def refuse_some(*args, **options):
+        attempts.append(args)
+        if len(attempts) in (2, 3, 4):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_atomic(*args, **options)
 
-def test_a_row_continues_at_its_step_after_a_resume(tmp_path):
-    table = GrowingCsv(tmp_path / "a.csv")
-    for step in (1, 2):
-        table.put(step, 0, {"x": step / 3})
-    resumed = GrowingCsv(table.path)
-    resumed.truncate_after(2)
-    resumed.put(2, 0, {"x": 2 / 3, "late": 1.0})
-    resumed.put(3, 0, {"x": 1.0})
-    assert [(row["step"], row["x"], row["late"]) for row in rows_of(table.path)] == [
-        ("1", repr(1 / 3), ""),
-        ("2", repr(2 / 3), "1.0"),
-        ("3", "1.0", ""),
-    ]
-
-
-def test_a_line_that_fits_in_part_is_written_whole_later(tmp_path):
-    table = GrowingCsv(tmp_path / "a.csv")
-    table.put(1, 0, {"x": 1.0})
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (table.path.stat().st_size + 5, hard))
-        for step in (2, 3):
-            table.put(step, 0, {"x": float(step)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert len(table.waiting) == 2
-    table.put(4, 0, {"x": 4.0})
-    assert [row["x"] for row in rows_of(table.path)] == ["1.0", "2.0", "3.0", "4.0"]
-
-
-def test_rows_that_cannot_be_written_are_written_later(tmp_path, monkeypatch, caplog):
-    table = GrowingCsv(tmp_path / "folder" / "a.csv")
-    table.put(1, 0, {"x": 1.0})
-    table.put(2, 0, {"x": 2.0, "y": 1.0})
-    (tmp_path / "folder").mkdir()
-    table.put(3, 0, {"x": 3.0})
-    assert [row["x"] for row in rows_of(table.path)] == ["1.0", "2.0", "3.0"]
+    monkeypatch.setattr(csv_logger, "write_atomic", refuse_some)
+    train(tmp_path / "refused")
+    assert len(attempts) > 5
+    expected, refused = (
+        rows_of(tmp_path / name / "metrics.csv") for name in ("expected", "refused")
+    )
+    assert [row["train/loss"] for row in refused] == [row["train/loss"] for row in expected]
     assert caplog.text.count("wait in memory") == 1
 
 
-def test_subfolders_are_created_and_failures_are_reported(tmp_path, monkeypatch, caplog):
+def test_subfolders_are_created_and_failures_are_reported(tmp_path):
     train(tmp_path / "a", path="tables/metrics.csv")
     assert rows_of(tmp_path / "a" / "tables" / "metrics.csv")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "tables").write_text("no folder")
     with pytest.raises(CannotCreateError, match="tables"):
         train(tmp_path / "b", path="tables/metrics.csv")
-    monkeypatch.setattr(GrowingCsv, "_replace", lambda *_: full())
-    train(tmp_path / "c")
-    assert "rows could not be written" in caplog.text
-
-
-def full():
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_without_a_file_nothing_is_written(tmp_path):
@@ -255,4 +212,4 @@ def test_a_path_outside_the_run_folder_is_refused_unless_allowed(tmp_path, path)
     (folder / "link").symlink_to(tmp_path)
     with pytest.raises(NotAllowedError, match="allow_outside"):
         CSVLogger(path, allow_outside=False, folder=folder)
-    assert CSVLogger(path, allow_outside=True, folder=folder).table is not None
+    assert CSVLogger(path, allow_outside=True, folder=folder).path is not None

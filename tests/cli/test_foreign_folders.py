@@ -54,7 +54,7 @@ COMMANDS = {  # command line, where {F} is the run folder and {OUT} a new path
 # Commands whose folder holds no run, or that only pass overrides to train.
 OTHERS = {
     *("crossvalidate", "doctor", "kernels", "launch", "lr_find", "ui"),
-    *("migrate", "registry", "translate"),
+    *("migrate", "registry"),
     "example_losses",  # It reads Parquet files of a folder.
 }
 
@@ -77,7 +77,7 @@ def run_dir(project, monkeypatch):
     folder = shutil.copytree(past_run(), project / "stranger")
     start = {"uid": "0" * 32, "name": "x", "experiment": "x", "params": {}, "tags": {}}
     store = f"sqlite:///{project}/mlruns/mlflow.db"
-    start |= {"parent": None, "store": store, "artifacts": None, "resumed": False}
+    start |= {"parent": None, "store": store, "resumed": False}
     (folder / "journal.jsonl").write_text(json.dumps({"t": 1, "start": start}) + "\n")
     return folder
 

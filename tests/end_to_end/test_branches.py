@@ -62,7 +62,7 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     assert names(source) == untouched
     [start] = starts(tmp_path / "fork")
     assert start["params"]["choices.model"] == "bert"
-    assert start["tags"]["forked_from.checkpoint"] == f"{source}/checkpoints/step-00000008"
+    assert start["tags"]["mlxlab.forked_from"] == f"{source}/checkpoints/step-00000008"
     record = json.loads((tmp_path / "fork" / "run.json").read_text())
     assert {"kind": "checkpoint", "of": f"{source}/checkpoints/step-00000008"} in record["parents"]
     again = run_here("run=" + str(tmp_path / "fork"), script="evaluate")

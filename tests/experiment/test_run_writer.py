@@ -63,7 +63,9 @@ def test_the_status_records_how_the_run_ended(tmp_path, error, status, code, tex
 def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path, monkeypatch):
     training = Training(best=7.5e-06, steps=12, final_state="2024", speed=float("nan"))
     monkeypatch.setattr(
-        provenance, "git", lambda: {"mlflow.source.git.commit": "1234567", "git.dirty": "false"}
+        provenance,
+        "git",
+        lambda: {"mlflow.source.git.commit": "1234567", "mlflow.source.git.dirty": "false"},
     )
     with RunWriter(tmp_path) as writer:
         writer.begin(blank_record())
@@ -316,7 +318,7 @@ def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_pat
 
     def slow():
         answers.wait(30)
-        return {"mlflow.source.git.commit": "late", "git.dirty": "false"}
+        return {"mlflow.source.git.commit": "late", "mlflow.source.git.dirty": "false"}
 
     monkeypatch.setattr(provenance, "git", slow)
     with RunWriter(tmp_path) as writer:
@@ -361,7 +363,9 @@ def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, 
         writer.begin(blank_record())
     before = read_run(tmp_path)
     monkeypatch.setattr(
-        provenance, "git", lambda: {"mlflow.source.git.commit": "later", "git.dirty": "false"}
+        provenance,
+        "git",
+        lambda: {"mlflow.source.git.commit": "later", "mlflow.source.git.dirty": "false"},
     )
     for _ in range(2):
         with RunWriter(tmp_path):

@@ -17,7 +17,6 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     "cloud": ["cloud/azure", "cloud/directory", "cloud/gcs", "cloud/s3", "experiment/cloud"],
     "curriculum": [
         "data/order/curriculum",
-        "data/order/easy_first",
         "data/order/measured",
         "data/order/staged",
         "experiment/growth_course",

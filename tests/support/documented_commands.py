@@ -149,7 +149,6 @@ PAGES = {
     ),
     "docs/how_to/tracking": Page(
         assumed=("outputs/alone", "outputs/distilled", "sweep"),
-        replaced={r"wandb,trackio\]'": "wandb,trackio]' tracking.wandb.mode=offline"},
     ),
     "docs/how_to/trial": Page(
         replaced={

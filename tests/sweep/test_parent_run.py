@@ -61,7 +61,7 @@ def sweep(project, *args):
 def parents(project):
     return query_store(
         project,
-        "select status from runs where run_uuid not in (select run_uuid from tags where key = 'sweep')",
+        "select status from runs where run_uuid not in (select run_uuid from tags where key = 'mlflow.parentRunId')",
     )
 
 
@@ -77,7 +77,9 @@ def test_the_jobs_of_a_multirun_are_children_of_one_run(project):
         ("job0", "FINISHED", name),
         ("job1", "FINISHED", name),
     ]
-    assert query_store(project, "select value from tags where key = 'overrides'") == [("x=1,2",)]
+    assert query_store(project, "select value from tags where key = 'mlxlab.overrides'") == [
+        ("x=1,2",)
+    ]
 
 
 def test_a_failed_job_fails_the_parent(project):
@@ -91,7 +93,8 @@ def test_a_single_run_has_no_parent(project):
     done = sweep(project, f"hydra.run.dir={project}/outputs/a")
     assert done.returncode == 0, done.stderr
     assert query_store(
-        project, "select count(*), count(t.key) from runs r left join tags t on t.key = 'sweep'"
+        project,
+        "select count(*), count(t.key) from runs r left join tags t on t.key = 'mlflow.parentRunId'",
     ) == [(1, 0)]
 
 

@@ -187,10 +187,8 @@ def test_params_are_recorded_flat_as_text(tmp_path):
     assert records(journal)[0]["start"]["params"] == expected
 
 
-def test_cleaned_params_are_within_the_limits_of_mlflow_and_stay_distinct():
-    params = names.clean_params({"e": "x" * 9000, "k=": "1", "k@": "2"})
-    assert len(params["e"]) == 6000
-    assert sorted(value for key, value in params.items() if key.startswith("k_")) == ["1", "2"]
+def test_cleaned_params_are_within_the_limits_of_mlflow():
+    assert len(names.clean_values({"e": "x" * 9000}, names.MAX_PARAM)["e"]) == 6000
 
 
 def test_addresses_are_absolute_and_printed_without_a_password(tmp_path, monkeypatch):
@@ -258,7 +256,7 @@ def test_the_environment_names_the_parent_run_of_a_sweep(tmp_path, monkeypatch):
     journal = make_journal(tmp_path)
     journal.start({}, {})
     start = records(journal)[0]["start"]
-    assert (start["parent"], start["tags"]["sweep"]) == ("f" * 32, "f" * 32)
+    assert start["parent"] == "f" * 32
 
 
 def test_a_stopped_run_says_that_continuing_it_completes_the_upload(tmp_path, capfd):

@@ -1,6 +1,7 @@
 """`mlxlab runs`: lists, shows and compares runs, and uploads what waits."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from mlxlab.tracking.mlflow.runs import RunReader
 from mlxlab.tracking.mlflow.store import open_client
 from support.commands import command
 from support.tracking import (
+    finished_run,
     kill_uploader,
     make_journal,
     make_project,
@@ -36,7 +38,7 @@ def stored_runs(tmp_path_factory):
     ):
         for i, loss in enumerate((0.5, float("nan"), 0.25)):
             journal = make_journal(project, f"run{i}")
-            journal.start({"lr": 0.1 * i, "width": 8}, {"objective": "valid/accuracy"})
+            journal.start({"lr": 0.1 * i, "width": 8}, {"mlxlab.objective": "valid/accuracy"})
             journal.log_dataset("titanic", f"1{1 + i}", "wheel")
             journal.log_metrics(1, {"valid/loss": 1.0, "valid/accuracy": 0.9 + 0.01 * i})
             journal.log_metrics(1, {"valid/perplexity": 7.0})
@@ -84,7 +86,7 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
         shown = runs_py(stored, "show", word).stdout
         assert run_id in shown
         assert ["valid/loss", "0.25"] in table_rows(shown)
-        assert ["valid/accuracy", "(best)", "0.92"] in table_rows(shown)
+        assert ["valid/accuracy", "0.8"] in table_rows(shown)
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stored}/mlruns/mlflow.db")
     assert (
@@ -99,10 +101,9 @@ def test_list_show_and_compare_print_the_runs_of_the_store(stored, monkeypatch, 
     assert ["valid/loss", "nan"] in diverged
     assert ["titanic", "12"] in diverged
 
-    assert "| valid/accuracy (best) |" in runs_py(stored, "list").stdout
+    assert "| valid/accuracy |" in runs_py(stored, "list").stdout
     [newest] = json.loads(runs_py(stored, "list", "limit=1", "--json").stdout)
-    assert newest["best"]["valid/accuracy"] == 0.92
-    assert newest["best"]["valid/loss"] == 1.0  # of the best evaluation by the objective
+    assert newest["metrics"]["valid/accuracy"] == 0.8
 
 
 def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
@@ -118,17 +119,14 @@ def test_diff_prints_what_differs_in_config_data_code_and_metrics(stored):
     assert difference["config"] == {"lr": ["0.0", "0.1"]}
     assert difference["code"] == {}
     assert difference["metrics"]["valid/loss"] == [0.5, None]
-    assert difference["best"]["valid/accuracy"] == [0.9, 0.91]
 
 
-def test_a_reader_finds_runs_and_their_best_evaluations(stored):
+def test_a_reader_finds_runs(stored):
     reader = RunReader(
         open_client(resolve(f"sqlite:///{stored}/mlruns/mlflow.db", None, stored)), "x"
     )
     runs = reader.list_runs(limit=2, where="attributes.status = 'FINISHED'", sort="valid/loss")
     assert [run.name for run in runs] == ["run2", "run1"]
-    reader.load_best(runs)
-    assert runs[0].best == {"valid/accuracy": 0.92, "valid/loss": 1.0, "valid/perplexity": 7.0}
     [run] = reader.find_runs("run1")
     for query in (run.run_id[:6], run.uid[:6], run.folder):
         assert [each.run_id for each in reader.find_runs(query)] == [run.run_id]
@@ -145,6 +143,16 @@ def test_runs_are_deleted_and_restored(stored):
     assert {"name": "mlxlab", "runs": 2} in listed
     assert runs_py(stored, "restore", "run0").stdout == "restored run0\n"
     assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
+
+
+def test_runs_whose_folder_is_gone_are_marked_as_deleted(project):
+    for name in ("kept", "lost"):
+        runs_py(project, "sync", str(finished_run(project, name)))
+    shutil.rmtree(project / "outputs" / "lost")
+    assert runs_py(project, "clean", "gone=true", "dry_run=true").stdout.count("\n") == 1
+    assert "deleted lost" in runs_py(project, "clean", "gone=true").stdout
+    assert names(runs_py(project, "list").stdout) == ["kept"]
+    assert "no run" in runs_py(project, "clean", "gone=true").stdout
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "postgresql://127.0.0.1:1/store"])

@@ -27,7 +27,7 @@ RUN = RunRow(
     folder="/data/outputs/first",
     metrics=METRICS,
     params={"choices.data": "text_classification"},
-    tags={"objective": "valid/accuracy"},
+    tags={"mlxlab.objective": "valid/accuracy"},
 )
 
 

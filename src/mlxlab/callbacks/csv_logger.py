@@ -1,10 +1,8 @@
 """Every metric of a run in one CSV file: a row for each step at which anything was logged."""
 
 import csv
-import errno
 import io
 import logging
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,23 +10,22 @@ from pathlib import Path
 from mlxlab.constraints import FilePath
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.files.atomic import remove_leftovers, write_atomic
-from mlxlab.metric_names import ANALYSIS
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
-from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
 
-FIXED = ("step", "time", "epoch")
+FIXED = ["step", "time", "epoch"]
 Row = dict[str, str]
 
 
 class CSVLogger(Callback):
     """Columns: step, time (seconds since 1970), epoch, then every metric in the order in which they first appear.
 
-    A new metric gets a new column; a metric that was not logged at a step leaves its field empty. A resumed run
-    continues the file without the rows after its checkpoint. It has to be the last callback: it writes what the others
-    logged at a step. Metrics that are computed later (`callbacks.analysis`) enter their rows at the end.
+    A metric that was not logged at a step leaves its field empty. The file is replaced at every evaluation, before
+    every checkpoint and at the end, so that a resumed run finds all rows up to its checkpoint. It has to be the last
+    callback: it writes what the others logged at a step. Metrics that are computed later (`callbacks.analysis`) enter
+    their rows at the end.
 
     Args:
         path: relative to the run folder, for example `metrics.csv`; null writes no file.
@@ -36,156 +33,104 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: FilePath | None, allow_outside: bool, *, folder: Path) -> None:
-        self.table = GrowingCsv(folder / path) if path is not None else None
-        if (
-            self.table
-            and not allow_outside
-            and not self.table.path.resolve().is_relative_to(folder.resolve())
-        ):
+        self.path = None if path is None else folder / path
+        if self.path is None or allow_outside:
+            return
+        if not self.path.resolve().is_relative_to(folder.resolve()):
             raise NotAllowedError(
                 f"callbacks.csv.path={path}: outside the run folder; callbacks.csv.allow_outside=true permits it"
             )
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
-        if self.table is None:
+        if self.path is None:
             return
+        step = state.progress.step
+        self._is_complete = True
         try:
-            self.table.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.table.path.parent)
-            self.table.truncate_after(state.progress.step)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path.parent)
+            self.rows = _read(self.path, step) if step else {}
+            self._replace(self.path)
         except OSError as error:
-            raise CannotCreateError(
-                f"callbacks.csv.path: {self.table.path}: {error.strerror or error}"
-            ) from None
+            reason = error.strerror or error
+            raise CannotCreateError(f"callbacks.csv.path: {self.path}: {reason}") from None
+        before_save = state.before_save
+
+        def save_rows() -> None:
+            before_save()
+            self._write()
+
+        state.before_save = save_rows
 
     def needs_sync(self, state: TrainState) -> bool:
         return False
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        self._write(state)
+        if self.path is None:
+            return
+        step = state.progress.step
+        metrics = state.history.at(step)
+        if metrics:
+            new = {"time": f"{time.time():.3f}", "epoch": str(state.data.epoch)}
+            self.rows[step] = new | self.rows.get(step, {})
+            self._add(step, metrics)
+        if result.evaluation is not None:
+            self._write()
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
-        self._write(state)
-        if self.table is None:
+        if self.path is None:
             return
-        late = [(step, select_analysis(metrics)) for step, metrics in state.history.curve]
-        self.table.add_late([(step, metrics) for step, metrics in late if metrics])
-        if self.table.waiting:
-            last = counted(len(self.table.waiting), "row")
-            logger.warning(f"{self.table.path}: the last {last} could not be written")
-        if self.table.path.is_file():
-            context.tracker.log_artifact(self.table.path)
+        for step, metrics in state.history.curve:
+            self._add(step, metrics)
+        self._write()
+        if self.path.is_file():
+            context.tracker.log_artifact(self.path)
 
-    def _write(self, state: TrainState) -> None:
-        metrics = state.history.at(state.progress.step)
-        if self.table is not None and metrics:
-            self.table.put(state.progress.step, state.data.epoch, metrics)
+    def _add(self, step: int, metrics: dict[str, float]) -> None:
+        row = self.rows.setdefault(step, {})
+        row.update({name: repr(float(value)) for name, value in metrics.items()})
 
+    def _write(self) -> None:
+        """Replaces the file. Rows that the disk refuses are written the next time."""
+        assert self.path is not None
+        try:
+            self._replace(self.path)
+            self._is_complete = True
+        except OSError as error:
+            if self._is_complete:
+                logger.warning(f"{self.path}: {error.strerror or error}; its rows wait in memory")
+            self._is_complete = False
 
-def select_analysis(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name.startswith(ANALYSIS)}
+    def _replace(self, path: Path) -> None:
+        rows = [{"step": str(step)} | self.rows[step] for step in sorted(self.rows)]
+        columns = dict.fromkeys(FIXED)
+        for row in rows:
+            columns |= dict.fromkeys(row)
+        text = io.StringIO()
+        table = csv.DictWriter(text, [*columns], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write_atomic(path, text.getvalue(), durable=True)
 
 
 def metrics_table(callbacks: Iterable[Callback]) -> Path | None:
     """The file of the first `CSVLogger` that writes one."""
-    loggers = (each for each in callbacks if isinstance(each, CSVLogger))
-    return next((each.table.path for each in loggers if each.table is not None), None)
+    paths = [each.path for each in callbacks if isinstance(each, CSVLogger)]
+    return next(filter(None, paths), None)
 
 
-class GrowingCsv:
-    """A CSV file whose last row and columns may still grow; it is replaced by a new one when they do.
-
-    Rows that the disk refuses wait in memory for the next write.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.columns: list[str] = []  # of the file; none if the file must be replaced
-        self.waiting: list[Row] = []
-        self._last: Row = {}
-        self._warned = False
-
-    def put(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
-        """Adds metrics to the row of a step: the last one, or a new one."""
-        row = {"step": str(step), "epoch": str(epoch)} | {
-            name: repr(float(value)) for name, value in metrics.items()
-        }
-        is_last = self._last.get("step") == row["step"]
-        if is_last and not self.waiting and row.items() <= self._last.items():
-            return
-        self._last = self._last | row if is_last else row
-        self.waiting.append({"time": f"{time.time():.3f}"} | row)
-        try:
-            if is_last or not row.keys() <= set(self.columns):
-                self._replace([*self._read(), *self.waiting])
-            else:
-                data = _lines(self.columns, self.waiting)
-                with self.path.open("r+b", buffering=0) as file:
-                    file.seek(0, os.SEEK_END)
-                    if file.write(data) < len(data):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            self.columns = []  # its last line may be incomplete
-            if not self._warned:
-                logger.warning(f"{self.path}: {error.strerror or error}; its rows wait in memory")
-            self._warned = True
-            return
-        self.waiting, self._warned = [], False
-
-    def add_late(self, metrics: list[tuple[int, dict[str, float]]]) -> None:
-        """Adds metrics that were logged after the row of their step was written, or a row for a step without one."""
-        if not metrics or self.waiting:
-            return
-        rows = self._read()
-        late = [
-            {"step": str(step)} | {name: repr(float(x)) for name, x in values.items()}
-            for step, values in metrics
-        ]
-        try:
-            self._replace(sorted([*rows, *late], key=lambda row: int(row["step"])))
-        except OSError as error:
-            logger.warning(
-                f"{self.path}: {error.strerror or error}; metrics that were logged late are missing"
-            )
-
-    def truncate_after(self, step: int) -> None:
-        """Continues an existing file without the rows after `step` and without incomplete ones."""
-        rows = [row for row in self._read() if int(row["step"]) <= step]
-        if step and rows:
-            self._replace(rows)
-            self._last = rows[-1]
-        else:
-            self.path.unlink(missing_ok=True)
-
-    def _replace(self, rows: list[Row]) -> None:
-        """Writes all rows; those of the same step become one."""
-        by_step: dict[str, Row] = {}
-        for row in rows:
-            by_step[row["step"]] = by_step.get(row["step"], {}) | row
-        columns = list(dict.fromkeys([*FIXED, *(name for row in by_step.values() for name in row)]))
-        write_atomic(
-            self.path,
-            _lines(columns, [{name: name for name in columns}, *by_step.values()]),
-            durable=True,
-        )
-        self.columns = columns
-
-    def _read(self) -> list[Row]:
-        """The complete rows; none if there is no file, or it has another heading."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (FileNotFoundError, UnicodeDecodeError):
-            return []
-        heading, *lines = [*csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))] or [[]]
-        if tuple(heading[: len(FIXED)]) != FIXED:
-            return []
-        complete = [line for line in lines if len(line) == len(heading) and line[0].isdecimal()]
-        return [dict(zip(heading, line, strict=True)) for line in complete]
-
-
-def _lines(columns: list[str], rows: list[Row]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [row.get(name, "") for name in columns] for row in rows
-    )
-    return text.getvalue().encode()
+def _read(path: Path, last_step: int) -> dict[int, Row]:
+    """The rows up to a step; none if there is no file, or it has another heading."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return {}
+    table = csv.DictReader(io.StringIO(text))
+    columns = list(table.fieldnames or [])
+    if columns[: len(FIXED)] != FIXED:
+        return {}
+    rows: dict[int, Row] = {}
+    for row in table:
+        if row["step"].isdecimal() and int(row["step"]) <= last_step:
+            rows[int(row["step"])] = {name: row[name] for name in columns if row[name]}
+    return rows

@@ -1,19 +1,11 @@
 """Compares the training throughput of a language model with the peak of the machine."""
 
 import logging
-import os
-import platform
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import mlx.core as mx
 
-from mlxlab import backend
-from mlxlab.constraints import NonNegative, Positive
-from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.files.atomic import write_json
-from mlxlab.files.untrusted import read_json
+from mlxlab.constraints import NonNegative
 from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.model import CausalHead, MaskedHead, Model, training_flops
 from mlxlab.training.callback import Callback, FitContext
@@ -23,7 +15,6 @@ logger = logging.getLogger(__name__)
 
 MODEL_FLOPS = "throughput/model_flops_per_sec"
 MFU = "throughput/mfu"
-PEAKS = "peak.json"  # FLOP/s by machine and setting
 MIN_SECONDS = 0.01  # a shorter product is mostly overhead: the width is doubled
 MAX_WIDTH = 8192
 
@@ -31,42 +22,39 @@ MAX_WIDTH = 8192
 class ThroughputMonitor(Callback):
     """Logs `throughput/model_flops_per_sec` of a language model and its fraction of the peak, `throughput/mfu`.
 
-    The peak is that of matrix products, measured for two seconds at a log point while the timer of the run is paused,
-    and cached: once for each machine, device and setting, and never in a run that ends before.
+    The peak is that of matrix products, measured once for two seconds at a log point while the timer of the run is
+    paused.
 
     Args:
-        measure_peak_after: seconds of training before the peak is measured; null never measures, and the fraction is
-            logged only if the peak is known.
+        measure_peak_after: seconds of training before the peak is measured; null never measures it.
     """
 
-    def __init__(self, measure_peak_after: NonNegative | None, *, cache: Path) -> None:
-        self.measure_peak_after, self.cache = measure_peak_after, cache
+    def __init__(self, measure_peak_after: NonNegative | None) -> None:
+        self.measure_peak_after = measure_peak_after
         self.peak: float | None = None
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self.start = time.monotonic()
-        if _language_model(state) is not None:
-            self.peak = read_peaks(self.cache).get(peak_key(_dtype(context)))
 
     def needs_sync(self, state: TrainState) -> bool:
         return False
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        model, logged = _language_model(state), state.history.at(state.progress.step)
-        if (
-            model is None
-            or not result.trained
-            or TOKENS_PER_SEC not in logged
-            or MODEL_FLOPS in logged
-        ):
+        model = _language_model(state)
+        logged = state.history.at(state.progress.step)
+        is_due = TOKENS_PER_SEC in logged and MODEL_FLOPS not in logged
+        if model is None or not result.trained or not is_due:
             return
         rate = logged[TOKENS_PER_SEC] * training_flops(model, result.batch.tokens.shape[1])
+        metrics = {MODEL_FLOPS: rate}
         after = self.measure_peak_after
         if self.peak is None and after is not None and time.monotonic() - self.start >= after:
             with context.timer.paused():
-                self.peak = measure_peak(self.cache, _dtype(context))
+                self.peak = measure_peak(_dtype(context))
             logger.info(f"peak of this machine, measured once: {self.peak / 1e9:.1f} GFLOP/s")
-        context.log(state, {MODEL_FLOPS: rate} | ({MFU: rate / self.peak} if self.peak else {}))
+        if self.peak is not None:
+            metrics[MFU] = rate / self.peak
+        context.log(state, metrics)
 
 
 def _language_model(state: TrainState) -> Model | None:
@@ -78,13 +66,18 @@ def _language_model(state: TrainState) -> Model | None:
 
 def _dtype(context: FitContext) -> str:
     """The dtype of matrix products in the step: on a CPU MLX multiplies low precision in float32."""
+    if mx.default_device() == mx.Device(mx.cpu):
+        return "float32"
     step = context.metadata["config"].get("trainer", {}).get("step", {})
-    return "float32" if mx.default_device() == mx.Device(mx.cpu) else step.get("dtype") or "float32"
+    return step.get("dtype") or "float32"
 
 
-def measure_peak(cache: Path, dtype: str, seconds: float = 2.0) -> float:
-    """The best FLOP/s of square matrix products within `seconds`; stored in `cache`."""
-    width, elapsed, best, end = 256, 0.0, 0.0, time.perf_counter() + seconds
+def measure_peak(dtype: str, seconds: float = 2.0) -> float:
+    """The best FLOP/s of square matrix products within `seconds`."""
+    width = 256
+    elapsed = 0.0
+    best = 0.0
+    end = time.perf_counter() + seconds
     while not best or time.perf_counter() < end:
         if elapsed < MIN_SECONDS and width < MAX_WIDTH:
             width *= 2
@@ -94,25 +87,4 @@ def measure_peak(cache: Path, dtype: str, seconds: float = 2.0) -> float:
         mx.eval(x @ x)
         elapsed = time.perf_counter() - start
         best = max(best, 2 * width**3 / elapsed)
-    with suppress(OSError):  # without a cache it is measured again in the next run
-        cache.mkdir(parents=True, exist_ok=True)
-        write_json(cache / PEAKS, read_peaks(cache) | {peak_key(dtype): best})
     return best
-
-
-def peak_key(dtype: str) -> str:
-    """Machine, device, BLAS, number of threads and dtype: all that the peak depends on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", cores)
-    name = str(mx.device_info().get("device_name", ""))
-    return ", ".join(
-        [platform.node(), name, *backend.describe().values(), f"{threads} threads", dtype]
-    )
-
-
-def read_peaks(cache: Path) -> dict[str, float]:
-    """The peaks measured so far; none if their file is missing or damaged."""
-    try:
-        return read_json(cache / PEAKS, dict[str, Positive])
-    except (InputNotFoundError, DataError):
-        return {}

@@ -176,7 +176,12 @@ class CheckpointStore:
                 _remove(path)
 
     def retain(self, best_step: int) -> None:
-        """Keeps the newest and the best; a regular checkpoint makes older emergency ones superfluous."""
+        """Removes all but the newest and the best."""
+        for path in self.surplus(best_step):
+            _remove(path)
+
+    def surplus(self, best_step: int) -> list[Path]:
+        """All but the newest and the best; a regular checkpoint makes older emergency ones superfluous."""
         paths = self.paths()
         regular = [path for path in paths if EMERGENCY not in path.name]
         newest = step_of(regular[0]) if regular else -1
@@ -184,8 +189,7 @@ class CheckpointStore:
             path for path in regular if step_of(path) == best_step
         }
         retained |= {path for path in paths if path not in regular and step_of(path) > newest}
-        for path in [path for path in paths if path not in retained]:
-            _remove(path)
+        return [path for path in paths if path not in retained]
 
     def _candidates(self, which: str, skipped: list[str]) -> list[Path]:
         paths = self.paths()

@@ -20,7 +20,6 @@ TOPICS = {
     "Use a trained model": ("evaluate", "predict", "generate", "embed", "export"),
     "Look back": ("runs", "report", "compare", "registry", "ui"),
     "Check": ("doctor", "kernels", "verify", "reproduce"),
-    "Set up": ("migrate",),
 }
 CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
 Documentation: README.md and docs/index.md in the source; `mkdocs build` makes a site of them."""

@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab import backend
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
@@ -19,10 +18,9 @@ from mlxlab.experiment.resume.changes import Changes, record_changes
 from mlxlab.experiment.resume.policy import Transfer
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.models.model import Model, count_parameters
 from mlxlab.ops.native import state as kernels
 from mlxlab.terminal.messages import log_lines
-from mlxlab.tracking.tracker import Tracker
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Tracker
 
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
@@ -67,19 +65,11 @@ def run_metadata(
     return metadata
 
 
-def run_tags(
-    cfg: Config, command: CommandLine, model: Model, fork: Checkpoint | None
-) -> dict[str, str]:
-    tags = {
-        "overrides": shlex.join(command.overrides),
-        "parameters": str(count_parameters(model)),
-        "objective": cfg["objective"],
-        "kernels": str(kernels.current()),
-    }
+def run_tags(cfg: Config, command: CommandLine, fork: Checkpoint | None) -> dict[str, str]:
+    tags = {OVERRIDES: shlex.join(command.overrides), OBJECTIVE: cfg["objective"]}
     if fork is not None:
-        tags["forked_from.run"] = fork.state["metadata"]["uid"]
-        tags["forked_from.checkpoint"] = str(fork.path.absolute())
-    return tags | {str(key): str(value) for key, value in cfg["tags"].items()} | backend.describe()
+        tags["mlxlab.forked_from"] = str(fork.path.absolute())
+    return tags | {str(key): str(value) for key, value in cfg["tags"].items()}
 
 
 def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:

@@ -35,6 +35,7 @@ from mlxlab.record.run_file import FILE, read_run
 from mlxlab.record.run_record import Continuation, Evaluation, Metrics, RunRecord, SplitResult
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
+from mlxlab.tracking.tracker import OVERRIDES
 from mlxlab.training.evaluate import evaluate
 
 PARAMETERS = "parameters"  # They are among the metrics of a model.
@@ -61,7 +62,7 @@ def train_rounds(requested: Config, context: RunContext) -> float:
 
     tracker = context.build_tracker(cfg["tracking"])
     report = find_report(build_callbacks(cfg, context.run_dir))
-    tags = {"kind": "rounds", "overrides": shlex.join(command.overrides)}
+    tags = {OVERRIDES: shlex.join(command.overrides)}
     tracker.start(cfg, tags, resumed=resumed, name=record.name)
     record.id = tracker.uid
     with tracked_until_end(tracker, context, report), _parent_run(tracker.uid):

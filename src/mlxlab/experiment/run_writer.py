@@ -174,7 +174,9 @@ class RunWriter:
             if self._knows_code:
                 return
             self.record.code.commit = tags.get("mlflow.source.git.commit", "")
-            self.record.code.dirty = {"true": True, "false": False}.get(tags["git.dirty"])
+            self.record.code.dirty = {"true": True, "false": False}.get(
+                tags["mlflow.source.git.dirty"]
+            )
             self._write()
         self._code = provenance.code(tags)
 

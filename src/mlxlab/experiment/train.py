@@ -154,7 +154,7 @@ def begin_records(
     name = run_name(cfg, metadata["choices"], run_dir)
     tracker.start(
         cfg | {"choices": metadata["choices"]},
-        run_tags(cfg, context.command, session.model, start.fork),
+        run_tags(cfg, context.command, start.fork),
         resumed=start.continues,
         name=cfg["name"] or tracked_name(name, context.command.overrides),
     )
@@ -298,7 +298,7 @@ def finish(
     if step > 0 and state.progress.nonfinite_steps == step:
         raise DivergenceError(f"all {step} steps were skipped: loss or gradient not finite")
     if stop_rule() is not None:
-        session.context.tracker.set_tags({"trial.state": reason if stop else "finished"})
+        session.context.tracker.set_tags({"mlxlab.trial": reason if stop else "finished"})
     if stop is not None:
         raise RunPruned(reason, best)
     return best

@@ -51,18 +51,18 @@ def git() -> dict[str, str]:
     folder = _checkout()
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
-        return {"git.dirty": "unknown"}
+        return {"mlflow.source.git.dirty": "unknown"}
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {"mlflow.source.git.commit": commit.strip(), "git.dirty": dirty}
+    return {"mlflow.source.git.commit": commit.strip(), "mlflow.source.git.dirty": dirty}
 
 
 def code(tags: dict[str, str]) -> Code:
     """The code of a run, by what `git` returned."""
     diff = digest = None
-    if tags["git.dirty"] == "false":
+    if tags["mlflow.source.git.dirty"] == "false":
         diff = digest = ""
-    elif tags["git.dirty"] == "true":
+    elif tags["mlflow.source.git.dirty"] == "true":
         options = ("--no-ext-diff", "--no-textconv", "--no-color")
         text = _git(_checkout(), "diff", *options, "HEAD")
         if text is not None:

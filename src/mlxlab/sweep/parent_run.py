@@ -47,6 +47,7 @@ class ParentRun(Callback):
         from mlxlab.experiment.sweep_start import FILE as SWEEP
         from mlxlab.tracking.journal import PARENT
         from mlxlab.tracking.records import FILE as JOURNAL
+        from mlxlab.tracking.tracker import OVERRIDES
 
         folder = sweep_folder(config)
         node: Any = OmegaConf.to_container(config.tracking, resolve=True)
@@ -55,7 +56,7 @@ class ParentRun(Callback):
         is_of_job = OmegaConf.is_interpolation(config, "name")  # such as "${hydra:job.num}"
         kind = "trial" if config.hydra.runtime.choices["hydra/sweeper"] == "paired" else "sweep"
         name = (None if is_of_job else config.get("name")) or f"{kind} {folder.name}"
-        tags = {"overrides": shlex.join(task), "kind": kind}
+        tags = {OVERRIDES: shlex.join(task)}
         is_continued = (folder / JOURNAL).is_file() and (folder / SWEEP).is_file()
         tracker.start({"overrides": task}, tags, resumed=is_continued, name=name)
         self.tracker = tracker

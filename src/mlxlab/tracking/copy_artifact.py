@@ -23,28 +23,24 @@ def copy_artifact(folder: Path, name: str, target: Path) -> Path:
     """
     root = Path(os.path.realpath(folder))
     source = _resolve(root, root / name)
-    copy = target / source.name
-    files = {copy: source}
+    paths = [source]
+    for parent, folders, names in os.walk(source, onerror=_fail) if source.is_dir() else ():
+        paths += [Path(parent, entry) for entry in (*folders, *names)]
+    originals = [_resolve(root, path) for path in paths]
     target.mkdir(exist_ok=True)
-    if source.is_dir():
-        copy.mkdir()
-        files = {}
-        for parent, folders, names in os.walk(source, onerror=_fail):
-            for entry in folders:
-                _resolve(root, Path(parent, entry))
-            for entry in names:
-                path = Path(parent, entry)
-                files[copy / path.relative_to(source)] = _resolve(root, path)
-    size = sum(file.stat().st_size for file in files.values())
+    size = sum(original.stat().st_size for original in originals)
     limit = shutil.disk_usage(target).free // 2
     if size > limit:
         fault = f"{size} bytes, more than half of what is free on the disk ({limit} bytes)"
         raise DataError(f"{one_line(name, MAX_NAME)}: {fault}")
-    for path, original in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open_regular(original) as file, path.open("wb") as output:
+    for path, original in zip(paths, originals, strict=True):
+        copy = target / path.relative_to(source.parent)
+        if original.is_dir():
+            copy.mkdir()
+            continue
+        with open_regular(original) as file, copy.open("wb") as output:
             shutil.copyfileobj(file, output, 2**20)
-    return copy
+    return target / source.name
 
 
 def _resolve(root: Path, path: Path) -> Path:

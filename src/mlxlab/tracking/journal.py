@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from mlxlab.tracking.records import (
     Context,
     RunStart,
     has_writer,
-    is_uid,
     new_uid,
     read_records,
     read_uid,
@@ -39,7 +38,6 @@ DEFAULT_EXPERIMENT = "mlxlab"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"  # environment: it replaces the default
 RUN_ID = "MLFLOW_RUN_ID"  # environment: run of MLflow to continue
 MAX_WAIT = {"FAILED": 3.0, "KILLED": 1.0}  # seconds for the uploads
-CHECK_SECONDS = 60.0  # between checks that the uploading processes are alive
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -78,18 +76,17 @@ class Journal:
         if experiment == DEFAULT_EXPERIMENT:
             experiment = os.environ.get(EXPERIMENT) or experiment
         self.experiment = experiment
-        destinations = [each for each in (wandb, trackio) if each is not None]
         self.address: MlflowDestination | None = None
         if experiment is not None:
             self.address = mlflow_destination(uri, artifacts, project)
-            destinations.insert(0, self.address)
-        if not destinations:
+        destinations = (self.address, wandb, trackio)
+        self.queues = [Queue(each, project) for each in destinations if each is not None]
+        if not self.queues:
             raise ConfigError(
                 "tracking.experiment: null, and no other service; expected tracking=none"
             )
-        for destination in destinations:
-            destination.check()
-        self.queues = [Queue(destination, project) for destination in destinations]
+        for each in self.queues:
+            each.destination.check()
         self.log_models = log_models
         self.wait = wait
         self.folder = folder.absolute()
@@ -111,28 +108,18 @@ class Journal:
         elif (self.folder / FILE).exists():
             next(read_records(self.folder / FILE), None)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
-        all_tags = _origin() | tags
-        run_id = os.environ.get(RUN_ID)
         parent = os.environ.get(PARENT)
-        if parent and is_uid(parent):
-            all_tags["sweep"] = parent
-            run_id = None
-        else:
-            parent = None
+        run_id = None if parent else os.environ.get(RUN_ID)
         start: RunStart = {
             "uid": self.uid,
             "name": name or utf8(self.folder.name),
             "experiment": self.experiment or "",
             "params": _texts(flatten(params)),
-            "tags": _texts(all_tags),
+            "tags": _texts(_origin() | tags),
             "parent": parent,
-            "store": None,
-            "artifacts": None,
+            "store": self.address.shown if self.address else None,
             "resumed": resumed,
         }
-        if self.address:
-            start["store"] = self.address.shown
-            start["artifacts"] = self.address.shown_artifacts
         self._write(start=start)
         entry = Entry(self.uid, self.folder, run_id)
         for each in self.queues:
@@ -141,13 +128,10 @@ class Journal:
                 queue.start_uploading(each)
             except OSError as error:
                 _print(f"the run is not uploaded ({error}); {self._advice(each)}")
-        self._last_check = time.monotonic()
 
     def log_metrics(self, step: int, metrics: dict[str, float]) -> None:
         values = metrics | self._system.sample()
         self._write(s=int(step), m={utf8(key): _number(value) for key, value in values.items()})
-        if time.monotonic() - self._last_check > CHECK_SECONDS:
-            self._ensure_uploads()
 
     def set_tags(self, tags: dict[str, str]) -> None:
         self._write(tags=_texts(tags))
@@ -188,7 +172,10 @@ class Journal:
             )
         self._writer.close()
         self._writer = None
-        self._ensure_uploads()
+        for each in self.queues:
+            with suppress(OSError):  # The next run or `runs sync` starts it.
+                if each.find(self.uid):
+                    queue.start_uploading(each)
         until = time.monotonic() + min(self.wait, MAX_WAIT.get(status, self.wait))
         for each in self.queues:
             fault = each.wait(self.uid, max(0.0, until - time.monotonic()))
@@ -233,13 +220,6 @@ class Journal:
         journal.rename(self.folder / f"journal-{old}.jsonl")
         self.uid = uuid.uuid4().hex
 
-    def _ensure_uploads(self) -> None:
-        self._last_check = time.monotonic()
-        for each in self.queues:
-            with suppress(OSError):  # the next run or `runs sync` starts it
-                if each.find(self.uid):
-                    queue.start_uploading(each)
-
     def _advice(self, waiting: Queue) -> str:
         options = " ".join(waiting.destination.options(waiting.project))
         command = f"mlxlab runs sync {shlex.quote(utf8(self.folder))} {options}".rstrip()
@@ -258,18 +238,17 @@ def _origin() -> dict[str, str]:
 
 def flatten(params: Mapping[str, object]) -> dict[str, object]:
     """The leaves of nested dicts and lists: `a.b.0` -> value; an empty one is a leaf."""
-    return dict(_leaves("", params))
-
-
-def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    items = value
-    if isinstance(value, list | tuple):
-        items = dict(enumerate(value))
-    if not isinstance(items, Mapping) or (path and not items):
-        yield path, value
-        return
-    for key, item in items.items():
-        yield from _leaves(f"{path}.{key}" if path else str(key), item)
+    leaves: dict[str, object] = {}
+    for name, value in params.items():
+        items = value
+        if isinstance(value, list | tuple):
+            items = dict(enumerate(value))
+        if isinstance(items, Mapping) and items:
+            nested = flatten({str(key): item for key, item in items.items()})
+            leaves |= {f"{name}.{key}": item for key, item in nested.items()}
+        else:
+            leaves[str(name)] = value
+    return leaves
 
 
 def _texts(fields: Mapping[str, object]) -> dict[str, str]:

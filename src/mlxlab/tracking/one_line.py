@@ -31,12 +31,14 @@ def mlflow_errors(store: str) -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """An error in one line; the message of the system or of SQLite if one of them is its cause."""
-    for cause in _causes(error):
+    cause: BaseException | None = error
+    while cause is not None:
         if isinstance(cause, sqlite3.Error):
             return str(cause)
         if isinstance(cause, OSError) and cause.errno:
             where = f": {cause.filename}" if cause.filename else ""
             return utf8(redact(f"{cause.strerror}{where}"))
+        cause = cause.__cause__ or cause.__context__
     lines = [line for line in str(error).splitlines() if line.strip()]
     return printable(lines[0] if lines else type(error).__name__)
 
@@ -48,10 +50,3 @@ def printable(text: str) -> str:
         if secret:
             text = text.replace(secret, "***")
     return wording.one_line(redact(utf8(text)), MAX_LINE)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, its cause, the cause of that one, ..."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -40,7 +40,7 @@ Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"]
 class RunStart(TypedDict):
     """Opens the run, or continues it after a resume.
 
-    `store` and `artifacts` are those of MLflow that it was to be uploaded to then; None if it was for other services.
+    `store` is that of MLflow that it was to be uploaded to then; None if it was for other services.
     """
 
     uid: Uid
@@ -50,7 +50,6 @@ class RunStart(TypedDict):
     tags: dict[str, str]
     parent: Uid | None
     store: str | None
-    artifacts: str | None
     resumed: bool
 
 

@@ -6,6 +6,9 @@ from typing import Literal, Protocol
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Context = Literal["training", "validation", "test"]
+# Tags of a run. Others of ours have the same prefix; those of the user have none.
+OVERRIDES = "mlxlab.overrides"
+OBJECTIVE = "mlxlab.objective"
 
 
 class Tracker(Protocol):

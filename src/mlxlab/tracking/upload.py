@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError, UserError
+from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking.destination import Entry, Store, Upload
 from mlxlab.tracking.one_line import one_line, printable
 from mlxlab.tracking.queue import HANDOVER, LOCK, VARIABLE, Queue, load, lock, start_uploading
@@ -82,11 +82,14 @@ class Uploader:
         return progress
 
     def serve(self) -> None:
-        """Uploads until there has been nothing to do for a while."""
+        """Uploads until there has been nothing to do for a while, or another process asks for the queue."""
         pause = POLL_SECONDS
-        last_work = time.monotonic()
+        last_work = next_pass = time.monotonic()
         limit = IDLE_SECONDS
-        while time.monotonic() - last_work < limit:
+        while time.monotonic() - last_work < limit and not self.queue.is_locked(HANDOVER):
+            if time.monotonic() < next_pass:
+                time.sleep(POLL_SECONDS)
+                continue
             if self.upload() or self.is_any_run_alive:
                 last_work = time.monotonic()
             if "" in self.faults:
@@ -95,22 +98,12 @@ class Uploader:
             else:
                 pause = POLL_SECONDS
                 limit = IDLE_SECONDS
-            if not self._sleep(pause):
-                return
-
-    def _sleep(self, seconds: float) -> bool:
-        """Waits until the next pass; returns False if another process asks for the queue."""
-        until = time.monotonic() + seconds
-        while not self.queue.is_locked(HANDOVER):
-            if time.monotonic() >= until:
-                return True
-            time.sleep(POLL_SECONDS)
-        return False
+            next_pass = time.monotonic() + pause
 
     def _is_fault_of_journal(self, error: Exception) -> bool:
-        if self._store is None:
-            return isinstance(error, DataError | InputNotFoundError)
-        return isinstance(error, UserError) or self._store.is_fault_of_journal(error)
+        if isinstance(error, DataError | InputNotFoundError):
+            return True
+        return self._store is not None and self._store.is_fault_of_journal(error)
 
     def _upload_entry(self, entry: Entry) -> bool:
         try:

@@ -75,11 +75,8 @@ def run_trial(app: SweepApp, seconds: float | None) -> int:
 
 def log_trial(record: TrialRecord, tracker: Tracker) -> None:
     """Records a trial as the parent of its runs: verdict, gain and interval by the number of pairs."""
-    tags = {"kind": "trial", "trial.baseline": record["question"]["baseline"]}
-    tags["trial.change"] = " ".join(record["question"]["change"])
     if record["verdict"] is not None:
-        tags |= {"trial.verdict": record["verdict"], "trial.reason": record["reason"]}
-    tracker.set_tags(tags)
+        tracker.set_tags({"mlxlab.trial": f"{record['verdict']}: {record['reason']}"})
     for each in record["looks"]:
         values = {"trial/gain": each["mean"], "trial/low": each["low"], "trial/high": each["high"]}
         tracker.log_metrics(each["pairs"], values)

@@ -89,13 +89,11 @@ CURRICULUM = read_config("data/order/curriculum") | {
     "rescore_every": 7,
     "once_per_epoch": False,
 }
-EASY_FIRST = read_config("data/order/easy_first")
 CHANGES = {
     "default": {},
     "limited": {"max_train_examples": 40},
     "overlapping": {"packing.stride": 5, "packing.mask_across_documents": True},
     "curriculum": {"order": CURRICULUM},
-    "easy first": {"order": EASY_FIRST, "max_train_examples": 40},
 }
 
 
@@ -158,7 +156,7 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
     moving += [{"packing.stride": 3}, {"packing.mask_across_documents": True}]
     moving += [{"shuffle.window": 21}, {"shuffle.row_buffer": 8}]
     moving += [{"valid_fraction": 0.3}, {"max_valid_examples": 5}]
-    moving += [{"order": CURRICULUM}, {"order": CURRICULUM | {"alpha": 0.5}}, {"order": EASY_FIRST}]
+    moving += [{"order": CURRICULUM}, {"order": CURRICULUM | {"alpha": 0.5}}]
     others = [new(**change).fingerprint for change in moving]
     assert len({fingerprint, *others}) == 1 + len(moving)
     free = [

@@ -169,9 +169,7 @@ def test_a_service_that_cannot_be_used_is_refused_before_the_run(tmp_path, monke
 
 def test_runs_of_other_services_are_not_uploaded_to_mlflow(tmp_path, monkeypatch):
     monkeypatch.setattr(Wandb, "check", lambda self: None)
-    journal = Journal(
-        wandb=Wandb(mode="offline"), wait=0.0, folder=tmp_path / "outputs" / "a", project=tmp_path
-    )
+    journal = Journal(wandb=Wandb(), wait=0.0, folder=tmp_path / "outputs" / "a", project=tmp_path)
     journal.start({}, {})
     journal.end("FINISHED")
     with pytest.raises(NotAllowedError, match="to=wandb"):
@@ -185,9 +183,10 @@ def test_keys_of_an_account_are_asked_for_before_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     Wandb().check()
     monkeypatch.delenv("WANDB_API_KEY")
-    with pytest.raises(ServiceUnavailableError, match="mode=offline"):
+    with pytest.raises(ServiceUnavailableError, match="WANDB_MODE=offline"):
         Wandb().check()
-    Wandb(mode="offline").check()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    Wandb().check()
     with pytest.raises(ConfigError, match=r"tracking\.wandb\.project=a/b"):
         Wandb(project="a/b").check()
 
@@ -206,8 +205,8 @@ def test_a_folder_is_uploaded_to_a_service_by_its_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Wandb, "check", lambda self: None)
     monkeypatch.setattr("mlxlab.tracking.upload.sync", upload)
-    args = [str(tmp_path / "run"), "to=wandb", "project=mine", "mode=offline"]
+    args = [str(tmp_path / "run"), "to=wandb", "project=mine"]
     assert run_here("sync", *args, script="runs").stdout == "run: complete\n"
-    assert services == [Wandb(project="mine", mode="offline")]
+    assert services == [Wandb(project="mine")]
     monkeypatch.setattr("mlxlab.cli.runs.upload.conf_dir", lambda: tmp_path)
     assert run_here("sync", *args, script="runs").returncode == 2

@@ -10,11 +10,16 @@ from support.tracking import project_fixture  # noqa: F401
 from support.wandb_files import read_wandb_records
 
 pytest.importorskip("wandb", reason="needs the extra wandb")
-pytestmark = pytest.mark.usefixtures("accounts")
+pytestmark = pytest.mark.usefixtures("accounts", "offline")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
 
 
 def test_a_run_is_recorded_in_mlflow_and_offline_in_weights_and_biases(project, capfd):
-    journal = record(project, wandb=Wandb(mode="offline", log_models=True))
+    journal = record(project, wandb=Wandb(log_models=True))
     (file,) = (project / "wandb").glob(f"offline-run-*/run-{journal.uid}.wandb")
     records = read_wandb_records(file)
     history = [
@@ -37,7 +42,7 @@ def test_a_run_is_recorded_in_mlflow_and_offline_in_weights_and_biases(project, 
 
 def test_services_that_fail_harm_neither_the_run_nor_the_others(project, capfd, monkeypatch):
     (project / "wandb").write_text("in the way")
-    record(project, wandb=Wandb(mode="offline"))
+    record(project, wandb=Wandb())
     assert len(points_of_mlflow(project)) == 4
     err = capfd.readouterr().err
     assert "wandb" in err

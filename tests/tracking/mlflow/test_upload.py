@@ -68,7 +68,7 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     }
     tags = dict(query_store(project, "select key, value from tags"))
     assert (tags["note"], tags["mlxlab.uid"]) == ("x", journal.uid)
-    assert {"mlflow.user", "mlflow.source.name", "git.dirty"} <= tags.keys()
+    assert {"mlflow.user", "mlflow.source.name", "mlflow.source.git.dirty"} <= tags.keys()
     assert len([key for key in tags if not key.startswith("mlflow.")]) <= 10
     assert "never.png" in tags["mlxlab.missing"]
     assert query_store(project, "select name, digest from datasets") == [("titanic", "0123abcd")]

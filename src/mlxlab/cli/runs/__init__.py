@@ -6,8 +6,9 @@
     mlxlab runs experiments
     mlxlab runs delete RUN ...
     mlxlab runs restore RUN ...
+    mlxlab runs clean [RUN_FOLDER ...] [dry_run=true] [gone=true]
     mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
-    mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab] [mode=offline]
+    mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab]
 
 RUN is the beginning of a run's id, its name, or its folder; show and diff also take the folder of a run that is in
 no store (tracking=none). diff prints what differs: settings, data, code, metrics; `mlxlab compare` tests which method
@@ -28,6 +29,7 @@ ACTIONS = {
     "experiments": "keeping.experiments",
     "delete": "keeping.delete",
     "restore": "keeping.restore",
+    "clean": "cleaning.clean",
     "sync": "upload.sync",
 }
 ALIASES = {"in": "below"}

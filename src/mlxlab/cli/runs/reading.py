@@ -43,7 +43,7 @@ def list_runs(
         sort: metric to order by, the best last value first; the newest run first if not given.
         filter: only runs that meet it, in MLflow's language: "metrics.`valid/accuracy` > 0.8 and params.seed = '1'".
         experiment: only runs of this experiment.
-        metrics: columns of latest values, separated by commas; if not given, main metrics of the best evaluations.
+        metrics: columns of latest values, separated by commas; if not given, main metrics: in run folders of the best evaluation.
         params: columns of parameters, separated by commas.
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         below: the folder whose run folders are listed, instead of outputs/ and multirun/; `in=` for short.
@@ -57,8 +57,6 @@ def list_runs(
     if not runs and below is None:
         reader = open_reader(uri)
         runs = reader.list_runs(limit=limit, where=filter or "", experiment=experiment, sort=sort)
-        if not keys and sort is None:
-            reader.load_best(runs)
         _warn_of_waiting_runs(uri)
     known = {key for run in runs for key in (*run.metrics, *run.params)}
     for key in (*keys, *names, *_split(sort)):

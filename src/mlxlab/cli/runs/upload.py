@@ -22,8 +22,6 @@ def sync(
     artifacts: str | None = None,
     to: Literal["mlflow", "wandb", "trackio"] = "mlflow",
     project: str = "mlxlab",
-    entity: str | None = None,
-    mode: Literal["online", "offline"] | None = None,
     log_models: bool = False,
     space: str | None = None,
     json: bool = False,
@@ -35,8 +33,6 @@ def sync(
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
         to: another service that the runs were recorded for, or that they are to be copied to.
         project: of that service.
-        entity: user or team of W&B; null takes WANDB_ENTITY, else the default of the account.
-        mode: of W&B; null takes WANDB_MODE, else online.
         log_models: whether the best checkpoint is uploaded to W&B.
         space: of Hugging Face, for Trackio; null records on this machine.
         json: prints JSON instead: a list of the lines.
@@ -52,8 +48,7 @@ def sync(
             for path in paths:
                 check_store(path, mlflow)
     elif to == "wandb":
-        options = {"entity": entity, "mode": mode, "log_models": log_models}
-        destination = _service(to, {"project": project, **options})
+        destination = _service(to, {"project": project, "log_models": log_models})
     else:
         destination = _service(to, {"project": project, "space": space})
     if to != "mlflow" and not paths:
@@ -80,11 +75,9 @@ def check_store(folder: Path, address: Address) -> None:
             raise NotAllowedError(
                 f"{journal}: not recorded for MLflow; name the service to upload it to: to=wandb or to=trackio"
             )
-        recorded = (start["store"], start["artifacts"])
-        if recorded != (address.shown, address.shown_artifacts):
-            where = f"uri={start['store']} artifacts={start['artifacts']}"
+        if start["store"] != address.shown:
             raise NotAllowedError(
-                f"{journal}: recorded for {where}, got {address.shown}: name the store to upload it to: uri=...,"
+                f"{journal}: recorded for uri={start['store']}, got {address.shown}: name the store to upload it to: uri=...,"
                 " and artifacts=... if it has a folder of its own"
             )
 

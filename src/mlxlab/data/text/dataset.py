@@ -246,7 +246,6 @@ class StreamingTextDataset(LanguageModelData):
         tokenize = TextTokens(tokenizer)
         stream = TokenStream(text, tokenize, seed, limit, chosen)
         self.count_tokens = memoize(partial(count_tokens, stream, tokenizer.vocab_size))
-        stream = replace(stream, source=order.arrange(text, limit, chosen, cache))
         layout = packing.layout(tokenizer, seq_len, masked)
         hidden = packing.mlm_probability if masked else None
         valid_stream = TokenStream(valid, tokenize, 0, options["max_valid_examples"])

@@ -1,9 +1,6 @@
 """The interface of `data/order`, and its default: documents in a random order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-
-import numpy as np
 
 from mlxlab.data.dataset import MIN_STEPS
 from mlxlab.data.text.batches import RandomRows, RowOrder
@@ -32,18 +29,6 @@ class DataOrder:
         Raises ConfigError if the order does not fit them.
         """
         return Mixture(sources, list(weights.values()), window) if len(sources) > 1 else sources[0]
-
-    def arrange(
-        self, text: DocumentSource, limit: int | None, chosen: np.ndarray | None, cache: Path
-    ) -> DocumentSource:
-        """The documents of the training text in the order of an epoch.
-
-        Args:
-            limit: maximum number of documents in an epoch, the first ones of `text`.
-            chosen: ids of the documents to be read, ascending; None for all.
-            cache: folder for what is measured.
-        """
-        return text
 
     def rows_per_epoch(self, rows: int) -> int:
         """How many of `rows` rows of text are served."""

@@ -16,8 +16,9 @@ from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.journal import flatten
-from mlxlab.tracking.mlflow.names import clean, clean_params
-from mlxlab.tracking.mlflow.runs import COMMIT, MAIN, RunRow
+from mlxlab.tracking.mlflow.names import MAX_PARAM, clean, clean_values
+from mlxlab.tracking.mlflow.runs import MAIN, RunRow
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES
 
 _STATUSES = {  # of a record -> of a store
     "running": "RUNNING",
@@ -36,10 +37,7 @@ def find_row(name: str, uri: str | None) -> RunRow:
     """
     if folder := local_folder(name):
         return read_run_folder(folder)
-    reader = open_reader(uri)
-    run = find_run(reader, name)
-    reader.load_best([run])
-    return run
+    return find_run(open_reader(uri), name)
 
 
 def read_run_folder(folder: Path) -> RunRow:
@@ -67,7 +65,7 @@ def read_run_folder(folder: Path) -> RunRow:
         parent=None,
         folder=str(folder),
         metrics=_metrics(record),
-        params=clean_params({key: str(value) for key, value in flatten(params).items()}),
+        params=clean_values({key: str(value) for key, value in flatten(params).items()}, MAX_PARAM),
         tags=_tags(record),
         best=_best(record),
         datasets=_datasets(record, config),
@@ -112,11 +110,11 @@ def _metrics(record: RunRecord) -> dict[str, float]:
 
 def _tags(record: RunRecord) -> dict[str, str]:
     """Objective, command line, commit, versions."""
-    tags = {"overrides": " ".join(record.command.overrides)}
+    tags = {OVERRIDES: " ".join(record.command.overrides)}
     tags |= {f"version.{name}": text for name, text in record.code.versions.items()}
     if record.training.objective:
-        tags["objective"] = record.training.objective
+        tags[OBJECTIVE] = record.training.objective
     if record.code.commit:
-        tags[COMMIT] = record.code.commit
-        tags["git.dirty"] = _DIRTY[record.code.dirty]
+        tags["mlflow.source.git.commit"] = record.code.commit
+        tags["mlflow.source.git.dirty"] = _DIRTY[record.code.dirty]
     return tags

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError, read_manifest
-from mlxlab.checkpoint.names import EMERGENCY, FOLDER, NAME, REPLACED, folder_name, step_of
+from mlxlab.checkpoint.names import (
+    EMERGENCY,
+    FOLDER,
+    NAME,
+    REPLACED,
+    committed_paths,
+    folder_name,
+    step_of,
+)
 from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.extensions.cloud.object_store import is_safe_key
 
@@ -35,8 +43,8 @@ class RunFiles:
 
     def names(self) -> list[str]:
         """The names of the checkpoints, the newest first."""
-        names = _names_in(self.folder / FOLDER)
-        return sorted(filter(is_checkpoint, names), key=order, reverse=True)
+        names = [path.name for path in committed_paths(self.folder / FOLDER)]
+        return list(filter(is_checkpoint, names))
 
     def mark(self, name: str) -> str:
         """The path of a file that differs in every checkpoint of that name."""
@@ -85,18 +93,13 @@ class RunFiles:
             return ""
 
     def _matches(self, folder: str, pattern: str) -> list[Path]:
-        path = self.folder / folder
-        return [path / name for name in _names_in(path) if re.fullmatch(pattern, name, re.ASCII)]
+        paths = (self.folder / folder).glob("*")
+        return [path for path in paths if re.fullmatch(pattern, path.name, re.ASCII)]
 
     def _keys(self, paths: Sequence[Path]) -> list[str]:
         """The safe ones among the paths of regular files, relative to the folder."""
         keys = [os.path.relpath(path, self.folder) for path in paths if is_regular(path)]
         return sorted(filter(is_safe_key, keys))
-
-
-def _names_in(folder: Path) -> list[str]:
-    """The names in a folder; none without it."""
-    return os.listdir(folder) if folder.is_dir() else []
 
 
 def is_checkpoint(name: str) -> bool:

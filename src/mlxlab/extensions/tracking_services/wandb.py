@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlxlab.errors import ServiceUnavailableError, UserError
@@ -42,34 +42,30 @@ INVALID = re.compile(r"[^A-Za-z0-9_.-]")
 class Wandb:
     """Weights & Biases; the key of the account is that of WANDB_API_KEY or `wandb login`.
 
+    WANDB_ENTITY names a user or team. With WANDB_MODE=offline, runs are written to `wandb` in the
+    project folder, for `wandb sync`.
+
     Args:
         project: of W&B, in which the run is recorded.
-        entity: user or team; null takes WANDB_ENTITY, else the default of the account.
-        mode: online sends runs to the server, offline writes them to `wandb` in the project folder
-            for `wandb sync`; null takes WANDB_MODE, else online.
         log_models: whether the best checkpoint is uploaded.
     """
 
     project: str = "mlxlab"
-    entity: str | None = None
-    mode: Literal["online", "offline"] | None = None
     log_models: bool = False
 
     @property
     def is_offline(self) -> bool:
-        return (self.mode or os.environ.get("WANDB_MODE")) == "offline"
+        return os.environ.get("WANDB_MODE") == "offline"
 
     def check(self) -> None:
         check_package("wandb")
         check_project("tracking.wandb.project", self.project)
-        if self.entity is not None:
-            check_project("tracking.wandb.entity", self.entity)
         if not self.is_offline and not _has_key():
-            remedy = "WANDB_API_KEY, `wandb login` or tracking.wandb.mode=offline"
+            remedy = "WANDB_API_KEY, `wandb login` or WANDB_MODE=offline"
             raise ServiceUnavailableError(f"tracking=wandb: expected {remedy}")
 
     def queue_folder(self, project: Path) -> Path:
-        kind = "offline" if self.is_offline else self.entity or "online"
+        kind = "offline" if self.is_offline else os.environ.get("WANDB_ENTITY", "online")
         return project / "mlruns" / f".queue-wandb-{self.project}-{kind}"
 
     def connect(self) -> "Wandb":
@@ -94,13 +90,11 @@ class Wandb:
             x_disable_stats=True,
         )
         run = wandb.init(
-            entity=self.entity,
             project=self.project,
             id=entry.uid,
             name=start["name"],
             group=start["parent"] or None,
             dir=str(folder.parent),
-            mode="offline" if self.is_offline else "online",
             resume="allow",
             reinit="create_new",  # several runs in one process
             settings=settings,
@@ -118,10 +112,6 @@ class Wandb:
 
     def options(self, project: Path) -> list[str]:
         options = ["to=wandb", f"project={self.project}"]
-        if self.entity:
-            options.append(f"entity={self.entity}")
-        if self.mode:
-            options.append(f"mode={self.mode}")
         if self.log_models:
             options.append("log_models=true")
         return options

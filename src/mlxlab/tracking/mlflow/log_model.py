@@ -65,16 +65,7 @@ def models_of(client: "MlflowClient", run: "Run", step: int | None = None) -> li
     condition = f"source_run_id = '{run.info.run_id}'"
     models = client.search_logged_models([run.info.experiment_id], condition)
     ordered = sorted(models, key=lambda model: model.creation_timestamp)
-    return [model for model in ordered if step in (None, step_of(model))]
-
-
-def model_uri(model: "LoggedModel") -> str:
-    return f"models:/{model.model_id}"
-
-
-def step_of(model: "LoggedModel") -> int:
-    """The step of the checkpoint that was logged as a model."""
-    return int(model.tags.get(_KEY, "").partition("@")[2] or 0)
+    return [model for model in ordered if step is None or model.tags.get(_KEY) == f"{NAME}@{step}"]
 
 
 def _create(client: "MlflowClient", run: "Run", step: int) -> "LoggedModel":

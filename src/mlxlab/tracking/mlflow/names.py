@@ -19,29 +19,17 @@ def clean(key: str) -> str:
     text = _invalid.sub("_", _index.sub(r".\1", key))
     names = ["_" if name in (".", "..") else name for name in text.split("/") if name]
     text = "/".join(names) or "_"
-    return text if len(text) <= MAX_KEY else _with_digest(text, key)
+    if len(text) <= MAX_KEY:
+        return text
+    return f"{text[: MAX_KEY - 9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
-def clean_params(params: Mapping[str, str]) -> dict[str, str]:
-    """Parameters within MLflow's limits; names that differ stay different."""
-    result: dict[str, str] = {}
-    for name, value in params.items():
-        key = clean(name)
-        if key in result:
-            key = _with_digest(key, name)
-        result[key] = truncate(value, MAX_PARAM)
-    return result
-
-
-def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {clean(key): truncate(value, MAX_TAG) for key, value in tags.items()}
+def clean_values(values: Mapping[str, str], max_length: int) -> dict[str, str]:
+    """Parameters or tags within MLflow's limits."""
+    return {clean(key): truncate(value, max_length) for key, value in values.items()}
 
 
 def truncate(text: str, limit: int) -> str:
     """The first `limit` characters, ending in `...` if any are missing. Without NUL, which PostgreSQL does not store."""
     text = text.replace("\0", "\ufffd")
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
-
-
-def _with_digest(text: str, key: str) -> str:
-    return f"{text[: MAX_KEY - 9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"

@@ -17,10 +17,10 @@ from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
 from mlxlab.tracking.mlflow.names import (
+    MAX_PARAM,
     MAX_TAG,
     clean,
-    clean_params,
-    clean_tags,
+    clean_values,
     truncate,
 )
 from mlxlab.tracking.one_line import printable
@@ -36,14 +36,8 @@ POSITION = "mlxlab.position"  # tag: byte of the journal up to which it is here
 MISSING = "mlxlab.missing"  # tag: what could not be uploaded, and why
 MAX_METRICS = 900  # Servers accept 1,000 in a request.
 # A journal may come from a stranger: it sets no tag by which runs are found.
-_RESERVED = ("mlflow.", "mlxlab.")
-_SETTABLE = (
-    "mlflow.user",
-    "mlflow.source.name",
-    "mlflow.source.type",
-    "mlflow.source.git.commit",
-    "mlflow.note.content",
-)
+_RESERVED = (UID, FOLDER, POSITION, MISSING, "mlxlab.migrated_from")
+_SETTABLE = ("mlflow.user", "mlflow.note.", "mlflow.source.")
 
 
 class MlflowRun:
@@ -114,7 +108,7 @@ class MlflowRun:
 
         self.client.update_run(self.run_id, status="RUNNING")
         self.has_ended = False
-        params = clean_params(start["params"])
+        params = clean_values(start["params"], MAX_PARAM)
         new = [Param(key, params[key]) for key in params if key not in self._params]
         self._params |= params  # They are written once: a resume has a tag for what it changes.
         self.client.log_batch(self.run_id, params=new)
@@ -138,10 +132,8 @@ class MlflowRun:
 
     def _allowed(self, tags: Mapping[str, str]) -> dict[str, str]:
         """Tags within MLflow's limits, without those that a journal may not set."""
-        cleaned = clean_tags(tags)
-        refused = [
-            key for key in cleaned if key.lower().startswith(_RESERVED) and key not in _SETTABLE
-        ]
+        cleaned = clean_values(tags, MAX_TAG)
+        refused = [key for key in cleaned if _is_refused(key)]
         if refused:
             self._note(f"tags that a journal may not set: {', '.join(refused)}")
         return {key: value for key, value in cleaned.items() if key not in refused}
@@ -149,7 +141,7 @@ class MlflowRun:
     def _set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        items = [RunTag(key, value) for key, value in clean_tags(tags).items()]
+        items = [RunTag(key, value) for key, value in tags.items()]
         self.client.log_batch(self.run_id, tags=items)
 
     def _log_artifact(self, artifact: Artifact) -> None:
@@ -177,6 +169,12 @@ class MlflowRun:
         self.notes.append(reason)
         self._missing = "; ".join(filter(None, [self._missing, reason]))
         self._set_tags({MISSING: truncate(self._missing, MAX_TAG)})
+
+
+def _is_refused(tag: str) -> bool:
+    if tag.lower().startswith("mlflow."):
+        return not tag.startswith(_SETTABLE)
+    return tag.lower() in _RESERVED  # Some databases compare without case.
 
 
 def _stored(value: float) -> str:

@@ -3,15 +3,16 @@
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlxlab.errors import ConfigError
-from mlxlab.metric_names import VALID, lower_is_better
+from mlxlab.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.one_line import mlflow_errors
+from mlxlab.tracking.tracker import OBJECTIVE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,8 +29,7 @@ MAIN = (
     "f1_macro",
     "roc_auc",
 )  # metrics that are shown first
-COMMIT = "mlflow.source.git.commit"
-_CODE = ("version.", COMMIT, "git.dirty")  # prefixes of tags
+_CODE = ("version.", "mlflow.source.git.")  # prefixes of tags
 _HEXADECIMAL = re.compile("[0-9a-f]+")
 
 Values: TypeAlias = Mapping[str, Any]
@@ -54,7 +54,7 @@ class RunRow:
     metrics: dict[str, float] = field(default_factory=dict)  # latest values
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    # Metrics of the best evaluation by the objective; see `RunReader.load_best`.
+    # Metrics of the best evaluation by the objective, which only a run folder knows.
     best: dict[str, float] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)  # name -> digest
 
@@ -66,7 +66,7 @@ class RunRow:
     @property
     def objective(self) -> str | None:
         """The key of the metric in the store; None if the run has none."""
-        return clean(self.tags["objective"]) if "objective" in self.tags else None
+        return clean(self.tags[OBJECTIVE]) if OBJECTIVE in self.tags else None
 
 
 class RunReader:
@@ -137,28 +137,6 @@ class RunReader:
             for run in self.list_runs(limit=20, where=condition, deleted=True):
                 matches[run.run_id] = run
         return list(matches.values())
-
-    def load_best(self, runs: Sequence[RunRow]) -> None:
-        """Adds the objective and the main validation metrics of its best evaluation to each run."""
-        for run in runs:
-            objective = run.objective or ""
-            history = self._history(run, objective)
-            if not history:
-                continue
-            choose = min if lower_is_better(objective) else max
-            step = choose(history, key=history.__getitem__)
-            for key in (objective, *(VALID + name for name in MAIN)):
-                values = self._history(run, key)
-                if step in values:
-                    run.best[key] = values[step]
-
-    def _history(self, run: RunRow, key: str) -> dict[int, float]:
-        """Step -> value of a metric, without NaN."""
-        if key not in run.metrics:
-            return {}
-        with mlflow_errors(self._name):
-            points = self._client.get_metric_history(run.run_id, key)
-        return {point.step: _number(point.value) for point in points if not math.isnan(point.value)}
 
     def _row(self, run: "Run") -> RunRow:
         info = run.info

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.errors import DataError, ServiceUnavailableError, UserError
+from mlxlab.errors import DataError, ServiceUnavailableError
 from mlxlab.files.atomic import temporary_name
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.mlflow.address import Address, location_of, sqlite_uri
@@ -51,23 +51,19 @@ def open_client(address: Address) -> "MlflowClient":
         uri += f"?timeout={BUSY_SECONDS}"
     os.environ["MLFLOW_TRACKING_URI"] = uri  # read by clients of artifacts and of `models:/`
     with warnings.catch_warnings(record=True, action="ignore"):  # MLflow resets "ignore" alone.
-        return _connect(address, uri)
+        import mlflow  # the import sets log levels, so ours come after it
 
-
-def _connect(address: Address, uri: str) -> "MlflowClient":
-    import mlflow  # the import sets log levels, so ours come after it
-
-    # Errors reach us as exceptions; logged too, each attempt on a locked store would print a traceback.
-    for name in (mlflow.__name__, "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if address.database:
-        _create_database(address, address.database)
-        with closing(sqlite3.connect(address.database, timeout=BUSY_SECONDS)) as database:
-            # MLflow would try to read a damaged file for minutes.
-            database.execute("select version_num from alembic_version")
-        repair_locations(address)
-    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    client.search_experiments(max_results=1)  # raises if the store does not answer
+        # Errors reach us as exceptions; logged too, each attempt on a locked store would print a traceback.
+        for name in (mlflow.__name__, "alembic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if address.database:
+            _create_database(address, address.database)
+            with closing(sqlite3.connect(address.database, timeout=BUSY_SECONDS)) as database:
+                # MLflow would try to read a damaged file for minutes.
+                database.execute("select version_num from alembic_version")
+            repair_locations(address)
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)  # raises if the store does not answer
     return client
 
 
@@ -102,15 +98,9 @@ class MlflowStore:
             run = self._create(experiment, entry, start, t)
         else:
             _check_owner(run, entry, t)
-        if run.info.lifecycle_stage == "deleted":
-            raise DataError(
-                f"run {run.info.run_id} was deleted in MLflow; restore it there, then sync"
-            )
         return MlflowRun(self.client, run, entry)
 
     def is_fault_of_journal(self, error: Exception) -> bool:
-        if isinstance(error, UserError):
-            return True
         if isinstance(error, OSError):  # Errors of requests have no number.
             return error.errno is not None
         if isinstance(error, _FAULTS_OF_VALUES):

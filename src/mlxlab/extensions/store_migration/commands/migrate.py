@@ -1,6 +1,6 @@
 """Moves MLflow stores of any release, files or SQLite, into the central store.
 
-    mlxlab migrate FILE|FOLDER|GLOB [dry_run=true] [--json]
+    mlxlab migrate FILE|FOLDER [dry_run=true] [--json]
 
 Sources are only read. A second run adds what they have got since, and nothing twice.
 
@@ -9,6 +9,7 @@ Example
 """
 
 from dataclasses import asdict
+from pathlib import Path
 
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
@@ -17,7 +18,7 @@ from mlxlab.tracking.mlflow.address import resolve
 
 
 def migrate(
-    source: str,
+    source: Path,
     dry_run: bool = False,
     uri: str | None = None,
     artifacts: str | None = None,
@@ -26,20 +27,20 @@ def migrate(
     """Moves stores.
 
     Args:
-        source: an SQLite file, a folder that holds stores (`mlruns/`, too), or a glob in quotes.
+        source: an SQLite file, or a folder that holds stores (`mlruns/`, too).
         dry_run: only reports what would be moved.
         uri: the central store, instead of MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         artifacts: where that keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
         json: prints JSON instead of lines.
     """
-    from mlxlab.tracking.mlflow import migrate as stores  # MLflow takes seconds to import.
+    from mlxlab.extensions.store_migration import migration  # slow to import
 
     address = resolve(uri, artifacts, project_root())
     if address.database is None or not (address.artifacts or "").startswith("/"):
         expected = "expected an SQLite store with a local folder for artifacts"
         raise ConfigError(f"uri={address.shown}: {expected}, got {address.shown_artifacts}")
-    sources = stores.find_stores(source, address.database)
-    results, copy = stores.migrate(sources, address, dry_run=dry_run)
+    sources = migration.find_stores(source, address.database)
+    results, copy = migration.migrate(sources, address, dry_run=dry_run)
     if json:
         print_json([{**asdict(result), "store": str(result.store)} for result in results])
     else:

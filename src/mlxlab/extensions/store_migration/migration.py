@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.files.untrusted import open_regular, read_text
 from mlxlab.tracking.mlflow.address import Address, local_path, sqlite_uri
@@ -202,27 +204,23 @@ class Result:
     error: str | None = None  # why nothing was moved
 
 
-def find_stores(pattern: str, central: Path) -> list[Path]:
-    """The stores that a file, a folder or a glob names, without the central one; sorted.
+def find_stores(source: Path, central: Path) -> list[Path]:
+    """The store in a file, or those below a folder, without the central one; sorted.
 
     Raises InputNotFoundError if there is none.
     """
-    pattern = os.path.expanduser(pattern)
-    stores: set[Path] = set()
-    for match in glob.glob(pattern, recursive=True, include_hidden=True) or [pattern]:
-        path = Path(match).resolve()
-        if path.is_file():
-            stores.add(path)
-        for suffix in SUFFIXES:
-            stores.update(filter(_is_store, path.rglob(f"*{suffix}")))
-        for meta in path.rglob(META):
-            root = meta.parent.parent
-            # The folder of an experiment is named by its number.
-            if meta.parent.name.isdecimal() and root.name != ".trash":
-                stores.add(root)
+    path = source.expanduser().resolve()
+    stores = {path} if path.is_file() else set()
+    for suffix in SUFFIXES:
+        stores.update(filter(_is_store, path.rglob(f"*{suffix}")))
+    for meta in path.rglob(META):
+        root = meta.parent.parent
+        # The folder of an experiment is named by its number.
+        if meta.parent.name.isdecimal() and root.name != ".trash":
+            stores.add(root)
     stores.discard(central.resolve())
     if not stores:
-        raise InputNotFoundError(f"source={pattern}: no MLflow store found, except {central}")
+        raise InputNotFoundError(f"source={source}: no MLflow store found, except {central}")
     return sorted(stores)
 
 
@@ -273,8 +271,8 @@ def _migrate_store(store: Path, central: Address, dry_run: bool) -> Result:
         with tempfile.TemporaryDirectory() as folder:
             copy = _convert(store, Path(folder), result.left_out)
             _merge(store, copy, central, result, dry_run)
-    except (sqlite3.Error, OSError, DataError) as error:
-        return Result(store, error=f"{store}: cannot be moved ({error})")
+    except (sqlite3.Error, OSError, yaml.YAMLError, UserError) as error:
+        return Result(store, error=f"{store}: cannot be moved ({one_line(error)})")
     return result
 
 
@@ -292,7 +290,7 @@ def _convert(store: Path, folder: Path, left_out: list[str]) -> Path:
                 raise DataError(f"it has {part}")
         _run(mlflow.db.upgrade, uri)
     else:
-        _copy_metadata(store, folder / "mlruns")
+        shutil.copytree(store, folder / "mlruns", ignore=_ignored, copy_function=_copy_text)
         _run(migrate_filestore, "--source", str(folder), "--target", uri, "--no-progress")
     with closing(sqlite3.connect(copy)) as database:
         _check_rows(database, left_out)
@@ -319,12 +317,8 @@ def _copy_database(path: Path, copy: Path) -> None:
         raise DataError("a program is writing it")
 
 
-def _copy_metadata(root: Path, target: Path) -> None:
-    """Copies the files of a file store without artifacts and symbolic links; DataError for what cannot be read."""
-    shutil.copytree(root, target, ignore=_ignored, copy_function=_copy_text)
-
-
 def _ignored(folder: str, names: Collection[str]) -> set[str]:
+    """The artifacts and the symbolic links of a file store."""
     ignored = {name for name in names if os.path.islink(os.path.join(folder, name))}
     if META in names:
         ignored.add("artifacts")
@@ -332,27 +326,18 @@ def _ignored(folder: str, names: Collection[str]) -> set[str]:
 
 
 def _copy_text(source: str, target: str) -> None:
+    """Copies a file of a file store; raises UserError or YAMLError if MLflow should not read it."""
     path = Path(source)
     text = read_text(path, max_bytes=MAX_FILE)
     if path.name == META:
-        _check_yaml(path, text)
+        # Aliases could unfold to any size.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise DataError(f"{path}: aliases are not read")
     elif "metrics" in Path(target).parts:
         # MLflow's command takes neither a torn last line nor a line that is there twice.
         lines = text.splitlines(keepends=True)
         text = "".join(dict.fromkeys(line for line in lines if line.endswith("\n")))
     Path(target).write_text(text, encoding="utf-8")
-
-
-def _check_yaml(path: Path, text: str) -> None:
-    """Raises DataError if a file is not YAML, or has aliases, which could unfold to any size."""
-    import yaml
-
-    try:
-        has_aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: {one_line(error)}") from None
-    if has_aliases:
-        raise DataError(f"{path}: aliases are not read")
 
 
 def _check_rows(database: sqlite3.Connection, left_out: list[str]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from mlxlab.extensions.store_migration.migration import Result, find_stores, migrate
 from mlxlab.tracking.mlflow.address import Address, resolve
-from mlxlab.tracking.mlflow.migrate import Result, find_stores, migrate
 from mlxlab.tracking.mlflow.store import open_client
 from support.old_stores.describe import describe
 from support.old_stores.unpack import unpack
@@ -45,7 +45,7 @@ def address(project: Path) -> Address:
 def move(project: Path, source: Path, *, dry_run: bool = False) -> list[Result]:
     central = address(project)
     assert central.database
-    stores = find_stores(str(source), central.database)
+    stores = find_stores(source, central.database)
     results, _ = migrate(stores, central, dry_run=dry_run)
     return results
 
@@ -101,7 +101,7 @@ def test_everything_moves_once_and_the_source_stays_as_it_is(name, stores, proje
 def test_every_store_below_a_folder_is_found(stores, project):
     central = address(project).database
     assert central
-    found = find_stores(str(stores), central)
+    found = find_stores(stores, central)
     assert sorted(path.relative_to(stores).parts[0] for path in found) == sorted(STORES)
 
 

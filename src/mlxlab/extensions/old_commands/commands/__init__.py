@@ -1,1 +1,0 @@
-"""Commands of this extension, each a module with `main`."""
