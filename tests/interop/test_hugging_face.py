@@ -15,7 +15,7 @@ from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.gguf import export_gguf
-from mlxlab.interop.hugging_face import export_hugging_face
+from mlxlab.interop.hugging_face import export_hugging_face, model_folder, write_folder
 from mlxlab.interop.model_card import Origin
 from mlxlab.interop.peft import export_peft
 from mlxlab.models.build import build_model, build_pretrained_model
@@ -274,51 +274,24 @@ def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "adapters"),
+    ("options", "with_adapters"),
     [
-        *(({}, "folded_in"), ({"quantization": CODES}, "folded_in")),
-        *(({"adapter": LORA}, adapters) for adapters in ("folded_in", "separate", "left_out")),
+        ({}, True),
+        ({"quantization": CODES}, True),
+        ({"adapter": LORA}, True),
+        ({"adapter": LORA}, False),
     ],
     ids=str,
 )
-def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, options, adapters):
-    export_hugging_face(trained({**LLAMA, **options}), tmp_path / "hf", ORIGIN, adapters=adapters)
+def test_the_card_counts_the_parameters_that_are_exported(
+    trained, tmp_path, options, with_adapters
+):
+    write = model_folder(trained({**LLAMA, **options}), ORIGIN, with_adapters=with_adapters)
+    write_folder(tmp_path / "hf", write)
     count = sum(array.size for array in named_parameters(trained(LLAMA).model).values())
     card = (tmp_path / "hf" / "README.md").read_text()
     assert f"LlamaForCausalLM with {count:,} parameters" in card
-    assert ("the weights below the adapters" in card) == (adapters == "left_out")
-    separate = adapters == "separate"
-    assert (
-        ("without the adapters" in card)
-        == ('mlx_lm.load(".", adapter_path="adapters")' in card)
-        == separate
-    )
-    assert not (separate and "from_pretrained" in card), "that would load the base model alone"
-
-
-def test_adapters_apart_from_the_weights(trained, tmp_path):
-    source = trained({**LLAMA, "adapter": LORA})
-    export_hugging_face(source, tmp_path / "hf", ORIGIN, adapters="separate")
-    config = json.loads((tmp_path / "hf" / "adapters" / "adapter_config.json").read_text())
-    assert (config["num_layers"], config["lora_parameters"]["scale"]) == (2, 8.0)
-    assert "self_attn.q_proj" in config["lora_parameters"]["keys"]
-    arrays = mx.load(str(tmp_path / "hf" / "adapters" / "adapters.safetensors"))
-    layer = source.model.backbone.layers[1].attention.query
-    np.testing.assert_array_equal(arrays["model.layers.1.self_attn.q_proj.lora_b"], layer.lora_b.T)
-    weights = mx.load(str(tmp_path / "hf" / "model.safetensors"))
-    np.testing.assert_array_equal(
-        weights["model.layers.1.self_attn.q_proj.weight"], layer.base.weight
-    )
-    assert not [name for name in weights if "lora" in name or "base" in name]
-    for node, message in [
-        (LLAMA, "expected a decoder with adapters"),
-        ({**LLAMA, "adapter": {**LORA, "targets": ["layers.0.*"]}}, "of all layers or none"),
-        ({**LLAMA, "adapter": {**LORA, "targets": ["embedding"]}}, "adapts layers only"),
-        ({**LLAMA, "adapter": LORA, "quantization": CODES}, "adapters of quantised weights"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
-            export_hugging_face(trained(node), tmp_path / "other", ORIGIN, adapters="separate")
-    assert [path.name for path in tmp_path.iterdir()] == ["hf"], "something is left half-made"
+    assert ("the weights below the adapters" in card) != with_adapters
 
 
 @pytest.mark.parametrize(

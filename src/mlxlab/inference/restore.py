@@ -24,7 +24,6 @@ from mlxlab.data.dataset import Encoder, LimitsLength
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json, refuse_links
-from mlxlab.inference.peft_folder import refuse_peft_adapters
 from mlxlab.models.build import build_model
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
@@ -125,7 +124,6 @@ def stored_config_dir(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputNotFoundError(no_such_folder(folder, "a run folder"))
     if not (config_dir / "config.yaml").is_file():
-        refuse_peft_adapters(folder)
         raise InputNotFoundError(
             f"{folder}: expected a run folder; inference/config.yaml not found"
         )

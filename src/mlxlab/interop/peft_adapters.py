@@ -33,10 +33,7 @@ def peft_adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arra
     if options is None:
         raise ConfigError("model.adapter: expected a run with adapters, model/adapter=lora")
     if counterpart.needs_mlx_lm:
-        way = "export hf with separate_adapters=true writes them for mlx-lm"
-        raise ConfigError(
-            f"model=mlx_lm: PEFT needs the names of transformers, the model has those of mlx-lm; {way}"
-        )
+        raise ConfigError("model=mlx_lm: PEFT needs the names of transformers, expected export hf")
     layers = _adapted_layers(trained, counterpart)
     weights = plain_weights(trained, with_adapters=False)
     published = {path: counterpart.published_name(path) for path in weights}
