@@ -185,7 +185,6 @@ def make_trainer(**changes: object) -> Trainer:
         "max_rollbacks": 2,
         "parallel": "none",
         "worker_timeout": 60.0,
-        "async_steps": "auto",
         "ema_decay": None,
         "loss": CrossEntropyLoss(0.0),
         "step": partial(PlainStep, max_grad_norm=1.0),

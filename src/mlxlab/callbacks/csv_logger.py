@@ -58,9 +58,6 @@ class CSVLogger(Callback):
                 f"callbacks.csv.path: {self.table.path}: {error.strerror or error}"
             ) from None
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         self._write(state)
 

@@ -48,9 +48,6 @@ class ThroughputMonitor(Callback):
         if _language_model(state) is not None:
             self.peak = read_peaks(self.cache).get(peak_key(_dtype(context)))
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         model, logged = _language_model(state), state.history.at(state.progress.step)
         if (

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Literal, TypeVar
 
 import mlx.core as mx
@@ -23,7 +22,6 @@ from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
 from mlxlab.training.steps.microbatch import MicroBatcher, make_gradient_fn, restore_weights_after
 from mlxlab.training.steps.step import (
-    Evaluate,
     PerExample,
     Sums,
     Totals,
@@ -118,22 +116,16 @@ class OptimizedStep:
             and self.group.size == 1
         )
 
-    def __call__(self, batch: DeviceBatch) -> StepResult:
-        return self._start(batch, mx.eval)()
-
-    def start(self, batch: DeviceBatch) -> Callable[[], StepResult]:
-        return self._start(batch, mx.async_eval)
-
     def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
         self.micro_batcher.should_stop = should_stop
 
-    def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
+    def __call__(self, batch: DeviceBatch) -> StepResult:
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
         if self.one_graph and rows >= len(batch.example_ids):
             batch = self._select_targets(batch)
             with self.budget.timed():
                 scalars, per_example = self.full_step(batch)
-                evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
+                mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
         else:
             lazy = (
                 self.group.size > 1 and not self.group.shards_weights
@@ -147,7 +139,7 @@ class OptimizedStep:
                 scalars = stack_scalars(totals, norm, finite, per_example)
                 del totals  # frees the gradients before the weights are evaluated
                 eval_in_chunks(self.model, self.optimizer)
-                evaluate(scalars, per_example)
+                mx.eval(scalars, per_example)
         traces = [
             self.full_step.traces,
             self.first_sums.traces,
@@ -155,9 +147,8 @@ class OptimizedStep:
             self.apply_totals.traces,
         ]
         traces += [self.two_stream.second_half.traces] if self.two_stream else []
-        return partial(
-            step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces)
-        )
+        retraces = sum(max(len(shapes) - 1, 0) for shapes in traces)
+        return step_result(scalars, per_example, retraces)
 
     def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""
