@@ -28,7 +28,6 @@ def config_of(*overrides):
             ["trainer=optimized", "trainer.step.retry_on_oom=true"],
             "trainer.step.retry_on_oom=true: ",
         ),
-        (["trainer=optimized", "trainer.step.cpu_streams=two"], "trainer.step.cpu_streams=two: "),
         (
             ["trainer=optimized", "trainer.step.activation_checkpointing=true"],
             "activation_checkpointing=true: ",

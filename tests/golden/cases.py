@@ -17,6 +17,7 @@ REMOVED: set[str] = {
     "data.tokenizer.force_retrain",
     "data.tokenizer.vocab_size_strategy",
     "data.vocabulary",
+    "trainer.step.cpu_streams",
 }
 
 COMMON = """
@@ -53,6 +54,7 @@ STAGES = """
     data/order=staged data.source=roneneldan/TinyStories data.mixture={inputs/stories.jsonl:3,inputs/tales.jsonl:1}
     data.order.stages=[[0,{inputs/stories.jsonl:1}],[0.5,{inputs/stories.jsonl:1,inputs/tales.jsonl:3}]]
 """
+ONE_STREAM = "trainer.step.cpu_streams=one"
 FAST_CHECKPOINTS = "checkpointing.every_steps=4"
 
 
@@ -177,9 +179,15 @@ CASES = [
         "transformer",
         "streaming",
         "optimized",
-        "data/tokenizer=characters trainer/optimizer=muon trainer/schedule=wsd",
+        f"data/tokenizer=characters trainer/optimizer=muon trainer/schedule=wsd {ONE_STREAM}",
     ),
-    Case("decoder_streaming_growth", "transformer", "streaming", "optimized", GROWTH),
+    Case(
+        "decoder_streaming_growth",
+        "transformer",
+        "streaming",
+        "optimized",
+        f"{GROWTH} {ONE_STREAM}",
+    ),
     Case(
         "decoder_streaming_growth_killed",
         "transformer",

@@ -40,7 +40,6 @@ OPTIMIZED_STEP = {  # arguments of OptimizedStep
     "dtype": "float32",
     "allow_slow_dtype": False,
     "compile": "never",
-    "cpu_streams": "one",
     "retry_on_oom": False,
 }
 

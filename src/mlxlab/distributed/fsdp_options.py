@@ -11,7 +11,6 @@ ELEMENTWISE = ("adamw", "lion", "sgd")  # optimizers that need no more of a weig
 REFUSED = {  # what these are set to, if it is not what is expected
     "trainer.step.accumulate": ("auto", "a number: processes would choose different ones"),
     "trainer.step.retry_on_oom": (True, "false: one process alone cannot repeat a step"),
-    "trainer.step.cpu_streams": ("two", "auto or one"),
     "trainer.step.activation_checkpointing": (True, "false: activations are recomputed anyway"),
 }
 EMPTY = {  # these need whole weights, or the activations inside of layers
