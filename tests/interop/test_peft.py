@@ -19,13 +19,6 @@ from mlxlab.models.layers import named_parameters
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
 LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2}
 BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
-MODERN = {
-    "position_embedding": "rope",
-    "pre_norm": True,
-    "num_token_types": 0,
-    "first_attention_norm": False,
-}
-MODERN |= {"mlp_type": "geglu", "bias": False}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
 CLASSES = Task("classification", 3, ("red", "green", "blue"))
@@ -167,7 +160,6 @@ def test_what_peft_has_no_adapters_for_is_one_line(trained, tmp_path):
             None,
             "adapters of linear layers, not of embedding",
         ),
-        ({**BERT, **MODERN, "adapter": LORA}, None, "as a part of model.layers.1.mlp.Wi"),
         (
             {**LLAMA, "adapter": {**LORA, "train": ["embedding"]}},
             None,

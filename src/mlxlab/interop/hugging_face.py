@@ -20,7 +20,6 @@ from mlxlab.interop.published_weights import is_quantised, plain_weights, publis
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.quantized import parameter_shapes
-from mlxlab.models.pretrained.family import join_arrays
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
@@ -77,9 +76,7 @@ def model_folder(
         config |= {"quantization": codes, "quantization_config": codes}
     else:
         weights = plain_weights(trained, with_adapters=with_adapters)
-    arrays = join_arrays(
-        publish(weights, counterpart.published_name, dtype, counterpart.casts), counterpart.split
-    )
+    arrays = publish(weights, counterpart.published_name, dtype, counterpart.casts)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"

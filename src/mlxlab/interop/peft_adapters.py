@@ -1,7 +1,6 @@
 """Adapters, and the other weights trained with them, under the names and in the settings of Hugging Face's PEFT."""
 
 import math
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -79,11 +78,6 @@ def _adapted_layers(trained: TrainedModel, counterpart: Counterpart) -> dict[str
         if layer.looks_up:
             raise ConfigError(
                 f"model.adapter.targets: export peft writes adapters of linear layers, not of {own}"
-            )
-        if re.search(r"\.\d+$", name):
-            fused = name.rpartition(".")[0]
-            raise ConfigError(
-                f"model.adapter.targets: {counterpart.name} has {own} as a part of {fused}; expected hf"
             )
         layers[name] = layer
     return layers
