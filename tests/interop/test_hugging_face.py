@@ -61,7 +61,6 @@ ALL_REAL = mx.ones((1, 6), mx.int32)
         {"adapter": LORA, "rope_scaling": SCALING},
         {"attention_bias": "qkv"},
         {"qk_norm": True},
-        {"no_rope_layers": [1]},
     ],
     ids=str,
 )

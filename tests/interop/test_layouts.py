@@ -45,7 +45,6 @@ DECODERS = {
     "Llama, adapters on codes": {"adapter": LORA, "quantization": {**CODES, "bits": 8}},
     "Qwen2": {"attention_bias": "qkv"},
     "Qwen3": {"qk_norm": True, "head_dim": 12, "tie_embeddings": False},
-    "SmolLM3": {"no_rope_layers": [1]},
 }
 CLASSES = Task("classification", 3, ("red", "green", "blue"))
 BINARY = Task("classification", 2, ("no", "yes"))
@@ -226,9 +225,7 @@ def test_a_masked_model(trained, tokenizer, tmp_path, options):
     )
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"attention_bias": "qkv"}, {"qk_norm": True}, {"no_rope_layers": [1]}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"attention_bias": "qkv"}, {"qk_norm": True}], ids=str)
 @pytest.mark.parametrize("task", [BINARY, LABELS], ids=lambda task: task.kind)
 def test_a_decoder_with_a_classifier(trained, tokenizer, tmp_path, task, options):
     source, out = (

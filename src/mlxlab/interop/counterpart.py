@@ -22,7 +22,6 @@ CLASSES = {
     "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
-    "smollm3": "SmolLM3",
 }
 PROBLEM_TYPES: dict[TaskKind, str] = {
     "classification": "single_label_classification",

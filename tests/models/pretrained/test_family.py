@@ -35,7 +35,6 @@ NODES = {
         "rope_theta": 5e5,
         "tie_embeddings": False,
     },
-    "smollm3": {"_target_": TRANSFORMER, "no_rope_layers": [1], "attention_bias": "all"},
     "qwen2": {"_target_": TRANSFORMER, "attention_bias": "qkv"},
     "qwen3": {"_target_": TRANSFORMER, "qk_norm": True, "head_dim": 12, "rope_scaling": SCALING},
 }

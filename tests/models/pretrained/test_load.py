@@ -429,7 +429,7 @@ def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fa
         ),
         (
             {"model_type": "gemma2"},
-            "of type gemma2; model=transformer loads llama, mistral, smollm3, qwen2 and qwen3",
+            "of type gemma2; model=transformer loads llama, mistral, qwen2 and qwen3",
         ),
     ],
 )

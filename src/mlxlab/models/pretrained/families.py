@@ -15,7 +15,6 @@ FAMILIES: Sequence[Family] = (
     modernbert.FAMILY,
     llama.LLAMA,
     llama.MISTRAL,
-    llama.SMOLLM3,
     qwen.QWEN2,
     qwen.QWEN3,
 )

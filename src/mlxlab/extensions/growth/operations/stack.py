@@ -15,7 +15,7 @@ LAYER = re.compile(r"(backbone\.(?:encoder\.)?layers)\.(\d+)\.(.+)")
 RESIDUAL_OUTPUT = re.compile(r"(?:attention\.out|feed_forward\.down)\.(?:base\.)?(\w+)")
 GATE = "gate"
 # They depend on the numbers of layers, with the value for which they do not.
-NUMBERED = {"no_rope_layers": [], "global_attention_every": 1, "first_attention_norm": True}
+NUMBERED = {"global_attention_every": 1, "first_attention_norm": True}
 # Models whose norms come after the residual sum, unless their `pre_norm` is true.
 POST_NORM = ("mlxlab.models.bert.Bert", "mlxlab.models.cnn_hybrid.CnnHybrid")
 
