@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import logging
 import os
 import shutil
 import signal
@@ -22,8 +21,6 @@ from mlxlab.ops.native.toolchain import SOURCES, KernelsUnavailable, Toolchain, 
 BUILD_SECONDS = 600.0
 CHECK_SECONDS = 300.0
 _MODULE = "mlxlab.ops.native"
-
-logger = logging.getLogger(__name__)
 
 
 Check = Callable[[Path], tuple[str | None, str]]
@@ -53,20 +50,9 @@ def build(
         KernelsUnavailable: the cache folder cannot be used.
     """
     cache.create()
-    waited, deadline = False, time.monotonic() + BUILD_SECONDS + CHECK_SECONDS
-    while True:
-        with cache.lock() as locked:
-            if locked:
-                record = None if again and not waited else cache.record(toolchain.key)
-                return record or _build(toolchain, cache, check)
-        if not waited:
-            logger.info("native kernels: waiting for another process that builds them")
-        waited = True
-        if time.monotonic() > deadline:
-            raise KernelsUnavailable(
-                f"{cache.folder}: another process has been building for too long"
-            )
-        time.sleep(0.1)
+    with cache.lock(waits=True):
+        record = None if again else cache.record(toolchain.key)
+        return record or _build(toolchain, cache, check)
 
 
 def start_background_build(cache: Cache) -> None:

@@ -114,8 +114,8 @@ class Cache:
             return not locked
 
     @contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Locks the folder for a build, if no other process has; yields whether it did."""
+    def lock(self, *, waits: bool = False) -> Iterator[bool]:
+        """Locks the folder for a build, if no other process has, or once it has ended; yields whether it did."""
         try:
             file = os.open(self.folder / "build.lock", _LOCK_FLAGS, 0o600)
         except OSError as error:
@@ -124,7 +124,7 @@ class Cache:
             ) from None
         try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
