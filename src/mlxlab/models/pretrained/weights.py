@@ -9,7 +9,7 @@ from typing import TypedDict, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.checkpoint.arrays import evaluate_finite
+from mlxlab.checkpoint.arrays import evaluate_finite, misfits
 from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
@@ -75,18 +75,13 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
     arrays = _own_arrays(path, read_config(path), module)
     head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
-    shapes = {name: leaf.shape for name, leaf in named_parameters(module).items()}
-    unexpected = [name for name in arrays if name not in shapes]
-    faults = [f"{name} is missing" for name in shapes if name not in arrays]
+    parameters = named_parameters(module)
+    unexpected = [name for name in arrays if name not in parameters]
+    faults = misfits(arrays, parameters)
     faults += [
         f"{name} is not a weight of this architecture"
         for name in unexpected
         if name.startswith("layers.")
-    ]
-    faults += [
-        f"{name} has shape {arrays[name].shape}, expected {shape}"
-        for name, shape in shapes.items()
-        if name in arrays and arrays[name].shape != shape
     ]
     if (
         isinstance(module, Transformer)
@@ -106,7 +101,7 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
         if name not in unexpected
     }
     evaluate_finite(weights, str(path))
-    module.load_weights([(name, weights[name]) for name in shapes])
+    module.load_weights([(name, weights[name]) for name in parameters])
     return (
         {}
         if isinstance(backbone, CnnHybrid)

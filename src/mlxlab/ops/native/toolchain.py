@@ -17,12 +17,29 @@ COMPILERS = ("g++", "clang++", "c++")
 MACHINES = {"x86_64": "-march", "aarch64": "-mcpu"}  # the option that names the processor
 ARCH = "MLXLAB_NATIVE_ARCH"
 _FLAGS = (
-    *("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wno-psabi"),
-    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
+    "-std=c++20",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-Wno-psabi",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-shared",
+    "-pthread",
 )
 _CPU_KEYS = {
-    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
-    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features"),
+    "vendor_id",
+    "cpu family",
+    "model",
+    "model name",
+    "stepping",
+    "flags",
+    "CPU implementer",
+    "CPU architecture",
+    "CPU variant",
+    "CPU part",
+    "Features",
 }
 _RECORD_FORMAT = 2  # of what is recorded of a build
 _ELF_START = 4096  # bytes of a library: they hold its build id

@@ -93,11 +93,7 @@ class WeightedCrossEntropyLoss(Loss):
         *,
         class_counts: list[int],
     ) -> None:
-        weights = class_weights
-        if weights == "balanced":  # every class then has the same total weight
-            weights = [
-                sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts
-            ]
+        weights = balanced(class_counts) if class_weights == "balanced" else class_weights
         if len(weights) != len(class_counts):
             raise ConfigError(
                 f"trainer.loss.class_weights: expected {len(class_counts)} weights, one per class, got {len(weights)}"
@@ -110,6 +106,12 @@ class WeightedCrossEntropyLoss(Loss):
             model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing
         )
         return LossTerms(values * self.class_weights[batch.targets], {})
+
+
+def balanced(class_counts: list[int]) -> list[float]:
+    """Weights by which every class, or the positives of every label, have the same total weight."""
+    total = sum(class_counts)
+    return [total / (len(class_counts) * max(count, 1)) for count in class_counts]
 
 
 class FocalLoss(Loss):
