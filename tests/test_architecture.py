@@ -57,29 +57,29 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 442_990,
-    "files": 534,
+    "nodes": 434_580,
+    "files": 528,
     "multiplied texts": 6,
-    "nodes a statement": 10.75,
-    "ternaries": 23.75,
-    "packed assignments": 7.75,
-    "nested comprehensions": 2.35,
-    "assignment expressions": 2.55,
+    "nodes a statement": 10.65,
+    "ternaries": 23.3,
+    "packed assignments": 7.2,
+    "nested comprehensions": 2.3,
+    "assignment expressions": 2.2,
     "functions returning text": 12.75,
-    "fragments": 6.0,
+    "fragments": 5.95,
 }
 PACKAGE_NODES = {
-    "api": 3_640,
+    "api": 3_610,
     "config": 13_300,
-    "cli": 20_070,
-    "extensions": 41_960,
-    "experiment": 43_150,
+    "cli": 19_840,
+    "extensions": 41_880,
+    "experiment": 43_100,
     "data": 62_000,
     "stats": 5_200,
     "sweep": 13_600,
     "tracking": 17_800,
     "record": 4_880,
-    "views": 13_880,
+    "views": 13_870,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -1,7 +1,9 @@
 """Parts of sentences: counts with their noun, shares in percent, values, and choices."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+SHOWN = 4  # of many names
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -18,6 +20,12 @@ def one_of(names: Iterable[str]) -> str:
     """`one of a, b`, and `a` where there is no other."""
     listed = [*names]
     return f"{'one of ' * (len(listed) > 1)}{', '.join(listed)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown_names = ", ".join(names[:SHOWN])
+    return f"{shown_names} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown_names
 
 
 def one_line(text: str, max_length: int = 500) -> str:

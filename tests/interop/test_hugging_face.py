@@ -77,7 +77,7 @@ def test_our_reader_gives_the_weights_of_an_encoder(trained, tokenizer, tmp_path
     node = {"_target_": BERT["_target_"], "dropout": 0.0, "pretrained": str(tmp_path / "hf")}
     with pytest.warns(
         UserWarning,
-        match=r"ignored, the model has no such weights: classifier.weight; classifier.bias",
+        match=r"ignored, the model has no such weights: classifier.weight, classifier.bias",
     ):
         loaded = build_model(
             node, kind="classification", vocab_size=tokenizer.vocab_size, num_classes=3, seed=0

@@ -27,10 +27,11 @@ def info(json: bool = False) -> None:
 
     backend.prepare()
     from mlxlab.ops.native.cache import Cache
-    from mlxlab.ops.native.description import as_text, describe
+    from mlxlab.ops.native.description import describe
 
     description = describe(Cache())
-    print_result(description, as_text(description), json)
+    lines = [f"{name:8}  {value}" for name, value in description.items() if value]
+    print_result(description, "\n".join(lines), json)
 
 
 def build(again: bool = False, json: bool = False) -> None:

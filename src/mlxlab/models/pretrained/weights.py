@@ -24,6 +24,7 @@ from mlxlab.models.pretrained.gguf import GGUF_NAMES, gguf_weights, num_gguf_wei
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.models.zoo.published import load_published_weights
+from mlxlab.wording import some
 
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(
@@ -90,10 +91,10 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     ):
         faults.append("lm_head.weight is missing, and the head is not tied")
     if faults:
-        raise DataError(f"{path}: weights do not fit: {_some(faults)}")
+        raise DataError(f"{path}: weights do not fit: {some(faults)}")
     if unexpected:
         warnings.warn(
-            f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3
+            f"{path}: ignored, the model has no such weights: {some(unexpected)}", stacklevel=3
         )
     weights = {
         name: array.astype(mx.float32)
@@ -123,10 +124,6 @@ def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
         )
     head.load_weights(list(matching.items()), strict=False)
     return missing
-
-
-def _some(items: list[str]) -> str:
-    return "; ".join(items[:4]) + (f"; and {len(items) - 4} more" if len(items) > 4 else "")
 
 
 def _own_arrays(path: Path, config: PretrainedConfig, module: nn.Module) -> dict[str, mx.array]:
@@ -171,7 +168,7 @@ def _files(folder: Path) -> list[Path]:
         if any(Path(name).name != name for name in names):
             raise NotAllowedError(f"{index}: names files outside its folder")
         if missing := [name for name in names if not (folder / name).is_file()]:
-            raise InputNotFoundError(f"{folder}: files of its index not found: {_some(missing)}")
+            raise InputNotFoundError(f"{folder}: files of its index not found: {some(missing)}")
         return [folder / name for name in names]
     default = folder / "model.safetensors"
     files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))

@@ -12,9 +12,9 @@ from mlxlab.files.untrusted import read_json
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.zoo.architectures import VOCABULARY, refuse_code, text_value
 from mlxlab.models.zoo.mlx_lm import MlxLm
+from mlxlab.wording import some
 
 QUANTIZED = ("quantization", "quantization_config")
-MAX_NAMED = 4  # weights in a message
 
 
 def read_published_config(folder: Path, vocab_size: int, title: str) -> dict[str, Any]:
@@ -63,8 +63,7 @@ def load_published_weights(backbone: MlxLm, arrays: dict[str, mx.array], title: 
     if backbone.returns_logits:  # A classifier has no output layer.
         faults += [f"{name} is unknown" for name in renamed if name not in parameters]
     if faults:
-        more = f"; and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
-        raise DataError(f"{title}: {'; '.join(faults[:MAX_NAMED])}{more}")
+        raise DataError(f"{title}: {some(faults)}")
     weights = {name: as_float(renamed[name]) for name in parameters}
     evaluate_finite(weights, title)
     backbone.model.load_weights(list(weights.items()))

@@ -51,8 +51,3 @@ def describe(cache: Cache) -> Description:
         description["status"] = "ready"
         description["kernels"] = str(KernelSet(toolchain.digest, record["features"]))
     return description
-
-
-def as_text(description: Description) -> str:
-    """A line for each value that is known."""
-    return "\n".join(f"{name:8}  {value}" for name, value in description.items() if value)
