@@ -57,7 +57,6 @@ STAGES = """
     data/order=staged data.source=roneneldan/TinyStories data.mixture={inputs/stories.jsonl:3,inputs/tales.jsonl:1}
     data.order.stages=[[0,{inputs/stories.jsonl:1}],[0.5,{inputs/stories.jsonl:1,inputs/tales.jsonl:3}]]
 """
-ONE_STREAM = "trainer.step.cpu_streams=one"
 FAST_CHECKPOINTS = "checkpointing.every_steps=4"
 
 
@@ -182,15 +181,9 @@ CASES = [
         "transformer",
         "streaming",
         "optimized",
-        f"data/tokenizer=characters trainer/optimizer=muon trainer/schedule=wsd {ONE_STREAM}",
+        "data/tokenizer=characters trainer/optimizer=muon trainer/schedule=wsd",
     ),
-    Case(
-        "decoder_streaming_growth",
-        "transformer",
-        "streaming",
-        "optimized",
-        f"{GROWTH} {ONE_STREAM}",
-    ),
+    Case("decoder_streaming_growth", "transformer", "streaming", "optimized", GROWTH),
     Case(
         "decoder_streaming_growth_killed",
         "transformer",
