@@ -33,7 +33,7 @@ def main(parallel: Any, size: str, step: str, rows: int, length: int, steps: int
     model = build_model(node, kind="language_modelling", vocab_size=VOCABULARY, seed=0)
     node = trainer_node(step)
     if step == "optimized":
-        node["step"] |= {"compile": "never", "cpu_streams": "one"}
+        node["step"] |= {"compile": "never"}
     trainer = instantiate(node)
     state = trainer.init_state(model, NoData())
     state.shard(group)

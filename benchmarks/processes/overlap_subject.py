@@ -52,7 +52,7 @@ def make_step(size: str, step: str, group: ProcessGroup) -> Callable[[Any], obje
     model = language_model("transformer", size, VOCABULARY, dropout=0.0)
     node = trainer_node(step)
     if step == "optimized":
-        node["step"] |= {"compile": "always", "cpu_streams": "one"}
+        node["step"] |= {"compile": "always"}
     trainer = instantiate(node)
     model.train()
     taken: Callable[[Any], object] = trainer.make_step(trainer.init_state(model, NoData()), group)

@@ -137,7 +137,6 @@ def mlxlab_step(
             "dtype": "bfloat16" if narrow else "float32",
             "allow_slow_dtype": narrow,
             "compile": "always",
-            "cpu_streams": "auto",
             "retry_on_oom": False,
         }
         kind = partial(OptimizedStep, accumulate=1, **options)

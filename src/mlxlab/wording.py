@@ -1,7 +1,9 @@
 """Parts of sentences: counts with their noun, shares in percent, values, and choices."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+SHOWN = 4  # of many names
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -20,6 +22,12 @@ def one_of(names: Iterable[str]) -> str:
     listed = [*names]
     text = ", ".join(listed)
     return f"one of {text}" if len(listed) > 1 else text
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    shown_names = ", ".join(names[:SHOWN])
+    return f"{shown_names} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown_names
 
 
 def one_line(text: str, max_length: int = 500) -> str:

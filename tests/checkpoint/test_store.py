@@ -178,9 +178,7 @@ def test_a_damaged_checkpoint_is_refused_or_reported_alike_on_every_call_and_not
             loaded = load_named(name, tmp_path)
             assert (loaded.step, [line[:13] for line in loaded.skipped]) == (2, ["step-00000003"])
         else:
-            with pytest.raises(
-                CheckpointUnavailableError, match=r"step-00000003: .*; step-00000002 is usable$"
-            ):
+            with pytest.raises(CheckpointUnavailableError, match=r"\(step-00000003: "):
                 load_named(name, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -189,24 +187,6 @@ def test_a_step_that_was_not_saved_is_unavailable(tmp_path):
     save(CheckpointStore(tmp_path / "checkpoints"), 3)
     with pytest.raises(CheckpointUnavailableError, match="no step-4"):
         load_named("step-4", tmp_path)
-
-
-def test_a_step_that_was_not_saved_is_answered_with_all_that_are_usable(tmp_path):
-    store = CheckpointStore(tmp_path / "checkpoints", keep=99)
-    for step in (1, 2, 3):
-        path = save(store, step)
-    (path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(
-        CheckpointUnavailableError, match=r"no step-9\); step-00000002, step-00000001 are usable$"
-    ):
-        load_named("step-9", tmp_path)
-    for step in range(4, 14):
-        save(store, step)
-    with pytest.raises(
-        CheckpointUnavailableError,
-        match=r"step-00000013, .*step-00000006 are usable \(5 older not ch",
-    ):
-        load_named("step-99", tmp_path)
 
 
 def test_newer_checkpoints_are_set_aside_before_another_branch_is_trained(tmp_path):

@@ -134,11 +134,6 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, c
             2,
             "expected one of float32, float16, bfloat16",
         ),
-        (
-            ["hf", f"run={run}", f"out={out}", "separate_adapters=true"],
-            2,
-            "model.adapter: expected a decoder with",
-        ),
         (["hf", f"run={run}"], 2, "out=...: missing"),
         (["gguf", f"run={run}", f"out={out}"], 2, "expected the name of a file that ends in .gguf"),
         (["gguf", f"run={run}", f"out={run}/checkpoints/x.gguf"], 2, "a folder of the run"),

@@ -240,20 +240,3 @@ def test_models_from_the_store_continue_and_fill_texts(home):
 
 def test_a_run_records_its_flops(home):
     assert "throughput/model_flops_per_sec" in (home / "transformer" / "journal.jsonl").read_text()
-
-
-@pytest.mark.parametrize(
-    ("card", "run"),
-    [
-        ("mlxlab train seed=1 hydra.run.dir=outputs/tuned\n", ": outputs/tuned"),
-        ("# tuned\n", ""),
-        (None, ""),
-    ],
-)
-def test_adapters_for_peft_are_named_as_such_with_their_run(tmp_path, capsys, card, run):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    if card is not None:
-        (tmp_path / "README.md").write_text(card)
-    assert main([f"run={tmp_path}"]) == 66
-    expected = f"{tmp_path}: adapters for PEFT; take the run that they are of{run}"
-    assert capsys.readouterr().err.splitlines()[-1] == expected

@@ -36,7 +36,7 @@ def test_a_command_has_the_option_json_or_a_reason_not_to(name):
 @pytest.mark.parametrize(
     "args",
     [
-        ["kernels", "clear"],
+        ["kernels", "info"],
         ["runs", "sync"],
     ],
     ids=lambda args: " ".join(args[:2]),

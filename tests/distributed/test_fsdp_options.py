@@ -28,7 +28,6 @@ def config_of(*overrides):
             ["trainer=optimized", "trainer.step.retry_on_oom=true"],
             "trainer.step.retry_on_oom=true: ",
         ),
-        (["trainer=optimized", "trainer.step.cpu_streams=two"], "trainer.step.cpu_streams=two: "),
         (
             ["trainer=optimized", "trainer.step.activation_checkpointing=true"],
             "activation_checkpointing=true: ",
@@ -39,14 +38,6 @@ def config_of(*overrides):
                 "callbacks.growth.operations=[{id: deeper, op: stack, map: [0,0,1,1], when: {or_steps: 50}}]"
             ],
             "callbacks.growth.operations=",
-        ),
-        (
-            [
-                "trainer=distill",
-                "trainer.teachers=[]",
-                "trainer.loss.feature_matching=[{student: a, teacher: b}]",
-            ],
-            "loss.feature_matching=",
         ),
     ],
     ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,

@@ -159,11 +159,8 @@ def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
     tmp_path, native_server, first_native_run, data, model, trainer
 ):
     argv, folder, expected = first_native_run(data, model, trainer)
-    streams = (
-        [] if trainer == "optimized" else ["trainer.step.cpu_streams=one"]
-    )  # as in the plain step
     compiled = native_server.run(
-        [*argv, *COMPILED, *streams, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False
+        [*argv, *COMPILED, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False
     )
     assert compiled.final_state() == expected.final_state
     assert "trainer.step.compile:" not in compiled.err, (

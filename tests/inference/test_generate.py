@@ -28,7 +28,6 @@ KINDS = {
         "attention_bias": "all",
         "head_dim": 12,
         **SCALED,
-        "no_rope_layers": [1],
     },
     "grouped": {"num_kv_heads": 1, "tie_embeddings": False},
     "learned": {

@@ -15,7 +15,7 @@ from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.gguf import export_gguf
-from mlxlab.interop.hugging_face import export_hugging_face
+from mlxlab.interop.hugging_face import export_hugging_face, model_folder, write_folder
 from mlxlab.interop.model_card import Origin
 from mlxlab.interop.peft import export_peft
 from mlxlab.models.build import build_model, build_pretrained_model
@@ -30,13 +30,6 @@ LLAMA = {
     "rope_theta": 5e4,
 }
 BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
-MODERN = {
-    "position_embedding": "rope",
-    "pre_norm": True,
-    "num_token_types": 0,
-    "first_attention_norm": False,
-}
-MODERN |= {"mlp_type": "geglu", "global_attention_every": 2, "attention_window": 3, "bias": False}
 GENERATING_CONFIGS = ("config.json", "generation_config.json")
 CNN = {"_target_": "mlxlab.models.cnn_hybrid.CnnHybrid", **SIZES}
 LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
@@ -68,7 +61,6 @@ ALL_REAL = mx.ones((1, 6), mx.int32)
         {"adapter": LORA, "rope_scaling": SCALING},
         {"attention_bias": "qkv"},
         {"qk_norm": True},
-        {"no_rope_layers": [1]},
     ],
     ids=str,
 )
@@ -79,23 +71,13 @@ def test_our_reader_gives_the_logits_of_a_decoder(trained, tokenizer, tmp_path, 
     np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
 
 
-def test_our_reader_gives_the_logits_of_modernbert(trained, tokenizer, tmp_path):
-    source = trained({**BERT, **MODERN})
-    export_hugging_face(source, tmp_path / "hf", ORIGIN)
-    again = build_pretrained_model(tmp_path / "hf", tokenizer.vocab_size)
-    np.testing.assert_allclose(again(TOKENS, ALL_REAL), source.model(TOKENS, ALL_REAL), atol=1e-5)
-    arrays = mx.load(str(tmp_path / "hf" / "model.safetensors"))
-    assert arrays["model.layers.0.attn.Wqkv.weight"].shape == (96, 32)
-    assert arrays["model.layers.0.mlp.Wi.weight"].shape == (96, 32)
-
-
 def test_our_reader_gives_the_weights_of_an_encoder(trained, tokenizer, tmp_path):
     source = trained(BERT, CLASSES)
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
     node = {"_target_": BERT["_target_"], "dropout": 0.0, "pretrained": str(tmp_path / "hf")}
     with pytest.warns(
         UserWarning,
-        match=r"ignored, the model has no such weights: classifier.weight; classifier.bias",
+        match=r"ignored, the model has no such weights: classifier.weight, classifier.bias",
     ):
         loaded = build_model(
             node, kind="classification", vocab_size=tokenizer.vocab_size, num_classes=3, seed=0
@@ -208,9 +190,9 @@ def test_what_has_no_counterpart_is_one_line(trained, tokenizer, tmp_path):
         (LLAMA, NUMBERS, "model=transformer: the classifier of Llama has no bias"),
         ({**BERT, "pooling": "mean"}, CLASSES, "model.pooling=mean: expected dense"),
         (
-            {**BERT, **MODERN},
-            CLASSES,
-            "model.pre_norm=true: the classifier of ModernBERT has a hidden layer",
+            {**BERT, "position_embedding": "rope"},
+            None,
+            "model.position_embedding=rope: BERT has learned",
         ),
         ({**BERT, "pre_norm": True}, CLASSES, "model.pre_norm="),
         ({**BERT, "mlp_type": "swiglu"}, CLASSES, "model.mlp_type=swiglu:"),
@@ -274,51 +256,24 @@ def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "adapters"),
+    ("options", "with_adapters"),
     [
-        *(({}, "folded_in"), ({"quantization": CODES}, "folded_in")),
-        *(({"adapter": LORA}, adapters) for adapters in ("folded_in", "separate", "left_out")),
+        ({}, True),
+        ({"quantization": CODES}, True),
+        ({"adapter": LORA}, True),
+        ({"adapter": LORA}, False),
     ],
     ids=str,
 )
-def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, options, adapters):
-    export_hugging_face(trained({**LLAMA, **options}), tmp_path / "hf", ORIGIN, adapters=adapters)
+def test_the_card_counts_the_parameters_that_are_exported(
+    trained, tmp_path, options, with_adapters
+):
+    write = model_folder(trained({**LLAMA, **options}), ORIGIN, with_adapters=with_adapters)
+    write_folder(tmp_path / "hf", write)
     count = sum(array.size for array in named_parameters(trained(LLAMA).model).values())
     card = (tmp_path / "hf" / "README.md").read_text()
     assert f"LlamaForCausalLM with {count:,} parameters" in card
-    assert ("the weights below the adapters" in card) == (adapters == "left_out")
-    separate = adapters == "separate"
-    assert (
-        ("without the adapters" in card)
-        == ('mlx_lm.load(".", adapter_path="adapters")' in card)
-        == separate
-    )
-    assert not (separate and "from_pretrained" in card), "that would load the base model alone"
-
-
-def test_adapters_apart_from_the_weights(trained, tmp_path):
-    source = trained({**LLAMA, "adapter": LORA})
-    export_hugging_face(source, tmp_path / "hf", ORIGIN, adapters="separate")
-    config = json.loads((tmp_path / "hf" / "adapters" / "adapter_config.json").read_text())
-    assert (config["num_layers"], config["lora_parameters"]["scale"]) == (2, 8.0)
-    assert "self_attn.q_proj" in config["lora_parameters"]["keys"]
-    arrays = mx.load(str(tmp_path / "hf" / "adapters" / "adapters.safetensors"))
-    layer = source.model.backbone.layers[1].attention.query
-    np.testing.assert_array_equal(arrays["model.layers.1.self_attn.q_proj.lora_b"], layer.lora_b.T)
-    weights = mx.load(str(tmp_path / "hf" / "model.safetensors"))
-    np.testing.assert_array_equal(
-        weights["model.layers.1.self_attn.q_proj.weight"], layer.base.weight
-    )
-    assert not [name for name in weights if "lora" in name or "base" in name]
-    for node, message in [
-        (LLAMA, "expected a decoder with adapters"),
-        ({**LLAMA, "adapter": {**LORA, "targets": ["layers.0.*"]}}, "of all layers or none"),
-        ({**LLAMA, "adapter": {**LORA, "targets": ["embedding"]}}, "adapts layers only"),
-        ({**LLAMA, "adapter": LORA, "quantization": CODES}, "adapters of quantised weights"),
-    ]:
-        with pytest.raises(ConfigError, match=message):
-            export_hugging_face(trained(node), tmp_path / "other", ORIGIN, adapters="separate")
-    assert [path.name for path in tmp_path.iterdir()] == ["hf"], "something is left half-made"
+    assert ("the weights below the adapters" in card) != with_adapters
 
 
 @pytest.mark.parametrize(

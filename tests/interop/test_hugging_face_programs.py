@@ -195,19 +195,6 @@ def test_a_masked_model_gives_equal_logits(source, tmp_path):
     assert transformers.AutoTokenizer.from_pretrained(out).mask_token == "<mask>"
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-def test_mlx_lm_reads_the_adapters(source, tmp_path, kind):
-    adapter = [f"model/adapter={kind}", "model.adapter.alpha=128"]
-    run = train(tmp_path / "run", "model=transformer", *adapter, source, *TEXT)
-    out = export(run, tmp_path / "hf", "separate_adapters=true")
-    apple, _ = mlx_lm.load(str(out), adapter_path=str(out / "adapters"))
-    tokens, mask = batch(200)
-    expected = mlx_logits(run, tokens, mask)[:1]
-    np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected, atol=1e-4)
-    bare, _ = mlx_lm.load(str(out))
-    assert np.abs(np.array(bare(mx.array(tokens[:1]))) - expected).max() > 1e-3
-
-
 def test_mlx_lm_reads_quantised_weights(decoder, tmp_path):
     small = tmp_path / "small"
     assert (

@@ -134,17 +134,6 @@ def test_what_mlx_lm_keeps_in_float32_stays(trained, tmp_path):
     } == {"e_score_correction_bias"}
 
 
-@pytest.mark.parametrize("name", ["qwen3", "mamba"])
-def test_mlx_lm_reads_the_adapters(trained, tmp_path, name):
-    source, out = trained(node(name, adapter=LORA)), tmp_path / "hf"
-    export_hugging_face(source, out, ORIGIN, adapters="separate")
-    model, _ = mlx_lm.load(str(out), adapter_path=str(out / "adapters"))
-    expected = np.array(source.model(TOKENS, REAL))
-    np.testing.assert_allclose(np.array(model(TOKENS)), expected, atol=1e-4)
-    bare, _ = mlx_lm.load(str(out))
-    assert np.abs(np.array(bare(TOKENS)) - expected).max() > 1e-3
-
-
 def test_what_mlx_lm_lacks_is_one_line(trained, tmp_path):
     classifier = trained(node("llama"), Task("classification", 3, ("red", "green", "blue")))
     with pytest.raises(

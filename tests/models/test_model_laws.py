@@ -61,7 +61,6 @@ BACKBONES = {
         attention_bias="all",
         qk_norm=True,
         **SCALED,
-        no_rope_layers=[1],
     ),
     "transformer-score": lambda: Transformer(**SMALL, classifier_bias=False),
     "transformer-old": lambda: Transformer(

@@ -40,7 +40,6 @@ OPTIMIZED_STEP = {  # arguments of OptimizedStep
     "dtype": "float32",
     "allow_slow_dtype": False,
     "compile": "never",
-    "cpu_streams": "one",
     "retry_on_oom": False,
 }
 
@@ -185,7 +184,6 @@ def make_trainer(**changes: object) -> Trainer:
         "max_rollbacks": 2,
         "parallel": "none",
         "worker_timeout": 60.0,
-        "async_steps": "auto",
         "ema_decay": None,
         "loss": CrossEntropyLoss(0.0),
         "step": partial(PlainStep, max_grad_norm=1.0),
@@ -231,7 +229,7 @@ def fit(
 ) -> Run:
     """Trains a new state to its end, or the one of a checkpoint."""
     run = run or make_run()
-    run.state = trainer.init_state(run.model, run.data, seed)
+    run.state = trainer.init_state(run.model, run.data)
     args = (FixedBatches(kind=task.kind), task, callbacks, checkpointer or NoCheckpointer(), seed)
     TrainingLoop(trainer, run.context, run.state, *args).run(checkpoint)
     return run

@@ -38,7 +38,6 @@ NODES = {
         "attention_bias": "qkv",
         "head_dim": 6,
         "rope_scaling": SCALING,
-        "no_rope_layers": [1],
     },
     "decoder with all biases": DECODER | {"attention_bias": "all"},
     "encoder": ENCODER | {"num_token_types": 1, "pooling": "mean"},

@@ -76,9 +76,6 @@ class AdaptiveBatchSize(Callback):
         data.resize(sizes[-1][1])
         self.probe()
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return self.enabled and state.progress.step % self.interval == 0
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step, sizes = state.progress.step, state.progress.batch_sizes
         if not self.enabled or step % self.interval or context.control.stop_reason:

@@ -62,9 +62,6 @@ class CSVLogger(Callback):
 
         state.before_save = save_rows
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if self.path is None:
             return

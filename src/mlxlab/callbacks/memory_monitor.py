@@ -36,9 +36,6 @@ class MemoryMonitor(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         mx.reset_peak_memory()
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return state.progress.step % self.every_steps == 0
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step = state.progress.step
         due = context.control.stop_reason == "done" or step % self.every_steps == 0

@@ -65,9 +65,6 @@ class FitMixture(Callback):
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return _mixed_head(state) is not None
-
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Raises ConfigError for a run that is prolonged: its snapshots are fractions of the first length."""
         head = _mixed_head(state)

@@ -46,9 +46,6 @@ class ProgressBar(Callback):
         self._start, self._next_line = time.monotonic(), FIRST_SECONDS
         self._first_step, self._first_seconds = step, 0.0
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if self._bar is not None:
             self._bar.update(state.progress.step - self._bar.n)

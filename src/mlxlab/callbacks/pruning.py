@@ -19,9 +19,6 @@ class Pruning(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self._check(context, state)
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         self._check(context, state)
 

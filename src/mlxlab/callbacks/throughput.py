@@ -36,9 +36,6 @@ class ThroughputMonitor(Callback):
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self.start = time.monotonic()
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         model = _language_model(state)
         logged = state.history.at(state.progress.step)

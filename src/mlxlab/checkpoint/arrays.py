@@ -26,6 +26,15 @@ def shapes(arrays: Mapping[str, mx.array]) -> dict[str, tuple[int, ...]]:
     return {path: array.shape for path, array in arrays.items()}
 
 
+def misfits(arrays: Mapping[str, mx.array], expected: Mapping[str, mx.array]) -> list[str]:
+    """What is missing of the expected arrays, and what has another shape."""
+    faults = [f"{path} is missing" for path in expected if path not in arrays]
+    for path, like in expected.items():
+        if path in arrays and arrays[path].shape != like.shape:
+            faults.append(f"{path} has shape {arrays[path].shape}, expected {like.shape}")
+    return faults
+
+
 def digest(arrays: Mapping[str, mx.array]) -> str:
     """SHA-256 of paths, types, shapes and bytes."""
     result = hashlib.sha256()

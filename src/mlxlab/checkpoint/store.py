@@ -11,12 +11,13 @@ import secrets
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.frozen_weights import FrozenWeights, read_base
 from mlxlab.checkpoint.manifest import (
+    OPTIMIZER,
+    WEIGHTS,
     CorruptCheckpointError,
     read_manifest,
     read_verified,
@@ -27,8 +28,6 @@ from mlxlab.checkpoint.safetensors import ArrayStream, parse_arrays, write_safet
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
-
-_MAX_NAMED = 8  # checkpoints in a message
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,9 @@ class CheckpointStore:
         state = {**state, "base": self.base.write(frozen or {})}
         temporary.mkdir(mode=0o700)
         try:
-            for name, arrays in (("model", weights), ("optimizer", optimizer)):
-                write_safetensors(temporary / f"{name}.safetensors", arrays)
+            write_safetensors(temporary / WEIGHTS, weights)
+            if optimizer:  # An exported model has none.
+                write_safetensors(temporary / OPTIMIZER, optimizer)
             (temporary / STATE).write_text(json.dumps(state, default=asdict), encoding="utf-8")
             write_manifest(temporary, step=step, best_step=best_step)
             fsync_folder(temporary)
@@ -125,12 +125,10 @@ class CheckpointStore:
         `read_only`.
 
         Raises:
-            CheckpointUnavailableError: there is none; none is good, for the reasons named, with the good ones of
-                another name; or it has another format.
+            CheckpointUnavailableError: there is none; none is good, for the reasons named; or it has another format.
         """
         skipped: list[str] = []
-        candidates = self._candidates(which, skipped)
-        for path in candidates:
+        for path in self._candidates(which, skipped):
             try:
                 return load_checkpoint(path, tuple(dict.fromkeys(skipped)))
             except CorruptCheckpointError as error:
@@ -140,8 +138,7 @@ class CheckpointStore:
         reasons = "; ".join(dict.fromkeys(skipped)) or (
             f"no {which}" if self.paths() else "there is none"
         )
-        hint = _usable([path for path in self.paths() if path not in candidates])
-        raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons}){hint}")
+        raise CheckpointUnavailableError(f"{self.folder}: no usable checkpoint ({reasons})")
 
     def set_aside_unusable(self, path: Path) -> bool:
         """Renames a checkpoint that is damaged or does not fit; False if the folder may only be read."""
@@ -216,9 +213,8 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     if step_of(path) not in (-1, manifest["step"]):
         raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
-        weights, optimizer = (
-            parse_arrays(files[f"{name}.safetensors"]) for name in ("model", "optimizer")
-        )
+        weights = parse_arrays(files[WEIGHTS])
+        optimizer = parse_arrays(files[OPTIMIZER]) if OPTIMIZER in files else {}
         state = parse_state(files[STATE])
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
@@ -229,24 +225,6 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
     if state["base"]:
         weights = read_base(path, state["base"]) | weights
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
-
-
-def _usable(others: list[Path]) -> str:
-    """Names the good ones among other checkpoints, for a message; of many only the newest are verified and named."""
-    unchecked = iter(others)
-    good = list(islice((path.name for path in unchecked if _is_good(path)), _MAX_NAMED))
-    if not good:
-        return ""
-    older = len(list(unchecked))
-    more = f" ({older:,} older not checked)" if older else ""
-    return f"; {', '.join(good)} {'is usable' if len(good) == 1 else 'are usable'}{more}"
-
-
-def _is_good(path: Path) -> bool:
-    with suppress(CorruptCheckpointError, CheckpointUnavailableError):
-        load_checkpoint(path)
-        return True
-    return False
 
 
 def _remove(folder: Path) -> None:

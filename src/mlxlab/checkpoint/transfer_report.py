@@ -1,12 +1,11 @@
 """What became of every array when weights were carried from one model to another."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from mlxlab.constraints import Count
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.wording import percent
+from mlxlab.wording import percent, some
 
 Outcome = Literal[
     "matched",  # same path, same numbers
@@ -23,7 +22,6 @@ Outcome = Literal[
 CARRIED: tuple[Outcome, ...] = ("matched", "renamed", "merged", "converted", "grown")
 EXPLAINED: tuple[Outcome, ...] = ("new", "dropped")
 FAULTS: tuple[Outcome, ...] = ("missing", "unexpected", "wrong shape")
-SHOWN = 4  # names in a message
 
 
 class TransferRecord(TypedDict):
@@ -95,10 +93,3 @@ class TransferReport:
             for outcome in (*CARRIED, *EXPLAINED, *FAULTS)
             if outcome in self.names
         ]
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (
-        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    )

@@ -1,27 +1,20 @@
-"""Builds the native CPU kernels, says what is known about them, or removes them.
+"""Builds the native CPU kernels, or says what is known about them.
 
     mlxlab kernels info
     mlxlab kernels build [--again]
-    mlxlab kernels clear
 
-All print JSON with --json.
+Both print JSON with --json.
 
 `train` builds them by itself (`backend.native`, docs/reference/kernels.md); a build before many runs lets all of them
 use the kernels.
 
-Exit codes: 0; 69 if they cannot be built on this machine, the compiler failed, or the self-check did; 73 if `clear`
-cannot use the cache folder, or another process builds.
+Exit codes: 0; 69 if they cannot be built on this machine, the compiler failed, or the self-check did.
 """
 
-import logging
-import time
-
 from mlxlab.cli.print_json import print_result
-from mlxlab.errors import CannotCreateError, ServiceUnavailableError
-from mlxlab.wording import counted
+from mlxlab.errors import ServiceUnavailableError
 
-ACTIONS = {"info": "info", "build": "build", "clear": "clear"}
-logger = logging.getLogger(__name__)
+ACTIONS = {"info": "info", "build": "build"}
 
 
 def info(json: bool = False) -> None:
@@ -34,10 +27,11 @@ def info(json: bool = False) -> None:
 
     backend.prepare()
     from mlxlab.ops.native.cache import Cache
-    from mlxlab.ops.native.description import as_text, describe
+    from mlxlab.ops.native.description import describe
 
     description = describe(Cache())
-    print_result(description, as_text(description), json)
+    lines = [f"{name:8}  {value}" for name, value in description.items() if value]
+    print_result(description, "\n".join(lines), json)
 
 
 def build(again: bool = False, json: bool = False) -> None:
@@ -51,41 +45,10 @@ def build(again: bool = False, json: bool = False) -> None:
 
     backend.prepare()
     from mlxlab.ops.native.activation import load_or_build
-    from mlxlab.ops.native.cache import Cache
-    from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
+    from mlxlab.ops.native.toolchain import KernelsUnavailable
 
-    start = time.time()
     try:
         kernels = load_or_build(retry=True, again=again)
     except KernelsUnavailable as reason:
         raise ServiceUnavailableError(f"native kernels: {reason}") from None
-    cache = Cache()
-    key = find_toolchain().key
-    path = cache.path(key, "so")
-    record = cache.record(key)
-    seconds = None
-    state = "already built"
-    if record and record["time"] >= start:
-        seconds = record["seconds"]
-        state = f"built in {seconds:.0f} s"
-    result = {"kernels": str(kernels), "library": str(path), "built_in_seconds": seconds}
-    print_result(result, f"{kernels}: {state} ({path})", json)
-
-
-def clear(json: bool = False) -> None:
-    """Removes all built kernels of this user.
-
-    Args:
-        json: prints JSON instead.
-    """
-    from mlxlab.ops.native.cache import Cache
-    from mlxlab.ops.native.toolchain import KernelsUnavailable
-
-    cache = Cache()
-    try:
-        count, size = cache.clear()
-    except KernelsUnavailable as reason:
-        raise CannotCreateError(str(reason)) from None
-    libraries = counted(count, "library", "libraries")
-    result = {"cache": str(cache.folder), "libraries": count, "bytes": size}
-    print_result(result, f"{cache.folder}: removed {libraries}, {size / 1e6:.1f} MB", json)
+    print_result({"kernels": str(kernels)}, str(kernels), json)

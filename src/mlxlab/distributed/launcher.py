@@ -72,7 +72,7 @@ def check_processes(processes: Processes) -> None:
         ServiceUnavailableError: a program is not installed, or a host cannot be reached.
     """
     backend = processes.backend
-    check_hosts(processes.hosts, backend, processes.per_host)
+    check_hosts(processes.hosts, backend)
     if backend != "mpi":  # A scheduler may start the processes of mpirun, without SSH.
         check_reachable(processes.hosts)
     elif not shutil.which("mpirun"):

@@ -36,9 +36,6 @@ class RunReport(Callback):
         """Imports the views after the first step, as the source may change before the end."""
         from mlxlab.views import pages  # noqa: F401
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
 
 def find_report(callbacks: Iterable[Callback]) -> RunReport | None:
     """The first of these callbacks."""

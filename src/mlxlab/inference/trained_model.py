@@ -63,7 +63,6 @@ def origin_of(
     if sources := list(node.get("mixture") or ()) or node.get("source"):
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
-    published = started_from[0] if started_from[1] is None else None
     bases = tuple(read_base_model(source) for source in started_from if source)
     commands = commands or [("", metadata["overrides"])]
-    return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases, published)
+    return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases)

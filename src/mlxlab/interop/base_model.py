@@ -11,8 +11,9 @@ from mlxlab.files.untrusted import read_text
 from mlxlab.models.pretrained.gguf import read_gguf
 
 CARD_LICENSE = re.compile(
-    r"\A---\n(?:.*\n)*?license:\s*[\"']?([\w.+-]{1,64})[\"']?\s*\n(?:.*\n)*?---\n"
+    r"\A---\n(?:.*\n)*?license:\s*[\"']?([^\s\"']+)[\"']?\s*\n(?:.*\n)*?---\n"
 )
+LICENSE = re.compile(r"[\w.+-]{1,64}")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -33,22 +34,14 @@ class BaseModel:
 def read_base_model(name: str) -> BaseModel:
     """The model of `model.pretrained` or `model.init_from`: the license is that of its model card or GGUF header."""
     path = Path(os.path.expanduser(name))
-    license_name = ""
+    found: object = ""
     with suppress(InputNotFoundError, DataError, NotAllowedError):  # it may be gone since
-        license_name = (
-            _gguf_license(path) if path.suffix == ".gguf" else _card_license(path / "README.md")
-        )
+        if path.suffix == ".gguf":
+            found = read_gguf(path)[1].get("general.license")
+        else:
+            # Resolved: the files of a downloaded snapshot are symbolic links.
+            match = CARD_LICENSE.match(read_text((path / "README.md").resolve()))
+            found = match and match[1]
+    license_name = found if isinstance(found, str) and LICENSE.fullmatch(found) else ""
     is_hub_id = not path.exists() and HUB_ID.fullmatch(name) is not None
     return BaseModel(name if is_hub_id else path.name, license_name, is_hub_id)
-
-
-def _card_license(card: Path) -> str:
-    match = CARD_LICENSE.match(
-        read_text(card.resolve())
-    )  # the files of a downloaded snapshot are symbolic links
-    return match[1] if match else ""
-
-
-def _gguf_license(file: Path) -> str:
-    value = read_gguf(file)[1].get("general.license")
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,64}", value) else ""

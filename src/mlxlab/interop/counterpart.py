@@ -22,7 +22,6 @@ CLASSES = {
     "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
-    "smollm3": "SmolLM3",
 }
 PROBLEM_TYPES: dict[TaskKind, str] = {
     "classification": "single_label_classification",
@@ -40,7 +39,6 @@ class Counterpart:
         ending: of that class.
         config: of config.json, without what the tokenizer adds.
         published_name: of a parameter of the model with its head, by our path.
-        split: modules whose arrays are several of ours, as in `Family`.
         casts: whether the array of a published name may have fewer bits than float32.
         needs_mlx_lm: only mlx-lm reads the names.
     """
@@ -49,7 +47,6 @@ class Counterpart:
     ending: Ending
     config: Mapping[str, object]
     published_name: Callable[[str], str]
-    split: tuple[tuple[str, int], ...] = ()
     casts: Callable[[str], bool] = lambda name: True
     needs_mlx_lm: bool = False
 
@@ -119,8 +116,6 @@ def _decoder(
 
 
 def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
-    if family.model_type == "modernbert":
-        return _modernbert(trained, family, config)
     if trained.task.kind == "language_modelling":
         if config["hidden_act"] != "gelu":
             raise ConfigError(
@@ -136,14 +131,6 @@ def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -
     )
 
 
-def _modernbert(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
-    if trained.task.kind != "language_modelling":
-        raise ConfigError(
-            "model.pre_norm=true: the classifier of ModernBERT has a hidden layer; expected BERT's false"
-        )
-    return _published(family, "ModernBertForMaskedLM", "ForMaskedLM", config, family.published_name)
-
-
 def _published(
     family: Family,
     name: str,
@@ -151,7 +138,7 @@ def _published(
     config: Mapping[str, object],
     rename: Callable[[str], str],
 ) -> Counterpart:
-    return Counterpart(name, ending, {"architectures": [name], **config}, rename, family.split)
+    return Counterpart(name, ending, {"architectures": [name], **config}, rename)
 
 
 def _with_classifier(family: Family, module: str) -> Callable[[str], str]:

@@ -15,29 +15,15 @@ from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
 from mlxlab.interop.counterpart import counterpart_of
-from mlxlab.interop.frozen_weights import describe_frozen_weights
-from mlxlab.interop.mlx_lm_adapters import Config, mlx_lm_adapters
 from mlxlab.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
 from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.quantized import parameter_shapes
-from mlxlab.models.pretrained.family import join_arrays
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Adapters = Literal["folded_in", "separate", "left_out"]
 WEIGHTS = "model.safetensors"
-FOLDER = "adapters"  # of separate ones
-SEPARATE = (
-    "`model.safetensors` is the base model without the adapters that were trained: they are in `adapters/`, in the "
-    "format of mlx-lm. transformers loads the base model alone from this folder."
-)
 BASE_ONLY = "These are the weights below the adapters in the folder above, which PEFT adds to them."
-NOTES: dict[Adapters, list[str]] = {
-    "folded_in": [],
-    "separate": [SEPARATE],
-    "left_out": [BASE_ONLY],
-}
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -47,7 +33,6 @@ def export_hugging_face(
     origin: Origin,
     dtype: Dtype = "float32",
     dequantize: bool = False,
-    adapters: Adapters = "folded_in",
 ) -> None:
     """Writes the files of `model_folder` as a whole or not at all.
 
@@ -57,7 +42,7 @@ def export_hugging_face(
     Raises:
         ConfigError: see `model_folder`. CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
-    write_folder(out, model_folder(trained, origin, dtype, dequantize, adapters))
+    write_folder(out, model_folder(trained, origin, dtype, dequantize))
 
 
 def model_folder(
@@ -65,7 +50,8 @@ def model_folder(
     origin: Origin,
     dtype: Dtype = "float32",
     dequantize: bool = False,
-    adapters: Adapters = "folded_in",
+    *,
+    with_adapters: bool = True,
 ) -> Callable[[Path], None]:
     """Writes config.json, model.safetensors, tokenizer files and a model card into a folder.
 
@@ -74,27 +60,23 @@ def model_folder(
     Args:
         dtype: of the weights.
         dequantize: write the weights of quantised layers in `dtype`.
-        adapters: fold them into the weights; or write the weights below them, and those of a decoder to `adapters/` as
-            mlx-lm reads them, or none.
+        with_adapters: fold them in; otherwise the weights are those below the adapters.
 
     Raises:
-        ConfigError: the model has no counterpart, or a weight is too large for `dtype`; or as `mlx_lm_adapters`.
+        ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
     """
     counterpart = counterpart_of(trained)
     config = {
         key: value for key, value in counterpart.config.items() if key != "torch_dtype"
     }  # an old name of dtype
     config |= _tokens(trained) | {"dtype": dtype}
-    separate = mlx_lm_adapters(trained) if adapters == "separate" else None
     quantised = is_quantised(trained) and trained.generates and not dequantize
     if quantised:
         weights, codes = quantised_weights(trained)
         config |= {"quantization": codes, "quantization_config": codes}
     else:
-        weights = plain_weights(trained, with_adapters=adapters == "folded_in")
-    arrays = join_arrays(
-        publish(weights, counterpart.published_name, dtype, counterpart.casts), counterpart.split
-    )
+        weights = plain_weights(trained, with_adapters=with_adapters)
+    arrays = publish(weights, counterpart.published_name, dtype, counterpart.casts)
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
@@ -104,38 +86,24 @@ def model_folder(
         else [array.shape for array in arrays.values()]
     )
     count = sum(map(math.prod, shapes))
-    notes = _notes(trained, quantised) + NOTES[adapters]
-    below = "" if adapters == "folded_in" else describe_frozen_weights(origin.pretrained, trained)
-    programs = (() if quantised or counterpart.needs_mlx_lm or separate else (TRANSFORMERS,)) + (
-        (MLX_LM,) if trained.generates else ()
-    )
+    notes = _notes(trained, quantised)
+    if not with_adapters:
+        notes.append(BASE_ONLY)
+    programs = [] if quantised or counterpart.needs_mlx_lm else [TRANSFORMERS]
+    if trained.generates:
+        programs.append(MLX_LM)
 
-    def card(digest: str) -> str:
+    def write(folder: Path) -> None:
+        digest = write_arrays(folder / WEIGHTS, arrays)
         described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
-        inner, chats = FOLDER if separate else None, trained.template is not None
-        return model_card(
-            described, counterpart, count, notes, programs, inner, chats=chats, below_adapters=below
+        chats = trained.template is not None
+        card = model_card(
+            described, counterpart, count, notes, programs, chats=chats, is_base=not with_adapters
         )
+        for name, text in (files | {"README.md": card}).items():
+            write_atomic(folder / name, text)
 
-    return lambda folder: _write(folder, arrays, files, card, separate)
-
-
-def _write(
-    folder: Path,
-    arrays: Arrays,
-    files: dict[str, str],
-    card: Callable[[str], str],
-    adapters: tuple[Arrays, Config] | None,
-) -> None:
-    digest = write_arrays(folder / WEIGHTS, arrays)
-    if adapters is not None:
-        (folder / FOLDER).mkdir()
-        mx.save_safetensors(str(folder / FOLDER / "adapters.safetensors"), adapters[0])
-        write_atomic(
-            folder / FOLDER / "adapter_config.json", json.dumps(adapters[1], indent=1) + "\n"
-        )
-    for name, text in (files | {"README.md": card(digest)}).items():
-        write_atomic(folder / name, text)
+    return write
 
 
 def write_arrays(file: Path, arrays: Arrays) -> str:

@@ -28,7 +28,6 @@ class Origin:
         hashes: by what they identify.
         metrics: of the exported weights.
         bases: published weights that it started from.
-        pretrained: by which mlxlab loads them, where nothing else was its start.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Origin:
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     bases: tuple[BaseModel, ...] = ()
-    pretrained: str | None = None
 
 
 PIPELINES: dict[Ending, str] = {  # -> task of a hub
@@ -55,20 +53,18 @@ def model_card(
     parameters: int,
     notes: list[str],
     libraries: Sequence[str],
-    adapters: str | None = None,
     base: str | None = None,
     *,
     chats: bool = False,
-    below_adapters: str = "",
+    is_base: bool = False,
 ) -> str:
     """Markdown with the header that model hubs read.
 
     Args:
         libraries: that load the model; it is listed under the first.
-        adapters: the folder of the adapters that are not in the weights.
         base: arguments by which transformers loads the base model, where the card is that of adapters for it.
         chats: whether the tokenizer has a chat template, by which the examples write their prompt.
-        below_adapters: what the weights are, where they are those below the adapters, without them.
+        is_base: whether the weights are those below the adapters, without them.
     """
     metrics = Table([Column("metric"), Column("value", "number")])
     for name, value in sorted(origin.metrics.items()):
@@ -90,11 +86,9 @@ def model_card(
         parameters=parameters,
         licenses=[*{each.license for each in origin.bases}],
         published=[each.name for each in origin.bases if each.is_hub_id],
-        below=Markup(below_adapters),
-        is_base=bool(below_adapters) and adapters is None,
+        is_base=is_base,
         notes=[Markup(note) for note in notes],
         libraries=libraries,
-        adapters=adapters,
         base=base and Markup(base),
         chats=chats,
         metrics=metrics,

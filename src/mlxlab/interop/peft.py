@@ -2,20 +2,24 @@
 
 import json
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from mlxlab.errors import DataError, InputNotFoundError
+import mlx.core as mx
+
+from mlxlab.errors import DataError, InputNotFoundError, UserError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_json
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
-from mlxlab.interop.frozen_weights import has_frozen_weights
 from mlxlab.interop.hugging_face import model_folder, write_arrays, write_folder
 from mlxlab.interop.model_card import PEFT, Origin, model_card
 from mlxlab.interop.peft_adapters import peft_adapters
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.models.adapters.freeze import frozen_parameters
 from mlxlab.models.adapters.quantized import QuantizedLayer
+from mlxlab.models.build import build_model
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 BASE = "base"  # the folder of the base model
@@ -66,7 +70,7 @@ def export_peft(
     count = sum(array.size for array in arrays.values())
     of_base = replace(origin, metrics={}, hashes={})
     write_base = (
-        model_folder(trained, of_base, dequantize=True, adapters="left_out") if base else None
+        model_folder(trained, of_base, dequantize=True, with_adapters=False) if base else None
     )
 
     def write(folder: Path) -> None:
@@ -99,9 +103,33 @@ def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart)
         return None
     # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.
     same = trained.model.backbone.causal or config.get("model_type") == counterpart.model_type
-    if not same or "quantization" in config or not has_frozen_weights(str(folder), trained):
+    if not same or "quantization" in config or not _has_frozen_weights(str(folder), trained):
         return None
     return str(path.absolute()) if is_folder else published
+
+
+def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:
+    """Whether a run that begins with a published model has the frozen weights of this one, which was resumed perhaps.
+
+    Growth, other tokens, or training before the adapters change them, and so does who writes into the folder.
+    """
+    task, node = trained.task, {**trained.node, "pretrained": published}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the run has shown them
+            model = build_model(
+                node,
+                kind=task.kind,
+                vocab_size=trained.tokenizer.vocab_size,
+                num_classes=task.num_classes,
+                pair_separator=task.pair_separator,
+                seed=0,
+            )
+    except UserError:  # the weights are missing, or are those of another architecture
+        return False
+    expected, frozen = frozen_parameters(model), frozen_parameters(trained.model)
+    return expected.keys() == frozen.keys() and all(
+        mx.array_equal(expected[path], frozen[path]) for path in frozen
+    )
 
 
 def _cached_folder(hub_id: str) -> Path | None:

@@ -1,7 +1,6 @@
 """Adapters, and the other weights trained with them, under the names and in the settings of Hugging Face's PEFT."""
 
 import math
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -33,10 +32,7 @@ def peft_adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arra
     if options is None:
         raise ConfigError("model.adapter: expected a run with adapters, model/adapter=lora")
     if counterpart.needs_mlx_lm:
-        way = "export hf with separate_adapters=true writes them for mlx-lm"
-        raise ConfigError(
-            f"model=mlx_lm: PEFT needs the names of transformers, the model has those of mlx-lm; {way}"
-        )
+        raise ConfigError("model=mlx_lm: PEFT needs the names of transformers, expected export hf")
     layers = _adapted_layers(trained, counterpart)
     weights = plain_weights(trained, with_adapters=False)
     published = {path: counterpart.published_name(path) for path in weights}
@@ -82,11 +78,6 @@ def _adapted_layers(trained: TrainedModel, counterpart: Counterpart) -> dict[str
         if layer.looks_up:
             raise ConfigError(
                 f"model.adapter.targets: export peft writes adapters of linear layers, not of {own}"
-            )
-        if re.search(r"\.\d+$", name):
-            fused = name.rpartition(".")[0]
-            raise ConfigError(
-                f"model.adapter.targets: {counterpart.name} has {own} as a part of {fused}; expected hf"
             )
         layers[name] = layer
     return layers

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.constraints import Positive, Share, Size
+from mlxlab.constraints import MinLen, Positive, Share, Size
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LoRA:
     rank: Size = 8
     alpha: Positive = 16.0
     dropout: Share = 0.0
-    targets: Sequence[str] | None = None
+    targets: Annotated[Sequence[str], MinLen(1)] | None = None
     dora: bool = False
     train: Sequence[str] = ()
 

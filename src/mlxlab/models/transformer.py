@@ -1,12 +1,11 @@
 """A decoder: the Llama architecture (Touvron et al. 2023) by default, older ones by its options."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Count, Positive, Share, Size
+from mlxlab.constraints import Positive, Share, Size
 from mlxlab.models.layers import (
     Attention,
     FeedForward,
@@ -44,7 +43,6 @@ class Transformer(nn.Module):
         attention_bias: which attention layers have a bias: none, those of queries, keys and values (qkv), or all.
         qk_norm: RMSNorm over each head of queries and keys, before the rotary positions, as in Qwen3.
         rope_scaling: a `mlxlab.models.rope.Llama3Scaling` for contexts longer than the original ones; null has none.
-        no_rope_layers: numbers of layers without rotary positions, as every fourth of SmolLM3.
         classifier_bias: whether a classifier has a bias; Llama's, in which it can be exported, has none.
     """
 
@@ -71,7 +69,6 @@ class Transformer(nn.Module):
         attention_bias: Literal["none", "qkv", "all"] = "none",
         qk_norm: bool = False,
         rope_scaling: Llama3Scaling | None = None,
-        no_rope_layers: Sequence[Count] = (),
         classifier_bias: bool = True,
         *,
         vocab_size: int,
@@ -89,13 +86,13 @@ class Transformer(nn.Module):
         theta = rope_theta if self.position_limit is None else None
         heads = (num_heads, num_kv_heads or num_heads)
         self.layers = []
-        for layer in range(num_layers):
+        for _ in range(num_layers):
             attention = Attention(
                 hidden_size,
                 *heads,
                 bias=attention_bias != "none",
                 dropout=dropout,
-                rope_theta=None if layer in no_rope_layers else theta,
+                rope_theta=theta,
                 head_dim=head_dim,
                 out_bias=attention_bias == "all",
                 qk_norm_eps=norm_eps if qk_norm else None,

@@ -133,14 +133,6 @@ class Callback(Protocol):
         """After every step and its evaluation."""
         return
 
-    def needs_sync(self, state: TrainState) -> bool:
-        """Whether the next step has to wait for `on_step` of this one, which is counted in `state` but not yet read.
-
-        True if `on_step` reads or changes the model, the optimizer or the data, or asks the loop for something. Where
-        it is False, `on_step` may find them as the next step leaves them (`trainer.async_steps`).
-        """
-        return type(self).on_step is not Callback.on_step
-
     def on_end(self, context: FitContext, state: TrainState) -> None:
         """After the last step, whatever stopped the run; not after an exception."""
         return

@@ -56,9 +56,6 @@ class NoCheckpointer(Callback):
     def on_end(self, context: FitContext, state: TrainState) -> None:
         self.on_step(context, state, NO_STEP)
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def save_interrupted(self, context: FitContext, state: TrainState) -> str:
         return ""
 
@@ -101,9 +98,6 @@ class Checkpointer:
                 f"{self.store.folder}: checkpoints need up to {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free:"
                 " lower checkpointing.keep, or free some space"
             )
-
-    def needs_sync(self, state: TrainState) -> bool:
-        return self.every_steps is not None and state.progress.step % self.every_steps == 0
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step, control = state.progress.step, context.control

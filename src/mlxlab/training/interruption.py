@@ -22,9 +22,9 @@ class InterruptibleStep(Protocol):
         """Raises StepInterrupted from now on between micro-batches once `should_stop` is true."""
 
 
-def allow_interruption(step: object, context: FitContext, *, overlap: bool) -> None:
-    """Lets a signal interrupt steps that do not `overlap`, in a process that no other one waits for."""
-    if isinstance(step, InterruptibleStep) and context.group.size == 1 and not overlap:
+def allow_interruption(step: object, context: FitContext) -> None:
+    """Lets a signal interrupt steps, in a process that no other one waits for."""
+    if isinstance(step, InterruptibleStep) and context.group.size == 1:
         step.interrupt_when(lambda: context.control.stop_signal != 0)
 
 

@@ -1,9 +1,8 @@
 """The training loop; docs/explanation/architecture.md has the order of events."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,10 +18,8 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.interruption import StepInterrupted, allow_interruption, around_step
 from mlxlab.training.log_totals import log_totals
-from mlxlab.training.run_ahead import may_start_next, runs_ahead
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
 from mlxlab.training.step_seed import step_seed
-from mlxlab.training.steps.step import AsyncStep
 from mlxlab.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -54,10 +51,6 @@ class TrainingLoop:
         self.resumed: Checkpoint | None = None
         self.step_model: nn.Module | None = None  # that `self.step` trains
         self.step_settings: tuple[int | None, ...] = ()
-        self.runs_ahead = False
-        self.in_flight: Callable[[], StepResult] | None = (
-            None  # reads the step before the one that is started next
-        )
 
     def run(self, resume: Checkpoint | None = None) -> None:
         """Trains until `context.control` has a reason to stop; continues exactly where `resume` was taken.
@@ -73,16 +66,9 @@ class TrainingLoop:
                 for batch in self.context.timer.waiting(state.data):
                     batch = self.trainer.annotate(batch, state.fraction_done)
                     with around_step(state, resume):
-                        read = self._start_step(batch)
-                    if self.in_flight is not None:
-                        self._read_in_flight(self.in_flight)
+                        result = self._take_step(batch)
                     state.advance(batch)
-                    if self.runs_ahead and may_start_next(
-                        self.trainer, self.context, state, self.hooks
-                    ):
-                        self.in_flight = read
-                        continue
-                    self._end_step(read)
+                    self._end_step(result)
                     if self.control.stop_reason:
                         break
             except StepInterrupted:
@@ -104,22 +90,16 @@ class TrainingLoop:
         self._start(resumed=resume is not None)
         self.state.model.train()
 
-    def _start_step(self, batch: Batch) -> Callable[[], StepResult]:
-        """Begins a step, or takes it if steps do not overlap; the returned function reads the result."""
+    def _take_step(self, batch: Batch) -> StepResult:
         state, group = self.state, self.context.group
         state.optimizer.learning_rate = self.schedule(mx.array(state.progress.schedule_step))
         mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
         device_batch = to_device(group.shard(batch))
-        if self.runs_ahead:
-            read = cast(AsyncStep, self.step).start(device_batch)
-            return lambda: read()._replace(batch=batch)
         with group.computing():
-            result = self.step(device_batch)._replace(batch=batch)
-        return lambda: result
+            return self.step(device_batch)._replace(batch=batch)
 
-    def _end_step(self, read: Callable[[], StepResult]) -> None:
-        """Reads the result of a step, and does what is due after it."""
-        result = read()
+    def _end_step(self, result: StepResult) -> None:
+        """Does what is due after a step."""
         self.state.record(result)
         self._check_finite()
         self._check_limits()
@@ -127,15 +107,6 @@ class TrainingLoop:
         if is_due or self.control.stop_reason == "done":
             log_totals(self.context, self.state, result, self.callbacks)
         self._finish_step(result)
-
-    def _read_in_flight(self, read: Callable[[], StepResult]) -> None:
-        """Ends the step before the one just started, with which nothing was due."""
-        self.in_flight = None
-        result = read()
-        self.state.record(result)
-        self._sync_requests()
-        for callback in self.callbacks:
-            callback.on_step(self.context, self.state, result)
 
     def _build_step(self) -> None:
         """Makes schedule and step for the model, the optimizer and the settings of the state.
@@ -150,10 +121,7 @@ class TrainingLoop:
         if self.step_model is not state.model or self.step_settings != step_settings:
             self.step = self.trainer.make_step(state, self.context.group)
             self.step_model, self.step_settings = state.model, step_settings
-            self.runs_ahead = runs_ahead(
-                self.trainer.async_steps, self.step, self.context.group.size
-            )
-            allow_interruption(self.step, self.context, overlap=self.runs_ahead)
+            allow_interruption(self.step, self.context)
         state.model.train()
         self.control.rebuild = False
 

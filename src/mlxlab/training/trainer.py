@@ -45,9 +45,6 @@ class Trainer:
             optimizer state, and computes every layer a second time in the backward pass.
         ema_decay: decay of a moving average of the weights, which is then evaluated and saved; null for none.
         worker_timeout: seconds that a process waits for the others before it saves and ends (exit 75).
-        async_steps: auto starts a step on a GPU before the result of the one before is read, unless a log line, an
-            evaluation, a save or a callback needs that first; always does so on a CPU too, never nowhere. Weights,
-            metrics and checkpoints are the same. In one process only.
         loss: what is minimised.
         step: takes one optimizer step on a batch.
         optimizer: how gradients change the weights.
@@ -68,7 +65,6 @@ class Trainer:
     max_rollbacks: Count
     parallel: Literal["none", "data", "fsdp"]
     worker_timeout: Positive
-    async_steps: Literal["auto", "always", "never"]
     ema_decay: Share | None
     loss: Loss
     step: Callable[..., Step]
@@ -77,9 +73,8 @@ class Trainer:
     teachers: list[str] | None = None
     distillation: object | None = None
 
-    def init_state(self, model: nn.Module, data: BatchIterator, seed: int = 0) -> TrainState:
-        """The state before the first step. `seed` is that of weights that the loss adds to the model."""
-        self.loss.setup(model, seed)
+    def init_state(self, model: nn.Module, data: BatchIterator) -> TrainState:
+        """The state before the first step."""
         return TrainState(
             model,
             self.new_optimizer(model),

@@ -14,7 +14,6 @@ from mlxlab.wording import counted
 _OF_TEACHERS = (
     "trainer.teachers",
     "trainer.distillation",
-    "trainer.loss.feature_matching",
     "hydra.run.dir",
 )
 

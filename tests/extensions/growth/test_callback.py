@@ -527,7 +527,6 @@ def test_a_grown_model_trains_with_the_optimized_step_and_frozen_layers():
         OptimizedStep,
         max_grad_norm=1.0,
         compile="never",
-        cpu_streams="one",
         retry_on_oom=False,
         **options,
     )

@@ -175,10 +175,6 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
     ("options", "message"),
     [
         (
-            {"adapter": ADAPTER | {"targets": []}},
-            r"model.adapter.targets=\[\]: expected patterns; null is all layers of attention and feed-forward",
-        ),
-        (
             {"adapter": ADAPTER | {"targets": ["attention.qeury"]}},
             "attention.qeury matches nothing",
         ),
@@ -193,10 +189,6 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
         (
             {"adapter": ADAPTER | {"targets": ["c_attn"]}},
             r"targets: c_attn matches nothing; expected patterns of paths such as attention\.\w+, attention\.\w+, \S+$",
-        ),
-        (
-            {"adapter": ADAPTER | {"targets": ["all-linear"]}},
-            "targets: got all-linear; null, the default, is all linear layers of attention and feed-forward$",
         ),
         (
             {"adapter": ADAPTER | {"train": ["nrm"]}},

@@ -64,7 +64,6 @@ MODELS = {
         hf.MistralConfig(**DECODER, sliding_window=None, head_dim=12),
         hf.MistralForCausalLM,
     ),
-    "smollm3": (hf.SmolLM3Config(**DECODER, no_rope_layers=[1, 0]), hf.SmolLM3ForCausalLM),
     "qwen2": (hf.Qwen2Config(**DECODER, tie_word_embeddings=True), hf.Qwen2ForCausalLM),
     "qwen3": (hf.Qwen3Config(**DECODER, head_dim=12), hf.Qwen3ForCausalLM),
 }

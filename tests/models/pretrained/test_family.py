@@ -7,17 +7,10 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, build_head
-from mlxlab.models.pretrained import llama, modernbert
+from mlxlab.models.pretrained import llama
 from mlxlab.models.pretrained.config import SYNONYMS, PretrainedConfig
 from mlxlab.models.pretrained.families import export_family
-from mlxlab.models.pretrained.family import (
-    BERT,
-    SIZES,
-    TRANSFORMER,
-    join_arrays,
-    rename,
-    split_arrays,
-)
+from mlxlab.models.pretrained.family import BERT, SIZES, TRANSFORMER, rename, split_arrays
 from mlxlab.models.transformer import Transformer
 
 SHAPE = {
@@ -36,26 +29,12 @@ SCALING = {
 SCALING["_target_"] = llama.SCALING
 NODES = {
     "bert": {"_target_": BERT, "max_position_embeddings": 64, "norm_eps": 1e-6, "mlp_type": "relu"},
-    "modernbert": {
-        **modernbert.OPTIONS,
-        "_target_": BERT,
-        "mlp_type": "swiglu",
-        "bias": True,
-        "attention_window": 3,
-        "max_position_embeddings": 64,
-        "rope_theta": 2e5,
-        "local_rope_theta": 9e3,
-        "global_attention_every": 2,
-        "norm_eps": 1e-6,
-        "pooling": "mean",
-    },
     "llama": {
         "_target_": TRANSFORMER,
         "num_kv_heads": 2,
         "rope_theta": 5e5,
         "tie_embeddings": False,
     },
-    "smollm3": {"_target_": TRANSFORMER, "no_rope_layers": [1], "attention_bias": "all"},
     "qwen2": {"_target_": TRANSFORMER, "attention_bias": "qkv"},
     "qwen3": {"_target_": TRANSFORMER, "qk_norm": True, "head_dim": 12, "rope_scaling": SCALING},
 }
@@ -109,6 +88,3 @@ def test_arrays_of_several_layers_are_split_along_their_rows():
     )
     assert arrays.keys() == {"a.qkv.0.weight", "a.qkv.1.weight", "a.qkv.2.weight", "b.weight"}
     assert arrays["a.qkv.1.weight"].tolist() == [[4, 5], [6, 7]]
-    joined = join_arrays(arrays, [("qkv", 3)])
-    assert joined.keys() == {"a.qkv.weight", "b.weight"}
-    assert joined["a.qkv.weight"].tolist() == mx.arange(12).reshape(6, 2).tolist()

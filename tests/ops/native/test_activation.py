@@ -5,7 +5,7 @@ import platform
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.ops.native import activation, build, state
+from mlxlab.ops.native import activation, build, state, toolchain
 from mlxlab.ops.native.activation import activate, activate_for_inference
 from mlxlab.ops.native.cache import Cache
 from mlxlab.ops.native.state import MLX, KernelSet
@@ -81,7 +81,8 @@ def test_inference_starts_no_build_and_says_nothing(monkeypatch, caplog, tmp_pat
 
 
 def test_on_a_gpu_there_are_none(monkeypatch, caplog, tmp_path):
-    monkeypatch.setattr(activation, "on_cpu", lambda: False)
+    for module in (activation, toolchain):
+        monkeypatch.setattr(module, "on_cpu", lambda: False)
     assert activate("auto") == activate_for_inference() == MLX
     assert not caplog.text
     with pytest.raises(ConfigError, match="the default device is a GPU"):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from mlxlab.ops.native import build as module
-from mlxlab.ops.native.build import CheckResult, build
+from mlxlab.ops.native.build import build
 from mlxlab.ops.native.cache import Cache
 from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
 
@@ -30,7 +30,7 @@ def compiler(tmp_path, monkeypatch):
 
     def write(script: str) -> Path:
         path = tmp_path / "compiler"
-        path.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo fake 1.0 && exit\n{script}")
+        path.write_text(f"#!/bin/sh\n{script}")
         path.chmod(0o700)
         monkeypatch.setenv("CXX", str(path))
         return path
@@ -44,13 +44,13 @@ def cache(tmp_path, monkeypatch):
     return Cache()
 
 
-def passes(library: Path) -> CheckResult:
+def passes(library: Path) -> tuple[None, str]:
     assert library.stat().st_mode & 0o77 == 0
-    return {"error": None, "features": "avx512"}
+    return None, "avx512"
 
 
-def fails(library: Path) -> CheckResult:
-    return {"error": "the self-check failed: attention differs", "features": "avx512"}
+def fails(library: Path) -> tuple[str, str]:
+    return "the self-check failed: attention differs", ""
 
 
 def files(cache):
@@ -61,9 +61,9 @@ def test_a_build_leaves_a_library_its_record_and_the_compilers_output(compiler, 
     program = compiler(f"{WRITE}\necho a warning >&2")
     toolchain = find_toolchain()
     record = build(toolchain, cache, check=passes)
-    assert (record["error"], record["features"], record["compiler"]) == (None, "avx512", "fake 1.0")
+    assert (record["error"], record["features"]) == (None, "avx512")
     assert cache.record(toolchain.key) == record
-    assert cache.log(toolchain.key) == "a warning\n"
+    assert cache.path(toolchain.key, "log").read_text() == "a warning\n"
     assert files(cache) == [".json", ".lock", ".log", ".so"]
     assert Path(program.with_name("compiler.folder").read_text().strip()).parent == cache.folder
     assert build(toolchain, cache, check=fails) == record, "built twice"
@@ -101,7 +101,7 @@ def test_a_failed_compiler_is_remembered_until_a_build_again(compiler, cache, sc
     toolchain = find_toolchain()
     for _ in range(2):
         record = build(toolchain, cache, check=passes)
-        assert (record["error"], record["self_check"]) == (error, "not run")
+        assert record["error"] == error
     assert program.with_name("compiler.runs").read_text() == "run\n"
     build(toolchain, cache, again=True, check=passes)
     assert program.with_name("compiler.runs").read_text() == "run\nrun\n"
@@ -113,10 +113,7 @@ def test_a_failed_self_check_is_remembered_and_leaves_no_library(compiler, cache
     toolchain = find_toolchain()
     build(toolchain, cache, check=fails)
     record = build(toolchain, cache, check=passes)
-    assert (record["error"], record["self_check"]) == (
-        "the self-check failed: attention differs",
-        "failed",
-    )
+    assert record["error"] == "the self-check failed: attention differs"
     assert files(cache) == [".json", ".lock", ".log"]
     assert build(toolchain, cache, again=True, check=passes)["error"] is None
 

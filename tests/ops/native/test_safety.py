@@ -32,18 +32,9 @@ def run(script: str, seconds: float = 60.0, **options) -> subprocess.CompletedPr
 
 def every_result():
     """Values and gradients of all kernels, at sizes of many tasks."""
-    results = []
-    cases = [*self_check._row_cases(700, 130, 300), *self_check._attention_cases(150, 4, 2, 36)]
-    for name, kernel, _, inputs in cases:
-        with kernels.bfloat16_products("bfloat16" in name):
-            value = kernel(*inputs)
-            results.append(value)
-            if inputs:
-                results += mx.vjp(
-                    lambda *x, kernel=kernel: [kernel(*x)], list(inputs), [mx.ones(value.shape)]
-                )[1]
-    mx.eval(results)
-    return [np.array(x) for x in results]
+    cases = self_check.row_cases(700, 130, 300) | self_check.attention_cases(150, 4, 2, 36)
+    results = self_check.results(cases, self_check.NATIVE)
+    return [np.array(x) for arrays in results.values() for x in arrays]
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
@@ -171,6 +162,8 @@ def test_a_program_may_end_while_a_kernel_computes():
 
 @pytest.mark.parametrize("wrong", [float("nan"), 2.0])
 def test_the_self_check_refuses_wrong_values_and_wrong_gradients(monkeypatch, wrong):
+    monkeypatch.setenv("MLXLAB_CUSTOM_OPS", "0")
+    assert self_check.check() is None
     right = kernels.rope
     monkeypatch.setattr(kernels, "rope", lambda x, table: right(x, table) * wrong)
     assert "rotary positions" in self_check.check()
@@ -188,12 +181,9 @@ import resource
 from functools import partial
 import mlx.optimizers as optim
 from mlxlab.ops.native import self_check
-cases = [*self_check._row_cases(64, 32, 48), *self_check._attention_cases(33, 2, 1, 8)]
+cases = self_check.row_cases(64, 32, 48) | self_check.attention_cases(33, 2, 1, 8)
 def step():
-    for name, kernel, _, inputs in cases:
-        if inputs:
-            value, gradients = mx.vjp(lambda *x: [kernel(*x)], list(inputs), [mx.ones(kernel(*inputs).shape)])
-            mx.eval(value, gradients)
+    self_check.results(cases, self_check.NATIVE)
 for count in range(10_000):
     step()
     if count == 1_000: before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -156,9 +156,7 @@ def test_a_pattern_selects_adapters_and_the_weights_below_them():
 def test_a_compiled_step_trains_groups_as_a_plain_one():
     groups = [{"pattern": "hidden*", "lr_scale": 0.1}]
     optimizer = instantiate(read_config("trainer/optimizer/adamw") | {"groups": groups})
-    step = instantiate(
-        read_config("trainer/step/optimized") | {"compile": "always", "cpu_streams": "never"}
-    )
+    step = instantiate(read_config("trainer/step/optimized") | {"compile": "always"})
     ends = []
     for options in ({}, {"step": step}):
         trainer = make_trainer(optimizer=optimizer, epochs=2, **options)

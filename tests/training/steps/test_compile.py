@@ -5,13 +5,9 @@ import stat
 from functools import partial
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlxlab.errors import ConfigError
-from mlxlab.models.layers import Attention
-from mlxlab.ops.dropout import Dropout
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw, assign_leaves, flatten_arrays
@@ -24,7 +20,6 @@ from mlxlab.training.steps.compile import (
 )
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from mlxlab.training.steps.two_stream import has_dropout
 from support.models import OPTIMIZED_STEP, RandomBatches, make_model, step_scalars, weights_of
 
 COMPILED = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": "always"})
@@ -179,48 +174,3 @@ def test_kernels_are_built_in_a_folder_that_only_the_user_can_write(tmp_path, mo
         assert inside == str(tmp_path / "mlxlab")
         assert stat.S_IMODE(os.stat(inside).st_mode) == 0o700
     assert "TMPDIR" not in os.environ
-
-
-def two_stream_step(**changes):
-    return partial(COMPILED, **{"cpu_streams": "two"} | changes)
-
-
-def test_two_streams_are_equal_to_the_plain_step_up_to_rounding():
-    """200 steps on batches of two sizes and of a single row; also with micro-batches."""
-    sizes = [8, 5, 8, 1] * 50
-    model = partial(make_model, dropout=0.0)
-    expected = losses_of(build_step(partial(PlainStep, max_grad_norm=1.0), model=model())[0], sizes)
-    for accumulate in (1, 2):
-        np.testing.assert_allclose(
-            losses_of(build_step(two_stream_step(accumulate=accumulate), model=model())[0], sizes),
-            expected,
-            atol=1e-4,
-        )
-
-
-@pytest.mark.skipif(not compile.on_linux_cpu(), reason="for CPUs where MLX uses one core")
-def test_parallel_and_sequential_halves_are_bitwise_equal():
-    """A run changes from sequential to parallel at a time that depends on the machine: results must not."""
-    results = []
-    for mode in ("always", "never"):
-        step, model, _ = build_step(two_stream_step(compile=mode), model=make_model(dropout=0.0))
-        results.append((losses_of(step, [8, 5, 8, 8]), weights_of(model)))
-    assert results[0][0] == results[1][0]
-    for name, leaf in results[0][1].items():
-        np.testing.assert_array_equal(leaf, results[1][1][name])
-
-
-def test_a_model_with_dropout_is_computed_in_one_stream():
-    step, _, _ = build_step(two_stream_step(cpu_streams="auto"))
-    assert step.two_stream is None
-    with pytest.raises(ConfigError, match="dropout"):
-        build_step(two_stream_step())
-
-
-def test_dropout_in_attention_alone_is_detected():
-    shape = {"hidden_size": 8, "num_heads": 2, "num_kv_heads": 2, "bias": False, "rope_theta": None}
-    assert has_dropout(Attention(**shape, dropout=0.1))
-    assert not has_dropout(Attention(**shape, dropout=0.0))
-    assert has_dropout(Dropout(0.1))
-    assert has_dropout(nn.Dropout(0.1))
-    assert not has_dropout(nn.Dropout(0.0))

@@ -3,8 +3,7 @@
     mlxlab export merge run=RUN_FOLDER out=FOLDER [checkpoint=best]
     mlxlab export quantize run=RUN_FOLDER out=FOLDER [bits=4] [group_size=64] [mode=affine] [skip=[PATTERN]]
                            [checkpoint=best] [evaluate=true] [max_batches=N]
-    mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [separate_adapters=false]
-                     [checkpoint=best]
+    mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [checkpoint=best]
     mlxlab export peft run=RUN_FOLDER out=FOLDER [base=false] [checkpoint=best]
     mlxlab export gguf run=RUN_FOLDER out=FILE.gguf [dtype=float32] [checkpoint=best]
     mlxlab export onnx run=RUN_FOLDER out=FILE.onnx [checkpoint=best]
@@ -13,7 +12,7 @@ merge     folds the adapters (model/adapter=lora) into the weights, in float32
 quantize  the same, with the weights of linear layers and embeddings in few bits; summary.md and quantization.json
           compare the size and the metrics of the validation and test data before and after
 hf        writes the layout of Hugging Face, for transformers and, of decoders, mlx-lm: config.json, model.safetensors,
-          the tokenizer, a model card; with separate_adapters=true the adapters apart, as mlx-lm reads them
+          the tokenizer, a model card
 peft      writes the adapters for Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors, the tokenizer;
           with base=true the model below them too, for transformers: needed unless it is a folder or of the hub
 gguf      writes a decoder and its tokenizer as one file for llama.cpp

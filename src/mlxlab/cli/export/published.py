@@ -24,7 +24,6 @@ def export_hf(
     checkpoint: str = "best",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     dequantize: bool = False,
-    separate_adapters: bool = False,
     json: bool = False,
 ) -> None:
     """Writes a folder for transformers and mlx-lm.
@@ -35,7 +34,6 @@ def export_hf(
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         dtype: type of the weights.
         dequantize: write the weights of quantised layers as numbers too, for transformers.
-        separate_adapters: write adapters to OUT/adapters for mlx-lm instead of folding them in.
         json: prints JSON instead.
     """
     with announce(f"exporting {run}"):
@@ -44,10 +42,7 @@ def export_hf(
         from mlxlab.interop.hugging_face import export_hugging_face
 
         origin = _origin(run, restored)
-        adapters: Literal["separate", "folded_in"] = (
-            "separate" if separate_adapters else "folded_in"
-        )
-        export_hugging_face(trained_model(restored), out, origin, dtype, dequantize, adapters)
+        export_hugging_face(trained_model(restored), out, origin, dtype, dequantize)
     print_output(out, json)
 
 

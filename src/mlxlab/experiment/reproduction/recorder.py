@@ -71,9 +71,6 @@ class RunLockRecorder(Callback):
             if int(step) <= state.progress.step
         }
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step = state.progress.step
         if result.trained and has_one_digit(step):

@@ -57,9 +57,6 @@ class ExampleLossLogger(Callback):
             self._thread = threading.Thread(target=self._write, daemon=True)
             self._thread.start()
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step = state.progress.step
         if self.every_steps is None or not result.trained or step % self.every_steps:

@@ -79,9 +79,6 @@ class GrowthSchedule(Callback):
             is_evaluated = growth.step in {at for at, _ in state.history.evaluations[-1:]}
             context.control.evaluation_requested |= self._evaluates_now(state) and not is_evaluated
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return len(state.progress.growth.done) < len(self.operations)
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         growth = state.progress.growth
         while len(growth.done) < len(self.operations) and self._is_due(context, state, result):

@@ -83,9 +83,6 @@ class WeightAnalysis(Callback):
         else:
             self._start(state)
 
-    def needs_sync(self, state: TrainState) -> bool:
-        return False
-
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if self._job is not None and not self._job.is_alive():
             self._log_result(self._job, context, state)

@@ -22,7 +22,6 @@ KEY = "model.adapter"
 IN_LAYER = re.compile(
     r"\.\d+\."
 )  # of an architecture of mlx-lm, which names its layers in several ways
-ALL_LINEAR = "all-linear"  # of the library peft
 LAYERS = nn.Linear | nn.Embedding | QuantizedLayer
 
 
@@ -95,13 +94,6 @@ def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     classifiers = [path for path, module in model.named_modules() if isinstance(module, Classifier)]
     paths = sorted(path for path, _ in layers if path.rpartition(".")[0] not in classifiers)
     if options.targets is not None:
-        if not options.targets:
-            raise ConfigError(
-                f"{KEY}.targets=[]: expected patterns; null is all layers of attention and feed-forward"
-            )
-        if ALL_LINEAR in options.targets:
-            meaning = "null, the default, is all linear layers of attention and feed-forward"
-            raise ConfigError(f"{KEY}.targets: got {ALL_LINEAR}; {meaning}")
         return select(options.targets, paths, f"{KEY}.targets")
     owners = {
         path

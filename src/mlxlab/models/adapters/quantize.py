@@ -13,12 +13,12 @@ from mlxlab.models.model import Classifier
 from mlxlab.models.options import ModelOptions, Quantization
 from mlxlab.models.patterns import select
 from mlxlab.ops.quantized import Packing
+from mlxlab.wording import some
 
 logger = logging.getLogger(__name__)
 
 KEY = "model.quantization"
 MIN_OUTPUTS = 8  # of a layer that is quantised: two token types or one score are not worth it
-MAX_NAMES = 8  # in a message
 FORMATS = {
     "mxfp4": (4, 32),
     "mxfp8": (8, 32),
@@ -41,11 +41,8 @@ def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()
     layers = {path: layer for path, layer in layers.items() if path not in skipped}
     odd = [path for path, layer in layers.items() if layer.weight.shape[1] % options.group_size]
     if odd:
-        names = ", ".join(odd[:MAX_NAMES]) + (
-            f" and {len(odd) - MAX_NAMES} more" if odd[MAX_NAMES:] else ""
-        )
         logger.info(
-            f"{KEY}: not quantised, the width is not a multiple of group_size={options.group_size}: {names}"
+            f"{KEY}: not quantised, the width is not a multiple of group_size={options.group_size}: {some(odd)}"
         )
     new = {
         path: QuantizedLinear(layer, packing)

@@ -45,7 +45,6 @@ class PretrainedConfig(TypedDict, total=False):
     mlp_bias: bool | None
     sliding_window: int | None
     use_sliding_window: bool | None
-    no_rope_layers: list[int] | None
     global_rope_theta: Positive
     local_rope_theta: Positive
     global_attn_every_n_layers: Size

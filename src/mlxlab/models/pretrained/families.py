@@ -15,7 +15,6 @@ FAMILIES: Sequence[Family] = (
     modernbert.FAMILY,
     llama.LLAMA,
     llama.MISTRAL,
-    llama.SMOLLM3,
     qwen.QWEN2,
     qwen.QWEN3,
 )
@@ -35,7 +34,8 @@ def family_of(config: PretrainedConfig, target: str, title: str) -> Family:
     for family in families:
         if family.model_type == model_type:
             return family
-    option, supported = target.split(".")[-2], _listed([family.model_type for family in families])
+    option = target.split(".")[-2]
+    supported = ", ".join(family.model_type for family in families)
     raise ConfigError(f"{title}: is of type {model_type}; model={option} loads {supported}")
 
 
@@ -61,7 +61,3 @@ def export_family(node: Node) -> tuple[Family, dict[str, object]]:
         if errors
         else ConfigError(f"{node['_target_']} has no counterpart in Hugging Face's layout")
     )
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
-
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import Table
 from mlxlab.errors import ConfigError
@@ -52,7 +50,7 @@ class Family:
         config_json: its inverse: all constructor arguments, with `vocab_size` -> config.json; ConfigError where the
             family has no such option, naming the key of ours; None where another family is written in its place.
         split: modules whose arrays hold several of ours one after the other, along the rows, and how many; the names
-            of the parts end in their number.
+            of the parts end in their number. Such a family is only read.
         adapt: arrays by our names, as the file has them -> as the backbone has them.
     """
 
@@ -69,14 +67,14 @@ class Family:
         """Regular expressions of published names, and ours."""
         return (*LEGACY, *(self._reading(ours, theirs) for ours, theirs in self.names))
 
-    def published_name(self, path: str, *, with_prefix: bool = True) -> str:
+    def published_name(self, path: str) -> str:
         """The published name of a parameter of a model, `backbone.` or `head.` first; KeyError if there is none."""
         own = path.removeprefix("backbone.").removeprefix("encoder.")
         for ours, theirs in self.names:
             pattern = re.escape(ours).replace(r"\{\}", r"(\d+)")
             if match := re.fullmatch(rf"{pattern}(\.\w+)?", own):
                 number, suffix = "".join(match.groups("")[:-1]), match.groups("")[-1]
-                prefix = self.prefix if with_prefix and not own.startswith("head.") else ""
+                prefix = "" if own.startswith("head.") else self.prefix
                 return prefix + theirs.format(number) + suffix
         raise KeyError(path)
 
@@ -104,26 +102,6 @@ def split_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
             continue
         rows = array.shape[0] // count
         result |= {f"{module}.{i}.{kind}": array[i * rows : (i + 1) * rows] for i in range(count)}
-    return result
-
-
-def join_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
-    """The inverse of `split_arrays`, for arrays that have all parts."""
-    parts = dict(split)
-    result: Arrays = {}
-    for name, array in arrays.items():
-        match = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name)
-        count = (
-            1
-            if match is None
-            else next((n for suffix, n in parts.items() if match[1].endswith(suffix)), 1)
-        )
-        if match is None or count == 1:
-            result[name] = array
-        elif match[2] == "0":
-            result[f"{match[1]}.{match[3]}"] = mx.concatenate(
-                [arrays[f"{match[1]}.{number}.{match[3]}"] for number in range(count)]
-            )
     return result
 
 

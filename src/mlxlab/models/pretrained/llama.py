@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023), SmolLM2 among others, SmolLM3, and Mistral without its sliding window."""
+"""Llama (Touvron et al. 2023), SmolLM2 among others, and Mistral without its sliding window."""
 
 from dataclasses import asdict
 from typing import TypedDict, cast
@@ -55,16 +55,6 @@ def llama_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
     }
 
 
-def smollm3_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
-    require(config, title, use_sliding_window=[False])
-    uses_rope = config.get("no_rope_layers") or []  # 1 for a layer with rotary positions
-    layers = [layer for layer, flag in enumerate(uses_rope) if not flag]
-    return decoder_shape(config, node, title, "SmolLM3") | {
-        "attention_bias": "all" if config.get("attention_bias") else "none",
-        "no_rope_layers": layers,
-    }
-
-
 def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str) -> Shape:
     """What Llama and the decoders that follow it have in common."""
     if any(node.get(key, value) != value for key, value in OPTIONS.items()):
@@ -88,7 +78,6 @@ def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
         if head_dim is None or head_dim * heads == config["hidden_size"]
         else head_dim,
         "qk_norm": False,
-        "no_rope_layers": [],
     }
 
 
@@ -115,25 +104,10 @@ def read_rope(config: PretrainedConfig, title: str) -> tuple[float, dict[str, ob
 
 
 def llama_config(node: Node) -> dict[str, object]:
-    require_options(
-        node, "Llama", qk_norm=(False,), no_rope_layers=((), []), attention_bias=("none", "all")
-    )
+    require_options(node, "Llama", qk_norm=(False,), attention_bias=("none", "all"))
     return decoder_config(node, "llama") | {
         "attention_bias": node.get("attention_bias") == "all",
         "mlp_bias": False,
-    }
-
-
-def smollm3_config(node: Node) -> dict[str, object]:
-    require_options(node, "SmolLM3", qk_norm=(False,), attention_bias=("none", "all"))
-    layers = [
-        int(layer not in (node.get("no_rope_layers") or ())) for layer in range(node["num_layers"])
-    ]
-    return decoder_config(node, "smollm3") | {
-        "attention_bias": node.get("attention_bias") == "all",
-        "mlp_bias": False,
-        "no_rope_layers": layers,
-        "use_sliding_window": False,
     }
 
 
@@ -159,4 +133,3 @@ def decoder_config(node: Node, model_type: str) -> dict[str, object]:
 
 LLAMA = Family("llama", (TRANSFORMER,), NAMES, "model.", llama_shape, llama_config)
 MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", llama_shape)
-SMOLLM3 = Family("smollm3", (TRANSFORMER,), NAMES, "model.", smollm3_shape, smollm3_config)

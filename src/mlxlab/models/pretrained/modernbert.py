@@ -4,15 +4,7 @@ from typing import cast
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.config import PretrainedConfig, require
-from mlxlab.models.pretrained.family import (
-    BERT,
-    Family,
-    Names,
-    Node,
-    Shape,
-    require_options,
-    sizes_of,
-)
+from mlxlab.models.pretrained.family import BERT, Family, Names, Node, Shape
 from mlxlab.models.pretrained.llama import read_rope
 
 NAMES: Names = (
@@ -122,38 +114,4 @@ def global_attention_every(config: PretrainedConfig, title: str) -> int:
     return every
 
 
-def modernbert_config(node: Node) -> dict[str, object]:
-    required = {"mlp_type": tuple(MLP_TYPES.values())} | {
-        key: (value,) for key, value in OPTIONS.items()
-    }
-    require_options({**dict.fromkeys(required), **node}, "ModernBERT", **required)
-    if node.get("gated_layers"):
-        raise ConfigError("model.gated_layers: ModernBERT has no gates")
-    if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):
-        raise ConfigError(
-            f"model.head_dim={node['head_dim']}: ModernBERT has hidden_size / num_heads"
-        )
-    theta, dropout = node.get("rope_theta", 10000.0), node.get("dropout", 0.1)
-    return {
-        "model_type": "modernbert",
-        **sizes_of(node),
-        "hidden_activation": next(
-            key for key, value in MLP_TYPES.items() if value == node["mlp_type"]
-        ),
-        "norm_eps": node.get("norm_eps", 1e-12),
-        **dict.fromkeys(BIASES, node.get("bias", True)),
-        "decoder_bias": True,
-        "global_attn_every_n_layers": node.get("global_attention_every", 1),
-        "local_attention": 2 * node.get("attention_window", 64),
-        "global_rope_theta": theta,
-        "local_rope_theta": node.get("local_rope_theta") or theta,
-        "classifier_activation": "gelu",
-        "classifier_pooling": "mean" if node.get("pooling") == "mean" else "cls",
-        **dict.fromkeys(
-            ("embedding_dropout", "attention_dropout", "mlp_dropout", "classifier_dropout"), dropout
-        ),
-        "tie_word_embeddings": True,
-    }
-
-
-FAMILY = Family("modernbert", (BERT,), NAMES, "model.", modernbert_shape, modernbert_config, SPLIT)
+FAMILY = Family("modernbert", (BERT,), NAMES, "model.", modernbert_shape, split=SPLIT)

@@ -24,9 +24,7 @@ def qwen3_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
 
 
 def qwen2_config(node: Node) -> dict[str, object]:
-    require_options(
-        node, "Qwen2", attention_bias=("none", "qkv"), qk_norm=(False,), no_rope_layers=((), [])
-    )
+    require_options(node, "Qwen2", attention_bias=("none", "qkv"), qk_norm=(False,))
     if node.get("attention_bias", "none") != "qkv":
         raise ConfigError("model.attention_bias=none: Qwen2 has qkv")
     if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):
@@ -35,7 +33,7 @@ def qwen2_config(node: Node) -> dict[str, object]:
 
 
 def qwen3_config(node: Node) -> dict[str, object]:
-    require_options(node, "Qwen3", attention_bias=("none", "all"), no_rope_layers=((), []))
+    require_options(node, "Qwen3", attention_bias=("none", "all"))
     if not node.get("qk_norm"):
         raise ConfigError("model.qk_norm=false: Qwen3 has true")
     bias = node.get("attention_bias", "none") == "all"

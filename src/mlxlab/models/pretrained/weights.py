@@ -9,7 +9,7 @@ from typing import TypedDict, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.checkpoint.arrays import evaluate_finite
+from mlxlab.checkpoint.arrays import evaluate_finite, misfits
 from mlxlab.checkpoint.safetensors import read_safetensors
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
@@ -24,6 +24,7 @@ from mlxlab.models.pretrained.gguf import GGUF_NAMES, gguf_weights, num_gguf_wei
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.models.zoo.published import load_published_weights
+from mlxlab.wording import some
 
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(
@@ -75,18 +76,13 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
     arrays = _own_arrays(path, read_config(path), module)
     head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
-    shapes = {name: leaf.shape for name, leaf in named_parameters(module).items()}
-    unexpected = [name for name in arrays if name not in shapes]
-    faults = [f"{name} is missing" for name in shapes if name not in arrays]
+    parameters = named_parameters(module)
+    unexpected = [name for name in arrays if name not in parameters]
+    faults = misfits(arrays, parameters)
     faults += [
         f"{name} is not a weight of this architecture"
         for name in unexpected
         if name.startswith("layers.")
-    ]
-    faults += [
-        f"{name} has shape {arrays[name].shape}, expected {shape}"
-        for name, shape in shapes.items()
-        if name in arrays and arrays[name].shape != shape
     ]
     if (
         isinstance(module, Transformer)
@@ -95,10 +91,10 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     ):
         faults.append("lm_head.weight is missing, and the head is not tied")
     if faults:
-        raise DataError(f"{path}: weights do not fit: {_some(faults)}")
+        raise DataError(f"{path}: weights do not fit: {some(faults)}")
     if unexpected:
         warnings.warn(
-            f"{path}: ignored, the model has no such weights: {_some(unexpected)}", stacklevel=3
+            f"{path}: ignored, the model has no such weights: {some(unexpected)}", stacklevel=3
         )
     weights = {
         name: array.astype(mx.float32)
@@ -106,7 +102,7 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
         if name not in unexpected
     }
     evaluate_finite(weights, str(path))
-    module.load_weights([(name, weights[name]) for name in shapes])
+    module.load_weights([(name, weights[name]) for name in parameters])
     return (
         {}
         if isinstance(backbone, CnnHybrid)
@@ -128,10 +124,6 @@ def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
         )
     head.load_weights(list(matching.items()), strict=False)
     return missing
-
-
-def _some(items: list[str]) -> str:
-    return "; ".join(items[:4]) + (f"; and {len(items) - 4} more" if len(items) > 4 else "")
 
 
 def _own_arrays(path: Path, config: PretrainedConfig, module: nn.Module) -> dict[str, mx.array]:
@@ -176,7 +168,7 @@ def _files(folder: Path) -> list[Path]:
         if any(Path(name).name != name for name in names):
             raise NotAllowedError(f"{index}: names files outside its folder")
         if missing := [name for name in names if not (folder / name).is_file()]:
-            raise InputNotFoundError(f"{folder}: files of its index not found: {_some(missing)}")
+            raise InputNotFoundError(f"{folder}: files of its index not found: {some(missing)}")
         return [folder / name for name in names]
     default = folder / "model.safetensors"
     files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))

@@ -41,17 +41,16 @@ def architectures() -> list[str]:
 
 
 _SHARED = (  # modules of layers and caches, without a model
-    *(
-        "activations",
-        "base",
-        "bitlinear_layers",
-        "cache",
-        "gated_delta",
-        "mla",
-        "pipeline",
-        "rope_utils",
-    ),
-    *("ssm", "switch_layers"),
+    "activations",
+    "base",
+    "bitlinear_layers",
+    "cache",
+    "gated_delta",
+    "mla",
+    "pipeline",
+    "rope_utils",
+    "ssm",
+    "switch_layers",
 )
 
 

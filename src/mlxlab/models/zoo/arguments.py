@@ -8,8 +8,16 @@ from mlxlab.models.zoo.architectures import VOCABULARIES, arguments_of
 from mlxlab.nearest import suggestion
 
 OF_ANY_MODEL = {  # keys of a config.json that are no sizes
-    *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range"),
+    "model_type",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "initializer_range",
     *VOCABULARIES,
 }
 

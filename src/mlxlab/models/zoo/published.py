@@ -5,16 +5,16 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxlab.checkpoint.arrays import evaluate_finite
+from mlxlab.checkpoint.arrays import evaluate_finite, misfits
 from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.zoo.architectures import VOCABULARY, refuse_code, text_value
 from mlxlab.models.zoo.mlx_lm import MlxLm
+from mlxlab.wording import some
 
 QUANTIZED = ("quantization", "quantization_config")
-MAX_NAMED = 4  # weights in a message
 
 
 def read_published_config(folder: Path, vocab_size: int, title: str) -> dict[str, Any]:
@@ -58,19 +58,13 @@ def load_published_weights(backbone: MlxLm, arrays: dict[str, mx.array], title: 
         raise DataError(
             f"{title}: its weights are not those of its architecture ({reason})"
         ) from None
-    shapes = {path: leaf.shape for path, leaf in named_parameters(backbone.model).items()}
-    faults = [f"{name} is missing" for name in shapes if name not in renamed]
-    # A classifier has no output layer.
-    faults += [
-        f"{name} is unknown" for name in renamed if name not in shapes and backbone.returns_logits
-    ]
-    for name, shape in shapes.items():
-        if name in renamed and renamed[name].shape != shape:
-            faults.append(f"{name} has shape {renamed[name].shape}, expected {shape}")
+    parameters = named_parameters(backbone.model)
+    faults = misfits(renamed, parameters)
+    if backbone.returns_logits:  # A classifier has no output layer.
+        faults += [f"{name} is unknown" for name in renamed if name not in parameters]
     if faults:
-        more = f"; and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
-        raise DataError(f"{title}: {'; '.join(faults[:MAX_NAMED])}{more}")
-    weights = {name: as_float(renamed[name]) for name in shapes}
+        raise DataError(f"{title}: {some(faults)}")
+    weights = {name: as_float(renamed[name]) for name in parameters}
     evaluate_finite(weights, title)
     backbone.model.load_weights(list(weights.items()))
 

@@ -9,7 +9,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.ops.native import state
 from mlxlab.ops.native.cache import BuildRecord, Cache
 from mlxlab.ops.native.state import KernelSet
-from mlxlab.ops.native.toolchain import KernelsUnavailable, Toolchain, find_toolchain
+from mlxlab.ops.native.toolchain import KernelsUnavailable, Toolchain, find_toolchain, on_cpu
 
 VARIABLE = "MLXLAB_NATIVE"
 Mode = Literal["auto", "off", "require"]
@@ -69,12 +69,6 @@ def mode_from_environment() -> Mode | None:
     return None
 
 
-def on_cpu() -> bool:
-    import mlx.core as mx
-
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
 def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
     """Switches to the native kernels, which are built first if need be; raises KernelsUnavailable if that fails.
 
@@ -83,8 +77,6 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
     """
     from mlxlab.ops.native.build import build
 
-    if not on_cpu():
-        raise KernelsUnavailable("the default device is a GPU; they are for the CPU")
     toolchain, cache = find_toolchain(), Cache()
     record = cache.record(toolchain.key)
     if record is None or again or (retry and record["error"]):

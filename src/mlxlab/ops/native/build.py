@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import logging
 import os
 import shutil
 import signal
@@ -13,12 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
 
 from mlxlab.detached import module_environment, start_detached
-from mlxlab.errors import DataError
 from mlxlab.files.atomic import temporary_name, write_atomic, write_json
-from mlxlab.files.untrusted import parse_json
 from mlxlab.ops.native.cache import BuildRecord, Cache
 from mlxlab.ops.native.toolchain import SOURCES, KernelsUnavailable, Toolchain, find_toolchain
 
@@ -26,39 +22,20 @@ BUILD_SECONDS = 600.0
 CHECK_SECONDS = 300.0
 _MODULE = "mlxlab.ops.native"
 
-logger = logging.getLogger(__name__)
+
+Check = Callable[[Path], tuple[str | None, str]]
 
 
-class CheckResult(TypedDict):
+def check_library(library: Path) -> tuple[str | None, str]:
     """Why a library may not be used, None if it may, and the features of the processor that it uses."""
-
-    error: str | None
-    features: str
-
-
-Check = Callable[[Path], CheckResult]
-
-
-def check_library(library: Path) -> CheckResult:
-    """The result of the self-check, in a process that may crash."""
     command = [sys.executable, "-P", "-m", f"{_MODULE}.check_library", str(library)]
-    code, output = _run(command, module_environment() | {"MLXLAB_NATIVE": "off"}, CHECK_SECONDS)
-    if code != 0:
-        end = (
-            "took too long"
-            if code is None
-            else f"signal {-code}"
-            if code < 0
-            else f"exit code {code}"
-        )
-        return {
-            "error": f"the self-check failed: {' '.join([end, *output.split()])[-200:]}",
-            "features": "",
-        }
-    try:
-        return parse_json(output.splitlines()[-1], CheckResult, "self-check")
-    except (DataError, IndexError):
-        return {"error": f"the self-check failed: {output[-200:]}", "features": ""}
+    variables = {"MLXLAB_NATIVE": "off", "MLXLAB_CUSTOM_OPS": "0"}
+    code, output = _run(command, module_environment() | variables, CHECK_SECONDS)
+    words = output.split()
+    if code == 0:
+        return None, "".join(words[-1:])
+    reason = "took too long" if code is None else f"exit code {code}"
+    return f"the self-check failed: {' '.join([reason, *words])[-200:]}", ""
 
 
 def build(
@@ -73,20 +50,9 @@ def build(
         KernelsUnavailable: the cache folder cannot be used.
     """
     cache.create()
-    waited, deadline = False, time.monotonic() + BUILD_SECONDS + CHECK_SECONDS
-    while True:
-        with cache.lock() as locked:
-            if locked:
-                record = None if again and not waited else cache.record(toolchain.key)
-                return record or _build(toolchain, cache, check)
-        if not waited:
-            logger.info("native kernels: waiting for another process that builds them")
-        waited = True
-        if time.monotonic() > deadline:
-            raise KernelsUnavailable(
-                f"{cache.folder}: another process has been building for too long"
-            )
-        time.sleep(0.1)
+    with cache.lock(waits=True):
+        record = None if again else cache.record(toolchain.key)
+        return record or _build(toolchain, cache, check)
 
 
 def start_background_build(cache: Cache) -> None:
@@ -117,28 +83,19 @@ def _build(toolchain: Toolchain, cache: Cache, check: Check) -> BuildRecord:
     folder.mkdir(mode=0o700)
     try:
         library = folder / "library.so"
-        command, result = toolchain.command(library), CheckResult(error=None, features="")
-        result["error"], log = _compile(command, folder)
-        if result["error"] is None and not library.is_file():
-            result["error"] = "the compiler wrote no library"
+        features = sha256 = ""
+        error, log = _compile(toolchain.command(library), folder)
+        if error is None and not library.is_file():
+            error = "the compiler wrote no library"
         write_atomic(cache.path(key, "log"), log[-100_000:])
-        if compiled := result["error"] is None:
+        if error is None:
             library.chmod(0o700)
-            result = check(library)
-        sha256 = "" if result["error"] else hashlib.sha256(library.read_bytes()).hexdigest()
-        record = BuildRecord(
-            format=1,
-            sha256=sha256,
-            self_check="passed" if sha256 else "failed" if compiled else "not run",
-            compiler=_describe_compiler(toolchain.compiler),
-            command=command,
-            mlx=toolchain.mlx_version,
-            seconds=time.monotonic() - start,
-            time=time.time(),
-            **result,
-        )
-        if sha256:
+            error, features = check(library)
+        if error is None:
+            sha256 = hashlib.sha256(library.read_bytes()).hexdigest()
             library.replace(cache.path(key, "so"))
+        seconds = time.monotonic() - start
+        record = BuildRecord(error=error, sha256=sha256, features=features, seconds=seconds)
         write_json(folder / "record.json", record)
         (folder / "record.json").chmod(0o600)
         (folder / "record.json").replace(cache.path(key, "json"))
@@ -184,11 +141,6 @@ def _run(command: list[str], environment: dict[str, str], seconds: float) -> tup
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-
-
-def _describe_compiler(command: tuple[str, ...]) -> str:
-    _, output = _run([*command, "--version"], {**os.environ}, 10.0)
-    return output.splitlines()[0][:200] if output else ""
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from typing import Annotated, Literal, TypedDict
 from mlxlab.constraints import Ge
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import leftovers
-from mlxlab.files.untrusted import open_regular, read_json, read_text
+from mlxlab.files.untrusted import open_regular, read_json
 from mlxlab.ops.native.toolchain import KernelsUnavailable
 
 MAX_LIBRARY = 2**27  # bytes
-MAX_LOG = 2**20
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -34,22 +33,13 @@ class BuildRecord(TypedDict):
     Attributes:
         error: why its library is not used; None if it passed the self-check.
         sha256: of the library, "" if there is none.
-        self_check: its result; it is not run if the compiler failed.
         features: of the processor that it uses.
-        compiler: its first line about itself.
-        time: when the build ended, in seconds since 1970.
     """
 
-    format: Literal[1]
     error: str | None
     sha256: str
-    self_check: Literal["passed", "failed", "not run"]
     features: str
-    compiler: str
-    command: list[str]
-    mlx: str
     seconds: Annotated[float, Ge(0)]
-    time: float
 
 
 class Cache:
@@ -116,12 +106,6 @@ class Cache:
             matches = hashlib.sha256(content).hexdigest() == sha256
             yield Path(f"/proc/self/fd/{file.fileno()}") if matches else None
 
-    def log(self, key: str) -> str:
-        """Output of the compiler in the last build, or ""."""
-        with suppress(InputNotFoundError, DataError):
-            return read_text(self.path(key, "log"), max_bytes=MAX_LOG)
-        return ""
-
     def is_building(self) -> bool:
         """Whether another process builds now."""
         if not self.folder.is_dir():
@@ -130,8 +114,8 @@ class Cache:
             return not locked
 
     @contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Locks the folder for a build, if no other process has; yields whether it did."""
+    def lock(self, *, waits: bool = False) -> Iterator[bool]:
+        """Locks the folder for a build, if no other process has, or once it has ended; yields whether it did."""
         try:
             file = os.open(self.folder / "build.lock", _LOCK_FLAGS, 0o600)
         except OSError as error:
@@ -140,7 +124,7 @@ class Cache:
             ) from None
         try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return
@@ -156,34 +140,6 @@ class Cache:
         """Removes the temporary folders of builds that were killed."""
         for path in leftovers(self.folder):
             shutil.rmtree(path, ignore_errors=True)
-
-    def clear(self) -> tuple[int, int]:
-        """Removes all libraries, records and logs; returns the number of libraries, and bytes in all."""
-        self.check()
-        if not self.folder.is_dir():
-            return 0, 0
-        with self.lock() as locked:
-            if not locked:
-                raise KernelsUnavailable(
-                    f"{self.folder}: another process builds; wait until it has ended"
-                )
-            size, files = self.size(), self._files()
-            for path in files:
-                path.unlink(missing_ok=True)
-            self.remove_leftovers()
-        return sum(path.suffix == ".so" for path in files), size
-
-    def size(self) -> int:
-        """Bytes of the libraries, records and logs."""
-        self.check()
-        return sum(path.lstat().st_size for path in self._files())
-
-    def _files(self) -> list[Path]:
-        return [
-            path
-            for pattern in ("*.so", "*.json", "*.log", "*.txt")
-            for path in self.folder.glob(pattern)
-        ]
 
     def path(self, key: str, kind: Literal["so", "json", "log"]) -> Path:
         return self.folder / f"{key}.{kind}"

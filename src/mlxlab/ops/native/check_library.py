@@ -1,12 +1,11 @@
 """`python -m mlxlab.ops.native.check_library FILE`: the self-check of a built library, in a process that may crash."""
 
-import json
 import sys
 from pathlib import Path
 
 
 def main() -> None:
-    """Prints a JSON object: `error`, or null, and `features`."""
+    """Prints the features of the processor that the library uses; exits with the reason if it may not be used."""
     from mlxlab import backend
 
     backend.prepare()
@@ -14,13 +13,15 @@ def main() -> None:
     from mlxlab.ops.native.library import load
     from mlxlab.ops.native.toolchain import KernelsUnavailable
 
-    path, features = Path(sys.argv[1]), ""
+    path = Path(sys.argv[1])
     try:
         features = load(path, path)
-        error = self_check.check()
     except KernelsUnavailable as reason:
-        error = str(reason)
-    print(json.dumps({"error": error, "features": features}))
+        sys.exit(str(reason))
+    error = self_check.check()
+    if error is not None:
+        sys.exit(error)
+    print(features)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,31 @@ COMPILERS = ("g++", "clang++", "c++")
 MACHINES = {"x86_64": "-march", "aarch64": "-mcpu"}  # the option that names the processor
 ARCH = "MLXLAB_NATIVE_ARCH"
 _FLAGS = (
-    *("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-Wno-psabi"),
-    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
+    "-std=c++20",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-Wno-psabi",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-shared",
+    "-pthread",
 )
 _CPU_KEYS = {
-    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
-    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features"),
+    "vendor_id",
+    "cpu family",
+    "model",
+    "model name",
+    "stepping",
+    "flags",
+    "CPU implementer",
+    "CPU architecture",
+    "CPU variant",
+    "CPU part",
+    "Features",
 }
+_RECORD_FORMAT = 2  # of what is recorded of a build
 _ELF_START = 4096  # bytes of a library: they hold its build id
 
 
@@ -63,14 +81,16 @@ class Toolchain:
         with library.open("rb") as file:
             start = file.read(_ELF_START)
         values = (
-            *(
-                self.digest,
-                *self.compiler,
-                str(program),
-                program.stat().st_size,
-                program.stat().st_mtime_ns,
-            ),
-            *(*sorted(self.cpu.items()), self.mlx_version, library.stat().st_size, start),
+            _RECORD_FORMAT,
+            self.digest,
+            self.compiler,
+            str(program),
+            program.stat().st_size,
+            program.stat().st_mtime_ns,
+            sorted(self.cpu.items()),
+            self.mlx_version,
+            library.stat().st_size,
+            start,
         )
         return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
 
@@ -100,8 +120,16 @@ def find_toolchain() -> Toolchain:
     return Toolchain(find_compiler(), compiler_flags(cpu), library.parents[1], mx.__version__, cpu)  # type: ignore[attr-defined]
 
 
+def on_cpu() -> bool:
+    import mlx.core as mx
+
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
 def check_platform() -> None:
     """Raises KernelsUnavailable where the kernels cannot be built: they are for Linux, CPython and MLX's CPU wheel."""
+    if not on_cpu():
+        raise KernelsUnavailable("the default device is a GPU; they are for the CPU")
     machine, system, python = platform.machine(), platform.system(), sys.implementation.name
     if system != "Linux" or machine not in MACHINES:
         raise KernelsUnavailable(f"{system} {machine}: expected Linux on {' or '.join(MACHINES)}")

@@ -29,19 +29,15 @@ class LossTerms(NamedTuple):
 
 
 class Loss(Protocol):
-    """The function that a run minimises. The trainer calls all four methods of every loss.
+    """The function that a run minimises. The trainer calls all three methods of every loss.
 
-    A loss without state inherits from `Loss` and defines `__call__` only; the three hooks then do nothing. A loss that
-    needs the hooks defines all four methods and does not inherit.
+    A loss without state inherits from `Loss` and defines `__call__` only; the two hooks then do nothing. A loss that
+    needs the hooks defines all three methods and does not inherit.
     """
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         """The loss of every target. Runs inside the gradient and may be compiled: a pure function of its arguments."""
         ...
-
-    def setup(self, model: nn.Module, seed: int) -> None:
-        """Called once before the optimizer is made, also on resume; may add trainable modules to the model."""
-        return
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         """Arrays (B, ...) that `__call__` will find in `batch.aux`, computed on the host.
@@ -97,11 +93,7 @@ class WeightedCrossEntropyLoss(Loss):
         *,
         class_counts: list[int],
     ) -> None:
-        weights = class_weights
-        if weights == "balanced":  # every class then has the same total weight
-            weights = [
-                sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts
-            ]
+        weights = balanced(class_counts) if class_weights == "balanced" else class_weights
         if len(weights) != len(class_counts):
             raise ConfigError(
                 f"trainer.loss.class_weights: expected {len(class_counts)} weights, one per class, got {len(weights)}"
@@ -114,6 +106,12 @@ class WeightedCrossEntropyLoss(Loss):
             model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing
         )
         return LossTerms(values * self.class_weights[batch.targets], {})
+
+
+def balanced(class_counts: list[int]) -> list[float]:
+    """Weights by which every class, or the positives of every label, have the same total weight."""
+    total = sum(class_counts)
+    return [total / (len(class_counts) * max(count, 1)) for count in class_counts]
 
 
 class FocalLoss(Loss):

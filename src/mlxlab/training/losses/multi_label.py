@@ -9,7 +9,7 @@ from mlxlab.constraints import Positive, Share
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import binary_cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.loss import Loss, LossTerms, balanced
 
 
 class BinaryCrossEntropyLoss(Loss):
@@ -31,11 +31,7 @@ class BinaryCrossEntropyLoss(Loss):
         *,
         class_counts: list[int],
     ) -> None:
-        weights = positive_weights
-        if weights == "balanced":  # the positives of every label then have the same total weight
-            weights = [
-                sum(class_counts) / (len(class_counts) * max(count, 1)) for count in class_counts
-            ]
+        weights = balanced(class_counts) if positive_weights == "balanced" else positive_weights
         if weights is not None and len(weights) != len(class_counts):
             expected = f"expected {len(class_counts)} weights, one per label, got {len(weights)}"
             raise ConfigError(f"trainer.loss.positive_weights: {expected}")

@@ -55,10 +55,6 @@ class CompileBudget:
         self._uncompiled: dict[Hashable, float] = {}  # seconds by function and shapes
         self._running: Hashable = None
 
-    def may_compile(self) -> bool:
-        """False if nothing will ever be traced."""
-        return self.trace_seconds < math.inf
-
     def pays(self, trace: Hashable) -> bool:
         """Whether to make this trace, of a function and shapes, now; if not, the time of the call counts for it."""
         if (

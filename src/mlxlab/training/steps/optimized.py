@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Literal, TypeVar
 
 import mlx.core as mx
@@ -23,7 +22,6 @@ from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
 from mlxlab.training.steps.microbatch import MicroBatcher, make_gradient_fn, restore_weights_after
 from mlxlab.training.steps.step import (
-    Evaluate,
     PerExample,
     Sums,
     Totals,
@@ -32,7 +30,6 @@ from mlxlab.training.steps.step import (
     step_result,
     sum_over_ranks,
 )
-from mlxlab.training.steps.two_stream import Streams, TwoStreamGradients, use_two_streams
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +56,6 @@ class OptimizedStep:
         allow_slow_dtype: use bfloat16 even where its products are slower than in float32: on a Linux CPU without
             instructions for them (AVX512-BF16), or without native kernels.
         compile: auto compiles where and once it pays, always at once, never not at all. Results are equal on a CPU.
-        cpu_streams: auto computes both halves of a batch at the same time where that is faster and the model has no
-            dropout (Linux without a GPU, two cores); sums of halves round differently from those of the full batch.
         retry_on_oom: after a failed allocation, repeat the step with micro-batches of half the size.
     """
 
@@ -73,7 +68,6 @@ class OptimizedStep:
         dtype: Literal["float32", "bfloat16"],
         allow_slow_dtype: bool,
         compile: Mode,
-        cpu_streams: Streams,
         retry_on_oom: bool,
         *,
         model: nn.Module,
@@ -101,39 +95,19 @@ class OptimizedStep:
         self.first_sums = CompiledFunction(self._sums, arrays, self.budget)
         self.add_sums = CompiledFunction(self._sums, arrays, self.budget)
         self.apply_totals = CompiledFunction(self._apply_totals, arrays, self.budget)
-        self.two_stream: TwoStreamGradients | None = None
-        eligible = (
-            self.budget.may_compile()
-            and precision == "float32"
-            and not activation_checkpointing
-            and self.group.size == 1
-        )
-        if use_two_streams(cpu_streams, model, eligible=eligible):
-            self.two_stream = TwoStreamGradients(
-                model, self.gradient, self.budget, self._select_targets
-            )
         # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
-        self.one_graph = (
-            not (activation_checkpointing or retry_on_oom or self.two_stream)
-            and self.group.size == 1
-        )
-
-    def __call__(self, batch: DeviceBatch) -> StepResult:
-        return self._start(batch, mx.eval)()
-
-    def start(self, batch: DeviceBatch) -> Callable[[], StepResult]:
-        return self._start(batch, mx.async_eval)
+        self.one_graph = not (activation_checkpointing or retry_on_oom) and self.group.size == 1
 
     def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
         self.micro_batcher.should_stop = should_stop
 
-    def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
+    def __call__(self, batch: DeviceBatch) -> StepResult:
         rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
         if self.one_graph and rows >= len(batch.example_ids):
             batch = self._select_targets(batch)
             with self.budget.timed():
                 scalars, per_example = self.full_step(batch)
-                evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
+                mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
         else:
             lazy = (
                 self.group.size > 1 and not self.group.shards_weights
@@ -147,17 +121,15 @@ class OptimizedStep:
                 scalars = stack_scalars(totals, norm, finite, per_example)
                 del totals  # frees the gradients before the weights are evaluated
                 eval_in_chunks(self.model, self.optimizer)
-                evaluate(scalars, per_example)
+                mx.eval(scalars, per_example)
         traces = [
             self.full_step.traces,
             self.first_sums.traces,
             self.add_sums.traces,
             self.apply_totals.traces,
         ]
-        traces += [self.two_stream.second_half.traces] if self.two_stream else []
-        return partial(
-            step_result, scalars, per_example, sum(max(len(shapes) - 1, 0) for shapes in traces)
-        )
+        retraces = sum(max(len(shapes) - 1, 0) for shapes in traces)
+        return step_result(scalars, per_example, retraces)
 
     def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""
@@ -172,10 +144,7 @@ class OptimizedStep:
         return _add(totals, new), rows
 
     def _micro_batch_sums(self, batch: DeviceBatch, totals: Totals | None) -> Sums:
-        """`_sums`, compiled or in two halves."""
-        if self.two_stream is not None and len(batch.example_ids) > 1:
-            new, rows = self.two_stream(batch)
-            return _add(totals, new), rows
+        """`_sums`, compiled."""
         batch = self._select_targets(batch)
         with self.budget.timed():
             sums = self.first_sums(batch) if totals is None else self.add_sums(batch, totals)

@@ -1,8 +1,6 @@
 """Steps: one batch becomes one optimizer step."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Protocol, TypedDict
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -31,7 +29,6 @@ class Totals(TypedDict):
     gradients: Tree
 
 
-Evaluate = Callable[..., None]  # mx.eval or mx.async_eval
 Sums = tuple[Totals, PerExample]
 
 
@@ -40,15 +37,6 @@ class Step(Protocol):
     once by their weight. A step whose loss or gradient is not finite leaves weights and optimizer unchanged."""
 
     def __call__(self, batch: DeviceBatch) -> StepResult: ...
-
-
-@runtime_checkable
-class AsyncStep(Step, Protocol):
-    """A step that can also be started without waiting for the device."""
-
-    def start(self, batch: DeviceBatch) -> Callable[[], StepResult]:
-        """Changes model and optimizer as the step does; the function that it returns waits, and reads the result."""
-        ...
 
 
 class PlainStep:
@@ -72,12 +60,6 @@ class PlainStep:
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
-        return self._start(batch, mx.eval)()
-
-    def start(self, batch: DeviceBatch) -> Callable[[], StepResult]:
-        return self._start(batch, mx.async_eval)
-
-    def _start(self, batch: DeviceBatch, evaluate: Evaluate) -> Callable[[], StepResult]:
         (loss, weight, per_example), gradients = self.gradient(batch)
         totals: Totals = {"loss": loss, "weight": weight, "gradients": gradients}
         totals, per_example = sum_over_ranks(self.group, totals, per_example)
@@ -85,8 +67,8 @@ class PlainStep:
             self.model, self.optimizer, totals, self.max_grad_norm, self.group
         )
         scalars = stack_scalars(totals, norm, finite, per_example)
-        evaluate(scalars, per_example, self.model.parameters(), self.optimizer.state)
-        return partial(step_result, scalars, per_example)
+        mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
+        return step_result(scalars, per_example)
 
 
 def weighted_sum(

@@ -56,17 +56,17 @@ def grow(name, family, **options):
     ("name", "family", "options"),
     [
         ("widen", "transformer", NORMALIZED),
-        ("widen", "transformer", {"no_rope_layers": [1], **SCALED}),
+        ("widen", "transformer", SCALED),
         ("widen", "bert", {**UNBIASED, **LOCAL, **FIRST}),
         ("add_heads", "transformer", NORMALIZED),
-        ("add_heads", "transformer", {"no_rope_layers": [1], **SCALED}),
+        ("add_heads", "transformer", SCALED),
         ("add_heads", "bert", {**UNBIASED, **LOCAL, **FIRST, "pooling": "mean"}),
         ("stack", "transformer", NORMALIZED | SCALED),
         ("stack", "bert", UNBIASED),
         ("stack", "bert", {"num_token_types": 1, "pooling": "first"}),
         ("grow_width", "transformer", {"classifier_bias": False}),
         ("resize_vocabulary", "transformer", {"classifier_bias": False}),
-        ("grow_width", "transformer", {"attention_bias": "all", "no_rope_layers": [1], **SCALED}),
+        ("grow_width", "transformer", {"attention_bias": "all", **SCALED}),
     ],
 )
 def test_the_outputs_stay(name, family, options):
@@ -81,7 +81,6 @@ def test_the_outputs_stay(name, family, options):
     [
         ("grow_width", "transformer", NORMALIZED, "qk_norm"),
         ("grow_width", "bert", UNBIASED, "LayerNorm"),
-        ("stack", "transformer", {"no_rope_layers": [1]}, "no_rope"),
         ("stack", "bert", {**UNBIASED, **LOCAL}, "global_attention_every=1, got 2"),
         ("stack", "bert", {**UNBIASED, **FIRST}, "first_attention_norm=True, got False"),
     ],
