@@ -1,4 +1,4 @@
-"""Laws of the distillation loss: its divergences, teachers, schedules and sums."""
+"""Laws of the distillation loss: its divergences, teachers, schedules, sums, and feature matching."""
 
 from functools import partial
 
@@ -11,11 +11,15 @@ from omegaconf import OmegaConf
 from scipy.special import log_softmax as oracle
 
 from mlxlab.config.paths import conf_dir
+from mlxlab.data.batch import Task
 from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
 from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import DistillationReport, SoftTargets, Teachers
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, UserError
+from mlxlab.models.bert import Bert
 from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence, weighted_mean
+from mlxlab.models.model import Model, build_head
+from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
@@ -39,6 +43,7 @@ SETTINGS = {
     "scale_by_t2": True,
     "divergence": "forward",
     "label_smoothing": 0.0,
+    "feature_matching": [],
     "router": None,
 }
 
@@ -300,7 +305,127 @@ def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
     assert {"cross_entropy", "kl", "loss_distillation", "loss_focal"} == actual.terms.keys()
 
 
-def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path):
+def small(family=Bert, width=8, layers=2, seed=0) -> Model:
+    mx.random.seed(seed)
+    backbone = family(
+        vocab_size=20,
+        hidden_size=width,
+        num_layers=layers,
+        num_heads=2,
+        intermediate_size=8,
+        dropout=0.0,
+    )
+    kind = "language_modelling" if family is Transformer else "classification"
+    return Model(backbone, build_head(backbone, kind=kind, num_classes=2))
+
+
+PAIRS = [
+    {"student": "backbone.layers.0", "teacher": "backbone.layers.1", "weight": 0.5},
+    {"student": "backbone.layers.0.attention", "teacher": "backbone.layers.1.attention"},
+]
+
+
+@pytest.mark.parametrize("family", [Bert, Transformer])
+def test_training_brings_matched_layers_closer_and_trains_their_projections(family):
+    student, teacher = small(family, layers=1), small(family, width=12, seed=1)
+    task = Task("language_modelling", 20) if family is Transformer else TASK
+    loss = distill(teacher, alpha=0.0, feature_matching=PAIRS, task=task)
+    batch = RandomBatches().batch(np.arange(8))
+    if family is Transformer:
+        batch = batch._replace(
+            targets=batch.tokens, loss_weights=np.ones(batch.tokens.shape, np.float32)
+        )
+    batch = to_device(batch)
+    own = set(weights_of(student))
+    loss.setup(student, seed=0)
+    added = set(weights_of(student)) - own
+    assert all(name.startswith("feature_matching.layers.") for name in added)
+    assert student.feature_matching["layers"][0].weight.shape == (12, 8)
+    first = loss(student, batch)
+    assert first.terms["feature_matching"].shape == batch.targets.shape
+    optimizer = make_run(student).state.optimizer
+    step = PlainStep(1.0, model=student, loss=loss, optimizer=optimizer)
+    before = weights_of(student)
+    for _ in range(30):
+        step(batch)
+    assert (
+        loss(student, batch).terms["feature_matching"].sum()
+        < 0.8 * first.terms["feature_matching"].sum()
+    )
+    assert not np.array_equal(
+        weights_of(student)["feature_matching.layers.0.weight"],
+        before["feature_matching.layers.0.weight"],
+    )
+
+
+def test_equal_attention_layers_have_no_feature_matching_loss():
+    student, teacher = small(), small()
+    loss = distill(
+        teacher,
+        feature_matching=[
+            {"student": "backbone.layers.1.attention", "teacher": "backbone.layers.1.attention"}
+        ],
+    )
+    loss.setup(student, seed=0)
+    np.testing.assert_allclose(loss(student, make_batch()).terms["feature_matching"], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([{"student": "backbone.layers.0"}], r"feature_matching\[0\]: 'teacher' is missing"),
+        (
+            [{"student": "a", "teacher": "b", "weigth": 2}],
+            r"feature_matching\[0\]: unknown key 'weigth'",
+        ),
+        (
+            [{"student": "a", "teacher": "b", "weight": -1}],
+            r"feature_matching\[0\].weight: expected .* got -1",
+        ),
+        (
+            [{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}],
+            "there is no layer backbone.layer.0",
+        ),
+    ],
+)
+def test_an_invalid_layer_pair_is_refused_in_one_line(pairs, message):
+    with pytest.raises(UserError, match=message):
+        distill(small(), feature_matching=pairs).setup(small(), seed=0)
+
+
+def test_an_attention_layer_is_not_matched_with_another_kind():
+    pairs = [{"student": "backbone.layers.0.attention", "teacher": "backbone.layers.0"}]
+    with pytest.raises(ConfigError, match="expected two attention layers or none"):
+        distill(small(), feature_matching=pairs).setup(small(), seed=0)
+
+
+def test_a_layer_that_is_never_called_is_refused():
+    student = small()
+    student.unused = nn.Linear(2, 2)
+    pairs = [{"student": "unused", "teacher": "backbone.layers.0"}]
+    with pytest.raises(ConfigError, match="unused is never called"):
+        distill(small(), feature_matching=pairs).setup(student, seed=0)
+
+
+def test_feature_matching_in_a_weighted_sum_captures_the_layers_of_the_model():
+    student, teacher, batch = small(layers=1), small(seed=1), make_batch()
+    distillation = distill(teacher, feature_matching=PAIRS)
+    distillation.setup(student, seed=0)
+    loss = WeightedSumLoss(
+        {"focal": FocalLoss(None, 2.0, 0.0), "distillation": distillation},
+        {"focal": 0.0, "distillation": 1.0},
+    )
+    np.testing.assert_array_equal(loss(student, batch).total, distillation(student, batch).total)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"divergence": "mse"}, "or top_k=2, got top_k=1"),
+        ({"feature_matching": PAIRS}, "stores no layer"),
+    ],
+)
+def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path, changes, message):
     cache = TeacherCache(1, "float32", folder=tmp_path, num_classes=2)
-    with pytest.raises(ConfigError, match="or top_k=2, got top_k=1"):
-        distill(make_model(), cache=cache, divergence="mse")
+    with pytest.raises(ConfigError, match=message):
+        distill(small(), cache=cache, **changes)

@@ -39,6 +39,14 @@ def config_of(*overrides):
             ],
             "callbacks.growth.operations=",
         ),
+        (
+            [
+                "trainer=distill",
+                "trainer.teachers=[]",
+                "trainer.loss.feature_matching=[{student: a, teacher: b}]",
+            ],
+            "loss.feature_matching=",
+        ),
     ],
     ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
 )

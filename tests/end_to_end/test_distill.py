@@ -93,6 +93,12 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
         ("{}", ["trainer.distillation.teacher_cache={top: 3}"], 2, "unknown key 'top'"),
         (
             "{}",
+            ["trainer.loss.feature_matching=[{student: backbone, teacher: backbone.layer}]"],
+            2,
+            "there is no layer backbone.layer",
+        ),
+        (
+            "{}",
             ["trainer.distillation.vocab_mapping=subset", "data.tokenizer.vocab_size=300"],
             77,
             "expected the student's tokenizer",

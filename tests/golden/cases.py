@@ -17,9 +17,6 @@ REMOVED: set[str] = {
     "data.tokenizer.force_retrain",
     "data.tokenizer.vocab_size_strategy",
     "data.vocabulary",
-    "trainer.async_steps",
-    "trainer.loss.feature_matching",
-    "trainer.loss.losses.distillation.feature_matching",
     "trainer.step.cpu_streams",
 }
 

@@ -9,6 +9,12 @@ import numpy as np
 
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch, Task
+from mlxlab.distillation.feature_matching import (
+    add_projections,
+    capture_calls,
+    feature_matching_loss,
+    read_pairs,
+)
 from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
@@ -28,7 +34,7 @@ class DistillationLoss:
     CE is the loss of the task, KL for several labels that of each label. In a regression they are the squared errors to
     the target and to the teacher's output; temperature, T^2 and divergence do not apply. Without teachers it is the
     loss of the task, bit for bit. Logs `train/cross_entropy` and `train/kl` (whatever the divergence), of a regression
-    `train/squared_error` and `train/teacher_squared_error`.
+    `train/squared_error` and `train/teacher_squared_error`, and `train/feature_matching`.
 
     Args:
         alpha: weight of the loss of the task; 1 is that alone. A number, or a LinearCoefficient.
@@ -37,11 +43,13 @@ class DistillationLoss:
         divergence: forward is KL(teacher || student), reverse KL(student || teacher), jensen_shannon the mean KL of
             both to their mixture; mse compares logits and ignores the temperature.
         label_smoothing: part of the target spread over all classes, in the cross-entropy; 0 for a regression.
+        feature_matching: layers to match with layers of the first teacher:
+            `[{student: name, teacher: name, weight: 1}]`.
         router: weights the teachers example by example, by their classes; null uses `teacher_weights`.
 
     Raises:
-        ConfigError: a cache of soft targets lacks what mse needs, or a task without classes or a file of predictions
-            has a router.
+        ConfigError: a cache of soft targets lacks what feature matching or mse needs, or a task without classes has a
+            router.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class DistillationLoss:
         scale_by_t2: bool,
         divergence: Literal["forward", "reverse", "jensen_shannon", "mse"],
         label_smoothing: Share,
+        feature_matching: list[dict[str, str | float]],
         router: Router | None,
         *,
         loaded_teachers: Teachers,
@@ -66,14 +75,21 @@ class DistillationLoss:
             if task.kind == "regression"
             else ("cross_entropy", "kl")
         )
-        self._queries_teachers = bool(loaded_teachers) and alpha != 1
+        self.pairs = read_pairs(feature_matching) if loaded_teachers else []
+        self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
         if router is not None and task.kind in ("multi_label", "regression"):
             raise ConfigError(
                 f"trainer.loss.router: expected null for the task {task.kind}: it reads classes"
             )
-        if router is not None and loaded_teachers and not loaded_teachers.ensemble:
-            raise ConfigError("trainer.loss.router: expected a model as teacher")
+        if loaded_teachers and not loaded_teachers.ensemble:
+            for key, value in (("feature_matching", self.pairs), ("router", router)):
+                if value:
+                    raise ConfigError(f"trainer.loss.{key}: expected a model as teacher")
         cache = loaded_teachers.cache
+        if cache is not None and self.pairs:
+            raise ConfigError(
+                "trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs"
+            )
         if cache is not None and cache.top_k and divergence == "mse":
             expected = (
                 f"expected no teacher_cache, or top_k={cache.num_classes}, got top_k={cache.top_k}"
@@ -83,11 +99,17 @@ class DistillationLoss:
             )
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
+        if self.pairs:
+            model = weighted_sum.unwrap(model)
+        with capture_calls(model, [pair["student"] for pair in self.pairs]) as student_calls:
+            logits = self.teachers.add_residual_base(model(batch.tokens, batch.segment_ids), batch)
         target_values = self.compute_target_loss(logits, batch.targets)
         if not self._queries_teachers:
             return LossTerms(target_values, {self.terms[0]: target_values})
-        soft_targets = self.teachers.soft_targets(batch, self.router)
+        with capture_calls(
+            self.teachers.first, [pair["teacher"] for pair in self.pairs]
+        ) as teacher_calls:
+            soft_targets = self.teachers.soft_targets(batch, self.router)
         alpha, temperature = (
             coefficient_value(value, name, batch) for name, value in self.coefficients.items()
         )
@@ -96,11 +118,22 @@ class DistillationLoss:
         )
         scale = temperature * temperature if self.scale_by_t2 else 1.0
         total = alpha * target_values + (1 - alpha) * scale * divergence
-        return LossTerms(total, dict(zip(self.terms, (target_values, divergence), strict=True)))
+        terms = dict(zip(self.terms, (target_values, divergence), strict=True))
+        if not self.pairs:
+            return LossTerms(total, terms)
+        per_token = self.kind == "language_modelling"
+        matching = feature_matching_loss(
+            model, self.pairs, student_calls, teacher_calls, batch, per_token=per_token
+        )
+        return LossTerms(total + matching, terms | {"feature_matching": matching})
+
+    def setup(self, model: nn.Module, seed: int) -> None:
+        if self.pairs:
+            add_projections(model, self.teachers.first, self.pairs, seed)
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         arrays = weighted_sum.coefficient_arrays(self.coefficients, batch, fraction_done)
-        if not self._queries_teachers:
+        if not self._queries_teachers or self.pairs:  # Pairs need the layers of the teacher.
             return arrays
         return arrays | self.teachers.cached(batch, self.router)
 

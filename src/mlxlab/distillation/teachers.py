@@ -9,6 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from mlxlab.baselines.out_of_fold import OutOfFold
@@ -75,6 +76,11 @@ class Teachers:
 
     def __bool__(self) -> bool:
         return bool(self.ensemble) or self.held_out is not None
+
+    @property
+    def first(self) -> nn.Module:
+        """The model whose layers a student may match; an empty ensemble without teachers."""
+        return self.ensemble.members[0].model if self.ensemble else self.ensemble
 
     def cached(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
         """Soft targets of a batch that need no query, or from the cache, which queries the ensemble on a miss.

@@ -65,8 +65,8 @@ class Session:
         return model_seed(self.cfg)
 
     def init_state(self) -> TrainState:
-        """The state before the first step."""
-        state = self.trainer.init_state(self.model, self.data.train)
+        """The state before the first step; to be made once, because a loss may add weights to the model."""
+        state = self.trainer.init_state(self.model, self.data.train, self.seed)
         state.architecture, state.new_model = self.architecture, self.new_model
         self.trainer.lr_schedule(
             state
@@ -87,7 +87,9 @@ class Session:
 
     def build(self, architecture: Architecture) -> Model:
         """A model as `new_model` makes it, also with fewer tokens than the data have: one that still grows."""
-        return build_model(self.cfg, self.data, architecture)
+        model = build_model(self.cfg, self.data, architecture)
+        self.trainer.loss.setup(model, self.seed)
+        return model
 
     def fit(
         self,

@@ -27,7 +27,7 @@ from mlxlab.files.untrusted import read_json, refuse_links
 from mlxlab.models.build import build_model
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.model import Model
+from mlxlab.models.model import PROJECTIONS, Model
 from mlxlab.models.sentence_encoder import SentenceEncoder
 from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
@@ -102,11 +102,16 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         load_pretrained=False,
     )
     _refuse_long_rows(model, encoder, config_dir)
+    weights = {
+        name: leaf
+        for name, leaf in loaded.weights.items()
+        if not name.startswith(f"{PROJECTIONS}.")
+    }
     try:
-        check_arrays(loaded.weights, named_parameters(model), "model")
+        check_arrays(weights, named_parameters(model), "model")
     except CorruptCheckpointError as error:
         raise CheckpointUnavailableError(f"{loaded.path}: {error}") from None
-    model.load_weights(list(loaded.weights.items()))
+    model.load_weights(list(weights.items()))
     model.eval()
     return RestoredModel(
         model, encoder, config, loaded, config_dir, _read_thresholds(config_dir, task)

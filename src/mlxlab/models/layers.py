@@ -148,13 +148,20 @@ class Attention(nn.Module):
         self, x: mx.array, offset: int | mx.array = 0
     ) -> tuple[mx.array, mx.array, mx.array]:
         """(B, T, D) -> queries (B, H, T, D / H), keys and values (B, K, T, D / H); the first position is `offset`."""
+        q, k = self.queries_and_keys(x, offset)
+        return q, k, self._split_heads(self.value(x))
+
+    def queries_and_keys(
+        self, x: mx.array, offset: int | mx.array = 0
+    ) -> tuple[mx.array, mx.array]:
+        """The first two of `project`."""
         q, k = self._split_heads(self.query(x)), self._split_heads(self.key(x))
         if "query_norm" in self:
             q, k = self.query_norm(q), self.key_norm(k)
-        if self.rope_theta is not None:
-            q = apply_rope(q, self.rope_theta, offset, self.rope_periods)
-            k = apply_rope(k, self.rope_theta, offset, self.rope_periods)
-        return q, k, self._split_heads(self.value(x))
+        if self.rope_theta is None:
+            return q, k
+        q, k = (apply_rope(array, self.rope_theta, offset, self.rope_periods) for array in (q, k))
+        return q, k
 
     def _split_heads(self, x: mx.array) -> mx.array:
         """(B, T, H * D / H) -> (B, H, T, D / H)."""

@@ -20,6 +20,8 @@ from mlxlab.ops.activations import gelu
 from mlxlab.ops.dropout import Dropout
 from mlxlab.ops.layers import LayerNorm, Linear, tied_logits
 
+PROJECTIONS = "feature_matching"  # submodule added to a student for feature matching; not part of a restored model
+
 
 class Classifier(nn.Module):
     """Pooled states (B, P) -> logits of C classes or labels, or one number: (B, C).

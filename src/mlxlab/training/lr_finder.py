@@ -75,7 +75,7 @@ def find_learning_rate(
     )
     context, test = FitContext(VALID_LOSS), LRRangeTest(steps)
     loop = TrainingLoop(
-        trainer, context, trainer.init_state(model, data), [], task, [test], seed=seed
+        trainer, context, trainer.init_state(model, data, seed), [], task, [test], seed=seed
     )
     with suppress(DivergenceError):  # expected at the upper end of a wide range
         loop.run()

@@ -73,8 +73,9 @@ class Trainer:
     teachers: list[str] | None = None
     distillation: object | None = None
 
-    def init_state(self, model: nn.Module, data: BatchIterator) -> TrainState:
-        """The state before the first step."""
+    def init_state(self, model: nn.Module, data: BatchIterator, seed: int = 0) -> TrainState:
+        """The state before the first step. `seed` is that of weights that the loss adds to the model."""
+        self.loss.setup(model, seed)
         return TrainState(
             model,
             self.new_optimizer(model),

@@ -14,6 +14,7 @@ from mlxlab.wording import counted
 _OF_TEACHERS = (
     "trainer.teachers",
     "trainer.distillation",
+    "trainer.loss.feature_matching",
     "hydra.run.dir",
 )
 

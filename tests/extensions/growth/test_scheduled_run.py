@@ -75,6 +75,17 @@ def test_a_resume_tries_what_is_not_done_with_the_model_of_the_checkpoint(grown_
     assert sorted((grown_run / FOLDER).iterdir()) == before
 
 
+def test_layers_that_feature_matching_names_are_not_stacked(grown_run, tmp_path, capsys):
+    layer = "{student: backbone.layers.0, teacher: backbone.layers.0}"
+    distill = [
+        "trainer=distill",
+        f"trainer.teachers=['{grown_run}']",
+        f"trainer.loss.feature_matching=[{layer}]",
+    ]
+    assert main([*SETTINGS, *distill, schedule(DEEPER), f"hydra.run.dir={tmp_path}/run"]) == 2
+    assert "deeper: stack: feature matching names layers by number" in capsys.readouterr().err
+
+
 MORE_TOKENS = "{id: tokens, op: resize_vocabulary, size: 3000, when: {or_steps: 1}}"
 
 

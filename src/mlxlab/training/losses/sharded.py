@@ -33,6 +33,9 @@ class ShardedLoss:
 
         return compute
 
+    def setup(self, model: nn.Module, seed: int) -> None:
+        self.loss.setup(model, seed)
+
     def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
         return self.loss.annotate(batch, fraction_done)
 
