@@ -86,7 +86,7 @@ class CheckConfig(Callback):
             raise SystemExit(error) from error
         command.has_begun = True
         if command.dry_run:
-            show_sweep(config, jobs)
+            show_sweep(jobs)
             raise SystemExit
 
 

@@ -20,10 +20,9 @@ from mlxlab.experiment.experiment import (
     check_split_of,
 )
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.markdown import markdown_table
 from mlxlab.sweep import is_ours
 from mlxlab.sweep.derive import derive
-from mlxlab.sweep.jobs_to_check import jobs_to_check, sweep_overrides
+from mlxlab.sweep.jobs_to_check import jobs_to_check
 from mlxlab.wording import counted, one_line
 
 _MAX_ROWS = 100
@@ -50,12 +49,14 @@ def check_sweep(config: DictConfig) -> list[list[str]]:
     return jobs
 
 
-def show_sweep(config: DictConfig, jobs: list[list[str]]) -> None:
-    """Prints what a sweep would run."""
-    if str(config.hydra.sweeper.get("sampler", "grid")) == "grid":
-        _show_jobs(jobs)
-    else:
-        _show_search(config)
+def show_sweep(jobs: list[list[str]]) -> None:
+    """Prints the jobs that were checked: those of a grid, or of a search some with every choice and end."""
+    lines = [f"{counted(len(jobs), 'job')} checked"]
+    for number, texts in enumerate(jobs[:_MAX_ROWS]):
+        lines.append(f"{number}: {' '.join(texts)}")
+    if len(jobs) > _MAX_ROWS:
+        lines.append(f"... and {len(jobs) - _MAX_ROWS} more")
+    terminal.show("\n".join(lines))
 
 
 def _check_jobs(config: DictConfig, jobs: list[list[str]]) -> None:
@@ -129,41 +130,3 @@ def _plugin_issues(config: DictConfig) -> list[ConfigIssue]:
             expected = f"expected at least 1, or null, got {size}"
             issues.append(ConfigIssue("hydra.sweeper.max_batch_size", expected))
     return labelled(issues, {"hydra": OmegaConf.to_container(config.hydra, resolve=False)})
-
-
-def _show_jobs(jobs: list[list[str]]) -> None:
-    """A row per job with what differs between them."""
-    from mlxlab.analysis.sweeps.sweep_jobs import overrides_by_key
-
-    points = [overrides_by_key(texts) for texts in jobs]
-    keys = []
-    fixed = []
-    for key, value in points[0].items():
-        if any(point.get(key) != value for point in points):
-            keys.append(key)
-        else:
-            fixed.append(f"{key}={value}")
-    rows = []
-    for number, point in enumerate(points[:_MAX_ROWS]):
-        rows.append([str(number), *(point[key] for key in keys)])
-    common = " ".join(fixed) or "the defaults"
-    lines = [f"{counted(len(points), 'job')}; all: {common}", ""]
-    lines.append(markdown_table(["job", *keys], rows, "l"))
-    if len(points) > _MAX_ROWS:
-        lines.append(f"... and {len(points) - _MAX_ROWS} more")
-    terminal.show("\n".join(lines))
-
-
-def _show_search(config: DictConfig) -> None:
-    """The search space, and how many trials are drawn from it."""
-    from mlxlab.sweep.search_space import split_space  # It imports Optuna, which takes 0.5 s.
-
-    sweeper = config.hydra.sweeper
-    fixed, space = split_space(sweep_overrides(config).values())
-    trials = "trials"
-    if sweeper.trials is not None:
-        trials = f"{sweeper.trials} trials"
-    pruner = "" if sweeper.pruner == "none" else f", pruned by {sweeper.pruner}"
-    settings = f"objective {config.objective}; all: {' '.join(fixed) or 'the defaults'}"
-    table = markdown_table(["key", "values"], [[each.key, each.text] for each in space], "l")
-    terminal.show(f"{trials} by {sweeper.sampler}{pruner}; {settings}\n\n{table}")
