@@ -2,27 +2,24 @@
 
     mlxlab doctor [--json] [timeout=60]
 
-Checks Python, the required packages, MLX and its backend, the compiler for native kernels, the config files, the
-folders that runs write to and the tracking store. Nothing is changed. Each check runs in a process of its own, so that
+Checks Python, the required packages, MLX and its backend, the compiler for native kernels and the config files.
+Nothing is changed. Each check runs in a process of its own, so that
 a broken package cannot crash or stop the others.
 
 Exit codes: 0 without errors, also with warnings; 69 with errors.
 """
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryFile
 
 from mlxlab import program, terminal
 from mlxlab.cli.print_json import print_json
-from mlxlab.config.paths import conf_dir, project_root
+from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Positive
 from mlxlab.detached import module_environment
 from mlxlab.errors import ServiceUnavailableError, UserError
@@ -31,7 +28,6 @@ from mlxlab.wording import one_line
 
 # MLX has one package for each device on Linux, and all of them ship the same library file.
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
-STORE_VARIABLES = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 STYLES: dict[str, terminal.Style] = {"ok": "green", "warning": "yellow", "error": "red"}
 OPTIONAL = "compiler"  # Without it runs are slower, and none fails.
 
@@ -62,7 +58,7 @@ def _check_apart(timeout: float, name: str) -> dict[str, str]:
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "mlxlab.cli.doctor", name],
-            env=module_environment() | STORE_VARIABLES,
+            env=module_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -132,35 +128,6 @@ def check_compiler() -> str:
         raise ServiceUnavailableError(f"native kernels cannot be built: {reason}") from None
 
 
-def check_folders() -> str:
-    root = project_root()
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    for folder in (root / "outputs", root / ".cache", user_cache / "mlxlab"):
-        # A run makes the folder in the nearest one that exists.
-        existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-        try:
-            with TemporaryFile(dir=existing):
-                pass
-        except OSError as error:
-            reason = f"{existing}: cannot be written ({error.strerror})"
-            raise ServiceUnavailableError(reason) from None
-    return f"outputs and caches in {root} and {user_cache} can be written"
-
-
-def check_store() -> str:
-    from mlxlab.tracking.mlflow.address import resolve
-    from mlxlab.tracking.mlflow.store import open_existing
-
-    address = resolve(None, None, project_root())
-    path = address.database
-    if path is not None and not path.exists():
-        return f"{path}: made by the first tracked run"
-    open_existing(address)
-    if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        raise ServiceUnavailableError(f"{path}: cannot be written")
-    return address.shown
-
-
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -174,8 +141,6 @@ CHECKS: dict[str, Callable[[], object]] = {
     "MLX": check_mlx,
     "compiler": check_compiler,
     "config files": conf_dir,
-    "folders": check_folders,
-    "store": check_store,
 }
 
 
