@@ -28,10 +28,7 @@ EXACT = (  # Arrow writes these as Python does
 
 def text_of_values(values: Sequence[object], on_bad_cell: OnBadCell | None = None) -> pa.Array:
     """The text of Python values; raises ValueError for one that has none, unless it is reported."""
-    try:
-        return pa.array(values, pa.string())
-    except (TypeError, pa.ArrowInvalid, UnicodeEncodeError):  # Not all of them are texts.
-        return pa.array(strings_of_values(values, on_bad_cell), pa.string())
+    return pa.array(strings_of_values(values, on_bad_cell), pa.string())
 
 
 def strings_of_values(
