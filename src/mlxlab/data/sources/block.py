@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -48,7 +48,12 @@ class Block(NamedTuple):
     def strings(self, column: str, on_bad_cell: OnBadCell | None = None) -> Sequence[str | None]:
         """`texts` in Python."""
         if isinstance(self.rows, list):
-            return strings_of_values([row.get(column) for row in self.rows], on_bad_cell)
+            values: list[Any] = [row.get(column) for row in self.rows]
+            try:
+                "".join(values).encode()
+            except (TypeError, UnicodeEncodeError):  # Not all of them are texts.
+                return strings_of_values(values, on_bad_cell)
+            return values
         return self.texts(column, on_bad_cell).to_pylist()
 
     def records(self) -> list[dict[str, object]]:
