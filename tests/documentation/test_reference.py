@@ -201,7 +201,6 @@ def test_every_file_of_a_run_folder_is_documented():
         THRESHOLDS_FILE,
         reproduce.FILE,
         LOCK,
-        "vocabulary.json",
     }
     folders = [past_run(), *(past_run() / name for name in ["inference"])]
     written |= {path.name for folder in folders for path in folder.iterdir()}

@@ -69,11 +69,7 @@ def complete(record: RunRecord, folder: Path) -> None:
     if lock is not None:
         record.code.versions = lock["versions"]
         record.code.machine = lock["machine"]
-    inference = folder / "inference"
-    record.data.has_chat_template = (inference / CHAT_TEMPLATE).is_file()
-    record.data.vocabulary = read(
-        lambda: read_json(inference / "vocabulary.json", records.Vocabulary)
-    )
+    record.data.has_chat_template = (folder / "inference" / CHAT_TEMPLATE).is_file()
     checkpoints = list_checkpoints(folder / FOLDER)
     for each in checkpoints:
         if each.fault:

@@ -128,16 +128,6 @@ class Overlap:
 
 
 @dataclass
-class Vocabulary:
-    """The sizes of a vocabulary that were compared; `limits` are by what set them."""
-
-    sizes: Annotated[list[Count], MaxLen(10_000)]
-    bytes_per_token: Annotated[list[float], MaxLen(10_000)]
-    chosen: Count
-    limits: dict[str, Count]
-
-
-@dataclass
 class Data:
     """The data set and its task. `overlaps` is null where nobody looked for repeated rows.
 
@@ -167,7 +157,6 @@ class Data:
     overlaps: list[Overlap] | None = None
     tokenizer: str = ""
     vocab_size: Count = 0
-    vocabulary: Vocabulary | None = None  # It is null where the size was given.
     fingerprint: str = ""
     tokenizer_fingerprint: str = ""
     messages: Names = field(default_factory=list)

@@ -192,18 +192,6 @@ def memory_plot(view: RunView) -> Plot | None:
     return Plot("memory in MB", [*series, zero], x_range=(0, end))
 
 
-def vocabulary_plot(view: RunView) -> Plot | None:
-    """Bytes per token by size of the vocabulary, where several sizes were compared."""
-    curve = view.record.data.vocabulary
-    if curve is None or len(curve.sizes) < 2:
-        return None
-    points = list(zip(curve.sizes, curve.bytes_per_token, strict=False))
-    limits = ", ".join(f"{name} {size:,}" for name, size in curve.limits.items())
-    title = f"bytes per token (limits of the size: {limits})"
-    mark = (curve.chosen, f"chosen: {curve.chosen:,}")
-    return Plot(title, [Series("", points)], "tokens in the vocabulary", mark=mark)
-
-
 def error_plots(view: RunView) -> list[Plot]:
     """Reliability and precision-recall, or predicted and residual by true value."""
     if view.valid is None:

@@ -149,7 +149,7 @@ class LabelledExamples:
         return ["\n".join(texts) for texts in self._renderer.render(table)]
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json and data.json for inference, and how the vocabulary size was chosen."""
+        """Writes tokenizer.json and data.json for inference."""
         self.encoder.save(
             folder,
             format=self.format_name,
@@ -157,8 +157,6 @@ class LabelledExamples:
             source=self.rows.name,
             fingerprint=self.fingerprint,
         )
-        if self.inputs.curve is not None:
-            self.inputs.curve.save(folder)
 
     def _make_loaders(self, options: BatchOptions, seed: int, copies: int) -> None:
         inputs = self.inputs

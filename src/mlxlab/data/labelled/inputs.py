@@ -27,7 +27,6 @@ from mlxlab.data.row_lengths import (
 )
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 
 FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
 
@@ -57,7 +56,6 @@ class Inputs(Protocol):
     row_lengths: RowLengths
     folds: np.ndarray | None = None  # of each row, of a model with inner folds
     lines: Sequence[str] = ()  # for the log
-    curve: VocabSizeCurve | None = None
     model_columns: Sequence[Mapping[str, Any]] | None = None  # the key `model.columns`
     batch_size: int
     eval_batch_size: int = 64
@@ -96,7 +94,6 @@ class TextInputs(Inputs):
         content = {**prepared.content, "renderer": renderer.state_dict()}
         fitted = self._fit_tokenizer(content_key(**content), options, run)
         self.tokenizer = fitted.tokenizer
-        self.curve = fitted.curve
         self.encoder = LabelledEncoder(
             renderer, prepared.labels, prepared.column.name, self.tokenizer, NO_LIMIT
         )

@@ -124,8 +124,6 @@ class LanguageModelData:
         **settings: object,
     ) -> None:
         self._writers: list[Callable[[Path], None]] = []
-        if fitted.curve is not None:
-            self._writers.append(fitted.curve.save)
         self.tokenizer = fitted.tokenizer
         self.encoder = TextEncoder(self.tokenizer, mlm_probability is not None, layout.length)
         self.task = self.encoder.task
@@ -161,7 +159,7 @@ class LanguageModelData:
         return ()
 
     def save(self, folder: Path) -> None:
-        """Writes what inference needs, and how the vocabulary size was chosen."""
+        """Writes what inference needs."""
         self.encoder.save(folder, self.fingerprint)
         for write in self._writers:
             write(folder)

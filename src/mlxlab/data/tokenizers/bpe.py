@@ -65,7 +65,7 @@ class BPETokenizerTrainer:
             raise ConfigError(f"data.tokenizer.min_vocab_size: expected {expected}")
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
-        """The tokenizer for a corpus; texts after `train_examples` measure the curve.
+        """The tokenizer for a corpus; texts after `train_examples` measure the sizes.
 
         Raises DataError if there is no text.
         """
@@ -90,18 +90,20 @@ class BPETokenizerTrainer:
         )
         file = content["tokenizer"]
         lines = []
-        curve = None
         if self.vocab_size == "auto":
             sizes = sizing.vocabulary_sizes(max(file["model"]["vocab"].values()) + 1)
             per_token = dict(zip(sizes, content["bytes_per_token"], strict=True))
-            curve = self._choose(per_token, corpus)
-            file = sizing.truncate_bpe(file, curve.chosen)
-            limits = ", ".join(f"{size:,} by {name}" for name, size in curve.limits.items())
-            lines.append(f"vocabulary: {curve.chosen:,} tokens (limits: {limits})")
+            limits = sizing.find_limits(
+                per_token, corpus.parameters, corpus.width, corpus.planned_bytes
+            )
+            size = self._choose(limits, max(per_token))
+            file = sizing.truncate_bpe(file, size)
+            listed = ", ".join(f"{limit:,} by {name}" for name, limit in limits.items())
+            lines.append(f"vocabulary: {size:,} tokens (limits: {listed})")
         tokenizer = parse_tokenizer(json.dumps(file), path)
         origin = "reused" if is_reused else "trained"
         line = f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"
-        return FittedTokenizer(tokenizer, [line, *lines], curve)
+        return FittedTokenizer(tokenizer, [line, *lines])
 
     @property
     def _max_size(self) -> int:
@@ -127,27 +129,17 @@ class BPETokenizerTrainer:
         if not (is_bpe and is_measured) or size > self._max_size or tokenizer.eos_id is None:
             raise DataError(f"expected a byte-level BPE of at most {self._max_size} tokens")
 
-    def _choose(self, per_token: dict[int, float], corpus: Corpus) -> sizing.VocabSizeCurve:
+    def _choose(self, limits: dict[str, int], full_size: int) -> int:
         """The minimum of the limits, between `min_vocab_size` and `max_vocab_size`.
 
         It is rounded down to a multiple of 64. A text too small for `min_vocab_size` tokens gets as
         many as it supports, but at least 512.
         """
-        full_size = max(per_token)
-        limits = {"model": sizing.size_by_model(corpus.parameters, corpus.width)}
-        if corpus.planned_bytes is not None:
-            limits["data"] = sizing.size_by_data(per_token, corpus.planned_bytes)
-        elbow = sizing.size_by_elbow(per_token)
-        if elbow is not None:
-            limits["elbow"] = elbow
         size = min(limits.values())
         if size < full_size:
             size -= size % sizing.STEP
         min_size = min(self.min_vocab_size, limits.get("data", self.min_vocab_size))
-        chosen = min(max(size, min_size, sizing.MIN_SIZE), self.max_vocab_size, full_size)
-        shown = {2**k for k in range(9, 20)} | {full_size, chosen}
-        curve = {size: round(per_token[size], 4) for size in sorted(shown & per_token.keys())}
-        return sizing.VocabSizeCurve([*curve], [*curve.values()], chosen, limits)
+        return min(max(size, min_size, sizing.MIN_SIZE), self.max_vocab_size, full_size)
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, min_frequency: int) -> Tokenizer:

@@ -10,7 +10,6 @@ import tokenizers
 from tokenizers import processors
 
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, Tokenizer, load_tokenizer
-from mlxlab.data.tokenizers.vocab_size import VocabSizeCurve
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.program import display_path
 
@@ -31,11 +30,10 @@ class Corpus:
 
 
 class FittedTokenizer(NamedTuple):
-    """A tokenizer, lines for the log, and the curve by which its size was chosen."""
+    """A tokenizer, and lines for the log."""
 
     tokenizer: Tokenizer
     lines: list[str]
-    curve: VocabSizeCurve | None = None
 
 
 def existing_tokenizer(path: str | None, pretrained: Path | None) -> FittedTokenizer | None:

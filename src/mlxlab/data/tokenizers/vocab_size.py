@@ -7,15 +7,12 @@ and one encoding give every size, exactly.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.files.atomic import write_json
 
 BASE_SIZE = 260  # four special tokens and the bytes, in every vocabulary
 STEP = 64
@@ -24,19 +21,6 @@ MIN_OCCURRENCES = 64  # The mean of the tokens of a text; see docs/explanation/l
 ELBOW = 0.05  # Doubling the vocabulary gains less than that in bytes per token.
 
 TokenizerFile = dict[str, Any]  # a tokenizer.json
-
-
-@dataclass(frozen=True)
-class VocabSizeCurve:
-    """The measured curve and the chosen size; saved as vocabulary.json in the run folder."""
-
-    sizes: list[int]
-    bytes_per_token: list[float]
-    chosen: int
-    limits: dict[str, int]  # by data, model and elbow, as far as these set one
-
-    def save(self, folder: Path) -> None:
-        write_json(folder / "vocabulary.json", asdict(self))
 
 
 def vocabulary_sizes(full_size: int) -> list[int]:
@@ -89,6 +73,19 @@ def merge_parents(file: TokenizerFile) -> np.ndarray:
     for first, second in reversed(file["model"]["merges"]):
         parents[vocabulary[first + second]] = vocabulary[first], vocabulary[second]
     return parents
+
+
+def find_limits(
+    per_token: dict[int, float], parameters: int, width: int, planned_bytes: int | None
+) -> dict[str, int]:
+    """The largest useful sizes: by the model, and by the data and the elbow as far as these set one."""
+    limits = {"model": size_by_model(parameters, width)}
+    if planned_bytes is not None:
+        limits["data"] = size_by_data(per_token, planned_bytes)
+    elbow = size_by_elbow(per_token)
+    if elbow is not None:
+        limits["elbow"] = elbow
+    return limits
 
 
 def size_by_model(parameters: int, width: int) -> int:
