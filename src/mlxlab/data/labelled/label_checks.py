@@ -9,7 +9,7 @@ from mlxlab.data.labelled.types import TypedColumn
 from mlxlab.data.rng import permutation
 
 MIN_ROWS = 3  # of each category on average; fewer are no repetition
-GIVEAWAY = 0.99  # share of rows whose label is that of their neighbour
+GIVEAWAY = 0.99  # share of rows whose label is that of a neighbour
 
 
 def find_look_alikes(names: Sequence[str]) -> list[str]:
@@ -26,7 +26,7 @@ def find_look_alikes(names: Sequence[str]) -> list[str]:
 def find_giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> list[str]:
     """A line for each column that alone gives the label away.
 
-    A row is judged by the one before it in the order of the column, in which equal values stand in random order.
+    A row is judged by those next to it in the order of the column, in which equal values stand in random order.
 
     Args:
         columns: those that are no texts.
@@ -43,7 +43,8 @@ def find_giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> l
         else:
             continue
         labels = classes[np.lexsort((random_order, values))]
-        share = np.mean(labels[1:] == labels[:-1])
+        is_same = np.concatenate([[False], labels[1:] == labels[:-1], [False]])
+        share = np.mean(is_same[1:] | is_same[:-1])
         if share >= GIVEAWAY and share > (1 + majority) / 2:
             lines.append(f"column {name!r} alone tells the label of nearly all training rows")
     return lines
