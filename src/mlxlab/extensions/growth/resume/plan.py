@@ -87,7 +87,10 @@ def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
 
 
 def changed_node(
-    node: Node, saved: Node, requested: Node, requested_keys: Iterable[str] = ()
+    node: Node,
+    saved: Mapping[str, Any],
+    requested: Mapping[str, Any],
+    requested_keys: Iterable[str] = (),
 ) -> Node:
     """The `model` node of a checkpoint with the changes between two nodes of configs, and no others.
 
