@@ -101,8 +101,7 @@ def changed_node(
     result: Node = {"model": deepcopy(node)}
     for key in (*differences(saved, requested, "model"), *requested_keys):
         copy_key(key, {"model": requested}, result)
-    changed: Node = result["model"]
-    return changed
+    return result["model"]
 
 
 def plan_growth(
