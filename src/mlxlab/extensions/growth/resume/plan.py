@@ -87,7 +87,10 @@ def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
 
 
 def changed_node(
-    node: Node, saved: Node, requested: Node, requested_keys: Iterable[str] = ()
+    node: Node,
+    saved: Mapping[str, Any],
+    requested: Mapping[str, Any],
+    requested_keys: Iterable[str] = (),
 ) -> Node:
     """The `model` node of a checkpoint with the changes between two nodes of configs, and no others.
 
@@ -98,8 +101,7 @@ def changed_node(
     result: Node = {"model": deepcopy(node)}
     for key in (*differences(saved, requested, "model"), *requested_keys):
         copy_key(key, {"model": requested}, result)
-    changed: Node = result["model"]
-    return changed
+    return result["model"]
 
 
 def plan_growth(

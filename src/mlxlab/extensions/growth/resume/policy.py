@@ -58,8 +58,9 @@ class GrowthPolicy:
         new = plan.cfg["model"]
         saved = plan.checkpoint.state["metadata"]["config"]["model"]
         requested = [key for key in plan.requested if key.startswith("model.")]
-        nodes = train_new_weights(saved), train_new_weights(new)
-        node = changed_node(before.node, *nodes, requested)
+        node = changed_node(
+            before.node, train_new_weights(saved), train_new_weights(new), requested
+        )
         size = before.vocab_size
         if plan.tokenizer is not None:
             size = max(size, load_tokenizer(plan.tokenizer).vocab_size)
