@@ -109,7 +109,9 @@ class ComparisonView:
         row["verdict"] = "the reference"
         gain = method.gain
         if gain is not None:
-            row[f"difference to {comparison.against}"] = _signed(gain.mean)
+            row[f"difference to {comparison.against}"] = (
+                "" if gain.mean is None else signed(gain.mean)
+            )
             row["verdict"] = gain.verdict
             if gain.interval is not None:
                 row["interval"] = " to ".join(map(signed, gain.interval))
@@ -182,10 +184,6 @@ def write_report(comparison: Comparison, folder: Path, name: str) -> list[Path]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else number(value)
-
-
-def _signed(value: float | None) -> str:
-    return "" if value is None else signed(value)
 
 
 def _whole(value: float | None) -> str:

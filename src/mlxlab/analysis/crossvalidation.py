@@ -58,10 +58,10 @@ def _compare_baselines(runs: Mapping[str, Sequence[RunView]], command: str) -> C
     for baseline in subject.baselines:
         values = {key: result.baselines[baseline].get(name) for key, result in results.items()}
         baselines.append(MethodResults(baseline, values))
-    methods = []
-    for method, each in runs.items():
-        # Without the speed a repeated cross-validation has the same table.
-        methods.append(replace(method_results(method, each, metric), speed=None))
+    # Without the speed a repeated cross-validation has the same table.
+    methods = [
+        replace(method_results(method, each, metric), speed=None) for method, each in runs.items()
+    ]
     table = compare(metric, [*baselines, *methods], MODEL, subject=subject)
     best = fmean(result.metrics[name] for result in results.values())
     notes = [
