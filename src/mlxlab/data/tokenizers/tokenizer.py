@@ -60,6 +60,7 @@ class Tokenizer:
         self.eos_id = self._special("eos")
         self.mask_id = self._special("mask")
         file = json.loads(inner.to_str())
+        self._words = WordCache(inner, file)
         text = json.dumps(file, ensure_ascii=False, sort_keys=True)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.alphabet = _alphabet(file, text)  # of a character tokenizer; None: any character
@@ -122,8 +123,7 @@ class Tokenizer:
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each whole text, without special ones. Raises DataError as `encode`."""
         self._check(texts)
-        encodings = self.inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return self._words.encode(texts)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text, without special tokens."""
@@ -149,6 +149,68 @@ class Tokenizer:
                 first = min(unknown, key=text.index)
                 known = f"expected one of {len(self.alphabet)} (data.tokenizer.on_unknown=bytes)"
                 raise DataError(f"the character {first!r} (U+{ord(first):04X}): {known}")
+
+
+# Contractions, letters, digits, punctuation, white space, as GPT-2's pattern splits them.
+LETTER, BLANK = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f", r" \t\n\r\x0b\x0c"
+WORD = re.compile(
+    rf"'(?:[stmd]|re|ve|ll)| ?[{LETTER}]+| ?[0-9]+| ?[^{BLANK}{LETTER}0-9]+"
+    rf"|[{BLANK}]+(?![^{BLANK}])|[{BLANK}]+"
+)
+COVERED = re.compile(rf"[\x00-\x7f{LETTER}\u2010-\u2027\u2030-\u205e]*")  # by `WORD`
+MAX_WORDS = 2**17  # About 30 MB; those of the current texts come on top.
+MAX_WORD_LENGTH = 64  # in characters; longer words are not cached
+
+
+class WordCache:
+    """Encodes texts with a cache of the tokens of words, in a third of the library's time.
+
+    The tokenizer must split words by GPT-2's pattern, which `re` can express for Latin letters and
+    common punctuation; texts with other characters, and those of other tokenizers, are not split.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, file: dict[str, Any]) -> None:
+        self.inner = inner
+        self.is_usable = _splits_like_gpt2(file)
+        self.ids: dict[str, Sequence[int]] = {}
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """int32 ids of each text."""
+        words = [self._split(text) for text in texts]
+        ids = self._ids_of(set[str]().union(*words))
+        tokens = [chain.from_iterable(map(ids.__getitem__, each)) for each in words]
+        return [np.fromiter(each, np.int32) for each in tokens]
+
+    def _split(self, text: str) -> list[str]:
+        """The words of a text; one that cannot be split here is a word."""
+        if self.is_usable and COVERED.fullmatch(text):
+            return WORD.findall(text)
+        return [text]
+
+    def _ids_of(self, words: set[str]) -> dict[str, Sequence[int]]:
+        """The ids of these words, perhaps of others too; short ones are cached."""
+        ids = self.ids
+        new = list(words - ids.keys())
+        encodings = self.inner.encode_batch_fast(new, add_special_tokens=False)
+        encoded = {word: tuple(each.ids) for word, each in zip(new, encodings, strict=True)}
+        short = {word: each for word, each in encoded.items() if len(word) <= MAX_WORD_LENGTH}
+        ids.update(short)
+        if len(ids) > MAX_WORDS:
+            self.ids = {}
+        return ids if len(short) == len(new) else ids | encoded
+
+
+def _splits_like_gpt2(file: dict[str, Any]) -> bool:
+    """True for a BPE that splits the raw text by GPT-2's pattern, and does nothing else to it."""
+    splitter = file["pre_tokenizer"] or {}
+    expected = {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}
+    splits_words = expected.items() <= splitter.items()
+    changes_text = file["normalizer"] is not None
+    has_texts = not all(token["special"] for token in file["added_tokens"])
+    if not splits_words or changes_text or has_texts:
+        return False
+    model = file["model"]
+    return model["type"] == "BPE" and not model.get("dropout")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
