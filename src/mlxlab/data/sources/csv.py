@@ -1,8 +1,4 @@
-"""CSV: each block is parsed by pyarrow; one that has a fault again by Python's csv, which knows the line.
-
-pyarrow alone would not do: its errors name no line, it has no position to resume from, and it takes a
-stray quote for text without a word.
-"""
+"""CSV, by Python's own parser, which is strict and knows the line of a fault."""
 
 import csv
 import io
@@ -11,10 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 
 from mlxlab.data.sources.files import ByteStream
 from mlxlab.data.sources.messages import describe_fault, require_columns
@@ -26,8 +18,6 @@ UNNAMED = (
 )
 DELIMITERS = ",;\t|"
 MAX_COLUMNS = 10_000
-QUOTE = ord('"')
-NEWLINE = ord("\n")
 
 
 def csv_format(delimiter: str | None, quoting: bool | None) -> TextFormat:
@@ -51,8 +41,7 @@ class CsvParser:
         stream: ByteStream,
         columns: Sequence[str] | None,
     ) -> None:
-        self.encloses = quoting is not False
-        self.quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.encloses else csv.QUOTE_NONE
+        self.quoting: Literal[0, 3] = csv.QUOTE_NONE if quoting is False else csv.QUOTE_MINIMAL
         first_line = re.sub(rb'"[^"]*"', b"", stream.peek()).decode(errors="replace")
         first_line = first_line.partition("\n")[0]
         self.delimiter = delimiter or max(DELIMITERS, key=first_line.count)
@@ -62,97 +51,35 @@ class CsvParser:
         require_columns(names, self.header, stream.path)
         self.indices = {name: self.header.index(name) for name in names}
 
-        fields = [f"f{number}" for number in range(len(self.header))]
-        self.read_options = pa.csv.ReadOptions(
-            column_names=fields,
-            use_threads=False,
-            block_size=2 * MAX_RECORD,
-        )
-        self.parse_options = pa.csv.ParseOptions(
-            delimiter=self.delimiter,
-            quote_char='"' if self.encloses else False,
-            newlines_in_values=self.encloses,
-        )
-        self.convert_options = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(fields, pa.string()),
-            include_columns=[fields[index] for index in self.indices.values()],
-            strings_can_be_null=False,
-        )
-        # A stray quote neither begins nor ends a field.
-        sign = re.escape(self.delimiter.encode())
-        self.stray_quote = re.compile(
-            rb'"(?<=[^\n"' + sign + rb']")(?:"")*(?!["\r\n]|' + sign + rb"|\Z)"
-        )
-
     def columns(self) -> Sequence[str]:
         return self.header
 
     def parse(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
         if is_last and data and not data.endswith(b"\n"):
             data += b"\n"  # The last line has no end.
-        lines = lines or self.header_lines
-        values = np.frombuffer(data, np.uint8)
-        breaks = np.flatnonzero(values == NEWLINE)
-        ends = breaks + 1
-        is_suspect = False
-        if self.encloses and b'"' in data:
-            quotes = np.flatnonzero(values == QUOTE)
-            ends = ends[np.searchsorted(quotes, breaks) % 2 == 0]
-            is_suspect = self.refuses_lines or self.stray_quote.search(data) is not None
-        used = int(ends[-1]) if len(ends) else 0
-        if is_suspect or (is_last and used < len(data)):
-            # The parity of quotes may not tell where records end.
-            return self._parse_slowly(data, lines, is_last, skip)
-        if not used:
-            return Parsed(lines=lines)
-
-        batch = self._parse_quickly(data[:used])
-        if batch is None or len(batch) != len(ends):  # A fault, or a blank line.
-            return self._parse_slowly(data, lines, is_last, skip)
-        starts = np.concatenate([[0], ends[:-1]])
-        numbers = lines + 1 + np.searchsorted(breaks, starts)
-        return Parsed(batch, numbers, used, lines + int(np.searchsorted(breaks, used)))
-
-    def _parse_quickly(self, records: bytes) -> pa.RecordBatch | None:
-        """The rows by pyarrow; None if it finds a fault, or a lone CR, which would end a row."""
-        if records.count(b"\r") != records.count(b"\r\n"):
-            return None
-        try:
-            table = pa.csv.read_csv(
-                pa.py_buffer(records),
-                self.read_options,
-                self.parse_options,
-                self.convert_options,
-            )
-        except pa.ArrowInvalid:
-            return None
-        arrays = [column.combine_chunks() for column in table.columns]
-        return pa.RecordBatch.from_arrays(arrays, list(self.indices))
-
-    def _parse_slowly(self, data: bytes, lines: int, is_last: bool, skip: Skip) -> Parsed:
-        """Parses record by record, and names the line of those that are malformed."""
-        parsed = Parsed(lines=lines)
+        parsed = Parsed(lines=lines or self.header_lines)
         stream = io.BytesIO(data)
+        reader = self._reader(iter(stream.readline, b""), is_strict=True)
         with _long_fields():
             while parsed.used < len(data):
                 row: list[str] = []
-                num_lines = 1
                 message = ""
-                # The reader takes as many lines as the record has; a lone CR does not end one.
-                reader = self._reader(iter(stream.readline, b""), is_strict=True)
+                lines_before = reader.line_num
                 try:
+                    # The reader takes as many lines as the record has; a lone CR does not end one.
                     row = next(reader, [])
-                    num_lines = reader.line_num
-                    message = self._fault(row, num_lines)
+                    message = self._fault(row, reader.line_num - lines_before)
                 except (csv.Error, UnicodeDecodeError) as error:
                     message = describe_fault(error)
                 is_cut = not is_last and stream.tell() == len(data)
                 if is_cut and (message or not data.endswith(b"\n")):
                     break  # The record goes on in the next block.
+                num_lines = reader.line_num - lines_before
                 if message:
                     skip(parsed.lines + 1, message)
                     num_lines = 1  # A quote may not be closed where it should be.
                     stream.seek(data.find(b"\n", parsed.used) + 1)
+                    reader = self._reader(iter(stream.readline, b""), is_strict=True)
                 elif row:
                     parsed.rows.append({name: row[at] for name, at in self.indices.items()})
                     parsed.numbers.append(parsed.lines + 1)

@@ -7,10 +7,9 @@ are divided into ranges of bytes, which are units: so one large file is shuffled
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start
 from mlxlab.data.sources.files import ByteStream, Files
@@ -36,8 +35,8 @@ Skip = Callable[[int, str], None]  # (line of a malformed record in the unit, wh
 class Parsed:
     """The complete records at the beginning of some bytes."""
 
-    rows: pa.RecordBatch | list[dict[str, object]] = field(default_factory=list)
-    numbers: Any = field(default_factory=list)  # the line of each row: a list, or an array
+    rows: list[dict[str, object]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)  # the line of each row
     used: int = 0  # bytes
     lines: int = 0  # of the unit up to there
 
@@ -135,7 +134,7 @@ class TextFiles:
             except DataError:
                 return None
             ratio = stream.offset / max(stream.stored_bytes, 1) if self.files.codec else 1.0
-        cells = Block(FIRST, parsed.rows, parsed.numbers).strings(column, ignore)
+        cells = Block(FIRST, parsed.rows, np.array(parsed.numbers)).strings(column, ignore)
         text = sum(len(cell.encode()) for cell in cells if cell)
         density = text / parsed.used if parsed.used else 1.0
         low, high = self.fractions
@@ -155,7 +154,7 @@ class TextFiles:
             data += more
             is_last = not more or stream.offset >= end
             parsed = parser.parse(data, start[1], is_last, skip)
-            if len(parsed.rows):
+            if parsed.rows:
                 yield Block(start, parsed.rows, np.asarray(parsed.numbers, np.int64))
             start = (start[0] + parsed.used, parsed.lines)
             data = data[parsed.used :]
