@@ -4,9 +4,9 @@ The metrics get intervals, and the baselines are compared on the same rows.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.baselines.estimators import to_data_units
+from mlxlab.baselines.ngrams import ngram_baselines
 from mlxlab.baselines.out_of_fold import load_out_of_fold
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
@@ -42,11 +43,12 @@ from mlxlab.training.evaluate import Evaluation as Predictions
 from mlxlab.training.evaluate import evaluate
 from mlxlab.training.metrics.labelled import Thresholds, main_metric, predicted_classes
 from mlxlab.training.metrics.ranking import best_threshold
-from mlxlab.training.metrics.text import TextTotals
 from mlxlab.training.state import TrainState
 from mlxlab.views.verdict import MODEL
+from mlxlab.wording import one_line
 
-MAX_TEXT_BATCHES = 64  # in which the baseline counts tokens
+MAX_TEXT_BATCHES = 64  # to validate, and to count n-grams in
+MAX_COUNTED_TOKENS = 1_000_000
 MAX_MISTAKES = 50
 MAX_TEXT = 400  # characters of a mistake
 MISTAKES = "mistakes.csv"
@@ -99,29 +101,48 @@ def forget_evaluation(folder: Path) -> None:
 
 
 def _evaluate_text(state: TrainState, data: DataModule, max_batches: int | None) -> Evaluation:
-    """The best evaluation of a language model, and the baseline of token frequencies."""
+    """The best evaluation of a language model, and baselines that count tokens."""
     limit = min(max_batches or MAX_TEXT_BATCHES, MAX_TEXT_BATCHES)
-    baseline = unigram(data.task, islice(data.valid, limit))
+    valid = list(islice(data.valid, limit))
+    trained: list[Batch] = []
+    if valid and not data.task.masked:
+        try:
+            trained = trained_batches(state)
+        except UserError as error:
+            logger.warning(f"no bigram and trigram baselines: {one_line(str(error), 300)}")
+    baselines = ngram_baselines(data.task, valid, trained)
     result = SplitResult("valid", 0, without_split(state.history.best_metrics))
-    result.baselines = {"unigram": {**baseline}}
-    has_bits = "bits_per_byte" in result.metrics and "bits_per_byte" in baseline
+    result.baselines = {name: {**metrics} for name, metrics in baselines.items()}
+    has_bits = "bits_per_byte" in result.metrics and "bits_per_byte" in baselines["unigram"]
     return Evaluation(
         main_metric="bits_per_byte" if has_bits else "loss",
         results=[result] if result.metrics else [],
+        counted_tokens=sum(int(np.count_nonzero(batch.loss_weights > 0)) for batch in trained),
     )
 
 
-def unigram(task: Task, batches: Iterable[Batch]) -> dict[str, float]:
-    """The loss of a model that knows how often each target occurs: their entropy; and its bits per byte."""
-    targets = np.concatenate(
-        [np.zeros(0, np.int64), *(batch.targets[batch.loss_weights > 0] for batch in batches)]
-    )
-    _, counts = np.unique(targets, return_counts=True)
-    total = float((counts * np.log(len(targets) / counts)).sum())
-    token_bytes = np.array(task.token_bytes, np.float64)
-    num_bytes = float(token_bytes[targets].sum()) if len(token_bytes) else 0.0
-    loss = total / max(len(targets), 1)
-    return {"loss": loss, **TextTotals(token_bytes, num_bytes).metrics(total)}
+def trained_batches(state: TrainState) -> list[Batch]:
+    """The first batches of the run, none of examples that it was not trained on; the position is restored.
+
+    The last batch of an epoch may hold fewer examples than others; all hold more where the batch size was smaller.
+    """
+    data = state.data
+    remaining = state.progress.samples
+    limit = min(state.progress.step, MAX_TEXT_BATCHES)
+    batches: list[Batch] = []
+    tokens = 0
+    position = data.state_dict()
+    try:
+        data.load_state_dict(state.first_position)
+        for batch in islice(chain.from_iterable(repeat(data)), limit):
+            remaining -= int(np.count_nonzero(batch.example_ids >= 0))
+            if tokens > MAX_COUNTED_TOKENS or (batches and remaining < 0):
+                break
+            batches.append(batch)
+            tokens += batch.tokens.size
+        return batches
+    finally:
+        data.load_state_dict(position)
 
 
 def _evaluate_rows(

@@ -302,12 +302,14 @@ class Evaluation:
     Attributes:
         main_metric: by which models are compared with baselines.
         results: validation rows first.
+        counted_tokens: of the training text in which n-gram baselines counted.
         models: student and teacher on the validation rows.
         mistakes: of the validation rows, and of training rows out of fold.
     """
 
     main_metric: str = ""
     results: Annotated[list[SplitResult], MaxLen(3)] = field(default_factory=list)
+    counted_tokens: Count = 0
     models: dict[str, Metrics] = field(default_factory=dict)
     mistakes: Annotated[list[Mistake], MaxLen(100)] = field(default_factory=list)
 

@@ -88,6 +88,9 @@ class TrainState:
     data_state: dict[str, object] = field(
         default_factory=dict
     )  # after the last step; `data` may be one batch ahead
+    first_position: dict[str, object] = field(
+        default_factory=dict
+    )  # of `data`, before the first step. Not saved
     before_save: Callable[[], None] = lambda: (
         None
     )  # makes durable what a resumed run needs besides the checkpoint

@@ -81,6 +81,7 @@ class Trainer:
             self.new_optimizer(model),
             data,
             self.plan_steps(data),
+            first_position=data.state_dict(),
             before_save=self.loss.flush,
             new_optimizer=self.new_optimizer,
             plan_steps=self.plan_steps,

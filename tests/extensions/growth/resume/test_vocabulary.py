@@ -8,6 +8,8 @@ import pytest
 import tokenizers
 
 from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.data.text.packing import EPOCH_START
+from mlxlab.experiment import evaluate
 from mlxlab.inference.restore import restore_model
 from support.lines import LINES
 from support.processes import NO_PLOTS, run_here
@@ -69,12 +71,21 @@ def resume(folder, *overrides):
     return run_here("tracking=none", *overrides, "resume=auto", f"hydra.run.dir={folder}")
 
 
-def test_a_larger_tokenizer_keeps_rows_and_moments_under_their_ids(finished_run, tmp_path):
+def test_a_larger_tokenizer_keeps_rows_and_moments_under_their_ids(
+    finished_run, tmp_path, monkeypatch
+):
+    starts = []
+    monkeypatch.setattr(
+        evaluate, "trained_batches", lambda state: starts.append(state.first_position) or []
+    )
     folder = shutil.copytree(finished_run, tmp_path / "run")
     larger = tokenizer_of(folder, tmp_path / "larger", with_zebra)
     settings = [f"{KEY}={larger}", "trainer.learning_rate=1e-20", "trainer.schedule.warmup=0"]
     resumed = resume(folder, *settings, "trainer.max_steps=4")
     assert resumed.returncode == 0, resumed.stderr
+    assert [start["start"] for start in starts] == [EPOCH_START], (
+        "baselines count the first batches of the run"
+    )
     assert "weights of step-00000003: 10 matched, 1 grown\n" in resumed.stderr
     assert (
         "optimizer state: 10 by path, 1 by map, 0 by shape, 0 fresh, 0 dropped\n" in resumed.stderr
