@@ -57,29 +57,29 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 410_490,
-    "files": 509,
+    "nodes": 410_960,
+    "files": 511,
     "multiplied texts": 1,
-    "nodes a statement": 10.5,
-    "ternaries": 22.1,
-    "packed assignments": 6.2,
+    "nodes a statement": 10.4,
+    "ternaries": 21.9,
+    "packed assignments": 0.7,
     "nested comprehensions": 2,
     "assignment expressions": 2.1,
-    "functions returning text": 12.4,
+    "functions returning text": 12.3,
     "fragments": 5.7,
 }
 PACKAGE_NODES = {
     "api": 3_610,
     "config": 13_300,
-    "cli": 19_370,
+    "cli": 18_780,
     "extensions": 39_100,
-    "experiment": 39_950,
-    "data": 61_940,
+    "experiment": 39_990,
+    "data": 60_900,
     "stats": 5_200,
     "sweep": 13_590,
     "tracking": 14_520,
-    "record": 4_860,
-    "views": 13_210,
+    "record": 4_800,
+    "views": 13_070,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

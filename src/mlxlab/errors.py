@@ -73,7 +73,8 @@ class RunPruned(RunInterrupted):
 
     def __init__(self, message: str, objective: float) -> None:
         super().__init__(message, 0)
-        self.exit_code, self.objective = 0, objective
+        self.exit_code = 0
+        self.objective = objective
 
 
 def hides_interrupt(error: BaseException | None) -> bool:

@@ -26,14 +26,17 @@ def activity(text: str, *, since: float | None = None) -> Iterator[None]:
     Args:
         since: when it began, in the time of `time.monotonic`; None is now.
     """
-    ended, start = threading.Event(), time.monotonic() if since is None else since
+    ended = threading.Event()
+    start = time.monotonic() if since is None else since
 
     def report() -> None:
-        wait, is_first = max(0.0, start + FIRST_SECONDS - time.monotonic()), True
+        wait = max(0.0, start + FIRST_SECONDS - time.monotonic())
+        is_first = True
         while not ended.wait(wait):
             elapsed = time.monotonic() - start
             logger.info(f"{text} ..." if is_first else f"{text} ... {duration(elapsed)} so far")
-            wait, is_first = LINE_SECONDS, False
+            wait = LINE_SECONDS
+            is_first = False
 
     thread = threading.Thread(target=report, name="activity", daemon=True)
     thread.start()

@@ -110,10 +110,8 @@ def _products_are_exact() -> bool:
     import mlx.core as mx
     import numpy as np
 
-    a, b = (
-        np.arange(35, dtype=np.float32).reshape(5, 7),
-        np.arange(21, dtype=np.float32).reshape(7, 3),
-    )
+    a = np.arange(35, dtype=np.float32).reshape(5, 7)
+    b = np.arange(21, dtype=np.float32).reshape(7, 3)
     with mx.stream(mx.cpu):
         return bool(np.array_equal(np.array(mx.array(a) @ mx.array(b)), a @ b))
 

@@ -62,14 +62,19 @@ class AdaptiveBatchSize(Callback):
             raise ConfigError(
                 f"{KEY}: expected low < high <= critical, got {low}, {high}, {critical}"
             )
-        self.low, self.high, self.critical = low, high, critical
-        self.interval, self.cooldown = interval, cooldown
-        self.budget, self.probe = budget * 1e9 if budget is not None else None, probe
+        self.low = low
+        self.high = high
+        self.critical = critical
+        self.interval = interval
+        self.cooldown = cooldown
+        self.budget = budget * 1e9 if budget is not None else None
+        self.probe = probe
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         if not self.enabled:
             return
-        sizes, data = state.progress.batch_sizes, state.data
+        sizes = state.progress.batch_sizes
+        data = state.data
         data.resize(data.batch_size)  # refused here, before the first step, if the size is fixed
         if not sizes:
             sizes.append((state.progress.step, self._within(_power_of_two(data.batch_size))))
@@ -77,7 +82,8 @@ class AdaptiveBatchSize(Callback):
         self.probe()
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        step, sizes = state.progress.step, state.progress.batch_sizes
+        step = state.progress.step
+        sizes = state.progress.batch_sizes
         if not self.enabled or step % self.interval or context.control.stop_reason:
             return
         used = self.probe() / (self.budget or memory_budget())

@@ -17,7 +17,8 @@ class EarlyStopping(Callback):
     runs_on_all_ranks = True
 
     def __init__(self, patience: Size | None, min_delta: NonNegative) -> None:
-        self.patience, self.min_delta = patience, min_delta
+        self.patience = patience
+        self.min_delta = min_delta
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self._check(context, state)
@@ -29,7 +30,9 @@ class EarlyStopping(Callback):
         # Derived from the history: there is no counter that a resume could lose.
         if self.patience is None or context.control.stop_reason:
             return
-        best, age, monitor = None, 0, context.monitor
+        best = None
+        age = 0
+        monitor = context.monitor
         for _, value in state.history.evaluations:
             improved = is_better(monitor, value, best, self.min_delta)
             best, age = (value, 0) if improved else (best, age + 1)

@@ -43,18 +43,18 @@ class ProgressBar(Callback):
         if self.draws:
             total = state.planned_steps
             self._bar = _bar_class()(total=total, initial=step, unit="step", leave=True, **_width())
-        self._start, self._next_line = time.monotonic(), FIRST_SECONDS
-        self._first_step, self._first_seconds = step, 0.0
+        self._start = time.monotonic()
+        self._next_line = FIRST_SECONDS
+        self._first_step = step
+        self._first_seconds = 0.0
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if self._bar is not None:
             self._bar.update(state.progress.step - self._bar.n)
             self._bar.set_postfix_str(summary(context, state), refresh=False)
         elif self.mode != "off":
-            seconds, is_first = (
-                time.monotonic() - self._start,
-                state.progress.step == self._first_step + 1,
-            )
+            seconds = time.monotonic() - self._start
+            is_first = state.progress.step == self._first_step + 1
             if result.evaluation is not None or seconds >= self._next_line:
                 wait = 0.0 if is_first and state.planned_steps else LINE_SECONDS
                 self._next_line = seconds + wait
@@ -67,7 +67,8 @@ class ProgressBar(Callback):
             self._bar.close()
 
     def _line(self, context: FitContext, state: TrainState) -> str:
-        step, total = state.progress.step, state.planned_steps
+        step = state.progress.step
+        total = state.planned_steps
         planned = (
             f"/~{step}" if total and step > total else f"/{total}" if total else ""
         )  # the plan was an estimate
@@ -77,7 +78,8 @@ class ProgressBar(Callback):
 
     def _eta(self, state: TrainState, seconds: float) -> str:
         """By the time of the steps but the first, which compiles: from the second one on."""
-        timed, total = state.progress.step - self._first_step - 1, state.planned_steps
+        timed = state.progress.step - self._first_step - 1
+        total = state.planned_steps
         if timed < 1 or not total or (left := total - state.progress.step) < 1:
             return ""
         return f"  ETA {duration(left * (seconds - self._first_seconds) / timed)}"

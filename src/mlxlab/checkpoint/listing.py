@@ -55,7 +55,8 @@ def newest_state(
 
 
 def _entry(path: Path) -> CheckpointEntry:
-    step, is_emergency = step_of(path), EMERGENCY in path.name
+    step = step_of(path)
+    is_emergency = EMERGENCY in path.name
     try:
         manifest = read_manifest(path)
     except (CorruptCheckpointError, CheckpointUnavailableError) as error:

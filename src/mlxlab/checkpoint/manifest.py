@@ -18,7 +18,8 @@ from mlxlab.files.atomic import fsync
 from mlxlab.files.untrusted import parse_json, read_bytes
 
 MANIFEST = "manifest.json"
-WEIGHTS, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 FORMAT = 2
 CHUNK_BYTES = 1 << 24
 FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file directly in the checkpoint folder

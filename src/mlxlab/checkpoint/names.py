@@ -14,7 +14,8 @@ TOKENIZERS = (
     "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
 )
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")  # of a tokenizer
-EMERGENCY, REPLACED = "-emergency", "-replaced"
+EMERGENCY = "-emergency"
+REPLACED = "-replaced"
 NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
 STEP = re.compile(r"step-(\d{1,18})")
 KEYWORD = re.compile(rf"last|best|emergency|{STEP.pattern}")

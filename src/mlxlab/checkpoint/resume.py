@@ -82,7 +82,8 @@ def check_arrays(
             raise CorruptCheckpointError(
                 f"{owner} array {name} is {'unknown' if name in saved else 'missing'}"
             )
-        array, like = saved[name], expected[name]
+        array = saved[name]
+        like = expected[name]
         if array.shape != like.shape:
             raise CorruptCheckpointError(
                 f"{owner} array {name}: expected shape {like.shape}, got {array.shape}"

@@ -97,7 +97,8 @@ def write_safetensors(path: Path, arrays: Arrays | ArrayStream) -> None:
     header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
     end = 0
     for name, (shape, dtype) in arrays.kinds.items():
-        start, end = end, end + prod(shape) * dtype.size
+        start = end
+        end = end + prod(shape) * dtype.size
         header[name] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

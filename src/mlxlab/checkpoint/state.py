@@ -138,7 +138,9 @@ class History:
         value = metrics[monitored_metric]
         self.evaluations.append((step, value))
         if is_better(monitored_metric, value, self.best):
-            self.best, self.best_step, self.best_metrics = value, step, metrics
+            self.best = value
+            self.best_step = step
+            self.best_metrics = metrics
 
     def discard_evaluation(self, step: int, monitored_metric: str) -> None:
         """Removes the evaluation of the current step, if there is one; the best is then that of the others."""
@@ -148,10 +150,13 @@ class History:
         if self.best_step != step:
             return
         names = set(self.best_metrics)
-        self.best, self.best_step, self.best_metrics = None, 0, {}
+        self.best = None
+        self.best_step = 0
+        self.best_metrics = {}
         for at, value in self.evaluations:
             if is_better(monitored_metric, value, self.best):
-                self.best, self.best_step = value, at
+                self.best = value
+                self.best_step = at
         if self.best is not None:
             logged = dict(self.curve).get(self.best_step, {})
             self.best_metrics = {name: value for name, value in logged.items() if name in names}
@@ -159,11 +164,14 @@ class History:
     def discard_best(self) -> None:
         """Forgets which evaluation was the best: those so far were of another model."""
         self.evaluations.clear()
-        self.best, self.best_step, self.best_metrics = None, 0, {}
+        self.best = None
+        self.best_step = 0
+        self.best_metrics = {}
 
     def without_best(self, step: int) -> "History":
         """The same, where the best evaluation is that of `step`, if there was one: the weights of the best are lost."""
-        value, metrics = dict(self.evaluations).get(step), dict(self.curve).get(step, {})
+        value = dict(self.evaluations).get(step)
+        metrics = dict(self.curve).get(step, {})
         if value is None or not isfinite(value):
             return replace(self, best=None, best_step=0, best_metrics={})
         metrics = {name: metrics[name] for name in self.best_metrics if name in metrics}

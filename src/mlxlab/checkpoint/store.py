@@ -55,7 +55,8 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
+        self.folder = folder
+        self.keep = keep
         self.base = FrozenWeights(folder.parent)
 
     def save(
@@ -106,7 +107,8 @@ class CheckpointStore:
 
     def take_over(self, checkpoint: Checkpoint) -> Path:
         """Commits a checkpoint of another run here too; raises as `save` and `read_base`."""
-        base, state = checkpoint.state["base"], checkpoint.state
+        base = checkpoint.state["base"]
+        state = checkpoint.state
         frozen = read_base(checkpoint.path, base) if base else {}
         weights = {path: array for path, array in checkpoint.weights.items() if path not in frozen}
         best_step = state["history"].best_step

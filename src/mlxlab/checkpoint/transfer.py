@@ -174,12 +174,14 @@ class Transfer:
         """The floating-point weight of a layer of the checkpoint, its adapter folded in; None if it has none."""
         if "weight" not in old:
             return None
-        layout, name = self.rules.old, self.names[old["weight"]].removesuffix(".weight")
+        layout = self.rules.old
+        name = self.names[old["weight"]].removesuffix(".weight")
         weight = _dense(self.saved, old, layout.exceptions.get(name, layout))
         if "lora_a" not in old or "lora_b" not in old:
             return weight
         assert self.rules.merge is not None, "adapters in a checkpoint need a rule to merge them"
-        a, b = self.saved[old["lora_a"]], self.saved[old["lora_b"]]
+        a = self.saved[old["lora_a"]]
+        b = self.saved[old["lora_b"]]
         return self.rules.merge(
             weight, a, b, self.rules.old.scale, self.saved.get(old.get("magnitude", ""))
         )
@@ -203,7 +205,8 @@ class Transfer:
         }
 
     def _fits(self, old: str | None, new: str) -> bool:
-        array, like = self.saved.get(old or ""), self.expected[new]
+        array = self.saved.get(old or "")
+        like = self.expected[new]
         both_float = array is not None and array.dtype in FLOATS and like.dtype in FLOATS
         return (
             array is not None
@@ -249,7 +252,8 @@ def _layers(paths: Collection[str]) -> dict[str, LayerPaths]:
 
 def _dense(arrays: Mapping[str, mx.array], paths: LayerPaths, layout: Layout) -> mx.array:
     """The floating-point weight of a layer, without its adapter."""
-    weight, biases = arrays[paths["weight"]], arrays.get(paths.get("biases", ""))
+    weight = arrays[paths["weight"]]
+    biases = arrays.get(paths.get("biases", ""))
     if "scales" not in paths:
         return weight
     scales = arrays[paths["scales"]]

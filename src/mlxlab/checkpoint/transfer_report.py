@@ -49,7 +49,8 @@ class TransferReport:
     @property
     def match(self) -> float:
         """Share of the arrays that were carried over, among all but those with a reason not to be."""
-        carried, faults = self.count(*CARRIED), self.count(*FAULTS)
+        carried = self.count(*CARRIED)
+        faults = self.count(*FAULTS)
         return carried / (carried + faults) if carried else 0.0
 
     def lines(self, source: str) -> list[str]:

@@ -69,7 +69,8 @@ def add_projections(
         for name, calls in ((pair["student"], student_calls), (pair["teacher"], teacher_calls)):
             if name not in calls:
                 raise ConfigError(f"{_KEY}: {name} is never called, so it has no output to match")
-        student_call, teacher_call = student_calls[pair["student"]], teacher_calls[pair["teacher"]]
+        student_call = student_calls[pair["student"]]
+        teacher_call = teacher_calls[pair["teacher"]]
         is_attention = isinstance(student_call.layer, Attention)
         if is_attention != isinstance(teacher_call.layer, Attention):
             names = f"{pair['student']} and {pair['teacher']}"
@@ -102,9 +103,11 @@ def feature_matching_loss(
     """
     total = mx.zeros(batch.targets.shape)
     for pair, projection in zip(pairs, student[PROJECTIONS]["layers"], strict=True):
-        student_call, teacher_call = student_calls[pair["student"]], teacher_calls[pair["teacher"]]
+        student_call = student_calls[pair["student"]]
+        teacher_call = teacher_calls[pair["teacher"]]
         if isinstance(student_call.layer, Attention):
-            q, p = attention_map(student_call), attention_map(teacher_call)
+            q = attention_map(student_call)
+            p = attention_map(teacher_call)
             distance = (p * (mx.log(p + 1e-9) - mx.log(q + 1e-9))).sum(axis=-1)
         else:
             projected = projection(student_call.output).astype(mx.float32)

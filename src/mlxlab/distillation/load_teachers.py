@@ -100,7 +100,9 @@ class TeacherLoader:
         if not options.models:
             return Teachers(), []
         names = options.teachers or []
-        weights, previous, count = options.teacher_weights, options.previous_students, len(names)
+        weights = options.teacher_weights
+        previous = options.previous_students
+        count = len(names)
         if weights is not None and len(weights) != count:
             title = "trainer.distillation.teacher_weights"
             raise ConfigError(
@@ -157,11 +159,9 @@ class TeacherLoader:
         run = find_run_dir(path)
         if run is not None:
             restored = restore_from(path)
-            model, task, tokenizer = (
-                restored.model,
-                restored.encoder.task,
-                restored.encoder.tokenizer,
-            )
+            model = restored.model
+            task = restored.encoder.task
+            tokenizer = restored.encoder.tokenizer
             held_out = restored.checkpoint.state["metadata"]["held_out"]
             limit = (
                 model.backbone.position_limit if isinstance(model, Model) else None
@@ -282,10 +282,8 @@ class TeacherLoader:
             ) from None
         task = data.task
         has_classes = task.kind in ("classification", "language_modelling")
-        top_k, dtype = (
-            options.get("top_k", 100 if has_classes else task.num_classes),
-            options.get("dtype", "float16"),
-        )
+        top_k = options.get("top_k", 100 if has_classes else task.num_classes)
+        dtype = options.get("dtype", "float16")
         if not has_classes and top_k < task.num_classes:
             expected = f"expected all {task.num_classes} outputs of the task {task.kind}"
             raise ConfigError(f"trainer.distillation.teacher_cache.top_k: {expected}, got {top_k}")

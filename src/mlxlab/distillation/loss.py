@@ -65,9 +65,12 @@ class DistillationLoss:
         loaded_teachers: Teachers,
         task: Task,
     ) -> None:
-        self.teachers, self.router = loaded_teachers, router
+        self.teachers = loaded_teachers
+        self.router = router
         self.coefficients: dict[str, Coefficient] = {"alpha": alpha, "temperature": temperature}
-        self.kind, self.divergence, self.label_smoothing = task.kind, divergence, label_smoothing
+        self.kind = task.kind
+        self.divergence = divergence
+        self.label_smoothing = label_smoothing
         self.compute_target_loss = target_loss(task.kind, label_smoothing)
         self.scale_by_t2 = scale_by_t2 and divergence != "mse" and task.kind != "regression"
         self.terms = (
@@ -150,7 +153,8 @@ class DistillationLoss:
         targets: mx.array,
     ) -> mx.array:
         """Between the student's logits and the teachers' per target, not multiplied by T^2."""
-        logits, log_sum_exp = logits.astype(mx.float32), None
+        logits = logits.astype(mx.float32)
+        log_sum_exp = None
         if self.kind == "regression":
             return squared_error(logits, soft_targets.values.squeeze(-1))
         divisor = temperature if isinstance(temperature, float) else temperature[..., None]
@@ -186,7 +190,8 @@ def soft_target_divergence(
     `kind` is a key of `DIVERGENCES`, or mse (of logits, without temperature); an array of temperatures broadcasts over
     the logits. `log_sum_exp` is that of the logits (...), if it is already known.
     """
-    teacher, student = targets.values, logits
+    teacher = targets.values
+    student = logits
     if kind == "mse":
         return mx.square(student - teacher).mean(axis=-1)
     if targets.classes is not None:
@@ -203,12 +208,14 @@ def soft_target_divergence(
 
 
 def _reverse(teacher: mx.array, student: mx.array) -> mx.array:
-    log_p, log_q = log_softmax(teacher), log_softmax(student)
+    log_p = log_softmax(teacher)
+    log_q = log_softmax(student)
     return (mx.exp(log_q) * (log_q - log_p)).sum(axis=-1)
 
 
 def _jensen_shannon(teacher: mx.array, student: mx.array) -> mx.array:
-    log_p, log_q = log_softmax(teacher), log_softmax(student)
+    log_p = log_softmax(teacher)
+    log_q = log_softmax(student)
     log_m = mx.logaddexp(log_p, log_q) - mx.log(mx.array(2.0))
     return (mx.exp(log_p) * (log_p - log_m) + mx.exp(log_q) * (log_q - log_m)).sum(axis=-1) / 2
 

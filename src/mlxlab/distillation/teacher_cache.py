@@ -65,10 +65,8 @@ class TeacherCache:
             batch.targets.shape if batch.targets.dtype.kind == "i" else batch.targets.shape[:1]
         )
         shape = (len(batch.targets), math.prod(leading[1:]))  # (B, targets of a row)
-        values, classes = (
-            np.zeros((*shape, self.width), self.dtype),
-            np.zeros((*shape, self.top_k), np.int32),
-        )
+        values = np.zeros((*shape, self.width), self.dtype)
+        classes = np.zeros((*shape, self.top_k), np.int32)
         keys = list(map(row_key, batch.tokens, batch.segment_ids))
         # Padding is not stored.
         counts = list(map(_length, batch.segment_ids)) if len(leading) > 1 else [1] * len(keys)
@@ -204,7 +202,8 @@ class RecordFile:
     def flush(self) -> None:
         """Writes every record to disk, durably. One that cannot be written is computed again another time."""
         rows = list(self._pending.values())
-        self._pending, self._pending_bytes = {}, 0
+        self._pending = {}
+        self._pending_bytes = 0
         if rows:
             self._write("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
 

@@ -134,7 +134,10 @@ class DistillationReport(Callback):
     def __init__(
         self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None
     ) -> None:
-        self.teachers, self.valid, self.task, self.max_batches = teachers, valid, task, max_batches
+        self.teachers = teachers
+        self.valid = valid
+        self.task = task
+        self.max_batches = max_batches
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self._digest = self.teachers.digest()

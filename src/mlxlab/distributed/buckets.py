@@ -25,10 +25,8 @@ def sum_in_buckets(
     for bucket in bucket_leaves(leaves):
         offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
         with mx.stream(communication_stream()):
-            before, flat = (
-                flat,
-                mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket]),
-            )
+            before = flat
+            flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
             mx.async_eval(flat)
             wait(before, summed)
             summed = mx.distributed.all_sum(flat, group=group)

@@ -19,7 +19,9 @@ class GatheredArrays(Mapping[str, mx.array]):
     def __init__(
         self, group: ProcessGroup, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]
     ) -> None:
-        self.group, self.arrays, self.shapes = group, arrays, shapes
+        self.group = group
+        self.arrays = arrays
+        self.shapes = shapes
         self.unread = sorted(arrays)
 
     @property
@@ -39,7 +41,8 @@ class GatheredArrays(Mapping[str, mx.array]):
     def __getitem__(self, path: str) -> mx.array:
         assert self.unread[:1] == [path], f"{path} read out of order"
         self.unread.pop(0)
-        array, shape = self.arrays[path], self.shapes.get(path)
+        array = self.arrays[path]
+        shape = self.shapes.get(path)
         if shape is None:
             return array
         with self.group.lockstep():

@@ -49,7 +49,8 @@ class ProcessGroup:
         *,
         shards_weights: bool = False,
     ) -> None:
-        self.group, self.timeout = group, timeout
+        self.group = group
+        self.timeout = timeout
         self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
         self.shards_weights = shards_weights and self.size > 1
         self.working_bytes = (

@@ -80,7 +80,8 @@ class FullySharded:
             raise ConfigError(
                 f"trainer.parallel=fsdp: {scalars[0]} is a scalar; expected weights with an axis to shard"
             )
-        self.group, self.shapes = group, shapes
+        self.group = group
+        self.shapes = shapes
         self.shard_shapes = {
             path: (-(-rows // group.size), *rest) for path, (rows, *rest) in shapes.items()
         }

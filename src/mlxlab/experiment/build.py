@@ -156,7 +156,8 @@ def build_model(
     cfg: Config, data: DataModule, saved: Architecture | None = None, *, draw: bool = False
 ) -> Model:
     """Builds the model of a config with its initial weights, or one of a saved architecture, drawn if `draw`."""
-    seed, task = model_seed(cfg), data.task
+    seed = model_seed(cfg)
+    task = data.task
     architecture = saved or Architecture(model_node(cfg, data), data.tokenizer.vocab_size)
     mx.random.seed(seed)
     model = build.build_model(
@@ -196,7 +197,8 @@ def saved_architecture(checkpoint: Checkpoint, *, is_checked: bool = False) -> A
         is_checked: its config was checked, and with it the model that the config names.
     """
     state = checkpoint.state
-    node, config = state["architecture"], state["metadata"]["config"]
+    node = state["architecture"]
+    config = state["metadata"]["config"]
     if not is_checked or node != config["model"]:
         check_stored_model(node, config, str(checkpoint.path))
     return Architecture(node, state["vocab_size"])
@@ -216,8 +218,10 @@ def without_overridden_settings(
 
     So has one of the keys `requested`, whatever `cfg` said before.
     """
-    state, names = checkpoint.state, {field.name for field in fields(ChangedSettings)}
-    saved, progress = state["metadata"]["config"], state["progress"]
+    state = checkpoint.state
+    names = {field.name for field in fields(ChangedSettings)}
+    saved = state["metadata"]["config"]
+    progress = state["progress"]
     is_set = {
         key: key in requested or value_at(cfg, key) != value_at(saved, key) for key in SETTINGS
     }

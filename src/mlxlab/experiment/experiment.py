@@ -216,10 +216,8 @@ def run_config(
     is_multi_round = read_options(trainer.get("distillation")).is_multi_round
     if is_multi_round and stop_rule() is not None:
         raise ConfigError("hydra.sweeper.pruner: expected none for distillation in several rounds")
-    processes, starting = (
-        (trainer["parallel"], trainer["worker_timeout"]),
-        announce(config, run_dir),
-    )
+    processes = (trainer["parallel"], trainer["worker_timeout"])
+    starting = announce(config, run_dir)
     try:
         with open_run(run_dir, config["signals"], *processes, owns_process=owns_process) as context:
             context = replace(context, command=command or context.command, callbacks=callbacks)

@@ -117,7 +117,8 @@ class WeightSource:
 
 def _other_settings(old: Architecture, node: Config) -> list[str]:
     """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
-    before, own = split_node(old.node)[1], split_node(node)[1]
+    before = split_node(old.node)[1]
+    own = split_node(node)[1]
     if before["_target_"] != own["_target_"]:
         return []
     parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()

@@ -99,7 +99,8 @@ def open_run(
         CannotCreateError, WriteError: the folder is in use, or the disk cannot be written.
     """
     signals = instantiate(signals_node, SignalHandler)
-    signals.may_finish_report, signals.run_dir = owns_process, run_dir if owns_process else None
+    signals.may_finish_report = owns_process
+    signals.run_dir = run_dir if owns_process else None
     with run_lock(run_dir), survives_closed_pipes(), signals.as_run_interrupted():
         # Not if others wait for this process, or its sweep would have to start the job again.
         signals.ends_preparation = owns_process and parallel == "none"

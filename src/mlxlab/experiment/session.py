@@ -67,7 +67,8 @@ class Session:
     def init_state(self) -> TrainState:
         """The state before the first step; to be made once, because a loss may add weights to the model."""
         state = self.trainer.init_state(self.model, self.data.train, self.seed)
-        state.architecture, state.new_model = self.architecture, self.new_model
+        state.architecture = self.architecture
+        state.new_model = self.new_model
         self.trainer.lr_schedule(
             state
         )  # refuses a warm-up that does not fit the run before anything is recorded

@@ -55,7 +55,8 @@ class SignalHandler:
     """
 
     def __init__(self, requeue: bool) -> None:
-        self.requeue, self.may_finish_report = requeue, False
+        self.requeue = requeue
+        self.may_finish_report = False
         self.received: list[int] = []
         self.control: Control | None = None
         self.run_dir: Path | None = None

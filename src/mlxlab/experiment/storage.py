@@ -74,7 +74,8 @@ def open_address(address: str, options: Mapping[str, str | None]) -> StoredRuns:
     matched = ADDRESS.fullmatch(address)
     if matched is None:
         raise ConfigError(f"{address}: expected s3://bucket/prefix, gs://, az:// or file:///folder")
-    scheme, place = matched[1], matched[2].rstrip("/")
+    scheme = matched[1]
+    place = matched[2].rstrip("/")
     file = conf_dir() / "cloud" / f"{OPTIONS[scheme]}.yaml"
     if not file.is_file():
         raise ConfigError(

@@ -149,7 +149,9 @@ def begin_records(
     Args:
         carried: the arrays of the checkpoint of another model.
     """
-    cfg, run_dir, tracker = start.cfg, context.run_dir, session.context.tracker
+    cfg = start.cfg
+    run_dir = context.run_dir
+    tracker = session.context.tracker
     metadata = run_metadata(session, context.command, checkpoint, start)
     name = run_name(cfg, metadata["choices"], run_dir)
     tracker.start(
@@ -180,7 +182,8 @@ def begin_records(
 
 def describe_training(model: Model) -> list[str]:
     """A line for the user where weights are frozen."""
-    trained, total = count_trainable(model), count_parameters(model)
+    trained = count_trainable(model)
+    total = count_parameters(model)
     if trained == total:
         return []
     return [f"trains {trained:,} of {total:,} parameters ({percent(trained / total, 2)})"]
@@ -223,7 +226,8 @@ def fit_session(
     context: RunContext,
 ) -> TrainState:
     """Trains with the callbacks that the rank of this process has; signals reach the loop from here on."""
-    data, is_rank_zero = session.data, context.group.rank == 0
+    data = session.data
+    is_rank_zero = context.group.rank == 0
     if (teachers := session.teachers) or teachers.residual_base:
         report = DistillationReport(teachers, data.valid, data.task, session.trainer.eval_batches)
         callbacks = [*callbacks, report]
@@ -260,7 +264,8 @@ def finish(
         RunInterrupted, RunPruned: a signal or a sweep stopped it; the last state is saved.
         DivergenceError: no evaluation was finite, or every step was skipped.
     """
-    signals, step = context.signals, state.progress.step
+    signals = context.signals
+    step = state.progress.step
     stop_signal = session.context.control.stop_signal or signals.report_stop_signal
     (stop_signal,) = context.group.all_reduce_max([stop_signal])  # of any rank
     digest = final_state_digest(state)
@@ -272,7 +277,8 @@ def finish(
     context.writer.record.model.shape = shape_of(state.architecture.node)
     context.writer.trained(training, count_parameters(state.whole_model))
     lock.end(training)
-    reason, best = session.context.control.stop_reason, state.history.best
+    reason = session.context.control.stop_reason
+    best = state.history.best
     stop = stop_of(reason)
     if not stop_signal and stop is None:
         stop_signal = report_run(session, state, context, report)
@@ -308,12 +314,10 @@ def report_run(
     session: Session, state: TrainState, context: RunContext, report: RunReport | None
 ) -> int:
     """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
-    data, signals, tracker, run_dir = (
-        session.data,
-        context.signals,
-        session.context.tracker,
-        context.run_dir,
-    )
+    data = session.data
+    signals = context.signals
+    tracker = session.context.tracker
+    run_dir = context.run_dir
     stop_signal = 0
 
     def should_stop() -> bool:

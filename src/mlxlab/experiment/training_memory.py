@@ -27,7 +27,8 @@ def check_training_memory(
     At the start of the backward pass there are all activations and no gradients, at its end the reverse: the bound has
     the larger of the two.
     """
-    node, task = architecture.node, data.task
+    node = architecture.node
+    task = data.task
     options = split_node(node)[0]
     is_partly_frozen = options.adapter is not None or bool(options.freeze)
     if is_deep(node) and is_partly_frozen:
@@ -72,7 +73,8 @@ def check_training_memory(
 
 def _batch_shape(data: DataModule) -> tuple[int, int]:
     """Rows of a batch, and tokens that each of them has at least."""
-    rows, tokens = data.train.batch_size, data.train.tokens_per_batch
+    rows = data.train.batch_size
+    tokens = data.train.tokens_per_batch
     if tokens is None:
         if isinstance(data, CountsExamples):
             rows = min(rows, data.num_examples["training"])

@@ -152,7 +152,8 @@ def _retrain_between(
 
 def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
     """The plan of the resume between two checkpoints, which may have changed the model."""
-    before, after = start.state["metadata"], end.state["metadata"]
+    before = start.state["metadata"]
+    after = end.state["metadata"]
     tokenizer = saved_tokenizer_dir(end)
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     architecture = saved_architecture(start)

@@ -199,7 +199,8 @@ def validate(value: Any, shape: Any, path: str = "") -> Any:
     unions, `list[T]`, `tuple[T, ...]`, `tuple[A, B]`, `dict[str, T]`, `TypedDict` and dataclasses (unknown keys are
     refused; every field of a dataclass is required), and `Annotated` with the bounds of `annotated_types`.
     """
-    origin, args = get_origin(shape), get_args(shape)
+    origin = get_origin(shape)
+    args = get_args(shape)
     if shape is Any or shape is object:
         return value
     if origin in (Annotated, NotRequired, Required):

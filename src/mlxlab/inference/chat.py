@@ -98,7 +98,9 @@ class Chat:
         sampling: SamplingParams,
         request: GenerationConfig,
     ) -> Generator[TextChunk]:
-        model, tokenizer, answer = self.generator.model, self.generator.tokenizer, ""
+        model = self.generator.model
+        tokenizer = self.generator.tokenizer
+        answer = ""
         try:
             for chunk in generate(model, tokenizer, [prompt], sampling, request, end_ids):
                 answer += chunk.text

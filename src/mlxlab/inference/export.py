@@ -77,7 +77,8 @@ def write_export(
     Raises:
         CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
-    config, saved = {**restored.config, "model": node}, restored.checkpoint.state
+    config = {**restored.config, "model": node}
+    saved = restored.checkpoint.state
     metadata = {
         **saved["metadata"],
         "config": config,

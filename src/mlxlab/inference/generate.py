@@ -140,7 +140,8 @@ class StreamingDetokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
-        self.tokenizer, self.stop = tokenizer, [text for text in stop if text]
+        self.tokenizer = tokenizer
+        self.stop = [text for text in stop if text]
         self.ended = False
         self._before: list[int] = []  # tokens of the last chunk returned
         self._new: list[int] = []  # tokens whose text was not returned yet
@@ -164,12 +165,14 @@ class StreamingDetokenizer:
         return self.tokenizer.decode([*self._before, *self._new])[len(before) :]
 
     def _release(self, text: str) -> str:
-        self._before, self._new = self._new or self._before, []
+        self._before = self._new or self._before
+        self._new = []
         if self.ended:
             return ""
         text = self._held + text
         if ends := [index for stop in self.stop if (index := text.find(stop)) >= 0]:
-            self.ended, self._held = True, ""
+            self.ended = True
+            self._held = ""
             return text[: min(ends)]
         final = len(text) - max((_overlap(text, stop) for stop in self.stop), default=0)
         self._held = text[final:]
@@ -213,7 +216,8 @@ class _ContextWindow:
     """The unfinished rows and their key-value cache."""
 
     def __init__(self, model: Model, rows: list[_Row], context: int) -> None:
-        self.rows, self.context = rows, context
+        self.rows = rows
+        self.context = context
         # `check_generates` has checked both:
         self.backbone, self.head = (
             cast(CausalBackbone, model.backbone),

@@ -33,7 +33,8 @@ from mlxlab.nearest import no_such_folder
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
 logger = logging.getLogger(__name__)
-ENSEMBLE_FILE, THRESHOLDS_FILE = "ensemble.json", "thresholds.json"
+ENSEMBLE_FILE = "ensemble.json"
+THRESHOLDS_FILE = "thresholds.json"
 
 
 class EnsembleFile(TypedDict):
@@ -78,7 +79,8 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         if checkpoint != "best":
             raise ConfigError(f"checkpoint={checkpoint}: {folder} is one checkpoint")
         path = download_model(str(folder), None, project_root(), project_root() / ".cache")
-        folder, checkpoint = path.parent, str(path)
+        folder = path.parent
+        checkpoint = str(path)
     refuse_links(folder)
     if (folder / ENSEMBLE_FILE).is_file():
         return _restore_ensemble(folder)

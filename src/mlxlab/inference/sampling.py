@@ -57,7 +57,8 @@ class SamplingParams:
         probs /= probs.sum()
         if self.top_p < 1:  # a token stays while the more probable ones sum to less than top_p
             nucleus = np.cumsum(probs) - probs < self.top_p
-            tokens, probs = tokens[nucleus], probs[nucleus]
+            tokens = tokens[nucleus]
+            probs = probs[nucleus]
         likely = (probs >= self.min_p * probs.max()) & (probs > 0)  # a logit may be -inf
         return tokens[likely], probs[likely] / probs[likely].sum()
 

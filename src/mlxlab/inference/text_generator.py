@@ -93,7 +93,8 @@ def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
 def restored_generator(restored: RestoredModel) -> TextGenerator:
     """The generator of a restored run."""
     check_generates(restored.model)
-    encoder, config = restored.encoder, restored.config
+    encoder = restored.encoder
+    config = restored.config
     assert isinstance(encoder, TextEncoder)
     packing = config["data"].get(
         "packing"
@@ -101,7 +102,8 @@ def restored_generator(restored: RestoredModel) -> TextGenerator:
     isolated = (
         packing is None or packing["mask_across_documents"]
     )  # no document was trained with another before it
-    end, limit = encoder.tokenizer.eos_id, restored.model.backbone.max_position_embeddings
+    end = encoder.tokenizer.eos_id
+    limit = restored.model.backbone.max_position_embeddings
     context = limit if config["model"].get("pretrained") else min(encoder.seq_len, limit)
     return TextGenerator(
         restored.model, encoder.tokenizer, () if isolated or end is None else (end,), context

@@ -40,7 +40,8 @@ def origin_of(
 ) -> Origin:
     """What the model card says of the run; its commands are those of the checkpoint where they are not known."""
     checkpoint = restored.checkpoint
-    state, metadata = checkpoint.state, checkpoint.state["metadata"]
+    state = checkpoint.state
+    metadata = checkpoint.state["metadata"]
     hashes = {
         "commit": commit,
         "config": metadata["config_hash"],

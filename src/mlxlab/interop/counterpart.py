@@ -91,7 +91,8 @@ def _of_mlx_lm(trained: TrainedModel) -> Counterpart:
 def _decoder(
     trained: TrainedModel, family: Family, config: dict[str, object], *, has_bias: bool
 ) -> Counterpart:
-    name, kind = CLASSES[family.model_type], trained.task.kind
+    name = CLASSES[family.model_type]
+    kind = trained.task.kind
     if kind == "language_modelling":
         return _published(
             family, f"{name}ForCausalLM", "ForCausalLM", config, family.published_name
@@ -125,7 +126,8 @@ def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -
         return _published(family, "BertForMaskedLM", "ForMaskedLM", config, family.published_name)
     if (pooling := trained.node.get("pooling", "dense")) != "dense":
         raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
-    config, rename = config | _classes(trained), _with_classifier(family, "classifier")
+    config = config | _classes(trained)
+    rename = _with_classifier(family, "classifier")
     return _published(
         family, "BertForSequenceClassification", "ForSequenceClassification", config, rename
     )

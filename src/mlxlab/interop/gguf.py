@@ -59,7 +59,8 @@ def export_gguf(
 
 
 def _check_type(counterpart: Counterpart) -> None:
-    config, name = counterpart.config, counterpart.name
+    config = counterpart.config
+    name = counterpart.name
     if counterpart.needs_mlx_lm:
         raise ConfigError("model=mlx_lm: expected model=transformer for a GGUF file")
     if name != "LlamaForCausalLM":
@@ -131,7 +132,8 @@ def _tokenizer(trained: TrainedModel) -> Values:
 
 
 def _special_ids(trained: TrainedModel) -> dict[str, int]:
-    tokenizer, template = trained.tokenizer, trained.template
+    tokenizer = trained.tokenizer
+    template = trained.template
     eos = tokenizer.inner.token_to_id(template.eos_token) if template else tokenizer.eos_id
     ids = {"bos": trained.start_id, "eos": eos, "padding": tokenizer.pad_id}
     return {role: token for role, token in ids.items() if token is not None}
@@ -140,7 +142,8 @@ def _special_ids(trained: TrainedModel) -> dict[str, int]:
 def _tokens(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]]:
     """Text and kind of each row of the embedding."""
     added = tokenizer.inner.get_added_tokens_decoder()
-    pieces, kinds = [], []
+    pieces = []
+    kinds = []
     for token in range(vocab_size):
         piece = tokenizer.inner.id_to_token(token)
         pieces.append(f"[unused{token}]" if piece is None else piece)

@@ -21,7 +21,8 @@ from mlxlab.models.adapters.freeze import frozen_parameters
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.build import build_model
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 BASE = "base"  # the folder of the base model
 NO_BASE = (
     "Replace BASE by the folder of the base model: `mlxlab export peft` with `base=true` writes it."
@@ -113,7 +114,8 @@ def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:
 
     Growth, other tokens, or training before the adapters change them, and so does who writes into the folder.
     """
-    task, node = trained.task, {**trained.node, "pretrained": published}
+    task = trained.task
+    node = {**trained.node, "pretrained": published}
     try:
         with warnings.catch_warnings(action="ignore"):  # the run has shown them
             model = build_model(
@@ -126,7 +128,8 @@ def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:
             )
     except UserError:  # the weights are missing, or are those of another architecture
         return False
-    expected, frozen = frozen_parameters(model), frozen_parameters(trained.model)
+    expected = frozen_parameters(model)
+    frozen = frozen_parameters(trained.model)
     return expected.keys() == frozen.keys() and all(
         mx.array_equal(expected[path], frozen[path]) for path in frozen
     )

@@ -83,11 +83,10 @@ class Bert(nn.Module):
         if not (first_attention_norm or pre_norm):
             raise ConfigError("first_attention_norm=false: expected pre_norm=true")
         self.pair_separator = pair_separator if num_token_types == 2 else None
-        self.norm_eps, self.bias = norm_eps, bias
-        self.global_attention_every, self.attention_window = (
-            global_attention_every,
-            attention_window,
-        )
+        self.norm_eps = norm_eps
+        self.bias = bias
+        self.global_attention_every = global_attention_every
+        self.attention_window = attention_window
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
@@ -178,8 +177,10 @@ class BertBlock(nn.Module):
         gated: bool = False,
     ) -> None:
         super().__init__()
-        self.attention, self.attention_norm = attention, norms[0]
-        self.feed_forward, self.feed_forward_norm = feed_forward, norms[1]
+        self.attention = attention
+        self.attention_norm = norms[0]
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = norms[1]
         self.dropout = Dropout(dropout)
         self.pre_norm = pre_norm
         if gated:

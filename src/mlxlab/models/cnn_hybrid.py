@@ -83,11 +83,10 @@ class CnnHybrid(nn.Module):
             vocab_size=vocab_size,
             pair_separator=pair_separator,
         )
-        self.hidden_size, self.output_size = hidden_size, hidden_size + num_filters
-        self.max_position_embeddings, self.position_limit = (
-            max_position_embeddings,
-            self.encoder.position_limit,
-        )
+        self.hidden_size = hidden_size
+        self.output_size = hidden_size + num_filters
+        self.max_position_embeddings = max_position_embeddings
+        self.position_limit = self.encoder.position_limit
         # Lists, not tuples: MLX does not look for parameters inside tuples.
         self.branches = [
             Branch(hidden_size, num_filters, size, branch_dropout) for size in kernel_sizes

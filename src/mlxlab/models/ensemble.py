@@ -41,7 +41,9 @@ class FrozenModel(nn.Module):
         super().__init__()
         self.model = model
         self._table = None if table is None else mx.array(table.astype(np.int32))
-        self._tokens, self._scale, self._shift = tokens, scale, shift
+        self._tokens = tokens
+        self._scale = scale
+        self._shift = shift
         self.freeze()
         self.eval()
 
@@ -71,7 +73,8 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = list(members)
         self._weights = list(weights) if weights is not None else [1.0] * len(self.members)
-        self._mean, self._kind = mean, kind
+        self._mean = mean
+        self._kind = kind
         self.freeze()
         self.eval()
 
@@ -113,7 +116,8 @@ class Ensemble(nn.Module):
 
 def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.array:
     """A running mean: the mean of equal values is that value, bit for bit."""
-    mean, total = values[0], weights[0]
+    mean = values[0]
+    total = weights[0]
     for value, weight in zip(values[1:], weights[1:], strict=True):
         total = total + weight
         mean = mean + (value - mean) * (weight / total)

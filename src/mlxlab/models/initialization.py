@@ -121,7 +121,8 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
     layers = dict(module.named_modules())
 
     def draw(path: str, shape: tuple[int, ...]) -> mx.array:
-        layer, stream = layers[path.rpartition(".")[0]], f"{name}.{path}"
+        layer = layers[path.rpartition(".")[0]]
+        stream = f"{name}.{path}"
         as_mlx = isinstance(module, CnnHybrid) and not path.startswith("encoder.")
         if as_mlx and (len(shape) >= 2 or isinstance(layer, nn.Linear)):
             return mx.array(
@@ -233,7 +234,8 @@ def _log(x: np.ndarray) -> np.ndarray:
     """The natural logarithm: exponent and mantissa apart, 2 artanh((m - 1) / (m + 1)) by its series."""
     mantissa, exponent = np.frexp(x)  # [0.5, 1), exact
     low = mantissa < math.sqrt(0.5)
-    mantissa, exponent = np.where(low, 2 * mantissa, mantissa), exponent - low
+    mantissa = np.where(low, 2 * mantissa, mantissa)
+    exponent = exponent - low
     s = (mantissa - 1) / (mantissa + 1)  # |s| <= 0.172
     series = _polynomial(tuple(1 / (2 * k + 1) for k in range(11)), s * s)
     return exponent * 0.6931471805599453 + 2 * s * series

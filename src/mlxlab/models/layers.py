@@ -74,7 +74,8 @@ class LayerCache:
 
     def update(self, keys: mx.array, values: mx.array) -> list[mx.array]:
         """Appends keys and values (B, H, count, D / H); returns all of them, (B, H, length + count, D / H)."""
-        old, new = self.arrays, [keys, values]
+        old = self.arrays
+        new = [keys, values]
         self.arrays = (
             [mx.concatenate([*pair], axis=2) for pair in zip(old, new, strict=True)] if old else new
         )
@@ -155,9 +156,11 @@ class Attention(nn.Module):
         self, x: mx.array, offset: int | mx.array = 0
     ) -> tuple[mx.array, mx.array]:
         """The first two of `project`."""
-        q, k = self._split_heads(self.query(x)), self._split_heads(self.key(x))
+        q = self._split_heads(self.query(x))
+        k = self._split_heads(self.key(x))
         if "query_norm" in self:
-            q, k = self.query_norm(q), self.key_norm(k)
+            q = self.query_norm(q)
+            k = self.key_norm(k)
         if self.rope_theta is None:
             return q, k
         q, k = (apply_rope(array, self.rope_theta, offset, self.rope_periods) for array in (q, k))
@@ -193,7 +196,8 @@ def attention_bias(
             if causal
             else mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
         )
-    query, key = segment_ids[:, :, None], segment_ids[:, None, :]
+    query = segment_ids[:, :, None]
+    key = segment_ids[:, None, :]
     allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
     positions = mx.arange(segment_ids.shape[1])
     if causal:

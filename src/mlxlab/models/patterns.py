@@ -18,7 +18,8 @@ def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]
     Raises:
         ConfigError: a pattern matches nothing, or is not a regular expression; `key` is where it is configured.
     """
-    paths, chosen = list(paths), set[str]()
+    paths = list(paths)
+    chosen = set[str]()
     modules = {path: _ancestors(path) for path in paths}
     names = list(dict.fromkeys(name for ancestors in modules.values() for name in ancestors))
     matches = {pattern: _matches(pattern, names, key) for pattern in patterns}

@@ -75,7 +75,8 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
-        self.num_layers, self.tie_embeddings = num_layers, tie_embeddings
+        self.num_layers = num_layers
+        self.tie_embeddings = tie_embeddings
         self.classifier_bias = classifier_bias
         self.max_position_embeddings = max_position_embeddings
         self.position_limit = max_position_embeddings if position_embedding == "learned" else None
@@ -151,8 +152,10 @@ class DecoderBlock(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.attention_norm, self.attention = norms[0], attention
-        self.feed_forward_norm, self.feed_forward = norms[1], feed_forward
+        self.attention_norm = norms[0]
+        self.attention = attention
+        self.feed_forward_norm = norms[1]
+        self.feed_forward = feed_forward
         self.dropout = Dropout(dropout)
 
     def __call__(self, x: mx.array, mask: Mask, layer_cache: LayerCache | None = None) -> mx.array:

@@ -82,7 +82,8 @@ def _native(
 
 def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
     """By blocks of queries, each with the keys up to its end: nearly half of the work is skipped."""
-    T, S = q.shape[2], k.shape[2]
+    T = q.shape[2]
+    S = k.shape[2]
     out = []
     for start in range(0, T, BLOCK):
         end = min(start + BLOCK, T)
@@ -113,7 +114,8 @@ def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float
         cotangent = cotangent / sums
         back, used = cotangent @ v.swapaxes(-1, -2), powers  # (B, H, T, S)
         if chosen:
-            back, used = chosen.apply(back), chosen.apply(powers)
+            back = chosen.apply(back)
+            used = chosen.apply(powers)
         scores = powers * fusion_barrier(back - broadcast_view(dots, back.shape))
         return scores @ k, scores.swapaxes(-1, -2) @ q, used.swapaxes(-1, -2) @ cotangent
 

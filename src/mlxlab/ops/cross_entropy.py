@@ -36,7 +36,8 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
         (_, targets), (_, powers, sums) = inputs, outputs
-        cotangent, index = cotangent[..., None], targets[..., None]
+        cotangent = cotangent[..., None]
+        index = targets[..., None]
         out = powers * broadcast_view(cotangent / sums, powers.shape)
         if label_smoothing:
             out = out - broadcast_view(cotangent * (label_smoothing / classes), out.shape)
@@ -97,7 +98,8 @@ def binary_cross_entropy(
     logits = logits.astype(mx.float32)
     targets = (1 - label_smoothing) * targets + label_smoothing / 2 if label_smoothing else targets
     # Two terms instead of softplus(z) - y z: the loss of a confident correct logit does not cancel to 0.
-    positive, negative = mx.logaddexp(-logits, mx.array(0.0)), mx.logaddexp(logits, mx.array(0.0))
+    positive = mx.logaddexp(-logits, mx.array(0.0))
+    negative = mx.logaddexp(logits, mx.array(0.0))
     if positive_weights is not None:
         positive = positive_weights * positive
     return targets * positive + (1 - targets) * negative
@@ -109,7 +111,8 @@ def log_softmax(x: mx.array) -> mx.array:
 
 def kl_divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.array:
     """KL(softmax t/T || softmax z/T): (..., C) twice -> (...), float32; 0 if equal. Gradients reach `z` alone."""
-    t, z = mx.stop_gradient(t.astype(mx.float32)), z.astype(mx.float32)
+    t = mx.stop_gradient(t.astype(mx.float32))
+    z = z.astype(mx.float32)
     if kernels.usable(t, z) and t.shape == z.shape:
         return kernels.kl_divergence(z, t, 1 / temperature)
     if z.shape[-1] < FEW or not use_custom_ops():
@@ -128,7 +131,8 @@ def kl_divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.arra
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
         _, powers_t, sums_t, powers_z, sums_z = outputs
-        cotangent, shape = cotangent[..., None] * scale, powers_z.shape
+        cotangent = cotangent[..., None] * scale
+        shape = powers_z.shape
         out = powers_z * broadcast_view(cotangent / sums_z, shape) - powers_t * broadcast_view(
             cotangent / sums_t, shape
         )

@@ -55,7 +55,8 @@ def broadcast_view(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.a
     A broadcast would be fused with what follows, whose kernel is then strided and three times as slow.
     """
     ones = (1,) * (len(shape) - column.ndim)
-    strides, stride = [], 1
+    strides = []
+    stride = 1
     for size in reversed((*ones, *column.shape)):
         strides.append(0 if size == 1 else stride)
         stride *= size
@@ -87,7 +88,8 @@ def _along_rows(
     columns = 64 if n >= 1024 else 16
     if n < 4 * columns:
         return reduce(x, axis=-1, keepdims=True)
-    rows, even = x.size // n, n - n % columns
+    rows = x.size // n
+    even = n - n % columns
     stacked = mx.as_strided(x, (rows, even // columns, columns), (n, columns, 1))
     out = reduce(reduce(stacked, axis=1), axis=-1).reshape(*outer, 1)
     return out if even == n else join(out, reduce(x[..., even:], axis=-1, keepdims=True))

@@ -27,7 +27,10 @@ from mlxlab.tracking.records import is_uid
 
 MODULE = "mlxlab.tracking.upload"  # the process that uploads
 VARIABLE = "MLXLAB_QUEUE"  # environment of that process
-FAULTS, LOCK, HANDOVER, LOG = "faults.json", "lock", "handover", "upload.log"
+FAULTS = "faults.json"
+LOCK = "lock"
+HANDOVER = "handover"
+LOG = "upload.log"
 
 
 class EntryFile(TypedDict):

@@ -37,16 +37,20 @@ class ThroughputTimer:
     """Steps and tokens per second since the last reading, without the pauses; and all seconds of waiting for data."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self.wait_seconds = clock, 0.0
+        self._clock = clock
+        self.wait_seconds = 0.0
         self.restart(Progress())
 
     def restart(self, progress: Progress) -> None:
-        self._since, self._step, self._tokens = self._clock(), progress.step, progress.tokens
+        self._since = self._clock()
+        self._step = progress.step
+        self._tokens = progress.tokens
 
     def read(self, progress: Progress) -> tuple[float, float]:
         """(steps/s, tokens/s) since the last reading or restart."""
         seconds = max(self._clock() - self._since, 1e-9)
-        steps, tokens = progress.step - self._step, progress.tokens - self._tokens
+        steps = progress.step - self._step
+        tokens = progress.tokens - self._tokens
         self.restart(progress)
         return steps / seconds, tokens / seconds
 

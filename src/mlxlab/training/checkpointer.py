@@ -77,7 +77,8 @@ class Checkpointer:
     def __init__(
         self, every_steps: Size | None, keep: Size, background: bool, *, folder: Path
     ) -> None:
-        self.every_steps, self.background = every_steps, background
+        self.every_steps = every_steps
+        self.background = background
         self.store = CheckpointStore(folder / FOLDER, keep)
         self._writer: threading.Thread | None = None
         self._warned = False
@@ -100,11 +101,13 @@ class Checkpointer:
             )
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        step, control = state.progress.step, context.control
+        step = state.progress.step
+        control = context.control
         due = step % self.every_steps == 0 if self.every_steps else result.evaluation is not None
         is_best = result.evaluation is not None and state.history.best_step == step
         # Cleared before the save: a request that arrives during it asks for another one.
-        requested, control.save_requested = control.save_requested, False
+        requested = control.save_requested
+        control.save_requested = False
         if saves_now(context, state, due or is_best or requested):
             self._save(context, state)
 
@@ -158,7 +161,8 @@ class Checkpointer:
 
     def _save(self, context: FitContext, state: TrainState) -> None:
         payload = checkpoint_payload(context, state)
-        best_step, emergency = state.history.best_step, context.control.stop_signal != 0
+        best_step = state.history.best_step
+        emergency = context.control.stop_signal != 0
         write = partial(self._write, state.progress.step, best_step=best_step, emergency=emergency)
         self.finish()
         if state.sharding.is_sharded:  # array by array, in this thread: the other ranks take part

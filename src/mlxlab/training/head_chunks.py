@@ -48,10 +48,12 @@ class ChunkedLoss:
     """
 
     def __init__(self, loss: Loss, chunk: HeadChunk) -> None:
-        self.loss, self.chunk = loss, chunk
+        self.loss = loss
+        self.chunk = chunk
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        index, size = batch.aux.get(TARGET_INDEX), chunk_size(model, batch, self.chunk)
+        index = batch.aux.get(TARGET_INDEX)
+        size = chunk_size(model, batch, self.chunk)
         if (index is None and size is None) or not (
             isinstance(self.loss, LogitLoss) and computes_parts(model)
         ):
@@ -86,7 +88,8 @@ def chunk_size(model: nn.Module, batch: DeviceBatch, chunk: HeadChunk) -> int | 
     """Tokens of a chunk; None if the logits are computed at once: they fit, or the model is no language model."""
     if chunk is None or not _has_separate_head(model):
         return None
-    index, vocab_size = batch.aux.get(TARGET_INDEX), model.backbone.embedding.weight.shape[0]
+    index = batch.aux.get(TARGET_INDEX)
+    vocab_size = model.backbone.embedding.weight.shape[0]
     tokens = batch.tokens.size if index is None else index.size
     if chunk == "auto":
         chunk = (
@@ -103,7 +106,8 @@ def token_losses(model: nn.Module, batch: DeviceBatch) -> mx.array:
         logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
         return cross_entropy(logits, batch.targets)
     batch = with_target_index(batch)
-    index, size = batch.aux.get(TARGET_INDEX), chunk_size(model, batch, "auto")
+    index = batch.aux.get(TARGET_INDEX)
+    size = chunk_size(model, batch, "auto")
     x, targets = _states_and_targets(model, batch, index)
     losses: list[mx.array] = []
     for rows in _slices(len(x), size or len(x)):
@@ -150,7 +154,8 @@ def _chunked_values(
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
         x, *weights = inputs
-        slopes, done = list[mx.array](), list(outputs)
+        slopes = list[mx.array]()
+        done = list(outputs)
         sums = [mx.zeros(weight.shape) for weight in weights]  # float32: every chunk adds to them
         for rows in _slices(len(x), size):
             (chunk,) = mx.depends([x[rows]], done)
@@ -174,7 +179,8 @@ def _states_and_targets(
 ) -> tuple[mx.array, mx.array]:
     """States (N, O) of the backbone and targets (N,), at the index or of all tokens."""
     states = model.backbone(batch.tokens, batch.segment_ids)  # (B, T, O)
-    x, targets = states.reshape(-1, states.shape[-1]), batch.targets.reshape(-1)
+    x = states.reshape(-1, states.shape[-1])
+    targets = batch.targets.reshape(-1)
     return (x, targets) if index is None else (mx.take(x, index, axis=0), targets[index])
 
 

@@ -34,7 +34,8 @@ def around_step(state: TrainState, resumed: Checkpoint | None) -> Iterator[None]
 
     Says so if the first step of this process is slow.
     """
-    step, learning_rate = state.progress.step, state.optimizer.learning_rate
+    step = state.progress.step
+    learning_rate = state.optimizer.learning_rate
     is_first = step == (0 if resumed is None else resumed.step)
     try:
         with activity(f"step {step + 1}") if is_first else nullcontext():

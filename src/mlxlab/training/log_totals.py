@@ -15,7 +15,8 @@ def log_totals(
 
     docs/reference/metrics.md documents the keys.
     """
-    totals, state.running = state.running, RunningTotals()
+    totals = state.running
+    state.running = RunningTotals()
     weight = max(totals.weight, 1e-9)
     metrics = {
         f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())

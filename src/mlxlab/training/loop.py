@@ -47,7 +47,8 @@ class TrainingLoop:
         self.untracked: dict[
             str, float
         ] = {}  # of an evaluation that another one of the same step may replace
-        self.configured, self.configured_batch_size = self.trainer, self.state.data.batch_size
+        self.configured = self.trainer
+        self.configured_batch_size = self.state.data.batch_size
         self.resumed: Checkpoint | None = None
         self.step_model: nn.Module | None = None  # that `self.step` trains
         self.step_settings: tuple[int | None, ...] = ()
@@ -91,7 +92,8 @@ class TrainingLoop:
         self.state.model.train()
 
     def _take_step(self, batch: Batch) -> StepResult:
-        state, group = self.state, self.context.group
+        state = self.state
+        group = self.context.group
         state.optimizer.learning_rate = self.schedule(mx.array(state.progress.schedule_step))
         mx.random.seed(step_seed(self.seed, state.progress.step, group.rank))
         device_batch = to_device(group.shard(batch))
@@ -114,19 +116,22 @@ class TrainingLoop:
         A new step has to be compiled again: it is made only if the model, the batches or the micro-batches changed. The
         learning rate is an input of it.
         """
-        state, settings = self.state, self.state.progress.settings
+        state = self.state
+        settings = self.state.progress.settings
         self.trainer = self.configured.with_settings(settings)
         self.schedule = self.trainer.lr_schedule(state)
         step_settings = (settings.accumulate, settings.batch_size)
         if self.step_model is not state.model or self.step_settings != step_settings:
             self.step = self.trainer.make_step(state, self.context.group)
-            self.step_model, self.step_settings = state.model, step_settings
+            self.step_model = state.model
+            self.step_settings = step_settings
             allow_interruption(self.step, self.context)
         state.model.train()
         self.control.rebuild = False
 
     def _start(self, resumed: bool) -> None:
-        state, group = self.state, self.context.group
+        state = self.state
+        group = self.context.group
         state.data_state = state.data.state_dict()
         self.context.timer.restart(state.progress)
         result = NO_STEP
@@ -166,7 +171,8 @@ class TrainingLoop:
         if self.control.rebuild:
             self._build_step()
         if self.control.evaluation_requested:
-            self.control.evaluation_requested, self.untracked = False, {}
+            self.control.evaluation_requested = False
+            self.untracked = {}
             result = result._replace(evaluation=self._evaluate())
         return result
 
@@ -187,24 +193,28 @@ class TrainingLoop:
         if evaluation is not None:
             metrics = {f"{names.VALID}{name}": value for name, value in evaluation.metrics.items()}
             self.untracked = metrics
-            history, step = self.state.history, self.state.progress.step
+            history = self.state.history
+            step = self.state.progress.step
             history.add_metrics(step, metrics)
             history.add_evaluation(step, metrics, self.context.monitor)
         return evaluation
 
     def _track_evaluation(self) -> None:
         """Sends the last evaluation of a step to the tracker, which cannot replace what it has."""
-        metrics, self.untracked = self.untracked, {}
+        metrics = self.untracked
+        self.untracked = {}
         if metrics:
             self.context.tracker.log_metrics(self.state.progress.step, metrics)
 
     def _sync_requests(self) -> None:
         """A stop signal to any process stops all after the same step; a request to save reaches rank 0."""
-        control, group = self.control, self.context.group
+        control = self.control
+        group = self.context.group
         signal, save = group.all_reduce_max([control.stop_signal, control.save_requested])
         control.save_requested = bool(save) and group.rank == 0
         if signal and not control.stop_reason:
-            control.stop_signal, control.stop_reason = signal, f"signal {signal}"
+            control.stop_signal = signal
+            control.stop_reason = f"signal {signal}"
 
     def _check_limits(self) -> None:
         if (
@@ -231,7 +241,8 @@ class TrainingLoop:
             checkpoint = self.checkpointer.load_last()
         except CheckpointUnavailableError:
             return False
-        model, settings = state.model, state.progress.settings
+        model = state.model
+        settings = state.progress.settings
         state.restore(checkpoint)
         state.progress.growth = checkpoint.state[
             "progress"
@@ -243,7 +254,8 @@ class TrainingLoop:
         state.restore_settings(source.state["progress"].settings, self.configured_batch_size)
         if state.model is not model or state.progress.settings != settings:
             self._build_step()
-        state.running, state.progress.consecutive_nonfinite = RunningTotals(), 0
+        state.running = RunningTotals()
+        state.progress.consecutive_nonfinite = 0
         state.progress.rollbacks += 1
         step = state.progress.step
         logger.warning(

@@ -73,7 +73,8 @@ def find_learning_rate(
         max_rollbacks=0,
         max_nonfinite_steps=MAX_NONFINITE_STEPS,
     )
-    context, test = FitContext(VALID_LOSS), LRRangeTest(steps)
+    context = FitContext(VALID_LOSS)
+    test = LRRangeTest(steps)
     loop = TrainingLoop(
         trainer, context, trainer.init_state(model, data, seed), [], task, [test], seed=seed
     )
@@ -84,7 +85,8 @@ def find_learning_rate(
 
 def smoothed(losses: Sequence[float]) -> np.ndarray:
     """Exponential moving average with bias correction."""
-    means, mean = [], 0.0
+    means = []
+    mean = 0.0
     for count, loss in enumerate(losses, 1):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         means.append(mean / (1 - SMOOTHING**count))
@@ -97,7 +99,8 @@ def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> fl
     finite = np.isfinite(smooth)
     if finite.sum() < 10:
         return None
-    x, y = np.log(np.array(rates)[finite]), smooth[finite]
+    x = np.log(np.array(rates)[finite])
+    y = smooth[finite]
     slope = np.gradient(y, x)[: max(int(y.argmin()), 1)]  # the slope after the minimum is noise
     index = int(slope.argmin())
     return float(np.exp(x[index])) if slope[index] < 0 else None

@@ -110,7 +110,8 @@ class TrainState:
 
     def advance(self, batch: Batch) -> None:
         """Counts the batch of one step: all that is known before the device has computed it."""
-        progress, running = self.progress, self.running
+        progress = self.progress
+        running = self.running
         tokens = int(np.count_nonzero(batch.segment_ids))
         progress.step += 1
         progress.samples += int(
@@ -123,7 +124,8 @@ class TrainState:
 
     def record(self, result: StepResult) -> None:
         """Adds the result of one step, immediately: the check for a rollback reads the counters after every step."""
-        progress, running = self.progress, self.running
+        progress = self.progress
+        running = self.running
         progress.nonfinite_steps += not result.finite
         progress.consecutive_nonfinite = 0 if result.finite else progress.consecutive_nonfinite + 1
         if result.finite:
@@ -167,7 +169,8 @@ class TrainState:
 
     def resize(self, batch_size: int) -> None:
         """Changes the batch size from the next batch on; ConfigError if the config fixes it."""
-        data, before = self.data, self.data.batch_size
+        data = self.data
+        before = self.data.batch_size
         data.resize(batch_size)
         if batch_size != before:
             counts = data.batches_per_epoch, data.tokens_per_batch
@@ -206,7 +209,9 @@ class TrainState:
     def replace_model(self, model: nn.Module, architecture: Architecture) -> None:
         """Trains another model from now on, with a new optimizer, whose state the caller sets."""
         optimizer = self.new_optimizer(model)
-        self.model, self.optimizer, self.architecture = model, optimizer, architecture
+        self.model = model
+        self.optimizer = optimizer
+        self.architecture = architecture
         self.progress.model_step = self.progress.step
 
     def shard(self, group: ProcessGroup, restored: Checkpoint | None = None) -> None:

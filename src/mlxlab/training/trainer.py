@@ -145,7 +145,8 @@ class Trainer:
 
     def evaluation_due(self, state: TrainState) -> bool:
         """Whether the step just taken is one after which the model is evaluated; the last one of the run always is."""
-        every, step = self.eval_every, state.progress.step
+        every = self.eval_every
+        step = state.progress.step
         return step > 0 and (step % every == 0 if every else state.data.at_epoch_start)
 
     def early_end(self, batches_per_epoch: int | None) -> str:
@@ -168,7 +169,8 @@ class Trainer:
 
     def lr_schedule(self, state: TrainState) -> LRSchedule:
         """The learning rate by step; it restarts at `schedule_start` of the settings, and may rise a second time."""
-        settings, planned = state.progress.settings, state.planned_steps
+        settings = state.progress.settings
+        planned = state.planned_steps
         start = settings.schedule_start
         try:
             schedule = self.schedule(
@@ -180,7 +182,8 @@ class Trainer:
             schedule = self.schedule(peak=self.learning_rate, steps=state.total_steps)
         if settings.warmup_start is None:
             return schedule if not start else lambda step: schedule(step - start)
-        first, count = settings.warmup_start, settings.warmup_steps
+        first = settings.warmup_start
+        count = settings.warmup_steps
 
         def warmed_up(step: mx.array) -> mx.array:
             return schedule(step - start) * mx.clip((step - first + 1) / max(count, 1), 0, 1)

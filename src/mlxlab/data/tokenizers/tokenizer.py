@@ -152,7 +152,8 @@ class Tokenizer:
 
 
 # Contractions, letters, digits, punctuation, white space, as GPT-2's pattern splits them.
-LETTER, BLANK = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f", r" \t\n\r\x0b\x0c"
+LETTER = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f"
+BLANK = r" \t\n\r\x0b\x0c"
 WORD = re.compile(
     rf"'(?:[stmd]|re|ve|ll)| ?[{LETTER}]+| ?[0-9]+| ?[^{BLANK}{LETTER}0-9]+"
     rf"|[{BLANK}]+(?![^{BLANK}])|[{BLANK}]+"

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import wandb
 
 SERVER = "https://api.wandb.ai"
-STEP, POSITION = "step", "journal_position"
+STEP = "step"
+POSITION = "journal_position"
 EXIT_CODES: dict[Status, int] = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}
 VARIABLES = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 INVALID = re.compile(r"[^A-Za-z0-9_.-]")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Kind = Literal["embedding", "rank", "drift", "updates", "attention"]
-SECONDS, PAUSE_SECONDS = "analysis/seconds", "analysis/pause_seconds"
+SECONDS = "analysis/seconds"
+PAUSE_SECONDS = "analysis/pause_seconds"
 KINDS = ("embedding", "rank", "drift", "updates", "attention")
 
 

@@ -9,7 +9,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-EMBEDDING, ROWS = "embedding", "embedding_rows"
+EMBEDDING = "embedding"
+ROWS = "embedding_rows"
 EMBEDDING_PATH = re.compile(r"(?:^|\.)embedding(?:\.base)?\.weight$")
 MATRIX_PATH = re.compile(
     r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+?)(?:\.base)?(?:\.weight|\.(lora_[ab]))$"

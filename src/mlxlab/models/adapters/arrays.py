@@ -69,7 +69,8 @@ def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
             raise ConfigError(
                 f"{layer}: a quantised weight cannot take up its adapter; export merge makes it float32"
             )
-        scale, magnitude = options.alpha / options.rank, arrays.get(f"{layer}.magnitude")
+        scale = options.alpha / options.rank
+        magnitude = arrays.get(f"{layer}.magnitude")
         weight = merged_weight(base.pop("weight"), a, b, scale, magnitude)
         merged |= {f"{layer}.weight": weight} | {
             f"{layer}.{name}": array for name, array in base.items()

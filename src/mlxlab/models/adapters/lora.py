@@ -81,7 +81,8 @@ class LoRALayer(nn.Module):
             array.astype(mx.float32)
             for array in (dense_weight(self.base), self.lora_a, self.lora_b)
         )
-        mixed, squared = ((w @ a.T) * b).sum(axis=1), ((b @ (a @ a.T)) * b).sum(axis=1)
+        mixed = ((w @ a.T) * b).sum(axis=1)
+        squared = ((b @ (a @ a.T)) * b).sum(axis=1)
         lengths = mx.sqrt(
             mx.square(w).sum(axis=1) + 2 * self.scale * mixed + self.scale**2 * squared
         )

@@ -65,7 +65,8 @@ def read_config(path: Path) -> PretrainedConfig:
         ConfigError: an unsupported GGUF file.
     """
     if path.suffix == ".gguf":
-        file, content = path, gguf_config(path)
+        file = path
+        content = gguf_config(path)
     else:
         # Resolved: the files of a downloaded snapshot are symbolic links.
         file = (path / "config.json").resolve()
@@ -86,7 +87,8 @@ def read_config(path: Path) -> PretrainedConfig:
         )
     except ShapeError as error:
         raise DataError(f"{file}: {error}") from None
-    head_dim, heads = config.get("head_dim"), config["num_attention_heads"]
+    head_dim = config.get("head_dim")
+    heads = config["num_attention_heads"]
     if (
         path.suffix == ".gguf"
         and head_dim is not None

@@ -73,7 +73,8 @@ class Family:
         for ours, theirs in self.names:
             pattern = re.escape(ours).replace(r"\{\}", r"(\d+)")
             if match := re.fullmatch(rf"{pattern}(\.\w+)?", own):
-                number, suffix = "".join(match.groups("")[:-1]), match.groups("")[-1]
+                number = "".join(match.groups("")[:-1])
+                suffix = match.groups("")[-1]
                 prefix = "" if own.startswith("head.") else self.prefix
                 return prefix + theirs.format(number) + suffix
         raise KeyError(path)

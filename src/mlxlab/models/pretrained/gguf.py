@@ -74,7 +74,8 @@ def _to_python(value: object) -> object:
 def gguf_config(path: Path) -> Metadata:
     """The metadata under the keys of a config.json, unchecked; ConfigError for an unsupported architecture."""
     arrays, metadata = read_gguf(path)
-    kind, tokens = metadata.get("general.architecture"), metadata.get("tokenizer.ggml.tokens")
+    kind = metadata.get("general.architecture")
+    tokens = metadata.get("tokenizer.ggml.tokens")
     if kind != "llama":
         raise ConfigError(
             f"model.pretrained={path}: is of type {kind}; of GGUF files only llama is supported"

@@ -85,11 +85,14 @@ class _Header:
         self.alignment = 32
 
     def read(self) -> list[Tensor]:
-        version, num_tensors, num_keys = self.number("I"), self.number("Q"), self.number("Q")
+        version = self.number("I")
+        num_tensors = self.number("Q")
+        num_keys = self.number("Q")
         if version not in VERSIONS:
             raise _Fault(f"version {version}, expected 2 or 3")
         for _ in range(num_keys):  # ends at the end of the file, whatever the number
-            key, kind = self.string(), self.number("I")
+            key = self.string()
+            kind = self.number("I")
             if key == b"general.alignment":
                 self.read_alignment(kind)
             else:
@@ -137,17 +140,16 @@ class _Header:
 
     def tensor(self) -> Tensor:
         """The next tensor, with its offset behind the header."""
-        full_name, num_dimensions = (
-            self.string().decode("utf-8", errors="replace"),
-            self.number("I"),
-        )
+        full_name = self.string().decode("utf-8", errors="replace")
+        num_dimensions = self.number("I")
         name = full_name[:60]
         if num_dimensions > MAX_DIMENSIONS:
             raise _Fault(
                 f"{name!r} has {num_dimensions} dimensions, expected at most {MAX_DIMENSIONS}"
             )
         shape = [self.number("Q") for _ in range(num_dimensions)]
-        kind, offset = self.number("I"), self.number("Q")
+        kind = self.number("I")
+        offset = self.number("Q")
         if kind not in BLOCKS:
             raise _Fault(f"{name!r} is of an unsupported type ({kind})")
         numbers, _ = BLOCKS[kind]

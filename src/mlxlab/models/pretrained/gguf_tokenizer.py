@@ -135,7 +135,8 @@ def _sentence_piece(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:
     pairs = []
     for piece, token in vocabulary.items():
         for middle in range(1, len(piece)):
-            first, second = piece[:middle], piece[middle:]
+            first = piece[:middle]
+            second = piece[middle:]
             if first in vocabulary and second in vocabulary:
                 order = (-scores[token], vocabulary[first], vocabulary[second])
                 pairs.append((order, (first, second)))

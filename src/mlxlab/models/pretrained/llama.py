@@ -61,7 +61,8 @@ def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
         required = ", ".join(f"model.{key}={value}" for key, value in OPTIONS.items())
         raise ConfigError(f"{title}: {family} has {required}")
     require(config, title, mlp_bias=[False], hidden_act=["silu"])
-    head_dim, heads = config.get("head_dim"), config["num_attention_heads"]
+    head_dim = config.get("head_dim")
+    heads = config["num_attention_heads"]
     theta, scaling = read_rope(config, title)
     size = head_dim or config["hidden_size"] // heads
     if scaling is not None and size > MAX_SCALED:

@@ -19,7 +19,8 @@ from mlxlab.models.zoo.published import read_published_config
 from mlxlab.nearest import nearest_path, no_such_folder
 from mlxlab.program import install_command
 
-CONFIG, FILES = "config.json", "config.json, tokenizer.json and *.safetensors"
+CONFIG = "config.json"
+FILES = "config.json, tokenizer.json and *.safetensors"
 EXPECTED = f"a GGUF file (.gguf), a folder with {FILES}, or a hub id (owner/name)"
 MLX_LM = (
     "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
@@ -36,7 +37,8 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
         InputNotFoundError: no such file or folder, and not a hub id.
         ServiceUnavailableError: the hub cannot be reached, or its client is not installed.
     """
-    path, title = Path(os.path.expanduser(name)), f"{key}={name}"
+    path = Path(os.path.expanduser(name))
+    title = f"{key}={name}"
     if name in PACKAGES and not os.path.exists(path):
         return _installed(name, title)
     if path.suffix == ".gguf":
@@ -146,7 +148,8 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
         InputNotFoundError, DataError, NotAllowedError: as `read_config`.
         ConfigError: an unsupported architecture, or an option of `node` that the architecture contradicts.
     """
-    target, title = str(node["_target_"]), f"model.pretrained={path}"
+    target = str(node["_target_"])
+    title = f"model.pretrained={path}"
     if target == MLX_LM:
         return read_published_config(path, vocab_size, title)
     config = read_config(path)

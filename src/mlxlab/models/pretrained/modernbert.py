@@ -99,7 +99,8 @@ def read_thetas(config: PretrainedConfig, title: str) -> dict[str, float]:
 
 def global_attention_every(config: PretrainedConfig, title: str) -> int:
     """n where layers 0, n, 2n and so on attend to the whole text; ConfigError for another order of the layers."""
-    types, count = config.get("layer_types"), config["num_hidden_layers"]
+    types = config.get("layer_types")
+    count = config["num_hidden_layers"]
     if types is None:
         return config.get("global_attn_every_n_layers", 3)
     if len(types) != count:

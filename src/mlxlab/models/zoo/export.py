@@ -49,7 +49,8 @@ def cast_predicate(model: Model) -> Callable[[str], bool]:
 
 def _refuse_misread(model: Model, backbone: MlxLm) -> None:
     """ConfigError where mlx-lm changes weights of this architecture when it loads them, or could not run it."""
-    name, size = backbone.model.model_type, backbone.output_size
+    name = backbone.model.model_type
+    size = backbone.output_size
     if UNUSED_TOKENS in backbone.model and size < MIN_TOKENS:
         raise ConfigError(
             f"mlx-lm runs {name} with at least {MIN_TOKENS:,} tokens, this model has {size:,}"

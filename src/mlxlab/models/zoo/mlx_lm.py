@@ -110,7 +110,8 @@ class RowCaches:
     def __init__(self, model: nn.Module, padding: list[int]) -> None:
         from mlx_lm.models.cache import make_prompt_cache
 
-        self.length, self.padding = 0, padding
+        self.length = 0
+        self.padding = padding
         self.rows: list[Any] = [make_prompt_cache(model) for _ in padding]
 
     def keep(self, rows: list[int]) -> None:

@@ -77,7 +77,8 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
     """
     from mlxlab.ops.native.build import build
 
-    toolchain, cache = find_toolchain(), Cache()
+    toolchain = find_toolchain()
+    cache = Cache()
     record = cache.record(toolchain.key)
     if record is None or again or (retry and record["error"]):
         logger.info(
@@ -91,7 +92,8 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
 
 def _load_if_built() -> bool:
     """Whether a build has ended; raises KernelsUnavailable if it failed."""
-    toolchain, cache = find_toolchain(), Cache()
+    toolchain = find_toolchain()
+    cache = Cache()
     record = cache.record(toolchain.key)
     if record is None:
         return False

@@ -78,7 +78,8 @@ def main() -> None:
 def _build(toolchain: Toolchain, cache: Cache, check: Check) -> BuildRecord:
     """Builds, checks and records. The library appears complete, then its record: both by a rename."""
     cache.remove_leftovers()
-    start, key = time.monotonic(), toolchain.key
+    start = time.monotonic()
+    key = toolchain.key
     folder = temporary_name(cache.folder / key)
     folder.mkdir(mode=0o700)
     try:

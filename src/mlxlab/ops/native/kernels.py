@@ -13,13 +13,11 @@ import mlx.core as mx
 
 from mlxlab.ops.native import state
 
-_POINTER, _INT, _FLOAT, _WORD, _DOUBLE = (
-    ctypes.c_void_p,
-    ctypes.c_int,
-    ctypes.c_float,
-    ctypes.c_uint32,
-    ctypes.c_double,
-)
+_POINTER = ctypes.c_void_p
+_INT = ctypes.c_int
+_FLOAT = ctypes.c_float
+_WORD = ctypes.c_uint32
+_DOUBLE = ctypes.c_double
 _SIGNATURES: dict[str, list[type]] = {
     "linear": [*[_POINTER] * 4, _INT],
     "activation": [*[_POINTER] * 3, _INT],
@@ -49,7 +47,8 @@ def bind(library: ctypes.PyDLL) -> None:
     library.mlxlab_set_threads.restype = None
     for name, types in _SIGNATURES.items():
         function = getattr(library, f"mlxlab_{name}")
-        function.argtypes, function.restype = types, ctypes.c_char_p
+        function.argtypes = types
+        function.restype = ctypes.c_char_p
     _library = library
 
 
@@ -69,7 +68,8 @@ def usable(*arrays: mx.array) -> bool:
 def bfloat16_products(enabled: bool) -> Iterator[None]:
     """Inside, if `enabled`, products of linear layers round their inputs to bfloat16; sums stay float32."""
     global _bfloat16
-    before, _bfloat16 = _bfloat16, enabled
+    before = _bfloat16
+    _bfloat16 = enabled
     try:
         yield
     finally:
@@ -165,10 +165,8 @@ def adamw(
     for start in range(0, len(arrays), WEIGHTS_PER_KERNEL):
         chunk = slice(start, start + WEIGHTS_PER_KERNEL)
         outputs = _addresses(new[3 * start : 3 * (start + WEIGHTS_PER_KERNEL)])
-        inputs, indices = (
-            _addresses([array for each in arrays[chunk] for array in each]),
-            groups[chunk],
-        )
+        inputs = _addresses([array for each in arrays[chunk] for array in each])
+        indices = groups[chunk]
         group_array = (ctypes.c_int * len(indices))(*indices)
         _check(
             _bound().mlxlab_adamw(

@@ -56,7 +56,8 @@ def _check(library: ctypes.PyDLL) -> str:
 
 def _probe(library: ctypes.PyDLL) -> None:
     """C++ reads an array at its place in the Python object, so their layout must be nanobind's."""
-    header, sizes = object.__basicsize__, (ctypes.c_size_t * 4)()
+    header = object.__basicsize__
+    sizes = (ctypes.c_size_t * 4)()
     for array in (mx.zeros((3, 5)), mx.zeros((7,), mx.uint8), mx.array(1.0)):
         if not _MIN_OFFSET <= ctypes.c_int32.from_address(id(array) + header).value < _MAX_OFFSET:
             raise KernelsUnavailable(_OTHER_LAYOUT)

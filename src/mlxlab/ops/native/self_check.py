@@ -126,9 +126,11 @@ def _largest_error(found: Iterable[mx.array], expected: Iterable[mx.array]) -> f
 
 def _optimizer_steps() -> tuple[list[mx.array], list[mx.array]]:
     """The sum of squares of a gradient, and weight and moments after two steps with it: of the kernels, and of MLX."""
-    weight, gradient = normal(0, 70, 50), normal(1, 70, 50)
+    weight = normal(0, 70, 50)
+    gradient = normal(1, 70, 50)
     reference = optim.AdamW(0.1, [0.9, 0.99], 1e-8, 0.1, bias_correction=True)
-    expected, arrays = {"w": weight}, (weight, mx.zeros_like(weight), mx.zeros_like(weight))
+    expected = {"w": weight}
+    arrays = (weight, mx.zeros_like(weight), mx.zeros_like(weight))
     for step in (1, 2):
         expected = reference.apply_gradients({"w": gradient * 0.5}, expected)
         rates = mx.array([0.1, step, 0.1, 0.5, 1])

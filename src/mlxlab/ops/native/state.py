@@ -41,7 +41,8 @@ def current() -> KernelSet:
 def use(kernels: KernelSet) -> None:
     """Switches to kernels that are loaded. What MLX compiled before keeps the old ones."""
     global _current, _is_active
-    _current, _is_active = kernels, kernels != MLX
+    _current = kernels
+    _is_active = kernels != MLX
 
 
 def deactivate() -> None:

@@ -96,7 +96,8 @@ class Toolchain:
 
     def command(self, output: Path) -> list[str]:
         """The command that builds the library. libmlx is loaded before it, so its path is not recorded."""
-        include, libraries = f"-I{self.mlx / 'include'}", f"-L{self.mlx / 'lib'}"
+        include = f"-I{self.mlx / 'include'}"
+        libraries = f"-L{self.mlx / 'lib'}"
         return [
             *self.compiler,
             *self.flags,
@@ -130,7 +131,9 @@ def check_platform() -> None:
     """Raises KernelsUnavailable where the kernels cannot be built: they are for Linux, CPython and MLX's CPU wheel."""
     if not on_cpu():
         raise KernelsUnavailable("the default device is a GPU; they are for the CPU")
-    machine, system, python = platform.machine(), platform.system(), sys.implementation.name
+    machine = platform.machine()
+    system = platform.system()
+    python = sys.implementation.name
     if system != "Linux" or machine not in MACHINES:
         raise KernelsUnavailable(f"{system} {machine}: expected Linux on {' or '.join(MACHINES)}")
     if python != "cpython":

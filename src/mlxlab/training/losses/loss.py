@@ -128,7 +128,9 @@ class FocalLoss(Loss):
     """
 
     def __init__(self, alpha: Share | None, gamma: NonNegative, label_smoothing: Share) -> None:
-        self.alpha, self.gamma, self.label_smoothing = alpha, gamma, label_smoothing
+        self.alpha = alpha
+        self.gamma = gamma
+        self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         return LossTerms(batch_losses(self.of_logits, model, batch), {})

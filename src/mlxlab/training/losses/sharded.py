@@ -17,7 +17,8 @@ class ShardedLoss:
     """Another loss, computed while the weights of the model are gathered where they are needed."""
 
     def __init__(self, loss: Loss, sharding: Sharding) -> None:
-        self.loss, self.sharding = loss, sharding
+        self.loss = loss
+        self.sharding = sharding
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         with self.sharding.gathered(model):

@@ -23,7 +23,9 @@ class LinearCoefficient:
     """
 
     def __init__(self, start: NonNegative, end: NonNegative, fraction: Fraction) -> None:
-        self.start, self.end, self.fraction = start, end, fraction
+        self.start = start
+        self.end = end
+        self.fraction = fraction
 
     def __call__(self, fraction_done: float | None) -> float:
         """The value at this fraction of the run; raises ConfigError if it is unknown."""
@@ -75,11 +77,13 @@ class WeightedSumLoss:
             raise ConfigError(
                 f"trainer.loss.weights: expected {', '.join(losses)}, got {', '.join(weights) or 'none'}"
             )
-        self.losses, self.weights = losses, weights
+        self.losses = losses
+        self.weights = weights
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         shared = CachedForward(model)
-        total, terms = mx.zeros(batch.targets.shape), dict[str, mx.array]()
+        total = mx.zeros(batch.targets.shape)
+        terms = dict[str, mx.array]()
         for name, loss in self.losses.items():
             aux = {
                 key.removeprefix(f"{name}."): v

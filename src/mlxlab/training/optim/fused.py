@@ -31,7 +31,8 @@ def apply_adamw(
         )
         return True
     parts = _adamw_parts(optimizer)
-    weights, leaves = flatten_arrays(model.trainable_parameters()), flatten_arrays(gradients)
+    weights = flatten_arrays(model.trainable_parameters())
+    leaves = flatten_arrays(gradients)
     if not parts or not kernels.usable(*weights.values(), *leaves.values()):
         return False
     paths: list[str] = []

@@ -135,10 +135,8 @@ def hyperparameters_by_path(
     Raises:
         ConfigError: the pattern of a group matches none of them, or layer_decay finds no layers.
     """
-    scales, chosen = (
-        layer_scales(paths, options.get("layer_decay", 1.0)),
-        dict[str, ParameterGroup](),
-    )
+    scales = layer_scales(paths, options.get("layer_decay", 1.0))
+    chosen = dict[str, ParameterGroup]()
     for index, group in enumerate(options.get("groups", [])):
         for path in select_paths(paths, [group["pattern"]], f"{KEY}.groups.{index}.pattern"):
             chosen.setdefault(path, group)

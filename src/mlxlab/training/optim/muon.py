@@ -86,8 +86,11 @@ class Muon(optim.Optimizer):
     ) -> None:
         super().__init__()
         self._maybe_schedule("learning_rate", rate)
-        self.weight_decay, self.momentum, self.nesterov = weight_decay, momentum, nesterov
-        self.ns_steps, self.scale = ns_steps, scale
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.ns_steps = ns_steps
+        self.scale = scale
 
     def init_single(self, parameter: mx.array, state: Tree) -> None:
         state["m"] = mx.zeros_like(parameter)

@@ -187,7 +187,8 @@ class EMAOptimizer(optim.Optimizer):
 
     def __init__(self, optimizer: optim.Optimizer, decay: float) -> None:
         super().__init__()
-        self.optimizer, self.decay = optimizer, decay
+        self.optimizer = optimizer
+        self.decay = decay
         self._state = {
             "optimizer": optimizer.state,
             "average": {},
@@ -205,10 +206,12 @@ class EMAOptimizer(optim.Optimizer):
 
     def add_to_average(self, weights: Tree) -> None:
         """Counts a step that ended with these weights."""
-        average, count = self.average, self.state["count"]
+        average = self.average
+        count = self.state["count"]
         n = count["steps"].astype(mx.float32)
         d = mx.minimum(self.decay, (1 + n) / (10 + n))
-        before, new = flatten_arrays(average), flatten_arrays(weights)
+        before = flatten_arrays(average)
+        new = flatten_arrays(weights)
         assign_leaves(
             average, {path: d * leaf + (1 - d) * new[path] for path, leaf in before.items()}
         )

@@ -92,7 +92,9 @@ class CompiledFunction(Generic[Result]):
     def __init__(
         self, function: Callable[..., Result], arrays: list[object], budget: CompileBudget
     ) -> None:
-        self.function, self.arrays, self.budget = function, arrays, budget
+        self.function = function
+        self.arrays = arrays
+        self.budget = budget
         self.compiled: Callable[..., Result] = mx.compile(function, inputs=arrays, outputs=arrays)
         self.traces: set[Shapes] = set()
         self._warned = False
@@ -114,11 +116,9 @@ class CompiledFunction(Generic[Result]):
         return self.function(*arguments)
 
     def _trace(self, shapes: Shapes, arguments: tuple[object, ...]) -> Result:
-        before, restore_random_state, start = (
-            flatten_arrays(self.arrays),
-            save_random_state(),
-            time.monotonic(),
-        )
+        before = flatten_arrays(self.arrays)
+        restore_random_state = save_random_state()
+        start = time.monotonic()
         try:
             again = f", variant {len(self.traces) + 1}" if self.traces else ""
             with (

@@ -42,7 +42,8 @@ class MicroBatcher:
     """
 
     def __init__(self, accumulate: int | Literal["auto"], *, retry_on_oom: bool) -> None:
-        self.accumulate, self.retry_on_oom = accumulate, retry_on_oom
+        self.accumulate = accumulate
+        self.retry_on_oom = retry_on_oom
         self.should_stop: Callable[[], bool] = lambda: False  # asked before each micro-batch
         self.max_tokens: int | None = None  # rows times length of a micro-batch
 
@@ -107,8 +108,10 @@ def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:
 def find_max_rows(batch: DeviceBatch, compute: ComputeSums, budget: float) -> int:
     """The largest of 1, 2, 4, ... rows for which the peak memory of `compute` stays within `budget` bytes."""
     restore_random_state = save_random_state()
-    rows, count = 1, len(batch.example_ids)
-    baseline, peak = mx.get_active_memory(), _peak_bytes(split(batch, 1)[0], compute)
+    rows = 1
+    count = len(batch.example_ids)
+    baseline = mx.get_active_memory()
+    peak = _peak_bytes(split(batch, 1)[0], compute)
     # Stops before a size that would not fit: exceeding the memory may end the process.
     while rows < count and baseline + 2 * (peak - baseline) <= budget:
         rows = min(2 * rows, count)
@@ -207,7 +210,8 @@ def _checkpointed(layer: nn.Module) -> Callable[..., mx.array]:
     """
 
     def call(x: mx.array, *inputs: object) -> mx.array:
-        start, first_pass = mx.array(random_key()), [True]
+        start = mx.array(random_key())
+        first_pass = [True]
 
         def forward(weights: Tree, x: mx.array) -> mx.array:
             before = mx.array(random_key())

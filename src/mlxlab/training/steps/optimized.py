@@ -188,7 +188,8 @@ def eval_in_chunks(model: nn.Module, optimizer: optim.Optimizer) -> None:
 
     In one call MLX would hold the old and new state of many weights and the temporary arrays between them.
     """
-    weights, state = flatten_arrays(model.trainable_parameters()), flatten_arrays(optimizer.state)
+    weights = flatten_arrays(model.trainable_parameters())
+    state = flatten_arrays(optimizer.state)
     chunks = weight_chunks({name: leaf.size for name, leaf in weights.items()})
     states = states_by_weight(state, weights) if chunks else {}
     for names in chunks:

@@ -56,7 +56,8 @@ class PlainStep:
         group: ProcessGroup | None = None,
     ) -> None:
         self.max_grad_norm, self.group = max_grad_norm, group or ProcessGroup()
-        self.model, self.optimizer = model, optimizer
+        self.model = model
+        self.optimizer = optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
@@ -75,7 +76,8 @@ def weighted_sum(
     loss: LossFunction, model: nn.Module, batch: DeviceBatch
 ) -> tuple[mx.array, mx.array, PerExample]:
     """The sum of the loss over all targets, the weight to divide it by, and the sums for each row."""
-    weights, rows = batch.loss_weights, len(batch.loss_weights)
+    weights = batch.loss_weights
+    rows = len(batch.loss_weights)
     total, terms = loss(model, batch)
     # A target of weight 0 may have any loss, NaN too: it must not reach the sum.
     sums = {
@@ -139,7 +141,8 @@ def apply_if_finite(
     condition: mx.array, model: nn.Module, optimizer: optim.Optimizer, gradients: Tree
 ) -> None:
     """Updates weights and optimizer if `condition` holds: decided on the device, without waiting for it."""
-    before, state = model.trainable_parameters(), flatten_arrays(optimizer.state)
+    before = model.trainable_parameters()
+    state = flatten_arrays(optimizer.state)
     model.update(optimizer.apply_gradients(gradients, before))
     model.update(
         tree_map(

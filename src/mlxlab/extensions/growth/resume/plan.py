@@ -116,7 +116,8 @@ def plan_growth(
     operations: list[Node] = []
     after = before
     for key, operation_for in GROWTH.items():
-        old, new = before.node.get(key), node.get(key)
+        old = before.node.get(key)
+        new = node.get(key)
         if isinstance(old, int) and isinstance(new, int) and new > old:
             operations.append({"id": "resume", **operation_for(old, new)})
             after = _after(operations[-1], after, f"model.{key}={new}")
@@ -144,7 +145,8 @@ def _refuse_others(before: Architecture, after: Architecture, node: Node) -> Non
         allowed.add("tie_embeddings")
     refused = []
     for key in dict.fromkeys([*node, *before.node]):
-        old, new = before.node.get(key), node.get(key)
+        old = before.node.get(key)
+        new = node.get(key)
         if key not in allowed and new not in (old, after.node.get(key)):
             for path, (was, value) in differences({key: old}, {key: new}, "model").items():
                 refused.append(f"{path}={value}: was {was} in the checkpoint")
@@ -179,11 +181,13 @@ def _check_extends(new: Tokenizer, old: Tokenizer, title: str) -> None:
     if new.vocab_size <= old.vocab_size:
         raise ConfigError(f"{title}: {expected}; got {new.vocab_size} tokens")
     for token in range(old.vocab_size):
-        before, now = old.inner.id_to_token(token), new.inner.id_to_token(token)
+        before = old.inner.id_to_token(token)
+        now = new.inner.id_to_token(token)
         if before != now:
             raise ConfigError(f"{title}: {expected}; token {token} is {now!r}, was {before!r}")
     for role in ROLES:
-        id_before, id_now = vars(old)[role], vars(new)[role]
+        id_before = vars(old)[role]
+        id_now = vars(new)[role]
         if id_before not in (None, id_now):
             raise ConfigError(f"{title}: {expected}; its {role} is {id_now}, was {id_before}")
 
