@@ -1,5 +1,6 @@
 """Cross-validation: compares methods on the folds of every seed, of which each has a run folder."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,8 @@ def _compare_baselines(runs: Mapping[str, Sequence[RunView]], command: str) -> C
         replace(method_results(method, each, metric), speed=None) for method, each in runs.items()
     ]
     table = compare(metric, [*baselines, *methods], MODEL, subject=subject)
-    best = fmean(result.metrics[name] for result in results.values())
+    reached = [result.metrics[name] for result in results.values()]
+    best = fmean(math.nan if each is None else each for each in reached)
     notes = [
         f"{len(model)} runs: a seed shuffles the folds and initialises the weights.",
         "The standard error is over the runs, which share rows.",

@@ -83,6 +83,7 @@ def judge_value(
     gains: Mapping[str, Interval] | None = None,
 ) -> Judgement:
     """Compares a value with those of baselines; `gains` are the known intervals of the differences."""
+    reached: dict[str, dict[str, float | None]]
     reached = {name: {metric: each} for name, each in baselines.items()}
     result = SplitResult("valid", 0, {metric: value}, baselines=reached, gains=dict(gains or {}))
     return judge(result, metric)

@@ -80,7 +80,7 @@ def describe_jobs(sweep: Sweep, *, by_value: bool = False) -> str:
         jobs.sort(key=lambda job: sign * job.values.get(sweep.objective, sign * math.inf))
     elif len(jobs) > _MAX_LISTED:
         jobs.sort(key=lambda job: job.state == "finished")
-    lines = []
+    lines: list[str] = []
     if jobs:
         lines = [as_table(job_rows(sweep, jobs[:_MAX_LISTED])).markdown(terminal)]
     if len(jobs) > _MAX_LISTED:
