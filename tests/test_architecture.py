@@ -57,14 +57,14 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 411_010,
+    "nodes": 411_020,
     "files": 511,
     "multiplied texts": 1,
-    "nodes a statement": 10.4,
+    "nodes a statement": 10.45,
     "ternaries": 22,
     "packed assignments": 0.7,
     "nested comprehensions": 2,
-    "assignment expressions": 2.1,
+    "assignment expressions": 2.15,
     "functions returning text": 12.3,
     "fragments": 5.7,
 }
@@ -77,7 +77,7 @@ PACKAGE_NODES = {
     "data": 60_900,
     "stats": 5_200,
     "sweep": 13_590,
-    "tracking": 14_520,
+    "tracking": 14_530,
     "record": 4_800,
     "views": 13_090,
 }

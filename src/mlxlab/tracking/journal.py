@@ -108,7 +108,7 @@ class Journal:
         elif (self.folder / FILE).exists():
             next(read_records(self.folder / FILE), None)  # raises if the file is not a journal
         self._writer = RecordWriter(self.folder / FILE)
-        parent = os.environ.get(PARENT)
+        parent = os.environ.get(PARENT) or None
         run_id = None if parent else os.environ.get(RUN_ID)
         start: RunStart = {
             "uid": self.uid,

@@ -150,12 +150,13 @@ def shape_of(node: Mapping[str, Any]) -> dict[str, int]:
 
 
 def lineage(cfg: dict[str, Any], checkpoint: Path | None = None) -> list[Parent]:
-    """What the weights of a run come from, by its resolved config: a checkpoint or published weights, and teachers."""
+    """What a run comes from, by its resolved config: a checkpoint, published weights, a run that it repeats, teachers."""
     distillation = read_options(cfg["trainer"].get("distillation"))
     sources = [
         ("checkpoint", checkpoint and checkpoint.absolute()),
         ("pretrained", cfg["model"].get("pretrained")),
         ("init_from", cfg["model"].get("init_from")),
+        ("rerun", cfg["rerun"]),
         *(("teacher", name) for name in distillation.teachers or []),
     ]
     return [Parent(kind, str(name)) for kind, name in sources if name]
