@@ -288,7 +288,7 @@ def assert_same_in_store(folder: Path) -> None:
         json.loads((folder / name / "run.json").read_text())["id"] for name in ("run", "reference")
     ]
     run_of = "WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mlxlab.uid' AND value = ?)"
-    metrics, tags = [], []
+    metrics = []
     with closing(sqlite3.connect(folder / "db" / "mlflow.db")) as database:
         for uid in uids:
             rows = database.execute(
@@ -297,11 +297,8 @@ def assert_same_in_store(folder: Path) -> None:
             rows = [row for row in rows if not timed(row[0])]
             assert len({row[:2] for row in rows}) == len(rows) > 100
             metrics.append({row[:2]: row[2] for row in rows if not timed(row[0])})
-            query = f"SELECT key, value FROM tags {run_of} AND key = 'mlxlab.growth'"
-            tags.append(sorted(database.execute(query, (uid,)).fetchall()))
     assert metrics[0] == metrics[1]
-    assert tags[0] == tags[1]
-    assert len(tags[0]) == 1
+    assert any(name.startswith("growth/") for name, _ in metrics[0])
 
 
 @SLOW
