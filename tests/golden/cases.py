@@ -17,6 +17,8 @@ REMOVED: set[str] = {
     "data.tokenizer.force_retrain",
     "data.tokenizer.vocab_size_strategy",
     "data.vocabulary",
+    "model.no_rope_layers",
+    "trainer.async_steps",
     "trainer.step.cpu_streams",
 }
 

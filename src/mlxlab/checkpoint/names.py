@@ -52,7 +52,7 @@ def can_resume(run_dir: Path) -> bool:
 
 def holds_rounds(run_dir: Path) -> bool:
     """Whether a run folder is that of rounds of distillation, whose record has their config."""
-    return (run_dir / ROUNDS).is_dir() and (run_dir / FILE).is_file()
+    return os.path.isdir(run_dir / ROUNDS) and os.path.isfile(run_dir / FILE)
 
 
 def resumes_rounds(resume: str | None, run_dir: Path) -> bool:

@@ -61,7 +61,7 @@ def named_losses(kind):
 
 def distillation(kind):
     teachers = Teachers(Ensemble([FrozenModel(model_of(kind, seed=1))], kind=kind))
-    settings = (0.5, 3.0, True, "forward", 0.0, None)
+    settings = (0.5, 3.0, True, "forward", 0.0, [], None)
     return DistillationLoss(*settings, loaded_teachers=teachers, task=TASKS[kind])
 
 
@@ -162,7 +162,7 @@ def test_a_fit_logs_the_loss_of_every_example_and_learns(kind, tmp_path):
 
 def test_a_loss_that_equals_its_only_term_can_be_compiled():
     loss = DistillationLoss(
-        0.5, 3.0, True, "forward", 0.0, None, loaded_teachers=Teachers(), task=TASK
+        0.5, 3.0, True, "forward", 0.0, [], None, loaded_teachers=Teachers(), task=TASK
     )
     results, _ = take_steps(
         partial(OPTIMIZED, compile="always"), "classification", lambda kind: loss

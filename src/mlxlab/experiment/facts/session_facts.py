@@ -14,7 +14,6 @@ from mlxlab.distillation.options import read_options
 from mlxlab.dotted_keys import value_at
 from mlxlab.experiment.facts.command_lines import CommandLine
 from mlxlab.experiment.facts.training_facts import limit_of
-from mlxlab.models.model import count_parameters, count_trainable
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import Data, Model, Overlap, Parent, RunRecord, Training
 
@@ -87,6 +86,8 @@ def session_record(
     ]
     record.code.kernels = metadata["kernels"]
     add_data(record.data, session)
+    from mlxlab.models.model import count_parameters, count_trainable  # It imports MLX.
+
     record.model.parameters = count_parameters(session.model)
     record.model.trainable = count_trainable(session.model)
     record.model.shape = shape_of(session.architecture.node)
@@ -156,7 +157,7 @@ def lineage(cfg: dict[str, Any], checkpoint: Path | None = None) -> list[Parent]
         ("checkpoint", checkpoint and checkpoint.absolute()),
         ("pretrained", cfg["model"].get("pretrained")),
         ("init_from", cfg["model"].get("init_from")),
-        ("rerun", cfg["rerun"]),
+        ("rerun", cfg.get("rerun")),
         *(("teacher", name) for name in distillation.teachers or []),
     ]
     return [Parent(kind, str(name)) for kind, name in sources if name]

@@ -1,7 +1,6 @@
 """Metrics of resamples, for the bootstrap: each is a function of how often every example was drawn."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,9 +10,6 @@ from mlxlab.training.metrics.classification import log_losses
 from mlxlab.training.metrics.labelled import Thresholds, predicted_classes
 from mlxlab.training.metrics.multi_label import binary_log_losses
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
 MAX_RANKED = 50_000_000  # scores that are ranked in all resamples; ROC-AUC of more gets no interval
 
 
@@ -21,41 +17,42 @@ def resampled_metrics(
     task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds = 0.5
 ) -> dict[str, Statistic]:
     """The metrics that get an interval, by name, of outputs and targets as in `labelled_metrics`."""
-    from scipy.sparse import csr_array
-
     if task.kind == "regression":
         return _regression(outputs.astype(np.float64), targets.astype(np.float64))
-    statistics: dict[str, Statistic] = {}
     if task.kind == "classification":
-        predicted = predicted_classes(task, outputs, thresholds)
-        occurring, codes = np.unique(np.concatenate([predicted, targets]), return_inverse=True)
-        shape = (len(codes), len(occurring))
-        one_hot = csr_array((np.ones(len(codes)), codes, np.arange(len(codes) + 1)), shape)
-        guessed = one_hot[: len(targets)]
-        holds = one_hot[len(targets) :]
-        if outputs.shape[1] == 2:
-            column = np.flatnonzero(occurring == task.positive_class)
-            statistics["f1"] = f1_macro(guessed[:, column], holds[:, column])
+        pairs: Sequence[tuple[np.ndarray, ...]]
+        predictions = predicted_classes(task, outputs, thresholds)
+        rows = np.arange(len(targets))
+        hits = np.flatnonzero(predictions == targets)
+        pairs = [(hits, targets[hits]), (rows, predictions), (rows, targets)]
         scored = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
-        positives: Iterable[np.ndarray] = (targets == each for each in scored)
-        statistics["accuracy"] = mean_of(predicted == targets)
-        statistics["log_loss"] = mean_of(log_losses(outputs, targets))
+        positives = ((outputs[:, c], targets == c) for c in scored)
+        means = {"accuracy": predictions == targets, "log_loss": log_losses(outputs, targets)}
     else:
-        is_guessed = outputs >= thresholds
-        is_true = targets > 0
-        guessed = csr_array(is_guessed, dtype=np.float64)
-        holds = csr_array(is_true, dtype=np.float64)
+        predicted = outputs >= thresholds
+        holds = targets > 0
+        pairs = [np.nonzero(values) for values in (predicted & holds, predicted, holds)]
         scored = list(range(outputs.shape[1]))
-        positives = is_true.T
-        statistics["accuracy"] = mean_of((is_guessed == is_true).mean(axis=1))
-        statistics["log_loss"] = mean_of(binary_log_losses(outputs, is_true).mean(axis=1))
-    statistics["f1_macro"] = f1_macro(guessed, holds)
+        positives = ((outputs[:, c], holds[:, c]) for c in scored)
+        means = {
+            "accuracy": (predicted == holds).mean(axis=1),
+            "log_loss": binary_log_losses(outputs, holds).mean(axis=1),
+        }
+    statistics = {name: mean_of(values) for name, values in means.items()}
+    statistics["f1_macro"] = f1_macro(pairs)
+    if task.kind == "classification" and outputs.shape[1] == 2:
+        statistics["f1"] = f1_macro([_only(task.positive_class, *each) for each in pairs])
     if len(scored) * len(targets) * resample_count(len(targets)) <= MAX_RANKED:
-        aucs = [roc_auc(outputs[:, c], each) for c, each in zip(scored, positives, strict=True)]
+        aucs = [roc_auc(scores, positive) for scores, positive in positives]
         statistics["roc_auc"] = lambda counts: _mean_of_numbers(
             np.stack([auc(counts) for auc in aucs], axis=1)
         )
     return statistics
+
+
+def _only(positive: int, rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    is_positive = classes == positive
+    return rows[is_positive], classes[is_positive]
 
 
 def mean_of(values: np.ndarray) -> Statistic:
@@ -63,15 +60,25 @@ def mean_of(values: np.ndarray) -> Statistic:
     return lambda counts: counts @ numbers / len(numbers)
 
 
-def f1_macro(guessed: "csr_array", holds: "csr_array") -> Statistic:
-    """Mean F1 of the classes that occur in a resample; both are (N, C), 1 for a class of an example."""
-    correct = guessed.multiply(holds)
-    both = guessed + holds
+def f1_macro(pairs: Sequence[tuple[np.ndarray, ...]]) -> Statistic:
+    """Mean F1 of the classes that occur in a resample.
+
+    Args:
+        pairs: examples and their classes, of correct predictions, of predictions and of targets.
+    """
+    occurring, codes = np.unique(
+        np.concatenate([classes for _, classes in pairs]), return_inverse=True
+    )
+    splits = np.split(codes, np.cumsum([len(classes) for _, classes in pairs])[:-1])
+    sums = [
+        _class_sums(rows, classes, len(occurring))
+        for (rows, _), classes in zip(pairs, splits, strict=True)
+    ]
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        hits = counts @ correct
-        total = counts @ both
-        return _mean_of_numbers(np.where(total > 0, 2 * hits / np.maximum(total, 1), np.nan))
+        correct, predicted, support = (total(counts) for total in sums)
+        total = predicted + support
+        return _mean_of_numbers(np.where(total > 0, 2 * correct / np.maximum(total, 1), np.nan))
 
     return statistic
 
@@ -112,9 +119,25 @@ def _regression(values: np.ndarray, targets: np.ndarray) -> dict[str, Statistic]
     }
 
 
+def _class_sums(rows: np.ndarray, classes: np.ndarray, number: int) -> Statistic:
+    """(R, C) counts by class, of examples with a class each."""
+    order = np.argsort(classes, kind="stable")
+    present, starts = np.unique(classes[order], return_index=True)
+    rows = rows[order]
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        sums = np.zeros((len(counts), number))
+        if len(rows):
+            sums[:, present] = np.add.reduceat(counts[:, rows], starts, axis=1)
+        return sums
+
+    return statistic
+
+
 def _mean_of_numbers(values: np.ndarray) -> np.ndarray:
     """The mean (R,) of the values (R, C) that are not NaN; NaN where none is left."""
     counted = ~np.isnan(values)
     number = counted.sum(axis=1)
-    means = np.where(counted, values, 0).sum(axis=1) / np.maximum(number, 1)
-    return np.where(number > 0, means, np.nan)
+    return np.where(
+        number > 0, np.where(counted, values, 0).sum(axis=1) / np.maximum(number, 1), np.nan
+    )
