@@ -17,6 +17,7 @@ import pytest
 from support.processes import environment
 from support.tracking import make_journal, project_fixture, wait_until  # noqa: F401
 
+pytest.importorskip("flask", reason="needs the extra ui")
 pytestmark = pytest.mark.fault_injection  # A server takes seconds to start.
 
 
