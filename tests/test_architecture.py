@@ -57,23 +57,23 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 411_020,
+    "nodes": 411_290,
     "files": 511,
     "multiplied texts": 1,
     "nodes a statement": 10.45,
-    "ternaries": 22,
+    "ternaries": 21.95,
     "packed assignments": 0.7,
     "nested comprehensions": 2,
     "assignment expressions": 2.15,
-    "functions returning text": 12.3,
+    "functions returning text": 12.25,
     "fragments": 5.7,
 }
 PACKAGE_NODES = {
     "api": 3_610,
     "config": 13_300,
-    "cli": 18_780,
+    "cli": 18_800,
     "extensions": 39_100,
-    "experiment": 39_990,
+    "experiment": 40_000,
     "data": 60_900,
     "stats": 5_200,
     "sweep": 13_590,
