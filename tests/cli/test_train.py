@@ -191,7 +191,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
     assert line("-m", "seed=0,1,2", "tracking=none") == 1
     assert seen == [0, 1, 2]
     assert "job 1 (seed=1): rows.csv:3:5: a number was expected" in line.err
-    assert re.search(r"\| +1 \| failed +\| +1 \|", line.out)
+    assert re.search(r"\| +1 \| failed +\| 1 +\|", line.out)
     assert "3 jobs: 2 finished, 1 failed; " in line.out
     assert "Traceback" not in line.err
     assert (
