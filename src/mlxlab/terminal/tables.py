@@ -66,8 +66,7 @@ def hang(head: str, text: str, column: int, width: int) -> list[str]:
     lines = wrap(text, max(width - column, 1), break_long_words=False, break_on_hyphens=False) or [
         ""
     ]
-    margin = " " * column
-    padded = [f"{margin}{line}".rstrip() for line in lines]
+    padded = [f"{'':{column}}{line}".rstrip() for line in lines]
     if len(head) < column or not head:
         return [(head.ljust(column) + lines[0]).rstrip(), *padded[1:]]
     return [head, *padded] if text else [head]

@@ -1,7 +1,7 @@
 """Whether a model is better than its baselines: judged once, shown by every view."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isclose
 from typing import Literal, TypeAlias
 
@@ -82,11 +82,18 @@ def judge_value(
     baselines: Mapping[str, float],
     gains: Mapping[str, Interval] | None = None,
 ) -> Judgement:
-    """Compares a value with those of baselines; `gains` are the known intervals of the differences."""
+    """Compares a mean over runs with those of baselines; without an interval a lower one may be chance.
+
+    Args:
+        gains: the known intervals of the differences.
+    """
     reached: dict[str, dict[str, float | None]]
     reached = {name: {metric: each} for name, each in baselines.items()}
     result = SplitResult("valid", 0, {metric: value}, baselines=reached, gains=dict(gains or {}))
-    return judge(result, metric)
+    judgement = judge(result, metric)
+    if judgement.verdict == "worse" and judgement.gain_interval is None:
+        return replace(judgement, verdict="unclear")
+    return judgement
 
 
 def baseline_values(result: SplitResult, metric: str) -> dict[str, float]:
