@@ -123,7 +123,7 @@ def test_a_significant_gain_is_told_from_chance(methods, capsys):
     assert out.splitlines()[-1] == f"report: {methods}/out/comparison.html"
     written = json.loads((methods / "out" / "comparison.json").read_text())
     assert written["methods"][0]["parameters"] == 1000
-    assert written["test"] == "paired t over seeds"
+    assert written["test"] == "paired t-test over seeds"
     printed = compare(methods, *args, "--json", capsys=capsys).out
     assert json.loads(printed) == json.loads((methods / "out" / "comparison.json").read_text())
 
@@ -294,8 +294,8 @@ def test_a_cross_validation_with_teachers_compares_the_student_with_and_without_
     ]
     assert methods == ["teacher", "this model", "student alone", "majority"]
     assert "Nadeau" in table
-    assert "this model: Better than majority. Difference from majority +0." in table
-    assert ">Better than majority<" in (tmp_path / "table.html").read_text()
+    assert "this model: Better than majority class. Improvement over majority class +0." in table
+    assert ">Better than majority class<" in (tmp_path / "table.html").read_text()
     row = next(line for line in comparison.splitlines() if line.startswith("| distilled"))
     assert [cell.strip() for cell in row.split("|")][-6:-1] == [
         "100",
@@ -393,7 +393,7 @@ def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, ca
     for text in (
         "fast vs slow: bert on titanic",
         "<dt>trainer.learning_rate</dt><dd>0.0001 (slow), 0.002 (fast)</dd>",
-        ">Better than majority<",
+        ">Better than majority class<",
     ):
         assert text in page
 
@@ -476,9 +476,9 @@ def test_equal_runs_are_called_equal(tmp_path, capsys):
             1,
             0.7,
             "Not clear",
-            {"1 run of each; 3 are needed": "warning", "Not better than tfidf": "warning"},
+            {"1 run each (minimum 3)": "warning", "Not better than tfidf": "warning"},
         ),
-        (3, 0.9, "b", {"3 runs of each; 3 are needed": "good", "Better than tfidf": "good"}),
+        (3, 0.9, "b", {"3 runs each (minimum 3)": "good", "Better than tfidf": "good"}),
     ],
 )
 def test_the_page_says_whether_a_comparison_can_be_trusted(

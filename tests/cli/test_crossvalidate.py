@@ -153,10 +153,10 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     comparison = compare(ACCURACY, [folds(MODEL, model), folds("rule", rule)], MODEL)
     rows = fold_rows(comparison_lines(comparison))
     assert list(rows) == [MODEL, "rule"], "the best one first"
-    assert rows[MODEL]["s.e."] == f"{np.std(model, ddof=1) / 2:.4f}"
+    assert rows[MODEL]["std. error"] == f"{np.std(model, ddof=1) / 2:.4f}"
     low, high = comparison.gains["rule"].interval
     assert f"+ is better than {MODEL}" in comparison_lines(comparison)
-    assert rows["rule"][f"difference to {MODEL}"] == "-0.1000"
+    assert rows["rule"][f"improvement over {MODEL}"] == "-0.1000"
     assert rows["rule"]["interval"] == f"{low:+.4f} to {high:+.4f}"
     assert high < 0, "how difficult a fold is cancels in the difference"
 
@@ -164,11 +164,11 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
 @pytest.mark.parametrize(
     ("model", "rule", "expected"),
     [
-        ([0.6, 0.6, 0.6, 0.6], [0.7] * 4, "Learned nothing: no better than majority."),
+        ([0.6, 0.6, 0.6, 0.6], [0.7] * 4, "Learned nothing: no better than majority class."),
         (
             [0.8, 0.7, 0.9, 0.8],
             [0.7, 0.61, 0.8, 0.69],
-            "Better than rule. Difference from rule +0.1000, 95 % interval ",
+            "Better than rule. Improvement over rule +0.1000, 95 % interval ",
         ),
         ([0.7, 0.61, 0.8, 0.69], [0.8, 0.7, 0.9, 0.8], "Worse than rule."),
         ([0.8, 0.7, 0.9, 0.8], [0.7, 0.8, 0.8, 0.9], "No clear difference from rule."),

@@ -188,7 +188,7 @@ def test_a_classifier_is_evaluated_on_a_csv_file(runs, capsys):
     assert re.search(r"\| accuracy +\| +0\.\d+ \| 0\.\d+ to 0\.\d+ \|", shown.out)
     assert re.search(r"\| metric +\| rows\.csv \(\d+\) \|", shown.out)
     assert re.search(r"\| model +\| accuracy \|", shown.out)
-    assert "| tfidf logistic regression |" in shown.out
+    assert "| TF-IDF + logistic regression |" in shown.out
     metrics = evaluate(capsys, f"run={runs / 'titanic'}", f"data.source={runs / 'rows.csv'}")
     assert len(metrics) == len(BY_TASK["classification"])
 

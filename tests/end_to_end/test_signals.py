@@ -47,7 +47,7 @@ def test_a_signal_after_the_last_step_lets_the_run_finish_its_report(tmp_path):
     assert process.returncode == 0, err
     assert "SIGTERM: training has ended, finishing the report" in err
     assert (tmp_path / "STATUS.finished").exists()
-    assert "Difference from tfidf logistic regression" in out
+    assert "Improvement over TF-IDF + logistic regression" in out
 
 
 def read(path):

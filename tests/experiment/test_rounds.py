@@ -288,7 +288,7 @@ def test_the_record_of_rounds_has_their_task_steps_and_ensemble(two_rounds):
     assert result.metrics["loss"] == ensemble["loss"] == record.training.best
     assert result.baselines == last.evaluation.results[0].baselines
     text = info.as_text()
-    for part in ("task       classification", "position   4 steps (", "; Step 4 of 4"):
+    for part in ("task       classification", "training   4 steps (", "; Step 4 of 4"):
         assert part in text
     lines = [line.strip("|").split("|") for line in text.splitlines() if "|" in line]
     rows = [[cell.strip() for cell in line] for line in lines]

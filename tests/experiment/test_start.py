@@ -112,7 +112,7 @@ def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_
     assert resume(run_dir, "trainer.max_steps=5").returncode == 0
     assert resume(run_dir, "trainer.max_steps=6").returncode == 0
     commands = ParsedPage(write_run_report(run_dir).read_text()).text
-    began = commands.partition("How to reproduce")[2].partition("began")[2]
+    began = commands.partition("How to reproduce")[2].partition("original command")[2]
     first, second, third = re.split(r"resumed \(\d\) ", began)
     assert "trainer.max_steps=4 " in first
     assert " hydra.run.dir=" in first

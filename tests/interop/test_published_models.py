@@ -76,7 +76,7 @@ def test_minilm(tmp_path):
     np.testing.assert_allclose(logits, np.array(restored.model(tokens, mask)), atol=1e-4)
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
-    assert "Its first weights are those of model: license apache-2.0." in card
+    assert "Initialised from model: license apache-2.0." in card
     again = read_shape(out, {"_target_": "mlxlab.models.bert.Bert"}, 30_522)
     assert again == read_shape(published, {"_target_": "mlxlab.models.bert.Bert"}, 30_522)
 

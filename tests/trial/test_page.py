@@ -56,8 +56,8 @@ def test_a_setting_that_was_not_typed_is_replaced_as_the_config_of_a_run_has_it(
 @pytest.mark.parametrize(
     ("log_loss", "majority", "answer"),
     [
-        (0.66, 0.65, "Learned nothing: no better than majority"),
-        (0.66, 0.67, "Better than majority"),
+        (0.66, 0.65, "Learned nothing: no better than majority class"),
+        (0.66, 0.67, "Better than majority class"),
         (0.50, 0.65, ""),  # the loss is not the log loss: label smoothing, say
     ],
 )

@@ -18,8 +18,8 @@ from mlxlab.stats.paired import Verdict, paired_t_test, shared_rows_of, standard
 from mlxlab.wording import one_of
 
 Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
-_OVER_SEEDS = "paired t over seeds"
-_OVER_FOLDS = "paired t over folds and seeds with the variance corrected for shared rows (Nadeau & Bengio 2003)"
+_OVER_SEEDS = "paired t-test over seeds"
+_OVER_FOLDS = "paired t-test over folds and seeds, corrected for overlapping training sets (Nadeau & Bengio 2003)"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from mlxlab.wording import counted, one_line, percent
 MAX_IN_CARD = 2  # settings that differ; more are a table of their own
 _MAX_METHODS = 12  # that have a column
 _STYLES = {"significant gain": "good", "significant loss": "bad"}  # by the verdict
-_TEXTS = ("method", "interval", "verdict")  # columns
+_TEXTS = ("method", "95 % interval", "verdict")  # columns
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,13 @@ class ComparisonView:
             return self.best.gain.verdict == "significant gain"
         gains = self.comparison.gains.values()
         return all(gain.verdict == "significant loss" for gain in gains)
+
+    @property
+    def winner(self) -> str:
+        """The best method; of three or more, with what it was tested against."""
+        if len(self.comparison.methods) > 2 and self.best.gain is not None:
+            return f"{self.best.name} (better than {self.comparison.against})"
+        return self.best.name
 
     @property
     def told(self) -> list[MethodResults]:
@@ -82,7 +89,7 @@ class ComparisonView:
         comparison = self.comparison
         checks = [repetition_check(self.run_counts[0], "run"), baseline_check(self.judgement)]
         if comparison.metric.startswith(VALID):
-            title = "decided by validation data, which may have chosen settings, which flatters"
+            title = "validation scores, optimistic if they selected the settings"
             checks.append(Check("selection", "warning", title))
         if comparison.warnings:
             count = counted(len(comparison.warnings), "warning")
@@ -104,23 +111,23 @@ class ComparisonView:
         comparison = self.comparison
         metric = comparison.metric
         row = {"method": method.name, "runs": str(len(method.values))}
-        row |= {metric: _number(method.mean), "s.e.": _number(method.error)}
-        row |= {f"difference to {comparison.against}": "", "interval": "", "p": ""}
+        row |= {metric: _number(method.mean), "std. error": _number(method.error)}
+        row |= {f"improvement over {comparison.against}": "", "95 % interval": "", "p": ""}
         row["verdict"] = "the reference"
         gain = method.gain
         if gain is not None:
-            row[f"difference to {comparison.against}"] = (
+            row[f"improvement over {comparison.against}"] = (
                 "" if gain.mean is None else signed(gain.mean)
             )
             row["verdict"] = gain.verdict
             if gain.interval is not None:
-                row["interval"] = " to ".join(map(signed, gain.interval))
+                row["95 % interval"] = " to ".join(map(signed, gain.interval))
                 row["p"] = f"{gain.p:.2g}"
         row["parameters"] = _whole(method.parameters)
         if comparison.whole is not None:
             whole = comparison.method(comparison.whole)
-            row[f"{metric} / {whole.name}"] = _share(method.mean, whole.mean)
-            row[f"parameters / {whole.name}"] = _share(method.parameters, whole.parameters)
+            row[f"{metric}, % of {whole.name}"] = _share(method.mean, whole.mean)
+            row[f"parameters, % of {whole.name}"] = _share(method.parameters, whole.parameters)
         return row | {"tokens/s": _whole(method.speed), "steps": _whole(method.steps)}
 
     @property

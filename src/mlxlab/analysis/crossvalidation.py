@@ -21,7 +21,7 @@ from mlxlab.wording import one_line
 MODEL = "this model"
 TEACHER = "teacher"
 STUDENT_ALONE = "student alone"
-_OVERLAP = "figures on repeated rows flatter the model; data.on_overlap=drop leaves them out"
+_OVERLAP = "scores on repeated rows are too optimistic; data.on_overlap=drop leaves them out"
 _NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
 
 

@@ -56,7 +56,7 @@ def summarize(rows: "Rows", types: "Mapping[str, ColumnType]") -> list[ColumnSum
 
 def column_table(columns: list[ColumnSummary], part: "Part") -> str:
     """The number of rows, and the type of each column; then the first cell of each that is not of its type."""
-    head = ["column", "type", "missing", "different values", "first"]
+    head = ["column", "type", "missing", "distinct values", "first"]
     cells = [
         [_cell(each.name), each.type, f"{each.missing:,}", f"{each.values:,}", _cell(each.first)]
         for each in columns

@@ -10,7 +10,7 @@ from mlxlab.wording import counted
 def repetition_check(count: int, noun: str) -> Check:
     """Whether what has the fewest results has enough of them."""
     state: State = "warning" if count < MIN_SEEDS else "good"
-    return Check("repetitions", state, f"{counted(count, noun)} of each; {MIN_SEEDS} are needed")
+    return Check("repetitions", state, f"{counted(count, noun)} each (minimum {MIN_SEEDS})")
 
 
 def baseline_check(judgement: Judgement) -> Check:

@@ -97,11 +97,11 @@ def look_record(look: Look, min_gain: float, last: int) -> LookRecord:
     decision = look.decision
     reasons: dict[Reason, str] = {
         "": "",
-        "equal results": "all results are those of the baseline",
+        "equal results": "all results equal those of the baseline",
         "gain": "the interval of the gain is above 0",
         "loss": "the interval of the gain is below 0",
-        "gain too small": f"the gain is smaller than {min_gain:.3g}",
-        "gain unlikely": f"a gain would show within {last} pairs with a chance of {percent(decision.chance, 0)} only",
+        "gain too small": f"the interval of the gain is below the minimum {min_gain:.3g}",
+        "gain unlikely": f"the probability of a keep within {last} pairs is only {percent(decision.chance, 0)}",
         "no decision": f"no decision after {look.pairs} pairs",
     }
     return LookRecord(

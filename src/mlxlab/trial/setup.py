@@ -149,7 +149,7 @@ def prepare_trial(
     past = read_past_run(run)
     if past.forked_from is not None:
         raise ConfigError(
-            f"baseline={baseline}: it started from {past.forked_from}; expected a start with new weights"
+            f"baseline={baseline}: it started from {past.forked_from}; expected a run trained from scratch"
         )
     configs = _compose_arms(run, texts, options)
     if len({config_digest(resolve(config)[0]) for config in configs.values()}) == 1:
@@ -186,7 +186,7 @@ def _compose_arms(run: Path, texts: Texts, options: Options) -> dict[Arm, DictCo
     merged = merge_recorded(baseline[: -len(shared)], texts.change, folders)
     if merged.dropped:
         logger.info(
-            f"left out of the changed runs, for another option: {one_line(' '.join(merged.dropped))}"
+            f"dropped from the changed runs, whose change replaces the option: {one_line(' '.join(merged.dropped))}"
         )
     changed = [*merged.overrides, *shared, *texts.change]
     return {"baseline": compose(baseline), "changed": compose(changed)}

@@ -105,7 +105,8 @@ class TrialView:
         if not values:
             return Judgement(name, None)
         best = sign_of(name) * max(values)
-        return judge_value(name, best, mean_baselines(self.own_runs, self.metric))
+        by_seed = {run.record.seed: run for run in self.own_runs}  # Both arms have the same baselines.
+        return judge_value(name, best, mean_baselines(by_seed.values(), self.metric))
 
     @property
     def pairs(self) -> Table:
@@ -132,7 +133,7 @@ class TrialView:
         look = self.last_look
         if look is not None:
             span = (look["low"], look["high"])
-            rows.append(Row("mean and 95 % interval", mean=look["mean"], span=span))
+            rows.append(Row("mean and corrected 95 % interval", mean=look["mean"], span=span))
         x_label = f"gain in {short_label(plain_key(self.metric))}: right of 0 the change is better"
         return [RowPlot("Gain of each pair, and their mean", x_label, rows, guide=0.0)]
 

@@ -35,7 +35,7 @@ def advise(losses: Sequence[float], training: Training) -> Advice:
     if not isfinite(end) or change > ROSE * size:
         return Advice("rose", start, end, change_rate(training, 0.1))
     if training.steps < FEW_STEPS:
-        return Advice("was logged for few steps", start, end, longer(training))
+        return Advice("covers few steps", start, end, longer(training))
     if abs(change) <= FLAT * size:
         factor = 10 if training.learning_rate < HIGH_RATE else 0.1
         return Advice("hardly changed", start, end, change_rate(training, factor))

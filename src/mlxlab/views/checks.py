@@ -104,7 +104,7 @@ RULES: Sequence[Rule] = (
     Rule(
         "end",
         "bad",
-        "No step trained",
+        "All steps skipped",
         lambda v: 0 < v.record.training.steps == v.record.training.nonfinite_steps,
         "Loss or gradient was not finite in all {v.record.training.steps:count step}.",
         "Lower trainer.learning_rate.",
@@ -114,7 +114,7 @@ RULES: Sequence[Rule] = (
         "warning",
         "Not finished",
         lambda v: v.record.status != "finished",
-        "The run is {v.record.status}. {v.deciding_attempt.error}",
+        "Status: {v.record.status}. {v.deciding_attempt.error}",
     ),
     Rule(
         "baselines",
@@ -135,25 +135,25 @@ RULES: Sequence[Rule] = (
     Rule(
         "baselines",
         "bad",
-        "Decides no better than a constant",
+        "No better than a constant prediction",
         lambda v: v.judgement.verdict == "ranks only" and v.judgement.is_bad,
-        "{metric} {v.value:number} is not better than that of {weakest}, but its ranking is"
-        " informative (ROC AUC {v.result.metrics[roc_auc]:number}).",
+        "{metric} {v.value:number} is not better than that of {weakest}, but the ROC AUC"
+        " of the model is {v.result.metrics[roc_auc]:number}.",
         "{v.advice.action}.",
     ),
     Rule(
         "baselines",
         "warning",
-        "Decides no better than a constant",
+        "No better than a constant prediction",
         lambda v: v.judgement.verdict == "ranks only",
-        "{metric} {v.value:number} is not better than that of {weakest}, but its ranking is"
-        " informative (ROC AUC {v.result.metrics[roc_auc]:number}).",
+        "{metric} {v.value:number} is not better than that of {weakest}, but the ROC AUC"
+        " of the model is {v.result.metrics[roc_auc]:number}.",
         "{v.advice.action}.",
     ),
     Rule(
         "baselines",
         "warning",
-        "May be chance",
+        "Lead over a constant may be chance",
         lambda v: v.judgement.verdict == "chance",
         "The 95 % interval of the difference from {weakest} includes 0.",
         "{v.advice.action}.",
@@ -191,10 +191,10 @@ RULES: Sequence[Rule] = (
     Rule(
         "teacher",
         "warning",
-        "The teacher decides no better than a constant",
+        "The teacher is no better than a constant prediction",
         lambda v: beats_teacher(v, v.judgement.weakest),
         "Its {metric} {v.teacher_value:number} is not better than that of {weakest}, but its"
-        " ranking may be informative (ROC AUC {v.teacher[roc_auc]:number}).",
+        " ROC AUC is {v.teacher[roc_auc]:number}.",
     ),
     Rule(
         "teacher",
@@ -215,7 +215,7 @@ RULES: Sequence[Rule] = (
         "unknown",
         "No control",
         lambda v: v.teacher,
-        "Whether the teacher helped takes the same model trained without it, over several seeds.",
+        "To measure the effect of the teacher, train without it on several seeds.",
     ),
     Rule(
         "classes",
@@ -236,7 +236,7 @@ RULES: Sequence[Rule] = (
         "warning",
         "No test data",
         lambda v: v.value is not None and v.result is v.valid,
-        "The validation rows may have chosen weights and settings, which flatters the figures.",
+        "Scores are optimistic if these rows selected the checkpoint or the settings.",
         "mlxlab evaluate with data.source=FILE takes other rows.",
     ),
     Rule(
@@ -244,7 +244,7 @@ RULES: Sequence[Rule] = (
         "good",
         "Test rows",
         lambda v: v.value is not None,
-        "They chose neither weights nor thresholds.",
+        "Not used to select weights or thresholds.",
     ),
     Rule(
         "text size",
@@ -252,7 +252,7 @@ RULES: Sequence[Rule] = (
         "Little validation text",
         has_little_text,
         "{v.record.data.tokens[validation]:count token} in"
-        " {v.record.data.rows[validation]:count document}: others may give other figures.",
+        " {v.record.data.rows[validation]:count document}: another sample may score differently.",
         "Raise data.valid_fraction.",
     ),
     Rule(
@@ -260,7 +260,7 @@ RULES: Sequence[Rule] = (
         "warning",
         "Repeated rows",
         lambda v: any(not each.left_out for each in v.record.data.overlaps or []),
-        "{repeated}: they flatter the figures.",
+        "{repeated}: scores are too optimistic.",
         "data.on_overlap=drop leaves them out.",
     ),
     Rule(
@@ -268,7 +268,7 @@ RULES: Sequence[Rule] = (
         "unknown",
         "Repeated rows not checked",
         lambda v: v.record.data.overlaps is None,
-        "Whether training rows occur in the validation rows.",
+        "Training rows may occur in the validation rows.",
     ),
     Rule(
         "overlap",
@@ -330,7 +330,7 @@ RULES: Sequence[Rule] = (
         "good",
         "Calibrated",
         lambda v: calibration(v) >= 0,
-        "Calibration error {v.result.metrics[calibration_error]:number}.",
+        "Expected calibration error {v.result.metrics[calibration_error]:number}.",
     ),
     Rule(
         "steps",
@@ -343,7 +343,7 @@ RULES: Sequence[Rule] = (
     Rule(
         "steps",
         "good",
-        "No step skipped",
+        "No non-finite steps",
         lambda v: v.record.training.steps,
         "",
     ),
@@ -359,7 +359,7 @@ RULES: Sequence[Rule] = (
         "unknown",
         "One seed",
         lambda v: v.record.seed is not None,
-        "How much a seed other than {v.record.seed} differs is not known.",
+        "Only seed {v.record.seed} was run: the variation between seeds is unknown.",
     ),
     Rule(
         "code",
@@ -370,9 +370,16 @@ RULES: Sequence[Rule] = (
     ),
     Rule(
         "code",
+        "unknown",
+        "Uncommitted changes unknown",
+        lambda v: v.record.code.dirty is None,
+        "Commit {v.record.code.commit:.12}.",
+    ),
+    Rule(
+        "code",
         "warning",
         "Uncommitted code",
-        lambda v: v.record.code.dirty is not False,
+        lambda v: v.record.code.dirty,
         "Commit {v.record.code.commit:.12} with changes, which run.lock holds.",
     ),
     Rule(
@@ -409,7 +416,7 @@ RULES: Sequence[Rule] = (
         "unknown",
         "Not verified",
         lambda v: True,
-        "mlxlab verify trains between the checkpoints again.",
+        "mlxlab verify trains again from checkpoint to checkpoint and compares the weights.",
     ),
     Rule(
         "reproduced",

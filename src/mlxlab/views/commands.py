@@ -71,7 +71,7 @@ def control_commands(view: RunView) -> dict[str, str]:
 def typed_commands(view: RunView) -> dict[str, str]:
     """The command lines that made the run."""
     command = view.record.command
-    commands = {"began": typed("train", *command.first)}
+    commands = {"original command": typed("train", *command.first)}
     for number, (place, overrides) in enumerate(continuing_lines(command.continued), 1):
         commands[f"resumed ({number}) {place}".strip()] = typed("train", *overrides)
     return commands

@@ -16,7 +16,7 @@ from mlxlab.views.tables import Table
 REPORT = "report.html"
 SUMMARY = "summary.md"
 STATES = ("bad", "warning", "unknown", "good")
-ANSWERS = {"bad": "No", "warning": "With care", "unknown": "As far as known", "good": "Yes"}
+ANSWERS = {"bad": "No", "warning": "With care", "unknown": "Not fully checked", "good": "Yes"}
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 

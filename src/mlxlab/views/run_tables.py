@@ -86,9 +86,9 @@ def class_table(result: SplitResult) -> Table:
 
 def mistake_table(view: RunView) -> Table:
     """The most confident mistakes, or the largest errors; rows of the same text are one."""
-    score = "error" if view.record.data.task == "regression" else "probability"
-    columns = [Column("true"), Column("predicted"), Column("text", "prose"), Column("row")]
-    table = Table([*numeric(score), *columns, *numeric("rows")], limit=MISTAKES)
+    score = "error" if view.record.data.task == "regression" else "confidence"
+    columns = [Column("true"), Column("predicted"), Column("text", "prose"), Column("first row")]
+    table = Table([*numeric(score), *columns, *numeric("count")], limit=MISTAKES)
     groups: dict[tuple[str, str], list[Mistake]] = {}
     for each in view.record.evaluation.mistakes:
         groups.setdefault((each.text or each.row, each.true), []).append(each)
@@ -211,7 +211,7 @@ def reliability_plot(shown: Diagnostics) -> Plot:
     """Calibrated probabilities lie on the diagonal."""
     bins = [(confidence, right) for confidence, right, _ in shown.reliability]
     series = [Series("", bins, "bars"), Series("", [(0.0, 0.0), (1.0, 1.0)], "guide")]
-    return Plot("share that is right", series, "predicted probability", UNIT, UNIT)
+    return Plot("reliability: accuracy by confidence", series, "confidence", UNIT, UNIT)
 
 
 def precision_plot(shown: Diagnostics, positive: str) -> Plot:

@@ -28,7 +28,7 @@ def verdict(rows, repetition="seed"):
         (
             [[0.5], [0.4]],
             "No winner is named with fewer than 3 seeds of each configuration; each ran once",
-            "It takes at least 2 more seeds of each.",
+            "At least 2 more seeds of each are needed.",
         ),
         (
             [[0.5, 0.6], [0.1, 0.2]],

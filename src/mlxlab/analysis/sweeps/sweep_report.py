@@ -90,9 +90,9 @@ class SweepView:
         if self.best is not None:
             checks.append(baseline_check(self.best.judgement))
         if self.best is not None and self.best.result.split == "test":
-            checks.append(Check("selection", "good", "test rows chose nothing"))
+            checks.append(Check("selection", "good", "test rows not used for selection"))
         else:
-            title = "no test data: what chose the setting also measures it, which flatters"
+            title = "no test data: the score that selected the setting is optimistic"
             checks.append(Check("selection", "warning", title))
         return Trust(checks)
 
@@ -150,8 +150,8 @@ class SweepView:
         for key, share in self.importance.shares.items():
             name = f"{short_label(key)}: {percent(share, 0)}"
             rows.append(PlotRow(name, [share], span=(0.0, share)))
-        x_label = "share of the importance of all keys"
-        return RowPlot("Importance of each key", x_label, rows, x_range=(0.0, 1.0))
+        x_label = "share of the importance of all hyperparameters"
+        return RowPlot("Hyperparameter importance", x_label, rows, x_range=(0.0, 1.0))
 
     def summary(self) -> dict[str, object]:
         """The contents of report.json."""
