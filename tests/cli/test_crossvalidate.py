@@ -155,7 +155,7 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     assert list(rows) == [MODEL, "rule"], "the best one first"
     assert rows[MODEL]["std. error"] == f"{np.std(model, ddof=1) / 2:.4f}"
     low, high = comparison.gains["rule"].interval
-    assert f"+ is better than {MODEL}" in comparison_lines(comparison)
+    assert f"Improvement over {MODEL}: negative is worse" in comparison_lines(comparison)
     assert rows["rule"][f"improvement over {MODEL}"] == "-0.1000"
     assert rows["rule"]["interval"] == f"{low:+.4f} to {high:+.4f}"
     assert high < 0, "how difficult a fold is cancels in the difference"
