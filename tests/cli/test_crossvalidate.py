@@ -157,7 +157,7 @@ def test_the_standard_error_is_over_all_runs_and_the_gain_is_paired_by_fold():
     low, high = comparison.gains["rule"].interval
     assert f"Improvement over {MODEL}: negative is worse" in comparison_lines(comparison)
     assert rows["rule"][f"improvement over {MODEL}"] == "-0.1000"
-    assert rows["rule"]["interval"] == f"{low:+.4f} to {high:+.4f}"
+    assert rows["rule"]["95 % interval"] == f"{low:+.4f} to {high:+.4f}"
     assert high < 0, "how difficult a fold is cancels in the difference"
 
 
@@ -194,5 +194,5 @@ def test_a_single_fold_gets_no_interval():
         for name, value in ((MODEL, 0.9), ("teacher", 1.0))
     ]
     text = comparison_lines(compare(ACCURACY, methods, MODEL))
-    assert "interval" not in fold_rows(text)["teacher"]
+    assert "95 % interval" not in fold_rows(text)["teacher"]
     assert "nan" not in text
