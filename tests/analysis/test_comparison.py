@@ -164,11 +164,11 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     assert table["distilled"]["verdict"] == "significant gain"
     assert table["teacher"]["verdict"] == "one pair: no verdict"
     assert (table["alone"]["parameters"], table["alone"]["tokens/s"]) == ("400,000", "1,200")
-    assert table["distilled"]["parameters / teacher"] == "40.0 %"
-    assert table["distilled"]["valid/accuracy / teacher"] == "97.9 %"
+    assert table["distilled"]["parameters, % of teacher"] == "40.0 %"
+    assert table["distilled"]["valid/accuracy, % of teacher"] == "97.9 %"
     assert "Numbers of steps differ: 500, 2,000" in " ".join(text.split())
     assert "paired t-test over seeds" in " ".join(text.split())
-    assert "2 comparisons" in text
+    assert "comparisons (2)" in text
     assert text.endswith("    study.py")
     assert (tmp_path / "new" / "comparison.md").read_text() == text + "\n"
     written = json.loads(

@@ -495,4 +495,4 @@ def test_the_page_says_whether_a_comparison_can_be_trusted(
     assert f">{answer}</p>" in page
     for text, state in checks.items():
         assert f'<li class="{state}">{text}</li>' in page
-    assert '<li class="warning">decided by validation data' in page
+    assert '<li class="warning">validation scores, optimistic' in page

@@ -37,7 +37,7 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
     for expected in (
         "Instead of trainer.learning_rate=2e-3",
         "Trained bert on titanic",
-        "95 % interval of the gain -0.0300 to +0.0100; it includes 0",
+        "95 % interval of the gain, corrected for repeated looks, -0.0300 to +0.0100; it includes 0",
         "Mean validation loss: baseline 0.6600, changed 0.6800; lower is better.",
     ):
         assert expected in text

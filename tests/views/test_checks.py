@@ -128,7 +128,7 @@ CASES = [
     ("seeds", [lambda record: setattr(record, "seed", None)], None),
     ("code", [], "good"),
     ("code", [set_code(dirty=True)], "warning"),
-    ("code", [set_code(dirty=None)], "warning"),
+    ("code", [set_code(dirty=None)], "unknown"),
     ("code", [set_code(commit="")], "unknown"),
     ("verified", [verified("verify", 200)], "good"),
     ("verified", [verified("verify", 100)], "unknown"),

@@ -119,9 +119,9 @@ def test_rows_out_of_fold_are_a_further_column():
     record.evaluation.results.append(further)
     view = view_of(record)
     names = [column.name for column in metrics_table(view).columns]
-    assert sum("out of fold" in name for name in names) == 1
+    assert sum("out-of-fold" in name for name in names) == 1
     assert view.value == 0.76, "the run is judged by rows that nothing has learned from"
-    assert "out of fold" in run_page(view)
+    assert "out-of-fold" in run_page(view)
 
 
 def test_mistakes_of_the_same_text_are_one_row():

@@ -72,7 +72,7 @@ def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(
     for text in (
         'warning">No clear winner',
         "The best mean is that of trainer.learning_rate=0.001: ",
-        "no test data: what chose",
+        "no test data: the score that selected",
     ):
         assert text in page
     learned_nothing = value == "0.6000"
@@ -147,6 +147,6 @@ def test_the_heading_names_model_and_data_only_if_they_are_the_same(tmp_path, ke
 def test_means_of_runs_have_no_interval_of_a_difference(tmp_path):
     page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
     assert (
-        "Means of 3 runs, each on the same rows as its baselines; another seed may split them differently."
+        "Means of 3 runs, each on the same rows as its baselines; the split depends on the seed."
         in page
     )

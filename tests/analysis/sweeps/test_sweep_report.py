@@ -183,9 +183,7 @@ def test_one_configuration_is_not_compared_and_one_seed_has_no_interval(tmp_path
     alone.mkdir()
     write_sweep(alone, [finished(0, ["seed=0"], 0.5)])
     report = write_sweep_report(read_sweep(alone), alone)
-    assert report.verdict == [
-        "One configuration has finished, there is nothing to compare: valid/loss 0.5000 (one seed)."
-    ]
+    assert report.verdict == ["Only one configuration has finished: valid/loss 0.5000 (one seed)."]
     page = Page(report.page.read_text())
     assert "Ranking" not in page.text
     assert "Importance" not in page.text
@@ -195,7 +193,7 @@ def test_the_page_says_what_paused_means_and_shows_the_objective_first(tmp_path)
     search(tmp_path, [("finished", 0.5), ("finished", 1.5), ("paused", 2.5)])
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
     assert (
-        "Paused: saved at a rung, not promoted and not ranked" in Page(report.page.read_text()).text
+        "Paused: stopped by successive halving and not ranked" in Page(report.page.read_text()).text
     )
     assert (tmp_path / "report" / "ranking.csv").read_text().startswith("rank,valid/loss,rate,")
 

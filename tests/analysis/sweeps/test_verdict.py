@@ -22,7 +22,7 @@ def verdict(rows, repetition="seed"):
         ([], "No job has finished", ""),
         (
             [[0.5]],
-            "One configuration has finished, there is nothing to compare: valid/loss 0.5000 (one seed).",
+            "Only one configuration has finished: valid/loss 0.5000 (one seed).",
             "",
         ),
         (
@@ -58,4 +58,4 @@ def test_results_are_called_what_they_are():
     [sentence] = verdict([[0.5, 0.6, 0.55], [0.1, 0.2, 0.15]], "data.fold")
     assert "± 0.083 (3 folds; ± is half the width of the 95 % interval)" in sentence
     assert "The closest rival, x=0, is 0.4 behind (p " in sentence
-    assert ": the probability of such a difference if both were equally good)." in sentence
+    assert ": the probability of a difference this large or larger if both were equal)." in sentence
