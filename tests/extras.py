@@ -34,12 +34,10 @@ MODULES = {  # extra: what its tests import
     "hub": ("datasets", "huggingface_hub"),
     "onnx": ("onnx",),
     "sweep": ("optuna",),
-    "ui": ("flask",),  # mlflow-skinny, which is always installed, brings all but the server
     "trackio": ("trackio",),
     "wandb": ("wandb",),
     "zoo": ("mlx_lm",),
 }
-MORE_TESTS = {"ui": ("tests/data/labelled", "tests/data/text")}  # mlflow brings an older pyarrow
 NO_FEATURE = {
     "cpu",
     "cuda",
@@ -70,7 +68,7 @@ def files_using(extra: str) -> list[str]:
         for path in sorted((ROOT / "tests").rglob("test_*.py"))
         if imports.search(path.read_text())
     ]
-    return [str(path.relative_to(ROOT)) for path in files] + list(MORE_TESTS.get(extra, ()))
+    return [str(path.relative_to(ROOT)) for path in files]
 
 
 @dataclass(frozen=True)

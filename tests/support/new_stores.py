@@ -13,7 +13,7 @@ from mlxlab.tracking.mlflow import store
 from mlxlab.tracking.mlflow.address import Address, resolve, sqlite_uri
 
 CREATE = store._create_database
-NAME = f"mlxlab-tests-{os.getuid()}-mlflow-{version('mlflow-skinny')}.db"
+NAME = f"mlxlab-tests-{os.getuid()}-mlflow-{version('mlflow')}.db"
 TEMPLATE = Path(tempfile.gettempdir()) / NAME  # also for a test that changes the folder
 
 

@@ -2,19 +2,16 @@
 
     mlxlab ui [RUN] [port=5000]
 
-RUN is the beginning of a run's id, its name, or its folder: its page is printed instead of the first one. Needs the
-extra `ui`.
+RUN is the beginning of a run's id, its name, or its folder: its page is printed instead of the first one.
 """
 
 import os
 import sys
-from importlib.util import find_spec
 from typing import Annotated
 
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Ge, Le
-from mlxlab.errors import ConfigError, ServiceUnavailableError
-from mlxlab.program import install_command
+from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.relocate import repair_locations
 from mlxlab.tracking.mlflow.store import SETTINGS, check_exists
@@ -35,10 +32,6 @@ def ui(run: str | None = None, port: Port = 5000, uri: str | None = None) -> Non
     if address.uri.startswith(("http", "databricks")):
         raise ConfigError(f"{address.shown}: a server, which has a user interface of its own")
     check_exists(address)
-    if find_spec("flask") is None:
-        raise ServiceUnavailableError(
-            f"the user interface needs the package mlflow: {install_command('ui')}"
-        )
     repair_locations(address)
     url = f"http://{HOST}:{port}"
     if run is not None:

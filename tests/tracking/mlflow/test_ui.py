@@ -12,13 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import psutil
-import pytest
 
 from support.processes import environment
 from support.tracking import make_journal, project_fixture, wait_until  # noqa: F401
-
-pytest.importorskip("flask", reason="needs the extra ui")
-pytestmark = pytest.mark.fault_injection  # A server takes seconds to start.
 
 
 @contextlib.contextmanager
