@@ -12,6 +12,7 @@ from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.predict import Predictions, predict_table, row_encoder
 from mlxlab.inference.restore import RestoredModel, _read_thresholds
+from support.labelled import make_texts, write_csv
 
 TASKS = {
     "classification": Task("classification", 3, ("a", "b", "c")),
@@ -139,6 +140,45 @@ def test_thresholds_are_those_of_the_run(tmp_path):
         (tmp_path / "thresholds.json").write_text(json.dumps(wrong))
         with pytest.raises(DataError, match=r"thresholds\.json"):
             _read_thresholds(tmp_path, task)
+
+
+def test_the_signature_has_the_types_of_the_columns(tmp_path):
+    columns = {
+        "age": "number",
+        "count": "integer",
+        "name": "text",
+        "port": "category",
+        "class": "category",
+        "born": "datetime",
+        "alive": "boolean",
+    }
+    rows = [
+        {
+            "age": number + 0.5,
+            "count": number,
+            "name": f"person {number}",
+            "port": "SC"[number % 2],
+            "class": number % 3,
+            "born": f"19{number:02}-01-02",
+            "alive": number % 2 == 0,
+            "label": "ab"[number % 2],
+        }
+        for number in range(10, 50)
+    ]
+    source = write_csv(tmp_path / "people.csv", rows)
+    data = make_texts(source, tmp_path, text_column=None, types=columns)
+    signature = json.loads(model_signature(data.encoder)["inputs"])
+    assert {each["name"]: each["type"] for each in signature} == {
+        "age": "double",
+        "count": "double",
+        "name": "string",
+        "port": "string",
+        "class": "any",
+        "born": "any",
+        "alive": "any",
+    }
+    required = [each["name"] for each in signature if each["required"]]
+    assert required == list(data.encoder.required)
 
 
 def test_the_signature_lists_columns_and_outputs():

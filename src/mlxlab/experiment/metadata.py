@@ -10,7 +10,13 @@ from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
-from mlxlab.data.dataset import DataModule
+from mlxlab.data.dataset import (
+    CountsExamples,
+    DataModule,
+    HasEncoder,
+    MeasuresText,
+    RowEncoder,
+)
 from mlxlab.experiment.build import Config
 from mlxlab.experiment.facts.command_lines import CommandLine, continuations
 from mlxlab.experiment.facts.session_facts import package_versions
@@ -18,9 +24,10 @@ from mlxlab.experiment.resume.changes import Changes, record_changes
 from mlxlab.experiment.resume.policy import Transfer
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.inference.model_signature import row_columns
 from mlxlab.ops.native import state as kernels
 from mlxlab.terminal.messages import log_lines
-from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Tracker
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Context, Tracker
 
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
@@ -76,9 +83,26 @@ def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
     """Records the training and the validation data, by an address that loads if the config has one."""
     name = node["_target_"].rsplit(".", 1)[-1]
     training = _address(node.get("source")) or data.sources[-1]
-    tracker.log_dataset(name, data.fingerprint, training)
     validation = _address(node.get("valid_source")) or training
-    tracker.log_dataset(f"{name} (validation)", data.held_out, validation, "validation")
+    schema = ""
+    if isinstance(data, HasEncoder) and isinstance(data.encoder, RowEncoder):
+        schema = row_columns(data.encoder)
+    splits: list[tuple[Context, str, str, str]] = [
+        ("training", name, data.fingerprint, training),
+        ("validation", f"{name} (validation)", data.held_out, validation),
+    ]
+    for split, title, digest, source in splits:
+        tracker.log_dataset(title, digest, source, split, schema, _sizes(data, split))
+
+
+def _sizes(data: DataModule, split: str) -> dict[str, int]:
+    """Rows, or documents and tokens, as far as the data set knows them."""
+    if isinstance(data, MeasuresText) and split in data.text_sizes:
+        documents, tokens = data.text_sizes[split]
+        return {"num_documents": documents, "num_tokens": tokens}
+    if isinstance(data, CountsExamples) and split in data.num_examples:
+        return {"num_rows": data.num_examples[split]}
+    return {}
 
 
 def _address(source: object) -> str | None:

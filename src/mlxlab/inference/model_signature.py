@@ -1,11 +1,16 @@
 """The signature of a model in MLflow, without what reads labelled rows: each run needs it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from mlxlab.data.dataset import Encoder, RowEncoder
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from mlxlab.data.labelled.types import ColumnType
 
 OUTPUTS = {
     "classification": {"label": "string"},
@@ -24,11 +29,7 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
     if isinstance(encoder, RowEncoder):
         probabilities = {f"probability_{name}": "double" for name in task.labels}
         outputs = OUTPUTS[task.kind] | probabilities
-        # A cell may be text, a number or missing: it is read as it would be from a file.
-        return {
-            "inputs": _columns(dict.fromkeys(encoder.columns, "any")),
-            "outputs": _columns(outputs),
-        }
+        return {"inputs": row_columns(encoder), "outputs": _columns(outputs)}
     if task.kind != "language_modelling":
         return None
     output = "filled" if task.masked else "continuation"
@@ -36,9 +37,34 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
     return signature if task.masked else signature | {"params": _generation_options()}
 
 
-def _columns(types: dict[str, str]) -> str:
+def row_columns(encoder: RowEncoder) -> str:
+    """JSON: the columns that a prediction reads, with their types; a cell may be blank unless it is required."""
+    from mlxlab.data.labelled.encoder import TypedEncoder
+
+    if not isinstance(encoder, TypedEncoder):
+        return _columns(dict.fromkeys(encoder.columns, "any"))
+    types = {name: _mlflow_type(encoder.types[name]) for name in encoder.columns}
+    return _columns(types, [name for name in types if name not in encoder.required])
+
+
+def _mlflow_type(column: "ColumnType") -> str:
+    """Any, where a table may have the same values in columns of several types: 1 and "1", a date and its text."""
+    match column.kind:
+        case "number" | "integer":
+            return "double"  # A column of whole numbers with blanks is one of floats in pandas.
+        case "text":
+            return "string"
+        case "category" if not column.numeric:
+            return "string"
+    return "any"
+
+
+def _columns(types: Mapping[str, str], optional: Sequence[str] = ()) -> str:
     return json.dumps(
-        [{"type": kind, "name": name, "required": True} for name, kind in types.items()]
+        [
+            {"type": kind, "name": name, "required": name not in optional}
+            for name, kind in types.items()
+        ]
     )
 
 

@@ -1,6 +1,7 @@
 """The tracker of MLflow and other services: a journal in the run folder, which other processes upload."""
 
 import getpass
+import json
 import math
 import os
 import shlex
@@ -137,9 +138,19 @@ class Journal:
         self._write(tags=_texts(tags))
 
     def log_dataset(
-        self, name: str, digest: str, source: str, context: Context = "training"
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        context: Context = "training",
+        schema: str = "",
+        profile: Mapping[str, int] | None = None,
     ) -> None:
         dataset = {"name": name, "digest": digest, "source": source, "context": context}
+        if schema:
+            dataset["schema"] = json.dumps({"mlflow_colspec": json.loads(schema)})
+        if profile:
+            dataset["profile"] = json.dumps(profile)
         self._write(dataset=_texts(dataset))
 
     def log_artifact(self, path: Path, to: str = "") -> None:

@@ -60,6 +60,8 @@ class Dataset(TypedDict):
     digest: str
     source: str
     context: Context
+    schema: NotRequired[str]  # JSON: the columns, as MLflow has them
+    profile: NotRequired[str]  # JSON: sizes by name
 
 
 class Artifact(TypedDict):

@@ -51,9 +51,21 @@ class Tracker(Protocol):
         """Adds tags, or replaces their values."""
 
     def log_dataset(
-        self, name: str, digest: str, source: str, context: Context = "training"
+        self,
+        name: str,
+        digest: str,
+        source: str,
+        context: Context = "training",
+        schema: str = "",
+        profile: Mapping[str, int] | None = None,
     ) -> None:
-        """Records the data of a split; the source is a path or a URL, from which MLflow loads it."""
+        """Records the data of a split.
+
+        Args:
+            source: a path or a URL, from which MLflow loads it.
+            schema: JSON list of its columns, as in the signature of a model.
+            profile: sizes by name, such as `num_rows`.
+        """
 
     def log_artifact(self, path: Path, to: str = "") -> None:
         """Records a file or folder of the run folder, below `to` of the run's artifacts."""

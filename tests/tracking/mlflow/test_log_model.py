@@ -136,10 +136,13 @@ def test_the_data_of_each_split_load_from_their_addresses(project):
     journal = make_journal(project)
     journal.start({}, {})
     for context, digest in (("training", "01"), ("validation", "02")):
-        journal.log_dataset(context, digest, str(project / "rows.csv"), context)
+        columns = '[{"type": "double", "name": "a", "required": true}]'
+        rows = {"num_rows": 1}
+        journal.log_dataset(context, digest, str(project / "rows.csv"), context, columns, rows)
     journal.log_dataset("hub", "03", "hf://datasets/stanfordnlp/imdb")
     journal.end("FINISHED")
     import mlflow.data
+    import mlflow.types
 
     client = open_client(journal.address)
     [experiment] = client.search_experiments(filter_string="name = 'mlxlab'")
@@ -147,6 +150,12 @@ def test_the_data_of_each_split_load_from_their_addresses(project):
     inputs = {each.dataset.name: each for each in run.inputs.dataset_inputs}
     contexts = {name: each.tags[0].value for name, each in inputs.items()}
     assert contexts == {"training": "training", "validation": "validation", "hub": "training"}
+    logged = inputs["validation"].dataset
+    [column] = mlflow.types.Schema.from_json(
+        json.dumps(json.loads(logged.schema)["mlflow_colspec"])
+    ).inputs
+    assert (column.name, column.type.name) == ("a", "double")
+    assert json.loads(logged.profile) == {"num_rows": 1}
     source = mlflow.data.get_source(inputs["validation"].dataset)
     with open(source.load()) as file:
         assert file.read() == "a,b\n1,2\n"

@@ -23,6 +23,8 @@ def log_dataset(client: "MlflowClient", run_id: str, dataset: Dataset) -> None:
         dataset["digest"][:MAX_DIGEST],
         kind,
         json.dumps(source),
+        dataset.get("schema"),
+        dataset.get("profile"),
     )
     tags = [entities.InputTag(CONTEXT, dataset["context"])]
     client.log_inputs(run_id, [entities.DatasetInput(data, tags)])
