@@ -105,11 +105,15 @@ def _targets_in(conf: Path, package: str) -> dict[str, frozenset[str]]:
 
 def serves_as(target: str, path: str) -> bool:
     """Whether conf/ has a target in the config group of a path, the deepest one above it, or in no group at all."""
-    groups = allowed_targets()
+    own = allowed_targets().get(target)
+    return not own or group_of(path) in own
+
+
+def group_of(path: str) -> str:
+    """The deepest config group with targets that a path lies in; "" for none."""
     node = f"{path.replace('.', '/')}/"
-    above = [group for group in set().union(*groups.values()) if node.startswith(f"{group}/")]
-    own = groups.get(target)
-    return not own or max(above, key=len, default="") in own
+    groups = set().union(*allowed_targets().values())
+    return max((group for group in groups if node.startswith(f"{group}/")), key=len, default="")
 
 
 def why_disallowed(target: object) -> str | None:
