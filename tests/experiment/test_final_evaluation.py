@@ -13,6 +13,7 @@ from mlxlab.baselines.baseline import Baseline
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.data.batch import Batch, Task
 from mlxlab.experiment.evaluate import (
+    EvaluationLimits,
     evaluate_at_end,
     forget_evaluation,
     write_files,
@@ -99,7 +100,9 @@ def evaluated(kind, tmp_path, max_batches=None):
     run = make_run(BagOfEmbeddings(classes=3 if kind != "regression" else 1))
     run.state.progress.step = 4
     run.state.history.add_evaluation(4, {"valid/loss": 1.0}, "valid/loss")
-    results = evaluate_at_end(run.state, data, tmp_path, "valid/loss", max_batches)
+    results = evaluate_at_end(
+        run.state, data, tmp_path, "valid/loss", EvaluationLimits(max_batches)
+    )
     (tmp_path / "inference").mkdir()
     write_files(results, data, tracker, tmp_path, 4)
     batches = (data.valid, data.test)
@@ -200,10 +203,10 @@ def test_two_classes_have_a_threshold_where_f1_is_the_objective(tmp_path, positi
     data.baselines = lambda: [Baseline("shy", truth[:60], truth[60:])]
     run = make_run(BagOfEmbeddings(classes=2))
     run.state.history.add_evaluation(4, {"valid/f1": 1.0}, "valid/f1")
-    plain = evaluate_at_end(run.state, data, tmp_path, "valid/accuracy", None)
+    plain = evaluate_at_end(run.state, data, tmp_path, "valid/accuracy", EvaluationLimits())
     assert plain.thresholds == 0.5
 
-    results = evaluate_at_end(run.state, data, tmp_path, "valid/f1", None)
+    results = evaluate_at_end(run.state, data, tmp_path, "valid/f1", EvaluationLimits())
     on_valid, on_test = results.record.results
     (tmp_path / "inference").mkdir()
     write_files(results, data, NoTracker(), tmp_path, 4)
@@ -249,7 +252,9 @@ def test_a_signal_stops_the_final_evaluation(tmp_path):
         return len(calls) > len(data.valid) + 1
 
     assert (
-        evaluate_at_end(run.state, data, tmp_path, "valid/loss", None, stop_in_the_test_rows)
+        evaluate_at_end(
+            run.state, data, tmp_path, "valid/loss", EvaluationLimits(), stop_in_the_test_rows
+        )
         is None
     )
     assert len(calls) == len(data.valid) + 2
@@ -279,14 +284,14 @@ def test_the_best_checkpoint_is_evaluated_and_the_last_weights_come_back(
         for step, metrics in history.curve
         if (tmp_path / FOLDER / folder_name(step)).is_dir() and step < 12
     )
-    results = evaluate_at_end(run.state, TwoClasses(), tmp_path, "valid/loss", None)
+    results = evaluate_at_end(run.state, TwoClasses(), tmp_path, "valid/loss", EvaluationLimits())
     assert results.record.keyed_metrics("valid") == history.best_metrics
     assert "last step" not in caplog.text
     for name, leaf in weights_of(run.model).items():
         np.testing.assert_array_equal(leaf, last[name])
 
     (tmp_path / FOLDER / folder_name(history.best_step) / "model.safetensors").write_bytes(b"")
-    results = evaluate_at_end(run.state, TwoClasses(), tmp_path, "valid/loss", None)
+    results = evaluate_at_end(run.state, TwoClasses(), tmp_path, "valid/loss", EvaluationLimits())
     assert "the final evaluation is of the last step, 12" in caplog.text
     assert results.record.results[0].metrics["loss"] == history.curve[-1][1]["valid/loss"]
 

@@ -12,7 +12,7 @@ from mlxlab.baselines.ngrams import ngram_baselines, ngram_losses
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.sources import text_files
 from mlxlab.errors import DataError
-from mlxlab.experiment.evaluate import evaluate_at_end, trained_batches
+from mlxlab.experiment.evaluate import EvaluationLimits, evaluate_at_end, trained_batches
 from support.models import make_run
 from support.streams import as_lists, make_batches, open_source
 
@@ -52,7 +52,7 @@ def evaluate_text(state, valid, task):
     """The record of the final evaluation of a language model."""
     state.history.add_evaluation(1, {"valid/loss": 1.0}, "valid/loss")
     data = SimpleNamespace(task=task, valid=valid)
-    return evaluate_at_end(state, data, None, "valid/loss", None).record
+    return evaluate_at_end(state, data, None, "valid/loss", EvaluationLimits()).record
 
 
 def batch_of(tokens, weights=1.0):

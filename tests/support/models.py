@@ -178,6 +178,7 @@ def make_trainer(**changes: object) -> Trainer:
         "max_tokens": None,
         "eval_every": None,
         "eval_batches": None,
+        "test_batches": None,
         "log_every": 4,
         "label_smoothing": 0.0,
         "max_nonfinite_steps": 3,

@@ -57,6 +57,13 @@ THRESHOLDS = f"inference/{THRESHOLDS_FILE}"
 logger = logging.getLogger(__name__)
 
 
+class EvaluationLimits(NamedTuple):
+    """Batches of each split at most; None evaluates all."""
+
+    valid: int | None = None
+    test: int | None = None
+
+
 class FinalEvaluation(NamedTuple):
     """What was measured at the end of a run, and the thresholds by which its labels are decided."""
 
@@ -69,7 +76,7 @@ def evaluate_at_end(
     data: DataModule,
     folder: Path,
     objective: str,
-    max_batches: int | None,
+    limits: EvaluationLimits,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FinalEvaluation | None:
     """Evaluates the best weights of a run that ended, and the baselines of its data; None once `should_stop` is true.
@@ -77,15 +84,14 @@ def evaluate_at_end(
     Args:
         folder: the run folder, with its checkpoints.
         objective: the metric that chose the best evaluation.
-        max_batches: validation batches at most, as in training; all test batches are evaluated.
     """
     results: FinalEvaluation | None
     if state.history.best is None:
         results = FinalEvaluation(Evaluation())
     elif data.task.kind == "language_modelling":
-        results = FinalEvaluation(_evaluate_text(state, data, max_batches))
+        results = FinalEvaluation(_evaluate_text(state, data, limits.valid))
     else:
-        results = _evaluate_rows(state, data, folder, objective, max_batches, should_stop)
+        results = _evaluate_rows(state, data, folder, objective, limits, should_stop)
     if results is not None:
         models = state.history.reference.items()
         results.record.models = {name: {**metrics} for name, metrics in models}
@@ -150,18 +156,18 @@ def _evaluate_rows(
     data: DataModule,
     folder: Path,
     objective: str,
-    max_batches: int | None,
+    limits: EvaluationLimits,
     should_stop: Callable[[], bool],
 ) -> FinalEvaluation | None:
     task = data.task
     measured: dict[Split, Predictions] = {}
     with best_weights(state, folder) as model:
-        valid = evaluate(model, data.valid, task, limit=max_batches, should_stop=should_stop)
+        valid = evaluate(model, data.valid, task, limit=limits.valid, should_stop=should_stop)
         if valid is None:
             return None
         measured["valid"] = valid
         if next(iter(data.test), None) is not None:
-            test = evaluate(model, data.test, task, should_stop=should_stop)
+            test = evaluate(model, data.test, task, limit=limits.test, should_stop=should_stop)
             if test is None:
                 return None
             measured["test"] = test

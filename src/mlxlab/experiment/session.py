@@ -187,6 +187,7 @@ def build_session(
         group=processes,
         valid=data.valid,
         training_rows=getattr(data, "training_rows", ()),
+        loss=trainer.loss,
     )
     if plan is None:
         _warn_of_random_weights(cfg)

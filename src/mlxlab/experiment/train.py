@@ -24,7 +24,12 @@ from mlxlab.experiment.build import (
     keep_tokenizer,
     save_inference_config,
 )
-from mlxlab.experiment.evaluate import evaluate_at_end, forget_evaluation, write_files
+from mlxlab.experiment.evaluate import (
+    EvaluationLimits,
+    evaluate_at_end,
+    forget_evaluation,
+    write_files,
+)
 from mlxlab.experiment.facts.session_facts import session_record, shape_of
 from mlxlab.experiment.facts.training_facts import training_facts
 from mlxlab.experiment.first_step import take_step
@@ -325,9 +330,11 @@ def report_run(
         (stop_signal,) = context.group.all_reduce_max([signals.report_stop_signal])
         return stop_signal != 0
 
-    args = (context.shared_dir, session.cfg["objective"], session.trainer.eval_batches, should_stop)
+    trainer = session.trainer
+    limits = EvaluationLimits(trainer.eval_batches, trainer.test_batches)
+    objective = session.cfg["objective"]
     with context.group.computing():
-        results = evaluate_at_end(state, data, *args)
+        results = evaluate_at_end(state, data, context.shared_dir, objective, limits, should_stop)
     if results is None:
         return stop_signal
     write_files(results, data, tracker, run_dir, state.progress.step)

@@ -15,7 +15,9 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.losses.loss import Loss
 from mlxlab.training.state import StepResult, TrainState
+from mlxlab.training.trace import Trace
 
 T = TypeVar("T")
 
@@ -82,6 +84,8 @@ class FitContext:
     group: ProcessGroup = field(default_factory=ProcessGroup)
     metadata: RunMetadata = field(default_factory=empty_metadata)
     timer: ThroughputTimer = field(default_factory=ThroughputTimer)
+    trace: Trace = field(default_factory=Trace)
+    loss: Loss | None = None  # what is minimised
     valid: Iterable[Batch] = ()  # the validation batches, the same in every pass
     training_rows: Iterable[
         Batch

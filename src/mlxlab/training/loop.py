@@ -61,12 +61,13 @@ class TrainingLoop:
             WorkerLostError: another process exited or does not respond.
         """
         state = self.state
+        trace = self.context.trace
         self._prepare(resume)
         while not self.control.stop_reason:
             try:
-                for batch in self.context.timer.waiting(state.data):
+                for batch in trace.waiting("data", self.context.timer.waiting(state.data)):
                     batch = self.trainer.annotate(batch, state.fraction_done)
-                    with around_step(state, resume):
+                    with around_step(state, resume), trace.part("step"):
                         result = self._take_step(batch)
                     state.advance(batch)
                     self._end_step(result)
@@ -155,16 +156,19 @@ class TrainingLoop:
                 self._finish_step(result)
 
     def _finish_step(self, result: StepResult) -> None:
+        trace = self.context.trace
         self.state.progress.callbacks_pending = True
         if self._evaluation_due() and result.evaluation is None:
             result = result._replace(evaluation=self._evaluate())
         self._sync_requests()
         for callback in self.callbacks:
-            callback.on_step(self.context, self.state, result)
+            with trace.part(type(callback).__name__):
+                callback.on_step(self.context, self.state, result)
             result = self._act_on_requests(result)
         self._track_evaluation()  # before the save: after a resume it would be missing
         self.state.progress.callbacks_pending = False
-        self.checkpointer.on_step(self.context, self.state, result)
+        with trace.part("checkpoint"):
+            self.checkpointer.on_step(self.context, self.state, result)
 
     def _act_on_requests(self, result: StepResult) -> StepResult:
         """Does what a callback asked for, before the next one is called: it may have replaced the model."""
@@ -185,7 +189,11 @@ class TrainingLoop:
         def should_stop() -> bool:
             return self.context.group.all_reduce_max([self.control.stop_signal])[0] != 0
 
-        with self.context.group.computing(), self.state.eval_weights() as model:
+        with (
+            self.context.trace.part("evaluation"),
+            self.context.group.computing(),
+            self.state.eval_weights() as model,
+        ):
             limit = self.trainer.eval_batches
             evaluation = evaluate(
                 model, self.valid, self.task, limit=limit, should_stop=should_stop

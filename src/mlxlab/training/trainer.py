@@ -37,6 +37,7 @@ class Trainer:
         max_tokens: maximum number of training tokens (padding does not count); null sets no such limit.
         eval_every: steps between evaluations, the last step always being evaluated; null evaluates every epoch.
         eval_batches: validation batches per evaluation; null takes all.
+        test_batches: test batches at the end of the run; null takes all.
         log_every: steps between log lines.
         label_smoothing: fraction of the target spread over all classes, in the training loss only; a regression has none.
         max_nonfinite_steps: consecutive steps with a non-finite loss or gradient before the run rolls back.
@@ -59,6 +60,7 @@ class Trainer:
     max_tokens: Size | None
     eval_every: Size | None
     eval_batches: Size | None
+    test_batches: Size | None
     log_every: Size
     label_smoothing: Share
     max_nonfinite_steps: Size

@@ -24,6 +24,8 @@ _MOVED = (
     "summary.md",
     "metrics.csv",
     "mistakes.csv",
+    "profile.json",
+    "profile.png",
     "out_of_fold.safetensors",
     "verify.json",
     "reproduction.json",
