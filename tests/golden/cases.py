@@ -52,7 +52,9 @@ GROWTH = (
 CURRICULUM = """
     data/order=curriculum data.order.alpha=[[0,1.0],[0.5,0.3]] data.order.pool=64 data.order.rescore_every=4
 """
-MIXTURE = "data.mixture={inputs/stories.jsonl:3,inputs/tales.jsonl:1}"
+MIXTURE = """
+    data.source=roneneldan/TinyStories data.mixture={inputs/stories.jsonl:3,inputs/tales.jsonl:1}
+"""
 FAST_CHECKPOINTS = "checkpointing.every_steps=4"
 
 
