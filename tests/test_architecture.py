@@ -26,7 +26,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["distillation"],
     ["callbacks", "inference"],
     ["training", "interop", "baselines"],
-    ["cells", "models", "distributed", "figures", "views"],
+    ["cells", "models", "distributed", "views"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],
     ["record"],
