@@ -76,8 +76,6 @@ def carry_over(
     new_model: NewModel,
     weights: Arrays,
     optimizer: Arrays,
-    *,
-    by_shape: bool,
 ) -> CarriedOver:
     """The checkpoint of the model after a change.
 
@@ -85,7 +83,6 @@ def carry_over(
         new_model: builds a model of another architecture, without weights.
         weights: those of the new model, drawn.
         optimizer: the state of its optimizer before the first step.
-        by_shape: see `transfer_optimizer`.
 
     Raises:
         ConfigError: an operation does not fit the model.
@@ -98,9 +95,7 @@ def carry_over(
     if average:
         averages = change_weights(old | average, plan, new_model, weights)[0].weights
     trained = frozen_as_evaluated(new.weights, averages, optimizer)
-    moments, report = transfer_optimizer(
-        state, optimizer, old, changes, averages, by_shape=by_shape
-    )
+    moments, report = transfer_optimizer(state, optimizer, old, changes, averages)
     mx.eval(trained, moments)
     trained, moments = swap_weights(trained, moments, AVERAGE, TRAINED)
     architecture = {"architecture": plan.after.node, "vocab_size": plan.after.vocab_size}
