@@ -75,9 +75,7 @@ def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_lo
     sums = (rng.random(200) * targets).astype(np.float32)
     doubled = np.where(np.arange(200) % 2, 2, 1)  # every other text, written twice
     write_losses(rows(range(200), sums, targets), tmp_path / "a.parquet")
-    write_losses(
-        rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet"
-    )
+    write_losses(rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet")
     a, b = (select("hardest", 25, source=tmp_path / f"{name}.parquet") for name in "ab")
     np.testing.assert_array_equal(a.chosen(0), b.chosen(0))
     b.score = "sum"
