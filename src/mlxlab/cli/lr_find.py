@@ -18,7 +18,7 @@ from typing import Annotated
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Ge, Le, Positive
-from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted
 
@@ -45,9 +45,7 @@ def lr_find(
     if start >= end:
         raise ConfigError(f"start={start:g} end={end:g}: expected start < end")
     if out.suffix not in (".png", ".pdf", ".svg"):
-        raise ConfigError(f"out={out}: expected a name that ends in .png, .pdf or .svg")
-    if not out.absolute().parent.is_dir():
-        raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
+        raise ConfigError("out: expected a name that ends in .png, .pdf or .svg")
     from mlxlab.config.hydra.compose import compose_checked
 
     config = compose_checked(overrides)

@@ -240,7 +240,9 @@ def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, object]
     """The leaves of nested dicts and lists: `a.b.0` -> value; an empty one is a leaf."""
     leaves: dict[str, object] = {}
     for name, value in params.items():
-        items = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        items = value
+        if isinstance(value, list | tuple):
+            items = dict(enumerate(value))
         if isinstance(items, Mapping) and items:
             leaves |= flatten(items, f"{prefix}{name}.")
         else:

@@ -70,7 +70,7 @@ def test_top_leaves_a_column_empty_that_the_runs_did_not_record(losses, capsys):
     ("args", "code", "message"),
     [
         (["topp", "x"], 2, "top"),
-        (["top"], 2, "SOURCE"),
+        (["top"], 2, "source"),
         (["top", "nowhere"], 66, "nowhere"),
         (["top", "{a}", "by=loss"], 2, "mean, sum, kl, cross_entropy"),
         (["top", "{a}", "by=cross_entropy"], 65, "finite cross_entropy"),
