@@ -120,7 +120,9 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
     assert resumed.returncode == 0, resumed.stderr
     assert "model.num_layers: 1 -> 2" in resumed.stderr
     assert "weights of step-00000005: 13 matched, 12 renamed, 17 grown, 24 new\n" in resumed.stderr
-    assert "optimizer state: 2 by path, 0 by map, 24 fresh, 23 dropped\n" in resumed.stderr
+    assert (
+        "optimizer state: 2 by path, 0 by map, 0 by shape, 24 fresh, 23 dropped\n" in resumed.stderr
+    )
     [record] = json.loads((folder / "transfer.json").read_text())
     assert (record["source"], record["step"]) == (f"{folder}/checkpoints/step-00000005", 5)
     verified = run(str(folder), script="verify")

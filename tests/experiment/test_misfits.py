@@ -126,7 +126,7 @@ def test_a_checkpoint_of_a_compiled_module_is_resumed_under_our_names(run_dir, c
     assert train(run_dir, "trainer.max_steps=5", "resume=auto") == 0
     lines = capsys.readouterr().err
     assert "weights of step-00000004: 25 renamed\n" in lines
-    assert "optimizer state: 0 by path, 25 by map, 0 fresh, 0 dropped\n" in lines
+    assert "optimizer state: 0 by path, 25 by map, 0 by shape, 0 fresh, 0 dropped\n" in lines
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "muon", "sgd"])

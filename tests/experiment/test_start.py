@@ -165,7 +165,9 @@ def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):
     again = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
     assert "changed since the checkpoint: model.adapter: {" in first.stderr
-    assert "optimizer state: 2 by path, 0 by map, 23 fresh, 12 dropped\n" in first.stderr
+    assert (
+        "optimizer state: 2 by path, 0 by map, 0 by shape, 23 fresh, 12 dropped\n" in first.stderr
+    )
     assert "model.adapter" not in again.stderr
     assert last_state(run_dir)["architecture"]["adapter"] is None
     assert run_here(str(run_dir), script="verify").stdout.splitlines()[-1] == "verified"

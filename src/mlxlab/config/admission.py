@@ -21,7 +21,7 @@ TRUST = "trust_folder"
 ADMITTED = (
     *("model", "data", "trainer", "seed", "objective", "name", "tags", "rerun"),
     *("checkpointing.every_steps", "checkpointing.keep", "checkpointing.background"),
-    "resume_policy.min_match",
+    *("resume_policy.min_match", "resume_policy.optimizer_transfer"),
     "backend.native",
 )
 # The callbacks that change what is trained; those of the user are not known to.

@@ -128,7 +128,7 @@ def lines(step, weights, optimizer):
     """What the command says of these counts."""
     if not weights:
         return []
-    kinds = ("by path", "by map", "fresh", "dropped")
+    kinds = ("by path", "by map", "by shape", "fresh", "dropped")
     return [
         f"weights of step-{step:08d}: "
         + ", ".join(f"{count} {kind}" for kind, count in weights.items()),

@@ -71,7 +71,7 @@ def grow(
     optimizer = flatten_arrays(new_optimizer.state)
     weights = frozen_as_evaluated(weights, averages, optimizer)
     state, report = transfer_optimizer(
-        before.optimizer, optimizer, before.weights, [sources], averages
+        before.optimizer, optimizer, before.weights, [sources], averages, by_shape=False
     )
     return Grown(Training(after, weights, state), model, report)
 

@@ -1,4 +1,4 @@
-"""The optimizer state of a changed model: by path, or by the map of the weights."""
+"""The optimizer state of a changed model: by path, by the map of the weights, or by shape."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +47,7 @@ class OptimizerReport:
 
     by_path: list[str] = field(default_factory=list)
     by_map: list[str] = field(default_factory=list)
+    by_shape: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
@@ -55,7 +56,7 @@ class OptimizerReport:
 
     @property
     def carried(self) -> int:
-        return len(self.by_path) + len(self.by_map)
+        return len(self.by_path) + len(self.by_map) + len(self.by_shape)
 
     def line(self) -> str:
         counts = [f"{len(paths)} {name}" for name, paths in self.as_json().items()]
@@ -68,6 +69,8 @@ def transfer_optimizer(
     weights: Collection[str],
     changes: Sequence[Sources],
     averages: Arrays,
+    *,
+    by_shape: bool,
 ) -> tuple[Arrays, OptimizerReport]:
     """The arrays of the state `new` before its first step, with what `old` knows of them.
 
@@ -75,9 +78,11 @@ def transfer_optimizer(
         weights: paths of the old weights.
         changes: those that led from the old weights to the new ones: what each weight is made of.
         averages: the moving average of the new weights, or these where there is none.
+        by_shape: parameters without a source take the unused state of ones of the same shape, in
+            the order of their paths.
     """
-    moments = read_moments(old, weights)
-    unused = set(moments)
+    saved = read_moments(old, weights)
+    moments = saved
     for sources in changes:
         moments = {
             path: moments[source.path].after(source, path)
@@ -90,10 +95,18 @@ def transfer_optimizer(
     for path, expected in empty.items():
         if path in moments and moments[path].layout == expected.layout:
             used[path] = moments[path]
-            unused.discard(moments[path].path)
             (report.by_map if used[path].is_moved else report.by_path).append(path)
-    report.fresh = sorted(empty.keys() - used.keys())
-    report.dropped = sorted(unused)
+
+    left = saved.keys() - {each.path for each in used.values()}
+    for path in sorted(empty.keys() - used.keys()):
+        matches = sorted(name for name in left if saved[name].layout == empty[path].layout)
+        if by_shape and matches:
+            used[path] = saved[matches[0]]
+            left.remove(matches[0])
+            report.by_shape.append(f"{path} from {matches[0]}")
+        else:
+            report.fresh.append(path)
+    report.dropped = sorted(left)
     groups = {each.group: "" for each in empty.values()}
     for path, each in empty.items():
         if path in used:

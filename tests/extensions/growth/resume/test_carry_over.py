@@ -83,7 +83,7 @@ def trained(architecture, ema=False):
     return Checkpoint(Path("step-00000009"), 9, weights, optimizer, state)
 
 
-def resume(checkpoint, changes, vocab_size=40, *, ema=False):
+def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False):
     before = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
     operations, after = plan_growth(
         before, changed_node(before.node, before.node, before.node | changes), vocab_size
@@ -91,7 +91,14 @@ def resume(checkpoint, changes, vocab_size=40, *, ema=False):
     cfg = {"seed": 4, "trainer": {}}
     plan = Plan(SameModel(False), cfg, checkpoint, before, after, {}, operations=operations)
     model = build(after, seed=4)
-    return carry_over(checkpoint, plan, build, named_parameters(model), optimizer_of(model, ema))
+    return carry_over(
+        checkpoint,
+        plan,
+        build,
+        named_parameters(model),
+        optimizer_of(model, ema),
+        by_shape=by_shape,
+    )
 
 
 def logits(checkpoint, weights=None):
@@ -234,6 +241,20 @@ def prefixed(checkpoint):
 def test_names_of_a_wrapped_model_are_read(checkpoints):
     carried = resume(prefixed(checkpoints["lora"]), DEEPER)
     np.testing.assert_allclose(logits(carried.checkpoint), logits(checkpoints["lora"]), atol=2e-5)
+
+
+def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):
+    change = {"adapter": LORA | {"targets": ["layers.0.attention.query"]}}
+    old = resume(checkpoints["plain"], change).checkpoint
+    moved = {"adapter": LORA | {"targets": ["layers.1.attention.query"]}}
+    assert counts(resume(old, moved))[1] == {"fresh": 2, "dropped": 2}
+    carried = resume(old, moved, by_shape=True)
+    new, before = (f"backbone.layers.{layer}.attention.query.lora_a" for layer in (1, 0))
+    assert carried.optimizer.by_shape[0] == f"{new} from {before}"
+    assert counts(carried)[1] == {"by shape": 2}
+    np.testing.assert_array_equal(
+        carried.checkpoint.optimizer[f"states.0.{new}.m"], old.optimizer[f"states.0.{before}.m"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,9 @@ def test_a_larger_tokenizer_keeps_rows_and_moments_under_their_ids(
         "baselines count the first batches of the run"
     )
     assert "weights of step-00000003: 10 matched, 1 grown\n" in resumed.stderr
-    assert "optimizer state: 10 by path, 1 by map, 0 fresh, 0 dropped\n" in resumed.stderr
+    assert (
+        "optimizer state: 10 by path, 1 by map, 0 by shape, 0 fresh, 0 dropped\n" in resumed.stderr
+    )
     assert "evaluations up to step 3 do not count for the best" in resumed.stderr
     store = CheckpointStore(folder / "checkpoints")
     old, new = (store.load(f"step-{step}").weights["backbone.embedding.weight"] for step in (3, 4))

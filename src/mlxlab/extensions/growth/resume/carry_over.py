@@ -76,6 +76,8 @@ def carry_over(
     new_model: NewModel,
     weights: Arrays,
     optimizer: Arrays,
+    *,
+    by_shape: bool,
 ) -> CarriedOver:
     """The checkpoint of the model after a change.
 
@@ -83,6 +85,7 @@ def carry_over(
         new_model: builds a model of another architecture, without weights.
         weights: those of the new model, drawn.
         optimizer: the state of its optimizer before the first step.
+        by_shape: see `transfer_optimizer`.
 
     Raises:
         ConfigError: an operation does not fit the model.
@@ -95,7 +98,9 @@ def carry_over(
     if average:
         averages = change_weights(old | average, plan, new_model, weights)[0].weights
     trained = frozen_as_evaluated(new.weights, averages, optimizer)
-    moments, report = transfer_optimizer(state, optimizer, old, changes, averages)
+    moments, report = transfer_optimizer(
+        state, optimizer, old, changes, averages, by_shape=by_shape
+    )
     mx.eval(trained, moments)
     trained, moments = swap_weights(trained, moments, AVERAGE, TRAINED)
     architecture = {"architecture": plan.after.node, "vocab_size": plan.after.vocab_size}

@@ -1,6 +1,7 @@
 """Resumes a run with a larger model, tokenizer or vocabulary, or with other adapters."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import normalized_names
@@ -33,10 +34,13 @@ class GrowthPolicy:
         allow_data_change: resume although the data, or its preprocessing, has changed.
         min_match: share of a model's arrays that a checkpoint, or `model.init_from`, must have; not counted are those
             that an override makes new.
+        optimizer_transfer: path gives the optimizer state of changed models to the same weights, shape then also to
+            new ones of the same shape.
     """
 
     allow_data_change: bool
     min_match: Probability = 1.0
+    optimizer_transfer: Literal["path", "shape"] = "path"
 
     def plan(self, plan: Plan) -> Plan:
         requested = requested_against_growth(plan.cfg, plan.checkpoint)
@@ -80,8 +84,14 @@ class GrowthPolicy:
         if value_at(plan.cfg, target) != optimizer:
             expected = f"cannot change together with the model, was {optimizer}"
             raise ConfigError(f"trainer.optimizer: {expected}")
-        empty = flatten_arrays(state.optimizer.state)
-        carried = carry_over(checkpoint, plan, new_model, weights, empty)
+        carried = carry_over(
+            checkpoint,
+            plan,
+            new_model,
+            weights,
+            flatten_arrays(state.optimizer.state),
+            by_shape=self.optimizer_transfer == "shape",
+        )
         carried.report.require(self.min_match, str(checkpoint.path))
         return carried.checkpoint, carried
 
