@@ -21,6 +21,7 @@ REQUIRED_OVERRIDES = {
     "cloud=gcs": ["cloud.bucket=bucket"],
     "cloud=s3": ["cloud.bucket=bucket"],
     "data/order": ["data=streaming"],
+    "data/order=staged": ["data=streaming", "data.order.stages=[[0, {a.jsonl: 1}]]"],
     "data/tokenizer": ["data=streaming"],
     "experiment=cloud": ["cloud.bucket=bucket"],
     "model/rope_scaling": ["model=transformer"],

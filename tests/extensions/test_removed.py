@@ -18,6 +18,7 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     "curriculum": [
         "data/order/curriculum",
         "data/order/measured",
+        "data/order/staged",
         "experiment/growth_course",
     ],
     "example_losses": ["callbacks/example_losses"],

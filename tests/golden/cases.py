@@ -52,8 +52,9 @@ GROWTH = (
 CURRICULUM = """
     data/order=curriculum data.order.alpha=[[0,1.0],[0.5,0.3]] data.order.pool=64 data.order.rescore_every=4
 """
-MIXTURE = """
-    data.source=roneneldan/TinyStories data.mixture={inputs/stories.jsonl:3,inputs/tales.jsonl:1}
+STAGES = """
+    data/order=staged data.source=roneneldan/TinyStories data.mixture={inputs/stories.jsonl:3,inputs/tales.jsonl:1}
+    data.order.stages=[[0,{inputs/stories.jsonl:1}],[0.5,{inputs/stories.jsonl:1,inputs/tales.jsonl:3}]]
 """
 FAST_CHECKPOINTS = "checkpointing.every_steps=4"
 
@@ -191,7 +192,7 @@ CASES = [
         killed=True,
     ),
     Case("decoder_streaming_curriculum", "transformer", "streaming", "simple", CURRICULUM),
-    Case("decoder_streaming_mixture", "transformer", "streaming", "simple", MIXTURE),
+    Case("decoder_streaming_stages", "transformer", "streaming", "simple", STAGES),
     Case(
         "decoder_streaming_killed_native",
         "transformer",
