@@ -26,7 +26,7 @@ LAYERS = [  # a package imports only packages on later lines of this list
     ["distillation"],
     ["callbacks", "inference"],
     ["training", "interop", "baselines"],
-    ["cells", "models", "distributed", "figures", "views"],
+    ["cells", "models", "distributed", "views"],
     ["config", "data", "ops", "checkpoint", "tracking"],
     ["backend"],
     ["record"],
@@ -57,8 +57,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 411_310,
-    "files": 511,
+    "nodes": 407_870,
+    "files": 508,
     "multiplied texts": 0,
     "nodes a statement": 10.45,
     "ternaries": 21.95,
@@ -72,14 +72,14 @@ PACKAGE_NODES = {
     "api": 3_610,
     "config": 13_300,
     "cli": 18_800,
-    "extensions": 39_100,
+    "extensions": 36_860,
     "experiment": 40_000,
     "data": 60_900,
     "stats": 5_200,
     "sweep": 13_590,
-    "tracking": 14_530,
+    "tracking": 14_380,
     "record": 4_800,
-    "views": 13_130,
+    "views": 12_450,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

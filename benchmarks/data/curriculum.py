@@ -4,6 +4,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from benchmarks.alternate import table
 from mlxlab.callbacks.token_metrics import TokenMetrics
 from mlxlab.config.hydra.compose import compose_checked
@@ -11,7 +13,6 @@ from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import Start
-from mlxlab.figures import new_figure
 
 ROWS, LENGTH, VOCABULARY, POOL = 16, 64, 2048, 8192
 MODEL = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "intermediate_size": 192}
@@ -108,7 +109,7 @@ def _train(file: str, steps: int, seed: int, overrides: tuple[str, ...]) -> dict
 
 
 def _draw(curves: dict[str, list[dict[str, Curve]]], path: Path) -> None:
-    figure = new_figure(4.2 * len(METRICS), 3.4)
+    figure = Figure(figsize=(4.2 * len(METRICS), 3.4))
     for axis, (metric, title) in zip(
         figure.subplots(1, len(METRICS)), METRICS.items(), strict=True
     ):

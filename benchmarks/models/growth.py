@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from matplotlib.figure import Figure
+
 from benchmarks.alternate import table
 from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.constraints import Size
@@ -17,7 +19,6 @@ from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.experiment.build import build_callbacks
 from mlxlab.experiment.session import build_session
 from mlxlab.experiment.start import Start
-from mlxlab.figures import new_figure
 from mlxlab.models.model import Model, count_parameters, training_flops
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
@@ -154,7 +155,7 @@ def _config(file: str, sizes: tuple[str, ...]) -> Any:
 
 
 def _plot(runs: dict[str, Meter], path: Path) -> None:
-    figure = new_figure(8, 3.4)
+    figure = Figure(figsize=(8, 3.4))
     for axis, (index, label) in zip(
         figure.subplots(1, 2), enumerate(["operations", "seconds"]), strict=True
     ):

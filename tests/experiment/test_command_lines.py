@@ -30,25 +30,24 @@ def lines_of(*continued):
 def test_one_command_that_is_repeated_is_one_line():
     repeated = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
     later = lines_of(*repeated, continuation(2000, "trainer.max_steps=9"))
-    assert [place for place, _ in later] == ["at steps 5 to 2,000 (3 times)", "at step 2,000"]
+    assert [place for place, _ in later] == ["at step 5 (3 times)", "at step 2,000"]
     back = [continuation(step, "resume=step-20") for step in (50, 20)]
     unknown = {"overrides": ["a=1"], "model": {}}
     later = lines_of(*back, unknown)
-    assert [place for place, _ in later] == ["at steps 20 to 50 (2 times)", ""]
+    assert [place for place, _ in later] == ["at step 50 (2 times)", ""]
 
 
 @pytest.mark.parametrize(
     ("positions", "expected"),
     [
-        ([{"step": 50}, {"step": 20}], "at steps 20 to 50 (2 times)"),
+        ([{"step": 50}, {"step": 20}], "at step 50 (2 times)"),
         ([{}], ""),
-        ([{}, {"step": 7}], "at step 7 (2 times)"),
         ([{}, {}], "(2 times)"),
         ([{"rounds": 1}], "after 1 round"),
-        ([{"rounds": 2}, {"rounds": 1}], "after 1 to 2 rounds (2 times)"),
+        ([{"rounds": 2}, {"rounds": 1}], "after 2 rounds (2 times)"),
     ],
 )
-def test_positions_are_the_lowest_and_highest_that_are_known(positions, expected):
+def test_a_position_is_that_of_the_first_time(positions, expected):
     continued = [Continuation(["resume=auto"], **each) for each in positions]
     assert continuing_lines(continued) == [(expected, ["resume=auto"])]
 

@@ -19,7 +19,6 @@ from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import ConfigError
-from mlxlab.figures import check_plot
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted
 
@@ -45,7 +44,8 @@ def lr_find(
     """
     if start >= end:
         raise ConfigError(f"start={start:g} end={end:g}: expected start < end")
-    check_plot(out)
+    if out.suffix not in (".png", ".pdf", ".svg"):
+        raise ConfigError("out: expected a name that ends in .png, .pdf or .svg")
     from mlxlab.config.hydra.compose import compose_checked
 
     config = compose_checked(overrides)

@@ -247,7 +247,7 @@ def _origin() -> dict[str, str]:
     return tags | {"mlflow.source.name": sys.argv[0] or "python"} | provenance.git()
 
 
-def flatten(params: Mapping[str, object]) -> dict[str, object]:
+def flatten(params: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """The leaves of nested dicts and lists: `a.b.0` -> value; an empty one is a leaf."""
     leaves: dict[str, object] = {}
     for name, value in params.items():
@@ -255,10 +255,9 @@ def flatten(params: Mapping[str, object]) -> dict[str, object]:
         if isinstance(value, list | tuple):
             items = dict(enumerate(value))
         if isinstance(items, Mapping) and items:
-            nested = flatten({str(key): item for key, item in items.items()})
-            leaves |= {f"{name}.{key}": item for key, item in nested.items()}
+            leaves |= flatten(items, f"{prefix}{name}.")
         else:
-            leaves[str(name)] = value
+            leaves[f"{prefix}{name}"] = value
     return leaves
 
 

@@ -87,18 +87,13 @@ def continuing_lines(continued: Iterable[Continuation]) -> list[tuple[str, list[
 
 
 def _place(group: list[Continuation]) -> str:
-    """Where one command line continued a run: `at steps 40 to 80 (3 times)`."""
-    rounds = [each.rounds for each in group if each.rounds is not None]
-    steps = [each.step for each in group if each.step is not None]
+    """Where one command line continued a run for the first time, and how often: `at step 40 (3 times)`."""
+    first = group[0]
     words = []
-    if rounds and min(rounds) < max(rounds):
-        words.append(f"after {min(rounds):,} to {max(rounds):,} rounds")
-    elif rounds:
-        words.append(f"after {counted(rounds[0], 'round')}")
-    elif steps and min(steps) < max(steps):
-        words.append(f"at steps {min(steps):,} to {max(steps):,}")
-    elif steps:
-        words.append(f"at step {steps[0]:,}")
+    if first.rounds is not None:
+        words.append(f"after {counted(first.rounds, 'round')}")
+    elif first.step is not None:
+        words.append(f"at step {first.step:,}")
     if len(group) > 1:
         words.append(f"({len(group):,} times)")
     return " ".join(words)

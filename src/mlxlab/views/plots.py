@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
-from mlxlab.views.numbers import number
 from mlxlab.wording import one_line
 
 WIDTH = 400
@@ -23,7 +22,6 @@ ROW_MARGIN = 24  # It is on both sides of the axis of a `RowPlot`, whose names s
 ROW_HEIGHT = 30
 MAX_POINTS = 400  # a longer line is thinned
 MAX_LABEL = 56  # characters that fit above a row
-MAX_TOLD = 12  # series or rows that a summary names
 FEW_POINTS = 30  # each of them is marked
 LARGEST = 1e100  # larger values are not drawn, or at the edge
 Points = Sequence[tuple[float, float | None]]
@@ -142,18 +140,6 @@ class Plot:
             return []
         return [each for each in self.shapes if each.name]
 
-    @property
-    def summary(self) -> str:
-        """The plot in words, for those who cannot see it."""
-        texts = [f"{self.title} by {self.x_label}"]
-        shown = [each for each in self.series if each.kind != "guide" and each.finite]
-        named = [each for each in shown if each.name]
-        for each in (named or shown)[:MAX_TOLD]:
-            first = number(each.finite[0][1])
-            last = number(each.finite[-1][1])
-            texts.append(f"{each.name} from {first} to {last}".strip())
-        return "; ".join(texts)
-
 
 @dataclass(frozen=True)
 class Row:
@@ -171,16 +157,6 @@ class Row:
         if self.mean is not None:
             values.append(self.mean)
         return values
-
-    @property
-    def summary(self) -> str:
-        values = ", ".join(number(value) for value in self.dots[:MAX_TOLD])
-        if self.span:
-            low, high = self.span
-            values = f"{number(low)} to {number(high)}"
-        if self.mean is not None:
-            values = f"mean {number(self.mean)} ({values})"
-        return f"{self.name} {values}".strip()
 
 
 @dataclass(frozen=True)
@@ -220,12 +196,6 @@ class RowPlot:
     def y(self, index: int) -> int:
         """The height of the marks of a row, with its name above it."""
         return TOP + ROW_HEIGHT * (index + 1) - 6
-
-    @property
-    def summary(self) -> str:
-        """The plot in words, for those who cannot see it."""
-        texts = [row.summary for row in self.rows[:MAX_TOLD]]
-        return "; ".join([self.title, self.x_label, *texts])
 
 
 def bounded(value: float) -> float:

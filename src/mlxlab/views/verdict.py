@@ -120,13 +120,6 @@ def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:
     return min(baselines, key=lambda name: sign_of(metric) * baselines[name], default="")
 
 
-def has_learned_nothing(metric: str, value: float, baselines: Mapping[str, float]) -> bool:
-    """Whether a model is no better than the weakest baseline; False without baselines."""
-    if not baselines:
-        return False
-    return sign_of(metric) * (value - baselines[weakest_baseline(metric, baselines)]) <= 0
-
-
 def _verdict(
     result: SplitResult, metric: str, difference: float, weakest: str, interval: Interval
 ) -> Verdict:

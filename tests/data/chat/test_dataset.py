@@ -23,9 +23,9 @@ from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.experiment.build import check_data_module
 from mlxlab.experiment.samples import sample_prompts
-from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.selection import LossSelection
 from support.fault_injection.mutations import replace_value
+from support.losses import write_losses
 from support.rows import MUTATIONS, mutate
 from support.streams import as_lists, take
 
@@ -231,7 +231,7 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
 
 def test_losses_of_other_data_choose_nothing(new_data, tmp_path):
     losses = {name: np.array([8 * 10**9]) for name in ("id", "step")}
-    example_losses.write(
+    write_losses(
         losses | {name: np.ones(1) for name in ("time", "sum", "mean")}, tmp_path / "losses.parquet"
     )
     with pytest.raises(DataError, match=r"a\.jsonl: data\.select chose none"):

@@ -14,7 +14,7 @@ from mlxlab.data.dataset import auto_epochs
 from mlxlab.data.text import corpus
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.extensions.example_losses.files import write
+from support.losses import write_losses
 from support.streams import InMemorySource, batches_equal
 
 COUNT = 150
@@ -192,7 +192,7 @@ def test_only_selected_documents_are_trained_on(new, tmp_path):
         name: np.arange(len(ids), dtype=np.float32)
         for name in ("targets", "sum", "mean", "kl", "cross_entropy")
     }
-    write(values, tmp_path / "losses.parquet")
+    write_losses(values, tmp_path / "losses.parquet")
     expected = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
     chosen = new(select=read_config("data/streaming")["select"] | expected)
     assert {int(i) for batch in chosen.train for i in batch.example_ids if i >= 0} <= set(

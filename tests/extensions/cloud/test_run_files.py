@@ -24,7 +24,6 @@ def test_a_copy_has_what_a_resume_needs_and_nothing_else(tmp_path):
     kept += (
         "mistakes.csv",
         "logs/steps.csv",
-        "plots/analysis.png",
         "example_losses/000000001.arrows",
     )
     foreign = (

@@ -12,8 +12,8 @@ import pytest
 from mlxlab.errors import DataError, UserError
 from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.commands.example_losses import COLUMNS
-from mlxlab.extensions.example_losses.selection import LossSelection
 from support.commands import command
+from support.losses import write_losses
 
 main = command("example_losses")
 
@@ -25,10 +25,7 @@ def losses(tmp_path):
     table |= {name: (ids / 10).astype(np.float32) for name in ("sum", "mean", "kl")} | {
         "cross_entropy": np.full(5, np.nan, "f4")
     }
-    example_losses.write(table, tmp_path / "a.parquet")
-    table["mean"] = table["mean"][::-1].copy()
-    later = {name: column[:2] for name, column in table.items()} | {"time": np.array([99.0, 99.0])}
-    example_losses.write(later, tmp_path / "b.parquet")
+    write_losses(table, tmp_path / "a.parquet")
     return tmp_path
 
 
@@ -53,7 +50,7 @@ def test_top_shows_the_hardest_first(losses, capsys):
 def test_top_leaves_a_column_empty_that_the_runs_did_not_record(losses, capsys):
     names = ("id", "step", "time", "sum", "mean")
     rows = example_losses.read(losses / "a.parquet")
-    example_losses.write({name: rows[name] for name in names}, losses / "few.parquet")
+    write_losses({name: rows[name] for name in names}, losses / "few.parquet")
     assert main(["top", str(losses / "few.parquet"), "count=1"]) == 0
     head, _, row = capsys.readouterr().out.splitlines()[1:]
     assert [cell.strip() for cell in head.strip("|").split("|")] == list(COLUMNS)
@@ -69,27 +66,16 @@ def test_top_leaves_a_column_empty_that_the_runs_did_not_record(losses, capsys):
     assert main(["top", str(losses / "few.parquet"), "by=kl"]) == 65
 
 
-def test_merge_takes_the_latest_and_data_select_the_file(losses, capsys):
-    out = losses / "all.parquet"
-    assert main(["merge", str(losses / "a.parquet"), str(losses / "b.parquet"), f"out={out}"]) == 0
-    assert "5 examples" in capsys.readouterr().out
-    rows = example_losses.read(out)
-    np.testing.assert_allclose(rows["mean"], [0.5, 0.4, 0.3, 0.4, 0.5], rtol=1e-6)
-    assert LossSelection("easiest", 20, "mean", str(out)).chosen(0).tolist() == [3]
-
-
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
         (["topp", "x"], 2, "top"),
-        (["top"], 2, "expected run folders or Parquet files"),
+        (["top"], 2, "source"),
         (["top", "nowhere"], 66, "nowhere"),
         (["top", "{a}", "by=loss"], 2, "mean, sum, kl, cross_entropy"),
         (["top", "{a}", "by=cross_entropy"], 65, "finite cross_entropy"),
         (["top", "{a}", "conut=3"], 2, "count"),
         (["top", "{a}", "count=0"], 2, ">= 1"),
-        (["merge", "{a}"], 2, "out="),
-        (["merge", "{a}", "out={a}/x/y.parquet"], 74, "y.parquet"),
     ],
 )
 def test_wrong_input_is_one_line_and_its_exit_code(losses, capsys, args, code, message):

@@ -9,6 +9,7 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.rounds import round_config
 from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.selection import LossSelection
+from support.losses import write_losses
 from support.titanic import make_titanic, real_rows
 
 
@@ -47,7 +48,7 @@ def select(mode, percent=25, score="mean", source=None):
 @pytest.fixture
 def source(tmp_path):
     path = tmp_path / "losses.parquet"
-    example_losses.write(rows([4, 1, 3, 2, 5], [0.4, 0.1, 0.3, 0.3, 0.5]), path)
+    write_losses(rows([4, 1, 3, 2, 5], [0.4, 0.1, 0.3, 0.3, 0.5]), path)
     return path
 
 
@@ -62,7 +63,7 @@ def test_the_hardest_and_the_easiest_are_chosen_and_ties_go_to_the_lesser_id(sou
     ("n", "percent", "count"), [(5, 25, 2), (4, 25, 1), (3, 0.001, 1), (7, 100, 7), (3000, 1.1, 33)]
 )
 def test_the_count_is_the_ceiling_of_n_k_percent_and_at_least_one(tmp_path, n, percent, count):
-    example_losses.write(rows(range(n), np.arange(n)), tmp_path / "a.parquet")
+    write_losses(rows(range(n), np.arange(n)), tmp_path / "a.parquet")
     assert len(select("hardest", percent, source=tmp_path / "a.parquet").chosen(0)) == count
 
 
@@ -73,10 +74,8 @@ def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_lo
     targets = rng.integers(1, 90, 200)
     sums = (rng.random(200) * targets).astype(np.float32)
     doubled = np.where(np.arange(200) % 2, 2, 1)  # every other text, written twice
-    example_losses.write(rows(range(200), sums, targets), tmp_path / "a.parquet")
-    example_losses.write(
-        rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet"
-    )
+    write_losses(rows(range(200), sums, targets), tmp_path / "a.parquet")
+    write_losses(rows(range(200), sums * doubled, targets * doubled), tmp_path / "b.parquet")
     a, b = (select("hardest", 25, source=tmp_path / f"{name}.parquet") for name in "ab")
     np.testing.assert_array_equal(a.chosen(0), b.chosen(0))
     b.score = "sum"
@@ -84,7 +83,7 @@ def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_lo
 
 
 def test_by_kl_rows_without_one_are_not_chosen(tmp_path):
-    example_losses.write(
+    write_losses(
         rows([1, 2, 3], [9, 9, 9], kl=np.array([0.1, np.nan, 0.3], np.float32)),
         tmp_path / "a.parquet",
     )
@@ -101,7 +100,7 @@ def test_a_random_choice_is_a_function_of_the_seed_and_needs_no_source():
 
 def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
     empty = tmp_path / "empty.parquet"
-    example_losses.write(rows([], []), empty)
+    write_losses(rows([], []), empty)
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     (tmp_path / "text.parquet").write_text("id,loss\n")
@@ -124,10 +123,9 @@ def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
         select("random").chosen(0)
 
 
-def test_of_a_run_the_latest_step_wins_and_of_several_runs_the_latest_time(tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    for run in (first, second):
-        (run / "example_losses").mkdir(parents=True)
+def test_the_latest_step_of_a_run_wins(tmp_path):
+    first = tmp_path / "first"
+    (first / "example_losses").mkdir(parents=True)
     append(first, rows([1, 2], [1.0, 2.0], step=5))
     later = rows([2, 3], [2.5, 3.5], step=9) | {
         "time": np.array([0.0, 0.0])
@@ -140,15 +138,8 @@ def test_of_a_run_the_latest_step_wins_and_of_several_runs_the_latest_time(tmp_p
         2: 2.5,
         3: 3.5,
     }
-    append(second, rows([3, 4], [30.0, 40.0], step=1, hidden=np.ones(2, np.float32)))
-    merged = example_losses.merge([second, first])
-    assert dict(zip(merged["id"].tolist(), merged["sum"].tolist(), strict=True)) == {
-        1: 1.0,
-        2: 2.5,
-        3: 30.0,
-        4: 40.0,
-    }
-    np.testing.assert_array_equal(merged["hidden"], [np.nan, np.nan, 1, 1])
+    append(first, rows([3, 4], [30.0, 40.0], step=10, hidden=np.ones(2, np.float32)))
+    np.testing.assert_array_equal(example_losses.read(first)["hidden"], [np.nan, np.nan, 1, 1])
 
 
 def test_a_stream_is_read_up_to_its_torn_last_batch_wherever_it_ends(tmp_path):
@@ -192,7 +183,7 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
     passengers = [real_rows()[row] for row in unselected.split.train]
     ids = [row.id for row in passengers]
     costs = np.random.default_rng(0).random(len(ids))
-    example_losses.write(rows(ids, costs), tmp_path / "a.parquet")
+    write_losses(rows(ids, costs), tmp_path / "a.parquet")
     data = make_titanic(
         tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet")
     )

@@ -19,7 +19,7 @@ def offline(monkeypatch):
 
 
 def test_a_run_is_recorded_in_mlflow_and_offline_in_weights_and_biases(project, capfd):
-    journal = record(project, wandb=Wandb(log_models=True))
+    journal = record(project, wandb=Wandb())
     (file,) = (project / "wandb").glob(f"offline-run-*/run-{journal.uid}.wandb")
     records = read_wandb_records(file)
     history = [

@@ -10,11 +10,9 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlxlab.checkpoint.state import History
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.extensions.weight_analysis import measure
 from mlxlab.extensions.weight_analysis.callback import SECONDS, WeightAnalysis
-from mlxlab.extensions.weight_analysis.plot import PANELS, plot_analysis
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from support.models import FixedBatches, NoOpCallback, Recorder, StopAt, fit, make_run, make_trainer
@@ -53,25 +51,17 @@ class Wait(NoOpCallback):
             self.callback._job.join()
 
 
-@pytest.fixture(autouse=True)
-def no_plot(request, monkeypatch):
-    if "plotted" not in request.node.name:
-        monkeypatch.setattr(
-            "mlxlab.extensions.weight_analysis.plot.plot_analysis", lambda history: None
-        )
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was not killed."""
     folder = tmp_path_factory.mktemp("whole")
-    callback = analysis(folder)
+    callback = analysis()
     return train(folder, [Wait(callback), callback])
 
 
-def analysis(folder, metrics="all", **changes) -> WeightAnalysis:
+def analysis(metrics="all", **changes) -> WeightAnalysis:
     args = {"max_rows": 12, "neighbours_above": 0.7, "attention_rows": 2, "max_memory": 0.9}
-    return WeightAnalysis(metrics, **(args | changes), folder=folder)
+    return WeightAnalysis(metrics, **(args | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -129,28 +119,8 @@ def test_all_quantities_are_logged_at_their_steps(whole):
     assert at_4["analysis/update_ratio/embedding"] == values[4, "update_ratio/embedding"]
 
 
-def test_the_quantities_are_plotted(tmp_path):
-    tracker = Recorder()
-    run = train(tmp_path, [analysis(tmp_path, ["updates", "attention"])], tracker=tracker)
-    assert (tmp_path / "plots" / "analysis.png").read_bytes()[:4] == b"\x89PNG"
-    assert [path.name for path in tracker.artifacts] == ["analysis.png"]
-    figure = plot_analysis(run.state.history)
-    assert [axis.get_title() for axis in figure.axes] == [
-        PANELS["update_ratio"],
-        PANELS["attention_entropy"],
-    ]
-    assert plot_analysis(History()) is None
-
-
-def test_many_lines_of_a_plot_differ():
-    history = History()
-    history.add_metrics(1, {f"analysis/update_ratio/layer_{layer}": 0.1 for layer in range(24)})
-    lines = plot_analysis(history).axes[0].lines
-    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 24
-
-
 def test_only_the_chosen_quantities_are_computed(tmp_path):
-    run = train(tmp_path, [analysis(tmp_path, ["attention"])])
+    run = train(tmp_path, [analysis(["attention"])])
     assert {name.split("/")[1] for _, name, _ in logged(run.context.tracker)} == {
         "attention_entropy"
     }
@@ -160,7 +130,7 @@ def test_training_is_the_same_with_and_without_it(tmp_path):
     trainer = make_trainer(eval_every=2, max_steps=5, epochs=None, ema_decay=0.9)
     digests = {
         final_state_digest(train(tmp_path, callbacks, trainer=trainer).state)
-        for callbacks in ([], [analysis(tmp_path, None)], [analysis(tmp_path)])
+        for callbacks in ([], [analysis(None)], [analysis()])
     }
     assert len(digests) == 1
 
@@ -170,7 +140,7 @@ def test_switched_off_it_imports_nothing(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith(package)]:
         if name != f"{package}callback":
             monkeypatch.delitem(sys.modules, name)
-    train(tmp_path, [analysis(tmp_path, None)])
+    train(tmp_path, [analysis(None)])
     assert [name for name in sys.modules if name.startswith(package)] == [f"{package}callback"]
     assert [*tmp_path.iterdir()] == []
 
@@ -180,7 +150,7 @@ def test_an_error_of_the_background_thread_is_reported_in_a_line(tmp_path, monke
         raise np.linalg.LinAlgError("Eigenvalues did not\nconverge")
 
     monkeypatch.setattr(measure, "measure", fail)
-    run = train(tmp_path, [analysis(tmp_path, ["rank"])])
+    run = train(tmp_path, [analysis(["rank"])])
     assert run.control.stop_reason == "done"
     expected = (
         "analysis of step 4 failed: LinAlgError: Eigenvalues did not converge; training continues"
@@ -204,7 +174,7 @@ def test_an_evaluation_that_comes_too_early_is_skipped_and_the_last_is_waited_fo
                 callback._job.join()
 
     monkeypatch.setattr(measure, "measure", slow)
-    callback = analysis(tmp_path, ["drift", "updates"])
+    callback = analysis(["drift", "updates"])
     run = train(tmp_path, [callback, Finish()])
     relative = {
         step: v
@@ -236,14 +206,14 @@ def test_a_checkpoint_waits_for_the_analysis_of_earlier_evaluations(tmp_path, mo
             ]
 
     monkeypatch.setattr(measure, "measure", slow)
-    train(tmp_path, [analysis(tmp_path, ["updates"]), Save()])
+    train(tmp_path, [analysis(["updates"]), Save()])
     assert saved == {1: [0], 2: [0], 3: [0, 2], 4: [0, 2], 5: [0, 2, 4], 6: [0, 2, 4]}
 
 
 def test_a_run_that_a_signal_ends_does_not_wait(tmp_path, monkeypatch):
     finish = threading.Event()
     monkeypatch.setattr(measure, "measure", lambda *args: finish.wait(20) and {})
-    run = train(tmp_path, [analysis(tmp_path, ["rank"]), StopAt(3)])
+    run = train(tmp_path, [analysis(["rank"]), StopAt(3)])
     assert run.state.progress.step == 3
     assert not finish.is_set()
     finish.set()
@@ -251,7 +221,7 @@ def test_a_run_that_a_signal_ends_does_not_wait(tmp_path, monkeypatch):
 
 def test_without_memory_it_is_skipped(tmp_path, caplog, memory):
     memory(9)
-    run = train(tmp_path, [analysis(tmp_path)])
+    run = train(tmp_path, [analysis()])
     assert logged(run.context.tracker) == []
     expected = "91 % of the memory are used (callbacks.analysis.max_memory=0.9)"
     assert f"analysis of step 2 skipped: {expected}" in caplog.messages
@@ -263,7 +233,7 @@ def test_a_killed_run_goes_on_from_the_weights_of_its_checkpoint(
     tmp_path, monkeypatch, whole, every_steps, finished
 ):
     """Killed after step 5; the analysis of step 4 was logged, or was still in the background."""
-    callback = analysis(tmp_path)
+    callback = analysis()
 
     class Hold(NoOpCallback):
         def on_step(self, context, state, result) -> None:
@@ -274,7 +244,7 @@ def test_a_killed_run_goes_on_from_the_weights_of_its_checkpoint(
     with pytest.raises(Killed):
         train(tmp_path, [Wait(callback), callback, Hold(), Kill(5)], checkpointer=checkpointer)
     checkpoint = CheckpointStore(tmp_path / "checkpoints").load()
-    again = analysis(tmp_path)
+    again = analysis()
     resumed = train(tmp_path, [Wait(again), again], checkpoint=checkpoint)
     assert final_state_digest(resumed.state) == final_state_digest(whole.state)
     values = set(logged(resumed.context.tracker))
@@ -299,7 +269,7 @@ class Replace(NoOpCallback):
 
 
 def test_drift_starts_again_with_another_model(tmp_path):
-    callback = analysis(tmp_path, ["updates"])
+    callback = analysis(["updates"])
     run = train(tmp_path, [Replace(), Wait(callback), callback])
     steps = {step for step, _, _ in logged(run.context.tracker)}
     assert steps == {2, 6}, "at step 4 there is nothing to compare with"

@@ -105,10 +105,8 @@ def test_a_logged_checkpoint_loads_as_a_model_and_predicts_in_another_process(pr
     assert query_store(project, "select param_key, param_value from logged_model_params") == [
         ("seed", "1")
     ]
-    metrics = (
-        "select metric_name, metric_step, metric_value, dataset_name from logged_model_metrics"
-    )
-    assert query_store(project, metrics) == [("train/loss", 7, 0.5, "rows")]
+    metrics = "select metric_name, metric_step, metric_value from logged_model_metrics"
+    assert query_store(project, metrics) == [("train/loss", 7, 0.5)]
     assert query_store(project, "select step from metrics order by step") == [(7,), (8,)]
     answers = load(project, f"models:/{model_id}", f"runs:/{run_id}/best")
     assert answers == ["['twice: 2', 'twice: 5'] True"] * 2

@@ -22,7 +22,6 @@ def sync(
     artifacts: str | None = None,
     to: Literal["mlflow", "wandb", "trackio"] = "mlflow",
     project: str = "mlxlab",
-    log_models: bool = False,
     space: str | None = None,
     json: bool = False,
 ) -> None:
@@ -33,7 +32,6 @@ def sync(
         artifacts: where the store keeps artifacts, instead of MLFLOW_ARTIFACT_ROOT.
         to: another service that the runs were recorded for, or that they are to be copied to.
         project: of that service.
-        log_models: whether the best checkpoint is uploaded to W&B.
         space: of Hugging Face, for Trackio; null records on this machine.
         json: prints JSON instead: a list of the lines.
     """
@@ -48,7 +46,7 @@ def sync(
             for path in paths:
                 check_store(path, mlflow)
     elif to == "wandb":
-        destination = _service(to, {"project": project, "log_models": log_models})
+        destination = _service(to, {"project": project})
     else:
         destination = _service(to, {"project": project, "space": space})
     if to != "mlflow" and not paths:

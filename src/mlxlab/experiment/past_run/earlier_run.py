@@ -17,7 +17,6 @@ _MOVED = (
     FOLDER,
     "base",
     "inference",
-    "plots",
     "example_losses",
     ROUNDS,
     "report.html",

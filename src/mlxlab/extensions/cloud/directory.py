@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.extensions.cloud.object_store import CHUNK, Listing, ObjectNotFoundError, StorageError
+from mlxlab.extensions.cloud.object_store import (
+    CHUNK,
+    Listing,
+    ObjectNotFoundError,
+    StorageError,
+    join,
+)
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 from mlxlab.files.untrusted import open_regular
 
@@ -37,7 +43,7 @@ class DirectoryStore:
         listing = Listing({}, [])
         with _explained(path):
             for entry in os.scandir(path) if path.exists() else ():
-                key = f"{folder}/{entry.name}" if folder else entry.name
+                key = join(folder, entry.name)
                 if entry.is_dir(follow_symlinks=False):
                     listing.folders.append(key)
                 elif entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):

@@ -19,13 +19,11 @@ from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.extensions.cloud.object_store import is_safe_key
 
 BASE = "base"
-TOP = ""
-# By folder, what a run writes; nothing else is copied, for a run folder may be any folder.
-FILES = {
-    TOP: r"(run|resume_changes|transfer|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
-    r"|(metrics|mistakes)\.csv|summary\.md|run\.lock|out_of_fold\.safetensors",
-    "plots": r"analysis\.png",
-}
+# What a run writes at the top; nothing else is copied, for a run folder may be any folder.
+FILES = (
+    r"(run|resume_changes|transfer|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
+    r"|(metrics|mistakes)\.csv|summary\.md|run\.lock|out_of_fold\.safetensors"
+)
 LOSSES = "example_losses"  # Its files may be many, and are never replaced.
 WHOLE = "inference"  # It also holds what a data set of the user's own saves.
 
@@ -63,9 +61,7 @@ class RunFiles:
         for folder in folders:
             names = sorted(os.listdir(self.folder / folder))
             held += [f"{folder}/{each}" for each in names if is_safe_key(each)]
-        replaced = [*(self.folder / WHOLE).rglob("*")]
-        for folder, pattern in FILES.items():
-            replaced += self._matches(folder, pattern)
+        replaced = [*(self.folder / WHOLE).rglob("*"), *self._matches("", FILES)]
         if self.table is not None:
             replaced.append(self.table)
         return held + self._keys(replaced), self._keys(self._matches(LOSSES, r"\d{9,}\.arrows"))

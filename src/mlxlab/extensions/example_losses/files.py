@@ -8,7 +8,7 @@ loss lacks it.
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mlxlab.data.sources.messages import first_line
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.files.atomic import fsync, write_atomic
+from mlxlab.files.atomic import fsync
 from mlxlab.files.untrusted import open_regular
 
 FOLDER = "example_losses"
@@ -37,11 +37,11 @@ def read(source: Path) -> Columns:
     if not os.path.exists(source):
         raise InputNotFoundError(f"{source}: no such file or folder")
     if not source.is_dir():
-        return _latest([_read_file(source)], "step", "time")
+        return _latest([_read_file(source)])
     tables = [_read_file(path) for path in streams(source) + streams(source / FOLDER)]
     if not any(map(len, tables)):
         raise InputNotFoundError(f"{source}: no per-example losses (callbacks.example_losses)")
-    return _latest(tables, "step", "time")
+    return _latest(tables)
 
 
 def read_finite(source: str, column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -52,19 +52,6 @@ def read_finite(source: str, column: str) -> tuple[np.ndarray, np.ndarray]:
     if not is_finite.any():
         raise DataError(f"{source}: expected a finite {column}, got none in {len(values):,} rows")
     return rows["id"][is_finite], values[is_finite]
-
-
-def merge(sources: Iterable[Path]) -> Columns:
-    """The rows of several runs or files: the latest time of each id, sorted by id."""
-    return _latest([pa.table(read(source)) for source in sources], "time", "step")
-
-
-def write(rows: Columns, path: Path) -> None:
-    """Writes a Parquet file atomically. NaN becomes null."""
-    import pandas as pd
-
-    parquet = pd.DataFrame(rows).to_parquet(compression="zstd", index=False)
-    write_atomic(path, parquet, durable=True)
 
 
 class StreamWriter:
@@ -122,13 +109,13 @@ def _to_batch(rows: Columns) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, list(rows))
 
 
-def _latest(tables: Sequence[pa.Table], first: str, then: str) -> Columns:
-    """The row of each id with the largest `first`, then the largest `then`; sorted by id.
+def _latest(tables: Sequence[pa.Table]) -> Columns:
+    """The row of each id with the largest step, then the largest time; sorted by id.
 
     NaN stands in a column that a table lacks.
     """
     rows = pa.concat_tables(tables, promote_options="default").to_pandas()
-    rows = rows.sort_values(["id", first, then]).drop_duplicates("id", keep="last")
+    rows = rows.sort_values(["id", "step", "time"]).drop_duplicates("id", keep="last")
     return {name: column.to_numpy() for name, column in rows.items()}
 
 

@@ -69,7 +69,9 @@ class GrowthSchedule(Callback):
         previews = preview(self.operations[len(progress.done) :], state)
         step = 0 if checkpoint is None else checkpoint.step
         table = preview_table(self.operations, progress, previews, step)
-        return f"{table}\n{count_done(self.operations, progress)}" if progress.done else table
+        if progress.done:
+            table = f"{table}\n{count_done(self.operations, progress)}"
+        return table
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         growth = state.progress.growth
@@ -154,7 +156,9 @@ class GrowthSchedule(Callback):
             return change, None
         if self.on_error == "skip":
             return None, failure
-        raise (misfit(operation, failure) if isinstance(failure, UserError) else failure) from None
+        if isinstance(failure, UserError):
+            raise misfit(operation, failure) from None
+        raise failure from None
 
 
 def progress_of(checkpoint: Checkpoint | None) -> GrowthProgress:

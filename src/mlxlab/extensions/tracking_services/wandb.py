@@ -25,7 +25,7 @@ from mlxlab.extensions.tracking_services.service import (
 from mlxlab.redact import redact
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.destination import Entry
-from mlxlab.tracking.records import Artifact, Model, Record, RunStart
+from mlxlab.tracking.records import Artifact, Record, RunStart
 from mlxlab.tracking.tracker import Status
 
 if TYPE_CHECKING:
@@ -48,11 +48,9 @@ class Wandb:
 
     Args:
         project: of W&B, in which the run is recorded.
-        log_models: whether the best checkpoint is uploaded.
     """
 
     project: str = "mlxlab"
-    log_models: bool = False
 
     @property
     def is_offline(self) -> bool:
@@ -101,7 +99,7 @@ class Wandb:
             settings=settings,
         )
         run.define_metric("*", step_metric=STEP)
-        return WandbRun(run, entry.folder, self.log_models)
+        return WandbRun(run, entry.folder)
 
     def is_fault_of_journal(self, error: Exception) -> bool:
         return False
@@ -112,19 +110,15 @@ class Wandb:
         return f"W&B project {self.project} ({place})"
 
     def options(self, project: Path) -> list[str]:
-        options = ["to=wandb", f"project={self.project}"]
-        if self.log_models:
-            options.append("log_models=true")
-        return options
+        return ["to=wandb", f"project={self.project}"]
 
 
 class WandbRun:
     """A run in W&B; see `destination.Upload`."""
 
-    def __init__(self, run: "wandb.Run", folder: Path, log_models: bool) -> None:
+    def __init__(self, run: "wandb.Run", folder: Path) -> None:
         self.run = run
         self.folder = folder
-        self.log_models = log_models
         self.position = int(run.summary.get(POSITION) or 0)
         self.has_ended = False
         self.notes: list[str] = []
@@ -133,44 +127,29 @@ class WandbRun:
         if "m" in record:
             facts = {STEP: record["s"], POSITION: position, "_timestamp": record["t"] / 1000}
             self.run.log({**floats(record["m"]), **facts}, step=position)
+        elif "artifact" in record:
+            self._log_artifact(record["artifact"])
         elif "end" in record:
             self.run.finish(exit_code=EXIT_CODES[record["end"]])
             self.has_ended = True
         else:
             self.run.config.update(config_of(record), allow_val_change=True)
-            self._add_files(record)
         self.position = position
 
     def flush(self) -> None:
         """The client of W&B sends by itself."""
 
-    def _add_files(self, record: Record) -> None:
-        try:
-            if "artifact" in record:
-                self._log_artifact(record["artifact"])
-            elif "model" in record and self.log_models:
-                self._log_model(record["model"])
-        except UserError as error:
-            self.notes.append(str(error))
-
     def _log_artifact(self, artifact: Artifact) -> None:
+        """Adds a file or folder of the run folder, if it can be read."""
         # W&B uploads that folder when the run ends.
         target = Path(self.run.dir) / _safe(artifact["to"])
         with tempfile.TemporaryDirectory() as temporary:
-            copy = copy_artifact(self.folder, artifact["path"], Path(temporary) / "files")
+            try:
+                copy = copy_artifact(self.folder, artifact["path"], Path(temporary) / "files")
+            except UserError as error:
+                self.notes.append(str(error))
+                return
             shutil.copytree(copy if copy.is_dir() else copy.parent, target, dirs_exist_ok=True)
-
-    def _log_model(self, model: Model) -> None:
-        import wandb
-
-        metadata = {"step": model["step"]}
-        logged = wandb.Artifact(f"model-{self.run.id}", type="model", metadata=metadata)
-        with tempfile.TemporaryDirectory() as temporary:
-            for name, path in model["files"].items():
-                copy = copy_artifact(self.folder, path, Path(temporary) / _safe(name))
-                add = logged.add_dir if copy.is_dir() else logged.add_file
-                add(str(copy), name=_safe(name))
-            self.run.log_artifact(logged)
 
 
 def _has_key() -> bool:

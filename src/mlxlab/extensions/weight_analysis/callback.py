@@ -1,16 +1,14 @@
-"""Analyses the weights at every evaluation in a background thread, and plots what it finds."""
+"""Analyses the weights at every evaluation in a background thread."""
 
 import logging
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import psutil
 from mlx.utils import tree_map
 
 from mlxlab.constraints import Fraction, Size
-from mlxlab.figures import save_figure
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import StepResult, TrainState
@@ -29,7 +27,7 @@ KINDS = ("embedding", "rank", "drift", "updates", "attention")
 
 
 class WeightAnalysis(Callback):
-    """Logs `analysis/...` at every evaluation, and plots them to `plots/analysis.png`.
+    """Logs `analysis/...` at every evaluation.
 
     The training thread copies the weights and continues; a background thread computes, one
     evaluation at a time: the next one is skipped if it comes before that is finished. The results
@@ -52,15 +50,12 @@ class WeightAnalysis(Callback):
         neighbours_above: Fraction,
         attention_rows: Size,
         max_memory: Fraction,
-        *,
-        folder: Path,
     ) -> None:
         self.kinds = frozenset(KINDS if metrics == "all" else metrics or ())
         self.max_rows = max_rows
         self.neighbours_above = neighbours_above
         self.attention_rows = attention_rows
         self.max_memory = max_memory
-        self.plot = folder / "plots" / "analysis.png"
         self._job: AnalysisJob | None = None
         self._before: Snapshot | None = None  # of the last evaluation that was analysed
         self._has_skipped = False
@@ -92,12 +87,6 @@ class WeightAnalysis(Callback):
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         self._finish(context, state)
-        if not self.kinds or context.control.stop_signal:
-            return
-        from mlxlab.extensions.weight_analysis.plot import plot_analysis
-
-        if figure := plot_analysis(state.history):
-            save_figure(context.tracker, figure, self.plot)
 
     def _analyse(self, context: FitContext, state: TrainState) -> None:
         start = time.perf_counter()

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from mlxlab.errors import DataError
 from mlxlab.tracking.copy_artifact import copy_artifact
-from mlxlab.tracking.mlflow.log_dataset import CONTEXT
 from mlxlab.tracking.one_line import one_line
 from mlxlab.tracking.records import Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Dataset, LoggedModel, Run
+    from mlflow.entities import LoggedModel, Run
 
 NAME = "best"
 LOADER = (
@@ -27,8 +26,6 @@ LOADER = (
 FOLDER = "artifacts"  # within the data of the model
 # Prefixes of the parameters that a model shares with its run.
 PARAMS = ("model.", "data.", "trainer.", "seed", "choices.")
-# Prefix of metrics -> context of their data.
-CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 _KEY = "mlxlab.key"  # tag: `<name>@<step>`, so that no model is made twice
 
 
@@ -99,22 +96,17 @@ def _save(path: Path, data: Path, model: Model, run_id: str, model_id: str) -> N
 
 
 def _log_metrics(client: "MlflowClient", run: "Run", step: int, model_id: str) -> None:
-    """The metrics of the run at the model's step, with their data.
+    """The metrics of the run at the model's step.
 
     MLflow adds them to the run too, where they are equal to the rows that it has: the times are those of these rows.
     """
     from mlflow.entities import Metric
 
-    datasets: dict[str, Dataset] = {}
-    for each in run.inputs.dataset_inputs if run.inputs else []:
-        datasets |= {tag.value: each.dataset for tag in each.tags if tag.key == CONTEXT}
+    run_id = run.info.run_id
     metrics = []
     for key in run.data.metrics:
-        facts = {"model_id": model_id, "run_id": run.info.run_id}
-        dataset = datasets.get(CONTEXTS.get(key.partition("/")[0], ""))
-        if dataset is not None:
-            facts |= {"dataset_name": dataset.name, "dataset_digest": dataset.digest}
-        for row in client.get_metric_history(run.info.run_id, key):
+        for row in client.get_metric_history(run_id, key):
             if row.step == step:
-                metrics.append(Metric(key, row.value, row.timestamp, step, **facts))
-    client.log_batch(run.info.run_id, metrics=metrics)
+                metric = Metric(key, row.value, row.timestamp, step, model_id, run_id=run_id)
+                metrics.append(metric)
+    client.log_batch(run_id, metrics=metrics)

@@ -1,13 +1,9 @@
-"""Shows or merges the per-example losses that callbacks.example_losses recorded.
+"""Shows the per-example losses that callbacks.example_losses recorded.
 
-    mlxlab example_losses top SOURCE ... [mode=hardest] [by=mean] [count=20]
-    mlxlab example_losses merge SOURCE ... out=losses.parquet
+    mlxlab example_losses top SOURCE [mode=hardest] [by=mean] [count=20]
 
-top    the hardest or easiest examples: id, loss (mean, sum), kl, cross_entropy, targets, step
-merge  one Parquet file of all sources, which data.select.source accepts
-
-SOURCE is a run folder or a Parquet file. Of each id the latest row counts: within a run that of the latest step, among
-several sources that of the latest time.
+top prints the hardest or easiest examples: id, loss (mean, sum), kl, cross_entropy, targets, step. SOURCE is a run
+folder or a Parquet file with the same columns. Of each id the row of the latest step counts.
 
 Examples
     mlxlab example_losses top outputs/2026-01-02/first by=kl
@@ -21,19 +17,18 @@ from typing import Literal
 import numpy as np
 
 from mlxlab import terminal
-from mlxlab.cli.print_json import print_json, print_result
+from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Size
-from mlxlab.errors import ConfigError, DataError, WriteError
+from mlxlab.errors import DataError
 from mlxlab.extensions.example_losses import files
 from mlxlab.markdown import markdown_table
-from mlxlab.wording import counted
 
-ACTIONS = {"top": "top", "merge": "merge"}
+ACTIONS = {"top": "top"}
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")
 
 
 def top(
-    *sources: str,
+    source: Path,
     mode: Literal["hardest", "easiest"] = "hardest",
     by: Literal["mean", "sum", "kl", "cross_entropy"] = "mean",
     count: Size = 20,
@@ -42,6 +37,7 @@ def top(
     """Prints the hardest or the easiest examples; ties in the order of their ids.
 
     Args:
+        source: a run folder with losses, or a Parquet file of them.
         mode: the highest losses first, or the lowest.
         by: mean or sum of the loss over the targets of an example, or one of its terms.
         count: rows of the table.
@@ -49,7 +45,7 @@ def top(
     """
     import pandas as pd
 
-    rows = pd.DataFrame(files.merge(map(Path, _some(sources)))).reindex(columns=list(COLUMNS))
+    rows = pd.DataFrame(files.read(source)).reindex(columns=list(COLUMNS))
     usable = rows[np.isfinite(rows[by])]
     if usable.empty:
         raise DataError(f"none of the {len(rows):,} examples has a finite {by}")
@@ -66,28 +62,3 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.4g}"
     return str(value)
-
-
-def merge(*sources: str, out: Path, json: bool = False) -> None:
-    """Merges per-example losses.
-
-    Args:
-        out: the Parquet file to write.
-        json: prints JSON instead.
-    """
-    rows = files.merge(map(Path, _some(sources)))
-    try:
-        files.write(rows, out)
-    except OSError as error:
-        raise WriteError(f"{out}: {error.strerror or error}") from None
-    print_result(
-        {"output": str(out), "examples": len(rows["id"])},
-        f"{out}: {counted(len(rows['id']), 'example')}",
-        json,
-    )
-
-
-def _some(sources: tuple[str, ...]) -> tuple[str, ...]:
-    if not sources:
-        raise ConfigError("SOURCE: missing; expected run folders or Parquet files")
-    return sources

@@ -51,12 +51,10 @@ class Widen(ScheduledOperation):
 
     Args:
         feed_forward: the new intermediate_size.
-        noise: standard deviation of noise on the inputs of the copies; their outputs differ without it too.
     """
 
     op: Literal["widen"]
     feed_forward: Size
-    noise: NotRequired[NonNegative]
 
 
 class AddHeads(ScheduledOperation):

@@ -7,7 +7,6 @@ gradients for ever.
 import re
 from typing import NamedTuple
 
-import mlx.core as mx
 import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
@@ -16,7 +15,6 @@ from mlxlab.extensions.growth.arrays import (
     Gather,
     Source,
     Sources,
-    draw,
     gather,
     require_plain_layers,
 )
@@ -68,11 +66,6 @@ def widen_arrays(
             )
         sources[path] = Source(path, gathers)
         result[path] = gather(array, sources[path])
-        noise = operation.get("noise", 0.0)
-        if reads and reads[2] == "weight" and noise:
-            drawn = draw(seed, f"{operation['id']}.{path}", result[path].shape, noise)
-            is_old = mx.arange(size)[:, None] < old
-            result[path] = result[path] + mx.where(is_old, 0.0, drawn)
     return result, sources
 
 
