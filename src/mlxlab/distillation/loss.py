@@ -10,10 +10,10 @@ import numpy as np
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.feature_matching import (
+    LayerPair,
     add_projections,
     capture_calls,
     feature_matching_loss,
-    read_pairs,
 )
 from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
@@ -59,7 +59,7 @@ class DistillationLoss:
         scale_by_t2: bool,
         divergence: Literal["forward", "reverse", "jensen_shannon", "mse"],
         label_smoothing: Share,
-        feature_matching: list[dict[str, str | float]],
+        feature_matching: list[LayerPair],
         router: Router | None,
         *,
         loaded_teachers: Teachers,
@@ -78,7 +78,7 @@ class DistillationLoss:
             if task.kind == "regression"
             else ("cross_entropy", "kl")
         )
-        self.pairs = read_pairs(feature_matching) if loaded_teachers else []
+        self.pairs = feature_matching if loaded_teachers else []
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
         if router is not None and task.kind in ("multi_label", "regression"):
             raise ConfigError(

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
@@ -29,11 +29,6 @@ VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.aux`
 _WAIT_SECONDS = 30  # for other processes that are writing
 _TABLE = "records (key BLOB PRIMARY KEY, record BLOB, checksum BLOB)"
 log = logging.getLogger(__name__)
-
-
-class CacheOptions(TypedDict, total=False):
-    top_k: Size
-    dtype: Literal["float16", "float32"]
 
 
 class TeacherCache:
