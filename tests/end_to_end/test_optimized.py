@@ -55,7 +55,7 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
     head = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
     assert all(
         name in head
-        for name in ("data/padding_fraction", "memory/growth_per_step", "train/grad_norm")
+        for name in ("data/padding_fraction", "memory/active", "train/grad_norm")
     )
 
 
