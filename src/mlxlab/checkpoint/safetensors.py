@@ -20,10 +20,6 @@ from mlxlab.files.untrusted import ShapeError, open_regular, parse_json, validat
 
 MAX_HEADER_BYTES = 64 * 2**20
 MAX_DIMENSIONS = 8
-ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2}
-ITEM_BYTES |= {"U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8}
-
-
 DTYPES = {
     mx.bool_: "BOOL",
     mx.uint8: "U8",
@@ -31,8 +27,6 @@ DTYPES = {
     mx.uint16: "U16",
     mx.int16: "I16",
     mx.float16: "F16",
-}
-DTYPES |= {
     mx.bfloat16: "BF16",
     mx.uint32: "U32",
     mx.int32: "I32",
@@ -40,6 +34,7 @@ DTYPES |= {
     mx.uint64: "U64",
     mx.int64: "I64",
 }
+ITEM_BYTES = {name: dtype.size for dtype, name in DTYPES.items()}
 
 
 class ArrayStream(Protocol):
