@@ -78,19 +78,14 @@ def check_arrays(
     Raises CorruptCheckpointError for the first array that does not fit; it is one of `owner`: "model" or "optimizer".
     """
     for name in sorted({*saved, *expected}):
-        if name not in saved or name not in expected:
-            raise CorruptCheckpointError(
-                f"{owner} array {name} is {'unknown' if name in saved else 'missing'}"
-            )
-        array = saved[name]
-        like = expected[name]
-        if array.shape != like.shape:
-            raise CorruptCheckpointError(
-                f"{owner} array {name}: expected shape {like.shape}, got {array.shape}"
-            )
-        if array.dtype != like.dtype:
-            raise CorruptCheckpointError(
-                f"{owner} array {name}: expected {like.dtype}, got {array.dtype}"
-            )
+        like = _kind(expected, name)
+        got = _kind(saved, name)
+        if got != like:
+            raise CorruptCheckpointError(f"{owner} array {name}: expected {like}, got {got}")
     for name in nonfinite_paths(saved)[:1]:
         raise CorruptCheckpointError(f"{owner} array {name}: holds NaN or infinity")
+
+
+def _kind(arrays: Mapping[str, mx.array], name: str) -> str:
+    """Type and shape of an array, "none" without it."""
+    return f"{arrays[name].dtype} {arrays[name].shape}" if name in arrays else "none"
