@@ -99,6 +99,7 @@ class OptimizedStep:
         self.one_graph = not (activation_checkpointing or retry_on_oom) and self.group.size == 1
 
     def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
+        """Raises StepInterrupted from now on between micro-batches once `should_stop` is true."""
         self.micro_batcher.should_stop = should_stop
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
