@@ -17,6 +17,7 @@ from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import LogitLoss, computes_parts, with_target_index
 from mlxlab.training.losses.loss import Loss
+from mlxlab.training.losses.sharded import ShardedLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
@@ -71,7 +72,7 @@ class OptimizedStep:
         retry_on_oom: bool,
         *,
         model: nn.Module,
-        loss: Loss,
+        loss: Loss | ShardedLoss,
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:

@@ -12,7 +12,6 @@ from mlxlab.constraints import Positive
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss
 from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
@@ -51,7 +50,7 @@ class PlainStep:
         max_grad_norm: Positive | None,
         *,
         model: nn.Module,
-        loss: Loss,
+        loss: LossFunction,
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
