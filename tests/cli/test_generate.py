@@ -173,7 +173,7 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
         (
             ["run=HOME/rows.jsonl"],
             66,
-            "HOME/rows.jsonl: a file, expected a run folder, a GGUF file (.gguf), or a folder",
+            "HOME/rows.jsonl: a file, expected a run folder",
         ),
         (["run=HOME/transformer", "prompts=~no-such-user/prompts"], 66, "~no-such-user/prompts"),
         (["run=HOME/bert"], 2, "masked"),
