@@ -173,13 +173,8 @@ def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
 def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
-        if encoder.task.kind == "language_modelling":
-            expected = "expected a model of labelled rows"
-            raise NotAllowedError(f"{expected}; a language model predicts no labels")
-        kind = type(encoder)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        lacks = f"{name} lacks members of mlxlab.data.dataset.RowEncoder"
-        raise NotAllowedError(f"expected a data set whose encoder reads rows; {lacks}")
+        expected = "expected a data set whose encoder is a mlxlab.data.dataset.RowEncoder"
+        raise NotAllowedError(f"{expected}; a language model predicts no labels")
     return encoder
 
 
