@@ -64,8 +64,6 @@ def test_a_missing_cell_is_empty_or_null():
 def test_a_prediction_gives_way_to_a_kept_column_of_its_name(monkeypatch):
     monkeypatch.setitem(TABLE, "predicted_value", ["3", "4"])
     assert lines(keep=("value",), predictions=NUMBERS)[0][0] == "value,predicted_value"
-    with pytest.raises(ConfigError, match="keep=predicted_value"):
-        lines(keep=("value", "predicted_value"), predictions=NUMBERS)
 
 
 def test_a_column_that_the_input_lacks_is_named():
