@@ -90,7 +90,12 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
             2,
             "expected 1 weights, one per teacher, got 2",
         ),
-        ("{}", ["trainer.distillation.teacher_cache={top: 3}"], 2, "teacher_cache.top: unknown key"),
+        (
+            "{}",
+            ["trainer.distillation.teacher_cache={top: 3}"],
+            2,
+            "teacher_cache.top: unknown key",
+        ),
         (
             "{}",
             ["trainer.loss.feature_matching=[{student: backbone}]"],

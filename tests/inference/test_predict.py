@@ -119,9 +119,7 @@ def test_a_language_model_is_refused():
 def test_labelled_data_whose_encoder_reads_no_rows_has_no_signature():
     encoder = type("Encoder", (), {"task": TASKS["classification"], "tokenizer": None})()
     assert model_signature(encoder) is None
-    with pytest.raises(
-        NotAllowedError, match=r"encoder is a mlxlab\.data\.dataset\.RowEncoder"
-    ):
+    with pytest.raises(NotAllowedError, match=r"encoder is a mlxlab\.data\.dataset\.RowEncoder"):
         row_encoder(encoder)
 
 

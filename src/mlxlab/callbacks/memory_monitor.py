@@ -7,6 +7,7 @@ from mlxlab.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
+
 class MemoryMonitor(Callback):
     """Logs memory in bytes.
 

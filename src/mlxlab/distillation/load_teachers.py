@@ -172,9 +172,7 @@ class TeacherLoader:
             )
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
         model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
-        task = Task(
-            "language_modelling", tokenizer.vocab_size, masked=not model.backbone.causal
-        )
+        task = Task("language_modelling", tokenizer.vocab_size, masked=not model.backbone.causal)
         num_logits = model.backbone.embedding.weight.shape[0]
         return LoadedTeacher(
             name, model, task, tokenizer, model.backbone.position_limit, "", num_logits
