@@ -372,7 +372,7 @@ def test_equal_attention_layers_have_no_feature_matching_loss():
 
 def test_a_layer_that_does_not_exist_is_refused():
     pairs = [{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}]
-    with pytest.raises(ConfigError, match="there is no layer backbone.layer.0"):
+    with pytest.raises(ConfigError, match=r"there is no layer backbone\.layer\.0"):
         distill(small(), feature_matching=pairs).setup(small(), seed=0)
 
 

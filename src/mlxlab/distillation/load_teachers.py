@@ -132,14 +132,9 @@ class TeacherLoader:
         if said is not None and teachers[0].task.labels == data.task.labels:
             held_out = HeldOutTargets(said, data.task.kind)
             digests[teachers[0].name] += held_out.digest()
-        messages = []
+        messages: list[str] = []
         for teacher in teachers:
-            title = f"teacher: {teacher.name}"
-            messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
-            if teacher.held_out not in ("", data.held_out):
-                messages.append(
-                    f"{title} was validated on other data: it may have been trained on the validation data"
-                )
+            messages += _messages_on(teacher, data)
         return Teachers(ensemble, residual_base, teacher_cache, held_out, digests), messages
 
     def _read_predictions(self, path: Path, data: DataModule) -> tuple[Teachers, list[str]]:
@@ -269,6 +264,16 @@ class TeacherLoader:
         return TeacherCache(
             top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes
         )
+
+
+def _messages_on(teacher: LoadedTeacher, data: DataModule) -> list[str]:
+    title = f"teacher: {teacher.name}"
+    messages = [f"{title}, {count_parameters(teacher.model):,} parameters"]
+    if teacher.held_out not in ("", data.held_out):
+        messages.append(
+            f"{title} was validated on other data: it may have been trained on the validation data"
+        )
+    return messages
 
 
 def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: str) -> None:

@@ -30,7 +30,7 @@ class BinaryCrossEntropyLoss(Loss):
         *,
         class_counts: list[int],
     ) -> None:
-        self.positive_weights = None
+        self.positive_weights: mx.array | None = None
         if positive_weights is not None:
             self.positive_weights = weights_of(positive_weights, class_counts, "positive_weights")
         self.label_smoothing = label_smoothing
