@@ -100,7 +100,7 @@ def test_the_loss_equals_its_formula():
     np.testing.assert_allclose(loss.terms["cross_entropy"], ce, rtol=1e-5)
 
 
-@pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon", "mse"])
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon"])
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(divergence):
     model, batch = make_model(dropout=0.0), make_batch()
     loss = distill(make_model(dropout=0.0), alpha=0.0, divergence=divergence)
@@ -124,7 +124,6 @@ def test_each_divergence_equals_its_formula():
         "reverse": kl(q, p),
         "jensen_shannon": (kl(p, m) + kl(q, m)) / 2,
     }
-    expected["mse"] = ((z - t) ** 2).mean(axis=-1)
     for divergence, values in expected.items():
         np.testing.assert_allclose(
             soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, divergence),
@@ -401,14 +400,7 @@ def test_feature_matching_in_a_weighted_sum_captures_the_layers_of_the_model():
     np.testing.assert_array_equal(loss(student, batch).total, distillation(student, batch).total)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"divergence": "mse"}, "or top_k=2, got top_k=1"),
-        ({"feature_matching": PAIRS}, "stores no layer"),
-    ],
-)
-def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path, changes, message):
+def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path):
     cache = TeacherCache(1, "float32", folder=tmp_path, num_classes=2)
-    with pytest.raises(ConfigError, match=message):
-        distill(small(), cache=cache, **changes)
+    with pytest.raises(ConfigError, match="stores no layer"):
+        distill(small(), cache=cache, feature_matching=PAIRS)
