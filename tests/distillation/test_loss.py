@@ -165,7 +165,7 @@ def test_the_factor_of_t_squared_keeps_the_size_of_the_gradient():
 def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     teacher = make_model(seed=1, dropout=0.9)
     loss, batch = distill(teacher), make_batch()
-    before = loss.teachers.digest()
+    before = loss.teachers.ensemble.digest()
     assert np.array_equal(
         *(np.array(loss.teachers.soft_targets(batch, None).values) for _ in range(2))
     )
@@ -177,10 +177,10 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     outputs = [evaluate(model, FixedBatches(), TASK).outputs for model in (run.model, teacher)]
     same = np.mean(outputs[0].argmax(axis=1) == outputs[1].argmax(axis=1))
     assert run.state.history.reference["student"]["agreement"] == same
-    assert loss.teachers.digest() == before
+    assert loss.teachers.ensemble.digest() == before
     assert weights_of(run.model).keys() == names
     teacher.out.weight = teacher.out.weight + 1e-7
-    assert loss.teachers.digest() != before
+    assert loss.teachers.ensemble.digest() != before
 
 
 def test_distilling_with_the_optimized_step_equals_the_plain_step():
