@@ -34,17 +34,20 @@ def list_checkpoints(folder: Path) -> list[CheckpointEntry]:
     return [_entry(path) for path in committed_paths(folder)]
 
 
-def newest_state(
-    checkpoints: list[CheckpointEntry], max_bytes: int | None = None
-) -> SavedState | None:
+def newest_state(checkpoints: list[CheckpointEntry], max_bytes: int) -> SavedState | None:
     """The state in the newest checkpoint whose `state.json` is intact, and no larger; None if there is none."""
     for each in checkpoints:
         try:
             manifest = read_manifest(each.path)
-            size = manifest["files"][STATE]["size"] if STATE in manifest["files"] else 0
-            if max_bytes is None or size <= max_bytes:
+            if manifest["files"][STATE]["size"] <= max_bytes:
                 return parse_state(read_file(each.path, manifest, STATE))
-        except (CorruptCheckpointError, CheckpointUnavailableError, DataError, UnicodeDecodeError):
+        except (
+            CorruptCheckpointError,
+            CheckpointUnavailableError,
+            DataError,
+            UnicodeDecodeError,
+            KeyError,
+        ):
             continue
     return None
 
