@@ -171,13 +171,11 @@ def stack_scalars(
     )
 
 
-def step_result(
-    scalars: mx.array, per_example: PerExample, retraces: int | None = None
-) -> StepResult:
+def step_result(scalars: mx.array, per_example: PerExample) -> StepResult:
     """Reads what `stack_scalars` has made."""
     loss, weight, grad_norm, finite, *terms = np.array(scalars, np.float64).tolist()
     named = dict(zip(term_names(per_example), terms, strict=True))
-    return StepResult(loss, weight, grad_norm, finite > 0, named, per_example, retraces)
+    return StepResult(loss, weight, grad_norm, finite > 0, named, per_example)
 
 
 def term_names(per_example: PerExample) -> list[str]:
