@@ -91,13 +91,11 @@ def generate(
 
 def check_generates(model: nn.Module) -> None:
     """ConfigError unless it is a single causal language model."""
-    if not isinstance(model, Model):
-        raise ConfigError("an ensemble cannot generate; give the run of one of its members")
-    if isinstance(model.head, Classifier):
-        raise ConfigError("the model is a classifier, not a language model, and cannot generate")
-    if not model.backbone.causal:
+    is_causal = isinstance(model, Model) and model.backbone.causal
+    if not is_causal or isinstance(model.head, Classifier):
         raise ConfigError(
-            "the model is a masked language model and cannot generate; train model=transformer"
+            "the model cannot generate: expected one of model=transformer for texts, neither a classifier nor masked"
+            " nor an ensemble"
         )
 
 

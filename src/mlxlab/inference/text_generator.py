@@ -109,10 +109,9 @@ def read_prompts(path: Path) -> list[str]:
             if text.strip():
                 prompts.append(json.loads(text)["prompt"] if path.suffix == ".jsonl" else text)
                 prompts[-1].encode()
-        except UnicodeError:
-            raise DataError(f"{path}:{number}:1: is not UTF-8") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(f'{path}:{number}:1: expected {{"prompt": "..."}}') from None
+            expected = 'expected UTF-8, and in a .jsonl {"prompt": "..."}'
+            raise DataError(f"{path}:{number}:1: {expected}") from None
     if not prompts:
         raise DataError(f"{path}:1:1: has no prompt")
     return prompts
