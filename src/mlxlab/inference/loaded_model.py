@@ -1,6 +1,6 @@
 """A restored model as a Python program uses it: predictions for rows, continuations of texts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,7 +17,6 @@ from mlxlab.inference.predict import predict_rows
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
-from mlxlab.nearest import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,16 +122,17 @@ class LoadedModel:
 
 
 def _generation_options(options: dict[str, Any]) -> tuple[GenerationConfig, SamplingParams]:
-    known = {field.name for kind in (GenerationConfig, SamplingParams) for field in fields(kind)}
-    for name in options.keys() - known:
-        raise ConfigError(f"{name}: unknown option{suggestion(name, known)}")
-    values: list[dict[str, Any]] = []
-    issues: list[ConfigIssue] = []
-    for kind in (GenerationConfig, SamplingParams):
-        names = [field.name for field in fields(kind)]
-        values.append({name: options[name] for name in names if name in options})
-        target = f"{kind.__module__}.{kind.__name__}"
-        issues += Checker(values[-1]).check_node(values[-1], target)
+    request = dict(options)
+    sampling = {
+        field.name: request.pop(field.name)
+        for field in fields(SamplingParams)
+        if field.name in request
+    }
+    issues = [*_issues(request, GenerationConfig), *_issues(sampling, SamplingParams)]
     if issues:
         raise ConfigError(format_issues(issues))
-    return GenerationConfig(**values[0]), SamplingParams(**values[1])
+    return GenerationConfig(**request), SamplingParams(**sampling)
+
+
+def _issues(values: dict[str, Any], kind: type) -> Iterator[ConfigIssue]:
+    return Checker(values).check_node(values, f"{kind.__module__}.{kind.__name__}")
