@@ -83,10 +83,11 @@ class DistillationLoss:
             raise ConfigError(
                 f"trainer.loss.router: expected null for the task {task.kind}: it reads classes"
             )
-        if loaded_teachers and not loaded_teachers.ensemble:
-            for key, value in (("feature_matching", self.pairs), ("router", router)):
-                if value:
-                    raise ConfigError(f"trainer.loss.{key}: expected a model as teacher")
+        needs_model = bool(self.pairs) or router is not None
+        if needs_model and loaded_teachers and not loaded_teachers.ensemble:
+            raise ConfigError(
+                "trainer.loss: feature_matching and router: expected a model as teacher"
+            )
         if loaded_teachers.cache is not None and self.pairs:
             raise ConfigError(
                 "trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 from mlxlab.files.untrusted import read_bytes
 from mlxlab.inference.generate import (
     GenerationConfig,
@@ -51,10 +51,6 @@ class TextGenerator:
     def tokens(self, prompt: str, new_document: bool) -> list[int]:
         """Token ids of a prompt, at least one; `new_document` adds the tokens before the first one of a document."""
         ids = [*(self.start if new_document else ()), *self.tokenizer.encode(prompt, special=False)]
-        if not ids and self.tokenizer.eos_id is None:
-            raise ConfigError(
-                "expected a prompt with text: the tokenizer has no end-of-document token to start from"
-            )
         return ids or [self.tokenizer.end_id]
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
