@@ -118,9 +118,7 @@ def test_each_divergence_of_labels_equals_its_formula():
         )
         np.testing.assert_allclose(loss.terms["kl"], values, rtol=1e-3, atol=3e-7)
         np.testing.assert_allclose(loss.terms["cross_entropy"], cross_entropy, rtol=1e-5)
-        np.testing.assert_allclose(
-            loss.total, 0.3 * cross_entropy + 0.7 * T**2 * values, rtol=1e-4
-        )
+        np.testing.assert_allclose(loss.total, 0.3 * cross_entropy + 0.7 * T**2 * values, rtol=1e-4)
 
 
 def test_the_loss_of_a_regression_is_the_squared_error_to_target_and_teacher_at_any_temperature():

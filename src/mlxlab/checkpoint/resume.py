@@ -77,15 +77,16 @@ def check_arrays(
 
     Raises CorruptCheckpointError for the first array that does not fit; it is one of `owner`: "model" or "optimizer".
     """
-    for name in sorted({*saved, *expected}):
-        like = _kind(expected, name)
-        got = _kind(saved, name)
-        if got != like:
-            raise CorruptCheckpointError(f"{owner} array {name}: expected {like}, got {got}")
+    got = _kinds(saved)
+    like = _kinds(expected)
+    for name in sorted({*got, *like}):
+        if got.get(name) != like.get(name):
+            kinds = f"expected {like.get(name, 'none')}, got {got.get(name, 'none')}"
+            raise CorruptCheckpointError(f"{owner} array {name}: {kinds}")
     for name in nonfinite_paths(saved)[:1]:
         raise CorruptCheckpointError(f"{owner} array {name}: holds NaN or infinity")
 
 
-def _kind(arrays: Mapping[str, mx.array], name: str) -> str:
-    """Type and shape of an array, "none" without it."""
-    return f"{arrays[name].dtype} {arrays[name].shape}" if name in arrays else "none"
+def _kinds(arrays: Mapping[str, mx.array]) -> dict[str, str]:
+    """Type and shape of each array."""
+    return {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}
