@@ -99,11 +99,6 @@ def test_a_fault_names_the_row_or_its_location():
         )
 
 
-def test_a_missing_column_is_named_with_the_nearest():
-    with pytest.raises(DataError, match=r"column 'x' is missing; got X"):
-        predict_table(restored("regression"), {"X": ["0"], "unit": ["m"]})
-
-
 def test_a_language_model_is_refused():
     text = restored("regression")
     object.__setattr__(
