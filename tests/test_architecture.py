@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 411_310,
+    "nodes": 408_780,
     "files": 511,
     "multiplied texts": 0,
     "nodes a statement": 10.45,
@@ -80,6 +80,12 @@ PACKAGE_NODES = {
     "tracking": 14_530,
     "record": 4_800,
     "views": 13_130,
+    "training": 27_580,
+    "checkpoint": 11_820,
+    "inference": 14_670,
+    "distillation": 9_720,
+    "callbacks": 5_090,
+    "files": 3_730,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
