@@ -105,7 +105,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
             "{}",
             ["trainer.loss.feature_matching=[{student: a, teacher: b, weight: -1}]"],
             2,
-            "feature_matching.0.weight: expected a number > 0, got -1",
+            "feature_matching.0.weight=-1: expected a number > 0, got -1",
         ),
         (
             "{}",

@@ -1,7 +1,7 @@
 """The options of `trainer=distill`. Imports nothing heavy: the experiment reads them before MLX is loaded."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.constraints import Count, Positive, Size
@@ -10,11 +10,11 @@ from mlxlab.errors import ConfigError
 PREDICTIONS = (".csv", ".tsv", ".jsonl", ".parquet")  # how the names of files of predictions end
 
 
-class CacheOptions(TypedDict, total=False):
+class CacheOptions(TypedDict):
     """Classes of each target that are stored, and in which type."""
 
-    top_k: Size
-    dtype: Literal["float16", "float32"]
+    top_k: NotRequired[Size]
+    dtype: NotRequired[Literal["float16", "float32"]]
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """A restored model as a Python program uses it: predictions for rows, continuations of texts."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
-from mlxlab.config.issues import ConfigIssue, format_issues
+from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.validate import Checker
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError, NotAllowedError
@@ -15,7 +14,7 @@ from mlxlab.inference.embed import vectors_of
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.predict import predict_rows
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.sampling import SamplingParams, take_sampling
 from mlxlab.inference.text_generator import restored_generator
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class LoadedModel:
         Raises:
             ConfigError: an option is unknown or invalid, or the model does not generate text.
         """
-        request, sampling = _generation_options(options)
+        request, sampling = read_options(**options)
         generator = restored_generator(self.restored)
         texts = generator.texts(
             [prompts] if isinstance(prompts, str) else list(prompts), sampling, request
@@ -121,18 +120,13 @@ class LoadedModel:
         return texts[0] if isinstance(prompts, str) else texts
 
 
-def _generation_options(options: dict[str, Any]) -> tuple[GenerationConfig, SamplingParams]:
-    request = dict(options)
-    sampling = {
-        field.name: request.pop(field.name)
-        for field in fields(SamplingParams)
-        if field.name in request
-    }
-    issues = [*_issues(request, GenerationConfig), *_issues(sampling, SamplingParams)]
+def read_options(
+    **options: "Unpack[GenerationConfig | SamplingParams]",  # type: ignore[misc]
+) -> tuple[GenerationConfig, SamplingParams]:
+    """The options of generation; ConfigError for unknown or invalid ones, by this signature."""
+    values: dict[str, Any] = {**options}
+    issues = list(Checker(values).check_node(values, f"{__name__}.read_options"))
     if issues:
         raise ConfigError(format_issues(issues))
-    return GenerationConfig(**request), SamplingParams(**sampling)
-
-
-def _issues(values: dict[str, Any], kind: type) -> Iterator[ConfigIssue]:
-    return Checker(values).check_node(values, f"{kind.__module__}.{kind.__name__}")
+    sampling = take_sampling(values)
+    return GenerationConfig(**values), sampling
