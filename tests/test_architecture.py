@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 408_780,
+    "nodes": 408_750,
     "files": 511,
     "multiplied texts": 0,
     "nodes a statement": 10.45,
@@ -82,8 +82,8 @@ PACKAGE_NODES = {
     "views": 13_130,
     "training": 27_580,
     "checkpoint": 11_820,
-    "inference": 14_670,
-    "distillation": 9_720,
+    "inference": 14_620,
+    "distillation": 9_750,
     "callbacks": 5_090,
     "files": 3_730,
 }

@@ -93,7 +93,7 @@ def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targe
             "{}",
             ["trainer.distillation.teacher_cache={top: 3}"],
             2,
-            "teacher_cache.top: unknown key",
+            "teacher_cache.top=3: unknown key",
         ),
         (
             "{}",

@@ -93,7 +93,8 @@ class TeacherCache:
         """The number of hits, and what storing k classes leaves out of the full distribution."""
         tail = 100 * self.tail / max(self.targets, 1)
         return (
-            f"teacher cache: {self.hits:,} rows found, {self.misses:,} computed;"
+            f"teacher cache: top {self.top_k or self.num_classes} of {self.num_classes};"
+            f" {self.hits:,} rows found, {self.misses:,} computed;"
             f" {tail:.2g} % of the probability is in classes that are not stored"
         )
 
