@@ -54,7 +54,8 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
         assert (tmp_path / "run" / name).stat().st_size > 0
     head = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
     assert all(
-        name in head for name in ("data/padding_fraction", "memory/active", "train/grad_norm")
+        name in head
+        for name in ("data/padding_fraction", "memory/growth_per_step", "train/grad_norm")
     )
 
 
