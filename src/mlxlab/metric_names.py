@@ -12,7 +12,6 @@ TOKENS_PER_SEC = "throughput/tokens_per_sec"
 DATA_WAIT_SECONDS = "throughput/data_wait_seconds"
 PADDING_FRACTION = "data/padding_fraction"
 SKIPPED_RECORDS = "data/skipped_records"
-RETRACES = "compile/retraces"
 VALID_LOSS = "valid/loss"
 AGREEMENT = (
     "agreement"  # of a student with its teacher: the share of examples with the same prediction

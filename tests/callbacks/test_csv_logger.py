@@ -58,8 +58,8 @@ def logged(tracker):
 def test_metrics_of_an_analysis_enter_the_rows_of_their_steps_at_the_end(tmp_path):
     class Late(NoOpCallback):
         def on_end(self, context, state) -> None:
-            context.log_late(state, 0, {"analysis/b": 1.0})
-            context.log_late(state, 4, {"analysis/a": 0.5})
+            context.log(state, {"analysis/b": 1.0}, 0)
+            context.log(state, {"analysis/a": 0.5}, 4)
 
     run = make_run(tracker=Recorder())
     fit(make_trainer(), run, [Late(), CSVLogger("metrics.csv", False, folder=tmp_path)])

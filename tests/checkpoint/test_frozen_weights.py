@@ -76,7 +76,7 @@ def test_a_missing_or_damaged_base_is_one_line_and_no_checkpoint_is_renamed(run,
         file.write_bytes(data[: len(data) // 2])
     elif damage == "link":
         file.symlink_to("/dev/zero")
-    reason = {"missing": "not found", "link": "unreadable"}.get(damage, "damaged")
+    reason = {"missing": "not found", "link": "cannot be opened"}.get(damage, "damaged")
     with pytest.raises(
         CheckpointUnavailableError, match=rf"base/\w+\.safetensors: {reason}"
     ) as error:

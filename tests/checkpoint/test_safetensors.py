@@ -44,7 +44,7 @@ def test_arrays_are_read_as_they_were_written(tmp_path):
         (b'{"a": {}, "a": {}}', None, "twice"),
         (b"[" * 10_000, None, "not valid JSON|nested too deep"),
         ({"a": 3}, None, "a: expected dict, got 3"),
-        ({"a": ENTRY | {"dtype": "F64"}}, None, "a: expected a dtype among BOOL, .* got 'F64'"),
+        ({"a": ENTRY | {"dtype": "F64"}}, None, "a.dtype: expected one of 'BOOL', .* got 'F64'"),
         ({"a": ENTRY | {"dtype": "F16"}}, None, "bytes 0 to 16 do not fit"),
         ({"a": ENTRY | {"shape": [2, -2]}}, None, "a.shape"),
         ({"a": ENTRY | {"shape": [2] * 9}}, None, "a.shape"),

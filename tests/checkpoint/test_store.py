@@ -215,16 +215,19 @@ def arrays(**changes):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ({"a.weight": None}, "model array a.weight is missing"),
-        ({"c": mx.ones(1)}, "model array c is unknown"),
-        ({"a.weight": mx.ones((3, 2))}, "model array a.weight: expected shape (2, 3), got (3, 2)"),
+        ({"a.weight": None}, "model array a.weight: expected mlx.core.float32 (2, 3), got none"),
+        ({"c": mx.ones(1)}, "model array c: expected none, got mlx.core.float32 (1,)"),
+        (
+            {"a.weight": mx.ones((3, 2))},
+            "model array a.weight: expected mlx.core.float32 (2, 3), got mlx.core.float32 (3, 2)",
+        ),
         (
             {"a.weight": mx.ones((2, 3), mx.int32)},
-            "model array a.weight: expected mlx.core.float32, got mlx.core.int32",
+            "model array a.weight: expected mlx.core.float32 (2, 3), got mlx.core.int32 (2, 3)",
         ),
         (
             {"b.bias": mx.zeros((4,), mx.bool_)},
-            "model array b.bias: expected mlx.core.float32, got mlx.core.bool",
+            "model array b.bias: expected mlx.core.float32 (4,), got mlx.core.bool (4,)",
         ),
         (
             {"b.bias": mx.array([0, 0, float("nan"), 0])},

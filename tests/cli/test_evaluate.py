@@ -109,7 +109,7 @@ def test_a_pretrained_model_that_cannot_be_compared_is_one_line(runs, tmp_path, 
         (
             [f"run={runs}/titanic", "pretrained=x.gguf"],
             2,
-            "that predicts the next token of texts, got one of classification",
+            "that predicts the next token of texts",
         ),
         ([f"run={runs}/language", "pretrained=x.gguf"], 66, "pretrained=x.gguf: "),
         (

@@ -161,7 +161,6 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
         (["run=HOME/transformer", "max_tokens=2.5"], 2, "max_tokens=2.5: expected a whole number"),
         (["run=HOME/transformer", "seed=1", "seed=2"], 2, "twice"),
         (["run=HOME/transformer", "prompt"], 2, "expected prompt=..."),
-        (["run=HOME/transformer", "preset=factal"], 2, "expected one of factual"),
         (["run=HOME/transformer", "prompt=a", "prompts=b"], 2, "one of the two"),
         (["run=HOME/transformer", "checkpoint=HOME/nowhere"], 66, "nowhere"),
         (["run=HOME/nowhere"], 66, "expected a run folder"),
@@ -174,7 +173,7 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
         (
             ["run=HOME/rows.jsonl"],
             66,
-            "HOME/rows.jsonl: a file, expected a run folder, a GGUF file (.gguf), or a folder",
+            "HOME/rows.jsonl: a file, expected a run folder",
         ),
         (["run=HOME/transformer", "prompts=~no-such-user/prompts"], 66, "~no-such-user/prompts"),
         (["run=HOME/bert"], 2, "masked"),

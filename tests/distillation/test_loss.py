@@ -15,7 +15,7 @@ from mlxlab.data.batch import Task
 from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
 from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import DistillationReport, SoftTargets, Teachers
-from mlxlab.errors import ConfigError, UserError
+from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence, weighted_mean
 from mlxlab.models.model import Model, build_head
@@ -100,7 +100,7 @@ def test_the_loss_equals_its_formula():
     np.testing.assert_allclose(loss.terms["cross_entropy"], ce, rtol=1e-5)
 
 
-@pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon", "mse"])
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon"])
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(divergence):
     model, batch = make_model(dropout=0.0), make_batch()
     loss = distill(make_model(dropout=0.0), alpha=0.0, divergence=divergence)
@@ -124,7 +124,6 @@ def test_each_divergence_equals_its_formula():
         "reverse": kl(q, p),
         "jensen_shannon": (kl(p, m) + kl(q, m)) / 2,
     }
-    expected["mse"] = ((z - t) ** 2).mean(axis=-1)
     for divergence, values in expected.items():
         np.testing.assert_allclose(
             soft_target_divergence(SoftTargets(mx.array(t)), mx.array(z), 2.0, divergence),
@@ -166,7 +165,7 @@ def test_the_factor_of_t_squared_keeps_the_size_of_the_gradient():
 def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     teacher = make_model(seed=1, dropout=0.9)
     loss, batch = distill(teacher), make_batch()
-    before = loss.teachers.digest()
+    before = loss.teachers.ensemble.digest()
     assert np.array_equal(
         *(np.array(loss.teachers.soft_targets(batch, None).values) for _ in range(2))
     )
@@ -178,10 +177,10 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     outputs = [evaluate(model, FixedBatches(), TASK).outputs for model in (run.model, teacher)]
     same = np.mean(outputs[0].argmax(axis=1) == outputs[1].argmax(axis=1))
     assert run.state.history.reference["student"]["agreement"] == same
-    assert loss.teachers.digest() == before
+    assert loss.teachers.ensemble.digest() == before
     assert weights_of(run.model).keys() == names
     teacher.out.weight = teacher.out.weight + 1e-7
-    assert loss.teachers.digest() != before
+    assert loss.teachers.ensemble.digest() != before
 
 
 def test_distilling_with_the_optimized_step_equals_the_plain_step():
@@ -370,26 +369,9 @@ def test_equal_attention_layers_have_no_feature_matching_loss():
     np.testing.assert_allclose(loss(student, make_batch()).terms["feature_matching"], 0, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ([{"student": "backbone.layers.0"}], r"feature_matching\[0\]: 'teacher' is missing"),
-        (
-            [{"student": "a", "teacher": "b", "weigth": 2}],
-            r"feature_matching\[0\]: unknown key 'weigth'",
-        ),
-        (
-            [{"student": "a", "teacher": "b", "weight": -1}],
-            r"feature_matching\[0\].weight: expected .* got -1",
-        ),
-        (
-            [{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}],
-            "there is no layer backbone.layer.0",
-        ),
-    ],
-)
-def test_an_invalid_layer_pair_is_refused_in_one_line(pairs, message):
-    with pytest.raises(UserError, match=message):
+def test_a_layer_that_does_not_exist_is_refused():
+    pairs = [{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}]
+    with pytest.raises(ConfigError, match=r"there is no layer backbone\.layer\.0"):
         distill(small(), feature_matching=pairs).setup(small(), seed=0)
 
 
@@ -418,14 +400,7 @@ def test_feature_matching_in_a_weighted_sum_captures_the_layers_of_the_model():
     np.testing.assert_array_equal(loss(student, batch).total, distillation(student, batch).total)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"divergence": "mse"}, "or top_k=2, got top_k=1"),
-        ({"feature_matching": PAIRS}, "stores no layer"),
-    ],
-)
-def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path, changes, message):
+def test_a_cache_that_lacks_what_the_loss_needs_is_refused(tmp_path):
     cache = TeacherCache(1, "float32", folder=tmp_path, num_classes=2)
-    with pytest.raises(ConfigError, match=message):
-        distill(small(), cache=cache, **changes)
+    with pytest.raises(ConfigError, match="stores no layer"):
+        distill(small(), cache=cache, feature_matching=PAIRS)

@@ -236,19 +236,6 @@ def test_a_message_without_any_answer_is_forgotten(trained):
     assert len(chat.messages) == 2
 
 
-def test_an_answer_that_outgrows_the_context_is_a_warning(trained, monkeypatch, caplog):
-    chat, question = load_chat(trained[0]), "train 3?\n"
-    monkeypatch.setattr(type(chat.tokenizer), "end_ids", frozenset())
-    for max_tokens, warned in ((40, False), (120, True)):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(question.encode())))
-        chat.reset()
-        terminal.talk(chat, GREEDY, GenerationConfig(max_tokens=max_tokens, context_length=100))
-        assert (
-            any("the end of this answer was generated without" in line for line in caplog.messages)
-            == warned
-        )
-
-
 @pytest.mark.parametrize(
     ("line", "more", "code", "message"),
     [

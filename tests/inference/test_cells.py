@@ -55,7 +55,7 @@ def test_texts_are_the_rows_of_a_model_that_reads_one_column():
     ("rows", "message"),
     [
         ("a text", "put it into a list"),
-        (["a"], "row 1: expected a dict with x, y, got a text"),
+        (["a"], "row 1: expected a dict with x, y, got str"),
         ([{"x": 1}, 3], "row 2: expected a dict"),
     ],
 )

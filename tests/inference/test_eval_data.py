@@ -106,7 +106,4 @@ def test_a_line_says_why_there_are_no_baselines(tmp_path, caplog):
     restored = SimpleNamespace(encoder=make_texts(source, tmp_path / "cache").encoder)
     rows = open_eval_rows(restored, {"source": source}, tmp_path / "cache")
     assert not rows.baselines(None)
-    assert (
-        "no baselines: the training data of the run has changed, cannot be read, or is too large"
-        in caplog.messages
-    )
+    assert "no baselines: the training data of the run has changed" in caplog.text

@@ -100,11 +100,6 @@ def test_a_fault_names_the_row_or_its_location():
         )
 
 
-def test_a_missing_column_is_named_with_the_nearest():
-    with pytest.raises(DataError, match=r"column 'x' is missing; got X"):
-        predict_table(restored("regression"), {"X": ["0"], "unit": ["m"]})
-
-
 def test_a_language_model_is_refused():
     text = restored("regression")
     object.__setattr__(
@@ -120,9 +115,7 @@ def test_a_language_model_is_refused():
 def test_labelled_data_whose_encoder_reads_no_rows_has_no_signature():
     encoder = type("Encoder", (), {"task": TASKS["classification"], "tokenizer": None})()
     assert model_signature(encoder) is None
-    with pytest.raises(
-        NotAllowedError, match=r"lacks members of mlxlab\.data\.dataset\.RowEncoder"
-    ):
+    with pytest.raises(NotAllowedError, match=r"encoder is a mlxlab\.data\.dataset\.RowEncoder"):
         row_encoder(encoder)
 
 

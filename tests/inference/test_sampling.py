@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import DataError
-from mlxlab.inference.sampling import PRESETS, SamplingParams
+from mlxlab.inference.sampling import SamplingParams
 
 SHARES = np.array([0.05, 0.4, 0.1, 0.2, 0.25])  # by falling share: tokens 1, 4, 3, 2, 0
 LOGITS = np.log(SHARES).astype(np.float32)
@@ -103,12 +103,3 @@ def test_logits_without_a_finite_number_are_refused():
     for value in (np.nan, -np.inf, np.inf):
         with pytest.raises(DataError, match="finite"):
             SamplingParams().sample(np.full(5, value), NOTHING, 0.5)
-
-
-def test_presets_are_those_of_the_guide():
-    assert {name: (s.temperature, s.top_k, s.top_p) for name, s in PRESETS.items()} == {
-        "factual": (0.3, 30, 0.8),
-        "balanced": (0.8, 50, 0.9),
-        "creative": (1.2, 60, 0.95),
-        "widest": (1.5, 0, 1.0),
-    }

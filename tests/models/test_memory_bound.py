@@ -10,9 +10,6 @@ import pytest
 
 from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
 from mlxlab.errors import ConfigError
-from mlxlab.inference.generate import GenerationConfig
-from mlxlab.inference.sampling import SamplingParams
-from mlxlab.inference.text_generator import load_generator
 from mlxlab.models import memory_bound
 from mlxlab.models.build import build_model
 from mlxlab.models.memory_bound import check_weights
@@ -172,20 +169,6 @@ def test_generation_from_a_stored_size_beyond_the_memory_is_refused(folder, tmp_
 def has_memory(monkeypatch, amount):
     monkeypatch.setattr(memory_bound, "total_memory", lambda: amount)
     monkeypatch.setattr(memory_bound, "memory_budget", lambda: amount)
-
-
-def test_the_cache_of_a_prompt_counts(folder, monkeypatch):
-    generator = load_generator(folder / "text")
-    request = GenerationConfig(max_tokens=1)
-    prompts = ["line"] * 4
-    weights = 4 * count_parameters(generator.model)
-    tokens = sum(len(generator.tokens(prompt, True)) for prompt in prompts)
-    cache = tokens * 2 * 32 * 4  # keys and values of one layer
-    has_memory(monkeypatch, weights + cache)
-    assert len(generator.texts(prompts, SamplingParams(), request)) == 4
-    has_memory(monkeypatch, weights + cache - 1)
-    with pytest.raises(ConfigError, match="batch_size=4"):
-        generator.texts(prompts, SamplingParams(), request)
 
 
 @pytest.mark.parametrize("layers", [1, 3, 100])

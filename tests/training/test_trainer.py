@@ -272,9 +272,9 @@ def test_late_metrics_join_those_of_their_step():
     history = History()
     history.add_metrics(2, {"a": 1.0})
     history.add_metrics(5, {"a": 2.0})
-    history.add_late_metrics(2, {"b": 3.0})
-    history.add_late_metrics(3, {"b": 4.0})
-    history.add_late_metrics(5, {"b": 5.0})
+    history.add_metrics(2, {"b": 3.0})
+    history.add_metrics(3, {"b": 4.0})
+    history.add_metrics(5, {"b": 5.0})
     assert history.curve == [(2, {"a": 1.0, "b": 3.0}), (3, {"b": 4.0}), (5, {"a": 2.0, "b": 5.0})]
 
 

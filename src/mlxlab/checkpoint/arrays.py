@@ -69,8 +69,7 @@ def evaluate_finite(arrays: Arrays, name: str) -> None:
             f"{name}: weights cannot be read ({str(error).splitlines()[0][:200]})"
         ) from None
     if nonfinite:
-        more = f" and {len(nonfinite) - 1} more arrays" if len(nonfinite) > 1 else ""
-        raise DataError(f"{name}: damaged weights: {nonfinite[0]}{more} holds NaN or infinity")
+        raise DataError(f"{name}: damaged weights: {nonfinite[0]} holds NaN or infinity")
 
 
 def owner_of(path: str, weights: Container[str]) -> str | None:

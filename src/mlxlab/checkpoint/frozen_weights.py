@@ -114,17 +114,13 @@ def read_base(checkpoint: Path, digest: str) -> Arrays:
     try:
         data = read_bytes(path, max_bytes=MAX_BYTES)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise CheckpointUnavailableError(
-                f"{path}: damaged; it holds the frozen weights of {checkpoint}"
-            )
+            raise DataError(f"{path}: damaged")
         return parse_arrays(data)
-    except InputNotFoundError:
+    except (InputNotFoundError, DataError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
         raise CheckpointUnavailableError(
-            f"{path}: not found; it holds the frozen weights of {checkpoint}"
+            f"{reason}; it holds the frozen weights of {checkpoint}"
         ) from None
-    except (DataError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0].removeprefix(f"{path}: ")
-        raise CheckpointUnavailableError(f"{path}: unreadable ({reason})") from None
 
 
 def _file_name(digest: str) -> str:

@@ -5,12 +5,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab.checkpoint.manifest import (
-    CheckpointManifest,
-    CorruptCheckpointError,
-    read_file,
-    read_manifest,
-)
+from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_file, read_manifest
 from mlxlab.checkpoint.names import EMERGENCY, committed_paths, step_of
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
 from mlxlab.errors import CheckpointUnavailableError, DataError
@@ -39,17 +34,20 @@ def list_checkpoints(folder: Path) -> list[CheckpointEntry]:
     return [_entry(path) for path in committed_paths(folder)]
 
 
-def newest_state(
-    checkpoints: list[CheckpointEntry], max_bytes: int | None = None
-) -> SavedState | None:
+def newest_state(checkpoints: list[CheckpointEntry], max_bytes: int) -> SavedState | None:
     """The state in the newest checkpoint whose `state.json` is intact, and no larger; None if there is none."""
     for each in checkpoints:
         try:
             manifest = read_manifest(each.path)
-            size = manifest["files"][STATE]["size"] if STATE in manifest["files"] else 0
-            if max_bytes is None or size <= max_bytes:
+            if manifest["files"][STATE]["size"] <= max_bytes:
                 return parse_state(read_file(each.path, manifest, STATE))
-        except (CorruptCheckpointError, CheckpointUnavailableError, DataError, UnicodeDecodeError):
+        except (
+            CorruptCheckpointError,
+            CheckpointUnavailableError,
+            DataError,
+            UnicodeDecodeError,
+            KeyError,
+        ):
             continue
     return None
 
@@ -61,27 +59,21 @@ def _entry(path: Path) -> CheckpointEntry:
         manifest = read_manifest(path)
     except (CorruptCheckpointError, CheckpointUnavailableError) as error:
         return CheckpointEntry(path, step, is_emergency, 0, 0, str(error).removeprefix(f"{path}: "))
-    sizes = {name: _size(path / name) for name in manifest["files"]}
-    nbytes = sum(size for size in sizes.values() if size > 0)
+    expected = {name: entry["size"] for name, entry in manifest["files"].items()}
+    sizes = {name: _size(path / name) for name in expected}
+    wrong = [name for name in expected if sizes[name] != expected[name]]
+    fault = ""
+    if wrong:
+        fault = f"{wrong[0]} has {sizes[wrong[0]]} bytes, expected {expected[wrong[0]]}"
     return CheckpointEntry(
-        path, step, is_emergency, nbytes, manifest["best_step"], _fault(step, manifest, sizes)
+        path, step, is_emergency, sum(sizes.values()), manifest["best_step"], fault
     )
 
 
-def _fault(step: int, manifest: CheckpointManifest, sizes: dict[str, int]) -> str:
-    if manifest["step"] != step:
-        return f"holds the checkpoint of step {manifest['step']}"
-    wrong = (name for name, entry in manifest["files"].items() if sizes[name] != entry["size"])
-    if (name := next(wrong, None)) is None:
-        return ""
-    got = f"has {sizes[name]} bytes" if sizes[name] >= 0 else "is no regular file"
-    return f"{name} {got}, expected {manifest['files'][name]['size']}"
-
-
 def _size(path: Path) -> int:
-    """Bytes of a regular file, -1 if it is none."""
+    """Bytes of a regular file, 0 if it is none."""
     try:
         status = os.lstat(path)
     except OSError:
-        return -1
-    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

@@ -77,20 +77,16 @@ def check_arrays(
 
     Raises CorruptCheckpointError for the first array that does not fit; it is one of `owner`: "model" or "optimizer".
     """
-    for name in sorted({*saved, *expected}):
-        if name not in saved or name not in expected:
-            raise CorruptCheckpointError(
-                f"{owner} array {name} is {'unknown' if name in saved else 'missing'}"
-            )
-        array = saved[name]
-        like = expected[name]
-        if array.shape != like.shape:
-            raise CorruptCheckpointError(
-                f"{owner} array {name}: expected shape {like.shape}, got {array.shape}"
-            )
-        if array.dtype != like.dtype:
-            raise CorruptCheckpointError(
-                f"{owner} array {name}: expected {like.dtype}, got {array.dtype}"
-            )
+    got = _kinds(saved)
+    like = _kinds(expected)
+    for name in sorted({*got, *like}):
+        if got.get(name) != like.get(name):
+            kinds = f"expected {like.get(name, 'none')}, got {got.get(name, 'none')}"
+            raise CorruptCheckpointError(f"{owner} array {name}: {kinds}")
     for name in nonfinite_paths(saved)[:1]:
         raise CorruptCheckpointError(f"{owner} array {name}: holds NaN or infinity")
+
+
+def _kinds(arrays: Mapping[str, mx.array]) -> dict[str, str]:
+    """Type and shape of each array."""
+    return {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}

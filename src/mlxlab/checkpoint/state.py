@@ -1,7 +1,9 @@
 """What a checkpoint holds besides the arrays of model and optimizer."""
 
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from math import isfinite
+from operator import itemgetter
 from typing import Any, NotRequired, TypedDict
 
 from mlxlab.checkpoint.continuation import Continuation
@@ -111,10 +113,12 @@ class History:
     events: list[tuple[Count, str]] = field(default_factory=list)  # (step, what changed)
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        if self.curve and self.curve[-1][0] == step:
-            self.curve[-1][1].update(metrics)
+        """Adds metrics of the current step, or of an earlier one."""
+        index = bisect_left(self.curve, step, key=itemgetter(0))
+        if index < len(self.curve) and self.curve[index][0] == step:
+            self.curve[index][1].update(metrics)
         else:
-            self.curve.append((step, dict(metrics)))
+            self.curve.insert(index, (step, dict(metrics)))
         if len(self.curve) > CURVE_POINTS:
             *earlier, last = self.curve
             thinned = [
@@ -123,14 +127,6 @@ class History:
                 if i % 2 or any(name.startswith((VALID, ANALYSIS)) for name in p[1])
             ]
             self.curve = [*thinned, last]
-
-    def add_late_metrics(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds metrics of an earlier step, or of the current one."""
-        index = next((i for i, (at, _) in enumerate(self.curve) if at >= step), len(self.curve))
-        if index < len(self.curve) and self.curve[index][0] == step:
-            self.curve[index][1].update(metrics)
-        else:
-            self.curve.insert(index, (step, dict(metrics)))
 
     def add_evaluation(self, step: int, metrics: dict[str, float], monitored_metric: str) -> None:
         """Adds an evaluation; one made earlier at the same step no longer counts."""

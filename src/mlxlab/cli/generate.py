@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mlxlab.errors import ConfigError
 from mlxlab.progress import activity
@@ -31,7 +31,6 @@ def generate(
     checkpoint: str = "best",
     prompt: str = "",
     prompts: Path | None = None,
-    preset: Literal["factual", "balanced", "creative", "widest"] | None = None,
     chat: bool = False,
     system: str | None = None,
     json: bool = False,
@@ -44,7 +43,6 @@ def generate(
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         prompt: the text to continue; \\n is a line break, in stop too; empty begins a document.
         prompts: a file with a prompt per line, or .jsonl with objects that have a `prompt`; prints JSON lines.
-        preset: sampling options to start from.
         chat: talk with the model by its chat template: a message per line of standard input, until it ends or /exit;
             /reset forgets the conversation.
         system: what the model is told before a chat.
@@ -69,13 +67,13 @@ def generate(
 
     backend.prepare()
     from mlxlab.inference.generate import GenerationConfig
-    from mlxlab.inference.sampling import choose_sampling
+    from mlxlab.inference.sampling import take_sampling
     from mlxlab.inference.text_generator import load_generator
     from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     more: dict[str, Any] = {**options}
-    sampling = choose_sampling(preset, more)
+    sampling = take_sampling(more)
     stop = [text.replace("\\n", "\n") for text in more.pop("stop", [])]
     if chat:
         from mlxlab.inference.chat import load_chat

@@ -7,14 +7,13 @@ their attention maps (TinyBERT, Jiao et al. 2020).
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Gt, Lt
+from mlxlab.constraints import Positive
 from mlxlab.errors import ConfigError
-from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.initialization import uniform
 from mlxlab.models.layers import Attention
 from mlxlab.models.model import PROJECTIONS
@@ -29,7 +28,7 @@ class LayerPair(TypedDict):
 
     student: str
     teacher: str
-    weight: NotRequired[Annotated[float, Gt(0), Lt(math.inf)]]
+    weight: NotRequired[Positive]
 
 
 class LayerCall(NamedTuple):
@@ -39,16 +38,6 @@ class LayerCall(NamedTuple):
 
 
 Calls = Mapping[str, LayerCall]  # the last call of each layer, by its name
-
-
-def read_pairs(nodes: list[dict[str, str | float]]) -> list[LayerPair]:
-    """The pairs of `trainer.loss.feature_matching`; ConfigError where one is malformed."""
-    try:
-        return validate(nodes, list[LayerPair])
-    except ShapeError as error:
-        raise ConfigError(
-            f"{_KEY}{error}; expected {{student: layer, teacher: layer, weight: number > 0}}"
-        ) from None
 
 
 def add_projections(

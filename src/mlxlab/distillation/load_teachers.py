@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,10 +18,9 @@ from mlxlab.data.dataset import DataModule, Encoder, HasEncoder, LabelledRows
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.options import DistillationOptions, is_predictions
 from mlxlab.distillation.predictions_file import load_predictions
-from mlxlab.distillation.teacher_cache import CacheOptions, TeacherCache
+from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import HeldOutTargets, Teachers
-from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
-from mlxlab.files.untrusted import ShapeError, validate
+from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.build import build_pretrained_model
@@ -102,29 +102,24 @@ class TeacherLoader:
         names = options.teachers or []
         weights = options.teacher_weights
         previous = options.previous_students
-        count = len(names)
-        if weights is not None and len(weights) != count:
-            title = "trainer.distillation.teacher_weights"
-            raise ConfigError(
-                f"{title}: expected {count} weights, one per teacher, got {len(weights)}"
-            )
+        if weights is not None and len(weights) != len(names):
+            expected = f"expected {len(names)} weights, one per teacher, got {len(weights)}"
+            raise ConfigError(f"trainer.distillation.teacher_weights: {expected}")
         if is_predictions(options.models[0]):
             return self._read_predictions(Path(os.path.expanduser(options.models[0])), data)
         teachers = [self._load_teacher(name, data) for name in names]
-        students = (
-            [self._load_teacher(name, data) for name in options.members]
-            if previous != "independent"
-            else []
-        )
-        if previous == "teacher" and weights is not None:
-            weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
-        members = [*teachers, *students] if previous == "teacher" else teachers
-        base = students if previous == "residual" else []
-        aligned = [self._align(member, data, seq_len, num_logits) for member in members]
-        ensemble = Ensemble(aligned, weights, options.ensemble_mean, data.task.kind)
-        residual_base = Ensemble(
-            [self._align(member, data, seq_len, num_logits) for member in base]
-        )
+        students: list[LoadedTeacher] = []
+        if previous != "independent":
+            students = [self._load_teacher(name, data) for name in options.members]
+        members = [self._align(each, data, seq_len, num_logits) for each in teachers]
+        base = [self._align(each, data, seq_len, num_logits) for each in students]
+        if previous == "teacher":
+            if weights is not None:
+                weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
+            members += base
+            base = []
+        ensemble = Ensemble(members, weights, options.ensemble_mean, data.task.kind)
+        residual_base = Ensemble(base)
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
             mx.eval(model.parameters())
@@ -137,14 +132,9 @@ class TeacherLoader:
         if said is not None and teachers[0].task.labels == data.task.labels:
             held_out = HeldOutTargets(said, data.task.kind)
             digests[teachers[0].name] += held_out.digest()
-        messages = []
+        messages: list[str] = []
         for teacher in teachers:
-            title = f"teacher: {teacher.name}"
-            messages.append(f"{title}, {count_parameters(teacher.model):,} parameters")
-            if teacher.held_out not in ("", data.held_out):
-                messages.append(
-                    f"{title} was validated on other data: it may have been trained on the validation data"
-                )
+            messages += _messages_on(teacher, data)
         return Teachers(ensemble, residual_base, teacher_cache, held_out, digests), messages
 
     def _read_predictions(self, path: Path, data: DataModule) -> tuple[Teachers, list[str]]:
@@ -163,29 +153,21 @@ class TeacherLoader:
             task = restored.encoder.task
             tokenizer = restored.encoder.tokenizer
             held_out = restored.checkpoint.state["metadata"]["held_out"]
-            limit = (
-                model.backbone.position_limit if isinstance(model, Model) else None
-            )  # an ensemble has none
+            # An ensemble has no backbone.
+            limit = model.backbone.position_limit if isinstance(model, Model) else None
             num_logits = restored.checkpoint.state["vocab_size"]
             said = None
             head = model.get("head")
             is_mixture = isinstance(head, TabularHead) and head.is_mixed
             # Ids are those of rows of the same sources, split alike.
             if is_mixture and isinstance(data, LabelledRows) and held_out == data.held_out:
-                most = len(data.training_targets)
-                said = load_out_of_fold(run, task.num_classes, most)
+                said = load_out_of_fold(run, task.num_classes, len(data.training_targets))
             return LoadedTeacher(
                 name, model, task, tokenizer, limit, held_out, num_logits, restored.encoder, said
             )
         tokenizer = load_tokenizer(_pretrained_folder(name, self.cache))
-        kind = data.task.kind
-        if kind != "language_modelling":
-            expected = f"expected a model for {_describe_task(data.task)}"
-            raise NotAllowedError(
-                f"trainer.teachers: {name}: {expected}, got a pretrained language model"
-            )
         model = build_pretrained_model(resolve(name), tokenizer.vocab_size)
-        task = Task(kind, tokenizer.vocab_size, masked=not model.backbone.causal)
+        task = Task("language_modelling", tokenizer.vocab_size, masked=not model.backbone.causal)
         num_logits = model.backbone.embedding.weight.shape[0]
         return LoadedTeacher(
             name, model, task, tokenizer, model.backbone.position_limit, "", num_logits
@@ -227,33 +209,25 @@ class TeacherLoader:
         self, teacher: LoadedTeacher, data: DataModule, num_logits: int | None, title: str
     ) -> FrozenModel:
         """A teacher that knows all classes, labels or tokens of the student, each found by its name."""
-        task = data.task
-        if task.kind != "language_modelling":
-            kind = "classes" if task.kind == "classification" else "labels"
-            own = list(teacher.task.labels)
-            names = list(task.labels)
-        else:
-            kind = "tokens"
-            own = _token_names(teacher.tokenizer)
-            names = _token_names(data.tokenizer)
+        is_text = data.task.kind == "language_modelling"
+        kind = "tokens" if is_text else "labels"
+        own = _names(teacher.task, teacher.tokenizer)
+        names = _names(data.task, data.tokenizer)
         if self.options.vocab_mapping != "subset":
             raise NotAllowedError(
                 f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
                 " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
             )
-        if kind == "tokens" and num_logits not in (None, len(names)):
+        if is_text and num_logits not in (None, len(names)):
             sizes = f"the student has logits of {num_logits} tokens, its tokenizer {len(names)}"
-            raise NotAllowedError(
-                f"{title}: {sizes}; expected a teacher with the student's tokenizer"
-            )
+            raise NotAllowedError(f"{title}: {sizes}")
         indices = {name: index for index, name in enumerate(own)}
-        if unknown := [name for name in names if name not in indices]:
-            example = (
-                f"{len(unknown)} of the student's {len(names)} {kind}, for example {unknown[0]!r}"
-            )
-            raise NotAllowedError(f"{title}: lacks {example}")
+        unknown = [name for name in names if name not in indices]
+        if unknown:
+            lacks = f"lacks {len(unknown)} of the student's {len(names)} {kind}"
+            raise NotAllowedError(f"{title}: {lacks}, for example {unknown[0]!r}")
         return FrozenModel(
-            teacher.model, np.array([indices[name] for name in names]), tokens=kind == "tokens"
+            teacher.model, np.array([indices[name] for name in names]), tokens=is_text
         )
 
     def _truncated(self, teacher: LoadedTeacher, title: str, num_logits: int) -> FrozenModel:
@@ -262,31 +236,22 @@ class TeacherLoader:
         if teacher.num_logits < num_logits:
             raise NotAllowedError(f"{sizes}; expected a teacher of these or more tokens")
         if self.options.vocab_mapping != "subset":
-            path = "data.tokenizer.path=<inference folder of the teacher>"
-            raise NotAllowedError(
-                f"{sizes}; to leave out the others: trainer.distillation.vocab_mapping=subset {path}"
-            )
+            keys = "trainer.distillation.vocab_mapping=subset data.tokenizer.path=<inference folder of the teacher>"
+            raise NotAllowedError(f"{sizes}; to leave out the others: {keys}")
         return FrozenModel(teacher.model, np.arange(num_logits), tokens=True)
 
     def _open_cache(
         self, data: DataModule, ensemble: Ensemble, router: object
     ) -> TeacherCache | None:
         """The cache of these teachers on these data; None if the options ask for none."""
-        if self.options.teacher_cache is None:
+        options = self.options.teacher_cache
+        if options is None:
             return None
-        try:
-            options: CacheOptions = validate(self.options.teacher_cache, CacheOptions)
-        except ShapeError as error:
-            raise ConfigError(
-                f"trainer.distillation.teacher_cache: {error}; expected top_k and dtype"
-            ) from None
         task = data.task
-        has_classes = task.kind in ("classification", "language_modelling")
-        top_k = options.get("top_k", 100 if has_classes else task.num_classes)
+        top_k = task.num_classes
+        if task.kind in ("classification", "language_modelling"):
+            top_k = options.get("top_k", 100)
         dtype = options.get("dtype", "float16")
-        if not has_classes and top_k < task.num_classes:
-            expected = f"expected all {task.num_classes} outputs of the task {task.kind}"
-            raise ConfigError(f"trainer.distillation.teacher_cache.top_k: {expected}, got {top_k}")
         inputs = (
             ensemble.digest(),
             repr(router),
@@ -299,6 +264,16 @@ class TeacherLoader:
         return TeacherCache(
             top_k, dtype, folder=self.cache / f"teacher-{key}", num_classes=task.num_classes
         )
+
+
+def _messages_on(teacher: LoadedTeacher, data: DataModule) -> list[str]:
+    title = f"teacher: {teacher.name}"
+    messages = [f"{title}, {count_parameters(teacher.model):,} parameters"]
+    if teacher.held_out not in ("", data.held_out):
+        messages.append(
+            f"{title} was validated on other data: it may have been trained on the validation data"
+        )
+    return messages
 
 
 def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: str) -> None:
@@ -315,37 +290,24 @@ def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: s
         )
     same_tokens = teacher.tokenizer.fingerprint == tokenizer.fingerprint
     if task.kind != "language_modelling" and not same_tokens:
-        expected, got = (
-            f"{each.vocab_size} tokens, {each.fingerprint[:8]}"
-            for each in (tokenizer, teacher.tokenizer)
-        )
-        raise NotAllowedError(f"{title}: expected the student's tokenizer ({expected}), got {got}")
-    if (
-        teacher.encoder is not None
-        and isinstance(data, HasEncoder)
-        and not _same_texts(teacher.encoder, data)
-    ):
+        raise NotAllowedError(f"{title}: expected the student's tokenizer, got another")
+    if teacher.encoder is None or not isinstance(data, HasEncoder):
+        return
+    from mlxlab.data.labelled.inputs import same_texts
+
+    if not same_texts(teacher.encoder, data.encoder):
         way = "train both on the same rows (source, seed, fold) with the same template and data.numbers"
         raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
 
 
-def _same_texts(encoder: Encoder, data: HasEncoder) -> bool:
-    from mlxlab.data.labelled.inputs import same_texts
-
-    return same_texts(encoder, data.encoder)
-
-
 def _pretrained_folder(name: str, cache: Path) -> Path:
-    try:
-        return tokenizer_dir(name, cache)
-    except InputNotFoundError:
-        raise InputNotFoundError(
-            f"trainer.teachers: {name}: expected a run folder, checkpoint, folder of a pretrained model, or hub id"
-        ) from None
+    return tokenizer_dir(str(resolve(name, "trainer.teachers")), cache)
 
 
-def _token_names(tokenizer: Tokenizer) -> list[str]:
-    """What identifies each token to another tokenizer: its text."""
+def _names(task: Task, tokenizer: Tokenizer) -> Sequence[str]:
+    """What identifies each class, label or token to another model: a token by its text."""
+    if task.kind != "language_modelling":
+        return task.labels
     return [str(tokenizer.inner.id_to_token(token)) for token in range(tokenizer.vocab_size)]
 
 

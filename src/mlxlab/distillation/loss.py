@@ -10,10 +10,10 @@ import numpy as np
 from mlxlab.constraints import Fraction, Positive, Share
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.feature_matching import (
+    LayerPair,
     add_projections,
     capture_calls,
     feature_matching_loss,
-    read_pairs,
 )
 from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
@@ -41,15 +41,14 @@ class DistillationLoss:
         temperature: T, which divides the logits of teacher and student. A number, or a LinearCoefficient.
         scale_by_t2: multiply the divergence by T^2, so that its gradient has the same size at any temperature.
         divergence: forward is KL(teacher || student), reverse KL(student || teacher), jensen_shannon the mean KL of
-            both to their mixture; mse compares logits and ignores the temperature.
+            both to their mixture.
         label_smoothing: part of the target spread over all classes, in the cross-entropy; 0 for a regression.
         feature_matching: layers to match with layers of the first teacher:
             `[{student: name, teacher: name, weight: 1}]`.
         router: weights the teachers example by example, by their classes; null uses `teacher_weights`.
 
     Raises:
-        ConfigError: a cache of soft targets lacks what feature matching or mse needs, or a task without classes has a
-            router.
+        ConfigError: feature matching has a cache of soft targets, or a task without classes a router.
     """
 
     def __init__(
@@ -57,9 +56,9 @@ class DistillationLoss:
         alpha: Fraction | LinearCoefficient,
         temperature: Positive | LinearCoefficient,
         scale_by_t2: bool,
-        divergence: Literal["forward", "reverse", "jensen_shannon", "mse"],
+        divergence: Literal["forward", "reverse", "jensen_shannon"],
         label_smoothing: Share,
-        feature_matching: list[dict[str, str | float]],
+        feature_matching: list[LayerPair],
         router: Router | None,
         *,
         loaded_teachers: Teachers,
@@ -72,33 +71,26 @@ class DistillationLoss:
         self.divergence = divergence
         self.label_smoothing = label_smoothing
         self.compute_target_loss = target_loss(task.kind, label_smoothing)
-        self.scale_by_t2 = scale_by_t2 and divergence != "mse" and task.kind != "regression"
+        self.scale_by_t2 = scale_by_t2 and task.kind != "regression"
         self.terms = (
             ("squared_error", "teacher_squared_error")
             if task.kind == "regression"
             else ("cross_entropy", "kl")
         )
-        self.pairs = read_pairs(feature_matching) if loaded_teachers else []
+        self.pairs = feature_matching if loaded_teachers else []
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
         if router is not None and task.kind in ("multi_label", "regression"):
             raise ConfigError(
                 f"trainer.loss.router: expected null for the task {task.kind}: it reads classes"
             )
-        if loaded_teachers and not loaded_teachers.ensemble:
-            for key, value in (("feature_matching", self.pairs), ("router", router)):
-                if value:
-                    raise ConfigError(f"trainer.loss.{key}: expected a model as teacher")
-        cache = loaded_teachers.cache
-        if cache is not None and self.pairs:
+        needs_model = bool(self.pairs) or router is not None
+        if needs_model and loaded_teachers and not loaded_teachers.ensemble:
+            raise ConfigError(
+                "trainer.loss: feature_matching and router: expected a model as teacher"
+            )
+        if loaded_teachers.cache is not None and self.pairs:
             raise ConfigError(
                 "trainer.loss.feature_matching: expected no teacher_cache, which stores no layer outputs"
-            )
-        if cache is not None and cache.top_k and divergence == "mse":
-            expected = (
-                f"expected no teacher_cache, or top_k={cache.num_classes}, got top_k={cache.top_k}"
-            )
-            raise ConfigError(
-                f"trainer.loss.divergence=mse: compares the logits of all classes: {expected}"
             )
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
@@ -171,8 +163,6 @@ def label_divergence(
     teacher: mx.array, student: mx.array, temperature: mx.array | float, kind: str
 ) -> mx.array:
     """`soft_target_divergence` of each label, which holds or not: logits (B, L) twice -> (B, L)."""
-    if kind == "mse":
-        return mx.square(student - teacher)
     # Sigmoid is softmax over the logit and 0.
     t, z = (mx.stack([logits, mx.zeros_like(logits)], axis=-1) for logits in (teacher, student))
     return soft_target_divergence(SoftTargets(t), z, temperature, kind)
@@ -187,13 +177,11 @@ def soft_target_divergence(
 ) -> mx.array:
     """Divergence (...) between soft targets and the student's logits (..., C), not multiplied by T^2.
 
-    `kind` is a key of `DIVERGENCES`, or mse (of logits, without temperature); an array of temperatures broadcasts over
-    the logits. `log_sum_exp` is that of the logits (...), if it is already known.
+    `kind` is a key of `DIVERGENCES`; an array of temperatures broadcasts over the logits. `log_sum_exp` is that of the
+    logits (...), if it is already known.
     """
     teacher = targets.values
     student = logits
-    if kind == "mse":
-        return mx.square(student - teacher).mean(axis=-1)
     if targets.classes is not None:
         # The probability m of the n classes of the tail counts as spread evenly: log m + (T - 1) log n.
         num_tail = mx.array(float(logits.shape[-1] - targets.classes.shape[-1]))

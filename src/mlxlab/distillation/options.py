@@ -1,13 +1,20 @@
 """The options of `trainer=distill`. Imports nothing heavy: the experiment reads them before MLX is loaded."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.constraints import Count, Positive
+from mlxlab.constraints import Count, Positive, Size
 from mlxlab.errors import ConfigError
 
 PREDICTIONS = (".csv", ".tsv", ".jsonl", ".parquet")  # how the names of files of predictions end
+
+
+class CacheOptions(TypedDict):
+    """Classes of each target that are stored, and in which type."""
+
+    top_k: NotRequired[Size]
+    dtype: NotRequired[Literal["float16", "float32"]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class DistillationOptions:
         teacher_dtype: dtype in which the teachers compute.
         vocab_mapping: same requires teachers with the classes, labels or tokens of the student; subset maps them by
             name where a teacher knows all of them and more.
-        teacher_cache: `{top_k: 100, dtype: float16}` stores soft targets on disk; null queries the teachers each time.
+        teacher_cache: `{top_k: 100, dtype: float16}` stores soft targets on disk, of labels and numbers all of them; null
+            queries the teachers each time.
         rounds: students trained one after the other; each joins the ensemble. 0 only joins `members`.
         round_init: fresh draws new weights for each student, previous starts from those of the student before.
         previous_students: what earlier students are to the next: teacher, residual (it learns what they lack), or
@@ -37,7 +45,7 @@ class DistillationOptions:
     ensemble_mean: Literal["logits", "probabilities"]
     teacher_dtype: Literal["float32", "bfloat16", "float16"]
     vocab_mapping: Literal["same", "subset"]
-    teacher_cache: dict[str, int | str] | None
+    teacher_cache: CacheOptions | None
     rounds: Count
     round_init: Literal["fresh", "previous"]
     previous_students: Literal["teacher", "residual", "independent"]

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
@@ -27,14 +27,8 @@ MIN_PROBABILITY = (
 )
 VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.aux`
 _WAIT_SECONDS = 30  # for other processes that are writing
-# The last three: number of targets, and what storing k classes loses, summed over them (see `TeacherCache.describe`).
-_TABLE = "records (key BLOB PRIMARY KEY, record BLOB, checksum BLOB, targets INTEGER, tail REAL, nats REAL)"
+_TABLE = "records (key BLOB PRIMARY KEY, record BLOB, checksum BLOB)"
 log = logging.getLogger(__name__)
-
-
-class CacheOptions(TypedDict, total=False):
-    top_k: Size
-    dtype: Literal["float16", "float32"]
 
 
 class TeacherCache:
@@ -53,6 +47,8 @@ class TeacherCache:
         self.classes_dtype = np.dtype(np.uint16 if num_classes <= 1 << 16 else np.int32)
         self.records = RecordFile(folder / FILE)
         self.hits = self.misses = 0  # rows
+        self.targets = 0
+        self.tail = 0.0  # the probability of all other classes, summed over the targets
 
     def soft_targets(self, batch: Batch, compute: Callable[[], mx.array]) -> dict[str, np.ndarray]:
         """Soft targets of a batch, as arrays for `Batch.aux`; `compute` gives the logits (B, ..., C) on a miss.
@@ -78,16 +74,15 @@ class TeacherCache:
                 values[row, :count], classes[row, :count] = stored
         self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
         if missing:
-            new_values, new_classes, tail, nats = (
-                x.reshape(*shape, -1) for x in self._compress(compute())
-            )
+            new_values, new_classes = (x.reshape(*shape, -1) for x in self._compress(compute()))
             for row in missing:
                 at = row, slice(counts[row])
                 values[at], classes[at] = new_values[at], new_classes[at]
-                record = new_values[at].tobytes() + new_classes[at].tobytes()
-                self.records.put(
-                    keys[row], record, (counts[row], float(tail[at].sum()), float(nats[at].sum()))
-                )
+                self.records.put(keys[row], new_values[at].tobytes() + new_classes[at].tobytes())
+        if self.top_k:
+            is_target = np.arange(shape[1]) < np.array(counts)[:, None]
+            self.targets += sum(counts)
+            self.tail += float(np.exp(values[is_target, -1].astype(np.float64)).sum())
         aux = {VALUES: values.reshape(*leading, self.width)}
         return aux | ({CLASSES: classes.reshape(*leading, self.top_k)} if self.top_k else {})
 
@@ -95,13 +90,12 @@ class TeacherCache:
         self.records.flush()
 
     def describe(self) -> str:
-        """The number of hits, and what storing k classes loses against the full distribution."""
-        stored = f"top {self.top_k} of {self.num_classes}" if self.top_k else "all outputs"
-        targets, tail, nats = self.records.totals()
+        """The number of hits, and what storing k classes leaves out of the full distribution."""
+        tail = 100 * self.tail / max(self.targets, 1)
         return (
-            f"teacher cache: {stored} in {self.dtype}; {self.hits:,} rows found, {self.misses:,} computed;"
-            f" {100 * tail / max(targets, 1):.2g} % of the probability is in the other classes,"
-            f" {nats / max(targets, 1):.2g} nats per target are lost"
+            f"teacher cache: top {self.top_k or self.num_classes} of {self.num_classes};"
+            f" {self.hits:,} rows found, {self.misses:,} computed;"
+            f" {tail:.2g} % of the probability is in classes that are not stored"
         )
 
     def _load(self, key: bytes, count: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -110,32 +104,24 @@ class TeacherCache:
             return None
         split = count * self.width * self.dtype.itemsize
         if len(record) != split + count * self.top_k * self.classes_dtype.itemsize:
-            self.records.discard(key, f"{len(record)} bytes for {count} targets")
+            self.records.discard(key)
             return None
         values = np.frombuffer(record[:split], self.dtype).reshape(count, self.width)
         classes = np.frombuffer(record[split:], self.classes_dtype).reshape(count, self.top_k)
         if np.isnan(values).any() or not ((classes >= 0) & (classes < self.num_classes)).all():
-            self.records.discard(key, "values out of range")  # MLX has no bounds checks
+            self.records.discard(key)  # MLX has no bounds checks.
             return None
         return values, classes
 
-    def _compress(self, logits: mx.array) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Logits (..., C) as stored: values (..., k + 1) and classes (..., k); what that loses: tail and nats (...)."""
+    def _compress(self, logits: mx.array) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (..., C) as stored: values (..., k + 1) and classes (..., k)."""
         if not self.top_k:
             values = np.array(logits).astype(self.dtype)
-            lost = np.zeros(values.shape[:-1])
-            return values, np.zeros((*lost.shape, 0), self.classes_dtype), lost, lost
+            return values, np.zeros((*values.shape[:-1], 0), self.classes_dtype)
         log_p = log_softmax(logits)
         classes = mx.argpartition(-log_p, kth=self.top_k - 1, axis=-1)[..., : self.top_k]
         values = np.array(top_k_log_probs(logits, classes))
-        stored = values.astype(self.dtype)
-        # KL of the full distribution to what a reader of the cache can know: all other classes equally likely.
-        known = stored.astype(np.float32)
-        known[..., -1] -= np.log(self.num_classes - self.top_k)
-        nats = np.array((mx.exp(log_p) * log_p).sum(axis=-1)) - (np.exp(values) * known).sum(
-            axis=-1
-        )
-        return stored, np.array(classes).astype(self.classes_dtype), np.exp(values[..., -1]), nats
+        return values.astype(self.dtype), np.array(classes).astype(self.classes_dtype)
 
 
 def top_k_log_probs(
@@ -170,34 +156,26 @@ class RecordFile:
 
     def get(self, key: bytes) -> bytes | None:
         """A record; None if it is not stored, or corrupt."""
-        row = self._pending.get(key) or self._read("SELECT * FROM records WHERE key = ?", key)
+        row = self._pending.get(key) or self._read(key)
         if row is None:
             return None
-        _, record, checksum, *_ = row
+        _, record, checksum = row
         if isinstance(record, bytes) and checksum == xxhash.xxh3_64_digest(record):
             return record
-        self.discard(key, "wrong checksum")
+        self.discard(key)
         return None
 
-    def put(self, key: bytes, record: bytes, totals: tuple[int, float, float]) -> None:
-        self._pending[key] = (key, record, xxhash.xxh3_64_digest(record), *totals)
+    def put(self, key: bytes, record: bytes) -> None:
+        self._pending[key] = (key, record, xxhash.xxh3_64_digest(record))
         self._pending_bytes += len(record)
         if self._pending_bytes >= BUFFER_BYTES:
             self.flush()
 
-    def discard(self, key: bytes, reason: str) -> None:
+    def discard(self, key: bytes) -> None:
         """Deletes a record that cannot be used."""
-        log.warning("%s: a record is corrupt (%s); it is computed again", self.path, reason)
+        log.warning("%s: a record is corrupt; it is computed again", self.path)
         self._pending.pop(key, None)
         self._write("DELETE FROM records WHERE key = ?", [(key,)])
-
-    def totals(self) -> tuple[float, float, float]:
-        """Targets, tail and nats, summed over all records, also those of earlier runs."""
-        self.flush()
-        targets, tail, nats = self._read(
-            "SELECT total(targets), total(tail), total(nats) FROM records"
-        ) or (0, 0, 0)
-        return targets, tail, nats
 
     def flush(self) -> None:
         """Writes every record to disk, durably. One that cannot be written is computed again another time."""
@@ -205,11 +183,12 @@ class RecordFile:
         self._pending = {}
         self._pending_bytes = 0
         if rows:
-            self._write("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._write("INSERT OR IGNORE INTO records VALUES (?, ?, ?)", rows)
 
-    def _read(self, statement: str, *parameters: bytes) -> tuple | None:
+    def _read(self, key: bytes) -> tuple | None:
         with self._faults_tolerated("read"):
-            return self._database.execute(statement, parameters).fetchone()
+            matches = self._database.execute("SELECT * FROM records WHERE key = ?", (key,))
+            return matches.fetchone()
         return None
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:

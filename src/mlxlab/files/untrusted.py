@@ -104,11 +104,9 @@ def read_json(
     *,
     keys: Collection[str] | None = None,
     max_bytes: int = MAX_BYTES,
-    max_depth: int = MAX_DEPTH,
 ) -> T:
     """A JSON file as `shape`, any type that `validate` knows; raises as `read_text` and `parse_json`."""
-    text = read_text(path, max_bytes=max_bytes)
-    return parse_json(text, shape, str(path), keys=keys, max_depth=max_depth)
+    return parse_json(read_text(path, max_bytes=max_bytes), shape, str(path), keys=keys)
 
 
 def parse_json(

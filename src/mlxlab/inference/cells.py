@@ -86,13 +86,11 @@ def _as_dicts(
     for number, row in enumerate(rows, 1):
         if isinstance(row, Mapping):
             dicts.append(row)
-        elif not isinstance(row, str):
-            got = type(row).__name__
-            raise DataError(f"row {number}: expected a dict with {', '.join(columns)}, got {got}")
-        elif len(columns) != 1:
-            raise DataError(f"row {number}: expected a dict with {', '.join(columns)}, got a text")
-        else:
+        elif isinstance(row, str) and len(columns) == 1:
             dicts.append({columns[0]: row})
+        else:
+            expected = f"expected a dict with {', '.join(columns)}, got {type(row).__name__}"
+            raise DataError(f"row {number}: {expected}")
     return dicts
 
 

@@ -18,15 +18,10 @@ from mlxlab.models.pretrained.load import tokenizer_dir
 
 
 class Reply(NamedTuple):
-    """An answer as it is generated.
-
-    `forgotten` of the oldest messages were left out for it; of an answer of more than `room` tokens the end is
-    generated without what is further back than half of the context.
-    """
+    """An answer as it is generated; `forgotten` of the oldest messages were left out for it."""
 
     chunks: Generator[TextChunk]
     forgotten: int
-    room: int
 
 
 @dataclass
@@ -61,10 +56,7 @@ class Chat:
             end_ids = frozenset(self.tokenizer.end_ids)
         except ValueError as error:
             raise DataError(str(error)) from None
-        room = (
-            request.context_length - len(prompt) + 1
-        )  # the last token of an answer need not be read again
-        return Reply(self._answer(prompt, end_ids, sampling, request), forgotten, room)
+        return Reply(self._answer(prompt, end_ids, sampling, request), forgotten)
 
     def reset(self) -> None:
         """Forgets the conversation."""

@@ -157,15 +157,11 @@ class EvalRows:
 
     def baselines(self, data: DataModule | None) -> Sequence[Baseline]:
         """The baselines of the data of the run, with predictions for these rows; a line in the log if there are none."""
-        if data is None:
-            reason = "the training data of the run has changed, cannot be read, or is too large"
-        elif not isinstance(data, LabelledRows):
-            reason = "the data set of the run predicts them for its own rows only"
-        elif len(self) > MAX_COMPARED:
-            reason = f"more than {MAX_COMPARED:,} rows"
-        else:
+        if isinstance(data, LabelledRows) and len(self) <= MAX_COMPARED:
             return predict_rows(data, lambda rows: self.table(data.columns, rows), len(self))
-        logger.info(f"no baselines: {reason}")
+        logger.info(
+            "no baselines: the training data of the run has changed or cannot be read, or there are too many rows"
+        )
         return []
 
 

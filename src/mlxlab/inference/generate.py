@@ -1,6 +1,5 @@
 """Generates text with a causal language model: batched, with a key-value cache."""
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -15,14 +14,9 @@ from mlxlab.constraints import Ge, Le, Seed, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.backbone import CausalBackbone, DecodingCache
-from mlxlab.models.layers import named_parameters
-from mlxlab.models.memory_bound import array_bytes, refuse_beyond_memory
 from mlxlab.models.model import CausalHead, Classifier, Model
 
-KEY_WEIGHT = re.compile(r"attention\.key(\.base)?\.weight$")
-FLOAT_BYTES = 4
 UNFINISHED = "\ufffd"  # decoders return it for an incomplete or invalid UTF-8 sequence
 End = Literal["", "end token", "stop", "length"]
 
@@ -83,7 +77,6 @@ def generate(
             _Row(i, list(prompt), StreamingDetokenizer(tokenizer, request.stop))
             for i, prompt in numbered
         ]
-        _check_cache(model, rows, context)
         window = _ContextWindow(model, rows, context)
         while window.rows:
             for row, logits in zip(window.rows, window.logits(), strict=True):
@@ -96,26 +89,13 @@ def generate(
             window.drop_ended()
 
 
-def _check_cache(model: Model, rows: Sequence["_Row"], context: int) -> None:
-    """Raises ConfigError if the keys and values of the prompts cannot fit in memory next to the weights."""
-    shapes = parameter_shapes(model)
-    width = sum(shape[0] for path, shape in shapes.items() if KEY_WEIGHT.search(path))
-    lengths = [len(row.tokens) for row in rows]
-    held = [length if length <= context else context // 2 for length in lengths]
-    weights = array_bytes(named_parameters(model))
-    keys = {"context_length": max(held), "batch_size": len(rows)}
-    refuse_beyond_memory(weights + 2 * FLOAT_BYTES * width * sum(held), keys)
-
-
 def check_generates(model: nn.Module) -> None:
     """ConfigError unless it is a single causal language model."""
-    if not isinstance(model, Model):
-        raise ConfigError("an ensemble cannot generate; give the run of one of its members")
-    if isinstance(model.head, Classifier):
-        raise ConfigError("the model is a classifier, not a language model, and cannot generate")
-    if not model.backbone.causal:
+    is_causal = isinstance(model, Model) and model.backbone.causal
+    if not is_causal or isinstance(model.head, Classifier):
         raise ConfigError(
-            "the model is a masked language model and cannot generate; train model=transformer"
+            "the model cannot generate: expected one of model=transformer for texts, neither a classifier nor masked"
+            " nor an ensemble"
         )
 
 

@@ -1,12 +1,11 @@
 """A restored model as a Python program uses it: predictions for rows, continuations of texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 
-from mlxlab.config.issues import ConfigIssue, format_issues
+from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.validate import Checker
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError, NotAllowedError
@@ -15,9 +14,8 @@ from mlxlab.inference.embed import vectors_of
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.predict import predict_rows
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.sampling import SamplingParams, take_sampling
 from mlxlab.inference.text_generator import restored_generator
-from mlxlab.nearest import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +112,7 @@ class LoadedModel:
         Raises:
             ConfigError: an option is unknown or invalid, or the model does not generate text.
         """
-        request, sampling = _generation_options(options)
+        request, sampling = read_options(**options)
         generator = restored_generator(self.restored)
         texts = generator.texts(
             [prompts] if isinstance(prompts, str) else list(prompts), sampling, request
@@ -122,17 +120,13 @@ class LoadedModel:
         return texts[0] if isinstance(prompts, str) else texts
 
 
-def _generation_options(options: dict[str, Any]) -> tuple[GenerationConfig, SamplingParams]:
-    known = {field.name for kind in (GenerationConfig, SamplingParams) for field in fields(kind)}
-    for name in options.keys() - known:
-        raise ConfigError(f"{name}: unknown option{suggestion(name, known)}")
-    values: list[dict[str, Any]] = []
-    issues: list[ConfigIssue] = []
-    for kind in (GenerationConfig, SamplingParams):
-        names = [field.name for field in fields(kind)]
-        values.append({name: options[name] for name in names if name in options})
-        target = f"{kind.__module__}.{kind.__name__}"
-        issues += Checker(values[-1]).check_node(values[-1], target)
+def read_options(
+    **options: "Unpack[GenerationConfig | SamplingParams]",  # type: ignore[misc]
+) -> tuple[GenerationConfig, SamplingParams]:
+    """The options of generation; ConfigError for unknown or invalid ones, by this signature."""
+    values: dict[str, Any] = {**options}
+    issues = list(Checker(values).check_node(values, f"{__name__}.read_options"))
     if issues:
         raise ConfigError(format_issues(issues))
-    return GenerationConfig(**values[0]), SamplingParams(**values[1])
+    sampling = take_sampling(values)
+    return GenerationConfig(**values), sampling

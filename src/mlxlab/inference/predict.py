@@ -110,19 +110,16 @@ def predict_table(
     batch_size: int = 64,
     location: Callable[[int], str] = lambda row: f"row {row + 1}",
 ) -> Predictions:
-    """Predictions for the rows of a table; columns that the model does not read are ignored.
+    """Predictions for the rows of a table with the columns of the model; others are ignored.
 
     Args:
         location: of a row, for messages.
 
     Raises:
         NotAllowedError: the model is not one of labelled rows.
-        DataError: a column is missing, or a cell is malformed.
+        DataError: a cell is malformed.
     """
     encoder = row_encoder(restored.encoder)
-    for name in encoder.columns:
-        if name not in table:
-            raise DataError(f"column {name!r} is missing; got {', '.join(table)[:200]}")
     columns = {name: table[name] for name in encoder.columns}
     count = max(map(len, columns.values()))
     outputs = []
@@ -173,13 +170,8 @@ def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
 def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
-        if encoder.task.kind == "language_modelling":
-            expected = "expected a model of labelled rows"
-            raise NotAllowedError(f"{expected}; a language model predicts no labels")
-        kind = type(encoder)
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        lacks = f"{name} lacks members of mlxlab.data.dataset.RowEncoder"
-        raise NotAllowedError(f"expected a data set whose encoder reads rows; {lacks}")
+        expected = "expected a data set whose encoder is a mlxlab.data.dataset.RowEncoder"
+        raise NotAllowedError(f"{expected}; a language model predicts no labels")
     return encoder
 
 

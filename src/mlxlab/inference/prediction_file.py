@@ -149,7 +149,6 @@ class PredictionFile:
 
         Raises:
             DataError: a kept column is missing.
-            ConfigError: two columns have one name.
         """
         own = predictions.columns()
         label = self.encoder.label_column
@@ -162,10 +161,6 @@ class PredictionFile:
         renamed = {
             f"predicted_{name}" if name in kept else name: each for name, each in own.items()
         }
-        for name in kept:
-            if name in renamed:
-                way = "a prediction has this name; rename the column of the input"
-                raise ConfigError(f"keep={name}: {way}")
         return {**(kept or {"row": rows}), **renamed}
 
     def csv_lines(self, columns: Mapping[str, Column], *, header: bool) -> bytes:

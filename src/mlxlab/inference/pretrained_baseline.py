@@ -51,9 +51,7 @@ def with_pretrained(restored: RestoredModel, name: str) -> RestoredModel:
     encoder = restored.encoder
     if not isinstance(encoder, TextEncoder) or encoder.task.masked:
         expected = "expected the run of a model that predicts the next token of texts"
-        masked = "masked " if encoder.task.masked else ""
-        kind = encoder.task.kind.replace("_", " ")
-        raise ConfigError(f"{title}: {expected}, got one of {masked}{kind}")
+        raise ConfigError(f"{title}: {expected}")
     path = resolve(name, "pretrained")
     tokenizer = pretrained_tokenizer(path)
     if tokenizer.fingerprint != encoder.tokenizer.fingerprint:

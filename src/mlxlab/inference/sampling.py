@@ -1,7 +1,7 @@
 """Samples the next token from its logits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import numpy as np
@@ -72,16 +72,7 @@ class SamplingParams:
         return tokens[np.argsort(-x[tokens], kind="stable")][:count]
 
 
-PRESETS = {  # temperature, top_k, top_p
-    "factual": SamplingParams(0.3, 30, 0.8),
-    "balanced": SamplingParams(0.8, 50, 0.9),
-    "creative": SamplingParams(1.2, 60, 0.95),
-    "widest": SamplingParams(1.5, 0, 1.0),
-}
-
-
-def choose_sampling(preset: str | None, options: dict[str, Any]) -> SamplingParams:
-    """The parameters of a preset, with those that `options` holds, which are taken out of it."""
-    sampling = PRESETS[preset] if preset is not None else SamplingParams()
-    names = [field.name for field in fields(sampling) if field.name in options]
-    return replace(sampling, **{name: options.pop(name) for name in names})
+def take_sampling(options: dict[str, Any]) -> SamplingParams:
+    """The parameters that `options` holds, which are taken out of it."""
+    names = [field.name for field in fields(SamplingParams) if field.name in options]
+    return SamplingParams(**{name: options.pop(name) for name in names})

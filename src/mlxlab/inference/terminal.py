@@ -64,17 +64,13 @@ def _answer_in_terminal(
 
 def _answer(chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig) -> None:
     message = re.sub(r"^//", "/", message)
-    chunks, forgotten, room = chat.reply(message, sampling, request)
+    chunks, forgotten = chat.reply(message, sampling, request)
     if forgotten:
         log.warning(f"the context is full: the oldest {forgotten} messages are forgotten")
     with closing(chunks):  # one that is stopped is in the conversation at once
         for chunk in chunks:
             print(chunk.text, end="", flush=True)
     print(flush=True)
-    if chunk.tokens > room:
-        log.warning(
-            "the context is full: the end of this answer was generated without the messages before it"
-        )
 
 
 def _terminal_lines() -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.errors import DataError
 from mlxlab.files.untrusted import read_bytes
 from mlxlab.inference.generate import (
     GenerationConfig,
@@ -17,15 +17,10 @@ from mlxlab.inference.generate import (
     check_generates,
     generate,
 )
+from mlxlab.inference.pretrained_baseline import is_published, load_published
 from mlxlab.inference.restore import RestoredModel, restore_model
 from mlxlab.inference.sampling import SamplingParams
-from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.model import Model
-from mlxlab.models.pretrained.load import pretrained_tokenizer
-from mlxlab.nearest import nearest_path, no_such_folder
-from mlxlab.tracking.mlflow.download import is_mlflow_uri
-
-EXPECTED = "a run folder, a GGUF file (.gguf), or a folder of Llama-type weights"
 
 
 @dataclass(frozen=True)
@@ -56,10 +51,6 @@ class TextGenerator:
     def tokens(self, prompt: str, new_document: bool) -> list[int]:
         """Token ids of a prompt, at least one; `new_document` adds the tokens before the first one of a document."""
         ids = [*(self.start if new_document else ()), *self.tokenizer.encode(prompt, special=False)]
-        if not ids and self.tokenizer.eos_id is None:
-            raise ConfigError(
-                "expected a prompt with text: the tokenizer has no end-of-document token to start from"
-            )
         return ids or [self.tokenizer.end_id]
 
     def limited(self, request: GenerationConfig) -> GenerationConfig:
@@ -72,21 +63,13 @@ class TextGenerator:
 
 def load_generator(run: Path, checkpoint: str = "best") -> TextGenerator:
     """The generator of a run, GGUF file or Llama-type folder; raises as `restore_model`, and as `check_generates`."""
-    if run.suffix == ".gguf" and not run.exists():
-        raise InputNotFoundError(f"{run}: no such file{nearest_path(run)}")
-    if run.suffix != ".gguf" and not (run.is_dir() or is_mlflow_uri(str(run))):
-        raise InputNotFoundError(no_such_folder(run, EXPECTED))
-    if run.suffix != ".gguf" and (
-        (run / "config.yaml").is_file() or not (run / "config.json").is_file()
-    ):
+    if not is_published(run):
         return restored_generator(restore_model(run, checkpoint))
-    tokenizer = pretrained_tokenizer(run)
-    model = build_pretrained_model(run, tokenizer.vocab_size)
-    check_generates(model)
+    model, encoder = load_published(run, None)
+    tokenizer = encoder.tokenizer
     bare, framed = (tokenizer.encode("a", special=special) for special in (False, True))
-    start = tuple(
-        framed[: framed.index(bare[0])]
-    )  # the special tokens that the tokenizer puts before a text
+    # The special tokens that the tokenizer puts before a text.
+    start = tuple(framed[: framed.index(bare[0])])
     return TextGenerator(model, tokenizer, start, model.backbone.max_position_embeddings)
 
 
@@ -96,12 +79,10 @@ def restored_generator(restored: RestoredModel) -> TextGenerator:
     encoder = restored.encoder
     config = restored.config
     assert isinstance(encoder, TextEncoder)
-    packing = config["data"].get(
-        "packing"
-    )  # conversations have none: no attention crosses from one into another
-    isolated = (
-        packing is None or packing["mask_across_documents"]
-    )  # no document was trained with another before it
+    # Conversations have no packing: no attention crosses from one into another.
+    packing = config["data"].get("packing")
+    # No document was trained with another before it.
+    isolated = packing is None or packing["mask_across_documents"]
     end = encoder.tokenizer.eos_id
     limit = restored.model.backbone.max_position_embeddings
     context = limit if config["model"].get("pretrained") else min(encoder.seq_len, limit)
@@ -124,10 +105,9 @@ def read_prompts(path: Path) -> list[str]:
             if text.strip():
                 prompts.append(json.loads(text)["prompt"] if path.suffix == ".jsonl" else text)
                 prompts[-1].encode()
-        except UnicodeError:
-            raise DataError(f"{path}:{number}:1: is not UTF-8") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(f'{path}:{number}:1: expected {{"prompt": "..."}}') from None
+            expected = 'expected UTF-8, and in a .jsonl {"prompt": "..."}'
+            raise DataError(f"{path}:{number}:1: {expected}") from None
     if not prompts:
         raise DataError(f"{path}:1:1: has no prompt")
     return prompts

@@ -91,15 +91,11 @@ class FitContext:
         Batch
     ] = ()  # every training row once, where something is fitted on them
 
-    def log(self, state: TrainState, metrics: dict[str, float]) -> None:
-        """Logs metrics of the current step: to the tracker, and to the history for callbacks and plots."""
-        self.tracker.log_metrics(state.progress.step, metrics)
-        state.history.add_metrics(state.progress.step, metrics)
-
-    def log_late(self, state: TrainState, step: int, metrics: dict[str, float]) -> None:
-        """Logs metrics of an earlier step, which took long to compute."""
-        self.tracker.log_metrics(step, metrics)
-        state.history.add_late_metrics(step, metrics)
+    def log(self, state: TrainState, metrics: dict[str, float], step: int | None = None) -> None:
+        """Logs metrics of the current step, or of an earlier one: to the tracker, and to the history for callbacks."""
+        at = state.progress.step if step is None else step
+        self.tracker.log_metrics(at, metrics)
+        state.history.add_metrics(at, metrics)
 
 
 class Callback(Protocol):

@@ -1,8 +1,7 @@
 """A signal ends a run in the middle of a long step, between two micro-batches: the step then was never begun."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Protocol, runtime_checkable
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.progress import activity
@@ -14,18 +13,11 @@ class StepInterrupted(Exception):
     """A step stopped between two micro-batches; weights and optimizer are those before it."""
 
 
-@runtime_checkable
-class InterruptibleStep(Protocol):
-    """A step that takes long enough to be stopped before its end."""
-
-    def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
-        """Raises StepInterrupted from now on between micro-batches once `should_stop` is true."""
-
-
 def allow_interruption(step: object, context: FitContext) -> None:
-    """Lets a signal interrupt steps, in a process that no other one waits for."""
-    if isinstance(step, InterruptibleStep) and context.group.size == 1:
-        step.interrupt_when(lambda: context.control.stop_signal != 0)
+    """Lets a signal interrupt steps between micro-batches, in a process that no other one waits for."""
+    interrupt_when = getattr(step, "interrupt_when", None)
+    if interrupt_when is not None and context.group.size == 1:
+        interrupt_when(lambda: context.control.stop_signal != 0)
 
 
 @contextmanager

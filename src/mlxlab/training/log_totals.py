@@ -21,8 +21,6 @@ def log_totals(
     metrics = {
         f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())
     }
-    if result.retraces is not None:
-        metrics[names.RETRACES] = float(result.retraces)
     steps_per_sec, tokens_per_sec = context.timer.read(state.progress)
     metrics |= {
         names.DATA_WAIT_SECONDS: context.timer.wait_seconds,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -47,9 +47,6 @@ class StepResult(NamedTuple):
     per_example: dict[
         str, mx.array
     ]  # (B,) sums over the targets of each row: "loss", "weight" and every term
-    retraces: int | None = (
-        None  # traces of a compiled step beyond the first; None if it is not compiled
-    )
     batch: Batch = NO_ROWS  # of all ranks; the loop adds it
     evaluation: Evaluation | None = None  # made after this step, if one was due
 
@@ -64,12 +61,8 @@ NO_STEP = StepResult(
 )  # where a resumed run only makes up for an evaluation
 
 
-def _no_model(architecture: Architecture) -> nn.Module:
-    raise ConfigError("expected the model node of a config: this model cannot be built again")
-
-
-def _no_optimizer(model: nn.Module) -> optim.Optimizer:
-    raise ConfigError("expected a state of `Trainer.init_state`")
+def _unknown(*arguments: object) -> Any:
+    raise ConfigError("expected a state of `Trainer.init_state`, of a model that its config builds")
 
 
 @dataclass
@@ -98,8 +91,8 @@ class TrainState:
         default_factory=dict
     )  # of `model`, while it has their average. Not saved
     architecture: Architecture = field(default_factory=lambda: Architecture({}, 0))  # of `model`
-    new_model: Callable[[Architecture], nn.Module] = _no_model  # Not saved
-    new_optimizer: Callable[[nn.Module], optim.Optimizer] = _no_optimizer  # of a model. Not saved
+    new_model: Callable[[Architecture], nn.Module] = _unknown  # Not saved
+    new_optimizer: Callable[[nn.Module], optim.Optimizer] = _unknown  # of a model. Not saved
     plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: (
         None
     )  # of a whole run. Not saved

@@ -88,7 +88,7 @@ def test_balanced_positive_weights_give_every_label_the_same_weight():
     loss = BinaryCrossEntropyLoss("balanced", 0.0, class_counts=[10, 40, 0])
     np.testing.assert_allclose(loss.positive_weights, [50 / 30, 50 / 120, 50 / 3])
     with pytest.raises(
-        ConfigError, match="positive_weights: expected 3 weights, one per label, got 2"
+        ConfigError, match="positive_weights: expected 3 weights, one per class, got 2"
     ):
         BinaryCrossEntropyLoss([1.0, 2.0], 0.0, class_counts=[1, 1, 1])
 

@@ -150,7 +150,7 @@ class WeightAnalysis(Callback):
         job.join()
         self._job = None
         if job.error is None:
-            context.log_late(state, job.step, job.metrics)
+            context.log(state, job.metrics, job.step)
         else:
             self._report(job.step, job.error)
 

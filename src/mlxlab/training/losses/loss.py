@@ -97,12 +97,7 @@ class WeightedCrossEntropyLoss(Loss):
         *,
         class_counts: list[int],
     ) -> None:
-        weights = balanced(class_counts) if class_weights == "balanced" else class_weights
-        if len(weights) != len(class_counts):
-            raise ConfigError(
-                f"trainer.loss.class_weights: expected {len(class_counts)} weights, one per class, got {len(weights)}"
-            )
-        self.class_weights = mx.array(weights, dtype=mx.float32)
+        self.class_weights = weights_of(class_weights, class_counts, "class_weights")
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
@@ -112,10 +107,21 @@ class WeightedCrossEntropyLoss(Loss):
         return LossTerms(values * self.class_weights[batch.targets], {})
 
 
-def balanced(class_counts: list[int]) -> list[float]:
-    """Weights by which every class, or the positives of every label, have the same total weight."""
-    total = sum(class_counts)
-    return [total / (len(class_counts) * max(count, 1)) for count in class_counts]
+def weights_of(
+    weights: list[Positive] | Literal["balanced"], class_counts: list[int], key: str
+) -> mx.array:
+    """(C,) the weights of classes or labels; if `balanced`, all have the same total weight.
+
+    Raises:
+        ConfigError: the number of weights is not the number of classes.
+    """
+    if weights == "balanced":
+        total = sum(class_counts)
+        weights = [total / (len(class_counts) * max(count, 1)) for count in class_counts]
+    if len(weights) != len(class_counts):
+        expected = f"expected {len(class_counts)} weights, one per class, got {len(weights)}"
+        raise ConfigError(f"trainer.loss.{key}: {expected}")
+    return mx.array(weights, dtype=mx.float32)
 
 
 class FocalLoss(Loss):

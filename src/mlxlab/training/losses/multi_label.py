@@ -6,10 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share
-from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import binary_cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms, balanced
+from mlxlab.training.losses.loss import Loss, LossTerms, weights_of
 
 
 class BinaryCrossEntropyLoss(Loss):
@@ -31,11 +30,9 @@ class BinaryCrossEntropyLoss(Loss):
         *,
         class_counts: list[int],
     ) -> None:
-        weights = balanced(class_counts) if positive_weights == "balanced" else positive_weights
-        if weights is not None and len(weights) != len(class_counts):
-            expected = f"expected {len(class_counts)} weights, one per label, got {len(weights)}"
-            raise ConfigError(f"trainer.loss.positive_weights: {expected}")
-        self.positive_weights = None if weights is None else mx.array(weights, dtype=mx.float32)
+        self.positive_weights: mx.array | None = None
+        if positive_weights is not None:
+            self.positive_weights = weights_of(positive_weights, class_counts, "positive_weights")
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:

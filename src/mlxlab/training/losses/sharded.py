@@ -3,9 +3,7 @@
 from collections.abc import Callable
 
 import mlx.nn as nn
-import numpy as np
 
-from mlxlab.data.batch import Batch
 from mlxlab.distributed.sharding import Sharding
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss, LossTerms
@@ -33,12 +31,3 @@ class ShardedLoss:
                 return wrapped(model, batch)
 
         return compute
-
-    def setup(self, model: nn.Module, seed: int) -> None:
-        self.loss.setup(model, seed)
-
-    def annotate(self, batch: Batch, fraction_done: float | None) -> dict[str, np.ndarray]:
-        return self.loss.annotate(batch, fraction_done)
-
-    def flush(self) -> None:
-        self.loss.flush()

@@ -55,11 +55,15 @@ class GroupHyperparameters(NamedTuple):
     weight_decay: float | None = None  # None: that of the optimizer, by the kind of the weight
 
 
+def takes_all(path: str, weight: mx.array) -> bool:
+    return True
+
+
 class OptimizerKind(NamedTuple):
     """A kind of optimizer, and the weights that it trains: those that `takes` accepts and no kind before it."""
 
-    takes: Callable[[str, mx.array], bool]
     new: NewOptimizer
+    takes: Callable[[str, mx.array], bool] = takes_all
     lr_scale: float = 1.0
 
 

@@ -61,8 +61,8 @@ def muon(
         )
 
     kinds = [
-        OptimizerKind(is_hidden, matrices),
-        OptimizerKind(lambda path, weight: True, others, adamw_lr_scale),
+        OptimizerKind(matrices, takes=is_hidden),
+        OptimizerKind(others, lr_scale=adamw_lr_scale),
     ]
     return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 

@@ -17,7 +17,6 @@ from mlxlab.errors import ConfigError
 from mlxlab.training.optim.groups import (
     GroupOptions,
     LearningRate,
-    NewOptimizer,
     OptimizerKind,
     grouped,
 )
@@ -51,7 +50,8 @@ def adamw(
             rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True
         )
 
-    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
+    kinds = [OptimizerKind(new)]
+    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def adafactor(
@@ -85,7 +85,8 @@ def adafactor(
             relative_step=False,
         )
 
-    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
+    kinds = [OptimizerKind(new)]
+    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def lion(
@@ -107,7 +108,8 @@ def lion(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.Lion(rate, betas=list(betas), weight_decay=decay)
 
-    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
+    kinds = [OptimizerKind(new)]
+    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 
 def sgd(
@@ -133,19 +135,7 @@ def sgd(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.SGD(rate, momentum=momentum, weight_decay=decay, nesterov=nesterov)
 
-    return one_kind(new, learning_rate, weight_decay, parameters, frozen, options)
-
-
-def one_kind(
-    new: NewOptimizer,
-    learning_rate: float,
-    weight_decay: float,
-    parameters: Weights,
-    frozen: Iterable[str],
-    options: GroupOptions,
-) -> optim.MultiOptimizer:
-    """The same optimizer for all weights, with the learning rate and decay of their group."""
-    kinds = [OptimizerKind(lambda path, weight: True, new)]
+    kinds = [OptimizerKind(new)]
     return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
 

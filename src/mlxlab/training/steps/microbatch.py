@@ -133,7 +133,7 @@ def _peak_bytes(batch: DeviceBatch, compute: ComputeSums) -> int:
 
 def make_gradient_fn(
     model: nn.Module,
-    loss: Loss,
+    loss: Loss | ShardedLoss,
     *,
     dtype: mx.Dtype,
     checkpointing: bool,

@@ -17,6 +17,7 @@ from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import LogitLoss, computes_parts, with_target_index
 from mlxlab.training.losses.loss import Loss
+from mlxlab.training.losses.sharded import ShardedLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
@@ -71,7 +72,7 @@ class OptimizedStep:
         retry_on_oom: bool,
         *,
         model: nn.Module,
-        loss: Loss,
+        loss: Loss | ShardedLoss,
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -99,6 +100,7 @@ class OptimizedStep:
         self.one_graph = not (activation_checkpointing or retry_on_oom) and self.group.size == 1
 
     def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
+        """Raises StepInterrupted from now on between micro-batches once `should_stop` is true."""
         self.micro_batcher.should_stop = should_stop
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
@@ -122,14 +124,7 @@ class OptimizedStep:
                 del totals  # frees the gradients before the weights are evaluated
                 eval_in_chunks(self.model, self.optimizer)
                 mx.eval(scalars, per_example)
-        traces = [
-            self.full_step.traces,
-            self.first_sums.traces,
-            self.add_sums.traces,
-            self.apply_totals.traces,
-        ]
-        retraces = sum(max(len(shapes) - 1, 0) for shapes in traces)
-        return step_result(scalars, per_example, retraces)
+        return step_result(scalars, per_example)
 
     def _full_step(self, batch: DeviceBatch) -> tuple[mx.array, PerExample]:
         """The step on a batch that is not split."""
@@ -189,25 +184,18 @@ def eval_in_chunks(model: nn.Module, optimizer: optim.Optimizer) -> None:
     In one call MLX would hold the old and new state of many weights and the temporary arrays between them.
     """
     weights = flatten_arrays(model.trainable_parameters())
-    state = flatten_arrays(optimizer.state)
-    chunks = weight_chunks({name: leaf.size for name, leaf in weights.items()})
-    states = states_by_weight(state, weights) if chunks else {}
-    for names in chunks:
-        mx.eval([array for name in names for array in (weights[name], *states.get(name, []))])
+    if sum(leaf.size for leaf in weights.values()) > CHUNK_ELEMENTS:
+        states = states_by_weight(flatten_arrays(optimizer.state), weights)
+        chunk: list[mx.array] = []
+        size = 0
+        for name, leaf in weights.items():
+            if size + leaf.size > CHUNK_ELEMENTS:
+                mx.eval(chunk)
+                chunk = []
+                size = 0
+            chunk += [leaf, *states.get(name, [])]
+            size += leaf.size
     mx.eval(model.parameters(), optimizer.state)
-
-
-def weight_chunks(sizes: Mapping[str, int]) -> list[list[str]]:
-    """The weights that are evaluated together, by their number of elements; empty if all of them are small."""
-    chunks: list[list[str]] = []
-    size = 0
-    for name, count in sizes.items() if sum(sizes.values()) > CHUNK_ELEMENTS else ():
-        if not chunks or size + count > CHUNK_ELEMENTS:
-            chunks.append([])
-            size = 0
-        chunks[-1].append(name)
-        size += count
-    return chunks
 
 
 def states_by_weight(state: Mapping[str, T], weights: Collection[str]) -> dict[str, list[T]]:

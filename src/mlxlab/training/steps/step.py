@@ -12,7 +12,6 @@ from mlxlab.constraints import Positive
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss
 from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
@@ -51,7 +50,7 @@ class PlainStep:
         max_grad_norm: Positive | None,
         *,
         model: nn.Module,
-        loss: Loss,
+        loss: LossFunction,
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -172,13 +171,11 @@ def stack_scalars(
     )
 
 
-def step_result(
-    scalars: mx.array, per_example: PerExample, retraces: int | None = None
-) -> StepResult:
+def step_result(scalars: mx.array, per_example: PerExample) -> StepResult:
     """Reads what `stack_scalars` has made."""
     loss, weight, grad_norm, finite, *terms = np.array(scalars, np.float64).tolist()
     named = dict(zip(term_names(per_example), terms, strict=True))
-    return StepResult(loss, weight, grad_norm, finite > 0, named, per_example, retraces)
+    return StepResult(loss, weight, grad_norm, finite > 0, named, per_example)
 
 
 def term_names(per_example: PerExample) -> list[str]:
