@@ -7,8 +7,7 @@ from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.dataset import LimitsLength
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
-from mlxlab.interop.base_model import read_base_model
-from mlxlab.interop.model_card import Command, Origin
+from mlxlab.interop.model_card import Command, Origin, base_name
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.model import CausalHead
 
@@ -64,6 +63,6 @@ def origin_of(
     if sources := list(node.get("mixture") or ()) or node.get("source"):
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
-    bases = tuple(read_base_model(source) for source in started_from if source)
+    bases = [base_name(source) for source in started_from if source]
     commands = commands or [("", metadata["overrides"])]
     return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases)

@@ -1,12 +1,14 @@
 """The model card of an exported model: what it is, how good it is, what it was made from, and how to load it."""
 
+import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from markupsafe import Markup
 
-from mlxlab.interop.base_model import BaseModel
 from mlxlab.interop.counterpart import Counterpart, Ending
 from mlxlab.redact import redact
 from mlxlab.views.escape import MAX_TEXT
@@ -14,6 +16,7 @@ from mlxlab.views.render import render
 from mlxlab.views.tables import Column, Table
 from mlxlab.wording import one_line
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 Command = tuple[str, Sequence[str]]  # a comment, such as `continued at step 50`, and the overrides
 
 
@@ -27,7 +30,7 @@ class Origin:
         commands: of the command line that began its run, and of those that continued it.
         hashes: by what they identify.
         metrics: of the exported weights.
-        bases: published weights that it started from.
+        bases: hub ids, or names of folders and files, of published weights that it started from.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Origin:
     commands: Sequence[Command] = (("", ()),)
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    bases: tuple[BaseModel, ...] = ()
+    bases: Sequence[str] = ()
 
 
 PIPELINES: dict[Ending, str] = {  # -> task of a hub
@@ -84,8 +87,7 @@ def model_card(
         loader=f"AutoModel{counterpart.ending}",
         pipeline=PIPELINES[counterpart.ending],
         parameters=parameters,
-        licenses=[*{each.license for each in origin.bases}],
-        published=[each.name for each in origin.bases if each.is_hub_id],
+        published=[name for name in origin.bases if HUB_ID.fullmatch(name)],
         is_base=is_base,
         notes=[Markup(note) for note in notes],
         libraries=libraries,
@@ -95,3 +97,10 @@ def model_card(
         hashes=hashes,
         commands=commands,
     )
+
+
+def base_name(source: str) -> str:
+    """The name of `model.pretrained` or `model.init_from` in a card: a hub id, or that of a folder or file."""
+    path = Path(os.path.expanduser(source))
+    is_hub_id = HUB_ID.fullmatch(source) is not None and not path.exists()
+    return source if is_hub_id else path.name
