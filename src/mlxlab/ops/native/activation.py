@@ -106,11 +106,6 @@ def _load(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> KernelSet:
         raise KernelsUnavailable(f"{record['error']} (mlxlab kernels info)")
     from mlxlab.ops.native.library import load
 
-    with cache.open_library(toolchain.key, record["sha256"]) as path:
-        if path is None:
-            raise KernelsUnavailable(
-                f"{cache.path(toolchain.key, 'so')}: replaced while it was loaded"
-            )
-        features = load(path, cache.path(toolchain.key, "so"))
+    features = load(cache.path(toolchain.key, "so"))
     state.use(KernelSet(toolchain.digest, features))
     return state.current()
