@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
@@ -14,7 +13,7 @@ from mlxlab.models.adapters.quantize import quantize
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import Attention, FeedForward, named_parameters
 from mlxlab.models.model import Classifier, Model
-from mlxlab.models.options import LoRA, ModelOptions, Quantization
+from mlxlab.models.options import LoRA, ModelOptions
 from mlxlab.models.patterns import select
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
@@ -53,18 +52,6 @@ def apply_options(
         )
     if options.freeze:
         freeze(model, options.freeze)
-
-
-def check_patterns(outline: Model, options: ModelOptions) -> None:
-    """Raises ConfigError as `apply_options` for patterns that match nothing, before any weights are read.
-
-    Args:
-        outline: a model of the same architecture, which is changed.
-    """
-    freeze = (
-        () if options.quantization.bits is not None else options.freeze
-    )  # may name scales of quantised layers
-    apply_options(outline, replace(options, freeze=freeze, quantization=Quantization()), None)
 
 
 def trained_weights(model: Model, options: LoRA) -> list[str]:
