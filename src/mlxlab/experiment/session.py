@@ -133,10 +133,6 @@ def build_session(
         group: None trains in this process alone.
     """
     cfg = start.cfg
-    if (options := split_node(cfg["model"])[0]).quantization.bits is not None:
-        from mlxlab.models.adapters.quantize import refuse_training
-
-        refuse_training(options)  # now, since reading the data may take long
     loader = TeacherLoader(
         read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri")
     )

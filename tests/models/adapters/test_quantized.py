@@ -108,11 +108,11 @@ def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
     [
         (
             {"mode": "mxfp4", "group_size": 64},
-            "mode=mxfp4: expected bits=4 group_size=32, got bits=4 group_size=64",
+            "model.quantization: mxfp4 quantization requires group size 32 but got 64",
         ),
         (
             {"group_size": 16},
-            "mode=affine: expected group_size=32, 64 or 128, got bits=4 group_size=16",
+            "model.quantization: The requested group size 16 is not supported",
         ),
         ({"skip": ["layers.7"]}, "model.quantization.skip: layers.7 matches nothing"),
     ],
@@ -188,7 +188,7 @@ def test_every_step_trains_the_adapters_of_a_quantised_base_as_the_plain_one(nam
 
 def test_quantised_weights_are_trained_by_nothing():
     for freeze, trained in {
-        (): "all of them",
+        (): "backbone.embedding",
         ("backbone.layers.*",): "backbone.embedding",
         ("backbone",): None,
     }.items():
@@ -201,12 +201,6 @@ def test_quantised_weights_are_trained_by_nothing():
             else pytest.raises(ConfigError, match=f"cannot be trained .{trained}")
         ):
             refuse_training(options, model)
-        with (
-            nullcontext()
-            if freeze
-            else pytest.raises(ConfigError, match="add model/adapter=lora, or freeze")
-        ):
-            refuse_training(options)
     refuse_training(split_node({"quantization": FOUR_BITS, "adapter": ADAPTER})[0], model)
 
 
