@@ -10,7 +10,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.families import export_family
-from mlxlab.models.pretrained.family import BERT, CNN_HYBRID, TRANSFORMER, Family
+from mlxlab.models.pretrained.family import CNN_HYBRID, TRANSFORMER, Family
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.zoo.export import cast_predicate, published_config, published_name
 
@@ -68,10 +68,6 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
     family, config = export_family(arguments)
     if target == TRANSFORMER:
         return _decoder(trained, family, config, has_bias=bool(arguments["classifier_bias"]))
-    if target != BERT:
-        raise ConfigError(
-            f"model: {target} has no counterpart in transformers; expected model=transformer or bert"
-        )
     return _encoder(trained, family, config)
 
 
