@@ -1,7 +1,6 @@
 """The model card of an exported model: what it is, how good it is, what it was made from, and how to load it."""
 
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +9,13 @@ from pathlib import Path
 from markupsafe import Markup
 
 from mlxlab.interop.counterpart import Counterpart, Ending
+from mlxlab.models.pretrained.load import HUB_ID
 from mlxlab.redact import redact
 from mlxlab.views.escape import MAX_TEXT
 from mlxlab.views.render import render
 from mlxlab.views.tables import Column, Table
 from mlxlab.wording import one_line
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 Command = tuple[str, Sequence[str]]  # a comment, such as `continued at step 50`, and the overrides
 
 

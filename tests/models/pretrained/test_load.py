@@ -535,7 +535,7 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
     (tmp_path / "outputs" / "tuned").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        InputNotFoundError, match=r"=outputs/tunned: no such folder; did you mean outputs/tuned\?"
+        InputNotFoundError, match=r"=outputs/tunned: no such folder.*; did you mean outputs/tuned\?"
     ):
         resolve("outputs/tunned")
     (tmp_path / "tuned.gguf").touch()
