@@ -18,6 +18,7 @@ Ending = Literal[
     "ForCausalLM", "ForMaskedLM", "ForSequenceClassification"
 ]  # of the class in transformers
 CLASSES = {
+    "bert": "Bert",
     "llama": "Llama",
     "mistral": "Mistral",
     "qwen2": "Qwen2",
@@ -90,9 +91,7 @@ def _decoder(
     name = CLASSES[family.model_type]
     kind = trained.task.kind
     if kind == "language_modelling":
-        return _published(
-            family, f"{name}ForCausalLM", "ForCausalLM", config, family.published_name
-        )
+        return _published(family, "ForCausalLM", config, family.published_name)
     if kind == "regression":
         raise ConfigError(
             f"model=transformer: the classifier of {name} has no bias for numbers; expected model=bert"
@@ -105,11 +104,9 @@ def _decoder(
         raise ConfigError(
             f"data.tokenizer: its padding ends texts too, and the classifier of {name} skips padding"
         )
-    architecture = f"{name}ForSequenceClassification"
     config = config | _classes(trained)
-    return _published(
-        family, architecture, "ForSequenceClassification", config, _with_classifier(family, "score")
-    )
+    rename = _with_classifier(family, "score")
+    return _published(family, "ForSequenceClassification", config, rename)
 
 
 def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
@@ -119,23 +116,18 @@ def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -
                 f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model"
             )
         config = config | {"tie_word_embeddings": True}
-        return _published(family, "BertForMaskedLM", "ForMaskedLM", config, family.published_name)
+        return _published(family, "ForMaskedLM", config, family.published_name)
     if (pooling := trained.node.get("pooling", "dense")) != "dense":
         raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
     config = config | _classes(trained)
     rename = _with_classifier(family, "classifier")
-    return _published(
-        family, "BertForSequenceClassification", "ForSequenceClassification", config, rename
-    )
+    return _published(family, "ForSequenceClassification", config, rename)
 
 
 def _published(
-    family: Family,
-    name: str,
-    ending: Ending,
-    config: Mapping[str, object],
-    rename: Callable[[str], str],
+    family: Family, ending: Ending, config: Mapping[str, object], rename: Callable[[str], str]
 ) -> Counterpart:
+    name = CLASSES[family.model_type] + ending
     return Counterpart(name, ending, {"architectures": [name], **config}, rename)
 
 

@@ -39,12 +39,8 @@ class WeightIndex(TypedDict):
 
 
 def has_pooler(path: Path) -> bool:
-    """Whether a model has the dense layer of BERT's pooling; true if it has no weights, which is reported elsewhere."""
-    try:
-        names = list(read_arrays(path))
-    except (DataError, InputNotFoundError, NotAllowedError):
-        return True
-    return any(re.search(r"(^|\.)pooler\.dense\.", name) for name in names)
+    """Whether a model has the dense layer of BERT's pooling."""
+    return any(re.search(r"(^|\.)pooler\.dense\.", name) for name in read_arrays(path))
 
 
 def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
@@ -96,9 +92,10 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
 def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
     """Loads what a pretrained model has of the head; returns the rest, which stays random, and warns."""
     parameters = named_parameters(head)
-    matching = {path: weights[path] for path, leaf in parameters.items() if path in weights}
     matching = {
-        path: weight for path, weight in matching.items() if weight.shape == parameters[path].shape
+        path: weight
+        for path, weight in weights.items()
+        if path in parameters and weight.shape == parameters[path].shape
     }
     if missing := sorted(parameters.keys() - matching.keys()):
         names = ", ".join(missing)

@@ -85,8 +85,6 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
             f"native kernels: building them with {toolchain.compiler[0]}, once; this takes some 20 s"
         )
         record = build(toolchain, cache, again=record is not None)
-        if record["error"] is None:
-            logger.info(f"native kernels: built in {record['seconds']:.0f} s")
     return _load(toolchain, cache, record)
 
 

@@ -14,9 +14,8 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Literal, TypedDict
 
-from mlxlab.constraints import Ge
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import leftovers
 from mlxlab.files.untrusted import open_regular, read_json
@@ -38,7 +37,6 @@ class BuildRecord(TypedDict):
     error: str | None
     sha256: str
     features: str
-    seconds: Annotated[float, Ge(0)]
 
 
 class Cache:

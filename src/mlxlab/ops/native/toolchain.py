@@ -41,7 +41,7 @@ _CPU_KEYS = {
     "CPU part",
     "Features",
 }
-_RECORD_FORMAT = 2  # of what is recorded of a build
+_RECORD_FORMAT = 3  # of what is recorded of a build
 _ELF_START = 4096  # bytes of a library: they hold its build id
 
 
