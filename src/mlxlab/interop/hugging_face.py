@@ -66,10 +66,8 @@ def model_folder(
         ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
     """
     counterpart = counterpart_of(trained)
-    config = {
-        key: value for key, value in counterpart.config.items() if key != "torch_dtype"
-    }  # an old name of dtype
-    config |= _tokens(trained) | {"dtype": dtype}
+    config = {**counterpart.config, **_tokens(trained), "dtype": dtype}
+    config.pop("torch_dtype", None)  # an old name of dtype
     quantised = is_quantised(trained) and trained.generates and not dequantize
     if quantised:
         weights, codes = quantised_weights(trained)

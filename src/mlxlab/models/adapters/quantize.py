@@ -10,7 +10,7 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.adapters.freeze import select_parameters
+from mlxlab.models.adapters.freeze import FREEZE, select_parameters
 from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, QuantizedLinear
 from mlxlab.models.model import Classifier
 from mlxlab.models.options import ModelOptions, Quantization
@@ -58,10 +58,10 @@ def refuse_training(options: ModelOptions, model: nn.Module) -> None:
     """ConfigError if a training run would train quantised weights: without an adapter they have to be frozen."""
     if options.quantization.bits is None or options.adapter is not None:
         return
-    frozen = select_parameters(model, options.freeze, "model.freeze")
+    frozen = select_parameters(model, options.freeze, FREEZE)
     for path, layer in model.named_modules():
         if isinstance(layer, QuantizedLayer) and f"{path}.weight" not in frozen:
-            hint = "add model/adapter=lora, or freeze them by model.freeze"
+            hint = f"add model/adapter=lora, or freeze them by {FREEZE}"
             raise ConfigError(f"{KEY}: quantised weights cannot be trained ({path}); {hint}")
 
 
