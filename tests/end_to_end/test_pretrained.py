@@ -5,14 +5,11 @@ import shutil
 
 import mlx.core as mx
 import numpy as np
-import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
-from mlxlab.models.build import build_model
 from support.processes import run, tiny_overrides
 
 CONFIG = {

@@ -146,7 +146,7 @@ def build_session(
     tokenizer = (
         start.tokenizer_dir
         or (source and source.tokenizer)
-        or loader.inherited_tokenizer(options.pretrained)
+        or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
     )
     with activity("reading the data"):
         data = build_data(cfg, project_root(), tokenizer, run_dir, restored=start.inference_dir)

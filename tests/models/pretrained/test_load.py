@@ -524,7 +524,7 @@ def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
     }
     arrays, config = published[family]
     folder = write(tmp_path / "model", arrays, config | {key: size})
-    with pytest.raises((ConfigError, DataError), match="GB of memory|weights do not fit"):
+    with pytest.raises((ConfigError, DataError), match=r"GB of memory|weights do not fit"):
         load_model(family, folder, seed=0)
 
 

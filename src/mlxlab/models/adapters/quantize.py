@@ -59,8 +59,8 @@ def refuse_training(options: ModelOptions, model: nn.Module) -> None:
     if options.quantization.bits is None or options.adapter is not None:
         return
     frozen = select_parameters(model, options.freeze, FREEZE)
-    for path, layer in model.named_modules():
-        if isinstance(layer, QuantizedLayer) and f"{path}.weight" not in frozen:
+    for path in find_layers(model, QuantizedLayer):
+        if f"{path}.weight" not in frozen:
             hint = f"add model/adapter=lora, or freeze them by {FREEZE}"
             raise ConfigError(f"{KEY}: quantised weights cannot be trained ({path}); {hint}")
 

@@ -70,9 +70,7 @@ class Cache:
         if status.st_uid != os.geteuid():
             raise KernelsUnavailable(f"{self.folder}: belongs to another user")
         if status.st_mode & _OTHERS_WRITE:
-            raise KernelsUnavailable(
-                f"{self.folder}: other users can write it; expected mode 700"
-            )
+            raise KernelsUnavailable(f"{self.folder}: other users can write it; expected mode 700")
 
     def record(self, key: str) -> BuildRecord | None:
         """The record of the last build; None if there is none, or if it or its library is damaged."""
@@ -82,7 +80,7 @@ class Cache:
             if record["error"]:
                 return record
             with open_regular(self.path(key, "so")) as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.sha256(file.read()).hexdigest()
         except (InputNotFoundError, DataError):
             return None
         return record if digest == record["sha256"] else None
