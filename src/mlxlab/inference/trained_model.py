@@ -7,7 +7,7 @@ from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.dataset import LimitsLength
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
-from mlxlab.interop.model_card import Command, Origin, base_name
+from mlxlab.interop.model_card import Command, Origin, base_names
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.model import CausalHead
 
@@ -62,7 +62,7 @@ def origin_of(
     data = choices.get("experiment") or choices.get("data") or str(node["_target_"])
     if sources := list(node.get("mixture") or ()) or node.get("source"):
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
-    started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
-    bases = [base_name(source) for source in started_from if source]
+    model = restored.config["model"]
+    bases = base_names([model.get("pretrained"), model.get("init_from")])
     commands = commands or [("", metadata["overrides"])]
     return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases)

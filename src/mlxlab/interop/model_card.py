@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,8 +98,11 @@ def model_card(
     )
 
 
-def base_name(source: str) -> str:
-    """The name of `model.pretrained` or `model.init_from` in a card: a hub id, or that of a folder or file."""
-    path = Path(os.path.expanduser(source))
-    is_hub_id = HUB_ID.fullmatch(source) is not None and not path.exists()
-    return source if is_hub_id else path.name
+def base_names(sources: Iterable[str | None]) -> list[str]:
+    """The names of `model.pretrained` and `model.init_from` in a card: hub ids, or those of folders and files."""
+    names = []
+    for source in filter(None, sources):
+        path = Path(os.path.expanduser(source))
+        is_hub_id = HUB_ID.fullmatch(source) is not None and not path.exists()
+        names.append(source if is_hub_id else path.name)
+    return names
