@@ -57,8 +57,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 408_740,
-    "files": 511,
+    "nodes": 408_800,
+    "files": 510,
     "multiplied texts": 0,
     "nodes a statement": 10.45,
     "ternaries": 21.95,

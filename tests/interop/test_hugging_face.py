@@ -15,7 +15,7 @@ from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.gguf import export_gguf
 from mlxlab.interop.hugging_face import export_hugging_face, model_folder, write_folder
-from mlxlab.interop.model_card import Origin, base_names
+from mlxlab.interop.model_card import Origin
 from mlxlab.interop.peft import export_peft
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.layers import named_parameters
@@ -150,7 +150,7 @@ def test_the_card_names_the_published_weights_that_a_model_started_from(trained,
         ("us/model", "---\nbase_model:\n- us/model\nlibrary", "us/model"),
     ]:
         out = tmp_path / f"{name.replace('/', '_')}_hf"
-        export_hugging_face(trained(LLAMA), out, replace(ORIGIN, bases=base_names([source])))
+        export_hugging_face(trained(LLAMA), out, replace(ORIGIN, bases=[source]))
         card = (out / "README.md").read_text()
         assert card.startswith(header)
         assert f"those of {name}: its license applies." in card

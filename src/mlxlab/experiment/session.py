@@ -133,6 +133,11 @@ def build_session(
         group: None trains in this process alone.
     """
     cfg = start.cfg
+    options = split_node(cfg["model"])[0]
+    if options.quantization.bits is not None:
+        from mlxlab.models.adapters.quantize import refuse_training
+
+        refuse_training(options)  # now, since reading the data may take long
     loader = TeacherLoader(
         read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri")
     )
@@ -146,7 +151,7 @@ def build_session(
     tokenizer = (
         start.tokenizer_dir
         or (source and source.tokenizer)
-        or loader.inherited_tokenizer(cfg["model"].get("pretrained"))
+        or loader.inherited_tokenizer(options.pretrained)
     )
     with activity("reading the data"):
         data = build_data(cfg, project_root(), tokenizer, run_dir, restored=start.inference_dir)

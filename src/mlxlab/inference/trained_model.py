@@ -7,7 +7,7 @@ from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.dataset import LimitsLength
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
-from mlxlab.interop.model_card import Command, Origin, base_names
+from mlxlab.interop.model_card import Command, Origin
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.model import CausalHead
 
@@ -63,6 +63,6 @@ def origin_of(
     if sources := list(node.get("mixture") or ()) or node.get("source"):
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     model = restored.config["model"]
-    bases = base_names([model.get("pretrained"), model.get("init_from")])
+    bases = [model[key] for key in ("pretrained", "init_from") if model.get(key)]
     commands = commands or [("", metadata["overrides"])]
     return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases)

@@ -1,8 +1,7 @@
 """The model card of an exported model: what it is, how good it is, what it was made from, and how to load it."""
 
-import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Origin:
         commands: of the command line that began its run, and of those that continued it.
         hashes: by what they identify.
         metrics: of the exported weights.
-        bases: hub ids, or names of folders and files, of published weights that it started from.
+        bases: `model.pretrained` and `model.init_from`, the weights that it started from.
     """
 
     name: str
@@ -75,6 +74,10 @@ def model_card(
     for name, digest in origin.hashes.items():
         if digest:
             hashes.add([name, digest])
+    published = [
+        base for base in origin.bases if HUB_ID.fullmatch(base) and not Path(base).exists()
+    ]
+    folders = [Path(base).name for base in origin.bases if base not in published]
     commands = []
     for comment, overrides in origin.commands:
         line = shlex.join(["mlxlab", "train", *map(redact, overrides)])
@@ -86,7 +89,8 @@ def model_card(
         loader=f"AutoModel{counterpart.ending}",
         pipeline=PIPELINES[counterpart.ending],
         parameters=parameters,
-        published=[name for name in origin.bases if HUB_ID.fullmatch(name)],
+        published=published,
+        bases=[*published, *folders],
         is_base=is_base,
         notes=[Markup(note) for note in notes],
         libraries=libraries,
@@ -96,13 +100,3 @@ def model_card(
         hashes=hashes,
         commands=commands,
     )
-
-
-def base_names(sources: Iterable[str | None]) -> list[str]:
-    """The names of `model.pretrained` and `model.init_from` in a card: hub ids, or those of folders and files."""
-    names = []
-    for source in filter(None, sources):
-        path = Path(os.path.expanduser(source))
-        is_hub_id = HUB_ID.fullmatch(source) is not None and not path.exists()
-        names.append(source if is_hub_id else path.name)
-    return names

@@ -188,7 +188,7 @@ def test_every_step_trains_the_adapters_of_a_quantised_base_as_the_plain_one(nam
 
 def test_quantised_weights_are_trained_by_nothing():
     for freeze, trained in {
-        (): "backbone.embedding",
+        (): "all of them",
         ("backbone.layers.*",): "backbone.embedding",
         ("backbone",): None,
     }.items():
@@ -201,6 +201,12 @@ def test_quantised_weights_are_trained_by_nothing():
             else pytest.raises(ConfigError, match=f"cannot be trained .{trained}")
         ):
             refuse_training(options, model)
+        with (
+            nullcontext()
+            if freeze
+            else pytest.raises(ConfigError, match="add model/adapter=lora, or freeze")
+        ):
+            refuse_training(options)
     refuse_training(split_node({"quantization": FOUR_BITS, "adapter": ADAPTER})[0], model)
 
 

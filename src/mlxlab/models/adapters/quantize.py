@@ -54,15 +54,22 @@ def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()
     return list(new)
 
 
-def refuse_training(options: ModelOptions, model: nn.Module) -> None:
-    """ConfigError if a training run would train quantised weights: without an adapter they have to be frozen."""
+def refuse_training(options: ModelOptions, model: nn.Module | None = None) -> None:
+    """ConfigError if a training run would train quantised weights: without an adapter they have to be frozen.
+
+    Args:
+        model: built with these options; without it, only options that freeze nothing are refused.
+    """
     if options.quantization.bits is None or options.adapter is not None:
         return
-    frozen = select_parameters(model, options.freeze, FREEZE)
-    for path in find_layers(model, QuantizedLayer):
-        if f"{path}.weight" not in frozen:
-            hint = f"add model/adapter=lora, or freeze them by {FREEZE}"
-            raise ConfigError(f"{KEY}: quantised weights cannot be trained ({path}); {hint}")
+    trained = [] if options.freeze else ["all of them"]
+    if options.freeze and model is not None:
+        frozen = select_parameters(model, options.freeze, FREEZE)
+        layers = find_layers(model, QuantizedLayer)
+        trained = [path for path in layers if f"{path}.weight" not in frozen]
+    if trained:
+        hint = f"add model/adapter=lora, or freeze them by {FREEZE}"
+        raise ConfigError(f"{KEY}: such weights cannot be trained ({trained[0]}); {hint}")
 
 
 def packing_of(options: Quantization) -> Packing:
