@@ -13,6 +13,7 @@ import tokenizers
 from mlxlab.data.batch import Task
 from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
+from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.gguf import export_gguf
 from mlxlab.interop.hugging_face import export_hugging_face, model_folder, write_folder
 from mlxlab.interop.model_card import Origin
@@ -143,17 +144,39 @@ def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
     assert "license" not in card
 
 
-def test_the_card_names_the_published_weights_that_a_model_started_from(trained, tmp_path):
-    (tmp_path / "folder").mkdir()
-    for source, header, name in [
-        (str(tmp_path / "folder"), "---\nlibrary", "folder"),
-        ("us/model", "---\nbase_model:\n- us/model\nlibrary", "us/model"),
+def test_the_card_names_the_license_of_published_weights(trained, tmp_path):
+    for name, file, text in [
+        ("named", "README.md", "---\ntags: [x]\nlicense: apache-2.0\n---\n# License: none\n"),
+        ("unnamed", "README.md", "# Text\nlicense: mit\n---\n"),
+        ("damaged", "README.md", "---\nlicense: \xff{}\n---\n"),
     ]:
-        out = tmp_path / f"{name.replace('/', '_')}_hf"
-        export_hugging_face(trained(LLAMA), out, replace(ORIGIN, bases=[source]))
-        card = (out / "README.md").read_text()
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(text)
+    mx.save_gguf(str(tmp_path / "words.gguf"), {"x": mx.zeros(2)}, {"general.license": "mit"})
+    names = ("named", "unnamed", "damaged", "gone", "words.gguf")
+    bases = {name: read_base_model(str(tmp_path / name)) for name in names} | {
+        "hub": read_base_model("us/model")
+    }
+    licenses = {name: base.license for name, base in bases.items()}
+    assert licenses == {
+        "named": "apache-2.0",
+        "unnamed": "",
+        "damaged": "",
+        "gone": "",
+        "words.gguf": "mit",
+        "hub": "",
+    }
+    assert [name for name, base in bases.items() if base.is_hub_id] == ["hub"]
+    for name, header, line in [
+        ("named", "---\nlicense: apache-2.0\nlibrary", "those of named: license apache-2.0."),
+        ("hub", "---\nbase_model:\n- us/model\nlibrary", "those of us/model: its license applies"),
+    ]:
+        export_hugging_face(
+            trained(LLAMA), tmp_path / f"{name}_hf", replace(ORIGIN, bases=(bases[name],))
+        )
+        card = (tmp_path / f"{name}_hf" / "README.md").read_text()
         assert card.startswith(header)
-        assert f"those of {name}: its license applies." in card
+        assert line in card
 
 
 def test_what_has_no_counterpart_is_one_line(trained, tokenizer, tmp_path):

@@ -75,7 +75,8 @@ def test_minilm(tmp_path):
     tokens, mask = (mx.array(inputs[name].numpy()) for name in ("input_ids", "attention_mask"))
     np.testing.assert_allclose(logits, np.array(restored.model(tokens, mask)), atol=1e-4)
     card = (out / "README.md").read_text()
-    assert "Its first weights are those of model: its license applies." in card
+    assert card.startswith("---\nlicense: apache-2.0\n")
+    assert "Initialised from model: license apache-2.0." in card
     again = read_shape(out, {"_target_": "mlxlab.models.bert.Bert"}, 30_522)
     assert again == read_shape(published, {"_target_": "mlxlab.models.bert.Bert"}, 30_522)
 

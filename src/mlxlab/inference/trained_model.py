@@ -7,6 +7,7 @@ from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.dataset import LimitsLength
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
+from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.model_card import Command, Origin
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.model import CausalHead
@@ -62,7 +63,7 @@ def origin_of(
     data = choices.get("experiment") or choices.get("data") or str(node["_target_"])
     if sources := list(node.get("mixture") or ()) or node.get("source"):
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
-    model = restored.config["model"]
-    bases = [model[key] for key in ("pretrained", "init_from") if model.get(key)]
+    started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
+    bases = tuple(read_base_model(source) for source in started_from if source)
     commands = commands or [("", metadata["overrides"])]
     return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases)

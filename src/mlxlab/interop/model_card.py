@@ -3,12 +3,11 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from markupsafe import Markup
 
+from mlxlab.interop.base_model import BaseModel
 from mlxlab.interop.counterpart import Counterpart, Ending
-from mlxlab.models.pretrained.load import HUB_ID
 from mlxlab.redact import redact
 from mlxlab.views.escape import MAX_TEXT
 from mlxlab.views.render import render
@@ -28,7 +27,7 @@ class Origin:
         commands: of the command line that began its run, and of those that continued it.
         hashes: by what they identify.
         metrics: of the exported weights.
-        bases: `model.pretrained` and `model.init_from`, the weights that it started from.
+        bases: published weights that it started from.
     """
 
     name: str
@@ -37,7 +36,7 @@ class Origin:
     commands: Sequence[Command] = (("", ()),)
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    bases: Sequence[str] = ()
+    bases: tuple[BaseModel, ...] = ()
 
 
 PIPELINES: dict[Ending, str] = {  # -> task of a hub
@@ -74,10 +73,6 @@ def model_card(
     for name, digest in origin.hashes.items():
         if digest:
             hashes.add([name, digest])
-    published = [
-        base for base in origin.bases if HUB_ID.fullmatch(base) and not Path(base).exists()
-    ]
-    folders = [Path(base).name for base in origin.bases if base not in published]
     commands = []
     for comment, overrides in origin.commands:
         line = shlex.join(["mlxlab", "train", *map(redact, overrides)])
@@ -89,8 +84,8 @@ def model_card(
         loader=f"AutoModel{counterpart.ending}",
         pipeline=PIPELINES[counterpart.ending],
         parameters=parameters,
-        published=published,
-        bases=[*published, *folders],
+        licenses=[*{each.license for each in origin.bases}],
+        published=[each.name for each in origin.bases if each.is_hub_id],
         is_base=is_base,
         notes=[Markup(note) for note in notes],
         libraries=libraries,
