@@ -139,7 +139,7 @@ def test_what_cannot_be_quantised_is_one_line(run, tmp_path, capsys):
     for args, code, message in [
         ([out, "bits=7"], 2, "bits=7: expected one of 2, 3, 4, 5, 6, 8 or null, got 7"),
         ([out, "bits=null"], 2, "expected 2, 3, 4, 5, 6 or 8"),
-        ([out, "mode=mxfp4"], 2, "mode=mxfp4: expected bits=4 group_size=32"),
+        ([out, "mode=mxfp4"], 2, "model.quantization: mxfp4 quantization requires group size 32"),
         ([out, "evaluate=false"], 2, "no layer can be quantised"),
         ([out, "group_sice=32"], 2, "did you mean group_size?"),
         (

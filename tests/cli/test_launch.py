@@ -97,23 +97,6 @@ def test_a_host_file_is_passed_on_with_its_backend(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (
-            ["hosts=mac-1,mac-2"],
-            "backend=ring: mac-1 has no IP address; expected hosts=10.0.0.1,10.0.0.2, or hostfile",
-        ),
-        (["hosts=10.0.0.1,mac-2"], "backend=ring: mac-2 has no IP address"),
-        (["hosts=me@10.0.0.1,10.0.0.2"], "backend=ring: me@10.0.0.1 has no IP address"),
-        (
-            ["hosts=127.0.0.1,10.0.0.2"],
-            "backend=ring: 127.0.0.1 of 127.0.0.1 cannot be reached from other hosts",
-        ),
-        (["hosts=10.0.0.1"], "backend=ring: expected two processes or more"),
-        (
-            ["hosts=mac-1,mac-2", "backend=jaccl"],
-            "`mlx.distributed_config --backend jaccl --hosts mac-1,mac-2",
-        ),
-        (["nproc=2", "backend=jaccl-ring"], "`mlx.distributed_config --backend jaccl-ring --hosts"),
-        (["hosts=gpu-1,gpu-2", "backend=nccl"], "backend=nccl: gpu-1 has no IP address"),
         (["hosts=-oProxyCommand,b"], "expected names of machines"),
         (["hosts=a,,b"], "expected names of machines"),
         (["nproc=2", "hostfile=hosts.json"], "hostfile=...: expected neither nproc nor hosts"),
@@ -123,35 +106,8 @@ def test_a_host_file_is_passed_on_with_its_backend(
         ),
     ],
 )
-def test_hosts_that_a_backend_cannot_connect_are_refused(args, message, started, capsys):
+def test_malformed_hosts_are_refused(args, message, started, capsys):
     assert main.main(["launch", *args]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert message in line
-    assert started == []
-
-
-@pytest.mark.parametrize(
-    ("content", "backend", "message"),
-    [
-        ([{"ssh": "mac-1"}, TWO[1]], "ring", "mac-1 has no IP address"),
-        (
-            [{"ssh": "mac-1", "ips": ["127.0.0.1"]}, TWO[1]],
-            "ring",
-            "127.0.0.1 of mac-1 cannot be reached",
-        ),
-        (TWO, "jaccl", "mac-1 lacks RDMA devices; expected hostfile=FILE"),
-        (
-            with_rdma([None, "a"], ["a", None, "b"]),
-            "jaccl",
-            "mac-2 lacks RDMA devices",
-        ),
-        ([MESH[0] | {"ips": []}, MESH[1]], "jaccl", "mac-1 has no IP address"),
-    ],
-)
-def test_a_host_file_with_which_a_backend_cannot_work_is_refused(
-    content, backend, message, started, written, capsys
-):
-    assert main.main(["launch", written(content), f"backend={backend}"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
     assert started == []
@@ -210,8 +166,7 @@ def test_a_host_that_cannot_be_reached_is_one_line(ssh, capfd):
 
 def test_only_other_hosts_are_reached_by_ssh(ssh, tmp_path):
     ssh(f'echo "$@" >> {tmp_path}/calls')
-    hosts = [{"ssh": "127.0.0.1"}, {"ssh": "mac-1"}, {"ssh": "mac-1"}, {"ssh": "mac-2"}]
-    check_reachable(hosts)
+    check_reachable(["127.0.0.1", "mac-1", "mac-1", "mac-2"])
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split()[-2:] for call in calls] == [["mac-1", "true"], ["mac-2", "true"]]
 

@@ -5,14 +5,11 @@ import shutil
 
 import mlx.core as mx
 import numpy as np
-import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
-from mlxlab.models.build import build_model
 from support.processes import run, tiny_overrides
 
 CONFIG = {
@@ -70,24 +67,6 @@ def write(folder):
     (folder / "config.json").write_text(json.dumps(CONFIG))
     train_bpe(["a passenger of the third class", "a lady of the first class"], 300, 1).save(folder)
     return weights
-
-
-def test_adapter_targets_that_match_nothing_are_refused_before_weights_are_loaded(tmp_path):
-    write(tmp_path / "published")
-    (tmp_path / "published" / "config.json").write_text(
-        json.dumps(CONFIG | {"num_hidden_layers": 2})
-    )
-    node = {
-        "_target_": "mlxlab.models.bert.Bert",
-        "dropout": 0.0,
-        "pretrained": str(tmp_path / "published"),
-    }
-    adapter = {"_target_": "mlxlab.models.options.LoRA", "targets": ["layers.1.attention.qeury"]}
-    task = {"kind": "classification", "vocab_size": 300, "num_classes": 2, "seed": 0}
-    with pytest.raises(DataError, match="weights do not fit"):
-        build_model(node, **task)
-    with pytest.raises(ConfigError, match="matches nothing"):
-        build_model({**node, "adapter": adapter}, **task)
 
 
 def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folder(tmp_path):

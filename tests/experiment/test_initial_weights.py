@@ -106,7 +106,7 @@ def test_what_init_from_may_name(source, tmp_path):
         find_weights(str(tmp_path / "ensemble"))
     with pytest.raises(
         InputNotFoundError,
-        match=r"^model\.init_from=.*no such folder; expected the folder of a model",
+        match=r"^model\.init_from=.*no such folder",
     ):
         find_weights(str(tmp_path / "none"))
     with pytest.raises(InputNotFoundError, match="no such file"):

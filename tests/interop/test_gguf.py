@@ -14,7 +14,7 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.gguf import export_gguf
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.build import build_model, build_pretrained_model
-from mlxlab.models.pretrained.gguf import num_gguf_weights, read_gguf
+from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.load import pretrained_tokenizer
 
 SIZES = {
@@ -60,26 +60,6 @@ def test_our_reader_gives_equal_logits_and_tokens(trained, tokenizer, tmp_path, 
         TEXT, special=False
     )
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
-
-
-def test_the_weights_of_a_file_are_counted_also_of_a_quantised_one(trained, tmp_path):
-    arrays = {"a.weight": mx.ones((64, 32)), "b.weight": mx.ones((32,))}
-    mx.save_gguf(str(tmp_path / "plain.gguf"), arrays)
-    assert num_gguf_weights(tmp_path / "plain.gguf") == 64 * 32 + 32
-    gguf = pytest.importorskip("gguf", reason="gguf is not installed (extra interop)")
-    writer = gguf.GGUFWriter(tmp_path / "small.gguf", "llama")
-    for name in ("Q8_0", "Q4_0"):
-        kind = gguf.GGMLQuantizationType[name]
-        codes = gguf.quants.quantize(np.ones((64, 32), np.float32), kind)
-        writer.add_tensor(f"{name}.weight", codes, raw_dtype=kind)
-    for write in (
-        writer.write_header_to_file,
-        writer.write_kv_data_to_file,
-        writer.write_tensors_to_file,
-        writer.close,
-    ):
-        write()
-    assert num_gguf_weights(tmp_path / "small.gguf") == 2 * 64 * 32
 
 
 def test_matrices_have_half_the_bytes_and_norms_do_not(trained, tmp_path):

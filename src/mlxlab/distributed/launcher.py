@@ -6,19 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab.distributed.hosts import (
-    LOCAL,
-    Host,
-    check_hosts,
-    check_reachable,
-    is_host_name,
-    most_on_one_host,
-    named_hosts,
-    read_hostfile,
-)
+from mlxlab.distributed.hosts import LOCAL, check_reachable, is_host_name, read_hostfile
 from mlxlab.distributed.launch_env import PROCESSES
 from mlxlab.errors import ConfigError, ServiceUnavailableError, WorkerLostError
 from mlxlab.wording import one_line
@@ -35,12 +27,12 @@ class Processes:
     """The processes of a run.
 
     Attributes:
-        hosts: one for each process.
+        hosts: the name of one for each process.
         per_host: the most on one host.
         flags: of `mlx.launch`, which name the hosts.
     """
 
-    hosts: list[Host]
+    hosts: list[str]
     backend: str
     per_host: int
     flags: list[str]
@@ -49,9 +41,10 @@ class Processes:
 def listed_processes(hostfile: Path, backend: str | None) -> Processes:
     """Those of a file; its backend counts where none is given."""
     content = read_hostfile(hostfile)
-    hosts = content["hosts"]
+    names = [host["ssh"] for host in content["hosts"]]
     backend = backend or content.get("backend") or "ring"
-    return Processes(hosts, backend, most_on_one_host(hosts), [f"--hostfile={hostfile}"])
+    per_host = max(Counter(names).values())
+    return Processes(names, backend, per_host, [f"--hostfile={hostfile}"])
 
 
 def named_processes(hosts: str, per_host: int, backend: str | None) -> Processes:
@@ -61,19 +54,12 @@ def named_processes(hosts: str, per_host: int, backend: str | None) -> Processes
         got = one_line(hosts, 120)
         raise ConfigError(f"hosts={got}: expected names of machines, separated by commas")
     flags = ["--hosts", hosts]
-    return Processes(named_hosts(names, per_host), backend or "ring", per_host, flags)
+    return Processes(names * per_host, backend or "ring", per_host, flags)
 
 
 def check_processes(processes: Processes) -> None:
-    """Refuses processes that could not start or connect.
-
-    Raises:
-        ConfigError: hosts that the backend cannot use.
-        ServiceUnavailableError: a program is not installed, or a host cannot be reached.
-    """
-    backend = processes.backend
-    check_hosts(processes.hosts, backend)
-    if backend != "mpi":  # A scheduler may start the processes of mpirun, without SSH.
+    """Raises ServiceUnavailableError if a program is not installed, or a host cannot be reached."""
+    if processes.backend != "mpi":  # A scheduler may start the processes of mpirun, without SSH.
         check_reachable(processes.hosts)
     elif not shutil.which("mpirun"):
         raise ServiceUnavailableError(
@@ -90,9 +76,9 @@ def start(processes: Processes, program: list[str]) -> int:
     return run(command, processes.backend == "mpi")
 
 
-def _ports(hosts: list[Host]) -> list[str]:
+def _ports(hosts: list[str]) -> list[str]:
     """Free ones, if all processes are on this machine: two runs with the same ports would mix."""
-    if any(host["ssh"] != LOCAL for host in hosts):
+    if any(host != LOCAL for host in hosts):
         return []
     with socket.create_server((LOCAL, 0)) as free:
         port = str(free.getsockname()[1])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import accumulate
 from math import prod
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -30,36 +30,21 @@ COPIES = 4  # of a gathered layer that exist at the same time
 MIN_WORKING_BYTES = 1 << 26  # saves less than waiting costs
 
 
-class Sharding(Protocol):
-    """How the weights of a model are held by the processes of a group."""
-
-    is_sharded: bool
-
-    def split(self, arrays: Arrays) -> Arrays:
-        """The shards of this process of whole arrays by path; those that are not of trained weights stay whole."""
-        ...
-
-    def whole(self, arrays: Arrays) -> Arrays | GatheredArrays:
-        """The whole arrays of shards, which all ranks read once and in order."""
-        ...
-
-    def gathered(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Inside, all ranks may call the model at the same time, also to differentiate by the shards."""
-        ...
-
-
 class Replicated:
     """Every process holds all weights."""
 
     is_sharded = False
 
     def split(self, arrays: Arrays) -> Arrays:
+        """The shards of this process of whole arrays by path; those that are not of trained weights stay whole."""
         return arrays
 
-    def whole(self, arrays: Arrays) -> Arrays | GatheredArrays:
+    def whole(self, arrays: Arrays) -> Arrays:
+        """The whole arrays of shards, which all ranks read once and in order."""
         return arrays
 
     def gathered(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Inside, all ranks may call the model at the same time, also to differentiate by the shards."""
         return nullcontext()
 
 
@@ -97,7 +82,7 @@ class FullySharded:
             )  # one by one: an array that is not computed yet is whole only here
         return shards
 
-    def whole(self, arrays: Arrays) -> Arrays | GatheredArrays:
+    def whole(self, arrays: Arrays) -> GatheredArrays:
         owners = {path: owner_of(path, self.shapes) for path in arrays}
         shapes = {
             path: self.shapes[owner]
@@ -230,6 +215,9 @@ class FullySharded:
         length = -(-len(array) // self.group.size)
         start = self.group.rank * length
         return mx.contiguous(_pad(array[start : start + length], length))
+
+
+Sharding = Replicated | FullySharded  # How the processes of a group hold the weights of a model.
 
 
 def find_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -87,7 +87,7 @@ class WeightSource:
         if self.path.suffix == ".safetensors":
             return split_arrays(read_safetensors(self.path), split), Layout(), None
         arrays = split_arrays(read_arrays(self.path), split)
-        return arrays, published_layout(self.path, arrays), None
+        return arrays, published_layout(self.path), None
 
     def load_into(self, model: Model, node: Config, min_match: float) -> InitialWeights:
         """Gives a model these weights, as far as they fit.

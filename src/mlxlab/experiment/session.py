@@ -133,7 +133,8 @@ def build_session(
         group: None trains in this process alone.
     """
     cfg = start.cfg
-    if (options := split_node(cfg["model"])[0]).quantization.bits is not None:
+    options = split_node(cfg["model"])[0]
+    if options.quantization.bits is not None:
         from mlxlab.models.adapters.quantize import refuse_training
 
         refuse_training(options)  # now, since reading the data may take long

@@ -10,7 +10,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.families import export_family
-from mlxlab.models.pretrained.family import BERT, CNN_HYBRID, TRANSFORMER, Family
+from mlxlab.models.pretrained.family import CNN_HYBRID, TRANSFORMER, Family
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.zoo.export import cast_predicate, published_config, published_name
 
@@ -18,6 +18,7 @@ Ending = Literal[
     "ForCausalLM", "ForMaskedLM", "ForSequenceClassification"
 ]  # of the class in transformers
 CLASSES = {
+    "bert": "Bert",
     "llama": "Llama",
     "mistral": "Mistral",
     "qwen2": "Qwen2",
@@ -68,10 +69,6 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
     family, config = export_family(arguments)
     if target == TRANSFORMER:
         return _decoder(trained, family, config, has_bias=bool(arguments["classifier_bias"]))
-    if target != BERT:
-        raise ConfigError(
-            f"model: {target} has no counterpart in transformers; expected model=transformer or bert"
-        )
     return _encoder(trained, family, config)
 
 
@@ -94,9 +91,7 @@ def _decoder(
     name = CLASSES[family.model_type]
     kind = trained.task.kind
     if kind == "language_modelling":
-        return _published(
-            family, f"{name}ForCausalLM", "ForCausalLM", config, family.published_name
-        )
+        return _published(family, "ForCausalLM", config, family.published_name)
     if kind == "regression":
         raise ConfigError(
             f"model=transformer: the classifier of {name} has no bias for numbers; expected model=bert"
@@ -109,11 +104,9 @@ def _decoder(
         raise ConfigError(
             f"data.tokenizer: its padding ends texts too, and the classifier of {name} skips padding"
         )
-    architecture = f"{name}ForSequenceClassification"
     config = config | _classes(trained)
-    return _published(
-        family, architecture, "ForSequenceClassification", config, _with_classifier(family, "score")
-    )
+    rename = _with_classifier(family, "score")
+    return _published(family, "ForSequenceClassification", config, rename)
 
 
 def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
@@ -123,23 +116,18 @@ def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -
                 f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model"
             )
         config = config | {"tie_word_embeddings": True}
-        return _published(family, "BertForMaskedLM", "ForMaskedLM", config, family.published_name)
+        return _published(family, "ForMaskedLM", config, family.published_name)
     if (pooling := trained.node.get("pooling", "dense")) != "dense":
         raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
     config = config | _classes(trained)
     rename = _with_classifier(family, "classifier")
-    return _published(
-        family, "BertForSequenceClassification", "ForSequenceClassification", config, rename
-    )
+    return _published(family, "ForSequenceClassification", config, rename)
 
 
 def _published(
-    family: Family,
-    name: str,
-    ending: Ending,
-    config: Mapping[str, object],
-    rename: Callable[[str], str],
+    family: Family, ending: Ending, config: Mapping[str, object], rename: Callable[[str], str]
 ) -> Counterpart:
+    name = CLASSES[family.model_type] + ending
     return Counterpart(name, ending, {"architectures": [name], **config}, rename)
 
 

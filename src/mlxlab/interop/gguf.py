@@ -146,15 +146,14 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]
     kinds = []
     for token in range(vocab_size):
         piece = tokenizer.inner.id_to_token(token)
-        pieces.append(f"[unused{token}]" if piece is None else piece)
-        special = (
-            CONTROL
-            if token in added and added[token].special
-            else USER
-            if token in added
-            else NORMAL
-        )
-        kinds.append(UNUSED if piece is None else special)
+        kind = NORMAL
+        if piece is None:
+            piece = f"[unused{token}]"
+            kind = UNUSED
+        elif token in added:
+            kind = CONTROL if added[token].special else USER
+        pieces.append(piece)
+        kinds.append(kind)
     return pieces, kinds
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from mlxlab.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
 from mlxlab.interop.published_weights import is_quantised, plain_weights, publish, quantised_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
-from mlxlab.models.adapters.quantized import parameter_shapes
+from mlxlab.models.model import count_parameters
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
@@ -66,10 +65,8 @@ def model_folder(
         ConfigError: the model has no counterpart, or a weight is too large for `dtype`.
     """
     counterpart = counterpart_of(trained)
-    config = {
-        key: value for key, value in counterpart.config.items() if key != "torch_dtype"
-    }  # an old name of dtype
-    config |= _tokens(trained) | {"dtype": dtype}
+    config = {**counterpart.config, **_tokens(trained), "dtype": dtype}
+    config.pop("torch_dtype", None)  # an old name of dtype
     quantised = is_quantised(trained) and trained.generates and not dequantize
     if quantised:
         weights, codes = quantised_weights(trained)
@@ -80,12 +77,9 @@ def model_folder(
     files = {"config.json": json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
     if trained.generates:
         files["generation_config.json"] = json.dumps(_generation(config), indent=1) + "\n"
-    shapes = (
-        parameter_shapes(trained.model).values()
-        if quantised
-        else [array.shape for array in arrays.values()]
-    )
-    count = sum(map(math.prod, shapes))
+    count = sum(array.size for array in arrays.values())
+    if quantised:
+        count = count_parameters(trained.model)
     notes = _notes(trained, quantised)
     if not with_adapters:
         notes.append(BASE_ONLY)

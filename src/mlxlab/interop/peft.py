@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlxlab.errors import DataError, InputNotFoundError, UserError
+from mlxlab.errors import UserError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_json
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
@@ -20,6 +20,7 @@ from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.freeze import frozen_parameters
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.build import build_model
+from mlxlab.models.pretrained.load import resolve
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -92,21 +93,19 @@ def export_peft(
 
 def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart) -> str | None:
     """The name by which transformers loads the weights below the adapters, under their names; None if there is none."""
-    path = Path(os.path.expanduser(published))
-    is_folder = path.is_dir()
-    folder = path if is_folder else _cached_folder(published)
-    if folder is None:
-        return None
     try:
-        file = (folder / "config.json").resolve()  # in the cache a symbolic link
+        folder = resolve(published)
+        # Resolved: the files of a downloaded snapshot are symbolic links.
+        file = (folder / "config.json").resolve()
         config = read_json(file, dict[str, object], keys=["model_type", "quantization"])
-    except (DataError, InputNotFoundError):
+    except UserError:  # It is gone, or a GGUF file.
         return None
     # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.
     same = trained.model.backbone.causal or config.get("model_type") == counterpart.model_type
     if not same or "quantization" in config or not _has_frozen_weights(str(folder), trained):
         return None
-    return str(path.absolute()) if is_folder else published
+    is_folder = "/" not in published or folder == Path(os.path.expanduser(published))
+    return str(folder.absolute()) if is_folder else published
 
 
 def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:
@@ -133,20 +132,6 @@ def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:
     return expected.keys() == frozen.keys() and all(
         mx.array_equal(expected[path], frozen[path]) for path in frozen
     )
-
-
-def _cached_folder(hub_id: str) -> Path | None:
-    """Where the hub's client has the files of a model, without asking the hub; None if this is no model it has."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-
-        file = try_to_load_from_cache(hub_id, "config.json")
-    except (
-        ImportError,
-        ValueError,
-    ):  # the client is not installed; HFValidationError for what is no hub id
-        return None
-    return Path(file).parent if isinstance(file, str) else None
 
 
 def _base_argument(

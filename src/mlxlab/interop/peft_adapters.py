@@ -1,6 +1,5 @@
 """Adapters, and the other weights trained with them, under the names and in the settings of Hugging Face's PEFT."""
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -12,7 +11,7 @@ from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.freeze import adapter_paths, trainable_names
 from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.options import LoRA, split_node
+from mlxlab.models.options import split_node
 
 PREFIX = "base_model.model."  # of PEFT's names
 TASK_TYPES: dict[Ending, str | None] = {
@@ -58,7 +57,8 @@ def peft_adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arra
         "inference_mode": True,
         "target_modules": _target_modules(layers.keys(), linear),
         "modules_to_save": sorted(modules.values()) or None,
-        **_ranks(options, layers),
+        "r": options.rank,
+        "lora_alpha": options.alpha,
         "lora_dropout": options.dropout,
         "use_dora": options.dora,
         "bias": "none",
@@ -104,20 +104,6 @@ def _trained_modules(
             )
         modules[module] = counterpart.published_name(path).rpartition(".")[0]
     return modules
-
-
-def _ranks(options: LoRA, layers: dict[str, LoRALayer]) -> dict[str, Any]:
-    """Rank and alpha of the options, and of the layers that have others."""
-    ranks = {name: int(layer.lora_a.shape[0]) for name, layer in layers.items()}
-    alphas = {name: layer.scale * ranks[name] for name, layer in layers.items()}
-    return {
-        "r": options.rank,
-        "lora_alpha": options.alpha,
-        "rank_pattern": {name: rank for name, rank in ranks.items() if rank != options.rank},
-        "alpha_pattern": {
-            name: alpha for name, alpha in alphas.items() if not math.isclose(alpha, options.alpha)
-        },
-    }
 
 
 def _target_modules(targets: Collection[str], linear: set[str]) -> list[str]:

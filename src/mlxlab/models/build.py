@@ -1,6 +1,5 @@
 """Builds models from a `model` node of the configuration, with its pretrained shape and weights if it names any."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -9,13 +8,14 @@ import mlx.nn as nn
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
 from mlxlab.models.backbone import Backbone
+from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.initialization import initialize
 from mlxlab.models.memory_bound import check_weights
 from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.family import Node
 from mlxlab.models.pretrained.load import MLX_LM, files_of, read_shape, resolve, target_of
-from mlxlab.models.pretrained.weights import load_head_weights, load_weights, refuse_too_large
+from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 
 OUTSIDE_ENCODER = (
     r"re:backbone\.(branches|dilated|fusion|highway|joined|joined_norm)"  # of a CnnHybrid
@@ -47,31 +47,22 @@ def build_model(
     options, _ = split_node(node)
     path = files_of(node)
     shape = {} if path is None else read_shape(path, node, vocab_size)
-    new_backbone = partial(build_backbone, {**node, **shape}, vocab_size, pair_separator, kind)
-    new_head = partial(
-        build_head, kind=kind, num_classes=num_classes, dropout=node.get("dropout", 0.0)
-    )
-    has_options = (
-        options.adapter is not None or bool(options.freeze) or options.quantization.bits is not None
-    )
-    backbone = new_backbone(files=path if load_pretrained else None)
-    if path is not None and load_pretrained and has_options:
-        from mlxlab.models.adapters.apply import check_patterns
-
-        outline = new_backbone()  # its arrays are never evaluated
-        check_patterns(Model(outline, new_head(outline)), options)
-    if seed is not None:
+    backbone = build_backbone({**node, **shape}, vocab_size, pair_separator, kind)
+    has_weights = path is not None and load_pretrained
+    # Files have all weights of a backbone, but of a CnnHybrid only those of its encoder.
+    if seed is not None and (not has_weights or isinstance(backbone, CnnHybrid)):
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
-    head_weights = {} if path is None or not load_pretrained else load_weights(backbone, path)
-    head = new_head(backbone)
+    head_weights = load_weights(backbone, path) if path is not None and load_pretrained else {}
+    dropout = node.get("dropout", 0.0)
+    head = build_head(backbone, kind=kind, num_classes=num_classes, dropout=dropout)
     if seed is not None:
         initialize(head, seed, "head")
     missing: list[str] = []
-    if path is not None and load_pretrained and kind == "language_modelling":
+    if has_weights and kind == "language_modelling":
         missing = load_head_weights(head, head_weights)
     model = Model(backbone, head)
-    if has_options:
+    if options.adapter or options.freeze or options.quantization.bits:
         from mlxlab.models.adapters.apply import apply_options
 
         apply_options(model, options, seed, drawn=[f"head.{name}" for name in missing])
@@ -132,18 +123,11 @@ def build_backbone(
     vocab_size: int,
     pair_separator: int | None = None,
     kind: TaskKind = "language_modelling",
-    files: Path | None = None,
 ) -> Backbone:
     """The backbone of a `model` node, with the sizes of the node also where it names a pretrained model.
 
-    Only an architecture of mlx-lm has no sizes but those of the pretrained model. Nothing is allocated.
-
-    Args:
-        files: the published model that the sizes are of.
-
-    Raises:
-        DataError: the files cannot hold the weights.
-        ConfigError: the weights cannot fit in memory.
+    Only an architecture of mlx-lm has no sizes but those of the pretrained model. Nothing is allocated; ConfigError if
+    the weights cannot fit in memory.
     """
     if node["_target_"] == MLX_LM and node.get("config") is None and node.get("pretrained"):
         node = {**node, **read_shape(resolve(node["pretrained"]), node, vocab_size)}
@@ -152,8 +136,6 @@ def build_backbone(
     def new_backbone(node: Node) -> nn.Module:
         return instantiate(split_node(node)[1], nn.Module, **runtime)
 
-    if files is not None:
-        refuse_too_large(cast(Backbone, new_backbone(node)), files)
     check_weights(node, new_backbone, vocab_size)
     backbone = new_backbone(node)
     # Not `isinstance` with the protocol: submodules are items of an MLX module, invisible to it in newer Pythons.

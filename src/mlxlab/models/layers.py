@@ -222,6 +222,12 @@ def position_ids(segment_ids: mx.array, limit: int) -> mx.array:
     return positions - mx.cummax(first, axis=1)
 
 
+def last_states(x: mx.array, segment_ids: mx.array) -> mx.array:
+    """The state of the last real token of each row: (B, T, D) -> (B, D)."""
+    last = mx.where(segment_ids > 0, mx.arange(x.shape[1]), 0).max(axis=1)  # (B,)
+    return mx.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+
+
 def follows(separator: int, tokens: mx.array, segment_ids: mx.array) -> mx.array:
     """Whether a `separator` stands anywhere before each token of a row; padding does not count: (B, T) bool."""
     separators = (tokens == separator) & (segment_ids > 0)

@@ -1,6 +1,5 @@
 """Patterns of paths in a model: `*.attention.query`, `layers.0.*`, `embedding`, `re:backbone\\.layers\\.[01]\\..*`."""
 
-import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -24,7 +23,7 @@ def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]
     names = list(dict.fromkeys(name for ancestors in modules.values() for name in ancestors))
     matches = {pattern: _matches(pattern, names, key) for pattern in patterns}
     if unmatched := [pattern for pattern, matched in matches.items() if not matched]:
-        expected = f"expected patterns of paths such as {_examples(paths)}"
+        expected = f"expected patterns of paths such as {', '.join(paths[:MAX_EXAMPLES])}"
         raise ConfigError(f"{key}: {', '.join(unmatched)} matches nothing; {expected}")
     for matched in matches.values():
         chosen |= {path for path, ancestors in modules.items() if not matched.isdisjoint(ancestors)}
@@ -58,9 +57,3 @@ def _ancestors(path: str) -> list[str]:
     """The path of a parameter or layer, and those of the modules that it lies in."""
     parts = path.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-
-
-def _examples(paths: Sequence[str]) -> str:
-    """The first paths, those in numbered layers before others, and of these what follows the number."""
-    in_layers = [re.split(r"\.\d+\.", path)[-1] for path in paths if re.search(r"\.\d+\.", path)]
-    return ", ".join([*dict.fromkeys([*in_layers, *paths])][:MAX_EXAMPLES])

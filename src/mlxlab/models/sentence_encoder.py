@@ -41,7 +41,7 @@ class SentenceEncoder:
         node = {"_target_": target_of(path), "dropout": 0.0}
         shape = {"vocab_size": vocab_size, **read_shape(path, node, vocab_size)}
         vocab_size = int(str(shape.pop("vocab_size")))
-        backbone = build_backbone({**node, **shape}, vocab_size, files=path)
+        backbone = build_backbone({**node, **shape}, vocab_size)
         load_weights(backbone, path)
         self.size = backbone.output_size
         limit = backbone.position_limit

@@ -12,6 +12,7 @@ from mlxlab.models.layers import (
     KVCache,
     LayerCache,
     attention_mask,
+    last_states,
     position_ids,
 )
 from mlxlab.models.rope import Llama3Scaling
@@ -133,9 +134,7 @@ class Transformer(nn.Module):
 
     def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """The state of the last real token of each row: (B, T, D) -> (B, D)."""
-        positions = mx.arange(x.shape[1])
-        last = mx.where(segment_ids > 0, positions, 0).max(axis=1)  # (B,)
-        return mx.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        return last_states(x, segment_ids)
 
     def remove_pooler(self) -> None:
         """Does nothing: `pool` has no parameters."""

@@ -90,7 +90,7 @@ def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
         seen = S - T + end
         mask = causal_mask(end - start, seen, q.dtype)
         out.append(_weigh(q[:, :, start:end], k[:, :, :seen], v[:, :, :seen], mask, dropout))
-    return mx.concatenate(out, axis=2) if len(out) > 1 else out[0]
+    return mx.concatenate(out, axis=2)
 
 
 def causal_mask(queries: int, keys: int, dtype: mx.Dtype) -> mx.array:

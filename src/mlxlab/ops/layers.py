@@ -10,10 +10,7 @@ class Linear(nn.Linear):
     """x W^T + b: (..., in) -> (..., out)."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        bias = self.bias if "bias" in self else None
-        return (
-            linear(x, self.weight, bias) if kernels.usable(x, self.weight) else super().__call__(x)
-        )
+        return linear(x, self.weight, self.bias if "bias" in self else None)
 
 
 class Embedding(nn.Embedding):
@@ -25,7 +22,7 @@ class Embedding(nn.Embedding):
 
     def as_linear(self, x: mx.array) -> mx.array:
         """The transposed table as output layer: (..., D) -> (..., V)."""
-        return linear(x, self.weight) if kernels.usable(x, self.weight) else super().as_linear(x)
+        return linear(x, self.weight)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -58,7 +55,7 @@ def linear(x: mx.array, weight: mx.array, bias: mx.array | None = None) -> mx.ar
 
 def tied_logits(embedding: nn.Module, x: mx.array, bias: mx.array) -> mx.array:
     """The output layer of an embedding, with a bias (V,): (..., D) -> (..., V)."""
-    if isinstance(embedding, Embedding) and kernels.usable(x, embedding.weight, bias):
-        return kernels.linear(x, embedding.weight, bias)
+    if isinstance(embedding, Embedding) and kernels.usable(x, embedding.weight):
+        return linear(x, embedding.weight, bias)
     logits: mx.array = embedding.as_linear(x)
     return logits + bias

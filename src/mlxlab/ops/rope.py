@@ -23,12 +23,11 @@ def apply_rope(
             max(MIN_TABLE, 1 << (length - 1).bit_length()), x.shape[3], theta, periods
         )
         return kernels.rope(x, table[offset:length])
-    if periods is not None:
-        freqs = mx.array(periods)
-        return mx.fast.rope(
-            x, x.shape[-1], traditional=False, base=None, scale=1.0, offset=offset, freqs=freqs
-        )
-    return mx.fast.rope(x, x.shape[-1], traditional=False, base=theta, scale=1.0, offset=offset)
+    freqs = None if periods is None else mx.array(periods)
+    base = theta if periods is None else None
+    return mx.fast.rope(
+        x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, freqs=freqs
+    )
 
 
 @lru_cache(maxsize=32)

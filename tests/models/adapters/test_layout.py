@@ -105,10 +105,6 @@ def test_each_layer_is_read_as_it_was_quantised(tmp_path):
             "lm_head.bits: expected one of 2, 3, 4, 5, 6, 8, got 7",
         ),
         ("4 bits", "expected dict, got '4 bits'"),
-        (
-            DEFAULT | {"model.embed_tokens": False},
-            "model.embed_tokens is false, but the weights have",
-        ),
     ],
 )
 def test_a_crafted_quantization_is_one_line(tmp_path, quantization, fault):

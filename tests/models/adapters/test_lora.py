@@ -188,7 +188,7 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
         ),
         (
             {"adapter": ADAPTER | {"targets": ["c_attn"]}},
-            r"targets: c_attn matches nothing; expected patterns of paths such as attention\.\w+, attention\.\w+, \S+$",
+            r"targets: c_attn matches nothing; expected patterns of paths such as backbone\.\S+, backbone\.\S+, backbone\.\S+$",
         ),
         (
             {"adapter": ADAPTER | {"train": ["nrm"]}},

@@ -108,11 +108,11 @@ def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
     [
         (
             {"mode": "mxfp4", "group_size": 64},
-            "mode=mxfp4: expected bits=4 group_size=32, got bits=4 group_size=64",
+            "model.quantization: mxfp4 quantization requires group size 32 but got 64",
         ),
         (
             {"group_size": 16},
-            "mode=affine: expected group_size=32, 64 or 128, got bits=4 group_size=16",
+            "model.quantization: The requested group size 16 is not supported",
         ),
         ({"skip": ["layers.7"]}, "model.quantization.skip: layers.7 matches nothing"),
     ],

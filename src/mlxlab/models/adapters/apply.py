@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
@@ -10,11 +9,11 @@ from mlx.utils import tree_unflatten
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import adapter_paths, freeze, select_parameters, train_only
 from mlxlab.models.adapters.lora import LoRALayer, initial_a
-from mlxlab.models.adapters.quantize import quantize
+from mlxlab.models.adapters.quantize import find_layers, quantize
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import Attention, FeedForward, named_parameters
 from mlxlab.models.model import Classifier, Model
-from mlxlab.models.options import LoRA, ModelOptions, Quantization
+from mlxlab.models.options import LoRA, ModelOptions
 from mlxlab.models.patterns import select
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
@@ -55,18 +54,6 @@ def apply_options(
         freeze(model, options.freeze)
 
 
-def check_patterns(outline: Model, options: ModelOptions) -> None:
-    """Raises ConfigError as `apply_options` for patterns that match nothing, before any weights are read.
-
-    Args:
-        outline: a model of the same architecture, which is changed.
-    """
-    freeze = (
-        () if options.quantization.bits is not None else options.freeze
-    )  # may name scales of quantised layers
-    apply_options(outline, replace(options, freeze=freeze, quantization=Quantization()), None)
-
-
 def trained_weights(model: Model, options: LoRA) -> list[str]:
     """The parameters that are trained in addition to adapters: those that `train` chooses, and all of a classifier."""
     names = select_parameters(model, options.train, f"{KEY}.train")
@@ -90,22 +77,14 @@ def insert(model: nn.Module, options: LoRA, seed: int | None) -> list[str]:
 
 def find_targets(model: nn.Module, options: LoRA) -> list[str]:
     """The paths of the layers that get an adapter: linear layers and embeddings, but not of a classifier."""
-    layers = [(path, layer) for path, layer in model.named_modules() if isinstance(layer, LAYERS)]
-    classifiers = [path for path, module in model.named_modules() if isinstance(module, Classifier)]
-    paths = sorted(path for path, _ in layers if path.rpartition(".")[0] not in classifiers)
+    paths = list(find_layers(model, LAYERS))
     if options.targets is not None:
         return select(options.targets, paths, f"{KEY}.targets")
-    owners = {
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, Attention | FeedForward)
-    }
-    zoo = [path for path, module in model.named_modules() if isinstance(module, MlxLm)]
-    chosen = [
-        path
-        for path in paths
-        if path.rpartition(".")[0] in owners or (zoo and IN_LAYER.search(path))
-    ]
+    if find_layers(model, MlxLm):
+        chosen = [path for path in paths if IN_LAYER.search(path)]
+    else:
+        owners = find_layers(model, Attention | FeedForward)
+        chosen = [path for path in paths if path.rpartition(".")[0] in owners]
     if not chosen:
         raise ConfigError(
             f"{KEY}.targets: expected patterns of {', '.join(paths[:8])}; there is no attention layer"

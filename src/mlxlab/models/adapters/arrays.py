@@ -36,13 +36,10 @@ def insert(
 ) -> Arrays:
     """The arrays of the model whose `layers` got an adapter; `packing` is that of its quantised weights."""
     targets = set(layers)
-    owners = {path: path.rpartition(".")[0] for path in arrays}
-    moved = {
-        f"{owner}.base.{path.rpartition('.')[2]}"
-        if (owner := owners[path]) in targets
-        else path: array
-        for path, array in arrays.items()
-    }
+    moved: Arrays = {}
+    for path, array in arrays.items():
+        owner, _, name = path.rpartition(".")
+        moved[f"{owner}.base.{name}" if owner in targets else path] = array
     for layer in sorted(targets):
         codes = [
             arrays[path] for name in ("weight", *CODES) if (path := f"{layer}.{name}") in arrays

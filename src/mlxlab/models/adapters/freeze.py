@@ -11,6 +11,8 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.patterns import select
 
+FREEZE = "model.freeze"
+
 
 def trainable_names(module: nn.Module) -> list[str]:
     """The paths of the parameters that are trained."""
@@ -31,8 +33,8 @@ def make_contiguous(module: nn.Module) -> None:
         module.update(tree_unflatten(list(arrays.items())))
 
 
-def freeze(module: nn.Module, patterns: Sequence[str], key: str = "model.freeze") -> list[str]:
-    """Freezes the parameters that match, in addition to those that are frozen; returns their paths.
+def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Freezes the parameters that match, in addition to those that are frozen.
 
     A parameter below `layer.base` also has the path that it has without an adapter, below `layer`. The adapter itself
     stays trained, unless the pattern matches adapters only.
@@ -43,13 +45,12 @@ def freeze(module: nn.Module, patterns: Sequence[str], key: str = "model.freeze"
     adapters = set(adapter_paths(named_parameters(module)))
     names: list[str] = []
     for pattern in patterns:
-        matches = select_parameters(module, [pattern], key)
+        matches = select_parameters(module, [pattern], FREEZE)
         names += [name for name in matches if name not in adapters] or matches
     for owner, parameter in _owners(module, names):
         owner.freeze(recurse=False, keys=[parameter])
     if not trainable_names(module):
-        raise ConfigError(f"{key}: nothing is left to train")
-    return names
+        raise ConfigError(f"{FREEZE}: nothing is left to train")
 
 
 def train_only(module: nn.Module, names: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """How the weights of a model are stored: one of a `model` node, or a published one."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -27,13 +27,10 @@ def layout_of(node: Mapping[str, Any]) -> Layout:
     return Layout(scale, codes.group_size, codes.bits or Layout.bits, codes.mode)
 
 
-def published_layout(folder: Path, arrays: Collection[str]) -> Layout:
-    """That of a published model with these arrays: `quantization` in its config.json, as mlx-lm writes it.
+def published_layout(folder: Path) -> Layout:
+    """That of a published model: `quantization` in its config.json, as mlx-lm writes it.
 
-    It holds the options of all layers, and by the name of a layer others, or whether the layer is quantised.
-
-    Raises:
-        DataError: it is damaged, or a layer that it leaves out is quantised.
+    It holds the options of all layers, and by the name of a layer others. DataError if it is damaged.
     """
     file = (
         folder / "config.json"
@@ -48,16 +45,9 @@ def published_layout(folder: Path, arrays: Collection[str]) -> Layout:
             for name, value in saved.items()
             if isinstance(value, dict)
         }
-        layout = replace(_read_codes(saved), exceptions=layers)
+        return replace(_read_codes(saved), exceptions=layers)
     except ShapeError as error:
         raise DataError(f"{file}: quantization: {error}") from None
-    if wrong := sorted(
-        name for name, value in saved.items() if value is False and f"{name}.scales" in arrays
-    ):
-        raise DataError(
-            f"{file}: quantization: {wrong[0]} is false, but the weights have {wrong[0]}.scales"
-        )
-    return layout
 
 
 def _read_codes(saved: Mapping[str, object], path: str = "") -> Layout:

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Collection
+from types import UnionType
+from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.adapters.freeze import select_parameters
+from mlxlab.models.adapters.freeze import FREEZE, select_parameters
 from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, QuantizedLinear
 from mlxlab.models.model import Classifier
 from mlxlab.models.options import ModelOptions, Quantization
@@ -19,11 +22,6 @@ logger = logging.getLogger(__name__)
 
 KEY = "model.quantization"
 MIN_OUTPUTS = 8  # of a layer that is quantised: two token types or one score are not worth it
-FORMATS = {
-    "mxfp4": (4, 32),
-    "mxfp8": (8, 32),
-    "nvfp4": (4, 16),
-}  # bits and group size of a mode that has one format
 
 
 def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()) -> list[str]:
@@ -36,7 +34,8 @@ def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()
         ConfigError: a pattern of `skip` matches nothing, or MLX has no such format.
     """
     packing = packing_of(options)
-    layers = find_layers(model)
+    found = find_layers(model, nn.Linear | nn.Embedding)
+    layers = {path: each for path, each in found.items() if len(each.weight) >= MIN_OUTPUTS}
     skipped = {*keep, *select(options.skip, layers, f"{KEY}.skip")}
     layers = {path: layer for path, layer in layers.items() if path not in skipped}
     odd = [path for path, layer in layers.items() if layer.weight.shape[1] % options.group_size]
@@ -63,48 +62,34 @@ def refuse_training(options: ModelOptions, model: nn.Module | None = None) -> No
     """
     if options.quantization.bits is None or options.adapter is not None:
         return
-    trained = "" if options.freeze else "all of them"
-    if model is not None and options.freeze:
-        frozen = set(select_parameters(model, options.freeze, "model.freeze"))
-        layers = [
-            path for path, layer in model.named_modules() if isinstance(layer, QuantizedLayer)
-        ]
-        trained = next((path for path in layers if f"{path}.weight" not in frozen), "")
+    trained = [] if options.freeze else ["all of them"]
+    if options.freeze and model is not None:
+        frozen = select_parameters(model, options.freeze, FREEZE)
+        layers = find_layers(model, QuantizedLayer)
+        trained = [path for path in layers if f"{path}.weight" not in frozen]
     if trained:
-        hint = "add model/adapter=lora, or freeze them by model.freeze"
-        raise ConfigError(
-            f"{KEY}.bits={options.quantization.bits}: such weights cannot be trained ({trained}); {hint}"
-        )
+        hint = f"add model/adapter=lora, or freeze them by {FREEZE}"
+        raise ConfigError(f"{KEY}: such weights cannot be trained ({trained[0]}); {hint}")
 
 
 def packing_of(options: Quantization) -> Packing:
     """ConfigError where MLX has no such format."""
     assert options.bits is not None
-    bits, group_size = FORMATS.get(options.mode, (options.bits, options.group_size))
-    if (bits, group_size) != (options.bits, options.group_size) or (
-        options.mode == "affine" and group_size < 32
-    ):
-        expected = (
-            f"bits={bits} group_size={group_size}"
-            if options.mode in FORMATS
-            else "group_size=32, 64 or 128"
-        )
-        given = f"bits={options.bits} group_size={options.group_size}"
-        raise ConfigError(f"{KEY}.mode={options.mode}: expected {expected}, got {given}")
-    return Packing(options.bits, options.group_size, options.mode)
+    packing = Packing(options.bits, options.group_size, options.mode)
+    try:
+        packing.pack(mx.zeros((MIN_OUTPUTS, options.group_size)))
+    except ValueError as error:
+        reason = str(error).removeprefix("[quantize] ")
+        raise ConfigError(f"{KEY}: {reason}") from None
+    return packing
 
 
-def find_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Embedding]:
-    """The layers that can be quantised, by path: linear layers and embeddings, but not those of a classifier."""
-    classifiers = [path for path, module in model.named_modules() if isinstance(module, Classifier)]
-    layers = {
-        path: layer
-        for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Embedding)
-    }
+def find_layers(model: nn.Module, classes: type | UnionType) -> dict[str, Any]:
+    """The layers of these classes by path, but not those of a classifier."""
+    modules = dict(sorted(model.named_modules()))
+    classifiers = [path for path, module in modules.items() if isinstance(module, Classifier)]
     return {
-        path: layers[path]
-        for path in sorted(layers)
-        if path.rpartition(".")[0] not in classifiers
-        and layers[path].weight.shape[0] >= MIN_OUTPUTS
+        path: module
+        for path, module in modules.items()
+        if isinstance(module, classes) and path.rpartition(".")[0] not in classifiers
     }

@@ -10,6 +10,7 @@ from mlxlab.models.pretrained.family import (
     Names,
     Node,
     Shape,
+    head_dims,
     require_options,
     sizes_of,
 )
@@ -71,21 +72,22 @@ def bert_config(node: Node) -> dict[str, object]:
         position_embedding=("learned",),
         pre_norm=(False,),
         mlp_type=tuple(ACTIVATIONS),
+        num_token_types=(2, 1),
+        bias=(True,),
+        global_attention_every=(1,),
+        head_dim=head_dims(node),
     )
-    require_options(node, "BERT", num_token_types=(2, 1), bias=(True,), global_attention_every=(1,))
-    if node.get("gated_layers"):
+    if node["gated_layers"]:
         raise ConfigError("model.gated_layers: BERT has no gates")
-    if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):
-        raise ConfigError(f"model.head_dim={node['head_dim']}: BERT has hidden_size / num_heads")
     return {
         "model_type": "bert",
         **sizes_of(node),
-        "hidden_act": node.get("mlp_type", "gelu"),
-        "layer_norm_eps": node.get("norm_eps", 1e-12),
-        "hidden_dropout_prob": node.get("dropout", 0.1),
-        "attention_probs_dropout_prob": node.get("dropout", 0.1),
+        "hidden_act": node["mlp_type"],
+        "layer_norm_eps": node["norm_eps"],
+        "hidden_dropout_prob": node["dropout"],
+        "attention_probs_dropout_prob": node["dropout"],
         "position_embedding_type": "absolute",
-        "type_vocab_size": node.get("num_token_types", 2),
+        "type_vocab_size": node["num_token_types"],
     }
 
 

@@ -9,6 +9,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import Table
 from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.config import PretrainedConfig
+from mlxlab.wording import shown
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
 Shape = dict[str, object]  # constructor arguments of a backbone
@@ -111,11 +112,14 @@ def sizes_of(node: Node) -> dict[str, object]:
     return {key: node[name] for key, name in SIZES.items() if name in node}
 
 
+def head_dims(node: Node) -> tuple[object, ...]:
+    """The values of `head_dim` with which all heads together are as wide as a state."""
+    return None, node["hidden_size"] // node["num_heads"]
+
+
 def require_options(node: Node, family: str, **options: tuple[object, ...]) -> None:
-    """ConfigError for an option of a node with a value that a published family does not have, the first its default."""
+    """ConfigError for an option of a node with a value that a published family does not have."""
     for key, values in options.items():
-        if (value := node.get(key, values[0])) not in values:
-            expected = " or ".join(
-                str(value).lower() if isinstance(value, bool) else str(value) for value in values
-            )
-            raise ConfigError(f"model.{key}={value}: {family} has {expected}")
+        if node[key] not in values:
+            expected = " or ".join(map(shown, values))
+            raise ConfigError(f"model.{key}={shown(node[key])}: {family} has {expected}")

@@ -94,17 +94,6 @@ def gguf_config(path: Path) -> Metadata:
     }
 
 
-def num_gguf_weights(path: Path) -> int:
-    """How many numbers the weights of a file have, quantised ones too."""
-    arrays, _ = read_gguf(path)
-    quantised = {name.removesuffix(".scales") for name in arrays if name.endswith(".scales")}
-    sizes = {name: GROUP * arrays[f"{name}.scales"].size for name in quantised}
-    others = (
-        array.size for name, array in arrays.items() if name.rpartition(".")[0] not in quantised
-    )
-    return sum(sizes.values()) + sum(others)
-
-
 def gguf_weights(path: Path, num_heads: int, num_kv_heads: int) -> Iterator[tuple[str, mx.array]]:
     """Every weight under its name in the file: dequantized to float32, queries and keys in Hugging Face's order."""
     arrays, _ = read_gguf(path)

@@ -62,47 +62,44 @@ def read_header(path: Path) -> list[Tensor]:
     Raises DataError unless all of its lengths, types and offsets lie within it, and as `open_regular`.
     """
     with open_regular(path) as file:
-        magic = file.read(4)
-        if magic != b"GGUF":
-            raise DataError(f"{path}: not a GGUF file (it begins with {magic!r})")
+        if file.read(4) != b"GGUF":
+            raise DataError(f"{path}: not a GGUF file")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _Header(data).read()
-            except (_Fault, struct.error) as error:
-                reason = error if isinstance(error, _Fault) else "its header is cut off"
-                raise DataError(f"{path}: not a valid GGUF file ({reason})") from None
-
-
-class _Fault(ValueError):
-    """What is wrong with a header."""
+            except (ValueError, struct.error) as error:
+                raise DataError(f"{path}: not a valid GGUF file ({error})") from None
 
 
 class _Header:
-    """A position in a header, which moves with everything that is read."""
+    """A position in a header, which moves with everything that is read; ValueError where the file ends before."""
 
     def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.size, self.position = data, len(data), 4
+        self.data = data
+        self.position = 4
         self.alignment = 32
 
     def read(self) -> list[Tensor]:
         version = self.number("I")
         num_tensors = self.number("Q")
         num_keys = self.number("Q")
-        if version not in VERSIONS:
-            raise _Fault(f"version {version}, expected 2 or 3")
+        _require(version in VERSIONS, f"version {version}, expected 2 or 3")
         for _ in range(num_keys):  # ends at the end of the file, whatever the number
             key = self.string()
             kind = self.number("I")
             if key == b"general.alignment":
-                self.read_alignment(kind)
+                self.alignment = self.number("I") if kind == UINT32 else 0
             else:
                 self.skip_value(kind)
-        tensors = [self.tensor() for _ in range(min(num_tensors, self.size))]
+        is_power = self.alignment > 0 and self.alignment & (self.alignment - 1) == 0
+        _require(is_power and self.alignment <= MAX_ALIGNMENT, f"alignment {self.alignment}")
+        tensors = [self.tensor() for _ in range(min(num_tensors, len(self.data)))]
         start = -(-self.position // self.alignment) * self.alignment
-        tensors = [tensor._replace(offset=start + tensor.offset) for tensor in tensors]
-        if (end := max(map(_end, tensors), default=0)) > self.size:
-            raise _Fault(f"its tensors end at byte {end}, the file at {self.size}")
-        return tensors
+        for tensor in tensors:
+            numbers, block_bytes = BLOCKS[tensor.kind]
+            end = start + tensor.offset + prod(tensor.shape) // numbers * block_bytes
+            _require(end <= len(self.data), f"{tensor.name[:60]!r} ends at byte {end}")
+        return [tensor._replace(offset=start + tensor.offset) for tensor in tensors]
 
     def number(self, code: str) -> int:
         (value,) = struct.unpack_from(f"<{code}", self.data, self.position)
@@ -116,8 +113,7 @@ class _Header:
         return self.data[first : self.position]
 
     def skip(self, length: int) -> None:
-        if length > self.size - self.position:
-            raise _Fault(f"a value of {length} bytes at byte {self.position} of {self.size}")
+        _require(length <= len(self.data) - self.position, f"{length} bytes at {self.position}")
         self.position += length
 
     def skip_value(self, kind: int) -> None:
@@ -131,43 +127,26 @@ class _Header:
         else:
             self.skip(_scalar_bytes(items) * self.number("Q"))
 
-    def read_alignment(self, kind: int) -> None:
-        self.alignment = self.number("I") if kind == UINT32 else 0
-        if not 1 <= self.alignment <= MAX_ALIGNMENT or self.alignment & (self.alignment - 1):
-            raise _Fault(
-                f"general.alignment, expected a power of two up to {MAX_ALIGNMENT} of type uint32"
-            )
-
     def tensor(self) -> Tensor:
         """The next tensor, with its offset behind the header."""
-        full_name = self.string().decode("utf-8", errors="replace")
+        name = self.string().decode("utf-8", errors="replace")
         num_dimensions = self.number("I")
-        name = full_name[:60]
-        if num_dimensions > MAX_DIMENSIONS:
-            raise _Fault(
-                f"{name!r} has {num_dimensions} dimensions, expected at most {MAX_DIMENSIONS}"
-            )
+        _require(num_dimensions <= MAX_DIMENSIONS, f"{num_dimensions} dimensions")
         shape = [self.number("Q") for _ in range(num_dimensions)]
         kind = self.number("I")
         offset = self.number("Q")
-        if kind not in BLOCKS:
-            raise _Fault(f"{name!r} is of an unsupported type ({kind})")
-        numbers, _ = BLOCKS[kind]
-        if not all(1 <= size < 2**31 for size in shape) or (shape[0] if shape else 1) % numbers:
-            raise _Fault(f"{name!r} has the shape {shape}, expected rows in blocks of {numbers}")
-        if offset % self.alignment:
-            raise _Fault(
-                f"{name!r} begins at byte {offset}, expected a multiple of {self.alignment}"
-            )
-        return Tensor(full_name, kind, shape, offset)
-
-
-def _end(tensor: Tensor) -> int:
-    numbers, block_bytes = BLOCKS[tensor.kind]
-    return tensor.offset + prod(tensor.shape) // numbers * block_bytes
+        _require(kind in BLOCKS, f"{name[:60]!r} is of an unsupported type ({kind})")
+        row = shape[0] if shape else 1
+        fits = all(1 <= size < 2**31 for size in shape) and row % BLOCKS[kind][0] == 0
+        _require(fits and offset % self.alignment == 0, f"{name[:60]!r} of {shape} at {offset}")
+        return Tensor(name, kind, shape, offset)
 
 
 def _scalar_bytes(kind: int) -> int:
-    if kind not in SCALAR_BYTES:
-        raise _Fault(f"metadata of an unsupported type ({kind})")
+    _require(kind in SCALAR_BYTES, f"metadata of an unsupported type ({kind})")
     return SCALAR_BYTES[kind]
+
+
+def _require(condition: bool, fault: str) -> None:
+    if not condition:
+        raise ValueError(fault)

@@ -96,18 +96,16 @@ def _add_ends(inner: tokenizers.Tokenizer, metadata: Metadata) -> None:
     """Puts start and end tokens around a text, as the file demands."""
     pieces = metadata["tokenizer.ggml.tokens"]
     by_default = {"bos": metadata["tokenizer.ggml.model"] == "llama", "eos": False}
-    ends = {}
+    single = "$A"
+    ends = []
     for role, default in by_default.items():
         token = metadata.get(f"tokenizer.ggml.{role}_token_id")
         if token is not None and metadata.get(f"tokenizer.ggml.add_{role}_token", default):
-            ends[role] = (pieces[token], token)
+            piece = pieces[token]
+            ends.append((piece, token))
+            single = f"{piece} {single}" if role == "bos" else f"{single} {piece}"
     if ends:
-        parts = [ends["bos"][0]] if "bos" in ends else []
-        parts += ["$A"]
-        parts += [ends["eos"][0]] if "eos" in ends else []
-        inner.post_processor = processors.TemplateProcessing(
-            single=" ".join(parts), special_tokens=list(ends.values())
-        )
+        inner.post_processor = processors.TemplateProcessing(single=single, special_tokens=ends)
 
 
 def _byte_level(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:

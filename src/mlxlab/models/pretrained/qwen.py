@@ -1,8 +1,15 @@
 """Qwen2 (Yang et al. 2024), with biases of queries, keys and values, and Qwen3 (2025), which normalizes them."""
 
-from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.config import PretrainedConfig, require
-from mlxlab.models.pretrained.family import TRANSFORMER, Family, Names, Node, Shape, require_options
+from mlxlab.models.pretrained.family import (
+    TRANSFORMER,
+    Family,
+    Names,
+    Node,
+    Shape,
+    head_dims,
+    require_options,
+)
 from mlxlab.models.pretrained.llama import NAMES, decoder_config, decoder_shape
 
 QWEN3_NAMES: Names = (
@@ -24,19 +31,15 @@ def qwen3_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
 
 
 def qwen2_config(node: Node) -> dict[str, object]:
-    require_options(node, "Qwen2", attention_bias=("none", "qkv"), qk_norm=(False,))
-    if node.get("attention_bias", "none") != "qkv":
-        raise ConfigError("model.attention_bias=none: Qwen2 has qkv")
-    if node.get("head_dim") not in (None, node["hidden_size"] // node["num_heads"]):
-        raise ConfigError(f"model.head_dim={node['head_dim']}: Qwen2 has hidden_size / num_heads")
+    require_options(
+        node, "Qwen2", attention_bias=("qkv",), qk_norm=(False,), head_dim=head_dims(node)
+    )
     return decoder_config(node, "qwen2") | {"use_sliding_window": False}
 
 
 def qwen3_config(node: Node) -> dict[str, object]:
-    require_options(node, "Qwen3", attention_bias=("none", "all"))
-    if not node.get("qk_norm"):
-        raise ConfigError("model.qk_norm=false: Qwen3 has true")
-    bias = node.get("attention_bias", "none") == "all"
+    require_options(node, "Qwen3", attention_bias=("none", "all"), qk_norm=(True,))
+    bias = node["attention_bias"] == "all"
     return decoder_config(node, "qwen3") | {"attention_bias": bias, "use_sliding_window": False}
 
 

@@ -1,6 +1,5 @@
 """Loads weights of Hugging Face folders (safetensors only) and GGUF files into our backbones, by a table of names."""
 
-import math
 import re
 import warnings
 from pathlib import Path
@@ -20,7 +19,7 @@ from mlxlab.models.model import Head
 from mlxlab.models.pretrained.config import PretrainedConfig, read_config
 from mlxlab.models.pretrained.families import family_of
 from mlxlab.models.pretrained.family import rename, split_arrays
-from mlxlab.models.pretrained.gguf import GGUF_NAMES, gguf_weights, num_gguf_weights
+from mlxlab.models.pretrained.gguf import GGUF_NAMES, gguf_weights
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.models.zoo.published import load_published_weights
@@ -40,28 +39,8 @@ class WeightIndex(TypedDict):
 
 
 def has_pooler(path: Path) -> bool:
-    """Whether a model has the dense layer of BERT's pooling; true if it has no weights, which is reported elsewhere."""
-    try:
-        names = list(read_arrays(path))
-    except (DataError, InputNotFoundError, NotAllowedError):
-        return True
-    return any(re.search(r"(^|\.)pooler\.dense\.", name) for name in names)
-
-
-def refuse_too_large(backbone: Backbone, path: Path) -> None:
-    """DataError if the model at `path` cannot have the weights of `backbone`, which are not evaluated yet.
-
-    Twice as many as its files hold are admitted: architectures of mlx-lm make weights of others.
-    """
-    module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
-    count = sum(math.prod(leaf.shape) for leaf in named_parameters(module).values())
-    stored = (
-        num_gguf_weights(path)
-        if path.suffix == ".gguf"
-        else sum(leaf.size for leaf in read_arrays(path).values())
-    )
-    if count > 2 * stored:
-        raise DataError(f"{path}: its config asks for {count:,} weights, its files hold {stored:,}")
+    """Whether a model has the dense layer of BERT's pooling."""
+    return any(re.search(r"(^|\.)pooler\.dense\.", name) for name in read_arrays(path))
 
 
 def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
@@ -113,9 +92,10 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
 def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
     """Loads what a pretrained model has of the head; returns the rest, which stays random, and warns."""
     parameters = named_parameters(head)
-    matching = {path: weights[path] for path, leaf in parameters.items() if path in weights}
     matching = {
-        path: weight for path, weight in matching.items() if weight.shape == parameters[path].shape
+        path: weight
+        for path, weight in weights.items()
+        if path in parameters and weight.shape == parameters[path].shape
     }
     if missing := sorted(parameters.keys() - matching.keys()):
         names = ", ".join(missing)

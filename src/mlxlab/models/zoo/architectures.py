@@ -6,7 +6,7 @@ Code comes from that package only: a config names a module of it, never a file o
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -62,7 +62,7 @@ def new_model(config: Mapping[str, Any], vocab_size: int, title: str) -> nn.Modu
         ConfigError: an unknown `model_type`, or mlx-lm cannot build a model of this config.
         ServiceUnavailableError: mlx-lm is not installed.
     """
-    module = _module(config, title)
+    module = module_of(config, title)
     check_sizes(config, title)
     settings = with_vocabulary(config, vocab_size)
     try:
@@ -83,19 +83,7 @@ def new_model(config: Mapping[str, Any], vocab_size: int, title: str) -> nn.Modu
     return model
 
 
-def arguments_of(config: Mapping[str, object], title: str) -> type | None:
-    """The class whose constructor takes the keys of a config.json; None for one that reads them in its own way.
-
-    Errors are those of `new_model`.
-    """
-    arguments: Any = _module(config, title).ModelArgs
-    reads_all = (
-        arguments.from_dict.__func__ is _import(f"{PACKAGE}.base").BaseModelArgs.from_dict.__func__
-    )
-    return cast(type, arguments) if reads_all else None
-
-
-def _module(config: Mapping[str, object], title: str) -> Any:
+def module_of(config: Mapping[str, object], title: str) -> Any:
     """The module of mlx-lm with the architecture of a config."""
     refuse_code(config, title)
     return _import(f"{PACKAGE}.{_module_name(config, title)}")
@@ -160,13 +148,9 @@ def _listed(value: object) -> list[str]:
 def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        if error.name in ("mlx_lm", PACKAGE):
-            raise ServiceUnavailableError(
-                f"model=mlx_lm needs mlx-lm; {install_command('zoo')}"
-            ) from None
-        raise ServiceUnavailableError(f"model=mlx_lm: {name} needs {error.name or error}") from None
-    except SystemExit:  # a module of mlx-lm that misses a package of its own prints that and exits
-        raise ServiceUnavailableError(
-            f"model=mlx_lm: {name} needs a package that is not installed"
-        ) from None
+    except (ImportError, SystemExit) as error:  # Some modules end the program without a package.
+        missing = getattr(error, "name", None) or error
+        if missing in ("mlx_lm", PACKAGE):
+            needs = f"needs mlx-lm; {install_command('zoo')}"
+            raise ServiceUnavailableError(f"model=mlx_lm {needs}") from None
+        raise ServiceUnavailableError(f"model=mlx_lm: {name} needs {missing}") from None

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.zoo.architectures import VOCABULARIES, arguments_of
+from mlxlab.models.zoo.architectures import VOCABULARIES, module_of
 from mlxlab.nearest import suggestion
 
 OF_ANY_MODEL = {  # keys of a config.json that are no sizes
@@ -27,10 +27,10 @@ def check_keys(config: Mapping[str, object], title: str) -> None:
 
     Raises:
         ConfigError: a key that the architecture does not take, or a missing one; names all.
-        NotAllowedError, ServiceUnavailableError: as `arguments_of`.
+        NotAllowedError, ServiceUnavailableError: as `new_model`.
     """
-    arguments = arguments_of(config, title)
-    if arguments is None:
+    arguments = module_of(config, title).ModelArgs
+    if arguments.from_dict.__qualname__ != "BaseModelArgs.from_dict":
         return
     parameters = inspect.signature(arguments).parameters
     unknown = [key for key in config if key not in parameters and key not in OF_ANY_MODEL]

@@ -9,10 +9,9 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.merge import merged_parameters
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.model import Model
-from mlxlab.models.zoo.architectures import UNUSED_TOKENS, with_vocabulary
+from mlxlab.models.zoo.architectures import with_vocabulary
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
-MIN_TOKENS = 100_352  # above the last id to whose logit phi3small writes
 PREFIX = "backbone.model."  # of mlx-lm's names in a model
 
 
@@ -48,13 +47,7 @@ def cast_predicate(model: Model) -> Callable[[str], bool]:
 
 
 def _refuse_misread(model: Model, backbone: MlxLm) -> None:
-    """ConfigError where mlx-lm changes weights of this architecture when it loads them, or could not run it."""
-    name = backbone.model.model_type
-    size = backbone.output_size
-    if UNUSED_TOKENS in backbone.model and size < MIN_TOKENS:
-        raise ConfigError(
-            f"mlx-lm runs {name} with at least {MIN_TOKENS:,} tokens, this model has {size:,}"
-        )
+    """ConfigError where mlx-lm changes weights of this architecture when it loads them."""
     if any(isinstance(layer, QuantizedLayer) for layer in model.modules()):
         return  # mlx-lm knows such weights by their scales, and leaves them as they are
     arrays = {published_name(path): array for path, array in merged_parameters(model).items()}
@@ -65,7 +58,7 @@ def _refuse_misread(model: Model, backbone: MlxLm) -> None:
     if changed or len(loaded) != len(arrays):
         example = next(iter([*changed, *(path for path in loaded if path not in arrays)]))
         raise ConfigError(
-            f"mlx-lm changes weights of {name} when it loads them, for example {example}"
+            f"mlx-lm changes weights of {backbone.model.model_type} when it loads them, for example {example}"
         )
 
 

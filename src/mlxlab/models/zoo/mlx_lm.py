@@ -8,6 +8,7 @@ import mlx.nn as nn
 from mlxlab.constraints import Share
 from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError
+from mlxlab.models.layers import last_states
 from mlxlab.models.zoo.architectures import CONTEXT_KEYS, new_model, text_value
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
@@ -97,8 +98,7 @@ class MlxLm(nn.Module):
 
     def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """The state of the last real token of each row: (B, T, D) -> (B, D)."""
-        last = mx.where(segment_ids > 0, mx.arange(x.shape[1]), 0).max(axis=1)  # (B,)
-        return mx.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        return last_states(x, segment_ids)
 
     def remove_pooler(self) -> None:
         """Does nothing: `pool` has no parameters."""

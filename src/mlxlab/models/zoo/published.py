@@ -32,10 +32,7 @@ def read_published_config(folder: Path, vocab_size: int, title: str) -> dict[str
     ).resolve()  # the files of a downloaded snapshot are symbolic links
     config = read_json(file, dict[str, object])
     refuse_code(config, str(file))
-    if (
-        any(isinstance(value, dict) and "_target_" in value for _, value in walk(config))
-        or "_target_" in config
-    ):
+    if any(isinstance(value, dict) and "_target_" in value for _, value in walk(config)):
         raise NotAllowedError(f"{file}: asks to build an object (_target_)")
     if any(key in config for key in QUANTIZED):
         raise ConfigError(

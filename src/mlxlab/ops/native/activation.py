@@ -85,8 +85,6 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
             f"native kernels: building them with {toolchain.compiler[0]}, once; this takes some 20 s"
         )
         record = build(toolchain, cache, again=record is not None)
-        if record["error"] is None:
-            logger.info(f"native kernels: built in {record['seconds']:.0f} s")
     return _load(toolchain, cache, record)
 
 
@@ -106,11 +104,6 @@ def _load(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> KernelSet:
         raise KernelsUnavailable(f"{record['error']} (mlxlab kernels info)")
     from mlxlab.ops.native.library import load
 
-    with cache.open_library(toolchain.key, record["sha256"]) as path:
-        if path is None:
-            raise KernelsUnavailable(
-                f"{cache.path(toolchain.key, 'so')}: replaced while it was loaded"
-            )
-        features = load(path, cache.path(toolchain.key, "so"))
+    features = load(cache.path(toolchain.key, "so"))
     state.use(KernelSet(toolchain.digest, features))
     return state.current()

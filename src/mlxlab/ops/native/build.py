@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +77,6 @@ def main() -> None:
 def _build(toolchain: Toolchain, cache: Cache, check: Check) -> BuildRecord:
     """Builds, checks and records. The library appears complete, then its record: both by a rename."""
     cache.remove_leftovers()
-    start = time.monotonic()
     key = toolchain.key
     folder = temporary_name(cache.folder / key)
     folder.mkdir(mode=0o700)
@@ -95,8 +93,7 @@ def _build(toolchain: Toolchain, cache: Cache, check: Check) -> BuildRecord:
         if error is None:
             sha256 = hashlib.sha256(library.read_bytes()).hexdigest()
             library.replace(cache.path(key, "so"))
-        seconds = time.monotonic() - start
-        record = BuildRecord(error=error, sha256=sha256, features=features, seconds=seconds)
+        record = BuildRecord(error=error, sha256=sha256, features=features)
         write_json(folder / "record.json", record)
         (folder / "record.json").chmod(0o600)
         (folder / "record.json").replace(cache.path(key, "json"))

@@ -12,17 +12,15 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Literal, TypedDict
 
-from mlxlab.constraints import Ge
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import leftovers
 from mlxlab.files.untrusted import open_regular, read_json
 from mlxlab.ops.native.toolchain import KernelsUnavailable
 
-MAX_LIBRARY = 2**27  # bytes
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -39,7 +37,6 @@ class BuildRecord(TypedDict):
     error: str | None
     sha256: str
     features: str
-    seconds: Annotated[float, Ge(0)]
 
 
 class Cache:
@@ -70,41 +67,23 @@ class Cache:
             raise KernelsUnavailable(f"{self.folder}: cannot be read ({error.strerror})") from None
         if not stat.S_ISDIR(status.st_mode):
             raise KernelsUnavailable(f"{self.folder}: expected a folder, not a link or a file")
-        _check_owner(self.folder, status)
+        if status.st_uid != os.geteuid():
+            raise KernelsUnavailable(f"{self.folder}: belongs to another user")
+        if status.st_mode & _OTHERS_WRITE:
+            raise KernelsUnavailable(f"{self.folder}: other users can write it; expected mode 700")
 
     def record(self, key: str) -> BuildRecord | None:
         """The record of the last build; None if there is none, or if it or its library is damaged."""
         self.check()
-        path = self.path(key, "json")
         try:
-            with open_regular(path) as file:
-                _check_owner(path, os.fstat(file.fileno()))
-            record = read_json(path, BuildRecord)
+            record = read_json(self.path(key, "json"), BuildRecord)
+            if record["error"]:
+                return record
+            with open_regular(self.path(key, "so")) as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
         except (InputNotFoundError, DataError):
             return None
-        if record["error"]:
-            return record
-        with self.open_library(key, record["sha256"]) as library:
-            return record if library else None
-
-    @contextmanager
-    def open_library(self, key: str, sha256: str) -> Iterator[Path | None]:
-        """A path to exactly the checked library, valid in the `with` block; None if it is not that of the record."""
-        self.check()
-        path = self.path(key, "so")
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(open_regular(path))
-            except InputNotFoundError:
-                yield None
-                return
-            except DataError as error:
-                raise KernelsUnavailable(str(error)) from None
-            status = os.fstat(file.fileno())
-            _check_owner(path, status)
-            content = file.read(MAX_LIBRARY) if status.st_size <= MAX_LIBRARY else b""
-            matches = hashlib.sha256(content).hexdigest() == sha256
-            yield Path(f"/proc/self/fd/{file.fileno()}") if matches else None
+        return record if digest == record["sha256"] else None
 
     def is_building(self) -> bool:
         """Whether another process builds now."""
@@ -150,10 +129,3 @@ def default_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~")) / ".cache"
     return root / "mlxlab" / "native"
-
-
-def _check_owner(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise KernelsUnavailable(f"{path}: belongs to another user")
-    if status.st_mode & _OTHERS_WRITE:
-        raise KernelsUnavailable(f"{path}: other users can write it; expected mode 700")

@@ -15,7 +15,7 @@ def main() -> None:
 
     path = Path(sys.argv[1])
     try:
-        features = load(path, path)
+        features = load(path)
     except KernelsUnavailable as reason:
         sys.exit(str(reason))
     error = self_check.check()

@@ -14,16 +14,13 @@ _OTHER_LAYOUT = "this build of MLX lays arrays out in another way than expected"
 _loaded: dict[Path, str] = {}  # the library that is bound -> its features
 
 
-def load(path: Path, name: Path) -> str:
+def load(path: Path) -> str:
     """Loads and binds a library; returns its features.
-
-    Args:
-        path: of the file, valid during the call; `name` is what it is known by in this process.
 
     Raises:
         KernelsUnavailable: it cannot be loaded, or is for another MLX.
     """
-    if name not in _loaded:
+    if path not in _loaded:
         try:
             library = ctypes.PyDLL(
                 str(path)
@@ -33,9 +30,9 @@ def load(path: Path, name: Path) -> str:
         except (OSError, AttributeError) as error:  # AttributeError: it lacks a function
             raise KernelsUnavailable(f"the library cannot be loaded ({error})") from None
         _loaded.clear()  # only one is bound
-        _loaded[name] = features
+        _loaded[path] = features
     set_threads()
-    return _loaded[name]
+    return _loaded[path]
 
 
 def set_threads() -> None:

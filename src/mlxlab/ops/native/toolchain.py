@@ -5,7 +5,6 @@ import os
 import platform
 import shlex
 import shutil
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +40,7 @@ _CPU_KEYS = {
     "CPU part",
     "Features",
 }
-_RECORD_FORMAT = 2  # of what is recorded of a build
+_RECORD_FORMAT = 3  # of what is recorded of a build
 _ELF_START = 4096  # bytes of a library: they hold its build id
 
 
@@ -128,16 +127,13 @@ def on_cpu() -> bool:
 
 
 def check_platform() -> None:
-    """Raises KernelsUnavailable where the kernels cannot be built: they are for Linux, CPython and MLX's CPU wheel."""
+    """Raises KernelsUnavailable where the kernels cannot be built: they are for Linux and MLX's CPU wheel."""
     if not on_cpu():
         raise KernelsUnavailable("the default device is a GPU; they are for the CPU")
     machine = platform.machine()
     system = platform.system()
-    python = sys.implementation.name
     if system != "Linux" or machine not in MACHINES:
         raise KernelsUnavailable(f"{system} {machine}: expected Linux on {' or '.join(MACHINES)}")
-    if python != "cpython":
-        raise KernelsUnavailable(f"{python}: expected CPython")
     library = mlx_library()
     if library is None or not (library.parents[1] / "include" / "mlx").is_dir():
         raise KernelsUnavailable("the installed MLX has no libmlx.so or no headers")
