@@ -19,7 +19,7 @@ from mlxlab.data.labelled.encoder import (
     restore_encoder,
 )
 from mlxlab.data.labelled.inputs import Inputs, ReadCells, Run, TextInputs
-from mlxlab.data.labelled.label_checks import find_giveaways, find_look_alikes
+from mlxlab.data.labelled.label_checks import find_giveaways
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import (
     NumberFormat,
@@ -304,10 +304,9 @@ class LabelledDataset(LabelledExamples):
         self.epoch_limits = inputs.epoch_limits
         self.min_steps = inputs.min_steps
         self.location = rows.location
-        lines = find_look_alikes(prepared.labels.names)
         if self.task.kind == "classification":
-            lines += find_giveaways(train, self.training_targets)
-        self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
+            lines = find_giveaways(train, self.training_targets)
+            self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:

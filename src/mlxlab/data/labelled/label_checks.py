@@ -1,7 +1,6 @@
-"""What is suspicious about labels: some that look the same, and columns that give them away."""
+"""Columns that give the label away."""
 
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -10,17 +9,6 @@ from mlxlab.data.rng import permutation
 
 MIN_ROWS = 3  # of each category on average; fewer are no repetition
 GIVEAWAY = 0.99  # share of rows whose label is that of a neighbour
-
-
-def find_look_alikes(names: Sequence[str]) -> list[str]:
-    """A line for each group of labels that differ in case, composition or white space alone."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        look = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-        groups.setdefault(look, []).append(name)
-    # Only in ASCII can such labels be told apart.
-    listed = [", ".join(map(ascii, group)) for group in groups.values() if len(group) > 1]
-    return [f"labels that look the same: {names}" for names in listed]
 
 
 def find_giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> list[str]:
