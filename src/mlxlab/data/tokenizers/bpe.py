@@ -22,7 +22,7 @@ from mlxlab.data.tokenizers.fit import (
     sample_texts,
 )
 from mlxlab.data.tokenizers.tokenizer import SPECIAL, Tokenizer, parse_tokenizer
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 
 # In characters. Training takes time quadratic in the length of a word, encoding does not.
 MAX_WORD_LENGTH = 2048
@@ -45,7 +45,7 @@ class BPETokenizerTrainer:
         vocab_size: tokens, of which 4 are special and 256 bytes; auto takes the minimum of what the
             text supports (its tokens occur 64 times on average), what the model supports (Tao et
             al. 2024) and the size whose doubling gains less than 5 %.
-        min_vocab_size: minimum that auto chooses, unless there is too little text for it.
+        min_vocab_size: minimum that auto chooses, unless there is too little text for it, or the maximum is lower.
         max_vocab_size: maximum that auto chooses.
         min_frequency: minimum number of occurrences of a pair that is merged.
         train_examples: documents to train on, of at most 64 million characters in total.
@@ -58,11 +58,6 @@ class BPETokenizerTrainer:
     min_frequency: Size
     train_examples: Size
     path: str | None
-
-    def __post_init__(self) -> None:
-        if self.min_vocab_size > self.max_vocab_size:
-            expected = f"at most max_vocab_size={self.max_vocab_size}, got {self.min_vocab_size}"
-            raise ConfigError(f"data.tokenizer.min_vocab_size: expected {expected}")
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
         """The tokenizer for a corpus; texts after `train_examples` measure the sizes.
