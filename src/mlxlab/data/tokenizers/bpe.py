@@ -1,18 +1,19 @@
 """Byte-level BPE trained on a corpus, with a vocabulary size that is given or chosen."""
 
 import json
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, BinaryIO, Literal, TypedDict
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.cache import cached_json, content_key
+from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.tokenizers import vocab_size as sizing
 from mlxlab.data.tokenizers.fit import (
     Corpus,
@@ -23,6 +24,7 @@ from mlxlab.data.tokenizers.fit import (
 )
 from mlxlab.data.tokenizers.tokenizer import SPECIAL, Tokenizer, parse_tokenizer
 from mlxlab.errors import DataError
+from mlxlab.files.untrusted import parse_json
 
 # In characters. Training takes time quadratic in the length of a word, encoding does not.
 MAX_WORD_LENGTH = 2048
@@ -77,12 +79,17 @@ class BPETokenizerTrainer:
             min_frequency=self.min_frequency,
         )
         path = corpus.cache / "tokenizers" / f"bpe-{key}.json"
-        content, is_reused = cached_json(
-            path,
-            _Content,
-            lambda: self._train(corpus.texts),
-            lambda content: self._check(content, path),
-        )
+
+        def write(file: BinaryIO) -> None:
+            file.write(json.dumps(self._train(corpus.texts)).encode())
+
+        def read(data: mmap.mmap) -> _Content:
+            text = data[HEADER_BYTES:].decode("utf-8", "replace")
+            content = parse_json(text, _Content, path.name, max_depth=64)
+            self._check(content, path)
+            return content
+
+        content, outcome = cached(path, write, read)
         file = content["tokenizer"]
         lines = []
         if self.vocab_size == "auto":
@@ -96,7 +103,7 @@ class BPETokenizerTrainer:
             listed = ", ".join(f"{limit:,} by {name}" for name, limit in limits.items())
             lines.append(f"vocabulary: {size:,} tokens (limits: {listed})")
         tokenizer = parse_tokenizer(json.dumps(file), path)
-        origin = "reused" if is_reused else "trained"
+        origin = "reused" if outcome == "hit" else "trained"
         line = f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"
         return FittedTokenizer(tokenizer, [line, *lines])
 
