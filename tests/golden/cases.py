@@ -17,6 +17,7 @@ RENAMED: dict[str, str] = {
 REMOVED: set[str] = {
     "data.categorical",
     "data.labels",
+    "data.layout",
     "data.numbers",
     "data.template",
     "data.tokenizer.force_retrain",
