@@ -129,7 +129,7 @@ def test_the_state_restores_the_renderer():
     [
         {"types": {}, "bounds": {}},
         {"types": {"age": {"kind": "whole"}}},
-        {"types": dict.fromkeys("abc", {"kind": "text"}), "bounds": {}, "are_texts": True},
+        {"types": {name: {"kind": "text"} for name in "abc"}, "bounds": {}, "are_texts": True},
         {"are_texts": "both"},
         {"bounds": {"age": [2.0, 1.0]}},
         {"bounds": {"age": [float("nan")]}},
