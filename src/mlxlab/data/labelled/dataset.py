@@ -277,8 +277,9 @@ class LabelledDataset(LabelledExamples):
 
         fitted = {name: each for name, each in prepared.types.items() if each.kind != "text"}
         train = read_table(rows.table(list(fitted), prepared.split.train), fitted)
-        bin_digits = 3 if bins is not None and bins > 100 else 2
-        renderer = RowRenderer(prepared.types, bool(texts), fit_bounds(train, bins), bin_digits)
+        bounds = fit_bounds(train, bins)
+        last_bin = max(bins or 0, 11) - 1  # It has at least two digits.
+        renderer = RowRenderer(prepared.types, bool(texts), bounds, len(str(last_bin)))
         inputs: Inputs
         if read_cells is None:
             run = Run(cache, parameters, width, pretrained, positions)

@@ -59,7 +59,9 @@ class RowRenderer:
     @property
     def required(self) -> Sequence[str]:
         """Columns that are a text of their own; a missing cell of another one is written as missing."""
-        return list(self.types) if self.are_texts else []
+        if not self.are_texts:
+            return []
+        return list(self.types)
 
     def exact(self) -> "RowRenderer":
         """A renderer that writes all digits of numbers, for reports."""
