@@ -57,8 +57,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 411_310,
-    "files": 511,
+    "nodes": 409_480,
+    "files": 510,
     "multiplied texts": 0,
     "nodes a statement": 10.45,
     "ternaries": 21.95,
@@ -74,7 +74,7 @@ PACKAGE_NODES = {
     "cli": 18_800,
     "extensions": 39_100,
     "experiment": 40_000,
-    "data": 60_900,
+    "data": 59_080,
     "stats": 5_200,
     "sweep": 13_590,
     "tracking": 14_530,
