@@ -325,7 +325,7 @@ def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: s
         and isinstance(data, HasEncoder)
         and not _same_texts(teacher.encoder, data)
     ):
-        way = "train both on the same rows (source, seed, fold) with the same template and data.bins"
+        way = "train both on the same rows (source, seed, fold) with equal templates and data.bins"
         raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
 
 
