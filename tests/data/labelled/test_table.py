@@ -254,6 +254,18 @@ def test_a_cell_of_a_validation_row_that_is_not_of_its_type_is_refused_or_left_o
     assert any("column 'km': expected a finite number" in line for line in data.sources)
 
 
+def test_a_column_that_gives_the_label_away_is_named(tmp_path):
+    rows = ["text,code,label"]
+    for row in range(120):
+        label = ["late", "early", "on time"][row % 3]
+        rows.append(f"row {row % 7},{row % 3},{label}")
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    data = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label")
+    assert any("column 'code' alone tells the label" in line for line in data.sources)
+    without = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label", exclude=["code"])
+    assert not any("alone tells the label" in line for line in without.sources)
+
+
 class TorchRows:
     """A data set like those of torch."""
 

@@ -19,6 +19,7 @@ from mlxlab.data.labelled.encoder import (
     restore_encoder,
 )
 from mlxlab.data.labelled.inputs import Inputs, ReadCells, Run, TextInputs
+from mlxlab.data.labelled.label_checks import find_giveaways
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import RowRenderer, feature_columns, fit_bounds
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
@@ -298,6 +299,9 @@ class LabelledDataset(LabelledExamples):
         self.epoch_limits = inputs.epoch_limits
         self.min_steps = inputs.min_steps
         self.location = rows.location
+        if self.task.kind == "classification":
+            lines = find_giveaways(train, self.training_targets)
+            self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
