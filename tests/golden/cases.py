@@ -17,7 +17,6 @@ RENAMED: dict[str, str] = {
 REMOVED: set[str] = {
     "data.categorical",
     "data.labels",
-    "data.layout",
     "data.numbers",
     "data.template",
     "data.tokenizer.force_retrain",

@@ -160,7 +160,7 @@ def count_conversations(node: dict[str, Any]) -> dict[str, Any]:
     errors = ErrorBudget("skip", max_fraction=1.0)
     reading = instantiate(node["reading"], Reading)
     window = node["shuffle"]["window"]
-    source = open_conversations(node["source"], reading, errors, window)
+    source = open_conversations(node["source"], reading, node["layout"], errors, window)
     counts = {"conversations": 0, "messages": 0, "answers": 0}
     for _, documents in source.windows(0, 0):
         counts["conversations"] += len(documents)

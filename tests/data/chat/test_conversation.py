@@ -43,6 +43,11 @@ def test_a_tokenizer_is_trained_on_the_contents_alone():
     assert contents({"messages": ASKED}) == "2 + 2?\n4"
 
 
+def test_a_named_layout_needs_its_keys():
+    with pytest.raises(ValueError, match="prompt"):
+        parse_conversation({"completion": "b"}, "prompt")
+
+
 def test_alpaca_has_a_system_message_and_an_input():
     record = {"system": "Count.", "instruction": "Add.", "input": "2 and 2", "output": "4"}
     conversation = parse_conversation(record)
@@ -162,7 +167,7 @@ def of_roles(*roles):
         ({"messages": ASKED, "chat_template_kwargs": {"x": 1}}, '"chat_template_kwargs"'),
         (
             {"messages": ASKED, "prompt": "x", "completion": "y"},
-            "keys of several layouts.*messages",
+            "several layouts.*data.layout.*messages",
         ),
         ({"messages": [{"role": "user", "content": "\ud800"}, ASKED[1]]}, "surrogates not allowed"),
         ({"mesages": ASKED}, "the keys .*mesages"),
@@ -172,6 +177,12 @@ def of_roles(*roles):
 def test_what_is_not_used_is_refused_by_name(record, message):
     with pytest.raises(ValueError, match=message):
         dump(parse_conversation(record))
+
+
+def test_a_named_layout_decides_a_record_of_several():
+    record = {"instruction": "a", "input": "1", "output": "b", "prompt": "c", "completion": "d"}
+    assert parse_conversation(record, "prompt")["messages"][0]["content"] == "c"
+    assert parse_conversation(record, "instruction")["messages"][0]["content"] == "a\n\n1"
 
 
 def test_columns_that_are_not_read_are_named():

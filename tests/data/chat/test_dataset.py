@@ -51,7 +51,7 @@ def test_conversations_of_a_hugging_face_data_set_are_those_of_the_file(file):
     records = [json.loads(line) for line in file.read_text().splitlines()]
     texts = []
     for source in (str(file), datasets.Dataset.from_list(records)):
-        opened = open_conversations(source, Reading(), ErrorBudget(), 50)
+        opened = open_conversations(source, Reading(), None, ErrorBudget(), 50)
         texts.append(sorted(each.text for _, window in opened.windows(0, 0) for each in window))
     assert texts[0] == texts[1]
     assert len(texts[0]) == 60
@@ -66,6 +66,7 @@ def new_data(file, tmp_path):
             "valid_fraction": 0.1,
             "max_valid_examples": 100,
             "max_train_examples": None,
+            "layout": None,
             "on_error": "strict",
             "reading": Reading(),
             "chat_template": None,
@@ -275,7 +276,7 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
         path.write_bytes(mutated)
         start, message, texts = time.perf_counter(), "", {}
         try:
-            opened = open_conversations(str(path), Reading(), ErrorBudget(), 50)
+            opened = open_conversations(str(path), Reading(), None, ErrorBudget(), 50)
             encoder = ConversationEncoder(chat, "assistant", 128, "drop", opened.skip)
             stream = TokenStream(opened, encoder, 0)
             documents = [each for window in stream.windows(0, EPOCH_START) for _, each in window]

@@ -84,14 +84,20 @@ KEYS_OF = {
 }
 
 
-def parse_conversation(record: Record) -> Conversation:
+def parse_conversation(record: Record, layout: Layout | None = None) -> Conversation:
     """The conversation of a record.
+
+    Args:
+        layout: of the record, which decides where there are keys of several; None recognises it.
 
     Raises:
         ValueError: a key is missing or not supported, or a message is malformed or out of order.
     """
-    layout = _find_layout(record)
-    _refuse(record, {*REFUSED}.union(*OPTIONAL.values()).difference(OPTIONAL[layout]))
+    refused = {*REFUSED}
+    if layout is None:
+        refused.update(*OPTIONAL.values())
+    layout = _find_layout(record, layout)
+    _refuse(record, refused.difference(OPTIONAL[layout]))
     messages = _parse_messages(_list_messages(record, layout))
     tools = _list(record.get("tools"), "tools")
     return {"messages": messages, "tools": tools} if tools else {"messages": messages}
@@ -133,12 +139,14 @@ def dump(value: object) -> str:
     return text
 
 
-def _find_layout(record: Record) -> Layout:
+def _find_layout(record: Record, named: Layout | None) -> Layout:
     layouts = find_layouts(key for key, value in record.items() if value is not None)
-    if len(layouts) > 1:
-        raise ValueError(f"keys of several layouts, expected one of {', '.join(layouts)}")
-    if layouts:
+    if named is not None:
+        layouts = [named] if named in layouts else []
+    if len(layouts) == 1:
         return layouts[0]
+    if layouts:
+        raise ValueError(f"several layouts, expected data.layout, one of {', '.join(layouts)}")
     _refuse(record, REFUSED)
     expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
     raise ValueError(f"the keys {shorten(list(record))}: expected {expected}")

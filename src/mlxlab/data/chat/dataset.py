@@ -13,7 +13,7 @@ import numpy as np
 from mlxlab.constraints import FilePath, Seed
 from mlxlab.data.chat.chat_template import choose_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
-from mlxlab.data.chat.conversation import contents, dump, parse_conversation, unread_keys
+from mlxlab.data.chat.conversation import Layout, contents, dump, parse_conversation, unread_keys
 from mlxlab.data.chat.masks import GROUP, ConversationEncoder, LossOn, Truncation
 from mlxlab.data.row_lengths import RowLengths, measure_lengths
 from mlxlab.data.sources.block import Block, ErrorBudget
@@ -41,6 +41,7 @@ class InstructDataset(LanguageModelData):
     completion, or instruction, input and output (Alpaca).
 
     Args:
+        layout: of the rows; null recognises it by their columns.
         chat_template: a Jinja file to use instead of the tokenizer's template. Tokenizers without
             one get ChatML, written with their start and end tokens.
         loss_on: assistant trains on all answers, completion on the last one, all on the whole text
@@ -66,6 +67,7 @@ class InstructDataset(LanguageModelData):
 
     def __init__(
         self,
+        layout: Layout | None,
         chat_template: FilePath | None,
         loss_on: LossOn,
         truncation: Truncation,
@@ -92,7 +94,7 @@ class InstructDataset(LanguageModelData):
             if name is not None:
                 errors = ErrorBudget(options["on_error"])
                 reading = options["reading"]
-                opened.append(open_conversations(name, reading, errors, shuffle.window))
+                opened.append(open_conversations(name, reading, layout, errors, shuffle.window))
         train: DocumentSource = opened[0]
         valid: DocumentSource = opened[-1]
         line = describe_validation(train, valid)
@@ -155,11 +157,12 @@ class InstructDataset(LanguageModelData):
 
 
 def open_conversations(
-    source: str, reading: Reading, errors: ErrorBudget, window: int
+    source: str, reading: Reading, layout: Layout | None, errors: ErrorBudget, window: int
 ) -> Documents:
     """The conversations of what `source` names; raises as `open_source`.
 
     Args:
+        layout: of the rows; None recognises it by their columns.
         window: conversations that are held in memory and shuffled together.
     """
 
@@ -168,7 +171,7 @@ def open_conversations(
         for row, record in enumerate(block.records()):
             text = None
             try:
-                text = dump(parse_conversation(record))
+                text = dump(parse_conversation(record, layout))
             except ValueError as error:
                 on_bad_cell(row, error)
             texts.append(text)
@@ -178,7 +181,7 @@ def open_conversations(
     columns = rows.columns()
     read = set(columns).difference(unread_keys(columns))
     sizes = [size for size in map(rows.text_bytes, read) if size is not None]
-    return Documents(rows, None, read_texts, window, errors, sum(sizes) or None)
+    return Documents(rows, None, read_texts, window, errors, sum(sizes) or None, f":{layout}")
 
 
 class EpochSize(NamedTuple):

@@ -266,14 +266,7 @@ class LabelledDataset(LabelledExamples):
         names = choose_columns(source, texts, columns, exclude, special)
         require_columns(types, [*names, target], "data.types")
         chosen: dict[str, Kind] = {**types, **dict.fromkeys(texts, "text")}
-        limits = (options["on_error"], [*names, *special], options["max_left_out"])
-        sources = (options["source"], options["valid_source"], options["test_source"])
-        parts = [
-            open_rows(each, options["reading"], cache, *limits)
-            for each in sources
-            if each is not None
-        ]
-        rows = Rows(parts)
+        rows = _open_rows(options, [*names, *special], cache)
         prepared = prepare_rows(rows, row_options, names, texts, chosen, seed)
 
         fitted = {name: each for name, each in prepared.types.items() if each.kind != "text"}
@@ -307,6 +300,14 @@ class LabelledDataset(LabelledExamples):
     def restore_encoder(folder: Path) -> LabelledEncoder:
         restore = partial(validate, shape=RowRenderer)
         return restore_encoder(folder, LabelledDataset.format_name, restore)
+
+
+def _open_rows(options: LabelledOptions, columns: Sequence[str], cache: Path) -> Rows:
+    """The rows of all sources."""
+    reading = options["reading"]
+    limits = (options["on_error"], columns, options["max_left_out"])
+    sources = (options["source"], options["valid_source"], options["test_source"])
+    return Rows([open_rows(each, reading, cache, *limits) for each in sources if each is not None])
 
 
 def choose_columns(

@@ -79,6 +79,7 @@ class Documents:
     Args:
         columns: that `read_texts` needs; None for all.
         window: documents that are held in memory and shuffled together; fewer if they are long.
+        settings: that `read_texts` depends on.
     """
 
     source: Source
@@ -87,6 +88,7 @@ class Documents:
     window: int
     errors: ErrorBudget
     bytes: int | None
+    settings: str = ""
 
     def __post_init__(self) -> None:
         self.name = self.source.name
@@ -94,7 +96,7 @@ class Documents:
         if existing:  # Plain text has none: its documents are in whatever column is read.
             require_columns(self.columns or (), existing, self.name)
         key = self.source.fingerprint
-        self.fingerprint = f"{key}:{self.columns},{self.window}"
+        self.fingerprint = f"{key}:{self.columns},{self.window}{self.settings}"
 
     @property
     def skipped_records(self) -> int:
