@@ -146,7 +146,7 @@ def has_conversations(source: str) -> bool:
     with suppress(UserError):  # What is missing or malformed is reported when it is read.
         if is_local(source):
             columns = open_source(source, Reading(), ErrorBudget("skip")).columns()
-            return bool(find_layouts(columns))
+            return bool({*find_layouts(columns)} - {"text"})
     return False
 
 

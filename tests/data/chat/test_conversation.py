@@ -39,6 +39,10 @@ def test_every_layout_gives_the_same_conversation(record):
     assert parse_conversation(record) == {"messages": ASKED}
 
 
+def test_a_text_stays_a_text():
+    assert parse_conversation({"text": "all of it"}) == {"text": "all of it"}
+
+
 def test_a_tokenizer_is_trained_on_the_contents_alone():
     assert contents({"messages": ASKED}) == "2 + 2?\n4"
 
@@ -48,12 +52,24 @@ def test_a_named_layout_needs_its_keys():
         parse_conversation({"completion": "b"}, "prompt")
 
 
-def test_alpaca_has_a_system_message_and_an_input():
-    record = {"system": "Count.", "instruction": "Add.", "input": "2 and 2", "output": "4"}
-    conversation = parse_conversation(record)
-    contents_of_messages = [message["content"] for message in conversation["messages"]]
-    assert contents_of_messages == ["Count.", "Add.\n\n2 and 2", "4"]
-    assert find_answers(conversation) == [2]
+def test_alpaca_has_a_system_message_earlier_turns_and_an_input():
+    record = {
+        "system": "Count.",
+        "history": [["Add 1 1.", "2"]],
+        "instruction": "Add.",
+        "input": "2 and 2",
+        "output": "4",
+    }
+    for history in (record["history"], json.dumps(record["history"])):
+        conversation = parse_conversation({**record, "history": history})
+        assert [message["content"] for message in conversation["messages"]] == [
+            "Count.",
+            "Add 1 1.",
+            "2",
+            "Add.\n\n2 and 2",
+            "4",
+        ]
+        assert find_answers(conversation) == [2, 4]
 
 
 def test_tools_of_openai_and_of_sharegpt_are_the_same_conversation():
@@ -160,15 +176,11 @@ def of_roles(*roles):
         ({"prompt": "a", "completion": "b", "weight": 0}, '"weight"'),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, '"chosen"'),
         ({"instruction": "a", "output": "b", "tools": TOOLS}, '"tools"'),
-        ({"instruction": "a", "output": "b", "history": [["q", "a"]]}, '"history"'),
+        ({"instruction": "a", "output": "b", "history": [["q"]]}, "pairs of texts"),
         ({"messages": ASKED, "tools": [{"day": date(2025, 1, 1)}]}, "expected JSON"),
-        ({"messages": ASKED, "images": ["x.png"]}, '"images"'),
-        ({"text": "a"}, "the keys .*text"),
+        ({"text": "a", "images": ["x.png"]}, '"images"'),
         ({"messages": ASKED, "chat_template_kwargs": {"x": 1}}, '"chat_template_kwargs"'),
-        (
-            {"messages": ASKED, "prompt": "x", "completion": "y"},
-            "several layouts.*data.layout.*messages",
-        ),
+        ({"messages": ASKED, "text": "x"}, "several layouts.*data.layout.*messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}, ASKED[1]]}, "surrogates not allowed"),
         ({"mesages": ASKED}, "the keys .*mesages"),
         ({}, r"the keys \[\]"),
@@ -180,8 +192,8 @@ def test_what_is_not_used_is_refused_by_name(record, message):
 
 
 def test_a_named_layout_decides_a_record_of_several():
-    record = {"instruction": "a", "input": "1", "output": "b", "prompt": "c", "completion": "d"}
-    assert parse_conversation(record, "prompt")["messages"][0]["content"] == "c"
+    record = {"instruction": "a", "input": "1", "output": "b", "text": "c"}
+    assert parse_conversation(record, "text") == {"text": "c"}
     assert parse_conversation(record, "instruction")["messages"][0]["content"] == "a\n\n1"
 
 

@@ -253,6 +253,7 @@ def records_of_every_layout():
         {"conversations": turns},
         {"prompt": "Say \u4e8c.", "completion": "\U0001f600"},
         {"instruction": "Add.", "input": "1, 1", "output": "2"},
+        {"text": "All of it."},
     ]
     return [json.dumps(row, ensure_ascii=False).encode() for row in rows * 3]
 

@@ -175,6 +175,13 @@ def test_a_token_across_the_header_and_the_answer_is_no_target(tokenizer):
     assert targets(tokenizer, encoded) == ["\nDos<eos>\n"]
 
 
+def test_all_of_a_plain_text_is_a_target_and_it_ends_with_the_end_token(tokenizer):
+    encoded = encode(make_encoder(tokenizer), {"text": "One? Uno"})
+    text = tokenizer.inner.decode(encoded.ids.tolist(), skip_special_tokens=False)
+    assert text == "<bos>One? Uno<eos>"
+    assert encoded.is_target.tolist() == [False] + [True] * (len(encoded.ids) - 1)
+
+
 def test_offsets_that_a_post_processor_trims_hide_no_target(tokenizer):
     trimmed = train_bpe(["user assistant One? Uno"] * 3, 300, 1)
     trimmed.inner.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
@@ -286,6 +293,7 @@ RECORDS = {
         "input": "1 2",
         "output": "3",
         "system": "Count.",
+        "history": [["Add 1 1", "2"]],
     },
     "trl": {"prompt": [QUESTION], "completion": [{"role": "assistant", "content": "b"}]},
     "completion": {"prompt": "caf\u00e9?", "completion": "  with spaces  \u2028"},

@@ -5,16 +5,16 @@ learned; the others (`id`, `source`) are its metadata.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from mlxlab.data.sources.messages import shorten
 
-Layout = Literal["messages", "conversations", "prompt", "instruction"]
+Layout = Literal["messages", "conversations", "prompt", "instruction", "text"]
 Record = Mapping[str, object]
 # A message as OpenAI writes it, which templates expect. `weight` is 0 where an answer is only read.
 Message = dict[str, Any]
-# `messages` and perhaps `tools`.
+# `messages` and perhaps `tools`; or a `text`, which is a target as a whole.
 Conversation = dict[str, Any]
 
 ROLES = {
@@ -44,19 +44,20 @@ REQUIRED: dict[Layout, tuple[str, ...]] = {
     "conversations": ("conversations",),
     "prompt": ("prompt", "completion"),
     "instruction": ("instruction", "output"),
+    "text": ("text",),
 }
 OPTIONAL: dict[Layout, tuple[str, ...]] = {
     "messages": ("system", "tools"),
     "conversations": ("system", "tools"),
     "prompt": ("system", "tools"),
-    "instruction": ("system", "input"),
+    "instruction": ("system", "input", "history"),
+    "text": (),
 }
 # Keys of a record that would change what is learned, beside those of `OPTIONAL`.
 REFUSED = (
     "functions",
     "function_call",
     "tool_calls",
-    "history",
     "weight",
     "weights",
     "loss_weight",
@@ -98,6 +99,8 @@ def parse_conversation(record: Record, layout: Layout | None = None) -> Conversa
         refused.update(*OPTIONAL.values())
     layout = _find_layout(record, layout)
     _refuse(record, refused.difference(OPTIONAL[layout]))
+    if layout == "text":
+        return {"text": _text(record.get("text"), "text")}
     messages = _parse_messages(_list_messages(record, layout))
     tools = _list(record.get("tools"), "tools")
     return {"messages": messages, "tools": tools} if tools else {"messages": messages}
@@ -123,6 +126,9 @@ def find_answers(conversation: Conversation) -> list[int]:
 
 def contents(conversation: Conversation) -> str:
     """All that a template may write of it, to train a tokenizer on."""
+    if "text" in conversation:
+        text: str = conversation["text"]
+        return text
     values = [conversation["tools"]] if "tools" in conversation else []
     for message in conversation["messages"]:
         values += [message[key] for key in sorted(message.keys() - {"role", "weight"})]
@@ -167,13 +173,21 @@ def _list_messages(record: Record, layout: Layout) -> list[Message]:
     return [*messages, *prompt, *_turns("assistant", record, "completion")]
 
 
-def _alpaca_messages(record: Record) -> list[Message]:
-    """The instruction with an optional input in a second paragraph, and its answer."""
+def _alpaca_messages(record: Record) -> Iterator[Message]:
+    """Earlier turns, then the instruction with an optional input in a second paragraph."""
+    history: Any = _parse(record.get("history"), "history") or []
+    try:
+        pairs = [(question, answer) for question, answer in history]
+    except (TypeError, ValueError):
+        raise ValueError(f"history: expected pairs of texts, got {shorten(history)}") from None
+    for question, answer in pairs:
+        yield {"role": "user", "content": question}
+        yield {"role": "assistant", "content": answer}
     question = _text(record.get("instruction"), "instruction")
     if _holds(record, "input"):
         question = f"{question}\n\n{_text(record['input'], 'input')}"
-    answer = record.get("output")
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    yield {"role": "user", "content": question}
+    yield {"role": "assistant", "content": record.get("output")}
 
 
 def _turns(role: str, record: Record, key: str) -> list[Message]:

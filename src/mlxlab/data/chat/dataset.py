@@ -38,14 +38,14 @@ class InstructDataset(LanguageModelData):
 
     A row holds whole conversations, which do not attend to each other, and is padded where the next
     does not fit. A conversation is a row of `source`: messages, conversations (ShareGPT), prompt and
-    completion, or instruction, input and output (Alpaca).
+    completion, instruction, input and output (Alpaca), or text.
 
     Args:
         layout: of the rows; null recognises it by their columns.
         chat_template: a Jinja file to use instead of the tokenizer's template. Tokenizers without
             one get ChatML, written with their start and end tokens.
         loss_on: assistant trains on all answers, completion on the last one, all on the whole text
-            (without answers of weight 0).
+            (without answers of weight 0); of the layout `text` all is always trained on.
         truncation: of conversations longer than a row: drop leaves them out, left keeps their end,
             right their start.
         seed: of the order.

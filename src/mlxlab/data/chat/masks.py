@@ -75,6 +75,8 @@ class ConversationEncoder:
 
     def _request(self, conversation: Conversation) -> dict[str, Any]:
         """What the template's process needs: the answers, and which of them are targets."""
+        if "text" in conversation:
+            return conversation
         messages = conversation["messages"]
         answers = find_answers(conversation)
         learned = [n for n, index in enumerate(answers) if "weight" not in messages[index]]
@@ -90,6 +92,9 @@ class ConversationEncoder:
     def _mask(self, reply: dict[str, Any], encoding: tokenizers.Encoding) -> Tokens:
         if "error" in reply:
             raise ValueError(reply["error"])
+        if "spans" not in reply:
+            tokens = self._add_special(encoding)
+            return self._truncate(tokens, np.ones(len(tokens), bool))
         is_target = np.full(len(encoding.ids), self.loss_on == "all")
         for begin, end in reply["spans"]:
             first = _token_of(encoding, range(begin, end))
@@ -102,6 +107,14 @@ class ConversationEncoder:
                 first += 1
             is_target[first : last + 1] = True
         return self._truncate(encoding.ids, is_target)
+
+    def _add_special(self, encoding: tokenizers.Encoding) -> list[int]:
+        """The tokens of a plain text with those around it, at least the end token."""
+        tokenizer = self.chat.tokenizer
+        if tokenizer.inner.post_processor is not None:
+            encoding = tokenizer.inner.post_processor.process(encoding)
+        tokens: list[int] = encoding.ids
+        return tokens if tokens[-1:] == [tokenizer.end_id] else [*tokens, tokenizer.end_id]
 
     def _truncate(self, ids: list[int], is_target: np.ndarray) -> Tokens:
         length = len(ids)

@@ -77,6 +77,8 @@ class ChatProgram:
         Generation blocks say where all answers are. Otherwise each lies between the text of the
         messages before it with the header of an answer, and the text of the messages up to it.
         """
+        if "text" in request:
+            return request
         variables = {"tools": None, "add_generation_prompt": False, **request}
         answers = variables.pop("answers", [])
         learned = variables.pop("learned", [])
