@@ -74,7 +74,7 @@ PACKAGE_NODES = {
     "cli": 18_800,
     "extensions": 36_860,
     "experiment": 40_000,
-    "data": 60_900,
+    "data": 59_080,
     "stats": 5_200,
     "sweep": 13_590,
     "tracking": 14_380,

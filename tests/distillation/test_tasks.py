@@ -13,12 +13,7 @@ from distillation.test_loss import PAIRS, SETTINGS, distill, gradients, small
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labels import Labels
-from mlxlab.data.labelled.renderer import (
-    NumberFormat,
-    RowRenderer,
-    Template,
-    default_template,
-)
+from mlxlab.data.labelled.renderer import RowRenderer
 from mlxlab.data.labelled.types import ColumnType
 from mlxlab.distillation.load_teachers import LoadedTeacher, TeacherLoader
 from mlxlab.distillation.loss import DistillationLoss
@@ -301,18 +296,12 @@ def test_a_teacher_of_tokens_fits_the_logits_of_its_student_or_is_refused():
 
 def test_a_teacher_that_read_other_texts_is_refused():
     teacher, task = model_of("regression", 1), TASKS["regression"]
-    numbers = NumberFormat("bins", 3, 4)
     rows = [
-        RowRenderer((default_template(["x"]),), {"x": ColumnType("number")}, numbers, {"x": bounds})
+        RowRenderer({"x": ColumnType("number")}, False, {"x": bounds}, 2)
         for bounds in ([1.0, 2.0], [1.0, 3.0])
     ]
     texts = [
-        RowRenderer(
-            tuple(Template(("", ""), (name,)) for name in names),
-            dict.fromkeys(names, ColumnType("text")),
-            numbers,
-            {},
-        )
+        RowRenderer(dict.fromkeys(names, ColumnType("text")), True, {}, 2)
         for names in ("a", "b", "ab")
     ]
     renderers = [*rows, *texts]

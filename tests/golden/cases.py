@@ -8,12 +8,17 @@ ROWS_NUMBERED = "c0c59a26"
 ORDERED_BY_ROW = ("streaming", "instruct")
 
 # New key or group -> the one that stood in its place at the reference commits. All keys below it move with it.
-RENAMED: dict[str, str] = {"data.target": "data.label_column"}
+RENAMED: dict[str, str] = {
+    "data.target": "data.label_column",
+    "data.bins": "data.numbers.bins",
+}
 
 # Keys and groups that no longer exist, without an effect on any case.
 REMOVED: set[str] = {
     "data.categorical",
     "data.labels",
+    "data.numbers",
+    "data.template",
     "data.tokenizer.force_retrain",
     "data.tokenizer.vocab_size_strategy",
     "data.vocabulary",

@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.data.labelled.encoder import LabelledEncoder
 from mlxlab.data.labelled.labels import Labels
-from mlxlab.data.labelled.renderer import NumberFormat, RowRenderer, default_template
+from mlxlab.data.labelled.renderer import RowRenderer
 from mlxlab.data.labelled.types import ColumnType
 from mlxlab.errors import DataError
 from mlxlab.inference.eval_data import open_eval_rows
@@ -56,8 +56,7 @@ def test_rows_with_text_in_a_column_of_numbers_are_left_out(tmp_path, fault):
     )
     tokenizer = make_texts(write_csv(tmp_path / "train.csv", ROWS), cache).tokenizer
     number = ColumnType("number")
-    numbers = NumberFormat("bins", 16, 4)
-    renderer = RowRenderer((default_template(["km"]),), {"km": number}, numbers, {"km": [50.0]})
+    renderer = RowRenderer({"km": number}, False, {"km": [50.0]}, 2)
     restored = SimpleNamespace(
         encoder=LabelledEncoder(renderer, Labels("regression", number), "price", tokenizer, 64)
     )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.data.labelled.dataset import LabelledDataset
-from mlxlab.data.labelled.renderer import NumberFormat
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.extensions.example_losses.selection import LossSelection
@@ -31,9 +30,8 @@ def make_texts(source: str, cache: Path, **changes: Any) -> LabelledDataset:
         "target": "label",
         "columns": None,
         "exclude": [],
-        "template": None,
         "types": {},
-        "numbers": NumberFormat("bins", 16, 4),
+        "bins": 16,
         "positive_class": None,
         "task": "auto",
         "label_delimiter": None,

@@ -19,7 +19,7 @@ import xxhash
 
 from mlxlab.errors import DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
-from mlxlab.files.untrusted import open_regular, parse_json
+from mlxlab.files.untrusted import open_regular
 
 HEADER_BYTES = 64
 BLOCK = 2**24
@@ -73,31 +73,6 @@ def cached(
     except OSError as error:
         folder = tempfile.gettempdir()
         raise WriteError(f"{folder}: no temporary file could be written ({error})") from None
-
-
-def cached_json(
-    path: Path,
-    shape: type[T],
-    build: Callable[[], T],
-    check: Callable[[T], object],
-) -> tuple[T, bool]:
-    """`cached` JSON of a shape, and True if it was read.
-
-    Args:
-        check: raises DataError for content that `build` cannot have returned.
-    """
-
-    def write(file: BinaryIO) -> None:
-        file.write(json.dumps(build()).encode())
-
-    def read(data: mmap.mmap) -> T:
-        text = data[HEADER_BYTES:].decode("utf-8", "replace")
-        content = parse_json(text, shape, path.name, max_depth=64)
-        check(content)
-        return content
-
-    content, outcome = cached(path, write, read)
-    return content, outcome == "hit"
 
 
 def _fill(file: BinaryIO, name: str, write: Callable[[BinaryIO], None]) -> mmap.mmap:

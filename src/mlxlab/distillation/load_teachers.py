@@ -296,7 +296,7 @@ def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: s
     from mlxlab.data.labelled.inputs import same_texts
 
     if not same_texts(teacher.encoder, data.encoder):
-        way = "train both on the same rows (source, seed, fold) with the same template and data.numbers"
+        way = "train both on the same rows (source, seed, fold) with equal templates and data.bins"
         raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mlxlab.data.labelled import labels as labels_module
 from mlxlab.data.labelled.labels import (
     Labels,
     fit_labels,
@@ -175,9 +174,3 @@ def test_big_integers_are_classes_of_their_own():
     for number in (2**53, 2**64 - 2, 10**30):
         labels = fit(str(number), str(number + 1))
         assert encode(labels, str(number + 1), str(number))[0].tolist() == [1, 0]
-
-
-def test_more_sets_of_labels_than_fit_in_memory_are_refused(monkeypatch):
-    monkeypatch.setattr(labels_module, "MAX_CELLS", 7)
-    with pytest.raises(DataError, match="3 different sets of 2 labels"):
-        encode(fit("a|b", "a", "b", delimiter="|"), "a|b", "a", "b")

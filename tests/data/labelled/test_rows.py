@@ -73,7 +73,6 @@ def test_rows_of_a_csv_file(tmp_path):
         f"{tmp_path}/reviews.csv:{line}" for line in (2, 5, 6)
     ]
     assert rows.table(["id"], np.array([], np.int64)) == {"id": []}
-    assert rows.blank("text").tolist() == [False, True, False]
 
 
 def test_rows_of_several_sources_are_numbered_on(tmp_path):

@@ -428,10 +428,10 @@ def test_a_damaged_encoder_is_refused(make, tmp_path):
     text = path.read_text()
     restore = partial(LabelledDataset.restore_encoder, tmp_path)
     for old, new in (
-        ('"templates"', '"template"'),
-        ('"fields": [\n     "text"', '"fields": [\n     "label"'),
+        ('"are_texts"', '"are_text"'),
+        ('"types": {\n   "text"', '"types": {\n   "label"'),
         ('"kind": "text"', '"kind": "texts"'),
-        ("labelled/1", "labelled/9"),
+        ("labelled/2", "labelled/9"),
     ):
         assert old in text
         path.write_text(text.replace(old, new))

@@ -15,7 +15,7 @@ from mlxlab.data.text.documents import (
     hashes,
     hold_out,
 )
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 from support.streams import as_lists, make_batches, open_source, take
 from support.text import FORMATS, documents_of, texts_of, write_texts
 
@@ -204,10 +204,3 @@ def test_weights_of_any_size_are_relative(sources):
     )
     np.testing.assert_allclose(small.shares, large.shares, rtol=1e-12)
     assert small.bytes == large.bytes
-
-
-def test_weights_that_would_make_an_epoch_endless_are_refused(sources):
-    with pytest.raises(
-        ConfigError, match=r"data\.mixture: expected weights within a factor of 1e\+06"
-    ):
-        Mixture(sources, [1e300, 1.0, 1e-300], 4000)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Unpack
 
 import numpy as np
 
-from mlxlab.constraints import MaxLen, MinLen, Seed
+from mlxlab.constraints import Ge, Le, MaxLen, MinLen, Seed
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import BaselineInputs, RowTexts, Table
@@ -19,17 +19,9 @@ from mlxlab.data.labelled.encoder import (
     restore_encoder,
 )
 from mlxlab.data.labelled.inputs import Inputs, ReadCells, Run, TextInputs
-from mlxlab.data.labelled.label_checks import find_giveaways, find_look_alikes
+from mlxlab.data.labelled.label_checks import find_giveaways
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
-from mlxlab.data.labelled.renderer import (
-    NumberFormat,
-    RowRenderer,
-    Template,
-    default_template,
-    feature_columns,
-    fit_bounds,
-    parse_template,
-)
+from mlxlab.data.labelled.renderer import RowRenderer, feature_columns, fit_bounds
 from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
 from mlxlab.data.labelled.rows import BLOCK, Rows, open_rows, plain_columns
 from mlxlab.data.labelled.types import Kind, read_table
@@ -229,21 +221,20 @@ class LabelledDataset(LabelledExamples):
 
     Args:
         target: the column to predict.
-        text_column: the column of the text, or two columns for pairs of texts; null writes a text of the columns.
+        text_column: the column of the text, or two columns for pairs of texts; null writes `column: value` for each
+            of the columns.
         columns: the columns that the model reads; null takes all but those of target, group and time.
         exclude: columns that the model does not read, where it would read all.
-        template: the text of a row, with `{column}` for the value of a column and `{{` for a brace; null writes
-            `column: value` for each of the columns.
         types: what columns hold, where it is not to be inferred from the training rows, such as {zip: category}.
-        numbers: how numbers are written.
+        bins: quantiles of the training values by which a number is written, as q00, q01, ...; null writes its digits.
 
     Raises:
         InputNotFoundError, DataError, ServiceUnavailableError: a source is missing or malformed, the hub unreachable,
             or a column does not exist.
-        ConfigError: settings do not go together, or the template reads what it must not.
+        ConfigError: settings do not go together.
     """
 
-    format_name = "mlxlab.labelled/1"
+    format_name = "mlxlab.labelled/2"
 
     def __init__(
         self,
@@ -251,9 +242,8 @@ class LabelledDataset(LabelledExamples):
         text_column: str | Annotated[list[str], MinLen(1), MaxLen(2)] | None,
         columns: Annotated[list[str], MinLen(1)] | None,
         exclude: list[str],
-        template: Annotated[str, MinLen(1)] | None,
         types: dict[str, Kind],
-        numbers: NumberFormat,
+        bins: Annotated[int, Ge(2), Le(1000)] | None,
         *,
         seed: Seed,
         cache: Path,
@@ -273,19 +263,17 @@ class LabelledDataset(LabelledExamples):
             options["source"] = source
         keys = ("target", "group_column", "time_column")
         special = [row_options[key] for key in keys if row_options[key] is not None]
-        templates = choose_templates(source, texts, columns, exclude, template, special)
-
-        names = list(dict.fromkeys(name for each in templates for name in each.fields))
+        names = choose_columns(source, texts, columns, exclude, special)
         require_columns(types, [*names, target], "data.types")
-        required = [each.fields[0] for each in templates if each.is_column]
         chosen: dict[str, Kind] = {**types, **dict.fromkeys(texts, "text")}
         rows = _open_rows(options, [*names, *special], cache)
-        prepared = prepare_rows(rows, row_options, names, required, chosen, seed)
+        prepared = prepare_rows(rows, row_options, names, texts, chosen, seed)
 
         fitted = {name: each for name, each in prepared.types.items() if each.kind != "text"}
         train = read_table(rows.table(list(fitted), prepared.split.train), fitted)
-        bounds = fit_bounds(train, numbers)
-        renderer = RowRenderer(tuple(templates), prepared.types, numbers, bounds)
+        bounds = fit_bounds(train, bins)
+        last_bin = max(bins or 0, 11) - 1  # It has at least two digits.
+        renderer = RowRenderer(prepared.types, bool(texts), bounds, len(str(last_bin)))
         inputs: Inputs
         if read_cells is None:
             run = Run(cache, parameters, width, pretrained, positions)
@@ -304,10 +292,9 @@ class LabelledDataset(LabelledExamples):
         self.epoch_limits = inputs.epoch_limits
         self.min_steps = inputs.min_steps
         self.location = rows.location
-        lines = find_look_alikes(prepared.labels.names)
         if self.task.kind == "classification":
-            lines += find_giveaways(train, self.training_targets)
-        self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
+            lines = find_giveaways(train, self.training_targets)
+            self.sources[-1:-1] = [f"{rows.name}: {line}" for line in lines]
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:
@@ -323,45 +310,36 @@ def _open_rows(options: LabelledOptions, columns: Sequence[str], cache: Path) ->
     return Rows([open_rows(each, reading, cache, *limits) for each in sources if each is not None])
 
 
-def choose_templates(
+def choose_columns(
     source: Source,
     texts: Sequence[str],
     columns: Sequence[str] | None,
     exclude: Sequence[str],
-    template: str | None,
     special: Sequence[str],
-) -> list[Template]:
-    """The texts to write; all columns are read where no key says which.
+) -> list[str]:
+    """The columns that the model reads; all where no key says which.
 
     Args:
         texts: columns that are a text of their own, one or two.
-        columns, exclude, template: as the keys of `LabelledDataset`.
+        columns, exclude: as the keys of `LabelledDataset`.
         special: columns that the model must not read.
 
     Raises:
         ConfigError: the keys do not go together, or the model would read a special column.
         DataError: a column does not exist.
     """
-    choices = [texts, columns, exclude, template]
-    if len(list(filter(None, choices))) > 1:
-        keys = "text_column, columns, exclude, template"
-        raise ConfigError(f"data: expected at most one of {keys}")
-    templates = [Template(("", ""), (name,)) for name in texts]
-    if columns is not None:
-        templates = [default_template(columns)]
-    if template is not None:
-        templates = [parse_template(template)]
-
-    read = [name for each in templates for name in each.fields]
+    if len(list(filter(None, [texts, columns, exclude]))) > 1:
+        raise ConfigError("data: expected at most one of text_column, columns, exclude")
+    read = list(texts or columns or [])
     require_columns([*read, *exclude, *special], source.columns(), source.name)
-    named = [*special, *(read if template is None else dict.fromkeys(read))]
+    named = [*special, *read]
     if len(set(named)) < len(named):
         twice = max(named, key=named.count)
         raise ConfigError(f"column {twice!r}: expected once in the keys of data, got it twice")
-    if templates:
-        return templates
+    if read:
+        return read
     unread = [*exclude, *special]
     others = [name for name in plain_columns(source) if name not in unread]
     if not others:
         raise ConfigError(f"{source.name}: no column to predict from besides {', '.join(unread)}")
-    return [default_template(others)]
+    return others

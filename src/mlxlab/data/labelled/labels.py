@@ -36,7 +36,6 @@ LabelKind = Literal["classification", "multi_label", "regression"]
 KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # of cells, by task
 MAX_AUTO_CLASSES = 50  # different whole numbers; more are amounts
 MAX_CLASSES = 20_000
-MAX_CELLS = 2**31  # the labels of all different sets
 MAX_LISTED = 8  # labels in a message
 
 
@@ -155,9 +154,6 @@ class Labels:
         if self.kind == "classification":
             return Targets(column.codes, np.array([*targets, [0]], np.int32)[:, 0])
         shape = (len(targets) + 1, len(self.names))
-        if math.prod(shape) > MAX_CELLS:
-            got = f"{len(targets)} different sets of {len(self.names)} labels"
-            raise DataError(f"{column.where(0)}: {got}: expected at most {MAX_CELLS} in all")
         held = np.zeros(shape, np.uint8)
         for code, numbers in enumerate(targets):
             held[code, numbers] = 1

@@ -51,10 +51,14 @@ class Faults:
         """Counts the rows without a label, without one of these texts, or of the first source without a time."""
         self.add(labels.name, "a row without a label", labels.codes < 0)
         for name in required:
-            self.add(name, "an empty text", self.rows.blank(name))
+            self.add(name, "an empty text", self._is_blank(name))
         if time_column is not None:
             is_first = np.arange(len(self.rows)) < self.rows.starts[1]
-            self.add(time_column, "a row without a time", self.rows.blank(time_column) & is_first)
+            self.add(time_column, "a row without a time", self._is_blank(time_column) & is_first)
+
+    def _is_blank(self, name: str) -> np.ndarray:
+        """(N,) True where the cell is missing or only white space."""
+        return distinct_texts(self.rows.column(name))[1] < 0
 
     def add_cells(self, types: Mapping[str, ColumnType]) -> None:
         """Counts the rows with a cell that is not of the type of its column."""

@@ -87,11 +87,6 @@ class Rows:
         part = self.parts[int(np.searchsorted(self.starts, row, side="right")) - 1]
         return location_of(part.source, self.column(PLACE)[int(row)].as_py())
 
-    def blank(self, name: str) -> np.ndarray:
-        """(N,) True where the cell is missing or only white space."""
-        trimmed = pc.utf8_trim_whitespace(self.column(name))
-        return np.asarray(pc.fill_null(pc.equal(trimmed, ""), True).to_numpy())
-
     def mean_bytes(self, columns: Sequence[str]) -> float:
         """Mean size of a row's cells in UTF-8."""
         sizes = [pc.sum(pc.binary_length(self.column(name))).as_py() or 0 for name in columns]

@@ -4,7 +4,6 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -41,6 +40,7 @@ class CsvParser:
         stream: ByteStream,
         columns: Sequence[str] | None,
     ) -> None:
+        csv.field_size_limit(MAX_RECORD)  # Python has one limit for all of the program.
         self.quoting: Literal[0, 3] = csv.QUOTE_NONE if quoting is False else csv.QUOTE_MINIMAL
         first_line = re.sub(rb'"[^"]*"', b"", stream.peek()).decode(errors="replace")
         first_line = first_line.partition("\n")[0]
@@ -60,31 +60,30 @@ class CsvParser:
         parsed = Parsed(lines=lines or self.header_lines)
         stream = io.BytesIO(data)
         reader = self._reader(iter(stream.readline, b""), is_strict=True)
-        with _long_fields():
-            while parsed.used < len(data):
-                row: list[str] = []
-                message = ""
-                lines_before = reader.line_num
-                try:
-                    # The reader takes as many lines as the record has; a lone CR does not end one.
-                    row = next(reader, [])
-                    message = self._fault(row, reader.line_num - lines_before)
-                except (csv.Error, UnicodeDecodeError) as error:
-                    message = describe_fault(error)
-                is_cut = not is_last and stream.tell() == len(data)
-                if is_cut and (message or not data.endswith(b"\n")):
-                    break  # The record goes on in the next block.
-                num_lines = reader.line_num - lines_before
-                if message:
-                    skip(parsed.lines + 1, message)
-                    num_lines = 1  # A quote may not be closed where it should be.
-                    stream.seek(data.find(b"\n", parsed.used) + 1)
-                    reader = self._reader(iter(stream.readline, b""), is_strict=True)
-                elif row:
-                    parsed.rows.append({name: row[at] for name, at in self.indices.items()})
-                    parsed.numbers.append(parsed.lines + 1)
-                parsed.used = stream.tell()
-                parsed.lines += num_lines
+        while parsed.used < len(data):
+            row: list[str] = []
+            message = ""
+            lines_before = reader.line_num
+            try:
+                # The reader takes as many lines as the record has; a lone CR does not end one.
+                row = next(reader, [])
+                message = self._fault(row, reader.line_num - lines_before)
+            except (csv.Error, UnicodeDecodeError) as error:
+                message = describe_fault(error)
+            is_cut = not is_last and stream.tell() == len(data)
+            if is_cut and (message or not data.endswith(b"\n")):
+                break  # The record goes on in the next block.
+            num_lines = reader.line_num - lines_before
+            if message:
+                skip(parsed.lines + 1, message)
+                num_lines = 1  # A quote may not be closed where it should be.
+                stream.seek(data.find(b"\n", parsed.used) + 1)
+                reader = self._reader(iter(stream.readline, b""), is_strict=True)
+            elif row:
+                parsed.rows.append({name: row[at] for name, at in self.indices.items()})
+                parsed.numbers.append(parsed.lines + 1)
+            parsed.used = stream.tell()
+            parsed.lines += num_lines
         return parsed
 
     def _fault(self, row: list[str], num_lines: int) -> str:
@@ -105,21 +104,10 @@ class CsvParser:
         lines = iter(partial(stream.read_line, MAX_RECORD), b"")
         reader = self._reader(lines, is_strict=False)
         try:
-            with _long_fields():
-                names = [name.strip() for name in next(reader, [])]
+            names = [name.strip() for name in next(reader, [])]
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{stream.path}:1: {describe_fault(error)}") from None
         if not any(names) or len(names) > MAX_COLUMNS:
             raise DataError(f"{stream.path}:1: expected 1 to {MAX_COLUMNS} names of columns")
         self.header_lines = reader.line_num
         return [name or f"{UNNAMED}{number}" for number, name in enumerate(names, 1)]
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lets Python's csv read fields as long as a record; the limit is one for all of the program."""
-    limit = csv.field_size_limit(MAX_RECORD)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)

@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.csv import csv_format
@@ -41,7 +42,7 @@ class Reading:
         revision: branch, tag or commit of a Hugging Face data set.
     """
 
-    delimiter: str | None = None
+    delimiter: Annotated[str, MinLen(1), MaxLen(1)] | None = None
     quoting: bool | None = None
     encoding: str | None = None
     document_unit: DocumentUnit = "file"
@@ -51,8 +52,6 @@ class Reading:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if len((self.delimiter or ",").encode()) != 1:
-            raise ConfigError(f"data.reading.delimiter={self.delimiter}: expected one character")
         try:
             "".encode(self.encoding or "utf-8")
         except (LookupError, ValueError):

@@ -15,7 +15,6 @@ from mlxlab.data.text.packing import ids_of
 from mlxlab.errors import ConfigError, DataError
 
 MEAN_CHARACTERS = 1024  # Windows are sized for documents of this length.
-MAX_RATIO = 1e6  # An epoch lasts until the source of the smallest weight was read once.
 MAX_PASSES = 2**20  # over a source in an epoch
 
 # (completed passes, position of the window, documents drawn from it, characters still due)
@@ -65,17 +64,13 @@ class Mixture:
     steps or tokens.
 
     Args:
-        weights: relative shares of the sources in the characters, each more than 0. Raises
-            ConfigError if they differ by more than a factor of a million.
+        weights: relative shares of the sources in the characters, each more than 0.
         window: approximate number of documents in a window, at 1,024 characters each.
     """
 
     def __init__(
         self, sources: Sequence[DocumentSource], weights: Sequence[float], window: int
     ) -> None:
-        if max(weights) > MAX_RATIO * min(weights):
-            expected = f"expected weights within a factor of {MAX_RATIO:g} of each other"
-            raise ConfigError(f"data.mixture: {expected}, got {weights}")
         relative = np.array(weights, float) / max(weights)  # The sum of large ones could overflow.
         self.sources = sources
         self.shares = relative / relative.sum()

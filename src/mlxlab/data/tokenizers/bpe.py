@@ -1,18 +1,19 @@
 """Byte-level BPE trained on a corpus, with a vocabulary size that is given or chosen."""
 
 import json
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, BinaryIO, Literal, TypedDict
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from mlxlab.constraints import Ge, Le, Size
-from mlxlab.data.cache import cached_json, content_key
+from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.tokenizers import vocab_size as sizing
 from mlxlab.data.tokenizers.fit import (
     Corpus,
@@ -22,7 +23,8 @@ from mlxlab.data.tokenizers.fit import (
     sample_texts,
 )
 from mlxlab.data.tokenizers.tokenizer import SPECIAL, Tokenizer, parse_tokenizer
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
+from mlxlab.files.untrusted import parse_json
 
 # In characters. Training takes time quadratic in the length of a word, encoding does not.
 MAX_WORD_LENGTH = 2048
@@ -45,7 +47,7 @@ class BPETokenizerTrainer:
         vocab_size: tokens, of which 4 are special and 256 bytes; auto takes the minimum of what the
             text supports (its tokens occur 64 times on average), what the model supports (Tao et
             al. 2024) and the size whose doubling gains less than 5 %.
-        min_vocab_size: minimum that auto chooses, unless there is too little text for it.
+        min_vocab_size: minimum that auto chooses, unless there is too little text for it, or the maximum is lower.
         max_vocab_size: maximum that auto chooses.
         min_frequency: minimum number of occurrences of a pair that is merged.
         train_examples: documents to train on, of at most 64 million characters in total.
@@ -58,11 +60,6 @@ class BPETokenizerTrainer:
     min_frequency: Size
     train_examples: Size
     path: str | None
-
-    def __post_init__(self) -> None:
-        if self.min_vocab_size > self.max_vocab_size:
-            expected = f"at most max_vocab_size={self.max_vocab_size}, got {self.min_vocab_size}"
-            raise ConfigError(f"data.tokenizer.min_vocab_size: expected {expected}")
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
         """The tokenizer for a corpus; texts after `train_examples` measure the sizes.
@@ -82,12 +79,17 @@ class BPETokenizerTrainer:
             min_frequency=self.min_frequency,
         )
         path = corpus.cache / "tokenizers" / f"bpe-{key}.json"
-        content, is_reused = cached_json(
-            path,
-            _Content,
-            lambda: self._train(corpus.texts),
-            lambda content: self._check(content, path),
-        )
+
+        def write(file: BinaryIO) -> None:
+            file.write(json.dumps(self._train(corpus.texts)).encode())
+
+        def read(data: mmap.mmap) -> _Content:
+            text = data[HEADER_BYTES:].decode("utf-8", "replace")
+            content = parse_json(text, _Content, path.name, max_depth=64)
+            self._check(content, path)
+            return content
+
+        content, outcome = cached(path, write, read)
         file = content["tokenizer"]
         lines = []
         if self.vocab_size == "auto":
@@ -101,7 +103,7 @@ class BPETokenizerTrainer:
             listed = ", ".join(f"{limit:,} by {name}" for name, limit in limits.items())
             lines.append(f"vocabulary: {size:,} tokens (limits: {listed})")
         tokenizer = parse_tokenizer(json.dumps(file), path)
-        origin = "reused" if is_reused else "trained"
+        origin = "reused" if outcome == "hit" else "trained"
         line = f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"
         return FittedTokenizer(tokenizer, [line, *lines])
 
