@@ -4,7 +4,6 @@ import os
 import sys
 from typing import Literal, TextIO
 
-from mlxlab.terminal.reflow import reflow
 from mlxlab.terminal.tables import fit_tables
 
 DEFAULT_COLUMNS = 80  # of a terminal that does not say how wide it is
@@ -54,13 +53,6 @@ def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
 def show(text: str) -> None:
     """Prints results on standard output; on a terminal, tables that are too wide for it become lists."""
     width = columns()
-    print(
-        text if width is None else fit_tables(text, width, lambda head: styled(head, "bold")),
-        flush=True,
-    )
-
-
-def show_help(text: str) -> None:
-    """Prints a help text; on a terminal that is too narrow for it, its paragraphs and columns are wrapped again."""
-    width = columns()
-    print(text if width is None else reflow(text, width))
+    if width is not None:
+        text = fit_tables(text, width, lambda head: styled(head, "bold"))
+    print(text, flush=True)
