@@ -2,14 +2,12 @@
 
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.errors import DataError, UserError
+from mlxlab.errors import DataError
 from mlxlab.markdown import markdown_table
 from mlxlab.wording import counted
 
@@ -134,50 +132,4 @@ def length_lines(described: dict[str, Any]) -> list[str]:
             lines.append(f"a run is {counted(described['steps'], 'step')}")
     if described["max_tokens"]:
         lines.append(f"a run ends after {described['max_tokens']:,} tokens")
-    return lines
-
-
-def has_conversations(source: str) -> bool:
-    """Whether local files hold conversations, by their columns; a plain `text` is none."""
-    from mlxlab.data.chat.conversation import find_layouts
-    from mlxlab.data.sources.block import ErrorBudget
-    from mlxlab.data.sources.open import Reading, is_local, open_source
-
-    with suppress(UserError):  # What is missing or malformed is reported when it is read.
-        if is_local(source):
-            columns = open_source(source, Reading(), ErrorBudget("skip")).columns()
-            return bool({*find_layouts(columns)} - {"text"})
-    return False
-
-
-def count_conversations(node: dict[str, Any]) -> dict[str, Any]:
-    """The conversations of a data node, their messages and answers, and rows that hold none."""
-    from mlxlab.data.chat.conversation import find_answers
-    from mlxlab.data.chat.dataset import open_conversations
-    from mlxlab.data.sources.block import ErrorBudget
-    from mlxlab.data.sources.open import Reading
-
-    errors = ErrorBudget("skip", max_fraction=1.0)
-    reading = instantiate(node["reading"], Reading)
-    window = node["shuffle"]["window"]
-    source = open_conversations(node["source"], reading, node["layout"], errors, window)
-    counts = {"conversations": 0, "messages": 0, "answers": 0}
-    for _, documents in source.windows(0, 0):
-        counts["conversations"] += len(documents)
-        for document in documents:
-            conversation = loads(document.text)
-            if "messages" in conversation:
-                counts["messages"] += len(conversation["messages"])
-                counts["answers"] += len(find_answers(conversation))
-    return {"name": source.name, **counts, "malformed": errors.skipped, "fault": errors.first}
-
-
-def conversation_lines(counts: dict[str, Any]) -> list[str]:
-    """The counts of `count_conversations`, and the first row that holds none."""
-    names = {"conversations": "conversation", "messages": "message", "answers": "answer"}
-    numbers = ", ".join(counted(counts[name], noun) for name, noun in names.items())
-    lines = [f"{counts['name']}: {numbers}"]
-    if counts["malformed"]:
-        rows = counted(counts["malformed"], "row")
-        lines.append(f"{rows} without a conversation, one of them: {counts['fault']}")
     return lines
