@@ -169,13 +169,11 @@ def test_the_outliers_among_tokens_are_listed(tmp_path, capsys, monkeypatch):
     ]
     assert main(args) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^\| frequent +\| ' ' +\| +1 \|", out, re.MULTILINE)
-    assert re.search(r"^\| rare +\| '\\\|' +\| +\d+ \| +\d+ \| +1 \|", out, re.MULTILINE)
-    assert "1 frequent outlier (" in out
-    assert "tokens of the vocabulary occur" in out
+    assert re.search(r"^\| frequent +\| ' ' +\| ", out, re.MULTILINE)
+    assert re.search(r"^\| rare +\| '\\\|' +\| +\d+ \| +1 \|", out, re.MULTILINE)
     assert main([*args, "--json"]) == 0
     [first, *_] = json.loads(capsys.readouterr().out)["outliers"]
-    assert (first["outlier"], first["token"], first["rank"]) == ("frequent", "' '", 1)
+    assert (first["outlier"], first["token"]) == ("frequent", "' '")
     assert main(["tokens", "data=titanic"]) == 2
     assert "expected data=streaming" in capsys.readouterr().err
 
