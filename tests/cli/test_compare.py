@@ -436,7 +436,7 @@ def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_o
     assert differs["model.hidden_size"] == {"a": "64", "b": "32"}
 
 
-def test_settings_that_differ_are_in_the_first_card_or_all_in_a_table(tmp_path, capsys):
+def test_settings_that_differ_are_counted_and_all_in_a_table(tmp_path, capsys):
     settings = ["trainer.learning_rate", "trainer.loss.gamma", "trainer.dropout"]
     for number in (2, 3):
         for name in ("a", "b"):
@@ -447,8 +447,8 @@ def test_settings_that_differ_are_in_the_first_card_or_all_in_a_table(tmp_path, 
         args = [f"{name}={tmp_path}/{number}{name}" for name in "ab"]
         compare(tmp_path, *args, baseline="a", capsys=capsys)
         page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
-        assert ("0.2 (a), 0.3 (b)" in page) == (number == 2)
-        assert ("<h2>What differs</h2>" in page) == ("3 settings, below" in page) == (number == 3)
+        assert "<h2>What differs</h2>" in page
+        assert f"{number} settings, below" in page
         assert "4 more settings" not in page
 
 

@@ -20,7 +20,6 @@ from mlxlab.views.tables import Column, Table
 from mlxlab.views.verdict import Judgement, best_baseline, judge_value
 from mlxlab.wording import counted, one_line, percent
 
-MAX_IN_CARD = 2  # settings that differ; more are a table of their own
 _MAX_METHODS = 12  # that have a column
 _STYLES = {"significant gain": "good", "significant loss": "bad"}  # by the verdict
 _TEXTS = ("method", "interval", "verdict")  # columns
@@ -125,9 +124,9 @@ class ComparisonView:
 
     @property
     def differences(self) -> Table | None:
-        """The settings that differ, if they are too many for the first card."""
-        differs = self.comparison.subject.differs or {}
-        if len(differs) <= MAX_IN_CARD:
+        """The settings that differ."""
+        differs = self.comparison.subject.differs
+        if not differs:
             return None
         names = [each.name for each in self.comparison.methods[:_MAX_METHODS]]
         rows = [[key, *(values.get(name, "") for name in names)] for key, values in differs.items()]
