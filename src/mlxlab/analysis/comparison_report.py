@@ -171,14 +171,12 @@ def comparison_lines(comparison: Comparison) -> str:
     return render("comparison.txt", view=ComparisonView(comparison)).strip()
 
 
-def write_report(comparison: Comparison, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.md, NAME.json and NAME.html; returns their paths."""
+def write_report(comparison: Comparison, folder: Path, name: str) -> None:
+    """Writes NAME.md, NAME.json and NAME.html."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "html")]
-    write_atomic(paths[0], f"{comparison_lines(comparison)}\n")
-    write_json(paths[1], asdict(comparison))
-    write_atomic(paths[2], read_comparison_page(folder, name))
-    return paths
+    write_atomic(folder / f"{name}.md", f"{comparison_lines(comparison)}\n")
+    write_json(folder / f"{name}.json", asdict(comparison))
+    write_atomic(folder / f"{name}.html", read_comparison_page(folder, name))
 
 
 def _number(value: float | None) -> str:

@@ -1,12 +1,12 @@
 """The terminal that a stream writes to: its width, whether it shows colours, and text that fits it."""
 
 import os
+import shutil
 import sys
 from typing import Literal, TextIO
 
 from mlxlab.terminal.tables import fit_tables
 
-DEFAULT_COLUMNS = 80  # of a terminal that does not say how wide it is
 Style = Literal["bold", "red", "green", "yellow"]
 _CODES: dict[Style, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
@@ -16,16 +16,9 @@ def columns(stream: TextIO | None = None) -> int | None:
 
     `COLUMNS`, where it is a number, replaces what the terminal says.
     """
-    stream = stream or sys.stdout
-    if not is_terminal(stream):
+    if not is_terminal(stream or sys.stdout):
         return None
-    setting = os.environ.get("COLUMNS", "")
-    if setting.isdecimal() and int(setting) > 0:
-        return int(setting)
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_COLUMNS
-    except (OSError, ValueError):
-        return DEFAULT_COLUMNS
+    return shutil.get_terminal_size().columns
 
 
 def shows_color(stream: TextIO | None = None) -> bool:
