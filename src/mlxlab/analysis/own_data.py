@@ -1,4 +1,4 @@
-"""Counts rows of your own without training: what a run would read, leave out, split and learn."""
+"""Counts rows of your own without training: what a run would read, leave out and split."""
 
 import tempfile
 from collections.abc import Mapping
@@ -9,7 +9,6 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.errors import DataError
 from mlxlab.markdown import markdown_table
-from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.dataset import LabelledDataset
@@ -96,40 +95,16 @@ def build_dataset(config: dict[str, Any]) -> "LabelledDataset":
     return dataset
 
 
-def describe_dataset(dataset: "LabelledDataset", trainer: dict[str, Any]) -> dict[str, Any]:
-    """What a run would read, leave out, split and learn."""
-    from mlxlab.data.dataset import RunLength, auto_epochs
-
-    batches = dataset.train.batches_per_epoch
-    epochs = trainer["epochs"]
-    if epochs == "auto":
-        epochs = auto_epochs(dataset, batches)
-    length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
+def describe_dataset(dataset: "LabelledDataset") -> dict[str, Any]:
+    """What a run would read, leave out and split."""
     lengths = dataset.row_lengths
     messages = list(dataset.sources)
     if lengths.too_long:
         messages.append(lengths.describe())
     return {
-        "task": dataset.task.kind,
         "rows": dataset.num_examples,
         "left_out": lengths.left_out,
         "truncated": lengths.too_long,
         "classes": dict(zip(dataset.task.labels, dataset.class_counts, strict=False)),
-        "epochs": epochs,
-        "steps_per_epoch": batches,
-        "steps": length.steps(batches, dataset.train.tokens_per_batch),
-        "max_tokens": length.max_tokens,
         "messages": messages,
     }
-
-
-def length_lines(described: dict[str, Any]) -> list[str]:
-    """How long a run would train, where that is known."""
-    lines = []
-    if described["steps_per_epoch"]:
-        lines.append(f"an epoch is {counted(described['steps_per_epoch'], 'step')}")
-        if described["steps"] is not None:
-            lines.append(f"a run is {counted(described['steps'], 'step')}")
-    if described["max_tokens"]:
-        lines.append(f"a run ends after {described['max_tokens']:,} tokens")
-    return lines

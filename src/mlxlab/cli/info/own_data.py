@@ -1,4 +1,4 @@
-"""Counts rows of your own without training: what a run would read, leave out, split and learn."""
+"""Counts rows of your own without training: what a run would read, leave out and split."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ def data(*overrides: str, json: bool = False) -> None:
         dataset = own_data.build_dataset(config)
         encoder = dataset.encoder
         types = {**dataset.types, encoder.label_column: encoder.labels.type}
-        described = own_data.describe_dataset(dataset, config["trainer"])
+        described = own_data.describe_dataset(dataset)
     rows = Rows([part])
     columns = own_data.summarize(rows, types)
     if json:
@@ -53,5 +53,5 @@ def data(*overrides: str, json: bool = False) -> None:
         return
     lines = [own_data.column_table(columns, part)]
     if described:
-        lines += ["", *described["messages"], *own_data.length_lines(described)]
+        lines += ["", *described["messages"]]
     terminal.show("\n".join(lines))
