@@ -180,12 +180,18 @@ def write_report(comparison: Comparison, folder: Path, name: str) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else number(value)
+    if value is None:
+        return ""
+    return number(value)
 
 
 def _whole(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+    if value is None:
+        return ""
+    return f"{value:,.0f}"
 
 
 def _share(value: float | None, whole: float | None) -> str:
-    return percent(value / whole) if value is not None and whole else ""
+    if value is None or not whole:
+        return ""
+    return percent(value / whole)

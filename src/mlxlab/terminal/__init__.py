@@ -40,7 +40,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
     """The text in a colour, or bold, where the stream shows it."""
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if text and shows_color(stream) else text
+    if not text or not shows_color(stream):
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 
 
 def show(text: str) -> None:

@@ -171,4 +171,6 @@ def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Keys without their paths, if their last parts tell them apart."""
     last = {key: key.rpartition(".")[2] for key in keys}
-    return last if len(set(last.values())) == len(last) else {key: key for key in last}
+    if len(set(last.values())) < len(last):
+        return {key: key for key in last}
+    return last

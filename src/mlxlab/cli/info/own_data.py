@@ -27,13 +27,13 @@ def data(*overrides: str, json: bool = False) -> None:
     args = list(overrides)
     typed = typed_values(args)
     are_columns_typed = "data.target" in typed or "data.text_column" in typed
-    if not are_columns_typed:
-        args.append("data.target=COLUMN")
     option = typed.get("data")
     if option is None:
         is_table = "data.target" in typed and "data.text_column" not in typed
         option = "table" if is_table else "text_classification"
         args.append(f"data={option}")
+    if option == "table" and not are_columns_typed:
+        args.append("data.target=COLUMN")
     config = compose_checked(args)
     if option not in OPTIONS:
         raise ConfigError(f"data={option}: expected data=text_classification or data=table")
