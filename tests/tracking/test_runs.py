@@ -1,6 +1,7 @@
 """`mlxlab runs`: lists, shows and compares runs, and uploads what waits."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -141,6 +142,16 @@ def test_runs_are_deleted_and_restored(stored):
     assert {"name": "mlxlab", "runs": 2} in listed
     assert runs_py(stored, "restore", "run0").stdout == "restored run0\n"
     assert names(runs_py(stored, "list").stdout) == ["run2", "run1", "run0"]
+
+
+def test_runs_whose_folder_is_gone_are_marked_as_deleted(project):
+    for name in ("kept", "lost"):
+        runs_py(project, "sync", str(finished_run(project, name)))
+    shutil.rmtree(project / "outputs" / "lost")
+    assert runs_py(project, "clean", "gone=true", "dry_run=true").stdout.count("\n") == 1
+    assert "deleted lost" in runs_py(project, "clean", "gone=true").stdout
+    assert names(runs_py(project, "list").stdout) == ["kept"]
+    assert "no run" in runs_py(project, "clean", "gone=true").stdout
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "postgresql://127.0.0.1:1/store"])

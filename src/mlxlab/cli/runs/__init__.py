@@ -6,7 +6,7 @@
     mlxlab runs experiments
     mlxlab runs delete RUN ...
     mlxlab runs restore RUN ...
-    mlxlab runs clean [RUN_FOLDER ...] [dry_run=true]
+    mlxlab runs clean [RUN_FOLDER ...] [dry_run=true] [gone=true]
     mlxlab runs sync [RUN_FOLDER ...] [uri=sqlite:///mlflow.db] [artifacts=FOLDER]
     mlxlab runs sync RUN_FOLDER ... to=wandb [project=mlxlab]
 

@@ -9,9 +9,10 @@ from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_manifest
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.cli.print_json import print_result
+from mlxlab.cli.runs.keeping import MAX_RUNS, delete
 from mlxlab.config.paths import project_root
 from mlxlab.errors import UserError
-from mlxlab.experiment.past_run.lookup import run_folders
+from mlxlab.experiment.past_run.lookup import open_reader, run_folders
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
 from mlxlab.program import display_path
@@ -29,6 +30,8 @@ class Usage(NamedTuple):
 def clean(
     *folders: str,
     dry_run: bool = False,
+    gone: bool = False,
+    uri: str | None = None,
     json: bool = False,
 ) -> None:
     """Of finished runs, only the best and the newest checkpoint stay; prints the disk that each run uses.
@@ -36,8 +39,18 @@ def clean(
     Args:
         folders: whose run folders are cleaned; none takes outputs/ and multirun/.
         dry_run: only prints what would be freed.
+        gone: instead, marks runs of the store as deleted whose folder is not on this machine.
+        uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead of a table, with sizes in bytes.
     """
+    if gone:
+        runs = open_reader(uri).list_runs(limit=MAX_RUNS)
+        ids = [run.run_id for run in runs if run.folder and not Path(run.folder).exists()]
+        if ids and not dry_run:
+            delete(*ids, uri=uri, json=json)
+        else:
+            print_result(ids, "\n".join(ids) or "no run whose folder is gone", json)
+        return
     roots = [Path(folder).absolute() for folder in folders]
     usages: list[Usage] = []
     for root in roots or [project_root() / "outputs", project_root() / "multirun"]:
