@@ -1,11 +1,13 @@
 """The page of a trial: what was changed on what, and how large and how sure the gain is."""
 
+import pytest
+
 from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.run_record import Data, Model
 from mlxlab.trial.record import new_record
 from mlxlab.trial.view import TrialView, trial_page
 from support.html_pages import ParsedPage
-from support.run_records import blank_record
+from support.run_records import blank_record, write_result
 from support.trial_records import QUESTION, look
 
 
@@ -49,3 +51,23 @@ def test_a_setting_that_was_not_typed_is_replaced_as_the_config_of_a_run_has_it(
     with RunWriter(tmp_path / "0") as writer:
         writer.begin(blank_record(config={"model": {"layers": 2}}))
     assert TrialView(record, tmp_path).replaced == ["model.layers=2"]
+
+
+@pytest.mark.parametrize(
+    ("log_loss", "majority", "answer"),
+    [
+        (0.66, 0.65, "Learned nothing: no better than majority"),
+        (0.66, 0.67, "Better than majority"),
+        (0.50, 0.65, ""),  # the loss is not the log loss: label smoothing, say
+    ],
+)
+def test_the_better_arm_is_compared_with_the_log_loss_of_the_class_frequencies(
+    tmp_path, log_loss, majority, answer
+):
+    record = new_record(QUESTION, "mlxlab trial")
+    add_runs(record)
+    values = {"loss": 0.66, "log_loss": log_loss}
+    write_result(tmp_path / "0", values, {"majority": {"log_loss": majority}})
+    html = trial_page(record, tmp_path)
+    assert ("Compared with what?" in html) == bool(answer)
+    assert answer in html

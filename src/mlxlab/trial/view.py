@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
+from mlxlab.analysis.comparison_subject import mean_baselines
 from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.metric_names import better_direction, plain_key
+from mlxlab.metric_names import VALID, better_direction, plain_key, sign_of
 from mlxlab.program import display_path
 from mlxlab.record.run_file import read_run
 from mlxlab.trial.record import (
@@ -25,6 +26,7 @@ from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table, numeric
+from mlxlab.views.verdict import Judgement, judge_value
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,19 @@ class TrialView:
         return means
 
     @cached_property
-    def first_run(self) -> RunView | None:
-        """The first run in the folder of the trial that can be read, a baseline before a changed one."""
+    def own_runs(self) -> list[RunView]:
+        """The runs in the folder of the trial that can be read, those of the baseline first."""
+        views = []
         for run in sorted(self.record["runs"], key=lambda run: run["arm"]):
             with suppress(InputNotFoundError, DataError):
                 if run["folder"].isdecimal():
                     path = self.folder / run["folder"]
-                    return RunView(read_run(path), path)
-        return None
+                    views.append(RunView(read_run(path), path))
+        return views
+
+    @property
+    def first_run(self) -> RunView | None:
+        return next(iter(self.own_runs), None)
 
     @property
     def replaced(self) -> list[str]:
@@ -89,6 +96,16 @@ class TrialView:
                 if value is not None:
                     replaced.append(f"{key}={value}")
         return replaced
+
+    @property
+    def judgement(self) -> Judgement:
+        """The mean of the better arm among the baselines of the data."""
+        name = self.metric.removeprefix(VALID)
+        values = [sign_of(name) * value for value in self.means.values()]
+        if not values:
+            return Judgement(name, None)
+        best = sign_of(name) * max(values)
+        return judge_value(name, best, mean_baselines(self.own_runs, self.metric))
 
     @property
     def pairs(self) -> Table:
