@@ -61,7 +61,7 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "files": 508,
     "multiplied texts": 0,
     "nodes a statement": 10.45,
-    "ternaries": 21.95,
+    "ternaries": 21.9,
     "packed assignments": 0.7,
     "nested comprehensions": 2,
     "assignment expressions": 2.15,
@@ -69,7 +69,7 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 5.7,
 }
 PACKAGE_NODES = {
-    "api": 3_610,
+    "api": 3_590,
     "config": 13_300,
     "cli": 18_800,
     "extensions": 36_860,

@@ -90,8 +90,8 @@ def _sequential(gains: list[float]) -> Decision:
     """The smallest gain worth keeping is a tenth of the deviation of a run, whose gain has sqrt(2) times as much."""
     for n in range(MIN_PAIRS, len(gains) + 1):
         current = look(np.array(gains[:n]), 0.1 / math.sqrt(2), MIN_PAIRS, len(gains))
-        if current.decision.verdict is not None:
-            return current.decision.verdict == "keep", n
+        if current.verdict is not None:
+            return current.verdict == "keep", n
     raise AssertionError("the last look decides")
 
 

@@ -27,7 +27,8 @@ def hostile_comparison(name=HOSTILE):
 
 
 def page_of(comparison, folder):
-    return write_report(comparison, folder, "comparison")[-1].read_text()
+    write_report(comparison, folder, "comparison")
+    return (folder / "comparison.html").read_text()
 
 
 def hostile_trial():

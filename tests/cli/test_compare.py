@@ -221,7 +221,7 @@ def test_the_first_method_is_the_baseline_unless_another_is_named(methods, capsy
             "there is valid/accuracy, valid/loss",
         ),
         (["alone={0}/alone", "better={0}/better", "metric=valid/loss"], 65, "got valid/accuracy"),
-        (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric?"),
+        (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 66, "metrc=valid/loss: "),
         (
             ["alone={0}/alone", "better={0}/better", "evaluation=best"],
             65,
@@ -389,10 +389,13 @@ def test_a_comparison_names_data_model_and_the_settings_that_differ(tmp_path, ca
     subject = json.loads((tmp_path / "out" / "comparison.json").read_text())["subject"]
     assert subject["differs"] == {"trainer.learning_rate": {"slow": "0.0001", "fast": "0.002"}}
     assert subject["baselines"] == {"majority": 0.6}
-    page = (tmp_path / "out" / "comparison.html").read_text()
+    page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
     for text in (
         "fast vs slow: bert on titanic",
-        "<dt>trainer.learning_rate</dt><dd>0.0001 (slow), 0.002 (fast)</dd>",
+        "1 setting, below",
+        ">trainer.learning_rate</td>",
+        ">0.0001</td>",
+        ">0.002</td>",
         ">Better than majority class<",
     ):
         assert text in page
@@ -436,7 +439,7 @@ def test_settings_that_an_experiment_brings_along_are_compared_and_those_of_an_o
     assert differs["model.hidden_size"] == {"a": "64", "b": "32"}
 
 
-def test_settings_that_differ_are_in_the_first_card_or_all_in_a_table(tmp_path, capsys):
+def test_settings_that_differ_are_counted_and_all_in_a_table(tmp_path, capsys):
     settings = ["trainer.learning_rate", "trainer.loss.gamma", "trainer.dropout"]
     for number in (2, 3):
         for name in ("a", "b"):
@@ -447,8 +450,8 @@ def test_settings_that_differ_are_in_the_first_card_or_all_in_a_table(tmp_path, 
         args = [f"{name}={tmp_path}/{number}{name}" for name in "ab"]
         compare(tmp_path, *args, baseline="a", capsys=capsys)
         page = (tmp_path / "out" / "comparison.html").read_text().replace("<wbr>", "")
-        assert ("0.2 (a), 0.3 (b)" in page) == (number == 2)
-        assert ("<h2>What differs</h2>" in page) == ("3 settings, below" in page) == (number == 3)
+        assert "<h2>What differs</h2>" in page
+        assert f"{number} settings, below" in page
         assert "4 more settings" not in page
 
 

@@ -126,7 +126,7 @@ def test_an_unknown_name_gets_the_nearest_one(capsys):
     assert main(["presets", "vocab=3"]) == 2
     assert "vocab_size" in capsys.readouterr().err
     assert main(["runn=outputs/np"]) == 2
-    assert capsys.readouterr().err == "runn=outputs/np: unknown key; did you mean run?\n"
+    assert capsys.readouterr().err.startswith("runn=outputs/np: unknown key")
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,11 @@ def test_the_outliers_among_tokens_are_listed(tmp_path, capsys, monkeypatch):
     ]
     assert main(args) == 0
     out = capsys.readouterr().out
-    assert re.search(r"^\| frequent +\| ' ' +\| +1 \|", out, re.MULTILINE)
-    assert re.search(r"^\| rare +\| '\\\|' +\| +\d+ \| +\d+ \| +1 \|", out, re.MULTILINE)
-    assert "1 frequent outlier (" in out
-    assert "tokens of the vocabulary occur" in out
+    assert re.search(r"^\| frequent +\| ' ' +\| ", out, re.MULTILINE)
+    assert re.search(r"^\| rare +\| '\\\|' +\| +\d+ \| +1 \|", out, re.MULTILINE)
     assert main([*args, "--json"]) == 0
     [first, *_] = json.loads(capsys.readouterr().out)["outliers"]
-    assert (first["outlier"], first["token"], first["rank"]) == ("frequent", "' '", 1)
+    assert (first["outlier"], first["token"]) == ("frequent", "' '")
     assert main(["tokens", "data=titanic"]) == 2
     assert "expected data=streaming" in capsys.readouterr().err
 
@@ -206,15 +204,9 @@ def test_rows_of_your_own_are_counted_as_a_run_would_read_them(tmp_path, capsys)
     assert (checked["left_out"], sum(checked["rows"].values())) == (1, 122)
     assert sum(checked["classes"].values()) == checked["rows"]["training"]
     assert any("with the same input as" in line for line in checked["messages"])
-    assert (checked["epochs"], checked["steps_per_epoch"], checked["steps"]) == (75, 4, 300)
     assert main(["data", source, *columns]) == 0
     printed = capsys.readouterr().out
     assert "own.csv: 1 row (0.8 %) left out: " in printed
-    assert printed.endswith("an epoch is 4 steps\na run is 300 steps\n")
-    limits = ["trainer.max_steps=50", "trainer.max_tokens=700"]
-    assert main(["data", source, *columns, *limits, "--json"]) == 0
-    checked = json.loads(capsys.readouterr().out)
-    assert (checked["steps_per_epoch"], checked["max_tokens"]) == (4, 700)
 
 
 def test_a_row_in_another_encoding_is_left_out_of_a_file_of_utf8(tmp_path, capsys):
@@ -268,7 +260,7 @@ def test_without_names_of_columns_those_of_the_file_are_listed(tmp_path, capsys)
     assert "'knd'" in capsys.readouterr().err
     assert main(["data", source, "data=titanic"]) == 2
     assert capsys.readouterr().err.endswith(
-        "data=titanic: expected data=text_classification, data=table or data=instruct\n"
+        "data=titanic: expected data=text_classification or data=table\n"
     )
     assert main(["data", source, "data.target=knd", "data.text_column=who"]) == 65
     assert "'knd'" in capsys.readouterr().err
@@ -295,57 +287,3 @@ def test_the_type_of_each_column_is_shown_and_a_fault_is_named(tmp_path, capsys)
     assert main(["data", source, *chosen]) == 0
     columns = json.loads(capsys.readouterr().out)["columns"]
     assert [each["type"] for each in columns] == ["datetime", "category", "integer", "category"]
-
-
-CHATS = {
-    "messages": {
-        "messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
-    },
-    "conversations": {
-        "conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b"}]
-    },
-    "prompt": {"prompt": "a?", "completion": "b"},
-    "instruction": {"instruction": "a?", "input": "", "output": "b"},
-}
-
-
-def write_chats(path, *rows):
-    path.write_text(
-        "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows)
-    )
-    return f"data.source={path}"
-
-
-@pytest.mark.parametrize("layout", CHATS)
-def test_conversations_are_counted(tmp_path, capsys, layout):
-    source = write_chats(tmp_path / "own.jsonl", *[CHATS[layout]] * 3, "\n", CHATS[layout])
-    counts = f"{tmp_path}/own.jsonl: 4 conversations, 8 messages, 4 answers\n"
-    options = ["model=transformer", "data=instruct"]
-    for args in ([], options, ["experiment=instruct_smollm2"]):
-        assert main(["data", *args, source, "seed=3"]) == 0
-        assert capsys.readouterr().out == counts
-    assert main(["data", source, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert (report["conversations"], report["malformed"]) == (4, 0)
-
-
-def test_a_line_without_a_conversation_is_named(tmp_path, capsys):
-    good, line = CHATS["messages"], '{"messages": []}\n'
-    source = write_chats(tmp_path / "own.jsonl", line, good, '{"messages"\n', good)
-    assert main(["data", source]) == 0
-    counts, fault = capsys.readouterr().out.splitlines()
-    assert counts == f"{tmp_path}/own.jsonl: 2 conversations, 4 messages, 2 answers"
-    assert fault.startswith("2 rows without a conversation")
-    assert re.search(r"own\.jsonl:[13]: (messages: expected 1 to 1000|not JSON)", fault)
-    assert main(["data", "data=instruct", write_chats(tmp_path / "empty.jsonl", "\n")]) == 65
-    assert "empty.jsonl: contains no" in capsys.readouterr().err
-
-
-def test_rows_that_are_no_conversations_stay_labelled_rows(tmp_path, capsys):
-    rows = [{"text": f"text {n}", "kind": "ab"[n % 2]} for n in range(60)]
-    assert main(["data", write_chats(tmp_path / "own.jsonl", *rows)]) == 0
-    assert "own.jsonl: 60 rows\n" in capsys.readouterr().out
-    assert main(["data", "data=streaming", write_chats(tmp_path / "own.jsonl", *rows)]) == 2
-    assert (
-        "expected data=text_classification, data=table or data=instruct" in capsys.readouterr().err
-    )

@@ -36,9 +36,8 @@ def test_ranking(case):
 @pytest.mark.parametrize("case", CASES["look"], ids=range(len(CASES["look"])))
 def test_sequential(case):
     result = look(np.array(case["gains"]), case["min_gain"], 3, 8)
-    gain = result.gain
-    assert result.decision.verdict == case["verdict"]
-    assert_equal([gain.mean, gain.low, gain.high, result.decision.chance], case["numbers"])
+    assert result.verdict == case["verdict"]
+    assert_equal([result.mean, result.low, result.high, result.chance], case["numbers"])
 
 
 @pytest.mark.parametrize("case", CASES["paired"], ids=range(len(CASES["paired"])))

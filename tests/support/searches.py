@@ -26,7 +26,6 @@ SETTINGS: dict[str, Any] = {
     "seed": 0,
     "objectives": None,
     "startup_trials": 2,
-    "population_size": 4,
     "params": {},
     "pruner": "none",
     "min_budget": None,

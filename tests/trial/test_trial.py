@@ -90,6 +90,7 @@ def test_an_interrupted_trial_continues_and_a_decided_one_stays(command, tmp_pat
         (["trainer.max_steps=3"], 2, "changes nothing in the config"),
         ([CHANGE, "metric=valid/acuracy"], 2, "valid/accuracy"),
         ([CHANGE, "hydra.launcher.n_job=2"], 2, "n_job"),
+        (["trainer.learning_rate=1e-3,1e-2"], 2, "several values"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(args, code, expected, command):

@@ -179,4 +179,6 @@ def _summarised(method: MethodResults, gain: Gain | None) -> MethodResults:
 
 
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    if value is None or not math.isfinite(value):
+        return None
+    return value

@@ -20,7 +20,6 @@ from mlxlab.views.tables import Column, Table
 from mlxlab.views.verdict import Judgement, best_baseline, judge_value
 from mlxlab.wording import counted, one_line, percent
 
-MAX_IN_CARD = 2  # settings that differ; more are a table of their own
 _MAX_METHODS = 12  # that have a column
 _STYLES = {"significant gain": "good", "significant loss": "bad"}  # by the verdict
 _TEXTS = ("method", "95 % interval", "verdict")  # columns
@@ -132,9 +131,9 @@ class ComparisonView:
 
     @property
     def differences(self) -> Table | None:
-        """The settings that differ, if they are too many for the first card."""
-        differs = self.comparison.subject.differs or {}
-        if len(differs) <= MAX_IN_CARD:
+        """The settings that differ."""
+        differs = self.comparison.subject.differs
+        if not differs:
             return None
         names = [each.name for each in self.comparison.methods[:_MAX_METHODS]]
         rows = [[key, *(values.get(name, "") for name in names)] for key, values in differs.items()]
@@ -179,23 +178,27 @@ def comparison_lines(comparison: Comparison) -> str:
     return render("comparison.txt", view=ComparisonView(comparison)).strip()
 
 
-def write_report(comparison: Comparison, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.md, NAME.json and NAME.html; returns their paths."""
+def write_report(comparison: Comparison, folder: Path, name: str) -> None:
+    """Writes NAME.md, NAME.json and NAME.html."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in ("md", "json", "html")]
-    write_atomic(paths[0], f"{comparison_lines(comparison)}\n")
-    write_json(paths[1], asdict(comparison))
-    write_atomic(paths[2], read_comparison_page(folder, name))
-    return paths
+    write_atomic(folder / f"{name}.md", f"{comparison_lines(comparison)}\n")
+    write_json(folder / f"{name}.json", asdict(comparison))
+    write_atomic(folder / f"{name}.html", read_comparison_page(folder, name))
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else number(value)
+    if value is None:
+        return ""
+    return number(value)
 
 
 def _whole(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+    if value is None:
+        return ""
+    return f"{value:,.0f}"
 
 
 def _share(value: float | None, whole: float | None) -> str:
-    return percent(value / whole) if value is not None and whole else ""
+    if value is None or not whole:
+        return ""
+    return percent(value / whole)

@@ -1,17 +1,14 @@
-"""Counts rows of your own without training: what a run would read, leave out, split and learn."""
+"""Counts rows of your own without training: what a run would read, leave out and split."""
 
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.errors import DataError, UserError
+from mlxlab.errors import DataError
 from mlxlab.markdown import markdown_table
-from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.dataset import LabelledDataset
@@ -98,86 +95,16 @@ def build_dataset(config: dict[str, Any]) -> "LabelledDataset":
     return dataset
 
 
-def describe_dataset(dataset: "LabelledDataset", trainer: dict[str, Any]) -> dict[str, Any]:
-    """What a run would read, leave out, split and learn."""
-    from mlxlab.data.dataset import RunLength, auto_epochs
-
-    batches = dataset.train.batches_per_epoch
-    epochs = trainer["epochs"]
-    if epochs == "auto":
-        epochs = auto_epochs(dataset, batches)
-    length = RunLength(trainer["max_steps"], epochs, trainer["max_tokens"])
+def describe_dataset(dataset: "LabelledDataset") -> dict[str, Any]:
+    """What a run would read, leave out and split."""
     lengths = dataset.row_lengths
     messages = list(dataset.sources)
     if lengths.too_long:
         messages.append(lengths.describe())
     return {
-        "task": dataset.task.kind,
         "rows": dataset.num_examples,
         "left_out": lengths.left_out,
         "truncated": lengths.too_long,
         "classes": dict(zip(dataset.task.labels, dataset.class_counts, strict=False)),
-        "epochs": epochs,
-        "steps_per_epoch": batches,
-        "steps": length.steps(batches, dataset.train.tokens_per_batch),
-        "max_tokens": length.max_tokens,
         "messages": messages,
     }
-
-
-def length_lines(described: dict[str, Any]) -> list[str]:
-    """How long a run would train, where that is known."""
-    lines = []
-    if described["steps_per_epoch"]:
-        lines.append(f"an epoch is {counted(described['steps_per_epoch'], 'step')}")
-        if described["steps"] is not None:
-            lines.append(f"a run is {counted(described['steps'], 'step')}")
-    if described["max_tokens"]:
-        lines.append(f"a run ends after {described['max_tokens']:,} tokens")
-    return lines
-
-
-def has_conversations(source: str) -> bool:
-    """Whether local files hold conversations, by their columns; a plain `text` is none."""
-    from mlxlab.data.chat.conversation import find_layouts
-    from mlxlab.data.sources.block import ErrorBudget
-    from mlxlab.data.sources.open import Reading, is_local, open_source
-
-    with suppress(UserError):  # What is missing or malformed is reported when it is read.
-        if is_local(source):
-            columns = open_source(source, Reading(), ErrorBudget("skip")).columns()
-            return bool({*find_layouts(columns)} - {"text"})
-    return False
-
-
-def count_conversations(node: dict[str, Any]) -> dict[str, Any]:
-    """The conversations of a data node, their messages and answers, and rows that hold none."""
-    from mlxlab.data.chat.conversation import find_answers
-    from mlxlab.data.chat.dataset import open_conversations
-    from mlxlab.data.sources.block import ErrorBudget
-    from mlxlab.data.sources.open import Reading
-
-    errors = ErrorBudget("skip", max_fraction=1.0)
-    reading = instantiate(node["reading"], Reading)
-    window = node["shuffle"]["window"]
-    source = open_conversations(node["source"], reading, node["layout"], errors, window)
-    counts = {"conversations": 0, "messages": 0, "answers": 0}
-    for _, documents in source.windows(0, 0):
-        counts["conversations"] += len(documents)
-        for document in documents:
-            conversation = loads(document.text)
-            if "messages" in conversation:
-                counts["messages"] += len(conversation["messages"])
-                counts["answers"] += len(find_answers(conversation))
-    return {"name": source.name, **counts, "malformed": errors.skipped, "fault": errors.first}
-
-
-def conversation_lines(counts: dict[str, Any]) -> list[str]:
-    """The counts of `count_conversations`, and the first row that holds none."""
-    names = {"conversations": "conversation", "messages": "message", "answers": "answer"}
-    numbers = ", ".join(counted(counts[name], noun) for name, noun in names.items())
-    lines = [f"{counts['name']}: {numbers}"]
-    if counts["malformed"]:
-        rows = counted(counts["malformed"], "row")
-        lines.append(f"{rows} without a conversation, one of them: {counts['fault']}")
-    return lines

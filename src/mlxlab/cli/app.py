@@ -41,8 +41,7 @@ def run_subcommand(
     open_closed_streams()
     try:
         if (needs_args and not args) or HELP & set(args):
-            terminal.show_help(show_help(args))
-            sys.stdout.flush()
+            print(show_help(args), flush=True)
             return 0
         configure_logging()
         for arg in args:  # configs and commands are printed and stored

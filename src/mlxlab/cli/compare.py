@@ -74,15 +74,12 @@ def compare(
 
 def _folders(methods: tuple[str, ...]) -> dict[str, list[Path]]:
     """The folders of each method."""
-    if methods and not any("=" in text for text in methods):
-        raise ConfigError(
-            f"{methods[0]}: expected NAME=FOLDER; mlxlab runs diff RUN RUN compares single runs"
-        )
     folders: dict[str, list[Path]] = {}
     for text in methods:
         name, _, paths = text.partition("=")
         if not paths or not name:
-            raise ConfigError(f"{text}: expected NAME=FOLDER")
+            expected = "expected NAME=FOLDER; mlxlab runs diff RUN RUN compares single runs"
+            raise ConfigError(f"{text}: {expected}")
         folders.setdefault(name, [])
         folders[name] += [Path(os.path.expanduser(path)) for path in paths.split(",")]
     if len(folders) < 2:

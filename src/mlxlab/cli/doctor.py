@@ -68,13 +68,12 @@ def _check_apart(timeout: float, name: str) -> dict[str, str]:
         )
     except subprocess.TimeoutExpired:
         return {"check": name, "status": "error", "value": "no answer in time; see timeout="}
-    if done.returncode == 0:
-        status, _, value = done.stdout.splitlines()[-1].partition(" ")
-    else:
-        status = "error"
-        reason = done.stderr.strip().rpartition("\n")[2]
-        value = one_line(f"the check ended with exit code {done.returncode} {reason}", 300)
-    return {"check": name, "status": status, "value": value.rstrip()}
+    status = "ok"
+    if done.returncode != 0:
+        status = "warning" if name == OPTIONAL else "error"
+    output = done.stderr if done.returncode else done.stdout
+    value = output.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+    return {"check": name, "status": status, "value": one_line(redact(value), 400)}
 
 
 def check_python() -> str:
@@ -143,17 +142,8 @@ CHECKS: dict[str, Callable[[], object]] = {
     "config files": conf_dir,
 }
 
-
-def _print_finding(name: str) -> None:
-    """Prints the status and the value of a check in its last line."""
-    status = "ok"
-    try:
-        value = str(CHECKS[name]())
-    except (UserError, ImportError) as error:
-        status = "warning" if name == OPTIONAL else "error"
-        value = str(error)
-    print(status, one_line(redact(value), 400), flush=True)
-
-
 if __name__ == "__main__":
-    _print_finding(sys.argv[1])
+    try:
+        print(CHECKS[sys.argv[1]]())
+    except (UserError, ImportError) as fault:
+        sys.exit(one_line(str(fault), 400))

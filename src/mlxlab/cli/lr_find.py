@@ -3,8 +3,8 @@
     mlxlab lr_find [key=value ...] [group=option ...]
 
 Trains the composed experiment on its training data with an exponentially rising rate; stops early once the smoothed
-loss is four times its minimum. Writes a plot, prints points of the curve and suggests the rate at which the loss falls
-most steeply. Nothing else is written: no run folder, no checkpoint. All other arguments are passed to train.
+loss is four times its minimum. Draws the curve and suggests the rate at which the loss falls most steeply. Nothing else
+is written: no run folder, no checkpoint. All other arguments are passed to train.
 
 Examples
     mlxlab lr_find experiment=titanic
@@ -15,14 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.constraints import Ge, Le, Positive
-from mlxlab.errors import ConfigError
-from mlxlab.markdown import markdown_table
+from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.wording import counted
-
-POINTS = 20  # rows of the table
 
 
 def lr_find(
@@ -40,12 +36,14 @@ def lr_find(
         end: the last one.
         steps: optimizer steps from start to end.
         out: file of the plot, in a format of matplotlib (png, pdf, svg).
-        json: prints JSON instead of a table: every step.
+        json: prints JSON instead, with the curve.
     """
     if start >= end:
         raise ConfigError(f"start={start:g} end={end:g}: expected start < end")
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise ConfigError("out: expected a name that ends in .png, .pdf or .svg")
+    if not out.absolute().parent.is_dir():
+        raise CannotCreateError(f"out={out}: there is no folder {out.absolute().parent}")
     from mlxlab.config.hydra.compose import compose_checked
 
     config = compose_checked(overrides)
@@ -82,10 +80,7 @@ def lr_find(
         curve_json = [{"learning_rate": rate, "smoothed_loss": loss} for rate, loss in points]
         print_json({"suggestion": best, "plot": str(out), "steps": curve_json})
         return
-    every = max(len(points) // POINTS, 1)
-    rows = [(f"{rate:.2e}", f"{loss:.4f}") for rate, loss in points[::every]]
-    terminal.show(markdown_table(["learning rate", "smoothed loss"], rows, "r"))
-    print(f"\n{counted(len(points), 'step')}, up to {curve.rates[-1]:.2g}; plot: {out}")
+    print(f"{counted(len(points), 'step')}, up to {curve.rates[-1]:.2g}; plot: {out}")
     if best is None:
         print("the loss never fell: no suggestion")
     else:

@@ -58,8 +58,7 @@ def trial(
     from mlxlab.cli import train
     from mlxlab.stats.sequential import MIN_PAIRS
     from mlxlab.trial.record import EXIT_CODES, read_record
-    from mlxlab.trial.view import describe, trial_page
-    from mlxlab.views.pages import REPORT, write_page
+    from mlxlab.trial.view import describe
 
     limits = read_budget(budget)
     looks = [seeds, seeds] if isinstance(seeds, int) else [MIN_PAIRS, max_seeds]
@@ -70,7 +69,6 @@ def trial(
     if read_record(folder)["verdict"] not in ("keep", "discard"):
         code = train.main(["-m", *sweep])
     record = read_record(folder)
-    write_page(folder / REPORT, trial_page(record, folder))
     if code:
         if record["reason"]:
             logger.info(record["reason"])

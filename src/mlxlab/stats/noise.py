@@ -84,7 +84,4 @@ def _inverse_trigamma(value: float) -> float:
     def error(x: float) -> float:
         return float(1 / polygamma(1, x) - 1 / value)
 
-    def slope(x: float) -> float:
-        return float(-polygamma(2, x) / polygamma(1, x) ** 2)
-
-    return float(newton(error, 0.5 + 1 / value, slope, tol=1e-13, rtol=1e-13))
+    return float(newton(error, 0.5 + 1 / value, tol=1e-13, rtol=1e-13))

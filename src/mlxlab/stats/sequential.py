@@ -7,7 +7,7 @@ looks at once (Jennison & Turnbull 1989, "Interim analyses: the repeated confide
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Literal
@@ -29,35 +29,22 @@ _MAX_EXACT = 14  # pairs up to which sign flips are enumerated
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What the gains of the pairs so far decide.
+class Look:
+    """The gains of the pairs so far, and what they decide.
 
     Args:
+        mean, low, high: the mean gain and its 95 % interval, which is valid at all looks at once.
         verdict: None while more pairs may decide.
         chance: that the change is kept in the end, should the gains go on like this; NaN before the first look.
     """
 
-    verdict: Verdict | None
-    reason: Reason
-    chance: float
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The mean gain and its 95 % interval, which is valid at all looks at once."""
-
+    pairs: int
     mean: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Look:
-    """The gains of the pairs so far, and what they decide."""
-
-    pairs: int
-    gain: Interval
-    decision: Decision
+    verdict: Verdict | None = None
+    reason: Reason = ""
+    chance: float = math.nan
 
 
 def look(gains: np.ndarray, min_gain: float, first: int, last: int) -> Look:
@@ -74,38 +61,32 @@ def look(gains: np.ndarray, min_gain: float, first: int, last: int) -> Look:
     if pairs > 1:
         error = float(np.std(gains, ddof=1)) / math.sqrt(pairs)
     margin = bound * error if error else 0.0
-    interval = Interval(mean, mean - margin, mean + margin)
-    return Look(pairs, interval, _decide(gains, interval, min_gain, first, last))
-
-
-def _decide(gains: np.ndarray, gain: Interval, min_gain: float, first: int, last: int) -> Decision:
-    if len(gains) < first:
-        return Decision(None, "", math.nan)
+    now = Look(pairs, mean, mean - margin, mean + margin)
+    if pairs < first:
+        return now
     if not gains.any():
-        return Decision("discard", "equal results", 0.0)
-    if gain.low > 0 and gain.mean >= min_gain and not _may_be_chance(gains):
-        return Decision("keep", "gain", 1.0)
-    if gain.high < 0:
-        return Decision("discard", "loss", 0.0)
-    if gain.high < min_gain:
-        return Decision("discard", "gain too small", 0.0)
-    if len(gains) >= last:
-        return Decision("undecided", "no decision", 0.0)
+        return replace(now, verdict="discard", reason="equal results", chance=0.0)
+    if now.low > 0 and mean >= min_gain and not _may_be_chance(gains):
+        return replace(now, verdict="keep", reason="gain", chance=1.0)
+    if now.high < 0:
+        return replace(now, verdict="discard", reason="loss", chance=0.0)
+    if now.high < min_gain:
+        return replace(now, verdict="discard", reason="gain too small", chance=0.0)
+    if pairs >= last:
+        return replace(now, verdict="undecided", reason="no decision", chance=0.0)
     chance = chance_to_keep(gains, min_gain, first, last)
     if chance < FUTILITY:
-        return Decision("discard", "gain unlikely", chance)
-    return Decision(None, "", chance)
+        return replace(now, verdict="discard", reason="gain unlikely", chance=chance)
+    return replace(now, chance=chance)
 
 
 @cache
-def boundaries(
-    first: int, last: int, error: float = ERROR, power: float = POWER
-) -> dict[int, float]:
+def boundaries(first: int, last: int) -> dict[int, float]:
     """Number of pairs -> the |t| above which the mean gain differs from 0, at looks after `first` to `last` pairs."""
     if first == last:
         from scipy.special import stdtrit  # It takes 0.2 s to import.
 
-        return {last: float(stdtrit(last - 1, 1 - error))}
+        return {last: float(stdtrit(last - 1, 1 - ERROR))}
     random = np.random.default_rng(0)
     total = np.zeros(_PATHS)
     squares = np.zeros(_PATHS)
@@ -118,7 +99,7 @@ def boundaries(
         if pairs < first:
             continue
         statistic = np.abs(_t(total, squares, pairs))
-        to_spend = error * (pairs / last) ** power
+        to_spend = ERROR * (pairs / last) ** POWER
         crossing = max(round(2 * (to_spend - spent) * _PATHS), 1)
         bounds[pairs] = float(np.partition(statistic, -crossing)[-crossing])
         inside = statistic < bounds[pairs]

@@ -65,8 +65,7 @@ def _new_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
     if settings["sampler"] == "random":
         return RandomSampler(seed=seed)
     if settings["sampler"] == "nsga":
-        size = settings["population_size"] or _POPULATION_SIZE
-        return NSGAIISampler(seed=seed, population_size=size)
+        return NSGAIISampler(seed=seed, population_size=_POPULATION_SIZE)
     # The liar lets a trial that runs count as a bad one, so that the next is not the same.
     return TPESampler(
         seed=seed,

@@ -78,7 +78,7 @@ def split_space(overrides: Iterable[Override]) -> tuple[list[str], list[Domain]]
             continue
         try:
             domains.append(_domain(override))
-        except (ConfigError, HydraException) as error:
+        except (ConfigError, HydraException, ValueError) as error:
             faults.append(f"{one_line(text, 80)}: {one_line(str(error))}")
     if faults:
         raise ConfigError("\n".join(faults))
@@ -173,8 +173,6 @@ def _interval(value: IntervalSweep) -> Distribution:
     if value.tags - {_LOG}:
         raise ConfigError(f"expected tag({_LOG}, ...), got {', '.join(sorted(value.tags))}")
     log = _LOG in value.tags
-    if log and low <= 0:
-        raise ConfigError(f"expected a lower end above 0 on a logarithmic scale, got {low!r}")
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high, log=log)
     return FloatDistribution(low, high, log=log)

@@ -33,7 +33,6 @@ class SearchSettings(TypedDict):
         seed: of the sampler; that of each trial is the key `seed`.
         objectives: metrics of the best evaluation, each minimised or maximised; null is the `objective` of the config.
         startup_trials: of tpe: random trials before the first that is modelled.
-        population_size: of nsga; null is 10.
         params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
         pruner: which trials stop early: none, median, asha (Li et al. 2020) or hyperband (Li et al. 2018).
         min_budget: of the first rung, null is max_budget / reduction_factor^3, or that of the first evaluation.
@@ -48,7 +47,6 @@ class SearchSettings(TypedDict):
     seed: Annotated[int, Ge(0), Lt(2**32)]
     objectives: list[Metric] | None
     startup_trials: Count
-    population_size: Annotated[int, Ge(2)] | None
     params: Params
     pruner: PrunerName
     min_budget: Size | None

@@ -1,13 +1,12 @@
 """The terminal that a stream writes to: its width, whether it shows colours, and text that fits it."""
 
 import os
+import shutil
 import sys
 from typing import Literal, TextIO
 
-from mlxlab.terminal.reflow import reflow
 from mlxlab.terminal.tables import fit_tables
 
-DEFAULT_COLUMNS = 80  # of a terminal that does not say how wide it is
 Style = Literal["bold", "red", "green", "yellow"]
 _CODES: dict[Style, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
@@ -17,16 +16,9 @@ def columns(stream: TextIO | None = None) -> int | None:
 
     `COLUMNS`, where it is a number, replaces what the terminal says.
     """
-    stream = stream or sys.stdout
-    if not is_terminal(stream):
+    if not is_terminal(stream or sys.stdout):
         return None
-    setting = os.environ.get("COLUMNS", "")
-    if setting.isdecimal() and int(setting) > 0:
-        return int(setting)
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_COLUMNS
-    except (OSError, ValueError):
-        return DEFAULT_COLUMNS
+    return shutil.get_terminal_size().columns
 
 
 def shows_color(stream: TextIO | None = None) -> bool:
@@ -48,19 +40,14 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def styled(text: str, style: Style, stream: TextIO | None = None) -> str:
     """The text in a colour, or bold, where the stream shows it."""
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if text and shows_color(stream) else text
+    if not text or not shows_color(stream):
+        return text
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
 
 
 def show(text: str) -> None:
     """Prints results on standard output; on a terminal, tables that are too wide for it become lists."""
     width = columns()
-    print(
-        text if width is None else fit_tables(text, width, lambda head: styled(head, "bold")),
-        flush=True,
-    )
-
-
-def show_help(text: str) -> None:
-    """Prints a help text; on a terminal that is too narrow for it, its paragraphs and columns are wrapped again."""
-    width = columns()
-    print(text if width is None else reflow(text, width))
+    if width is not None:
+        text = fit_tables(text, width, lambda head: styled(head, "bold"))
+    print(text, flush=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from textwrap import wrap
 
-_RULE = re.compile(r"\|(-+:?\|)+")
+_TABLE = re.compile(r"^\|.*\n\|(?:-+:?\|)+(?:\n\|.*)*", re.MULTILINE)
 
 
 def fit_tables(text: str, width: int, heading: Callable[[str], str] = str) -> str:
@@ -14,26 +14,18 @@ def fit_tables(text: str, width: int, heading: Callable[[str], str] = str) -> st
     The first cell of a row is the heading of the others, each of which has a line with the name of its column. Tables
     are as `markdown_table` makes them: all lines are of equal length.
     """
-    lines = text.split("\n")
-    fitted: list[str] = []
-    while lines:
-        if len(lines) > 1 and _RULE.fullmatch(lines[1]) and len(lines[1]) == len(lines[0]) > width:
-            count = next(
-                (i for i, line in enumerate(lines) if not _is_row(line, lines[1])), len(lines)
-            )
-            fitted += _as_list(lines[:count], width, heading)
-            del lines[:count]
-        else:
-            fitted.append(lines.pop(0))
-    return "\n".join(fitted)
 
+    def fit(table: re.Match[str]) -> str:
+        lines = table[0].splitlines()
+        if len(lines[0]) <= width:
+            return table[0]
+        return "\n".join(_as_list(lines, width, heading))
 
-def _is_row(line: str, rule: str) -> bool:
-    return line.startswith("|") and len(line) == len(rule)
+    return _TABLE.sub(fit, text)
 
 
 def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Iterator[str]:
-    bars = [match.start() for match in re.finditer(r"\|", table[1])]  # a cell may contain others
+    bars = [match.start() for match in re.finditer(r"\|", table[1])]  # A cell may contain others.
     head, _, *rows = ([line[a + 1 : b].strip() for a, b in pairwise(bars)] for line in table)
     if len(head) == 2:
         first, *lines = _pairs([(row[0], row[1]) for row in [head, *rows]], width)
@@ -44,7 +36,8 @@ def _as_list(table: list[str], width: int, heading: Callable[[str], str]) -> Ite
     for title, *values in rows:
         yield heading(title or "-")
         for name, value in zip(head[1:], values, strict=True):
-            yield from hang(f"  {name}", value, column, width) if value else ()
+            if value:
+                yield from hang(f"  {name}", value, column, width)
 
 
 def _pairs(rows: list[tuple[str, str]], width: int) -> Iterator[str]:

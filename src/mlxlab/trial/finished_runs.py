@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +15,6 @@ from mlxlab.errors import UserError
 from mlxlab.experiment.reproduction.run_lock import read_lock
 from mlxlab.record.run_file import read_run
 from mlxlab.trial.record import FILE, read_record
-
-_MAX_TRIALS = 1_000  # The newest trials are searched for runs.
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -55,8 +52,7 @@ class FinishedRuns:
         with suppress(UserError):
             digest = config_digest(read_stored_config(baseline / "inference" / "config.yaml"))
             self._folders[digest] = [baseline]
-        files = sorted(trials.glob(f"*/{FILE}"), key=os.path.getmtime, reverse=True)
-        for file in files[:_MAX_TRIALS]:
+        for file in trials.glob(f"*/{FILE}"):
             with suppress(UserError):
                 for run in read_record(file.parent)["runs"]:
                     if run["arm"] == "baseline" and not run["reused"] and run["value"] is not None:

@@ -94,25 +94,24 @@ class TrialRecord(TypedDict):
 
 def look_record(look: Look, min_gain: float, last: int) -> LookRecord:
     """A look at the gains, with its reason in words."""
-    decision = look.decision
     reasons: dict[Reason, str] = {
         "": "",
         "equal results": "all results equal those of the baseline",
         "gain": "the interval of the gain is above 0",
         "loss": "the interval of the gain is below 0",
         "gain too small": f"the interval of the gain is below the minimum {min_gain:.3g}",
-        "gain unlikely": f"the probability of a keep within {last} pairs is only {percent(decision.chance, 0)}",
+        "gain unlikely": f"the probability of a keep within {last} pairs is only {percent(look.chance, 0)}",
         "no decision": f"no decision after {look.pairs} pairs",
     }
     return LookRecord(
         pairs=look.pairs,
-        mean=look.gain.mean,
-        low=look.gain.low,
-        high=look.gain.high,
+        mean=look.mean,
+        low=look.low,
+        high=look.high,
         min_gain=min_gain,
-        chance=decision.chance,
-        verdict=decision.verdict,
-        reason=reasons[decision.reason],
+        chance=look.chance,
+        verdict=look.verdict,
+        reason=reasons[look.reason],
     )
 
 

@@ -11,7 +11,7 @@ from mlxlab.analysis.output_folder import output_folder
 from mlxlab.config.admission import TRUST
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import compose
-from mlxlab.config.hydra.overrides import as_typed, parse, typed_values
+from mlxlab.config.hydra.overrides import as_typed, typed_values
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
 from mlxlab.dotted_keys import override_name
@@ -36,7 +36,7 @@ from mlxlab.trial.record import (
 from mlxlab.wording import one_line
 
 FOR_BOTH = ("tracking", "cloud", "tags", TRUST, "hydra.launcher")
-OWN = ("seed", "resume", "resume_policy", "rerun", "name", "hydra")
+OWN = ("seed", "objective", "resume", "resume_policy", "rerun", "name", "hydra")
 LENGTHS = ("trainer.max_steps", "trainer.epochs", "trainer.max_tokens")
 logger = logging.getLogger(__name__)
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -101,17 +101,14 @@ def split_args(args: list[str], limits: Budget) -> Texts:
         key = override_name(arg).replace("/", ".")
         if arg.startswith("-"):
             raise ConfigError(f"{arg}: unknown flag")
-        _check_is_one_value(arg)
         if _is_in(key, "hydra.launcher"):
             texts.launcher.append(arg)
         elif any(_is_in(key, each) for each in FOR_BOTH):
             texts.both.append(arg)
         elif any(_is_in(key, each) for each in OWN):
             raise ConfigError(
-                f"{arg}: trial sets {key} itself; its options are baseline, seeds and folder"
+                f"{arg}: trial sets {key} itself; its options are baseline, metric, seeds and folder"
             )
-        elif key == "objective":
-            raise ConfigError(f"{arg}: expected metric=..., which is for both arms")
         elif limits.steps is not None and key in LENGTHS:
             raise ConfigError(
                 f"{arg}: budget={limits.steps}steps sets the length of each run; leave out one of them"
@@ -121,14 +118,6 @@ def split_args(args: list[str], limits: Budget) -> Texts:
     if not texts.change:
         raise ConfigError("trial: expected a change, such as trainer.learning_rate=3e-4")
     return texts
-
-
-def _check_is_one_value(arg: str) -> None:
-    parsed, _ = parse([arg], multirun=True)
-    if any(override.is_sweep_override() for override in parsed.values()):
-        raise ConfigError(
-            f"{arg}: several values; a trial takes one value per key, mlxlab train -m several"
-        )
 
 
 def prepare_trial(

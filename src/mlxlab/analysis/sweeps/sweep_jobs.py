@@ -1,7 +1,6 @@
 """The jobs of a sweep with their results, and its configurations: jobs that differ only in the seed or fold."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,10 +67,6 @@ class Sweep:
             key for job in self.jobs for key in job.overrides if key not in REPETITIONS
         )
         return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
-
-    def differs_in(self, *groups: str) -> bool:
-        """Whether the jobs differ in one of these config groups, or in the experiment, which may set any of them."""
-        return any(re.split("[./@]", key)[0] in (*groups, "experiment") for key in self.swept)
 
     @property
     def fixed(self) -> list[str]:
@@ -176,4 +171,6 @@ def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Keys without their paths, if their last parts tell them apart."""
     last = {key: key.rpartition(".")[2] for key in keys}
-    return last if len(set(last.values())) == len(last) else {key: key for key in last}
+    if len(set(last.values())) < len(last):
+        return {key: key for key in last}
+    return last

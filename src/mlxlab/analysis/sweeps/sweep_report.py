@@ -66,11 +66,6 @@ class SweepView:
         return count_jobs(self.sweep)
 
     @property
-    def is_of_one_experiment(self) -> bool:
-        """Whether all runs have the model and the data of the best one."""
-        return self.best is not None and not self.sweep.differs_in("model", "data")
-
-    @property
     def seeds_needed(self) -> int | None:
         useless = self.best is not None and self.best.is_useless
         return None if useless else self.ranking.seeds_needed

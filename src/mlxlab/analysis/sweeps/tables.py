@@ -89,10 +89,14 @@ def describe_jobs(sweep: Sweep, *, by_value: bool = False) -> str:
 
 
 def _known(value: str | float | None) -> str | float | None:
-    return None if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return value
 
 
 def _cell(value: str | float | None) -> str:
     if value is None:
         return ""
-    return number(value) if isinstance(value, float) else one_line(str(value), 300)
+    if isinstance(value, float):
+        return number(value)
+    return one_line(str(value), 300)

@@ -13,11 +13,10 @@ fit in memory is reported in one line, with exit code 2. --json prints JSON.
 run=     what was trained on which data, from which commit, by which command; how it ended, or where it stands; its
          best metrics, its checkpoints, and the commands that continue or use it
 data     counts labelled rows without training: columns and what they hold, rows that would be left out, classes, the
-         split, equal rows on both sides of it, and the steps of a run; arguments as for train. Without the names of
-         the columns it lists those of the file. Conversations (data=instruct, or recognised by their
-         columns) are counted, and a row that holds none is named
+         split, and equal rows on both sides of it; arguments as for train. Without the names of the columns it lists
+         those of the file
 presets  exact parameter counts of every family at every size: as a classifier, and as a language model (masked for
-         the encoders, causal with a tied head for the decoder); recommended learning rates, batches by memory
+         the encoders, causal with a tied head for the decoder)
 tokens   how often each token occurs in the training text of an experiment, which all further arguments compose as for
          train: the outliers at both ends. Outliers lie more than 1.5 interquartile ranges above
          the upper or below the lower quartile of the logarithms of the counts of tokens that occur (Tukey 1977)
