@@ -13,6 +13,7 @@ from mlxlab.tracking.mlflow.runs import RunReader
 from mlxlab.tracking.mlflow.store import open_client
 from support.commands import command
 from support.tracking import (
+    finished_run,
     kill_uploader,
     make_journal,
     make_project,
