@@ -96,6 +96,8 @@ def test_a_path_that_is_empty_is_refused(example, capsys):
 def test_unknown_arguments_are_forwarded_to_another_parser(example):
     names, values = parse_args(["count=4", "model=bert", "-m"], "args_example.forwarding")
     assert (names, values) == (["model=bert", "-m"], {"count": 4})
+    with pytest.raises(ConfigError, match=r"^cuont=4: unknown key; did you mean count\?$"):
+        parse_args(["cuont=4", "model=bert"], "args_example.forwarding")
     with pytest.raises(ConfigError, match="optimizer=lion: unknown key"):
         parse_args(["run=a", "optimizer=lion"], EXAMPLE)
 

@@ -221,7 +221,7 @@ def test_the_first_method_is_the_baseline_unless_another_is_named(methods, capsy
             "there is valid/accuracy, valid/loss",
         ),
         (["alone={0}/alone", "better={0}/better", "metric=valid/loss"], 65, "got valid/accuracy"),
-        (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 66, "metrc=valid/loss: "),
+        (["alone={0}/alone", "better={0}/better", "metrc=valid/loss"], 2, "did you mean metric?"),
         (
             ["alone={0}/alone", "better={0}/better", "evaluation=best"],
             65,

@@ -126,7 +126,7 @@ def test_an_unknown_name_gets_the_nearest_one(capsys):
     assert main(["presets", "vocab=3"]) == 2
     assert "vocab_size" in capsys.readouterr().err
     assert main(["runn=outputs/np"]) == 2
-    assert capsys.readouterr().err.startswith("runn=outputs/np: unknown key")
+    assert capsys.readouterr().err == "runn=outputs/np: unknown key; did you mean run?\n"
 
 
 @pytest.mark.parametrize(

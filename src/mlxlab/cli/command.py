@@ -24,11 +24,12 @@ from typing import Any
 
 from mlxlab.cli.app import run_subcommand
 from mlxlab.config.issues import ConfigIssue, format_issues
+from mlxlab.config.schema.root import TARGET as ROOT
 from mlxlab.config.schema.signature import Signature, read_signature
 from mlxlab.config.schema.source import find_statement, read_source
 from mlxlab.config.schema.validate import Checker, describe, kinds_of, read_value
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import suggestion
+from mlxlab.nearest import did_you_mean, nearest, suggestion
 from mlxlab.redact import issue_line
 from mlxlab.terminal.tables import hang
 from mlxlab.wording import one_line, shown
@@ -129,6 +130,7 @@ def parse_args(
     """
     known = _signature(target)
     typed = sort_args(args, known, aliases or {})
+    refuse_misspelt(typed, known)
     return typed.names, check_options(typed, known)
 
 
@@ -212,3 +214,22 @@ def _read_path(name: str, text: str) -> Path:
 
         return find_run_folder(text)
     return Path(os.path.expanduser(text))  # Unlike Path.expanduser, leaves `~nobody` as it is.
+
+
+def refuse_misspelt(typed: TypedArgs, known: Signature) -> None:
+    """Raises ConfigError for one of the arguments of `*names` that looks like a mistyped option.
+
+    Those of `*overrides` are keys of train.
+    """
+    keys: set[str] = set()
+    if known.variadic == "overrides":
+        from mlxlab.config.option_files import GLOBAL_GROUPS
+
+        keys = {*_signature(ROOT).keys, *GLOBAL_GROUPS}
+    for arg in typed.names:
+        name, equals, text = arg.lstrip("-").partition("=")
+        near = nearest(name, [*known.keys, *keys])
+        is_typed = (equals or arg.startswith("--")) and name.isidentifier() and name not in keys
+        is_path = os.path.exists(os.path.expanduser(text.partition(",")[0]))
+        if is_typed and near in known.keys and not is_path:
+            raise ConfigError(issue_line(one_line(arg, 120), f"unknown key{did_you_mean(near)}"))
