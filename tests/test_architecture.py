@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 408_180,
+    "nodes": 408_210,
     "files": 510,
     "multiplied texts": 0,
     "nodes a statement": 10.45,
@@ -70,7 +70,7 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
 }
 PACKAGE_NODES = {
     "api": 3_590,
-    "config": 13_270,
+    "config": 13_300,
     "cli": 18_040,
     "extensions": 39_100,
     "experiment": 40_000,

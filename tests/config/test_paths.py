@@ -48,11 +48,6 @@ def test_code_without_config_files_says_where_they_were_looked_for(
     assert f"{copied}/src/mlxlab and {copied}/src\n" in error
 
 
-def test_a_misspelt_run_is_named_without_config_files_too(copied, capsys):
-    assert info(["rnu=x"]) == 2
-    assert capsys.readouterr().err == "rnu=x: unknown key; did you mean run?\n"
-
-
 def test_the_code_of_a_logged_model_has_its_config_files_next_to_it(copied):
     (copied / "src" / "conf").mkdir(parents=True)
     assert paths.conf_dir() == copied / "src" / "conf"

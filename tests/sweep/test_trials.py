@@ -191,7 +191,7 @@ def test_the_numbers_of_a_range_are_written_without_rounding_errors():
     ("text", "message"),
     [
         ("a=tag(lag,interval(0,1))", "expected tag(log, ...), got lag"),
-        ("a=tag(log,interval(0,1))", "larger than 0 for a log distribution"),
+        ("a=tag(log,interval(0,1))", "`low > 0` must hold for `log=True`"),
         ("a=interval(0.2,0.1)", "expected interval(low,high) with low < high, got 0.2 and 0.1"),
         ("a=shuffle(0,1)", "without shuffle(...) and tag(...)"),
         ("a=range(0,100000)", "expected 1 to 10,000 values, got more"),

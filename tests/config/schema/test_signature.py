@@ -193,6 +193,7 @@ def test_parameters_after_the_star_are_run_time_arguments(module):
 
 def test_keys_are_documented_by_the_docstring(module):
     known = read_signature(f"{module}.everything")
+    assert known.doc == "Does everything."
     assert known.keys["a"].doc == "the first, in metres, over two lines."
     assert known.keys["b"].doc == "another: with a colon."
     assert read_signature(f"{module}.Fields").keys["size"].doc == "how many."

@@ -77,7 +77,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """`keys` may be set, `runtime` are passed by the program.
+    """`keys` may be set, `runtime` are passed by the program; `doc` is the first line of the docstring.
 
     Args:
         variadic: the name of `*names`, after which every parameter is a key.
@@ -86,6 +86,7 @@ class Signature:
 
     keys: dict[str, Parameter]
     runtime: frozenset[str] = frozenset()
+    doc: str = ""
     variadic: str = ""
     prefix: str = ""
 
@@ -134,6 +135,7 @@ def _read_function(function: ast.FunctionDef, module: str, doc: str, skipped: in
     return Signature(
         keys=_documented(keys, doc),
         runtime=frozenset(argument.arg for argument, _ in runtime),
+        doc=doc.strip().partition("\n")[0],
         variadic=variadic,
         prefix=prefix,
     )
@@ -166,7 +168,7 @@ def _read_fields(node: ast.ClassDef, module: str, doc: str) -> Signature:
         if has_fields and isinstance(statement, ast.AnnAssign):
             name = ast.unparse(statement.target)
             keys[name] = _read_parameter(statement.annotation, statement.value, module)
-    return Signature(_documented(keys, doc))
+    return Signature(_documented(keys, doc), doc=doc.partition("\n")[0])
 
 
 def _parent_records(node: ast.ClassDef, module: str) -> list[Record]:
