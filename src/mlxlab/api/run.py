@@ -129,6 +129,9 @@ class Run(os.PathLike[str]):
     def __repr__(self) -> str:
         return closing_lines(RunView(self.record, Path(display_path(self.folder)))).strip()
 
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
 
 def train(
     config: Config,
