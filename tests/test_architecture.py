@@ -57,24 +57,24 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 403_380,
-    "files": 511,
+    "nodes": 403_850,
+    "files": 512,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
     "ternaries": 20.75,
     "packed assignments": 0.7,
     "nested comprehensions": 1.9,
     "assignment expressions": 2,
-    "functions returning text": 12.05,
+    "functions returning text": 12.1,
     "fragments": 5.65,
 }
 PACKAGE_NODES = {
-    "api": 3_590,
+    "api": 3_610,
     "config": 14_210,
-    "cli": 18_210,
+    "cli": 18_410,
     "extensions": 37_980,
     "experiment": 40_230,
-    "data": 59_520,
+    "data": 59_770,
     "stats": 5_110,
     "sweep": 13_550,
     "tracking": 14_480,
