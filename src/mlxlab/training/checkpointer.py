@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,10 +85,20 @@ class Checkpointer:
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self.store.clean()
-        weights, _ = saved_arrays(state)
-        _, frozen = split_frozen(state.model, weights)
+        weights, optimizer = saved_arrays(state)
+        weights, frozen = split_frozen(state.model, weights)
         if frozen:
             self.store.base.scan()
+        size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
+        size *= context.group.size if state.sharding.is_sharded else 1
+        need = (self.store.keep + 2) * size  # the newest, the best, and that being written
+        need += sum(array.nbytes for array in frozen.values())
+        free = shutil.disk_usage(self.store.folder.parent).free
+        if need > free:
+            logger.warning(
+                f"{self.store.folder}: checkpoints need up to {need / 1e6:.0f} MB, {free / 1e6:.0f} MB are free:"
+                " lower checkpointing.keep, or free some space"
+            )
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step = state.progress.step
