@@ -30,7 +30,7 @@ def result_of(folder: Path, reason: str):
 
 
 def test_every_extra_that_adds_a_feature_has_tests():
-    assert {"cloud", "hub", "ui", "zoo"} <= feature_extras() <= set(MODULES)
+    assert {"cloud", "hub", "zoo"} <= feature_extras() <= set(MODULES)
     for extra in feature_extras():
         assert files_using(extra), extra
 

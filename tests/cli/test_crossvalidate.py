@@ -111,7 +111,7 @@ def test_a_stopped_command_leaves_no_process_behind(tmp_path):
     ("arg", "expected"),
     [
         ("folds=1", "folds=1: expected a whole number >= 2 and <= 400"),
-        ("fold=3", "fold=3: unknown key; did you mean data.fold?"),
+        ("fold=3", "fold=3: unknown key; did you mean folds?"),
         ("seeds=many", "seeds=many: expected a whole number >= 1 and <= 100"),
         ("--fast", "--fast: unknown flag"),
         ("seed=3", "seed=3: crossvalidate sets seed itself"),

@@ -169,7 +169,11 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
             66,
             "HOME/model.guf: no such folder; did you mean HOME/model.gguf?",
         ),
-        (["run=HOME/mdel.gguf"], 66, "HOME/mdel.gguf: no such file; did you mean HOME/model.gguf?"),
+        (
+            ["run=HOME/mdel.gguf"],
+            66,
+            "HOME/mdel.gguf: no such file or folder, and not a hub id (owner/name); did you mean HOME/model.gguf?",
+        ),
         (
             ["run=HOME/rows.jsonl"],
             66,

@@ -13,6 +13,7 @@ from support.processes import environment
 WITHOUT_JSON = {
     "train": "its results are files of the run folder: summary.json, metrics.csv",
     "launch": "as train",
+    "schema": "prints JSON always",
     "ui": "serves until it is stopped",
 }
 

@@ -139,6 +139,7 @@ def test_the_signature_has_the_types_of_the_columns(tmp_path):
     columns = {
         "age": "number",
         "count": "integer",
+        "rank": "integer",
         "name": "text",
         "port": "category",
         "class": "category",
@@ -149,6 +150,7 @@ def test_the_signature_has_the_types_of_the_columns(tmp_path):
         {
             "age": number + 0.5,
             "count": number,
+            "rank": number if number % 5 else None,
             "name": f"person {number}",
             "port": "SC"[number % 2],
             "class": number % 3,
@@ -160,10 +162,11 @@ def test_the_signature_has_the_types_of_the_columns(tmp_path):
     ]
     source = write_csv(tmp_path / "people.csv", rows)
     data = make_texts(source, tmp_path, text_column=None, types=columns)
-    signature = json.loads(model_signature(data.encoder)["inputs"])
+    signature = json.loads(model_signature(data.encoder, ["age", "rank"])["inputs"])
     assert {each["name"]: each["type"] for each in signature} == {
         "age": "double",
-        "count": "double",
+        "count": "long",
+        "rank": "double",
         "name": "string",
         "port": "string",
         "class": "any",

@@ -168,8 +168,16 @@ def test_the_card_names_the_license_of_published_weights(trained, tmp_path):
     }
     assert [name for name, base in bases.items() if base.is_hub_id] == ["hub"]
     for name, header, line in [
-        ("named", "---\nlicense: apache-2.0\nlibrary", "those of named: license apache-2.0."),
-        ("hub", "---\nbase_model:\n- us/model\nlibrary", "those of us/model: its license applies"),
+        (
+            "named",
+            "---\nlicense: apache-2.0\nlibrary",
+            "Initialised from named: license apache-2.0.",
+        ),
+        (
+            "hub",
+            "---\nbase_model:\n- us/model\nlibrary",
+            "Initialised from us/model: license not stated in its files",
+        ),
     ]:
         export_hugging_face(
             trained(LLAMA), tmp_path / f"{name}_hf", replace(ORIGIN, bases=(bases[name],))

@@ -19,7 +19,7 @@ TOPICS = {
     "Train": ("train", "launch", "lr_find", "crossvalidate", "trial", "info"),
     "Use a trained model": ("evaluate", "predict", "generate", "embed", "export"),
     "Look back": ("runs", "report", "compare", "registry", "ui"),
-    "Check": ("doctor", "kernels", "verify", "reproduce"),
+    "Check": ("doctor", "kernels", "verify", "reproduce", "schema"),
 }
 CLOSING = """`mlxlab COMMAND --help` lists the options of a command.
 Documentation: README.md and docs/index.md in the source; `mkdocs build` makes a site of them."""

@@ -34,6 +34,7 @@ from mlxlab.experiment.facts.session_facts import session_record, shape_of
 from mlxlab.experiment.facts.training_facts import training_facts
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
+    blank_columns,
     log_config_changes,
     log_datasets,
     log_transfer,
@@ -348,7 +349,8 @@ def report_run(
     _, encoder = restore_encoder(inference_dir)
     if best.is_dir():
         base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
-        tracker.log_model(best, best_step, {"run": inference_dir, **base}, model_signature(encoder))
+        files = {"run": inference_dir, **base}
+        tracker.log_model(best, best_step, files, model_signature(encoder, blank_columns(data)))
     print(f"run folder: {display_path(run_dir)}")
     return 0
 

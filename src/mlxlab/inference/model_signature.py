@@ -1,7 +1,7 @@
 """The signature of a model in MLflow, without what reads labelled rows: each run needs it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ OUTPUTS = {
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
 
 
-def model_signature(encoder: Encoder) -> dict[str, str] | None:
+def model_signature(encoder: Encoder, blank: Collection[str] = ()) -> dict[str, str] | None:
     """The types for MLflow: the columns of the rows to those of `Predictions`, or text to text.
 
     None for labelled data whose encoder reads no rows: such a model predicts nothing.
@@ -29,7 +29,7 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
     if isinstance(encoder, RowEncoder):
         probabilities = {f"probability_{name}": "double" for name in task.labels}
         outputs = OUTPUTS[task.kind] | probabilities
-        return {"inputs": row_columns(encoder), "outputs": _columns(outputs)}
+        return {"inputs": row_columns(encoder, blank), "outputs": _columns(outputs)}
     if task.kind != "language_modelling":
         return None
     output = "filled" if task.masked else "continuation"
@@ -37,21 +37,27 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
     return signature if task.masked else signature | {"params": _generation_options()}
 
 
-def row_columns(encoder: RowEncoder) -> str:
-    """JSON: the columns that a prediction reads, with their types; a cell may be blank unless it is required."""
+def row_columns(encoder: RowEncoder, blank: Collection[str]) -> str:
+    """JSON: the columns that a prediction reads, with the types that they have in pandas.
+
+    Args:
+        blank: the columns with blank cells in training rows.
+    """
     from mlxlab.data.labelled.encoder import TypedEncoder
 
     if not isinstance(encoder, TypedEncoder):
         return _columns(dict.fromkeys(encoder.columns, "any"))
-    types = {name: _mlflow_type(encoder.types[name]) for name in encoder.columns}
+    types = {name: _mlflow_type(encoder.types[name], name in blank) for name in encoder.columns}
     return _columns(types, [name for name in types if name not in encoder.required])
 
 
-def _mlflow_type(column: "ColumnType") -> str:
+def _mlflow_type(column: "ColumnType", has_blanks: bool) -> str:
     """Any, where a table may have the same values in columns of several types: 1 and "1", a date and its text."""
     match column.kind:
+        case "integer" if not has_blanks:
+            return "long"
         case "number" | "integer":
-            return "double"  # A column of whole numbers with blanks is one of floats in pandas.
+            return "double"  # Whole numbers with blanks are floats in pandas.
         case "text":
             return "string"
         case "category" if not column.numeric:

@@ -208,7 +208,7 @@ def test_the_dry_run_of_a_run_takes_one_step_and_writes_nothing(tmp_path, capsys
     assert not list(tmp_path.iterdir())
     missing = f"trainer.teachers=[{tmp_path}/missing]"
     assert main([*SETTINGS, "--dry-run", "trainer=distill", missing]) == 66
-    assert "trainer.teachers: " in capsys.readouterr().err
+    assert "trainer.teachers=" in capsys.readouterr().err
 
 
 def test_distillation_without_teachers_is_one_line_unless_students_teach_each_other(capsys):
