@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 403_850,
+    "nodes": 404_130,
     "files": 512,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
@@ -66,14 +66,14 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "nested comprehensions": 1.9,
     "assignment expressions": 2,
     "functions returning text": 12.1,
-    "fragments": 5.65,
+    "fragments": 5.7,
 }
 PACKAGE_NODES = {
     "api": 3_610,
     "config": 14_210,
     "cli": 18_410,
     "extensions": 37_980,
-    "experiment": 40_230,
+    "experiment": 40_330,
     "data": 59_770,
     "stats": 5_110,
     "sweep": 13_550,
