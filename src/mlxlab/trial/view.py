@@ -105,9 +105,8 @@ class TrialView:
         if not values:
             return Judgement(name, None)
         best = sign_of(name) * max(values)
-        by_seed = {
-            run.record.seed: run for run in self.own_runs
-        }  # Both arms have the same baselines.
+        # Both arms of a seed have the same baselines.
+        by_seed = {run.record.seed: run for run in self.own_runs}
         return judge_value(name, best, mean_baselines(by_seed.values(), self.metric))
 
     @property
