@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mlxlab import load
+from mlxlab import compose, load, train
 from mlxlab.baselines.out_of_fold import load_out_of_fold, save_out_of_fold
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.experiment.build import load_embedder
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.pretrained.load import PACKAGES, resolve
 from mlxlab.record.run_file import read_run
+from mlxlab.training.callback import Callback
 from support.commands import command
 from support.processes import final_state, run, run_here, start, wait_for
 
@@ -215,7 +216,7 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
     argv[argv.index(f"data.source={source}")] = f"data.source={fewer}"
     refused = run_here(*argv, f"trainer.teachers=[{trained[0]}]", f"hydra.run.dir={tmp_path}/other")
     assert refused.returncode == 77
-    assert "other texts" in refused.stderr
+    assert "in another form" in refused.stderr
 
 
 def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
@@ -229,7 +230,7 @@ def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
     distill = ["trainer=distill", f"trainer.teachers=[{trained[0]}]", "trainer.max_steps=1"]
     done = run_here(*argv, *distill, f"hydra.run.dir={tmp_path}/student")
     assert done.returncode != 0
-    assert "other texts" in done.stderr
+    assert "in another form" in done.stderr
 
 
 def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, tmp_path):
@@ -384,3 +385,21 @@ def test_a_restored_run_fetches_no_encoder(tmp_path):
     (tmp_path / "model.gguf").touch()
     with pytest.raises(ConfigError, match="expects the folder"):
         load_embedder({"pretrained": f"{tmp_path}/model.gguf"}, None)
+
+
+@pytest.mark.parametrize("loss", ["weighted", "focal", "cross_entropy"])
+def test_networks_of_several_folds_learn_by_each_loss_of_classes(tmp_path, source, loss):
+    args = [*SETTINGS, f"data.source={source}", f"trainer/loss={loss}", "trainer.max_steps=5"]
+    done = run_here(*args, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert read_run(tmp_path / "run").training.steps == 5
+
+
+def test_a_run_that_a_callback_stops_before_its_first_evaluation_says_so(tmp_path, source):
+    class Stop(Callback):
+        def on_step(self, context, state, result):
+            context.control.stop_reason = "enough"
+
+    config = compose(*SETTINGS, f"data.source={source}", f"hydra.run.dir={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match="stopped at step 1, before the first evaluation: enough"):
+        train(config, callbacks=[Stop()], quiet=True)

@@ -16,7 +16,7 @@ from mlxlab.data.row_lengths import MANY, MeasuresRows
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.errors import DataError, DivergenceError, RunInterrupted, RunPruned
+from mlxlab.errors import ConfigError, DataError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.experiment.build import (
     Config,
     build_callbacks,
@@ -34,7 +34,6 @@ from mlxlab.experiment.facts.session_facts import session_record, shape_of
 from mlxlab.experiment.facts.training_facts import training_facts
 from mlxlab.experiment.first_step import take_step
 from mlxlab.experiment.metadata import (
-    blank_columns,
     log_config_changes,
     log_datasets,
     log_transfer,
@@ -269,6 +268,7 @@ def finish(
     Raises:
         RunInterrupted, RunPruned: a signal or a sweep stopped it; the last state is saved.
         DivergenceError: no evaluation was finite, or every step was skipped.
+        ConfigError: a callback stopped it before the first evaluation.
     """
     signals = context.signals
     step = state.progress.step
@@ -303,6 +303,8 @@ def finish(
             else f"; continue it with: {resume_command(whole_run(context.run_dir))}"
         )
         raise RunInterrupted(f"{done}{hint}", stop_signal)
+    if best is None and not state.history.evaluations:
+        raise ConfigError(f"stopped at step {step}, before the first evaluation: {reason}")
     if best is None:
         raise DivergenceError(
             "no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay"
@@ -350,7 +352,7 @@ def report_run(
     if best.is_dir():
         base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
         files = {"run": inference_dir, **base}
-        tracker.log_model(best, best_step, files, model_signature(encoder, blank_columns(data)))
+        tracker.log_model(best, best_step, files, model_signature(encoder))
     print(f"run folder: {display_path(run_dir)}")
     return 0
 

@@ -4,6 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlxlab.constraints import Positive
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.losses.folds import batch_losses
 from mlxlab.training.losses.loss import Loss, LossTerms
 
 
@@ -20,8 +21,14 @@ class Brier(Loss):
         self.scale = scale
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        """The loss of every target, float32, shaped like `batch.targets`; the terms are logged."""
-        logits = model(batch.tokens, batch.segment_ids).astype(mx.float32)
-        p = mx.softmax(logits, axis=-1)  # (..., C)
-        true = mx.take_along_axis(p, batch.targets[..., None], axis=-1).squeeze(-1)
-        return LossTerms(self.scale * ((p * p).sum(axis=-1) - 2 * true + 1), {"p_true": true})
+        """The loss of every target, float32, shaped like `batch.targets`; terms are logged."""
+        return LossTerms(batch_losses(self.of_logits, model, batch), {})
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        """Logits (..., C) and targets (...) to losses (...).
+
+        A function of its own, since `model=tabular` trains several networks at once.
+        """
+        p = mx.softmax(logits.astype(mx.float32), axis=-1)
+        true = mx.take_along_axis(p, targets[..., None], axis=-1).squeeze(-1)
+        return self.scale * ((p * p).sum(axis=-1) - 2 * true + 1)

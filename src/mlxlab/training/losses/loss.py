@@ -101,10 +101,10 @@ class WeightedCrossEntropyLoss(Loss):
         self.label_smoothing = label_smoothing
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        values = cross_entropy(
-            model(batch.tokens, batch.segment_ids), batch.targets, self.label_smoothing
-        )
-        return LossTerms(values * self.class_weights[batch.targets], {})
+        return LossTerms(batch_losses(self.of_logits, model, batch), {})
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return cross_entropy(logits, targets, self.label_smoothing) * self.class_weights[targets]
 
 
 def weights_of(
