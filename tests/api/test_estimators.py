@@ -14,6 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mlxlab import Classifier, Regressor
+from mlxlab.api import estimators
+from mlxlab.errors import RunInterrupted
 
 IRIS = load_iris(return_X_y=True)
 
@@ -31,7 +33,7 @@ def test_a_classifier_learns_predicts_and_survives_pickling():
     classifier.fit(*IRIS)
     assert classifier.score(*IRIS) > 0.9
     probabilities = classifier.predict_proba(IRIS[0])
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
     folder = classifier.run_.folder
     copy = pickle.loads(pickle.dumps(classifier))
     del classifier
@@ -51,6 +53,15 @@ def test_columns_of_words_dates_and_gaps_need_no_encoding():
     )
     labels = np.where(frame["color"] == "red", "stop", "go")
     assert Classifier(epochs=5).fit(frame, labels).score(frame, labels) > 0.9
+
+
+def test_a_signal_ends_a_search_and_not_one_fit_of_it(monkeypatch):
+    def interrupted(*args, **options):
+        raise RunInterrupted("stopped", 2)
+
+    monkeypatch.setattr(estimators, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cross_val_score(Classifier(), *IRIS, cv=2)
 
 
 def test_the_tools_of_scikit_learn_use_a_regression():

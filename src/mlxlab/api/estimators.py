@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mlxlab.api.config import compose
 from mlxlab.api.frames import write_frame
 from mlxlab.api.run import Run, load, train
+from mlxlab.errors import RunInterrupted
 
 if TYPE_CHECKING:
     from mlxlab.inference.loaded_model import LoadedModel
@@ -102,7 +103,10 @@ class _Estimator(BaseEstimator):
                 data={"source": str(file)},
                 hydra={"run": {"dir": folder}},
             )
-            self.run_ = train(config, quiet=not self.verbose)
+            try:
+                self.run_ = train(config, quiet=not self.verbose)
+            except RunInterrupted:
+                raise KeyboardInterrupt from None  # A search of scikit-learn goes on after an error.
         self._model = load(self.run_)
 
     def _new_folder(self) -> str:
@@ -162,7 +166,8 @@ class Classifier(ClassifierMixin, _Estimator):
         model = self._loaded()
         predicted = model.predict_proba(self._rows(X, reset=False))
         names = _class_names(np.arange(len(self.classes_)))
-        return predicted.reindex(columns=names, fill_value=0.0).to_numpy(np.float64)
+        probabilities = predicted.reindex(columns=names, fill_value=0.0).to_numpy(np.float64)
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """(N,): the most probable of `classes_`."""
