@@ -5,12 +5,14 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.constraints import Size
+from mlxlab.data.batch import Batch
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import DeviceBatch, to_device
@@ -44,14 +46,14 @@ class Profile(Callback):
     update. Weights and data order stay what they are without it.
 
     Args:
-        after: step after which the passes are measured, as the first ones build kernels; null measures nothing.
+        after: the step whose batch the passes are measured on, at the end of the run; null measures nothing.
     """
 
     def __init__(self, after: Size | None, *, folder: Path) -> None:
         self.after = after
         self.folder = folder
         self.memory: list[MemorySample] = []
-        self.passes: dict[str, float] = {}
+        self.batch: Batch | None = None
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         if self.after is not None:
@@ -63,21 +65,23 @@ class Profile(Callback):
             return
         sample = MemorySample(time.perf_counter(), mx.get_active_memory(), mx.get_peak_memory())
         self.memory.append(sample)
-        is_due = state.progress.step >= self.after and not self.passes
-        if is_due and result.trained and context.loss is not None and context.group.size == 1:
-            self.passes = measure_passes(state.model, context.loss, to_device(result.batch))
+        if result.trained and (self.batch is None or state.progress.step <= self.after):
+            self.batch = result.batch
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         spans = context.trace.spans or []
         context.trace.spans = None
-        steps = sorted(span.seconds for span in spans if span.name == STEP)
+        steps = [span.seconds for span in spans if span.name == STEP]
         if not steps:
             return
-        step = steps[len(steps) // 2]
-        parts = parts_of_step(step, self.passes)
+        step = median(steps)
+        passes: dict[str, float] = {}
+        if self.batch is not None and context.loss is not None and context.group.size == 1:
+            passes = measure_passes(state.model, context.loss, to_device(self.batch))
+        parts = parts_of_step(step, passes)
         totals = seconds_by_name(spans)
         logger.info(f"one step takes {1000 * step:.1f} ms: {_shares(parts)}")
-        logger.info(f"the run: {_shares(totals)}")
+        logger.info(f"the steps and what is between them: {_shares(totals)}")
         write_json(self.folder / TRACE, trace_events(spans, self.memory))
         write_atomic(self.folder / PICTURE, draw(parts, totals, self.memory))
         for name in (TRACE, PICTURE):
@@ -85,26 +89,26 @@ class Profile(Callback):
 
 
 def measure_passes(model: nn.Module, loss: Loss, batch: DeviceBatch) -> dict[str, float]:
-    """Seconds of the forward and the backward pass on a batch: the best of three, after one that builds kernels."""
+    """Seconds of the forward and the backward pass on a batch: the median of five, after one that builds kernels."""
 
     def compute(batch: DeviceBatch) -> mx.array:
         total, _, _ = weighted_sum(loss, model, batch)
         return total
 
     gradient = nn.value_and_grad(model, compute)
-    forward = _best_seconds(lambda: mx.eval(compute(batch)))
-    both = _best_seconds(lambda: mx.eval(gradient(batch)))
+    forward = _median_seconds(lambda: mx.eval(compute(batch)))
+    both = _median_seconds(lambda: mx.eval(gradient(batch)))
     return {"forward": forward, "backward": max(both - forward, 0.0)}
 
 
-def _best_seconds(run: Callable[[], None]) -> float:
+def _median_seconds(run: Callable[[], None]) -> float:
     run()
     seconds = []
-    for _ in range(3):
+    for _ in range(5):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return median(seconds)
 
 
 def parts_of_step(step: float, passes: dict[str, float]) -> dict[str, float]:
