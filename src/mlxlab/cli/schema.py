@@ -3,7 +3,8 @@
     mlxlab schema > schema.json
     mlxlab schema group=model > model.json
 
-The first one is that of files that set keys of the whole config, such as conf/experiment/mine.yaml.
+The first one is that of files with `# @package _global_`, which set keys of the whole config, such as
+conf/experiment/mine.yaml; the second one of options of a group, such as conf/model/mine.yaml.
 
 Example: the first line of a file, for editors with the YAML language server
     # yaml-language-server: $schema=../../schema.json

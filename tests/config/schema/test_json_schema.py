@@ -64,6 +64,16 @@ def test_a_part_of_the_keys_and_interpolations_are_valid(validator):
     validator.validate({"trainer": {"learning_rate": "${oc.env:MLXLAB_RATE}"}, "defaults": []})
 
 
+def test_the_options_of_a_group_are_valid():
+    for group in ("callbacks", "model", "trainer/loss", "tracking"):
+        validator = jsonschema.Draft7Validator(json_schema(group))
+        for path in (conf_dir() / group).glob("*.yaml"):
+            file = read_yaml(path)
+            values = {key: value for key, value in file.values.items() if key != "defaults"}
+            if "@package" not in file.text:
+                validator.validate(values)
+
+
 def test_keys_have_their_descriptions():
     trainer = json_schema("trainer")["definitions"]["mlxlab.training.trainer.Trainer:trainer"]
     assert "peak" in trainer["properties"]["learning_rate"]["description"]

@@ -51,11 +51,13 @@ OF_HYDRA: Schema = {"defaults": {"type": "array"}, "hydra": {"type": "object"}}
 def json_schema(group: str = "") -> Schema:
     """The schema of files that set keys of the whole config, such as experiments, or of the options of a group."""
     builder = _Builder()
-    if group:
+    signature = node_signature(TARGET, "")
+    assert signature is not None
+    if group in signature.keys:
+        node = builder.value(signature.keys[group].hint, group)
+    elif group:
         node = builder.component(group.replace("/", "."))
     else:
-        signature = node_signature(TARGET, "")
-        assert signature is not None
         node = builder.keys(signature, "")
         node["properties"] |= OF_HYDRA
     return {"$schema": DRAFT, **node, "definitions": builder.definitions}
