@@ -1,7 +1,7 @@
 """The signature of a model in MLflow, without what reads labelled rows: each run needs it."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ OUTPUTS = {
 TYPES: dict[type, str] = {int: "long", float: "double", bool: "boolean", str: "string"}
 
 
-def model_signature(encoder: Encoder, blank: Collection[str] = ()) -> dict[str, str] | None:
+def model_signature(encoder: Encoder) -> dict[str, str] | None:
     """The types for MLflow: the columns of the rows to those of `Predictions`, or text to text.
 
     None for labelled data whose encoder reads no rows: such a model predicts nothing.
@@ -29,7 +29,11 @@ def model_signature(encoder: Encoder, blank: Collection[str] = ()) -> dict[str, 
     if isinstance(encoder, RowEncoder):
         probabilities = {f"probability_{name}": "double" for name in task.labels}
         outputs = OUTPUTS[task.kind] | probabilities
-        return {"inputs": row_columns(encoder, blank), "outputs": _columns(outputs)}
+        # MLflow refuses 38 for a double and NaN for a long: a cell is read as it would be from a file.
+        return {
+            "inputs": _columns(dict.fromkeys(encoder.columns, "any")),
+            "outputs": _columns(outputs),
+        }
     if task.kind != "language_modelling":
         return None
     output = "filled" if task.masked else "continuation"
@@ -38,7 +42,7 @@ def model_signature(encoder: Encoder, blank: Collection[str] = ()) -> dict[str, 
 
 
 def row_columns(encoder: RowEncoder, blank: Collection[str]) -> str:
-    """JSON: the columns that a prediction reads, with the types that they have in pandas.
+    """JSON: the columns that a model reads, with the types that they have in pandas.
 
     Args:
         blank: the columns with blank cells in training rows.
@@ -48,7 +52,7 @@ def row_columns(encoder: RowEncoder, blank: Collection[str]) -> str:
     if not isinstance(encoder, TypedEncoder):
         return _columns(dict.fromkeys(encoder.columns, "any"))
     types = {name: _mlflow_type(encoder.types[name], name in blank) for name in encoder.columns}
-    return _columns(types, [name for name in types if name not in encoder.required])
+    return _columns(types)
 
 
 def _mlflow_type(column: "ColumnType", has_blanks: bool) -> str:
@@ -65,12 +69,9 @@ def _mlflow_type(column: "ColumnType", has_blanks: bool) -> str:
     return "any"
 
 
-def _columns(types: Mapping[str, str], optional: Sequence[str] = ()) -> str:
+def _columns(types: Mapping[str, str]) -> str:
     return json.dumps(
-        [
-            {"type": kind, "name": name, "required": name not in optional}
-            for name, kind in types.items()
-        ]
+        [{"type": kind, "name": name, "required": True} for name, kind in types.items()]
     )
 
 
