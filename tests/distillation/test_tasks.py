@@ -311,7 +311,7 @@ def test_a_teacher_that_read_other_texts_is_refused():
     for student, its in [(0, 0), (2, 2)]:
         align(teacher, task, task, encoders=(encoders[student], encoders[its]))
     for student, its in [(0, 1), (0, 2), (2, 3), (2, 4)]:
-        with pytest.raises(NotAllowedError, match="makes other texts of a row than the student"):
+        with pytest.raises(NotAllowedError, match="reads a row in another form than the student"):
             align(teacher, task, task, encoders=(encoders[student], encoders[its]))
 
 

@@ -195,7 +195,7 @@ from mlxlab.ops.native import library
 path, *_ = Path({home!r}).rglob("*.so")
 library.object = type("object", (), {{"__basicsize__": 8}})
 try:
-    library.load(path, path)
+    library.load(path)
 except library.KernelsUnavailable as error:
     print(error)
 """

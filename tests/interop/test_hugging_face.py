@@ -4,6 +4,7 @@ import hashlib
 import json
 from copy import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +15,7 @@ from mlxlab.data.batch import Task
 from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.base_model import read_base_model
+from mlxlab.interop.counterpart import counterpart_of
 from mlxlab.interop.gguf import export_gguf
 from mlxlab.interop.hugging_face import export_hugging_face, model_folder, write_folder
 from mlxlab.interop.model_card import Origin
@@ -309,3 +311,9 @@ def test_all_exports_name_one_start_token(trained, tokenizer, tmp_path, start, t
     assert texts["bos_token"] == expected
     _, metadata = read_gguf(tmp_path / "model.gguf")
     assert int(metadata["tokenizer.ggml.bos_token_id"]) == token
+
+
+def test_a_model_of_columns_has_no_counterpart():
+    tabular = SimpleNamespace(node={"_target_": "mlxlab.models.tabular.Tabular"})
+    with pytest.raises(ConfigError, match=r"^model=tabular: has no counterpart .* model=bert$"):
+        counterpart_of(tabular)

@@ -297,7 +297,10 @@ def _check_rows(teacher: LoadedTeacher, data: DataModule, seq_len: int, title: s
 
     if not same_texts(teacher.encoder, data.encoder):
         way = "train both on the same rows (source, seed, fold) with equal templates and data.bins"
-        raise NotAllowedError(f"{title}: makes other texts of a row than the student; {way}")
+        rule = "model=tabular teaches model=tabular alone"
+        raise NotAllowedError(
+            f"{title}: reads a row in another form than the student; {way}; {rule}"
+        )
 
 
 def _pretrained_folder(name: str, cache: Path) -> Path:

@@ -56,9 +56,14 @@ class Counterpart:
         return str(self.config["model_type"])
 
 
+TABULAR = "mlxlab.models.tabular.Tabular"
+
+
 def counterpart_of(trained: TrainedModel) -> Counterpart:
     """ConfigError, naming the option of the model, where no published architecture computes the same."""
     target = str(trained.node["_target_"])
+    if target == TABULAR:
+        raise ConfigError("model=tabular: has no counterpart in transformers; expected model=bert")
     if target == CNN_HYBRID:
         raise ConfigError(
             "model=cnn_hybrid: has no counterpart in transformers; expected model=transformer or bert"
