@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_130,
+    "nodes": 404_230,
     "files": 512,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
@@ -69,11 +69,11 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 5.7,
 }
 PACKAGE_NODES = {
-    "api": 3_610,
-    "config": 14_210,
+    "api": 3_640,
+    "config": 14_240,
     "cli": 18_410,
     "extensions": 37_980,
-    "experiment": 40_330,
+    "experiment": 40_350,
     "data": 59_770,
     "stats": 5_110,
     "sweep": 13_550,
