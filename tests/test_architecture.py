@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_230,
+    "nodes": 404_280,
     "files": 512,
     "multiplied texts": 0,
     "nodes a statement": 10.4,

@@ -403,3 +403,12 @@ def test_a_run_that_a_callback_stops_before_its_first_evaluation_says_so(tmp_pat
     config = compose(*SETTINGS, f"data.source={source}", f"hydra.run.dir={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match="stopped at step 1, before the first evaluation: enough"):
         train(config, callbacks=[Stop()], quiet=True)
+
+
+def test_early_stopping_would_leave_out_the_mixture(tmp_path, source):
+    args = [*SETTINGS, f"data.source={source}", "callbacks.early_stopping.patience=2"]
+    refused = run_here(*args, f"hydra.run.dir={tmp_path / 'refused'}")
+    assert refused.returncode == 2
+    assert "callbacks.early_stopping.patience=2: expected null, or model.folds=1" in refused.stderr
+    alone = run_here(*args, "model.folds=1", f"hydra.run.dir={tmp_path / 'alone'}")
+    assert alone.returncode == 0, alone.stderr

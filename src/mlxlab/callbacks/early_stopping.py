@@ -1,6 +1,9 @@
 """Stops a run that no longer improves."""
 
+from mlxlab.callbacks.mixture import mixed_head
+from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import NonNegative, Size
+from mlxlab.errors import ConfigError
 from mlxlab.metric_names import is_better
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
@@ -19,6 +22,11 @@ class EarlyStopping(Callback):
     def __init__(self, patience: Size | None, min_delta: NonNegative) -> None:
         self.patience = patience
         self.min_delta = min_delta
+
+    def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
+        if self.patience is not None and mixed_head(state) is not None:
+            expected = "expected null, or model.folds=1: the mixture of model=tabular is fitted in the last step"
+            raise ConfigError(f"callbacks.early_stopping.patience={self.patience}: {expected}")
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self._check(context, state)

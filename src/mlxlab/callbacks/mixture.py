@@ -67,7 +67,7 @@ class FitMixture(Callback):
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         """Raises ConfigError for a run that is prolonged: its snapshots are fractions of the first length."""
-        head = _mixed_head(state)
+        head = mixed_head(state)
         if head is None or not head.is_mixed:
             return
         if state.total_steps is None or state.progress.step < state.total_steps:
@@ -75,7 +75,7 @@ class FitMixture(Callback):
             raise ConfigError(f"model=tabular: {got}; train a new run to train longer")
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
-        head = _mixed_head(state)
+        head = mixed_head(state)
         if head is None:
             return
         _keep_snapshots(state, head)
@@ -90,7 +90,8 @@ class FitMixture(Callback):
             context.control.evaluation_requested = True
 
 
-def _mixed_head(state: TrainState) -> TabularHead | None:
+def mixed_head(state: TrainState) -> TabularHead | None:
+    """The head of a model whose mixture is fitted in the last step; None of other models."""
     head = state.model.get("head")
     if isinstance(head, TabularHead) and head.folds > 1:
         return head
