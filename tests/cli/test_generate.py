@@ -172,7 +172,7 @@ def test_a_prompt_longer_than_the_context_is_truncated_with_a_warning(home, caps
         (
             ["run=HOME/mdel.gguf"],
             66,
-            "HOME/mdel.gguf: no such file or folder, and not a hub id (owner/name); did you mean HOME/model.gguf?",
+            "HOME/mdel.gguf: no such folder, and not a hub id (owner/name); did you mean HOME/model.gguf?",
         ),
         (
             ["run=HOME/rows.jsonl"],

@@ -35,7 +35,7 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
     `minilm` is the model of an installed package.
 
     Raises:
-        InputNotFoundError: no such file or folder, and not a hub id.
+        InputNotFoundError: no such folder, and not a hub id.
         ServiceUnavailableError: the hub cannot be reached, or its client is not installed.
     """
     path = Path(os.path.expanduser(name))
@@ -53,9 +53,7 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
     near = nearest_path(path)
     if HUB_ID.fullmatch(name) and path.suffix != ".gguf" and not near:
         return _download(name, title)
-    raise InputNotFoundError(
-        f"{title}: no such file or folder, and not a hub id (owner/name){near}"
-    )
+    raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name){near}")
 
 
 def files_of(node: Node) -> Path | None:
