@@ -76,7 +76,9 @@ class Profile(Callback):
             return
         step = median(steps)
         passes: dict[str, float] = {}
-        if self.batch is not None and context.loss is not None and context.group.size == 1:
+        # A signal leaves seconds, and the checkpoint is not saved yet.
+        has_time = context.control.stop_reason == "done" and context.group.size == 1
+        if has_time and self.batch is not None and context.loss is not None:
             passes = measure_passes(state.model, context.loss, to_device(self.batch))
         parts = parts_of_step(step, passes)
         totals = seconds_by_name(spans)

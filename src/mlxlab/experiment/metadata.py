@@ -6,8 +6,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
@@ -16,7 +14,6 @@ from mlxlab.data.dataset import (
     CountsExamples,
     DataModule,
     HasEncoder,
-    LabelledRows,
     MeasuresText,
     RowEncoder,
 )
@@ -35,8 +32,6 @@ from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Context, Tracker
 if TYPE_CHECKING:
     from mlxlab.experiment.session import Session
     from mlxlab.experiment.start import Start
-
-MAX_TYPED_ROWS = 10_000  # that decide whether a column of whole numbers has blanks
 
 
 def run_metadata(
@@ -91,22 +86,13 @@ def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
     validation = _address(node.get("valid_source")) or training
     schema = ""
     if isinstance(data, HasEncoder) and isinstance(data.encoder, RowEncoder):
-        schema = row_columns(data.encoder, blank_columns(data))
+        schema = row_columns(data.encoder)
     splits: list[tuple[Context, str, str, str]] = [
         ("training", name, data.fingerprint, training),
         ("validation", f"{name} (validation)", data.held_out, validation),
     ]
     for split, title, digest, source in splits:
         tracker.log_dataset(title, digest, source, split, schema, _sizes(data, split))
-
-
-def blank_columns(data: DataModule) -> list[str]:
-    """The columns with a blank cell in the first training rows."""
-    if not isinstance(data, LabelledRows):
-        return []
-    rows = min(data.split_sizes[0], MAX_TYPED_ROWS)
-    cells = data.cells(np.arange(rows))
-    return [name for name, column in cells.items() if None in column]
 
 
 def _sizes(data: DataModule, split: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The signature of a model in MLflow, without what reads labelled rows: each run needs it."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -41,27 +41,23 @@ def model_signature(encoder: Encoder) -> dict[str, str] | None:
     return signature if task.masked else signature | {"params": _generation_options()}
 
 
-def row_columns(encoder: RowEncoder, blank: Collection[str]) -> str:
-    """JSON: the columns that a model reads, with the types that they have in pandas.
-
-    Args:
-        blank: the columns with blank cells in training rows.
-    """
+def row_columns(encoder: RowEncoder) -> str:
+    """JSON: the columns that a model reads, with their types."""
     from mlxlab.data.labelled.encoder import TypedEncoder
 
     if not isinstance(encoder, TypedEncoder):
         return _columns(dict.fromkeys(encoder.columns, "any"))
-    types = {name: _mlflow_type(encoder.types[name], name in blank) for name in encoder.columns}
+    types = {name: _mlflow_type(encoder.types[name]) for name in encoder.columns}
     return _columns(types)
 
 
-def _mlflow_type(column: "ColumnType", has_blanks: bool) -> str:
+def _mlflow_type(column: "ColumnType") -> str:
     """Any, where a table may have the same values in columns of several types: 1 and "1", a date and its text."""
     match column.kind:
-        case "integer" if not has_blanks:
+        case "integer":
             return "long"
-        case "number" | "integer":
-            return "double"  # Whole numbers with blanks are floats in pandas.
+        case "number":
+            return "double"
         case "text":
             return "string"
         case "category" if not column.numeric:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mlxlab.record.run_record import Training
 
 FEW_STEPS = 200
+HIGH_RATE = 1e-3
 FLAT = 0.02  # change of the training loss, as a share of it
 ROSE = 0.05
 
@@ -34,5 +35,6 @@ def advise(losses: Sequence[float], training: Training) -> Advice:
     if training.steps < FEW_STEPS:
         return few
     if change >= -FLAT * abs(start):
-        return Advice("hardly changed", f"Raise or lower {rate}")
+        verb = "Raise" if training.learning_rate < HIGH_RATE else "Lower"
+        return Advice("hardly changed", f"{verb} {rate}")
     return Advice("fell", f"{longer}, check the labels, or start from model.pretrained")
