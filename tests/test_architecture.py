@@ -57,7 +57,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_280,
+    "nodes": 404_210,
     "files": 512,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
@@ -66,20 +66,20 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "nested comprehensions": 1.9,
     "assignment expressions": 2,
     "functions returning text": 12.1,
-    "fragments": 5.7,
+    "fragments": 5.65,
 }
 PACKAGE_NODES = {
     "api": 3_640,
     "config": 14_240,
     "cli": 18_410,
     "extensions": 37_980,
-    "experiment": 40_350,
+    "experiment": 40_260,
     "data": 59_770,
     "stats": 5_110,
     "sweep": 13_550,
     "tracking": 14_480,
     "record": 4_800,
-    "views": 12_480,
+    "views": 12_500,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
