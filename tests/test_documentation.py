@@ -11,7 +11,7 @@ from docs.hooks import generated_pages
 
 import mlxlab
 from mlxlab.cli.train import main
-from mlxlab.experiment import experiment
+from mlxlab.run import entry
 from mlxlab.tracking import queue
 from support.processes import ROOT, run_here, tiny_overrides
 from support.sweep_jobs import checked_config
@@ -276,8 +276,8 @@ def test_every_documented_training_command_composes(args, monkeypatch):
         ]
     if not is_search:
         args = [arg for arg in args if arg != "-m"]
-    monkeypatch.setattr(experiment, "resumed_choices", lambda _: RESUMED)
-    checked_config([*experiment.resumed_options(args), *args])
+    monkeypatch.setattr(entry, "resumed_choices", lambda _: RESUMED)
+    checked_config([*entry.resumed_options(args), *args])
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *TRAINING_PAGES], ids=lambda page: page.stem)

@@ -17,9 +17,10 @@ from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.build import build_data, build_model
 from mlxlab.models.model import count_parameters
 from mlxlab.ops.native.activation import activate
+from mlxlab.parts.data import build_data
+from mlxlab.parts.model import build_model
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
 

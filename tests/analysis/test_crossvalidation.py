@@ -3,9 +3,9 @@
 import logging
 
 from mlxlab.analysis.crossvalidation import fold_warnings
-from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Data
+from mlxlab.run.writer import RunWriter
 from mlxlab.views.run_view import RunView
 from support.run_records import blank_record
 

@@ -206,7 +206,7 @@ INTERRUPT = """
 import os, signal, sys, time, types
 kernel = types.SimpleNamespace(IPKernelApp=types.SimpleNamespace(initialized=lambda: True))
 sys.modules["ipykernel.kernelapp"] = kernel
-from mlxlab.experiment.signals import SignalHandler
+from mlxlab.run.signals import SignalHandler
 handler = SignalHandler(requeue=False)
 handler.start()
 try:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import InputNotFoundError
-from mlxlab.experiment.initial_weights import find_weights
-from mlxlab.experiment.run_info import read_info
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
+from mlxlab.parts.initial_weights import find_weights
+from mlxlab.past_runs.run_info import read_info
 from support.commands import command
 from support.processes import run_here, tiny_overrides
 

@@ -114,7 +114,7 @@ def fail_to_allocate(cfg):
 
 @pytest.mark.parametrize("step", [kill_itself, fail_to_allocate])
 def test_a_step_that_does_not_fit_in_memory_is_one_line_and_exit_code_2(step, capsys, monkeypatch):
-    monkeypatch.setattr("mlxlab.experiment.first_step._step_of_config", step)
+    monkeypatch.setattr("mlxlab.run.first_step._step_of_config", step)
     assert main(SMALL) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "does not fit in memory" in line

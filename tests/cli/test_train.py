@@ -10,9 +10,9 @@ import pytest
 
 from mlxlab.cli.train import main
 from mlxlab.errors import CheckpointUnavailableError, DataError, RunInterrupted
-from mlxlab.experiment import experiment
-from mlxlab.experiment.experiment import check_run_to_continue
 from mlxlab.record.run_file import write_run
+from mlxlab.run import entry
+from mlxlab.run.entry import check_run_to_continue
 from mlxlab.sweep.parent_run import ParentRun
 from support.configs import line, user_config  # noqa: F401
 from support.run_records import attempt_of, blank_record
@@ -40,7 +40,7 @@ def test_paths_are_those_of_the_working_directory_whatever_chdir_says(line, monk
         folders.append((Path.cwd(), folder))
         return 0.0
 
-    monkeypatch.setattr(experiment, "run_experiment", run)
+    monkeypatch.setattr(entry, "run_experiment", run)
     assert line(*flags, "hydra.job.chdir=true", "tracking=none") == 0, line.err
     out = line.project / "out"
     expected = [out / "0", out / "1"] if "-m" in flags else [out]
@@ -187,7 +187,7 @@ def test_a_failed_job_is_reported_and_the_others_run(line, monkeypatch):
             raise DataError("rows.csv:3:5: a number was expected")
         return 0.5
 
-    monkeypatch.setattr(experiment, "run_experiment", run)
+    monkeypatch.setattr(entry, "run_experiment", run)
     assert line("-m", "seed=0,1,2", "tracking=none") == 1
     assert seen == [0, 1, 2]
     assert "job 1 (seed=1): rows.csv:3:5: a number was expected" in line.err
@@ -217,7 +217,7 @@ def test_an_error_is_one_line_and_its_exit_code(line, monkeypatch, error, code, 
     def run(config, folder, **_options):
         raise error
 
-    monkeypatch.setattr(experiment, "run_experiment", run)
+    monkeypatch.setattr(entry, "run_experiment", run)
     assert line() == code
     assert line.err == message
 
@@ -226,7 +226,7 @@ def test_a_bug_is_a_traceback_and_exit_70(line, monkeypatch):
     def run(config, folder, **_options):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(experiment, "run_experiment", run)
+    monkeypatch.setattr(entry, "run_experiment", run)
     assert line() == 70
     assert line.lines[-1] == "ZeroDivisionError: ours"
 
@@ -240,7 +240,7 @@ def test_a_signal_stops_a_sweep_and_its_folder_continues_it(line, monkeypatch):
             raise RunInterrupted("stopped at step 3 and saved", signal.SIGINT)
         return 0.5
 
-    monkeypatch.setattr(experiment, "run_experiment", run)
+    monkeypatch.setattr(entry, "run_experiment", run)
     command = ["-m", "seed=0,1,2", "tracking=none", "hydra.sweep.dir=s"]
     assert line(*command) == 130
     assert "1 finished, 2 unfinished" in line.out

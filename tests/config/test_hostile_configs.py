@@ -21,7 +21,7 @@ RAN_WITH_HYDRA = """builtins.open io.open codecs.open shutil.copytree shutil.mak
 FURTHER = """os.remove os.chdir shutil.rmtree os.getenv builtins.exec builtins.getattr builtins.__import__
     subprocess.Popen asyncio.create_subprocess_shell runpy.run_path pty.spawn ctypes.CDLL socket.create_connection
     http.server.test webbrowser.open yaml.unsafe_load dill.load shelve.open marshal.loads multiprocessing.Process
-    threading.Thread logging.config.dictConfig mlx.core.load mlx.core.export_function mlxlab.experiment.run.os.system
+    threading.Thread logging.config.dictConfig mlx.core.load mlx.core.export_function mlxlab.run.context.os.system
     mlxlab.config.instantiate.instantiate mlxlab.config.paths.project_root mlxlab.config.schema.root.experiment
     mlxlab.training.trainer.Trainer.fit mlxlab.training.trainer.partial mlxlab.training.steps.step.mx.save"""
 HOSTILE = [*BLOCKED_BY_HYDRA.split(), *RAN_WITH_HYDRA.split(), *FURTHER.split()]
@@ -82,7 +82,7 @@ LOCATIONS = {
 @pytest.mark.parametrize("location", LOCATIONS)
 def test_a_hostile_target_is_refused_at_every_location(line, monkeypatch, location):
     monkeypatch.setenv("MLXLAB_EVIL", "os.system")
-    for flags, target in (([], "os.system"), (["-m"], "mlxlab.experiment.run.os.system")):
+    for flags, target in (([], "os.system"), (["-m"], "mlxlab.run.context.os.system")):
         line(*flags, *(text.format(target) for text in LOCATIONS[location]))
         assert line.code == 77, line.err
         assert not line.runs

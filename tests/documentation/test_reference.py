@@ -15,12 +15,11 @@ from mlxlab.config.option_files import groups
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
-from mlxlab.experiment.past_run import earlier_run
-from mlxlab.experiment.reproduction import reproduce
-from mlxlab.experiment.run import LOCK
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
 from mlxlab.metric_names import Metric
+from mlxlab.run import earlier_run, reproduce
+from mlxlab.run.context import LOCK
 from mlxlab.tracking.records import FILE
 from support.past_run import past_run
 from support.processes import ROOT

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from mlxlab.experiment.storage import open_address
 from mlxlab.extensions.cloud import cloud_store
+from mlxlab.run.storage import open_address
 from support.object_stores.emulators import emulator
 from support.processes import final_state, run_here, tiny_overrides
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from mlxlab.cli.train import main
-from mlxlab.experiment import evaluate as final_evaluation
+from mlxlab.evaluation import at_end
 from mlxlab.record.run_file import read_run
 from mlxlab.training import loop
 from mlxlab.training.evaluate import evaluate
@@ -89,7 +89,7 @@ def test_limit_trains_and_evaluates_two_batches_of_each_split(tmp_path, text, da
         evaluated.append(limit)
         return evaluate(model, batches, task, limit=limit, **options)
 
-    for module in (final_evaluation, loop):
+    for module in (at_end, loop):
         monkeypatch.setattr(module, "evaluate", counted)
     args = [*SMALL, *data, *([text] if data is TEXT else []), "debug=limit"]
     assert main([*args, f"hydra.run.dir={tmp_path / 'run'}"]) == 0

@@ -95,7 +95,7 @@ def test_the_report_is_imported_after_the_first_step_and_before_training_ends(tr
     imported = [line.split("|")[-1].strip() for line in traced[1].stderr.splitlines()]
     report = imported.index("mlxlab.views.pages")
     end = imported.index("mlxlab.baselines.predict")
-    assert imported.index("mlxlab.experiment.train") < report < end
+    assert imported.index("mlxlab.run.train") < report < end
 
 
 def test_garbage_is_collected_again_once_a_run_has_started(traced):

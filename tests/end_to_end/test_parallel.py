@@ -15,7 +15,7 @@ import pytest
 
 from mlxlab.data.batch import Batch
 from mlxlab.distributed.buckets import bucket_leaves
-from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.past_runs.run_lock import read_lock
 from support.processes import (
     process_of_rank,
     run,

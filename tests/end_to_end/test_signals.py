@@ -13,8 +13,8 @@ from omegaconf import ListConfig
 
 from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
-from mlxlab.experiment import signals
-from mlxlab.experiment.signals import CAUGHT, SignalHandler
+from mlxlab.run import signals
+from mlxlab.run.signals import CAUGHT, SignalHandler
 from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
-from mlxlab.experiment.reproduction.reproduce import config_to_reproduce
-from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.run_file import read_run
+from mlxlab.run.reproduce import config_to_reproduce
 from support.processes import run_here, tiny_overrides
 
 
@@ -118,7 +118,7 @@ def test_a_lock_of_a_stranger_reaches_nothing_outside_the_new_folder(folder):
     config["signals"]["requeue"] = True
     harmless = config_to_reproduce(lock, "run.lock")
     assert harmless["tracking"] == {"_target_": "mlxlab.tracking.tracker.NoTracker"}
-    assert harmless["cloud"] == {"_target_": "mlxlab.experiment.storage.NoCloud"}
+    assert harmless["cloud"] == {"_target_": "mlxlab.run.storage.NoCloud"}
     assert not harmless["callbacks"]["csv"]["allow_outside"]
     assert not harmless["signals"]["requeue"]
     for target in ("os.system", "mlxlab.cli.app.run_subcommand", 3):

@@ -29,7 +29,7 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
 DATA = ("instruct", "streaming", "table", "text_classification", "titanic")
 ALL = {"_target_": "mlxlab.data.subset.AllExamples"}
 POLICY = {
-    "_target_": "mlxlab.experiment.resume.policy.SameModel",
+    "_target_": "mlxlab.run.resume.policy.SameModel",
     "allow_data_change": False,
     "min_match": 1.0,
 }

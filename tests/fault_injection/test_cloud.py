@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlxlab.checkpoint.store import load_checkpoint
-from mlxlab.experiment.storage import open_address
 from mlxlab.extensions.cloud.providers import Cloud
+from mlxlab.run.storage import open_address
 from support.fault_injection.disks import fill, needs_root, remount, small_disk
 from support.object_stores.emulators import Emulator
 from support.object_stores.services import service_fixture, shared_service_fixture  # noqa: F401

@@ -353,10 +353,10 @@ def test_a_read_only_run_folder_exits_with_73_at_the_start(shared_server, tmp_pa
 @pytest.mark.parametrize(
     ("function", "number", "exit_code"),
     [
-        ("mlxlab.experiment.build.write_atomic", errno.ENOSPC, 74),
+        ("mlxlab.run.train.write_atomic", errno.ENOSPC, 74),
         ("mlxlab.record.run_file.write_json", errno.EIO, 74),
-        ("mlxlab.experiment.run.fcntl.flock", errno.EIO, 73),
-        ("mlxlab.experiment.run.os.ftruncate", errno.EIO, 0),
+        ("mlxlab.run.context.fcntl.flock", errno.EIO, 73),
+        ("mlxlab.run.context.os.ftruncate", errno.EIO, 0),
     ],
     ids=["inference folder", "record", "lock", "owner of the lock"],
 )

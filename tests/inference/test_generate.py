@@ -8,7 +8,7 @@ from mlx.utils import tree_map
 from mlxlab.backend import blas_threads
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError
-from mlxlab.experiment import samples
+from mlxlab.evaluation import samples
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.adapters.apply import insert

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlxlab.cli import train
-from mlxlab.experiment import experiment
+from mlxlab.run import entry
 
 
 class Line:
@@ -16,7 +16,7 @@ class Line:
         self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, project: Path
     ) -> None:
         self.capfd, self.project, self.runs = capfd, project, []
-        monkeypatch.setattr(experiment, "run_experiment", self._run)
+        monkeypatch.setattr(entry, "run_experiment", self._run)
         monkeypatch.setattr("mlxlab.config.check.project_root", lambda: project)
         monkeypatch.chdir(project)
 

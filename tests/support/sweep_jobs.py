@@ -17,11 +17,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
+from mlxlab.analysis.sweeps.sweep_start import SweepStart, write_sweep_start
 from mlxlab.cli.train import sweep_check
 from mlxlab.config import plugins
 from mlxlab.config.hydra.compose import compose, open_hydra
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError
-from mlxlab.experiment.sweep_start import SweepStart, write_sweep_start
 from mlxlab.record.jobs import JobRecord
 from mlxlab.record.run_file import new_record, read_run, write_run
 from mlxlab.record.run_record import JobIdentity

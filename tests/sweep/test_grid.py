@@ -10,11 +10,11 @@ from hydra.core.plugins import Plugins
 
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
-from mlxlab.experiment import experiment
-from mlxlab.experiment.past_run.lookup import find_run_folder
-from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.past_runs.lookup import find_run_folder
+from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_file import read_run
+from mlxlab.run import entry
 from support.configs import line  # noqa: F401
 from support.sweep_jobs import write_attempts
 
@@ -33,7 +33,7 @@ def job(line, monkeypatch):
 
     seen, run.faults = [], {}
     run.seen = seen
-    monkeypatch.setattr(experiment, "run_experiment", run)
+    monkeypatch.setattr(entry, "run_experiment", run)
     return run
 
 
@@ -84,7 +84,7 @@ def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):
 
 def test_the_seconds_of_a_job_are_those_of_all_attempts(line, monkeypatch):
     monkeypatch.setattr(
-        experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5)
+        entry, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5)
     )
     assert line(*SWEEP, "seed=0,1") == 0
     assert [each.seconds for each in jobs(line)] == pytest.approx([78, 78], abs=0.9)

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from mlxlab.errors import DataError, RunInterrupted
-from mlxlab.experiment import experiment
 from mlxlab.record.run_file import read_run
+from mlxlab.run import entry
 from support.configs import line, user_config  # noqa: F401
 from support.processes import run_here, tiny_overrides
 from support.run_records import best_metrics
@@ -32,7 +32,7 @@ def job(line, monkeypatch):
 
     seen, run.faults = [], {}
     run.seen = seen
-    monkeypatch.setattr(experiment, "run_experiment", run)
+    monkeypatch.setattr(entry, "run_experiment", run)
     return run
 
 
@@ -74,7 +74,7 @@ def test_a_failed_trial_is_listed_with_its_reason_and_the_others_run(line, job):
 
 def test_the_seconds_of_a_trial_are_those_of_all_attempts(line, monkeypatch):
     monkeypatch.setattr(
-        experiment, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5)
+        entry, "run_experiment", lambda _, folder, **options: write_attempts(folder, 70.5, 7.5)
     )
     assert line(*SEARCH, "hydra.sweeper.sampler=grid", "model.dropout=0,0.1") == 0
     seconds = pd.read_csv(line.project / "s" / "report" / "jobs.csv")["seconds"]

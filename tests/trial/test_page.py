@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.run_record import Data, Model
+from mlxlab.run.writer import RunWriter
 from mlxlab.trial.record import new_record
 from mlxlab.trial.view import TrialView, trial_page
 from support.html_pages import ParsedPage

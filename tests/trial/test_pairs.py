@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.errors import ConfigError, DataError, UserError
-from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.jobs import JobRecord
 from mlxlab.record.run_record import Training
+from mlxlab.run.writer import RunWriter
 from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, run_jobs
 from mlxlab.trial.finished_runs import FinishedRuns

@@ -8,10 +8,10 @@ import pytest
 
 from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
-from mlxlab.experiment import experiment
-from mlxlab.experiment.experiment import run_experiment
-from mlxlab.experiment.run_writer import RunWriter
 from mlxlab.record.run_record import Training
+from mlxlab.run import entry
+from mlxlab.run.entry import run_experiment
+from mlxlab.run.writer import RunWriter
 from mlxlab.trial.record import read_record
 from support.commands import command as command_of
 from support.past_run import past_run
@@ -48,7 +48,7 @@ def command(tmp_path, monkeypatch, capfd):
     run_trial = command_of("trial")
 
     def run(runs, *args):
-        monkeypatch.setattr(experiment, "run_experiment", runs)
+        monkeypatch.setattr(entry, "run_experiment", runs)
         capfd.readouterr()
         code = run_trial(["baseline=base", "folder=t", "hydra/launcher=basic", *args])
         return code, *capfd.readouterr()

@@ -86,7 +86,7 @@ def build_dataset(config: dict[str, Any]) -> "LabelledDataset":
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.build import build_data
+    from mlxlab.parts.data import build_data
 
     lenient = {"on_error": "skip", "max_left_out": 0.99, "prefetch": 0, "baselines": False}
     node = config["data"] | lenient

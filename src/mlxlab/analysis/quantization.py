@@ -12,7 +12,6 @@ from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.paths import project_root
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.experiment.build import build_data
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.export import check_output, restore_single, write_export
 from mlxlab.inference.restore import RestoredModel
@@ -23,6 +22,7 @@ from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import Quantization
+from mlxlab.parts.data import build_data
 from mlxlab.training.evaluate import evaluate
 
 BeforeAfter = tuple[float, float]

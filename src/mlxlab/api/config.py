@@ -158,7 +158,7 @@ def with_frame(overrides: Sequence[str], frame: "pd.DataFrame") -> list[str]:
 
 
 def override_of(key: str, value: object) -> str:
-    from mlxlab.experiment.past_run.recorded_overrides import override_text
+    from mlxlab.past_runs.recorded_overrides import override_text
 
     return override_text(key, list(value) if isinstance(value, tuple) else value)
 
@@ -181,7 +181,7 @@ def composed(
     config_dir: Path | None,
 ) -> T:
     """What is composed of overrides and those of the run that they repeat; with options of the resumed run if needed."""
-    from mlxlab.experiment.experiment import complete_overrides, resumed_options
+    from mlxlab.run.entry import complete_overrides, resumed_options
 
     completed = complete_overrides(list(overrides), config_dir)
     try:

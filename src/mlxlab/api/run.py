@@ -91,7 +91,7 @@ class Run(os.PathLike[str]):
         """
         import pandas as pd
 
-        from mlxlab.experiment.evaluate_run import evaluate_restored
+        from mlxlab.evaluation.evaluate_run import evaluate_restored
 
         with redacted():
             source = store_frame(data) if is_frame(data) else data
@@ -155,7 +155,7 @@ def train(
         UserError: what stopped the run; RunInterrupted after an interrupt.
     """
     from mlxlab.config.hydra import compose as hydra_configs
-    from mlxlab.experiment.experiment import run_composed
+    from mlxlab.run.entry import run_composed
 
     if not isinstance(config, Config):
         raise ConfigError(f"{config!r:.200}: expected a config of mlxlab.compose")

@@ -210,7 +210,7 @@ def _read_path(name: str, text: str) -> Path:
     if not text:
         raise ConfigError(f"{name}=: expected a path")
     if name == "run" and re.fullmatch(r"[0-9a-f]{6,32}", text) and not os.path.exists(text):
-        from mlxlab.experiment.past_run.lookup import find_run_folder
+        from mlxlab.past_runs.lookup import find_run_folder
 
         return find_run_folder(text)
     return Path(os.path.expanduser(text))  # Unlike Path.expanduser, leaves `~nobody` as it is.

@@ -78,7 +78,7 @@ def evaluate(
 
     backend.prepare()
     from mlxlab.config.hydra.compose import compose_checked
-    from mlxlab.experiment.evaluate_run import evaluate_published, evaluate_restored
+    from mlxlab.evaluation.evaluate_run import evaluate_published, evaluate_restored
     from mlxlab.inference.restore import restore_model
     from mlxlab.ops.native.activation import activate_for_inference
 

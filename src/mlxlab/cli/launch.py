@@ -19,7 +19,7 @@ from mlxlab.constraints import Ge, Le
 from mlxlab.distributed import launcher
 from mlxlab.distributed.hosts import LOCAL
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.experiment import with_fetched_run
+from mlxlab.run.entry import with_fetched_run
 
 
 def launch(

@@ -50,9 +50,9 @@ def lr_find(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.session import build_session
-    from mlxlab.experiment.start import Start
     from mlxlab.ops.native.activation import activate
+    from mlxlab.run.resume.start import Start
+    from mlxlab.run.session import build_session
     from mlxlab.training.lr_finder import (
         find_learning_rate,
         plot_range_test,

@@ -54,7 +54,7 @@ def _write(folder: Path, out: Path, metric: str | None) -> tuple[list[Path], lis
     from mlxlab.analysis.comparison_report import read_comparison_page
     from mlxlab.analysis.sweeps.read_sweep import read_sweep
     from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
-    from mlxlab.experiment.collect_record import write_run_report
+    from mlxlab.past_runs.collect_record import write_run_report
     from mlxlab.trial.record import FILE as TRIAL
     from mlxlab.trial.record import read_record
     from mlxlab.trial.view import trial_page

@@ -36,8 +36,8 @@ def reproduce(
         json: prints JSON.
     """
     from mlxlab import backend
-    from mlxlab.experiment.past_run.lookup import find_run_folder
-    from mlxlab.experiment.reproduction.run_lock import read_lock
+    from mlxlab.past_runs.lookup import find_run_folder
+    from mlxlab.past_runs.run_lock import read_lock
 
     folder = out or _new_folder()
     refuse_existing(folder)
@@ -47,8 +47,8 @@ def reproduce(
     refuse_links(path)
     read_lock(path)  # before MLX is imported
     backend.prepare()
-    from mlxlab.experiment.reproduction.compare import describe
-    from mlxlab.experiment.reproduction.reproduce import reproduce as train_again
+    from mlxlab.past_runs.reproduction import describe
+    from mlxlab.run.reproduce import reproduce as train_again
 
     comparison = train_again(path, folder, tolerance, trusted=trust_folder)
     print_result(comparison, describe(comparison), json)

@@ -35,7 +35,7 @@ def ui(run: str | None = None, port: Port = 5000, uri: str | None = None) -> Non
     repair_locations(address)
     url = f"http://{HOST}:{port}"
     if run is not None:
-        from mlxlab.experiment.past_run.lookup import find_run, open_reader
+        from mlxlab.past_runs.lookup import find_run, open_reader
 
         row = find_run(open_reader(uri), run)
         url += f"/#/experiments/{row.experiment_id}/runs/{row.run_id}"

@@ -25,7 +25,7 @@ def verify(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.verify import verify_run
+    from mlxlab.run.verify import verify_run
 
     lines = verify_run(run, from_start=from_scratch, trusted=trust_folder)
     if json:

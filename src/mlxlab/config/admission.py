@@ -31,10 +31,10 @@ NO_TRACKER = {"_target_": "mlxlab.tracking.tracker.NoTracker"}
 # What records, sends and writes nothing.
 _QUIET: Tree = {
     "tracking": NO_TRACKER,
-    "cloud": {"_target_": "mlxlab.experiment.storage.NoCloud"},
+    "cloud": {"_target_": "mlxlab.run.storage.NoCloud"},
     "callbacks": {},
     "resume": None,
-    "signals": {"_target_": "mlxlab.experiment.signals.SignalHandler", "requeue": False},
+    "signals": {"_target_": "mlxlab.run.signals.SignalHandler", "requeue": False},
 }
 _OWN_PACKAGE = "mlxlab."
 _ADDRESS = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")

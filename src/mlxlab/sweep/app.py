@@ -13,17 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import terminal
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
-from mlxlab.analysis.sweeps.tables import describe_jobs
-from mlxlab.config.admission import TRUST
-from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.experiment.sweep_start import (
+from mlxlab.analysis.sweeps.sweep_start import (
     SWEPT,
     SweepStart,
     read_sweep_start,
     untyped,
     write_sweep_start,
 )
+from mlxlab.analysis.sweeps.tables import describe_jobs
+from mlxlab.config.admission import TRUST
+from mlxlab.config.hydra.overrides import as_typed
+from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.sweep import is_ours
 from mlxlab.sweep.job import Job, JobTask, compose, hold_lock
 from mlxlab.sweep.jobs import JobResult, Jobs, LaunchedJobs, run_jobs

@@ -3,10 +3,10 @@
 import logging
 from collections import deque
 
+from mlxlab.analysis.sweeps.sweep_start import FILE, SweepStart, unstarted, write_sweep_start
 from mlxlab.config.admission import may_sweep
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import NotAllowedError
-from mlxlab.experiment.sweep_start import FILE, SweepStart, unstarted, write_sweep_start
 from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.sweep.app import SweepApp

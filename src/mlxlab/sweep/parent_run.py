@@ -41,10 +41,10 @@ class ParentRun(Callback):
 
     def open(self, config: DictConfig) -> None:
         """Opens the run; our sweepers do so once they hold the folder."""
+        from mlxlab.analysis.sweeps.sweep_start import FILE as SWEEP
         from mlxlab.config.hydra.overrides import as_typed
         from mlxlab.config.instantiate import instantiate
         from mlxlab.config.paths import project_root
-        from mlxlab.experiment.sweep_start import FILE as SWEEP
         from mlxlab.tracking.journal import PARENT
         from mlxlab.tracking.records import FILE as JOURNAL
         from mlxlab.tracking.tracker import OVERRIDES

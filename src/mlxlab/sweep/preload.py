@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 _WITHOUT_MLX = (
     "numpy.random",
     "mlxlab.sweep.child",
-    "mlxlab.experiment.experiment",
-    "mlxlab.experiment.run",
+    "mlxlab.run.entry",
+    "mlxlab.run.context",
     "tokenizers",
     "safetensors.numpy",
     "xxhash",
@@ -24,8 +24,8 @@ _WITH_MLX = (
     "mlx.core",
     "mlx.nn",
     "mlx.optimizers",
-    "mlxlab.experiment.train",
-    "mlxlab.experiment.collect_record",
+    "mlxlab.run.train",
+    "mlxlab.past_runs.collect_record",
     "mlxlab.views.pages",
 )
 _BASELINES = (

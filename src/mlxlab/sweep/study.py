@@ -15,9 +15,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from mlxlab.analysis.sweeps.sweep_start import STUDY
 from mlxlab.constraints import Size
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.experiment.sweep_start import STUDY
 from mlxlab.files.untrusted import parse_json, read_bytes
 from mlxlab.metric_names import lower_is_better
 from mlxlab.sweep.search_space import Domain, distributions

@@ -12,7 +12,7 @@ from mlxlab.analysis.comparison_runs import metric_of, read_finished
 from mlxlab.analysis.comparison_subject import WITHOUT_EFFECT
 from mlxlab.config.check import read_stored_config
 from mlxlab.errors import UserError
-from mlxlab.experiment.reproduction.run_lock import read_lock
+from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.run_file import read_run
 from mlxlab.trial.record import FILE, read_record
 

@@ -16,14 +16,14 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.experiment import complete_overrides
-from mlxlab.experiment.past_run.lookup import find_run_folder
-from mlxlab.experiment.past_run.recorded_overrides import merge_recorded, override_text
-from mlxlab.experiment.past_run.rerun import read_past_run
 from mlxlab.files.new_folder import make_folder
 from mlxlab.files.untrusted import refuse_links
+from mlxlab.past_runs.lookup import find_run_folder
+from mlxlab.past_runs.recorded_overrides import merge_recorded, override_text
+from mlxlab.past_runs.rerun import read_past_run
 from mlxlab.program import text_value
 from mlxlab.record import provenance
+from mlxlab.run.entry import complete_overrides
 from mlxlab.trial.finished_runs import config_digest
 from mlxlab.trial.record import (
     FILE,

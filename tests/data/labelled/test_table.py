@@ -15,8 +15,8 @@ from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.experiment.build import check_data_module
 from mlxlab.extensions.example_losses.selection import LossSelection
+from mlxlab.parts.data import check_data_module
 from support.titanic import new_bpe_trainer
 
 CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"

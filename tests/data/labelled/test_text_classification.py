@@ -13,8 +13,8 @@ from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.experiment.build import longest_row
 from mlxlab.extensions.example_losses.selection import LossSelection
+from mlxlab.parts.data import longest_row
 from support.labelled import make_texts, write_csv
 
 ROWS = [

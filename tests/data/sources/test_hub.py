@@ -174,7 +174,7 @@ def test_local_text_imports_nothing_of_the_hub(tmp_path):
 
 
 def test_a_run_imports_nothing_that_only_tables_need():
-    code = "import sys, mlxlab.experiment.train, mlxlab.data.chat.dataset, mlxlab.data.text.dataset"
+    code = "import sys, mlxlab.run.train, mlxlab.data.chat.dataset, mlxlab.data.text.dataset"
     code += "; print([name for name in ('pandas', 'pyarrow.compute') if name in sys.modules])"
     command = [sys.executable, "-c", code]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -3,8 +3,8 @@
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.storage import open_address
 from mlxlab.extensions.cloud.directory import DirectoryStore
+from mlxlab.run.storage import open_address
 
 
 @pytest.mark.parametrize("name", ["backup dir", "50%25", "a#b?c", "e\u0301t\u00e9"])
@@ -23,6 +23,6 @@ def test_the_name_of_a_bucket_that_cannot_be_one_is_refused_with_its_length(buck
 
 
 def test_an_address_without_its_option_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlxlab.experiment.storage.conf_dir", lambda: tmp_path)
+    monkeypatch.setattr("mlxlab.run.storage.conf_dir", lambda: tmp_path)
     with pytest.raises(ConfigError, match="cloud=s3"):
         open_address("s3://bucket/runs", {})

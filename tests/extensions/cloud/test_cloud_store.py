@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 
 from mlxlab.errors import UserError
-from mlxlab.experiment.storage import open_address
 from mlxlab.extensions.cloud import cloud_store
 from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.object_store import StorageError
 from mlxlab.extensions.cloud.snapshot import Snapshots
+from mlxlab.run.storage import open_address
 from support.object_stores.emulators import emulator, sas_token
 from support.object_stores.fault_proxy import FaultProxy
 

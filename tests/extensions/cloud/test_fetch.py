@@ -12,8 +12,8 @@ from mlxlab.errors import (
     ConfigError,
     InputNotFoundError,
 )
-from mlxlab.experiment.experiment import with_fetched_run
-from mlxlab.experiment.storage import open_address
+from mlxlab.run.entry import with_fetched_run
+from mlxlab.run.storage import open_address
 from support.configs import line  # noqa: F401
 from support.processes import final_state, run_here, tiny_overrides
 

@@ -6,9 +6,9 @@ from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.compose import compose, without_hydra
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.experiment.rounds import round_config
 from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.selection import LossSelection
+from mlxlab.run.rounds import round_config
 from support.losses import write_losses
 from support.titanic import make_titanic, real_rows
 

@@ -13,13 +13,13 @@ from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, WorkerLostError
-from mlxlab.experiment.build import without_overridden_settings
 from mlxlab.extensions.growth import apply
 from mlxlab.extensions.growth.apply import check_change
 from mlxlab.extensions.growth.callback import GrowthSchedule
 from mlxlab.extensions.growth.operations import widen
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
+from mlxlab.run.resume.start import without_overridden_settings
 from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
 from mlxlab.training.loop import TrainingLoop

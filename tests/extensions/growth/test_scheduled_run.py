@@ -12,9 +12,9 @@ from mlxlab.cli.train import main
 from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.session import build_session
-from mlxlab.experiment.start import Start
 from mlxlab.models.ensemble import Ensemble
+from mlxlab.run.resume.start import Start
+from mlxlab.run.session import build_session
 from support.lines import LINES
 from support.processes import NO_PLOTS
 

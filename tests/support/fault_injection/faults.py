@@ -60,8 +60,8 @@ def install(plan: dict[str, Any], phase: Path) -> None:
 
 def mark_phases(marks: mmap.mmap) -> None:
     from mlxlab.checkpoint.store import CheckpointStore
-    from mlxlab.experiment import train
-    from mlxlab.experiment.signals import SignalHandler
+    from mlxlab.run import train
+    from mlxlab.run.signals import SignalHandler
     from mlxlab.tracking.journal import Journal
     from mlxlab.training import loop
 

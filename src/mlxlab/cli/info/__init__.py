@@ -62,7 +62,7 @@ def _measure_step(args: list[str], json: bool) -> None:
 
     backend.prepare()
     from mlxlab.config.hydra.compose import compose_checked
-    from mlxlab.experiment.first_step import measure_first_step
+    from mlxlab.run.first_step import measure_first_step
 
     config = compose_checked(args)
     if config["resume"] is not None:
@@ -75,7 +75,7 @@ def _describe(run: Path, json: bool) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.experiment.run_info import read_info
+    from mlxlab.past_runs.run_info import read_info
 
     refuse_links(run)
     info = read_info(run)

@@ -32,7 +32,7 @@ def tokens(
     config = compose_checked(overrides)
     from mlxlab.analysis.token_frequencies import token_outliers
     from mlxlab.data.text.dataset import StreamingTextDataset
-    from mlxlab.experiment.build import build_data
+    from mlxlab.parts.data import build_data
 
     with tempfile.TemporaryDirectory() as folder:
         data = build_data(config, project_root(), None, Path(folder))

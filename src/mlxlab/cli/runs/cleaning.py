@@ -12,9 +12,9 @@ from mlxlab.cli.print_json import print_result
 from mlxlab.cli.runs.keeping import MAX_RUNS, delete
 from mlxlab.config.paths import project_root
 from mlxlab.errors import UserError
-from mlxlab.experiment.past_run.lookup import open_reader, run_folders
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.markdown import markdown_table
+from mlxlab.past_runs.lookup import open_reader, run_folders
 from mlxlab.program import display_path
 from mlxlab.record.attempts import read_now
 

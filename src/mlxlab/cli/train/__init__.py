@@ -87,7 +87,7 @@ def _call_until_valid(flags: Namespace) -> None:
 def _complete(flags: Namespace) -> None:
     """Adds the overrides of the run or sweep that a command repeats or continues."""
     from mlxlab.cli.train import app
-    from mlxlab.experiment.experiment import complete_overrides
+    from mlxlab.run.entry import complete_overrides
 
     for text in flags.overrides:
         check_limits(text)
@@ -100,7 +100,7 @@ def _complete(flags: Namespace) -> None:
 def _add_resumed_options(flags: Namespace) -> bool:
     """Adds the options of the run that is resumed, which typed keys may need; whether there are new ones."""
     from mlxlab.cli.train import app
-    from mlxlab.experiment.experiment import resumed_options
+    from mlxlab.run.entry import resumed_options
 
     if flags.multirun or app.command.resumed:
         return False

@@ -17,8 +17,8 @@ from mlxlab.config.check import check
 from mlxlab.config.hydra.compose import PRIMARY, VERSION_BASE, set_up
 from mlxlab.config.hydra.job import job_config
 from mlxlab.config.hydra.overrides import as_typed
-from mlxlab.experiment import experiment
 from mlxlab.files.new_folder import make_folder
+from mlxlab.run import entry
 
 set_up()
 
@@ -55,14 +55,14 @@ def train(config: DictConfig) -> float:
     folder = Path(job.runtime.output_dir)
     if job.mode == RunMode.MULTIRUN:
         check(config)  # A sweeper may propose jobs as it goes.
-        fetched = experiment.fetch_resumed_run([*job.overrides.task, f"resume={config.resume}"])
+        fetched = entry.fetch_resumed_run([*job.overrides.task, f"resume={config.resume}"])
         if fetched:
             config.resume = str(fetched)
-        return experiment.run_experiment(config, folder)
+        return entry.run_experiment(config, folder)
     if "check" not in job.callbacks:  # The primary config is one of the user.
         check(config)
     try:
-        return experiment.run_prepared(config, folder, owns_process=command.owns_process)
+        return entry.run_prepared(config, folder, owns_process=command.owns_process)
     except Exception as error:
         raise SystemExit(error) from error  # Else Hydra would print the overrides first.
 
@@ -93,14 +93,14 @@ class CheckConfig(Callback):
 def _prepare_run(config: DictConfig) -> None:
     check(config)
     command.is_valid = True
-    experiment.prepare_run(config)
-    experiment.check_run_to_continue(command.overrides)
+    entry.prepare_run(config)
+    entry.check_run_to_continue(command.overrides)
     with read_write(config.hydra):
         typed = as_typed(config.hydra.overrides.task)
         config.hydra.overrides.task = [text for text in typed if text not in command.resumed]
     if command.dry_run:
         gc.enable()
-        terminal.show(experiment.preview(config))
+        terminal.show(entry.preview(config))
         raise SystemExit
     make_folder(Path(config.hydra.run.dir))
 

@@ -4,10 +4,10 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
+from mlxlab.analysis.sweeps.sweep_start import SweepStart, read_sweep_start, untyped
 from mlxlab.config.admission import TRUST, is_trusted
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError, NotAllowedError
-from mlxlab.experiment.sweep_start import SweepStart, read_sweep_start, untyped
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import did_you_mean, nearest
 from mlxlab.program import join, text_value

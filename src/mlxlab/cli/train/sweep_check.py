@@ -14,12 +14,8 @@ from mlxlab.config.schema.validate import Checker
 from mlxlab.distributed.launch_env import check_parallel, is_launched
 from mlxlab.dotted_keys import join_key, override_name
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.experiment import (
-    check_named_files,
-    check_named_run,
-    check_split_of,
-)
 from mlxlab.files.untrusted import refuse_links
+from mlxlab.run.entry import check_named_files, check_named_run, check_split_of
 from mlxlab.sweep import is_ours
 from mlxlab.sweep.derive import derive
 from mlxlab.sweep.jobs_to_check import jobs_to_check

@@ -8,7 +8,7 @@ from mlxlab.config.issues import ConfigIssue
 from mlxlab.dotted_keys import value_at
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
-_NO_CLOUD = "mlxlab.experiment.storage.NoCloud"
+_NO_CLOUD = "mlxlab.run.storage.NoCloud"
 _GROWTH = "callbacks.growth.operations"
 
 # Two keys, the first of which may not be above the other, and a message.

@@ -9,7 +9,7 @@ import tokenizers
 
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data.text.packing import EPOCH_START
-from mlxlab.experiment import evaluate
+from mlxlab.evaluation import at_end
 from mlxlab.inference.restore import restore_model
 from support.lines import LINES
 from support.processes import NO_PLOTS, run_here
@@ -76,7 +76,7 @@ def test_a_larger_tokenizer_keeps_rows_and_moments_under_their_ids(
 ):
     starts = []
     monkeypatch.setattr(
-        evaluate, "trained_batches", lambda state: starts.append(state.first_position) or []
+        at_end, "trained_batches", lambda state: starts.append(state.first_position) or []
     )
     folder = shutil.copytree(finished_run, tmp_path / "run")
     larger = tokenizer_of(folder, tmp_path / "larger", with_zebra)

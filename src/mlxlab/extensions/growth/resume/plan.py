@@ -13,11 +13,12 @@ from mlxlab.data.tokenizers.fit import tokenizer_folder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.experiment.build import SETTINGS, Config, saved_tokenizer_dir
-from mlxlab.experiment.resume.changes import Changes, copy_key, differences, requested_keys
-from mlxlab.experiment.resume.policy import TOKENIZER, admit_rows
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture, train_new_weights
+from mlxlab.parts.data import Config
+from mlxlab.past_runs.changes import Changes, copy_key, differences, requested_keys
+from mlxlab.run.resume.policy import TOKENIZER, admit_rows
+from mlxlab.run.resume.start import SETTINGS, saved_tokenizer_dir
 from mlxlab.terminal.messages import log_lines
 
 Node = dict[str, Any]

@@ -11,7 +11,6 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError
-from mlxlab.experiment.resume.policy import NewModel, Plan, admit_data
 from mlxlab.extensions.growth.resume.carry_over import CarriedOver, carry_over
 from mlxlab.extensions.growth.resume.plan import (
     admit_larger_tokenizer,
@@ -22,6 +21,7 @@ from mlxlab.extensions.growth.resume.plan import (
 )
 from mlxlab.models.build import train_new_weights
 from mlxlab.models.layers import named_parameters
+from mlxlab.run.resume.policy import NewModel, Plan, admit_data
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 

@@ -1,0 +1,216 @@
+"""Opens the folder of a run: locks it, listens to signals, keeps its record. MLX is imported last."""
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlxlab import backend
+from mlxlab.config.instantiate import instantiate
+from mlxlab.config.paths import project_root
+from mlxlab.distributed.launch_env import rank
+from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
+from mlxlab.files.atomic import remove_leftovers
+from mlxlab.past_runs.command_lines import CommandLine, current_command
+from mlxlab.program import display_path, run_dir_override
+from mlxlab.progress import activity
+from mlxlab.record.run_file import FILE, read_run
+from mlxlab.record.run_record import STATUSES
+from mlxlab.run.signals import SignalHandler
+from mlxlab.run.storage import NoCloud, Storage
+from mlxlab.run.writer import RunWriter
+from mlxlab.terminal import messages
+from mlxlab.terminal.messages import survives_closed_pipes
+from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.wording import one_line
+
+if TYPE_CHECKING:
+    from mlxlab.distributed.process_group import ProcessGroup
+    from mlxlab.training.callback import Callback
+
+logger = logging.getLogger(__name__)
+LOCK = ".lock"
+MAX_NAME = 120  # characters of the name in a store
+NOT_IN_NAMES = ("hydra", "tracking", "tags", "callbacks", "cloud", "+", "~")
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
+    *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR),
+)  # of the machine, not of our code
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What one process of a run works with."""
+
+    run_dir: Path  # the folder that this process writes: on rank 0 the run folder, elsewhere one that is discarded
+    shared_dir: Path  # the run folder, on every rank
+    writer: RunWriter
+    signals: SignalHandler
+    group: "ProcessGroup"
+    kernels: str | None = None  # those that the run must use, if it is a part of another one
+    command: CommandLine = field(
+        default_factory=current_command
+    )  # or that of the run that this one is a part of
+    callbacks: "Sequence[Callback]" = ()  # besides those of the config, from a program
+
+    def build_tracker(self, node: dict[str, Any]) -> Tracker:
+        paths = {"folder": self.run_dir, "project": project_root()}
+        tracker: Tracker = instantiate(node, **paths) if self.group.rank == 0 else NoTracker()
+        return tracker
+
+    def build_cloud(self, node: dict[str, Any]) -> Storage:
+        """Where rank 0 copies checkpoints to; raises as `Storage.check`."""
+        cloud: Storage = instantiate(node) if self.group.rank == 0 else NoCloud()
+        cloud.check()
+        return cloud
+
+
+@contextmanager
+def open_run(
+    run_dir: Path,
+    signals_node: dict[str, Any],
+    parallel: Literal["none", "data", "fsdp"],
+    worker_timeout: float,
+    *,
+    owns_process: bool,
+) -> Iterator[RunContext]:
+    """The context of a run, in which MLX may be imported: its threads inherit the signal mask. Only rank 0 prints.
+
+    Args:
+        owns_process: the process ends after this run: a signal that arrives after its last step changes neither the
+            exit code nor what is still printed, if the report takes a few seconds.
+
+    Raises:
+        CannotCreateError, WriteError: the folder is in use, or the disk cannot be written.
+    """
+    signals = instantiate(signals_node, SignalHandler)
+    signals.may_finish_report = owns_process
+    signals.run_dir = run_dir if owns_process else None
+    with run_lock(run_dir), survives_closed_pipes(), signals.as_run_interrupted():
+        # Not if others wait for this process, or its sweep would have to start the job again.
+        signals.ends_preparation = owns_process and parallel == "none"
+        signals.start()
+        try:
+            for folder in (run_dir, run_dir / "inference", run_dir / "plots"):
+                remove_leftovers(folder)
+            with RunWriter(run_dir) as writer, signals.as_run_interrupted():
+                backend.prepare()
+                from mlxlab.distributed.process_group import init_process_group
+
+                group = init_process_group(parallel, worker_timeout)
+                shared_dir = Path(group.broadcast_text(str(run_dir)))
+                with ExitStack() as stack:
+                    if group.rank > 0:
+                        devnull = stack.enter_context(open(os.devnull, "w"))
+                        stack.enter_context(redirect_stdout(devnull))
+                        stack.enter_context(redirect_stderr(devnull))
+                    context = RunContext(run_dir, shared_dir, writer, signals, group)
+                    if not writer.record.has_begun:
+                        typed = [
+                            text for text in context.command.overrides if text != "resume=auto"
+                        ]
+                        writer.record.command.first = [*typed, run_dir_override(run_dir)]
+                    yield context
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise WriteError(f"{error.filename or run_dir}: {error.strerror or error}") from None
+        finally:
+            signals.stop(ignore=owns_process)
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Locks a run folder for this process; raises CannotCreateError naming the process that holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise CannotCreateError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = ""
+            with suppress(OSError):
+                owner = os.pread(file, 200, 0).decode(errors="replace").strip()
+            raise CannotCreateError(f"{folder}: in use by {owner or 'another process'}") from None
+        except OSError as error:
+            raise CannotCreateError(
+                f"{folder / LOCK}: cannot be locked ({error.strerror})"
+            ) from None
+        with suppress(OSError):  # only for messages: the lock holds without the name of its owner
+            os.ftruncate(file, 0)
+            owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            os.pwrite(file, f"{owner}\n".encode(), 0)
+        yield
+    finally:
+        os.close(file)
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes a run folder whose only run was refused before training; one that holds anything else stays."""
+    names = {".hydra", ".lock", FILE, "inference", *(f"STATUS.{status}" for status in STATUSES)}
+    with suppress(OSError, InputNotFoundError, DataError):
+        begun = read_run(folder).has_begun
+        if not begun and {path.name for path in folder.iterdir()} <= names:
+            shutil.rmtree(folder)
+
+
+def announce(cfg: Mapping[str, Any], run_dir: Path) -> AbstractContextManager[object]:
+    """Says what runs and where: at once on a terminal, elsewhere if it takes long until what is inside has ended.
+
+    Call it before anything heavy is imported, and enter it once signals are blocked: it starts a thread.
+    """
+    from mlxlab.config.hydra.job import is_sweep_job
+    from mlxlab.config.hydra.overrides import group_choices
+
+    name = _resumed_name(cfg, run_dir) or run_name(cfg, group_choices(), run_dir)
+    title = f"{name} in {display_path(run_dir)}: loading MLX, data and model"
+    if rank() > 0 or is_sweep_job():
+        return activity(title, since=time.monotonic())
+    return messages.announce(title)
+
+
+def _resumed_name(cfg: Mapping[str, Any], run_dir: Path) -> str:
+    """The name of the run that continues in a folder, whose command may name no more than that; "" for a new one."""
+    if cfg.get("resume") is None or cfg["name"]:
+        return ""
+    with suppress(InputNotFoundError, DataError):
+        record = read_run(run_dir)
+        return one_line(record.name) if record.has_begun else ""
+    return ""
+
+
+def tracked_name(name: str, overrides: Iterable[str]) -> str:
+    """A name with what was overridden, by which runs of one preset differ: `bert-nano-titanic-simple epochs=2 seed=3`."""
+    words = [name]
+    for override in overrides:
+        key, _, value = override.partition("=")
+        is_leaf = "." in key or key == "seed"
+        if is_leaf and "/" not in value and not key.startswith(NOT_IN_NAMES):
+            words.append(f"{key.rpartition('.')[2]}={value}")
+    return " ".join(words)[:MAX_NAME]
+
+
+def run_name(cfg: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path) -> str:
+    """That of the config, or the options that the run began with; weights that were loaded have a size of their own."""
+    is_loaded = any(cfg["model"].get(key) for key in ("pretrained", "init_from"))
+    groups = ["model", *([] if is_loaded else ["model/size"]), "data", "trainer"]
+    options = [choices[group] for group in groups if choices.get(group, "none") != "none"]
+    return cfg["name"] or "-".join(options) or run_dir.name

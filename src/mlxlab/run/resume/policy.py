@@ -1,0 +1,140 @@
+"""What may change when a run is resumed: the protocol of `resume_policy`, and the policy that keeps the model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.transfer_report import TransferRecord
+from mlxlab.constraints import Probability
+from mlxlab.data.dataset import DataModule
+from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.models.build import Architecture
+from mlxlab.models.model import Model
+from mlxlab.parts.data import Config
+from mlxlab.past_runs.changes import Changes
+from mlxlab.training.state import TrainState
+from mlxlab.wording import shown
+
+NewModel = Callable[[Architecture], Model]
+TOKENIZER = "data.tokenizer.path"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of a checkpoint whose run is resumed; nothing is built yet.
+
+    Attributes:
+        policy: made the plan, and carries it out.
+        cfg: config of the run that resumes.
+        before: architecture of the checkpoint.
+        after: architecture of the model to build.
+        changes: key -> (value in the checkpoint, value from now on).
+        requested: keys that were typed against what the run itself had changed.
+        operations: lead from one architecture to the other; only the policy reads them.
+        tokenizer: folder of the tokenizer that replaces the one of the checkpoint.
+    """
+
+    policy: "ResumePolicy"
+    cfg: Config
+    checkpoint: Checkpoint
+    before: Architecture
+    after: Architecture
+    changes: Changes
+    requested: Sequence[str] = ()
+    operations: Sequence[dict[str, Any]] = ()
+    tokenizer: Path | None = None
+
+
+class Transfer(Protocol):
+    """Arrays that came from another model: the initial weights, or those of a checkpoint."""
+
+    def record(self) -> TransferRecord: ...
+
+    def lines(self) -> list[str]: ...
+
+
+@runtime_checkable
+class ResumePolicy(Protocol):
+    """Decides which differences between a checkpoint and the run that resumes from it are allowed."""
+
+    def plan(self, plan: Plan) -> Plan:
+        """The plan of a resume with another model, tokenizer or vocabulary, if its config asks for one.
+
+        Args:
+            plan: that of the same model.
+
+        Raises:
+            ConfigError: the model of the config cannot be reached.
+        """
+
+    def repeat(self, plan: Plan) -> Plan:
+        """The same for a resume of the past, whose `requested` keys and tokenizer are in the plan."""
+
+    def carry(
+        self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
+    ) -> tuple[Checkpoint, Transfer | None]:
+        """The checkpoint for a new state, and what became of its arrays if the model changed.
+
+        Args:
+            new_model: builds a model of another architecture, without weights.
+
+        Raises:
+            ConfigError: the checkpoint cannot become that of the model.
+            DataError, NotAllowedError: too little of it fits, or the data changed.
+        """
+
+
+@dataclass(frozen=True)
+class SameModel:
+    """The model and the tokenizer stay those of the checkpoint. Implements `ResumePolicy`.
+
+    Args:
+        allow_data_change: resume although the data, or its preprocessing, has changed.
+        min_match: share of the arrays of `model.init_from` that must fit the model.
+    """
+
+    allow_data_change: bool
+    min_match: Probability = 1.0
+
+    def plan(self, plan: Plan) -> Plan:
+        for key, (old, new) in plan.changes.items():
+            if key.startswith("model.") or key == TOKENIZER:
+                was = f"was {shown(old)} in the checkpoint"
+                raise ConfigError(f"{key}={shown(new)}: {was}; the model stays as it is on resume")
+        return plan
+
+    def repeat(self, plan: Plan) -> Plan:
+        return plan
+
+    def carry(
+        self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
+    ) -> tuple[Checkpoint, None]:
+        return admit_data(plan.checkpoint, data, allow_change=self.allow_data_change), None
+
+
+def admit_data(checkpoint: Checkpoint, data: DataModule, *, allow_change: bool) -> Checkpoint:
+    """The checkpoint for the current data; NotAllowedError if the data or its tokenizer is another."""
+    state = checkpoint.state
+    saved = state["metadata"]
+    tokenizer = data.tokenizer.fingerprint
+    if saved["tokenizer"] != tokenizer:
+        digests = f"{saved['tokenizer'][:12]} then, {tokenizer[:12]} now"
+        raise NotAllowedError(f"the tokenizer changed since the save ({digests})")
+    return admit_rows(checkpoint, data.fingerprint, allow_change=allow_change)
+
+
+def admit_rows(checkpoint: Checkpoint, fingerprint: str, *, allow_change: bool) -> Checkpoint:
+    """The checkpoint for data with a fingerprint; NotAllowedError if it had another."""
+    state = checkpoint.state
+    before = state["metadata"]["data"]
+    if before == fingerprint:
+        return checkpoint
+    if not allow_change:
+        raise NotAllowedError(
+            f"the data changed since the save ({before[:12]} then, {fingerprint[:12]} now);"
+            " resume_policy.allow_data_change=true resumes all the same"
+        )
+    position = state["data"] | {"fingerprint": fingerprint}
+    return replace(checkpoint, state={**state, "data": position})

@@ -1,0 +1,190 @@
+"""Plans the start of a run: from initial weights, from its own checkpoint, or from that of another run (a fork).
+
+A resumed run takes the config of its checkpoint, changed by what was typed on the current command line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from mlxlab.checkpoint.exported import refuse_exported
+from mlxlab.checkpoint.names import inference_dir_of
+from mlxlab.checkpoint.resume import load_named, resolve_resume
+from mlxlab.checkpoint.state import ChangedSettings
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.admission import admit, is_trusted, typed_keys
+from mlxlab.config.check import check, check_stored_config
+from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.config.instantiate import instantiate
+from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.dotted_keys import value_at
+from mlxlab.errors import InputNotFoundError
+from mlxlab.parts.data import Config
+from mlxlab.parts.model import saved_architecture
+from mlxlab.past_runs.changes import Changes, merge_for_resume
+from mlxlab.run.resume.policy import Plan, ResumePolicy
+from mlxlab.tracking.journal import FILE as JOURNAL
+
+SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place once an operation changed it
+    "trainer.learning_rate": "learning_rate",
+    "trainer.eval_every": "eval_every",
+    "trainer.eval_batches": "eval_batches",
+    "trainer.step.accumulate": "accumulate",
+    "data.batch_size": "resizes",
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with.
+
+    Args:
+        plan: what becomes of a checkpoint; None for initial weights.
+        continues: the run in the folder continues; false for a new run and for a fork.
+        inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
+        tokenizer_dir: the tokenizer, if that is not in `inference_dir`.
+        epochs: what `trainer.epochs=auto` stands for since the run began; None decides it by the data.
+    """
+
+    cfg: Config
+    plan: Plan | None = None
+    continues: bool = False
+    inference_dir: Path | None = None
+    tokenizer_dir: Path | None = None
+    epochs: int | None = None
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        return None if self.plan is None else self.plan.checkpoint
+
+    @property
+    def changes(self) -> Changes:
+        """What a resume changes: key -> (value in the checkpoint, value from now on)."""
+        return {} if self.plan is None else self.plan.changes
+
+    @property
+    def fork(self) -> Checkpoint | None:
+        """The checkpoint of another run that the run starts from."""
+        return None if self.continues else self.checkpoint
+
+    @property
+    def last_step(self) -> int:
+        """The step up to which metrics are kept; -1 where step 0 is logged again."""
+        return -1 if self.checkpoint is None else self.checkpoint.step
+
+
+def plan_start(
+    requested: Config, folder: Path, group: ProcessGroup, *, read_only: bool = False
+) -> Start:
+    """Plans the start of a run in a folder from its composed config.
+
+    Args:
+        read_only: nothing in the folder is changed.
+
+    Raises:
+        UserError: there is no usable checkpoint, its config is refused, or a key may not change.
+    """
+    resume = requested["resume"]
+    checkpoint = find_checkpoint(resume, folder, group, read_only=read_only)
+    if checkpoint is None:
+        has_journal = (folder / JOURNAL).is_file()
+        return Start(requested, continues=resume == "auto" and has_journal)
+    continues = checkpoint.run_dir.resolve() == folder.resolve()
+    saved = checkpoint.state["metadata"]
+    past = saved["config"], saved["choices"], saved["overrides"], str(checkpoint.path)
+    cfg, changes = resume_config(requested, *past, continues=continues)
+
+    policy = instantiate(cfg["resume_policy"], ResumePolicy)
+    architecture = saved_architecture(checkpoint, is_checked=True)
+    plan = policy.plan(Plan(policy, cfg, checkpoint, architecture, architecture, changes))
+    checkpoint = without_overridden_settings(checkpoint, cfg, plan.requested)
+    return Start(
+        cfg,
+        replace(plan, checkpoint=checkpoint),
+        continues,
+        checkpoint.run_dir / "inference",
+        plan.tokenizer or saved_tokenizer_dir(checkpoint),
+        saved.get("epochs"),
+    )
+
+
+def find_checkpoint(
+    resume: str | None, folder: Path, group: ProcessGroup, *, read_only: bool = False
+) -> Checkpoint | None:
+    """The checkpoint that `resume` names; None for a new run. Rank 0 decides, the others load the same one.
+
+    Raises:
+        CheckpointUnavailableError: none is usable.
+        InputNotFoundError: it is missing, or lies in no run folder.
+        ConfigError: it is that of an exported model.
+    """
+    checkpoint = resolve_resume(resume, folder, read_only=read_only) if group.rank == 0 else None
+    path = group.broadcast_text(str(checkpoint.path.absolute()) if checkpoint else "")
+    if path and group.rank > 0:
+        checkpoint = load_named(path, folder)
+    if checkpoint is None:
+        return None
+    refuse_exported(checkpoint.run_dir, resumes=True)
+    config = checkpoint.run_dir / "inference" / "config.yaml"
+    if not config.is_file():
+        raise InputNotFoundError(f"{checkpoint.path}: not in a run folder; {config} not found")
+    return checkpoint
+
+
+def resume_config(
+    requested: Config,
+    saved: object,
+    choices: dict[str, str],
+    before: list[str],
+    name: str,
+    *,
+    continues: bool,
+) -> tuple[Config, Changes]:
+    """What the saved config may decide, with the overrides of the current command line, and the keys that these change.
+
+    Args:
+        choices: (config group -> option) that were saved with it.
+        before: overrides that were saved with it.
+        name: of what holds it, for messages.
+        continues: the run is the same: it keeps its name where no other one is typed.
+
+    Raises:
+        ConfigError: a key may not change.
+        NotAllowedError: as `admit`.
+    """
+    stored = check_stored_config(saved, name)
+    if continues:
+        requested = requested | {"name": requested["name"] or stored["name"]}
+    typed = cli_overrides()
+    pair = choices, group_choices()
+    merged, changes = merge_for_resume(stored, requested, typed, pair, config_folders(), before)
+    cfg = admit(merged, requested, name, typed_keys(typed), trusted=is_trusted(typed))
+    if changes:
+        check(cfg)
+    return cfg, changes
+
+
+def saved_tokenizer_dir(checkpoint: Checkpoint) -> Path:
+    """The folder of the tokenizer with which a checkpoint was saved."""
+    return inference_dir_of(
+        checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"]
+    )
+
+
+def without_overridden_settings(
+    checkpoint: Checkpoint, cfg: Config, requested: Sequence[str] = ()
+) -> Checkpoint:
+    """The checkpoint, where a key that `cfg` sets in another way has its value from now on, not the one of the run.
+
+    So has one of the keys `requested`, whatever `cfg` said before.
+    """
+    state = checkpoint.state
+    names = {field.name for field in fields(ChangedSettings)}
+    saved = state["metadata"]["config"]
+    progress = state["progress"]
+    is_set = {
+        key: key in requested or value_at(cfg, key) != value_at(saved, key) for key in SETTINGS
+    }
+    changed = {name for key, name in SETTINGS.items() if is_set[key]}
+    settings = ChangedSettings(**{name: vars(progress.settings)[name] for name in names - changed})
+    return replace(checkpoint, state={**state, "progress": replace(progress, settings=settings)})

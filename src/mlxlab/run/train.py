@@ -1,0 +1,384 @@
+"""Trains one run from start to report."""
+
+import logging
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from mlxlab.callbacks.csv_logger import metrics_table
+from mlxlab.callbacks.pruning import Pruning
+from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
+from mlxlab.checkpoint.names import FOLDER, TOKENIZERS, folder_name, whole_run
+from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.config.instantiate import instantiate
+from mlxlab.data.dataset import DataModule
+from mlxlab.data.row_lengths import MANY, MeasuresRows
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.distillation.teachers import DistillationReport
+from mlxlab.distributed.fsdp_options import refuse_unsharded
+from mlxlab.distributed.process_group import ProcessGroup
+from mlxlab.errors import ConfigError, DataError, DivergenceError, RunInterrupted, RunPruned
+from mlxlab.evaluation.at_end import (
+    EvaluationLimits,
+    evaluate_at_end,
+    forget_evaluation,
+    write_files,
+)
+from mlxlab.evaluation.samples import generate_samples, sample_prompts
+from mlxlab.files.atomic import temporary_name, write_atomic
+from mlxlab.inference.model_signature import model_signature
+from mlxlab.inference.restore import restore_encoder
+from mlxlab.models.model import Model, count_parameters, count_trainable
+from mlxlab.ops.native import state as native
+from mlxlab.parts.callbacks import build_callbacks, check_callback
+from mlxlab.parts.data import Config
+from mlxlab.past_runs.training_facts import shape_of, training_facts
+from mlxlab.program import display_path, resume_command
+from mlxlab.record.run_record import Sample
+from mlxlab.run.context import RunContext, run_name, tracked_name
+from mlxlab.run.earlier_run import set_aside_earlier_run
+from mlxlab.run.first_step import take_step
+from mlxlab.run.lock_recorder import RunLockRecorder
+from mlxlab.run.metadata import (
+    log_config_changes,
+    log_datasets,
+    log_transfer,
+    run_metadata,
+    run_tags,
+)
+from mlxlab.run.report import RunReport, find_report, tracked_until_end
+from mlxlab.run.resume.kernels import use_kernels
+from mlxlab.run.resume.load import fit_checkpoint, is_finished, prepare_checkpoints, print_state
+from mlxlab.run.resume.policy import Transfer
+from mlxlab.run.resume.start import Start, plan_start
+from mlxlab.run.session import Session, build_session
+from mlxlab.run.session_facts import session_record
+from mlxlab.terminal.messages import log_lines
+from mlxlab.training.callback import Callback
+from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
+from mlxlab.training.state import TrainState
+from mlxlab.training.stop_rule import stop_of, stop_rule
+from mlxlab.wording import percent
+
+logger = logging.getLogger(__name__)
+
+
+def train(requested: Config, context: RunContext) -> float:
+    """Builds, fits and reports one run of the `requested` config; returns the best value of the objective."""
+    start = plan_start(requested, context.shared_dir, context.group)
+    use_kernels(start, context)
+    if context.group.shards_weights:
+        refuse_unsharded(start.cfg)
+    callbacks = run_callbacks(start.cfg, context)
+    cloud = context.build_cloud(start.cfg["cloud"])
+    tracker = context.build_tracker(start.cfg["tracking"])
+    table = metrics_table(callbacks)
+
+    session = build_session(start, context.run_dir, tracker=tracker, group=context.group)
+    state = session.init_state()
+    checkpoint, transfer = fit_checkpoint(start, session, state)
+    if checkpoint and is_finished(start, session.trainer, state, checkpoint, context):
+        # Copies may be missing from the session before.
+        with cloud.copies(context.run_dir, context.writer.id, table):
+            best = checkpoint.state["history"].best
+            return float("nan") if best is None else best
+    for callback in callbacks:
+        callback.check(state, checkpoint)
+
+    prepare_folder(session, start, context)
+    begin_records(session, start, checkpoint, transfer, context)
+    report = find_report(callbacks)
+    with tracked_until_end(tracker, context, report):
+        if start.continues:
+            tracker.truncate_after(start.last_step)
+        checkpoint = prepare_checkpoints(checkpoint, start, context, session)
+        with cloud.copies(context.run_dir, context.writer.id, table):
+            lock = lock_recorder(session, start, context)
+            state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
+            return finish(session, state, context, lock, report)
+
+
+def run_callbacks(cfg: Config, context: RunContext) -> list[Callback]:
+    """Those of the config and of the program, and the one by which a sweep pauses the run."""
+    callbacks = [*build_callbacks(cfg, context.run_dir), *map(check_callback, context.callbacks)]
+    rule = stop_rule()
+    if rule is not None:
+        callbacks.append(Pruning(rule))
+    return callbacks
+
+
+def lock_recorder(session: Session, start: Start, context: RunContext) -> RunLockRecorder:
+    """What writes `run.lock`."""
+    return RunLockRecorder(
+        context.run_dir,
+        session.context.metadata,
+        context.writer,
+        context.group.size,
+        forked_from=start.fork.path if start.fork else None,
+        continues=start.continues,
+    )
+
+
+def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
+    """Says what is trained, sets an earlier run aside, and writes what inference needs."""
+    data = session.data
+    log_lines(*session.messages, *describe_training(session.model))
+    warn_of_long_rows(data)
+    if start.continues:
+        forget_evaluation(context.run_dir)
+    else:
+        log_lines(*set_aside_earlier_run(context.writer))
+    inference_dir = context.run_dir / "inference"
+    if start.tokenizer_dir != start.inference_dir:
+        keep_tokenizer(inference_dir, data.tokenizer)
+    save_inference_config(start.cfg, data, inference_dir)
+
+
+def save_inference_config(config: Config, data: DataModule, inference_dir: Path) -> None:
+    """Writes what inference needs besides a checkpoint: the resolved config, the tokenizer and the fitted encoder."""
+    inference_dir.mkdir(parents=True, exist_ok=True)
+    write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    data.save(inference_dir)
+
+
+def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
+    """Keeps the files of the folder for the checkpoints with its tokenizer, where another one replaces it."""
+    if not (inference_dir / "tokenizer.json").is_file():
+        return
+    old = load_tokenizer(inference_dir).fingerprint
+    folder = inference_dir / TOKENIZERS / old
+    if old == new.fingerprint or folder.is_dir():
+        return
+    temporary = temporary_name(folder)
+    temporary.mkdir(parents=True)
+    for path in filter(Path.is_file, inference_dir.iterdir()):
+        shutil.copyfile(path, temporary / path.name)
+    temporary.rename(folder)
+
+
+def begin_records(
+    session: Session,
+    start: Start,
+    checkpoint: Checkpoint | None,
+    carried: Transfer | None,
+    context: RunContext,
+) -> None:
+    """Starts the run in the tracker and in its record, with what a resume changes.
+
+    Args:
+        carried: the arrays of the checkpoint of another model.
+    """
+    cfg = start.cfg
+    run_dir = context.run_dir
+    tracker = session.context.tracker
+    metadata = run_metadata(session, context.command, checkpoint, start)
+    name = run_name(cfg, metadata["choices"], run_dir)
+    tracker.start(
+        cfg | {"choices": metadata["choices"]},
+        run_tags(cfg, context.command, start.fork),
+        resumed=start.continues,
+        name=cfg["name"] or tracked_name(name, context.command.overrides),
+    )
+    session.context.metadata.update(metadata | {"uid": tracker.uid})
+    if native.is_active():
+        hint = "C++, compiled for this processor; see mlxlab kernels info"
+        log_lines(f"kernels: {native.current()} ({hint})")
+    log_lines(*tracker.describe())
+    log_datasets(cfg["data"], session.data, tracker)
+    tracker.log_artifact(run_dir / "inference", "config")
+    log_config_changes(start.changes, start.last_step, run_dir, tracker)
+    if transfer := session.initial_weights or carried:
+        log_transfer(transfer, run_dir, tracker)
+    first = context.command.first
+    if start.continues and checkpoint and context.writer.earlier:
+        first = context.writer.earlier.command.first
+    fork = start.fork.path if start.fork else None
+    record = session_record(session, metadata, first, fork)
+    record.id = tracker.uid
+    record.name = name
+    context.writer.begin(record)
+
+
+def describe_training(model: Model) -> list[str]:
+    """A line for the user where weights are frozen."""
+    trained = count_trainable(model)
+    total = count_parameters(model)
+    if trained == total:
+        return []
+    return [f"trains {trained:,} of {total:,} parameters ({percent(trained / total, 2)})"]
+
+
+def warn_of_long_rows(data: DataModule) -> None:
+    """A warning if many rows are longer than `data.seq_len`."""
+    if isinstance(data, MeasuresRows) and data.row_lengths.share > MANY:
+        lengths = data.row_lengths
+        enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
+        logger.warning(f"{lengths.describe()}; {enough}")
+
+
+def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
+    """Takes one step from the state that a run would start with; what the step needs, and what callbacks would change.
+
+    Args:
+        run_dir: that of the run, which is only read.
+        folder: a temporary one.
+
+    Raises:
+        ConfigError: a callback cannot serve the run.
+        UserError: data, model, teachers or checkpoint are at fault.
+    """
+    start = plan_start(requested, run_dir, ProcessGroup(), read_only=True)
+    callbacks = build_callbacks(start.cfg, folder)
+    session = build_session(start, folder)
+    state = session.init_state()
+    checkpoint, _ = fit_checkpoint(start, session, state)
+    previews = [callback.preview(state, checkpoint) for callback in callbacks]
+    step = take_step(session, state)
+    return "\n\n".join(filter(None, [*previews, step.as_text()]))
+
+
+def fit_session(
+    session: Session,
+    state: TrainState,
+    callbacks: list[Callback],
+    checkpoint: Checkpoint | None,
+    context: RunContext,
+) -> TrainState:
+    """Trains with the callbacks that the rank of this process has; signals reach the loop from here on."""
+    data = session.data
+    is_rank_zero = context.group.rank == 0
+    if (teachers := session.teachers) or teachers.residual_base:
+        report = DistillationReport(teachers, data.valid, data.task, session.trainer.eval_batches)
+        callbacks = [*callbacks, report]
+    callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
+    if checkpoint is not None:
+        log_lines(f"resumed from {checkpoint.path.name}")
+        log_lines(*(f"skipped {line}" for line in checkpoint.skipped))
+        limit = session.trainer.max_steps
+        if limit is not None and checkpoint.step > limit:
+            passed = f"trainer.max_steps={limit} is already passed (step {checkpoint.step})"
+            log_lines(f"{passed}: the run ends here")
+    if line := session.trainer.early_end(state.data.batches_per_epoch):
+        log_lines(line)
+    context.signals.attach(session.context.control)
+    node = session.cfg["checkpointing"]
+    checkpointer = (
+        instantiate(node, folder=context.run_dir)
+        if is_rank_zero
+        else NoCheckpointer(context.shared_dir)
+    )
+    return session.fit(state, callbacks, checkpointer, checkpoint)
+
+
+def finish(
+    session: Session,
+    state: TrainState,
+    context: RunContext,
+    lock: RunLockRecorder,
+    report: RunReport | None,
+) -> float:
+    """Evaluates a run that ended.
+
+    Raises:
+        RunInterrupted, RunPruned: a signal or a sweep stopped it; the last state is saved.
+        DivergenceError: no evaluation was finite, or every step was skipped.
+        ConfigError: a callback stopped it before the first evaluation.
+    """
+    signals = context.signals
+    step = state.progress.step
+    stop_signal = session.context.control.stop_signal or signals.report_stop_signal
+    (stop_signal,) = context.group.all_reduce_max([stop_signal])  # of any rank
+    digest = final_state_digest(state)
+    extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
+    assert context.group.all_reduce_max(extremes) == extremes, (
+        "the processes of this run ended in different states"
+    )
+    training = training_facts(context.writer.record, state.progress, state.history, digest)
+    context.writer.record.model.shape = shape_of(state.architecture.node)
+    context.writer.trained(training, count_parameters(state.whole_model))
+    lock.end(training)
+    reason = session.context.control.stop_reason
+    best = state.history.best
+    stop = stop_of(reason)
+    if not stop_signal and stop is None:
+        stop_signal = report_run(session, state, context, report)
+    print_state(digest)
+    if stop_signal:
+        if message := signals.requeue_job():
+            log_lines(message)
+        from mlxlab.config.hydra.job import is_sweep_job
+
+        done = f"stopped at step {step} and saved"
+        if reason == "done":
+            done += ": all steps are done, the final evaluation is not"
+        hint = (
+            ""
+            if is_sweep_job()
+            else f"; continue it with: {resume_command(whole_run(context.run_dir))}"
+        )
+        raise RunInterrupted(f"{done}{hint}", stop_signal)
+    if best is None and not state.history.evaluations:
+        raise ConfigError(f"stopped at step {step}, before the first evaluation: {reason}")
+    if best is None:
+        raise DivergenceError(
+            "no evaluation was finite: lower trainer.learning_rate or trainer.optimizer.weight_decay"
+        )
+    if step > 0 and state.progress.nonfinite_steps == step:
+        raise DivergenceError(f"all {step} steps were skipped: loss or gradient not finite")
+    if stop_rule() is not None:
+        session.context.tracker.set_tags({"mlxlab.trial": reason if stop else "finished"})
+    if stop is not None:
+        raise RunPruned(reason, best)
+    return best
+
+
+def report_run(
+    session: Session, state: TrainState, context: RunContext, report: RunReport | None
+) -> int:
+    """Evaluates and reports a run that ended; returns the number of a signal that stopped this, else 0."""
+    data = session.data
+    signals = context.signals
+    tracker = session.context.tracker
+    run_dir = context.run_dir
+    stop_signal = 0
+
+    def should_stop() -> bool:
+        nonlocal stop_signal
+        (stop_signal,) = context.group.all_reduce_max([signals.report_stop_signal])
+        return stop_signal != 0
+
+    trainer = session.trainer
+    limits = EvaluationLimits(trainer.eval_batches, trainer.test_batches)
+    objective = session.cfg["objective"]
+    with context.group.computing():
+        results = evaluate_at_end(state, data, context.shared_dir, objective, limits, should_stop)
+    if results is None:
+        return stop_signal
+    write_files(results, data, tracker, run_dir, state.progress.step)
+    generates = data.task.kind == "language_modelling" and not data.task.masked
+    if generates and report and context.group.rank == 0 and not state.sharding.is_sharded:
+        context.writer.record.samples = samples_of(state, data, report)
+    context.writer.evaluated(results.record)
+    best_step = state.history.best_step
+    best = run_dir / FOLDER / folder_name(best_step)
+    inference_dir = run_dir / "inference"
+    _, encoder = restore_encoder(inference_dir)
+    if best.is_dir():
+        base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
+        files = {"run": inference_dir, **base}
+        tracker.log_model(best, best_step, files, model_signature(encoder))
+    print(f"run folder: {display_path(run_dir)}")
+    return 0
+
+
+def samples_of(state: TrainState, data: DataModule, report: RunReport) -> list[Sample]:
+    """Texts of a causal language model; none if its logits are not finite."""
+    prompts = sample_prompts(data, data.tokenizer, report.samples)
+    if not prompts:
+        return []
+    with state.eval_weights() as model, suppress(DataError):
+        return generate_samples(cast(Model, model), data.tokenizer, prompts, report.sample_tokens)
+    return []

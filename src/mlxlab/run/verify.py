@@ -1,0 +1,182 @@
+"""Verifies a run: trains again from each checkpoint to the next and compares the results bit for bit."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from mlxlab.checkpoint.arrays import digest
+from mlxlab.checkpoint.names import FOLDER
+from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
+from mlxlab.config.admission import (
+    admitted_config,
+    own_callbacks,
+    refuse_addresses,
+    refuse_left_out,
+)
+from mlxlab.config.check import check_stored_config
+from mlxlab.config.instantiate import instantiate
+from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import refuse_links
+from mlxlab.parts.callbacks import build_callbacks
+from mlxlab.parts.data import Config
+from mlxlab.parts.model import saved_architecture
+from mlxlab.past_runs.changes import changed_steps
+from mlxlab.past_runs.collect_record import VERIFICATION, VerifyResult, write_run_report
+from mlxlab.run.resume.kernels import resume_kernels
+from mlxlab.run.resume.load import fit_checkpoint
+from mlxlab.run.resume.policy import Plan, ResumePolicy
+from mlxlab.run.resume.start import Start, saved_tokenizer_dir, without_overridden_settings
+from mlxlab.run.session import build_session
+from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.checkpointer import saved_arrays
+from mlxlab.training.state import StepResult, TrainState
+from mlxlab.views.pages import REPORT
+
+logger = logging.getLogger(__name__)
+
+
+def verify_run(folder: Path, from_start: bool = False, *, trusted: bool = False) -> Iterator[str]:
+    """Verifies a run folder; yields a line for each check that holds.
+
+    First the checksums of every checkpoint are computed. Then each is compared, weights and optimizer, bit for bit,
+    with the result of training from the one before it; the first from step 0, if `from_start` or if it is the only one.
+
+    The config of a checkpoint decides what it may, all if it is `trusted`. What was found is recorded in `verify.json`, and in `report.html` if there is one.
+
+    Raises:
+        NotAllowedError: the kernels that the run used are not available, or the run has callbacks of the user's own.
+        CheckpointUnavailableError: a checkpoint is damaged, or differs from what training gives; names the first.
+        InputNotFoundError: the folder holds no run with checkpoints.
+    """
+    refuse_links(folder)
+    paths = CheckpointStore(folder / FOLDER).paths()[::-1]
+    if not paths:
+        raise InputNotFoundError(f"{folder}: no run folder with checkpoints")
+    checkpoints: list[Checkpoint] = []
+    for path in paths:
+        checkpoints.append(load_named(str(path), folder))
+        yield f"{path.name}: checksums hold"
+    same: list[int] = []  # steps
+    pairs = list(zip([None, *checkpoints], checkpoints, strict=False))
+    for start, end in pairs if from_start or len(pairs) == 1 else pairs[1:]:
+        if changed := _changes_between(folder, start, end):
+            yield f"{end.path.name}: not compared, the config changed at step {changed[0]}, whose checkpoint is gone"
+            continue
+        difference = _first_difference(folder, start, end, _config(end, trusted=trusted))
+        since = f"step {start.step}" if start else "the start"
+        if difference:
+            message = f"{end.path.name}: {difference} is not what training from {since} gives"
+            _record(folder, same, message)
+            raise CheckpointUnavailableError(message)
+        same.append(end.step)
+        yield f"{end.path.name}: bitwise what training from {since} gives"
+    _record(folder, same)
+
+
+def _record(folder: Path, steps: list[int], difference: str = "") -> None:
+    """Writes `verify.json`, and the report again if there is one; a folder that cannot be written stays as it is."""
+    try:
+        write_json(
+            folder / VERIFICATION, VerifyResult(format=1, steps=steps, difference=difference[:2000])
+        )
+        if (folder / REPORT).is_file():
+            write_run_report(folder)
+    except OSError as error:
+        logger.warning(f"{folder / VERIFICATION}: not written: {error.strerror or error}")
+    except UserError as error:
+        logger.warning(str(error))
+
+
+def _changes_between(folder: Path, start: Checkpoint | None, end: Checkpoint) -> list[int]:
+    """The steps between two checkpoints at which a resume changed what is trained; `end` alone has the new config."""
+    begin = 0
+    if start is not None:
+        first = start.state["metadata"]
+        last = end.state["metadata"]
+        if first["config"] == last["config"] and first["overrides"] == last["overrides"]:
+            return []
+        begin = start.step
+    return [step for step in changed_steps(folder) if begin < step <= end.step]
+
+
+def _config(checkpoint: Checkpoint, *, trusted: bool) -> Config:
+    name = str(checkpoint.path)
+    config = check_stored_config(checkpoint.state["metadata"]["config"], name)
+    if trusted:
+        return config
+    refuse_left_out(own_callbacks(config), name)
+    refuse_addresses(config, {}, name, ())
+    return admitted_config(config)
+
+
+def _first_difference(folder: Path, start: Checkpoint | None, end: Checkpoint, cfg: Config) -> str:
+    """The first array that differs between `end` and training from `start`; "" if none does."""
+    weights, optimizer = saved_arrays(_retrain_between(folder, start, end, cfg))
+    pairs = {"model": (weights, end.weights), "optimizer": (optimizer, end.optimizer)}
+    for owner, (trained, saved) in pairs.items():
+        for name in sorted({*trained, *saved}):
+            is_in_both = name in trained and name in saved
+            if not is_in_both or digest({name: trained[name]}) != digest({name: saved[name]}):
+                return f"{owner} {name}"
+    return ""
+
+
+def _retrain_between(
+    folder: Path, start: Checkpoint | None, end: Checkpoint, cfg: Config
+) -> TrainState:
+    """The state at the step of `end`, trained with its config from the state of `start`."""
+    resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
+    plan = None if start is None else _plan_again(start, end, cfg)
+    begin = Start(
+        cfg,
+        plan,
+        inference_dir=folder / "inference",
+        tokenizer_dir=saved_tokenizer_dir(end),
+        epochs=end.state["metadata"].get("epochs"),
+    )
+    session = build_session(begin, folder)
+    state = session.init_state()
+    start, _ = fit_checkpoint(begin, session, state)
+    callbacks = [
+        each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks
+    ]  # those that change training
+    return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
+
+
+def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
+    """The plan of the resume between two checkpoints, which may have changed the model."""
+    before = start.state["metadata"]
+    after = end.state["metadata"]
+    tokenizer = saved_tokenizer_dir(end)
+    policy = instantiate(cfg["resume_policy"], ResumePolicy)
+    architecture = saved_architecture(start)
+    plan = policy.repeat(
+        Plan(
+            policy,
+            cfg,
+            start,
+            architecture,
+            architecture,
+            changes={},
+            requested=after["requested"] if before["overrides"] != after["overrides"] else (),
+            tokenizer=tokenizer if saved_tokenizer_dir(start) != tokenizer else None,
+        )
+    )
+    checkpoint = without_overridden_settings(start, cfg, plan.requested)
+    return replace(plan, checkpoint=checkpoint)
+
+
+class _StopAt(Callback):
+    """Ends training after a step."""
+
+    runs_on_all_ranks = True
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        if state.progress.step >= self.step:
+            context.control.stop_reason = "verified"

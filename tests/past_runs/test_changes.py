@@ -1,0 +1,227 @@
+"""What a resume may change: the checkpoint's config is the base, only what was typed counts."""
+
+import json
+from functools import reduce
+
+import pytest
+
+from mlxlab.config.paths import conf_dir
+from mlxlab.dotted_keys import join_key, split_key
+from mlxlab.errors import ConfigError, DataError
+from mlxlab.past_runs.changes import (
+    add_overrides,
+    key_class,
+    merge_for_resume,
+    record_changes,
+    requested_keys,
+)
+
+SAVED = {
+    "model": {"_target_": "a", "hidden_size": 128, "num_layers": 4, "dropout": 0.3},
+    "data": {"_target_": "d", "batch_size": 8, "fold": 1},
+    "trainer": {"learning_rate": 1e-3, "epochs": 3, "loss": {"_target_": "ce"}},
+    "seed": 4,
+    "objective": "valid/loss",
+    "resume": None,
+}
+DEFAULTS = {
+    "model": {"_target_": "a", "hidden_size": 128, "num_layers": 6, "dropout": 0.1},
+    "data": {"_target_": "d", "batch_size": 32, "fold": 0},
+    "trainer": {"learning_rate": 3e-4, "epochs": 5, "loss": {"_target_": "ce"}},
+    "seed": 0,
+    "objective": "valid/loss",
+    "resume": "auto",
+}
+SAME = {"model": "bert", "trainer/loss": "cross_entropy", "experiment": "quick"}
+
+
+def changed(composed, typed, now=SAME, then=SAME):
+    return merge_for_resume(SAVED, composed, typed, (then, now), [conf_dir()])
+
+
+def test_keys_that_were_not_typed_stay_as_saved():
+    merged, changes = changed(DEFAULTS, ["resume=auto"])
+    assert changes == {}
+    assert merged == SAVED | {"resume": "auto"}
+
+
+def test_a_typed_free_key_changes_even_to_its_default():
+    merged, changes = changed(DEFAULTS, ["trainer.epochs=5", "data.batch_size=32", "resume=auto"])
+    assert changes == {"trainer.epochs": (3, 5), "data.batch_size": (8, 32)}
+    assert (merged["trainer"]["epochs"], merged["trainer"]["learning_rate"]) == (5, 1e-3)
+
+
+def test_a_group_typed_with_its_saved_option_changes_nothing():
+    assert changed(DEFAULTS, ["model=bert", "experiment=quick"])[1] == {}
+
+
+def test_another_option_of_a_group_sets_its_whole_package():
+    composed = DEFAULTS | {
+        "trainer": DEFAULTS["trainer"] | {"loss": {"_target_": "focal", "gamma": 2.0}}
+    }
+    now = SAME | {"trainer/loss": "focal"}
+    merged, changes = changed(composed, ["trainer/loss=focal"], now)
+    assert merged["trainer"]["loss"] == {"_target_": "focal", "gamma": 2.0}
+    assert set(changes) == {"trainer.loss._target_", "trainer.loss.gamma"}
+
+
+def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
+    step = {"step": {"_target_": "optimized", "accumulate": 1}}
+    composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | step}
+    now, before = (
+        SAME | {"trainer": "optimized"},
+        ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"],
+    )
+    saved = SAVED | {"trainer": SAVED["trainer"] | {"loss": {"_target_": "focal", "gamma": 2}}}
+    args = (
+        saved,
+        composed,
+        ["trainer=optimized"],
+        (SAME | {"trainer": "simple"}, now),
+        [conf_dir()],
+    )
+    assert merge_for_resume(*args)[0]["trainer"] == composed["trainer"]
+    merged = composed["trainer"] | {"epochs": 3}
+    assert merge_for_resume(*args, before)[0]["trainer"] == merged, (
+        "the loss is another one, without that key"
+    )
+    other = composed["trainer"] | {"loss": {"_target_": "other", "gamma": 1}}
+    args = (args[0], composed | {"trainer": other}, *args[2:])
+    assert merge_for_resume(*args, before)[0]["trainer"] == other | {"epochs": 3}, (
+        "a key of another class"
+    )
+    typed = (*args[:2], ["trainer=optimized", "trainer.epochs=5"], *args[3:])
+    assert merge_for_resume(*typed, before)[0]["trainer"] == other
+
+
+def test_another_size_replaces_the_keys_typed_before():
+    composed = DEFAULTS | {"model": DEFAULTS["model"] | {"hidden_size": 256}}
+    now, then = SAME | {"model/size": "tiny"}, SAME | {"model/size": "nano"}
+    args = (
+        SAVED,
+        composed,
+        ["model/size=tiny"],
+        (then, now),
+        [conf_dir()],
+        ["model.hidden_size=128"],
+    )
+    assert merge_for_resume(*args)[1] == {
+        "model.hidden_size": (128, 256),
+        "model.num_layers": (4, 6),
+    }
+
+
+def test_an_experiment_sets_only_its_own_keys():
+    now = SAME | {"experiment": "quick"}
+    composed = DEFAULTS | {
+        "trainer": DEFAULTS["trainer"] | {"epochs": 1},
+        "data": DEFAULTS["data"] | {"batch_size": 16},
+        "model": DEFAULTS["model"]
+        | {"num_layers": 4},  # the size that the experiment chooses is the saved one
+    }
+    merged, _ = changed(composed, ["experiment=quick"], now, SAME | {"experiment": "standard"})
+    assert (merged["trainer"]["epochs"], merged["data"]["batch_size"], merged["seed"]) == (1, 16, 4)
+
+
+@pytest.mark.parametrize("key", ["seed=1", "data.fold=2", "objective=valid/f1"])
+def test_a_frozen_key_is_refused_by_name(key):
+    name, value = key.split("=")
+    composed = {**DEFAULTS}
+    if "." in name:
+        composed["data"] = DEFAULTS["data"] | {"fold": int(value)}
+    else:
+        composed[name] = value
+    with pytest.raises(ConfigError, match=f"^{name}={value}: was .* cannot change"):
+        changed(composed, [key])
+
+
+def test_a_key_of_the_model_changes_and_is_judged_later():
+    composed = DEFAULTS | {"model": DEFAULTS["model"] | {"num_layers": 8}}
+    merged, changes = changed(composed, ["model.num_layers=8"])
+    assert merged["model"] == SAVED["model"] | {"num_layers": 8}
+    assert changes == {"model.num_layers": (4, 8)}
+
+
+def test_every_key_has_a_class():
+    assert [
+        key_class(key)
+        for key in ("trainer.epochs", "model.dropout", "model.hidden_size", "data.source", "seed")
+    ] == [
+        "free",
+        "free",
+        "structural",
+        "frozen",
+        "frozen",
+    ]
+
+
+@pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
+def test_mapping_keys_with_dots_and_quotes_survive_a_resume(key):
+    saved = SAVED | {"data": SAVED["data"] | {"mixture": {key: 3, "other": 1}}}
+    merged, changes = merge_for_resume(
+        saved, saved, ["trainer.epochs=3"], (SAME, SAME), [conf_dir()]
+    )
+    assert merged == saved
+    assert changes == {}
+
+
+def test_a_changed_mapping_is_refused_with_its_key_quoted():
+    saved = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 3}}}
+    composed = SAVED | {"data": SAVED["data"] | {"mixture": {"/x/a.txt": 4}}}
+    with pytest.raises(ConfigError, match=r"^data\.mixture\['/x/a\.txt'\]=4: was 3"):
+        merge_for_resume(
+            saved, composed, ["data.mixture={/x/a.txt: 4}"], (SAME, SAME), [conf_dir()]
+        )
+
+
+@pytest.mark.parametrize(
+    "keys", [("a",), ("a", "b.c"), ("a.b", "c"), ("", "x"), ("it's", "\\", "[0]", "d")]
+)
+def test_a_formatted_key_is_split_into_the_same_keys(keys):
+    assert split_key(reduce(join_key, keys, "")) == keys
+
+
+def test_changes_are_recorded_one_resume_after_another(tmp_path):
+    record_changes(tmp_path, 3, {"trainer.epochs": (1, 2)})
+    file = record_changes(tmp_path, 5, {"trainer.epochs": (2, 4)})
+    assert [record["step"] for record in json.loads(file.read_text())] == [3, 5]
+
+
+def test_a_damaged_record_of_changes_is_refused(tmp_path):
+    (tmp_path / "resume_changes.json").write_text('{"step": 1}')
+    with pytest.raises(DataError, match=r"resume_changes\.json"):
+        record_changes(tmp_path, 5, {"trainer.epochs": (2, 4)})
+
+
+def test_a_node_that_takes_the_place_of_null_is_one_change():
+    lora = {"_target_": "lora", "rank": 8, "targets": None}
+    saved, composed = (
+        SAVED | {"model": SAVED["model"] | {"adapter": each}} for each in (None, lora)
+    )
+    folders, now = [conf_dir()], SAME | {"model/adapter": "lora"}
+    merged, changes = merge_for_resume(
+        saved, composed, ["model/adapter=lora"], (SAME, now), folders
+    )
+    assert changes == {"model.adapter": (None, lora)}
+    assert merge_for_resume(merged, saved, ["model/adapter=none"], (now, SAME), folders)[1] == {
+        "model.adapter": (lora, None)
+    }
+
+
+def test_only_what_the_run_has_not_had_before_is_requested():
+    choices = SAME | {"model/adapter": "none", "model/size": "nano"}
+
+    def requested(*typed, before=()):
+        return requested_keys(list(typed), list(before), (choices, choices), [conf_dir()])
+
+    assert requested("model.num_layers=2", "trainer.epochs=3") == [
+        "model.num_layers",
+        "trainer.epochs",
+    ]
+    assert requested("+model.num_layers=2", before=["model.num_layers=2"]) == []
+    assert requested("model=bert", "model/size=nano", "experiment=quick") == []
+    assert requested("model/adapter=none") == ["model.adapter"]
+    assert requested("model/adapter=none", before=["model/adapter=none"]) == []
+    before = add_overrides(["model.num_layers=2", "seed=1"], ["++model.num_layers=3"])
+    assert requested("model.num_layers=3", "seed=1", before=before) == []
+    assert requested("model.num_layers=2", before=before) == ["model.num_layers"]

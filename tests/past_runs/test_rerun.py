@@ -1,0 +1,146 @@
+"""`rerun=<run>`: a past run again, in a new folder, with changes."""
+
+import json
+import shutil
+
+import pytest
+
+from mlxlab.config.check import read_stored_config
+from mlxlab.errors import ConfigError
+from mlxlab.past_runs.rerun import expand_rerun
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Parent
+from mlxlab.run.entry import complete_overrides
+from support.configs import line, user_config  # noqa: F401
+from support.past_run import past_run
+from support.processes import run_here
+
+
+@pytest.fixture(name="past_run")
+def past_run_fixture():
+    return past_run()
+
+
+@pytest.fixture
+def copied_run(past_run, tmp_path):
+    return shutil.copytree(past_run, tmp_path / "past")
+
+
+def edit_json(path, change):
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def edit_config(folder, old, new):
+    file = folder / "inference" / "config.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def values(line, *argv):
+    """The config of the run that the command line starts."""
+    assert line(*argv) == 0, line.err
+    return line.runs[0][0]
+
+
+def test_a_run_without_changes_ends_in_the_same_state_and_names_the_past_one(past_run, tmp_path):
+    again = run_here(f"rerun={past_run}", f"hydra.run.dir={tmp_path}/again")
+    assert again.returncode == 0, again.stderr
+    before, now = read_run(past_run), read_run(tmp_path / "again")
+    assert now.training.final_state == before.training.final_state
+    assert now.parents == [Parent("rerun", str(past_run))]
+    assert now.id != before.id
+    assert now.name != "first"
+
+
+def test_the_config_is_that_of_the_run_with_the_changes(past_run, line):
+    saved = read_stored_config(past_run / "inference" / "config.yaml")
+    config = values(line, f"rerun={past_run}", "trainer.max_steps=9")
+    assert (config.trainer.max_steps, config.rerun, config.name) == (9, str(past_run), None)
+    assert config.model == saved["model"]
+    assert config.data == saved["data"]
+
+
+def test_another_option_begins_with_its_own_values(past_run, line):
+    config = values(line, f"rerun={past_run}", "model=transformer", "model/size=tiny")
+    assert "transformer" in config.model._target_
+    assert (config.model.hidden_size, config.data.batch_size) == (256, 8)
+    assert "left out for another option: model.num_layers=1 model.hidden_size=32" in line.err
+
+
+def test_values_of_the_run_count_where_conf_has_changed(copied_run, line):
+    edit_config(copied_run, "patience: null", "patience: 7")
+    config = values(line, f"rerun={copied_run}")
+    assert config.callbacks.early_stopping.patience == 7
+    assert (
+        f"{copied_run}: conf/ has other values now, those of the run are used: callbacks.early_stopping.patience"
+        in line.err
+    )
+
+
+def test_each_job_of_a_sweep_has_the_overrides_of_the_past_run(past_run):
+    overrides = complete_overrides([f"rerun={past_run}", "seed=4,5"])
+    assert {"model.hidden_size=32", f"rerun='{past_run}'", "seed=4,5"} <= {*overrides}
+
+
+def test_a_foreign_folder_reaches_nothing_outside(copied_run, line, tmp_path):
+    hostile = [
+        f"hydra.run.dir={tmp_path}/elsewhere",
+        "cloud=directory",
+        f"cloud.path={tmp_path}/copies",
+    ]
+    hostile += ["callbacks.csv.allow_outside=true", "signals.requeue=true", f"resume={tmp_path}"]
+    edit_json(copied_run / "run.lock", lambda fields: fields["overrides"].extend(hostile))
+    edit_config(copied_run, "allow_outside: false", "allow_outside: true")
+    config = values(line, f"rerun={copied_run}")
+    assert line.runs[0][1].is_relative_to(line.project / "outputs")
+    assert not config.callbacks.csv.allow_outside
+    assert not config.signals.requeue
+    assert config.cloud._target_.endswith(".NoCloud")
+    assert config.resume is None
+
+
+def test_a_foreign_folder_builds_nothing_that_may_not_be_built(copied_run, line):
+    edit_config(copied_run, "mlxlab.tracking.tracker.NoTracker", "subprocess.Popen")
+    assert "subprocess.Popen" in line.refuses(f"rerun={copied_run}", code=77)
+    (copied_run / "run.lock").write_text("[" * 10_000)
+    assert "run.lock" in line.refuses(f"rerun={copied_run}", code=65)
+
+
+def test_a_fork_begins_with_the_same_checkpoint_again(copied_run, line):
+    checkpoint = copied_run / "checkpoints" / "step-00000003"
+    edit_json(copied_run / "run.lock", lambda fields: fields.update(forked_from=str(checkpoint)))
+    assert values(line, f"rerun={copied_run}").resume == str(checkpoint)
+    assert line.runs[0][1].is_relative_to(line.project / "outputs")
+    assert "leave out resume" in line.refuses(f"rerun={copied_run}", "resume=auto")
+    edit_json(
+        copied_run / "run.lock", lambda fields: fields.update(forked_from="s3://elsewhere/run")
+    )
+    assert "expected the path of a checkpoint" in line.refuses(f"rerun={copied_run}", code=65)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "expected"),
+    [
+        (["rerun=nowhere/run"], 66, "expected a run folder, or the id of a run"),
+        (["rerun=missing"], 69, "missing: not a folder, and no id of a run"),
+        (["rerun=a,b"], 2, "several values"),
+        (["-m", "rerun=a,b"], 2, "several values"),
+    ],
+)
+def test_what_is_no_past_run_is_one_line(args, code, expected, line, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert expected in line.refuses(*args, code=code)
+
+
+def test_a_rerun_cannot_resume_another_run(past_run):
+    with pytest.raises(ConfigError, match="rerun starts a new run"):
+        expand_rerun([f"rerun={past_run}", "resume=outputs/other"], [], lambda overrides: {})
+
+
+def test_overrides_without_it_stay_as_they_are(past_run):
+    assert expand_rerun(["seed=1", "rerun=null"], [], lambda overrides: {}) == [
+        "seed=1",
+        "rerun=null",
+    ]

@@ -1,0 +1,111 @@
+"""A resumed run uses the kernels it began with, or is refused in one line."""
+
+import platform
+
+import pytest
+
+from mlxlab.errors import NotAllowedError
+from mlxlab.ops.native import state
+from mlxlab.ops.native.state import KernelSet
+from mlxlab.run.resume import kernels
+from mlxlab.run.resume.kernels import mode_to_reproduce, resume_kernels
+from support.processes import run_here, tiny_overrides
+
+pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the kernels are for Linux")
+NATIVE = KernelSet("0123456789abcdef", "avx512,bf16")
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch, tmp_path):
+    """A machine without a compiler."""
+    monkeypatch.delenv("MLXLAB_NATIVE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    before = state.current()
+    yield
+    state.use(before)
+
+
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_a_run_without_native_kernels_continues_without_them(mode):
+    state.use(NATIVE)
+    resume_kernels("none", mode)
+    assert not state.is_active()
+
+
+@pytest.mark.parametrize("mode", ["auto", "require"])
+def test_a_run_with_native_kernels_continues_with_them(monkeypatch, mode):
+    monkeypatch.setattr(kernels, "load_or_build", lambda: state.use(NATIVE) or NATIVE)
+    resume_kernels(str(NATIVE), mode)
+    assert state.current() == NATIVE
+
+
+@pytest.mark.parametrize(
+    ("earlier", "mode", "variable", "message"),
+    [
+        (
+            "none",
+            "require",
+            "",
+            "backend.native=require: the run began without native kernels, and continues without",
+        ),
+        ("none", "auto", "require", "MLXLAB_NATIVE=require: the run began without native kernels"),
+        (
+            str(NATIVE),
+            "off",
+            "",
+            f"backend.native=off: the run began with kernels {NATIVE}, and continues with them",
+        ),
+        (str(NATIVE), "require", "off", f"MLXLAB_NATIVE=off: the run began with kernels {NATIVE}"),
+        (
+            str(NATIVE),
+            "auto",
+            "",
+            "which are not available: CXX='no-such-compiler': not found; start a new run",
+        ),
+    ],
+)
+def test_other_kernels_are_refused_by_name(monkeypatch, earlier, mode, variable, message):
+    monkeypatch.setenv("MLXLAB_NATIVE", variable)
+    with pytest.raises(NotAllowedError) as refused:
+        resume_kernels(earlier, mode)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not state.is_active()
+
+
+@pytest.mark.parametrize(
+    "now", [KernelSet("fedcba9876543210", NATIVE.features), KernelSet(NATIVE.digest, "avx512")]
+)
+def test_another_digest_or_feature_is_refused(monkeypatch, now):
+    monkeypatch.setattr(kernels, "load_or_build", lambda: state.use(now) or now)
+    with pytest.raises(
+        NotAllowedError, match=f"^the run began with kernels {NATIVE}; here they are {now}; "
+    ):
+        resume_kernels(str(NATIVE), "auto")
+    assert not state.is_active()
+
+
+def test_a_run_is_reproduced_with_its_kernels_or_else_with_what_there_is(caplog):
+    caplog.set_level("INFO")
+    assert mode_to_reproduce("none") == "off"
+    assert mode_to_reproduce(str(NATIVE)) == "auto"
+    assert caplog.messages == [
+        f"kernels {NATIVE} are not available: CXX='no-such-compiler': not found"
+    ]
+
+
+def test_the_kernels_are_recorded_and_a_resume_with_others_is_refused(tmp_path):
+    settings = [
+        *tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1"),
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    began = run_here(*settings)
+    assert began.returncode == 0, began.stderr
+    assert "native kernels are not used: CXX='no-such-compiler': not found" in began.stderr
+    described = run_here(f"run={tmp_path}/run", script="info").stdout
+    assert "kernels    none\n" in described
+    refused = run_here(*settings, "resume=auto", "backend.native=require")
+    assert refused.returncode == 77
+    assert refused.stderr.count("\n") == 1
+    assert "the run began without native kernels" in refused.stderr

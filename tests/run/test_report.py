@@ -1,0 +1,223 @@
+"""The report of a run: answers on the first screen, from any folder, however damaged or hostile."""
+
+import json
+import shutil
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+import xxhash
+
+from mlxlab.checkpoint.manifest import MANIFEST, read_manifest
+from mlxlab.past_runs.collect_record import write_run_report
+from mlxlab.record.run_file import read_run, write_run
+from mlxlab.record.run_record import Evaluation, Parent, Sample
+from mlxlab.views.numbers import number
+from support.commands import command
+from support.html_pages import ParsedPage
+from support.processes import run, tiny_overrides
+from support.run_records import attempt_of, best_metrics
+
+main = command("report")
+
+HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>"
+QUESTIONS = (
+    "What was trained?",
+    "How good is it?",
+    "Compared with what?",
+    "Can it be trusted?",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reported") / "run"
+    overrides = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "data.baselines=true")
+    overrides.remove("~callbacks.report")
+    done = run(*overrides, f"hydra.run.dir={folder}")
+    assert done.returncode == 0, done.stderr
+    (folder / "stderr.txt").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def parsed(folder):
+    return ParsedPage(write_run_report(folder).read_text())
+
+
+def test_a_run_reports_what_was_trained_how_good_compared_with_what_and_whether_to_trust_it(
+    finished,
+):
+    html = (finished / "report.html").read_text()
+    page = ParsedPage(html)
+    assert [page.text.index(question) for question in QUESTIONS] == sorted(
+        map(page.text.index, QUESTIONS)
+    )
+    assert number(best_metrics(finished)["valid/accuracy"]) in page.text
+    for text in ("bert on titanic", "majority", "No test data", "Confusion matrix"):
+        assert text in page.text
+    assert f"mlxlab verify run={finished}" in page.text
+    assert page.tags.count("h1") == 1
+    assert page.addresses == []
+    assert "<script" not in html
+
+
+def test_the_record_has_what_the_run_knew(finished):
+    record = read_run(finished)
+    assert record.status == "finished"
+    assert record.is_evaluated
+    assert record.data.classes == ["died", "survived"]
+    assert record.data.rows == {"training": 713, "validation": 178}
+    assert record.model.shape == {"layers": 1, "width": 32, "heads": 2}
+    assert record.training.steps == 4
+    assert [step for step, _ in record.training.evaluations] == [2, 4]
+    (result,) = record.evaluation.results
+    assert result.rows == 178
+    assert sum(map(sum, result.diagnostics.confusion)) == 178
+    assert sum(each.rows for each in result.classes) == 178
+    assert {"majority", "tfidf_logistic_regression"} <= result.baselines.keys()
+    assert "tests" not in record.name
+    assert (finished / "summary.md").is_file()
+
+
+def test_weights_that_were_loaded_are_named_and_so_is_the_share_that_is_trained(folder):
+    record = read_run(folder)
+    record.model = replace(record.model, adapter="lora", parameters=22_800_000, trainable=228_000)
+    record.parents = [Parent("pretrained", "/home/someone/models/all-minilm")]
+    write_run(folder, record)
+    text = parsed(folder).text
+    for part in ("from models/all-minilm", "22.8 M parameters", "1.0 % trained", "adapter lora"):
+        assert part in text
+
+
+def test_the_report_is_a_function_of_the_folder(finished, capsys):
+    written = (finished / "report.html").read_bytes()
+    assert main([str(finished), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"reports": [str(finished / "report.html")], "verdict": []}
+    assert (finished / "report.html").read_bytes() == written
+
+
+def test_a_hostile_folder_is_shown_as_text(folder):
+    record = read_run(folder)
+    record.name = f"{HOSTILE}\u202e\x1b]0;x"
+    record.status = "failed"
+    record.attempts = [attempt_of("failed", error=HOSTILE, warnings=[HOSTILE], host=HOSTILE)]
+    record.command.first = record.command.overrides = [HOSTILE]
+    record.command.choices = {"model": HOSTILE, HOSTILE: "x"}
+    record.code.commit = HOSTILE
+    record.data.messages = record.data.classes = record.data.columns = [HOSTILE]
+    record.model.name = record.data.name = HOSTILE
+    record.samples = [Sample(HOSTILE, HOSTILE, HOSTILE)]
+    write_run(folder, record)
+    page = parsed(folder)
+    assert "script" not in page.tags
+    assert page.handlers == []
+    assert page.addresses == []
+    assert page.text.count("alert(1)") > 10
+    assert "\u202e" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.lock", b"[" * 10**6, "run.lock"),
+        ("verify.json", b"{}", "verify.json"),
+        ("reproduction.json", b"null", "reproduction.json"),
+        (
+            "checkpoints/step-00000004/model.safetensors",
+            b"short",
+            "step-00000004: model.safetensors has 5 bytes",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_rest_is_reported(folder, name, content, said):
+    (folder / name).write_bytes(content)
+    text = parsed(folder).text
+    assert "Damaged files" in text
+    assert said in text
+    assert all(question in text for question in QUESTIONS)
+
+
+def test_huge_files_and_links_are_not_read(folder):
+    checkpoint = folder / "checkpoints" / "step-00000004"
+    with (checkpoint / "state.json").open("wb") as file:
+        file.truncate(100 * 2**20)
+    fields = {key: value for key, value in read_manifest(checkpoint).items() if key != "checksum"}
+    fields["files"]["state.json"] = {"size": 100 * 2**20, "xxh3_128": "0" * 32}
+    checksum = xxhash.xxh3_128_hexdigest(json.dumps(fields, sort_keys=True).encode())
+    (checkpoint / MANIFEST).write_text(json.dumps(fields | {"checksum": checksum}))
+    with (folder / "verify.json").open("wb") as file:
+        file.truncate(100 * 2**20)
+    (folder / "reproduction.json").symlink_to("/etc/passwd")
+    tracemalloc.start()
+    page = parsed(folder)
+    assert tracemalloc.get_traced_memory()[1] < 80 * 2**20
+    tracemalloc.stop()
+    assert "verify.json: larger than" in page.text
+    assert "reproduction.json: cannot be opened as a regular file" in page.text
+    assert "root:" not in page.text
+    assert (folder / "report.html").stat().st_size < 10**6
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, 66), ('{"format": 2', 65), ('{"format": 9}', 65)]
+)
+def test_without_a_record_that_can_be_read_there_is_one_line(folder, capsys, content, code):
+    (folder / "run.json").unlink()
+    if content is None:
+        shutil.rmtree(folder)
+    else:
+        (folder / "run.json").write_text(content)
+    assert main([str(folder)]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_happened_since_is_in_the_report_of_an_older_run(folder, capsys):
+    record = read_run(folder)
+    record.status = "interrupted"
+    record.attempts[0].warnings = ["disk almost full"]
+    record.evaluation = Evaluation()
+    record.is_evaluated = False
+    write_run(folder, record)
+    (folder / "verify.json").write_text('{"format": 1, "steps": [2, 4], "difference": ""}')
+    assert main([str(folder), f"out={folder / 'other'}"]) == 0
+    text = ParsedPage((folder / "other" / "report.html").read_text()).text
+    assert "interrupted" in text
+    assert "disk almost full" in text
+    assert "Verified" in text
+    assert f"mlxlab train hydra.run.dir={folder} resume=auto" in text
+    assert "Not compared" in text, "the newest checkpoint has no baselines"
+    assert "mlxlab predict " in text
+    assert "mlxlab generate" not in text
+
+
+def test_a_run_that_fails_is_reported_as_far_as_it_got(tmp_path):
+    overrides = tiny_overrides(
+        "trainer.max_steps=40", "trainer.learning_rate=1e12", "trainer.max_nonfinite_steps=2"
+    )
+    overrides.remove("~callbacks.report")
+    done = run(*overrides, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode != 0
+    text = ParsedPage((tmp_path / "run" / "report.html").read_text()).text
+    assert "Failed" in text
+    assert "bert on titanic" in text
+
+
+def test_a_run_that_stops_before_its_first_log_line_is_reported(tmp_path):
+    overrides = tiny_overrides(
+        "trainer.eval_every=1",
+        "trainer.log_every=100",
+        "trainer.learning_rate=1e-12",
+        "callbacks.early_stopping.patience=1",
+    )
+    overrides.remove("~callbacks.report")
+    done = run(*overrides, f"hydra.run.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "STATUS.finished").exists()
+    assert read_run(tmp_path).training.steps < 40
+    assert "validation accuracy" in ParsedPage((tmp_path / "report.html").read_text()).text

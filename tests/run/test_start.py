@@ -1,0 +1,245 @@
+"""The config of a resumed run: that of its checkpoint, with what was typed."""
+
+import re
+import shutil
+
+import pytest
+
+from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.config.check import read_stored_config
+from mlxlab.config.hydra.compose import compose
+from mlxlab.errors import ConfigError
+from mlxlab.past_runs.collect_record import write_run_report
+from mlxlab.past_runs.run_info import read_info
+from mlxlab.program import run_dir_override
+from mlxlab.record.run_file import read_run
+from mlxlab.run import entry
+from mlxlab.run.entry import resumed_choices
+from mlxlab.views.commands import continuing_lines, typed_commands
+from support.configs import user_config  # noqa: F401
+from support.html_pages import ParsedPage
+from support.processes import final_state, run_here, tiny_overrides
+
+CHEAP = [
+    "data.source=synthetic",
+    "data.templates=[basic]",
+    "data.augment.copies=1",
+]
+GROWTH = (
+    "callbacks.growth.operations=[{id: wider, op: widen, feed_forward: 600, when: {or_steps: 1}},"
+    " {id: lora, op: set_lora, rank: 2, when: {or_steps: 1}},"
+    " {id: rate, op: set_learning_rate, learning_rate: 0.005, when: {or_steps: 1}}]"
+)
+START = [
+    *(
+        text
+        for text in tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4")
+        if "intermediate" not in text
+    ),
+    "tags.note='\\${x}'",
+    GROWTH,
+    *CHEAP,
+]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    finished = run_here(*START, f"hydra.run.dir={folder}")
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+@pytest.fixture
+def run_dir(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+def resume(folder, *overrides):
+    return run_here("tracking=none", *overrides, "resume=auto", f"hydra.run.dir={folder}")
+
+
+def stored(folder):
+    return read_stored_config(folder / "inference" / "config.yaml")
+
+
+def last_state(folder):
+    return CheckpointStore(folder / "checkpoints").load(read_only=True).state
+
+
+def test_what_growth_changed_stays_where_the_same_command_is_run_again(finished_run, run_dir):
+    resumed = run_here(*START, "resume=auto", f"hydra.run.dir={run_dir}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "changed since" not in resumed.stderr
+    grown, now = last_state(finished_run), last_state(run_dir)
+    assert now["architecture"] == grown["architecture"]
+    assert now["progress"].settings.learning_rate == 0.005
+
+
+def test_another_trainer_keeps_what_was_typed_of_it_in_all_attempts(run_dir):
+    assert resume(run_dir, "trainer.max_steps=5", "trainer.log_every=3").returncode == 0
+    resumed = resume(run_dir, "trainer=optimized", "trainer.max_steps=6")
+    assert resumed.returncode == 0, resumed.stderr
+    trainer = stored(run_dir)["trainer"]
+    assert (trainer["eval_every"], trainer["log_every"], trainer["max_steps"]) == (4, 3, 6)
+    assert trainer["step"]["_target_"].endswith("OptimizedStep")
+    assert "trainer.eval_every" not in resumed.stderr
+    assert "changed since the checkpoint: trainer.step._target_" in resumed.stderr
+
+
+def test_a_finished_run_says_so_and_which_limit_ended_it(finished_run, run_dir):
+    state = read_run(finished_run).training.final_state
+    resumed = resume(run_dir)
+    message = "already finished at step 4 (trainer.max_steps=4)"
+    assert (resumed.returncode, resumed.stderr.splitlines()[-1]) == (0, message)
+    assert (final_state(resumed).split()[0], resumed.stdout.count("\n")) == (
+        f"final_state={state}",
+        1,
+    )
+    assert read_run(run_dir).status == "finished"
+    assert resume(run_dir, "trainer.epochs=300").stderr.splitlines()[-1] == message
+    lower = resume(run_dir, "trainer.max_steps=3").stderr.splitlines()[-1]
+    assert lower == message.replace("max_steps=4", "max_steps=3")
+    (run_dir / "run.json").write_text("{")  # as if killed while it was written
+    ended = resume(run_dir, "trainer.max_steps=3")
+    assert "finished: " in ended.stdout
+    assert "trainer.max_steps=3 is already passed (step 4): the run ends here" in ended.stderr
+    assert " 0 tokens/s" not in ended.stderr
+    assert read_run(run_dir).is_evaluated
+
+
+def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_dir):
+    assert resume(run_dir, "trainer.max_steps=5").returncode == 0
+    assert resume(run_dir, "trainer.max_steps=6").returncode == 0
+    commands = ParsedPage(write_run_report(run_dir).read_text()).text
+    began = commands.partition("How to reproduce")[2].partition("original command")[2]
+    first, second, third = re.split(r"resumed \(\d\) ", began)
+    assert "trainer.max_steps=4 " in first
+    assert " hydra.run.dir=" in first
+    typed = [
+        f"hydra.run.dir={run_dir} tracking=none trainer.max_steps={steps} resume=auto"
+        for steps in (5, 6)
+    ]
+    assert second.startswith(f"at step 4 mlxlab train {typed[0]}")
+    assert third.startswith(f"at step 5 mlxlab train {typed[1]}")
+    assert list(typed_commands(read_info(run_dir).view).values())[1:] == [
+        f"mlxlab train {each}" for each in typed
+    ]
+
+
+def test_a_resume_from_an_earlier_checkpoint_drops_the_commands_after_it(run_dir):
+    assert (
+        resume(
+            run_dir, "trainer.max_steps=6", "checkpointing.every_steps=1", "checkpointing.keep=9"
+        ).returncode
+        == 0
+    )
+    assert resume(run_dir, "trainer.max_steps=7").returncode == 0
+    assert (
+        run_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}").returncode == 0
+    )
+    continued = read_info(run_dir).view.record.command.continued
+    assert [each.step for each in continued] == [4, 5]
+    assert "trainer.max_steps=8" in continued[-1].overrides
+
+
+def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
+    assert resume(run_dir, "model.intermediate_size=640", "trainer.max_steps=5").returncode == 0
+    change = (4, "by a resume: model.intermediate_size 600 -> 640")
+    assert change in read_info(run_dir).view.record.training.events
+    page = ParsedPage(write_run_report(run_dir).read_text()).text
+    assert "Step 4: by a resume: model.intermediate_size 600 -> 640" in page
+    assert "Step 1: growth: wider" in page
+    forked = tmp_path / "forked"
+    assert (
+        run_here(f"resume={run_dir}", "trainer.max_steps=6", f"hydra.run.dir={forked}").returncode
+        == 0
+    )
+    record = read_info(forked).view.record
+    assert change in record.training.events
+    assert continuing_lines(record.command.continued) == []
+
+
+def test_adapters_of_a_schedule_are_merged_if_that_is_typed_once(run_dir):
+    first = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
+    again = resume(run_dir, "model/adapter=none", "trainer.max_steps=5")
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert "changed since the checkpoint: model.adapter: {" in first.stderr
+    assert (
+        "optimizer state: 2 by path, 0 by map, 0 by shape, 23 fresh, 12 dropped\n" in first.stderr
+    )
+    assert "model.adapter" not in again.stderr
+    assert last_state(run_dir)["architecture"]["adapter"] is None
+    assert run_here(str(run_dir), script="verify").stdout.splitlines()[-1] == "verified"
+
+
+def test_settings_that_growth_changed_are_set_by_hand_and_sizes_do_not_shrink(run_dir):
+    config = stored(run_dir)
+    size, rate = config["model"]["intermediate_size"], config["trainer"]["learning_rate"]
+    refused = resume(run_dir, f"model.intermediate_size={size}")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(
+        f"model.intermediate_size={size}: was 600 in the checkpoint; a resume can raise"
+    )
+    assert refused.stderr.count("\n") == 1
+    resumed = resume(run_dir, f"trainer.learning_rate={rate}", "trainer.max_steps=5")
+    assert (
+        f"changed since the checkpoint: trainer.learning_rate: 0.005 -> {rate}\n" in resumed.stderr
+    )
+    assert last_state(run_dir)["progress"].settings.learning_rate is None
+    assert last_state(run_dir)["architecture"]["intermediate_size"] == 600
+
+
+def test_the_options_of_the_run_are_those_that_typed_keys_are_in(
+    finished_run, tmp_path, monkeypatch
+):
+    overrides = ["resume=auto", f"hydra.run.dir={finished_run}"]
+    assert resumed_choices(overrides)["model/adapter"] == "none"
+    assert resumed_choices([f"resume={finished_run}/checkpoints/last"]) == resumed_choices(
+        overrides
+    )
+    assert resumed_choices(overrides[1:]) == {}
+    with_apostrophe = tmp_path / "it's"
+    with_apostrophe.symlink_to(finished_run)
+    assert resumed_choices([run_dir_override(with_apostrophe), "resume=auto"]) == resumed_choices(
+        overrides
+    )
+    typed = ["model.adapter.rank=4", "data.packing.stride=7"]
+    options = {"model/adapter": "lora", "data": "streaming", "trainer": "optimized"}
+    monkeypatch.setattr(entry, "resumed_choices", lambda _: options)
+    resumed = entry.resumed_options(typed)
+    assert resumed == ["model/adapter=lora", "data=streaming"]
+    config = compose([*resumed, *typed])
+    assert (config.model.adapter.rank, config.data.packing.stride) == (4, 7)
+    assert config.trainer.step._target_.endswith("PlainStep")
+    with pytest.raises(
+        ConfigError, match=r"model.adapter.rnak=4: unknown key; did you mean model.adapter.rank"
+    ):
+        compose([resumed[0], "model.adapter.rnak=4"])
+
+
+def test_an_escaped_interpolation_is_text_on_resume_too(run_dir):
+    assert stored(run_dir)["tags"]["note"] == "${x}"
+    resumed = resume(run_dir, "trainer.max_steps=6")
+    assert resumed.returncode == 0, resumed.stderr
+    assert stored(run_dir)["tags"]["note"] == "${x}"
+
+
+def test_a_config_whose_values_conflict_is_refused_by_key(run_dir):
+    resumed = resume(run_dir, "trainer.schedule.warmup=5")
+    assert resumed.returncode == 2
+    assert (
+        resumed.stderr
+        == "trainer.schedule.warmup=5: a warm-up of 5 steps is longer than the run of 4\n"
+    )
+
+
+@pytest.mark.parametrize("defaults", ["", "defaults: [other]\n", "defaults: [/experiment/other]\n"])
+def test_an_option_of_the_user_changes_a_resumed_run(run_dir, user_config, defaults):
+    values = "trainer:\n  max_steps: 6\n"
+    user_config(f"# @package _global_\n{values}", "experiment/other.yaml")
+    flags = user_config(f"# @package _global_\n{defaults or values}")
+    resumed = resume(run_dir, *flags)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "changed since the checkpoint: trainer.max_steps: 4 -> 6" in resumed.stderr
+    assert stored(run_dir)["trainer"]["max_steps"] == 6

@@ -1,0 +1,393 @@
+"""The record that a run keeps of itself, whatever becomes of it."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict
+
+import psutil
+import pytest
+
+from mlxlab.distillation.options import NO_DISTILLATION
+from mlxlab.errors import DataError, DivergenceError, InputNotFoundError, RunInterrupted, RunPruned
+from mlxlab.record import provenance
+from mlxlab.record.attempts import read_now, seconds_of
+from mlxlab.record.run_file import DAMAGED, FILE, read_run, write_run
+from mlxlab.record.run_record import STATUSES, Parent, Training
+from mlxlab.run.earlier_run import set_aside_earlier_run
+from mlxlab.run.session_facts import lineage
+from mlxlab.run.writer import RunWriter
+from mlxlab.views.run_view import RunView
+from support.processes import final_state, run, start, tiny_overrides, wait_for
+from support.run_records import attempt_of, blank_record, edit_run
+
+
+def status_of(folder):
+    """By the file for shell scripts; there is always exactly one, and it agrees with the record."""
+    [status] = [status for status in STATUSES if (folder / f"STATUS.{status}").exists()]
+    assert status == read_run(folder).status
+    return status
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "text"),
+    [
+        (None, "finished", 0, ""),
+        (RunInterrupted("stopped at step 3", 15), "interrupted", 143, "stopped at step 3"),
+        (KeyboardInterrupt(), "interrupted", 130, "Ctrl-C"),
+        (DivergenceError("not finite"), "failed", 78, "not finite"),
+        (RunPruned("paused: at 2 steps", 0.5), "paused", 0, "paused: at 2 steps"),
+        (SystemExit(3), "failed", 3, "exited with code 3 before its end"),
+        (ZeroDivisionError("of ours"), "failed", 70, "ZeroDivisionError: of ours"),
+    ],
+)
+def test_the_status_records_how_the_run_ended(tmp_path, error, status, code, text):
+    with suppress(*([type(error)] if error else [])), RunWriter(tmp_path) as writer:
+        assert status_of(tmp_path) == read_now(tmp_path).status == "running"
+        writer.begin(blank_record())
+        if error:
+            raise error
+    record = read_run(tmp_path)
+    assert status_of(tmp_path) == read_now(tmp_path).status == status
+    assert record.attempts[-1].exit_code == code
+    assert record.attempts[-1].error == text
+    assert 0 <= record.training.seconds < 60
+
+
+def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path, monkeypatch):
+    training = Training(best=7.5e-06, steps=12, final_state="2024", speed=float("nan"))
+    monkeypatch.setattr(
+        provenance,
+        "git",
+        lambda: {"mlflow.source.git.commit": "1234567", "mlflow.source.git.dirty": "false"},
+    )
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+        writer.trained(training, 7)
+    facts = json.loads((tmp_path / FILE).read_text(), parse_constant=pytest.fail)
+    assert (facts["code"]["commit"], facts["code"]["dirty"]) == ("1234567", False)
+    written = facts["training"]
+    assert (written["best"], written["steps"], written["final_state"]) == (7.5e-06, 12, "2024")
+    assert written["speed"] is None
+    assert facts["model"]["parameters"] == 7
+
+
+def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record(id="0a", name="first"))
+    before = read_run(tmp_path)
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record(parents=[Parent("teacher", "x")]))
+    after = read_run(tmp_path)
+    assert (after.id, after.name) == (before.id, before.name) == ("0a", "first")
+    assert after.attempts[0] == before.attempts[0]
+    assert len(after.attempts) == 2
+    assert after.training.seconds == pytest.approx(sum(each.seconds for each in after.attempts))
+
+
+def test_another_run_in_the_folder_counts_its_own_attempts_only(tmp_path):
+    for uid in ("0a", "0b"):
+        with RunWriter(tmp_path) as writer:
+            assert len(set_aside_earlier_run(writer)) == (uid == "0b")
+            writer.begin(blank_record(id=uid))
+    record = read_run(tmp_path)
+    [attempt] = record.attempts
+    assert record.id == "0b"
+    assert record.training.seconds == pytest.approx(attempt.seconds)
+    earlier = read_run(tmp_path / "earlier-0a")
+    assert (earlier.id, len(earlier.attempts)) == ("0a", 1)
+    assert status_of(tmp_path / "earlier-0a") == "finished"
+
+
+def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+        writer.trained(Training(best=0.25), 1)
+    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
+        raise InputNotFoundError("no such file")
+    record = read_run(tmp_path)
+    assert status_of(tmp_path) == "finished"
+    assert record.training.best == 0.25
+    assert [attempt.status for attempt in record.attempts] == ["finished", "failed"]
+    with suppress(RunInterrupted), RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+        raise RunInterrupted("stopped", 15)
+    assert status_of(tmp_path) == "interrupted"
+    with RunWriter(tmp_path):
+        pass
+    assert status_of(tmp_path) == "finished"
+    with pytest.raises(InputNotFoundError), RunWriter(tmp_path / "new"):
+        raise InputNotFoundError("no such file")
+    assert status_of(tmp_path / "new") == "failed"
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_refused_attempt_leaves_a_killed_run_killed(tmp_path, has_begun):
+    expected = "killed" if has_begun else "failed"
+    dead = attempt_of("running", host=platform.node(), process_start=0.0, end=None)
+    write_run(tmp_path, blank_record(id="a", attempts=[dead], has_begun=has_begun))
+    for count in (1, 2):  # the second one finds the status that the first one wrote
+        writer = RunWriter(tmp_path)
+        with pytest.raises(InputNotFoundError), writer:
+            raise InputNotFoundError("no such file")
+        assert (writer.earlier and writer.earlier.status) == (expected if has_begun else None)
+        assert status_of(tmp_path) == read_now(tmp_path).status == expected
+        statuses = [attempt.status for attempt in read_run(tmp_path).attempts]
+        assert statuses == ["killed", *["failed"] * count]
+
+
+@pytest.mark.parametrize("status", ["finished", "interrupted", "killed"])
+@pytest.mark.parametrize("host", [platform.node(), "elsewhere"])
+def test_a_refused_attempt_leaves_the_status_of_the_last_one_that_began(tmp_path, status, host):
+    written = "running" if status == "killed" else status
+    trained = attempt_of(written, host=host, process_start=0.0)
+    killed = attempt_of("running", host=host, process_start=0.0, trained=False)
+    record = blank_record(id="a", attempts=[trained, killed], has_begun=True)
+    write_run(tmp_path, record)
+    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
+        raise InputNotFoundError("no such file")
+    assert status_of(tmp_path) == read_now(tmp_path).status == status
+    assert RunView(read_run(tmp_path), tmp_path).deciding_attempt.error == ""
+
+
+def test_a_complete_record_exists_at_every_moment(tmp_path):
+    code = """
+import sys, pathlib
+from mlxlab.run.writer import RunWriter
+from mlxlab.record.run_record import RunRecord, Training
+while True:
+    with RunWriter(pathlib.Path(sys.argv[1])) as writer:
+        writer.begin(RunRecord("", "", "running", []))
+        writer.trained(Training(final={str(i): i for i in range(300)}), 1)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    try:
+        wait_for(tmp_path / FILE, writer)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            assert read_run(tmp_path).status in STATUSES
+    finally:
+        writer.kill()
+        writer.wait()
+    read_run(tmp_path)
+
+
+def test_a_reused_process_id_does_not_make_a_dead_run_alive(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+        writer.code(wait=30.0)  # the thread that asks git writes the file too
+        record = read_run(tmp_path)
+        record.attempts[-1].process_start -= 3600
+        write_run(tmp_path, record)
+        assert read_now(tmp_path).status == "killed"
+        record.attempts[-1].host = "elsewhere"
+        write_run(tmp_path, record)
+        assert read_now(tmp_path).status == "running"  # nobody here can tell
+
+
+def test_a_missing_or_malformed_record_is_a_user_error(tmp_path):
+    with pytest.raises(InputNotFoundError):
+        read_run(tmp_path)
+    for text in ("", "[]", "{}", '{"status": "TRAINING"}'):
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(DataError):
+            read_run(tmp_path)
+    with RunWriter(tmp_path) as writer:  # and no hindrance
+        writer.begin(blank_record())
+    assert read_run(tmp_path).status == "finished"
+
+
+def test_parents_are_the_runs_that_the_config_refers_to():
+    options = asdict(NO_DISTILLATION) | {"teachers": ["runs/a", "runs/b"]}
+    config = {
+        "model": {"pretrained": "bert"},
+        "trainer": {
+            "distillation": options
+            | {"_target_": "mlxlab.distillation.options.DistillationOptions"}
+        },
+    }
+    assert [(each.kind, each.of) for each in lineage(config)] == [
+        ("pretrained", "bert"),
+        ("teacher", "runs/a"),
+        ("teacher", "runs/b"),
+    ]
+
+
+def test_the_status_tells_runs_that_end_from_those_stopped_or_killed(tmp_path):
+    done = run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/done")
+    record = read_run(tmp_path / "done")
+    assert status_of(tmp_path / "done") == "finished"
+    assert final_state(done).startswith(f"final_state={record.training.final_state} ")
+    assert record.training.steps == 5
+    assert record.training.best == record.training.final["valid/loss"]
+    assert record.code.dirty in (True, False, None)
+    assert "trainer.max_steps=5" in record.command.overrides
+
+    settings = [
+        *tiny_overrides("trainer.max_steps=100000", "checkpointing.every_steps=2"),
+        "resume=auto",
+    ]
+    attempts = [
+        (settings, signal.SIGTERM, "interrupted"),
+        (["resume=auto"], signal.SIGKILL, "running"),
+    ]
+    stopped = tmp_path / "stopped"
+    for typed, number, status in attempts:
+        process = start(*typed, f"hydra.run.dir={stopped}")
+        wait_for(stopped / "STATUS.running", process)
+        wait_for(stopped / "checkpoints", process)  # before, a signal ends the preparation
+        wait_until_begun(stopped, process)
+        assert read_now(stopped).status == "running"
+        process.send_signal(number)
+        process.communicate()
+        assert status_of(stopped) == status
+    assert read_now(stopped).status == "killed"
+    record = read_run(stopped)
+    assert not psutil.pid_exists(record.attempts[-1].pid)
+    assert len(record.attempts) == 2
+    assert "trainer.max_steps=100000" in record.command.overrides
+
+
+def wait_until_begun(folder, process):
+    until = time.monotonic() + 60
+    while True:
+        last = read_run(folder).attempts[-1]
+        if last.pid == process.pid and last.trained:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_an_error_found_before_training_leaves_no_run_folder(tmp_path):
+    refused = run(*tiny_overrides("data.source=nowhere.csv"), f"hydra.run.dir={tmp_path}/run")
+    assert (refused.returncode, refused.stderr.count("\n")) == (66, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_record_is_one_line_and_a_new_run_replaces_it(tmp_path, caplog):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+    path = tmp_path / FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "TRAINING"}))
+    damaged = path.read_bytes()
+    for read in (read_run, read_now):
+        with pytest.raises(DataError, match=rf"^{path}: [^\n]+$"):
+            read(tmp_path)
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+    assert read_run(tmp_path).status == "finished"
+    assert len(caplog.messages) == 1
+    assert (tmp_path / DAMAGED).read_bytes() == damaged
+
+
+def test_a_finished_run_stays_finished_where_an_attempt_is_killed_before_it_begins(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+    seconds = read_run(tmp_path).training.seconds
+    killed = attempt_of("running", host=platform.node(), process_start=0.0, trained=False, end=None)
+
+    def kill(record):
+        record.status = "running"
+        record.attempts.append(killed)
+
+    edit_run(tmp_path, kill)
+    record = read_now(tmp_path)
+    assert [each.status for each in record.attempts] == ["finished", "killed"]
+    assert (record.status, record.training.seconds) == ("finished", seconds)
+    with RunWriter(tmp_path) as writer:
+        assert writer.earlier.status == "finished"
+
+
+def test_a_killed_run_has_the_seconds_that_it_worked(tmp_path):
+    dead = attempt_of("running", host=platform.node(), process_start=0.0, start=1000.0, end=None)
+    write_run(tmp_path, blank_record(id="a", attempts=[dead], has_begun=True))
+    for file in tmp_path.iterdir():
+        os.utime(file, (1060.0, 1060.0))
+    assert read_now(tmp_path).training.seconds == 60.0
+
+
+def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_path, monkeypatch):
+    answers = threading.Event()
+
+    def slow():
+        answers.wait(30)
+        return {"mlflow.source.git.commit": "late", "mlflow.source.git.dirty": "false"}
+
+    monkeypatch.setattr(provenance, "git", slow)
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+    answers.set()
+    writer.code(wait=30.0)
+    assert read_run(tmp_path).code.commit == ""
+
+
+def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_path):
+    killed = attempt_of("running", process_start=990.0, start=1000.0, end=None)
+    write_run(tmp_path, blank_record(id="a", attempts=[killed], has_begun=True))
+    for file in tmp_path.iterdir():
+        os.utime(file, (1060.0, 1060.0))
+    (tmp_path / "output.log").write_text("of the next attempt")
+    with RunWriter(tmp_path):
+        pass
+    record = read_run(tmp_path)
+    assert (record.attempts[0].end, record.attempts[0].status) == (1060.0, "killed")
+    assert 60.0 <= record.training.seconds < 120.0
+
+
+def test_an_attempt_without_its_process_is_shown_as_ended_before_the_next_one_begins(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+        [running] = read_now(tmp_path).attempts
+        assert (running.end, running.status) == (None, "running")
+    process = {"host": platform.node(), "pid": os.getpid(), "process_start": 990.0}
+    dead = attempt_of("running", start=1000.0, end=None, **process)
+    earlier = attempt_of("running", start=1000.0, end=1005.0, **process)
+    write_run(tmp_path, blank_record(id="a", attempts=[earlier, dead]))
+    for file in tmp_path.iterdir():
+        os.utime(file, (1060.0, 1060.0))
+    (tmp_path / "report.html").write_text("of another command")
+    ended = read_now(tmp_path).attempts
+    assert [(each.end, each.status) for each in ended] == [(1005.0, "killed"), (1060.0, "killed")]
+    assert read_run(tmp_path).attempts[1] == dead, "nothing is written"
+
+
+def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, monkeypatch):
+    with RunWriter(tmp_path) as writer:
+        writer.begin(blank_record())
+    before = read_run(tmp_path)
+    monkeypatch.setattr(
+        provenance,
+        "git",
+        lambda: {"mlflow.source.git.commit": "later", "mlflow.source.git.dirty": "false"},
+    )
+    for _ in range(2):
+        with RunWriter(tmp_path):
+            pass
+    assert read_run(tmp_path) == before
+    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
+        raise InputNotFoundError("no such file")
+    after = read_run(tmp_path)
+    assert after.training == before.training
+    assert after.code == before.code, "that of the code that trained"
+    assert [each.trained for each in after.attempts] == [True, False]
+    assert seconds_of(after.attempts) == pytest.approx(before.training.seconds)
+
+
+@pytest.mark.parametrize("uid", ["/../../escaped", "../escaped", "", "a\nb"])
+def test_an_earlier_run_of_a_stranger_moves_nowhere_but_into_the_folder(tmp_path, uid):
+    folder = tmp_path / "run"
+    with RunWriter(folder) as writer:
+        writer.begin(blank_record())
+    (folder / "earlier-").mkdir()  # on the way of a path in the id
+    edit_run(folder, lambda record: setattr(record, "id", uid))
+    with RunWriter(folder) as writer:
+        set_aside_earlier_run(writer)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert read_run(folder / "earlier-run").id == uid
