@@ -59,8 +59,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_240,
-    "files": 514,
+    "nodes": 404_220,
+    "files": 513,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
     "ternaries": 20.75,
@@ -75,10 +75,10 @@ PACKAGE_NODES = {
     "config": 14_240,
     "cli": 18_410,
     "extensions": 37_980,
-    "run": 21_470,
+    "run": 21_670,
     "evaluation": 6_580,
     "past_runs": 8_280,
-    "parts": 3_570,
+    "parts": 3_350,
     "data": 59_770,
     "stats": 5_110,
     "sweep": 13_550,

@@ -17,9 +17,8 @@ from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.models.model import Model, count_parameters, training_flops
-from mlxlab.parts.callbacks import build_callbacks
 from mlxlab.run.resume.start import Start
-from mlxlab.run.session import build_session
+from mlxlab.run.session import build_callbacks, build_session
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

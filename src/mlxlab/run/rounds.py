@@ -20,7 +20,6 @@ from mlxlab.inference.restore import restore_from, save_ensemble
 from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
-from mlxlab.parts.callbacks import build_callbacks
 from mlxlab.parts.data import Config, build_data, longest_row
 from mlxlab.past_runs.changes import key_class
 from mlxlab.past_runs.command_lines import CommandLine
@@ -31,6 +30,7 @@ from mlxlab.run.earlier_run import set_aside_earlier_run
 from mlxlab.run.report import find_report, tracked_until_end
 from mlxlab.run.resume.kernels import kernels_of_run
 from mlxlab.run.resume.start import resume_config
+from mlxlab.run.session import build_callbacks
 from mlxlab.run.session_facts import new_record
 from mlxlab.run.train import train
 from mlxlab.run.writer import RunWriter

@@ -1,10 +1,10 @@
-"""What a config describes, built: the data, the model, the trainer and the tracker of a run, and its state."""
+"""What a config describes, built: the data, the model, the trainer, the tracker and the callbacks of a run, and its state."""
 
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mlxlab.backend import one_blas_thread
 from mlxlab.checkpoint.store import Checkpoint
@@ -20,6 +20,7 @@ from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
 from mlxlab.models.tabular import Tabular
+from mlxlab.nearest import suggestion
 from mlxlab.parts.data import Config, build_data, longest_row
 from mlxlab.parts.memory import check_training_memory
 from mlxlab.parts.model import build_model, model_node, model_seed
@@ -226,3 +227,22 @@ def _warn_of_random_weights(cfg: Config) -> None:
             "model.adapter: the adapters train on random weights, which stay as they are;"
             " pass model.pretrained=... or model.init_from=..."
         )
+
+
+def build_callbacks(cfg: Config, run_dir: Path) -> list[Callback]:
+    """The callbacks of a config, in its order."""
+    runtime = {"folder": run_dir, "cache": project_root() / ".cache", "seed": model_seed(cfg)}
+    nodes = [node for node in cfg["callbacks"].values() if node is not None]
+    return [check_callback(instantiate(node, **runtime)) for node in nodes]
+
+
+def check_callback(candidate: object) -> Callback:
+    """`candidate`, or a ConfigError if it is no callback, or has a method on_... that the loop never calls."""
+    name = type(candidate).__qualname__
+    if Callback not in type(candidate).__mro__:
+        raise ConfigError(f"{name}: expected a subclass of {Callback.__module__}.Callback")
+    known = [method for method in vars(Callback) if method.startswith("on_")]
+    for method in dir(type(candidate)):  # An argument may be called on_error.
+        if method.startswith("on_") and method not in known:
+            raise ConfigError(f"{name}.{method}: no event of the loop{suggestion(method, known)}")
+    return cast(Callback, candidate)

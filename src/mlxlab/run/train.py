@@ -33,7 +33,6 @@ from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
 from mlxlab.ops.native import state as native
-from mlxlab.parts.callbacks import build_callbacks, check_callback
 from mlxlab.parts.data import Config
 from mlxlab.past_runs.training_facts import shape_of, training_facts
 from mlxlab.program import display_path, resume_command
@@ -54,7 +53,7 @@ from mlxlab.run.resume.kernels import use_kernels
 from mlxlab.run.resume.load import fit_checkpoint, is_finished, prepare_checkpoints, print_state
 from mlxlab.run.resume.policy import Transfer
 from mlxlab.run.resume.start import Start, plan_start
-from mlxlab.run.session import Session, build_session
+from mlxlab.run.session import Session, build_callbacks, build_session, check_callback
 from mlxlab.run.session_facts import session_record
 from mlxlab.terminal.messages import log_lines
 from mlxlab.training.callback import Callback

@@ -20,7 +20,6 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.parts.callbacks import build_callbacks
 from mlxlab.parts.data import Config
 from mlxlab.parts.model import saved_architecture
 from mlxlab.past_runs.changes import changed_steps
@@ -29,7 +28,7 @@ from mlxlab.run.resume.kernels import resume_kernels
 from mlxlab.run.resume.load import fit_checkpoint
 from mlxlab.run.resume.policy import Plan, ResumePolicy
 from mlxlab.run.resume.start import Start, saved_tokenizer_dir, without_overridden_settings
-from mlxlab.run.session import build_session
+from mlxlab.run.session import build_callbacks, build_session
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
 from mlxlab.training.state import StepResult, TrainState
