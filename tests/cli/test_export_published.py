@@ -1,4 +1,4 @@
-"""`export hf` and `export gguf`: the commands of the README, and what a user does wrong."""
+"""`export hf` and `export gguf`: the commands of the documentation, and what a user does wrong."""
 
 import json
 import re
@@ -42,8 +42,8 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
-def test_the_commands_of_the_readme(run, tmp_path, capsys):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_commands_of_the_page_on_language_models(run, tmp_path, capsys):
+    text = (ROOT / "docs/how_to/training/language_models.md").read_text(encoding="utf-8")
     commands = re.findall("^mlxlab export ((?:hf|gguf) .*)$", text, re.M)
     outputs = []
     for typed in commands:

@@ -92,9 +92,6 @@ INSTALLED = {
 EPOCH = {r"^((?:scripts/train\.py|mlxlab (?:launch|crossvalidate)) .*)": r"\1 trainer.epochs=1"}
 THREE_PAIRS = {r"(mlxlab trial .*)$": r"\1 max_seeds=3 # exit code 0, 10, 11"}
 PAGES = {
-    "README": Page(
-        replaced=INSTALLED | THREE_PAIRS | {"folds=5 seeds=3": "folds=2 seeds=1 trainer.epochs=1"}
-    ),
     "docs/explanation/measurements": Page(
         assumed=("tinyshakespeare.txt", "books.jsonl"),
         replaced={
