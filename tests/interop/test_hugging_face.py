@@ -17,9 +17,10 @@ from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.interop.base_model import read_base_model
 from mlxlab.interop.counterpart import counterpart_of
 from mlxlab.interop.gguf import export_gguf
-from mlxlab.interop.hugging_face import export_hugging_face, model_folder, write_folder
+from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.interop.model_card import Origin
 from mlxlab.interop.peft import export_peft
+from mlxlab.models.adapters.quantized import float_weight
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.pretrained.gguf import read_gguf
@@ -120,18 +121,16 @@ def test_a_regression_gives_numbers_of_the_data(trained, tmp_path):
     np.testing.assert_allclose(arrays["classifier.bias"], 3 * np.array(head.bias) + 2, rtol=1e-6)
 
 
-def test_quantised_layers_stay_as_they_are(trained, tmp_path):
+def test_quantised_layers_become_numbers(trained, tmp_path):
     source = trained({**LLAMA, "quantization": CODES})
-    export_hugging_face(source, tmp_path / "codes", ORIGIN)
-    export_hugging_face(source, tmp_path / "numbers", ORIGIN, dequantize=True)
-    codes, numbers = (
-        mx.load(str(tmp_path / name / "model.safetensors")) for name in ("codes", "numbers")
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
+    arrays = mx.load(str(tmp_path / "hf" / "model.safetensors"))
+    assert not [name for name in arrays if name.endswith("scales")]
+    np.testing.assert_array_equal(
+        arrays["model.layers.0.self_attn.q_proj.weight"],
+        float_weight(source.model.backbone.layers[0].attention.query),
     )
-    assert codes["model.layers.0.self_attn.q_proj.scales"].shape == (32, 1)
-    assert not [name for name in numbers if name.endswith("scales")]
-    config = json.loads((tmp_path / "codes" / "config.json").read_text())
-    assert config["quantization"] == {"group_size": 32, "bits": 8, "mode": "affine"}
-    assert "quantization" not in json.loads((tmp_path / "numbers" / "config.json").read_text())
+    assert "quantization" not in json.loads((tmp_path / "hf" / "config.json").read_text())
 
 
 def test_the_card_has_metrics_hashes_and_no_credentials(trained, tmp_path):
@@ -241,7 +240,7 @@ def test_a_decoder_gets_no_end_token_after_a_prompt(trained, tokenizer, tmp_path
 def test_the_tokenizer_of_a_decoder_takes_texts_as_long_as_the_model_does(trained, tmp_path):
     source = trained({**LLAMA, "adapter": LORA})
     export_hugging_face(source, tmp_path / "hf", ORIGIN)
-    export_peft(source, tmp_path / "peft", ORIGIN, None, base=True)
+    export_peft(source, tmp_path / "peft", ORIGIN, None)
     for folder in ("hf", "peft", "peft/base"):
         written = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())[
             "model_max_length"
@@ -265,25 +264,12 @@ def test_a_pair_gets_types_and_separators(trained, tokenizer, tmp_path):
     assert pair.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
 
 
-@pytest.mark.parametrize(
-    ("options", "with_adapters"),
-    [
-        ({}, True),
-        ({"quantization": CODES}, True),
-        ({"adapter": LORA}, True),
-        ({"adapter": LORA}, False),
-    ],
-    ids=str,
-)
-def test_the_card_counts_the_parameters_that_are_exported(
-    trained, tmp_path, options, with_adapters
-):
-    write = model_folder(trained({**LLAMA, **options}), ORIGIN, with_adapters=with_adapters)
-    write_folder(tmp_path / "hf", write)
+@pytest.mark.parametrize("options", [{}, {"quantization": CODES}, {"adapter": LORA}], ids=str)
+def test_the_card_counts_the_parameters_that_are_exported(trained, tmp_path, options):
+    export_hugging_face(trained({**LLAMA, **options}), tmp_path / "hf", ORIGIN)
     count = sum(array.size for array in named_parameters(trained(LLAMA).model).values())
     card = (tmp_path / "hf" / "README.md").read_text()
     assert f"LlamaForCausalLM with {count:,} parameters" in card
-    assert ("the weights below the adapters" in card) != with_adapters
 
 
 @pytest.mark.parametrize(

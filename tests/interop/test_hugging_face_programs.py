@@ -193,26 +193,3 @@ def test_a_masked_model_gives_equal_logits(source, tmp_path):
         logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4
     )
     assert transformers.AutoTokenizer.from_pretrained(out).mask_token == "<mask>"
-
-
-def test_mlx_lm_reads_quantised_weights(decoder, tmp_path):
-    small = tmp_path / "small"
-    assert (
-        main(
-            [
-                "quantize",
-                f"run={decoder}",
-                f"out={small}",
-                "bits=4",
-                "group_size=32",
-                "evaluate=false",
-            ]
-        )
-        == 0
-    )
-    out = export(small, tmp_path / "hf")
-    apple, _ = mlx_lm.load(str(out))
-    tokens, mask = batch(200)
-    np.testing.assert_allclose(
-        np.array(apple(mx.array(tokens[:1]))), mlx_logits(small, tokens, mask)[:1], atol=1e-4
-    )

@@ -28,10 +28,11 @@ TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
 ALL_REAL = mx.ones((1, 6), mx.int32)
 
 
-def export(source, out, published=None, base=False):
-    named = export_peft(source, out, ORIGIN, published, base)
+def export(source, out, published=None):
+    export_peft(source, out, ORIGIN, published)
     config = json.loads((out / "adapter_config.json").read_text())
-    assert named == (config["base_model_name_or_path"] is not None)
+    is_own = config["base_model_name_or_path"] == str(out / "base")
+    assert is_own == (out / "base" / "config.json").is_file()
     return mx.load(str(out / "adapter_model.safetensors")), config
 
 
@@ -51,7 +52,7 @@ def test_names_shapes_and_settings(trained, tmp_path):
     assert (config["target_modules"], config["modules_to_save"]) == (projections, ["model.norm"])
     card = (tmp_path / "peft" / "README.md").read_text()
     assert "library_name: peft" in card
-    assert 'AutoModelForCausalLM.from_pretrained("BASE")' in card
+    assert 'AutoModelForCausalLM.from_pretrained("base")' in card
 
 
 def test_the_ends_of_names_select_the_targets_alone(trained, tmp_path):
@@ -76,7 +77,7 @@ def test_a_regression_saves_a_classifier_in_the_units_of_the_data(trained, tmp_p
 @pytest.mark.parametrize("more", [{}, {"quantization": CODES}], ids=["lora", "qlora"])
 def test_the_base_is_the_model_without_adapters(trained, tokenizer, tmp_path, more):
     source = trained({**LLAMA, "adapter": LORA, **more})
-    config = export(source, tmp_path / "peft", base=True)[1]
+    config = export(source, tmp_path / "peft")[1]
     assert config["base_model_name_or_path"] == str(tmp_path / "peft" / "base")
     base = build_pretrained_model(tmp_path / "peft" / "base", tokenizer.vocab_size)
     for _, layer in source.model.named_modules():
@@ -89,7 +90,7 @@ def test_published_weights_are_named_where_their_layers_have_these_names(
     trained, tmp_path, monkeypatch
 ):
     source = trained({**BERT, "adapter": LORA}, CLASSES)
-    export(source, tmp_path / "with_base", base=True)
+    export(source, tmp_path / "with_base")
     shutil.copytree(tmp_path / "with_base" / "base", tmp_path / "bert")
     config = json.loads((tmp_path / "bert" / "config.json").read_text())
     for name, more in [
@@ -108,13 +109,15 @@ def test_published_weights_are_named_where_their_layers_have_these_names(
     hub = {
         name: export(source, tmp_path / name / "peft", name)[1] for name in ("us/bert", "us/other")
     }
-    assert [config["base_model_name_or_path"] for config in hub.values()] == ["us/bert", None]
+    bases = [config["base_model_name_or_path"] for config in hub.values()]
+    assert bases == ["us/bert", str(tmp_path / "us/other" / "peft" / "base")]
     names = {}
     for name in ("bert", "roberta", "codes", "none", "empty", "model.gguf"):
         names[name] = export(source, tmp_path / f"{name}_peft", str(tmp_path / name))[1][
             "base_model_name_or_path"
         ]
-    assert names == {**dict.fromkeys(names), "bert": str(tmp_path / "bert")}
+    own = {name: str(tmp_path / f"{name}_peft" / "base") for name in names}
+    assert names == {**own, "bert": str(tmp_path / "bert")}
     card = (tmp_path / "bert_peft" / "README.md").read_text()
     assert f'from_pretrained("{tmp_path}/bert", num_labels=3)' in card
 
@@ -124,11 +127,12 @@ def test_published_weights_are_named_only_while_they_are_those_below_the_adapter
     trained, tmp_path, more
 ):
     node = {**LLAMA, "adapter": {**LORA, "train": ["re:.*norm"]}}
-    export(trained(node), tmp_path / "first", base=True)
+    export(trained(node), tmp_path / "first")
     folder = str(tmp_path / "first" / "base")
 
-    def named(source, number):
-        return export(source, tmp_path / f"peft{number}", folder)[1]["base_model_name_or_path"]
+    def is_named(source, number):
+        config = export(source, tmp_path / f"peft{number}", folder)[1]
+        return config["base_model_name_or_path"] == folder
 
     source = trained({**node, "pretrained": folder, **more})
     source = replace(source, node={**source.node, "pretrained": None})  # as in a checkpoint
@@ -137,13 +141,13 @@ def test_published_weights_are_named_only_while_they_are_those_below_the_adapter
         for path, array in named_parameters(source.model).items()
         if array.dtype == mx.float32
     }
-    assert named(source, 0) == folder
+    assert is_named(source, 0)
     frozen = {path for path in parameters if path in frozen_parameters(source.model)}
     for number, (path, array) in enumerate(parameters.items(), 1):
         source.model.load_weights([(path, array + 1e-3)], strict=False)
-        assert named(source, number) == (None if path in frozen else folder), path
+        assert is_named(source, number) != (path in frozen), path
         source.model.load_weights([(path, array)], strict=False)
-    assert named(source, number + 1) == folder
+    assert is_named(source, number + 1)
     assert frozen
 
 
@@ -172,23 +176,11 @@ def test_what_peft_has_no_adapters_for_is_one_line(trained, tmp_path):
         ),
     ]:
         with pytest.raises(ConfigError, match=message):
-            export(trained(node, task), tmp_path / "peft", base=True)
+            export(trained(node, task), tmp_path / "peft")
     assert not list(tmp_path.iterdir()), "something is left half-made"
 
 
-def test_the_card_of_the_base_says_that_nothing_but_adapters_was_trained(trained, tmp_path):
-    source = trained({**LLAMA, "adapter": LORA})
-    export_peft(
-        source, tmp_path / "peft", replace(ORIGIN, hashes={"config": "1f"}), None, base=True
-    )
-    card = (tmp_path / "peft" / "base" / "README.md").read_text()
-    assert "parameters. Adapters for it were trained by mlxlab: 4 steps on texts." in card
-    assert "# Base model of tiny" in card
-    assert "trained the adapters, not the weights in this folder" in card
-    assert "1f" not in card.split("## Origin")[1], "that is the run's"
-
-
 def test_the_card_of_adapters_says_where_its_lines_run(trained, tmp_path):
-    export(trained({**LLAMA, "adapter": LORA}), tmp_path / "peft", base=True)
+    export(trained({**LLAMA, "adapter": LORA}), tmp_path / "peft")
     card = (tmp_path / "peft" / "README.md").read_text()
     assert "Run the lines below inside this folder; they work wherever it is." in card

@@ -66,9 +66,9 @@ def changed(request, text, published, larger, tmp_path_factory):
     return resume(folder, *(each.format(larger=larger) for each in resumed))
 
 
-def test_weights_that_a_resume_changed_are_nobody_elses(changed, tmp_path, capsys):
-    assert base_of(export(changed, tmp_path / "peft", "checkpoint=last")) is None
-    assert "names no base model" in capsys.readouterr().err
+def test_weights_that_a_resume_changed_are_written(changed, tmp_path):
+    out = export(changed, tmp_path / "peft", "checkpoint=last")
+    assert base_of(out) == str(out / "base")
 
 
 @pytest.mark.filterwarnings("ignore")  # of programs that are not ours
@@ -77,7 +77,7 @@ def test_peft_computes_the_same_on_the_base_that_is_written(changed, tmp_path):
         "transformers", reason="transformers is not installed (extra interop)"
     )
     pytest.importorskip("peft", reason="peft is not installed (extra interop)")
-    out = export(changed, tmp_path / "peft", "checkpoint=last", "base=true")
+    out = export(changed, tmp_path / "peft", "checkpoint=last")
     compare(changed, out, transformers.AutoModelForCausalLM, base_of(out), "last")
 
 

@@ -40,7 +40,7 @@ def test_a_decoder(text, tmp_path, adapter, monkeypatch):
     run = train(
         tmp_path / "run", "model=transformer", f"model/adapter={adapter}", *options, *codes, *text
     )
-    out = export(run, tmp_path / "peft", "base=true")
+    out = export(run, tmp_path / "peft")
     compare(run, out, transformers.AutoModelForCausalLM, out / "base")
     monkeypatch.chdir(out)
     code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
@@ -65,13 +65,13 @@ def test_a_decoder(text, tmp_path, adapter, monkeypatch):
 )
 def test_a_classifier(tmp_path, options):
     run = train(tmp_path / "run", *options)
-    out = export(run, tmp_path / "peft", "base=true")
+    out = export(run, tmp_path / "peft")
     compare(run, out, transformers.AutoModelForSequenceClassification, out / "base")
 
 
 def test_a_masked_model(text, tmp_path):
     run = train(tmp_path / "run", "model=bert", "model/adapter=lora", *text)
-    out = export(run, tmp_path / "peft", "base=true")
+    out = export(run, tmp_path / "peft")
     compare(run, out, transformers.AutoModelForMaskedLM, out / "base")
 
 
@@ -100,9 +100,3 @@ def test_a_classifier_on_a_published_folder(tmp_path):
     out = export(run, tmp_path / "peft")
     assert base_of(out) == f"{tmp_path}/published"
     compare(run, out, transformers.AutoModelForSequenceClassification, base_of(out))
-
-
-def test_no_base_is_named_for_weights_that_are_nobody_elses(text, tmp_path, capsys):
-    run = train(tmp_path / "run", "model=transformer", "model/adapter=lora", *text)
-    export(run, tmp_path / "peft")
-    assert "names no base model" in capsys.readouterr().err

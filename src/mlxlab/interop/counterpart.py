@@ -10,7 +10,7 @@ from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.families import export_family
-from mlxlab.models.pretrained.family import CNN_HYBRID, TRANSFORMER, Family
+from mlxlab.models.pretrained.family import CNN_HYBRID, TABULAR, TRANSFORMER
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.zoo.export import cast_predicate, published_config, published_name
 
@@ -20,7 +20,6 @@ Ending = Literal[
 CLASSES = {
     "bert": "Bert",
     "llama": "Llama",
-    "mistral": "Mistral",
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
 }
@@ -56,97 +55,61 @@ class Counterpart:
         return str(self.config["model_type"])
 
 
-TABULAR = "mlxlab.models.tabular.Tabular"
-
-
 def counterpart_of(trained: TrainedModel) -> Counterpart:
     """ConfigError, naming the option of the model, where no published architecture computes the same."""
     target = str(trained.node["_target_"])
-    if target == TABULAR:
-        raise ConfigError("model=tabular: has no counterpart in transformers; expected model=bert")
-    if target == CNN_HYBRID:
-        raise ConfigError(
-            "model=cnn_hybrid: has no counterpart in transformers; expected model=transformer or bert"
-        )
+    if target in (TABULAR, CNN_HYBRID):
+        option = target.split(".")[-2]
+        expected = "expected model=transformer or model=bert"
+        raise ConfigError(f"model={option}: has no counterpart in transformers; {expected}")
     if target == MLX_LM:
-        return _of_mlx_lm(trained)
+        config = published_config(trained.model, trained.node)
+        casts = cast_predicate(trained.model)
+        name = str(config["model_type"])
+        return Counterpart(name, "ForCausalLM", config, published_name, casts, needs_mlx_lm=True)
     arguments = _arguments(trained, target)
     family, config = export_family(arguments)
-    if target == TRANSFORMER:
-        return _decoder(trained, family, config, has_bias=bool(arguments["classifier_bias"]))
-    return _encoder(trained, family, config)
-
-
-def _of_mlx_lm(trained: TrainedModel) -> Counterpart:
-    config = published_config(trained.model, trained.node)
-    casts = cast_predicate(trained.model)
-    return Counterpart(
-        str(config["model_type"]),
-        "ForCausalLM",
-        config,
-        published_name,
-        casts=casts,
-        needs_mlx_lm=True,
-    )
-
-
-def _decoder(
-    trained: TrainedModel, family: Family, config: dict[str, object], *, has_bias: bool
-) -> Counterpart:
-    name = CLASSES[family.model_type]
-    kind = trained.task.kind
-    if kind == "language_modelling":
-        return _published(family, "ForCausalLM", config, family.published_name)
-    if kind == "regression":
-        raise ConfigError(
-            f"model=transformer: the classifier of {name} has no bias for numbers; expected model=bert"
-        )
-    if has_bias:
-        raise ConfigError(
-            f"model.classifier_bias=true: {name} has false; expected a run with false, or of model=bert"
-        )
-    if trained.tokenizer.encode("a")[-1] == trained.tokenizer.pad_id:
-        raise ConfigError(
-            f"data.tokenizer: its padding ends texts too, and the classifier of {name} skips padding"
-        )
-    config = config | _classes(trained)
-    rename = _with_classifier(family, "score")
-    return _published(family, "ForSequenceClassification", config, rename)
-
-
-def _encoder(trained: TrainedModel, family: Family, config: dict[str, object]) -> Counterpart:
-    if trained.task.kind == "language_modelling":
-        if config["hidden_act"] != "gelu":
-            raise ConfigError(
-                f"model.mlp_type={config['hidden_act']}: expected gelu, as in the head of a masked model"
-            )
-        config = config | {"tie_word_embeddings": True}
-        return _published(family, "ForMaskedLM", config, family.published_name)
-    if (pooling := trained.node.get("pooling", "dense")) != "dense":
-        raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
-    config = config | _classes(trained)
-    rename = _with_classifier(family, "classifier")
-    return _published(family, "ForSequenceClassification", config, rename)
-
-
-def _published(
-    family: Family, ending: Ending, config: Mapping[str, object], rename: Callable[[str], str]
-) -> Counterpart:
+    is_decoder = target == TRANSFORMER
+    ending: Ending = "ForCausalLM" if is_decoder else "ForMaskedLM"
+    output_layer = "head.out"
+    if trained.task.kind != "language_modelling":
+        ending = "ForSequenceClassification"
+        output_layer = "score" if is_decoder else "classifier"
+        config |= _classes(trained)
     name = CLASSES[family.model_type] + ending
+    _check_head(trained, arguments, CLASSES[family.model_type])
+
+    def rename(path: str) -> str:
+        if output_layer != "head.out" and path.startswith("head.out."):
+            return path.replace("head.out", output_layer)
+        return family.published_name(path)
+
     return Counterpart(name, ending, {"architectures": [name], **config}, rename)
 
 
-def _with_classifier(family: Family, module: str) -> Callable[[str], str]:
-    """Published names of a model whose output layer is this module."""
-
-    def rename(path: str) -> str:
-        return (
-            path.replace("head.out", module)
-            if path.startswith("head.out.")
-            else family.published_name(path)
-        )
-
-    return rename
+def _check_head(trained: TrainedModel, arguments: Mapping[str, object], name: str) -> None:
+    """ConfigError if the head of a class in transformers computes something else."""
+    kind = trained.task.kind
+    if not trained.model.backbone.causal:
+        mlp_type = arguments["mlp_type"]
+        if kind == "language_modelling" and mlp_type != "gelu":
+            expected = "expected gelu, as in the head of a masked model"
+            raise ConfigError(f"model.mlp_type={mlp_type}: {expected}")
+        pooling = arguments["pooling"]
+        if kind != "language_modelling" and pooling != "dense":
+            raise ConfigError(f"model.pooling={pooling}: expected dense, as in BERT's classifier")
+        return
+    if kind == "language_modelling":
+        return
+    if kind == "regression":
+        reason = f"the classifier of {name} has no bias for numbers"
+        raise ConfigError(f"model=transformer: {reason}; expected model=bert")
+    if arguments["classifier_bias"]:
+        expected = "expected a run with false, or of model=bert"
+        raise ConfigError(f"model.classifier_bias=true: {name} has false; {expected}")
+    if trained.tokenizer.encode("a")[-1] == trained.tokenizer.pad_id:
+        reason = f"its padding ends texts too, and the classifier of {name} skips padding"
+        raise ConfigError(f"data.tokenizer: {reason}")
 
 
 def _arguments(trained: TrainedModel, target: str) -> dict[str, object]:

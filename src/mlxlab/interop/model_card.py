@@ -56,7 +56,6 @@ def model_card(
     base: str | None = None,
     *,
     chats: bool = False,
-    is_base: bool = False,
 ) -> str:
     """Markdown with the header that model hubs read.
 
@@ -64,7 +63,6 @@ def model_card(
         libraries: that load the model; it is listed under the first.
         base: arguments by which transformers loads the base model, where the card is that of adapters for it.
         chats: whether the tokenizer has a chat template, by which the examples write their prompt.
-        is_base: whether the weights are those below the adapters, without them.
     """
     metrics = Table([Column("metric"), Column("value", "number")])
     for name, value in sorted(origin.metrics.items()):
@@ -86,7 +84,6 @@ def model_card(
         parameters=parameters,
         licenses=[*{each.license for each in origin.bases}],
         published=[each.name for each in origin.bases if each.is_hub_id],
-        is_base=is_base,
         notes=[Markup(note) for note in notes],
         libraries=libraries,
         base=base and Markup(base),

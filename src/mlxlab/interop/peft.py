@@ -9,15 +9,17 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlxlab.errors import UserError
-from mlxlab.files.atomic import write_atomic
 from mlxlab.files.untrusted import read_json
+from mlxlab.interop import hugging_face
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
-from mlxlab.interop.hugging_face import model_folder, write_arrays, write_folder
+from mlxlab.interop.hugging_face import model_files, write_arrays, write_files, write_folder
 from mlxlab.interop.model_card import PEFT, Origin, model_card
 from mlxlab.interop.peft_adapters import peft_adapters
+from mlxlab.interop.published_weights import plain_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.freeze import frozen_parameters
+from mlxlab.models.adapters.quantize import find_layers
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.build import build_model
 from mlxlab.models.pretrained.load import resolve
@@ -25,31 +27,24 @@ from mlxlab.models.pretrained.load import resolve
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 BASE = "base"  # the folder of the base model
-NO_BASE = (
-    "Replace BASE by the folder of the base model: `mlxlab export peft` with `base=true` writes it."
-)
 MOVED = (
     "Run the lines below inside this folder; they work wherever it is. `AutoPeftModel` reads the path of `base/` from "
     "`adapter_config.json` (`base_model_name_or_path`) instead: after moving the folder, change it there."
 )
 DENSE = (
     "The adapters were trained on weights in few bits. On the published weights, which are not rounded, the outputs "
-    "differ a little; `mlxlab export peft` with `base=true` writes the weights that the adapters were trained on."
+    "differ a little."
 )
 
 
-def export_peft(
-    trained: TrainedModel, out: Path, origin: Origin, published: str | None, base: bool = False
-) -> bool:
+def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str | None) -> None:
     """Writes adapter_config.json, adapter_model.safetensors, tokenizer and README.md, as a whole or not at all.
+
+    Where no published model has the weights below the adapters, they are in `base/`, as transformers reads them.
 
     Args:
         out: the folder; it must not exist.
         published: the folder, GGUF file or hub id of the pretrained model that the run began with; None for none.
-        base: write the weights below the adapters to `base/`, as transformers reads them.
-
-    Returns:
-        Whether adapter_config.json names the base model.
 
     Raises:
         ConfigError: transformers has no such model, or PEFT no such adapters.
@@ -57,38 +52,35 @@ def export_peft(
     """
     counterpart = counterpart_of(trained)
     arrays, config = peft_adapters(trained, counterpart)
-    source = (
-        str(out.absolute() / BASE)
-        if base
-        else published and _same_model(published, trained, counterpart)
-    )
-    text = json.dumps({"base_model_name_or_path": source, **config}, indent=1) + "\n"
-    files = {CONFIG: text, **tokenizer_files(trained)}
-    quantised = any(isinstance(layer, QuantizedLayer) for _, layer in trained.model.named_modules())
-    notes = [NO_BASE] * (source is None) + [MOVED] * base + [DENSE] * (quantised and not base)
-    argument = _base_argument(
-        BASE if base else source or "BASE", trained, counterpart, has_config=base
-    )
+    source = published and _same_model(published, trained, counterpart)
+    config["base_model_name_or_path"] = source or str(out.absolute() / BASE)
+    files = {CONFIG: json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
+    base = json.dumps(source or BASE)
+    notes = [MOVED]
+    if source:
+        base += _missing_config(trained, counterpart)
+        notes = [DENSE] if find_layers(trained.model, QuantizedLayer) else []
     count = sum(array.size for array in arrays.values())
-    of_base = replace(origin, metrics={}, hashes={})
-    write_base = (
-        model_folder(trained, of_base, dequantize=True, with_adapters=False) if base else None
-    )
+    chats = trained.template is not None
 
     def write(folder: Path) -> None:
-        described = replace(
-            origin, hashes={**origin.hashes, WEIGHTS: write_arrays(folder / WEIGHTS, arrays)}
-        )
-        chats = trained.template is not None
-        card = model_card(described, counterpart, count, notes, (PEFT,), base=argument, chats=chats)
-        for name, content in (files | {"README.md": card}).items():
-            write_atomic(folder / name, content)
-        if write_base is not None:
-            (folder / BASE).mkdir()
-            write_base(folder / BASE)
+        digest = write_arrays(folder / WEIGHTS, arrays)
+        described = replace(origin, hashes={**origin.hashes, WEIGHTS: digest})
+        card = model_card(described, counterpart, count, notes, (PEFT,), base=base, chats=chats)
+        write_files(folder, {**files, "README.md": card})
+        if not source:
+            _write_base(folder / BASE, trained, counterpart)
 
     write_folder(out, write)
-    return source is not None
+
+
+def _write_base(folder: Path, trained: TrainedModel, counterpart: Counterpart) -> None:
+    """Writes the model below the adapters."""
+    weights = plain_weights(trained, with_adapters=False)
+    published = {counterpart.published_name(path): array for path, array in weights.items()}
+    folder.mkdir()
+    write_arrays(folder / hugging_face.WEIGHTS, published)
+    write_files(folder, model_files(trained, counterpart, "float32"))
 
 
 def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart) -> str | None:
@@ -134,12 +126,11 @@ def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:
     )
 
 
-def _base_argument(
-    name: str, trained: TrainedModel, counterpart: Counterpart, *, has_config: bool
-) -> str:
-    """What transformers loads the base model by: its name, and the outputs where its config.json has others."""
-    arguments = [json.dumps(name)]
-    if counterpart.ending == "ForSequenceClassification" and not has_config:
-        arguments.append(f"num_labels={trained.task.num_classes}")
-        arguments += [f"pad_token_id={trained.tokenizer.pad_id}"] * trained.model.backbone.causal
-    return ", ".join(arguments)
+def _missing_config(trained: TrainedModel, counterpart: Counterpart) -> str:
+    """Arguments by which transformers gives a published model the outputs of a classifier."""
+    if counterpart.ending != "ForSequenceClassification":
+        return ""
+    arguments = f", num_labels={trained.task.num_classes}"
+    if trained.model.backbone.causal:
+        arguments += f", pad_token_id={trained.tokenizer.pad_id}"
+    return arguments

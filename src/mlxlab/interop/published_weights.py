@@ -1,4 +1,4 @@
-"""The weights of a trained model under published names, in one floating-point type or as they are quantised."""
+"""The weights of a trained model under published names, in one floating-point type."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,10 +8,7 @@ from mlxlab.checkpoint.arrays import FLOATS, Arrays, nonfinite_paths
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError
 from mlxlab.interop.trained_model import TrainedModel
-from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.adapters.merge import merged_parameters
-from mlxlab.models.adapters.quantized import QuantizedLayer
-from mlxlab.models.layers import named_parameters
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -20,24 +17,6 @@ def plain_weights(trained: TrainedModel, *, with_adapters: bool = True) -> Array
     """The float32 weights by path, adapters folded in; a regression gives its numbers as they stand in the data."""
     weights = merged_parameters(trained.model, with_adapters=with_adapters)
     return _in_data_units(weights, trained.task) if trained.task.kind == "regression" else weights
-
-
-def is_quantised(trained: TrainedModel) -> bool:
-    """Whether its layers can be stored as they are quantised: none of them has an adapter."""
-    layers = [layer for _, layer in trained.model.named_modules()]
-    adapted = any(isinstance(layer, LoRALayer) for layer in layers)
-    return not adapted and any(isinstance(layer, QuantizedLayer) for layer in layers)
-
-
-def quantised_weights(trained: TrainedModel) -> tuple[Arrays, dict[str, object]]:
-    """All arrays by path with the codes of quantised layers, and `quantization` as a config.json of mlx-lm has it."""
-    packing = next(
-        layer.packing
-        for _, layer in trained.model.named_modules()
-        if isinstance(layer, QuantizedLayer)
-    )
-    codes = {"group_size": packing.group_size, "bits": packing.bits, "mode": packing.mode}
-    return named_parameters(trained.model), codes
 
 
 def publish(

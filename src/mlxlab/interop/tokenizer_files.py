@@ -9,20 +9,17 @@ from mlxlab.data.chat.chat_template import FILE as TEMPLATE_FILE
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.interop.trained_model import TrainedModel
 
-Processor = (
-    dict[str, object] | None
-)  # `post_processor` of a tokenizer.json: which special tokens a text gets
-
 
 def tokenizer_files(trained: TrainedModel) -> dict[str, str]:
     """The text of each file by name. The tokenizer gives the ids that the model was trained with."""
-    file = json.loads(trained.tokenizer.inner.to_str())
+    inner = tokenizers.Tokenizer.from_str(trained.tokenizer.inner.to_str())
     if trained.generates:
-        file["post_processor"] = _start_only(trained)
+        inner.post_processor = _start_only(trained)
     elif trained.task.pair_separator is not None:
-        file["post_processor"] = _pairs(trained.tokenizer, second_type=int(trained.has_token_types))
+        second_type = int(trained.has_token_types)
+        inner.post_processor = _pairs(trained.tokenizer, second_type)
     files = {
-        "tokenizer.json": json.dumps(file, ensure_ascii=False),
+        "tokenizer.json": inner.to_str(),
         "tokenizer_config.json": json.dumps(_config(trained), ensure_ascii=False, indent=1) + "\n",
     }
     return files | ({TEMPLATE_FILE: trained.template.source} if trained.template else {})
@@ -68,28 +65,18 @@ def _config(trained: TrainedModel) -> dict[str, object]:
     }
 
 
-def _start_only(trained: TrainedModel) -> Processor:
+def _start_only(trained: TrainedModel) -> TemplateProcessing:
     """What a decoder expects before a text; an end token after it would end the text before it is continued."""
-    names = [(str(trained.tokenizer.inner.id_to_token(token)), token) for token in trained.start]
-    return _template(single=[*(name for name, _ in names), "$A"], tokens=names) if names else None
+    tokens = [(str(trained.tokenizer.inner.id_to_token(token)), token) for token in trained.start]
+    names = [name for name, _ in tokens]
+    return TemplateProcessing(single=[*names, "$A"], special_tokens=tokens)
 
 
-def _pairs(tokenizer: Tokenizer, second_type: int) -> Processor:
+def _pairs(tokenizer: Tokenizer, second_type: int) -> TemplateProcessing:
     """`start a end b end`, with the type of the second text for `b end`."""
     ids = [tokenizer.bos_id, tokenizer.end_id]
-    start, end = (
-        [] if token is None else [(str(tokenizer.inner.id_to_token(token)), token)] for token in ids
-    )
-    single = [*(name for name, _ in start), "$A", end[0][0]]
-    second = [f"{name}:{second_type}" for name in ("$B", end[0][0])]
-    return _template(single=single, tokens=[*start, *end], pair=[*single, *second])
-
-
-def _template(
-    single: list[str], tokens: list[tuple[str, int]], pair: list[str] | None = None
-) -> Processor:
-    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    more = {} if pair is None else {"pair": pair}
-    inner.post_processor = TemplateProcessing(single=single, special_tokens=tokens, **more)
-    processor: Processor = json.loads(inner.to_str())["post_processor"]
-    return processor
+    tokens = [(str(tokenizer.inner.id_to_token(token)), token) for token in ids if token is not None]
+    *start, end = (name for name, _ in tokens)
+    single = [*start, "$A", end]
+    pair = [*single, f"$B:{second_type}", f"{end}:{second_type}"]
+    return TemplateProcessing(single=single, pair=pair, special_tokens=tokens)

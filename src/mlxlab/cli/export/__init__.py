@@ -3,8 +3,8 @@
     mlxlab export merge run=RUN_FOLDER out=FOLDER [checkpoint=best]
     mlxlab export quantize run=RUN_FOLDER out=FOLDER [bits=4] [group_size=64] [mode=affine] [skip=[PATTERN]]
                            [checkpoint=best] [evaluate=true] [max_batches=N]
-    mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [dequantize=false] [checkpoint=best]
-    mlxlab export peft run=RUN_FOLDER out=FOLDER [base=false] [checkpoint=best]
+    mlxlab export hf run=RUN_FOLDER out=FOLDER [dtype=float32] [checkpoint=best]
+    mlxlab export peft run=RUN_FOLDER out=FOLDER [checkpoint=best]
     mlxlab export gguf run=RUN_FOLDER out=FILE.gguf [dtype=float32] [checkpoint=best]
     mlxlab export onnx run=RUN_FOLDER out=FILE.onnx [checkpoint=best]
 
@@ -13,8 +13,8 @@ quantize  the same, with the weights of linear layers and embeddings in few bits
           compare the size and the metrics of the validation and test data before and after
 hf        writes the layout of Hugging Face, for transformers and, of decoders, mlx-lm: config.json, model.safetensors,
           the tokenizer, a model card
-peft      writes the adapters for Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors, the tokenizer;
-          with base=true the model below them too, for transformers: needed unless it is a folder or of the hub
+peft      writes the adapters for Hugging Face's PEFT: adapter_config.json, adapter_model.safetensors, the tokenizer,
+          and in base/ the model below them, unless it is that of model.pretrained, a folder or of the hub
 gguf      writes a decoder and its tokenizer as one file for llama.cpp
 onnx      writes model=tabular as one file for onnxruntime, which takes the columns of the table and needs no mlxlab
 

@@ -1,6 +1,5 @@
 """The exports for other programs: the arguments of their command lines."""
 
-import logging
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,15 +14,12 @@ if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel
     from mlxlab.interop.model_card import Origin
 
-log = logging.getLogger(__name__)
-
 
 def export_hf(
     run: Path,
     out: Path,
     checkpoint: str = "best",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-    dequantize: bool = False,
     json: bool = False,
 ) -> None:
     """Writes a folder for transformers and mlx-lm.
@@ -33,7 +29,6 @@ def export_hf(
         out: the folder to write; it must not exist.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
         dtype: type of the weights.
-        dequantize: write the weights of quantised layers as numbers too, for transformers.
         json: prints JSON instead.
     """
     with announce(f"exporting {run}"):
@@ -41,21 +36,17 @@ def export_hf(
         from mlxlab.inference.trained_model import trained_model
         from mlxlab.interop.hugging_face import export_hugging_face
 
-        origin = _origin(run, restored)
-        export_hugging_face(trained_model(restored), out, origin, dtype, dequantize)
+        export_hugging_face(trained_model(restored), out, _origin(run, restored), dtype)
     print_output(out, json)
 
 
-def export_peft(
-    run: Path, out: Path, checkpoint: str = "best", base: bool = False, json: bool = False
-) -> None:
+def export_peft(run: Path, out: Path, checkpoint: str = "best", json: bool = False) -> None:
     """Writes adapters for PEFT.
 
     Args:
         run: a run folder.
         out: the folder to write; it must not exist.
         checkpoint: best, last, emergency, step-N, or the path of a checkpoint.
-        base: write the model below the adapters to OUT/base too, for transformers.
         json: prints JSON instead.
     """
     with announce(f"exporting {run}"):
@@ -63,13 +54,8 @@ def export_peft(
         from mlxlab.inference.trained_model import trained_model
         from mlxlab.interop import peft
 
-        origin = _origin(run, restored)
         pretrained = restored.config["model"].get("pretrained")
-        named = peft.export_peft(trained_model(restored), out, origin, pretrained, base)
-    if not named:
-        log.info(
-            "adapter_config.json names no base model: none of transformers has these weights; base=true writes it"
-        )
+        peft.export_peft(trained_model(restored), out, _origin(run, restored), pretrained)
     print_output(out, json)
 
 

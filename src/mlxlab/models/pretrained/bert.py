@@ -88,6 +88,7 @@ def bert_config(node: Node) -> dict[str, object]:
         "attention_probs_dropout_prob": node["dropout"],
         "position_embedding_type": "absolute",
         "type_vocab_size": node["num_token_types"],
+        "tie_word_embeddings": True,
     }
 
 

@@ -7,7 +7,6 @@ import mlx.core as mx
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.merge import merged_parameters
-from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.model import Model
 from mlxlab.models.zoo.architectures import with_vocabulary
 from mlxlab.models.zoo.mlx_lm import MlxLm
@@ -48,8 +47,6 @@ def cast_predicate(model: Model) -> Callable[[str], bool]:
 
 def _refuse_misread(model: Model, backbone: MlxLm) -> None:
     """ConfigError where mlx-lm changes weights of this architecture when it loads them."""
-    if any(isinstance(layer, QuantizedLayer) for layer in model.modules()):
-        return  # mlx-lm knows such weights by their scales, and leaves them as they are
     arrays = {published_name(path): array for path, array in merged_parameters(model).items()}
     loaded = backbone.sanitize(dict(arrays))
     changed = [
