@@ -71,19 +71,18 @@ def _interpolate(
 ) -> np.ndarray:
     """Discounted counts of n-grams, and what that leaves times the probability by shorter contexts."""
     base = vocab_size + 1
-    keys, counts = np.unique(_keys(seen, base), return_counts=True)
-    contexts, index, continuations = np.unique(
-        keys // base, return_inverse=True, return_counts=True
-    )
-    totals = np.bincount(index, counts, minlength=len(contexts))
+    keys, index = np.unique(_keys(np.concatenate([seen, grams]), base), return_inverse=True)
+    context_of = np.unique(keys // base, return_inverse=True)[1]
+    counts = np.bincount(index[: len(seen)], minlength=len(keys))
+    totals = np.bincount(context_of, counts)
+    continuations = np.bincount(context_of, counts > 0)
 
-    queries = _keys(grams, base)
-    count = _look_up(keys, counts, queries)
-    total = _look_up(contexts, totals, queries // base)
-    num_continuations = _look_up(contexts, continuations, queries // base)
+    gram = index[len(seen) :]
+    context = context_of[gram]
+    total = totals[context]
     divisor = np.maximum(total, 1)
-    discounted = np.maximum(count - DISCOUNT, 0) / divisor
-    mixed = discounted + DISCOUNT * num_continuations / divisor * lower
+    discounted = np.maximum(counts[gram] - DISCOUNT, 0) / divisor
+    mixed = discounted + DISCOUNT * continuations[context] / divisor * lower
     return np.where(total > 0, mixed, lower)
 
 
@@ -93,11 +92,3 @@ def _keys(grams: np.ndarray, base: int) -> np.ndarray:
     for column in grams.T:
         keys = keys * base + column + 1
     return keys
-
-
-def _look_up(keys: np.ndarray, values: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """The value of each key; 0 for keys that do not occur."""
-    if not len(keys):
-        return np.zeros(len(queries))
-    index = np.minimum(np.searchsorted(keys, queries), len(keys) - 1)
-    return np.where(keys[index] == queries, values[index], 0)
