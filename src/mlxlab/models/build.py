@@ -17,9 +17,7 @@ from mlxlab.models.pretrained.family import Node
 from mlxlab.models.pretrained.load import MLX_LM, files_of, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 
-OUTSIDE_ENCODER = (
-    r"re:backbone\.(branches|dilated|fusion|highway|joined|joined_norm)"  # of a CnnHybrid
-)
+OUTSIDE_ENCODER = "backbone.[!e]*"  # all modules of a CnnHybrid but its encoder
 
 
 def build_model(

@@ -12,8 +12,7 @@ from mlxlab.constraints import MinLen, Positive, Share, Size
 class LoRA:
     """Low-rank adapters (Hu et al. 2021): W x + (alpha / rank) B A x, with W frozen and B zero at first.
 
-    Patterns are globs of paths or of the last parts of them (`attention.query`, `layers.0.*`), or regular expressions
-    of whole paths behind `re:`.
+    Patterns are globs of paths or of the last parts of them (`attention.query`, `layers.[01].*`).
 
     Args:
         rank: rows of A.
@@ -61,8 +60,8 @@ class ModelOptions:
         init_from: initial weights of a new run, under the same or published names: those of a run folder (its best
             checkpoint), a checkpoint, a safetensors file or folder, a GGUF file or a hub id; null draws them.
         freeze: patterns of weights that are not trained: globs of paths or of the last parts of them (`embedding`,
-            `layers.0.*`), or regular expressions of whole paths behind `re:`. Adapters of these weights are trained,
-            unless a pattern matches adapters only (`*.lora_a`).
+            `layers.[01].*`). Adapters of these weights are trained, unless a pattern matches adapters only
+            (`*.lora_a`).
         adapter: small trainable weights next to frozen ones; null trains the weights themselves.
         quantization: weights in few bits.
     """

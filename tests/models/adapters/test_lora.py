@@ -60,7 +60,7 @@ def random_node(rng):
 
 
 def random_adapter(rng):
-    targets = [None, ["*"], ["query", "embedding"], [r"re:.*\.(value|down)"]]
+    targets = [None, ["*"], ["query", "embedding"], ["value", "*.down"]]
     return ADAPTER | {
         "rank": int(rng.integers(1, 5)),
         "alpha": float(rng.uniform(1, 8)),
@@ -120,7 +120,7 @@ def check_laws(seed):
     np.testing.assert_allclose(logits(merged), trained, atol=1e-5, rtol=1e-5)
     reranked = arrays.rerank(weights, options, new, 5)
     again = load(
-        node | {"adapter": other | {"targets": [f"re:{layer}" for layer in layers]}}, reranked, kind
+        node | {"adapter": other | {"targets": layers}}, reranked, kind
     )
     np.testing.assert_allclose(logits(again), trained, atol=1e-5, rtol=1e-5)
     assert named_parameters(again)[f"{layers[0]}.lora_a"].shape[0] == new.rank
@@ -194,9 +194,8 @@ def test_a_tied_embedding_is_stored_once_and_read_with_its_adapter():
             {"adapter": ADAPTER | {"train": ["nrm"]}},
             "adapter.train: nrm matches nothing",
         ),
-        ({"adapter": ADAPTER | {"targets": ["re:("]}}, "is not a regular expression: missing"),
         (
-            {"freeze": ["re:" + "(.*)*" * 30 + "x"]},
+            {"freeze": ["*e" * 30 + "x"]},
             "matches nothing",
         ),  # hours in a backtracking engine
         (

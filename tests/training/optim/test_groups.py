@@ -44,7 +44,7 @@ def moved(
 
 GROUPS = [
     {"pattern": "layers.1.*", "lr_scale": 0.5},
-    {"pattern": "re:backbone\\.layers", "lr_scale": 0.25},
+    {"pattern": "backbone.layers", "lr_scale": 0.25},
 ]
 
 

@@ -17,7 +17,7 @@ from mlxlab.models.pretrained.load import MLX_LM
 TARGET = "mlxlab.models.options.LoRA"
 PROJECTIONS = ("attention.*", "feed_forward.*")  # They get an adapter by default.
 # Architectures of mlx-lm name their layers in several ways.
-IN_LAYERS = (r"re:.*\.\d+\..*",)
+IN_LAYERS = ("*.[0-9]*.*",)
 
 
 def set_lora_node(operation: SetLoRA, before: Architecture) -> Architecture:
