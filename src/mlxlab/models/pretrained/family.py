@@ -16,13 +16,13 @@ Shape = dict[str, object]  # constructor arguments of a backbone
 Names = tuple[
     tuple[str, str], ...
 ]  # our module or parameter, the published one; {} is the number of a layer
-SIZES = {
+SIZES = {  # keys of a config.json -> arguments
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
-}  # keys of a config.json -> arguments
-SIZES |= {
-    key: key
-    for key in ("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings")
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "max_position_embeddings": "max_position_embeddings",
 }
 
 BERT = "mlxlab.models.bert.Bert"
@@ -66,23 +66,26 @@ class Family:
 
     def table(self) -> Table:
         """Regular expressions of published names, and ours."""
-        return (*LEGACY, *(self._reading(ours, theirs) for ours, theirs in self.names))
+        rules = [*LEGACY]
+        for ours, theirs in self.names:
+            pattern, replacement = _rule(theirs, ours)
+            rules.append((rf"^(?:{re.escape(self.prefix)})?{pattern}(?=\.|$)", replacement))
+        return rules
 
     def published_name(self, path: str) -> str:
         """The published name of a parameter of a model, `backbone.` or `head.` first; KeyError if there is none."""
         own = path.removeprefix("backbone.").removeprefix("encoder.")
         for ours, theirs in self.names:
-            pattern = re.escape(ours).replace(r"\{\}", r"(\d+)")
-            if match := re.fullmatch(rf"{pattern}(\.\w+)?", own):
-                number = "".join(match.groups("")[:-1])
-                suffix = match.groups("")[-1]
-                prefix = "" if own.startswith("head.") else self.prefix
-                return prefix + theirs.format(number) + suffix
+            pattern, replacement = _rule(ours, theirs)
+            name, count = re.subn(rf"^{pattern}(?=(\.\w+)?$)", replacement, own)
+            if count:
+                return name if own.startswith("head.") else self.prefix + name
         raise KeyError(path)
 
-    def _reading(self, ours: str, theirs: str) -> tuple[str, str]:
-        pattern = re.escape(theirs).replace(r"\{\}", r"(\d+)")
-        return rf"^(?:{re.escape(self.prefix)})?{pattern}(?=\.|$)", ours.replace("{}", r"\1")
+
+def _rule(name: str, new_name: str) -> tuple[str, str]:
+    """The regular expression of a name, of which {} is a number, and its replacement."""
+    return re.escape(name).replace(r"\{\}", r"(\d+)"), new_name.replace("{}", r"\1")
 
 
 def rename(name: str, table: Table) -> str:
