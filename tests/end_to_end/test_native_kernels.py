@@ -179,9 +179,12 @@ def test_a_library_that_crashes_or_is_another_one_fails_its_self_check(
     compiler.write_text("\n".join(["#!/bin/sh", *lines]))
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
-    record = build(find_toolchain(), Cache(tmp_path / "native"))
-    assert "the self-check failed: " in record["error"]
-    assert reason in record["error"]
+    toolchain = find_toolchain()
+    cache = Cache(tmp_path / "native")
+    build(toolchain, cache)
+    failure = cache.failure(toolchain.key) or ""
+    assert "the self-check failed: " in failure
+    assert reason in failure
 
 
 def test_a_library_of_another_layout_is_refused(tmp_path, built):

@@ -1,37 +1,27 @@
 """The cache of built libraries: what someone else could have written is never loaded."""
 
-import hashlib
 import os
 
 import pytest
 
-from mlxlab.files.atomic import write_json
-from mlxlab.ops.native.cache import BuildRecord, Cache, default_folder
+from mlxlab.ops.native.cache import Cache, default_folder
 from mlxlab.ops.native.toolchain import KernelsUnavailable
 
-KEY, LIBRARY = "0123456789abcdef01234567", b"\x7fELF library"
-RECORD = BuildRecord(
-    error=None,
-    sha256=hashlib.sha256(LIBRARY).hexdigest(),
-    features="avx512",
-)
+KEY = "0123456789abcdef01234567"
 
 
 @pytest.fixture
 def cache(tmp_path):
-    """A cache with a library and its record."""
+    """A cache with a library."""
     cache = Cache(tmp_path / "mlxlab" / "native")
     cache.create()
-    cache.path(KEY, "so").write_bytes(LIBRARY)
-    write_json(cache.path(KEY, "json"), RECORD)
-    for kind in ("so", "json"):
-        cache.path(KEY, kind).chmod(0o600)
+    cache.path(KEY, "so").write_bytes(b"\x7fELF library")
     return cache
 
 
 def test_only_its_user_can_open_a_new_folder(cache):
     assert cache.folder.stat().st_mode & 0o777 == 0o700
-    assert cache.record(KEY) == RECORD
+    assert cache.has_library(KEY)
 
 
 def _link(path):
@@ -60,27 +50,15 @@ def _replace_by_file(path):
 )
 def test_a_folder_that_others_could_have_written_is_refused(cache, spoil, message):
     spoil(cache.folder)
-    for act in (cache.create, lambda: cache.record(KEY)):
+    for act in (cache.create, lambda: cache.failure(KEY)):
         with pytest.raises(KernelsUnavailable, match=message) as refused:
             act()
         assert str(refused.value).startswith(f"{cache.folder}: ")
 
 
-@pytest.mark.parametrize("damage", [b"", LIBRARY[:-1], LIBRARY + b"x"])
-def test_a_library_that_is_not_that_of_its_record_does_not_count(cache, damage):
-    cache.path(KEY, "so").write_bytes(damage)
-    assert cache.record(KEY) is None
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"error": 2}', "\udcff"])
-def test_a_damaged_record_does_not_count(cache, text):
-    cache.path(KEY, "json").write_bytes(text.encode(errors="surrogateescape"))
-    assert cache.record(KEY) is None
-
-
-def test_a_removed_library_does_not_count(cache):
+def test_a_removed_library_is_built_again(cache):
     cache.path(KEY, "so").unlink()
-    assert cache.record(KEY) is None
+    assert not cache.was_built(KEY)
 
 
 def test_the_folder_is_below_xdg_cache_home(monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from mlxlab.errors import ConfigError
 from mlxlab.ops.native import state
-from mlxlab.ops.native.cache import BuildRecord, Cache
+from mlxlab.ops.native.cache import Cache
 from mlxlab.ops.native.state import KernelSet
 from mlxlab.ops.native.toolchain import KernelsUnavailable, Toolchain, find_toolchain, on_cpu
 
@@ -79,29 +79,28 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
 
     toolchain = find_toolchain()
     cache = Cache()
-    record = cache.record(toolchain.key)
-    if record is None or again or (retry and record["error"]):
-        logger.info(
-            f"native kernels: building them with {toolchain.compiler[0]}, once; this takes some 20 s"
-        )
-        record = build(toolchain, cache, again=record is not None)
-    return _load(toolchain, cache, record)
+    rebuilds = again or (retry and cache.failure(toolchain.key) is not None)
+    if rebuilds or not cache.was_built(toolchain.key):
+        compiler = toolchain.compiler[0]
+        logger.info(f"native kernels: building them with {compiler}, once; this takes some 20 s")
+        build(toolchain, cache, again=rebuilds)
+    return _load(toolchain, cache)
 
 
 def _load_if_built() -> bool:
     """Whether a build has ended; raises KernelsUnavailable if it failed."""
     toolchain = find_toolchain()
     cache = Cache()
-    record = cache.record(toolchain.key)
-    if record is None:
+    if not cache.was_built(toolchain.key):
         return False
-    _load(toolchain, cache, record)
+    _load(toolchain, cache)
     return True
 
 
-def _load(toolchain: Toolchain, cache: Cache, record: BuildRecord) -> KernelSet:
-    if record["error"]:
-        raise KernelsUnavailable(f"{record['error']} (mlxlab kernels info)")
+def _load(toolchain: Toolchain, cache: Cache) -> KernelSet:
+    failure = cache.failure(toolchain.key)
+    if failure is not None:
+        raise KernelsUnavailable(f"{failure} (mlxlab kernels info)")
     from mlxlab.ops.native.library import load
 
     features = load(cache.path(toolchain.key, "so"))

@@ -3,7 +3,6 @@
 `python -m mlxlab.ops.native.build` is the build in the background.
 """
 
-import hashlib
 import os
 import shutil
 import signal
@@ -13,33 +12,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlxlab.detached import module_environment, start_detached
-from mlxlab.files.atomic import temporary_name, write_atomic, write_json
-from mlxlab.ops.native.cache import BuildRecord, Cache
-from mlxlab.ops.native.toolchain import SOURCES, KernelsUnavailable, Toolchain, find_toolchain
+from mlxlab.files.atomic import temporary_name, write_atomic
+from mlxlab.ops.native.cache import Cache
+from mlxlab.ops.native.toolchain import SOURCES, Toolchain, find_toolchain
 
 BUILD_SECONDS = 600.0
 CHECK_SECONDS = 300.0
 _MODULE = "mlxlab.ops.native"
 
 
-Check = Callable[[Path], tuple[str | None, str]]
-
-
-def check_library(library: Path) -> tuple[str | None, str]:
-    """Why a library may not be used, None if it may, and the features of the processor that it uses."""
+def check_library(library: Path) -> str | None:
+    """Why a library may not be used; None if it may."""
     command = [sys.executable, "-P", "-m", f"{_MODULE}.check_library", str(library)]
     variables = {"MLXLAB_NATIVE": "off", "MLXLAB_CUSTOM_OPS": "0"}
     code, output = _run(command, module_environment() | variables, CHECK_SECONDS)
-    words = output.split()
     if code == 0:
-        return None, "".join(words[-1:])
+        return None
     reason = "took too long" if code is None else f"exit code {code}"
-    return f"the self-check failed: {' '.join([reason, *words])[-200:]}", ""
+    return f"the self-check failed: {' '.join([reason, *output.split()])[-200:]}"
 
 
 def build(
-    toolchain: Toolchain, cache: Cache, *, again: bool = False, check: Check = check_library
-) -> BuildRecord:
+    toolchain: Toolchain,
+    cache: Cache,
+    *,
+    again: bool = False,
+    check: Callable[[Path], str | None] = check_library,
+) -> None:
     """Builds unless a build with this key has ended before; waits for another process that builds.
 
     Args:
@@ -50,8 +49,8 @@ def build(
     """
     cache.create()
     with cache.lock(waits=True):
-        record = None if again else cache.record(toolchain.key)
-        return record or _build(toolchain, cache, check)
+        if again or not cache.was_built(toolchain.key):
+            _build(toolchain, cache, check)
 
 
 def start_background_build(cache: Cache) -> None:
@@ -70,38 +69,26 @@ def main() -> None:
     toolchain = find_toolchain()
     cache.create()
     with cache.lock() as locked:
-        if locked and cache.record(toolchain.key) is None:
+        if locked and not cache.was_built(toolchain.key):
             _build(toolchain, cache, check_library)
 
 
-def _build(toolchain: Toolchain, cache: Cache, check: Check) -> BuildRecord:
-    """Builds, checks and records. The library appears complete, then its record: both by a rename."""
+def _build(toolchain: Toolchain, cache: Cache, check: Callable[[Path], str | None]) -> None:
+    """Builds and checks. The library appears complete, by a rename, and so does the reason of a failure."""
     cache.remove_leftovers()
     key = toolchain.key
     folder = temporary_name(cache.folder / key)
     folder.mkdir(mode=0o700)
     try:
         library = folder / "library.so"
-        features = sha256 = ""
-        error, log = _compile(toolchain.command(library), folder)
-        if error is None and not library.is_file():
-            error = "the compiler wrote no library"
+        fault, log = _compile(toolchain.command(library), folder)
         write_atomic(cache.path(key, "log"), log[-100_000:])
-        if error is None:
-            library.chmod(0o700)
-            error, features = check(library)
-        if error is None:
-            sha256 = hashlib.sha256(library.read_bytes()).hexdigest()
+        fault = fault or check(library)
+        if fault is None:
             library.replace(cache.path(key, "so"))
-        record = BuildRecord(error=error, sha256=sha256, features=features)
-        write_json(folder / "record.json", record)
-        (folder / "record.json").chmod(0o600)
-        (folder / "record.json").replace(cache.path(key, "json"))
-        return record
-    except OSError as error:
-        raise KernelsUnavailable(
-            f"{cache.folder}: cannot be written ({error.strerror or error})"
-        ) from None
+        else:
+            cache.path(key, "so").unlink(missing_ok=True)
+            write_atomic(cache.path(key, "error"), fault)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

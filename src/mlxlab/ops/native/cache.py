@@ -1,42 +1,24 @@
 """The cache of built libraries: a folder that only its user can write, checked before anything in it is loaded.
 
 <key>.so      a library that passed its self-check
-<key>.json    the record of the last build with this key, also of one that failed
+<key>.error   why there is none: the last build with this key failed
 <key>.log     output of the compiler
 build.lock    held (`flock`) while a library is built
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal
 
-from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import leftovers
-from mlxlab.files.untrusted import open_regular, read_json
 from mlxlab.ops.native.toolchain import KernelsUnavailable
 
-_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
-
-class BuildRecord(TypedDict):
-    """How a build ended.
-
-    Attributes:
-        error: why its library is not used; None if it passed the self-check.
-        sha256: of the library, "" if there is none.
-        features: of the processor that it uses.
-    """
-
-    error: str | None
-    sha256: str
-    features: str
 
 
 class Cache:
@@ -72,18 +54,21 @@ class Cache:
         if status.st_mode & _OTHERS_WRITE:
             raise KernelsUnavailable(f"{self.folder}: other users can write it; expected mode 700")
 
-    def record(self, key: str) -> BuildRecord | None:
-        """The record of the last build; None if there is none, or if it or its library is damaged."""
+    def has_library(self, key: str) -> bool:
         self.check()
-        try:
-            record = read_json(self.path(key, "json"), BuildRecord)
-            if record["error"]:
-                return record
-            with open_regular(self.path(key, "so")) as file:
-                digest = hashlib.sha256(file.read()).hexdigest()
-        except (InputNotFoundError, DataError):
+        return self.path(key, "so").is_file()
+
+    def failure(self, key: str) -> str | None:
+        """Why the last build failed; None if there was none, or it did not."""
+        if self.has_library(key):
             return None
-        return record if digest == record["sha256"] else None
+        with suppress(FileNotFoundError):
+            return self.path(key, "error").read_text()
+        return None
+
+    def was_built(self, key: str) -> bool:
+        """Whether a build has ended, also in a failure."""
+        return self.has_library(key) or self.failure(key) is not None
 
     def is_building(self) -> bool:
         """Whether another process builds now."""
@@ -94,33 +79,30 @@ class Cache:
 
     @contextmanager
     def lock(self, *, waits: bool = False) -> Iterator[bool]:
-        """Locks the folder for a build, if no other process has, or once it has ended; yields whether it did."""
+        """Locks the folder for a build, if no other process has, or once it has ended; yields whether it did.
+
+        KernelsUnavailable also for an OSError of the build.
+        """
+        operation = fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
-            file = os.open(self.folder / "build.lock", _LOCK_FLAGS, 0o600)
+            with (self.folder / "build.lock").open("a") as file:
+                is_locked = True
+                try:
+                    fcntl.flock(file, operation)
+                except BlockingIOError:
+                    is_locked = False
+                yield is_locked
         except OSError as error:
             raise KernelsUnavailable(
-                f"{self.folder}: cannot be written ({error.strerror})"
+                f"{self.folder}: cannot be written ({error.strerror or error})"
             ) from None
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            except OSError as error:
-                raise KernelsUnavailable(
-                    f"{self.folder}: cannot be locked ({error.strerror})"
-                ) from None
-            yield True
-        finally:
-            os.close(file)
 
     def remove_leftovers(self) -> None:
         """Removes the temporary folders of builds that were killed."""
         for path in leftovers(self.folder):
             shutil.rmtree(path, ignore_errors=True)
 
-    def path(self, key: str, kind: Literal["so", "json", "log"]) -> Path:
+    def path(self, key: str, kind: Literal["so", "error", "log"]) -> Path:
         return self.folder / f"{key}.{kind}"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Prints the features of the processor that the library uses; exits with the reason if it may not be used."""
+    """Exits with the reason if the library may not be used."""
     from mlxlab import backend
 
     backend.prepare()
@@ -15,13 +15,12 @@ def main() -> None:
 
     path = Path(sys.argv[1])
     try:
-        features = load(path)
+        load(path)
     except KernelsUnavailable as reason:
         sys.exit(str(reason))
     error = self_check.check()
     if error is not None:
         sys.exit(error)
-    print(features)
 
 
 if __name__ == "__main__":

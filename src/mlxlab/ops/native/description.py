@@ -1,53 +1,37 @@
 """What there is to know about the native kernels of this machine, for `mlxlab kernels info`."""
 
-from typing import Literal, TypedDict
-
 from mlxlab.ops.native.cache import Cache
+from mlxlab.ops.native.library import load
 from mlxlab.ops.native.state import KernelSet
 from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
 
-Status = Literal["ready", "not built", "building", "failed", "unavailable"]
 
+def describe(cache: Cache) -> dict[str, str]:
+    """The state of the native kernels; what is not known is empty. MLX has been prepared.
 
-class Description(TypedDict):
-    """The state of the native kernels; what is not known is empty.
-
-    Attributes:
-        status: ready is used by the next run; failed is not built again by it; unavailable is for this machine.
-        reason: of failed and unavailable.
-        kernels: what a run records.
-        log: the file with the output of the compiler.
+    The status is ready, not built, building, failed (which the next run does not build again), or unavailable for this
+    machine. `kernels` is what a run records, `log` the file with the output of the compiler.
     """
-
-    status: Status
-    reason: str
-    kernels: str
-    compiler: str
-    flags: str
-    library: str
-    log: str
-
-
-def describe(cache: Cache) -> Description:
-    """The state of the kernels of this machine. MLX has been prepared."""
-    description = Description(
-        status="unavailable", reason="", kernels="", compiler="", flags="", library="", log=""
+    description = dict.fromkeys(
+        ("status", "reason", "kernels", "compiler", "flags", "library", "log"), ""
     )
     try:
         toolchain = find_toolchain()
-        record = cache.record(toolchain.key)
+        library = cache.path(toolchain.key, "so")
+        failure = cache.failure(toolchain.key)
+        if cache.has_library(toolchain.key):
+            description["kernels"] = str(KernelSet(toolchain.digest, load(library)))
     except KernelsUnavailable as reason:
-        return {**description, "reason": str(reason)}
+        return {**description, "status": "unavailable", "reason": str(reason)}
     description["compiler"] = " ".join(toolchain.compiler)
     description["flags"] = " ".join(toolchain.flags)
-    description["library"] = str(cache.path(toolchain.key, "so"))
+    description["library"] = str(library)
     description["log"] = str(cache.path(toolchain.key, "log"))
-    if record is None:
-        description["status"] = "building" if cache.is_building() else "not built"
-    elif record["error"] is not None:
-        description["status"] = "failed"
-        description["reason"] = record["error"]
-    else:
+    if description["kernels"]:
         description["status"] = "ready"
-        description["kernels"] = str(KernelSet(toolchain.digest, record["features"]))
+    elif failure is not None:
+        description["status"] = "failed"
+        description["reason"] = failure
+    else:
+        description["status"] = "building" if cache.is_building() else "not built"
     return description

@@ -16,11 +16,9 @@ class KernelSet:
     features: str = ""
 
     def __str__(self) -> str:
-        return (
-            " ".join(filter(None, ["native", self.digest, self.features]))
-            if self.digest
-            else "none"
-        )
+        if not self.digest:
+            return "none"
+        return f"native {self.digest} {self.features}".rstrip()
 
 
 MLX = KernelSet()

@@ -40,7 +40,7 @@ _CPU_KEYS = {
     "CPU part",
     "Features",
 }
-_RECORD_FORMAT = 3  # of what is recorded of a build
+_FORMAT = 4  # of the files of a build
 _ELF_START = 4096  # bytes of a library: they hold its build id
 
 
@@ -80,7 +80,7 @@ class Toolchain:
         with library.open("rb") as file:
             start = file.read(_ELF_START)
         values = (
-            _RECORD_FORMAT,
+            _FORMAT,
             self.digest,
             self.compiler,
             str(program),
