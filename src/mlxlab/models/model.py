@@ -12,7 +12,6 @@ from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.backbone import Backbone, CausalBackbone
 from mlxlab.models.bert import Bert
-from mlxlab.models.depth import depths
 from mlxlab.models.layers import Attention, apply_output_layer
 from mlxlab.models.tabular import Tabular, TabularHead
 from mlxlab.models.transformer import Transformer
@@ -155,32 +154,22 @@ def training_flops(model: Model, length: int) -> float:
     N counts the weights that every token is multiplied by: matrices, including the embedding where it is also the head,
     excluding lookup tables. L d is the summed width of all attention layers, T the row length; as in the paper, the
     half that a causal mask saves is counted. 2 N and 4 L d T are the forward pass, 2 N the gradients of weights, which
-    frozen ones do not have, and the rest the gradients of activations, which are computed down to the lowest layer with
-    a trained weight. Work that a step saves (a masked model's head at its targets only) or repeats (activation
-    checkpointing) is not counted.
+    frozen ones do not have, and the rest the gradients of activations. Work that a step saves (a masked model's head at
+    its targets only) or repeats (activation checkpointing) is not counted.
     """
     lookup_tables = ["position_embedding.weight", "type_embedding.weight"]
     if isinstance(model.head, CausalHead) and "out" in model.head:
         lookup_tables.append("embedding.weight")
     # Below `backbone.`, or below the encoder of a CnnHybrid.
     excluded = {f"backbone.{prefix}{name}" for name in lookup_tables for prefix in ("", "encoder.")}
-    trained = {path.replace(".base.", ".") for path in trainable_names(model)}
-    shapes = {path.replace(".base.", "."): shape for path, shape in parameter_shapes(model).items()}
-    levels = depths(shapes)
-    above = max(levels.values(), default=-1) + 1
-    lowest = min((levels.get(path, above) for path in trained), default=above + 1)
-    forward = weight_gradients = activation_gradients = 0.0
+    trained = set(trainable_names(model))
+    shapes = parameter_shapes(model)
+    flops = 0.0
     for path, shape in shapes.items():
-        if len(shape) >= 2 and path not in excluded:
-            flops = 2.0 * math.prod(shape)
-            is_output = path.endswith("embedding.weight")  # a tied one
-            forward += flops
-            weight_gradients += flops * (path in trained)
-            activation_gradients += flops * (is_output or levels.get(path, above) >= lowest)
-    for path, layer in model.named_modules():
+        if len(shape) >= 2 and path.replace(".base.", ".") not in excluded:
+            products = 3 if path in trained else 2
+            flops += 2.0 * products * math.prod(shape)
+    for layer in model.modules():
         if isinstance(layer, Attention):
-            query = f"{path}.query.weight"
-            flops = 4.0 * shapes[query][0] * length
-            forward += flops
-            activation_gradients += 2 * flops * (levels.get(query, above) >= lowest)
-    return forward + weight_gradients + activation_gradients
+            flops += 12.0 * layer.query.weight.shape[0] * length
+    return flops
