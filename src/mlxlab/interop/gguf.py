@@ -10,11 +10,11 @@ from tokenizers import pre_tokenizers
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigError, WriteError
+from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.files.new_folder import refuse_existing
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
-from mlxlab.interop.published_weights import plain_weights, publish
+from mlxlab.interop.published_weights import plain_weights, publish, refuse_unwritable
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.family import rename
 from mlxlab.models.pretrained.gguf import HYPERPARAMETERS
@@ -179,14 +179,11 @@ def _steps(written: dict[str, object] | None) -> list[dict[str, object]]:
 
 def _write(out: Path, arrays: Arrays, metadata: Values) -> None:
     temporary = temporary_name(out).with_suffix(".gguf")  # MLX appends it otherwise
-    try:
+    with refuse_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(out.parent)
-        mx.save_gguf(str(temporary), arrays, metadata)
-        temporary.rename(out)
-    except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
-        raise WriteError(
-            f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            mx.save_gguf(str(temporary), arrays, metadata)
+            temporary.rename(out)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -10,12 +10,11 @@ from typing import Literal
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
 from mlxlab.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
-from mlxlab.interop.published_weights import plain_weights, publish
+from mlxlab.interop.published_weights import plain_weights, publish, refuse_unwritable
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
 
@@ -80,13 +79,8 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
 
 def write_folder(out: Path, write: Callable[[Path], None]) -> None:
     """Calls `write` with a temporary folder, which becomes `out` as a whole or not at all; raises as `new_folder`."""
-    try:
-        with new_folder(out) as folder:
-            write(folder)
-    except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk
-        raise WriteError(
-            f"out={out}: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
-        ) from None
+    with refuse_unwritable(out), new_folder(out) as folder:
+        write(folder)
 
 
 def _tokens(trained: TrainedModel) -> dict[str, object]:

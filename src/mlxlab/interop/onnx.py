@@ -12,10 +12,11 @@ from mlxlab.cells.columns import UNSEEN
 from mlxlab.cells.inputs import CellEncoder
 from mlxlab.data.batch import TaskKind
 from mlxlab.data.dataset import Encoder
-from mlxlab.errors import ConfigError, WriteError
+from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.interop.model_card import Origin
 from mlxlab.interop.onnx_functions import MODEL, OUTPUTS
+from mlxlab.interop.published_weights import refuse_unwritable
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.tabular import Features, TabularHead, TabularNetwork
 
@@ -69,11 +70,9 @@ def export_onnx(
     }
     helper.set_model_props(model, metadata)
     checker.check_model(model, full_check=True)
-    try:
+    with refuse_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise WriteError(f"out={out}: {error.strerror}") from None
 
 
 def _limits(trained: TrainedModel) -> np.ndarray:

@@ -1,12 +1,14 @@
 """The weights of a trained model under published names, in one floating-point type."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import FLOATS, Arrays, nonfinite_paths
 from mlxlab.data.batch import Task
-from mlxlab.errors import ConfigError
+from mlxlab.errors import ConfigError, WriteError
 from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.adapters.merge import merged_parameters
 
@@ -40,6 +42,16 @@ def publish(
             f"dtype={dtype}: {too_large[0]} has numbers that are too large for it; expected float32"
         )
     return cast
+
+
+@contextmanager
+def refuse_unwritable(out: Path) -> Iterator[None]:
+    """Raises WriteError for an output that cannot be written inside."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk.
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise WriteError(f"out={out}: {reason}") from None
 
 
 def _in_data_units(weights: Arrays, task: Task) -> Arrays:
