@@ -8,7 +8,7 @@ from mlx.utils import tree_unflatten
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import adapter_paths, freeze, select_parameters, train_only
-from mlxlab.models.adapters.lora import LoRALayer, initial_a
+from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.adapters.quantize import find_layers, quantize
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import Attention, FeedForward, named_parameters
@@ -67,10 +67,7 @@ def insert(model: nn.Module, options: LoRA, seed: int | None) -> list[str]:
     """Replaces the targets by layers with adapters; returns their paths. The outputs of the model do not change."""
     layers = dict(model.named_modules())
     paths = find_targets(model, options)
-    new = {path: LoRALayer(layers[path], options) for path in paths}
-    for path, layer in new.items():
-        if seed is not None:
-            layer.lora_a = initial_a(seed, path, layer.lora_a.shape)
+    new = {path: LoRALayer(layers[path], options, path, seed) for path in paths}
     model.update_modules(tree_unflatten(list(new.items())))
     return paths
 

@@ -9,6 +9,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, float_weight
 from mlxlab.models.initialization import uniform
 from mlxlab.models.options import LoRA
@@ -20,21 +21,19 @@ MIN_LENGTH = 1e-30  # of a row that is divided by its length: a row of zeros sta
 class LoRALayer(nn.Module):
     """A linear layer or embedding `base` with an adapter. While B is zero, outputs are those of `base`, bit for bit.
 
-    A is zero too until it is drawn or loaded.
+    A is a function of `path` and `seed`; without a seed it is zero too.
     """
 
-    def __init__(self, base: nn.Module, options: LoRA) -> None:
+    def __init__(
+        self, base: nn.Module, options: LoRA, path: str = "", seed: int | None = None
+    ) -> None:
         super().__init__()
         self.base = base
         self.looks_up = isinstance(base, nn.Embedding | QuantizedEmbedding)
         self.scale = options.alpha / options.rank
         self.dropout = Dropout(options.dropout)
-        weight = dense_weight(base)
-        out_size, in_size = weight.shape
-        self.lora_a = mx.zeros((options.rank, in_size))
-        self.lora_b = mx.zeros((out_size, options.rank))
-        if options.dora:
-            self.magnitude = mx.sqrt(mx.square(weight).sum(axis=1))
+        for name, array in new_adapter(path, dense_weight(base), options, seed).items():
+            self[name] = array
 
     def __call__(self, x: mx.array) -> mx.array:
         """(..., in) -> (..., out); of an embedding, token ids (...) -> (..., width)."""
@@ -93,9 +92,16 @@ class LoRALayer(nn.Module):
         return change.astype(self.lora_a.dtype)
 
 
-def initial_a(seed: int, path: str, shape: tuple[int, ...]) -> mx.array:
-    """A (rank, in) of the layer at `path`: uniform in +-1 / sqrt(in), a function of seed and path."""
-    return mx.array(uniform(seed, f"{path}.lora_a", shape, 1 / math.sqrt(shape[1])))
+def new_adapter(path: str, weight: mx.array, options: LoRA, seed: int | None) -> Arrays:
+    """The arrays of a new adapter of the layer at `path`: A is uniform in +-1 / sqrt(in), without a seed zero."""
+    out_size, in_size = weight.shape
+    a = mx.zeros((options.rank, in_size))
+    if seed is not None:
+        a = mx.array(uniform(seed, f"{path}.lora_a", a.shape, 1 / math.sqrt(in_size)))
+    arrays = {"lora_a": a, "lora_b": mx.zeros((out_size, options.rank))}
+    if options.dora:
+        arrays["magnitude"] = mx.sqrt(mx.square(weight).sum(axis=1))
+    return arrays
 
 
 def merged_weight(
