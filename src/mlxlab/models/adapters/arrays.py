@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.checkpoint.parameter_names import ADAPTER, CODES
+from mlxlab.checkpoint.parameter_names import CODES
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import adapted_layers
 from mlxlab.models.adapters.lora import merged_weight, new_adapter
@@ -47,9 +47,9 @@ def merge(arrays: Mapping[str, mx.array], options: LoRA) -> Arrays:
         if f"{layer}.base.scales" in arrays:
             expected = "export merge makes it float32"
             raise ConfigError(f"{layer}: a quantised weight cannot take up its adapter; {expected}")
-        a, b, magnitude = (merged.pop(f"{layer}.{name}", None) for name in ADAPTER)
-        assert a is not None
-        assert b is not None
+        a = merged.pop(f"{layer}.lora_a")
+        b = merged.pop(f"{layer}.lora_b")
+        magnitude = merged.pop(f"{layer}.magnitude", None)
         weight = merged.pop(f"{layer}.base.weight")
         merged[f"{layer}.weight"] = merged_weight(weight, a, b, scale, magnitude)
         if f"{layer}.base.bias" in arrays:
