@@ -16,23 +16,10 @@ from mlxlab.files.new_folder import refuse_existing
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
 from mlxlab.interop.published_weights import plain_weights, publish, refuse_unwritable
 from mlxlab.interop.trained_model import TrainedModel
-from mlxlab.models.pretrained.family import rename
-from mlxlab.models.pretrained.gguf import HYPERPARAMETERS
+from mlxlab.models.pretrained.gguf import HYPERPARAMETERS, gguf_name
 from mlxlab.models.pretrained.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
 
 Values = dict[str, mx.array | str | list[str]]  # as MLX writes them
-
-NAMES = (
-    (r"^head\.out\.", "output."),
-    (r"^backbone\.embedding\.", "token_embd."),
-    (r"^backbone\.norm\.", "output_norm."),
-    (r"^backbone\.layers\.", "blk."),
-    (r"\.attention\.(q|k|v)(?:uery|ey|alue)\.", r".attn_\1."),
-    (r"\.attention\.out\.", ".attn_output."),
-    (r"\.attention_norm\.", ".attn_norm."),
-    (r"\.feed_forward_norm\.", ".ffn_norm."),
-    (r"\.feed_forward\.(gate|up|down)\.", r".ffn_\1."),
-)
 
 
 def export_gguf(
@@ -55,7 +42,7 @@ def export_gguf(
     metadata = _sizes(counterpart.config, trained.vocab_size) | _tokenizer(trained)
     metadata |= {"general.name": name, "general.architecture": "llama"}
     metadata["general.file_type"] = mx.array(0 if dtype == "float32" else 1, mx.uint32)
-    _write(out, _weights(trained, counterpart.config, dtype), metadata)
+    _write(out, _weights(trained, counterpart, dtype), metadata)
 
 
 def _check_type(counterpart: Counterpart) -> None:
@@ -77,22 +64,20 @@ def _check_type(counterpart: Counterpart) -> None:
         )
 
 
-def _weights(trained: TrainedModel, config: Mapping[str, object], dtype: str) -> Arrays:
+def _weights(trained: TrainedModel, counterpart: Counterpart, dtype: str) -> Arrays:
     """The arrays as such files have them: the rows of queries and keys are interleaved."""
     weights = plain_weights(trained)
     for key, role in (("num_attention_heads", "query"), ("num_key_value_heads", "key")):
-        heads = config[key]
-        for path in [path for path in weights if path.endswith(f".attention.{role}.weight")]:
-            array = weights[path]
-            weights[path] = (
-                array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
-            )
-    return publish(
-        weights,
-        lambda path: rename(path, NAMES),
-        dtype,
-        lambda name: not name.endswith("norm.weight"),
-    )
+        heads = counterpart.config[key]
+        for path, array in weights.items():
+            if path.endswith(f".attention.{role}.weight"):
+                halves = array.reshape(heads, 2, -1, array.shape[-1])
+                weights[path] = halves.swapaxes(1, 2).reshape(array.shape)
+
+    def rename(path: str) -> str:
+        return gguf_name(counterpart.published_name(path))
+
+    return publish(weights, rename, dtype, lambda name: not name.endswith("norm.weight"))
 
 
 def _sizes(config: Mapping[str, object], vocab_size: int) -> Values:

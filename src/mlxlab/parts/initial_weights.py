@@ -27,7 +27,6 @@ from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.families import FAMILIES
 from mlxlab.models.pretrained.family import split_arrays
-from mlxlab.models.pretrained.gguf import GGUF_NAMES
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import IGNORED_KEYS, read_arrays
 from mlxlab.parts.data import Config
@@ -102,7 +101,7 @@ class WeightSource:
             NotAllowedError: fewer than `min_match` fit.
         """
         arrays, layout, architecture = self.read()
-        names = (*(family.table() for family in FAMILIES), GGUF_NAMES)
+        names = [family.table() for family in FAMILIES]
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         result = transfer(arrays, named_parameters(model), rules)
         title = f"{KEY}={self.name}"

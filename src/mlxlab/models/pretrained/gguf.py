@@ -8,7 +8,6 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.checkpoint.parameter_names import Table
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.models.pretrained.gguf_header import BFLOAT16, Tensor, read_header
 
@@ -24,19 +23,21 @@ HYPERPARAMETERS = {  # as a config.json calls it -> behind the architecture's na
     "rope_theta": "rope.freq_base",
     "head_dim": "rope.dimension_count",
 }
-GGUF_NAMES: Table = (
-    (r"^blk\.", "layers."),
-    (r"^output_norm\.", "norm."),
-    (r"^output\.", "head.out."),
-    (r"^token_embd\.", "embedding."),
-    (r"\.attn_norm\.", ".attention_norm."),
-    (r"\.ffn_norm\.", ".feed_forward_norm."),
-    (r"\.attn_q\.", ".attention.query."),
-    (r"\.attn_k\.", ".attention.key."),
-    (r"\.attn_v\.", ".attention.value."),
-    (r"\.attn_output\.", ".attention.out."),
-    (r"\.ffn_(gate|up|down)\.", r".feed_forward.\1."),
-)
+PARTS = {  # of names of weights in the file -> in Hugging Face's layout of Llama
+    "token_embd": "model.embed_tokens",
+    "blk": "model.layers",
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
 Metadata = dict[str, object]  # of a file: numbers, text and lists of them
 
 
@@ -95,7 +96,7 @@ def gguf_config(path: Path) -> Metadata:
 
 
 def gguf_weights(path: Path, num_heads: int, num_kv_heads: int) -> Iterator[tuple[str, mx.array]]:
-    """Every weight under its name in the file: dequantized to float32, queries and keys in Hugging Face's order."""
+    """Every weight as Hugging Face's layout has it: dequantized to float32, queries and keys in its order."""
     arrays, _ = read_gguf(path)
     for name, array in arrays.items():
         stem, _, kind = name.rpartition(".")
@@ -112,4 +113,12 @@ def gguf_weights(path: Path, num_heads: int, num_kv_heads: int) -> Iterator[tupl
             # GGUF files interleave the rows of a head, for rotary positions on adjacent pairs.
             heads = num_heads if rotated[1] == "q" else num_kv_heads
             array = array.reshape(heads, -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
-        yield name, array
+        yield ".".join(PARTS.get(part, part) for part in name.split(".")), array
+
+
+def gguf_name(published: str) -> str:
+    """The name in a GGUF file of a weight in Hugging Face's layout."""
+    name = f".{published}."
+    for part, published_part in PARTS.items():
+        name = name.replace(f".{published_part}.", f".{part}.")
+    return name.strip(".")

@@ -19,7 +19,7 @@ from mlxlab.models.model import Head
 from mlxlab.models.pretrained.config import PretrainedConfig, read_config
 from mlxlab.models.pretrained.families import family_of
 from mlxlab.models.pretrained.family import rename, split_arrays
-from mlxlab.models.pretrained.gguf import GGUF_NAMES, gguf_weights
+from mlxlab.models.pretrained.gguf import gguf_weights
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.models.zoo.published import load_published_weights
@@ -111,8 +111,6 @@ def _own_arrays(path: Path, config: PretrainedConfig, module: nn.Module) -> dict
     published = {
         name: array for name, array in read_arrays(path).items() if not IGNORED_KEYS.search(name)
     }
-    if path.suffix == ".gguf":
-        return {rename(name, GGUF_NAMES): array for name, array in published.items()}
     family = family_of(config, f"{type(module).__module__}.{type(module).__name__}", str(path))
     table = family.table()
     arrays = {
