@@ -1,6 +1,5 @@
 """Adapters, and the other weights trained with them, under the names and in the settings of Hugging Face's PEFT."""
 
-from collections.abc import Collection
 from typing import Any
 
 from mlxlab.checkpoint.arrays import Arrays
@@ -46,16 +45,11 @@ def peft_adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arra
         for path, array in weights.items()
         if path.rpartition(".")[0] in modules
     }
-    linear = {
-        published[path].removesuffix(".weight")
-        for path, array in weights.items()
-        if array.ndim == 2
-    }
     config = {
         "peft_type": "LORA",
         "task_type": TASK_TYPES[counterpart.ending],
         "inference_mode": True,
-        "target_modules": _target_modules(layers.keys(), linear),
+        "target_modules": sorted(layers),
         "modules_to_save": sorted(modules.values()) or None,
         "r": options.rank,
         "lora_alpha": options.alpha,
@@ -104,14 +98,3 @@ def _trained_modules(
             )
         modules[module] = counterpart.published_name(path).rpartition(".")[0]
     return modules
-
-
-def _target_modules(targets: Collection[str], linear: set[str]) -> list[str]:
-    """The ends of the names that select exactly these of all linear layers, as short as possible."""
-    for count in (1, 2, 3):
-        ends = {".".join(name.split(".")[-count:]) for name in targets}
-        if {name for name in linear if any(f".{name}".endswith(f".{end}") for end in ends)} == set(
-            targets
-        ):
-            return sorted(ends)
-    return sorted(targets)

@@ -135,8 +135,7 @@ def _module_name(config: Mapping[str, object], title: str) -> str:
     name = utils.MODEL_REMAPPING.get(model_type, model_type)
     for architecture in _listed(config.get("architectures")):
         name = utils.MODEL_ARCHITECTURE_REMAPPING.get((model_type, architecture), name)
-    known = architectures()
-    if name not in known:
+    if name not in architectures():
         raise ConfigError(f"{title}: mlx-lm has no architecture {model_type!r}")
     return str(name)
 
