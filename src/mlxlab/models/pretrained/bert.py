@@ -66,6 +66,7 @@ def encoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
 
 
 def bert_config(node: Node) -> dict[str, object]:
+    """The config.json of all constructor arguments; ConfigError where BERT has no such option, naming our key."""
     require_options(
         node,
         "BERT",
@@ -92,4 +93,4 @@ def bert_config(node: Node) -> dict[str, object]:
     }
 
 
-FAMILY = Family("bert", (BERT, CNN_HYBRID), NAMES, "bert.", bert_shape, bert_config)
+FAMILY = Family("bert", (BERT, CNN_HYBRID), NAMES, "bert.", bert_shape)

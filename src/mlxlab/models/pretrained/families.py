@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.pretrained import bert, distilbert, llama, modernbert, qwen, roberta
+from mlxlab.models.pretrained import bert, distilbert, llama, modernbert, roberta
 from mlxlab.models.pretrained.config import PretrainedConfig
-from mlxlab.models.pretrained.family import Family, Node
+from mlxlab.models.pretrained.family import BERT, TRANSFORMER, Family, Node
 
 FAMILIES: Sequence[Family] = (
     bert.FAMILY,
@@ -15,8 +15,8 @@ FAMILIES: Sequence[Family] = (
     modernbert.FAMILY,
     llama.LLAMA,
     llama.MISTRAL,
-    qwen.QWEN2,
-    qwen.QWEN3,
+    llama.QWEN2,
+    llama.QWEN3,
 )
 
 
@@ -46,18 +46,11 @@ def export_family(node: Node) -> tuple[Family, dict[str, object]]:
         node: all constructor arguments of the backbone, with `_target_` and `vocab_size`.
 
     Raises:
-        ConfigError: no family computes the same; it names the option of the first one for this backbone.
+        ConfigError: no family computes the same; it names an option of the node.
     """
-    errors: list[ConfigError] = []
-    for family in families_of(str(node["_target_"])):
-        if family.config_json is None:
-            continue
-        try:
-            return family, family.config_json(node)
-        except ConfigError as error:
-            errors.append(error)
-    raise (
-        errors[0]
-        if errors
-        else ConfigError(f"{node['_target_']} has no counterpart in Hugging Face's layout")
-    )
+    target = str(node["_target_"])
+    if target == BERT:
+        return bert.FAMILY, bert.bert_config(node)
+    if target == TRANSFORMER:
+        return llama.export_decoder(node)
+    raise ConfigError(f"{target} has no counterpart in Hugging Face's layout")

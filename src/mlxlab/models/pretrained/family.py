@@ -39,7 +39,7 @@ def unchanged(arrays: Arrays, config: PretrainedConfig) -> Arrays:
 
 @dataclass(frozen=True)
 class Family:
-    """One `model_type`: how its config.json and its weights are read and written.
+    """One `model_type`: how its config.json and its weights are read, and the names of its weights.
 
     Args:
         model_type: as in config.json.
@@ -48,10 +48,8 @@ class Family:
         prefix: of the names of the backbone in files with a head.
         shape: (config.json, `model` node, title of messages) -> constructor arguments, sizes apart; ConfigError for an
             unsupported architecture, or an option of the node that contradicts it.
-        config_json: its inverse: all constructor arguments, with `vocab_size` -> config.json; ConfigError where the
-            family has no such option, naming the key of ours; None where another family is written in its place.
         split: modules whose arrays hold several of ours one after the other, along the rows, and how many; the names
-            of the parts end in their number. Such a family is only read.
+            of the parts end in their number.
         adapt: arrays by our names, as the file has them -> as the backbone has them.
     """
 
@@ -60,7 +58,6 @@ class Family:
     names: Names
     prefix: str
     shape: Callable[[PretrainedConfig, Node, str], Shape]
-    config_json: Callable[[Node], dict[str, object]] | None = None
     split: tuple[tuple[str, int], ...] = ()
     adapt: Callable[[Arrays, PretrainedConfig], Arrays] = unchanged
 

@@ -1,4 +1,8 @@
-"""Llama (Touvron et al. 2023), SmolLM2 among others, and Mistral without its sliding window."""
+"""Llama (Touvron et al. 2023), SmolLM2 among others, and the decoders that follow it.
+
+Mistral has no sliding window here, Qwen2 (Yang et al. 2024) has biases of queries, keys and values, Qwen3 (2025) norms
+of queries and keys.
+"""
 
 from dataclasses import asdict
 from typing import TypedDict, cast
@@ -14,6 +18,7 @@ from mlxlab.models.pretrained.family import (
     Names,
     Node,
     Shape,
+    head_dims,
     require_options,
     sizes_of,
 )
@@ -37,6 +42,10 @@ NAMES: Names = (
     ("norm", "norm"),
     ("head.out", "lm_head"),
 )
+NORM_NAMES: Names = (
+    ("layers.{}.attention.query_norm", "layers.{}.self_attn.q_norm"),
+    ("layers.{}.attention.key_norm", "layers.{}.self_attn.k_norm"),
+)
 
 
 class ScalingConfig(TypedDict):
@@ -48,19 +57,19 @@ class ScalingConfig(TypedDict):
     original_max_position_embeddings: Size
 
 
-def llama_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
-    require(config, title, sliding_window=[None])
-    return decoder_shape(config, node, title, "Llama") | {
-        "attention_bias": "all" if config.get("attention_bias") else "none"
-    }
-
-
-def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str) -> Shape:
-    """What Llama and the decoders that follow it have in common."""
+def decoder_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    model_type = config.get("model_type", "llama")
     if any(node.get(key, value) != value for key, value in OPTIONS.items()):
         required = ", ".join(f"model.{key}={value}" for key, value in OPTIONS.items())
-        raise ConfigError(f"{title}: {family} has {required}")
+        raise ConfigError(f"{title}: {model_type.capitalize()} has {required}")
     require(config, title, mlp_bias=[False], hidden_act=["silu"])
+    if model_type in ("qwen2", "qwen3"):
+        require(config, title, use_sliding_window=[False])
+    else:
+        require(config, title, sliding_window=[None])
+    attention_bias = "all" if config.get("attention_bias") else "none"
+    if model_type == "qwen2":
+        attention_bias = "qkv"
     head_dim = config.get("head_dim")
     heads = config["num_attention_heads"]
     theta, scaling = read_rope(config, title)
@@ -69,16 +78,17 @@ def decoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
         raise ConfigError(
             f"{title}: heads of {size} dimensions, expected at most {MAX_SCALED} with a rope_scaling"
         )
+    if size * heads == config["hidden_size"]:
+        head_dim = None
     return OPTIONS | {
         "num_kv_heads": config.get("num_key_value_heads"),
         "rope_theta": theta,
         "rope_scaling": scaling,
         "norm_eps": config.get("rms_norm_eps", 1e-6),
         "tie_embeddings": config.get("tie_word_embeddings", False),
-        "head_dim": None
-        if head_dim is None or head_dim * heads == config["hidden_size"]
-        else head_dim,
-        "qk_norm": False,
+        "head_dim": head_dim,
+        "attention_bias": attention_bias,
+        "qk_norm": model_type == "qwen3",
     }
 
 
@@ -104,33 +114,38 @@ def read_rope(config: PretrainedConfig, title: str) -> tuple[float, dict[str, ob
     return float(theta), {"_target_": SCALING, **cast(dict[str, object], scaling)}
 
 
-def llama_config(node: Node) -> dict[str, object]:
-    require_options(node, "Llama", qk_norm=(False,), attention_bias=("none", "all"))
-    return decoder_config(node, "llama") | {
-        "attention_bias": node["attention_bias"] == "all",
-        "mlp_bias": False,
-    }
-
-
-def decoder_config(node: Node, model_type: str) -> dict[str, object]:
-    """The config.json of what Llama and the decoders that follow it have in common."""
-    require_options(
-        node, model_type, norm_type=("rms",), mlp_type=("swiglu",), position_embedding=("rope",)
-    )
-    options = node["rope_scaling"]
-    scaling = asdict(instantiate(options, Llama3Scaling)) if options else {}
-    return {
-        "model_type": model_type,
+def export_decoder(node: Node) -> tuple[Family, dict[str, object]]:
+    """As `export_family`."""
+    family = LLAMA
+    if node["qk_norm"]:
+        family = QWEN3
+    elif node["attention_bias"] == "qkv":
+        family = QWEN2
+    name = family.model_type.capitalize()
+    biases = ("qkv",) if family is QWEN2 else ("none", "all")
+    require_options(node, name, attention_bias=biases)
+    require_options(node, name, **{key: (value,) for key, value in OPTIONS.items()})
+    if family is QWEN2:
+        require_options(node, name, head_dim=head_dims(node))
+    config: dict[str, object] = {
+        "model_type": family.model_type,
         **sizes_of(node),
         "num_key_value_heads": node["num_kv_heads"] or node["num_heads"],
         "head_dim": node["head_dim"] or node["hidden_size"] // node["num_heads"],
         "hidden_act": "silu",
         "rms_norm_eps": node["norm_eps"],
         "rope_theta": node["rope_theta"],
-        **({"rope_scaling": {"rope_type": "llama3", **scaling}} if scaling else {}),
         "tie_word_embeddings": node["tie_embeddings"],
     }
+    if family is not QWEN2:
+        config["attention_bias"] = node["attention_bias"] == "all"
+    if node["rope_scaling"]:
+        scaling = asdict(instantiate(node["rope_scaling"], Llama3Scaling))
+        config["rope_scaling"] = {"rope_type": "llama3", **scaling}
+    return family, config
 
 
-LLAMA = Family("llama", (TRANSFORMER,), NAMES, "model.", llama_shape, llama_config)
-MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", llama_shape)
+LLAMA = Family("llama", (TRANSFORMER,), NAMES, "model.", decoder_shape)
+MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", decoder_shape)
+QWEN2 = Family("qwen2", (TRANSFORMER,), NAMES, "model.", decoder_shape)
+QWEN3 = Family("qwen3", (TRANSFORMER,), (*NORM_NAMES, *NAMES), "model.", decoder_shape)
