@@ -28,8 +28,8 @@ NAMES: Names = (
 
 def distilbert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
     require(config, title, hidden_act=["gelu", "relu"])
-    shape = encoder_shape(config, node, title, "DistilBERT") | {"num_token_types": 1}
-    return shape | ({"pooling": "first"} if node.get("pooling", "dense") == "dense" else {})
+    own = {"num_token_types": 1, "pooling": "first"}
+    return encoder_shape(config, node, title, "DistilBERT") | own
 
 
 def with_token_type(arrays: Arrays, config: PretrainedConfig) -> Arrays:

@@ -141,12 +141,11 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
         )
     shape: Shape = {SIZES[key]: value for key, value in config.items() if key in SIZES}
     shape |= family.shape(config, node, title)
-    pooled = (
-        node["_target_"] == BERT
-        and "pooling" not in shape
-        and node.get("pooling", "dense") == "dense"
-    )
-    return shape | {"pooling": "first"} if pooled and not has_pooler(path) else shape
+    if node.get("pooling", "dense") != "dense":
+        shape.pop("pooling", None)  # That of the node counts.
+    elif target == BERT and "pooling" not in shape and not has_pooler(path):
+        shape["pooling"] = "first"
+    return shape
 
 
 def target_of(path: Path) -> str:

@@ -63,7 +63,6 @@ def modernbert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
     ):  # gelu is the default, and stands for BERT's
         raise ConfigError(f"{title}: has model.mlp_type={mlp_type}")
     thetas = read_thetas(config, title)
-    pooling = {"pooling": POOLING[config.get("classifier_pooling", "cls")]}
     return {
         **OPTIONS,
         "mlp_type": mlp_type,
@@ -73,7 +72,7 @@ def modernbert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
         "attention_window": config.get("local_attention", 128) // 2,
         "rope_theta": thetas["full_attention"],
         "local_rope_theta": thetas["sliding_attention"],
-        **(pooling if node.get("pooling", "dense") == "dense" else {}),
+        "pooling": POOLING[config.get("classifier_pooling", "cls")],
     }
 
 
