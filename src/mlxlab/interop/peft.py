@@ -5,25 +5,35 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
-from mlxlab.errors import UserError
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.errors import ConfigError, UserError
 from mlxlab.files.untrusted import read_json
 from mlxlab.interop import hugging_face
-from mlxlab.interop.counterpart import Counterpart, counterpart_of
+from mlxlab.interop.counterpart import Counterpart, Ending, counterpart_of
 from mlxlab.interop.hugging_face import model_files, write_arrays, write_files, write_folder
 from mlxlab.interop.model_card import PEFT, Origin, model_card
-from mlxlab.interop.peft_adapters import peft_adapters
 from mlxlab.interop.published_weights import plain_weights
 from mlxlab.interop.tokenizer_files import tokenizer_files
 from mlxlab.interop.trained_model import TrainedModel
-from mlxlab.models.adapters.freeze import frozen_parameters
+from mlxlab.models.adapters.freeze import adapter_paths, frozen_parameters, trainable_names
+from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.adapters.quantize import find_layers
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.build import build_model
+from mlxlab.models.layers import named_parameters
+from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import resolve
 
+PREFIX = "base_model.model."  # of PEFT's names
+TASK_TYPES: dict[Ending, str | None] = {
+    "ForCausalLM": "CAUSAL_LM",
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForMaskedLM": None,  # PEFT has none
+}
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 BASE = "base"  # the folder of the base model
@@ -51,7 +61,7 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
         CannotCreateError: `out` exists. WriteError: it cannot be written.
     """
     counterpart = counterpart_of(trained)
-    arrays, config = peft_adapters(trained, counterpart)
+    arrays, config = _adapters(trained, counterpart)
     source = published and _same_model(published, trained, counterpart)
     config["base_model_name_or_path"] = source or str(out.absolute() / BASE)
     files = {CONFIG: json.dumps(config, indent=1) + "\n", **tokenizer_files(trained)}
@@ -72,6 +82,86 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
             _write_base(folder / BASE, trained, counterpart)
 
     write_folder(out, write)
+
+
+def _adapters(trained: TrainedModel, counterpart: Counterpart) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of adapter_model.safetensors, and adapter_config.json without the name of the base model.
+
+    Raises:
+        ConfigError: there are no adapters, or PEFT has no such ones for the layers of transformers.
+    """
+    options = split_node(trained.node)[0].adapter
+    if options is None:
+        raise ConfigError("model.adapter: expected a run with adapters, model/adapter=lora")
+    if counterpart.needs_mlx_lm:
+        raise ConfigError("model=mlx_lm: PEFT needs the names of transformers, expected export hf")
+    layers = _adapted_layers(trained, counterpart)
+    weights = plain_weights(trained, with_adapters=False)
+    published = {path: counterpart.published_name(path) for path in weights}
+    modules = _trained_modules(trained, counterpart, list(weights))
+    arrays: Arrays = {}
+    for name, layer in layers.items():
+        arrays |= {f"{name}.lora_A.weight": layer.lora_a, f"{name}.lora_B.weight": layer.lora_b}
+        if "magnitude" in layer:
+            arrays[f"{name}.lora_magnitude_vector"] = layer.magnitude
+    arrays |= {
+        published[path]: array
+        for path, array in weights.items()
+        if path.rpartition(".")[0] in modules
+    }
+    config = {
+        "peft_type": "LORA",
+        "task_type": TASK_TYPES[counterpart.ending],
+        "inference_mode": True,
+        "target_modules": sorted(layers),
+        "modules_to_save": sorted(modules.values()) or None,
+        "r": options.rank,
+        "lora_alpha": options.alpha,
+        "lora_dropout": options.dropout,
+        "use_dora": options.dora,
+        "bias": "none",
+        "fan_in_fan_out": False,
+    }
+    return {PREFIX + name: array for name, array in arrays.items()}, config
+
+
+def _adapted_layers(trained: TrainedModel, counterpart: Counterpart) -> dict[str, LoRALayer]:
+    """The layers with adapters by the names of transformers."""
+    layers = {}
+    for path, layer in trained.model.named_modules():
+        if not isinstance(layer, LoRALayer):
+            continue
+        own = path.removeprefix("backbone.").removeprefix("encoder.")
+        name = counterpart.published_name(f"{path}.weight").removesuffix(".weight")
+        if layer.looks_up:
+            raise ConfigError(
+                f"model.adapter.targets: export peft writes adapters of linear layers, not of {own}"
+            )
+        layers[name] = layer
+    return layers
+
+
+def _trained_modules(
+    trained: TrainedModel, counterpart: Counterpart, paths: list[str]
+) -> dict[str, str]:
+    """Modules whose own weights were trained: their names in transformers by path."""
+    parameters = named_parameters(trained.model)
+    tied = trained.task.kind == "language_modelling" and bool(
+        counterpart.config.get("tie_word_embeddings")
+    )
+    modules = {}
+    for path in sorted(set(trainable_names(trained.model)) - set(adapter_paths(parameters))):
+        module = path.rpartition(".")[0]
+        nested = any(
+            other.startswith(f"{module}.") and other.rpartition(".")[0] != module for other in paths
+        )
+        if path not in paths or nested or (tied and module == "backbone.embedding"):
+            own = path.removeprefix("backbone.").replace(".base.", ".")
+            raise ConfigError(
+                f"model.adapter.train: PEFT cannot save {own} of {counterpart.name}; expected export hf"
+            )
+        modules[module] = counterpart.published_name(path).rpartition(".")[0]
+    return modules
 
 
 def _write_base(folder: Path, trained: TrainedModel, counterpart: Counterpart) -> None:

@@ -1,5 +1,12 @@
-"""BERT (Devlin et al. 2018) as published, MiniLM among others."""
+"""BERT (Devlin et al. 2018), MiniLM among others, and the encoders of its architecture.
 
+RoBERTa (Liu et al. 2019) has positions that begin behind that of padding, and one token type. DistilBERT (Sanh et al.
+2019) has neither token types nor a pooler.
+"""
+
+import mlx.core as mx
+
+from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import ACTIVATIONS, GATES
 from mlxlab.models.pretrained.config import PretrainedConfig, require
@@ -37,6 +44,29 @@ NAMES: Names = (
     ("head.norm", "cls.predictions.transform.LayerNorm"),
     ("head.bias", "cls.predictions.bias"),
 )
+ROBERTA_NAMES: Names = (
+    *LAYER_NAMES,
+    ("head.transform", "lm_head.dense"),
+    ("head.norm", "lm_head.layer_norm"),
+    ("head.bias", "lm_head.bias"),
+)
+DISTILBERT_NAMES: Names = (
+    ("layers.{}.attention.query", "transformer.layer.{}.attention.q_lin"),
+    ("layers.{}.attention.key", "transformer.layer.{}.attention.k_lin"),
+    ("layers.{}.attention.value", "transformer.layer.{}.attention.v_lin"),
+    ("layers.{}.attention.out", "transformer.layer.{}.attention.out_lin"),
+    ("layers.{}.attention_norm", "transformer.layer.{}.sa_layer_norm"),
+    ("layers.{}.feed_forward.up", "transformer.layer.{}.ffn.lin1"),
+    ("layers.{}.feed_forward.down", "transformer.layer.{}.ffn.lin2"),
+    ("layers.{}.feed_forward_norm", "transformer.layer.{}.output_layer_norm"),
+    ("layers", "transformer.layer"),  # anything else in a layer, for messages
+    ("embedding", "embeddings.word_embeddings"),
+    ("position_embedding", "embeddings.position_embeddings"),
+    ("embedding_norm", "embeddings.LayerNorm"),
+    ("head.transform", "vocab_transform"),
+    ("head.norm", "vocab_layer_norm"),
+    ("head.bias", "vocab_projector.bias"),
+)
 
 
 def bert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
@@ -63,6 +93,43 @@ def encoder_shape(config: PretrainedConfig, node: Node, title: str, family: str)
         "mlp_type": config.get("hidden_act", "gelu"),
         "norm_eps": config.get("layer_norm_eps", 1e-12),
     }
+
+
+def roberta_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    require(config, title, position_embedding_type=["absolute"], type_vocab_size=[1, 2])
+    positions = config.get("max_position_embeddings", 512) - _first_position(config)
+    if positions < 1:
+        raise ConfigError(
+            f"{title}: has no positions behind that of padding ({_first_position(config) - 1})"
+        )
+    return encoder_shape(config, node, title, "RoBERTa") | {
+        "max_position_embeddings": positions,
+        "num_token_types": config.get("type_vocab_size", 2),
+    }
+
+
+def without_padding(arrays: Arrays, config: PretrainedConfig) -> Arrays:
+    """The position of the first token is row 0 of our table."""
+    table = arrays.get("position_embedding.weight")
+    if table is None:
+        return arrays
+    return arrays | {"position_embedding.weight": table[_first_position(config) :]}
+
+
+def _first_position(config: PretrainedConfig) -> int:
+    padding = config.get("pad_token_id")
+    return 2 if padding is None else padding + 1
+
+
+def distilbert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
+    require(config, title, hidden_act=["gelu", "relu"])
+    own = {"num_token_types": 1, "pooling": "first"}
+    return encoder_shape(config, node, title, "DistilBERT") | own
+
+
+def with_token_type(arrays: Arrays, config: PretrainedConfig) -> Arrays:
+    """Our token type, which adds nothing."""
+    return arrays | {"type_embedding.weight": mx.zeros((1, config["hidden_size"]))}
 
 
 def bert_config(node: Node) -> dict[str, object]:
@@ -94,3 +161,8 @@ def bert_config(node: Node) -> dict[str, object]:
 
 
 FAMILY = Family("bert", (BERT, CNN_HYBRID), NAMES, "bert.", bert_shape)
+ROBERTA = Family("roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding)
+XLM = Family("xlm-roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding)
+DISTILBERT = Family(
+    "distilbert", (BERT,), DISTILBERT_NAMES, "distilbert.", distilbert_shape, adapt=with_token_type
+)

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.pretrained import bert, distilbert, llama, modernbert, roberta
+from mlxlab.models.pretrained import bert, llama, modernbert
 from mlxlab.models.pretrained.config import PretrainedConfig
 from mlxlab.models.pretrained.family import BERT, TRANSFORMER, Family, Node
 
 FAMILIES: Sequence[Family] = (
     bert.FAMILY,
-    roberta.FAMILY,
-    roberta.XLM,
-    distilbert.FAMILY,
+    bert.ROBERTA,
+    bert.XLM,
+    bert.DISTILBERT,
     modernbert.FAMILY,
     llama.LLAMA,
     llama.MISTRAL,

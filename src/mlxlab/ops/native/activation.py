@@ -2,7 +2,6 @@
 
 import logging
 import os
-from contextlib import suppress
 from typing import Literal, get_args
 
 from mlxlab.errors import ConfigError
@@ -17,12 +16,13 @@ Mode = Literal["auto", "off", "require"]
 logger = logging.getLogger(__name__)
 
 
-def activate(mode: Mode) -> KernelSet:
+def activate(mode: Mode, *, builds: bool = True) -> KernelSet:
     """Switches this process to the kernels that a mode asks for, and returns them. MLX has been prepared.
 
     Args:
         mode: auto uses the native kernels if they are built, and else starts a build in the background; require builds
             them first; off uses those of MLX. `MLXLAB_NATIVE` replaces it.
+        builds: otherwise auto starts no build, and says nothing.
 
     Raises:
         ConfigError: require, and there are none.
@@ -34,7 +34,7 @@ def activate(mode: Mode) -> KernelSet:
     try:
         if mode == "require":
             return load_or_build()
-        if not _load_if_built():
+        if not _load_if_built() and builds:
             from mlxlab.ops.native.build import start_background_build
 
             start_background_build(Cache())
@@ -42,20 +42,14 @@ def activate(mode: Mode) -> KernelSet:
     except KernelsUnavailable as reason:
         if mode == "require":
             raise ConfigError(f"backend.native=require: {reason}") from None
-        logger.info(f"native kernels are not used: {reason}")
+        if builds:
+            logger.info(f"native kernels are not used: {reason}")
     return state.current()
 
 
 def activate_for_inference() -> KernelSet:
-    """`activate` for programs without a config, by `MLXLAB_NATIVE` alone; auto starts no build, and says nothing."""
-    mode = mode_from_environment()
-    if mode == "off" or mode == "require":
-        return activate(mode)
-    state.deactivate()
-    with suppress(KernelsUnavailable):
-        if on_cpu():
-            _load_if_built()
-    return state.current()
+    """`activate` for programs without a config, by `MLXLAB_NATIVE` alone."""
+    return activate("auto", builds=False)
 
 
 def mode_from_environment() -> Mode | None:
