@@ -74,24 +74,22 @@ class Features:
         categories = [columns[index] for index in self.categories]
         self._set_bins(numbers)
         self.category_slots = max([each["categories"] for each in categories], default=0)
-        flags = [[position] for position, each in enumerate(numbers) if each["missing"]]
-        self.flagged_numbers = mx.array(np.array(flags, np.int32).reshape(-1))
+        flags = [position for position, each in enumerate(numbers) if each["missing"]]
+        self.flagged_numbers = mx.array(flags, mx.int32)
         slots: list[int] = []
         for position, each in enumerate(categories):
             first = position * (self.category_slots + 1)
             slots += range(first, first + each["categories"])
             if each["missing"]:
                 slots.append(first + self.category_slots)
-        self.category_features = mx.array(np.array(slots, np.int32))
+        self.category_features = mx.array(slots, mx.int32)
         self.size = len(numbers) + len(flags) + len(slots)
 
     def _set_bins(self, numbers: Sequence[Column]) -> None:
         self.number_slots = max([len(each["edges"]) - 1 for each in numbers], default=0)
         shape = (len(numbers), self.number_slots)
-        lower = np.zeros(shape, np.float32)
+        lower, least, most = np.zeros((3, *shape), np.float32)
         width = np.ones(shape, np.float32)
-        least = np.zeros(shape, np.float32)
-        most = np.zeros(shape, np.float32)
         for row, column in enumerate(numbers):
             edges = np.array(column["edges"], np.float32)
             bins = len(edges) - 1
@@ -237,16 +235,15 @@ class MarginReader(nn.Module):
         self, margins: Mapping[int, Margin], group: int, kind: TaskKind, outputs: int
     ) -> None:
         super().__init__()
-        named = [(index, each) for index, each in margins.items() if each["group"] == group]
-        if any(margin["output"] >= outputs for _, margin in named):
+        named = {index: each for index, each in margins.items() if each["group"] == group}
+        if any(each["output"] >= outputs for each in named.values()):
             raise ConfigError(f"model.columns: expected margins of {outputs} outputs")
-        self._columns = mx.array(np.array([index for index, _ in named], np.int32))
-        self._centers = mx.array([margin["center"] for _, margin in named])
-        self._scales = mx.array([margin["scale"] for _, margin in named])
-        sums = np.zeros((len(named), outputs), np.float32)
-        for row, (_, margin) in enumerate(named):
-            sums[row, margin["output"]] = 1 if kind == "regression" else SHARPNESS
-        self._sums = mx.array(sums)
+        self._columns = mx.array([*named], mx.int32)
+        self._centers = mx.array([each["center"] for each in named.values()])
+        self._scales = mx.array([each["scale"] for each in named.values()])
+        sharpness = 1.0 if kind == "regression" else SHARPNESS
+        rows = mx.eye(outputs)[mx.array([each["output"] for each in named.values()])]
+        self._sums = sharpness * rows  # (N, O)
 
     def __call__(self, cells: mx.array) -> mx.array:
         margins = mx.take(cells, self._columns, axis=1)
