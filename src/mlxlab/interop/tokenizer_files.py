@@ -75,7 +75,9 @@ def _start_only(trained: TrainedModel) -> TemplateProcessing:
 def _pairs(tokenizer: Tokenizer, second_type: int) -> TemplateProcessing:
     """`start a end b end`, with the type of the second text for `b end`."""
     ids = [tokenizer.bos_id, tokenizer.end_id]
-    tokens = [(str(tokenizer.inner.id_to_token(token)), token) for token in ids if token is not None]
+    tokens = [
+        (str(tokenizer.inner.id_to_token(token)), token) for token in ids if token is not None
+    ]
     *start, end = (name for name, _ in tokens)
     single = [*start, "$A", end]
     pair = [*single, f"$B:{second_type}", f"{end}:{second_type}"]

@@ -119,9 +119,7 @@ def check_laws(seed):
     merged = load(node, arrays.merge(weights, options), kind)
     np.testing.assert_allclose(logits(merged), trained, atol=1e-5, rtol=1e-5)
     reranked = arrays.rerank(weights, options, new, 5)
-    again = load(
-        node | {"adapter": other | {"targets": layers}}, reranked, kind
-    )
+    again = load(node | {"adapter": other | {"targets": layers}}, reranked, kind)
     np.testing.assert_allclose(logits(again), trained, atol=1e-5, rtol=1e-5)
     assert named_parameters(again)[f"{layers[0]}.lora_a"].shape[0] == new.rank
 

@@ -161,8 +161,12 @@ def bert_config(node: Node) -> dict[str, object]:
 
 
 FAMILY = Family("bert", (BERT, CNN_HYBRID), NAMES, "bert.", bert_shape)
-ROBERTA = Family("roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding)
-XLM = Family("xlm-roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding)
+ROBERTA = Family(
+    "roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding
+)
+XLM = Family(
+    "xlm-roberta", (BERT,), ROBERTA_NAMES, "roberta.", roberta_shape, adapt=without_padding
+)
 DISTILBERT = Family(
     "distilbert", (BERT,), DISTILBERT_NAMES, "distilbert.", distilbert_shape, adapt=with_token_type
 )
