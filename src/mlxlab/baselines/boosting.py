@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.baselines.estimators import SEED, Estimator, Model, fit_estimators
+from mlxlab.baselines.estimators import SEED, Estimator, Model, fit_estimators, new_boosting
 from mlxlab.baselines.linear import UNKNOWN
 from mlxlab.data.batch import Task, TaskKind
 from mlxlab.models.tabular import LEAVES, NODES, TREES
@@ -40,20 +40,14 @@ def fit_boosting(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outp
         features: (N, R).
         targets: as in a `Batch`.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    new_model = HistGradientBoostingClassifier
-    if kind == "regression":
-        new_model = HistGradientBoostingRegressor
     create = partial(
-        new_model,
+        new_boosting,
+        kind,
         learning_rate=LEARNING_RATE,
         max_iter=TREES,
         max_leaf_nodes=LEAVES,
         min_samples_leaf=MIN_ROWS,
         l2_regularization=1.0,
-        early_stopping=False,
-        random_state=SEED,
     )
     rows = np.sort(np.random.default_rng(SEED).permutation(len(features))[:MAX_ROWS])
     fitted = fit_estimators(create, features[rows], targets[rows], kind)

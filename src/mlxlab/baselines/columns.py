@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlxlab.baselines.estimators import (
-    SEED,
     Estimator,
     FittedModels,
     Model,
@@ -15,6 +14,7 @@ from mlxlab.baselines.estimators import (
     limit_scikit,
     linear_name,
     log,
+    new_boosting,
     new_linear_model,
     sample_rows,
 )
@@ -95,7 +95,6 @@ def _linear_model(numbers: list[str], categories: list[str], task: Task) -> Esti
 def _boosted_trees(numbers: list[str], categories: list[str], task: Task) -> Estimator:
     """Gradient boosting with 100 trees for each class or label."""
     from sklearn.compose import make_column_transformer
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OrdinalEncoder
 
@@ -103,10 +102,5 @@ def _boosted_trees(numbers: list[str], categories: list[str], task: Task) -> Est
         handle_unknown="use_encoded_value", unknown_value=np.nan, max_categories=MAX_CATEGORIES
     )
     features = make_column_transformer(("passthrough", numbers), (codes, categories))
-    new_model = HistGradientBoostingClassifier
-    if task.kind == "regression":
-        new_model = HistGradientBoostingRegressor
     is_category = [False] * len(numbers) + [True] * len(categories)
-    # Early stopping would hold out rows, which fails with a class of one row.
-    trees = new_model(categorical_features=is_category, early_stopping=False, random_state=SEED)
-    return make_pipeline(features, trees)
+    return make_pipeline(features, new_boosting(task.kind, categorical_features=is_category))

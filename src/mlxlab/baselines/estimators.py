@@ -113,6 +113,16 @@ def new_linear_model(task: Task, strength: float = 1.0, tolerance: float = 1e-6)
     return LogisticRegression(C=strength, max_iter=1000, tol=tolerance, random_state=SEED)
 
 
+def new_boosting(kind: TaskKind, **options: object) -> Estimator:
+    """Gradient boosting. Early stopping would hold out rows, which fails with a class of one row."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    new_model = HistGradientBoostingClassifier
+    if kind == "regression":
+        new_model = HistGradientBoostingRegressor
+    return new_model(early_stopping=False, random_state=SEED, **options)
+
+
 def sample_rows(name: str, targets: np.ndarray, task: Task, max_rows: int) -> np.ndarray | None:
     """Indices of the training rows to fit, ascending; None, with a line in the log, where a fit makes no sense."""
     if task.num_classes > MAX_OUTPUTS:

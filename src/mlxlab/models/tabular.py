@@ -8,7 +8,7 @@ O outputs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, NamedTuple, NotRequired, TypedDict
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -139,24 +139,24 @@ class Features:
         return mx.concatenate([one_hot, is_missing], axis=2).astype(mx.float32)
 
 
+class NetworkSizes(NamedTuple):
+    """As the arguments of `Tabular`."""
+
+    folds: int
+    members: int
+    code_size: int
+    hidden_size: int
+    num_layers: int
+    dropout: float
+
+
 class TabularNetwork(nn.Module):
     """Features (B, R) and codes -> logits (F, K, B, O)."""
 
-    def __init__(
-        self,
-        features: Features,
-        folds: int,
-        members: int,
-        code_size: int,
-        hidden_size: int,
-        num_layers: int,
-        dropout: float,
-        outputs: int,
-    ) -> None:
+    def __init__(self, features: Features, sizes: NetworkSizes, outputs: int) -> None:
         super().__init__()
-        self.dropout = Dropout(dropout)
+        folds, members, code_size, hidden_size, num_layers, dropout = sizes
         self.folds = folds
-        self.members = members
         groups = [
             (len(features.numbers), features.number_slots + 1),
             (len(features.categories), features.category_slots + 1),
@@ -165,9 +165,9 @@ class TabularNetwork(nn.Module):
         self.codes = [CodeEmbedding(folds, *group, code_size) for group in groups]
         width = features.size + sum(columns for columns, _ in groups) * code_size
         self.signs = mx.ones((folds, members, 1, width))
-        sizes = [width, *[hidden_size] * num_layers]
+        widths = [width, *[hidden_size] * num_layers]
         self.layers = [
-            MemberLayer(folds, members, size, hidden_size, dropout) for size in sizes[:-1]
+            MemberLayer(folds, members, size, hidden_size, dropout) for size in widths[:-1]
         ]
         self.out = mx.zeros((folds, members, hidden_size, outputs))
         self.out_bias = mx.zeros((folds, members, 1, outputs))
@@ -299,23 +299,19 @@ class TabularHead(nn.Module):
         kind: TaskKind,
         outputs: int,
         fractions: Sequence[float],
-        folds: int,
-        members: int,
-        code_size: int,
-        hidden_size: int,
-        num_layers: int,
-        dropout: float,
+        sizes: NetworkSizes,
     ) -> None:
         super().__init__()
         self.kind = kind
-        self.folds = folds
+        self.folds = sizes.folds
         self.num_outputs = outputs
         self.fractions = tuple(fractions)
         num_snapshots = len(self.fractions)
         self._features = Features(columns)
-        sizes = (folds, members, code_size, hidden_size, num_layers, dropout, outputs)
-        self.network = TabularNetwork(self._features, *sizes)
-        self.snapshots = [TabularNetwork(self._features, *sizes) for _ in range(num_snapshots)]
+        networks = [
+            TabularNetwork(self._features, sizes, outputs) for _ in range(1 + num_snapshots)
+        ]
+        self.network, *self.snapshots = networks
         self.linear = LinearReader(self._features.size, outputs)
         self.trees = [TreeReader(outputs)] if outputs <= MAX_TREE_OUTPUTS else []
         margins = {index: each["margin"] for index, each in enumerate(columns) if "margin" in each}
@@ -440,7 +436,7 @@ class Tabular(nn.Module):
         self.folds = folds
         self.fractions = tuple(snapshots) if folds > 1 else ()
         self._columns = columns or []
-        self._sizes = (folds, members, code_size, hidden_size, num_layers, dropout)
+        self._sizes = NetworkSizes(folds, members, code_size, hidden_size, num_layers, dropout)
 
     @property
     def embedding(self) -> nn.Embedding:
@@ -461,4 +457,4 @@ class Tabular(nn.Module):
         if not self._columns:
             expected = "expected data=table or data=text_classification"
             raise ConfigError(f"model=tabular: {expected}")
-        return TabularHead(self._columns, kind, outputs, self.fractions, *self._sizes)
+        return TabularHead(self._columns, kind, outputs, self.fractions, self._sizes)
