@@ -82,6 +82,13 @@ class LabelledData:
         return [f"-text {i}" for i in ids]
 
 
+@pytest.fixture(autouse=True)
+def _baselines(monkeypatch):
+    """The baselines of the data sets of this file."""
+    name = "mlxlab.baselines.predict.predict_baselines"
+    monkeypatch.setattr(name, lambda data: data.baselines())
+
+
 class RecordingTracker(NoTracker):
     def __init__(self):
         self.metrics, self.artifacts = {}, []

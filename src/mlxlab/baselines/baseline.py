@@ -1,7 +1,6 @@
-"""The predictions of a baseline, and the interface of a data set that has baselines of its own."""
+"""The predictions of a baseline."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,11 +14,3 @@ class Baseline(NamedTuple):
     name: str
     valid: np.ndarray  # in the order of the validation batches
     test: np.ndarray  # in the order of the test batches
-
-
-@runtime_checkable
-class ProvidesBaselines(Protocol):
-    """A data set with methods of its own to compare a model with."""
-
-    def baselines(self) -> Sequence[Baseline]:
-        """Their predictions for the validation and test rows."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mlxlab.baselines.baseline import Baseline, ProvidesBaselines
+from mlxlab.baselines.baseline import Baseline
 from mlxlab.baselines.columns import fit_columns
 from mlxlab.baselines.estimators import FittedModels, limit_scikit, to_data_units
 from mlxlab.baselines.texts import fit_texts
@@ -16,8 +16,6 @@ BLOCK = 2**14  # rows that are predicted at a time
 
 def predict_baselines(data: object) -> Sequence[Baseline]:
     """Predictions for the validation and test rows of a data set; empty where it has no baselines."""
-    if isinstance(data, ProvidesBaselines):
-        return data.baselines()
     if not isinstance(data, LabelledRows):
         return []
     num_train, num_valid, num_test = data.split_sizes
