@@ -145,6 +145,8 @@ def _files(folder: Path) -> list[Path]:
         names = sorted(set(content["weight_map"].values()))
         if any(Path(name).name != name for name in names):
             raise NotAllowedError(f"{index}: names files outside its folder")
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise InputNotFoundError(f"{folder}: files of its index not found: {some(missing)}")
         return [folder / name for name in names]
     default = folder / "model.safetensors"
     files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))
