@@ -117,13 +117,14 @@ def check_sizes(config: Mapping[str, Any], title: str) -> None:
     """ConfigError for a length or a number of layers that is no whole number within bounds, naming its key."""
     text = config.get("text_config")
     sections = {"": config} | ({"text_config.": text} if isinstance(text, Mapping) else {})
-    for prefix, section in sections.items():
-        for keys, shape in ((CONTEXT_KEYS, ModelSize), (LAYER_KEYS, Layers)):
-            for key in [key for key in keys if section.get(key) is not None]:
-                try:
-                    validate(section[key], shape, prefix + key)
-                except ShapeError as error:
-                    raise ConfigError(f"{title}: {error}") from None
+    bounds = dict.fromkeys(CONTEXT_KEYS, ModelSize) | dict.fromkeys(LAYER_KEYS, Layers)
+    try:
+        for prefix, section in sections.items():
+            for key, bound in bounds.items():
+                if section.get(key) is not None:
+                    validate(section[key], bound, prefix + key)
+    except ShapeError as error:
+        raise ConfigError(f"{title}: {error}") from None
 
 
 def _module_name(config: Mapping[str, object], title: str) -> str:

@@ -49,15 +49,8 @@ def _refuse_misread(model: Model, backbone: MlxLm) -> None:
     """ConfigError where mlx-lm changes weights of this architecture when it loads them."""
     arrays = {published_name(path): array for path, array in merged_parameters(model).items()}
     loaded = backbone.sanitize(dict(arrays))
-    changed = [
-        path for path in arrays if path not in loaded or not _is_equal(loaded[path], arrays[path])
-    ]
-    if changed or len(loaded) != len(arrays):
-        example = next(iter([*changed, *(path for path in loaded if path not in arrays)]))
-        raise ConfigError(
-            f"mlx-lm changes weights of {backbone.model.model_type} when it loads them, for example {example}"
-        )
-
-
-def _is_equal(first: mx.array, second: mx.array) -> bool:
-    return first is second or bool(mx.array_equal(first, second).item())
+    for path in sorted(arrays.keys() | loaded.keys()):
+        if path in arrays and path in loaded and mx.array_equal(arrays[path], loaded[path]):
+            continue
+        name = backbone.model.model_type
+        raise ConfigError(f"mlx-lm changes weights of {name} when it loads them, such as {path}")
