@@ -59,7 +59,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_220,
+    "nodes": 401_880,
     "files": 513,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
@@ -71,6 +71,11 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 5.65,
 }
 PACKAGE_NODES = {
+    "models": 34_410,
+    "ops": 12_890,
+    "interop": 7_940,
+    "baselines": 6_740,
+    "distributed": 6_190,
     "api": 3_640,
     "config": 14_240,
     "cli": 18_410,

@@ -16,7 +16,7 @@ from mlxlab.files.new_folder import refuse_existing
 from mlxlab.interop.counterpart import Counterpart, counterpart_of
 from mlxlab.interop.published_weights import plain_weights, publish, refuse_unwritable
 from mlxlab.interop.trained_model import TrainedModel
-from mlxlab.models.pretrained.gguf import HYPERPARAMETERS, gguf_name
+from mlxlab.models.pretrained.gguf import HYPERPARAMETERS, PARTS
 from mlxlab.models.pretrained.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
 
 Values = dict[str, mx.array | str | list[str]]  # as MLX writes them
@@ -75,7 +75,10 @@ def _weights(trained: TrainedModel, counterpart: Counterpart, dtype: str) -> Arr
                 weights[path] = halves.swapaxes(1, 2).reshape(array.shape)
 
     def rename(path: str) -> str:
-        return gguf_name(counterpart.published_name(path))
+        name = f".{counterpart.published_name(path)}."
+        for part, published_part in PARTS.items():
+            name = name.replace(f".{published_part}.", f".{part}.")
+        return name.strip(".")
 
     return publish(weights, rename, dtype, lambda name: not name.endswith("norm.weight"))
 

@@ -68,8 +68,11 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     base = json.dumps(source or BASE)
     notes = [MOVED]
     if source:
-        base += _missing_config(trained, counterpart)
         notes = [DENSE] if find_layers(trained.model, QuantizedLayer) else []
+        if counterpart.ending == "ForSequenceClassification":  # Its config.json has other outputs.
+            base += f", num_labels={trained.task.num_classes}"
+            if trained.model.backbone.causal:
+                base += f", pad_token_id={trained.tokenizer.pad_id}"
     count = sum(array.size for array in arrays.values())
     chats = trained.template is not None
 
@@ -214,13 +217,3 @@ def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:
     return expected.keys() == frozen.keys() and all(
         mx.array_equal(expected[path], frozen[path]) for path in frozen
     )
-
-
-def _missing_config(trained: TrainedModel, counterpart: Counterpart) -> str:
-    """Arguments by which transformers gives a published model the outputs of a classifier."""
-    if counterpart.ending != "ForSequenceClassification":
-        return ""
-    arguments = f", num_labels={trained.task.num_classes}"
-    if trained.model.backbone.causal:
-        arguments += f", pad_token_id={trained.tokenizer.pad_id}"
-    return arguments

@@ -140,7 +140,7 @@ class Features:
 
 
 class NetworkSizes(NamedTuple):
-    """As the arguments of `Tabular`."""
+    """The arguments of `Tabular` by these names."""
 
     folds: int
     members: int

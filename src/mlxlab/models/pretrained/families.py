@@ -21,12 +21,12 @@ FAMILIES: Sequence[Family] = (
 
 
 def families_of(target: str) -> list[Family]:
-    """Those whose weights a backbone can take, by its `_target_`."""
+    """The families whose weights a backbone can take, by its `_target_`."""
     return [family for family in FAMILIES if target in family.targets]
 
 
 def family_of(config: PretrainedConfig, target: str, title: str) -> Family:
-    """That of a config.json for a backbone; ConfigError if it cannot take its weights."""
+    """The family of a config.json for a backbone; ConfigError if it cannot take its weights."""
     families = families_of(target)
     if not families:
         raise ConfigError(f"{title}: {target} cannot load pretrained weights")

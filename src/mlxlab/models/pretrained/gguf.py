@@ -23,7 +23,7 @@ HYPERPARAMETERS = {  # as a config.json calls it -> behind the architecture's na
     "rope_theta": "rope.freq_base",
     "head_dim": "rope.dimension_count",
 }
-PARTS = {  # of names of weights in the file -> in Hugging Face's layout of Llama
+PARTS = {  # parts of names in the file -> those in Hugging Face's layout of Llama
     "token_embd": "model.embed_tokens",
     "blk": "model.layers",
     "attn_norm": "input_layernorm",
@@ -114,11 +114,3 @@ def gguf_weights(path: Path, num_heads: int, num_kv_heads: int) -> Iterator[tupl
             heads = num_heads if rotated[1] == "q" else num_kv_heads
             array = array.reshape(heads, -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
         yield ".".join(PARTS.get(part, part) for part in name.split(".")), array
-
-
-def gguf_name(published: str) -> str:
-    """The name in a GGUF file of a weight in Hugging Face's layout."""
-    name = f".{published}."
-    for part, published_part in PARTS.items():
-        name = name.replace(f".{published_part}.", f".{part}.")
-    return name.strip(".")

@@ -115,7 +115,7 @@ def read_rope(config: PretrainedConfig, title: str) -> tuple[float, dict[str, ob
 
 
 def export_decoder(node: Node) -> tuple[Family, dict[str, object]]:
-    """As `export_family`."""
+    """The family in whose layout a decoder can be written, and its config.json; ConfigError if there is none."""
     family = LLAMA
     if node["qk_norm"]:
         family = QWEN3

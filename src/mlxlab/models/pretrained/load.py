@@ -142,7 +142,7 @@ def read_shape(path: Path, node: Node, vocab_size: int) -> Shape:
     shape: Shape = {SIZES[key]: value for key, value in config.items() if key in SIZES}
     shape |= family.shape(config, node, title)
     if node.get("pooling", "dense") != "dense":
-        shape.pop("pooling", None)  # That of the node counts.
+        shape.pop("pooling", None)  # The pooling of the node counts.
     elif target == BERT and "pooling" not in shape and not has_pooler(path):
         shape["pooling"] = "first"
     return shape

@@ -53,7 +53,7 @@ def activate_for_inference() -> KernelSet:
 
 
 def mode_from_environment() -> Mode | None:
-    """That of `MLXLAB_NATIVE`; ConfigError if it is none."""
+    """The mode of `MLXLAB_NATIVE`; ConfigError if it is none."""
     setting = os.environ.get(VARIABLE)
     for mode in get_args(Mode):
         if setting == mode:

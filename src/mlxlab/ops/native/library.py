@@ -36,7 +36,7 @@ def load(path: Path) -> str:
 
 
 def set_threads() -> None:
-    """As many as OpenBLAS has in this process."""
+    """Takes as many threads as OpenBLAS has in this process."""
     kernels.set_threads(backend.blas_threads())
 
 

@@ -40,7 +40,7 @@ _CPU_KEYS = {
     "CPU part",
     "Features",
 }
-_FORMAT = 4  # of the files of a build
+_FORMAT = 4  # version of the files that a build leaves
 _ELF_START = 4096  # bytes of a library: they hold its build id
 
 
@@ -66,7 +66,7 @@ class Toolchain:
 
     @cached_property
     def digest(self) -> str:
-        """Of what decides the results: sources and flags."""
+        """The hash of what decides the results: sources and flags."""
         content = hashlib.sha256("\0".join(self.flags).encode())
         for path in source_files():
             content.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -74,7 +74,7 @@ class Toolchain:
 
     @cached_property
     def key(self) -> str:
-        """Of all that the library depends on, in hexadecimal digits."""
+        """The hash of all that the library depends on, in hexadecimal digits."""
         program = Path(os.path.realpath(self.compiler[0]))
         library = self.mlx / "lib" / "libmlx.so"
         with library.open("rb") as file:
@@ -160,7 +160,7 @@ def find_compiler() -> tuple[str, ...]:
 
 
 def compiler_flags(cpu: dict[str, str]) -> tuple[str, ...]:
-    """Those for this processor, or for that of `MLXLAB_NATIVE_ARCH`."""
+    """The flags for this processor, or for that of `MLXLAB_NATIVE_ARCH`."""
     arch = os.environ.get(ARCH) or "native"
     wide = arch == "native" and "avx512f" in cpu.get("flags", "").split()
     more = ("-mprefer-vector-width=512",) if wide else ()
