@@ -18,17 +18,15 @@ def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[s
         with_adapters: fold them in; otherwise the weights are those below the adapters.
     """
     arrays = named_parameters(model)
-    adapted = {path: layer for path, layer in model.named_modules() if isinstance(layer, LoRALayer)}
-    quantised = {
-        path: layer for path, layer in model.named_modules() if isinstance(layer, QuantizedLayer)
-    }
-    for path, layer in {**quantised, **adapted}.items():
-        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{path}.")}
+    for path, layer in sorted(model.named_modules(), reverse=True):  # An adapter after its base.
+        if not isinstance(layer, LoRALayer | QuantizedLayer):
+            continue
         inner = layer.base if isinstance(layer, LoRALayer) else layer
         weight = layer.weight if inner is not layer and with_adapters else dense_weight(inner)
-        arrays |= {f"{path}.weight": weight} | (
-            {f"{path}.bias": inner.bias} if "bias" in inner else {}
-        )
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{path}.")}
+        arrays[f"{path}.weight"] = weight
+        if "bias" in inner:
+            arrays[f"{path}.bias"] = inner.bias
     return arrays
 
 
