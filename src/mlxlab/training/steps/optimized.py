@@ -45,8 +45,7 @@ class OptimizedStep:
 
     Args:
         max_grad_norm: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
-        accumulate: number of micro-batches, computed one after the other; the step is that of the full batch. auto
-            measures before the first step how large they may be.
+        accumulate: number of micro-batches, computed one after the other; the step is that of the full batch.
         activation_checkpointing: store only the input of each layer and recompute its activations: less memory, a
             third slower.
         head_chunk: tokens whose logits a language model computes at once, and again for the gradient. auto is all if
@@ -63,7 +62,7 @@ class OptimizedStep:
     def __init__(
         self,
         max_grad_norm: Positive | None,
-        accumulate: Size | Literal["auto"],
+        accumulate: Size,
         activation_checkpointing: bool,
         head_chunk: Size | Literal["auto"] | None,
         dtype: Literal["float32", "bfloat16"],
@@ -104,7 +103,7 @@ class OptimizedStep:
         self.micro_batcher.should_stop = should_stop
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
-        rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
+        rows = self.micro_batcher.micro_batch_rows(batch)
         if self.one_graph and rows >= len(batch.example_ids):
             batch = self._select_targets(batch)
             with self.budget.timed():
