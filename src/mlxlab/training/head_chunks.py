@@ -6,7 +6,7 @@ In instruction tuning and masked language modelling most tokens have no target: 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol, TypeGuard, cast, runtime_checkable
+from typing import Literal, TypeGuard, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,7 +19,7 @@ from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.ops.custom_gradient import Arrays, with_gradient
 from mlxlab.ops.dropout import Dropout
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.loss import LogitLoss, Loss, LossTerms
 from mlxlab.training.optim.optimizers import Tree
 
 MAX_BYTES = 1 << 30  # of float32 logits; `auto` computes more of them in chunks ...
@@ -31,14 +31,6 @@ INDEX_SIZES = (
 )
 
 HeadChunk = Size | Literal["auto"] | None  # tokens of a chunk; None is all
-
-
-@runtime_checkable
-class LogitLoss(Protocol):
-    """A loss that is a function of logits and targets alone, target by target."""
-
-    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
-        """(..., V), (...) -> (...), float32."""
 
 
 class ChunkedLoss:

@@ -15,8 +15,8 @@ from mlxlab.constraints import Positive, Size
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.head_chunks import LogitLoss, computes_parts, with_target_index
-from mlxlab.training.losses.loss import Loss
+from mlxlab.training.head_chunks import computes_parts, with_target_index
+from mlxlab.training.losses.loss import LogitLoss, Loss
 from mlxlab.training.losses.sharded import ShardedLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
