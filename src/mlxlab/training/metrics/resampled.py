@@ -50,7 +50,7 @@ def resampled_metrics(
         statistics["f1"] = f1_macro(predicted[:, positive], holds[:, positive])
     if len(scored) * len(targets) * resample_count(len(targets)) <= MAX_RANKED:
         pairs = zip(scored, positives, strict=True)
-        aucs = [roc_auc(outputs[:, column], holds) for column, holds in pairs]
+        aucs = [roc_auc(outputs[:, column], is_positive) for column, is_positive in pairs]
         statistics["roc_auc"] = lambda counts: _mean_of_numbers(
             np.stack([auc(counts) for auc in aucs], axis=1)
         )
