@@ -19,7 +19,8 @@ from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.ops.custom_gradient import Arrays, with_gradient
 from mlxlab.ops.dropout import Dropout
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import LogitLoss, Loss, LossTerms
+from mlxlab.training.losses.loss import LogitLoss, LossTerms
+from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.optimizers import Tree
 
 MAX_BYTES = 1 << 30  # of float32 logits; `auto` computes more of them in chunks ...
@@ -39,7 +40,7 @@ class ChunkedLoss:
     Of a batch with a `TARGET_INDEX` only the logits at that index are computed; the loss is 0 elsewhere.
     """
 
-    def __init__(self, loss: Loss, chunk: HeadChunk) -> None:
+    def __init__(self, loss: LossFunction, chunk: HeadChunk) -> None:
         self.loss = loss
         self.chunk = chunk
 

@@ -6,7 +6,7 @@ Losses and gradients of the micro-batches are summed: however a batch is split, 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,8 +18,7 @@ from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
 from mlxlab.training.interruption import StepInterrupted
-from mlxlab.training.losses.loss import Loss
-from mlxlab.training.losses.sharded import ShardedLoss
+from mlxlab.training.losses.sharded import LossFunction, ShardedLoss
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.step import PerExample, Sums, Totals, weighted_sum
 
@@ -101,7 +100,7 @@ def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:
 
 def make_gradient_fn(
     model: nn.Module,
-    loss: Loss | ShardedLoss,
+    loss: LossFunction,
     *,
     dtype: mx.Dtype,
     checkpointing: bool,
@@ -118,8 +117,10 @@ def make_gradient_fn(
         head_chunk: tokens whose logits are computed at once.
         bfloat16_products: native products round their inputs to bfloat16; activations stay in `dtype`.
     """
-    chunked = partial(ChunkedLoss, chunk=head_chunk)
-    loss_function = loss.around(chunked) if isinstance(loss, ShardedLoss) else chunked(loss)
+    if isinstance(loss, ShardedLoss):
+        loss_function: LossFunction = replace(loss, loss=ChunkedLoss(loss.loss, head_chunk))
+    else:
+        loss_function = ChunkedLoss(loss, head_chunk)
 
     def narrow(leaf: mx.array) -> mx.array:
         return leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf

@@ -16,8 +16,8 @@ from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import computes_parts, with_target_index
-from mlxlab.training.losses.loss import LogitLoss, Loss
-from mlxlab.training.losses.sharded import ShardedLoss
+from mlxlab.training.losses.loss import LogitLoss
+from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
@@ -71,7 +71,7 @@ class OptimizedStep:
         retry_on_oom: bool,
         *,
         model: nn.Module,
-        loss: Loss | ShardedLoss,
+        loss: LossFunction,
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
