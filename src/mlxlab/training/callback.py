@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from mlxlab.checkpoint.state import Progress, RunMetadata, empty_metadata
 from mlxlab.checkpoint.store import Checkpoint
@@ -18,9 +18,6 @@ from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.trace import Trace
-
-T = TypeVar("T")
-
 
 @dataclass
 class Control:
@@ -36,11 +33,10 @@ class Control:
 
 
 class ThroughputTimer:
-    """Steps and tokens per second since the last reading, without the pauses; and all seconds of waiting for data."""
+    """Steps and tokens per second since the last reading, without the pauses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.wait_seconds = 0.0
         self.restart(Progress())
 
     def restart(self, progress: Progress) -> None:
@@ -64,14 +60,6 @@ class ThroughputTimer:
             yield
         finally:
             self._since += self._clock() - start
-
-    def waiting(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; adds the time until each of them is ready to `wait_seconds`."""
-        start = self._clock()
-        for item in items:
-            self.wait_seconds += self._clock() - start
-            yield item
-            start = self._clock()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from mlxlab.progress import track
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.head_chunks import token_losses
 from mlxlab.training.metrics.labelled import as_thresholds, labelled_metrics
-from mlxlab.training.metrics.text import TextTotals
 
 NO_EXAMPLES = np.zeros(0, np.int64)
 
@@ -49,7 +48,8 @@ def evaluate(
     `thresholds` are the probabilities from which the `decided_labels` of the task hold; 0.5 without any.
     """
     total = weight = 0.0
-    text = TextTotals(np.array(task.token_bytes, np.float64))
+    token_bytes = np.array(task.token_bytes, np.float64)  # (V,), or empty where they are not known
+    num_bytes = 0.0
     examples: list[tuple[np.ndarray, ...]] = []
     position = 0
     was_training = model.training
@@ -66,7 +66,8 @@ def evaluate(
             if task.kind == "language_modelling":
                 values = token_losses(model, device_batch)
                 mx.eval(values)
-                text.add(batch)
+                if len(token_bytes):
+                    num_bytes += float((token_bytes[batch.targets] * batch.loss_weights).sum())
             else:
                 logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
                 values = target_losses(logits, device_batch, task)
@@ -83,7 +84,9 @@ def evaluate(
     loss = total / max(weight, 1e-9)
     if task.kind == "language_modelling":
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-        return Evaluation(metrics | text.metrics(total))
+        if num_bytes:
+            metrics["bits_per_byte"] = total / math.log(2) / num_bytes
+        return Evaluation(metrics)
     positions, ids, targets, outputs = (
         np.concatenate(arrays) for arrays in zip(*examples, strict=True)
     )

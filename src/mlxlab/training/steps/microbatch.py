@@ -17,10 +17,9 @@ from mlxlab.ops.dropout import random_key, save_random_state
 from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
-from mlxlab.training.interruption import StepInterrupted
 from mlxlab.training.losses.sharded import LossFunction, ShardedLoss
 from mlxlab.training.optim.optimizers import Tree
-from mlxlab.training.steps.step import PerExample, Sums, Totals, weighted_sum
+from mlxlab.training.steps.step import PerExample, StepInterrupted, Sums, Totals, weighted_sum
 
 logger = logging.getLogger(__name__)
 
