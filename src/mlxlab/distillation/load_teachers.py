@@ -102,41 +102,33 @@ class TeacherLoader:
             return Teachers(), []
         names = options.teachers or []
         weights = options.teacher_weights
-        previous = options.previous_students
         if weights is not None and len(weights) != len(names):
             expected = f"expected {len(names)} weights, one per teacher, got {len(weights)}"
             raise ConfigError(f"trainer.distillation.teacher_weights: {expected}")
         if is_predictions(options.models[0]):
             return self._read_predictions(Path(os.path.expanduser(options.models[0])), data)
-        teachers = [self._load_teacher(name, data) for name in names]
-        students: list[LoadedTeacher] = []
-        if previous != "independent":
-            students = [self._load_teacher(name, data) for name in options.members]
-        members = [self._align(each, data, seq_len, num_logits) for each in teachers]
-        base = [self._align(each, data, seq_len, num_logits) for each in students]
-        if previous == "teacher":
-            if weights is not None:
-                weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
-            members += base
-            base = []
-        ensemble = Ensemble(members, weights, options.ensemble_mean, data.task.kind)
-        residual_base = Ensemble(base)
+        students = [] if options.previous_students == "independent" else options.members
+        loaded = [self._load_teacher(name, data) for name in (*names, *students)]
+        aligned = [self._align(each, data, seq_len, num_logits) for each in loaded]
+        count = len(loaded) if options.previous_students == "teacher" else len(names)
+        if weights:
+            weights = [*weights, *[sum(weights) / len(weights)] * (count - len(names))]
+        ensemble = Ensemble(aligned[:count], weights, options.ensemble_mean, data.task.kind)
+        residual_base = Ensemble(aligned[count:])
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
             mx.eval(model.parameters())
-        teacher_cache = self._open_cache(data, ensemble, router) if ensemble else None
-        digests = {
-            loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)
-        }
+        cache = self._open_cache(data, ensemble, router) if ensemble else None
+        digests = {each.name: Ensemble([each.model]).digest() for each in loaded}
         held_out = None
-        said = teachers[0].said if len(members) == 1 and teachers else None
-        if said is not None and teachers[0].task.labels == data.task.labels:
-            held_out = HeldOutTargets(said, data.task.kind)
-            digests[teachers[0].name] += held_out.digest()
+        first = loaded[0] if names and count == 1 else None
+        if first is not None and first.said and first.task.labels == data.task.labels:
+            held_out = HeldOutTargets(first.said, data.task.kind)
+            digests[first.name] += held_out.digest()
         messages: list[str] = []
-        for teacher in teachers:
+        for teacher in loaded[: len(names)]:
             messages += _messages_on(teacher, data)
-        return Teachers(ensemble, residual_base, teacher_cache, held_out, digests), messages
+        return Teachers(ensemble, residual_base, cache, held_out, digests), messages
 
     def _read_predictions(self, path: Path, data: DataModule) -> tuple[Teachers, list[str]]:
         """As `load`, of a file of predictions."""
