@@ -122,8 +122,9 @@ class TeacherLoader:
         digests = {each.name: Ensemble([each.model]).digest() for each in loaded}
         held_out = None
         first = loaded[0] if names and count == 1 else None
-        if first is not None and first.said and first.task.labels == data.task.labels:
-            held_out = HeldOutTargets(first.said, data.task.kind)
+        said = None if first is None else first.said
+        if first is not None and said is not None and first.task.labels == data.task.labels:
+            held_out = HeldOutTargets(said, data.task.kind)
             digests[first.name] += held_out.digest()
         messages: list[str] = []
         for teacher in loaded[: len(names)]:

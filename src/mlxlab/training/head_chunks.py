@@ -6,6 +6,7 @@ In instruction tuning and masked language modelling most tokens have no target: 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal, TypeGuard, cast
 
 import mlx.core as mx
@@ -34,15 +35,15 @@ INDEX_SIZES = (
 HeadChunk = Size | Literal["auto"] | None  # tokens of a chunk; None is all
 
 
+@dataclass(frozen=True)
 class ChunkedLoss:
     """A loss whose logits are computed in chunks, and again for the gradient, where it and the model allow that.
 
     Of a batch with a `TARGET_INDEX` only the logits at that index are computed; the loss is 0 elsewhere.
     """
 
-    def __init__(self, loss: LossFunction, chunk: HeadChunk) -> None:
-        self.loss = loss
-        self.chunk = chunk
+    loss: LossFunction
+    chunk: HeadChunk
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         index = batch.aux.get(TARGET_INDEX)

@@ -5,6 +5,7 @@ divides once, so that gradient accumulation, short batches and several processes
 """
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import mlx.core as mx
@@ -88,6 +89,7 @@ class LogitLoss(Loss):
         return mx.where(learns, losses, 0).sum(axis=0) / (num_folds - 1)
 
 
+@dataclass
 class CrossEntropyLoss(LogitLoss):
     """Cross-entropy with label smoothing (Szegedy et al. 2016).
 
@@ -95,8 +97,7 @@ class CrossEntropyLoss(LogitLoss):
         label_smoothing: fraction of the target spread over all classes; in training only, never in evaluation.
     """
 
-    def __init__(self, label_smoothing: Share) -> None:
-        self.label_smoothing = label_smoothing
+    label_smoothing: Share
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return cross_entropy(logits, targets, self.label_smoothing)
@@ -147,6 +148,7 @@ def weights_of(
     return mx.array(weights, dtype=mx.float32)
 
 
+@dataclass
 class FocalLoss(LogitLoss):
     """Focal loss (Lin et al. 2017): -alpha (1 - p)^gamma log p, where p is the probability of the target.
 
@@ -156,10 +158,9 @@ class FocalLoss(LogitLoss):
         label_smoothing: weight of the mean over all classes, as in cross_entropy.
     """
 
-    def __init__(self, alpha: Share | None, gamma: NonNegative, label_smoothing: Share) -> None:
-        self.alpha = alpha
-        self.gamma = gamma
-        self.label_smoothing = label_smoothing
+    alpha: Share | None
+    gamma: NonNegative
+    label_smoothing: Share
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         logits = logits.astype(mx.float32)

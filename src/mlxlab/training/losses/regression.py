@@ -1,5 +1,7 @@
 """Losses of a regression. Targets are standardised: an error of 1 is a standard deviation of the training rows."""
 
+from dataclasses import dataclass
+
 import mlx.core as mx
 
 from mlxlab.constraints import Positive
@@ -13,6 +15,7 @@ class SquaredErrorLoss(LogitLoss):
         return squared_error(logits, targets)
 
 
+@dataclass
 class HuberLoss(LogitLoss):
     """Huber loss (Huber 1964): e^2 / 2 for errors up to delta, delta (|e| - delta / 2) beyond.
 
@@ -20,8 +23,7 @@ class HuberLoss(LogitLoss):
         delta: the error, in standard deviations of the target, from which on the loss is linear.
     """
 
-    def __init__(self, delta: Positive) -> None:
-        self.delta = delta
+    delta: Positive
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return huber(logits, targets, self.delta)
