@@ -56,7 +56,7 @@ def mlxlab_tokens(shape: dict[str, int], prompt: list[int]) -> Callable[[], list
     from benchmarks.models.generation import NoText
     from benchmarks.subject import language_model
     from mlxlab.inference.generate import GenerationConfig, generate
-    
+
     keys = {name: value for name, value in shape.items() if name != "vocab_size"}
     model = language_model("transformer", "nano", shape["vocab_size"], dropout=0.0, **keys)
     model.eval()

@@ -280,13 +280,9 @@ def test_a_teacher_of_tokens_fits_the_logits_of_its_student_or_is_refused():
         teacher, task, task, num_logits=18, vocab_mapping="subset"
     )._table.tolist() == list(range(18))
     refuse = partial(pytest.raises, NotAllowedError)
-    with refuse(
-        match="expected the student's 18 tokens, got 20; .*vocab_mapping=subset"
-    ):
+    with refuse(match="expected the student's 18 tokens, got 20; .*vocab_mapping=subset"):
         align(teacher, task, task, num_logits=18)
-    with refuse(
-        match="lacks 2 of the student's 22 tokens, for example 20"
-    ):
+    with refuse(match="lacks 2 of the student's 22 tokens, for example 20"):
         align(teacher, task, task, num_logits=22, vocab_mapping="subset")
     others = {"tokenizers": ("one", "another"), "vocab_mapping": "subset"}
     assert align(teacher, task, task, **others)._table.tolist() == list(range(20))

@@ -124,8 +124,7 @@ def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
     chat = load_chat(trained[0], system="Be kind.")
     request = replace(GREEDY, max_tokens=5, context_length=200)
     answers = [
-        "".join(chunk.text for chunk in chat.reply(f"train {n}?", request).chunks)
-        for n in (3, 4)
+        "".join(chunk.text for chunk in chat.reply(f"train {n}?", request).chunks) for n in (3, 4)
     ]
     assert finished.stdout.decode() == f"{answers[0]}\n{answers[1]}\n{answers[0]}\n"
     assert [message["content"] for message in chat.messages] == [

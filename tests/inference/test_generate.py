@@ -106,9 +106,7 @@ def tokens_of(model, tokenizer, rows, sampling=GREEDY, **expected):
         def decode(ids):
             return "".join(chr(0x4E00 + i) for i in ids)  # a character a token
 
-    for piece in generate(
-        model, Spy(), rows, replace(sampling, **({"max_tokens": 12} | expected))
-    ):
+    for piece in generate(model, Spy(), rows, replace(sampling, **({"max_tokens": 12} | expected))):
         taken.setdefault(piece.row, []).extend(ord(c) - 0x4E00 for c in piece.text)
     return [taken[i] for i in range(len(rows))]
 
@@ -197,10 +195,7 @@ def test_a_context_beyond_learned_positions_is_refused(tokenizer):
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another(rope, tokenizer):
-    drawn = [
-        tokens_of(rope, tokenizer, prompts(4), DRAWN, seed=seed)
-        for seed in (1, 1, 2)
-    ]
+    drawn = [tokens_of(rope, tokenizer, prompts(4), DRAWN, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -217,9 +212,7 @@ def test_rows_end_by_themselves(rope, tokenizer):
             return "".join(chr(0x4E00 + i) for i in ids)
 
     stop = "".join(chr(0x4E00 + i) for i in free[1][4:6])
-    pieces = list(
-        generate(rope, Ending(), rows, replace(GREEDY, max_tokens=12, stop=[stop]))
-    )
+    pieces = list(generate(rope, Ending(), rows, replace(GREEDY, max_tokens=12, stop=[stop])))
     texts = ["".join(piece.text for piece in pieces if piece.row == row) for row in range(3)]
     ends = {piece.row: piece.end for piece in pieces if piece.end}
     for row in range(3):

@@ -19,6 +19,7 @@ from mlxlab.training.losses.loss import Loss
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.trace import Trace
 
+
 @dataclass
 class Control:
     """Requests to the loop. It acts on them after the current step; they are never saved."""

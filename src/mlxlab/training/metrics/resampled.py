@@ -1,5 +1,6 @@
 """Metrics of resamples, for the bootstrap: each is a function of how often every example was drawn."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ def resampled_metrics(
     from scipy.sparse import csr_array
 
     classes = outputs.shape[1]
+    positives: Iterable[np.ndarray]
     if task.kind == "classification":
         predictions = predicted_classes(task, outputs, thresholds)
         predicted = _one_hot(predictions, classes)
@@ -38,7 +40,7 @@ def resampled_metrics(
         predicted = csr_array(is_predicted.astype(np.float64))
         holds = csr_array(is_true.astype(np.float64))
         scored = list(range(classes))
-        positives = iter(is_true.T)
+        positives = is_true.T
         means = {
             "accuracy": (is_predicted == is_true).mean(axis=1),
             "log_loss": binary_log_losses(outputs, is_true).mean(axis=1),
