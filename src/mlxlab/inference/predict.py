@@ -125,7 +125,9 @@ def predict_table(
     outputs = []
     for start in range(0, count, batch_size):
         rows = {name: cells[start : start + batch_size] for name, cells in columns.items()}
-        batch = to_device(encode_located(encoder, rows, partial(_shifted, location, start)))
+        batch = to_device(
+            encode_located(encoder, rows, lambda row, start=start: location(start + row))
+        )
         logits = restored.model(batch.tokens, batch.segment_ids).astype(mx.float32)
         outputs.append(read_out(logits, encoder.task))
     shape = 0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes)
@@ -161,10 +163,6 @@ def predict_usable(
     rows = [row for row in rows if row not in malformed]
     usable = {name: [cells[row] for row in rows] for name, cells in table.items()}
     return rows, usable, predict_table(restored, usable, batch_size)
-
-
-def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
-    return location(start + row)
 
 
 def row_encoder(encoder: Encoder) -> RowEncoder:
