@@ -5,7 +5,7 @@ comes last: it saves what all of them did.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -36,18 +36,17 @@ class Control:
 class ThroughputTimer:
     """Steps and tokens per second since the last reading, without the pauses."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self.restart(Progress())
 
     def restart(self, progress: Progress) -> None:
-        self._since = self._clock()
+        self._since = time.monotonic()
         self._step = progress.step
         self._tokens = progress.tokens
 
     def read(self, progress: Progress) -> tuple[float, float]:
         """(steps/s, tokens/s) since the last reading or restart."""
-        seconds = max(self._clock() - self._since, 1e-9)
+        seconds = max(time.monotonic() - self._since, 1e-9)
         steps = progress.step - self._step
         tokens = progress.tokens - self._tokens
         self.restart(progress)
@@ -56,11 +55,11 @@ class ThroughputTimer:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time spent inside does not count."""
-        start = self._clock()
+        start = time.monotonic()
         try:
             yield
         finally:
-            self._since += self._clock() - start
+            self._since += time.monotonic() - start
 
 
 @dataclass(frozen=True)
