@@ -59,8 +59,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_220,
-    "files": 513,
+    "nodes": 400_450,
+    "files": 507,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
     "ternaries": 20.75,

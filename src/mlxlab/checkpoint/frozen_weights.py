@@ -9,7 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import xxhash
 
-from mlxlab.checkpoint.arrays import Arrays, update_hash
+from mlxlab.checkpoint.arrays import Arrays, digest
 from mlxlab.checkpoint.safetensors import parse_arrays
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync, fsync_folder, remove_leftovers, temporary_name
@@ -36,11 +36,11 @@ class FrozenWeights:
         """
         if not arrays:
             return ""
-        digest = _digest(arrays)
-        if digest not in self._written:
-            self._store(arrays, digest)
-            self._written.add(digest)
-        return digest
+        name = digest(arrays, xxhash.xxh3_128)
+        if name not in self._written:
+            self._store(arrays, name)
+            self._written.add(name)
+        return name
 
     def remove_unused(self, newest: str) -> None:
         """Removes what a killed save left, and files that no checkpoint of the run refers to, also none set aside.
@@ -54,39 +54,42 @@ class FrozenWeights:
             return
         used: set[str] = set()
         for state in self.folder.parent.glob("checkpoints*/*/state.json"):
-            used.update(digest.decode() for digest in REFERENCE.findall(state.read_bytes()))
+            used.update(name.decode() for name in REFERENCE.findall(state.read_bytes()))
         for path in files:
             if path.stem not in used:
                 path.unlink()
                 self._written.discard(path.stem)
 
-    def _store(self, arrays: Arrays, digest: str) -> None:
+    def _store(self, arrays: Arrays, name: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(self.folder / "new.safetensors")
         try:
             mx.save_safetensors(str(temporary), arrays, {"format": "mlx"})
             with temporary.open("rb") as file:
                 fsync(file.fileno())
-            temporary.replace(_path(self.folder, digest))
+            temporary.replace(self.folder / f"{name}.safetensors")
         finally:
             temporary.unlink(missing_ok=True)
         fsync_folder(self.folder)
         fsync_folder(self.folder.parent)
 
 
-def read_base(checkpoint: Path, digest: str) -> Arrays:
+def read_base(checkpoint: Path, name: str) -> Arrays:
     """The frozen weights that the checkpoint at a path refers to, in its run folder or next to it.
+
+    Args:
+        name: their digest.
 
     Raises:
         CheckpointUnavailableError: they are missing, or not those with which the checkpoint was saved.
     """
-    if not DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(name):
         raise CheckpointUnavailableError(
             f"{checkpoint}: state.json: base: expected 32 hexadecimal digits"
         )
     checkpoint = checkpoint.absolute()
     folders = (checkpoint.parent.parent, checkpoint.parent)
-    paths = [_path(folder / FOLDER, digest) for folder in folders]
+    paths = [folder / FOLDER / f"{name}.safetensors" for folder in folders]
     path = next(filter(Path.is_file, paths), paths[0])
     try:
         arrays = parse_arrays(read_bytes(path, max_bytes=MAX_BYTES))
@@ -95,17 +98,7 @@ def read_base(checkpoint: Path, digest: str) -> Arrays:
     except (RuntimeError, ValueError):
         reason = f"{path}: damaged"
     else:
-        if _digest(arrays) == digest:
+        if digest(arrays, xxhash.xxh3_128) == name:
             return arrays
         reason = f"{path}: damaged"
     raise CheckpointUnavailableError(f"{reason}; it holds the frozen weights of {checkpoint}")
-
-
-def _path(folder: Path, digest: str) -> Path:
-    return folder / f"{digest}.safetensors"
-
-
-def _digest(arrays: Arrays) -> str:
-    result = xxhash.xxh3_128()
-    update_hash(result, arrays)
-    return result.hexdigest()
