@@ -56,15 +56,14 @@ def mlxlab_tokens(shape: dict[str, int], prompt: list[int]) -> Callable[[], list
     from benchmarks.models.generation import NoText
     from benchmarks.subject import language_model
     from mlxlab.inference.generate import GenerationConfig, generate
-    from mlxlab.inference.sampling import SamplingParams
 
     keys = {name: value for name, value in shape.items() if name != "vocab_size"}
     model = language_model("transformer", "nano", shape["vocab_size"], dropout=0.0, **keys)
     model.eval()
-    config = GenerationConfig(max_tokens=TOKENS)
+    config = GenerationConfig(max_tokens=TOKENS, temperature=0.0)
 
     def tokens() -> list[int]:
-        return [c.tokens for c in generate(model, NoText(), [prompt], SamplingParams(0.0), config)]  # type: ignore[arg-type]
+        return [c.tokens for c in generate(model, NoText(), [prompt], config)]  # type: ignore[arg-type]
 
     return tokens
 

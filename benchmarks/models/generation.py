@@ -10,7 +10,6 @@ from benchmarks.alternate import Trial, alternate, table
 from benchmarks.subject import language_model
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.inference.generate import GenerationConfig, generate
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
 
 VOCABULARY, PROMPT, TOKENS = 16_000, 32, 64
@@ -60,8 +59,7 @@ def _cached(model: Model, prompts: list[list[int]]) -> None:
         model,
         cast(Tokenizer, NoText()),
         prompts,
-        SamplingParams(0.0),
-        GenerationConfig(max_tokens=TOKENS),
+        GenerationConfig(max_tokens=TOKENS, temperature=0.0),
     ):
         pass
 

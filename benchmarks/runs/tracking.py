@@ -9,7 +9,7 @@ from benchmarks.alternate import alternate, table
 from benchmarks.subject import Subject
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.tracker import NoTracker, Tracker
-from mlxlab.training.log_totals import log_totals
+from mlxlab.training.loop import log_totals
 from mlxlab.wording import percent
 
 

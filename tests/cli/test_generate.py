@@ -14,7 +14,6 @@ from end_to_end.test_streaming import SMALL
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.restore import restore_model
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import load_generator, read_prompts, restored_generator
 from support.commands import command
 from support.processes import environment, run
@@ -74,7 +73,7 @@ def test_the_streamed_text_is_that_of_the_tokens(home, capsys):
     assert (
         streamed
         == "Line"
-        + writer.texts(["Line"], SamplingParams(0.0), GenerationConfig(max_tokens=60))[0]
+        + writer.texts(["Line"], GenerationConfig(max_tokens=60, temperature=0.0))[0]
         + "\n"
     )
     assert writer.context == 32, "the length of the rows in training"
@@ -202,10 +201,9 @@ def test_the_script_exits_with_that_code(home):
 def test_help_shows_the_defaults_that_the_code_has(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
-    for options in (SamplingParams(), GenerationConfig()):
-        for name, value in vars(options).items():
-            shown = "null" if value is None else str(value).lower()
-            assert f"\n{name}={shown} " in printed, name
+    for name, value in vars(GenerationConfig()).items():
+        shown = "null" if value is None else str(value).lower()
+        assert f"\n{name}={shown} " in printed, name
 
 
 SERVE = """
@@ -232,7 +230,7 @@ def test_models_from_the_store_continue_and_fill_texts(home):
     written, stopped, count, filled = json.loads(done.stdout.splitlines()[-1])
     writer = load_generator(home / "transformer")
     assert written == writer.texts(
-        ["Line 7 tells", "Line"], SamplingParams(0.0), GenerationConfig(max_tokens=5)
+        ["Line 7 tells", "Line"], GenerationConfig(max_tokens=5, temperature=0.0)
     )
     assert stopped == [text.partition("e")[0] for text in written]
     assert count == 2

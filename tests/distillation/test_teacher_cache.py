@@ -220,17 +220,19 @@ def test_a_record_that_cannot_be_right_is_computed_again(tmp_path, caplog, damag
     batch = text(rows=1)
     expected = filled_cache(tmp_path, batch)
     count = int(batch.segment_ids.sum())
-    values, classes = np.zeros((count, 5), np.float32), np.zeros((count, 4), np.uint16)
+    targets = np.zeros(count, new_cache(tmp_path).record_type)
     if damage == "length":
-        record: bytes | str = values.tobytes()[:-3] + classes.tobytes()
+        record: bytes | str = targets.tobytes()[:-3]
     elif damage == "fewer targets":
-        record = values[1:].tobytes() + classes[1:].tobytes()
+        record = targets[1:].tobytes()
     elif damage == "class out of range":
-        record = values.tobytes() + (classes + V).tobytes()
+        targets["classes"] = V
+        record = targets.tobytes()
     elif damage == "type":
         record = "text"  # of the right checksum
     else:
-        record = (values + np.nan).tobytes() + classes.tobytes()
+        targets["values"] = np.nan
+        record = targets.tobytes()
     content = record.encode() if isinstance(record, str) else record
     checksum = xxhash.xxh3_64_digest(b"another" if damage == "checksum" else content)
     with sqlite3.connect(store_file(tmp_path)) as database:

@@ -23,7 +23,6 @@ def config_of(*overrides):
             "trainer.optimizer=muon: with trainer.parallel=fsdp expected one of adamw, lion,",
         ),
         (["trainer/optimizer=adafactor"], "trainer.optimizer=adafactor: "),
-        (["trainer=optimized", "trainer.step.accumulate=auto"], "trainer.step.accumulate=auto: "),
         (
             ["trainer=optimized", "trainer.step.retry_on_oom=true"],
             "trainer.step.retry_on_oom=true: ",

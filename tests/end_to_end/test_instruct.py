@@ -4,13 +4,13 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from mlxlab.inference import terminal
 from mlxlab.inference.chat import load_chat
 from mlxlab.inference.generate import GenerationConfig
-from mlxlab.inference.sampling import SamplingParams
 from support.commands import command
 from support.processes import (
     environment,
@@ -27,7 +27,7 @@ main = command("generate")
 SHORT = tiny_overrides(
     "trainer.max_steps=12", "trainer.eval_every=6", "checkpointing.every_steps=4"
 )
-GREEDY = SamplingParams(temperature=0.0)
+GREEDY = GenerationConfig(temperature=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,9 @@ def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
         f"unknown command {name}; /help lists them" for name in ("/quit", "/Quit", "/quit")
     ]
     chat = load_chat(trained[0], system="Be kind.")
-    request = GenerationConfig(max_tokens=5, context_length=200)
+    request = replace(GREEDY, max_tokens=5, context_length=200)
     answers = [
-        "".join(chunk.text for chunk in chat.reply(f"train {n}?", GREEDY, request).chunks)
-        for n in (3, 4)
+        "".join(chunk.text for chunk in chat.reply(f"train {n}?", request).chunks) for n in (3, 4)
     ]
     assert finished.stdout.decode() == f"{answers[0]}\n{answers[1]}\n{answers[0]}\n"
     assert [message["content"] for message in chat.messages] == [
@@ -148,16 +147,16 @@ def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
 def test_a_message_may_begin_with_a_slash(trained, monkeypatch, line, message):
     chat = load_chat(trained[0])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
-    terminal.talk(chat, GREEDY, GenerationConfig(max_tokens=1))
+    terminal.talk(chat, replace(GREEDY, max_tokens=1))
     assert [each["content"] for each in chat.messages if each["role"] == "user"] == [message]
 
 
 def test_a_chat_forgets_the_oldest_messages_when_the_context_is_full(trained):
     chat = load_chat(trained[0], system="Be kind.")
-    request = GenerationConfig(max_tokens=4, context_length=60)
+    request = replace(GREEDY, max_tokens=4, context_length=60)
     forgotten = []
     for n in range(4):
-        reply = chat.reply(f"train {n}?", GREEDY, request)
+        reply = chat.reply(f"train {n}?", request)
         list(reply.chunks)
         forgotten.append(reply.forgotten)
     assert forgotten[0] == 0
@@ -227,10 +226,10 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(trained, tmp_path):
 
 def test_a_message_without_any_answer_is_forgotten(trained):
     chat = load_chat(trained[0])
-    chat.reply("train 3?", GREEDY, GenerationConfig(max_tokens=5)).chunks.close()
+    chat.reply("train 3?", replace(GREEDY, max_tokens=5)).chunks.close()
     chat.drop_unanswered()
     assert chat.messages == []
-    list(chat.reply("train 3?", GREEDY, GenerationConfig(max_tokens=5)).chunks)
+    list(chat.reply("train 3?", replace(GREEDY, max_tokens=5)).chunks)
     chat.messages[1]["content"] = "3"
     chat.drop_unanswered()
     assert len(chat.messages) == 2

@@ -88,7 +88,7 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("rounds", "continue", "run/run.json"),
     ("rounds", "resume", "run/ensemble.json"),
     ("rounds", "evaluate", "run/ensemble.json"),
-    ("distilled", "distill", "cwd/.cache/teacher-*/soft_targets.sqlite"),
+    ("distilled", "distill", "cwd/.cache/teacher-*/targets.sqlite"),
 ]
 # Mutations of each target in the default suite.
 DRAW = {

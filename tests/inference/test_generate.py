@@ -1,5 +1,7 @@
 """Generation: the cache changes nothing, rows do not see each other, text comes in whole characters."""
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError
 from mlxlab.evaluation import samples
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.adapters.apply import insert
 from mlxlab.models.bert import Bert
 from mlxlab.models.layers import KVCache
@@ -38,7 +39,8 @@ KINDS = {
     },
     "adapted": {"adapter": LoRA(rank=2, targets=["*"], dora=True)},
 }
-GREEDY = SamplingParams(temperature=0.0)
+GREEDY = GenerationConfig(temperature=0.0)
+DRAWN = GenerationConfig(temperature=1.5, top_k=0)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +106,7 @@ def tokens_of(model, tokenizer, rows, sampling=GREEDY, **expected):
         def decode(ids):
             return "".join(chr(0x4E00 + i) for i in ids)  # a character a token
 
-    for piece in generate(
-        model, Spy(), rows, sampling, GenerationConfig(**({"max_tokens": 12} | expected))
-    ):
+    for piece in generate(model, Spy(), rows, replace(sampling, **({"max_tokens": 12} | expected))):
         taken.setdefault(piece.row, []).extend(ord(c) - 0x4E00 for c in piece.text)
     return [taken[i] for i in range(len(rows))]
 
@@ -140,7 +140,7 @@ def test_states_with_a_cache_are_those_without(model):
     np.testing.assert_allclose(found[1, 4:], whole[1], atol=2e-5 * np.abs(whole[1]).max())
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(1.5, 0)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
 def test_a_batch_gives_what_one_by_one_gives(model, tokenizer, sampling):
     rows = prompts(3, 11, 1, 7)
     rows.append(rows[3])
@@ -195,10 +195,7 @@ def test_a_context_beyond_learned_positions_is_refused(tokenizer):
 
 
 def test_the_same_seed_gives_the_same_text_and_another_another(rope, tokenizer):
-    drawn = [
-        tokens_of(rope, tokenizer, prompts(4), SamplingParams(1.5, 0), seed=seed)
-        for seed in (1, 1, 2)
-    ]
+    drawn = [tokens_of(rope, tokenizer, prompts(4), DRAWN, seed=seed) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -215,9 +212,7 @@ def test_rows_end_by_themselves(rope, tokenizer):
             return "".join(chr(0x4E00 + i) for i in ids)
 
     stop = "".join(chr(0x4E00 + i) for i in free[1][4:6])
-    pieces = list(
-        generate(rope, Ending(), rows, GREEDY, GenerationConfig(max_tokens=12, stop=[stop]))
-    )
+    pieces = list(generate(rope, Ending(), rows, replace(GREEDY, max_tokens=12, stop=[stop])))
     texts = ["".join(piece.text for piece in pieces if piece.row == row) for row in range(3)]
     ends = {piece.row: piece.end for piece in pieces if piece.end}
     for row in range(3):
@@ -243,7 +238,7 @@ def test_who_cannot_generate_says_so(tokenizer):
     masked, classifier = new_model(Bert(**shape)), new_model(Transformer(**shape), "classification")
     for wrong, word in ((masked, "masked"), (classifier, "classifier")):
         with pytest.raises(ConfigError, match=word):
-            next(generate(wrong, tokenizer, prompts(3), GREEDY, GenerationConfig()))
+            next(generate(wrong, tokenizer, prompts(3), GREEDY))
 
 
 TEXTS = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import DataError
-from mlxlab.inference.sampling import SamplingParams
+from mlxlab.inference.generate import GenerationConfig
 
 SHARES = np.array([0.05, 0.4, 0.1, 0.2, 0.25])  # by falling share: tokens 1, 4, 3, 2, 0
 LOGITS = np.log(SHARES).astype(np.float32)
@@ -14,7 +14,7 @@ ALL = {"temperature": 1.0, "top_k": 0}
 
 def distribution(logits=LOGITS, seen=NOTHING, **options):
     found = np.zeros(len(logits))
-    tokens, shares = SamplingParams(**(ALL | options)).candidates(logits, seen)
+    tokens, shares = GenerationConfig(**(ALL | options)).candidates(logits, seen)
     found[tokens] = shares
     return found
 
@@ -80,7 +80,7 @@ def test_these_are_greedy_whatever_the_chance(options):
     rng = np.random.default_rng(0)
     for logits in rng.normal(size=(20, 50)).astype(np.float32):
         logits[rng.integers(50)] = logits.max()  # also where two are equal: the lower id
-        sampling = SamplingParams(**(ALL | options))
+        sampling = GenerationConfig(**(ALL | options))
         if options == {"temperature": 1e-9}:
             logits[logits.argmax()] += 1e-3
         assert {sampling.sample(logits, NOTHING, chance) for chance in (0.0, 0.5, 1 - 1e-16)} == {
@@ -89,7 +89,7 @@ def test_these_are_greedy_whatever_the_chance(options):
 
 
 def test_chances_fall_on_tokens_in_proportion():
-    sampling = SamplingParams(**(ALL | {"top_k": 4, "min_p": 0.1}))
+    sampling = GenerationConfig(**(ALL | {"top_k": 4, "min_p": 0.1}))
     drawn = [
         sampling.sample(LOGITS, NOTHING, chance) for chance in (np.arange(10_000) + 0.5) / 10_000
     ]
@@ -99,7 +99,7 @@ def test_chances_fall_on_tokens_in_proportion():
 
 
 def test_logits_without_a_finite_number_are_refused():
-    assert SamplingParams().sample(np.array([np.nan, 1.0, -np.inf]), NOTHING, 0.9) == 1
+    assert GenerationConfig().sample(np.array([np.nan, 1.0, -np.inf]), NOTHING, 0.9) == 1
     for value in (np.nan, -np.inf, np.inf):
         with pytest.raises(DataError, match="finite"):
-            SamplingParams().sample(np.full(5, value), NOTHING, 0.5)
+            GenerationConfig().sample(np.full(5, value), NOTHING, 0.5)

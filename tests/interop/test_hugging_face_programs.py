@@ -8,7 +8,6 @@ import pytest
 
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.restore import restore_model
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
 from support.commands import command
 from support.processes import run_here, tiny_overrides
@@ -119,8 +118,8 @@ def test_a_decoder_gives_equal_logits_and_text(decoder, tmp_path):
     np.testing.assert_allclose(np.array(apple(mx.array(tokens[:1]))), expected[:1], atol=1e-4)
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    request = GenerationConfig(max_tokens=12, context_length=64)
-    texts = generator.texts(PROMPTS, SamplingParams(0.0), request)
+    request = GenerationConfig(max_tokens=12, context_length=64, temperature=0.0)
+    texts = generator.texts(PROMPTS, request)
     assert all(texts), "the model says nothing"
     inputs = tokenizer(PROMPTS, return_tensors="pt", padding=True)
     for row, prompt in zip(inputs["input_ids"], PROMPTS, strict=True):
@@ -142,8 +141,8 @@ def test_an_architecture_of_mlx_lm(source, tmp_path):
     np.testing.assert_allclose(
         np.array(model(mx.array(tokens[:1]))), mlx_logits(run, tokens[:1], mask[:1]), atol=1e-4
     )
-    request = GenerationConfig(max_tokens=12, context_length=64)
-    texts = restored_generator(restore_model(run)).texts(PROMPTS, SamplingParams(0.0), request)
+    request = GenerationConfig(max_tokens=12, context_length=64, temperature=0.0)
+    texts = restored_generator(restore_model(run)).texts(PROMPTS, request)
     assert all(texts), "the model says nothing"
     spoken = [mlx_lm.generate(model, tokenizer, prompt, max_tokens=12) for prompt in PROMPTS]
     assert [text.lstrip() for text in texts] == spoken

@@ -10,7 +10,6 @@ import pytest
 
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.restore import restore_model
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.models.pretrained.load import read_shape
 from support.commands import command
@@ -112,8 +111,8 @@ def test_smollm2(tmp_path):
         logits[mask > 0], mlx_logits[mask > 0], atol=1e-4 * np.abs(mlx_logits).max()
     )
     prompts = ["The cat sees", "Why is the sky blue? It"]
-    request = GenerationConfig(max_tokens=8, context_length=64)
-    texts = restored_generator(restored).texts(prompts, SamplingParams(0.0), request)
+    request = GenerationConfig(max_tokens=8, context_length=64, temperature=0.0)
+    texts = restored_generator(restored).texts(prompts, request)
     answers = torch_model.generate(**inputs, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :]
     assert tokenizer.batch_decode(answers, skip_special_tokens=True) == texts
     apple, apple_tokenizer = mlx_lm.load(str(out))

@@ -13,7 +13,6 @@ from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.build import architecture_of, build_model, build_pretrained_model
 from mlxlab.models.model import Model, build_head
@@ -57,7 +56,7 @@ def test_its_tokenizer_gives_the_tokens_that_the_reference_was_given(smol):
 
 def test_it_knows_the_capital_of_france(smol):
     assert smol.texts(
-        ["The capital of France is"], SamplingParams(0.0), GenerationConfig(max_tokens=2)
+        ["The capital of France is"], GenerationConfig(max_tokens=2, temperature=0.0)
     )[0].startswith(" Paris")
 
 

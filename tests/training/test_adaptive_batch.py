@@ -18,7 +18,6 @@ from mlxlab.training.checkpointer import final_state_digest, saved_arrays
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.schedules import linear
-from mlxlab.training.steps import microbatch
 from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import (
     OPTIMIZED_STEP,
@@ -247,46 +246,6 @@ def test_other_errors_and_a_failure_with_one_row_are_raised():
     step, _ = step_with(Short(2), retry=False)
     with pytest.raises(RuntimeError, match="malloc"):
         step(batch)
-
-
-def test_auto_chooses_the_largest_micro_batch_that_fits(monkeypatch, caplog):
-    batch = to_device(RandomBatches(64).batch(np.arange(64)))
-    caplog.set_level("INFO")
-    measured = []
-    monkeypatch.setattr(microbatch, "memory_budget", lambda: 1000.0)
-
-    def peak_bytes(batch, compute):
-        measured.append(len(batch.example_ids))
-        return 60 * measured[-1]
-
-    monkeypatch.setattr(microbatch, "_peak_bytes", peak_bytes)
-    monkeypatch.setattr(microbatch.mx, "get_active_memory", lambda: 0)
-    model = make_model(dropout=0.0)
-    optimizer = optim.SGD(0.1)
-    loss = Short(10**6)
-    step = OptimizedStep(
-        **OPTIMIZED_STEP | {"accumulate": "auto"}, model=model, loss=loss, optimizer=optimizer
-    )
-    step(batch)
-    assert measured == [1, 2, 4, 8]  # 16 would need 960 of the 800 that may be used
-    assert loss.tried == [8] * 8
-    assert "8 of 64 rows" in caplog.text
-    longer = batch._replace(
-        tokens=mx.zeros((64, 12), mx.int32), segment_ids=mx.ones((64, 12), mx.int32)
-    )
-    loss.tried.clear()
-    step(longer)
-    assert loss.tried == [4] * 16
-
-
-def test_auto_measures_the_memory_of_a_micro_batch():
-    batch = to_device(RandomBatches(256).batch(np.arange(256)))
-    step, _ = step_with(CrossEntropyLoss(0.0))
-    mx.random.seed(5)
-    before = mx.random.state[0].tolist()
-    assert microbatch.find_max_rows(batch, step._sums, 1e12) == 256
-    assert microbatch.find_max_rows(batch, step._sums, 1.0) == 1  # not even two rows fit
-    assert mx.random.state[0].tolist() == before
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Every metric of a run in one CSV file: a row for each step at which anything was logged."""
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Iterable
@@ -15,7 +13,6 @@ from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
 
-FIXED = ["step", "time", "epoch"]
 Row = dict[str, str]
 
 
@@ -68,7 +65,7 @@ class CSVLogger(Callback):
         step = state.progress.step
         metrics = state.history.at(step)
         if metrics:
-            new = {"time": f"{time.time():.3f}", "epoch": str(state.data.epoch)}
+            new = {"step": str(step), "time": f"{time.time():.3f}", "epoch": str(state.data.epoch)}
             self.rows[step] = new | self.rows.get(step, {})
             self._add(step, metrics)
         if result.evaluation is not None:
@@ -84,7 +81,7 @@ class CSVLogger(Callback):
             context.tracker.log_artifact(self.path)
 
     def _add(self, step: int, metrics: dict[str, float]) -> None:
-        row = self.rows.setdefault(step, {})
+        row = self.rows.setdefault(step, {"step": str(step), "time": "", "epoch": ""})
         row.update({name: repr(float(value)) for name, value in metrics.items()})
 
     def _write(self) -> None:
@@ -99,15 +96,11 @@ class CSVLogger(Callback):
             self._is_complete = False
 
     def _replace(self, path: Path) -> None:
-        rows = [{"step": str(step)} | self.rows[step] for step in sorted(self.rows)]
-        columns = dict.fromkeys(FIXED)
-        for row in rows:
-            columns |= dict.fromkeys(row)
-        text = io.StringIO()
-        table = csv.DictWriter(text, [*columns], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write_atomic(path, text.getvalue(), durable=True)
+        import pandas as pd
+
+        columns = None if self.rows else ["step", "time", "epoch"]
+        table = pd.DataFrame([self.rows[step] for step in sorted(self.rows)], columns=columns)
+        write_atomic(path, table.to_csv(index=False, lineterminator="\n"), durable=True)
 
 
 def metrics_table(callbacks: Iterable[Callback]) -> Path | None:
@@ -117,17 +110,12 @@ def metrics_table(callbacks: Iterable[Callback]) -> Path | None:
 
 
 def _read(path: Path, last_step: int) -> dict[int, Row]:
-    """The rows up to a step; none if there is no file, or it has another heading."""
+    """The rows up to a step; none if there is no file, or another one."""
+    import pandas as pd
+
     try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+        numbered = {int(row["step"]): row for row in rows}
+    except (FileNotFoundError, KeyError, ValueError):
         return {}
-    table = csv.DictReader(io.StringIO(text))
-    columns = list(table.fieldnames or [])
-    if columns[: len(FIXED)] != FIXED:
-        return {}
-    rows: dict[int, Row] = {}
-    for row in table:
-        if row["step"].isdecimal() and int(row["step"]) <= last_step:
-            rows[int(row["step"])] = {name: row[name] for name in columns if row[name]}
-    return rows
+    return {step: row for step, row in numbered.items() if step <= last_step}

@@ -1,5 +1,7 @@
 """Stops a run that no longer improves."""
 
+from dataclasses import dataclass
+
 from mlxlab.callbacks.mixture import mixed_head
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import NonNegative, Size
@@ -9,6 +11,7 @@ from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 
 
+@dataclass
 class EarlyStopping(Callback):
     """Stops once the best value of the monitored metric is `patience` evaluations old. The best checkpoint is kept.
 
@@ -17,11 +20,9 @@ class EarlyStopping(Callback):
         min_delta: minimum change that counts as an improvement.
     """
 
+    patience: Size | None
+    min_delta: NonNegative
     runs_on_all_ranks = True
-
-    def __init__(self, patience: Size | None, min_delta: NonNegative) -> None:
-        self.patience = patience
-        self.min_delta = min_delta
 
     def check(self, state: TrainState, checkpoint: Checkpoint | None) -> None:
         if self.patience is not None and mixed_head(state) is not None:

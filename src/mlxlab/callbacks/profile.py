@@ -3,6 +3,7 @@
 import io
 import logging
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -104,12 +105,7 @@ def measure_passes(model: nn.Module, loss: Loss, batch: DeviceBatch) -> dict[str
 
 
 def _median_seconds(run: Callable[[], None]) -> float:
-    run()
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
+    _, *seconds = timeit.repeat(run, number=1, repeat=6)
     return median(seconds)
 
 

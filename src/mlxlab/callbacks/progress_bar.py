@@ -58,7 +58,7 @@ class ProgressBar(Callback):
             if result.evaluation is not None or seconds >= self._next_line:
                 wait = 0.0 if is_first and state.planned_steps else LINE_SECONDS
                 self._next_line = seconds + wait
-                logger.info(f"{self._line(context, state)}{self._eta(state, seconds)}")
+                logger.info(self._line(context, state, seconds))
             if is_first:
                 self._first_seconds = seconds
 
@@ -66,23 +66,22 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.close()
 
-    def _line(self, context: FitContext, state: TrainState) -> str:
+    def _line(self, context: FitContext, state: TrainState, seconds: float) -> str:
+        """A line after so many seconds. The first step compiles: the time that is left follows from the others."""
         step = state.progress.step
         total = state.planned_steps
-        planned = (
-            f"/~{step}" if total and step > total else f"/{total}" if total else ""
-        )  # the plan was an estimate
+        planned = ""
+        if total:
+            planned = f"/{total}" if step <= total else f"/~{step}"  # The plan was an estimate.
         rate = state.history.latest(TOKENS_PER_SEC)  # 0: no step was taken
         speed = f"{rate:,.0f} tokens/s" if rate else ""
-        return "  ".join(filter(None, [f"step {step}{planned}", summary(context, state), speed]))
-
-    def _eta(self, state: TrainState, seconds: float) -> str:
-        """By the time of the steps but the first, which compiles: from the second one on."""
-        timed = state.progress.step - self._first_step - 1
-        total = state.planned_steps
-        if timed < 1 or not total or (left := total - state.progress.step) < 1:
-            return ""
-        return f"  ETA {duration(left * (seconds - self._first_seconds) / timed)}"
+        timed = step - self._first_step - 1
+        left = (total or 0) - step
+        eta = ""
+        if timed > 0 and left > 0:
+            eta = f"ETA {duration(left * (seconds - self._first_seconds) / timed)}"
+        parts = [f"step {step}{planned}", summary(context, state), speed, eta]
+        return "  ".join(filter(None, parts))
 
 
 def _width() -> dict[str, Any]:

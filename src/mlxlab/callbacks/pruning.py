@@ -1,20 +1,21 @@
 """Pauses a run of a sweep at the rung that the sweeper set."""
 
+from dataclasses import dataclass
+
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.stop_rule import StopRule
 
 
+@dataclass
 class Pruning(Callback):
     """Pauses at the first evaluation from `pause_at` on.
 
     Derived from the state: a run that is resumed where it was paused pauses again.
     """
 
+    rule: StopRule
     runs_on_all_ranks = True
-
-    def __init__(self, rule: StopRule) -> None:
-        self.rule = rule
 
     def on_start(self, context: FitContext, state: TrainState) -> None:
         self._check(context, state)

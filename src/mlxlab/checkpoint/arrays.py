@@ -1,7 +1,7 @@
 """Arrays by path: the weights of a model, or the state of its optimizer."""
 
 import hashlib
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 
 import mlx.core as mx
@@ -21,6 +21,8 @@ AVERAGE, TRAINED = (
 class Hash(Protocol):
     def update(self, data: bytes | memoryview, /) -> object: ...
 
+    def hexdigest(self) -> str: ...
+
 
 def shapes(arrays: Mapping[str, mx.array]) -> dict[str, tuple[int, ...]]:
     return {path: array.shape for path, array in arrays.items()}
@@ -35,9 +37,9 @@ def misfits(arrays: Mapping[str, mx.array], expected: Mapping[str, mx.array]) ->
     return faults
 
 
-def digest(arrays: Mapping[str, mx.array]) -> str:
-    """SHA-256 of paths, types, shapes and bytes."""
-    result = hashlib.sha256()
+def digest(arrays: Mapping[str, mx.array], algorithm: Callable[[], Hash] = hashlib.sha256) -> str:
+    """The hash of paths, types, shapes and bytes."""
+    result = algorithm()
     update_hash(result, arrays)
     return result.hexdigest()
 

@@ -4,6 +4,7 @@ A flipped bit in safetensors loads without an error, even in the header: only a 
 from damage, not from forgery: whatever a manifest says is checked like any other input.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -21,7 +22,6 @@ MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 FORMAT = 2
-CHUNK_BYTES = 1 << 24
 FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file directly in the checkpoint folder
 
 
@@ -50,11 +50,9 @@ def write_manifest(folder: Path, *, step: int, best_step: int) -> None:
     """Flushes every file of the folder to the disk, then writes the manifest and flushes it too."""
     files: dict[str, FileEntry] = {}
     for path in sorted(folder.iterdir()):
-        digest = xxhash.xxh3_128()
         with path.open("rb") as file:
             fsync(file.fileno())
-            while data := file.read(CHUNK_BYTES):
-                digest.update(data)
+            digest = hashlib.file_digest(file, xxhash.xxh3_128)
             files[path.name] = {"size": file.tell(), "xxh3_128": digest.hexdigest()}
     fields = {"format": FORMAT, "step": step, "best_step": best_step, "files": files}
     with (folder / MANIFEST).open("xb") as file:

@@ -10,10 +10,6 @@ from mlxlab.record.run_file import FILE
 
 FOLDER = "checkpoints"  # of a run folder
 ROUNDS = "rounds"  # of a run of several rounds, whose runs are in `rounds/1`, `rounds/2`, ...
-TOKENIZERS = (
-    "tokenizers"  # of an `inference` folder: copies of it with earlier tokenizers, by fingerprint
-)
-FINGERPRINT = re.compile(r"[0-9a-f]{16}")  # of a tokenizer
 EMERGENCY = "-emergency"
 REPLACED = "-replaced"
 NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")
@@ -80,12 +76,6 @@ def whole_run(run_dir: Path) -> Path:
     """The folder of the run of several rounds that a run is one of; else its own."""
     parent = run_dir.parent.parent
     return parent if run_dir.parent.name == ROUNDS and holds_rounds(parent) else run_dir
-
-
-def inference_dir_of(inference_dir: Path, tokenizer: str) -> Path:
-    """The `inference` folder for checkpoints with the tokenizer of a fingerprint: a run may have had a smaller one."""
-    earlier = inference_dir / TOKENIZERS / tokenizer
-    return earlier if FINGERPRINT.fullmatch(tokenizer) and earlier.is_dir() else inference_dir
 
 
 def split_path(name: str, keywords: str = KEYWORDS) -> tuple[Path, str]:

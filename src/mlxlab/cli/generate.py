@@ -21,7 +21,6 @@ from mlxlab.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.inference.generate import GenerationConfig, TextChunk
-    from mlxlab.inference.sampling import SamplingParams
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def generate(
     chat: bool = False,
     system: str | None = None,
     json: bool = False,
-    **options: "Unpack[GenerationConfig | SamplingParams]",  # type: ignore[misc]
+    **options: "Unpack[GenerationConfig]",  # type: ignore[misc]
 ) -> None:
     """Prints the continuations.
 
@@ -67,25 +66,24 @@ def generate(
 
     backend.prepare()
     from mlxlab.inference.generate import GenerationConfig
-    from mlxlab.inference.sampling import take_sampling
     from mlxlab.inference.text_generator import load_generator
     from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     more: dict[str, Any] = {**options}
-    sampling = take_sampling(more)
-    stop = [text.replace("\\n", "\n") for text in more.pop("stop", [])]
+    more["stop"] = [text.replace("\\n", "\n") for text in more.get("stop", [])]
+    request = GenerationConfig(**more)
     if chat:
         from mlxlab.inference.chat import load_chat
         from mlxlab.inference.terminal import talk
 
         with activity(f"loading {run}"):
             loaded = load_chat(run, checkpoint, system)
-        talk(loaded, sampling, GenerationConfig(**more, stop=stop))
+        talk(loaded, request)
         return
     with activity(f"loading {run}"):
         writer = load_generator(run, checkpoint)
-    request = writer.limited(GenerationConfig(**more, stop=stop))
+    request = writer.limited(request)
     for number, text in enumerate(texts, 1):
         length = len(writer.tokens(text, request.new_document))
         if request.context_length is not None and length > request.context_length:
@@ -93,7 +91,7 @@ def generate(
                 f"prompt {number}: truncated to its last {request.context_length:,} of {length:,} tokens"
             )
     start = time.perf_counter()
-    chunks = writer.stream(texts, sampling, request)
+    chunks = writer.stream(texts, request)
     if json or prompts is not None:
         tokens, ended = _print_lines(texts, chunks)
     else:

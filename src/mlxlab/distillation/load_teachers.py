@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -30,6 +30,7 @@ from mlxlab.models.pretrained.load import resolve, tokenizer_dir
 from mlxlab.models.tabular import TabularHead
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
+Names = Sequence[str | int]
 _ROUND_INIT = "trainer.distillation.round_init=previous"
 
 
@@ -101,41 +102,34 @@ class TeacherLoader:
             return Teachers(), []
         names = options.teachers or []
         weights = options.teacher_weights
-        previous = options.previous_students
         if weights is not None and len(weights) != len(names):
             expected = f"expected {len(names)} weights, one per teacher, got {len(weights)}"
             raise ConfigError(f"trainer.distillation.teacher_weights: {expected}")
         if is_predictions(options.models[0]):
             return self._read_predictions(Path(os.path.expanduser(options.models[0])), data)
-        teachers = [self._load_teacher(name, data) for name in names]
-        students: list[LoadedTeacher] = []
-        if previous != "independent":
-            students = [self._load_teacher(name, data) for name in options.members]
-        members = [self._align(each, data, seq_len, num_logits) for each in teachers]
-        base = [self._align(each, data, seq_len, num_logits) for each in students]
-        if previous == "teacher":
-            if weights is not None:
-                weights = [*weights, *[sum(weights) / len(weights)] * len(students)]
-            members += base
-            base = []
-        ensemble = Ensemble(members, weights, options.ensemble_mean, data.task.kind)
-        residual_base = Ensemble(base)
+        students = [] if options.previous_students == "independent" else options.members
+        loaded = [self._load_teacher(name, data) for name in (*names, *students)]
+        aligned = [self._align(each, data, seq_len, num_logits) for each in loaded]
+        count = len(loaded) if options.previous_students == "teacher" else len(names)
+        if weights:
+            weights = [*weights, *[sum(weights) / len(weights)] * (count - len(names))]
+        ensemble = Ensemble(aligned[:count], weights, options.ensemble_mean, data.task.kind)
+        residual_base = Ensemble(aligned[count:])
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
             mx.eval(model.parameters())
-        teacher_cache = self._open_cache(data, ensemble, router) if ensemble else None
-        digests = {
-            loaded.name: Ensemble([loaded.model]).digest() for loaded in (*teachers, *students)
-        }
+        cache = self._open_cache(data, ensemble, router) if ensemble else None
+        digests = {each.name: Ensemble([each.model]).digest() for each in loaded}
         held_out = None
-        said = teachers[0].said if len(members) == 1 and teachers else None
-        if said is not None and teachers[0].task.labels == data.task.labels:
+        first = loaded[0] if names and count == 1 else None
+        said = None if first is None else first.said
+        if first is not None and said is not None and first.task.labels == data.task.labels:
             held_out = HeldOutTargets(said, data.task.kind)
-            digests[teachers[0].name] += held_out.digest()
+            digests[first.name] += held_out.digest()
         messages: list[str] = []
-        for teacher in teachers:
+        for teacher in loaded[: len(names)]:
             messages += _messages_on(teacher, data)
-        return Teachers(ensemble, residual_base, teacher_cache, held_out, digests), messages
+        return Teachers(ensemble, residual_base, cache, held_out, digests), messages
 
     def _read_predictions(self, path: Path, data: DataModule) -> tuple[Teachers, list[str]]:
         """As `load`, of a file of predictions."""
@@ -193,52 +187,33 @@ class TeacherLoader:
                 scale=teacher.task.target_deviation / task.target_deviation,
                 shift=shift,
             )
-        is_text = task.kind == "language_modelling"
-        if not is_text and not task.labels and task.num_classes != teacher.task.num_classes:
-            raise NotAllowedError(
-                f"{title}: expected {task.num_classes} classes, got {teacher.task.num_classes}"
-            )
-        same_tokens = teacher.tokenizer.fingerprint == data.tokenizer.fingerprint
-        if not same_tokens or teacher.task.labels != task.labels:
-            return self._mapped_by_name(teacher, data, num_logits, title)
-        if is_text and num_logits not in (None, teacher.num_logits):
-            return self._truncated(teacher, title, cast(int, num_logits))
-        return FrozenModel(teacher.model)
+        if task.kind != "language_modelling" and not task.labels:
+            if task.num_classes != teacher.task.num_classes:
+                got = teacher.task.num_classes
+                raise NotAllowedError(f"{title}: expected {task.num_classes} classes, got {got}")
+        own, names = _output_names(teacher, data, num_logits)
+        if own == names and teacher.tokenizer.fingerprint == data.tokenizer.fingerprint:
+            return FrozenModel(teacher.model)
+        return self._mapped_by_name(teacher, own, names, title)
 
     def _mapped_by_name(
-        self, teacher: LoadedTeacher, data: DataModule, num_logits: int | None, title: str
+        self, teacher: LoadedTeacher, own: Names, names: Names, title: str
     ) -> FrozenModel:
-        """A teacher that knows all classes, labels or tokens of the student, each found by its name."""
-        is_text = data.task.kind == "language_modelling"
+        """A teacher that has all outputs of the student, each found by its name."""
+        is_text = teacher.task.kind == "language_modelling"
         kind = "tokens" if is_text else "labels"
-        own = _names(teacher.task, teacher.tokenizer)
-        names = _names(data.task, data.tokenizer)
         if self.options.vocab_mapping != "subset":
             raise NotAllowedError(
-                f"{title}: expected the student's {len(names)} {kind}, got {len(own)} others; a teacher that knows"
-                " all of the student's is mapped by name with trainer.distillation.vocab_mapping=subset"
+                f"{title}: expected the student's {len(names)} {kind}, got {len(own)}; of a teacher that has all of"
+                " the student's trainer.distillation.vocab_mapping=subset leaves out the others"
             )
-        if is_text and num_logits not in (None, len(names)):
-            sizes = f"the student has logits of {num_logits} tokens, its tokenizer {len(names)}"
-            raise NotAllowedError(f"{title}: {sizes}")
         indices = {name: index for index, name in enumerate(own)}
         unknown = [name for name in names if name not in indices]
         if unknown:
             lacks = f"lacks {len(unknown)} of the student's {len(names)} {kind}"
             raise NotAllowedError(f"{title}: {lacks}, for example {unknown[0]!r}")
-        return FrozenModel(
-            teacher.model, np.array([indices[name] for name in names]), tokens=is_text
-        )
-
-    def _truncated(self, teacher: LoadedTeacher, title: str, num_logits: int) -> FrozenModel:
-        """A teacher of the student's tokens, under the same ids, and more; NotAllowedError unless the options allow."""
-        sizes = f"{title}: has logits of {teacher.num_logits} tokens, the student of {num_logits}"
-        if teacher.num_logits < num_logits:
-            raise NotAllowedError(f"{sizes}; expected a teacher of these or more tokens")
-        if self.options.vocab_mapping != "subset":
-            keys = "trainer.distillation.vocab_mapping=subset data.tokenizer.path=<inference folder of the teacher>"
-            raise NotAllowedError(f"{sizes}; to leave out the others: {keys}")
-        return FrozenModel(teacher.model, np.arange(num_logits), tokens=True)
+        table = np.array([indices[name] for name in names])
+        return FrozenModel(teacher.model, table, tokens=is_text)
 
     def _open_cache(
         self, data: DataModule, ensemble: Ensemble, router: object
@@ -307,10 +282,19 @@ def _pretrained_folder(name: str, cache: Path) -> Path:
     return tokenizer_dir(str(resolve(name, "trainer.teachers")), cache)
 
 
-def _names(task: Task, tokenizer: Tokenizer) -> Sequence[str]:
-    """What identifies each class, label or token to another model: a token by its text."""
-    if task.kind != "language_modelling":
-        return task.labels
+def _output_names(
+    teacher: LoadedTeacher, data: DataModule, num_logits: int | None
+) -> tuple[Names, Names]:
+    """What identifies each output of the teacher, and of its student: a label, the text of a token, or its id."""
+    if data.task.kind != "language_modelling":
+        return list(teacher.task.labels), list(data.task.labels)
+    if teacher.tokenizer.fingerprint == data.tokenizer.fingerprint:
+        return [*range(teacher.num_logits)], [*range(num_logits or teacher.num_logits)]
+    names = _token_texts(data.tokenizer)
+    return _token_texts(teacher.tokenizer), [*names, *range(len(names), num_logits or 0)]
+
+
+def _token_texts(tokenizer: Tokenizer) -> Names:
     return [str(tokenizer.inner.id_to_token(token)) for token in range(tokenizer.vocab_size)]
 
 

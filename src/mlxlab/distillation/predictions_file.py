@@ -31,6 +31,8 @@ def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
         InputNotFoundError: no such file.
         DataError: a column or the row of a training row is missing, or a cell is no probability.
     """
+    import pandas as pd
+
     from mlxlab.data.labelled.dataset import LabelledExamples
     from mlxlab.data.labelled.rows import Rows, open_rows
     from mlxlab.data.sources.open import Reading, open_source
@@ -54,16 +56,15 @@ def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
         expected = f"expected the {data.rows.starts[1]:,} rows of {data.rows.name}"
         raise DataError(f"{path}: {expected}, got {len(rows):,}")
 
-    distinct, first = np.unique(rows, return_index=True)
-    _require(np.isin(np.arange(len(rows)), first), predicted, "each number of a row once")
-    places = np.searchsorted(distinct, data.split.train).clip(max=len(distinct) - 1)
-    is_found = distinct[places] == data.split.train
-    if not is_found.all():
-        number = int(data.split.train[np.argmin(is_found)]) + 1
+    index = pd.Index(rows.astype(np.int64))
+    _require(~index.duplicated(), predicted, "each number of a row once")
+    places = index.get_indexer(data.split.train)  # -1 where there is none
+    if (places < 0).any():
+        number = int(data.split.train[places.argmin()]) + 1
         raise DataError(f"{path}: no prediction of row {number}, which is trained on")
     ids = np.concatenate([batch.example_ids for batch in data.training_rows])
     scaled = _scaled(outputs, data.task, predicted)
-    said = scaled[first[places]].astype(np.float32)
+    said = scaled[places].astype(np.float32)
     return OutOfFold(ids, data.training_targets, said)
 
 

@@ -20,7 +20,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.errors import CannotCreateError
 from mlxlab.ops.cross_entropy import log_softmax
 
-FILE = "soft_targets.sqlite"
+FILE = "targets.sqlite"
 BUFFER_BYTES = 16 << 20  # records are written in transactions of about this size
 MIN_PROBABILITY = (
     1e-7  # of the tail, all classes outside the top k: the resolution of a float32 sum
@@ -41,12 +41,18 @@ class TeacherCache:
     def __init__(
         self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int
     ) -> None:
-        self.num_classes, self.dtype = num_classes, np.dtype(dtype)
+        self.num_classes = num_classes
         self.top_k = top_k if top_k < num_classes else 0  # 0: all classes
         self.width = self.top_k + 1 if self.top_k else num_classes
-        self.classes_dtype = np.dtype(np.uint16 if num_classes <= 1 << 16 else np.int32)
+        self.record_type = np.dtype(  # of a target
+            [
+                ("values", dtype, (self.width,)),
+                ("classes", np.uint16 if num_classes <= 1 << 16 else np.int32, (self.top_k,)),
+            ]
+        )
         self.records = RecordFile(folder / FILE)
-        self.hits = self.misses = 0  # rows
+        self.hits = 0  # rows
+        self.misses = 0
         self.targets = 0
         self.tail = 0.0  # the probability of all other classes, summed over the targets
 
@@ -57,34 +63,36 @@ class TeacherCache:
 
         What was stored first is what is used: a resumed run trains on the same values, bit for bit.
         """
-        leading = (
-            batch.targets.shape if batch.targets.dtype.kind == "i" else batch.targets.shape[:1]
-        )
-        shape = (len(batch.targets), math.prod(leading[1:]))  # (B, targets of a row)
-        values = np.zeros((*shape, self.width), self.dtype)
-        classes = np.zeros((*shape, self.top_k), np.int32)
+        is_by_class = batch.targets.dtype.kind == "i"
+        leading = batch.targets.shape if is_by_class else batch.targets.shape[:1]
+        rows = len(batch.targets)
+        targets = np.zeros((rows, math.prod(leading[1:])), self.record_type)
         keys = list(map(row_key, batch.tokens, batch.segment_ids))
-        # Padding is not stored.
-        counts = list(map(_length, batch.segment_ids)) if len(leading) > 1 else [1] * len(keys)
-        missing = []
+        counts = [1] * rows
+        if len(leading) > 1:  # Padding is not stored.
+            counts = list(map(_length, batch.segment_ids))
+        missing: list[int] = []
         for row, (key, count) in enumerate(zip(keys, counts, strict=True)):
-            if (stored := self._load(key, count)) is None:
+            stored = self._load(key, count)
+            if stored is None:
                 missing.append(row)
             else:
-                values[row, :count], classes[row, :count] = stored
-        self.hits, self.misses = self.hits + len(keys) - len(missing), self.misses + len(missing)
+                targets[row, :count] = stored
+        self.hits += rows - len(missing)
+        self.misses += len(missing)
         if missing:
-            new_values, new_classes = (x.reshape(*shape, -1) for x in self._compress(compute()))
+            computed = self._compress(compute()).reshape(targets.shape)
             for row in missing:
-                at = row, slice(counts[row])
-                values[at], classes[at] = new_values[at], new_classes[at]
-                self.records.put(keys[row], new_values[at].tobytes() + new_classes[at].tobytes())
+                new = computed[row, : counts[row]]
+                targets[row, : counts[row]] = new
+                self.records.put(keys[row], new.tobytes())
+        aux = {VALUES: targets["values"].reshape(*leading, self.width)}
         if self.top_k:
-            is_target = np.arange(shape[1]) < np.array(counts)[:, None]
+            is_target = np.arange(targets.shape[1]) < np.array(counts)[:, None]
             self.targets += sum(counts)
-            self.tail += float(np.exp(values[is_target, -1].astype(np.float64)).sum())
-        aux = {VALUES: values.reshape(*leading, self.width)}
-        return aux | ({CLASSES: classes.reshape(*leading, self.top_k)} if self.top_k else {})
+            self.tail += float(np.exp(targets["values"][is_target, -1].astype(np.float64)).sum())
+            aux[CLASSES] = targets["classes"].astype(np.int32).reshape(*leading, self.top_k)
+        return aux
 
     def flush(self) -> None:
         self.records.flush()
@@ -98,30 +106,31 @@ class TeacherCache:
             f" {tail:.2g} % of the probability is in classes that are not stored"
         )
 
-    def _load(self, key: bytes, count: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """Values and classes of a row with `count` targets; None if none are stored, or they cannot be right."""
-        if (record := self.records.get(key)) is None:
+    def _load(self, key: bytes, count: int) -> np.ndarray | None:
+        """The `count` targets of a row; None if none are stored, or they cannot be right."""
+        record = self.records.get(key)
+        if record is None:
             return None
-        split = count * self.width * self.dtype.itemsize
-        if len(record) != split + count * self.top_k * self.classes_dtype.itemsize:
-            self.records.discard(key)
-            return None
-        values = np.frombuffer(record[:split], self.dtype).reshape(count, self.width)
-        classes = np.frombuffer(record[split:], self.classes_dtype).reshape(count, self.top_k)
-        if np.isnan(values).any() or not ((classes >= 0) & (classes < self.num_classes)).all():
-            self.records.discard(key)  # MLX has no bounds checks.
-            return None
-        return values, classes
+        if len(record) == count * self.record_type.itemsize:
+            targets = np.frombuffer(record, self.record_type)
+            classes = targets["classes"]
+            is_class = (classes >= 0) & (classes < self.num_classes)  # MLX has no bounds checks.
+            if is_class.all() and not np.isnan(targets["values"]).any():
+                return targets
+        self.records.discard(key)
+        return None
 
-    def _compress(self, logits: mx.array) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (..., C) as stored: values (..., k + 1) and classes (..., k)."""
-        if not self.top_k:
-            values = np.array(logits).astype(self.dtype)
-            return values, np.zeros((*values.shape[:-1], 0), self.classes_dtype)
-        log_p = log_softmax(logits)
-        classes = mx.argpartition(-log_p, kth=self.top_k - 1, axis=-1)[..., : self.top_k]
-        values = np.array(top_k_log_probs(logits, classes))
-        return values.astype(self.dtype), np.array(classes).astype(self.classes_dtype)
+    def _compress(self, logits: mx.array) -> np.ndarray:
+        """Logits (..., C) as stored: targets (...)."""
+        targets = np.zeros(logits.shape[:-1], self.record_type)
+        if self.top_k:
+            unlikeliness = -log_softmax(logits)
+            order = mx.argpartition(unlikeliness, kth=self.top_k - 1, axis=-1)
+            classes = order[..., : self.top_k]
+            targets["classes"] = np.array(classes)
+            logits = top_k_log_probs(logits, classes)
+        targets["values"] = np.array(logits)
+        return targets
 
 
 def top_k_log_probs(

@@ -116,6 +116,7 @@ class Teachers:
         return self.ensemble.combine(logits, weights)
 
 
+@dataclass
 class DistillationReport(Callback):
     """Evaluates student and teachers on the same batches, at the end.
 
@@ -123,15 +124,11 @@ class DistillationReport(Callback):
     takes all validation batches.
     """
 
+    teachers: Teachers
+    valid: Iterable[Batch]
+    task: Task
+    max_batches: int | None
     runs_on_all_ranks = True
-
-    def __init__(
-        self, teachers: Teachers, valid: Iterable[Batch], task: Task, max_batches: int | None
-    ) -> None:
-        self.teachers = teachers
-        self.valid = valid
-        self.task = task
-        self.max_batches = max_batches
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         if self.teachers.cache is not None:

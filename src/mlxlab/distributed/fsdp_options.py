@@ -9,7 +9,6 @@ from mlxlab.wording import shown
 
 ELEMENTWISE = ("adamw", "lion", "sgd")  # optimizers that need no more of a weight than a shard
 REFUSED = {  # what these are set to, if it is not what is expected
-    "trainer.step.accumulate": ("auto", "a number: processes would choose different ones"),
     "trainer.step.retry_on_oom": (True, "false: one process alone cannot repeat a step"),
     "trainer.step.activation_checkpointing": (True, "false: activations are recomputed anyway"),
 }

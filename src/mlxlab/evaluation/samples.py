@@ -8,7 +8,6 @@ import numpy as np
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.inference.generate import GenerationConfig, generate
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
 from mlxlab.record.run_record import Sample
 
@@ -59,7 +58,7 @@ def generate_samples(
         samples.append(Sample(prompt=text, text="", end="time"))
     request = GenerationConfig(max_tokens=max_tokens, batch_size=len(prompts))
     start = time.monotonic()
-    chunks = generate(model, tokenizer, prompts, SamplingParams(), request)
+    chunks = generate(model, tokenizer, prompts, request)
     for number, chunk in enumerate(chunks, 1):
         sample = samples[chunk.row]
         sample.text += chunk.text

@@ -12,7 +12,6 @@ from mlxlab.data.chat.conversation import Message
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.generate import GenerationConfig, TextChunk, generate
 from mlxlab.inference.restore import template_folder
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.inference.text_generator import TextGenerator, load_generator
 from mlxlab.models.pretrained.load import tokenizer_dir
 
@@ -37,7 +36,7 @@ class Chat:
     system: str | None = None
     messages: list[Message] = field(default_factory=list)  # without that of the system
 
-    def reply(self, text: str, sampling: SamplingParams, request: GenerationConfig) -> Reply:
+    def reply(self, text: str, request: GenerationConfig) -> Reply:
         """The answer to a message.
 
         Half of the context is left for the answer, or `max_tokens` if that is less.
@@ -56,7 +55,7 @@ class Chat:
             end_ids = frozenset(self.tokenizer.end_ids)
         except ValueError as error:
             raise DataError(str(error)) from None
-        return Reply(self._answer(prompt, end_ids, sampling, request), forgotten)
+        return Reply(self._answer(prompt, end_ids, request), forgotten)
 
     def reset(self) -> None:
         """Forgets the conversation."""
@@ -87,14 +86,13 @@ class Chat:
         self,
         prompt: list[int],
         end_ids: frozenset[int],
-        sampling: SamplingParams,
         request: GenerationConfig,
     ) -> Generator[TextChunk]:
         model = self.generator.model
         tokenizer = self.generator.tokenizer
         answer = ""
         try:
-            for chunk in generate(model, tokenizer, [prompt], sampling, request, end_ids):
+            for chunk in generate(model, tokenizer, [prompt], request, end_ids):
                 answer += chunk.text
                 yield chunk
         finally:

@@ -10,10 +10,9 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.backend import blas_threads, one_blas_thread
-from mlxlab.constraints import Ge, Le, Seed, Size
+from mlxlab.constraints import Count, Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
-from mlxlab.errors import ConfigError
-from mlxlab.inference.sampling import SamplingParams
+from mlxlab.errors import ConfigError, DataError
 from mlxlab.models.backbone import CausalBackbone, DecodingCache
 from mlxlab.models.model import CausalHead, Classifier, Model
 
@@ -23,7 +22,7 @@ End = Literal["", "end token", "stop", "length"]
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Options of generation.
+    """Options of generation. The repetition penalty applies first, then temperature, top_k, top_p and min_p.
 
     Args:
         max_tokens: max new tokens per prompt.
@@ -32,6 +31,12 @@ class GenerationConfig:
         new_document: the prompt begins a document; false if it continues one.
         context_length: max tokens of the context window; null for the length used in training.
         batch_size: prompts per batch; the text does not depend on it.
+        temperature: divides the logits: below 1 sharpens the distribution; 0 is greedy decoding.
+        top_k: samples from the `top_k` most probable tokens; 0 from all.
+        top_p: samples from the smallest set of tokens whose probability is >= top_p (Holtzman et al. 2020); 1 from all.
+        min_p: drops tokens less probable than min_p times the most probable one (Nguyen et al. 2024); 0 drops none.
+        repetition_penalty: divides positive logits of tokens that the text has already, and multiplies negative ones
+            (Keskar et al. 2019); 1 for none.
     """
 
     max_tokens: Size = 100
@@ -40,6 +45,53 @@ class GenerationConfig:
     new_document: bool = True
     context_length: Annotated[int, Ge(2), Le(10**9)] | None = None
     batch_size: Size = 8
+    temperature: Annotated[float, Ge(0)] = 0.8
+    top_k: Count = 50
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
+    min_p: Annotated[float, Ge(0), Lt(1)] = 0.0
+    repetition_penalty: Positive = 1.0
+
+    def sample(self, logits: np.ndarray, seen: Sequence[int], u: float) -> int:
+        """The token id by inversion of the cumulative distribution at `u`, a number in [0, 1).
+
+        On the host, in float64: the same `u` gives the same token on every device.
+        """
+        tokens, probs = self.candidates(logits, seen)
+        index = np.searchsorted(np.cumsum(probs), u * probs.sum(), side="right")
+        return int(tokens[min(int(index), len(tokens) - 1)])
+
+    def candidates(self, logits: np.ndarray, seen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens that may come next and their probabilities, which sum to 1; of equal logits the lower id is first.
+
+        `seen` are the tokens that the text has so far. Raises DataError if no logit (V,) is finite.
+        """
+        x = np.where(np.isnan(logits), -np.inf, logits).astype(np.float64)
+        if not np.isfinite(x.max()):
+            raise DataError("the model's logits are not finite numbers: its weights are damaged")
+        if (penalty := self.repetition_penalty) != 1:
+            repeated = np.asarray(seen, np.int64)
+            x[repeated] = np.where(x[repeated] > 0, x[repeated] / penalty, x[repeated] * penalty)
+        if self.temperature == 0:
+            return np.array([x.argmax()]), np.ones(1)
+        x = (x - x.max()) / self.temperature
+        tokens = self._most_probable(x)
+        probs = np.exp(x[tokens])
+        probs /= probs.sum()
+        if self.top_p < 1:  # a token stays while the more probable ones sum to less than top_p
+            nucleus = np.cumsum(probs) - probs < self.top_p
+            tokens = tokens[nucleus]
+            probs = probs[nucleus]
+        likely = (probs >= self.min_p * probs.max()) & (probs > 0)  # a logit may be -inf
+        return tokens[likely], probs[likely] / probs[likely].sum()
+
+    def _most_probable(self, x: np.ndarray) -> np.ndarray:
+        """Ids of the top_k tokens, sorted if top_p needs it: sorting a vocabulary costs more than a small model."""
+        count = min(self.top_k or len(x), len(x))
+        if count == len(x) and self.top_p == 1:
+            return np.arange(len(x))
+        threshold = np.partition(x, len(x) - count)[len(x) - count]
+        tokens = np.flatnonzero(x >= threshold)
+        return tokens[np.argsort(-x[tokens], kind="stable")][:count]
 
 
 @dataclass(frozen=True)
@@ -56,7 +108,6 @@ def generate(
     model: Model,
     tokenizer: Tokenizer,
     prompts: Sequence[list[int]],
-    sampling: SamplingParams,
     request: GenerationConfig,
     end_ids: Collection[int] | None = None,
 ) -> Iterator[TextChunk]:
@@ -81,8 +132,8 @@ def generate(
         while window.rows:
             for row, logits in zip(window.rows, window.logits(), strict=True):
                 key = request.seed, row.number, row.generated
-                u = np.random.default_rng(key).random() if sampling.temperature else 0.0
-                token = sampling.sample(logits, row.tokens, u)
+                u = np.random.default_rng(key).random() if request.temperature else 0.0
+                token = request.sample(logits, row.tokens, u)
                 chunk = row.append(token, token in ends, request.max_tokens)
                 if chunk.text or chunk.end:
                     yield chunk

@@ -1,7 +1,7 @@
 """A restored model as a Python program uses it: predictions for rows, continuations of texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from mlxlab.inference.embed import vectors_of
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.predict import predict_rows
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.inference.sampling import SamplingParams, take_sampling
 from mlxlab.inference.text_generator import restored_generator
 
 if TYPE_CHECKING:
@@ -112,21 +111,17 @@ class LoadedModel:
         Raises:
             ConfigError: an option is unknown or invalid, or the model does not generate text.
         """
-        request, sampling = read_options(**options)
+        request = read_options(**options)
         generator = restored_generator(self.restored)
-        texts = generator.texts(
-            [prompts] if isinstance(prompts, str) else list(prompts), sampling, request
-        )
-        return texts[0] if isinstance(prompts, str) else texts
+        if isinstance(prompts, str):
+            return generator.texts([prompts], request)[0]
+        return generator.texts(prompts, request)
 
 
-def read_options(
-    **options: "Unpack[GenerationConfig | SamplingParams]",  # type: ignore[misc]
-) -> tuple[GenerationConfig, SamplingParams]:
-    """The options of generation; ConfigError for unknown or invalid ones, by this signature."""
-    values: dict[str, Any] = {**options}
-    issues = list(Checker(values).check_node(values, f"{__name__}.read_options"))
+def read_options(**options: Any) -> GenerationConfig:
+    """The options of generation; ConfigError for unknown or invalid ones."""
+    target = f"{GenerationConfig.__module__}.{GenerationConfig.__name__}"
+    issues = list(Checker(options).check_node(options, target))
     if issues:
         raise ConfigError(format_issues(issues))
-    sampling = take_sampling(values)
-    return GenerationConfig(**values), sampling
+    return GenerationConfig(**options)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from mlxlab.data.dataset import Encoder, RowEncoder
 from mlxlab.inference.generate import GenerationConfig
-from mlxlab.inference.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.types import ColumnType
@@ -80,7 +79,7 @@ def _generation_options() -> str:
             "shape": None,
             "type": TYPES[type(field.default)],
         }
-        for field in [*fields(GenerationConfig), *fields(SamplingParams)]
+        for field in fields(GenerationConfig)
         if type(field.default) in TYPES
     ]
     return json.dumps([*options, {"name": "stop", "default": [], "shape": [-1], "type": "string"}])

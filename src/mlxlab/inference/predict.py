@@ -125,7 +125,7 @@ def predict_table(
     outputs = []
     for start in range(0, count, batch_size):
         rows = {name: cells[start : start + batch_size] for name, cells in columns.items()}
-        batch = to_device(encode_located(encoder, rows, partial(_shifted, location, start)))
+        batch = to_device(encode_located(encoder, rows, location, start))
         logits = restored.model(batch.tokens, batch.segment_ids).astype(mx.float32)
         outputs.append(read_out(logits, encoder.task))
     shape = 0 if encoder.task.kind == "regression" else (0, encoder.task.num_classes)
@@ -163,10 +163,6 @@ def predict_usable(
     return rows, usable, predict_table(restored, usable, batch_size)
 
 
-def _shifted(location: Callable[[int], str], start: int, row: int) -> str:
-    return location(start + row)
-
-
 def row_encoder(encoder: Encoder) -> RowEncoder:
     """`encoder`, or NotAllowedError if it is not one of labelled rows."""
     if not isinstance(encoder, RowEncoder):
@@ -180,13 +176,19 @@ def trained_on(error: MissingColumnError, names: Sequence[str]) -> DataError:
     return DataError(f"{error}; the model was trained on {', '.join(map(repr, names))}")
 
 
-def encode_located(encoder: RowEncoder, table: Table, location: Callable[[int], str]) -> Batch:
-    """`encoder.encode_rows(table)`; a MalformedRowError has the location of the first malformed row."""
+def encode_located(
+    encoder: RowEncoder, table: Table, location: Callable[[int], str], first: int = 0
+) -> Batch:
+    """`encoder.encode_rows(table)`; a MalformedRowError has the location of the first malformed row.
+
+    Args:
+        first: the number of the first row of the table, for its location.
+    """
     try:
         return encoder.encode_rows(table)
     except DataError:
         for row, fault in _malformed_rows(encoder, table):
-            raise MalformedRowError(f"{location(row)}: {fault}") from None
+            raise MalformedRowError(f"{location(first + row)}: {fault}") from None
         raise
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypedDict
 
 from mlxlab.cells.saved import FOLDER, holds_cells
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.names import inference_dir_of
 from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.admission import admitted_config
@@ -86,7 +85,6 @@ def restore_model(folder: Path, checkpoint: str = "best") -> RestoredModel:
         return _restore_ensemble(folder)
     config_dir = stored_config_dir(folder)
     loaded = load_named(checkpoint, folder)
-    config_dir = inference_dir_of(config_dir, loaded.state["metadata"]["tokenizer"])
     config, encoder = restore_encoder(config_dir)
     if loaded.skipped:
         logger.warning(f"uses {loaded.path.name}; skipped {'; '.join(loaded.skipped)}")

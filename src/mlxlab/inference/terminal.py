@@ -9,7 +9,6 @@ from contextlib import closing
 from mlxlab.errors import DataError
 from mlxlab.inference.chat import Chat
 from mlxlab.inference.generate import GenerationConfig
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.wording import one_line
 
 log = logging.getLogger(__name__)
@@ -22,7 +21,7 @@ _HELP = (
 _COMMAND = re.compile(r"/[^\W\d_]\S*")  # a slash and a letter begin a command
 
 
-def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> None:
+def talk(chat: Chat, request: GenerationConfig) -> None:
     """Answers each line of standard input until it ends, or a line is `/exit`; `/reset` forgets the conversation.
 
     A line that begins with a slash and a letter is a command; of one with two slashes the first is removed.
@@ -44,16 +43,14 @@ def talk(chat: Chat, sampling: SamplingParams, request: GenerationConfig) -> Non
         elif command := _COMMAND.match(message):
             log.warning(f"unknown command {one_line(command[0], 40)}; /help lists them")
         elif message and in_terminal:
-            _answer_in_terminal(chat, message, sampling, request)
+            _answer_in_terminal(chat, message, request)
         elif message:
-            _answer(chat, message, sampling, request)
+            _answer(chat, message, request)
 
 
-def _answer_in_terminal(
-    chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig
-) -> None:
+def _answer_in_terminal(chat: Chat, message: str, request: GenerationConfig) -> None:
     try:
-        _answer(chat, message, sampling, request)
+        _answer(chat, message, request)
     except DataError as error:
         log.warning(str(error))
     except KeyboardInterrupt:
@@ -62,9 +59,9 @@ def _answer_in_terminal(
         log.info("the answer is stopped")
 
 
-def _answer(chat: Chat, message: str, sampling: SamplingParams, request: GenerationConfig) -> None:
+def _answer(chat: Chat, message: str, request: GenerationConfig) -> None:
     message = re.sub(r"^//", "/", message)
-    chunks, forgotten = chat.reply(message, sampling, request)
+    chunks, forgotten = chat.reply(message, request)
     if forgotten:
         log.warning(f"the context is full: the oldest {forgotten} messages are forgotten")
     with closing(chunks):  # one that is stopped is in the conversation at once

@@ -19,7 +19,6 @@ from mlxlab.inference.generate import (
 )
 from mlxlab.inference.pretrained_baseline import is_published, load_published
 from mlxlab.inference.restore import RestoredModel, restore_model
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.model import Model
 
 
@@ -32,19 +31,15 @@ class TextGenerator:
     start: tuple[int, ...]  # tokens before the first one of a document, as in training
     context: int  # length in tokens that the model was trained with
 
-    def stream(
-        self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig
-    ) -> Iterator[TextChunk]:
+    def stream(self, prompts: Sequence[str], request: GenerationConfig) -> Iterator[TextChunk]:
         """Yields chunks of the continuations; raises as `generate`, and DataError for a character without a token."""
         rows = [self.tokens(prompt, request.new_document) for prompt in prompts]
-        yield from generate(self.model, self.tokenizer, rows, sampling, self.limited(request))
+        yield from generate(self.model, self.tokenizer, rows, self.limited(request))
 
-    def texts(
-        self, prompts: Sequence[str], sampling: SamplingParams, request: GenerationConfig
-    ) -> list[str]:
+    def texts(self, prompts: Sequence[str], request: GenerationConfig) -> list[str]:
         """The complete continuations."""
         texts = [""] * len(prompts)
-        for chunk in self.stream(prompts, sampling, request):
+        for chunk in self.stream(prompts, request):
             texts[chunk.row] += chunk.text
         return texts
 

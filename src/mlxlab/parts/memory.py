@@ -90,6 +90,6 @@ def _batch_shape(data: DataModule) -> tuple[int, int]:
 
 def _micro_batch_rows(step: Config, rows: int) -> int:
     accumulate = step.get("accumulate", 1)
-    if accumulate == "auto" or step.get("retry_on_oom"):
+    if step.get("retry_on_oom"):
         return 1
     return ceil(rows / accumulate)

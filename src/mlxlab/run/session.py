@@ -144,7 +144,7 @@ def build_session(
 
         source = find_weights(name, cfg["tracking"].get("uri"))
     tokenizer = (
-        start.tokenizer_dir
+        start.inference_dir
         or (source and source.tokenizer)
         or loader.inherited_tokenizer(options.pretrained)
     )

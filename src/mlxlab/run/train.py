@@ -1,7 +1,6 @@
 """Trains one run from start to report."""
 
 import logging
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -11,12 +10,11 @@ import yaml
 from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.pruning import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
-from mlxlab.checkpoint.names import FOLDER, TOKENIZERS, folder_name, whole_run
+from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.row_lengths import MANY, MeasuresRows
-from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
@@ -28,7 +26,7 @@ from mlxlab.evaluation.at_end import (
     write_files,
 )
 from mlxlab.evaluation.samples import generate_samples, sample_prompts
-from mlxlab.files.atomic import temporary_name, write_atomic
+from mlxlab.files.atomic import write_atomic
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
@@ -131,8 +129,6 @@ def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
     else:
         log_lines(*set_aside_earlier_run(context.writer))
     inference_dir = context.run_dir / "inference"
-    if start.tokenizer_dir != start.inference_dir:
-        keep_tokenizer(inference_dir, data.tokenizer)
     save_inference_config(start.cfg, data, inference_dir)
 
 
@@ -141,21 +137,6 @@ def save_inference_config(config: Config, data: DataModule, inference_dir: Path)
     inference_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     data.save(inference_dir)
-
-
-def keep_tokenizer(inference_dir: Path, new: Tokenizer) -> None:
-    """Keeps the files of the folder for the checkpoints with its tokenizer, where another one replaces it."""
-    if not (inference_dir / "tokenizer.json").is_file():
-        return
-    old = load_tokenizer(inference_dir).fingerprint
-    folder = inference_dir / TOKENIZERS / old
-    if old == new.fingerprint or folder.is_dir():
-        return
-    temporary = temporary_name(folder)
-    temporary.mkdir(parents=True)
-    for path in filter(Path.is_file, inference_dir.iterdir()):
-        shutil.copyfile(path, temporary / path.name)
-    temporary.rename(folder)
 
 
 def begin_records(

@@ -27,7 +27,7 @@ from mlxlab.past_runs.collect_record import VERIFICATION, VerifyResult, write_ru
 from mlxlab.run.resume.kernels import resume_kernels
 from mlxlab.run.resume.load import fit_checkpoint
 from mlxlab.run.resume.policy import Plan, ResumePolicy
-from mlxlab.run.resume.start import Start, saved_tokenizer_dir, without_overridden_settings
+from mlxlab.run.resume.start import Start, without_overridden_settings
 from mlxlab.run.session import build_callbacks, build_session
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
@@ -133,7 +133,6 @@ def _retrain_between(
         cfg,
         plan,
         inference_dir=folder / "inference",
-        tokenizer_dir=saved_tokenizer_dir(end),
         epochs=end.state["metadata"].get("epochs"),
     )
     session = build_session(begin, folder)
@@ -149,7 +148,6 @@ def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
     """The plan of the resume between two checkpoints, which may have changed the model."""
     before = start.state["metadata"]
     after = end.state["metadata"]
-    tokenizer = saved_tokenizer_dir(end)
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     architecture = saved_architecture(start)
     plan = policy.repeat(
@@ -161,7 +159,6 @@ def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
             architecture,
             changes={},
             requested=after["requested"] if before["overrides"] != after["overrides"] else (),
-            tokenizer=tokenizer if saved_tokenizer_dir(start) != tokenizer else None,
         )
     )
     checkpoint = without_overridden_settings(start, cfg, plan.requested)

@@ -5,10 +5,10 @@ comes last: it saves what all of them did.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from mlxlab.checkpoint.state import Progress, RunMetadata, empty_metadata
 from mlxlab.checkpoint.store import Checkpoint
@@ -18,8 +18,6 @@ from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.trace import Trace
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -36,21 +34,19 @@ class Control:
 
 
 class ThroughputTimer:
-    """Steps and tokens per second since the last reading, without the pauses; and all seconds of waiting for data."""
+    """Steps and tokens per second since the last reading, without the pauses."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self.wait_seconds = 0.0
+    def __init__(self) -> None:
         self.restart(Progress())
 
     def restart(self, progress: Progress) -> None:
-        self._since = self._clock()
+        self._since = time.monotonic()
         self._step = progress.step
         self._tokens = progress.tokens
 
     def read(self, progress: Progress) -> tuple[float, float]:
         """(steps/s, tokens/s) since the last reading or restart."""
-        seconds = max(self._clock() - self._since, 1e-9)
+        seconds = max(time.monotonic() - self._since, 1e-9)
         steps = progress.step - self._step
         tokens = progress.tokens - self._tokens
         self.restart(progress)
@@ -59,19 +55,11 @@ class ThroughputTimer:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time spent inside does not count."""
-        start = self._clock()
+        start = time.monotonic()
         try:
             yield
         finally:
-            self._since += self._clock() - start
-
-    def waiting(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; adds the time until each of them is ready to `wait_seconds`."""
-        start = self._clock()
-        for item in items:
-            self.wait_seconds += self._clock() - start
-            yield item
-            start = self._clock()
+            self._since += time.monotonic() - start
 
 
 @dataclass(frozen=True)

@@ -87,8 +87,6 @@ class Checkpointer:
         self.store.clean()
         weights, optimizer = saved_arrays(state)
         weights, frozen = split_frozen(state.model, weights)
-        if frozen:
-            self.store.base.scan()
         size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
         size *= context.group.size if state.sharding.is_sharded else 1
         need = (self.store.keep + 2) * size  # the newest, the best, and that being written

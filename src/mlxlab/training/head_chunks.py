@@ -6,7 +6,8 @@ In instruction tuning and masked language modelling most tokens have no target: 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol, TypeGuard, cast, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, TypeGuard, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,7 +20,8 @@ from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.ops.custom_gradient import Arrays, with_gradient
 from mlxlab.ops.dropout import Dropout
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.loss import LogitLoss, LossTerms
+from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.optimizers import Tree
 
 MAX_BYTES = 1 << 30  # of float32 logits; `auto` computes more of them in chunks ...
@@ -33,23 +35,15 @@ INDEX_SIZES = (
 HeadChunk = Size | Literal["auto"] | None  # tokens of a chunk; None is all
 
 
-@runtime_checkable
-class LogitLoss(Protocol):
-    """A loss that is a function of logits and targets alone, target by target."""
-
-    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
-        """(..., V), (...) -> (...), float32."""
-
-
+@dataclass(frozen=True)
 class ChunkedLoss:
     """A loss whose logits are computed in chunks, and again for the gradient, where it and the model allow that.
 
     Of a batch with a `TARGET_INDEX` only the logits at that index are computed; the loss is 0 elsewhere.
     """
 
-    def __init__(self, loss: Loss, chunk: HeadChunk) -> None:
-        self.loss = loss
-        self.chunk = chunk
+    loss: LossFunction
+    chunk: HeadChunk
 
     def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
         index = batch.aux.get(TARGET_INDEX)

@@ -1,7 +1,8 @@
 """The training loop; docs/explanation/architecture.md has the order of events."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -12,14 +13,13 @@ from mlxlab.checkpoint.state import RunningTotals
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import CheckpointUnavailableError, DivergenceError
+from mlxlab.progress import activity
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import Evaluation, evaluate
-from mlxlab.training.interruption import StepInterrupted, allow_interruption, around_step
-from mlxlab.training.log_totals import log_totals
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
-from mlxlab.training.step_seed import step_seed
+from mlxlab.training.steps.step import StepInterrupted
 from mlxlab.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -65,9 +65,9 @@ class TrainingLoop:
         self._prepare(resume)
         while not self.control.stop_reason:
             try:
-                for batch in trace.waiting("data", self.context.timer.waiting(state.data)):
+                for batch in trace.waiting(state.data):
                     batch = self.trainer.annotate(batch, state.fraction_done)
-                    with around_step(state, resume), trace.part("step"):
+                    with self._around_step(), trace.part("step"):
                         result = self._take_step(batch)
                     state.advance(batch)
                     self._end_step(result)
@@ -91,6 +91,24 @@ class TrainingLoop:
         self._build_step()
         self._start(resumed=resume is not None)
         self.state.model.train()
+
+    @contextmanager
+    def _around_step(self) -> Iterator[None]:
+        """If the step is interrupted, its batch counts as not used, so that a resumed run begins with it.
+
+        Says so if the first step of this process is slow.
+        """
+        state = self.state
+        step = state.progress.step
+        learning_rate = state.optimizer.learning_rate
+        is_first = step == (0 if self.resumed is None else self.resumed.step)
+        try:
+            with activity(f"step {step + 1}") if is_first else nullcontext():
+                yield
+        except StepInterrupted:
+            state.optimizer.learning_rate = learning_rate
+            state.data.load_state_dict(state.data_state)
+            raise
 
     def _take_step(self, batch: Batch) -> StepResult:
         state = self.state
@@ -126,7 +144,10 @@ class TrainingLoop:
             self.step = self.trainer.make_step(state, self.context.group)
             self.step_model = state.model
             self.step_settings = step_settings
-            allow_interruption(self.step, self.context)
+            interrupt_when = getattr(self.step, "interrupt_when", None)
+            # No other process waits for this one in the middle of a step.
+            if interrupt_when is not None and self.context.group.size == 1:
+                interrupt_when(lambda: self.control.stop_signal != 0)
         state.model.train()
         self.control.rebuild = False
 
@@ -270,3 +291,39 @@ class TrainingLoop:
             f"step {step}: not finite; continuing with the weights of step {checkpoint.step} and later data"
         )
         return True
+
+
+def log_totals(
+    context: FitContext, state: TrainState, result: StepResult, callbacks: Iterable[Callback] = ()
+) -> None:
+    """Logs means over the steps since the last log line, and what callbacks measure of this step.
+
+    docs/reference/metrics.md documents the keys.
+    """
+    totals = state.running
+    state.running = RunningTotals()
+    weight = max(totals.weight, 1e-9)
+    metrics = {
+        f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())
+    }
+    steps_per_sec, tokens_per_sec = context.timer.read(state.progress)
+    metrics |= {
+        names.DATA_WAIT_SECONDS: context.trace.wait_seconds,
+        names.SKIPPED_RECORDS: float(state.data.skipped_records),
+        names.PADDING_FRACTION: 1 - totals.tokens / max(totals.token_slots, 1),
+        names.LOSS: totals.loss / weight if totals.steps else float("nan"),
+        names.GRAD_NORM: totals.grad_norm / totals.steps if totals.steps else float("nan"),
+        names.LEARNING_RATE: float(state.optimizer.learning_rate),
+        names.NONFINITE_STEPS: float(state.progress.nonfinite_steps),
+        names.STEPS_PER_SEC: steps_per_sec,
+        names.TOKENS_PER_SEC: tokens_per_sec,
+    }
+    for callback in callbacks:
+        metrics |= callback.measure(state, result)
+    context.log(state, metrics)
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """The random numbers of a step are a function of (seed, step, rank): there is no random state to save."""
+    mixed = seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0xC2B2AE3D27D4EB4F
+    return (mixed + 0x632BE59BD9B4E019) % 2**64

@@ -1,7 +1,7 @@
 """When each part of a run began and how long it took, for a profile."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
@@ -21,30 +21,34 @@ class Trace:
 
     Attributes:
         spans: None keeps nothing, until a callback wants them.
+        wait_seconds: all seconds of waiting for data.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.spans: list[Span] | None = None
+        self.wait_seconds = 0.0
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """What happens inside is a part of this name."""
-        if self.spans is None:
-            yield
-            return
-        start = time.perf_counter()
+        start = self._clock()
         try:
             yield
         finally:
-            self.spans.append(Span(name, start, time.perf_counter() - start))
+            self._end(name, start)
 
-    def waiting(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the wait for each of them is a part."""
-        iterator = iter(items)
-        while True:
-            with self.part(name):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items; the wait for each of them is a part "data"."""
+        start = self._clock()
+        for item in items:
+            self.wait_seconds += self._end("data", start)
             yield item
+            start = self._clock()
+
+    def _end(self, name: str, start: float) -> float:
+        """Keeps a part that ends now, and returns its seconds."""
+        seconds = self._clock() - start
+        if self.spans is not None:
+            self.spans.append(Span(name, start, seconds))
+        return seconds

@@ -18,7 +18,7 @@ def test_a_copy_has_what_a_resume_needs_and_nothing_else(tmp_path):
     kept = (
         "base/0.safetensors",
         "inference/config.yaml",
-        "inference/tokenizers/a/data.json",
+        "inference/a/data.json",
         "journal.jsonl",
     )
     kept += (

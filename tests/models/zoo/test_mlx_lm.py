@@ -11,7 +11,6 @@ from mlx.utils import tree_flatten
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.inference.generate import GenerationConfig, generate
-from mlxlab.inference.sampling import SamplingParams
 from mlxlab.models.build import architecture_of, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.zoo.architectures import architectures
@@ -98,12 +97,14 @@ def test_every_parameter_receives_a_gradient(name, kind):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
     model = new(name)
-    prompts, sampling = [[5, 6, 7, 8, 9], [3], [11, 12]], SamplingParams(temperature=0.0)
+    prompts = [[5, 6, 7, 8, 9], [3], [11, 12]]
 
     def texts(batch_size):
-        request = GenerationConfig(max_tokens=6, batch_size=batch_size, context_length=64)
+        request = GenerationConfig(
+            max_tokens=6, batch_size=batch_size, context_length=64, temperature=0.0
+        )
         parts = ["", "", ""]
-        for chunk in generate(model, tokenizer, prompts, sampling, request, end_ids=()):
+        for chunk in generate(model, tokenizer, prompts, request, end_ids=()):
             parts[chunk.row] += chunk.text
         return parts
 

@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
 from mlxlab.training.optim.groups import (
-    hyperparameters_by_path,
+    groups_by_path,
     layer_scales,
 )
 from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
@@ -142,13 +142,8 @@ def rates_of(trained, frozen, options):
 def test_a_pattern_selects_adapters_and_the_weights_below_them():
     paths = ("layers.0.query.base.weight", "layers.0.query.lora_a", "layers.1.query.weight")
     for pattern in ("layers.0", "query.lora_a", "layers.0.query.weight"):
-        options = {"groups": [{"pattern": pattern, "lr_scale": 2}]}
-        scaled = [
-            path
-            for path, each in hyperparameters_by_path(paths, options).items()
-            if each.lr_scale == 2
-        ]
-        assert scaled == {"layers.0": [*paths[:2]], "query.lora_a": [paths[1]]}.get(
+        scaled = groups_by_path(paths, [{"pattern": pattern, "lr_scale": 2}])
+        assert [*scaled] == {"layers.0": [*paths[:2]], "query.lora_a": [paths[1]]}.get(
             pattern, [paths[0]]
         )
 

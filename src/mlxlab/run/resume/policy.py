@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from mlxlab.checkpoint.store import Checkpoint
@@ -33,7 +32,6 @@ class Plan:
         changes: key -> (value in the checkpoint, value from now on).
         requested: keys that were typed against what the run itself had changed.
         operations: lead from one architecture to the other; only the policy reads them.
-        tokenizer: folder of the tokenizer that replaces the one of the checkpoint.
     """
 
     policy: "ResumePolicy"
@@ -44,7 +42,6 @@ class Plan:
     changes: Changes
     requested: Sequence[str] = ()
     operations: Sequence[dict[str, Any]] = ()
-    tokenizer: Path | None = None
 
 
 class Transfer(Protocol):
@@ -60,7 +57,7 @@ class ResumePolicy(Protocol):
     """Decides which differences between a checkpoint and the run that resumes from it are allowed."""
 
     def plan(self, plan: Plan) -> Plan:
-        """The plan of a resume with another model, tokenizer or vocabulary, if its config asks for one.
+        """The plan of a resume with another model, if its config asks for one.
 
         Args:
             plan: that of the same model.
@@ -70,7 +67,7 @@ class ResumePolicy(Protocol):
         """
 
     def repeat(self, plan: Plan) -> Plan:
-        """The same for a resume of the past, whose `requested` keys and tokenizer are in the plan."""
+        """The same for a resume of the past, whose `requested` keys are in the plan."""
 
     def carry(
         self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
@@ -99,8 +96,9 @@ class SameModel:
     min_match: Probability = 1.0
 
     def plan(self, plan: Plan) -> Plan:
+        refuse_tokenizer(plan.changes)
         for key, (old, new) in plan.changes.items():
-            if key.startswith("model.") or key == TOKENIZER:
+            if key.startswith("model."):
                 was = f"was {shown(old)} in the checkpoint"
                 raise ConfigError(f"{key}={shown(new)}: {was}; the model stays as it is on resume")
         return plan
@@ -114,6 +112,16 @@ class SameModel:
         return admit_data(plan.checkpoint, data, allow_change=self.allow_data_change), None
 
 
+def refuse_tokenizer(changes: Changes) -> None:
+    """ConfigError for another tokenizer: tokens would have other ids than in training."""
+    if TOKENIZER in changes:
+        old, new = changes[TOKENIZER]
+        was = f"was {shown(old)} in the checkpoint"
+        raise ConfigError(
+            f"{TOKENIZER}={shown(new)}: {was}; the tokenizer stays as it is on resume"
+        )
+
+
 def admit_data(checkpoint: Checkpoint, data: DataModule, *, allow_change: bool) -> Checkpoint:
     """The checkpoint for the current data; NotAllowedError if the data or its tokenizer is another."""
     state = checkpoint.state
@@ -122,13 +130,8 @@ def admit_data(checkpoint: Checkpoint, data: DataModule, *, allow_change: bool) 
     if saved["tokenizer"] != tokenizer:
         digests = f"{saved['tokenizer'][:12]} then, {tokenizer[:12]} now"
         raise NotAllowedError(f"the tokenizer changed since the save ({digests})")
-    return admit_rows(checkpoint, data.fingerprint, allow_change=allow_change)
-
-
-def admit_rows(checkpoint: Checkpoint, fingerprint: str, *, allow_change: bool) -> Checkpoint:
-    """The checkpoint for data with a fingerprint; NotAllowedError if it had another."""
-    state = checkpoint.state
-    before = state["metadata"]["data"]
+    before = saved["data"]
+    fingerprint = data.fingerprint
     if before == fingerprint:
         return checkpoint
     if not allow_change:

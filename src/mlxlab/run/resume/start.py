@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from mlxlab.checkpoint.exported import refuse_exported
-from mlxlab.checkpoint.names import inference_dir_of
 from mlxlab.checkpoint.resume import load_named, resolve_resume
 from mlxlab.checkpoint.state import ChangedSettings
 from mlxlab.checkpoint.store import Checkpoint
@@ -42,7 +41,6 @@ class Start:
         plan: what becomes of a checkpoint; None for initial weights.
         continues: the run in the folder continues; false for a new run and for a fork.
         inference_dir: tokenizer and shapes of the run that is resumed; None fits or loads those that the config names.
-        tokenizer_dir: the tokenizer, if that is not in `inference_dir`.
         epochs: what `trainer.epochs=auto` stands for since the run began; None decides it by the data.
     """
 
@@ -50,7 +48,6 @@ class Start:
     plan: Plan | None = None
     continues: bool = False
     inference_dir: Path | None = None
-    tokenizer_dir: Path | None = None
     epochs: int | None = None
 
     @property
@@ -103,7 +100,6 @@ def plan_start(
         replace(plan, checkpoint=checkpoint),
         continues,
         checkpoint.run_dir / "inference",
-        plan.tokenizer or saved_tokenizer_dir(checkpoint),
         saved.get("epochs"),
     )
 
@@ -162,13 +158,6 @@ def resume_config(
     if changes:
         check(cfg)
     return cfg, changes
-
-
-def saved_tokenizer_dir(checkpoint: Checkpoint) -> Path:
-    """The folder of the tokenizer with which a checkpoint was saved."""
-    return inference_dir_of(
-        checkpoint.run_dir / "inference", checkpoint.state["metadata"]["tokenizer"]
-    )
 
 
 def without_overridden_settings(

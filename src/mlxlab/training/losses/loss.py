@@ -4,6 +4,8 @@ A loss returns one float32 value per target and averages nothing. The step sums 
 divides once, so that gradient accumulation, short batches and several processes are exact.
 """
 
+from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import mlx.core as mx
@@ -11,11 +13,10 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.constraints import NonNegative, Positive, Share
-from mlxlab.data.batch import Batch
+from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.folds import batch_losses
 
 
 class LossTerms(NamedTuple):
@@ -59,24 +60,50 @@ class Loss(Protocol):
         return
 
 
-class CrossEntropyLoss(Loss):
+class LogitLoss(Loss):
+    """A loss that is a function of logits and targets alone, target by target. A subclass defines `of_logits`."""
+
+    @abstractmethod
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        """Logits (..., C) and targets (...) to losses (...), float32."""
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        logits = model(batch.tokens, batch.segment_ids)
+        if FOLDS in batch.aux:
+            return LossTerms(self._of_folds(logits, batch.targets, batch.aux[FOLDS]), {})
+        return LossTerms(self.of_logits(logits, batch.targets), {})
+
+    def _of_folds(self, logits: mx.array, targets: mx.array, folds: mx.array) -> mx.array:
+        """The mean loss of each target over the networks that learn from its row, in the shape of `targets`.
+
+        Args:
+            logits: (F, K, B, C) of K members in each of F folds.
+            folds: (B,) the fold that does not learn from the row.
+        """
+        num_folds, members, rows, classes = logits.shape
+        shape = (num_folds, members, *targets.shape)
+        repeated = mx.broadcast_to(targets, shape).reshape(-1, *targets.shape[1:])
+        losses = self.of_logits(logits.reshape(-1, classes), repeated).reshape(shape).mean(axis=1)
+        learns = folds != mx.arange(num_folds)[:, None]  # (F, B)
+        learns = learns.reshape(num_folds, rows, *[1] * (targets.ndim - 1))
+        return mx.where(learns, losses, 0).sum(axis=0) / (num_folds - 1)
+
+
+@dataclass
+class CrossEntropyLoss(LogitLoss):
     """Cross-entropy with label smoothing (Szegedy et al. 2016).
 
     Args:
         label_smoothing: fraction of the target spread over all classes; in training only, never in evaluation.
     """
 
-    def __init__(self, label_smoothing: Share) -> None:
-        self.label_smoothing = label_smoothing
-
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(batch_losses(self.of_logits, model, batch), {})
+    label_smoothing: Share
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return cross_entropy(logits, targets, self.label_smoothing)
 
 
-class WeightedCrossEntropyLoss(Loss):
+class WeightedCrossEntropyLoss(LogitLoss):
     """Cross-entropy multiplied by the weight of the target's class.
 
     The sum is divided by the number of targets, where `torch.nn.CrossEntropyLoss` divides by the sum of their weights.
@@ -100,9 +127,6 @@ class WeightedCrossEntropyLoss(Loss):
         self.class_weights = weights_of(class_weights, class_counts, "class_weights")
         self.label_smoothing = label_smoothing
 
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(batch_losses(self.of_logits, model, batch), {})
-
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return cross_entropy(logits, targets, self.label_smoothing) * self.class_weights[targets]
 
@@ -124,7 +148,8 @@ def weights_of(
     return mx.array(weights, dtype=mx.float32)
 
 
-class FocalLoss(Loss):
+@dataclass
+class FocalLoss(LogitLoss):
     """Focal loss (Lin et al. 2017): -alpha (1 - p)^gamma log p, where p is the probability of the target.
 
     Args:
@@ -133,13 +158,9 @@ class FocalLoss(Loss):
         label_smoothing: weight of the mean over all classes, as in cross_entropy.
     """
 
-    def __init__(self, alpha: Share | None, gamma: NonNegative, label_smoothing: Share) -> None:
-        self.alpha = alpha
-        self.gamma = gamma
-        self.label_smoothing = label_smoothing
-
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(batch_losses(self.of_logits, model, batch), {})
+    alpha: Share | None
+    gamma: NonNegative
+    label_smoothing: Share
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         logits = logits.astype(mx.float32)

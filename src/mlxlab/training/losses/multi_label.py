@@ -3,15 +3,13 @@
 from typing import Literal
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share
 from mlxlab.ops.cross_entropy import binary_cross_entropy
-from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms, weights_of
+from mlxlab.training.losses.loss import LogitLoss, weights_of
 
 
-class BinaryCrossEntropyLoss(Loss):
+class BinaryCrossEntropyLoss(LogitLoss):
     """Binary cross-entropy of each label, -w y log p - (1 - y) log(1 - p).
 
     Args:
@@ -35,11 +33,5 @@ class BinaryCrossEntropyLoss(Loss):
             self.positive_weights = weights_of(positive_weights, class_counts, "positive_weights")
         self.label_smoothing = label_smoothing
 
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        logits = model(batch.tokens, batch.segment_ids)  # (B, L)
-        return LossTerms(
-            binary_cross_entropy(
-                logits, batch.targets, self.label_smoothing, self.positive_weights
-            ),
-            {},
-        )
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return binary_cross_entropy(logits, targets, self.label_smoothing, self.positive_weights)

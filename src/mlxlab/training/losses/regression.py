@@ -1,34 +1,32 @@
 """Losses of a regression. Targets are standardised: an error of 1 is a standard deviation of the training rows."""
 
+from dataclasses import dataclass
+
 import mlx.core as mx
-import mlx.nn as nn
 
 from mlxlab.constraints import Positive
-from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.loss import LogitLoss
 
 
-class SquaredErrorLoss(Loss):
+class SquaredErrorLoss(LogitLoss):
     """Squared error of each target."""
 
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(squared_error(model(batch.tokens, batch.segment_ids), batch.targets), {})
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return squared_error(logits, targets)
 
 
-class HuberLoss(Loss):
+@dataclass
+class HuberLoss(LogitLoss):
     """Huber loss (Huber 1964): e^2 / 2 for errors up to delta, delta (|e| - delta / 2) beyond.
 
     Args:
         delta: the error, in standard deviations of the target, from which on the loss is linear.
     """
 
-    def __init__(self, delta: Positive) -> None:
-        self.delta = delta
+    delta: Positive
 
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(
-            huber(model(batch.tokens, batch.segment_ids), batch.targets, self.delta), {}
-        )
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return huber(logits, targets, self.delta)
 
 
 def squared_error(outputs: mx.array, targets: mx.array) -> mx.array:

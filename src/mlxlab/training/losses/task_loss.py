@@ -5,16 +5,13 @@ from functools import partial
 from typing import Any, Literal
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from mlxlab.constraints import Positive, Share
 from mlxlab.data.batch import Task, TaskKind
 from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError
 from mlxlab.ops.cross_entropy import binary_cross_entropy, cross_entropy
-from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.folds import batch_losses
-from mlxlab.training.losses.loss import Loss, LossTerms
+from mlxlab.training.losses.loss import LogitLoss
 from mlxlab.training.losses.regression import huber, squared_error
 
 TargetLoss = Callable[
@@ -34,7 +31,7 @@ FITTING: dict[
 }
 
 
-class TaskLoss(Loss):
+class TaskLoss(LogitLoss):
     """Cross-entropy of classes and tokens, binary cross-entropy of labels, squared error or Huber loss of numbers.
 
     Args:
@@ -54,9 +51,6 @@ class TaskLoss(Loss):
         self.compute = target_loss(
             task.kind, label_smoothing, huber_delta if regression == "huber" else None
         )
-
-    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
-        return LossTerms(batch_losses(self.of_logits, model, batch), {})
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return self.compute(logits, targets)

@@ -1,6 +1,7 @@
 """A weighted sum of losses, and coefficients of losses that change over a run."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,6 +14,7 @@ from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss, LossTerms
 
 
+@dataclass(frozen=True)
 class LinearCoefficient:
     """Changes linearly from `start` to `end` over the first `fraction` of the run, then stays at `end`.
 
@@ -22,10 +24,9 @@ class LinearCoefficient:
         fraction: fraction of the steps over which the value changes.
     """
 
-    def __init__(self, start: NonNegative, end: NonNegative, fraction: Fraction) -> None:
-        self.start = start
-        self.end = end
-        self.fraction = fraction
+    start: NonNegative
+    end: NonNegative
+    fraction: Fraction
 
     def __call__(self, fraction_done: float | None) -> float:
         """The value at this fraction of the run; raises ConfigError if it is unknown."""

@@ -35,36 +35,22 @@ def apply_adamw(
     leaves = flatten_arrays(gradients)
     if not parts or not kernels.usable(*weights.values(), *leaves.values()):
         return False
-    paths: list[str] = []
-    groups: list[int] = []
-    moments: list[dict[str, mx.array]] = []
-    split = (
-        optimizer._split_dictionary(gradients)
-        if isinstance(optimizer, optim.MultiOptimizer)
-        else [gradients]
-    )
-    for index, (part, own) in enumerate(zip(parts, split, strict=True)):
-        state = flatten_arrays(part.state)
-        for path in flatten_arrays(own):
-            paths.append(path)
-            groups.append(index)
-            moments.append({name: state[f"{path}.{name}"] for name in ("m", "v")})
     hyperparameters = _advance(parts, scale, finite)
-    arrays = [
-        (weights[path], leaves[path], each["m"], each["v"])
-        for path, each in zip(paths, moments, strict=True)
-    ]
+    states = [flatten_arrays(part.state) for part in parts]
+    owners = {path: index for index, state in enumerate(states) for path in state}
+    groups = [owners[f"{path}.m"] for path in leaves]
+    arrays = []
+    for index, (path, gradient) in zip(groups, leaves.items(), strict=True):
+        state = states[index]
+        arrays.append((weights[path], gradient, state[f"{path}.m"], state[f"{path}.v"]))
     new = kernels.adamw(hyperparameters, arrays, groups, tuple(parts[0].betas), parts[0].eps)
-    model.update(
-        tree_unflatten([(path, weight) for path, (weight, _, _) in zip(paths, new, strict=True)])
-    )
-    changed = {
-        f"{path}.{name}": array
-        for path, (_, m, v) in zip(paths, new, strict=True)
-        for name, array in (("m", m), ("v", v))
-    }
-    for part in parts:
-        assign_leaves(part.state, flatten_arrays(part.state) | changed)
+    changed: list[tuple[str, mx.array]] = []
+    for index, path, (weight, m, v) in zip(groups, leaves, new, strict=True):
+        changed.append((path, weight))
+        states[index] |= {f"{path}.m": m, f"{path}.v": v}
+    model.update(tree_unflatten(changed))
+    for part, state in zip(parts, states, strict=True):
+        assign_leaves(part.state, state)
     return True
 
 

@@ -48,13 +48,6 @@ class GroupOptions(TypedDict):
     layer_decay: NotRequired[Annotated[float, Gt(0), Le(1)]]
 
 
-class GroupHyperparameters(NamedTuple):
-    """What the options say of a weight."""
-
-    lr_scale: float = 1.0
-    weight_decay: float | None = None  # None: that of the optimizer, by the kind of the weight
-
-
 def takes_all(path: str, weight: mx.array) -> bool:
     return True
 
@@ -94,24 +87,25 @@ def grouped(
         frozen: paths of the others, which count for patterns and for the depth of layers.
 
     Raises:
-        ConfigError: as of `hyperparameters_by_path`.
+        ConfigError: as of `groups_by_path` and `layer_scales`.
     """
-    by_path = hyperparameters_by_path([*parameters, *frozen], options)
+    paths = [*parameters, *frozen]
+    scales = layer_scales(paths, options.get("layer_decay", 1.0))
+    groups = groups_by_path(paths, options.get("groups", []))
 
     def hyperparameters(path: str, weight: mx.array) -> Hyperparameters:
         kind = next(index for index, each in enumerate(kinds) if each.takes(path, weight))
-        lr_scale, decay = by_path.get(path, GroupHyperparameters())
-        if decay is None:
-            decay = weight_decay if has_weight_decay(path, weight) else 0.0
-        return Hyperparameters(kind, kinds[kind].lr_scale * lr_scale, decay)
+        decay = weight_decay if has_weight_decay(path, weight) else 0.0
+        scale = scales.get(path, 1.0)
+        if path in groups:
+            scale *= groups[path].get("lr_scale", 1.0)
+            decay = groups[path].get("weight_decay", decay)
+        return Hyperparameters(kind, kinds[kind].lr_scale * scale, decay)
 
-    defaults = [Hyperparameters(0, 1.0, weight_decay)]
-    defaults += [
-        Hyperparameters(kind, each.lr_scale, weight_decay)
-        for kind, each in enumerate(kinds)
-        if kind
+    defaults = [
+        Hyperparameters(kind, each.lr_scale, weight_decay) for kind, each in enumerate(kinds)
     ]
-    defaults.append(Hyperparameters(len(kinds) - 1, kinds[-1].lr_scale, 0.0))
+    defaults.append(defaults[-1]._replace(weight_decay=0.0))
     used = [hyperparameters(path, weight) for path, weight in parameters.items()]
     order = {each: index for index, each in enumerate(dict.fromkeys([*defaults, *used]))}
     first = kinds[0].new(learning_rate, weight_decay)
@@ -131,28 +125,21 @@ def _scaled(first: optim.Optimizer, learning_rate: float, scale: float) -> Learn
     return learning_rate if scale == 1.0 else lambda _: scale * first.learning_rate
 
 
-def hyperparameters_by_path(
-    paths: Sequence[str], options: GroupOptions
-) -> dict[str, GroupHyperparameters]:
-    """What the options say of all weights of a model, frozen or not.
-
-    Raises:
-        ConfigError: the pattern of a group matches none of them, or layer_decay finds no layers.
-    """
-    scales = layer_scales(paths, options.get("layer_decay", 1.0))
-    chosen = dict[str, ParameterGroup]()
-    for index, group in enumerate(options.get("groups", [])):
+def groups_by_path(
+    paths: Sequence[str], groups: Sequence[ParameterGroup]
+) -> dict[str, ParameterGroup]:
+    """The first group of each weight that has one; ConfigError if the pattern of a group matches none of them."""
+    chosen: dict[str, ParameterGroup] = {}
+    for index, group in enumerate(groups):
         for path in select_paths(paths, [group["pattern"]], f"{KEY}.groups.{index}.pattern"):
             chosen.setdefault(path, group)
-    result = {path: GroupHyperparameters(scales.get(path, 1.0)) for path in paths}
-    for path, group in chosen.items():
-        scale = result[path].lr_scale * group.get("lr_scale", 1.0)
-        result[path] = GroupHyperparameters(scale, group.get("weight_decay"))
-    return result
+    return chosen
 
 
 def layer_scales(paths: Sequence[str], decay: float) -> dict[str, float]:
     """The factor of the learning rate of each weight; heads, poolers and last norms are not in it, theirs is 1.
+
+    ConfigError if there are no layers to decay.
 
     Of L layers the n-th, from 0, has decay^(L - n), the embeddings and their norm decay^(L + 1).
     """

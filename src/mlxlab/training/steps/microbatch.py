@@ -1,4 +1,4 @@
-"""Gradients of micro-batches, accumulated; their size may be measured, and is halved when memory runs out.
+"""Gradients of micro-batches, accumulated; their size is halved when memory runs out.
 
 Losses and gradients of the micro-batches are summed: however a batch is split, its step is the same up to rounding.
 """
@@ -6,27 +6,23 @@ Losses and gradients of the micro-batches are summed: however a batch is split, 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Literal
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map
 
-from mlxlab.backend import is_out_of_memory, memory_budget
+from mlxlab.backend import is_out_of_memory
 from mlxlab.ops.dropout import random_key, save_random_state
 from mlxlab.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
-from mlxlab.training.interruption import StepInterrupted
-from mlxlab.training.losses.loss import Loss
-from mlxlab.training.losses.sharded import ShardedLoss
+from mlxlab.training.losses.sharded import LossFunction, ShardedLoss
 from mlxlab.training.optim.optimizers import Tree
-from mlxlab.training.steps.step import PerExample, Sums, Totals, weighted_sum
+from mlxlab.training.steps.step import PerExample, StepInterrupted, Sums, Totals, weighted_sum
 
 logger = logging.getLogger(__name__)
 
-MAX_BUDGET_FRACTION = 0.8  # of the memory budget, filled by `auto`
 Gradient = Callable[[DeviceBatch, Tree], Sums]  # of a batch and the trainable weights
 ComputeSums = Callable[
     [DeviceBatch, Totals | None], Sums
@@ -37,24 +33,20 @@ class MicroBatcher:
     """Splits batches into micro-batches and sums their losses and gradients.
 
     Args:
-        accumulate: number of micro-batches; auto measures on the first batch how large they may be.
+        accumulate: number of micro-batches.
         retry_on_oom: after a failed allocation, try again with micro-batches of half the size.
     """
 
-    def __init__(self, accumulate: int | Literal["auto"], *, retry_on_oom: bool) -> None:
+    def __init__(self, accumulate: int, *, retry_on_oom: bool) -> None:
         self.accumulate = accumulate
         self.retry_on_oom = retry_on_oom
         self.should_stop: Callable[[], bool] = lambda: False  # asked before each micro-batch
-        self.max_tokens: int | None = None  # rows times length of a micro-batch
+        self.max_tokens: int | None = None  # of a micro-batch, rows times length, after a failure
 
-    def micro_batch_rows(self, batch: DeviceBatch, compute: ComputeSums) -> int:
+    def micro_batch_rows(self, batch: DeviceBatch) -> int:
         """Rows of each micro-batch but the last; fewer where the batch is short, so that their number stays."""
         count, length = batch.tokens.shape
-        if self.accumulate == "auto" and self.max_tokens is None:
-            self.max_tokens = (
-                find_max_rows(batch, compute, MAX_BUDGET_FRACTION * memory_budget()) * length
-            )
-        rows = count if self.accumulate == "auto" else -(-count // self.accumulate)
+        rows = -(-count // self.accumulate)
         return rows if self.max_tokens is None else min(rows, max(self.max_tokens // length, 1))
 
     def sum_gradients(
@@ -105,35 +97,9 @@ def split(batch: DeviceBatch, rows: int) -> list[DeviceBatch]:
     ]
 
 
-def find_max_rows(batch: DeviceBatch, compute: ComputeSums, budget: float) -> int:
-    """The largest of 1, 2, 4, ... rows for which the peak memory of `compute` stays within `budget` bytes."""
-    restore_random_state = save_random_state()
-    rows = 1
-    count = len(batch.example_ids)
-    baseline = mx.get_active_memory()
-    peak = _peak_bytes(split(batch, 1)[0], compute)
-    # Stops before a size that would not fit: exceeding the memory may end the process.
-    while rows < count and baseline + 2 * (peak - baseline) <= budget:
-        rows = min(2 * rows, count)
-        peak = _peak_bytes(split(batch, rows)[0], compute)
-    restore_random_state()
-    logger.info(
-        f"trainer.step.accumulate=auto: micro-batches of {rows:,} of {count:,} rows;"
-        f" peak memory {peak / 1e9:.2f} GB, budget {budget / 1e9:.2f} GB"
-    )
-    return rows
-
-
-def _peak_bytes(batch: DeviceBatch, compute: ComputeSums) -> int:
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    mx.eval(compute(batch, None))
-    return mx.get_peak_memory()
-
-
 def make_gradient_fn(
     model: nn.Module,
-    loss: Loss | ShardedLoss,
+    loss: LossFunction,
     *,
     dtype: mx.Dtype,
     checkpointing: bool,
@@ -150,8 +116,10 @@ def make_gradient_fn(
         head_chunk: tokens whose logits are computed at once.
         bfloat16_products: native products round their inputs to bfloat16; activations stay in `dtype`.
     """
-    chunked = partial(ChunkedLoss, chunk=head_chunk)
-    loss_function = loss.around(chunked) if isinstance(loss, ShardedLoss) else chunked(loss)
+    if isinstance(loss, ShardedLoss):
+        loss_function: LossFunction = replace(loss, loss=ChunkedLoss(loss.loss, head_chunk))
+    else:
+        loss_function = ChunkedLoss(loss, head_chunk)
 
     def narrow(leaf: mx.array) -> mx.array:
         return leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf

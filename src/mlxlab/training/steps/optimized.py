@@ -15,9 +15,9 @@ from mlxlab.constraints import Positive, Size
 from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.ops.native import state
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.head_chunks import LogitLoss, computes_parts, with_target_index
-from mlxlab.training.losses.loss import Loss
-from mlxlab.training.losses.sharded import ShardedLoss
+from mlxlab.training.head_chunks import computes_parts, with_target_index
+from mlxlab.training.losses.loss import LogitLoss
+from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
@@ -45,8 +45,7 @@ class OptimizedStep:
 
     Args:
         max_grad_norm: maximum global norm of the gradient; null does not clip. The norm is logged before clipping.
-        accumulate: number of micro-batches, computed one after the other; the step is that of the full batch. auto
-            measures before the first step how large they may be.
+        accumulate: number of micro-batches, computed one after the other; the step is that of the full batch.
         activation_checkpointing: store only the input of each layer and recompute its activations: less memory, a
             third slower.
         head_chunk: tokens whose logits a language model computes at once, and again for the gradient. auto is all if
@@ -63,7 +62,7 @@ class OptimizedStep:
     def __init__(
         self,
         max_grad_norm: Positive | None,
-        accumulate: Size | Literal["auto"],
+        accumulate: Size,
         activation_checkpointing: bool,
         head_chunk: Size | Literal["auto"] | None,
         dtype: Literal["float32", "bfloat16"],
@@ -72,7 +71,7 @@ class OptimizedStep:
         retry_on_oom: bool,
         *,
         model: nn.Module,
-        loss: Loss | ShardedLoss,
+        loss: LossFunction,
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
@@ -104,7 +103,7 @@ class OptimizedStep:
         self.micro_batcher.should_stop = should_stop
 
     def __call__(self, batch: DeviceBatch) -> StepResult:
-        rows = self.micro_batcher.micro_batch_rows(batch, self._sums)
+        rows = self.micro_batcher.micro_batch_rows(batch)
         if self.one_graph and rows >= len(batch.example_ids):
             batch = self._select_targets(batch)
             with self.budget.timed():

@@ -31,6 +31,10 @@ class Totals(TypedDict):
 Sums = tuple[Totals, PerExample]
 
 
+class StepInterrupted(Exception):
+    """A signal ended a step between two micro-batches; weights and optimizer are those before it."""
+
+
 class Step(Protocol):
     """Takes one optimizer step on a batch. Loss and gradients are summed over all targets and all ranks, and divided
     once by their weight. A step whose loss or gradient is not finite leaves weights and optimizer unchanged."""

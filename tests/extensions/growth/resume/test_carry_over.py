@@ -83,10 +83,10 @@ def trained(architecture, ema=False):
     return Checkpoint(Path("step-00000009"), 9, weights, optimizer, state)
 
 
-def resume(checkpoint, changes, vocab_size=40, *, ema=False, by_shape=False):
+def resume(checkpoint, changes, *, ema=False, by_shape=False):
     before = Architecture(checkpoint.state["architecture"], checkpoint.state["vocab_size"])
     operations, after = plan_growth(
-        before, changed_node(before.node, before.node, before.node | changes), vocab_size
+        before, changed_node(before.node, before.node, before.node | changes)
     )
     cfg = {"seed": 4, "trainer": {}}
     plan = Plan(SameModel(False), cfg, checkpoint, before, after, {}, operations=operations)
@@ -258,30 +258,28 @@ def test_state_goes_by_shape_only_if_that_is_asked_for(checkpoints):
 
 
 @pytest.mark.parametrize(
-    ("changes", "vocab_size", "fault"),
+    ("changes", "fault"),
     [
-        ({"num_layers": 1}, 40, r"model\.num_layers=1: was 2 in the checkpoint; a resume can"),
+        ({"num_layers": 1}, r"model\.num_layers=1: was 2 in the checkpoint; a resume can"),
         (
             {"_target_": "mlxlab.models.bert.Bert"},
-            40,
             r"model\._target_=mlxlab\.models\.bert\.Bert: was",
         ),
-        ({"norm_type": "layer"}, 40, r"model\.norm_type=layer: was None"),
+        ({"norm_type": "layer"}, r"model\.norm_type=layer: was None"),
         (
             {"hidden_size": 16, "tie_embeddings": False},
-            40,
             r"^model\.hidden_size=16: was 32 in the checkpoint; a",
         ),
-        ({"num_layers": 3, "freeze": ["layers.0"]}, 40, None),
+        ({"num_layers": 3, "freeze": ["layers.0"]}, None),
     ],
 )
-def test_what_cannot_be_exact_is_refused_in_one_line(changes, vocab_size, fault):
+def test_what_cannot_be_exact_is_refused_in_one_line(changes, fault):
     before = Architecture(NODE, 40)
     if fault is None:
-        assert plan_growth(before, NODE | changes, vocab_size)[1].node["freeze"] == ["layers.0"]
+        assert plan_growth(before, NODE | changes)[1].node["freeze"] == ["layers.0"]
         return
     with pytest.raises(ConfigError, match=fault) as error:
-        plan_growth(before, NODE | changes, vocab_size)
+        plan_growth(before, NODE | changes)
     assert "\n" not in str(error.value)
 
 

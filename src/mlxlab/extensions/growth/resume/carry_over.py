@@ -18,7 +18,6 @@ from mlxlab.extensions.growth.optimizer_state import (
     frozen_as_evaluated,
     transfer_optimizer,
 )
-from mlxlab.models.adapters.arrays import adapted_layers
 from mlxlab.models.adapters.layout import layout_of
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
@@ -28,8 +27,6 @@ from mlxlab.parts.model import model_seed
 from mlxlab.run.resume.policy import NewModel, Plan
 
 OF_LAYERS = {"stack", "widen"}  # operations that adapters can go through
-OF_TABLES = {"resize_vocabulary"}
-TABLES = {"backbone.embedding", "backbone.encoder.embedding", "head.out"}  # with a row per token
 
 
 class CarriedOver(NamedTuple):
@@ -118,7 +115,7 @@ def change_weights(
     changes: list[Sources] = []
     origins = {path: Origin(path, "matched") for path in old}
     if plan.operations:
-        growable = _growable(plan, old)
+        growable = _growable(plan)
         is_renamed = old.keys() != {*normalized_names(old, expected).values()}
         if growable != architecture or is_renamed:
             plain = named_parameters(new_model(growable))
@@ -148,7 +145,7 @@ def change_weights(
     return last, changes
 
 
-def _growable(plan: Plan, arrays: Arrays) -> Architecture:
+def _growable(plan: Plan) -> Architecture:
     """The old architecture in a form that the operations take.
 
     It is not quantised, and has no adapters that are in their way.
@@ -158,9 +155,7 @@ def _growable(plan: Plan, arrays: Arrays) -> Architecture:
     if options.quantization.bits is not None:
         node["quantization"] = {**node["quantization"], "bits": None}
     if options.adapter is not None:
-        has_adapted_tables = bool(TABLES & set(adapted_layers(arrays)))
-        allowed = OF_LAYERS if has_adapted_tables else OF_LAYERS | OF_TABLES
-        if options.adapter.dora or not {each["op"] for each in plan.operations} <= allowed:
+        if options.adapter.dora or not {each["op"] for each in plan.operations} <= OF_LAYERS:
             node["adapter"] = None
     return Architecture(node, plan.before.vocab_size)
 

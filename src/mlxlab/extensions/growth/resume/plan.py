@@ -1,25 +1,18 @@
-"""Plans a resume with another model: what was requested, the operations that lead there, a larger tokenizer."""
+"""Plans a resume with another model: what was requested, and the operations that lead there."""
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
-from mlxlab.data.dataset import DataModule
-from mlxlab.data.tokenizers.fit import tokenizer_folder
-from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.dotted_keys import value_at
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture, train_new_weights
 from mlxlab.parts.data import Config
 from mlxlab.past_runs.changes import Changes, copy_key, differences, requested_keys
-from mlxlab.run.resume.policy import TOKENIZER, admit_rows
-from mlxlab.run.resume.start import SETTINGS, saved_tokenizer_dir
-from mlxlab.terminal.messages import log_lines
+from mlxlab.run.resume.start import SETTINGS
 
 Node = dict[str, Any]
 
@@ -36,11 +29,10 @@ GROWTH: Mapping[str, Callable[[int, int], Node]] = {
     "hidden_size": lambda old, new: {"op": "grow_width", "hidden_size": new},
 }
 POSSIBLE = (
-    f"a resume can raise {', '.join(GROWTH)} and the vocabulary, untie embeddings,"
+    f"a resume can raise {', '.join(GROWTH)}, untie embeddings,"
     f" and change {', '.join(FREE)}; for all else start a new run, with model.init_from"
 )
 
-ROLES = ("pad_id", "bos_id", "eos_id", "mask_id")
 OF_A_START = ("pretrained", "init_from")  # An architecture does not keep these keys of its node.
 
 
@@ -105,9 +97,7 @@ def changed_node(
     return result["model"]
 
 
-def plan_growth(
-    before: Architecture, node: Node, vocab_size: int
-) -> tuple[list[Node], Architecture]:
+def plan_growth(before: Architecture, node: Node) -> tuple[list[Node], Architecture]:
     """The operations of growth, in order, and the architecture after them and the rest of `node`.
 
     Raises:
@@ -122,11 +112,6 @@ def plan_growth(
         if isinstance(old, int) and isinstance(new, int) and new > old:
             operations.append({"id": "resume", **operation_for(old, new)})
             after = _after(operations[-1], after, f"model.{key}={new}")
-    if vocab_size > before.vocab_size:
-        operations.append(
-            {"id": "resume", "op": "resize_vocabulary", "size": vocab_size, "source": "mean"}
-        )
-        after = _after(operations[-1], after, f"a vocabulary of {vocab_size} tokens")
     _refuse_others(before, after, node)
     free = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
     return operations, after.with_keys(**free)
@@ -153,70 +138,3 @@ def _refuse_others(before: Architecture, after: Architecture, node: Node) -> Non
                 refused.append(f"{path}={value}: was {was} in the checkpoint")
     if refused:
         raise ConfigError(f"{'; '.join(refused)}; {POSSIBLE}")
-
-
-def larger_tokenizer(cfg: Config, checkpoint: Checkpoint) -> Path | None:
-    """The folder of the tokenizer that an override gives to a resumed run; None if it stays the one of the checkpoint.
-
-    Raises:
-        ConfigError: it lacks a token of the run, or has it under another id.
-        InputNotFoundError, DataError: there is no valid tokenizer.
-    """
-    saved = value_at(checkpoint.state["metadata"]["config"], TOKENIZER)
-    path = value_at(cfg, TOKENIZER)
-    if not isinstance(path, str) or path == saved:
-        return None
-    folder = tokenizer_folder(path)
-    old = load_tokenizer(saved_tokenizer_dir(checkpoint))
-    new = load_tokenizer(folder)
-    if new.fingerprint == old.fingerprint:
-        return None
-    _check_extends(new, old, f"{TOKENIZER}={path}")
-    return folder
-
-
-def _check_extends(new: Tokenizer, old: Tokenizer, title: str) -> None:
-    expected = (
-        f"expected the {old.vocab_size} tokens of the run under their ids, and more after them"
-    )
-    if new.vocab_size <= old.vocab_size:
-        raise ConfigError(f"{title}: {expected}; got {new.vocab_size} tokens")
-    for token in range(old.vocab_size):
-        before = old.inner.id_to_token(token)
-        now = new.inner.id_to_token(token)
-        if before != now:
-            raise ConfigError(f"{title}: {expected}; token {token} is {now!r}, was {before!r}")
-    for role in ROLES:
-        id_before = vars(old)[role]
-        id_now = vars(new)[role]
-        if id_before not in (None, id_now):
-            raise ConfigError(f"{title}: {expected}; its {role} is {id_now}, was {id_before}")
-
-
-def admit_larger_tokenizer(
-    checkpoint: Checkpoint, data: DataModule, *, allow_change: bool
-) -> Checkpoint:
-    """The checkpoint for the same data in the tokens of a larger tokenizer.
-
-    The position stays at its document and token. Evaluations do not count any more: they are of other tokens.
-
-    Raises:
-        NotAllowedError: the data changed.
-        ConfigError: the order of the data depends on the number of tokens.
-    """
-    state = checkpoint.state
-    history = replace(state["history"], evaluations=[], best=None, best_step=0, best_metrics={})
-    log_lines(
-        f"evaluations up to step {checkpoint.step} do not count for the best: they are of the smaller tokenizer"
-    )
-    checkpoint = replace(checkpoint, state={**state, "history": history})
-    # Rows that are held out have the same text; the tokens of all rows are other ones.
-    is_same = data.held_out == state["metadata"]["held_out"]
-    checkpoint = admit_rows(checkpoint, data.fingerprint, allow_change=is_same or allow_change)
-    try:
-        data.train.load_state_dict(checkpoint.state["data"])
-    except DataError as error:
-        raise ConfigError(
-            f"{TOKENIZER}: cannot change with this data.order, which counts tokens ({error})"
-        ) from None
-    return checkpoint

@@ -1,4 +1,4 @@
-"""Resumes a run with a larger model, tokenizer or vocabulary, or with other adapters."""
+"""Resumes a run with a larger model, or with other adapters."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,20 +8,17 @@ from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.constraints import Probability
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.tokenizers.tokenizer import load_tokenizer
 from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.resume.carry_over import CarriedOver, carry_over
 from mlxlab.extensions.growth.resume.plan import (
-    admit_larger_tokenizer,
     changed_node,
-    larger_tokenizer,
     plan_growth,
     requested_against_growth,
 )
 from mlxlab.models.build import train_new_weights
 from mlxlab.models.layers import named_parameters
-from mlxlab.run.resume.policy import NewModel, Plan, admit_data
+from mlxlab.run.resume.policy import NewModel, Plan, admit_data, refuse_tokenizer
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 
@@ -43,15 +40,9 @@ class GrowthPolicy:
     optimizer_transfer: Literal["path", "shape"] = "path"
 
     def plan(self, plan: Plan) -> Plan:
+        refuse_tokenizer(plan.changes)
         requested = requested_against_growth(plan.cfg, plan.checkpoint)
-        return self.repeat(
-            replace(
-                plan,
-                changes=plan.changes | requested,
-                requested=[*requested],
-                tokenizer=larger_tokenizer(plan.cfg, plan.checkpoint),
-            )
-        )
+        return self.repeat(replace(plan, changes=plan.changes | requested, requested=[*requested]))
 
     def repeat(self, plan: Plan) -> Plan:
         before = plan.before
@@ -61,20 +52,13 @@ class GrowthPolicy:
         node = changed_node(
             before.node, train_new_weights(saved), train_new_weights(new), requested
         )
-        size = before.vocab_size
-        if plan.tokenizer is not None:
-            size = max(size, load_tokenizer(plan.tokenizer).vocab_size)
-        operations, after = plan_growth(before, node, size)
+        operations, after = plan_growth(before, node)
         return replace(plan, operations=operations, after=after)
 
     def carry(
         self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
     ) -> tuple[Checkpoint, CarriedOver | None]:
-        allow_change = self.allow_data_change
-        if plan.tokenizer is None:
-            checkpoint = admit_data(plan.checkpoint, data, allow_change=allow_change)
-        else:
-            checkpoint = admit_larger_tokenizer(plan.checkpoint, data, allow_change=allow_change)
+        checkpoint = admit_data(plan.checkpoint, data, allow_change=self.allow_data_change)
         weights = named_parameters(state.model)
         if plan.before == plan.after and not _is_renamed(checkpoint.weights, weights):
             return checkpoint, None
