@@ -28,8 +28,6 @@ SETTINGS: dict[str, Any] = {
     "params": {},
     "pruner": "none",
     "min_budget": None,
-    "max_budget": None,
-    "budget_unit": None,
     "reduction_factor": 3,
 }
 LENGTH = 27  # steps of a whole run

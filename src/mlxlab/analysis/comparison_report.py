@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -147,8 +147,10 @@ class ComparisonView:
             name = short_label(method.name)
             known = [value for value in method.values.values() if value is not None]
             values = [value for value in known if math.isfinite(value)]
-            mean = None if math.isnan(method.mean) else method.mean
-            runs.append(Row(name, values, mean=mean))
+            row = Row(name, values)
+            if math.isfinite(method.mean):
+                row = replace(row, mean=method.mean)
+            runs.append(row)
             gain = method.gain
             if gain is not None and gain.interval is not None:
                 style = _STYLES.get(gain.verdict, "soft")

@@ -32,7 +32,7 @@ def estimate_noise(values: np.ndarray, shared_degrees: int, resolution: float) -
         resolution: of the metric: results that differ by less are equal. Rounding adds a variance of its square / 12.
     """
     counts = np.isfinite(values).sum(axis=1) - 1
-    total = float(counts.sum() - shared_degrees)
+    total = counts.sum() - shared_degrees
     if total < 1:
         return Noise(np.full(len(values), np.nan), np.nan)
     degrees = counts * total / counts.sum()

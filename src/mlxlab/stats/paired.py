@@ -54,7 +54,9 @@ def paired_t_test(differences: np.ndarray, shared_rows: float = 0.0) -> PairedDi
         margin = t_quantile(pairs - 1) * error
         low = mean - margin
         high = mean + margin
-        p = float(two_sided_p(mean / error, pairs - 1)) if error else float(mean == 0)
+        p = float(mean == 0)
+        if error:
+            p = float(two_sided_p(mean / error, pairs - 1))
     return PairedDifference(pairs, mean, low, high, p, _verdict(pairs, low, high))
 
 

@@ -32,9 +32,8 @@ class SearchSettings(TypedDict):
         startup_trials: of tpe: random trials before the first that is modelled.
         params: search space of a config file: override by key, `trainer.learning_rate: interval(1e-5,1e-3)`.
         pruner: which trials stop early: none, median, asha (Li et al. 2020) or hyperband (Li et al. 2018).
-        min_budget: of the first rung, null is max_budget / reduction_factor^3, or that of the first evaluation.
-        max_budget: of a whole run, null is trainer.max_steps or trainer.epochs.
-        budget_unit: steps, epochs, or null: steps if trainer.max_steps is set, else epochs.
+        min_budget: of the first rung, in steps if trainer.max_steps is set, else in epochs; null is the length of a run /
+            reduction_factor^3, or that of the first evaluation.
         reduction_factor: a rung has this many times the budget of the one below; one trial in as many is promoted (by
             median one in two).
     """
@@ -46,8 +45,6 @@ class SearchSettings(TypedDict):
     params: Params
     pruner: PrunerName
     min_budget: Size | None
-    max_budget: Size | None
-    budget_unit: Literal["steps", "epochs"] | None
     reduction_factor: Annotated[int, Ge(2)]
 
 

@@ -19,7 +19,7 @@ from mlxlab.analysis.sweeps.sweep_start import STUDY
 from mlxlab.constraints import Size
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import parse_json, read_bytes
-from mlxlab.metric_names import lower_is_better
+from mlxlab.metric_names import lower_is_better, sign_of
 from mlxlab.sweep.search_space import Domain, distributions
 
 _NAME = "search"
@@ -56,6 +56,7 @@ class Study:
 
     def __init__(self, folder: Path, space: list[Domain], objective: str) -> None:
         self.path = folder / STUDY
+        self.objective = objective
         self.direction = "minimize" if lower_is_better(objective) else "maximize"
         self._distributions = distributions(space)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -101,8 +102,8 @@ class Study:
     def best_trial(self) -> FrozenTrial | None:
         """The first trial with the best value; None if no trial has finished."""
         finished = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        sign = 1 if self.direction == "minimize" else -1
-        return min(finished, key=lambda trial: sign * trial.values[0], default=None)
+        sign = sign_of(self.objective)
+        return max(finished, key=lambda trial: sign * trial.values[0], default=None)
 
     def add(self, proposed: FrozenTrial, budget: int | None) -> None:
         """Adds a trial with the point of a proposal."""

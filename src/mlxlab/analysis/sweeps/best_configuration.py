@@ -53,7 +53,9 @@ def judge_runs(results: Sequence[SplitResult], metric: str) -> Judgement:
     """Judges the mean of runs. The gain of each run is that on its own best baseline."""
     values = [each.metrics.get(metric) for each in results]
     known = [value for value in values if value is not None]
-    value = fmean(known) if len(known) == len(values) else None
+    value = None
+    if len(known) == len(values):
+        value = fmean(known)
     baselines = common_means([baseline_values(each, metric) for each in results])
     judged = judge_value(metric, value, baselines, {})
     gains = {
