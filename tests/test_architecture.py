@@ -59,8 +59,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_220,
-    "files": 513,
+    "nodes": 401_410,
+    "files": 512,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
     "ternaries": 20.75,
@@ -73,7 +73,7 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
 PACKAGE_NODES = {
     "api": 3_640,
     "config": 14_240,
-    "cli": 18_410,
+    "cli": 18_170,
     "extensions": 37_980,
     "run": 21_670,
     "evaluation": 6_580,
@@ -81,10 +81,10 @@ PACKAGE_NODES = {
     "parts": 3_350,
     "data": 59_770,
     "stats": 5_110,
-    "sweep": 13_550,
+    "sweep": 12_520,
     "tracking": 14_480,
     "record": 4_800,
-    "views": 12_500,
+    "views": 12_030,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
