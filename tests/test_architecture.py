@@ -78,7 +78,7 @@ PACKAGE_NODES = {
     "distributed": 6_190,
     "api": 3_640,
     "config": 14_240,
-    "cli": 18_410,
+    "cli": 18_170,
     "extensions": 37_980,
     "run": 21_670,
     "evaluation": 6_580,
@@ -86,10 +86,10 @@ PACKAGE_NODES = {
     "parts": 3_350,
     "data": 59_770,
     "stats": 5_110,
-    "sweep": 13_550,
+    "sweep": 12_520,
     "tracking": 14_480,
     "record": 4_800,
-    "views": 12_500,
+    "views": 12_030,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -132,12 +132,13 @@ def _try_edit(edit: Edit, baseline: Path, folder: Path, max_seeds: int) -> Trial
     plan = Pairs._plan
 
     def with_offset(self: Pairs, number: int) -> object:
-        first = self.question["first_seed"]
+        question = self.question
+        first_seed = question.first_seed + edit.offset * (number % 2)
         try:
-            self.question["first_seed"] = first + edit.offset * (number % 2)
+            self.question = replace(question, first_seed=first_seed)
             return plan(self, number)
         finally:
-            self.question["first_seed"] = first
+            self.question = question
 
     with _silence(), patch.object(Pairs, "_plan", with_offset):
         options = Options(Budget(), [MIN_PAIRS, max_seeds], folder=folder)
@@ -165,24 +166,24 @@ def _silence() -> Iterator[None]:
 
 
 def _share(edits: list[Edit], records: dict[Edit, TrialRecord]) -> float:
-    return sum(records[edit]["verdict"] == "keep" for edit in edits) / max(len(edits), 1)
+    return sum(records[edit].verdict == "keep" for edit in edits) / max(len(edits), 1)
 
 
 def _row(kind: str, records: list[TrialRecord]) -> tuple[str, ...]:
     counts = [
-        sum(record["verdict"] == verdict for record in records)
+        sum(record.verdict == verdict for record in records)
         for verdict in ("keep", "discard", "undecided")
     ]
-    pairs = sum(len(record["gains"]) for record in records) / max(len(records), 1)
+    pairs = sum(len(record.gains) for record in records) / max(len(records), 1)
     return (kind, str(len(records)), *map(str, counts), f"{pairs:.1f}")
 
 
 def _edit_row(edit: Edit, record: TrialRecord) -> tuple[str, ...]:
-    mean = sum(record["gains"]) / max(len(record["gains"]), 1)
+    mean = sum(record.gains) / max(len(record.gains), 1)
     return (
         edit.name,
-        str(record["verdict"]),
-        str(len(record["gains"])),
+        str(record.verdict),
+        str(len(record.gains)),
         f"{mean:+.2g}",
-        record["reason"],
+        record.reason,
     )

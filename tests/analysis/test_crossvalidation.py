@@ -4,7 +4,7 @@ import logging
 
 from mlxlab.analysis.crossvalidation import fold_warnings
 from mlxlab.record.run_file import read_run
-from mlxlab.record.run_record import Data
+from mlxlab.record.run_record import Data, Overlap
 from mlxlab.run.writer import RunWriter
 from mlxlab.views.run_view import RunView
 from support.run_records import blank_record
@@ -17,12 +17,11 @@ def read(folders):
 def test_warnings_that_differ_in_their_numbers_are_one(tmp_path):
     folders = [tmp_path / str(fold) for fold in range(3)]
     for rows, folder in zip((14, 17, 15), folders, strict=True):
-        lines = [
-            f"rows.csv: {rows} training rows with the same input as validation rows, at rows.csv:{rows}"
-        ]
-        lines.append("rows.csv: 3 training rows with the same input as test rows; left out")
+        line = f"rows.csv: {rows} training rows with the same input as validation rows, at rows.csv:{rows}"
+        dropped = "rows.csv: 3 training rows with the same input as test rows; left out"
+        overlaps = [Overlap(line, left_out=False), Overlap(dropped, left_out=True)]
         with RunWriter(folder) as writer:
-            writer.begin(blank_record(data=Data(messages=lines)))
+            writer.begin(blank_record(data=Data(overlaps=overlaps)))
             if rows > 14:
                 logging.getLogger("mlxlab.test").warning(f"step {rows}: not finite")
     overlap, nonfinite = fold_warnings(read(folders))

@@ -34,8 +34,8 @@ def page_of(comparison, folder):
 def hostile_trial():
     record = make_record(looks=[look(0.1, 0.05, 0.2)])
     overrides = {"baseline": [f"x={HOSTILE}"], "changed": []}
-    question = QUESTION | {"change": [f"x={HOSTILE}"], "baseline": HOSTILE, "overrides": overrides}
-    return record | {"question": question, "command": HOSTILE, "reason": HOSTILE}
+    question = replace(QUESTION, change=[f"x={HOSTILE}"], baseline=HOSTILE, overrides=overrides)
+    return replace(record, question=question, command=HOSTILE, reason=HOSTILE)
 
 
 def test_every_text_of_a_page_is_escaped(tmp_path):

@@ -23,8 +23,8 @@ KILLS = 5
 def outcome(folder):
     """What a trial came to, without times and folders of its own."""
     record = read_record(folder)
-    runs = sorted((each["seed"], each["arm"], each["value"]) for each in record["runs"])
-    return runs, record["gains"], record["looks"], record["verdict"]
+    runs = sorted((each.seed, each.arm, each.value) for each in record.runs)
+    return runs, record.gains, record.looks, record.verdict
 
 
 def attempts(folder):
@@ -90,7 +90,7 @@ def test_an_interrupted_trial_leaves_no_process_and_continues(tmp_path, number, 
     before = attempts(tmp_path / "t")
     ended = run(*command, script="trial")
     assert ended.returncode in (0, 10, 11), ended.stderr
-    assert len(read_record(tmp_path / "t")["gains"]) == 2
+    assert len(read_record(tmp_path / "t").gains) == 2
     after = attempts(tmp_path / "t")
     assert all(each.count("finished") == 1 for each in after.values())
     assert all(after[folder][: len(statuses)] == statuses for folder, statuses in before.items())

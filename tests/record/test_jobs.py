@@ -7,7 +7,7 @@ from mlxlab.record.jobs import Ending, begin_job, end_job, read_job, read_jobs, 
 from mlxlab.record.run_file import DAMAGED, FILE, read_run
 from mlxlab.record.run_record import JobIdentity
 
-JOB = JobIdentity(3, ["seed=3"], "digest")
+JOB = JobIdentity(3, ["seed=3"])
 KILLED = Ending("failed", "killed by SIGKILL", 137)
 
 
@@ -25,9 +25,9 @@ def test_a_job_that_continues_is_the_job_that_began(tmp_path):
     begin_job(tmp_path, JOB, "valid/loss")
     end_job(tmp_path, RunPruned("paused: at 3 steps", 0.5), 0.5)
     assert (read_job(tmp_path).state, read_job(tmp_path).value) == ("paused", 0.5)
-    begin_job(tmp_path, JobIdentity(3, ["seed=3", "resume=auto"], "other", budget=9), "valid/loss")
+    begin_job(tmp_path, JobIdentity(3, ["seed=3", "resume=auto"], budget=9), "valid/loss")
     job = read_job(tmp_path)
-    assert job.job == JobIdentity(3, ["seed=3"], "digest", budget=9)
+    assert job.job == JobIdentity(3, ["seed=3"], budget=9)
     assert (job.state, job.value, job.attempts) == ("running", None, 2)
 
 

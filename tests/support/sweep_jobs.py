@@ -136,11 +136,9 @@ def write_sweep(folder: Path, records: list[JobRecord], objective: str = "valid/
         "overrides": [],
         "config_dir": None,
         "config_name": "train",
-        "objectives": [objective],
         "sweeper": "grid",
-        "shared": {},
+        "shared": {"objective": objective},
         "jobs": [record.job.overrides for record in records],
-        "repeated": {},
     }
     write_sweep_start(folder, start)
     for record in records:

@@ -1,9 +1,10 @@
 """Records of trials that were not trained."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from mlxlab.trial.record import Question, new_record
+from mlxlab.trial.record import ARMS, LookRecord, Question, RunRecord, TrialRecord
 
 OVERRIDES = {
     "baseline": ["data=titanic", "trainer.learning_rate=2e-3"],
@@ -28,22 +29,14 @@ def make_record(
     pairs: Iterable[Sequence[float]] = PAIRS,
     gains: Iterable[float] = (-0.25, 0.25),
     looks: Iterable[Any] = (),
-) -> Any:
+) -> TrialRecord:
     """A record of runs with these values of the baseline and the change."""
-    record: Any = new_record(QUESTION | {"metric": metric}, "mlxlab trial")
+    record = TrialRecord(replace(QUESTION, metric=metric), "mlxlab trial")
     for seed, values in enumerate(pairs):
-        for arm, value in zip(("baseline", "changed"), values, strict=True):
-            run = {
-                "seed": seed,
-                "arm": arm,
-                "folder": f"{seed}-{arm}",
-                "digest": "",
-                "value": value,
-            }
-            record["runs"].append(run | {"reused": False, "seconds": 1.0})
-    return record | {"gains": list(gains), "looks": list(looks)}
+        for arm, value in zip(ARMS, values, strict=True):
+            record.runs.append(RunRecord(seed, arm, f"{seed}-{arm}", "", value, False, 1.0))
+    return replace(record, gains=list(gains), looks=list(looks))
 
 
-def look(mean: float, low: float | None, high: float) -> Any:
-    fields = {"pairs": 3, "mean": mean, "low": low, "high": high, "min_gain": 0.0, "chance": 0.0}
-    return fields | {"verdict": "undecided", "reason": "no decision"}
+def look(mean: float, low: Any, high: float) -> LookRecord:
+    return LookRecord(3, mean, low, high, 0.0, 0.0, "undecided", "no decision")

@@ -1,10 +1,12 @@
 """The page of a trial: what was changed on what, and how large and how sure the gain is."""
 
+from dataclasses import replace
+
 import pytest
 
 from mlxlab.record.run_record import Data, Model
 from mlxlab.run.writer import RunWriter
-from mlxlab.trial.record import new_record
+from mlxlab.trial.record import RunRecord, TrialRecord
 from mlxlab.trial.view import TrialView, trial_page
 from support.html_pages import ParsedPage
 from support.run_records import blank_record, write_result
@@ -13,19 +15,20 @@ from support.trial_records import QUESTION, look
 
 def add_runs(record):
     for number, (arm, value) in enumerate((("baseline", 0.66), ("changed", 0.68))):
-        run = {"seed": 0, "arm": arm, "digest": "", "value": value, "reused": False, "seconds": 1.0}
-        record["runs"].append(run | {"folder": f"{number}"})
+        record.runs.append(RunRecord(0, arm, f"{number}", "", value, False, 1.0))
 
 
 def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_may_be_chance(
     tmp_path,
 ):
-    record = new_record(QUESTION, "mlxlab trial") | {
-        "verdict": "undecided",
-        "reason": "no decision",
-        "gains": [-0.02],
-        "looks": [look(-0.01, -0.03, 0.01)],
-    }
+    record = TrialRecord(
+        QUESTION,
+        "mlxlab trial",
+        verdict="undecided",
+        reason="no decision",
+        gains=[-0.02],
+        looks=[look(-0.01, -0.03, 0.01)],
+    )
     add_runs(record)
     with RunWriter(tmp_path / "0") as writer:
         data = Data(name="titanic", task="classification")
@@ -46,7 +49,8 @@ def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_ma
 
 
 def test_a_setting_that_was_not_typed_is_replaced_as_the_config_of_a_run_has_it(tmp_path):
-    record = new_record(QUESTION | {"change": ["model.layers=3", "data.x=1"]}, "mlxlab trial")
+    question = replace(QUESTION, change=["model.layers=3", "data.x=1"])
+    record = TrialRecord(question, "mlxlab trial")
     add_runs(record)
     with RunWriter(tmp_path / "0") as writer:
         writer.begin(blank_record(config={"model": {"layers": 2}}))
@@ -64,7 +68,7 @@ def test_a_setting_that_was_not_typed_is_replaced_as_the_config_of_a_run_has_it(
 def test_the_better_arm_is_compared_with_the_log_loss_of_the_class_frequencies(
     tmp_path, log_loss, majority, answer
 ):
-    record = new_record(QUESTION, "mlxlab trial")
+    record = TrialRecord(QUESTION, "mlxlab trial")
     add_runs(record)
     values = {"loss": 0.66, "log_loss": log_loss}
     write_result(tmp_path / "0", values, {"majority": {"log_loss": majority}})

@@ -1,7 +1,7 @@
 """The pairs of a trial with a launcher and configs that cost nothing: order, failures, reuse, limits."""
 
-import copy
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from omegaconf import OmegaConf
@@ -17,23 +17,23 @@ from mlxlab.trial.pairs import Pairs
 from mlxlab.trial.record import (
     EXIT_CODES,
     Question,
+    TrialRecord,
     check_question,
-    new_record,
     read_record,
     write_record,
 )
 
-QUESTION: Question = {
-    "baseline": "nowhere",
-    "change": ["x=1"],
-    "overrides": {"baseline": ["x=0"], "changed": ["x=1"]},
-    "metric": "valid/loss",
-    "evaluation": "best",
-    "min_gain": None,
-    "looks": [3, 12],
-    "first_seed": 5,
-    "code": {"commit": "a", "digest": ""},
-}
+QUESTION = Question(
+    baseline="nowhere",
+    change=["x=1"],
+    overrides={"baseline": ["x=0"], "changed": ["x=1"]},
+    metric="valid/loss",
+    evaluation="best",
+    min_gain=None,
+    looks=[3, 12],
+    first_seed=5,
+    code={"commit": "a", "digest": ""},
+)
 
 
 class App:
@@ -95,7 +95,7 @@ def trial(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
 
     def run(launcher, seconds=None, **changes):
-        record, lines = new_record({**copy.deepcopy(QUESTION), **changes}, "trial"), []
+        record, lines = TrialRecord(replace(QUESTION, **changes), "trial"), []
         if (folder / "trial.json").exists():
             record = read_record(folder)
         monkeypatch.setattr("mlxlab.trial.pairs.logger.info", lines.append)
@@ -112,16 +112,16 @@ def test_seeds_follow_that_of_the_baseline_and_pairs_share_them(trial):
     record, launcher, lines = trial(
         Launcher(lambda number, texts: overrides.append(texts) or loss(number, texts))
     )
-    assert record["verdict"] == "keep"
-    assert launcher.started == list(range(2 * len(record["gains"])))
+    assert record.verdict == "keep"
+    assert launcher.started == list(range(2 * len(record.gains)))
     assert overrides[:4] == [
         ["x=0", "seed=5"],
         ["x=1", "seed=5"],
         ["x=0", "seed=6"],
         ["x=1", "seed=6"],
     ]
-    assert record["gains"] == pytest.approx(
-        [0.1 + (2 * pair + 1) / 1000 for pair in range(len(record["gains"]))]
+    assert record.gains == pytest.approx(
+        [0.1 + (2 * pair + 1) / 1000 for pair in range(len(record.gains))]
     )
     assert lines[0] == "seed 5 baseline: valid/loss 1 after 0.1 s"
 
@@ -130,7 +130,7 @@ def test_several_jobs_end_in_any_order_and_are_looked_at_by_seed(trial):
     one, _, _ = trial(Launcher(loss))
     (trial.folder / "trial.json").unlink()
     several, launcher, _ = trial(Launcher(loss, n_jobs=4))
-    assert several["gains"] == one["gains"]
+    assert several.gains == one.gains
     assert launcher.started[:4] == [0, 1, 2, 3]
 
 
@@ -153,8 +153,8 @@ def test_a_changed_run_that_fails_by_itself_is_discarded(trial, result, verdict)
         assert error.value.exit_code == int(result[:2])
     else:
         record, _, _ = trial(launcher)
-        assert (record["verdict"], EXIT_CODES[record["verdict"]]) == ("discard", 10)
-        assert record["reason"] == f"seed 6 changed failed: {result.partition(': ')[2]}"
+        assert (record.verdict, EXIT_CODES[record.verdict]) == ("discard", 10)
+        assert record.reason == f"seed 6 changed failed: {result.partition(': ')[2]}"
 
 
 def test_a_baseline_that_fails_is_an_error(trial):
@@ -167,13 +167,13 @@ def test_an_interrupted_trial_keeps_its_finished_runs(trial):
     record, _, _ = trial(
         Launcher(lambda number, texts: "130: stopped" if number == 3 else loss(number, texts))
     )
-    assert (record["verdict"], record["reason"]) == (
+    assert (record.verdict, record.reason) == (
         None,
         "interrupted; the same command continues",
     )
     again, launcher, _ = trial(Launcher(loss))
     assert launcher.started[0] == 3
-    assert again["verdict"] == "keep"
+    assert again.verdict == "keep"
     assert trial(Launcher(loss))[1].started == []
 
 
@@ -181,15 +181,15 @@ def test_no_pair_begins_after_the_time_is_up(trial, monkeypatch):
     times = iter(range(1000))
     monkeypatch.setattr("mlxlab.trial.pairs.time.monotonic", lambda: next(times))
     record, launcher, _ = trial(Launcher(loss), seconds=3)
-    assert (record["verdict"], EXIT_CODES[record["verdict"]]) == ("undecided", 11)
+    assert (record.verdict, EXIT_CODES[record.verdict]) == ("undecided", 11)
     assert launcher.started == [0, 1]
-    assert record["reason"] == "no decision within the 3 seconds of budget="
+    assert record.reason == "no decision within the 3 seconds of budget="
 
 
 def test_the_last_evaluation_and_a_single_look_may_be_asked_for(trial):
     record, _, _ = trial(Launcher(loss), evaluation="last", looks=[4, 4])
-    assert record["runs"][0]["value"] == 2.0
-    assert [look["pairs"] for look in record["looks"]] == [4]
+    assert record.runs[0].value == 2.0
+    assert [look.pairs for look in record.looks] == [4]
 
 
 def test_a_finished_baseline_is_reused_unless_its_data_differ(trial, monkeypatch, tmp_path):
@@ -197,25 +197,25 @@ def test_a_finished_baseline_is_reused_unless_its_data_differ(trial, monkeypatch
     monkeypatch.setattr(FinishedRuns, "find", lambda self, *args: (tmp_path / "old", 1.0))
     monkeypatch.setattr("mlxlab.trial.pairs.data_of", lambda folder: "same")
     record, launcher, lines = trial(Launcher(loss))
-    assert launcher.started == [2 * pair + 1 for pair in range(len(record["gains"]))]
+    assert launcher.started == [2 * pair + 1 for pair in range(len(record.gains))]
     assert f"trained before: {tmp_path / 'old'}" in lines[0]
     (trial.folder / "trial.json").unlink()
     monkeypatch.setattr("mlxlab.trial.pairs.data_of", lambda folder: folder)
     record, launcher, _ = trial(Launcher(loss))
     assert launcher.started[:3] == [1, 0, 3]
-    assert not any(run["reused"] for run in record["runs"])
+    assert not any(run.reused for run in record.runs)
 
 
 def test_a_folder_answers_one_question(tmp_path):
-    write_record(tmp_path, new_record(QUESTION, "trial"))
+    write_record(tmp_path, TrialRecord(QUESTION, "trial"))
     check_question(tmp_path, QUESTION)
     check_question(tmp_path / "new", QUESTION)
     with pytest.raises(
         ConfigError, match=r"another trial: change was \['x=1'\]; choose another folder="
     ):
-        check_question(tmp_path, {**QUESTION, "change": ["x=2"]})
+        check_question(tmp_path, replace(QUESTION, change=["x=2"]))
     with pytest.raises(ConfigError, match="the code has changed since"):
-        check_question(tmp_path, {**QUESTION, "code": {"commit": "b", "digest": ""}})
+        check_question(tmp_path, replace(QUESTION, code={"commit": "b", "digest": ""}))
     (tmp_path / "trial.json").write_text('{"format": 1, "runs": [{"seed": -1}]}')
     with pytest.raises(DataError, match=r"trial\.json"):
         check_question(tmp_path, QUESTION)

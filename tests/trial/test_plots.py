@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_type_hints
 
@@ -9,7 +10,8 @@ import pytest
 
 from mlxlab.cli import trial
 from mlxlab.errors import DataError
-from mlxlab.trial.record import MAX_PAIRS, read_record, write_record
+from mlxlab.files.atomic import write_json
+from mlxlab.trial.record import FILE, MAX_PAIRS, read_record, write_record
 from mlxlab.trial.view import TrialView, trial_page
 from mlxlab.views.plots import MAX_LABEL
 from support.processes import environment
@@ -40,16 +42,16 @@ def test_the_name_of_a_metric_is_not_long(tmp_path, metric):
 @pytest.mark.parametrize(
     "change",
     [
-        {"looks": [look(1e308, -1e308, 1e308)]},
+        {"looks": [asdict(look(1e308, -1e308, 1e308))]},
         {"looks": [{"pairs": 3}]},
-        {"looks": [look(0.0, None, 0.1)]},
+        {"looks": [asdict(look(0.0, None, 0.1))]},
         {"gains": [1e308, -1e308]},
-        make_record(pairs=[(1e308, -1e308)]),
-        make_record(pairs=PAIRS * 51),
+        asdict(make_record(pairs=[(1e308, -1e308)])),
+        asdict(make_record(pairs=PAIRS * 51)),
     ],
 )
 def test_a_record_that_no_trial_writes_is_refused(tmp_path, change):
-    write_record(tmp_path, make_record() | change)
+    write_json(tmp_path / FILE, asdict(make_record()) | change)
     with pytest.raises(DataError, match=r"trial\.json: (looks|gains|runs)"):
         read_record(tmp_path)
 

@@ -104,8 +104,8 @@ def test_what_is_wrong_is_said_before_anything_is_trained(args, code, expected, 
 def test_a_real_trial_reuses_the_baseline_run(command, tmp_path):
     code, out, err = command(run_experiment, CHANGE, "seeds=2")
     assert code in (0, 10, 11), err
-    runs = read_record(tmp_path / "t")["runs"]
-    assert [(run["seed"], run["arm"], run["reused"]) for run in runs] == [
+    runs = read_record(tmp_path / "t").runs
+    assert [(run.seed, run.arm, run.reused) for run in runs] == [
         *(
             (0, "baseline", True),
             (0, "changed", False),
@@ -113,5 +113,5 @@ def test_a_real_trial_reuses_the_baseline_run(command, tmp_path):
             (1, "changed", False),
         )
     ]
-    assert runs[0]["folder"] == str(tmp_path / "base")
+    assert runs[0].folder == str(tmp_path / "base")
     assert "0.6" in out

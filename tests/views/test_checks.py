@@ -7,7 +7,7 @@ import pytest
 from mlxlab.record.run_record import Overlap, SplitResult, Verification
 from mlxlab.views.checks import RULES, check
 from mlxlab.views.render import phrase
-from mlxlab.views.verdict import judge, judge_value
+from mlxlab.views.verdict import judge, judge_mean
 from support.run_records import BEST, CONSTANT, attempt_of, make_record, view_of
 
 
@@ -186,8 +186,8 @@ def test_a_lower_error_is_better_and_without_baselines_nothing_is_known():
 
 def test_a_mean_is_worse_than_a_baseline_only_by_an_interval():
     baselines = {"majority": 0.6, "tfidf": 0.83}
-    chance = judge_value("accuracy", 0.82, baselines)
+    chance = judge_mean("accuracy", 0.82, baselines)
     assert (chance.verdict, chance.is_bad) == ("unclear", False)
     assert phrase("compared", chance) == "Not better than tfidf"
-    assert judge_value("accuracy", 0.82, baselines, {"tfidf": (-0.02, -0.001)}).verdict == "worse"
-    assert judge_value("accuracy", 0.6, baselines).verdict == "learned nothing"
+    assert judge_mean("accuracy", 0.82, baselines, {"tfidf": (-0.02, -0.001)}).verdict == "worse"
+    assert judge_mean("accuracy", 0.6, baselines).verdict == "learned nothing"

@@ -205,5 +205,5 @@ def test_measured_memory_is_plotted_in_mb_from_0():
     record.training.curve = [(50, {"memory/rss": 5e8}), (100, {"memory/rss": 6e8})]
     plot = memory_plot(view_of(record))
     assert plot.series[0].points == [(50, 500.0), (100, 600.0)]
-    assert plot.y_ticks[0][1] == "0"
+    assert plot.y_axis.ticks[0] == 0
     assert "memory in MB" in run_page(view_of(record))

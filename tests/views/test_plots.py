@@ -88,8 +88,8 @@ def test_a_long_line_is_thinned():
 
 
 def test_a_plot_lies_in_its_frame():
-    plot = Plot("loss", [Series("a", [(0, 1.0), (100, 3.0), (200, None)])], mark=(50, "best"))
-    ((first, last),) = [shape.pixels for shape in plot.shapes]
-    assert first[0] < plot.mark_x < last[0]
+    plot = Plot("loss", [Series("a", [(0, 1.0), (100, 3.0), (200, None)])], mark=50)
+    ((first, last),) = [[(plot.x(x), plot.y(y)) for x, y in each.finite] for each in plot.series]
+    assert first[0] < plot.x(plot.mark) < last[0]
     assert last[1] < first[1], "up is larger"
     assert Plot("empty", [Series("a", [])]).is_empty

@@ -5,7 +5,7 @@ weights. A gain or loss is reported only if the interval excludes 0; a single pa
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -13,8 +13,7 @@ import numpy as np
 
 from mlxlab.errors import DataError
 from mlxlab.metric_names import sign_of
-from mlxlab.record.run_record import Interval
-from mlxlab.stats.paired import Verdict, paired_t_test, shared_rows_of, standard_error
+from mlxlab.stats.paired import PairedDifference, paired_t_test, shared_rows_of, standard_error
 from mlxlab.wording import one_of
 
 Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
@@ -40,19 +39,8 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Gain:
-    """The gain of a method on the reference, positive where it is better; None is not finite."""
-
-    pairs: int
-    mean: float | None
-    interval: Interval | None
-    p: float
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
 class MethodResults:
-    """Metric values of one method by the name of the run; None is not finite.
+    """Metric values of one method by the name of the run; None and NaN are not finite.
 
     Args:
         speed: in tokens/s.
@@ -68,14 +56,14 @@ class MethodResults:
     speed: float | None = None
     steps: float | None = None
     folds: tuple[int, ...] = ()
-    mean: float | None = None
-    error: float | None = None
-    gain: Gain | None = None
+    mean: float = math.nan
+    error: float = math.nan
+    gain: PairedDifference | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods compared with a reference method: the contents of its JSON file.
+    """Methods compared with a reference method.
 
     Args:
         metric: for example valid/accuracy.
@@ -101,7 +89,7 @@ class Comparison:
     command: str = ""
 
     @property
-    def gains(self) -> dict[str, Gain]:
+    def gains(self) -> dict[str, PairedDifference]:
         """The gains of all methods but the reference, by their names."""
         return {each.name: each.gain for each in self.methods if each.gain is not None}
 
@@ -122,7 +110,7 @@ def compare(
         ValueError: no method is called `against`, or two have the same name.
         DataError: the runs are of cross-validations with different numbers of folds.
     """
-    by_name = {method.name: method.values for method in methods}
+    by_name = {method.name: method for method in methods}
     if against not in by_name or len(by_name) < len(methods):
         raise ValueError(f"against={against}: expected {one_of(by_name)}, each once")
     folds = sorted({number for method in methods for number in method.folds})
@@ -135,11 +123,12 @@ def compare(
     for method in methods:
         gain = None
         if method.name != against:
-            gain = _gain(metric, method.values, by_name[against], shared_rows)
-        compared.append(_summarised(method, gain))
+            gain = _gain(metric, method, by_name[against], shared_rows)
+        numbers = np.array([*method.values.values()], float)
+        mean = float(np.mean(numbers)) if len(numbers) else math.nan
+        compared.append(replace(method, mean=mean, error=standard_error(numbers), gain=gain))
     sign = sign_of(metric)
-    costs = {each.name: -sign * each.mean for each in compared if each.mean is not None}
-    compared.sort(key=lambda method: costs.get(method.name, math.inf))
+    compared.sort(key=lambda each: (math.isnan(each.mean), -sign * each.mean))
     return Comparison(
         metric=metric,
         against=against,
@@ -152,33 +141,9 @@ def compare(
 
 
 def _gain(
-    metric: str,
-    values: Mapping[str, float | None],
-    reference: Mapping[str, float | None],
-    shared_rows: float,
-) -> Gain:
-    runs = [run for run in values if run in reference]
-    ours = np.array([values[run] for run in runs], float)
-    theirs = np.array([reference[run] for run in runs], float)
-    test = paired_t_test(sign_of(metric) * (ours - theirs), shared_rows)
-    interval = (test.low, test.high) if math.isfinite(test.low) else None
-    return Gain(test.pairs, _finite(test.mean), interval, test.p, test.verdict)
-
-
-def _summarised(method: MethodResults, gain: Gain | None) -> MethodResults:
-    """The method with its mean and error; what is not finite becomes None."""
-    numbers = np.array([*method.values.values()], float)
-    mean = float(np.mean(numbers)) if len(numbers) else math.nan
-    return replace(
-        method,
-        values={run: _finite(value) for run, value in method.values.items()},
-        mean=_finite(mean),
-        error=_finite(standard_error(numbers)),
-        gain=gain,
-    )
-
-
-def _finite(value: float | None) -> float | None:
-    if value is None or not math.isfinite(value):
-        return None
-    return value
+    metric: str, method: MethodResults, reference: MethodResults, shared_rows: float
+) -> PairedDifference:
+    runs = [run for run in method.values if run in reference.values]
+    ours = np.array([method.values[run] for run in runs], float)
+    theirs = np.array([reference.values[run] for run in runs], float)
+    return paired_t_test(sign_of(metric) * (ours - theirs), shared_rows)

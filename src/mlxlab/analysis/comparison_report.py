@@ -1,14 +1,14 @@
 """Reports of a comparison of methods: a page, lines for a terminal (which are Markdown too), and JSON."""
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from mlxlab.analysis.comparison import Comparison, MethodResults
 from mlxlab.analysis.trust import baseline_check, repetition_check
-from mlxlab.errors import DataError
-from mlxlab.files.atomic import write_atomic, write_json
-from mlxlab.files.untrusted import read_json
+from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.metric_names import VALID, better_direction
 from mlxlab.stats import LEVEL
 from mlxlab.views.checks import Check
@@ -17,8 +17,8 @@ from mlxlab.views.pages import Trust
 from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
 from mlxlab.views.tables import Column, Table
-from mlxlab.views.verdict import Judgement, best_baseline, judge_value
-from mlxlab.wording import counted, one_line, percent
+from mlxlab.views.verdict import Judgement, best_baseline, judge_mean
+from mlxlab.wording import counted, percent
 
 _MAX_METHODS = 12  # that have a column
 _STYLES = {"significant gain": "good", "significant loss": "bad"}  # by the verdict
@@ -73,15 +73,15 @@ class ComparisonView:
         name = comparison.metric.removeprefix(VALID)
         value = comparison.method(comparison.judged).mean
         baselines = comparison.subject.baselines
-        if value is None or not baselines:
-            return Judgement(name, value)
+        if math.isnan(value) or not baselines:
+            return Judgement(name, None)
         best = best_baseline(name, baselines)
         gain = comparison.gains.get(best)
         intervals = {}
         if comparison.judged == comparison.against and gain is not None and gain.interval:
             low, high = gain.interval
             intervals[best] = (-high, -low)
-        return judge_value(name, value, baselines, intervals)
+        return judge_mean(name, value, baselines, intervals)
 
     @property
     def trust(self) -> Trust:
@@ -115,19 +115,18 @@ class ComparisonView:
         row["verdict"] = "the reference"
         gain = method.gain
         if gain is not None:
-            row[f"improvement over {comparison.against}"] = (
-                "" if gain.mean is None else signed(gain.mean)
-            )
+            row[f"improvement over {comparison.against}"] = _number(gain.mean, signed)
             row["verdict"] = gain.verdict
             if gain.interval is not None:
                 row["95 % interval"] = " to ".join(map(signed, gain.interval))
                 row["p"] = f"{gain.p:.2g}"
-        row["parameters"] = _whole(method.parameters)
+        row["parameters"] = _number(method.parameters, _whole)
         if comparison.whole is not None:
             whole = comparison.method(comparison.whole)
             row[f"{metric}, % of {whole.name}"] = _share(method.mean, whole.mean)
             row[f"parameters, % of {whole.name}"] = _share(method.parameters, whole.parameters)
-        return row | {"tokens/s": _whole(method.speed), "steps": _whole(method.steps)}
+        row["tokens/s"] = _number(method.speed, _whole)
+        return row | {"steps": _number(method.steps, _whole)}
 
     @property
     def differences(self) -> Table | None:
@@ -146,8 +145,12 @@ class ComparisonView:
         gains = []
         for method in self.comparison.methods:
             name = short_label(method.name)
-            values = [value for value in method.values.values() if value is not None]
-            runs.append(Row(name, values, mean=method.mean))
+            known = [value for value in method.values.values() if value is not None]
+            values = [value for value in known if math.isfinite(value)]
+            row = Row(name, values)
+            if math.isfinite(method.mean):
+                row = replace(row, mean=method.mean)
+            runs.append(row)
             gain = method.gain
             if gain is not None and gain.interval is not None:
                 style = _STYLES.get(gain.verdict, "soft")
@@ -161,18 +164,6 @@ class ComparisonView:
         return plots
 
 
-def read_comparison_page(folder: Path, name: str) -> str:
-    """The page of NAME.json; InputNotFoundError or DataError without a usable one."""
-    path = folder / f"{name}.json"
-    comparison = read_json(path, Comparison)
-    names = {each.name for each in comparison.methods}
-    for expected in (comparison.against, comparison.judged, comparison.whole or comparison.judged):
-        if expected not in names:
-            raise DataError(f"{path}: methods: {one_line(expected, 100)} is missing")
-    view = ComparisonView(comparison)
-    return render("comparison.html", view=view, folder=folder.absolute())
-
-
 def comparison_lines(comparison: Comparison) -> str:
     """The verdicts, the table and the test."""
     return render("comparison.txt", view=ComparisonView(comparison)).strip()
@@ -182,23 +173,23 @@ def write_report(comparison: Comparison, folder: Path, name: str) -> None:
     """Writes NAME.md, NAME.json and NAME.html."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"{name}.md", f"{comparison_lines(comparison)}\n")
-    write_json(folder / f"{name}.json", asdict(comparison))
-    write_atomic(folder / f"{name}.html", read_comparison_page(folder, name))
+    write_json(folder / f"{name}.json", without_nonfinite(asdict(comparison)))
+    page = render("comparison.html", view=ComparisonView(comparison), folder=folder.absolute())
+    write_atomic(folder / f"{name}.html", page)
 
 
-def _number(value: float | None) -> str:
-    if value is None:
+def _number(value: float | None, written: Callable[[float], str] = number) -> str:
+    """A cell, empty without a value."""
+    if value is None or math.isnan(value):
         return ""
-    return number(value)
+    return written(value)
 
 
-def _whole(value: float | None) -> str:
-    if value is None:
-        return ""
+def _whole(value: float) -> str:
     return f"{value:,.0f}"
 
 
 def _share(value: float | None, whole: float | None) -> str:
     if value is None or not whole:
         return ""
-    return percent(value / whole)
+    return _number(value / whole, percent)

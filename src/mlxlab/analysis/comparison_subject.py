@@ -87,10 +87,13 @@ def mean_baselines(runs: Iterable[RunView], metric: str) -> dict[str, float]:
     values = []
     for run in runs:
         values += [baseline_values(each, name) for each in run.results if each.split == split]
-    if not values:
-        return {}
-    return {
-        name: fmean(each[name] for each in values)
-        for name in values[0]
-        if all(name in each for each in values)
-    }
+    return common_means(values)
+
+
+def common_means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The means of what all have."""
+    means = {}
+    for name in values[0] if values else ():
+        if all(name in each for each in values):
+            means[name] = fmean(each[name] for each in values)
+    return means

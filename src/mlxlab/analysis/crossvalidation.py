@@ -12,7 +12,6 @@ from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
 from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key
 from mlxlab.analysis.comparison_subject import subject_of
-from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.errors import DataError, WriteError
 from mlxlab.metric_names import VALID
 from mlxlab.views.run_view import RunView
@@ -111,8 +110,8 @@ def fold_warnings(runs: Sequence[RunView]) -> list[str]:
 
 
 def _warnings(run: RunView) -> Iterator[str]:
-    for line in run.record.data.messages:
-        if SAME_INPUT in line and not line.endswith(DROPPED):
-            yield f"{line}: {_OVERLAP}"
+    for each in run.record.data.overlaps or []:
+        if not each.left_out:
+            yield f"{each.rows}: {_OVERLAP}"
     for attempt in run.record.attempts:
         yield from attempt.warnings

@@ -187,7 +187,8 @@ def composed(
     try:
         return compose(completed, config_dir)
     except ConfigError:
-        if not (options := resumed_options(completed)):
+        options = resumed_options(completed)
+        if not options:
             raise
     return compose([*options, *completed], config_dir)
 

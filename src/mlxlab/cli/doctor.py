@@ -3,8 +3,7 @@
     mlxlab doctor [--json] [timeout=60]
 
 Checks Python, the required packages, MLX and its backend, the compiler for native kernels and the config files.
-Nothing is changed. Each check runs in a process of its own, so that
-a broken package cannot crash or stop the others.
+Nothing is changed. MLX is used in a process of its own, so that a crash of it does not hide the other lines.
 
 Exit codes: 0 without errors, also with warnings; 69 with errors.
 """
@@ -14,7 +13,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from mlxlab import program, terminal
@@ -22,12 +20,19 @@ from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.constraints import Positive
 from mlxlab.detached import module_environment
-from mlxlab.errors import ServiceUnavailableError, UserError
+from mlxlab.errors import ServiceUnavailableError
 from mlxlab.redact import redact
 from mlxlab.wording import one_line
 
 # MLX has one package for each device on Linux, and all of them ship the same library file.
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
+USE_OF_MLX = """
+from mlxlab import backend
+backend.prepare()
+import mlx.core as mx
+mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
+print(mx.default_device())
+"""
 STYLES: dict[str, terminal.Style] = {"ok": "green", "warning": "yellow", "error": "red"}
 OPTIONAL = "compiler"  # Without it runs are slower, and none fails.
 
@@ -36,11 +41,17 @@ def doctor(timeout: Positive = 60.0, json: bool = False) -> int:
     """Checks the installation.
 
     Args:
-        timeout: seconds for all checks, after which those that still run are stopped and reported.
+        timeout: seconds after which MLX is stopped and reported.
         json: prints JSON instead of lines.
     """
-    with ThreadPoolExecutor(len(CHECKS)) as pool:
-        findings = list(pool.map(partial(_check_apart, timeout), CHECKS))
+    checks: dict[str, Callable[[], object]] = {
+        "Python": check_python,
+        "packages": check_packages,
+        "MLX": partial(check_mlx, timeout),
+        "compiler": check_compiler,
+        "config files": conf_dir,
+    }
+    findings = [_finding(name, check) for name, check in checks.items()]
     if json:
         print_json(findings)
     else:
@@ -53,26 +64,13 @@ def doctor(timeout: Positive = 60.0, json: bool = False) -> int:
     return 0
 
 
-def _check_apart(timeout: float, name: str) -> dict[str, str]:
-    """The finding of a check that runs in a process of its own."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "mlxlab.cli.doctor", name],
-            env=module_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"check": name, "status": "error", "value": "no answer in time; see timeout="}
+def _finding(name: str, check: Callable[[], object]) -> dict[str, str]:
     status = "ok"
-    if done.returncode != 0:
+    try:
+        value = str(check())
+    except Exception as fault:  # A broken package may raise anything.
         status = "warning" if name == OPTIONAL else "error"
-    output = done.stderr if done.returncode else done.stdout
-    value = output.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        value = str(fault)
     return {"check": name, "status": status, "value": one_line(redact(value), 400)}
 
 
@@ -98,22 +96,30 @@ def check_packages() -> str:
     return "all that mlxlab requires are installed"
 
 
-def check_mlx() -> str:
+def check_mlx(timeout: float) -> str:
+    """Uses MLX in a process of its own, which may crash or hang."""
     install = f"{program.install_command('cpu')}, with an NVIDIA GPU cuda instead of cpu"
     installed = [name for name in BACKENDS if _version(name)]
     if sys.platform == "linux" and len(installed) != 1:
         names = " and ".join(installed) or "none"
         raise ServiceUnavailableError(f"expected one of its backends, got {names}; {install}")
     try:
-        from mlxlab import backend
-
-        backend.prepare()
-        import mlx.core as mx
-
-        mx.eval(mx.ones((64, 64)) @ mx.ones((64, 64)))
-    except (ImportError, RuntimeError) as error:  # RuntimeError: no usable device
-        raise ServiceUnavailableError(f"cannot be used: {error}; {install}") from None
-    return f"{_version('mlx')}, {mx.default_device()}"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", USE_OF_MLX],
+            env=module_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ServiceUnavailableError("no answer in time; see timeout=") from None
+    if done.returncode != 0:
+        fault = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+        raise ServiceUnavailableError(f"cannot be used: {fault}; {install}")
+    return f"{_version('mlx')}, {done.stdout.strip()}"
 
 
 def check_compiler() -> str:
@@ -132,18 +138,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-CHECKS: dict[str, Callable[[], object]] = {
-    "Python": check_python,
-    "packages": check_packages,
-    "MLX": check_mlx,
-    "compiler": check_compiler,
-    "config files": conf_dir,
-}
-
-if __name__ == "__main__":
-    try:
-        print(CHECKS[sys.argv[1]]())
-    except (UserError, ImportError) as fault:
-        sys.exit(one_line(str(fault), 400))

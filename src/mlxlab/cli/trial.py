@@ -14,6 +14,7 @@ Examples
 """
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,13 +67,13 @@ def trial(
     texts = split_args(list(overrides), limits)
     folder, sweep = prepare_trial(baseline, texts, options, command_line())
     code = 0
-    if read_record(folder)["verdict"] not in ("keep", "discard"):
+    if read_record(folder).verdict not in ("keep", "discard"):
         code = train.main(["-m", *sweep])
     record = read_record(folder)
     if code:
-        if record["reason"]:
-            logger.info(record["reason"])
+        if record.reason:
+            logger.info(record.reason)
         return code
-    assert record["verdict"] is not None
-    print_result({"folder": str(folder), **record}, describe(record, folder), json)
-    return EXIT_CODES[record["verdict"]]
+    assert record.verdict is not None
+    print_result({"folder": str(folder), **asdict(record)}, describe(record, folder), json)
+    return EXIT_CODES[record.verdict]

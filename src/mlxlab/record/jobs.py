@@ -20,7 +20,7 @@ from mlxlab.record.run_record import Attempt, JobIdentity, RunRecord, Status
 from mlxlab.redact import redact
 from mlxlab.wording import one_line
 
-State = Literal["waiting", "running", "finished", "paused", "failed", "stopped", "skipped"]
+State = Literal["waiting", "running", "finished", "paused", "failed", "stopped"]
 _STATES: dict[Status, State] = {
     "running": "running",
     "killed": "running",
@@ -48,8 +48,7 @@ class JobRecord:
 
     Args:
         state: waiting (not started), running (also of a process that was killed), finished, paused (at a rung of a
-            search), failed, stopped (by a signal; it resumes from its checkpoint) or skipped (another job has the same
-            config).
+            search), failed, or stopped (by a signal; it resumes from its checkpoint).
         reason: why it did not finish, in one line.
         exit_code: of its last process, 128 + number for a signal; null if it has not ended.
         pid: of its last process.

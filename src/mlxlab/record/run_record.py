@@ -60,13 +60,11 @@ class JobIdentity:
 
     Attributes:
         overrides: those that make it the job it is.
-        digest: hash of its resolved config, without what depends on its folder.
         budget: at which a search pauses it; null at the end of its run.
     """
 
     number: Annotated[int, Ge(0), Le(MAX_JOBS - 1)]
     overrides: Annotated[list[str], MaxLen(1000)]
-    digest: str = ""
     budget: Size | None = None
 
 

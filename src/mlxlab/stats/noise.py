@@ -16,25 +16,25 @@ class Noise:
     """The variance of one result of each configuration.
 
     Args:
-        variances: (configurations,); the prior one for those with a single seed.
-        degrees: degrees of freedom of a test that uses the variances.
+        variances: (configurations,); the prior one for those with a single seed; NaN if all have one.
+        degrees: degrees of freedom of a test that uses the variances; NaN if these are.
     """
 
     variances: np.ndarray
     degrees: float
 
 
-def estimate_noise(values: np.ndarray, shared_degrees: int, resolution: float) -> Noise | None:
-    """The noise of results (configurations, seeds), NaN where one is missing; None with single seeds only.
+def estimate_noise(values: np.ndarray, shared_degrees: int, resolution: float) -> Noise:
+    """The noise of results (configurations, seeds), NaN where one is missing.
 
     Args:
         shared_degrees: degrees of freedom that the results lack in all, beyond one for each configuration.
         resolution: of the metric: results that differ by less are equal. Rounding adds a variance of its square / 12.
     """
     counts = np.isfinite(values).sum(axis=1) - 1
-    total = float(counts.sum() - shared_degrees)
+    total = counts.sum() - shared_degrees
     if total < 1:
-        return None
+        return Noise(np.full(len(values), np.nan), np.nan)
     degrees = counts * total / counts.sum()
     residuals = values - np.nanmean(values, axis=1, keepdims=True)
     squares = np.nansum(residuals**2, axis=1)

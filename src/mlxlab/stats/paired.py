@@ -30,21 +30,11 @@ class PairedDifference:
     low: float
     high: float
     p: float  # two-sided
+    verdict: Verdict
 
     @property
-    def verdict(self) -> Verdict:
-        """A gain or a loss only if the interval excludes 0."""
-        if self.pairs == 0:
-            return "no run in common: no verdict"
-        if self.pairs == 1:
-            return "one pair: no verdict"
-        if self.low == self.high == 0:
-            return "no difference in any pair"
-        if self.low > 0:
-            return "significant gain"
-        if self.high < 0:
-            return "significant loss"
-        return "no significant gain"
+    def interval(self) -> tuple[float, float] | None:
+        return (self.low, self.high) if math.isfinite(self.low) else None
 
 
 def paired_t_test(differences: np.ndarray, shared_rows: float = 0.0) -> PairedDifference:
@@ -56,14 +46,33 @@ def paired_t_test(differences: np.ndarray, shared_rows: float = 0.0) -> PairedDi
     """
     pairs = len(differences)
     mean = float(np.mean(differences)) if pairs else math.nan
-    if pairs < 2 or not math.isfinite(mean):
-        return PairedDifference(pairs, mean, -math.inf, math.inf, 1.0)
-    error = float(np.std(differences, ddof=1)) * math.sqrt(1 / pairs + shared_rows)
-    margin = t_quantile(pairs - 1) * error
-    p = float(mean == 0)
-    if error:
-        p = float(two_sided_p(mean / error, pairs - 1))
-    return PairedDifference(pairs, mean, mean - margin, mean + margin, p)
+    low = -math.inf
+    high = math.inf
+    p = 1.0
+    if pairs > 1 and math.isfinite(mean):
+        error = float(np.std(differences, ddof=1)) * math.sqrt(1 / pairs + shared_rows)
+        margin = t_quantile(pairs - 1) * error
+        low = mean - margin
+        high = mean + margin
+        p = float(mean == 0)
+        if error:
+            p = float(two_sided_p(mean / error, pairs - 1))
+    return PairedDifference(pairs, mean, low, high, p, _verdict(pairs, low, high))
+
+
+def _verdict(pairs: int, low: float, high: float) -> Verdict:
+    """A gain or a loss only if the interval excludes 0."""
+    if pairs == 0:
+        return "no run in common: no verdict"
+    if pairs == 1:
+        return "one pair: no verdict"
+    if low == high == 0:
+        return "no difference in any pair"
+    if low > 0:
+        return "significant gain"
+    if high < 0:
+        return "significant loss"
+    return "no significant gain"
 
 
 def shared_rows_of(folds: int | None) -> float:

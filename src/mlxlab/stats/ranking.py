@@ -97,20 +97,20 @@ class _Scores:
 
     Args:
         values: (configurations, seeds), NaN where one is missing.
-        noise: None if no configuration has two results.
         shared_rows: as in `rank`.
     """
 
     values: np.ndarray
-    noise: Noise | None
+    noise: Noise
     shared_rows: float
 
     @property
     def counts(self) -> np.ndarray:
         return np.isfinite(self.values).sum(axis=1)
 
-    def variances_of_means(self, noise: Noise) -> np.ndarray:
-        return noise.variances * (1 / self.counts + self.shared_rows)
+    @property
+    def variances_of_means(self) -> np.ndarray:
+        return self.noise.variances * (1 / self.counts + self.shared_rows)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -154,12 +154,10 @@ def rank(values: np.ndarray, *, minimised: bool, shared_rows: float = 0.0) -> Ra
     )
     if len(entries) == 1:
         return Ranking(entries, paired)
-    if compared.noise is None:
+    if math.isnan(compared.noise.degrees):
         return Ranking(entries, paired, seeds_needed=MIN_SEEDS - 1)
     closest = max(entries[1:], key=lambda each: each.p)
-    return Ranking(
-        entries, paired, closest, _seeds_needed(entries[0], closest, compared, compared.noise)
-    )
+    return Ranking(entries, paired, closest, _seeds_needed(entries[0], closest, compared))
 
 
 def _resolution(values: np.ndarray) -> float:
@@ -192,31 +190,26 @@ def _without_seed_effects(values: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 
 
 def _p_of_leads(scores: _Scores, means: np.ndarray, best: int) -> np.ndarray:
-    """The p of the lead of the best configuration over each other one."""
-    if scores.noise is None:
-        return np.full(len(means), np.nan)
+    """The p of the lead of the best configuration over each other one; NaN if the noise is unknown."""
     leads = means[best] - means
-    variances = scores.variances_of_means(scores.noise)
+    variances = scores.variances_of_means
     errors = np.sqrt(variances[best] + variances)
     p = two_sided_p(leads / np.maximum(errors, _TINY), scores.noise.degrees)
-    p = np.where(errors > 0, p, leads == 0)
+    p = np.where(errors == 0, leads == 0, p)
     p[best] = np.nan
     return p
 
 
 def _margins(scores: _Scores) -> np.ndarray:
     """Half the width of the confidence interval of each mean; NaN of a single value."""
-    if scores.noise is None:
-        return np.full(len(scores.values), np.nan)
-    errors = np.sqrt(scores.variances_of_means(scores.noise))
+    errors = np.sqrt(scores.variances_of_means)
     return np.where(scores.counts > 1, t_quantile(scores.noise.degrees) * errors, np.nan)
 
 
 def _standings(p: np.ndarray, counts: np.ndarray, best: int) -> list[Standing]:
-    others = np.delete(p, best)
-    if len(others) == 0 or np.isnan(others[0]):
+    if np.isnan(p).all():
         return [""] * len(p)
-    is_won = counts.min() >= MIN_SEEDS and others.max() < 1 - LEVEL
+    is_won = counts.min() >= MIN_SEEDS and (np.delete(p, best) < 1 - LEVEL).all()
     num_pairs = len(p) * (len(p) - 1) / 2
     standings: list[Standing] = ["may be the best"] * len(p)
     for index in np.flatnonzero(is_won | (p * num_pairs < 1 - LEVEL)):
@@ -226,7 +219,7 @@ def _standings(p: np.ndarray, counts: np.ndarray, best: int) -> list[Standing]:
 
 
 def _seeds_needed(
-    best: RankedConfiguration, closest: RankedConfiguration, scores: _Scores, noise: Noise
+    best: RankedConfiguration, closest: RankedConfiguration, scores: _Scores
 ) -> int | None:
     """Further results of each configuration at which a test would find the lead over `closest` with a power of 0.8."""
     if best.standing == "winner":
@@ -236,6 +229,7 @@ def _seeds_needed(
         return missing
     if closest.lead <= 0:
         return None
+    noise = scores.noise
     variance = noise.variances[best.index] + noise.variances[closest.index]
     for more in range(missing, MAX_SEEDS + 1):
         count = int(scores.counts[best.index]) + more

@@ -55,7 +55,6 @@ class SweepApp:
         self.folder = sweep_folder(config)
         self.objective = str(config.objective)
         self.exit_code = 1
-        self._latest: DictConfig | None = None  # a job
 
     @property
     def launcher(self) -> str:
@@ -67,7 +66,7 @@ class SweepApp:
         return is_ours(self.config.hydra.launcher)
 
     @contextmanager
-    def open(self, objectives: list[str], shared: Mapping[str, str]) -> Iterator[None]:
+    def open(self, shared: Mapping[str, str]) -> Iterator[None]:
         """Holds the folder of the sweep, and reads its command, with the jobs that the folder has.
 
         Args:
@@ -79,13 +78,12 @@ class SweepApp:
             DataError: what it holds is damaged.
         """
         with hold_lock(self.folder / LOCK, f"{self.folder}: another process runs this sweep"):
-            self.start = sweep_start(self.config, self.overrides, objectives)
+            self.start = sweep_start(self.config, self.overrides)
             self.start["shared"] |= shared
             with suppress(InputNotFoundError):
                 stored = read_sweep_start(self.folder)
                 check_continued(stored, self.start, self.folder)
                 self.start["jobs"] = stored["jobs"]
-                self.start["repeated"] = stored["repeated"]
             yield
 
     @contextmanager
@@ -120,9 +118,7 @@ class SweepApp:
             print(f"continue: {self.continuation()}", flush=True)
 
     def compose(self, overrides: list[str], number: int) -> Job:
-        job = compose(self.hydra, self.config, overrides, number, self._latest)
-        self._latest = job.config
-        return job
+        return compose(self.hydra, self.config, overrides, number)
 
     def run_jobs(
         self,
@@ -147,9 +143,7 @@ class SweepApp:
         return jobs.stop_signal
 
 
-def sweep_start(
-    config: DictConfig, overrides: Mapping[str, Override], objectives: list[str]
-) -> SweepStart:
+def sweep_start(config: DictConfig, overrides: Mapping[str, Override]) -> SweepStart:
     """The command of a sweep, from its config.
 
     Args:
@@ -161,23 +155,18 @@ def sweep_start(
     named = (str(source.path) for source in sources if source.provider == "command-line")
     sweeper = str(config.hydra.runtime.choices["hydra/sweeper"])
     config_name = str(config.hydra.job.config_name)
-    shared = {
-        "hydra/sweeper": sweeper,
-        "config_name": config_name,
-        "objective": ",".join(objectives),
-    }
+    shared = {"hydra/sweeper": sweeper, "config_name": config_name}
     for key, override in overrides.items():
         shared[key.lstrip("+")] = SWEPT if override.is_sweep_override() else str(override.value())
+    shared["objective"] = str(config.objective)
     return SweepStart(
         format=2,
         overrides=[*typed, *as_typed(config.hydra.overrides.task)],
         config_dir=next(named, None),
         config_name=config_name,
-        objectives=objectives,
         sweeper=sweeper,
         shared=shared,
         jobs=[],
-        repeated={},
     )
 
 

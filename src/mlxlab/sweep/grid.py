@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 
-from mlxlab.analysis.sweeps.sweep_start import FILE, SweepStart, unstarted, write_sweep_start
+from mlxlab.analysis.sweeps.sweep_start import FILE, SweepStart, unstarted
 from mlxlab.config.admission import may_sweep
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import NotAllowedError
@@ -30,7 +30,7 @@ def run_grid(app: SweepApp, settings: GridSettings) -> int:
         DataError: a record in the folder is damaged.
         WorkerLostError: a launcher of a plugin gave up, for example because a job was killed.
     """
-    with app.open([app.objective], {}):
+    with app.open({}):
         num_known = len(app.start["jobs"])
         add_jobs(app.start, expand(app.overrides))
         grid = Grid(app, settings["retry_failed"])
@@ -72,12 +72,10 @@ class Grid:
         jobs = app.start["jobs"]
         self.records = [unstarted(app.start, number) for number in range(len(jobs))]
         self._queue = deque[int]()
-        self._first: dict[str, int] = {}  # the job with a config, by its digest
         for record in read_jobs(app.folder).values():
             number = record.job.number
             if number < len(jobs) and record.job.overrides == jobs[number]:
                 self.records[number] = record
-                self._first[record.job.digest] = number
         for number, record in enumerate(self.records):
             if not record.ended or (retry_failed and record.state == "failed"):
                 self._queue.append(number)
@@ -91,25 +89,19 @@ class Grid:
     def run(self) -> int:
         """Runs the missing jobs; returns the exit code."""
         stop_signal = self.app.run_jobs(self.next_job, self.end_job, batch_size=MAX_JOBS)
-        write_sweep_start(self.app.folder, self.app.start)  # with the jobs that were skipped
         if stop_signal and self.is_unfinished:
             return 128 + stop_signal
-        return int(any(record.state not in ("finished", "skipped") for record in self.records))
+        return int(any(record.state != "finished" for record in self.records))
 
     def next_job(self) -> Job | None:
-        """The next missing job whose config no other one has; None if there is none."""
-        while self._queue:
-            number = self._queue.popleft()
-            record = self.records[number]
-            job = self.app.compose(record.job.overrides, number)
-            first = self._first.setdefault(record.job.digest or job.digest(), number)
-            if first == number:
-                position = self.num_missing - len(self._queue)
-                logger.info(f"{self._name(record)}: starts, {position} of {self.num_missing}")
-                return job
-            self.app.start["repeated"][str(number)] = first
-            self.records[number] = unstarted(self.app.start, number)
-        return None
+        """The next missing job; None if there is none."""
+        if not self._queue:
+            return None
+        number = self._queue.popleft()
+        record = self.records[number]
+        position = self.num_missing - len(self._queue)
+        logger.info(f"{self._name(record)}: starts, {position} of {self.num_missing}")
+        return self.app.compose(record.job.overrides, number)
 
     def end_job(self, result: JobResult) -> None:
         record = result.record

@@ -11,14 +11,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from mlxlab.checkpoint.names import FOLDER, committed_paths, holds_rounds
-from mlxlab.config.hydra.job import job_config, job_digest, job_folder, set_number
+from mlxlab.config.hydra.job import job_folder, set_number
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import CannotCreateError
 from mlxlab.files.lock import lock
 from mlxlab.record.jobs import JobRecord, begin_job, end_job, read_job
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import JobIdentity
-from mlxlab.sweep.derive import derive
 from mlxlab.training.stop_rule import stop_rule
 
 LOCK = "job.lock"
@@ -46,43 +45,25 @@ class Job:
         own = [text for text in self.overrides if not override_name(text).startswith("hydra.")]
         return JobIdentity(self.number, own)
 
-    def digest(self) -> str:
-        """A hash of its resolved config, equal in every folder."""
-        with job_config(self.config):
-            return job_digest(self.config)
 
-
-def compose(
-    hydra: HydraContext,
-    sweep: DictConfig,
-    overrides: list[str],
-    number: int,
-    base: DictConfig | None = None,
-) -> Job:
+def compose(hydra: HydraContext, sweep: DictConfig, overrides: list[str], number: int) -> Job:
     """Composes a job of a sweep; one that was started before continues from its latest checkpoint.
-
-    Args:
-        base: another job of the sweep, which may save the time of Hydra.
 
     Raises:
         ConfigError: its folder is not inside that of the sweep.
     """
-    config = derive(base, overrides)
-    if config is None:
-        config = hydra.config_loader.load_sweep_config(sweep, overrides)
-    job = _numbered(config, overrides, number)
+    job = _compose(hydra, sweep, overrides, number)
     if not (job.folder / FILE).exists():
         return job
     others = [text for text in overrides if override_name(text) != "resume"]
     has_checkpoint = committed_paths(job.folder / FOLDER) or holds_rounds(job.folder)
     if len(others) < len(overrides) and not has_checkpoint:
         return job  # It still starts from the run that its own `resume` names.
-    overrides = [*others, "resume=auto"]
+    return _compose(hydra, sweep, [*others, "resume=auto"], number)
+
+
+def _compose(hydra: HydraContext, sweep: DictConfig, overrides: list[str], number: int) -> Job:
     config = hydra.config_loader.load_sweep_config(sweep, overrides)
-    return _numbered(config, overrides, number)
-
-
-def _numbered(config: DictConfig, overrides: list[str], number: int) -> Job:
     set_number(config, number)
     return Job(number, overrides, config, job_folder(config))
 
@@ -118,7 +99,7 @@ class JobTask:
         # The process of a sweep that was killed may still be ending.
         busy = f"{folder}: another process runs this job"
         with hold_lock(folder / LOCK, busy, _PATIENCE):
-            begin_job(folder, _identity(config, folder), str(config.objective))
+            begin_job(folder, _identity(), str(config.objective))
             try:
                 value = float(self.task(config))
             except BaseException as error:
@@ -128,13 +109,9 @@ class JobTask:
             return value
 
 
-def _identity(config: DictConfig, folder: Path) -> JobIdentity:
+def _identity() -> JobIdentity:
     """The job that this process runs."""
     hydra = HydraConfig.get()
     rule = stop_rule()
-    return JobIdentity(
-        int(hydra.job.num),
-        [*hydra.overrides.task],
-        job_digest(config, str(folder)),
-        rule["pause_at"] if rule else None,
-    )
+    budget = rule["pause_at"] if rule else None
+    return JobIdentity(int(hydra.job.num), [*hydra.overrides.task], budget)

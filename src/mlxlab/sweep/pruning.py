@@ -116,49 +116,34 @@ class Pruning:
 
 
 def read_pruning(
-    settings: SearchSettings, config: DictConfig, space: list[Domain], objectives: list[str]
+    settings: SearchSettings, config: DictConfig, space: list[Domain], objective: str
 ) -> Pruning:
     """The pruner of a search; raises ConfigError for settings that do not fit it or its config."""
     name = settings["pruner"]
     if name == "none":
         return Pruning()
-    if len(objectives) > 1 or settings["sampler"] == "nsga":
-        got = f"{len(objectives)} by sampler={settings['sampler']}"
-        expected = "expected one objective by sampler=tpe, random or grid"
-        raise ConfigError(f"hydra.sweeper.pruner={name}: {expected}; got {got}")
     searched = [domain.key for domain in space]
     has_steps = config.trainer.max_steps is not None or LENGTHS["steps"] in searched
-    unit = settings["budget_unit"] or ("steps" if has_steps else "epochs")
+    unit: Unit = "steps" if has_steps else "epochs"
     key = LENGTHS[unit]
-    if key in searched:
+    length = OmegaConf.select(config, key)
+    if key in searched or length is None:
         budget = f"the budget of hydra.sweeper.pruner={name}, which cannot be searched"
         raise ConfigError(f"{key}: expected one value, since it is {budget}")
+    overrides: tuple[str, ...] = ()
+    if length == "auto":
+        length = AUTO_EPOCHS
+        overrides = (f"{key}={length}",)
     factor = settings["reduction_factor"]
-    configured = OmegaConf.select(config, key)
-    length = _length(settings["max_budget"], configured, unit)
-    overrides = () if length == configured else (f"{key}={length}",)
     between = config.trainer.eval_every if unit == "steps" else None
     budgets = _budgets(settings["min_budget"], length, factor, between)
     halving = SuccessiveHalving(
         budgets,
         factor=2 if name == "median" else factor,
-        sign=-sign_of(objectives[0]),
+        sign=-sign_of(objective),
         num_brackets=len(budgets) + 1 if name == "hyperband" else 1,
     )
     return Pruning(halving, unit, overrides)
-
-
-def _length(max_budget: int | None, configured: int | str | None, unit: Unit) -> int:
-    """The budget of a whole run, the same in all trials."""
-    if max_budget is not None:
-        return max_budget
-    if configured == "auto":
-        return AUTO_EPOCHS
-    if configured is None:
-        raise ConfigError(
-            f"hydra.sweeper.max_budget: expected a number of {unit}, since {LENGTHS[unit]} is not set"
-        )
-    return int(configured)
 
 
 def _budgets(minimum: int | None, length: int, factor: int, between: int | None) -> list[int]:
@@ -173,8 +158,6 @@ def _budgets(minimum: int | None, length: int, factor: int, between: int | None)
     shares = [length / factor**power for power in powers]
     budgets = sorted({round(share) for share in shares if share >= least})
     if not budgets:
-        start = f"min_budget={minimum}" if minimum else f"max_budget={length}"
-        raise ConfigError(
-            f"hydra.sweeper.{start}: no rung before the end of a run of {length}; {least} * {factor} is more"
-        )
+        run = f"no rung before the end of a run of {length}; {least} * {factor} is more"
+        raise ConfigError(f"hydra.sweeper.min_budget={minimum}: {run}")
     return budgets

@@ -4,14 +4,12 @@ import json
 import logging
 import shlex
 from collections import deque
-from pathlib import Path
 
 from optuna.trial import TrialState
 
 from mlxlab import terminal
-from mlxlab.errors import DataError, WriteError
+from mlxlab.errors import WriteError
 from mlxlab.record.jobs import JobRecord, read_jobs
-from mlxlab.record.run_file import FILE, read_run
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job, record_of
 from mlxlab.sweep.jobs import JobResult, describe
@@ -22,9 +20,8 @@ from mlxlab.sweep.settings import SearchSettings
 from mlxlab.sweep.study import Study, budget_of, is_paused, is_unfinished
 from mlxlab.training.stop_rule import VARIABLE, StopRule
 
-_MAX_NAMED = 20
 _PAUSED = "paused: saved at a rung and not promoted; a larger hydra.sweeper.trials may continue the best of them"
-_MAY_CHANGE = ("trials", "params", "objectives")  # Other settings are those of one search.
+_MAY_CHANGE = ("trials", "params")  # Other settings are those of one search.
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +39,8 @@ def run_search(app: SweepApp, settings: SearchSettings) -> int:
     """
     search = Search(app, settings)
     try:
-        with app.open(search.objectives, search.described):
-            search.study = Study(app.folder, search.space, search.objectives)
+        with app.open(search.described):
+            search.study = Study(app.folder, search.space, app.objective)
             with app.run():
                 app.exit_code = search.run()
                 search.report()
@@ -66,8 +63,7 @@ class Search:
         self.app = app
         self.settings = settings
         overrides, self.space = split_space(app.overrides.values())
-        self.objectives = [*map(str, settings["objectives"] or [])] or [app.objective]
-        self.pruning = read_pruning(settings, app.config, self.space, self.objectives)
+        self.pruning = read_pruning(settings, app.config, self.space, app.objective)
         self.overrides = [*overrides, *self.pruning.overrides]
         self.num_trials = num_trials(settings, self.space)
         self.described = {domain.key: domain.text for domain in self.space}
@@ -108,33 +104,33 @@ class Search:
     def end_job(self, result: JobResult) -> None:
         number = result.job.number
         self.running.remove(number)
-        self._keep(result.record, result.job.folder)
+        self._keep(result.record)
         logger.info(f"trial {number}: {describe(result)}")
 
     def report(self) -> None:
-        """Prints the table of trials, and the best ones with the commands that repeat them."""
+        """Prints the table of trials, and the best one with the command that repeats it."""
         app = self.app
         app.report(is_unfinished=app.exit_code > 128, by_value=True)
-        for trial in self.study.best_trials()[:_MAX_NAMED]:
-            pairs = zip(self.objectives, trial.values, strict=True)
-            values = ", ".join(f"{name} {value:.6g}" for name, value in pairs)
+        trial = self.study.best_trial()
+        if trial is not None:
+            best = f"trial {trial.number}, {app.objective} {trial.values[0]:.6g}"
             again = shlex.join([f"rerun={app.folder / str(trial.number)}"])
-            terminal.show(f"best: trial {trial.number}, {values}\n    mlxlab train {again}")
+            terminal.show(f"best: {best}\n    mlxlab train {again}")
         if any(map(is_paused, self.study.trials())):
             terminal.show(_PAUSED)
 
     def _settle(self) -> None:
         """Keeps what ended before an earlier process was killed; the other trials run again."""
         ended = {}
-        for folder, record in read_jobs(self.app.folder).items():
+        for record in read_jobs(self.app.folder).values():
             if record.ended:
-                ended[record.job.number, record.job.budget] = (record, folder)
+                ended[record.job.number, record.job.budget] = record
         for trial in self.study.trials():
             if not is_unfinished(trial):
                 continue
             attempt = (trial.number, budget_of(trial))
             if attempt in ended:
-                self._keep(*ended[attempt])
+                self._keep(ended[attempt])
             else:
                 self._interrupted.append(trial.number)
 
@@ -158,29 +154,14 @@ class Search:
         rule = StopRule(unit=self.pruning.unit, pause_at=budget)
         return [f"++hydra.job.env_set.{VARIABLE}='{json.dumps(rule)}'"]
 
-    def _keep(self, record: JobRecord, folder: Path) -> None:
+    def _keep(self, record: JobRecord) -> None:
         """Tells the study what came of a job; one that a signal stopped has no result yet."""
-        if record.state == "failed":
-            self.study.fail(record.job.number)
-            return
-        if record.value is None:
-            return
-        values = [record.value]
-        if self.objectives != [record.objective]:
-            values = self._values(folder)
         job = record.job
-        if record.state == "paused" and job.budget is not None:
-            self.study.pause(job.number, job.budget, values[0])
+        if record.state == "failed":
+            self.study.fail(job.number)
+        elif record.value is None:
+            return
+        elif record.state == "paused" and job.budget is not None:
+            self.study.pause(job.number, job.budget, record.value)
         else:
-            self.study.finish(job.number, values)
-
-    def _values(self, folder: Path) -> list[float]:
-        """The objectives of the best evaluation of a run; DataError if it lacks one."""
-        metrics = read_run(folder).evaluation.keyed_metrics("valid")
-        values = []
-        for name in self.objectives:
-            value = metrics.get(name)
-            if value is None:
-                raise DataError(f"{folder / FILE}: no value of {name}; it has {', '.join(metrics)}")
-            values.append(value)
-        return values
+            self.study.finish(job.number, record.value)

@@ -54,18 +54,15 @@ class FinishedRuns:
             self._folders[digest] = [baseline]
         for file in trials.glob(f"*/{FILE}"):
             with suppress(UserError):
-                for run in read_record(file.parent)["runs"]:
-                    if run["arm"] == "baseline" and not run["reused"] and run["value"] is not None:
-                        self._folders.setdefault(run["digest"], []).append(
-                            file.parent / run["folder"]
-                        )
+                for run in read_record(file.parent).runs:
+                    if run.arm == "baseline" and not run.reused and run.value is not None:
+                        self._folders.setdefault(run.digest, []).append(file.parent / run.folder)
 
     def find(self, digest: str, metric: str, evaluation: Evaluation) -> tuple[Path, float] | None:
         """The folder and the value of a run with a config, if there is one."""
         for folder in self._folders.get(digest, []):
             with suppress(UserError):
                 value = metric_of(read_finished(folder), metric, evaluation)
-                stored = read_stored_config(folder / "inference" / "config.yaml")
-                if config_digest(stored) == digest and code_of(folder) == self.code:
+                if code_of(folder) == self.code:
                     return folder, value
         return None

@@ -1,7 +1,8 @@
 """`trial.json`: what a trial is about, its runs, its looks and its verdict."""
 
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal
 
 from mlxlab.constraints import Count, Fraction, Ge, Le, MaxLen, NonNegative, Seed
 from mlxlab.errors import ConfigError, InputNotFoundError
@@ -23,7 +24,8 @@ Value = Annotated[
 ARMS: tuple[Arm, Arm] = ("baseline", "changed")
 
 
-class Question(TypedDict):
+@dataclass(frozen=True)
+class Question:
     """What a trial asks. Two trials with the same question are the same trial.
 
     Attributes:
@@ -46,7 +48,8 @@ class Question(TypedDict):
     code: dict[str, str | None]
 
 
-class RunRecord(TypedDict):
+@dataclass(frozen=True)
+class RunRecord:
     """A run of a trial.
 
     Attributes:
@@ -64,7 +67,8 @@ class RunRecord(TypedDict):
     seconds: NonNegative
 
 
-class LookRecord(TypedDict):
+@dataclass(frozen=True)
+class LookRecord:
     """A `Look` that decided, or might have."""
 
     pairs: Count
@@ -77,19 +81,28 @@ class LookRecord(TypedDict):
     reason: str
 
 
-class TrialRecord(TypedDict):
+@dataclass
+class TrialRecord:
     """`trial.json`. `verdict` is null while the trial runs, and after an interruption."""
 
-    format: Literal[1]
     question: Question
     command: str  # the first one that asked it
-    error: Fraction
-    runs: Annotated[list[RunRecord], MaxLen(2 * MAX_PAIRS)]
-    gains: Annotated[list[Value], MaxLen(MAX_PAIRS)]
-    looks: Annotated[list[LookRecord], MaxLen(MAX_PAIRS)]
-    verdict: Verdict | None
-    reason: str
-    seconds: NonNegative
+    runs: Annotated[list[RunRecord], MaxLen(2 * MAX_PAIRS)] = field(default_factory=list)
+    gains: Annotated[list[Value], MaxLen(MAX_PAIRS)] = field(default_factory=list)
+    looks: Annotated[list[LookRecord], MaxLen(MAX_PAIRS)] = field(default_factory=list)
+    verdict: Verdict | None = None
+    reason: str = ""
+    seconds: NonNegative = 0.0
+    error: Fraction = ERROR
+    format: Literal[1] = 1
+
+    @property
+    def by_seed(self) -> dict[int, dict[Arm, RunRecord]]:
+        """The runs that have ended."""
+        by_seed: dict[int, dict[Arm, RunRecord]] = {}
+        for run in self.runs:
+            by_seed.setdefault(run.seed, {})[run.arm] = run
+        return dict(sorted(by_seed.items()))
 
 
 def look_record(look: Look, min_gain: float, last: int) -> LookRecord:
@@ -115,65 +128,32 @@ def look_record(look: Look, min_gain: float, last: int) -> LookRecord:
     )
 
 
-def new_record(question: Question, command: str) -> TrialRecord:
-    return TrialRecord(
-        format=1,
-        question=question,
-        command=command,
-        error=ERROR,
-        runs=[],
-        gains=[],
-        looks=[],
-        verdict=None,
-        reason="",
-        seconds=0.0,
-    )
-
-
 def read_record(folder: Path) -> TrialRecord:
     """Raises InputNotFoundError if a folder holds no trial, DataError if it is damaged."""
     return read_json(folder / FILE, TrialRecord, max_bytes=_MAX_BYTES)
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
-    write_json(folder / FILE, without_nonfinite(record), durable=True)
+    write_json(folder / FILE, without_nonfinite(asdict(record)), durable=True)
 
 
 def check_question(folder: Path, question: Question) -> None:
     """Raises ConfigError if a folder holds a trial of another question; DataError if that is damaged."""
     try:
-        stored = read_record(folder)["question"]
+        stored = read_record(folder).question
     except InputNotFoundError:
         return
-    asked: dict[str, object] = {**question}
-    for key, before in stored.items():
+    asked = vars(question)
+    for key, before in vars(stored).items():
         if before != asked[key]:
             what = "the code has changed since" if key == "code" else f"{key} was {shown(before)}"
             raise ConfigError(f"{folder}: another trial: {what}; choose another folder=")
 
 
-def runs_by_seed(record: TrialRecord) -> dict[int, dict[Arm, RunRecord]]:
-    by_seed: dict[int, dict[Arm, RunRecord]] = {}
-    for run in record["runs"]:
-        by_seed.setdefault(run["seed"], {})[run["arm"]] = run
-    return dict(sorted(by_seed.items()))
-
-
-def pairs_of(record: TrialRecord) -> dict[int, tuple[float, float]]:
-    """The values of the baseline and of the change by seed, where both runs have finished."""
-    pairs = {}
-    for seed, runs in runs_by_seed(record).items():
-        values = [runs[arm]["value"] for arm in ARMS if arm in runs]
-        finished = [value for value in values if value is not None]
-        if len(finished) == 2:
-            pairs[seed] = (finished[0], finished[1])
-    return pairs
-
-
 def describe_look(look: LookRecord) -> str:
     """One line: the gain so far, and where that stands."""
-    interval = f"{signed(look['low'])} to {signed(look['high'])}"
-    text = f"{look['pairs']} pairs: gain {signed(look['mean'])}, interval {interval}"
-    if look["verdict"] is None:
-        text += f", chance to be kept {percent(look['chance'], 0)}"
+    interval = f"{signed(look.low)} to {signed(look.high)}"
+    text = f"{look.pairs} pairs: gain {signed(look.mean)}, interval {interval}"
+    if look.verdict is None:
+        text += f", chance to be kept {percent(look.chance, 0)}"
     return text

@@ -29,8 +29,8 @@ from mlxlab.trial.record import (
     FILE,
     Arm,
     Question,
+    TrialRecord,
     check_question,
-    new_record,
     write_record,
 )
 from mlxlab.wording import one_line
@@ -200,13 +200,13 @@ def _make_folder(folder: Path | None, question: Question, command: str) -> Path:
     """The folder with the question of the trial in it."""
     if folder is None:
         parent = Path("outputs/trials")
-        folder = output_folder(parent, " ".join(question["change"]), {**question, "code": None})
+        folder = output_folder(parent, " ".join(question.change), {**vars(question), "code": None})
     folder = folder.absolute()
     refuse_links(folder)
     check_question(folder, question)
     make_folder(folder)
     if not (folder / FILE).exists():
-        write_record(folder, new_record(question, command))
+        write_record(folder, TrialRecord(question, command))
     return folder
 
 

@@ -19,14 +19,13 @@ from mlxlab.trial.record import (
     LookRecord,
     RunRecord,
     TrialRecord,
-    runs_by_seed,
 )
 from mlxlab.views.numbers import signed
 from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table, numeric
-from mlxlab.views.verdict import Judgement, judge_value
+from mlxlab.views.verdict import Judgement, judge_mean
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TrialView:
 
     @property
     def change(self) -> str:
-        return " ".join(self.record["question"]["change"])
+        return " ".join(self.record.question.change)
 
     @property
     def file(self) -> str:
@@ -46,7 +45,7 @@ class TrialView:
 
     @property
     def metric(self) -> str:
-        return self.record["question"]["metric"]
+        return self.record.question.metric
 
     @property
     def direction(self) -> str:
@@ -54,14 +53,14 @@ class TrialView:
 
     @property
     def last_look(self) -> LookRecord | None:
-        return self.record["looks"][-1] if self.record["looks"] else None
+        return self.record.looks[-1] if self.record.looks else None
 
     @property
     def means(self) -> dict[Arm, float]:
         """The means of the finished runs, by arm."""
         means = {}
         for arm in ARMS:
-            values = [run["value"] for run in self.record["runs"] if run["arm"] == arm]
+            values = [run.value for run in self.record.runs if run.arm == arm]
             finished = [value for value in values if value is not None]
             if finished:
                 means[arm] = fmean(finished)
@@ -71,10 +70,10 @@ class TrialView:
     def own_runs(self) -> list[RunView]:
         """The runs in the folder of the trial that can be read, those of the baseline first."""
         views = []
-        for run in sorted(self.record["runs"], key=lambda run: run["arm"]):
+        for run in sorted(self.record.runs, key=lambda run: run.arm):
             with suppress(InputNotFoundError, DataError):
-                if run["folder"].isdecimal():
-                    path = self.folder / run["folder"]
+                if run.folder.isdecimal():
+                    path = self.folder / run.folder
                     views.append(RunView(read_run(path), path))
         return views
 
@@ -85,10 +84,10 @@ class TrialView:
     @property
     def replaced(self) -> list[str]:
         """The settings of the baseline that the change replaces, as far as they are known."""
-        question = self.record["question"]
-        typed = {override_name(text): text for text in question["overrides"]["baseline"]}
+        question = self.record.question
+        typed = {override_name(text): text for text in question.overrides["baseline"]}
         replaced = []
-        for key in map(override_name, question["change"]):
+        for key in map(override_name, question.change):
             if key in typed:
                 replaced.append(typed[key])
             elif self.first_run is not None:
@@ -107,14 +106,14 @@ class TrialView:
         best = sign_of(name) * max(values)
         # Both arms of a seed have the same baselines.
         by_seed = {run.record.seed: run for run in self.own_runs}
-        return judge_value(name, best, mean_baselines(by_seed.values(), self.metric))
+        return judge_mean(name, best, mean_baselines(by_seed.values(), self.metric))
 
     @property
     def pairs(self) -> Table:
         """The values of both arms by seed; * marks a run that was trained before."""
-        gains = iter(self.record["gains"])
+        gains = iter(self.record.gains)
         table = Table(numeric("seed", *ARMS, "gain"))
-        for seed, runs in runs_by_seed(self.record).items():
+        for seed, runs in self.record.by_seed.items():
             gain = next(gains, None) if len(runs) == 2 else None
             cells = [_cell(runs.get(arm)) for arm in ARMS]
             table.add([str(seed), *cells, "" if gain is None else signed(gain, 6)])
@@ -122,19 +121,19 @@ class TrialView:
 
     @property
     def has_reused_runs(self) -> bool:
-        return any(run["reused"] for run in self.record["runs"])
+        return any(run.reused for run in self.record.runs)
 
     @property
     def plots(self) -> list[RowPlot]:
         """A dot for the gain of each pair, and their mean with its interval; empty without a finished pair."""
-        gains = self.record["gains"]
+        gains = self.record.gains
         if not gains:
             return []
         rows = [Row("pairs", gains)]
         look = self.last_look
         if look is not None:
-            span = (look["low"], look["high"])
-            rows.append(Row("mean and corrected 95 % interval", mean=look["mean"], span=span))
+            span = (look.low, look.high)
+            rows.append(Row("mean and corrected 95 % interval", mean=look.mean, span=span))
         x_label = f"gain in {short_label(plain_key(self.metric))}: right of 0 the change is better"
         return [RowPlot("Gain of each pair, and their mean", x_label, rows, guide=0.0)]
 
@@ -151,6 +150,6 @@ def describe(record: TrialRecord, folder: Path) -> str:
 def _cell(run: RunRecord | None) -> str:
     if run is None:
         return ""
-    if run["value"] is None:
+    if run.value is None:
         return "failed"
-    return f"{run['value']:.6f}{'*' if run['reused'] else ''}"
+    return f"{run.value:.6f}{'*' if run.reused else ''}"

@@ -1,20 +1,18 @@
 """The table of checks: reasons to trust a run, or not to.
 
 The first rule of a topic that holds gives the check; a topic without one is not shown. Texts are
-format strings of the view `v`, such as `{v.value:number}` or `{v.truncated_share:percent}`.
+templates of the view `v`, its record `r` and its judgement `j`, such as `{{ v.value|number }}`.
 """
 
-import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from mlxlab.metric_names import sign_of
 from mlxlab.record.run_record import Verification
-from mlxlab.views import numbers
-from mlxlab.views.metrics import baseline_name, title
+from mlxlab.views.render import sentence
 from mlxlab.views.run_view import RISE, RunView
-from mlxlab.wording import counted, percent
+from mlxlab.wording import counted
 
 State: TypeAlias = Literal["bad", "warning", "unknown", "good"]
 Predicate: TypeAlias = Callable[[RunView], object]
@@ -92,21 +90,21 @@ RULES: Sequence[Rule] = (
         "warning",
         "Damaged files",
         lambda v: v.record.faults,
-        "{faults}. This report lacks what they hold.",
+        "{{ faults }}. This report lacks what they hold.",
     ),
     Rule(
         "end",
         "bad",
         "Failed",
         lambda v: v.record.status == "failed",
-        "{v.deciding_attempt.error}",
+        "{{ v.deciding_attempt.error }}",
     ),
     Rule(
         "end",
         "bad",
         "All steps skipped",
         lambda v: 0 < v.record.training.steps == v.record.training.nonfinite_steps,
-        "Loss or gradient was not finite in all {v.record.training.steps:count step}.",
+        "Loss or gradient was not finite in all {{ r.training.steps|count('step') }}.",
         "Lower trainer.learning_rate.",
     ),
     Rule(
@@ -114,7 +112,7 @@ RULES: Sequence[Rule] = (
         "warning",
         "Not finished",
         lambda v: v.record.status != "finished",
-        "Status: {v.record.status}. {v.deciding_attempt.error}",
+        "Status: {{ r.status }}. {{ v.deciding_attempt.error }}",
     ),
     Rule(
         "baselines",
@@ -128,64 +126,70 @@ RULES: Sequence[Rule] = (
         "bad",
         "Learned nothing",
         lambda v: v.judgement.verdict == "learned nothing",
-        "{metric} {v.value:number} is not better than that of {weakest}, {weakest_value:number}."
-        " The training loss {v.advice.loss}.",
-        "{v.advice.action}.",
+        "{{ v.metric|title }} {{ v.value|number }} is not better than that of"
+        " {{ j.weakest|baseline }}, {{ j.weakest_value|number }}."
+        " The training loss {{ v.advice.loss }}.",
+        "{{ v.advice.action }}.",
     ),
     Rule(
         "baselines",
         "bad",
         "No better than a constant prediction",
         lambda v: v.judgement.verdict == "ranks only" and v.judgement.is_bad,
-        "{metric} {v.value:number} is not better than that of {weakest}, but the ROC AUC"
-        " of the model is {v.result.metrics[roc_auc]:number}.",
-        "{v.advice.action}.",
+        "{{ v.metric|title }} {{ v.value|number }} is not better than that of"
+        " {{ j.weakest|baseline }}, but the ROC AUC"
+        " of the model is {{ v.result.metrics.roc_auc|number }}.",
+        "{{ v.advice.action }}.",
     ),
     Rule(
         "baselines",
         "warning",
         "No better than a constant prediction",
         lambda v: v.judgement.verdict == "ranks only",
-        "{metric} {v.value:number} is not better than that of {weakest}, but the ROC AUC"
-        " of the model is {v.result.metrics[roc_auc]:number}.",
-        "{v.advice.action}.",
+        "{{ v.metric|title }} {{ v.value|number }} is not better than that of"
+        " {{ j.weakest|baseline }}, but the ROC AUC"
+        " of the model is {{ v.result.metrics.roc_auc|number }}.",
+        "{{ v.advice.action }}.",
     ),
     Rule(
         "baselines",
         "warning",
         "Lead over a constant may be chance",
         lambda v: v.judgement.verdict == "chance",
-        "The 95 % interval of the difference from {weakest} includes 0.",
-        "{v.advice.action}.",
+        "The 95 % interval of the difference from {{ j.weakest|baseline }} includes 0.",
+        "{{ v.advice.action }}.",
     ),
     Rule(
         "baselines",
         "bad",
         "Worse than a baseline",
         lambda v: v.judgement.verdict == "worse",
-        "{best} reaches {metric} {best_value:number}, this model {v.value:number}.",
-        "{v.advice.action}.",
+        "{{ j.best|baseline }} reaches {{ v.metric|title }} {{ j.best_value|number }}, this"
+        " model {{ v.value|number }}.",
+        "{{ v.advice.action }}.",
     ),
     Rule(
         "baselines",
         "warning",
         "Not better than a baseline",
         lambda v: v.judgement.verdict == "unclear",
-        "The 95 % interval of the difference from {best} includes 0.",
+        "The 95 % interval of the difference from {{ j.best|baseline }} includes 0.",
     ),
     Rule(
         "baselines",
         "good",
         "Better than the baselines",
         lambda v: v.judgement.verdict == "better",
-        "The best one, {best}, reaches {metric} {best_value:number}.",
+        "The best one, {{ j.best|baseline }}, reaches {{ v.metric|title }}"
+        " {{ j.best_value|number }}.",
     ),
     Rule(
         "teacher",
         "bad",
         "The teacher learned nothing",
         lambda v: beats_teacher(v, v.judgement.weakest) and not teacher_ranks(v),
-        "Its {metric} {v.teacher_value:number} is not better than that of {weakest}.",
+        "Its {{ v.metric|title }} {{ v.teacher_value|number }} is not better than that of"
+        " {{ j.weakest|baseline }}.",
         "Train the teacher first.",
     ),
     Rule(
@@ -193,22 +197,25 @@ RULES: Sequence[Rule] = (
         "warning",
         "The teacher is no better than a constant prediction",
         lambda v: beats_teacher(v, v.judgement.weakest),
-        "Its {metric} {v.teacher_value:number} is not better than that of {weakest}, but its"
-        " ROC AUC is {v.teacher[roc_auc]:number}.",
+        "Its {{ v.metric|title }} {{ v.teacher_value|number }} is not better than that of"
+        " {{ j.weakest|baseline }}, but its"
+        " ROC AUC is {{ v.teacher.roc_auc|number }}.",
     ),
     Rule(
         "teacher",
         "warning",
         "Weak teacher",
         lambda v: beats_teacher(v, v.judgement.best),
-        "Its {metric} {v.teacher_value:number} is not better than that of {best}.",
+        "Its {{ v.metric|title }} {{ v.teacher_value|number }} is not better than that of"
+        " {{ j.best|baseline }}.",
     ),
     Rule(
         "teacher",
         "good",
         "Teacher",
         lambda v: v.teacher_value is not None and v.result is v.valid and v.judgement.ranked,
-        "Its {metric} {v.teacher_value:number} is better than that of {best}.",
+        "Its {{ v.metric|title }} {{ v.teacher_value|number }} is better than that of"
+        " {{ j.best|baseline }}.",
     ),
     Rule(
         "control",
@@ -222,7 +229,7 @@ RULES: Sequence[Rule] = (
         "warning",
         "Classes never predicted",
         lambda v: v.result and v.result.never_predicted,
-        "{missed}.",
+        "{{ missed }}.",
     ),
     Rule(
         "classes",
@@ -251,8 +258,8 @@ RULES: Sequence[Rule] = (
         "warning",
         "Little validation text",
         has_little_text,
-        "{v.record.data.tokens[validation]:count token} in"
-        " {v.record.data.rows[validation]:count document}: another sample may score differently.",
+        "{{ r.data.tokens.validation|count('token') }} in"
+        " {{ r.data.rows.validation|count('document') }}: another sample may score differently.",
         "Raise data.valid_fraction.",
     ),
     Rule(
@@ -260,7 +267,7 @@ RULES: Sequence[Rule] = (
         "warning",
         "Repeated rows",
         lambda v: any(not each.left_out for each in v.record.data.overlaps or []),
-        "{repeated}: scores are too optimistic.",
+        "{{ repeated }}: scores are too optimistic.",
         "data.on_overlap=drop leaves them out.",
     ),
     Rule(
@@ -275,22 +282,22 @@ RULES: Sequence[Rule] = (
         "good",
         "No row in two splits",
         lambda v: True,
-        "{repeated}",
+        "{{ repeated }}",
     ),
     Rule(
         "left out",
         "good",
         "Rows left out",
         lambda v: v.record.data.left_out_rows,
-        "{v.record.data.left_out_rows:count row} cannot be used; the reasons are under Data.",
+        "{{ r.data.left_out_rows|count('row') }} cannot be used; the reasons are under Data.",
     ),
     Rule(
         "length",
         "warning",
         "Truncated rows",
         lambda v: v.truncated_share > MANY_TRUNCATED,
-        "{v.truncated_share:percent} of the rows are longer than"
-        " data.seq_len={v.record.data.seq_len}; their end is not read.",
+        "{{ v.truncated_share|percent }} of the rows are longer than"
+        " data.seq_len={{ r.data.seq_len }}; their end is not read.",
         "Raise data.seq_len.",
     ),
     Rule(
@@ -298,17 +305,18 @@ RULES: Sequence[Rule] = (
         "good",
         "Row length",
         lambda v: v.record.data.measured_rows,
-        "{v.record.data.truncated_rows:,} of {v.record.data.measured_rows:,} rows are longer than"
-        " data.seq_len={v.record.data.seq_len}.",
+        "{{ r.data.truncated_rows|grouped }} of {{ r.data.measured_rows|grouped }} rows are"
+        " longer than"
+        " data.seq_len={{ r.data.seq_len }}.",
     ),
     Rule(
         "overfitting",
         "warning",
         "Overfitting",
         lambda v: v.valid_loss and v.valid_loss.rise > RISE,
-        "The validation loss rose by {v.valid_loss.rise:percent} after step"
-        " {v.valid_loss.lowest_step:,}; the best weights are of step"
-        " {v.record.training.best_step:,}.",
+        "The validation loss rose by {{ v.valid_loss.rise|percent }} after step"
+        " {{ v.valid_loss.lowest_step|grouped }}; the best weights are of step"
+        " {{ r.training.best_step|grouped }}.",
     ),
     Rule(
         "overfitting",
@@ -323,22 +331,22 @@ RULES: Sequence[Rule] = (
         "Badly calibrated",
         lambda v: calibration(v) > MISCALIBRATED,
         "Confidence and accuracy differ by"
-        " {v.result.metrics[calibration_error]:number} on average.",
+        " {{ v.result.metrics.calibration_error|number }} on average.",
     ),
     Rule(
         "calibration",
         "good",
         "Calibrated",
         lambda v: calibration(v) >= 0,
-        "Expected calibration error {v.result.metrics[calibration_error]:number}.",
+        "Expected calibration error {{ v.result.metrics.calibration_error|number }}.",
     ),
     Rule(
         "steps",
         "warning",
         "Skipped steps",
         lambda v: v.record.training.nonfinite_steps or v.record.training.rollbacks,
-        "Loss or gradient was not finite in {v.record.training.nonfinite_steps:,} of"
-        " {v.record.training.steps:count step}; {v.record.training.rollbacks:count rollback}.",
+        "Loss or gradient was not finite in {{ r.training.nonfinite_steps|grouped }} of"
+        " {{ r.training.steps|count('step') }}; {{ r.training.rollbacks|count('rollback') }}.",
     ),
     Rule(
         "steps",
@@ -352,14 +360,14 @@ RULES: Sequence[Rule] = (
         "warning",
         "Warnings",
         lambda v: v.warnings,
-        "{warnings}",
+        "{{ warnings }}",
     ),
     Rule(
         "seeds",
         "unknown",
         "One seed",
         lambda v: v.record.seed is not None,
-        "Only seed {v.record.seed} was run: the variation between seeds is unknown.",
+        "Only seed {{ r.seed }} was run: the variation between seeds is unknown.",
     ),
     Rule(
         "code",
@@ -373,43 +381,43 @@ RULES: Sequence[Rule] = (
         "unknown",
         "Uncommitted changes unknown",
         lambda v: v.record.code.dirty is None,
-        "Commit {v.record.code.commit:.12}.",
+        "Commit {{ r.code.commit[:12] }}.",
     ),
     Rule(
         "code",
         "warning",
         "Uncommitted code",
         lambda v: v.record.code.dirty,
-        "Commit {v.record.code.commit:.12} with changes, which run.lock holds.",
+        "Commit {{ r.code.commit[:12] }} with changes, which run.lock holds.",
     ),
     Rule(
         "code",
         "good",
         "Code committed",
         lambda v: True,
-        "Commit {v.record.code.commit:.12}.",
+        "Commit {{ r.code.commit[:12] }}.",
     ),
     Rule(
         "verified",
         "bad",
         "Not reproducible",
         lambda v: any(each.difference for each in of_kind(v, "verify")),
-        "{difference}",
+        "{{ difference }}",
     ),
     Rule(
         "verified",
         "good",
         "Verified",
         lambda v: verified_step(v) >= v.record.training.steps > 0,
-        "Training again gave the same weights up to step {verified_step:,}.",
+        "Training again gave the same weights up to step {{ verified_step|grouped }}.",
     ),
     Rule(
         "verified",
         "unknown",
         "Verified in part",
         lambda v: of_kind(v, "verify"),
-        "Training again gave the same weights up to step {verified_step:,} of"
-        " {v.record.training.steps:,}.",
+        "Training again gave the same weights up to step {{ verified_step|grouped }} of"
+        " {{ r.training.steps|grouped }}.",
     ),
     Rule(
         "verified",
@@ -423,7 +431,7 @@ RULES: Sequence[Rule] = (
         "warning",
         "Not reproduced",
         lambda v: any(each.difference for each in of_kind(v, "reproduce")),
-        "It diverged from the run that it repeats; different: {difference}.",
+        "It diverged from the run that it repeats; different: {{ difference }}.",
     ),
     Rule(
         "reproduced",
@@ -437,48 +445,12 @@ RULES: Sequence[Rule] = (
 
 def check(view: RunView) -> list[Check]:
     """The first rule of each topic that holds, in the order of the table."""
-    words = _words(view)
-    checks: dict[str, Check] = {}
-    for rule in RULES:
-        if rule.topic in checks or not rule.when(view):
-            continue
-        template = f"{rule.text} {rule.advice}".strip()
-        text = _FORMATTER.vformat(template, (), words).strip()
-        checks[rule.topic] = Check(rule.topic, rule.state, rule.title, text)
-    return list(checks.values())
-
-
-class _Formatter(string.Formatter):
-    """Format strings whose specifications may name a function of `numbers`."""
-
-    def format_field(self, value: Any, spec: str) -> str:
-        name, _, noun = spec.partition(" ")
-        match name:
-            case "number":
-                return numbers.number(value)
-            case "percent":
-                return percent(value)
-            case "count":
-                return counted(value, noun)
-        return str(super().format_field(value, spec))
-
-
-_FORMATTER = _Formatter()
-
-
-def _words(view: RunView) -> dict[str, object]:
-    """What texts name besides `v`."""
-    judgement = view.judgement
     record = view.record
-    values = dict(judgement.ranked)
     missed = view.result.never_predicted if view.result else {}
-    return {
+    words = {
         "v": view,
-        "metric": title(view.metric),
-        "best": baseline_name(judgement.best),
-        "best_value": values.get(judgement.best),
-        "weakest": baseline_name(judgement.weakest),
-        "weakest_value": values.get(judgement.weakest),
+        "r": record,
+        "j": view.judgement,
         "missed": _shortened([f"{name} ({counted(n, 'row')})" for name, n in missed.items()]),
         "repeated": "; ".join(each.rows for each in record.data.overlaps or []),
         "warnings": _shortened(view.warnings),
@@ -486,6 +458,12 @@ def _words(view: RunView) -> dict[str, object]:
         "difference": "; ".join(each.difference for each in record.verifications),
         "verified_step": verified_step(view),
     }
+    checks: dict[str, Check] = {}
+    for rule in RULES:
+        if rule.topic not in checks and rule.when(view):
+            text = sentence(f"{rule.text} {rule.advice}", words)
+            checks[rule.topic] = Check(rule.topic, rule.state, rule.title, text)
+    return list(checks.values())
 
 
 def _shortened(lines: Sequence[str]) -> str:

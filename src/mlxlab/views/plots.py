@@ -6,7 +6,7 @@ A plot costs under a millisecond and 2 to 8 KB. matplotlib takes most of a secon
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -25,22 +25,17 @@ MAX_LABEL = 56  # characters that fit above a row
 FEW_POINTS = 30  # each of them is marked
 LARGEST = 1e100  # larger values are not drawn, or at the edge
 Points = Sequence[tuple[float, float | None]]
-Pixels = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Series:
-    """`kind` is line, dots, bars, or guide, a dotted line without a name.
-
-    `style` is a class of the style sheet, "" a colour of its own.
-    """
+    """`kind` is line, dots, bars, or guide, a dotted line without a name."""
 
     name: str
     points: Points
     kind: str = "line"
-    style: str = ""
 
-    @property
+    @cached_property
     def finite(self) -> list[tuple[float, float]]:
         """The points that can be drawn, at most `MAX_POINTS`."""
         drawn = []
@@ -49,6 +44,13 @@ class Series:
                 drawn.append((x, y))
         stride = math.ceil(len(drawn) / MAX_POINTS)
         return drawn[:: max(1, stride)]
+
+    @property
+    def dots(self) -> list[tuple[float, float]]:
+        """The points that are marked: a long line has none."""
+        if self.kind == "line" and len(self.finite) > FEW_POINTS:
+            return []
+        return self.finite
 
 
 @dataclass(frozen=True)
@@ -71,74 +73,40 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A series in pixels."""
-
-    name: str
-    kind: str
-    style: str
-    pixels: Pixels
-
-    @property
-    def path(self) -> str:
-        return " ".join(f"{x:g},{y:g}" for x, y in self.pixels)
-
-    @property
-    def dots(self) -> Pixels:
-        """The points that are marked: a long line has none."""
-        if self.kind == "dots":
-            return self.pixels
-        if self.kind == "line" and len(self.pixels) <= FEW_POINTS:
-            return self.pixels
-        return []
-
-
-@dataclass
 class Plot:
-    """What a figure shows, in the units of its data; `mark` is an x with a name."""
+    """Series of points over the same axes; `mark` is the x of the best evaluation."""
 
     form: ClassVar[str] = "plot"
 
     title: str
-    series: list[Series]
+    series: Sequence[Series]
     x_label: str = "step"
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    mark: tuple[float, str] | None = None
-    shapes: list[Shape] = field(default_factory=list)
-    x_ticks: list[tuple[float, str]] = field(default_factory=list)
-    y_ticks: list[tuple[float, str]] = field(default_factory=list)
-    mark_x: float | None = None
+    mark: float | None = None
 
-    def __post_init__(self) -> None:
-        points = []
-        for each in self.series:
-            points += each.finite
-        if not points:
-            return
+    @cached_property
+    def x_axis(self) -> Axis:
+        return axis([x for each in self.series for x, _ in each.finite], self.x_range)
 
-        xs, ys = zip(*points, strict=True)
-        x_axis = axis(xs, self.x_range)
-        y_axis = axis(ys, self.y_range)
-        self.x_ticks = [(across(x_axis, tick), label(tick)) for tick in x_axis.ticks]
-        self.y_ticks = [(down(y_axis, tick), label(tick)) for tick in y_axis.ticks]
-        if self.mark:
-            self.mark_x = across(x_axis, self.mark[0])
-        for index, each in enumerate(self.series):
-            pixels = [(across(x_axis, x), down(y_axis, y)) for x, y in each.finite]
-            style = each.style or f"s{index}"
-            self.shapes.append(Shape(each.name, each.kind, style, pixels))
+    @cached_property
+    def y_axis(self) -> Axis:
+        return axis([y for each in self.series for _, y in each.finite], self.y_range)
 
     @property
     def is_empty(self) -> bool:
-        return not self.shapes
+        return not any(each.finite for each in self.series)
 
-    @property
-    def legend(self) -> list[Shape]:
-        """The shapes with a name, if there are several."""
-        if len(self.shapes) < 2:
-            return []
-        return [each for each in self.shapes if each.name]
+    def x(self, value: float) -> float:
+        width = WIDTH - LEFT - RIGHT
+        return round(LEFT + width * self.x_axis.share(value), 1)
+
+    def y(self, value: float) -> float:
+        height = HEIGHT - TOP - BOTTOM
+        return round(TOP + height * (1 - self.y_axis.share(value)), 1)
+
+    def path(self, series: Series) -> str:
+        return " ".join(f"{self.x(x):g},{self.y(y):g}" for x, y in series.finite)
 
 
 @dataclass(frozen=True)
@@ -178,11 +146,7 @@ class RowPlot:
             values.append(self.guide)
         for row in self.rows:
             values += [bounded(value) for value in row.values]
-        return axis(values or [0.0], self.x_range)
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        return [(self.x(tick), label(tick)) for tick in self.axis.ticks]
+        return axis(values, self.x_range)
 
     @property
     def bottom(self) -> int:
@@ -215,8 +179,8 @@ def axis(values: Sequence[float], limits: tuple[float, float] | None = None) -> 
     """An axis around the values, from tick to tick, or of given limits."""
     if limits:
         return Axis(*limits, round_step((limits[1] - limits[0]) / 5))
-    low = min(values)
-    high = max(values)
+    low = min(values, default=0.0)
+    high = max(values, default=0.0)
     if high - low <= max(1e-9 * max(abs(low), abs(high)), 1 / LARGEST):
         margin = 0.1 * abs(low)
         if margin < 1 / LARGEST:
@@ -236,17 +200,8 @@ def round_step(step: float) -> float:
     return 10 * power
 
 
-def across(x_axis: Axis, value: float) -> float:
-    width = WIDTH - LEFT - RIGHT
-    return round(LEFT + width * x_axis.share(value), 1)
-
-
-def down(y_axis: Axis, value: float) -> float:
-    height = HEIGHT - TOP - BOTTOM
-    return round(TOP + height * (1 - y_axis.share(value)), 1)
-
-
 def label(value: float) -> str:
+    """The number at a tick."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.6g}"
     text = f"{value:.1e}".replace(".0e", "e")

@@ -4,11 +4,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from mlxlab.metric_names import plain_key
-from mlxlab.views import commands, escape, metrics, numbers, run_tables
+from mlxlab.views import commands, escape, metrics, numbers, plots, run_tables
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
 from mlxlab.wording import counted, percent
@@ -29,10 +29,20 @@ def phrase(name: str, subject: object) -> str:
     return str(getattr(words, name)(subject)).strip()
 
 
+def sentence(text: str, values: dict[str, object]) -> str:
+    """A template of one sentence or two as plain text."""
+    return _compiled(text).render(values).strip()
+
+
 def run_facts(view: RunView) -> dict[str, str]:
     """What was trained, by name."""
     texts = {name: phrase(name.lower(), view) for name in ("Task", "Data", "Model", "Training")}
     return {name: text for name, text in texts.items() if text}
+
+
+@cache
+def _compiled(text: str) -> Template:
+    return _environment("txt").from_string(text)
 
 
 @cache
@@ -56,7 +66,9 @@ def _environment(output: str) -> Environment:
         "short": numbers.short,
         "duration": numbers.duration,
         "moment": numbers.moment,
+        "tick": plots.label,
         "count": counted,
+        "grouped": "{:,}".format,
         "percent": percent,
         "title": metrics.title,
         "metric": plain_key,

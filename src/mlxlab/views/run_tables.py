@@ -150,10 +150,9 @@ def attempt_table(view: RunView) -> Table:
 def curves(view: RunView) -> list[Plot]:
     """Loss, main metric and learning rate by step; of a distilled run the losses apart."""
     training = view.record.training
-    best = (training.best_step, "best") if training.best_step else None
 
-    def plot(title: str, *series: Series, mark: tuple[float, str] | None = best) -> Plot:
-        return Plot(title, list(series), x_range=(0, last_step(view)), mark=mark)
+    def plot(title: str, *series: Series, mark: float | None = training.best_step or None) -> Plot:
+        return Plot(title, series, x_range=(0, last_step(view)), mark=mark)
 
     train = Series("training", view.points("train/loss"))
     valid = Series("validation", view.points("valid/loss"))

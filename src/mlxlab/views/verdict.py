@@ -34,6 +34,14 @@ class Judgement:
     gain_interval: Interval | None = None
 
     @property
+    def best_value(self) -> float:
+        return dict(self.ranked)[self.best]
+
+    @property
+    def weakest_value(self) -> float:
+        return dict(self.ranked)[self.weakest]
+
+    @property
     def is_trivial(self) -> bool:
         """Whether the model may be no better than a constant."""
         return self.verdict in ("learned nothing", "ranks only", "chance")
@@ -56,27 +64,12 @@ class Judgement:
 
 def judge(result: SplitResult, metric: str) -> Judgement:
     """Compares a model with its baselines by the intervals of the differences."""
-    value = result.metrics.get(metric)
     baselines = baseline_values(result, metric)
-    if value is None or not baselines:
-        return Judgement(metric, value)
-    best = best_baseline(metric, baselines)
-    weakest = weakest_baseline(metric, baselines)
-    gain = sign_of(metric) * (value - baselines[best])
-    interval = result.gains.get(best)
-    return Judgement(
-        metric,
-        value,
-        _verdict(result, metric, value - baselines[weakest], weakest, interval or (gain, gain)),
-        tuple(sorted(baselines.items(), key=lambda item: -sign_of(metric) * item[1])),
-        best,
-        weakest,
-        gain,
-        interval,
-    )
+    area = result.intervals.get("roc_auc")
+    return judge_value(metric, result.metrics.get(metric), baselines, result.gains, area)
 
 
-def judge_value(
+def judge_mean(
     metric: str,
     value: float,
     baselines: Mapping[str, float],
@@ -87,13 +80,45 @@ def judge_value(
     Args:
         gains: the known intervals of the differences.
     """
-    reached: dict[str, dict[str, float | None]]
-    reached = {name: {metric: each} for name, each in baselines.items()}
-    result = SplitResult("valid", 0, {metric: value}, baselines=reached, gains=dict(gains or {}))
-    judgement = judge(result, metric)
+    judgement = judge_value(metric, value, baselines, gains or {})
     if judgement.verdict == "worse" and judgement.gain_interval is None:
         return replace(judgement, verdict="unclear")
     return judgement
+
+
+def judge_value(
+    metric: str,
+    value: float | None,
+    baselines: Mapping[str, float],
+    gains: Mapping[str, Interval],
+    area: Interval | None = None,
+) -> Judgement:
+    """Compares a value with those of baselines.
+
+    Args:
+        gains: the known intervals of the differences.
+        area: the interval of the ROC AUC.
+    """
+    if value is None or not baselines:
+        return Judgement(metric, value)
+    sign = sign_of(metric)
+    best = best_baseline(metric, baselines)
+    weakest = weakest_baseline(metric, baselines)
+    gain = sign * (value - baselines[best])
+    interval = gains.get(best)
+    from_weakest = gains.get(weakest)
+    low, high = interval or (gain, gain)
+    verdict: Verdict = "unclear"
+    if sign * (value - baselines[weakest]) <= 0:
+        verdict = "ranks only" if area and area[0] > 0.5 else "learned nothing"
+    elif from_weakest and from_weakest[0] <= 0:
+        verdict = "chance"
+    elif low > 0:
+        verdict = "better"
+    elif high < 0:
+        verdict = "worse"
+    ranked = sorted(baselines.items(), key=lambda item: -sign * item[1])
+    return Judgement(metric, value, verdict, tuple(ranked), best, weakest, gain, interval)
 
 
 def baseline_values(result: SplitResult, metric: str) -> dict[str, float]:
@@ -118,24 +143,6 @@ def weakest_baseline(metric: str, baselines: Mapping[str, float]) -> str:
         if name in baselines:
             return name
     return min(baselines, key=lambda name: sign_of(metric) * baselines[name], default="")
-
-
-def _verdict(
-    result: SplitResult, metric: str, difference: float, weakest: str, interval: Interval
-) -> Verdict:
-    if sign_of(metric) * difference <= 0:
-        area = result.intervals.get("roc_auc")
-        if area and area[0] > 0.5:
-            return "ranks only"
-        return "learned nothing"
-    from_weakest = result.gains.get(weakest)
-    if from_weakest and from_weakest[0] <= 0:
-        return "chance"
-    if interval[0] > 0:
-        return "better"
-    if interval[1] < 0:
-        return "worse"
-    return "unclear"
 
 
 def _values(baselines: Mapping[str, Metrics], metric: str) -> dict[str, float]:

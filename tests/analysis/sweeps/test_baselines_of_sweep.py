@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from mlxlab.analysis.sweeps.best_configuration import judge_mean
+from mlxlab.analysis.sweeps.best_configuration import judge_runs
 from mlxlab.analysis.sweeps.read_sweep import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 from mlxlab.errors import InputNotFoundError
@@ -79,7 +79,6 @@ def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(
     assert ('class="answer bad"' in page) == learned_nothing
     assert ('class="answer bad">No<' in page) == learned_nothing
     assert ('class="answer warning">With care<' in page) != learned_nothing
-    assert report.summary["learned_nothing"] == learned_nothing
     assert (
         report.verdict[0].startswith("The best configuration learned nothing: accuracy 0.6000")
         == learned_nothing
@@ -96,14 +95,14 @@ def test_runs_with_different_best_baselines_are_compared_by_their_intervals():
     for gain, verdict in (((-0.05, 0.03), "unclear"), ((-0.05, -0.01), "worse")):
         for run in runs:
             run.gains = {"rule": gain, "tfidf": gain}
-        judged, _ = judge_mean(runs, "accuracy")
+        judged = judge_runs(runs, "accuracy")
         assert (judged.best, judged.verdict) == ("tfidf", verdict)
 
 
 def test_without_run_folders_the_report_has_the_objective_alone(tmp_path):
     write_sweep(tmp_path, ())
     report = write_sweep_report(read_sweep(tmp_path), tmp_path)
-    assert report.summary["learned_nothing"] is None
+    assert report.verdict[0].startswith("No winner")
     assert "valid/loss 0.55" in report.page.read_text().replace("<wbr>", "")
 
 
@@ -114,7 +113,7 @@ def test_damaged_run_folders_are_left_out(tmp_path):
     sweep = read_sweep(tmp_path)
     assert [job.state for job in sweep.jobs] == ["unfinished"] * 2 + ["finished"] * 4
     report = write_sweep_report(sweep, tmp_path)
-    assert report.summary["learned_nothing"] is True
+    assert report.verdict[0].startswith("The best configuration learned nothing")
     assert ": one result on the validation rows" in report.page.read_text()
 
 

@@ -15,9 +15,9 @@ def ranked(num_seeds):
     for rate in ("0.1", "0.2", "0.3"):
         for seed in range(num_seeds):
             overrides = {"trainer.rate": rate, "seed": str(seed)}
-            values = {"valid/loss": 1.0 - float(rate) + 0.001 * seed}
-            jobs.append(SweepJob(len(jobs), overrides, "finished", values))
-    return view_sweep(Sweep("s", ("valid/loss",), tuple(jobs)))
+            value = 1.0 - float(rate) + 0.001 * seed
+            jobs.append(SweepJob(len(jobs), overrides, "finished", value))
+    return view_sweep(Sweep("s", "valid/loss", tuple(jobs)))
 
 
 def test_a_row_has_the_results_the_mean_and_its_interval():

@@ -12,8 +12,8 @@ def verdict(rows, repetition="seed"):
     for x, row in enumerate(rows):
         for number, value in enumerate(row):
             overrides = {"x": str(x), repetition: str(number)}
-            jobs.append(SweepJob(len(jobs), overrides, "finished", {"valid/loss": value}))
-    return view_sweep(Sweep("s", ("valid/loss",), tuple(jobs))).verdict
+            jobs.append(SweepJob(len(jobs), overrides, "finished", value))
+    return view_sweep(Sweep("s", "valid/loss", tuple(jobs))).verdict
 
 
 @pytest.mark.parametrize(

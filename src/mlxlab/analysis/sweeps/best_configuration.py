@@ -3,30 +3,30 @@
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from math import isfinite
 from statistics import fmean
 
+from mlxlab.analysis.comparison_subject import common_means
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.record.run_file import read_run
-from mlxlab.record.run_record import Interval, Metrics, SplitResult
+from mlxlab.record.run_record import Interval, SplitResult
 from mlxlab.views.run_view import RunView
-from mlxlab.views.verdict import Judgement, judge
+from mlxlab.views.verdict import Judgement, baseline_values, judge, judge_value
 
 
 @dataclass(frozen=True)
 class BestConfiguration:
-    """The view of its first run, and the means of the results of all its `count` runs."""
+    """The view of its first run, and how the mean of its `count` runs on the rows of `split` was judged."""
 
     view: RunView
-    result: SplitResult
+    split: str
     judgement: Judgement
     count: int
 
     @property
     def key(self) -> str:
         """The metric that was judged, with its split."""
-        return f"{self.result.split}/{self.judgement.metric}"
+        return f"{self.split}/{self.judgement.metric}"
 
     @property
     def is_useless(self) -> bool:
@@ -40,49 +40,31 @@ def read_best(configuration: Configuration) -> BestConfiguration | None:
     for job in configuration.jobs:
         with suppress(InputNotFoundError, DataError):
             view = RunView(read_run(job.folder), job.folder)
-            if job.values and view.record.is_evaluated:
+            if job.value is not None and view.record.is_evaluated:
                 views.append(view)
     results = [view.result for view in views if view.result is not None]
     if not results:
         return None
-    judgement, result = judge_mean(results, views[0].metric)
-    return BestConfiguration(views[0], result, judgement, len(results))
+    judgement = judge_runs(results, views[0].metric)
+    return BestConfiguration(views[0], results[0].split, judgement, len(results))
 
 
-def judge_mean(results: Sequence[SplitResult], metric: str) -> tuple[Judgement, SplitResult]:
-    """Judges the mean of what all runs have. The gain of each run is that on its own best baseline."""
-    first = results[0]
-    mean = SplitResult(
-        first.split,
-        first.rows,
-        _means([each.metrics for each in results]),
-        baselines={
-            name: _means([each.baselines.get(name, {}) for each in results])
-            for name in first.baselines
-        },
-    )
-    roc_auc = _mean_interval(each.intervals.get("roc_auc") for each in results)
-    if roc_auc is not None:
-        mean.intervals["roc_auc"] = roc_auc
-
-    judged = judge(mean, metric)
+def judge_runs(results: Sequence[SplitResult], metric: str) -> Judgement:
+    """Judges the mean of runs. The gain of each run is that on its own best baseline."""
+    values = [each.metrics.get(metric) for each in results]
+    known = [value for value in values if value is not None]
+    value = None
+    if len(known) == len(values):
+        value = fmean(known)
+    baselines = common_means([baseline_values(each, metric) for each in results])
+    judged = judge_value(metric, value, baselines, {})
     gains = {
         judged.weakest: _mean_interval(each.gains.get(judged.weakest) for each in results),
         judged.best: _mean_interval(judge(each, metric).gain_interval for each in results),
     }
-    mean.gains = {name: gain for name, gain in gains.items() if gain is not None}
-    return judge(mean, metric), mean
-
-
-def _means(runs: Sequence[Metrics]) -> Metrics:
-    """Means of the metrics that are finite in all runs."""
-    means: Metrics = {}
-    for name in runs[0]:
-        values = [each.get(name) for each in runs]
-        known = [value for value in values if value is not None and isfinite(value)]
-        if len(known) == len(values):
-            means[name] = fmean(known)
-    return means
+    area = _mean_interval(each.intervals.get("roc_auc") for each in results)
+    known_gains = {name: gain for name, gain in gains.items() if gain is not None}
+    return judge_value(metric, value, baselines, known_gains, area)
 
 
 def _mean_interval(intervals: Iterable[Interval | None]) -> Interval | None:

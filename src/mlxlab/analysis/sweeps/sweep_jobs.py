@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,7 @@ REPETITIONS = {
 }  # keys that repeat a configuration -> their names in words
 
 _Value: TypeAlias = int | float | str  # of a key
-State = Literal["finished", "failed", "paused", "skipped", "unfinished"]
+State = Literal["finished", "failed", "paused", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class SweepJob:
 
     Args:
         overrides: by key, as typed.
-        values: of the objectives, finite; empty unless it finished.
-        reason: why it has no values.
+        value: of the objective, finite; None unless it finished.
+        reason: why it has no value.
     """
 
     number: int
     overrides: dict[str, str]
     state: State
-    values: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
     reason: str = ""
     seconds: float = 0.0  # of all attempts
     folder: Path = Path()
@@ -45,16 +45,12 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep. `objectives` are metrics, the first of which ranks the configurations; `folds` of a cross-validation."""
+    """A sweep. The objective ranks its configurations; `folds` of a cross-validation."""
 
     name: str
-    objectives: tuple[str, ...]
+    objective: str
     jobs: tuple[SweepJob, ...]
     folds: int | None = None
-
-    @property
-    def objective(self) -> str:
-        return self.objectives[0]
 
     @property
     def minimised(self) -> bool:
@@ -126,12 +122,13 @@ class Configuration:
         names = short_names(self.point)
         return " ".join(f"{names[key]}={value}" for key, value in self.labels.items())
 
-    def results(self, objective: str) -> dict[str, float]:
+    @property
+    def results(self) -> dict[str, float]:
         """The values of finished jobs by repetition; a repetition counts once."""
         values: dict[str, float] = {}
         for job in self.jobs:
-            if objective in job.values:
-                values.setdefault(job.repetition, job.values[objective])
+            if job.value is not None:
+                values.setdefault(job.repetition, job.value)
         return values
 
 
@@ -145,7 +142,7 @@ def group_configurations(sweep: Sweep) -> list[Configuration]:
     for values, jobs in groups.items():
         point = {key: _text(value) for key, value in zip(keys, values, strict=True)}
         configurations.append(Configuration(point, tuple(jobs)))
-    return [each for each in configurations if each.results(sweep.objective)]
+    return [each for each in configurations if each.results]
 
 
 def _value(text: str) -> _Value:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from mlxlab.analysis.sweeps.best_configuration import BestConfiguration, read_be
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_configurations
 from mlxlab.analysis.sweeps.tables import Row, as_table, count_jobs, job_rows, ranking_rows
 from mlxlab.analysis.trust import baseline_check, repetition_check
-from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
+from mlxlab.files.atomic import write_atomic
 from mlxlab.metric_names import better_direction
 from mlxlab.stats.importance import Importance, measure_importance
 from mlxlab.stats.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking, rank
@@ -33,12 +33,11 @@ _STYLES = {"winner": "good", "worse": "soft"}  # by the standing
 
 
 class SweepReport(NamedTuple):
-    """The page, the folder of tables, the verdict in sentences, and the contents of report.json."""
+    """The page, the folder of tables, and the verdict in sentences."""
 
     page: Path
     folder: Path
     verdict: list[str]
-    summary: dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class SweepView:
             checks.append(Check("failures", "warning", f"{counted(failed, 'job')} failed"))
         if self.best is not None:
             checks.append(baseline_check(self.best.judgement))
-        if self.best is not None and self.best.result.split == "test":
+        if self.best is not None and self.best.split == "test":
             checks.append(Check("selection", "good", "test rows not used for selection"))
         else:
             title = "no test data: the score that selected the setting is optimistic"
@@ -103,7 +102,7 @@ class SweepView:
     @property
     def jobs(self) -> Table | None:
         """The jobs without a result, with their reasons first."""
-        jobs = [job for job in self.sweep.jobs if job.state not in ("finished", "skipped")]
+        jobs = [job for job in self.sweep.jobs if job.state != "finished"]
         if not jobs:
             return None
         jobs.sort(key=lambda job: job.state)
@@ -127,7 +126,7 @@ class SweepView:
                 span = (entry.mean - entry.margin, entry.mean + entry.margin)
             row = PlotRow(
                 short_label(configuration.short_name),
-                list(configuration.results(objective).values()),
+                list(configuration.results.values()),
                 mean=entry.mean if span else None,
                 span=span,
                 style=_STYLES.get(entry.standing, "s0"),
@@ -148,32 +147,11 @@ class SweepView:
         x_label = "share of the importance of all hyperparameters"
         return RowPlot("Hyperparameter importance", x_label, rows, x_range=(0.0, 1.0))
 
-    def summary(self) -> dict[str, object]:
-        """The contents of report.json."""
-        winner = self.ranking.winner
-        nothing = self.best.judgement.verdict == "learned nothing" if self.best else None
-        summary: dict[str, object] = without_nonfinite(
-            {
-                "objective": self.sweep.objective,
-                "jobs": self.counts,
-                "verdict": self.verdict,
-                "winner": self.configuration(winner).point if winner else None,
-                "learned_nothing": nothing,
-                "seeds_needed": self.seeds_needed,
-                "ranking": [
-                    {**self.configuration(entry).point, **asdict(entry)}
-                    for entry in self.ranking.entries
-                ],
-                "importance": self.importance.shares,
-            }
-        )
-        return summary
-
 
 def view_sweep(sweep: Sweep) -> SweepView:
     """Ranks the configurations of a sweep, and judges the best one."""
     configurations = group_configurations(sweep)
-    results = as_array([each.results(sweep.objective) for each in configurations])
+    results = as_array([each.results for each in configurations])
     ranking = rank(results, minimised=sweep.minimised, shared_rows=sweep.test_ratio)
     means = {entry.index: entry.mean for entry in ranking.entries}
     points = [each.point for each in configurations]
@@ -193,9 +171,7 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     ranked = ranking_rows(sweep, view.configurations, view.ranking)
     write_atomic(target / "ranking.csv", _csv(ranked))
     write_atomic(target / "jobs.csv", _csv(job_rows(sweep, sweep.jobs)))
-    summary = view.summary()
-    write_json(target / "report.json", summary)
-    return SweepReport(folder / PAGE, target, view.verdict, summary)
+    return SweepReport(folder / PAGE, target, view.verdict)
 
 
 def _csv(rows: list[Row]) -> str:

@@ -25,31 +25,24 @@ class SweepStart(TypedDict):
 
     Attributes:
         overrides: those of Hydra too, without the folder.
-        objectives: metrics; the first one decides.
         sweeper: option of hydra/sweeper.
-        shared: what all commands of the sweep have in common, by key; `SWEPT` for a key with several values.
+        shared: what all commands of the sweep have in common, by key, such as the objective; `SWEPT` for a key with
+            several values.
         jobs: of a grid: the overrides of each, by number.
-        repeated: of a grid: number of a job that is skipped -> that of the job with the same config.
     """
 
     format: Literal[2]
     overrides: Texts
     config_dir: str | None
     config_name: str
-    objectives: Texts
     sweeper: str
     shared: dict[str, str]
     jobs: Annotated[list[Texts], MaxLen(MAX_JOBS)]
-    repeated: dict[str, int]
 
 
 def unstarted(start: SweepStart, number: int) -> JobRecord:
     """What is known of a job of a grid that no process began."""
-    job = JobIdentity(number, start["jobs"][number])
-    first = start["repeated"].get(str(number))
-    if first is None:
-        return JobRecord(job)
-    return JobRecord(job, "skipped", f"same config as job {first}")
+    return JobRecord(JobIdentity(number, start["jobs"][number]))
 
 
 def untyped(start: SweepStart) -> list[str]:

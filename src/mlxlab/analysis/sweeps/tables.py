@@ -28,9 +28,6 @@ def ranking_rows(
         row |= {"low": entry.mean - entry.margin, "high": entry.mean + entry.margin}
         row |= {f"{sweep.repetition}s": entry.count, "behind the best": entry.lead, "p": entry.p}
         row["standing"] = entry.standing
-        for name in sweep.objectives[1:]:
-            values = each.results(name).values()
-            row[f"mean {name}"] = sum(values) / len(values) if values else None
         rows.append({name: _known(value) for name, value in row.items()})
     return rows
 
@@ -42,7 +39,7 @@ def job_rows(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[Row]:
     for job in jobs:
         row: Row = {"job": job.number, "state": job.state}
         row |= {key: job.overrides.get(key) for key in keys}
-        row |= {name: job.values.get(name) for name in sweep.objectives}
+        row[sweep.objective] = job.value
         rows.append({**row, "seconds": f"{job.seconds:.1f}", "reason": job.reason})
     return rows
 
@@ -77,7 +74,7 @@ def describe_jobs(sweep: Sweep, *, by_value: bool = False) -> str:
     jobs = list(sweep.jobs)
     if by_value:
         sign = 1 if sweep.minimised else -1
-        jobs.sort(key=lambda job: sign * job.values.get(sweep.objective, sign * math.inf))
+        jobs.sort(key=lambda job: math.inf if job.value is None else sign * job.value)
     elif len(jobs) > _MAX_LISTED:
         jobs.sort(key=lambda job: job.state == "finished")
     lines: list[str] = []

@@ -49,7 +49,7 @@ def resume_sweep(flags: Namespace) -> None:
     if start["sweeper"] == "paired":
         from mlxlab.trial.record import read_record
 
-        command = read_record(folder)["command"]
+        command = read_record(folder).command
         raise ConfigError(f"{folder}: a trial; its own command continues it: {command}")
     stored = start["overrides"]
     typed = [text for text in flags.overrides if override_name(text) not in (KEY, TRUST)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from mlxlab import terminal
-from mlxlab.config.check import config_issues, labelled, resolve
+from mlxlab.config.check import labelled, resolve
 from mlxlab.config.hydra.compose import find_issues
 from mlxlab.config.hydra.job import check_folder, job_config
 from mlxlab.config.hydra.overrides import as_typed
@@ -17,7 +17,6 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.run.entry import check_named_files, check_named_run, check_split_of
 from mlxlab.sweep import is_ours
-from mlxlab.sweep.derive import derive
 from mlxlab.sweep.jobs_to_check import jobs_to_check
 from mlxlab.wording import counted, one_line
 
@@ -61,18 +60,11 @@ def _check_jobs(config: DictConfig, jobs: list[list[str]]) -> None:
     name = str(config.hydra.job.config_name)
     objectives: dict[str, None] = {}
     forced: set[str] = set()
-    base = None
     for texts in jobs:
-        job = derive(base, texts)
-        if job is None:
-            job, found = find_issues([*hydra, *texts], name)
-        else:
-            with job_config(job):
-                found = config_issues(job)
+        job, found = find_issues([*hydra, *texts], name)
         issues += found
         if job is None or issues:
             continue
-        base = job
         check_named_run(job.resume)
         data, _ = resolve(job.data)
         check_named_files(data)

@@ -1,7 +1,5 @@
 """Jobs of Hydra: a composed config has an output folder; those of a sweep are composed one by one."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +10,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from mlxlab.config.check import resolve
 from mlxlab.config.hydra.refusals import explain
 from mlxlab.errors import ConfigError
 
@@ -66,12 +63,6 @@ def job_folder(config: DictConfig) -> Path:
         expected = "expected a folder inside that of the sweep"
         raise ConfigError(f"hydra.sweep.subdir={subdir}: {expected}")
     return folder
-
-
-def job_digest(config: DictConfig, folder: str = _NO_FOLDER) -> str:
-    """A hash of the resolved config of the job that HydraConfig is of, equal in every folder."""
-    text = json.dumps(resolve(config)[0], sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.replace(folder, _NO_FOLDER).encode()).hexdigest()
 
 
 def set_number(config: DictConfig, number: int) -> None:
