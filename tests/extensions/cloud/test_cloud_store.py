@@ -135,7 +135,7 @@ def test_a_listing_whose_answer_is_cut_is_repeated():
             store.list("folder")
 
 
-def test_a_commit_of_n_files_costs_n_and_1_writes_and_n_and_7_reads(tmp_path):
+def test_a_commit_of_n_files_costs_n_and_1_writes_and_3_reads(tmp_path):
     with emulator("gcs") as service:
         commits = Commits(
             open_address(service.address, {"endpoint": service.proxy.url}).store, "runs/one"
@@ -147,17 +147,17 @@ def test_a_commit_of_n_files_costs_n_and_1_writes_and_n_and_7_reads(tmp_path):
             service.proxy.requests.clear()
             commits.commit(
                 f"step-{number}",
-                {name: Snapshots().take(tmp_path / name, held=False) for name in contents},
+                {name: Snapshots().take(tmp_path / name) for name in contents},
             )
             commits.retain([f"step-{number}", f"step-{max(0, number - 1)}"])
         counts = Counter(request.method for request in service.proxy.requests)
-        assert (counts["PUT"], counts["GET"]) == (4 + 1, 4 + 7)
+        assert (counts["PUT"], counts["GET"]) == (4 + 1, 3)
 
 
 def test_commits_are_whole_or_invisible_though_a_third_of_the_requests_fail(tmp_path):
     (tmp_path / "small").write_bytes(b"small")
     (tmp_path / "large").write_bytes(os.urandom(2**20))
-    files = {name: Snapshots().take(tmp_path / name, held=False) for name in ("small", "large")}
+    files = {name: Snapshots().take(tmp_path / name) for name in ("small", "large")}
     faults = ["503", "500", "lost", "unanswered", "half"]
     with emulator("gcs") as service:
         service.proxy.fail_share(0.3, faults, seed=4)
