@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction as Exact
+from functools import partial
 from math import ceil
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_counts import MAX_TOKENS, TokenCounts
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
-from mlxlab.extensions.curriculum.served_rows import Pool, ServedOrder
+from mlxlab.extensions.curriculum.served_rows import Pool, Ranking, ServedOrder
 
 KEY = "data.order.alpha"
 MEASURED_ROWS = 1024  # The size of a pool whose rows stay in the order of the text.
@@ -80,12 +81,11 @@ class CurriculumOrder(DataOrder):
                 raise ConfigError(f"{KEY}: fractions need the length of the run: trainer.max_steps")
             starts *= steps
         distribution = TokenDistribution(count_tokens())
-        ranking = NeglectRanking(
+        ranking = Ranking(
             pool_rows=self.pool,
             rescore_every=self.rescore_every,
             rows_served=self.rows_served,
-            distribution=distribution,
-            seed=seed,
+            rank=partial(rank_by_neglect, distribution, seed),
             starts=starts,
             alphas=[float(alpha) for _, alpha in self.points],
         )
@@ -102,32 +102,21 @@ class CurriculumOrder(DataOrder):
         return ceil(rows * Exact(str(self.keep)))  # A float would round 0.3 * 10 up.
 
 
-@dataclass(frozen=True)
-class NeglectRanking:
-    """Ranks rows by how neglected their tokens are; `seed` breaks ties. Implements `Ranking`.
-
-    Args:
-        starts: (P,) steps from which each of `alphas` holds, rising from 0.
-    """
-
-    pool_rows: int
-    rescore_every: int
-    rows_served: Callable[[int], int]
-    distribution: TokenDistribution
-    seed: int
-    starts: np.ndarray
-    alphas: list[float]
-
-    def alpha(self, step: int) -> float:
-        return self.alphas[int(np.searchsorted(self.starts, step, side="right")) - 1]
-
-    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
-        weights = self.distribution.weights(served, alpha, pool.tokens.shape[1])  # (V,)
-        weights = np.append(weights, 0)  # Padding, id V, has no weight.
-        blocks = np.array_split(rows, -(-len(rows) // BLOCK_ROWS))
-        scores = np.concatenate([weights[pool.tokens[block]].sum(axis=1) for block in blocks])
-        ties = counter_hash(self.seed, Stream.CURRICULUM_TIES, pool.epoch, pool.numbers[rows])
-        return rows[np.lexsort((ties, -scores))]
+def rank_by_neglect(
+    distribution: TokenDistribution,
+    seed: int,
+    pool: Pool,
+    rows: np.ndarray,
+    served: np.ndarray,
+    alpha: float,
+) -> np.ndarray:
+    """Rows by how neglected their tokens are; `seed` breaks ties."""
+    weights = distribution.weights(served, alpha, pool.tokens.shape[1])  # (V,)
+    weights = np.append(weights, 0)  # Padding, id V, has no weight.
+    blocks = np.array_split(rows, -(-len(rows) // BLOCK_ROWS))
+    scores = np.concatenate([weights[pool.tokens[block]].sum(axis=1) for block in blocks])
+    ties = counter_hash(seed, Stream.CURRICULUM_TIES, pool.epoch, pool.numbers[rows])
+    return rows[np.lexsort((ties, -scores))]
 
 
 @dataclass(frozen=True)
@@ -145,34 +134,12 @@ class MeasuredOrder(DataOrder):
         steps: int | None,
     ) -> ServedOrder:
         """See `DataOrder`."""
-        ranking = TextRanking(row_buffer, seed)
+
+        def rank(pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
+            if not row_buffer:
+                return rows
+            return permutation(len(rows), seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)
+
+        ranking = Ranking(row_buffer or MEASURED_ROWS, None, rows_served=int, rank=rank)
         distribution = TokenDistribution(count_tokens())
-        return ServedOrder(ranking, distribution, layout, fixed_alpha=True)
-
-
-@dataclass(frozen=True)
-class TextRanking:
-    """The order of `RandomRows`. Implements `Ranking`.
-
-    Args:
-        size: rows that are permuted together by `seed`; 0 permutes none.
-    """
-
-    size: int
-    seed: int
-    rescore_every: int | None = None
-
-    @property
-    def pool_rows(self) -> int:
-        return self.size or MEASURED_ROWS
-
-    def alpha(self, step: int) -> float:
-        return 0.0
-
-    def rows_served(self, rows: int) -> int:
-        return rows
-
-    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
-        if not self.size:
-            return rows
-        return permutation(len(rows), self.seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)
+        return ServedOrder(ranking, distribution, layout)
