@@ -76,7 +76,7 @@ def test_errors_hold_no_secrets_though_the_answers_do(proxy, monkeypatch, addres
         lambda: store.put("key", [b"data" * 2**21, b"more"]),
         lambda: list(store.get("key")),
         lambda: store.list("folder"),
-        lambda: store.delete(["key"]),
+        lambda: store.delete("key"),
     ]
     for request in requests:
         with pytest.raises(StorageError) as failure:

@@ -1,7 +1,7 @@
 """Object stores of S3, Google Cloud Storage and Azure, by obstore (extra `cloud`)."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, partial
@@ -108,12 +108,11 @@ class CloudStore:
         sizes = {each["path"]: each["size"] for each in result["objects"]}
         return Listing(sizes, list(result["common_prefixes"]))
 
-    def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, key: str) -> None:
         import obstore
 
-        for key in keys:
-            with suppress(ObjectNotFoundError), _explained(join(self.address, key)):
-                obstore.delete(self._store, key)
+        with suppress(ObjectNotFoundError), _explained(join(self.address, key)):
+            obstore.delete(self._store, key)
 
 
 @contextmanager

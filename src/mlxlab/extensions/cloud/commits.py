@@ -124,7 +124,8 @@ class Commits:
             with suppress(DataError):  # Nobody can fetch a damaged one.
                 used |= {file["sha256"] for file in self.read(name)["files"].values()}
         stored = {key.rpartition("/")[2] for key in self.store.list(join(self.root, FILES)).sizes}
-        self.store.delete([self._file_key(sha256) for sha256 in sorted(stored - used)])
+        for sha256 in stored - used:
+            self.store.delete(self._file_key(sha256))
 
     def fetch(self, name: str, folder: Path) -> None:
         """The files of a commit, verified, into a folder.
@@ -175,7 +176,7 @@ class Commits:
 
     def _remove(self, name: str) -> None:
         self._manifests.pop(name, None)
-        self.store.delete([self._manifest_key(name)])
+        self.store.delete(self._manifest_key(name))
 
     def _all_names(self) -> list[str]:
         keys = [key.removeprefix(f"{self.root}/") for key in self.store.list(self.root).sizes]

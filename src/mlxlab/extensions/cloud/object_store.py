@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -55,8 +55,8 @@ class ObjectStore(Protocol):
     def list(self, folder: str) -> Listing:
         """What is directly in a folder, "" for the whole store; empty if there is no such folder."""
 
-    def delete(self, keys: Sequence[str]) -> None:
-        """Removes objects; those that do not exist are ignored."""
+    def delete(self, key: str) -> None:
+        """Removes an object, if it exists."""
 
 
 def is_safe_key(key: str) -> bool:

@@ -61,8 +61,7 @@ class Cloud:
 
     def __post_init__(self) -> None:
         if self.prefix and not is_safe_key(self.prefix):
-            expected = "expected names joined by slashes, such as runs/first"
-            raise ConfigError(f"cloud.prefix={_shown(self.prefix)}: {expected}")
+            raise ConfigError("cloud.prefix: expected names joined by slashes, such as runs/first")
 
     def commits(self, run: str) -> Commits:
         """Those of the run with an id."""
@@ -154,7 +153,7 @@ def _open_store(scheme: str, bucket: str, url: str | None, **options: str | None
     """A store that connects when it is first used."""
     if not BUCKET.fullmatch(bucket):
         expected = "expected 3 to 222 letters, digits, dots, dashes and underscores"
-        raise ConfigError(f"cloud.bucket={_shown(bucket)}: {expected}")
+        raise ConfigError(f"cloud.bucket: {expected}")
     if url is not None and not ENDPOINT.fullmatch(url):
         raise ConfigError("cloud.endpoint: expected http(s)://host[:port], without credentials")
     if importlib.util.find_spec("obstore") is None:
@@ -162,8 +161,3 @@ def _open_store(scheme: str, bucket: str, url: str | None, **options: str | None
         raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: {install}")
     chosen = {key: value for key, value in options.items() if value is not None}
     return CloudStore(scheme, bucket, chosen)
-
-
-def _shown(value: str) -> str:
-    """A value for a message; `***` for what may be part of a URL with credentials."""
-    return "***" if re.search(r"[:@?&=#]", value) else value[:60]
