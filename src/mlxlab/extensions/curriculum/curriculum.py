@@ -36,14 +36,12 @@ class CurriculumOrder(DataOrder):
             below 1, or a step.
         pool: candidate rows that are in memory at a time; the next ones follow when all are served.
         rescore_every: rows served between two scorings of the pool.
-        once_per_epoch: every row is served once in an epoch; false serves only the best of each pool.
-        keep: fraction of each pool that is served where `once_per_epoch` is false.
+        keep: fraction of each pool that is served, the best rows; 1 serves every row once in an epoch.
     """
 
     alpha: Fraction | list[Point]
     pool: Annotated[int, Ge(1), Le(1_000_000)]
     rescore_every: Annotated[int, Ge(1), Le(1_000_000)]
-    once_per_epoch: bool
     keep: Annotated[float, Gt(0), Le(1)]
     min_steps = 0  # The schedule of alpha is that of five epochs.
 
@@ -61,8 +59,8 @@ class CurriculumOrder(DataOrder):
         return self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
 
     def identity(self) -> dict[str, object]:
-        keep = None if self.once_per_epoch else self.keep
-        return {"curriculum": [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]}
+        options = [self.alpha, self.pool, self.rescore_every, self.keep, MAX_TOKENS]
+        return {"curriculum": options}
 
     def arrange_rows(
         self,
@@ -97,8 +95,6 @@ class CurriculumOrder(DataOrder):
 
     def rows_served(self, rows: int) -> int:
         """How many rows of a pool are served, at least one."""
-        if self.once_per_epoch:
-            return rows
         return ceil(rows * Exact(str(self.keep)))  # A float would round 0.3 * 10 up.
 
 
