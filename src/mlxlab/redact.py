@@ -54,16 +54,12 @@ def issue_line(label: str, message: str) -> str:
     """A line on an issue of a config. An unknown key may have been typed for a secret: then its value is left out.
 
     Args:
-        label: `key=value`, which a key inside of the value may follow: `key={...}: key.inside`.
+        label: `key=value`, or a key.
     """
-    typed, separator, inside = label.partition(": ")
-    if re.search(r"[}\]]: ", label):  # A mapping that was typed may hold colons too.
-        typed, separator, inside = label.rpartition(": ")
-    typed_key, equals, _ = typed.partition("=")
-    key = inside or typed_key
+    key, equals, _ = label.partition("=")
     if not message.startswith("unknown key") or not _SECRET.search(key):
         return f"{label}: {message}"
-    line = f"{typed_key}{equals and '=***'}{separator}{inside}: {message}"
+    line = f"{key}{equals and '=***'}: {message}"
     if "did you mean" in message:
         return line
     name = key.rpartition(".")[2].upper()
