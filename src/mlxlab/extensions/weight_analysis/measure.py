@@ -91,11 +91,8 @@ def _statistics(prefix: str, pairs: list[Pair]) -> Metrics:
 
 
 def squared_singular_values(matrix: np.ndarray) -> np.ndarray:
-    """The min(N, M) squares of a matrix (N, M), falling: eigenvalues of the smaller Gram matrix."""
-    wide = matrix.astype(np.float64)
-    if wide.shape[0] > wide.shape[1]:
-        wide = wide.T
-    return np.maximum(np.linalg.eigvalsh(wide @ wide.T)[::-1], 0.0)
+    """The min(N, M) squares of a matrix (N, M), falling."""
+    return np.square(np.linalg.svd(matrix.astype(np.float64), compute_uv=False))
 
 
 def rank_fraction(squares: np.ndarray) -> float:
