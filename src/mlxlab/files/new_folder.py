@@ -1,6 +1,7 @@
 """Creates folders; one that holds the result of a command as a whole or not at all."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ def refuse_existing(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
+    own = re.compile(rf"\.tmp-\d+-[0-9a-f]{{8}}-{re.escape(path.name[:100])}")
     for leftover in leftovers(path.parent):
-        if leftover.name.endswith(f"-{path.name[:100]}"):
+        if own.fullmatch(leftover.name):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -103,7 +103,9 @@ def random_order(number):
         0.1 + draws[2] % 9 / 10,
         int(draws[3]),
     )
-    order = curriculum([[0, 1.0], [1 + late % 40, 0.5]], pool, every, bool(draws[4] % 2), keep)
+    if draws[4] % 2:
+        keep = 1.0
+    order = curriculum([[0, 1.0], [1 + late % 40, 0.5]], pool, every, keep)
     return order, {"batch_size": int(draws[1] % 5 + 1), "masked": bool(draws[2] % 2)}
 
 

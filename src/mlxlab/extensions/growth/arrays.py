@@ -90,7 +90,7 @@ def extend_arrays(
         if extension.std and array.ndim > 1 and seed is not None:
             shape = list(array.shape)
             shape[extension.gather.axis] = len(extension.gather.index)
-            drawn = mx.array(normal(seed, f"{operation['id']}.{path}", shape, extension.std))
+            drawn = mx.array(normal(seed, f"{operation['id']}.{path}", tuple(shape), extension.std))
             fill = drawn if fill is None else drawn + fill
         result[path] = gather(array, sources[path], fill)
     return result, sources
