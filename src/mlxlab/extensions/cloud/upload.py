@@ -90,8 +90,12 @@ class Uploads:
         committed = dict(self._committed or {})
         names = self.source.names()
         retained = self.source.retained([*{*names, *committed}], self.keep)
-        missing = [name for name in names if committed.get(name) != self._digest(name)]
-        return [name for name in missing if name in retained]
+        missing = []
+        for name in names:
+            digest = self._snapshots.digest(self.source.folder / self.source.mark(name))
+            if name in retained and committed.get(name) != digest:
+                missing.append(name)
+        return missing
 
     def _run(self) -> None:
         _lower_priority()
@@ -161,9 +165,6 @@ class Uploads:
                 mark = self.commits.read(name)["files"].get(self.source.mark(name))
                 committed[name] = "" if mark is None else mark["sha256"]
         return committed
-
-    def _digest(self, name: str) -> str:
-        return self._snapshots.digest(self.source.folder / self.source.mark(name))
 
     def _note_progress(self) -> None:
         self._progress = time.monotonic()

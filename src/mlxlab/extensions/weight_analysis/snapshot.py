@@ -45,7 +45,8 @@ def take_snapshot(model: nn.Module, step: int, max_rows: int, identity: object) 
     for path, array in leaves:
         if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating):
             continue
-        if match := MATRIX_PATH.search(path):
+        match = MATRIX_PATH.search(path)
+        if match:
             number, *names = match.groups()
             matrices = layers.setdefault(int(number), {})
             matrices[".".join(filter(None, names))] = np.array(array.astype(mx.float32))
