@@ -114,6 +114,6 @@ def test_of_several_components_the_named_one_is_checked():
         "alpha": 1.0,
         "pool": 0,
     }
-    node |= {"rescore_every": 1, "once_per_epoch": True, "keep": 0.5}
+    node |= {"rescore_every": 1, "keep": 0.5}
     [issue] = Checker({}).check_value(Union[*options], node, "data.order")
     assert issue.path == "data.order.pool"

@@ -87,7 +87,7 @@ def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
 CURRICULUM = read_config("data/order/curriculum") | {
     "pool": 50,
     "rescore_every": 7,
-    "once_per_epoch": False,
+    "keep": 0.5,
 }
 CHANGES = {
     "default": {},

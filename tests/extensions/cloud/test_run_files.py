@@ -1,5 +1,7 @@
 """Which files of a run folder are copied, and which copies stay."""
 
+from pathlib import Path
+
 from mlxlab.checkpoint.manifest import write_manifest
 from mlxlab.extensions.cloud.run_files import RunFiles
 
@@ -43,22 +45,20 @@ def test_a_copy_has_what_a_resume_needs_and_nothing_else(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    held, others = RunFiles(tmp_path, tmp_path / "logs" / "steps.csv").files("step-00000003")
+    files = RunFiles(tmp_path, tmp_path / "logs" / "steps.csv").files("step-00000003")
     checkpoints = [
         f"checkpoints/step-0000000{n}/{name}"
         for n in (1, 3)
         for name in ("manifest.json", "state.json")
     ]
-    assert held == [*checkpoints, kept[0], *sorted(kept[1:-1])]
-    assert others == [kept[-1]]
+    assert files == sorted([*checkpoints, *kept])
 
 
-def test_an_emergency_checkpoint_stays_until_there_is_a_newer_regular_one(tmp_path):
-    names = ["step-00000001", "step-00000002", "step-00000003", "step-00000002-emergency"]
-    assert RunFiles(tmp_path).retained(names, 2) == ["step-00000003", "step-00000002"]
-    newest = "step-00000004-emergency"
-    assert RunFiles(tmp_path).retained([*names, newest], 1) == [newest, "step-00000003"]
-    assert len(RunFiles(tmp_path).retained(names, None)) == 3
+def test_the_newest_checkpoints_stay():
+    names = ["step-00000001", "step-00000003", "step-00000002", "step-00000003-emergency"]
+    files = RunFiles(Path("run"))
+    assert files.retained(names, 2) == ["step-00000003", "step-00000003-emergency"]
+    assert len(files.retained(names, None)) == 4
 
 
 def test_copies_of_another_branch_are_superseded(tmp_path):

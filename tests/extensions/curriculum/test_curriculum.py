@@ -30,8 +30,8 @@ from support.streams import (
 SCHEDULE = [[0, 1.0], [7, 0.3], [31, 0.0]]
 
 
-def curriculum(alpha=SCHEDULE, pool=20, rescore_every=5, once_per_epoch=True, keep=0.5):
-    return CurriculumOrder(alpha, pool, rescore_every, once_per_epoch, keep)
+def curriculum(alpha=SCHEDULE, pool=20, rescore_every=5, keep=1.0):
+    return CurriculumOrder(alpha, pool, rescore_every, keep)
 
 
 def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, **frame):
@@ -103,7 +103,9 @@ def random_order(number):
         0.1 + draws[2] % 9 / 10,
         int(draws[3]),
     )
-    order = curriculum([[0, 1.0], [1 + late % 40, 0.5]], pool, every, bool(draws[4] % 2), keep)
+    if draws[4] % 2:
+        keep = 1.0
+    order = curriculum([[0, 1.0], [1 + late % 40, 0.5]], pool, every, keep)
     return order, {"batch_size": int(draws[1] % 5 + 1), "masked": bool(draws[2] % 2)}
 
 
@@ -141,8 +143,8 @@ def test_an_order_does_not_depend_on_the_batch_size(number):
     assert epochs_of_rows(make(order, **frame | {"batch_size": 1 + number % 9}), 1) == [rows]
 
 
-def test_without_once_per_epoch_the_best_of_each_pool_are_served():
-    order = curriculum(pool=10, once_per_epoch=False, keep=0.3)
+def test_with_keep_the_best_of_each_pool_are_served():
+    order = curriculum(pool=10, keep=0.3)
     [rows] = epochs_of_rows(make(order, batch_size=4), 1)
     [plain] = epochs_of_rows(make_batches(), 1)
     assert (

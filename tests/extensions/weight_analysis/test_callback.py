@@ -276,27 +276,22 @@ def test_drift_starts_again_with_another_model(tmp_path):
 
 
 def test_names_that_are_unknown_frozen_or_quantised_are_left_out():
-    from mlxlab.extensions.weight_analysis.snapshot import named_matrices, take_snapshot
+    from mlxlab.extensions.weight_analysis.snapshot import take_snapshot
 
     model = build_model(NODE, kind="classification", vocab_size=64, num_classes=2, seed=0)
     layer = model.backbone.layers[0]
     adapted = layer.attention.query
     layer.attention.query = nn.Module()
     layer.attention.query.base, layer.attention.query.lora_a = adapted, mx.ones((2, 16))
-    names = named_matrices(model)
-    assert {
-        "0.attention.query",
-        "0.attention.query.lora_a",
-        "1.feed_forward.up",
-        "embedding",
-    } <= names.keys()
-    assert not any(
-        "norm" in name or "type" in name or "pool" in name or "position" in name for name in names
-    )
-    adapted.freeze()
-    assert "0.attention.query" not in named_matrices(model)
     snapshot = take_snapshot(model, 3, max_rows=10, identity="")
     assert snapshot.embedding.shape == (10, 16)
     assert [*snapshot.layers] == [0, 1]
+    assert {"attention.query", "attention.query.lora_a"} <= snapshot.layers[0].keys()
+    assert "feed_forward.up" in snapshot.layers[1]
+    assert not any("norm" in name for layer in snapshot.layers.values() for name in layer)
+    adapted.freeze()
+    layers = take_snapshot(model, 3, max_rows=10, identity="").layers
+    assert "attention.query" not in layers[0]
     model.freeze()
-    assert take_snapshot(model, 3, max_rows=10, identity="").arrays == {}
+    snapshot = take_snapshot(model, 3, max_rows=10, identity="")
+    assert (snapshot.embedding, snapshot.layers) == (None, {})

@@ -1,20 +1,21 @@
 """Object stores of S3, Google Cloud Storage and Azure, by obstore (extra `cloud`)."""
 
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlxlab.extensions.cloud.object_store import (
     CHUNK,
+    AnswerCutError,
     Listing,
     ObjectNotFoundError,
     StorageError,
     join,
+    retried,
 )
 
 if TYPE_CHECKING:
@@ -29,9 +30,13 @@ RETRY = {  # of one request, within obstore; uploads are tried again for as long
         "base": 2,
     },
 }
-CLIENT = {"timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=5)}
+CLIENT = {
+    "timeout": timedelta(seconds=120),
+    "connect_timeout": timedelta(seconds=5),
+    "allow_http": True,  # An endpoint with http:// is what the user typed.
+}
+KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of obstore
 PARALLEL_PARTS = 4  # of an object, in transfer at once
-ATTEMPTS = 5  # of a listing: obstore does not repeat requests whose answer is cut in the middle
 
 STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{2,40})?)|<Code>(\w{1,60})</Code>")
 KIND = re.compile(r"kind: (Connect|Timeout|Request|Decode|Interrupted)\b")
@@ -48,26 +53,29 @@ REASONS = {
 }
 
 
-class AnswerCutError(StorageError):
-    """The connection was cut before the end of an answer."""
-
-
 class CloudStore:
     """An `ObjectStore` of one bucket or container.
 
     Args:
-        address: for messages, `s3://bucket`.
-        open_store: makes obstore's object, which reads the credentials from the environment.
+        options: of obstore, which reads all others, and the credentials, from the environment.
     """
 
-    def __init__(self, address: str, open_store: "Callable[[], ObstoreStore]") -> None:
-        self.address = address
-        self._open_store = open_store
+    def __init__(self, scheme: str, bucket: str, options: dict[str, str]) -> None:
+        self.address = f"{scheme}://{bucket}"
+        self.kind = KINDS[scheme]
+        self.bucket = bucket
+        self.options = options
 
     @cached_property
     def _store(self) -> "ObstoreStore":
+        from obstore import store
+
+        kind: Any = getattr(store, self.kind)
         with _explained(self.address):
-            return self._open_store()
+            opened: ObstoreStore = kind(
+                self.bucket, client_options=CLIENT, retry_config=RETRY, **self.options
+            )
+            return opened
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         import obstore
@@ -90,11 +98,7 @@ class CloudStore:
                 yield bytes(chunk)
 
     def list(self, folder: str) -> Listing:
-        for attempt in range(ATTEMPTS - 1):
-            with suppress(AnswerCutError):
-                return self._list(folder)
-            time.sleep(0.1 * 2**attempt)
-        return self._list(folder)
+        return retried(partial(self._list, folder))
 
     def _list(self, folder: str) -> Listing:
         import obstore
@@ -104,12 +108,11 @@ class CloudStore:
         sizes = {each["path"]: each["size"] for each in result["objects"]}
         return Listing(sizes, list(result["common_prefixes"]))
 
-    def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, key: str) -> None:
         import obstore
 
-        for key in keys:
-            with suppress(ObjectNotFoundError), _explained(join(self.address, key)):
-                obstore.delete(self._store, key)
+        with suppress(ObjectNotFoundError), _explained(join(self.address, key)):
+            obstore.delete(self._store, key)
 
 
 @contextmanager

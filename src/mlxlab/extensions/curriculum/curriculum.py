@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction as Exact
+from functools import partial
 from math import ceil
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_counts import MAX_TOKENS, TokenCounts
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
-from mlxlab.extensions.curriculum.served_rows import Pool, ServedOrder
+from mlxlab.extensions.curriculum.served_rows import Pool, Ranking, ServedOrder
 
 KEY = "data.order.alpha"
 MEASURED_ROWS = 1024  # The size of a pool whose rows stay in the order of the text.
@@ -35,14 +36,12 @@ class CurriculumOrder(DataOrder):
             below 1, or a step.
         pool: candidate rows that are in memory at a time; the next ones follow when all are served.
         rescore_every: rows served between two scorings of the pool.
-        once_per_epoch: every row is served once in an epoch; false serves only the best of each pool.
-        keep: fraction of each pool that is served where `once_per_epoch` is false.
+        keep: fraction of each pool that is served, the best rows; 1 serves every row once in an epoch.
     """
 
     alpha: Fraction | list[Point]
     pool: Annotated[int, Ge(1), Le(1_000_000)]
     rescore_every: Annotated[int, Ge(1), Le(1_000_000)]
-    once_per_epoch: bool
     keep: Annotated[float, Gt(0), Le(1)]
     min_steps = 0  # The schedule of alpha is that of five epochs.
 
@@ -60,8 +59,8 @@ class CurriculumOrder(DataOrder):
         return self.alpha if isinstance(self.alpha, list) else [[0.0, self.alpha]]
 
     def identity(self) -> dict[str, object]:
-        keep = None if self.once_per_epoch else self.keep
-        return {"curriculum": [self.alpha, self.pool, self.rescore_every, keep, MAX_TOKENS]}
+        options = [self.alpha, self.pool, self.rescore_every, self.keep, MAX_TOKENS]
+        return {"curriculum": options}
 
     def arrange_rows(
         self,
@@ -80,12 +79,11 @@ class CurriculumOrder(DataOrder):
                 raise ConfigError(f"{KEY}: fractions need the length of the run: trainer.max_steps")
             starts *= steps
         distribution = TokenDistribution(count_tokens())
-        ranking = NeglectRanking(
+        ranking = Ranking(
             pool_rows=self.pool,
             rescore_every=self.rescore_every,
             rows_served=self.rows_served,
-            distribution=distribution,
-            seed=seed,
+            rank=partial(rank_by_neglect, distribution, seed),
             starts=starts,
             alphas=[float(alpha) for _, alpha in self.points],
         )
@@ -97,37 +95,24 @@ class CurriculumOrder(DataOrder):
 
     def rows_served(self, rows: int) -> int:
         """How many rows of a pool are served, at least one."""
-        if self.once_per_epoch:
-            return rows
         return ceil(rows * Exact(str(self.keep)))  # A float would round 0.3 * 10 up.
 
 
-@dataclass(frozen=True)
-class NeglectRanking:
-    """Ranks rows by how neglected their tokens are; `seed` breaks ties. Implements `Ranking`.
-
-    Args:
-        starts: (P,) steps from which each of `alphas` holds, rising from 0.
-    """
-
-    pool_rows: int
-    rescore_every: int
-    rows_served: Callable[[int], int]
-    distribution: TokenDistribution
-    seed: int
-    starts: np.ndarray
-    alphas: list[float]
-
-    def alpha(self, step: int) -> float:
-        return self.alphas[int(np.searchsorted(self.starts, step, side="right")) - 1]
-
-    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
-        weights = self.distribution.weights(served, alpha, pool.tokens.shape[1])  # (V,)
-        weights = np.append(weights, 0)  # Padding, id V, has no weight.
-        blocks = np.array_split(rows, -(-len(rows) // BLOCK_ROWS))
-        scores = np.concatenate([weights[pool.tokens[block]].sum(axis=1) for block in blocks])
-        ties = counter_hash(self.seed, Stream.CURRICULUM_TIES, pool.epoch, pool.numbers[rows])
-        return rows[np.lexsort((ties, -scores))]
+def rank_by_neglect(
+    distribution: TokenDistribution,
+    seed: int,
+    pool: Pool,
+    rows: np.ndarray,
+    served: np.ndarray,
+    alpha: float,
+) -> np.ndarray:
+    """Rows by how neglected their tokens are; `seed` breaks ties."""
+    weights = distribution.weights(served, alpha, pool.tokens.shape[1])  # (V,)
+    weights = np.append(weights, 0)  # Padding, id V, has no weight.
+    blocks = np.array_split(rows, -(-len(rows) // BLOCK_ROWS))
+    scores = np.concatenate([weights[pool.tokens[block]].sum(axis=1) for block in blocks])
+    ties = counter_hash(seed, Stream.CURRICULUM_TIES, pool.epoch, pool.numbers[rows])
+    return rows[np.lexsort((ties, -scores))]
 
 
 @dataclass(frozen=True)
@@ -145,34 +130,12 @@ class MeasuredOrder(DataOrder):
         steps: int | None,
     ) -> ServedOrder:
         """See `DataOrder`."""
-        ranking = TextRanking(row_buffer, seed)
+
+        def rank(pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
+            if not row_buffer:
+                return rows
+            return permutation(len(rows), seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)
+
+        ranking = Ranking(row_buffer or MEASURED_ROWS, None, rows_served=int, rank=rank)
         distribution = TokenDistribution(count_tokens())
-        return ServedOrder(ranking, distribution, layout, fixed_alpha=True)
-
-
-@dataclass(frozen=True)
-class TextRanking:
-    """The order of `RandomRows`. Implements `Ranking`.
-
-    Args:
-        size: rows that are permuted together by `seed`; 0 permutes none.
-    """
-
-    size: int
-    seed: int
-    rescore_every: int | None = None
-
-    @property
-    def pool_rows(self) -> int:
-        return self.size or MEASURED_ROWS
-
-    def alpha(self, step: int) -> float:
-        return 0.0
-
-    def rows_served(self, rows: int) -> int:
-        return rows
-
-    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
-        if not self.size:
-            return rows
-        return permutation(len(rows), self.seed, Stream.ROW_SHUFFLE, pool.epoch, pool.row)
+        return ServedOrder(ranking, distribution, layout)

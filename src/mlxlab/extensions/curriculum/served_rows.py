@@ -5,10 +5,10 @@ when it was filled, and the number of rows drawn from it: from these the order o
 computed again, so nothing else is saved.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple, Protocol, TypedDict, cast
+from typing import NamedTuple, TypedDict, cast
 
 import numpy as np
 
@@ -55,29 +55,29 @@ class Pool(NamedTuple):
     row: int  # number of the first row
 
 
-class Ranking(Protocol):
-    """Ranks the rows of a pool."""
+@dataclass(frozen=True)
+class Ranking:
+    """Ranks the rows of a pool.
 
-    @property
-    def pool_rows(self) -> int:
-        """Rows of a pool."""
+    Args:
+        pool_rows: rows of a pool.
+        rescore_every: rows drawn between two rankings of a pool; None ranks it once.
+        rows_served: how many of the rows of a pool are served, at least one.
+        rank: takes a pool, indices of its rows that are not served yet, the times that each token
+            was served (V,), and alpha; returns the indices in the order in which they are served.
+        starts: (P,) batches of the run from which each of `alphas` holds, rising from 0.
+    """
 
-    @property
-    def rescore_every(self) -> int | None:
-        """Rows drawn between two rankings of a pool; None ranks it once."""
+    pool_rows: int
+    rescore_every: int | None
+    rows_served: Callable[[int], int]
+    rank: Callable[[Pool, np.ndarray, np.ndarray, float], np.ndarray]
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    alphas: Sequence[float] = (0.0,)
 
     def alpha(self, step: int) -> float:
-        """The alpha of the curriculum at a batch of the run; 0 where there is no curriculum."""
-
-    def rows_served(self, rows: int) -> int:
-        """How many of the rows of a pool are served, at least one."""
-
-    def rank(self, pool: Pool, rows: np.ndarray, served: np.ndarray, alpha: float) -> np.ndarray:
-        """`rows`, indices of rows not served yet, in the order in which they are to be served.
-
-        Args:
-            served: (V,) int64, times that each token was served.
-        """
+        """The alpha of the curriculum at a batch of the run."""
+        return self.alphas[int(np.searchsorted(self.starts, step, side="right")) - 1]
 
 
 @dataclass
@@ -85,7 +85,6 @@ class ServedOrder:
     """Serves the rows of pools by rank, and measures the tokens served. Implements `RowOrder`.
 
     Attributes:
-        fixed_alpha: the ranking has no alpha that could be set.
         override: the alpha that was set during the run, instead of the schedule.
         rows: those opened last.
     """
@@ -93,7 +92,6 @@ class ServedOrder:
     ranking: Ranking
     distribution: TokenDistribution
     layout: RowLayout
-    fixed_alpha: bool = False
     override: float | None = field(default=None, init=False)
     rows: "ServedRows | None" = field(default=None, init=False)
 
@@ -121,7 +119,7 @@ class ServedOrder:
 
     def set_alpha(self, cursor: TextCursor, alpha: float) -> ServedCursor:
         """`cursor` with alpha from now on; the pool is ranked again before the next batch."""
-        if self.fixed_alpha:
+        if self.ranking.rescore_every is None:
             raise ConfigError(NO_CURRICULUM)
         self.override = alpha
         position = cast(ServedCursor, cursor)

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
+from mlxlab.extensions.growth.operations.schema import ScheduledOperation
 from mlxlab.models.initialization import normal
 
 EMBEDDING = re.compile(r"backbone\.(?:encoder\.)?embedding\.(?:base\.)?weight")
@@ -52,19 +53,45 @@ class Source:
 
 
 Sources = dict[str, Source]  # by new path; arrays without a source are new
-# The old entries of an array, and its new ones; None is 0
-Entries = tuple[tuple[Gather, ...], mx.array | None]
 
 
-def gather_arrays(
-    arrays: Arrays, choose: Callable[[str, mx.array], Entries]
+@dataclass(frozen=True)
+class Extension:
+    """How an array grows.
+
+    Args:
+        gather: of its old entries.
+        std: standard deviation of what is drawn for the new entries of a matrix.
+        base: what it is added to, by the old array; None is 0.
+    """
+
+    gather: Gather
+    std: float = 0.0
+    base: Callable[[mx.array], mx.array] | None = None
+
+
+def extend_arrays(
+    operation: ScheduledOperation,
+    arrays: Arrays,
+    seed: int | None,
+    choose: Callable[[str], Extension | None],
 ) -> tuple[Arrays, Sources]:
-    """The arrays after an operation that keeps their paths; `choose` takes an old path and array."""
-    result: Arrays = {}
-    sources: Sources = {}
+    """The arrays after an operation that keeps their paths; `choose` gives the extension of a path.
+
+    What is drawn is a function of seed and path; it is 0 without a seed.
+    """
+    result, sources = same_arrays(arrays)
     for path, array in arrays.items():
-        gathers, fill = choose(path, array)
-        sources[path] = Source(path, gathers)
+        extension = choose(path)
+        if extension is None:
+            continue
+        sources[path] = Source(path, (extension.gather,))
+        fill = None if extension.base is None else extension.base(array)
+        if extension.std and array.ndim > 1 and seed is not None:
+            shape = list(array.shape)
+            shape[extension.gather.axis] = len(extension.gather.index)
+            drawn = mx.array(normal(seed, f"{operation['id']}.{path}", tuple(shape), extension.std))
+            fill = drawn if fill is None else drawn + fill
         result[path] = gather(array, sources[path], fill)
     return result, sources
 
@@ -103,11 +130,6 @@ def gather_moment(moment: mx.array, axes: list[int], source: Source, power: int)
             scale = None if each.gradient_scale is None else each.gradient_scale**power
             gathers.append(Gather(axes.index(each.axis), each.index, scale))
     return gather(moment, Source(source.path, tuple(gathers)))
-
-
-def draw(seed: int | None, path: str, shape: tuple[int, ...], std: float) -> mx.array:
-    """Float32 numbers from N(0, std^2), a function of seed and path; 0 without a seed."""
-    return mx.zeros(shape) if seed is None else mx.array(normal(seed, path, shape, std))
 
 
 def has_classifier(arrays: Mapping[str, mx.array]) -> bool:

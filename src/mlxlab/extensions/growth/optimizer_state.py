@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -10,17 +9,15 @@ from mlxlab.checkpoint.arrays import AVERAGE, Arrays, owner_of
 from mlxlab.extensions.growth.arrays import Source, Sources, gather_moment
 
 
-class Leaf(NamedTuple):
-    """An array of the state by its path `<group>.<parameter>.<name>`, such as `states.0.head.weight.m`."""
-
-    group: str
-    parameter: str
-    name: str
-
-
 @dataclass(frozen=True)
 class Moments:
-    """The statistics of one parameter by their names; `path` and `group` are those before."""
+    """The statistics of one parameter, whose paths in the state are `<group>.<parameter>.<name>`.
+
+    Args:
+        path: of the parameter; it and the group are those before a change.
+        group: with the dot after it, such as `states.0.`.
+        arrays: by name, such as `m`.
+    """
 
     path: str
     group: str
@@ -120,14 +117,17 @@ def _fill(
     """The new state. The counters of a group come from that of its first carried parameter, by `groups`."""
     result = dict(new)
     for path in new:
-        leaf = read_leaf(path, averages)
+        owner = owner_of(path, averages)
+        name = path.rpartition(".")[2]
         if path.startswith(AVERAGE):
-            result[path] = averages[leaf.parameter]
-        elif leaf.parameter in used:
-            result[path] = used[leaf.parameter].arrays[leaf.name]
-        elif not leaf.parameter:
-            group = groups.get(leaf.group, leaf.group)
-            result[path] = old.get(f"{group}.{leaf.name}", new[path])
+            result[path] = averages[path.removeprefix(AVERAGE)]
+        elif owner in used:
+            result[path] = used[owner].arrays[name]
+        elif owner is None:
+            group = path.removesuffix(name)
+            source = groups.get(group, group)
+            if source:
+                result[path] = old.get(source + name, new[path])
     return result
 
 
@@ -135,21 +135,12 @@ def read_moments(state: Arrays, weights: Collection[str]) -> dict[str, Moments]:
     """The statistics of every parameter in an optimizer state."""
     result: dict[str, Moments] = {}
     for path, array in state.items():
-        leaf = read_leaf(path, weights)
-        if leaf.parameter and not path.startswith(AVERAGE):
-            moments = result.setdefault(leaf.parameter, Moments(leaf.parameter, leaf.group))
-            moments.arrays[leaf.name] = array
+        owner = owner_of(path, weights)
+        if owner is not None and not path.startswith(AVERAGE):
+            group = path.partition(owner)[0]
+            moments = result.setdefault(owner, Moments(owner, group))
+            moments.arrays[path.rpartition(".")[2]] = array
     return result
-
-
-def read_leaf(path: str, weights: Collection[str]) -> Leaf:
-    """The parts of a path such as `states.0.<parameter>.m`; no parameter for counters such as `step`."""
-    parameter = owner_of(path, weights)
-    if parameter is None:
-        group, _, name = path.rpartition(".")
-        return Leaf(group, "", name)
-    group, _, name = path.partition(parameter)
-    return Leaf(group.removesuffix("."), parameter, name.removeprefix("."))
 
 
 def average_of(optimizer: Arrays) -> Arrays:

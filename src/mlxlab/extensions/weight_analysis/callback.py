@@ -91,7 +91,8 @@ class WeightAnalysis(Callback):
     def _analyse(self, context: FitContext, state: TrainState) -> None:
         start = time.perf_counter()
         step = state.progress.step
-        if shortage := self._shortage():
+        shortage = self._shortage()
+        if shortage:
             self._skip(step, shortage)
             return
         metrics = self._attention(context, state) if "attention" in self.kinds else {}

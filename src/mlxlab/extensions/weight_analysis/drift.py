@@ -48,14 +48,8 @@ def rotate_onto(before: np.ndarray, now: np.ndarray) -> np.ndarray:
     This is the orthogonal Procrustes problem (Schonemann 1966). It hides a rotation that all rows
     share, also one that training really made.
     """
-    before = before.astype(np.float64)
-    now = now.astype(np.float64)
-    rows, width = before.shape
-    if rows >= width:
-        u, _, v = np.linalg.svd(before.T @ now)
-        return before @ (u @ v)
-    # Both span at most N of D dimensions: use the coordinates (N, N) of their QR decompositions.
-    _, r = np.linalg.qr(before.T)
-    q_now, r_now = np.linalg.qr(now.T)
+    # The coordinates of both in their QR decompositions have at most min(N, D) dimensions.
+    _, r = np.linalg.qr(before.T.astype(np.float64))
+    q_now, r_now = np.linalg.qr(now.T.astype(np.float64))
     u, _, v = np.linalg.svd(r @ r_now.T)
     return r.T @ (u @ v) @ q_now.T

@@ -6,7 +6,7 @@ import numpy as np
 
 from mlxlab.extensions.weight_analysis.drift import Pair, drift, rotate_onto
 from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
-from mlxlab.extensions.weight_analysis.snapshot import EMBEDDING, ROWS, Snapshot
+from mlxlab.extensions.weight_analysis.snapshot import Snapshot
 
 MASS = 0.98  # of the squares of the singular values, which an effective rank holds
 
@@ -25,7 +25,7 @@ def measure(
     if before is not None:
         pairs = comparable(before, now)
         if "drift" in kinds:
-            metrics |= _drifts(pairs)
+            metrics |= _drifts(pairs, now)
         steps = now.step - before.step
         if "updates" in kinds and steps:
             for part, matrices in pairs.items():
@@ -51,10 +51,11 @@ def first_middle_last(layers: list[int]) -> list[int]:
 def comparable(before: Snapshot, now: Snapshot) -> dict[str, list[Pair]]:
     """Matrices that both have, as `embedding` and `layer_<i>`."""
     pairs: dict[str, list[Pair]] = {}
-    for key, array in now.arrays.items():
-        if key in before.arrays and key != ROWS:
-            part = EMBEDDING if key == EMBEDDING else f"layer_{key.partition('.')[0]}"
-            pairs.setdefault(part, []).append((before.arrays[key], array))
+    for layer, matrices in now.layers.items():
+        old = before.layers.get(layer, {})
+        pairs[f"layer_{layer}"] = [(old[path], matrices[path]) for path in matrices if path in old]
+    if before.embedding is not None and now.embedding is not None:
+        pairs["embedding"] = [(before.embedding, now.embedding)]
     return pairs
 
 
@@ -67,11 +68,10 @@ def _ranks(now: Snapshot) -> Metrics:
     return metrics
 
 
-def _drifts(pairs: dict[str, list[Pair]]) -> Metrics:
-    layers = sorted(int(part.partition("_")[2]) for part in pairs.keys() - {EMBEDDING})
-    parts = [f"layer_{layer}" for layer in first_middle_last(layers)]
-    if EMBEDDING in pairs:
-        parts.append(EMBEDDING)
+def _drifts(pairs: dict[str, list[Pair]], now: Snapshot) -> Metrics:
+    parts = [f"layer_{layer}" for layer in first_middle_last(list(now.layers))]
+    if "embedding" in pairs:
+        parts.append("embedding")
     metrics: Metrics = {}
     for part in parts:
         aligned = [(rotate_onto(before, now), now) for before, now in pairs[part]]
@@ -91,11 +91,8 @@ def _statistics(prefix: str, pairs: list[Pair]) -> Metrics:
 
 
 def squared_singular_values(matrix: np.ndarray) -> np.ndarray:
-    """The min(N, M) squares of a matrix (N, M), falling: eigenvalues of the smaller Gram matrix."""
-    wide = matrix.astype(np.float64)
-    if wide.shape[0] > wide.shape[1]:
-        wide = wide.T
-    return np.maximum(np.linalg.eigvalsh(wide @ wide.T)[::-1], 0.0)
+    """The min(N, M) squares of a matrix (N, M), falling."""
+    return np.square(np.linalg.svd(matrix.astype(np.float64), compute_uv=False))
 
 
 def rank_fraction(squares: np.ndarray) -> float:

@@ -9,8 +9,6 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-EMBEDDING = "embedding"
-ROWS = "embedding_rows"
 EMBEDDING_PATH = re.compile(r"(?:^|\.)embedding(?:\.base)?\.weight$")
 MATRIX_PATH = re.compile(
     r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.(.+?)(?:\.base)?(?:\.weight|\.(lora_[ab]))$"
@@ -24,27 +22,14 @@ class Snapshot:
     Args:
         model: identifies the model. Those of another one cannot be compared with it: there, a layer
             of the same number may be another layer.
-        arrays: matrices by `<layer>.<path in the layer>`, and sampled rows of the embedding with
-            their ids.
+        embedding: sampled rows.
+        layers: matrices by layer, and by path in the layer.
     """
 
     step: int
     model: object
-    arrays: dict[str, np.ndarray]
-
-    @property
-    def embedding(self) -> np.ndarray | None:
-        return self.arrays.get(EMBEDDING)
-
-    @property
-    def layers(self) -> dict[int, dict[str, np.ndarray]]:
-        """Matrices by layer and by path in the layer."""
-        result: dict[int, dict[str, np.ndarray]] = {}
-        for key, array in self.arrays.items():
-            number, _, path = key.partition(".")
-            if path:
-                result.setdefault(int(number), {})[path] = array
-        return dict(sorted(result.items()))
+    embedding: np.ndarray | None
+    layers: dict[int, dict[str, np.ndarray]]
 
 
 def take_snapshot(model: nn.Module, step: int, max_rows: int, identity: object) -> Snapshot:
@@ -54,25 +39,19 @@ def take_snapshot(model: nn.Module, step: int, max_rows: int, identity: object) 
         max_rows: rows of the embedding that are copied, sampled as a function of its size.
         identity: `Snapshot.model`.
     """
-    arrays: dict[str, np.ndarray] = {}
-    for path, array in named_matrices(model).items():
-        if path == EMBEDDING:
-            shuffled = np.random.default_rng(0).permutation(len(array))
-            arrays[ROWS] = np.sort(shuffled[:max_rows])
-            array = array[mx.array(arrays[ROWS])]
-        arrays[path] = np.array(array.astype(mx.float32))
-    return Snapshot(step, identity, arrays)
-
-
-def named_matrices(model: nn.Module) -> dict[str, mx.array]:
-    """The trained embedding, and the matrices of layers as `3.attention.query`."""
-    result: dict[str, mx.array] = {}
+    embedding = None
+    layers: dict[int, dict[str, np.ndarray]] = {}
     leaves = cast(list[tuple[str, mx.array]], tree_flatten(model.trainable_parameters()))
     for path, array in leaves:
         if array.ndim != 2 or not mx.issubdtype(array.dtype, mx.floating):
             continue
-        if match := MATRIX_PATH.search(path):
-            result[".".join(filter(None, match.groups()))] = array
+        match = MATRIX_PATH.search(path)
+        if match:
+            number, *names = match.groups()
+            matrices = layers.setdefault(int(number), {})
+            matrices[".".join(filter(None, names))] = np.array(array.astype(mx.float32))
         elif EMBEDDING_PATH.search(path):
-            result[EMBEDDING] = array
-    return result
+            shuffled = np.random.default_rng(0).permutation(len(array))
+            rows = array[mx.array(np.sort(shuffled[:max_rows]))]
+            embedding = np.array(rows.astype(mx.float32))
+    return Snapshot(step, identity, embedding, dict(sorted(layers.items())))

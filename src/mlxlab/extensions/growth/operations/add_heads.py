@@ -2,24 +2,22 @@
 
 import re
 
-import mlx.core as mx
 import numpy as np
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import (
-    Entries,
+    Extension,
     Gather,
     Sources,
-    draw,
-    gather_arrays,
+    extend_arrays,
     require_plain_layers,
 )
 from mlxlab.extensions.growth.operations.schema import AddHeads
 from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
 
-INPUT = re.compile(r".*\.attention\.(query|key|value)\.(weight|bias)")
+INPUT = re.compile(r".*\.attention\.(query|key|value)\.(?:weight|bias)")
 OUTPUT = re.compile(r".*\.attention\.out\.weight")
 ADAPTED = re.compile(r".*\.attention\.\w+\.(?:base\.)?(?:lora_a|scales)")
 
@@ -43,23 +41,22 @@ def add_heads_arrays(
 ) -> tuple[Arrays, Sources]:
     """The arrays with new heads, which are drawn; ConfigError for adapted or quantised layers."""
     require_plain_layers("add_heads", filter(ADAPTED.fullmatch, arrays))
-    after = add_heads_node(operation, before).node
-    queries = after["num_heads"] * head_size(before)
-    keys = int(after.get("num_kv_heads") or after["num_heads"]) * head_size(before)
+    node = add_heads_node(operation, before).node
+    size = head_size(before)
+    queries = extended(before.node["num_heads"] * size, node["num_heads"] * size)
+    old_keys = before.node.get("num_kv_heads") or before.node["num_heads"]
+    new_keys = node.get("num_kv_heads") or node["num_heads"]
+    keys = extended(old_keys * size, new_keys * size)
 
-    def choose(path: str, array: mx.array) -> Entries:
+    def choose(path: str) -> Extension | None:
         if OUTPUT.fullmatch(path):
-            return (Gather(1, extended(array.shape[1], queries)),), None
+            return Extension(Gather(1, queries))
         match = INPUT.fullmatch(path)
         if match is None:
-            return (), None
-        width = queries if match[1] == "query" else keys
-        gathers = (Gather(0, extended(len(array), width)),)
-        if match[2] == "bias":
-            return gathers, None
-        return gathers, draw(seed, f"{operation['id']}.{path}", (width, array.shape[1]), STD)
+            return None
+        return Extension(Gather(0, queries if match[1] == "query" else keys), STD)
 
-    return gather_arrays(arrays, choose)
+    return extend_arrays(operation, arrays, seed, choose)
 
 
 def head_size(architecture: Architecture) -> int:

@@ -12,11 +12,10 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import (
-    Entries,
+    Extension,
     Gather,
     Sources,
-    draw,
-    gather_arrays,
+    extend_arrays,
     require_plain_layers,
 )
 from mlxlab.extensions.growth.operations.add_heads import extended, head_size
@@ -61,17 +60,18 @@ def grow_width_arrays(
     index = extended(old, size)
     scale = np.where(index < 0, 1.0, np.sqrt(old / size))
 
-    def choose(path: str, array: mx.array) -> Entries:
-        if NORM.fullmatch(path):
-            return (Gather(0, index, scale, 1 / scale),), mx.ones(size)
-        if WRITERS.fullmatch(path):
-            return (Gather(0, index),), None
-        if EMBEDDING.fullmatch(path):
-            return (Gather(1, index),), None
-        # A head with a hidden layer reads the states there.
-        reads_hidden = path == "head.out.weight" and "head.hidden.weight" in arrays
-        if not READERS.fullmatch(path) or reads_hidden:
-            return (), None
-        return (Gather(1, index),), draw(seed, f"{operation['id']}.{path}", (len(array), size), STD)
+    # A head with a hidden layer reads the states there.
+    unread = "head.out.weight" if "head.hidden.weight" in arrays else ""
 
-    return gather_arrays(arrays, choose)
+    def choose(path: str) -> Extension | None:
+        if NORM.fullmatch(path):
+            return Extension(Gather(0, index, scale, 1 / scale), base=lambda _: mx.array(1.0))
+        if WRITERS.fullmatch(path):
+            return Extension(Gather(0, index))
+        if EMBEDDING.fullmatch(path):
+            return Extension(Gather(1, index))
+        if READERS.fullmatch(path) and path != unread:
+            return Extension(Gather(1, index), STD)
+        return None
+
+    return extend_arrays(operation, arrays, seed, choose)

@@ -8,11 +8,10 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import (
-    Entries,
+    Extension,
     Gather,
     Sources,
-    draw,
-    gather_arrays,
+    extend_arrays,
     has_classifier,
     require_plain_layers,
 )
@@ -47,23 +46,20 @@ def resize_vocabulary_arrays(
     """
     require_plain_layers("vocabulary", filter(ADAPTED.fullmatch, arrays))
     is_classifier = has_classifier(arrays)
-    size = operation["size"]
     source = operation.get("source")
-    std = STD if source is None else operation.get("noise", NOISE)
-
-    def new_rows(path: str, array: mx.array) -> mx.array:
-        shape = (size, *array.shape[1:])
-        drawn = draw(seed, f"{operation['id']}.{path}", shape, std if array.ndim > 1 else 0.0)
-        if source is None:
-            return drawn
-        return drawn + (array.mean(axis=0) if source == "mean" else array[source])
-
-    index = np.arange(size)
+    index = np.arange(operation["size"])
     index[before.vocab_size :] = -1
+    extension = Extension(Gather(0, index), STD)
+    if source is not None:
 
-    def choose(path: str, array: mx.array) -> Entries:
+        def base(array: mx.array) -> mx.array:
+            return array.mean(axis=0) if source == "mean" else array[source]
+
+        extension = Extension(Gather(0, index), operation.get("noise", NOISE), base)
+
+    def choose(path: str) -> Extension | None:
         if not TABLE.fullmatch(path) or (is_classifier and path.startswith("head.")):
-            return (), None
-        return (Gather(0, index),), new_rows(path, array)
+            return None
+        return extension
 
-    return gather_arrays(arrays, choose)
+    return extend_arrays(operation, arrays, seed, choose)

@@ -12,10 +12,10 @@ import numpy as np
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import (
+    Extension,
     Gather,
-    Source,
     Sources,
-    gather,
+    extend_arrays,
     require_plain_layers,
 )
 from mlxlab.extensions.growth.operations.schema import Widen
@@ -50,23 +50,19 @@ def widen_arrays(
     require_plain_layers("widen", filter(UNSUPPORTED.fullmatch, arrays))
     old = int(before.node["intermediate_size"])
     size = operation["feed_forward"]
-    result: Arrays = {}
-    sources: Sources = {}
-    for path, array in arrays.items():
+
+    def choose(path: str) -> Extension | None:
         reads = INPUT.fullmatch(path)
         match = reads or OUTPUT.fullmatch(path)
-        gathers: tuple[Gather, ...] = ()
-        if match:
-            units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed or 0)
+        if match is None:
+            return None
+        units = choose_units(old, size, f"{operation['id']}.{match[1]}", seed or 0)
+        if reads:
             # The gradient reaches a copy through its output weights: it has their share.
-            gathers = (
-                Gather(0, units.source, gradient_scale=units.share)
-                if reads
-                else Gather(1, units.source, scale=units.share),
-            )
-        sources[path] = Source(path, gathers)
-        result[path] = gather(array, sources[path])
-    return result, sources
+            return Extension(Gather(0, units.source, gradient_scale=units.share))
+        return Extension(Gather(1, units.source, scale=units.share))
+
+    return extend_arrays(operation, arrays, seed, choose)
 
 
 def choose_units(old: int, new: int, stream: str, seed: int) -> Units:
