@@ -145,14 +145,13 @@ class MeasuredOrder(DataOrder):
         steps: int | None,
     ) -> ServedOrder:
         """See `DataOrder`."""
-        ranking = TextRanking(row_buffer, seed)
         distribution = TokenDistribution(count_tokens())
-        return ServedOrder(ranking, distribution, layout, fixed_alpha=True)
+        return ServedOrder(TextRanking(row_buffer, seed), distribution, layout, fixed_alpha=True)
 
 
 @dataclass(frozen=True)
 class TextRanking:
-    """The order of `RandomRows`. Implements `Ranking`.
+    """The order of `RowOrder`. Implements `Ranking`.
 
     Args:
         size: rows that are permuted together by `seed`; 0 permutes none.
