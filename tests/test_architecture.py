@@ -59,8 +59,8 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_220,
-    "files": 513,
+    "nodes": 403_580,
+    "files": 512,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
     "ternaries": 20.75,
@@ -79,7 +79,7 @@ PACKAGE_NODES = {
     "evaluation": 6_580,
     "past_runs": 8_280,
     "parts": 3_350,
-    "data": 59_770,
+    "data": 59_340,
     "stats": 5_110,
     "sweep": 13_550,
     "tracking": 14_480,
