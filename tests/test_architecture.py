@@ -84,7 +84,7 @@ PACKAGE_NODES = {
     "evaluation": 6_580,
     "past_runs": 8_280,
     "parts": 3_350,
-    "data": 59_770,
+    "data": 59_340,
     "stats": 5_110,
     "sweep": 12_520,
     "tracking": 14_480,

@@ -9,8 +9,8 @@ from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.batches import (
     PackedBatchIterator,
-    RandomRows,
     RowBuilder,
+    RowOrder,
 )
 from mlxlab.data.text.documents import Document, open_documents
 from mlxlab.data.text.packing import RowLayout, TextTokens, TokenStream
@@ -101,7 +101,7 @@ def make_batches(
         batch_size,
         "listed",
         None,
-        order or RandomRows(row_shuffle_buffer, seed),
+        order or RowOrder(row_shuffle_buffer, seed),
     )
     return Prefetch(batches, prefetch) if prefetch else batches
 

@@ -98,13 +98,14 @@ def build_dataset(config: dict[str, Any]) -> "LabelledDataset":
 def describe_dataset(dataset: "LabelledDataset") -> dict[str, Any]:
     """What a run would read, leave out and split."""
     lengths = dataset.row_lengths
+    truncated = 0 if lengths is None else lengths.too_long
     messages = list(dataset.sources)
-    if lengths.too_long:
+    if lengths is not None and truncated:
         messages.append(lengths.describe())
     return {
         "rows": dataset.num_examples,
-        "left_out": lengths.left_out,
-        "truncated": lengths.too_long,
+        "left_out": dataset.left_out_rows,
+        "truncated": truncated,
         "classes": dict(zip(dataset.task.labels, dataset.class_counts, strict=False)),
         "messages": messages,
     }

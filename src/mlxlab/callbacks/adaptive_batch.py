@@ -75,7 +75,6 @@ class AdaptiveBatchSize(Callback):
             return
         sizes = state.progress.batch_sizes
         data = state.data
-        data.resize(data.batch_size)  # refused here, before the first step, if the size is fixed
         if not sizes:
             sizes.append((state.progress.step, self._within(_power_of_two(data.batch_size))))
         data.resize(sizes[-1][1])

@@ -24,10 +24,10 @@ from mlxlab.cells.vectors import Embed, Embedder, known_vectors
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.encoder import SavedEncoder, read_targets
+from mlxlab.data.labelled.encoder import SavedEncoder, TypedEncoder
 from mlxlab.data.labelled.inputs import Inputs
 from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
-from mlxlab.data.labelled.row_split import PreparedRows
+from mlxlab.data.labelled.row_split import SplitRows
 from mlxlab.data.labelled.split import fold_numbers
 from mlxlab.data.labelled.types import (
     ColumnType,
@@ -35,7 +35,6 @@ from mlxlab.data.labelled.types import (
     read_table,
 )
 from mlxlab.data.rng import Stream
-from mlxlab.data.row_lengths import RowLengths
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_json
@@ -66,10 +65,10 @@ class SavedCells(SavedEncoder):
 
 
 @dataclass(frozen=True)
-class CellEncoder:
-    """Reads the typed cells of rows as numbers and encodes the labels: a `RowEncoder`."""
+class CellEncoder(TypedEncoder):
+    """Reads the typed cells of rows as numbers and encodes the labels."""
 
-    types: Mapping[str, ColumnType]
+    column_types: Mapping[str, ColumnType]
     cells: Sequence[CellColumn]
     readers: Mapping[str, TextReader]  # one for each column of texts
     labels: Labels
@@ -85,23 +84,8 @@ class CellEncoder:
         return self.labels.task(None)
 
     @property
-    def columns(self) -> Sequence[str]:
-        return list(self.types)
-
-    @property
-    def label_cells(self) -> Sequence[str]:
-        return self.labels.cells or self.labels.names
-
-    @property
-    def required(self) -> Sequence[str]:
-        return ()
-
-    def encode_rows(self, table: Table) -> Batch:
-        """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
-        cells = self.read(table)
-        rows = np.arange(len(cells))
-        targets = read_targets(self.labels, self.label_column, table, len(cells))
-        return self.collate(cells, targets, rows, rows)
+    def types(self) -> Mapping[str, ColumnType]:
+        return self.column_types
 
     @property
     def reads_vectors(self) -> bool:
@@ -143,15 +127,15 @@ class CellEncoder:
 
     def collate(
         self,
-        cells: np.ndarray,
+        inputs: np.ndarray,
         targets: Targets,
         rows: np.ndarray,
         ids: np.ndarray,
         length: int | None = None,
     ) -> Batch:
         """Implements `TypedEncoder`; the length is that of any other batch."""
-        mask = np.ones((len(cells), 1), np.int32)
-        return Batch(cells, mask, *targets.of(rows), ids.astype(np.int64))
+        mask = np.ones((len(inputs), 1), np.int32)
+        return Batch(inputs, mask, *targets.of(rows), ids.astype(np.int64))
 
     def rules(self) -> object:
         return [*self.types.values(), *self.cells]
@@ -205,43 +189,41 @@ class CellInputs(Inputs):
 
     def __init__(
         self,
-        prepared: PreparedRows,
+        split: SplitRows,
         seed: int,
         cache: Path,
         *,
         folds: int,
         embedder: Embedder | None,
     ) -> None:
-        num_train = len(prepared.split.train)
+        num_train = len(split.train)
         self.batch_size = round(np.interp(num_train, *BATCH_SIZES))
         self.epoch_limits = (round(np.interp(num_train, *EPOCHS)), MAX_EPOCHS)
-        train = read_table(
-            prepared.rows.table(list(prepared.types), prepared.split.train), prepared.types
-        )
+        train = read_table(split.rows.table(list(split.types), split.train), split.types)
         embed = None
-        texts = _all_texts(prepared) if embedder is not None else []
+        texts = _all_texts(split) if embedder is not None else []
         if embedder is None or not texts:
             embedder = None
         else:
             embed = known_vectors(embedder, texts, cache)
             self.lines = [f"{len(texts):,} different texts as vectors of {embedder.size} numbers"]
-        readers = _fit_readers(train, prepared, seed, embed)
+        readers = _fit_readers(train, split, seed, embed)
         if not readers:
             embedder = None
         fitted = fit_columns(train)
         for name, each in readers.items():
             fitted += fit_text_columns(train[name], each.numbers, each.margins)
         if not fitted:
-            raise ConfigError(f"{prepared.rows.name}: expected a column of different values")
+            raise ConfigError(f"{split.rows.name}: expected a column of different values")
         names = dict.fromkeys(each.cells["name"] for each in fitted)
-        types = {name: prepared.types[name] for name in names}
+        types = {name: split.types[name] for name in names}
         cells = [each.cells for each in fitted]
         self.encoder = CellEncoder(
             types,
             cells,
             {name: each.reader for name, each in readers.items() if name in types},
-            prepared.labels,
-            prepared.column.name,
+            split.labels,
+            split.column.name,
             embedder,
         )
         self.model_columns = [each.model for each in fitted]
@@ -249,23 +231,22 @@ class CellInputs(Inputs):
         # Texts of training rows are read by models that did not learn from them.
         held_out = {name: each.numbers for name, each in readers.items()}
         parts = [self.encoder.read_columns(train, held_out)]
-        for block in prepared.rows.blocks(list(types), prepared.numbers[num_train:]):
+        for block in split.rows.blocks(list(types), split.numbers[num_train:]):
             parts.append(self.encoder.read(block, embed))
         self._cells = np.concatenate(parts)
         if folds > 1:
-            codes = prepared.targets.codes[:num_train]
+            codes = split.targets.codes[:num_train]
             self.folds = np.full(len(self._cells), NO_FOLD, np.int32)
             rows = np.arange(num_train)
             self.folds[:num_train] = fold_numbers(rows, codes, folds, seed, Stream.FOLDS)
         self.lengths = np.ones(len(self._cells), np.int32)
-        self.row_lengths = RowLengths(1, len(self._cells), 0, 1, left_out=prepared.split.left_out)
         self.key = content_key(
             format=FORMAT,
             cells=cells,
             types={name: vars(each) for name, each in types.items()},
             encoder=None if embedder is None else embedder.fingerprint,
             folds=folds,
-            **prepared.content,
+            **split.content,
         )
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
@@ -277,22 +258,22 @@ class CellInputs(Inputs):
         return self._cells[sequences]
 
 
-def _all_texts(prepared: PreparedRows) -> list[str]:
+def _all_texts(split: SplitRows) -> list[str]:
     """The different texts of all rows."""
-    types = {name: each for name, each in prepared.types.items() if each.kind == "text"}
+    types = {name: each for name, each in split.types.items() if each.kind == "text"}
     texts: dict[str, None] = {}
-    for block in prepared.rows.blocks(list(types), prepared.numbers):
+    for block in split.rows.blocks(list(types), split.numbers):
         for column in read_table(block, types).values():
             texts |= dict.fromkeys(column.values)
     return list(texts)
 
 
 def _fit_readers(
-    train: Mapping[str, TypedColumn], prepared: PreparedRows, seed: int, embed: Embed | None
+    train: Mapping[str, TypedColumn], split: SplitRows, seed: int, embed: Embed | None
 ) -> dict[str, FittedReader]:
     """A reader of each column of texts."""
-    task = prepared.labels.task(None)
-    targets, _ = prepared.targets.of(np.arange(len(prepared.split.train)))
+    task = split.labels.task(None)
+    targets, _ = split.targets.of(np.arange(len(split.train)))
     readers: dict[str, FittedReader] = {}
     for name, column in train.items():
         if column.type.kind == "text":

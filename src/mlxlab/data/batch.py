@@ -5,7 +5,7 @@ Sequences are padded to batches here, and the ids of a batch are checked.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class BatchIterator(Protocol):
     The order is a function of (seed, epoch). The position is that of the batch last yielded: with threads too, a batch
     that was prepared but not yet yielded does not count as used. Wrappers (prefetching, repetition) implement all of
     this too, so that callers need not know which kind they hold.
+
+    One that measures which tokens it served has `order_metrics() -> dict[str, float]`: those of the run up to the batch
+    last yielded, empty where they are not measured. One with a curriculum has `set_alpha`, see `set_curriculum_alpha`.
     """
 
     def __iter__(self) -> Iterator[Batch]:
@@ -73,7 +76,7 @@ class BatchIterator(Protocol):
         """Malformed records that were skipped so far, each counted once; 0 where none may be."""
 
     def resize(self, batch_size: int) -> None:
-        """Changes the size of later batches, losing and repeating no example; ConfigError if the config fixes it."""
+        """Changes the size of later batches, losing and repeating no example."""
 
     def state_dict(self) -> dict[str, object]:
         """The position after the batch last yielded, as JSON."""
@@ -82,23 +85,9 @@ class BatchIterator(Protocol):
         """Moves to a saved position of any batch size without replay; DataError if it is malformed or of other data."""
 
 
-@runtime_checkable
-class MeasuresOrder(Protocol):
-    """A `BatchIterator` that can measure which tokens it served, and change the alpha of a curriculum."""
-
-    def order_metrics(self) -> dict[str, float]:
-        """Metrics of the tokens of the run up to the batch last yielded; empty where they are not measured."""
-
-    def set_alpha(self, alpha: float) -> None:
-        """Replaces the schedule of alpha from the next batch on, losing and repeating no row; it is part of the state.
-
-        Raises ConfigError where there is no curriculum.
-        """
-
-
 def set_curriculum_alpha(data: BatchIterator, alpha: float) -> None:
     """Sets the alpha of the curriculum, from 0 to 1, from the next batch on; ConfigError if `data` has none."""
-    if not isinstance(data, MeasuresOrder):
+    if not hasattr(data, "set_alpha"):
         raise ConfigError(NO_CURRICULUM)
     data.set_alpha(alpha)
 

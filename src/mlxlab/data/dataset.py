@@ -49,44 +49,6 @@ class RowEncoder(Encoder, Protocol):
         """
 
 
-@runtime_checkable
-class LimitsLength(Protocol):
-    """An encoder that truncates its rows."""
-
-    @property
-    def seq_len(self) -> int: ...
-
-
-@runtime_checkable
-class HasEncoder(Protocol):
-    """A data set, by the encoder that it saves."""
-
-    @property
-    def encoder(self) -> Encoder: ...
-
-
-@runtime_checkable
-class CountsExamples(Protocol):
-    """A data set that knows how many examples its splits have."""
-
-    @property
-    def num_examples(self) -> Mapping[str, int]:
-        """By split: `training` (those that are shown), `validation`, and `test` where there are some."""
-
-
-@runtime_checkable
-class MeasuresText(Protocol):
-    """A data set of texts that knows how large its splits are."""
-
-    @property
-    def text_sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Documents and tokens by split: `training` (of an epoch) and `validation`."""
-
-    @property
-    def estimated_sizes(self) -> Sequence[str]:
-        """The splits whose sizes are estimated."""
-
-
 class RowTexts(Protocol):
     """Writes rows as texts."""
 
@@ -112,14 +74,6 @@ class BaselineInputs(NamedTuple):
     texts: Mapping[str, RowTexts] = MappingProxyType({})
     plain: bool = False
     rules: Mapping[str, Callable[[Table], np.ndarray]] = MappingProxyType({})
-
-
-@runtime_checkable
-class ProvidesTestRows(Protocol):
-    """A data set class that comes with labelled test rows, for `evaluate data.source=test` and `predict input=test`."""
-
-    @staticmethod
-    def test_rows() -> Table: ...
 
 
 @runtime_checkable
@@ -151,14 +105,6 @@ class LabelledRows(Protocol):
     @property
     def baseline_inputs(self) -> BaselineInputs | None:
         """None if no baselines are to be fitted."""
-
-
-@runtime_checkable
-class LocatesRows(Protocol):
-    """A data set that knows where its rows stand."""
-
-    def location(self, row: int) -> str:
-        """Of the row that batches call by this id, for people: `reviews.csv:17`."""
 
 
 AUTO_EPOCHS = 5  # of `trainer.epochs=auto`
@@ -201,6 +147,14 @@ class DataModule(Protocol):
     None), `restored` (the `inference` folder of the run that is resumed or evaluated, or None), `masked` (the model
     predicts hidden tokens), `parameters`, `width` and `positions` of the model, `run_length` (a `RunLength`) and
     `read_cells` (reads rows as the cells that the model reads in place of texts, or None).
+
+    A data set may have further attributes, which are used where they are there: `encoder` (the one that it saves),
+    `num_examples` (examples by split: `training`, those that are shown, `validation`, and `test` where there are some),
+    `text_sizes` (documents and tokens by split) and `estimated_sizes` (the splits of which these are estimates),
+    `left_out_rows` (rows that cannot be used), `row_lengths` (`RowLengths`, of texts), `location` (where the row stands that batches call by an id, `reviews.csv:17`),
+    `training_rows` (batches of every training row once), `epoch_limits` and `min_steps` (see `auto_epochs`),
+    `model_columns` (the key `model.columns`), and the static method `test_rows` (a `Table` of labelled rows that it
+    comes with, for `evaluate data.source=test` and `predict input=test`).
     """
 
     @property

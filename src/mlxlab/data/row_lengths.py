@@ -1,7 +1,7 @@
 """How many rows of a data set are longer than `data.seq_len`, and which length would hold nearly all of them."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,6 @@ class RowLengths(NamedTuple):
     too_long: int  # rows above the limit
     needed: int  # `data.seq_len` that holds 95 % of the rows, a multiple of 8
     action: str = "truncated"  # what happens to those above the limit
-    left_out: int = 0  # rows that are not among `rows` because they cannot be used
 
     @property
     def share(self) -> float:
@@ -34,14 +33,6 @@ class RowLengths(NamedTuple):
     def describe(self) -> str:
         count = f"{self.too_long:,} of {self.rows:,} rows ({percent(self.share)})"
         return f"{count} {TOO_LONG}{self.seq_len} tokens and are {self.action}"
-
-
-@runtime_checkable
-class MeasuresRows(Protocol):
-    """A data set that knows the lengths of its rows before truncation."""
-
-    @property
-    def row_lengths(self) -> RowLengths: ...
 
 
 def measure_lengths(

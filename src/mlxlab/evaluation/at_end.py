@@ -22,7 +22,7 @@ from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.store import load_checkpoint
 from mlxlab.data.batch import Batch, Task
-from mlxlab.data.dataset import DataModule, LabelledRows, LocatesRows
+from mlxlab.data.dataset import DataModule, LabelledRows
 from mlxlab.errors import DataError, UserError
 from mlxlab.evaluation.labelled_results import (
     add_predictions,
@@ -313,8 +313,9 @@ def find_mistakes(
     worst = order[is_wrong[order]][:MAX_MISTAKES]
     worst_ids = ids[worst].tolist()
     rows = list(map(str, worst_ids))
-    if isinstance(data, LocatesRows):
-        rows = list(map(data.location, worst_ids))
+    location = getattr(data, "location", None)
+    if location is not None:
+        rows = list(map(location, worst_ids))
     texts = list(data.texts(worst_ids)) or [""] * len(worst)
     return [
         Mistake(
@@ -343,7 +344,7 @@ def write_files(
         values = results.thresholds.tolist()
         write_json(path, dict(zip(task.decided_labels, values, strict=True)))
         tracker.log_artifact(path, "config/inference")
-    row = "row" if isinstance(data, LocatesRows) else "id"
+    row = "row" if hasattr(data, "location") else "id"
     score = "error" if task.kind == "regression" else "probability"
     lines = [(row, "text", "true", "predicted", score)]
     for each in record.mistakes:

@@ -17,7 +17,7 @@ from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import read_signature
 from mlxlab.config.schema.validate import Checker, read_value
 from mlxlab.data.batch import Batch
-from mlxlab.data.dataset import DataModule, LabelledRows, ProvidesTestRows, RowEncoder, Table
+from mlxlab.data.dataset import DataModule, LabelledRows, RowEncoder, Table
 from mlxlab.data.labelled.dataset import LabelledExamples
 from mlxlab.data.labelled.encoder import TypedEncoder
 from mlxlab.data.labelled.left_out import Faults
@@ -84,7 +84,7 @@ def row_source(restored: RestoredModel, name: str) -> str | TableRows:
     """The rows that `name` stands for: a file, or with "test" the test rows that the data set comes with."""
     if name == "test":
         dataset = import_target(restored.config["data"]["_target_"])
-        if isinstance(dataset, ProvidesTestRows):
+        if hasattr(dataset, "test_rows"):
             return TableRows(dataset.test_rows(), name)
     return name
 

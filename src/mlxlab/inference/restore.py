@@ -19,7 +19,7 @@ from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
 from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
-from mlxlab.data.dataset import Encoder, LimitsLength
+from mlxlab.data.dataset import Encoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json, refuse_links
@@ -152,9 +152,10 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
 def _refuse_long_rows(model: Model, encoder: Encoder, path: Path) -> None:
     """DataError if the encoder makes rows that the model has no positions for: MLX has no bounds checks."""
     limit = model.backbone.position_limit
-    if limit is not None and isinstance(encoder, LimitsLength) and encoder.seq_len > limit:
+    seq_len = getattr(encoder, "seq_len", 0)
+    if limit is not None and seq_len > limit:
         raise DataError(
-            f"{path}: rows of {encoder.seq_len} tokens, but the model has positions for {limit}"
+            f"{path}: rows of {seq_len} tokens, but the model has positions for {limit}"
         )
 
 

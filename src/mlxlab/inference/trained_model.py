@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from mlxlab.data.chat.chat_template import load_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
-from mlxlab.data.dataset import LimitsLength
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.interop.base_model import read_base_model
@@ -25,7 +24,7 @@ def trained_model(restored: RestoredModel) -> TrainedModel:
         restored.checkpoint.state["architecture"],
         encoder.tokenizer,
         encoder.task,
-        seq_len=encoder.seq_len if isinstance(encoder, LimitsLength) else None,
+        seq_len=getattr(encoder, "seq_len", None),
         start=restored_generator(restored).start if causal else (),
         template=template,
         end_ids=ends

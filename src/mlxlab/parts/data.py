@@ -11,14 +11,7 @@ import numpy as np
 from mlxlab.cells.saved import FOLDER
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch, BatchIterator, check_ids
-from mlxlab.data.dataset import (
-    AUTO_EPOCHS,
-    DataModule,
-    HasEncoder,
-    LabelledRows,
-    LimitsLength,
-    RunLength,
-)
+from mlxlab.data.dataset import AUTO_EPOCHS, DataModule, LabelledRows, RunLength
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.metric_names import BY_TASK, VALID
 from mlxlab.models import build
@@ -121,10 +114,9 @@ def _refuse_undefined(objective: str, data: DataModule) -> None:
 
 def longest_row(data: object, node: Mapping[str, Any]) -> int:
     """The tokens that a row of a data set has at most, if not by its config then by its encoder; 0 without a limit."""
-    seq_len = node.get("seq_len")
-    if seq_len is None and isinstance(data, HasEncoder) and isinstance(data.encoder, LimitsLength):
-        return data.encoder.seq_len
-    return seq_len or 0
+    encoder = getattr(data, "encoder", None)
+    seq_len: int = node.get("seq_len") or getattr(encoder, "seq_len", 0)
+    return seq_len
 
 
 def check_data_module(data: object) -> DataModule:

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from mlxlab.data.dataset import CountsExamples, DataModule, MeasuresText
+from mlxlab.data.dataset import DataModule
 from mlxlab.models.bert import Bert
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.cnn_hybrid import CnnHybrid
@@ -76,13 +76,13 @@ def _batch_shape(data: DataModule) -> tuple[int, int]:
     rows = data.train.batch_size
     tokens = data.train.tokens_per_batch
     if tokens is None:
-        if isinstance(data, CountsExamples):
-            rows = min(rows, data.num_examples["training"])
-        return rows, 1
+        examples = getattr(data, "num_examples", {})
+        return min(rows, examples.get("training", rows)), 1
     length = tokens // rows
-    if isinstance(data, MeasuresText) and "training" in data.text_sizes:
-        _, available = data.text_sizes["training"]
-        if "training" in data.estimated_sizes:
+    sizes = getattr(data, "text_sizes", {})
+    if "training" in sizes:
+        _, available = sizes["training"]
+        if "training" in getattr(data, "estimated_sizes", ()):
             available //= 2
         rows = min(rows, ceil(available / length))
     return rows, length

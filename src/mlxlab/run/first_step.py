@@ -17,7 +17,6 @@ import mlx.core as mx
 from mlxlab import backend
 from mlxlab.backend.machine_memory import peak_memory
 from mlxlab.data.batch import Batch
-from mlxlab.data.dataset import CountsExamples
 from mlxlab.errors import ConfigError
 from mlxlab.markdown import markdown_table
 from mlxlab.models.model import Model, count_trainable, parameter_shapes, training_flops
@@ -107,7 +106,7 @@ def take_step(session: Session, state: TrainState) -> FirstStep:
     """Takes a step from a state, which changes."""
     step = session.trainer.make_step(state)
     state.model.train()
-    name, batch = _largest_batch(session.data.train, isinstance(session.data, CountsExamples))
+    name, batch = _largest_batch(session.data.train, hasattr(session.data, "num_examples"))
 
     mx.reset_peak_memory()
     start = time.perf_counter()

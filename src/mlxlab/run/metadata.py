@@ -10,13 +10,7 @@ from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
-from mlxlab.data.dataset import (
-    CountsExamples,
-    DataModule,
-    HasEncoder,
-    MeasuresText,
-    RowEncoder,
-)
+from mlxlab.data.dataset import DataModule, RowEncoder
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.inference.model_signature import row_columns
@@ -85,8 +79,9 @@ def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
     training = _address(node.get("source")) or data.sources[-1]
     validation = _address(node.get("valid_source")) or training
     schema = ""
-    if isinstance(data, HasEncoder) and isinstance(data.encoder, RowEncoder):
-        schema = row_columns(data.encoder)
+    encoder = getattr(data, "encoder", None)
+    if isinstance(encoder, RowEncoder):
+        schema = row_columns(encoder)
     splits: list[tuple[Context, str, str, str]] = [
         ("training", name, data.fingerprint, training),
         ("validation", f"{name} (validation)", data.held_out, validation),
@@ -97,11 +92,13 @@ def log_datasets(node: Config, data: DataModule, tracker: Tracker) -> None:
 
 def _sizes(data: DataModule, split: str) -> dict[str, int]:
     """Rows, or documents and tokens, as far as the data set knows them."""
-    if isinstance(data, MeasuresText) and split in data.text_sizes:
-        documents, tokens = data.text_sizes[split]
+    sizes = getattr(data, "text_sizes", {})
+    if split in sizes:
+        documents, tokens = sizes[split]
         return {"num_documents": documents, "num_tokens": tokens}
-    if isinstance(data, CountsExamples) and split in data.num_examples:
-        return {"num_rows": data.num_examples[split]}
+    examples = getattr(data, "num_examples", {})
+    if split in examples:
+        return {"num_rows": examples[split]}
     return {}
 
 

@@ -10,7 +10,7 @@ from mlxlab.backend import one_blas_thread
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.data.dataset import CountsExamples, DataModule
+from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
@@ -210,11 +210,9 @@ def _with_epochs(
     chosen = trainer.for_data(data, batches)
     if chosen.length == trainer.length or trainer.max_steps is not None or batches is None:
         return chosen, []
-    rows = (
-        f"{data.num_examples['training']:,} training rows"
-        if isinstance(data, CountsExamples)
-        else "training"
-    )
+    rows = "training"
+    if hasattr(data, "num_examples"):
+        rows = f"{data.num_examples['training']:,} training rows"
     steps = f"{chosen.epochs} epochs ({counted(chosen.length.steps(batches, None) or 0, 'step')})"
     return chosen, [f"{rows}: {steps} (trainer.epochs=auto)"]
 

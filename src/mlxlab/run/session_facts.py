@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.checkpoint.state import RunMetadata
-from mlxlab.data.dataset import CountsExamples, HasEncoder, MeasuresText, RowEncoder
+from mlxlab.data.dataset import RowEncoder
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
-from mlxlab.data.row_lengths import MeasuresRows
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.distillation.options import read_options
 from mlxlab.dotted_keys import value_at
@@ -106,23 +105,21 @@ def add_data(facts: Data, session: "Session") -> None:
         facts.num_classes = task.num_classes
         if task.kind == "classification" and task.num_classes == 2:
             facts.positive_class = task.labels[task.positive_class]
-    if isinstance(data, HasEncoder) and isinstance(data.encoder, RowEncoder):
-        facts.label = data.encoder.label_column
-        facts.columns = [*data.encoder.columns[:_MAX_NAMES]]
-    if isinstance(data, MeasuresText):
-        facts.estimated = [*data.estimated_sizes]
-        for split, (documents, tokens) in data.text_sizes.items():
-            facts.rows[split] = documents
-            facts.tokens[split] = tokens
-    if isinstance(data, CountsExamples) and data.num_examples:
-        facts.rows = {**data.num_examples}
-    if isinstance(data, MeasuresRows):
-        lengths = data.row_lengths
-        facts.left_out_rows = lengths.left_out
-        if lengths.seq_len > 1:  # A row of numbers has no length.
-            facts.measured_rows = lengths.rows
-            facts.seq_len = lengths.seq_len
-            facts.truncated_rows = lengths.too_long
+    encoder = getattr(data, "encoder", None)
+    if isinstance(encoder, RowEncoder):
+        facts.label = encoder.label_column
+        facts.columns = [*encoder.columns[:_MAX_NAMES]]
+    facts.estimated = [*getattr(data, "estimated_sizes", ())]
+    facts.rows = {**getattr(data, "num_examples", {})}
+    facts.left_out_rows = getattr(data, "left_out_rows", 0)
+    for split, (documents, tokens) in getattr(data, "text_sizes", {}).items():
+        facts.rows[split] = documents
+        facts.tokens[split] = tokens
+    lengths = getattr(data, "row_lengths", None)
+    if lengths is not None:
+        facts.measured_rows = lengths.rows
+        facts.seq_len = lengths.seq_len
+        facts.truncated_rows = lengths.too_long
 
 
 def tokenizer_kind(tokenizer: Tokenizer) -> str:

@@ -14,7 +14,7 @@ from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import DataModule
-from mlxlab.data.row_lengths import MANY, MeasuresRows
+from mlxlab.data.row_lengths import MANY
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.distributed.fsdp_options import refuse_unsharded
 from mlxlab.distributed.process_group import ProcessGroup
@@ -193,8 +193,8 @@ def describe_training(model: Model) -> list[str]:
 
 def warn_of_long_rows(data: DataModule) -> None:
     """A warning if many rows are longer than `data.seq_len`."""
-    if isinstance(data, MeasuresRows) and data.row_lengths.share > MANY:
-        lengths = data.row_lengths
+    lengths = getattr(data, "row_lengths", None)
+    if lengths is not None and lengths.share > MANY:
         enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
         logger.warning(f"{lengths.describe()}; {enough}")
 

@@ -161,7 +161,7 @@ class TrainState:
         return planned
 
     def resize(self, batch_size: int) -> None:
-        """Changes the batch size from the next batch on; ConfigError if the config fixes it."""
+        """Changes the batch size from the next batch on."""
         data = self.data
         before = self.data.batch_size
         data.resize(batch_size)

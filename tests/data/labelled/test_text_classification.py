@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mlxlab.baselines.predict import predict_baselines, predict_rows
-from mlxlab.data.dataset import LocatesRows
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.sources.open import Reading
@@ -202,7 +201,7 @@ def test_malformed_rows_count_as_those_without_a_label(tmp_path):
     ):
         make_texts(str(path), tmp_path / "cache", on_error="skip")
     data = make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)
-    assert data.row_lengths.left_out == 4
+    assert data.left_out_rows == 4
     path.write_text(path.read_text() + "a,\n" * 2)
     with pytest.raises(
         DataError, match=r"6 rows \(13.0 %\) cannot be used: .*\(4 malformed rows\)$"
@@ -230,7 +229,7 @@ def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
     assert re.search(
         rf"rows\.csv: 1 row \(0\.8 %\) left out: .*:32: column .*: {reason} \(1 row\)$", line
     )
-    assert data.row_lengths.left_out == 1
+    assert data.left_out_rows == 1
 
 
 @pytest.mark.parametrize("key", ["source", "valid_source", "test_source"])
@@ -262,7 +261,7 @@ def test_rows_without_a_label_or_text_are_left_out_up_to_a_limit(make):
     ):
         make(rows)
     data = make(rows, on_error="skip", max_left_out=0.12)
-    assert data.row_lengths.left_out == 7
+    assert data.left_out_rows == 7
     with pytest.raises(
         DataError,
         match=r"7 rows \(11\.7 %\) cannot be used: ",
@@ -358,10 +357,10 @@ def test_classes_of_a_single_row_are_left_out_like_other_rows_that_cannot_be_use
     with pytest.raises(DataError, match=r"3 rows .* without a label .* single row of its class"):
         make(rows, on_error="skip", max_left_out=0.02)
     data = make(rows, on_error="skip", max_left_out=0.05)
-    assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
+    assert (data.task.labels, data.left_out_rows) == (("bad", "good"), 3)
     reading = Reading(missing=["n/a", "odd"])
     data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
-    assert (data.task.labels, data.row_lengths.left_out) == (("bad", "good"), 3)
+    assert (data.task.labels, data.left_out_rows) == (("bad", "good"), 3)
 
 
 def test_rows_without_a_time_are_left_out(make):
@@ -374,7 +373,7 @@ def test_rows_without_a_time_are_left_out(make):
     ):
         make(rows, time_column="day")
     data = make(rows, time_column="day", on_error="skip", max_left_out=0.02)
-    assert data.row_lengths.left_out == 1
+    assert data.left_out_rows == 1
     [line] = [line for line in data.sources if LEFT_OUT in line]
     assert "1 row (1.7 %) left out: " in line
 
@@ -481,7 +480,6 @@ def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text("\n".join(["text,label", *lines[:30], "a,b,c", *lines[30:], ""]))
     data = make_texts(str(path), tmp_path / "cache", on_error="skip", valid_fraction=0.5)
-    assert isinstance(data, LocatesRows)
     content = path.read_text().splitlines()
     for batch in data.valid:
         for row, text in zip(

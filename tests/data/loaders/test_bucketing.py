@@ -15,7 +15,7 @@ from mlxlab.data.loaders.bucketing import (
 )
 from mlxlab.data.loaders.loader import DataLoader
 from mlxlab.data.loaders.wrappers import Prefetch
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 from support.titanic import make_titanic
 
 COUNT = 203
@@ -40,7 +40,7 @@ def new_loader(batching=None, size: int = 16, seed: int = 3) -> DataLoader:
     )
 
 
-BATCHINGS = [FixedBatchSize(5), TokenBudget(None, 5), TokenBudget(800, 3), FixedBatchSize(None)]
+BATCHINGS = [FixedBatchSize(5), TokenBudget(5), TokenBudget(3), FixedBatchSize(None)]
 
 
 def ids_of(batches) -> list[int]:
@@ -77,12 +77,7 @@ def test_loading_a_state_restores_the_same_state(batching):
         )
 
 
-RESIZABLE = [FixedBatchSize(5), TokenBudget(None, 5), FixedBatchSize(None)]
-
-
-def test_a_budget_in_tokens_has_no_other_size():
-    with pytest.raises(ConfigError, match=r"data\.batching\.tokens"):
-        new_loader(TokenBudget(800, 3)).resize(4)
+RESIZABLE = [FixedBatchSize(5), TokenBudget(5), FixedBatchSize(None)]
 
 
 @pytest.mark.parametrize("batching", RESIZABLE)
@@ -143,16 +138,18 @@ def test_a_thousand_batches_of_random_lengths_have_at_most_eight_shapes():
 
 
 def test_a_budget_of_tokens_bounds_every_batch_and_makes_one_shape_a_length():
-    data = new_loader(TokenBudget(800, 5))
+    data = new_loader(TokenBudget(5), size=9)
     batches = [batch for _ in range(5) for batch in data]
-    assert max(batch.tokens.size for batch in batches) <= 800
+    assert max(batch.tokens.size for batch in batches) <= 9 * 89
     shapes = {batch.tokens.shape for batch in batches}
     assert len(shapes) == len({length for _, length in shapes}) == 5
     assert min(batch.tokens.size for batch in batches) > 400
 
 
 def test_rows_that_only_fill_up_have_no_weight_and_no_id():
-    batches = [batch for batch in new_loader(TokenBudget(800, 2)) if (batch.example_ids < 0).any()]
+    batches = [
+        batch for batch in new_loader(TokenBudget(2), size=9) if (batch.example_ids < 0).any()
+    ]
     assert len(batches) == 1
     empty = batches[0].example_ids < 0
     assert (batches[0].loss_weights[empty] == 0).all()

@@ -5,7 +5,7 @@ from operator import length_hint
 import numpy as np
 import pytest
 
-from mlxlab.data.text.batches import Masker, PackedBatchIterator
+from mlxlab.data.text.batches import Masker, PackedBatchIterator, RowOrder
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, epoch_start, pack
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (
@@ -194,7 +194,7 @@ def test_a_tokenizer_without_a_mask_token_cannot_hide():
 def test_an_epoch_without_text_ends_the_run():
     stream = make_stream(InMemorySource([]))
     with pytest.raises(DataError, match="no text to train on"):
-        list(PackedBatchIterator(stream, make_row_builder(), 3, "", None))
+        list(PackedBatchIterator(stream, make_row_builder(), 3, "", None, RowOrder()))
 
 
 def test_one_long_document_makes_many_rows_and_many_short_ones_make_one():

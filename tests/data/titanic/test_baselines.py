@@ -18,7 +18,7 @@ def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_
     renderer = new_renderer(["basic", "narrative", "descriptive", "story"])
     train, valid = (
         list(zip(*(renderer.sentences(ROWS[row].typed()) for row in rows), strict=True))
-        for rows in data.split[:2]
+        for rows in (data.split.train, data.split.valid)
     )
     labels = np.array([ROWS[row].survived for row in data.split.train] * 4)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2))

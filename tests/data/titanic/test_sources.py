@@ -63,7 +63,7 @@ def test_the_packaged_rows_are_those_of_openml():
 
 def ids_of(data):
     """The ids of the training and of the validation rows."""
-    return [{ROWS[row].id for row in rows} for rows in data.split[:2]]
+    return [{ROWS[row].id for row in rows} for rows in (data.split.train, data.split.valid)]
 
 
 def test_the_real_rows_have_the_usual_split(tmp_path):

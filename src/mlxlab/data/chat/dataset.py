@@ -14,12 +14,12 @@ from mlxlab.constraints import FilePath, Seed
 from mlxlab.data.chat.chat_template import choose_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import Layout, contents, dump, parse_conversation, unread_keys
-from mlxlab.data.chat.masks import GROUP, ConversationEncoder, LossOn, Truncation
+from mlxlab.data.chat.masks import ConversationEncoder, LossOn, Truncation
 from mlxlab.data.row_lengths import RowLengths, measure_lengths
 from mlxlab.data.sources.block import Block, ErrorBudget
 from mlxlab.data.sources.cells import OnBadCell
 from mlxlab.data.sources.open import Reading, open_source
-from mlxlab.data.text.batches import RandomRows
+from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.corpus import describe_validation
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
@@ -134,7 +134,6 @@ class InstructDataset(LanguageModelData):
             template=[template.source, template.bos_token, template.eos_token],
             rows=[seq_len, loss_on, truncation, one_document],
         )
-        self._writers.append(template.save)
         if not self._valid_chunks:
             expected = f"no conversation to validate on fits in data.seq_len={seq_len}"
             raise DataError(f"{valid.name}: {expected}")
@@ -143,7 +142,7 @@ class InstructDataset(LanguageModelData):
         if size.rows_per_epoch is not None:
             num_batches = max(1, ceil(size.rows_per_epoch / options["batch_size"]))
         amount = f"{size.used:,} of {counted(self.row_lengths.rows, 'conversation')} used"
-        order = RandomRows(shuffle.row_buffer, seed)
+        order = RowOrder(shuffle.row_buffer, seed)
         self.train = self._training_batches(stream, num_batches, order, options)
         unread = unread_keys(opened[0].source.columns())
         listed = ", ".join(unread) or "none"
@@ -154,6 +153,10 @@ class InstructDataset(LanguageModelData):
             f"chat template: {template.name}; loss on: {loss_on}",
             f"{train.name}: {amount}, batches per epoch: {num_batches or 'unknown'}",
         ]
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        self.template.save(folder)
 
 
 def open_conversations(
@@ -197,26 +200,21 @@ def _measure(stream: TokenStream, encoder: ConversationEncoder, layout: RowLayou
 
     Raises DataError if none of them can be used.
     """
-    window = chain.from_iterable(stream.windows(0, EPOCH_START))
-    documents = (document for _, document in window)
-    sizes: list[tuple[int, int, int]] = []
-    measured = islice(documents, MAX_MEASURED)
-    while group := list(islice(measured, GROUP)):
-        for document, tokens in zip(group, encoder(group), strict=True):
-            num_bytes = len(document.text.encode())
-            sizes.append((num_bytes, tokens.full_length, len(tokens.ids)))
-    byte_counts, full, used = np.array(sizes).T
-    full = full[full > 0]
-    used = used[used > 0]
+    epoch = chain.from_iterable(stream.windows(0, EPOCH_START))
+    documents = [document for _, document in islice(epoch, MAX_MEASURED)]
+    encoded = encoder(documents)
+    full = np.array([tokens.full_length for tokens in encoded if tokens.full_length], np.int64)
+    used = np.array([len(tokens.ids) for tokens in encoded if len(tokens.ids)], np.int64)
     if not len(used):
         got = f"{len(full)} conversations of at most {full.max(initial=0)} tokens"
         fault = f"expected an answer within data.seq_len={layout.length} tokens, got {got}"
         raise DataError(f"{stream.source.name}: {fault}")
 
     repetitions: float | None = 1.0
-    if len(sizes) == MAX_MEASURED:
-        repetitions = stream.repetitions(MAX_MEASURED, int(byte_counts.sum()))
-    lengths = measure_lengths(full, layout.length, full.take)
+    if len(documents) == MAX_MEASURED:
+        num_bytes = sum(len(document.text.encode()) for document in documents)
+        repetitions = stream.repetitions(MAX_MEASURED, num_bytes)
+    lengths = measure_lengths(full, layout.length, lambda rows: full[rows].tolist())
     lengths = lengths._replace(action=ACTIONS[encoder.truncation])
     begins, _ = layout.split(np.cumsum(used))
     rows = None if repetitions is None else len(begins) * max(1.0, repetitions)

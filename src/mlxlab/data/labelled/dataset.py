@@ -22,7 +22,7 @@ from mlxlab.data.labelled.inputs import Inputs, ReadCells, Run, TextInputs
 from mlxlab.data.labelled.label_checks import find_giveaways
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import RowRenderer, feature_columns, fit_bounds
-from mlxlab.data.labelled.row_split import SPLITS, PreparedRows, digest, prepare_rows
+from mlxlab.data.labelled.row_split import SPLITS, SplitRows, digest, prepare_rows
 from mlxlab.data.labelled.rows import BLOCK, Rows, open_rows, plain_columns
 from mlxlab.data.labelled.types import Kind, read_table
 from mlxlab.data.loaders.bucketing import make_loader
@@ -43,7 +43,7 @@ class LabelledExamples:
     """A `DataModule` of labelled rows: what all such data sets share.
 
     Args:
-        prepared: the rows, and what was fitted on those for training.
+        split: the rows, and what was fitted on those for training.
         inputs: what the model reads of them.
         renderer: writes rows for reports.
         baselines: what baselines read.
@@ -54,7 +54,7 @@ class LabelledExamples:
 
     def __init__(
         self,
-        prepared: PreparedRows,
+        split: SplitRows,
         inputs: Inputs,
         renderer: Renderer,
         baselines: BaselineInputs,
@@ -62,33 +62,31 @@ class LabelledExamples:
         seed: int,
         copies: int = 1,
     ) -> None:
-        rows = prepared.rows
-        split = prepared.split
-        labels = prepared.labels
+        rows = split.rows
         self.rows = rows
         self.split = split
         self.split_sizes = (len(split.train), len(split.valid), len(split.test))
-        self.targets = prepared.targets
-        self._prepared = prepared
+        self.targets = split.targets
         self._renderer = renderer
         self.inputs = inputs
         self.tokenizer = inputs.tokenizer
         self.encoder: TypedEncoder = inputs.encoder
-        self.types = prepared.types
+        self.types = split.types
         self.columns = list(self.encoder.columns)
         self.row_lengths = inputs.row_lengths
+        self.left_out_rows = split.left_out
         self.task = self.encoder.task
         self.baseline_inputs = baselines if options["baselines"] else None
 
         self.held_out = content_key(sources=rows.fingerprint, valid=digest(split.valid))
-        train_ids = prepared.ids[split.train]
+        train_ids = split.ids[split.train]
         chosen = options["select"].chosen(seed, train_ids)
         self._shown = np.arange(len(train_ids))
         if chosen is not None:
             self._shown = np.flatnonzero(np.isin(train_ids, chosen))
         self.fingerprint = content_key(
             tokens=inputs.key,
-            labels=labels.state_dict(),
+            labels=split.labels.state_dict(),
             seed=seed,
             copies=copies,
             shown=digest(self._shown),
@@ -131,12 +129,12 @@ class LabelledExamples:
 
     def cells(self, positions: np.ndarray) -> Table:
         """The columns that the model reads, of the rows at these positions; training rows are the first ones."""
-        return self.rows.table(self.columns, self._prepared.numbers[positions])
+        return self.rows.table(self.columns, self.split.numbers[positions])
 
     def texts(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The texts of the rows with these ids."""
-        order = np.argsort(self._prepared.ids)
-        rows = order[np.searchsorted(self._prepared.ids, ids, sorter=order)]
+        order = np.argsort(self.split.ids)
+        rows = order[np.searchsorted(self.split.ids, ids, sorter=order)]
         table = self.rows.table(list(self._renderer.types), rows)
         return ["\n".join(texts) for texts in self._renderer.render(table)]
 
@@ -193,7 +191,7 @@ class LabelledExamples:
     ) -> Batch:
         """The batch of these rows, as they are shown."""
         rows = self.inputs.take(self.inputs.sequences(epoch, positions, copies))
-        ids = self._prepared.position_ids[positions]
+        ids = self.split.position_ids[positions]
         batch = self.encoder.collate(rows, self.targets, positions, ids, length)
         if self.inputs.folds is not None:
             batch = batch._replace(aux={FOLDS: self.inputs.folds[positions]})
@@ -267,19 +265,19 @@ class LabelledDataset(LabelledExamples):
         require_columns(types, [*names, target], "data.types")
         chosen: dict[str, Kind] = {**types, **dict.fromkeys(texts, "text")}
         rows = _open_rows(options, [*names, *special], cache)
-        prepared = prepare_rows(rows, row_options, names, texts, chosen, seed)
+        split = prepare_rows(rows, row_options, names, texts, chosen, seed)
 
-        fitted = {name: each for name, each in prepared.types.items() if each.kind != "text"}
-        train = read_table(rows.table(list(fitted), prepared.split.train), fitted)
+        fitted = {name: each for name, each in split.types.items() if each.kind != "text"}
+        train = read_table(rows.table(list(fitted), split.train), fitted)
         bounds = fit_bounds(train, bins)
         last_bin = max(bins or 0, 11) - 1  # It has at least two digits.
-        renderer = RowRenderer(prepared.types, bool(texts), bounds, len(str(last_bin)))
+        renderer = RowRenderer(split.types, bool(texts), bounds, len(str(last_bin)))
         inputs: Inputs
         if read_cells is None:
             run = Run(cache, parameters, width, pretrained, positions)
-            inputs = TextInputs(prepared, renderer, options, run)
+            inputs = TextInputs(split, renderer, options, run)
         else:
-            inputs = read_cells(prepared, seed, cache)
+            inputs = read_cells(split, seed, cache)
         written: dict[str, RowTexts] = {}
         if read_cells is None or len(fitted) < len(names):  # Some columns are texts.
             written[""] = renderer
@@ -287,7 +285,7 @@ class LabelledDataset(LabelledExamples):
         if not texts:
             read_columns = partial(feature_columns, types=inputs.encoder.types)
         baselines = BaselineInputs(read_columns, written)
-        super().__init__(prepared, inputs, renderer.exact(), baselines, options, seed)
+        super().__init__(split, inputs, renderer.exact(), baselines, options, seed)
         self.model_columns = inputs.model_columns
         self.epoch_limits = inputs.epoch_limits
         self.min_steps = inputs.min_steps

@@ -1,25 +1,17 @@
 """Encodes labelled rows as text, tokens and batches; fitted on the training rows, saved with a run, and restored."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    NotRequired,
-    Protocol,
-    TypeAlias,
-    TypedDict,
-    runtime_checkable,
-)
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
 from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
-from mlxlab.data.dataset import RowEncoder, RowTexts, Table
+from mlxlab.data.dataset import RowTexts, Table
 from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
 from mlxlab.data.labelled.types import ColumnType, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
@@ -53,24 +45,52 @@ class SavedTexts(SavedEncoder):
     tokenizer: str
 
 
-@runtime_checkable
-class TypedEncoder(RowEncoder, Protocol):
-    """The encoder of rows with typed columns, fitted on the training rows."""
+class TypedEncoder(ABC):
+    """The encoder of rows with typed columns, fitted on the training rows. Implements `RowEncoder`."""
+
+    labels: Labels
+    label_column: str
 
     @property
+    @abstractmethod
+    def task(self) -> Task: ...
+
+    @property
+    @abstractmethod
     def types(self) -> Mapping[str, ColumnType]:
         """Of the columns."""
 
     @property
-    def labels(self) -> Labels: ...
+    def columns(self) -> Sequence[str]:
+        return list(self.types)
+
+    @property
+    def label_cells(self) -> Sequence[str]:
+        return self.labels.cells or self.labels.names
 
     @property
     def required(self) -> Sequence[str]:
         """The columns that may not be blank."""
+        return ()
 
+    def encode_rows(self, table: Table) -> Batch:
+        """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
+        inputs = self.read(table)
+        rows = np.arange(len(inputs))
+        cells = table.get(self.label_column, [None] * len(rows))
+        labels = self.labels.read(self.label_column, pa.chunked_array([cells], pa.string()))
+        if self.label_column not in table:
+            labels = labels._replace(values=[], codes=np.full(len(rows), -1))
+        return self.collate(inputs, self.labels.encode(labels), rows, rows)
+
+    @abstractmethod
+    def read(self, table: Table) -> Any:
+        """The inputs of some rows; raises DataError for a cell that is malformed."""
+
+    @abstractmethod
     def collate(
         self,
-        sequences: Any,
+        inputs: Any,
         targets: Targets,
         rows: np.ndarray,
         ids: np.ndarray,
@@ -78,15 +98,17 @@ class TypedEncoder(RowEncoder, Protocol):
     ) -> Batch:
         """A batch of encoded rows, padded to `length` or to the longest; `rows` are those of `targets`."""
 
+    @abstractmethod
     def rules(self) -> object:
         """How inputs are made: equal for encoders that make the same inputs of the same columns."""
 
+    @abstractmethod
     def save(self, folder: Path, **saved: object) -> None:
         """Writes tokenizer.json and data.json, with what `SavedEncoder` says."""
 
 
 @dataclass(frozen=True)
-class LabelledEncoder:
+class LabelledEncoder(TypedEncoder):
     """Renders rows as text, tokenizes it and encodes the labels."""
 
     renderer: Renderer
@@ -100,10 +122,6 @@ class LabelledEncoder:
         return self.labels.task(self.tokenizer.end_id if self.renderer.is_pair else None)
 
     @property
-    def columns(self) -> Sequence[str]:
-        return list(self.renderer.types)
-
-    @property
     def types(self) -> Mapping[str, ColumnType]:
         return self.renderer.types
 
@@ -111,21 +129,14 @@ class LabelledEncoder:
     def required(self) -> Sequence[str]:
         return self.renderer.required
 
-    @property
-    def label_cells(self) -> Sequence[str]:
-        return self.labels.cells or self.labels.names
-
-    def encode_rows(self, table: Table) -> Batch:
-        """One batch of rows with ids 0, 1, ...; see `RowEncoder`."""
+    def read(self, table: Table) -> list[np.ndarray]:
+        """The tokens of rows; raises DataError for an empty text too."""
         texts = self.renderer.render(table)
         for row, parts in enumerate(texts):
             if not all(map(str.strip, parts)):
                 columns = ", ".join(map(repr, self.columns))
                 raise DataError(f"{number_of_row(row)}: column {columns}: an empty text")
-        rows = np.arange(len(texts))
-        tokens = self.tokenize(texts)
-        targets = read_targets(self.labels, self.label_column, table, len(texts))
-        return self.collate(tokens, targets, rows, rows)
+        return self.tokenize(texts)
 
     def tokenize(self, texts: Texts) -> list[np.ndarray]:
         """int32 tokens of each row, truncated to `seq_len`; of a pair `start a end b end`, the longer one truncated."""
@@ -145,14 +156,14 @@ class LabelledEncoder:
 
     def collate(
         self,
-        sequences: Sequence[np.ndarray],
+        inputs: Sequence[np.ndarray],
         targets: Targets,
         rows: np.ndarray,
         ids: np.ndarray,
         length: int | None = None,
     ) -> Batch:
         """Implements `TypedEncoder`."""
-        tokens, mask = pad(sequences, self.tokenizer.pad_id, self.seq_len, length)
+        tokens, mask = pad(inputs, self.tokenizer.pad_id, self.seq_len, length)
         batch = Batch(tokens, mask, *targets.of(rows), ids.astype(np.int64))
         return check_ids(batch, self.tokenizer.vocab_size, len(self.labels.names))
 
@@ -166,15 +177,6 @@ class LabelledEncoder:
         saved["seq_len"] = self.seq_len
         saved["tokenizer"] = self.tokenizer.fingerprint
         write_json(folder / "data.json", saved)
-
-
-def read_targets(labels: Labels, label_column: str, table: Table, count: int) -> Targets:
-    """Targets of the rows of a table; all have weight 0 without a column of labels."""
-    cells = table.get(label_column, [None] * count)
-    column = labels.read(label_column, pa.chunked_array([cells], pa.string()))
-    if label_column not in table:
-        column = column._replace(values=[], codes=np.full(count, -1))
-    return labels.encode(column)
 
 
 def render_sequences(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import AUTO_EPOCHS, MAX_AUTO_EPOCHS, MIN_STEPS, Encoder, Table
+from mlxlab.data.dataset import AUTO_EPOCHS, MAX_AUTO_EPOCHS, MIN_STEPS, Table
 from mlxlab.data.labelled.encoder import (
     LabelledEncoder,
     Renderer,
@@ -16,7 +16,7 @@ from mlxlab.data.labelled.encoder import (
     render_sequences,
 )
 from mlxlab.data.labelled.options import BatchOptions
-from mlxlab.data.labelled.row_split import PreparedRows
+from mlxlab.data.labelled.row_split import SplitRows
 from mlxlab.data.labelled.token_cache import TokenCache
 from mlxlab.data.row_lengths import (
     MAX_MEASURED,
@@ -53,7 +53,7 @@ class Inputs(Protocol):
     tokenizer: Tokenizer
     num_variants: int = 1
     lengths: np.ndarray  # of every sequence, in tokens
-    row_lengths: RowLengths
+    row_lengths: RowLengths | None = None  # of texts
     folds: np.ndarray | None = None  # of each row, of a model with inner folds
     lines: Sequence[str] = ()  # for the log
     model_columns: Sequence[Mapping[str, Any]] | None = None  # the key `model.columns`
@@ -69,7 +69,7 @@ class Inputs(Protocol):
         """What the encoder collates of these sequences."""
 
 
-ReadCells = Callable[[PreparedRows, int, Path], Inputs]  # of the rows, a seed and a cache
+ReadCells = Callable[[SplitRows, int, Path], Inputs]  # of the rows, a seed and a cache
 
 
 class TextInputs(Inputs):
@@ -84,18 +84,18 @@ class TextInputs(Inputs):
     min_steps = MIN_STEPS
 
     def __init__(
-        self, prepared: PreparedRows, renderer: Renderer, options: BatchOptions, run: Run
+        self, split: SplitRows, renderer: Renderer, options: BatchOptions, run: Run
     ) -> None:
-        self._prepared = prepared
+        self._split = split
         self._renderer = renderer
         self._columns = list(renderer.types)
         self.num_variants = renderer.num_variants
 
-        content = {**prepared.content, "renderer": renderer.state_dict()}
+        content = {**split.content, "renderer": renderer.state_dict()}
         fitted = self._fit_tokenizer(content_key(**content), options, run)
         self.tokenizer = fitted.tokenizer
         self.encoder = LabelledEncoder(
-            renderer, prepared.labels, prepared.column.name, self.tokenizer, NO_LIMIT
+            renderer, split.labels, split.column.name, self.tokenizer, NO_LIMIT
         )
         seq_len = options["seq_len"] or self._fitting_length(run.positions)
         self.encoder = replace(self.encoder, seq_len=seq_len)
@@ -105,21 +105,20 @@ class TextInputs(Inputs):
         )
         self._tokens = TokenCache(
             run.cache / f"tokens-{self.key}",
-            len(prepared.numbers) * self.num_variants,
+            len(split.numbers) * self.num_variants,
             self._tokenize,
             self.tokenizer.vocab_size,
             seq_len,
         )
         self.lengths = self._tokens.lengths
-        measured = measure_lengths(self.lengths, seq_len, self._full_lengths)
-        self.row_lengths = measured._replace(left_out=prepared.split.left_out)
+        self.row_lengths = measure_lengths(self.lengths, seq_len, self._full_lengths)
         total = f"{self.lengths.sum():,} tokens (vocabulary: {self.tokenizer.vocab_size:,})"
         cache = f"cache: {self._tokens.outcome}"
         self.lines = [*fitted.lines, f"{total}, at most {self.lengths.max()} a row; {cache}"]
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
         """Implements `Inputs`."""
-        variants = self._renderer.choose(self._prepared.position_ids[positions], epoch, copies)
+        variants = self._renderer.choose(self._split.position_ids[positions], epoch, copies)
         return positions * self.num_variants + variants
 
     def take(self, sequences: np.ndarray) -> Any:
@@ -128,31 +127,31 @@ class TextInputs(Inputs):
 
     def training_texts(self) -> Iterator[str]:
         """Every text of every training row, on which the tokenizer is trained."""
-        prepared = self._prepared
-        for table in prepared.rows.blocks(self._columns, prepared.split.train):
+        split = self._split
+        for table in split.rows.blocks(self._columns, split.train):
             yield from (text for texts in self._renderer.render_all(table) for text in texts)
 
     def _fit_tokenizer(self, key: str, options: BatchOptions, run: Run) -> FittedTokenizer:
-        num_train = len(self._prepared.split.train)
+        num_train = len(self._split.train)
         corpus = Corpus(
             self.training_texts(),
             key,
             run.cache,
             run.parameters,
             run.width,
-            round(self._prepared.rows.mean_bytes(self._columns) * num_train),
+            round(self._split.rows.mean_bytes(self._columns) * num_train),
             run.pretrained,
         )
         return options["tokenizer"].fit(corpus)
 
     def _cells(self, positions: np.ndarray) -> Table:
-        return self._prepared.rows.table(self._columns, self._prepared.numbers[positions])
+        return self._split.rows.table(self._columns, self._split.numbers[positions])
 
     def _tokenize(self, sequences: np.ndarray) -> list[np.ndarray]:
         return self.encoder.tokenize(render_sequences(self._renderer, self._cells, sequences))
 
     def _fitting_length(self, positions: int | None) -> int:
-        num_sequences = len(self._prepared.split.train) * self.num_variants
+        num_sequences = len(self._split.train) * self.num_variants
         chosen = np.linspace(0, num_sequences - 1, min(num_sequences, MAX_MEASURED))
         length = fitting_length(self._full_lengths(chosen.astype(np.int64)))
         return min(length, positions or length)
@@ -162,7 +161,7 @@ class TextInputs(Inputs):
         return list(map(len, replace(self.encoder, seq_len=NO_LIMIT).tokenize(texts)))
 
 
-def same_texts(first: Encoder, second: Encoder) -> bool:
+def same_texts(first: object, second: object) -> bool:
     """Whether two encoders make the same inputs of the same columns; True where that is unknown."""
     if not (isinstance(first, TypedEncoder) and isinstance(second, TypedEncoder)):
         return True

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -43,27 +42,27 @@ SPLITS = ("training", "validation", "test")
 UNUSED, TRAINING, VALIDATION, TEST = range(-1, 3)
 
 
-class RowSplit(NamedTuple):
-    """Numbers of the rows of each split, ascending, with lines for the log."""
-
-    train: np.ndarray
-    valid: np.ndarray
-    test: np.ndarray
-    lines: list[str]
-    left_out: int  # rows that cannot be used
-
-
 def digest(numbers: np.ndarray) -> str:
     """A hash of integers."""
     return hashlib.sha256(numbers.astype(np.int64).tobytes()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
-class PreparedRows:
-    """The rows of a data set, with all that was fitted on those for training."""
+class SplitRows:
+    """The rows of a data set by split, with all that was fitted on those for training.
+
+    Args:
+        train, valid, test: numbers of the rows of each split, ascending.
+        lines: for the log.
+        left_out: rows that cannot be used.
+    """
 
     rows: Rows
-    split: RowSplit
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    lines: list[str]
+    left_out: int
     column: TypedColumn  # the labels of all rows
     labels: Labels
     types: dict[str, ColumnType]
@@ -72,7 +71,7 @@ class PreparedRows:
     @cached_property
     def numbers(self) -> np.ndarray:
         """The numbers of the rows by position: the training rows first."""
-        return np.concatenate(self.split[:3])
+        return np.concatenate([self.train, self.valid, self.test])
 
     @cached_property
     def position_ids(self) -> np.ndarray:
@@ -82,7 +81,7 @@ class PreparedRows:
     @cached_property
     def content(self) -> dict[str, object]:
         """What the rows of each split depend on, for the key of a cache."""
-        splits = list(map(digest, self.split[:3]))
+        splits = list(map(digest, (self.train, self.valid, self.test)))
         return {"sources": self.rows.fingerprint, "split": splits}
 
     @cached_property
@@ -99,7 +98,7 @@ def prepare_rows(
     chosen: Mapping[str, Kind],
     seed: int,
     ids: np.ndarray | None = None,
-) -> PreparedRows:
+) -> SplitRows:
     """Splits the rows, and fits types and labels on the training rows.
 
     Args:
@@ -155,8 +154,8 @@ def prepare_rows(
     train, valid, test = (np.flatnonzero(splits == split) for split in range(len(SPLITS)))
     if not len(valid):
         raise DataError(f"{rows.name}: no validation rows are left")
-    split = RowSplit(train, valid, test, lines, faults.num_left_out)
-    return PreparedRows(rows, split, column, fitted, types, ids)
+    left_out = faults.num_left_out
+    return SplitRows(rows, train, valid, test, lines, left_out, column, fitted, types, ids)
 
 
 def _splits_of_sources(rows: Rows, options: RowOptions) -> np.ndarray:

@@ -29,7 +29,6 @@ class FixedBatchSize:
     fills = (
         False  # Only the last and shortest bucket has a short batch, of one shape in every epoch.
     )
-    fixed_by = ""
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
         return np.full(len(boundaries), size)
@@ -37,26 +36,17 @@ class FixedBatchSize:
 
 @dataclass(frozen=True)
 class TokenBudget:
-    """About the same number of tokens in every batch: more of the short examples, fewer of the long ones.
+    """About the same number of tokens in every batch: as many as the batch size has of the longest examples.
 
     Args:
-        tokens: of a batch, padding included; null is the batch size times the longest length.
         num_buckets: lengths to pad to.
     """
 
-    tokens: Size | None
     num_buckets: Size
     fills = True
 
-    @property
-    def fixed_by(self) -> str:
-        if self.tokens is None:
-            return ""
-        return f"data.batching.tokens={self.tokens}"
-
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
-        tokens = self.tokens or size * boundaries[-1]
-        return np.maximum(tokens // boundaries, 1)
+        return size * boundaries[-1] // boundaries
 
 
 def make_loader(
@@ -81,7 +71,7 @@ def make_loader(
         shuffled = permutation(len(batches), seed, Stream.BATCH_ORDER, epoch)
         return [batches[index] for index in shuffled]
 
-    return DataLoader(count, batch_size, order, collate, fingerprint, divide, batching.fixed_by)
+    return DataLoader(count, batch_size, order, collate, fingerprint, divide)
 
 
 def split_by_length(

@@ -9,7 +9,7 @@ import numpy as np
 from mlxlab.constraints import Count, Size
 from mlxlab.data.batch import Batch, load_position, pad_rows
 from mlxlab.data.rng import Order
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.errors import DataError
 
 # (epoch, examples, length to pad to) -> their batch
 Collate = Callable[[int, np.ndarray, int | None], Batch]
@@ -54,7 +54,6 @@ class DataLoader:
 
     Args:
         order: of the examples of an epoch.
-        fixed_by: the key of the configuration that fixes the batch size; empty if it can be changed.
     """
 
     num_examples: int
@@ -63,7 +62,6 @@ class DataLoader:
     collate: Collate
     fingerprint: str = ""
     divide: Divide = divide_in_order
-    fixed_by: str = ""
     epoch: int = field(default=0, init=False)
     _consumed: list[tuple[int, int]] = field(default_factory=list, init=False)
     _plan: Iterator[PlannedBatch] | None = field(default=None, init=False)  # the rest of the epoch
@@ -89,9 +87,6 @@ class DataLoader:
         return len(self.divide(self.order(0), 0, self.batch_size))
 
     def resize(self, batch_size: int) -> None:
-        if self.fixed_by:
-            expected = "expected null, so that it can change"
-            raise ConfigError(f"{self.fixed_by}: fixes the batch size; {expected}")
         self.batch_size = batch_size
         self._plan = None
 

@@ -8,13 +8,7 @@ from itertools import islice
 from typing import NamedTuple, TypedDict
 
 from mlxlab.constraints import Count
-from mlxlab.data.batch import (
-    Batch,
-    BatchIterator,
-    MeasuresOrder,
-    check_position,
-    set_curriculum_alpha,
-)
+from mlxlab.data.batch import Batch, BatchIterator, check_position, set_curriculum_alpha
 
 
 class Position(NamedTuple):
@@ -150,7 +144,7 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 
 def _position(source: BatchIterator) -> Position:
-    metrics = source.order_metrics() if isinstance(source, MeasuresOrder) else {}
+    metrics = source.order_metrics() if hasattr(source, "order_metrics") else {}
     return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics)
 
 

@@ -14,12 +14,14 @@ from mlxlab.data.sources.csv import csv_format
 from mlxlab.data.sources.files import FORMATS, Files, find_files, is_glob, split_suffix
 from mlxlab.data.sources.hub import HuggingFaceRows, open_huggingface
 from mlxlab.data.sources.json import json_format
-from mlxlab.data.sources.sklearn import SKLEARN, load_sklearn_table
 from mlxlab.data.sources.text_files import ALL, TextFiles
 from mlxlab.data.sources.txt import DocumentUnit, txt_format
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.nearest import nearest_path
 
+SKLEARN = "sklearn:"
+SKLEARN_TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+SKLEARN_LABEL = "target"  # the name of the class, or the number of a regression
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FRACTION_RANGE = re.compile(r"(?:train)?\[(?:(\d+(?:\.\d+)?)%)?:(?:(\d+(?:\.\d+)?)%)?\]")
 
@@ -89,7 +91,7 @@ def open_source(
             only = f"only for Hugging Face data sets, not {source}"
             raise ConfigError(f"data.reading.{key}={value}: {only}")
     if is_table:
-        rows: Source = load_sklearn_table(source)
+        rows: Source = _load_sklearn_table(source)
     else:
         rows = _open_files(find_files(source), reading, errors or ErrorBudget())
     if _parse_fractions(reading.split) != ALL and not isinstance(rows, TextFiles):
@@ -131,6 +133,22 @@ def _open_files(files: Files, reading: Reading, errors: ErrorBudget) -> Source:
             raise DataError(f"{files.name}: expected one of the formats {', '.join(FORMATS)}")
     fractions = _parse_fractions(reading.split)
     return TextFiles(files, text_format, errors, reading.encoding, fractions)
+
+
+def _load_sklearn_table(name: str) -> TableRows:
+    """The rows of `sklearn:TABLE`, which the scikit-learn package carries; raises InputNotFoundError for another table."""
+    from sklearn import datasets
+
+    table = name.removeprefix(SKLEARN)
+    if table not in SKLEARN_TABLES:
+        raise InputNotFoundError(f"{name}: expected one of {', '.join(SKLEARN_TABLES)}")
+    # Raw measurements rather than the standardised ones of diabetes.
+    options = {"scaled": False} if table == "diabetes" else {}
+    bunch = getattr(datasets, f"load_{table}")(as_frame=True, **options)
+    rows = bunch.data.rename(columns=str)
+    classes = bunch.get("target_names")
+    rows[SKLEARN_LABEL] = bunch.target if classes is None else classes[bunch.target].astype(str)
+    return TableRows(rows, name)
 
 
 def _parse_fractions(split: str | None) -> tuple[float, float]:

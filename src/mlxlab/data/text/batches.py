@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import numpy as np
 
@@ -27,39 +27,27 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 
 
-class RowOrder(Protocol):
-    """The order in which the rows of an epoch are served; its positions hold all that it depends on."""
+class RowOrder:
+    """The order in which the rows of an epoch are served; its positions hold all that it depends on.
+
+    This one is the order of the text, in which every `size` rows are permuted by `seed`; 0 permutes
+    none. Subclasses override all of it.
+    """
+
+    def __init__(self, size: int = 0, seed: int = 0) -> None:
+        self.size = size
+        self.seed = seed
 
     def first(self, fingerprint: str) -> TextCursor:
         """The position of the first row of a run."""
-
-    def load(self, state: Mapping[str, object], fingerprint: str) -> TextCursor:
-        """A saved position; DataError if it is malformed or of other data."""
-
-    def open(self, rows: Iterator[Row], cursor: TextCursor) -> Take:
-        """Takes the rows of the text, the first of which is at `cursor`, in this order."""
-
-    def set_alpha(self, cursor: TextCursor, alpha: float) -> TextCursor:
-        """`cursor` with another alpha of the curriculum; ConfigError where there is none."""
-
-    def metrics(self) -> dict[str, float]:
-        """Metrics of the tokens served since the start of the run; empty where none are measured."""
-
-
-@dataclass(frozen=True)
-class RandomRows:
-    """The order of the text, in which every `size` rows are permuted by `seed`; 0 permutes none."""
-
-    size: int = 0
-    seed: int = 0
-
-    def first(self, fingerprint: str) -> TextCursor:
         return epoch_start(0, fingerprint)
 
     def load(self, state: Mapping[str, object], fingerprint: str) -> TextCursor:
+        """A saved position; DataError if it is malformed or of other data."""
         return load_position(state, TextCursor, fingerprint)
 
     def open(self, rows: Iterator[Row], cursor: TextCursor) -> Take:
+        """Takes the rows of the text, the first of which is at `cursor`, in this order."""
         if self.size:
             rows = shuffle_rows(rows, cursor, self.size, self.seed)
 
@@ -69,9 +57,11 @@ class RandomRows:
         return take
 
     def set_alpha(self, cursor: TextCursor, alpha: float) -> TextCursor:
+        """`cursor` with another alpha of the curriculum; ConfigError where there is none."""
         raise ConfigError(NO_CURRICULUM)
 
     def metrics(self) -> dict[str, float]:
+        """Metrics of the tokens served since the start of the run; empty where none are measured."""
         return {}
 
 
@@ -216,7 +206,7 @@ class PackedBatchIterator:
     batch_size: int  # rows, of all processes together
     fingerprint: str
     batches_per_epoch: int | None  # where known or estimated
-    order: RowOrder = RandomRows()
+    order: RowOrder
     _cursor: TextCursor = field(init=False)
 
     def __post_init__(self) -> None:

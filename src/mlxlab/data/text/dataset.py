@@ -1,6 +1,6 @@
 """Streamed text for language models, larger than memory: read, tokenized and packed as it is needed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as memoize
 from functools import partial
@@ -123,7 +123,6 @@ class LanguageModelData:
         options: TextOptions,
         **settings: object,
     ) -> None:
-        self._writers: list[Callable[[Path], None]] = []
         self.tokenizer = fitted.tokenizer
         self.encoder = TextEncoder(self.tokenizer, mlm_probability is not None, layout.length)
         self.task = self.encoder.task
@@ -161,8 +160,6 @@ class LanguageModelData:
     def save(self, folder: Path) -> None:
         """Writes what inference needs."""
         self.encoder.save(folder, self.fingerprint)
-        for write in self._writers:
-            write(folder)
 
 
 class StreamingTextDataset(LanguageModelData):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from mlxlab.data.dataset import MIN_STEPS
-from mlxlab.data.text.batches import RandomRows, RowOrder
+from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.documents import DocumentSource
 from mlxlab.data.text.packing import RowLayout
@@ -51,4 +51,4 @@ class DataOrder:
         Args:
             count_tokens: counts the tokens of the training text.
         """
-        return RandomRows(row_buffer, seed)
+        return RowOrder(row_buffer, seed)

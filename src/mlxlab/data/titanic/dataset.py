@@ -105,21 +105,21 @@ class TitanicDataset(LabelledExamples):
         ids = np.array([passenger[rules.id_column] for passenger in passengers])
         if len(set(ids)) < len(ids):
             raise DataError(f"{rows.name}: a {rules.id_column} occurs twice")
-        prepared = prepare_rows(rows, row_options, list(rules.types), [], rules.types, seed, ids)
+        split = prepare_rows(rows, row_options, list(rules.types), [], rules.types, seed, ids)
         names = tuple(rules.label_names.values())
-        labels = replace(prepared.labels, names=names, cells=prepared.labels.names)
+        labels = replace(split.labels, names=names, cells=split.labels.names)
         renderer = SentenceRenderer(rules, list(dict.fromkeys(templates)), seed)
-        renderer = renderer.fit([passengers[row] for row in prepared.split.train])
+        renderer = renderer.fit([passengers[row] for row in split.train])
         run = Run(cache, parameters, width, pretrained)
-        prepared = replace(prepared, labels=labels)
-        inputs = TextInputs(prepared, renderer, options, run)
+        split = replace(split, labels=labels)
+        inputs = TextInputs(split, renderer, options, run)
         # The baseline reads the four basic sentences, so that it is the same for all templates.
         texts = {"": replace(renderer, names=BASIC)}
         if renderer.names != BASIC:
             texts["same_sentences"] = renderer
         rules_of_thumb = {"female_rule": _survive_if_female}
         baselines = BaselineInputs(None, texts, plain=True, rules=rules_of_thumb)
-        super().__init__(prepared, inputs, renderer, baselines, options, seed, augment.copies)
+        super().__init__(split, inputs, renderer, baselines, options, seed, augment.copies)
 
     @staticmethod
     def restore_encoder(folder: Path) -> LabelledEncoder:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlxlab.constraints import Count, Fraction
 from mlxlab.data.batch import NO_CURRICULUM, load_position, stack
+from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
@@ -81,8 +82,8 @@ class Ranking:
 
 
 @dataclass
-class ServedOrder:
-    """Serves the rows of pools by rank, and measures the tokens served. Implements `RowOrder`.
+class ServedOrder(RowOrder):
+    """Serves the rows of pools by rank, and measures the tokens served.
 
     Attributes:
         override: the alpha that was set during the run, instead of the schedule.
