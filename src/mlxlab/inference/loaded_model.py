@@ -98,15 +98,16 @@ class LoadedModel:
         return vectors.embed(table, lambda row: f"row {row + 1}")
 
     @overload
-    def generate(self, prompts: str, **options: Any) -> str: ...
+    def generate(self, prompt: str, **options: Any) -> str: ...
 
     @overload
-    def generate(self, prompts: Sequence[str], **options: Any) -> list[str]: ...
+    def generate(self, prompt: Sequence[str], **options: Any) -> list[str]: ...
 
-    def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
+    def generate(self, prompt: str | Sequence[str], **options: Any) -> str | list[str]:
         """The continuation of a prompt, or of each of several.
 
         Args:
+            prompt: one text, or a list of texts.
             options: those of `mlxlab generate`: max_tokens, temperature, top_k, top_p, stop, seed, ...
 
         Raises:
@@ -115,9 +116,9 @@ class LoadedModel:
         request, sampling = read_options(**options)
         generator = restored_generator(self.restored)
         texts = generator.texts(
-            [prompts] if isinstance(prompts, str) else list(prompts), sampling, request
+            [prompt] if isinstance(prompt, str) else list(prompt), sampling, request
         )
-        return texts[0] if isinstance(prompts, str) else texts
+        return texts[0] if isinstance(prompt, str) else texts
 
 
 def read_options(
