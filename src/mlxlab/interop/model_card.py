@@ -35,7 +35,7 @@ class Origin:
     step: int
     commands: Sequence[Command] = (("", ()),)
     hashes: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Table | None = None
     bases: tuple[BaseModel, ...] = ()
 
 
@@ -66,9 +66,6 @@ def model_card(
         chats: whether the tokenizer has a chat template, by which the examples write their prompt.
         is_base: whether the weights are those below the adapters, without them.
     """
-    metrics = Table([Column("metric"), Column("value", "number")])
-    for name, value in sorted(origin.metrics.items()):
-        metrics.add([name, f"{value:.6g}"])
     hashes = Table([Column("of"), Column("hash")])
     for name, digest in origin.hashes.items():
         if digest:
@@ -91,7 +88,6 @@ def model_card(
         libraries=libraries,
         base=base and Markup(base),
         chats=chats,
-        metrics=metrics,
         hashes=hashes,
         commands=commands,
     )

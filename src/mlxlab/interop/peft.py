@@ -70,7 +70,7 @@ def export_peft(
         BASE if base else source or "BASE", trained, counterpart, has_config=base
     )
     count = sum(array.size for array in arrays.values())
-    of_base = replace(origin, metrics={}, hashes={})
+    of_base = replace(origin, metrics=None, hashes={})
     write_base = (
         model_folder(trained, of_base, dequantize=True, with_adapters=False) if base else None
     )
