@@ -59,7 +59,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 404_220,
+    "nodes": 404_370,
     "files": 513,
     "multiplied texts": 0,
     "nodes a statement": 10.4,
@@ -71,20 +71,20 @@ SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them an
     "fragments": 5.65,
 }
 PACKAGE_NODES = {
-    "api": 3_640,
-    "config": 14_240,
-    "cli": 18_410,
+    "api": 3_650,
+    "config": 14_330,
+    "cli": 18_290,
     "extensions": 37_980,
     "run": 21_670,
     "evaluation": 6_580,
-    "past_runs": 8_280,
+    "past_runs": 8_290,
     "parts": 3_350,
-    "data": 59_770,
+    "data": 59_810,
     "stats": 5_110,
     "sweep": 13_550,
-    "tracking": 14_480,
+    "tracking": 14_530,
     "record": 4_800,
-    "views": 12_500,
+    "views": 12_510,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")
