@@ -82,7 +82,7 @@ PACKAGE_NODES = {
     "extensions": 37_980,
     "run": 21_670,
     "evaluation": 6_580,
-    "past_runs": 8_280,
+    "past_runs": 8_290,
     "parts": 3_350,
     "data": 59_340,
     "stats": 5_110,

@@ -148,7 +148,7 @@ def export(folder: Path, config: dict[str, Any], source: str) -> dict[str, Any]:
     del config, source
     restored = restore_single(folder / "whole", "last")
     trained, out = trained_model(restored), folder / "exported"
-    export_hugging_face(trained, out, origin_of(restored, "whole"))
+    export_hugging_face(trained, out, origin_of(restored, folder / "whole", None))
     theirs, _ = mlx_lm.utils.load_model(out)
     ids = np.random.default_rng(0).integers(0, trained.vocab_size, (2, LENGTH)).astype(np.int32)
     tokens = mx.array(ids)

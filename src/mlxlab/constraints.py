@@ -13,8 +13,6 @@ class IsFile:
     """Text that names a file, not a folder, device, pipe or `-`. Whether it exists is checked on reading."""
 
 
-Bound = Ge | Gt | Le | Lt | MinLen | MaxLen | IsFile
-
 Count = Annotated[int, Ge(0), Le(10**12)]  # 0, 1, 2, ...
 Size = Annotated[int, Ge(1), Le(10**12)]  # 1, 2, 3, ...
 Layers = Annotated[int, Ge(1), Le(10_000)]  # of a published model: one module is built for each

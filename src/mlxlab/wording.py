@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 SHOWN = 4  # of many names
+CHOICES = 12  # A message lists so many names where one of them is expected.
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -24,10 +25,10 @@ def one_of(names: Iterable[str]) -> str:
     return f"one of {text}" if len(listed) > 1 else text
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], count: int = SHOWN) -> str:
     """The first names, and how many more there are."""
-    shown_names = ", ".join(names[:SHOWN])
-    return f"{shown_names} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown_names
+    shown_names = ", ".join(names[:count])
+    return f"{shown_names} and {len(names) - count} more" if len(names) > count else shown_names
 
 
 def one_line(text: str, max_length: int = 500) -> str:

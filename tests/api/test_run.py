@@ -178,7 +178,7 @@ def test_a_language_model_continues_texts(tmp_path):
     run = mlxlab.train(mlxlab.compose(*tiny, *settings, f"hydra.run.dir={tmp_path / 'lm'}"))
     model = mlxlab.load(run.folder)
     first, second = model.generate(["One", "two"], max_tokens=5, temperature=0)
-    assert model.generate("One", max_tokens=5, temperature=0) == first
+    assert model.generate(prompt="One", max_tokens=5, temperature=0) == first
     assert isinstance(second, str)
     with pytest.raises(NotAllowedError, match="a language model predicts no labels"):
         model.predict(["One"])
@@ -245,6 +245,13 @@ def test_a_callback_object_sees_every_step(tmp_path):
     watcher = Watcher()
     config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
     mlxlab.train(config, callbacks=[watcher])
+    assert watcher.steps == 4
+
+
+def test_one_callback_needs_no_list(tmp_path):
+    watcher = Watcher()
+    config = mlxlab.compose(*TINY, f"hydra.run.dir={tmp_path / 'run'}")
+    mlxlab.train(config, callbacks=watcher)
     assert watcher.steps == 4
 
 

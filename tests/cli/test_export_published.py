@@ -11,8 +11,10 @@ import pytest
 
 from mlxlab.inference.restore import save_ensemble
 from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.record.run_record import SplitResult
 from support.commands import command
 from support.processes import ROOT, run_here, tiny_overrides
+from support.run_records import edit_run
 
 main = command("export")
 
@@ -64,7 +66,7 @@ def test_the_commands_of_the_page_on_language_models(run, tmp_path, capsys):
     assert read_gguf(file)[1]["general.name"] == "run"
     card = (folder / "README.md").read_text()
     for name in (
-        "valid/loss",
+        "| loss (nats per token) ",
         "| data ",
         "| validation data ",
         "| tokenizer ",
@@ -74,6 +76,23 @@ def test_the_commands_of_the_page_on_language_models(run, tmp_path, capsys):
         assert name in card
     assert re.search(r": 2 steps on /\S+/text\.jsonl \(streaming\)\.", card)
     assert f"mlxlab train {shlex.quote('tracking=none')}" in card
+
+
+@pytest.mark.parametrize("best_step", [2, 1])
+def test_the_card_has_the_final_evaluation_if_it_is_of_the_same_weights(run, tmp_path, best_step):
+    def change(record):
+        record.training.best_step = best_step
+        result = SplitResult("test", 40, {"loss": 1.25}, {"loss": (1.0, 1.5)})
+        record.evaluation.results.append(result)
+
+    copy = shutil.copytree(run, tmp_path / "run")
+    edit_run(copy, change)
+    assert main(["hf", f"run={copy}", f"out={tmp_path}/hf"]) == 0
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert bool(re.search(r"^\| loss .* 1\.25\d* .* 1\.0000 to 1\.5000 ", card, re.M)) == (
+        best_step == 2
+    )
+    assert ("valid/loss" in card) == (best_step == 1)
 
 
 def test_the_card_of_a_resumed_run_has_the_commands_up_to_the_exported_step(run, tmp_path):

@@ -110,7 +110,8 @@ def test_a_hostile_file_is_refused_with_its_key(line, user_config):
     message = line.refuses(
         *user_config("# @package _global_\nmodel:\n  _target_: os.system\n"), code=77
     )
-    assert message == "model._target_=os.system: refused: os.system is not an allowed target"
+    refused = "model._target_=os.system: refused: os.system is not an allowed target"
+    assert message == f"{refused}; MLXLAB_ALLOWED_TARGETS names your own"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ BY_OVERRIDE = {
         "trainer.optimizer.weight_deca=1",
         "did you mean trainer.optimizer.weight_decay?",
     ),
+    "key of other options": (
+        "data.target=Survived",
+        "unknown key; it is of data=table or text_classification",
+    ),
     "unknown group": ("modle=bert", "did you mean model?"),
     "unknown subgroup": (
         "model/sise=nano",

@@ -27,6 +27,7 @@ REQUIRED_OVERRIDES = {
     "model/rope_scaling": ["model=transformer"],
     "model/size": SHAPE,
     "trainer/loss": ["trainer=distill", "trainer.teachers=[]"],
+    "trainer/loss/router": ["trainer=distill", "trainer.teachers=[]"],
 }  # overrides that the options of a group, or one of them, need
 REQUIRED_KEYS = {
     "text_classification": ["data.source=rows.csv"],
@@ -59,7 +60,8 @@ def test_every_option_of_conf_is_valid(choice):
     group, _, option = choice.partition("=")
     overrides = REQUIRED_OVERRIDES.get(choice, REQUIRED_OVERRIDES.get(group, []))
     required = REQUIRED_KEYS.get(option, []) if group in ("data", "trainer") else overrides
-    added = "+" if group == "model/rope_scaling" else ""  # a group that is in no defaults list
+    # These groups are in no defaults list of their parents.
+    added = "+" if group in ("model/rope_scaling", "trainer/loss/router") else ""
     composed(*required, f"{added}{choice}")
 
 

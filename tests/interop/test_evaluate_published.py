@@ -26,7 +26,7 @@ LLAMA = {
 }
 BERT = LLAMA | {"_target_": "mlxlab.models.bert.Bert", "dropout": 0.0}
 BERT = {key: BERT[key] for key in BERT if key not in ("num_kv_heads", "rope_theta")}
-ORIGIN = Origin("tiny", "texts", 4, (("", ()),), {}, {})
+ORIGIN = Origin("tiny", "texts", 4)
 TEXT = "the cat sees the dog, and Zo\u00eb sees them; the cat \u2603 again and again.\n" * 5
 T = 8
 

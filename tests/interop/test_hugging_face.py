@@ -24,6 +24,7 @@ from mlxlab.models.adapters.quantized import float_weight
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.views.tables import Column, Table, numeric
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
 LLAMA = {
@@ -50,7 +51,7 @@ ORIGIN = Origin(
     4,
     (("", ("data.source=https://me:secret@host/x",)),),
     {"data": "abc"},
-    {"valid/loss": 1.5},
+    Table([Column("metric"), *numeric("value")], [["valid/loss", "1.5"]]),
 )
 TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
 ALL_REAL = mx.ones((1, 6), mx.int32)

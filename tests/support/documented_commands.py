@@ -115,7 +115,7 @@ PAGES = {
         replaced=INSTALLED,
         before={
             "mlxlab train data=reviews": MAKE["reviews.tsv"],
-            "^export PYTHONPATH=. ": "\n".join(
+            "^export PYTHONPATH=. .*=mine": "\n".join(
                 f"{_TRAIN} hydra.run.dir=outputs/{name}" for name in "ab"
             ),
         },

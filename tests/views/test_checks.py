@@ -28,6 +28,10 @@ def set_metrics(**metrics):
     return lambda record: main_result(record).metrics.update(metrics)
 
 
+def set_rows(rows):
+    return lambda record: setattr(main_result(record), "rows", rows)
+
+
 def set_gains(best, constant):
     return lambda record: main_result(record).gains.update({BEST: best, CONSTANT: constant})
 
@@ -116,9 +120,10 @@ CASES = [
     ("overfitting", [], "good"),
     ("overfitting", [set_training(curve=RISING)], "warning"),
     ("overfitting", [set_training(curve=RISING[:1])], None),
-    ("calibration", [], "good"),
-    ("calibration", [set_metrics(calibration_error=0.11)], "warning"),
-    ("calibration", [set_metrics(accuracy=0.6)], None),
+    ("calibration", [set_rows(200)], "good"),
+    ("calibration", [set_rows(200), set_metrics(calibration_error=0.11)], "warning"),
+    ("calibration", [set_rows(200), set_metrics(accuracy=0.6)], None),
+    ("calibration", [set_rows(199), set_metrics(calibration_error=0.11)], None),
     ("steps", [], "good"),
     ("steps", [set_training(nonfinite_steps=1)], "warning"),
     ("steps", [set_training(rollbacks=1)], "warning"),

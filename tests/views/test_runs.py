@@ -22,6 +22,7 @@ RUN = RunRow(
     status="FINISHED",
     start=1000,
     end=6000,
+    seconds=4.0,
     uid="3a4ebdea" * 4,
     parent=None,
     folder="/data/outputs/first",
@@ -38,6 +39,10 @@ def head(table):
 @pytest.mark.parametrize("width", [140, 200])
 def test_a_list_fits_the_terminal(width):
     assert max(map(len, list_table([RUN], width=width).splitlines())) <= width
+
+
+def test_a_run_took_the_seconds_of_its_work():
+    assert "| 4 s " in list_table([RUN])
 
 
 def test_a_narrow_terminal_shows_the_metrics():

@@ -137,7 +137,7 @@ def train(
     config: Config,
     data: "pd.DataFrame | None" = None,
     *,
-    callbacks: "Sequence[Callback]" = (),
+    callbacks: "Callback | Sequence[Callback]" = (),
     quiet: bool = False,
 ) -> Run:
     """Trains in this process as `mlxlab train` does, in a run folder of its own.
@@ -147,8 +147,8 @@ def train(
 
     Args:
         data: rows to learn from, in place of those of the config.
-        callbacks: objects of your own, besides those of the config; they are not recorded, so that a command which
-            resumes the run trains without them.
+        callbacks: objects of your own, or one, besides those of the config; they are not recorded, so that a command
+            which resumes the run trains without them.
         quiet: shows warnings alone.
 
     Raises:
@@ -159,6 +159,8 @@ def train(
 
     if not isinstance(config, Config):
         raise ConfigError(f"{config!r:.200}: expected a config of mlxlab.compose")
+    if not isinstance(callbacks, Sequence):
+        callbacks = [callbacks]
     configure_logging(logging.WARNING if quiet else logging.INFO)
     with redacted():
         overrides: Sequence[str] = config.overrides

@@ -121,7 +121,7 @@ def why_disallowed(target: object) -> str | None:
     if not isinstance(target, str) or not _DOTTED.fullmatch(target):
         return f"refused: {one_line(str(target), 80)} is not the dotted name of a class or function"
     if target not in allowed_targets():
-        return f"refused: {target} is not an allowed target"
+        return f"refused: {target} is not an allowed target; MLXLAB_ALLOWED_TARGETS names your own"
     if read_signature(target) is None:
         return f"refused: {target} is not a class or function defined at the top of its module"
     return None

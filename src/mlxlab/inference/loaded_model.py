@@ -97,15 +97,16 @@ class LoadedModel:
         return vectors.embed(table, lambda row: f"row {row + 1}")
 
     @overload
-    def generate(self, prompts: str, **options: Any) -> str: ...
+    def generate(self, prompt: str, **options: Any) -> str: ...
 
     @overload
-    def generate(self, prompts: Sequence[str], **options: Any) -> list[str]: ...
+    def generate(self, prompt: Sequence[str], **options: Any) -> list[str]: ...
 
-    def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
+    def generate(self, prompt: str | Sequence[str], **options: Any) -> str | list[str]:
         """The continuation of a prompt, or of each of several.
 
         Args:
+            prompt: one text, or a list of texts.
             options: those of `mlxlab generate`: max_tokens, temperature, top_k, top_p, stop, seed, ...
 
         Raises:
@@ -113,9 +114,9 @@ class LoadedModel:
         """
         request = read_options(**options)
         generator = restored_generator(self.restored)
-        if isinstance(prompts, str):
-            return generator.texts([prompts], request)[0]
-        return generator.texts(prompts, request)
+        if isinstance(prompt, str):
+            return generator.texts([prompt], request)[0]
+        return generator.texts(prompt, request)
 
 
 def read_options(**options: Any) -> GenerationConfig:

@@ -1,15 +1,21 @@
 """The model of a run with what other programs need of it."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
 from mlxlab.data.chat.chat_template import load_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.interop.base_model import read_base_model
-from mlxlab.interop.model_card import Command, Origin
+from mlxlab.interop.model_card import Origin
 from mlxlab.interop.trained_model import TrainedModel
+from mlxlab.metric_names import VALID
 from mlxlab.models.model import CausalHead
+from mlxlab.record.run_record import Continuation, RunRecord
+from mlxlab.views.commands import continuing_lines
+from mlxlab.views.run_tables import metrics_table
+from mlxlab.views.run_view import RunView
+from mlxlab.views.tables import Column, Table, numeric
 
 
 def trained_model(restored: RestoredModel) -> TrainedModel:
@@ -34,13 +40,30 @@ def trained_model(restored: RestoredModel) -> TrainedModel:
     )
 
 
-def origin_of(
-    restored: RestoredModel, name: str, commit: str = "", commands: Sequence[Command] = ()
-) -> Origin:
-    """What the model card says of the run; its commands are those of the checkpoint where they are not known."""
+def origin_of(restored: RestoredModel, run: Path, record: RunRecord | None) -> Origin:
+    """What the model card says of the run: also what only the checkpoint knows, where there is no record.
+
+    A command that continued the run after the checkpoint made nothing of what is exported.
+    """
     checkpoint = restored.checkpoint
     state = checkpoint.state
-    metadata = checkpoint.state["metadata"]
+    metadata = state["metadata"]
+    commit = ""
+    commands = [("", metadata["overrides"])]
+    metrics = Table([Column("metric"), *numeric("value")])
+    for key, value in sorted(state["history"].at(checkpoint.step).items()):
+        if key.startswith(VALID):
+            metrics.add([key, f"{value:.6g}"])
+    if record is not None:
+        commit = record.code.commit
+        if record.command.first:
+            later = continuing_lines(
+                [Continuation(**each) for each in metadata.get("continued", [])]
+            )
+            commands = [("", record.command.first)]
+            commands += [(f"continued {place}".rstrip(), typed) for place, typed in later]
+        if record.is_evaluated and checkpoint.step == record.training.best_step:
+            metrics = metrics_table(RunView(record, run))
     hashes = {
         "commit": commit,
         "config": metadata["config_hash"],
@@ -53,10 +76,6 @@ def origin_of(
         },
         **{f"teacher {teacher}": digest for teacher, digest in metadata["teachers"].items()},
     }
-    history = state["history"]
-    logged = dict(history.curve).get(checkpoint.step, {})
-    metrics = history.best_metrics if checkpoint.step == history.best_step else logged
-    metrics = {key: value for key, value in metrics.items() if key.startswith(("valid/", "test/"))}
     choices = metadata["choices"]
     node = restored.config["data"]
     data = choices.get("experiment") or choices.get("data") or str(node["_target_"])
@@ -64,5 +83,5 @@ def origin_of(
         data = f"{', '.join([sources] if isinstance(sources, str) else map(str, sources))} ({data})"
     started_from = [restored.config["model"].get(key) for key in ("pretrained", "init_from")]
     bases = tuple(read_base_model(source) for source in started_from if source)
-    commands = commands or [("", metadata["overrides"])]
+    name = run.absolute().name
     return Origin(name, data, checkpoint.step, commands, hashes, metrics, bases)

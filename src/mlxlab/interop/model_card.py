@@ -35,7 +35,7 @@ class Origin:
     step: int
     commands: Sequence[Command] = (("", ()),)
     hashes: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Table | None = None
     bases: tuple[BaseModel, ...] = ()
 
 
@@ -64,9 +64,6 @@ def model_card(
         base: arguments by which transformers loads the base model, where the card is that of adapters for it.
         chats: whether the tokenizer has a chat template, by which the examples write their prompt.
     """
-    metrics = Table([Column("metric"), Column("value", "number")])
-    for name, value in sorted(origin.metrics.items()):
-        metrics.add([name, f"{value:.6g}"])
     hashes = Table([Column("of"), Column("hash")])
     for name, digest in origin.hashes.items():
         if digest:
@@ -88,7 +85,6 @@ def model_card(
         libraries=libraries,
         base=base and Markup(base),
         chats=chats,
-        metrics=metrics,
         hashes=hashes,
         commands=commands,
     )

@@ -61,6 +61,7 @@ def read_run_folder(folder: Path) -> RunRow:
         status=_STATUSES.get(record.status, "KILLED"),
         start=int(1000 * record.attempts[0].start),
         end=None if end is None else int(1000 * end),
+        seconds=record.training.seconds or None,
         uid=None,
         parent=None,
         folder=str(folder),

@@ -21,6 +21,7 @@ FEW_DOCUMENTS = 10
 FEW_TOKENS = 10_000
 MANY_TRUNCATED = 0.05
 MISCALIBRATED = 0.1
+MIN_CALIBRATION_ROWS = 200  # The error of fewer rows is noise.
 MAX_SHOWN = 3  # lines
 MAX_TEXT = 300  # characters of a line
 
@@ -66,7 +67,7 @@ def calibration(view: RunView) -> float:
     error = view.values.get("calibration_error")
     if error is None or not view.judgement.ranked or view.judgement.is_trivial:
         return -1.0
-    return error
+    return error if view.result and view.result.rows >= MIN_CALIBRATION_ROWS else -1.0
 
 
 def has_little_text(view: RunView) -> bool:

@@ -101,8 +101,8 @@ def _facts(run: RunRow) -> dict[str, Any]:
     }
     if run.start is not None:
         facts["started"] = moment(run.start / 1000)
-        if run.end is not None:
-            facts["took"] = duration(max(0, run.end - run.start) / 1000)
+    if run.seconds is not None:
+        facts["took"] = duration(run.seconds)
     best = {f"{key} (best)": run.best[key] for key in ordered(run.best, [run])}
     return facts | best
 

@@ -50,6 +50,7 @@ def test_a_shipped_file_is_valid(validator, name):
         {"trainer": {"learning_rate": "fast"}},
         {"trainer": {"parallel": "both"}},
         {"trainer": {"loss": {"_target_": "mlxlab.models.bert.Bert"}}},
+        {"trainer": {"loss": {"_target_": "mlxlab.models.ensemble.true_class_confidence"}}},
         {"model": {"freeze": [1]}},
         {"seed": 1.5},
     ],

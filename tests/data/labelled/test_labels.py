@@ -132,6 +132,14 @@ def test_an_unknown_label_is_named_with_its_place():
     assert "file.csv:3: column 'label': unknown label 'negativ'" in str(refused.value)
 
 
+@pytest.mark.parametrize(("count", "listed"), [(10, "7, 8, 9"), (14, "10, 11 and 2 more")])
+def test_an_unknown_label_lists_the_known_ones_unless_they_are_many(count, listed):
+    labels = fit(*map(str, range(count)))
+    with pytest.raises(DataError) as refused:
+        encode(labels, "100")
+    assert str(refused.value).endswith(listed)
+
+
 def restore(state):
     return validate(json.loads(json.dumps(state)), Labels)
 

@@ -139,6 +139,16 @@ def test_files_of_their_own_validate_and_test(make, write):
     assert data.texts(list(texts_of(data, data.test))) == [row["text"] for row in ROWS[5:12]]
 
 
+def test_the_validation_rows_are_the_same_whatever_is_tested(make, write):
+    valid = write("valid.csv", MORE_ROWS[:5])
+    test = write("test.csv", MORE_ROWS[5:12])
+    assert make(test_source=test).held_out == make().held_out
+    held_out = make(valid_source=valid, test_source=test).held_out
+    assert held_out == make(valid_source=valid).held_out
+    assert held_out != make(valid_source=test).held_out
+    assert make(valid_fraction=0.3).held_out != make().held_out
+
+
 def test_an_unknown_label_in_the_validation_file_is_named_with_its_line(make, write):
     with pytest.raises(DataError, match=r"valid\.csv:3: column 'label': unknown label 'god'"):
         make(valid_source=write("valid.csv", [ROWS[0], ROWS[1] | {"label": "god"}]))

@@ -72,6 +72,12 @@ def test_held_out_documents_are_never_trained_on(new):
     assert set(train[1:]) | set(valid[1:]) <= whole
 
 
+def test_the_log_says_how_many_documents_are_held_out(new):
+    data = new()
+    count = len(documents(data, data.valid))
+    assert f"{count} documents for validation" in data.sources[0]
+
+
 def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
     expected = list(new().valid)
     for change in (
@@ -256,7 +262,7 @@ class Hub:
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
     hub = Hub(*splits)
     opened = hub("someone/stories", None)
-    *sides, _ = corpus.open_validation(opened, ["someone/stories"], None, None, 0.3, hub)
+    sides = corpus.open_validation(opened, ["someone/stories"], None, None, 0.3, hub)
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

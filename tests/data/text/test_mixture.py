@@ -177,7 +177,7 @@ def test_a_small_source_always_has_something_to_hold_out(tmp_path):
     for count in range(2, 40):
         texts = [f"{count}: document {n}" for n in range(count)]
         source = open_source(str(write_texts(tmp_path / f"{count}.jsonl", texts)))
-        train, valid, _ = hold_out(source, 0.02)
+        train, valid = hold_out(source, 0.02)
         sides = texts_of(train), texts_of(valid)
         assert sorted(sides[0] + sides[1]) == sorted(texts)
         by_fraction = [text for text in texts if hashes([Document(0, text)])[0] < 0.02 * 2**32]

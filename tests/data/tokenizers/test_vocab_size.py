@@ -127,6 +127,12 @@ def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("minimum", "is_raised"), [(512, False), (1050, True)])
+def test_the_line_says_whether_the_minimum_holds_and_not_the_limits(tmp_path, minimum, is_raised):
+    fit = new_bpe_trainer(min_vocab_size=minimum).fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    assert ("raised by data.tokenizer.min_vocab_size" in fit.lines[-1]) == is_raised
+
+
 def test_a_fixed_vocabulary_size_takes_precedence(tmp_path):
     fit = new_bpe_trainer(vocab_size=777).fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
     assert fit.tokenizer.vocab_size == 777

@@ -555,6 +555,14 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
         resolve("owner/name")
 
 
+@pytest.mark.parametrize("name", ["models/tuned", "outputs/tuned", "multirun/tuned"])
+def test_a_missing_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch, name):
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputNotFoundError, match=rf"model.pretrained={name}: no such folder"):
+        resolve(name)
+
+
 def test_a_folder_without_a_model_is_refused_with_the_files_and_the_folder_that_has_them(tmp_path):
     (tmp_path / "model").mkdir()
     with pytest.raises(

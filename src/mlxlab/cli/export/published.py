@@ -130,24 +130,11 @@ def _restore(run: Path, out: Path, checkpoint: str, suffix: str = "") -> "Restor
 
 
 def _origin(run: Path, restored: "RestoredModel") -> "Origin":
-    """Where the model comes from, for the card: the commit of its program, and the commands up to the checkpoint.
-
-    A command that continued the run later made nothing of what is exported.
-    """
+    """Where the model comes from, for the card."""
     from mlxlab.inference.trained_model import origin_of
     from mlxlab.record.run_file import read_run
-    from mlxlab.record.run_record import Continuation
-    from mlxlab.views.commands import continuing_lines
 
-    commit = ""
-    commands: list[tuple[str, list[str]]] = []
+    record = None
     with suppress(InputNotFoundError, DataError):
         record = read_run(run)
-        commit = record.code.commit
-        first = record.command.first
-        continued = restored.checkpoint.state["metadata"].get("continued", [])
-        later = continuing_lines([Continuation(**each) for each in continued])
-        if first:
-            commands = [("", first)]
-            commands += [(f"continued {place}".rstrip(), typed) for place, typed in later]
-    return origin_of(restored, run.absolute().name, commit, commands)
+    return origin_of(restored, run, record)

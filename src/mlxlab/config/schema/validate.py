@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
-from mlxlab.config.instantiate import serves_as
+from mlxlab.config.instantiate import group_of, serves_as
 from mlxlab.config.issues import MISSING, UNRESOLVED, ConfigIssue
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.root import node_signature
@@ -155,6 +155,12 @@ class Checker:
         if key in known.runtime:
             message = "not a key of the config: the program passes it when it builds the component"
             return ConfigIssue(full, message)
+        group = group_of(path)
+        if path and path == group.replace("/", "."):
+            files = sorted((conf_dir() / group).glob("*.yaml"))
+            names = [file.stem for file in files if f"\n{key}:" in file.read_text()]
+            if names:
+                return ConfigIssue(full, f"unknown key; it is of {group}={' or '.join(names)}")
         others = [name for name, _ in walk(self.tree) if name not in ("", full)]
         near = key_suggestion(key, known.keys, path, others)
         return ConfigIssue(full, f"unknown key{near}")

@@ -20,7 +20,6 @@ from mlxlab.data.sources.block import Block, ErrorBudget
 from mlxlab.data.sources.cells import OnBadCell
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.data.text.batches import RowOrder
-from mlxlab.data.text.corpus import describe_validation
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
@@ -97,9 +96,8 @@ class InstructDataset(LanguageModelData):
                 opened.append(open_conversations(name, reading, layout, errors, shuffle.window))
         train: DocumentSource = opened[0]
         valid: DocumentSource = opened[-1]
-        line = describe_validation(train, valid)
         if len(opened) == 1:
-            train, valid, line = hold_out(opened[0], options["valid_fraction"])
+            train, valid = hold_out(opened[0], options["valid_fraction"])
 
         texts = (contents(json.loads(text)) for text in texts_of(train))
         limit = options["max_train_examples"]
@@ -147,7 +145,7 @@ class InstructDataset(LanguageModelData):
         unread = unread_keys(opened[0].source.columns())
         listed = ", ".join(unread) or "none"
         self.sources = [
-            line,
+            self.validation_line,
             f"{opened[0].name}: columns that are not read: {listed}",
             *fitted.lines,
             f"chat template: {template.name}; loss on: {loss_on}",

@@ -78,7 +78,10 @@ class LabelledExamples:
         self.task = self.encoder.task
         self.baseline_inputs = baselines if options["baselines"] else None
 
-        self.held_out = content_key(sources=rows.fingerprint, valid=digest(split.valid))
+        # The source of test rows comes last; validation rows do not depend on it.
+        parts = rows.parts[: np.searchsorted(rows.starts, split.valid[-1], side="right")]
+        sources = [part.source.fingerprint for part in parts]
+        self.held_out = content_key(sources=sources, valid=digest(split.valid))
         train_ids = split.ids[split.train]
         chosen = options["select"].chosen(seed, train_ids)
         self._shown = np.arange(len(train_ids))

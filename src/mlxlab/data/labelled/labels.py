@@ -31,12 +31,12 @@ from mlxlab.data.labelled.types import (
 )
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, parse_json
+from mlxlab.wording import CHOICES, some
 
 LabelKind = Literal["classification", "multi_label", "regression"]
 KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # of cells, by task
 MAX_AUTO_CLASSES = 50  # different whole numbers; more are amounts
 MAX_CLASSES = 20_000
-MAX_LISTED = 8  # labels in a message
 
 
 class Targets(NamedTuple):
@@ -141,8 +141,9 @@ class Labels:
         names = self.split(text)
         for name in names:
             if name not in self._numbers:
-                known = ", ".join(list(self._numbers)[:MAX_LISTED])
-                raise ValueError(f"unknown label {shorten(name)}, expected one of {known}")
+                raise ValueError(
+                    f"unknown label {shorten(name)}, expected one of {some([*self._numbers], CHOICES)}"
+                )
         return [self._numbers[name] for name in names]
 
     def encode(self, column: TypedColumn) -> Targets:
@@ -233,7 +234,7 @@ def fit_labels(column: TypedColumn, options: RowOptions, unfitted: Labels) -> La
         return replace(unfitted, names=tuple(names))
     name = spell_label(str(positive), column.type)
     if len(names) != 2 or name not in names:
-        listed = ", ".join(names[:MAX_LISTED])
+        listed = some(names, CHOICES)
         raise ConfigError(f"data.positive_class={positive}: expected one of two of {listed}")
     return replace(unfitted, names=tuple(names), positive=names.index(name))
 

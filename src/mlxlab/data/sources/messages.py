@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from mlxlab.errors import DataError
 from mlxlab.nearest import did_you_mean, nearest
+from mlxlab.wording import CHOICES, some
 
 MAX_SHOWN = 40
-MAX_LISTED = 12
 
 
 class MissingColumnError(DataError):
@@ -16,7 +16,7 @@ class MissingColumnError(DataError):
 
     def __init__(self, where: str, missing: Sequence[str], existing: Sequence[str]) -> None:
         named = ", ".join(repr(printable(name)) for name in missing)
-        listed = ", ".join(map(printable, existing[:MAX_LISTED])) or "none"
+        listed = some(list(map(printable, existing)), CHOICES) or "none"
         hint = did_you_mean(nearest(missing[0], existing))
         super().__init__(f"{where}: no column {named}, expected one of {listed}{hint}")
         self.missing = missing

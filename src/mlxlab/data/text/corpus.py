@@ -28,8 +28,8 @@ def open_validation(
     valid_split: str | None,
     valid_fraction: float,
     open_source: Callable[[str, str | None], DocumentSource],
-) -> tuple[DocumentSource, DocumentSource, str]:
-    """Training and validation text, and a line for the log.
+) -> tuple[DocumentSource, DocumentSource]:
+    """Training and validation text.
 
     Where neither `valid_source` nor `valid_split` is given, the split `validation` of a Hugging
     Face data set that has one is taken, or else documents of the training source are held out.
@@ -46,14 +46,7 @@ def open_validation(
             valid = open_source(sources[0], "validation")
     if valid is None:
         return hold_out(train, valid_fraction)
-    return train, valid, describe_validation(train, valid)
-
-
-def describe_validation(train: DocumentSource, valid: DocumentSource) -> str:
-    """A line for the log, with a warning if the two are the same."""
-    if valid.fingerprint == train.fingerprint:
-        return f"{valid.name}: warning: validation uses the training text"
-    return f"{valid.name}: for validation"
+    return train, valid
 
 
 class Mixture:

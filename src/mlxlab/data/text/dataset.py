@@ -111,6 +111,7 @@ class LanguageModelData:
 
     class_counts: Sequence[int] = ()  # there are no classes
     test: Sequence[Batch] = ()
+    estimated_sizes: Sequence[str] = ()
     restore_encoder = staticmethod(restore)
 
     def __init__(
@@ -138,6 +139,12 @@ class LanguageModelData:
 
         self._builder = RowBuilder(layout, self.tokenizer, mlm_probability)
         self._valid_chunks = list(valid(0, EPOCH_START))
+        size = _measure(self._valid_chunks)
+        self.text_sizes = {"validation": size}
+        use = f"{counted(size.documents, 'document')} for validation"
+        if valid.source.fingerprint == stream.source.fingerprint:
+            use = "warning: validation uses the training text"
+        self.validation_line = f"{valid.source.name}: {use}"
         rows = pack(self._valid_chunks, epoch_start(0), layout.without_overlap())
         self.valid = self._builder.evaluation(list(rows), options["eval_batch_size"])
 
@@ -222,7 +229,7 @@ class StreamingTextDataset(LanguageModelData):
         )
         opened = [open_source(source, options["reading"].split) for source in weights]
         train = order.mix(opened, weights, shuffle.window)
-        text, valid, line = open_validation(
+        text, valid = open_validation(
             train,
             list(weights),
             options["valid_source"],
@@ -262,8 +269,8 @@ class StreamingTextDataset(LanguageModelData):
         size = _estimate_size(stream, self._valid_chunks)
         if not streaming or (size is not None and size.tokens < 2 * seq_len):
             size = _measure(stream(0, EPOCH_START))
-        self.text_sizes = {"validation": _measure(self._valid_chunks)}
-        self.estimated_sizes = ("training",) if streaming else ()
+        if streaming:
+            self.estimated_sizes = ("training",)
         num_batches = None
         if size is not None:
             if size.tokens < seq_len:
@@ -282,7 +289,11 @@ class StreamingTextDataset(LanguageModelData):
             how = "estimated" if streaming else "in memory"
             batches = counted(num_batches or 0, "batch", "batches")
             amount = f"{size.tokens:,} tokens ({how}), {batches} per epoch"
-        self.sources = [line, *fitted.lines, f"{stream.source.name}: {amount}"]
+        self.sources = [
+            self.validation_line,
+            *fitted.lines,
+            f"{stream.source.name}: {amount}",
+        ]
 
 
 class TextSize(NamedTuple):

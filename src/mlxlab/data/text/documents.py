@@ -21,7 +21,6 @@ from mlxlab.data.sources.cells import OnBadCell
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.errors import DataError
-from mlxlab.wording import percent
 
 MEAN_CHARACTERS = 4096  # A window of longer documents holds fewer.
 HASH_RANGE = 2**32
@@ -227,8 +226,8 @@ class HoldoutSplit:
             raise DataError(f"{self.name}: {fault}")
 
 
-def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, HoldoutSplit, str]:
-    """The training and the validation documents of a source, and a line for the log.
+def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, HoldoutSplit]:
+    """The training and the validation documents of a source.
 
     A small source, a fraction of which may be no document at all, is searched until one is found; of
     one without any the document with the lowest hash is held out.
@@ -247,7 +246,7 @@ def hold_out(source: DocumentSource, fraction: float) -> tuple[HoldoutSplit, Hol
         limit = max(limit, lowest[0] + 1)
     train = HoldoutSplit(source, fraction, False, limit)
     valid = HoldoutSplit(source, fraction, True, limit)
-    return train, valid, f"{source.name}: {percent(fraction, 2)} held out for validation"
+    return train, valid
 
 
 def hashes(documents: list[Document]) -> np.ndarray:

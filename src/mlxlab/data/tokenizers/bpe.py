@@ -101,7 +101,10 @@ class BPETokenizerTrainer:
             size = self._choose(limits, max(per_token))
             file = sizing.truncate_bpe(file, size)
             listed = ", ".join(f"{limit:,} by {name}" for name, limit in limits.items())
-            lines.append(f"vocabulary: {size:,} tokens (limits: {listed})")
+            raised = ""
+            if size > min(limits.values()):
+                raised = ", raised by data.tokenizer.min_vocab_size"
+            lines.append(f"vocabulary: {size:,} tokens{raised} (limits: {listed})")
         tokenizer = parse_tokenizer(json.dumps(file), path)
         origin = "reused" if outcome == "hit" else "trained"
         line = f"tokenizer {origin}: byte-level BPE, {tokenizer.vocab_size:,} tokens"

@@ -50,9 +50,10 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
         if path.suffix == ".gguf":
             return path
         raise InputNotFoundError(f"{title}: a file, expected {EXPECTED}")
-    near = nearest_path(path)
-    if HUB_ID.fullmatch(name) and path.suffix != ".gguf" and not near:
+    is_local = os.path.isdir(path.parent) or name.startswith(("outputs/", "multirun/"))
+    if HUB_ID.fullmatch(name) and path.suffix != ".gguf" and not is_local:
         return _download(name, title)
+    near = nearest_path(path)
     raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name){near}")
 
 

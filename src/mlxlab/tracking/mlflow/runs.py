@@ -48,6 +48,7 @@ class RunRow:
     status: str
     start: int | None
     end: int | None
+    seconds: float | None  # It worked for so long; None while that is not known.
     uid: str | None  # id in its journal
     parent: str | None  # run id
     folder: str | None
@@ -141,6 +142,9 @@ class RunReader:
     def _row(self, run: "Run") -> RunRow:
         info = run.info
         tags = run.data.tags
+        seconds = None
+        if info.end_time is not None:
+            seconds = max(0, info.end_time - info.start_time) / 1000
         inputs = run.inputs.dataset_inputs if run.inputs else []
         return RunRow(
             run_id=info.run_id,
@@ -150,6 +154,7 @@ class RunReader:
             status=info.status if info.lifecycle_stage == "active" else "deleted",
             start=info.start_time,
             end=info.end_time,
+            seconds=seconds,
             uid=tags.get("mlxlab.uid"),
             parent=tags.get("mlflow.parentRunId"),
             folder=tags.get("mlxlab.folder"),
