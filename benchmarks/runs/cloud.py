@@ -23,7 +23,7 @@ from mlxlab.wording import percent
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 BUCKET = "benchmark"
-OPTIONS = UploadOptions(prefix="", required=True, keep=1, wait=60.0)
+OPTIONS = UploadOptions(prefix="", required=True, keep=1, read_back=True, wait=60.0)
 
 
 class Variant:

@@ -106,6 +106,7 @@ def kill_in(service: Emulator, command: list[str], request: str, number: int = 1
     "request_killed",
     [
         pytest.param("PUT .*/files/", id="file"),
+        pytest.param("GET .*/files/", id="read_back"),
         pytest.param(COMMIT, id="manifest"),
     ],
 )

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import tokenizers
 
 from support.peft_runs import (
     SIZES,
@@ -17,6 +16,7 @@ from support.peft_runs import (
 )
 
 NO_SIZES = (*SIZES, "data.tokenizer.vocab_size")
+LORA = "model/adapter=lora"
 
 
 @pytest.fixture(scope="module")
@@ -38,32 +38,12 @@ def published(text, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def larger(published, tmp_path_factory):
-    """Its tokenizer with two more tokens."""
-    folder = tmp_path_factory.mktemp("larger")
-    tokenizer = tokenizers.Tokenizer.from_file(str(published / "tokenizer.json"))
-    tokenizer.add_tokens(["zebra", "zz"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
-
-
-LORA = "model/adapter=lora"
-CHANGES = {  # of the weights below the adapters: overrides of the run, and of its resume
-    "tokenizer": ([LORA], ["data.tokenizer.path={larger}"]),
-    "training": ([], [LORA, "model.adapter.alpha=64"]),
-}
-
-
-@pytest.fixture(scope="module", params=CHANGES)
-def changed(request, text, published, larger, tmp_path_factory):
-    """A run that began with the published weights, and has others below its adapters since it was resumed."""
-    begun, resumed = CHANGES[request.param]
-    folder = tmp_path_factory.mktemp(request.param) / "run"
-    args = ["model=transformer", f"model.pretrained={published}", *begun, *text]
-    train(
-        folder, *args, without=(*NO_SIZES, *(["model.adapter.alpha"] if LORA not in begun else []))
-    )
-    return resume(folder, *(each.format(larger=larger) for each in resumed))
+def changed(text, published, tmp_path_factory):
+    """A run that began with the published weights, and trained them before it got adapters by a resume."""
+    folder = tmp_path_factory.mktemp("changed") / "run"
+    args = ["model=transformer", f"model.pretrained={published}", *text]
+    train(folder, *args, without=(*NO_SIZES, "model.adapter.alpha"))
+    return resume(folder, LORA, "model.adapter.alpha=64")
 
 
 def test_weights_that_a_resume_changed_are_written(changed, tmp_path):

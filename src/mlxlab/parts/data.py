@@ -114,9 +114,10 @@ def _refuse_undefined(objective: str, data: DataModule) -> None:
 
 def longest_row(data: object, node: Mapping[str, Any]) -> int:
     """The tokens that a row of a data set has at most, if not by its config then by its encoder; 0 without a limit."""
-    encoder = getattr(data, "encoder", None)
-    seq_len: int = node.get("seq_len") or getattr(encoder, "seq_len", 0)
-    return seq_len
+    seq_len: int | None = node.get("seq_len")
+    if seq_len is None:
+        seq_len = getattr(getattr(data, "encoder", None), "seq_len", None)
+    return seq_len or 0
 
 
 def check_data_module(data: object) -> DataModule:

@@ -14,9 +14,9 @@ NAME = "step-00000120"
 
 
 class FaultyStore(DirectoryStore):
-    """Refuses to store after some objects."""
+    """Refuses to store after some objects, or stores another byte."""
 
-    puts_left = 1_000
+    puts_left, damages = 1_000, False
     keys: list[str] = []
 
     def put(self, key, chunks):
@@ -25,7 +25,7 @@ class FaultyStore(DirectoryStore):
         if self.puts_left < 0:
             raise StorageError(f"{key}: the service answers 503")
         self.keys = [*self.keys, key]
-        super().put(key, [data])
+        super().put(key, [data[:-1] + b"?"] if self.damages and "files" in key else [data])
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def files(tmp_path):
     for name, data in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    return {name: snapshots.take(folder / name) for name in contents}
+    return {name: snapshots.take(folder / name, held=False) for name in contents}
 
 
 @pytest.fixture
@@ -60,6 +60,15 @@ def test_an_upload_that_breaks_off_is_invisible_and_continues_with_the_missing_f
     assert Commits(store, "runs/1").commit(NAME, files) == 100_000
     assert store.keys[-1] == f"runs/1/{NAME}.json"
     assert Commits(store, "runs/1").names() == [NAME]
+
+
+def test_an_object_that_is_not_what_was_sent_is_no_part_of_a_commit(store, files):
+    store.damages = True
+    with pytest.raises(StorageError, match="another checksum"):
+        Commits(store, "runs/1").commit(NAME, files)
+    assert Commits(store, "runs/1").names() == []
+    store.damages = False
+    Commits(store, "runs/1").commit(NAME, files)
 
 
 def test_retention_keeps_files_that_another_commit_names(store, files):
@@ -93,7 +102,7 @@ def test_a_damaged_file_is_not_fetched(store, files, tmp_path):
 )
 def test_a_manifest_cannot_name_a_path_outside_of_the_folder(store, files, path, tmp_path):
     commits = Commits(store, "runs/1")
-    commits._write(NAME, {path: {"size": 1, "sha256": "0" * 64}})
+    commits._write(NAME, {path: {"size": 1, "sha256": "0" * 64}})  # with a valid checksum
     with pytest.raises(DataError, match="expected relative paths"):
         Commits(store, "runs/1").fetch(NAME, tmp_path / "new")
     assert not is_safe_key(path)
@@ -109,15 +118,15 @@ def test_a_manifest_of_another_shape_is_refused(store, files, change):
         Commits(store, "runs/1").read(NAME)
 
 
-def test_a_manifest_under_another_name_is_refused(store, files):
+def test_a_manifest_that_was_changed_or_renamed_is_refused(store, files):
     Commits(store, "runs/1").commit(NAME, files)
     path = store.root / f"runs/1/{NAME}.json"
     text = path.read_text()
     (path.parent / "step-00000999.json").write_text(text)
-    with pytest.raises(DataError, match="is the manifest of"):
+    with pytest.raises(DataError, match="checksum"):
         Commits(store, "runs/1").read("step-00000999")
     path.write_text(json.dumps(json.loads(text) | {"name": "other"}))
-    with pytest.raises(DataError, match="is the manifest of"):
+    with pytest.raises(DataError, match="checksum"):
         Commits(store, "runs/1").read(NAME)
 
 

@@ -1,7 +1,5 @@
 """Which files of a run folder are copied, and which copies stay."""
 
-from pathlib import Path
-
 from mlxlab.checkpoint.manifest import write_manifest
 from mlxlab.extensions.cloud.run_files import RunFiles
 
@@ -20,7 +18,7 @@ def test_a_copy_has_what_a_resume_needs_and_nothing_else(tmp_path):
     kept = (
         "base/0.safetensors",
         "inference/config.yaml",
-        "inference/a/data.json",
+        "inference/tokenizers/a/data.json",
         "journal.jsonl",
     )
     kept += (
@@ -45,20 +43,22 @@ def test_a_copy_has_what_a_resume_needs_and_nothing_else(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    files = RunFiles(tmp_path, tmp_path / "logs" / "steps.csv").files("step-00000003")
+    held, others = RunFiles(tmp_path, tmp_path / "logs" / "steps.csv").files("step-00000003")
     checkpoints = [
         f"checkpoints/step-0000000{n}/{name}"
         for n in (1, 3)
         for name in ("manifest.json", "state.json")
     ]
-    assert files == sorted([*checkpoints, *kept])
+    assert held == [*checkpoints, kept[0], *sorted(kept[1:-1])]
+    assert others == [kept[-1]]
 
 
-def test_the_newest_checkpoints_stay():
-    names = ["step-00000001", "step-00000003", "step-00000002", "step-00000003-emergency"]
-    files = RunFiles(Path("run"))
-    assert files.retained(names, 2) == ["step-00000003", "step-00000003-emergency"]
-    assert len(files.retained(names, None)) == 4
+def test_an_emergency_checkpoint_stays_until_there_is_a_newer_regular_one(tmp_path):
+    names = ["step-00000001", "step-00000002", "step-00000003", "step-00000002-emergency"]
+    assert RunFiles(tmp_path).retained(names, 2) == ["step-00000003", "step-00000002"]
+    newest = "step-00000004-emergency"
+    assert RunFiles(tmp_path).retained([*names, newest], 1) == [newest, "step-00000003"]
+    assert len(RunFiles(tmp_path).retained(names, None)) == 3
 
 
 def test_copies_of_another_branch_are_superseded(tmp_path):

@@ -25,7 +25,7 @@ def commits(tmp_path: Path) -> Commits:
     for path, data in FILES.items():
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         (source / path).write_bytes(data)
-        entries[path] = snapshots.take(source / path)
+        entries[path] = snapshots.take(source / path, held=False)
     Commits(DirectoryStore(tmp_path / "store"), "run").commit(NAME, entries)
     return Commits(DirectoryStore(tmp_path / "store"), "run")
 
@@ -37,11 +37,13 @@ def stored(
 
 
 def rewrite(tmp_path: Path, change: Callable[[dict], object]) -> None:
-    """Changes the manifest as one who knows the format would."""
+    """Changes the manifest as one who knows the format would: its checksum is right."""
     path = tmp_path / "store" / "run" / f"{NAME}.json"
     manifest = json.loads(path.read_text())
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    fields = {key: value for key, value in manifest.items() if key != "checksum"}
+    checksum = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(fields | {"checksum": checksum}))
 
 
 def assert_refused(commits: Commits, tmp_path: Path, *words: str) -> None:
@@ -169,7 +171,16 @@ def test_a_damaged_file_is_refused(commits, tmp_path, damage):
 def test_a_damaged_commit_does_not_keep_others_from_being_stored(commits, tmp_path, damage):
     (tmp_path / "store" / "run" / f"{NAME}.json").write_bytes(damage)
     path = tmp_path / "source" / "run.json"
-    commits.commit("step-00000004", {"run.json": Snapshots().take(path)})
+    commits.commit("step-00000004", {"run.json": Snapshots().take(path, held=False)})
     commits.retain(["step-00000004"])
     commits.fetch("step-00000004", tmp_path / "fetched")
     assert (tmp_path / "fetched" / "run.json").read_bytes() == b"{}"
+
+
+def test_a_damaged_file_is_replaced_by_the_next_upload_that_needs_it(commits, tmp_path):
+    (tmp_path / "store" / "run" / f"{NAME}.json").unlink()
+    stored(tmp_path).write_bytes(b"\x01" * 5000)
+    path = tmp_path / "source" / "checkpoints" / "step-00000002" / "model.safetensors"
+    commits.commit("step-00000004", {"model.safetensors": Snapshots().take(path, held=False)})
+    commits.fetch("step-00000004", tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "model.safetensors").read_bytes() == bytes(5000)

@@ -1,21 +1,20 @@
 """Object stores of S3, Google Cloud Storage and Azure, by obstore (extra `cloud`)."""
 
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlxlab.extensions.cloud.object_store import (
     CHUNK,
-    AnswerCutError,
     Listing,
     ObjectNotFoundError,
     StorageError,
     join,
-    retried,
 )
 
 if TYPE_CHECKING:
@@ -30,13 +29,9 @@ RETRY = {  # of one request, within obstore; uploads are tried again for as long
         "base": 2,
     },
 }
-CLIENT = {
-    "timeout": timedelta(seconds=120),
-    "connect_timeout": timedelta(seconds=5),
-    "allow_http": True,  # An endpoint with http:// is what the user typed.
-}
-KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of obstore
+CLIENT = {"timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=5)}
 PARALLEL_PARTS = 4  # of an object, in transfer at once
+ATTEMPTS = 5  # of a listing: obstore does not repeat requests whose answer is cut in the middle
 
 STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{2,40})?)|<Code>(\w{1,60})</Code>")
 KIND = re.compile(r"kind: (Connect|Timeout|Request|Decode|Interrupted)\b")
@@ -53,29 +48,26 @@ REASONS = {
 }
 
 
+class AnswerCutError(StorageError):
+    """The connection was cut before the end of an answer."""
+
+
 class CloudStore:
     """An `ObjectStore` of one bucket or container.
 
     Args:
-        options: of obstore, which reads all others, and the credentials, from the environment.
+        address: for messages, `s3://bucket`.
+        open_store: makes obstore's object, which reads the credentials from the environment.
     """
 
-    def __init__(self, scheme: str, bucket: str, options: dict[str, str]) -> None:
-        self.address = f"{scheme}://{bucket}"
-        self.kind = KINDS[scheme]
-        self.bucket = bucket
-        self.options = options
+    def __init__(self, address: str, open_store: "Callable[[], ObstoreStore]") -> None:
+        self.address = address
+        self._open_store = open_store
 
     @cached_property
     def _store(self) -> "ObstoreStore":
-        from obstore import store
-
-        kind: Any = getattr(store, self.kind)
         with _explained(self.address):
-            opened: ObstoreStore = kind(
-                self.bucket, client_options=CLIENT, retry_config=RETRY, **self.options
-            )
-            return opened
+            return self._open_store()
 
     def put(self, key: str, chunks: Iterable[bytes]) -> None:
         import obstore
@@ -98,7 +90,11 @@ class CloudStore:
                 yield bytes(chunk)
 
     def list(self, folder: str) -> Listing:
-        return retried(partial(self._list, folder))
+        for attempt in range(ATTEMPTS - 1):
+            with suppress(AnswerCutError):
+                return self._list(folder)
+            time.sleep(0.1 * 2**attempt)
+        return self._list(folder)
 
     def _list(self, folder: str) -> Listing:
         import obstore
@@ -108,11 +104,12 @@ class CloudStore:
         sizes = {each["path"]: each["size"] for each in result["objects"]}
         return Listing(sizes, list(result["common_prefixes"]))
 
-    def delete(self, key: str) -> None:
+    def delete(self, keys: Sequence[str]) -> None:
         import obstore
 
-        with suppress(ObjectNotFoundError), _explained(join(self.address, key)):
-            obstore.delete(self._store, key)
+        for key in keys:
+            with suppress(ObjectNotFoundError), _explained(join(self.address, key)):
+                obstore.delete(self._store, key)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A folder as an object store: a network drive, or a disk that another program backs up."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,9 +50,10 @@ class DirectoryStore:
                     listing.sizes[key] = entry.stat().st_size
         return listing
 
-    def delete(self, key: str) -> None:
-        with _explained(self.root / key):
-            (self.root / key).unlink(missing_ok=True)
+    def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            with _explained(self.root / key):
+                (self.root / key).unlink(missing_ok=True)
 
 
 @contextmanager

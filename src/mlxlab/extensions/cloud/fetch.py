@@ -21,10 +21,16 @@ from mlxlab.errors import (
     InputNotFoundError,
 )
 from mlxlab.extensions.cloud.commits import Commits
-from mlxlab.extensions.cloud.object_store import ObjectNotFoundError, ObjectStore, is_safe_key
+from mlxlab.extensions.cloud.object_store import (
+    ObjectNotFoundError,
+    ObjectStore,
+    StorageError,
+    is_safe_key,
+)
 from mlxlab.extensions.cloud.run_files import RunFiles, is_checkpoint, order
 from mlxlab.record.run_file import read_run
 
+ATTEMPTS = 5  # for a checkpoint whose transfer is cut
 MAX_LISTED = 5  # runs, in a message
 
 logger = logging.getLogger(__name__)
@@ -105,23 +111,36 @@ def _is_current(folder: Path, run: str, newest: str) -> bool:
 
 def _fetch_newest(commits: Commits, names: Sequence[str], folder: Path) -> None:
     """Puts the first of some commits that is intact into a folder."""
-    partial = folder.with_name(f".{folder.name}.partial")
     for name in names:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = folder.with_name(f".{folder.name}.{name}.partial")
         try:
-            commits.fetch(name, partial)
-            for checkpoint in {name, *RunFiles(partial).names()}:
-                read_verified(partial / FOLDER / checkpoint)
+            _fetch_verified(commits, name, partial)
         except (DataError, ObjectNotFoundError, CorruptCheckpointError) as error:
             logger.warning(f"skipped {name}: {error}")
+            shutil.rmtree(partial, ignore_errors=True)
             continue
         _move_aside(folder)
         partial.rename(folder)
         logger.info(f"fetched {name} of {commits.address} into {folder}")
         return
-    shutil.rmtree(partial, ignore_errors=True)
     skipped = ", ".join(names)
     raise CheckpointUnavailableError(f"{commits.address}: no usable checkpoint, skipped {skipped}")
+
+
+def _fetch_verified(commits: Commits, name: str, folder: Path) -> None:
+    """Fetches a commit, and verifies the checkpoints in it."""
+    for attempt in range(ATTEMPTS):
+        try:
+            commits.fetch(name, folder)
+            break
+        except ObjectNotFoundError:
+            raise
+        except StorageError:
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(2**attempt)
+    for checkpoint in {name, *RunFiles(folder).names()}:
+        read_verified(folder / FOLDER / checkpoint)
 
 
 def _move_aside(folder: Path) -> None:

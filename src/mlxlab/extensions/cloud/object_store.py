@@ -1,19 +1,14 @@
 """The interface of an object store: objects under keys, each visible as a whole or not at all."""
 
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from mlxlab.errors import ServiceUnavailableError
 
 CHUNK = 8 * 2**20  # bytes read or written at once
 MAX_NAMES = 12  # of a key
 NAME = re.compile(r"[\w+=@,][\w .+=@,-]{0,199}")
-ATTEMPTS = 5  # of a request whose answer is cut
-
-T = TypeVar("T")
 
 
 class StorageError(ServiceUnavailableError):
@@ -25,10 +20,6 @@ class StorageError(ServiceUnavailableError):
 
 class ObjectNotFoundError(StorageError):
     """There is no object under that key."""
-
-
-class AnswerCutError(StorageError):
-    """The connection was cut before the end of an answer."""
 
 
 class Listing(NamedTuple):
@@ -55,8 +46,8 @@ class ObjectStore(Protocol):
     def list(self, folder: str) -> Listing:
         """What is directly in a folder, "" for the whole store; empty if there is no such folder."""
 
-    def delete(self, key: str) -> None:
-        """Removes an object, if it exists."""
+    def delete(self, keys: Sequence[str]) -> None:
+        """Removes objects; those that do not exist are ignored."""
 
 
 def is_safe_key(key: str) -> bool:
@@ -78,12 +69,3 @@ def read_object(store: ObjectStore, key: str, max_bytes: int) -> bytes:
         if len(data) > max_bytes:
             raise StorageError(f"{store.address}/{key}: larger than {max_bytes} bytes")
     return bytes(data)
-
-
-def retried(request: Callable[[], T]) -> T:
-    """What a request returns, which is repeated if its answer is cut: obstore does not do that."""
-    for attempt in range(ATTEMPTS - 1):
-        with suppress(AnswerCutError):
-            return request()
-        time.sleep(0.1 * 2**attempt)
-    return request()

@@ -7,13 +7,14 @@ import importlib.util
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
-from mlxlab.extensions.cloud.cloud_store import CloudStore
 from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.directory import DirectoryStore
 from mlxlab.extensions.cloud.fetch import fetch_run
@@ -22,6 +23,11 @@ from mlxlab.extensions.cloud.run_files import RunFiles
 from mlxlab.extensions.cloud.upload import Uploads
 from mlxlab.program import install_command
 
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore as ObstoreStore
+
+KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of obstore
+ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,221}")
 ENDPOINT = re.compile(r"https?://[^\s@?#]+")
 
@@ -35,12 +41,15 @@ class UploadOptions(TypedDict):
             at its end.
         keep: number of the newest checkpoints that stay there; null keeps all. Each of them holds
             the best one too.
+        read_back: read each file again after it was sent, and compare its checksum; false halves
+            the traffic.
         wait: seconds without progress after which the end of a run no longer waits for an upload.
     """
 
     prefix: str
     required: bool
     keep: Size | None
+    read_back: bool
     wait: NonNegative
 
 
@@ -61,11 +70,13 @@ class Cloud:
 
     def __post_init__(self) -> None:
         if self.prefix and not is_safe_key(self.prefix):
-            raise ConfigError("cloud.prefix: expected names joined by slashes, such as runs/first")
+            expected = "expected names joined by slashes, such as runs/first"
+            raise ConfigError(f"cloud.prefix={_shown(self.prefix)}: {expected}")
 
     def commits(self, run: str) -> Commits:
         """Those of the run with an id."""
-        return Commits(self.store, join(self.prefix, run))
+        root = join(self.prefix, run)
+        return Commits(self.store, root, read_back=self.options["read_back"])
 
     def check(self) -> None:
         """Raises StorageError if the store is required and cannot be read."""
@@ -153,11 +164,30 @@ def _open_store(scheme: str, bucket: str, url: str | None, **options: str | None
     """A store that connects when it is first used."""
     if not BUCKET.fullmatch(bucket):
         expected = "expected 3 to 222 letters, digits, dots, dashes and underscores"
-        raise ConfigError(f"cloud.bucket: {expected}")
+        raise ConfigError(f"cloud.bucket={_shown(bucket)}: {expected}")
     if url is not None and not ENDPOINT.fullmatch(url):
         raise ConfigError("cloud.endpoint: expected http(s)://host[:port], without credentials")
     if importlib.util.find_spec("obstore") is None:
         install = install_command("cloud")
         raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: {install}")
-    chosen = {key: value for key, value in options.items() if value is not None}
-    return CloudStore(scheme, bucket, chosen)
+    from mlxlab.extensions.cloud.cloud_store import CloudStore
+
+    allows_http = os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"  # obstore reads it too
+    is_http = allows_http or (url or "").startswith("http://")
+    chosen: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    return CloudStore(f"{scheme}://{bucket}", partial(_open, scheme, bucket, chosen, is_http))
+
+
+def _open(scheme: str, bucket: str, options: dict[str, Any], is_http: bool) -> "ObstoreStore":
+    from obstore import store
+
+    from mlxlab.extensions.cloud.cloud_store import CLIENT, RETRY
+
+    kind: Callable[..., ObstoreStore] = getattr(store, KINDS[scheme])
+    client = CLIENT | ({"allow_http": True} if is_http else {})
+    return kind(bucket, client_options=client, retry_config=RETRY, **options)
+
+
+def _shown(value: str) -> str:
+    """A value for a message; `***` for what may be part of a URL with credentials."""
+    return "***" if re.search(r"[:@?&=#]", value) else value[:60]

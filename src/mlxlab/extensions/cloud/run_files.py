@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError, read_manifest
@@ -24,7 +24,7 @@ FILES = (
     r"(run|resume_changes|transfer|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
     r"|(metrics|mistakes)\.csv|summary\.md|run\.lock|out_of_fold\.safetensors"
 )
-LOSSES = "example_losses"
+LOSSES = "example_losses"  # Its files may be many, and are never replaced.
 WHOLE = "inference"  # It also holds what a data set of the user's own saves.
 
 
@@ -48,23 +48,34 @@ class RunFiles:
         """The path of a file that differs in every checkpoint of that name."""
         return f"{FOLDER}/{name}/{MANIFEST}"
 
-    def files(self, name: str) -> list[str]:
-        """Paths of all that a resume from a checkpoint needs; its mark may be gone."""
-        checkpoints = {name, self._best(name)} & {*self.names(), name}
-        folders = [f"{FOLDER}/{checkpoint}" for checkpoint in checkpoints]
-        paths = [*(self.folder / WHOLE).rglob("*")]
-        for folder in (*folders, BASE):
-            paths += (self.folder / folder).glob("*")
-        paths += self._matches("", FILES)
-        paths += self._matches(LOSSES, r"\d{9,}\.arrows")
-        if self.table is not None:
-            paths.append(self.table)
-        keys = [os.path.relpath(path, self.folder) for path in paths if is_regular(path)]
-        return sorted({self.mark(name), *filter(is_safe_key, keys)})
+    def files(self, name: str) -> tuple[list[str], list[str]]:
+        """Paths of files that may be removed or replaced at any time, and of others.
 
-    def retained(self, names: Collection[str], keep: int | None) -> list[str]:
-        """The newest ones."""
-        return sorted(names, key=order, reverse=True)[:keep]
+        OSError if the checkpoint is gone.
+        """
+        checkpoints = {name, self._best(name)} & {*self.names(), name}
+        folders = [f"{FOLDER}/{checkpoint}" for checkpoint in sorted(checkpoints)]
+        if (self.folder / BASE).is_dir():
+            folders.append(BASE)
+        held: list[str] = []
+        for folder in folders:
+            names = sorted(os.listdir(self.folder / folder))
+            held += [f"{folder}/{each}" for each in names if is_safe_key(each)]
+        replaced = [*(self.folder / WHOLE).rglob("*"), *self._matches("", FILES)]
+        if self.table is not None:
+            replaced.append(self.table)
+        return held + self._keys(replaced), self._keys(self._matches(LOSSES, r"\d{9,}\.arrows"))
+
+    def retained(self, names: Sequence[str], keep: int | None) -> list[str]:
+        """The newest regular ones; an emergency checkpoint until there is a newer regular one."""
+        ordered = sorted(names, key=order, reverse=True)
+        regular = [name for name in ordered if EMERGENCY not in name]
+        kept = {*regular[:keep]}
+        for name in ordered:
+            if name in regular:
+                break
+            kept.add(name)
+        return [name for name in ordered if name in kept]
 
     def superseded(self, names: Sequence[str]) -> list[str]:
         """Those of some names that do not lead to the newest checkpoint of the folder."""
@@ -80,6 +91,11 @@ class RunFiles:
     def _matches(self, folder: str, pattern: str) -> list[Path]:
         paths = (self.folder / folder).glob("*")
         return [path for path in paths if re.fullmatch(pattern, path.name, re.ASCII)]
+
+    def _keys(self, paths: Sequence[Path]) -> list[str]:
+        """The safe ones among the paths of regular files, relative to the folder."""
+        keys = [os.path.relpath(path, self.folder) for path in paths if is_regular(path)]
+        return sorted(filter(is_safe_key, keys))
 
 
 def is_checkpoint(name: str) -> bool:

@@ -13,28 +13,34 @@ Version = tuple[int, int, int]  # inode, size, time of the last change
 
 
 class FileEntry(NamedTuple):
-    """The first `size` bytes of an open file and their SHA-256: more may be appended meanwhile.
+    """The first `size` bytes of a file and their SHA-256: more may be appended meanwhile.
 
-    It can be read after it was removed or replaced, until `close`.
+    Args:
+        descriptor: of a file that may be removed meanwhile.
     """
 
     path: Path
     size: int
     sha256: str
-    descriptor: int
+    descriptor: int | None
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes; StorageError if they are not those of the snapshot any more."""
         digest = hashlib.sha256()
-        for chunk in _read(self.descriptor, self.size):
-            digest.update(chunk)
-            yield chunk
+        descriptor = self.descriptor
+        try:
+            if descriptor is None:
+                descriptor = _open(self.path)
+            for chunk in _read(descriptor, self.size):
+                digest.update(chunk)
+                yield chunk
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from None
+        finally:
+            if self.descriptor is None and descriptor is not None:
+                os.close(descriptor)
         if digest.hexdigest() != self.sha256:
             raise StorageError(f"{self.path}: changed while it was uploaded")
-
-    def close(self) -> None:
-        with suppress(OSError):
-            os.close(self.descriptor)
 
 
 class Snapshots:
@@ -48,9 +54,14 @@ class Snapshots:
         self._on_progress = on_progress
         self._digests: dict[Path, tuple[Version, str]] = {}
 
-    def take(self, path: Path) -> FileEntry:
-        """A file as it is now; OSError if it cannot be read."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def take(self, path: Path, *, held: bool) -> FileEntry:
+        """A file as it is now; OSError if it cannot be read.
+
+        Args:
+            held: keep it open until `release`, to be read after it was removed or replaced.
+        """
+        descriptor = _open(path)
+        entry = None
         try:
             status = os.fstat(descriptor)
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -58,19 +69,11 @@ class Snapshots:
             if known != version:
                 digest = self._sha256(descriptor, status.st_size)
                 self._digests[path] = version, digest
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return FileEntry(path, status.st_size, digest, descriptor)
-
-    def digest(self, path: Path) -> str:
-        """The SHA-256 of a file; "" if it cannot be read."""
-        try:
-            file = self.take(path)
-        except OSError:
-            return ""
-        file.close()
-        return file.sha256
+            entry = FileEntry(path, status.st_size, digest, descriptor if held else None)
+        finally:
+            if entry is None or not held:
+                os.close(descriptor)
+        return entry
 
     def _sha256(self, descriptor: int, size: int) -> str:
         digest = hashlib.sha256()
@@ -78,6 +81,18 @@ class Snapshots:
             digest.update(chunk)
             self._on_progress()
         return digest.hexdigest()
+
+
+def release(files: dict[str, FileEntry]) -> None:
+    """Closes the files that a snapshot holds."""
+    for file in files.values():
+        if file.descriptor is not None:
+            with suppress(OSError):
+                os.close(file.descriptor)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _read(descriptor: int, size: int) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from mlxlab.errors import DataError, WriteError
 from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.object_store import StorageError
 from mlxlab.extensions.cloud.run_files import RunFiles
-from mlxlab.extensions.cloud.snapshot import FileEntry, Snapshots
+from mlxlab.extensions.cloud.snapshot import FileEntry, Snapshots, release
 from mlxlab.wording import counted
 
 POLL_SECONDS = 0.5
@@ -90,12 +90,8 @@ class Uploads:
         committed = dict(self._committed or {})
         names = self.source.names()
         retained = self.source.retained([*{*names, *committed}], self.keep)
-        missing = []
-        for name in names:
-            digest = self._snapshots.digest(self.source.folder / self.source.mark(name))
-            if name in retained and committed.get(name) != digest:
-                missing.append(name)
-        return missing
+        missing = [name for name in names if committed.get(name) != self._digest(name)]
+        return [name for name in missing if name in retained]
 
     def _run(self) -> None:
         _lower_priority()
@@ -128,16 +124,16 @@ class Uploads:
         name = pending[0]
         files: dict[str, FileEntry] = {}
         try:
-            for path in self.source.files(name):
-                files[path] = self._snapshots.take(self.source.folder / path)
+            for paths, held in zip(self.source.files(name), (True, False), strict=True):
+                for path in paths:
+                    files[path] = self._snapshots.take(self.source.folder / path, held=held)
             self.sent += self.commits.commit(name, files, self._note_progress)
         except FileNotFoundError:
             if name in self.source.names():
                 raise
             return True  # It was removed meanwhile: there is a newer one.
         finally:
-            for file in files.values():
-                file.close()
+            release(files)
         self._committed[name] = files[self.source.mark(name)].sha256
         self.uploaded += 1
         self._retain(self._committed)
@@ -165,6 +161,13 @@ class Uploads:
                 mark = self.commits.read(name)["files"].get(self.source.mark(name))
                 committed[name] = "" if mark is None else mark["sha256"]
         return committed
+
+    def _digest(self, name: str) -> str:
+        path = self.source.folder / self.source.mark(name)
+        try:
+            return self._snapshots.take(path, held=False).sha256
+        except OSError:
+            return ""
 
     def _note_progress(self) -> None:
         self._progress = time.monotonic()
