@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "sampler": "random",
     "trials": None,
     "seed": 0,
+    "objectives": None,
     "startup_trials": 2,
     "params": {},
     "pruner": "none",
@@ -32,7 +33,7 @@ SETTINGS: dict[str, Any] = {
 }
 LENGTH = 27  # steps of a whole run
 Point = dict[str, str]
-Run = Callable[[Point, int, bool], float | str]
+Run = Callable[[Point, int, bool], list[float] | str]
 # A trial by its point, the step that it trains to, and whether it continues; a text is why it failed.
 
 
@@ -58,8 +59,9 @@ class FunctionJobs:
 
     stop_signal = 0
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, objectives: list[str]) -> None:
         self.run = run
+        self.objectives = objectives
         self.started: deque[Job] = deque()
 
     @property
@@ -76,15 +78,16 @@ class FunctionJobs:
         begin_job(job.folder, identity, "valid/loss")
         again = read_job(job.folder).attempts > 1
         settings = [text.partition("=")[::2] for text in job.overrides if "env_set" not in text]
-        value = self.run(dict(settings), budget or LENGTH, again)
+        values = self.run(dict(settings), budget or LENGTH, again)
         error = None
-        if isinstance(value, str):
-            error = UserError(value)
+        if isinstance(values, str):
+            error = UserError(values)
         else:
-            write_result(job.folder, {"loss": value}, steps=budget or LENGTH)
+            names = [name.partition("/")[2] for name in self.objectives]
+            write_result(job.folder, dict(zip(names, values, strict=True)), steps=budget or LENGTH)
             if budget is not None:
-                error = RunPruned("paused", value)
-        end_job(job.folder, error, None if isinstance(value, str) else value)
+                error = RunPruned("paused", values[0])
+        end_job(job.folder, error, None if isinstance(values, str) else values[0])
         return JobResult(job, record_of(job))
 
     def close(self) -> None:
@@ -109,7 +112,7 @@ def new_search(folder: Path, space: list[str], run: Run, **settings: object) -> 
         overrides={each.get_key_element(): each for each in overrides},
     )
     app.compose = lambda texts, number: Job(number, texts, app.config, folder / str(number))
-    jobs = FunctionJobs(run)
+    jobs = FunctionJobs(run, chosen["objectives"] or ["valid/loss"])
     app.run_jobs = lambda next_job, end_job, **options: run_jobs(jobs, next_job, end_job) or 0
     return Search(app, chosen)
 
@@ -118,6 +121,6 @@ def run_search(folder: Path, space: list[str], run: Run, **settings: object) -> 
     """The trials of a search that ran to its end."""
     folder.mkdir(exist_ok=True)
     search = new_search(folder, space, run, **settings)
-    search.study = Study(folder, search.space, "valid/loss")
+    search.study = Study(folder, search.space, search.objectives)
     search.run()
     return [facts_of(trial) for trial in search.study.trials()]

@@ -20,10 +20,10 @@ SPACE = ["x=interval(0,1)"]
 FAILS_FROM = 0.8
 
 
-def loss(point: Point, budget: int, again: bool = False) -> float | str:
+def loss(point: Point, budget: int, again: bool = False) -> list[float] | str:
     """Falls with the budget, to x at the end; some trials fail."""
     x = float(point["x"])
-    return "diverged" if x > FAILS_FROM else x + 1 / budget - 1 / LENGTH
+    return "diverged" if x > FAILS_FROM else [x + 1 / budget - 1 / LENGTH]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def read(pruner: str = "asha", *, trainer: dict | None = None, space=(X,), **cha
         {"trainer": {"max_steps": None, "epochs": 27, "eval_every": None, **(trainer or {})}}
     )
     settings = {**SETTINGS, "pruner": pruner, **changes}
-    return read_pruning(settings, config, list(space), "valid/loss")
+    return read_pruning(settings, config, list(space), ["valid/loss"])
 
 
 @pytest.mark.parametrize(

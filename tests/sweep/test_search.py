@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import signal
 from collections import Counter
 
@@ -181,7 +182,7 @@ def test_another_search_in_the_same_folder_is_refused_by_name(line, job, other, 
         (["seed=3"], "nothing to search"),
         (
             ["hydra.sweeper.sampler=cma"],
-            "hydra.sweeper.sampler=cma: expected one of tpe, random, grid",
+            "hydra.sweeper.sampler=cma: expected one of tpe, nsga, random, grid",
         ),
         (
             ["hydra.sweeper.pruner=hyper"],
@@ -194,6 +195,10 @@ def test_another_search_in_the_same_folder_is_refused_by_name(line, job, other, 
         (
             ["hydra.sweeper.pruner=asha", "trainer.max_steps=1,2"],
             "trainer.max_steps: expected one value, since it is the budget of hydra.sweeper.pruner=asha, which cannot",
+        ),
+        (
+            ["hydra.sweeper.pruner=asha", "hydra.sweeper.objectives=[valid/loss,valid/f1]"],
+            "hydra.sweeper.pruner=asha: expected one objective by sampler=tpe, random or grid; got 2 by sampler=tpe",
         ),
     ],
 )
@@ -233,3 +238,24 @@ def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
             reason = f"valid/loss {loss:.4g}; paused: at 2 steps"
             assert (record.status, row["reason"]) == ("paused", reason)
             assert record.training.evaluations == full.training.evaluations[:1]
+
+
+def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp_path):
+    short = tiny_overrides(
+        "trainer.max_steps=2", "trainer.eval_every=2", "checkpointing.every_steps=null"
+    )
+    search = [
+        "hydra.sweeper.sampler=nsga",
+        "hydra.sweeper.objectives=[valid/loss,valid/accuracy]",
+        "seed=range(3)",
+    ]
+    finished = run_here(
+        "-m", "hydra/sweeper=search", *search, *short, f"hydra.sweep.dir={tmp_path}"
+    )
+    assert finished.returncode == 0, finished.stderr
+    best = re.findall(r"^best: trial (\d+), (.*)$", finished.stdout, re.M)
+    assert best
+    for number, values in best:
+        metrics = best_metrics(tmp_path / number)
+        names = ("valid/loss", "valid/accuracy")
+        assert values == ", ".join(f"{name} {metrics[name]:.6g}" for name in names)

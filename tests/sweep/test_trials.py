@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.sweep.search_space import override_texts, split_space
 from mlxlab.sweep.study import Study
+from support.run_records import edit_run
 from support.searches import Point, new_search, run_search
 
 RATE = "rate=tag(log,interval(1e-5,1e-3))"
@@ -20,20 +21,21 @@ LAYERS = "layers=int(interval(1,8))"
 DROPOUT = "dropout=0,0.1"
 WIDTH = "width=range(16,49,16)"
 SPACE = [RATE, LAYERS, WIDTH]
+BOTH = ["valid/loss", "valid/accuracy"]
 
 
-def loss(point: Point, budget: int = 0, again: bool = False) -> float | str:
+def loss(point: Point, budget: int = 0, again: bool = False) -> list[float] | str:
     """Fails at width 32, as a run that does not fit into memory."""
     if point.get("width") == "32":
         return "out of memory"
-    return (math.log10(float(point.get("rate", 1e-3))) + 4) ** 2 + int(point.get("layers", 0))
+    return [(math.log10(float(point.get("rate", 1e-3))) + 4) ** 2 + int(point.get("layers", 0))]
 
 
 def journal(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "study.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga"])
 def test_an_interrupted_search_has_the_trials_of_an_uninterrupted_one(tmp_path, sampler):
     calls = []
 
@@ -55,8 +57,9 @@ def test_an_interrupted_search_has_the_trials_of_an_uninterrupted_one(tmp_path, 
     assert sum(calls) == 2
 
 
-def test_a_journal_that_is_cut_off_anywhere_is_continued(tmp_path):
-    settings = {"sampler": "tpe", "trials": 5}
+@pytest.mark.parametrize("sampler", ["tpe", "nsga"])
+def test_a_journal_that_is_cut_off_anywhere_is_continued(tmp_path, sampler):
+    settings = {"sampler": sampler, "trials": 5}
     whole = run_search(tmp_path / "s", SPACE, loss, **settings)
     content = (tmp_path / "s" / "study.jsonl").read_bytes()
     (tmp_path / "s" / "study.jsonl.lock").write_text("of a process that was killed")
@@ -76,7 +79,7 @@ def test_a_model_based_sampler_comes_closer_than_its_first_trials(tmp_path):
     assert min(values[12:]) < min(values[:4])
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga"])
 def test_no_point_is_proposed_twice(tmp_path, sampler):
     trials = run_search(
         tmp_path / "s", [DROPOUT, "layers=int(interval(1,4))"], loss, sampler=sampler, trials=20
@@ -106,11 +109,25 @@ def test_every_trial_is_in_the_file_before_the_next_is_proposed(tmp_path):
     run_search(tmp_path / "s", [RATE], run, trials=3)
 
 
-def test_of_equally_good_trials_the_first_is_the_best(tmp_path):
-    values = iter([0.5, 0.4, 0.6, 0.4])
-    run_search(tmp_path / "s", [RATE], lambda *_: next(values), trials=4)
-    search = new_search(tmp_path / "s", [RATE], loss)
-    assert Study(tmp_path / "s", search.space, "valid/loss").best_trial().number == 1
+def test_the_best_of_several_objectives_are_those_that_no_other_trial_is_as_good_as(tmp_path):
+    values = iter([[0.5, 0.7], [0.4, 0.6], [0.6, 0.6], [0.4, 0.6], [0.3, 0.5]])
+    settings = {"sampler": "nsga", "objectives": BOTH, "trials": 5}
+    run_search(tmp_path / "s", [RATE], lambda *_: next(values), **settings)
+    search = new_search(tmp_path / "s", [RATE], loss, **settings)
+    study = Study(tmp_path / "s", search.space, search.objectives)
+    assert [trial.number for trial in study.best_trials()] == [0, 1, 4]
+
+
+def test_an_objective_that_is_not_that_of_the_config_is_taken_from_the_metrics_of_the_run(
+    tmp_path,
+):
+    objectives = ["valid/accuracy"]
+    run_search(tmp_path, [RATE], lambda *_: [0.9], objectives=objectives, trials=1)
+    study = Path(tmp_path / "study.jsonl").read_text().splitlines()
+    (tmp_path / "study.jsonl").write_text("\n".join([*study[:-1], ""]))
+    edit_run(tmp_path / "0", lambda record: setattr(record.training, "best", 0.3))
+    [trial] = run_search(tmp_path, [RATE], lambda *_: [0.9], objectives=objectives, trials=1)
+    assert trial.values == [0.9]
 
 
 @pytest.mark.parametrize(

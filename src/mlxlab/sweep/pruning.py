@@ -116,12 +116,16 @@ class Pruning:
 
 
 def read_pruning(
-    settings: SearchSettings, config: DictConfig, space: list[Domain], objective: str
+    settings: SearchSettings, config: DictConfig, space: list[Domain], objectives: list[str]
 ) -> Pruning:
     """The pruner of a search; raises ConfigError for settings that do not fit it or its config."""
     name = settings["pruner"]
     if name == "none":
         return Pruning()
+    if len(objectives) > 1 or settings["sampler"] == "nsga":
+        got = f"{len(objectives)} by sampler={settings['sampler']}"
+        expected = "expected one objective by sampler=tpe, random or grid"
+        raise ConfigError(f"hydra.sweeper.pruner={name}: {expected}; got {got}")
     searched = [domain.key for domain in space]
     has_steps = config.trainer.max_steps is not None or LENGTHS["steps"] in searched
     unit: Unit = "steps" if has_steps else "epochs"
@@ -140,7 +144,7 @@ def read_pruning(
     halving = SuccessiveHalving(
         budgets,
         factor=2 if name == "median" else factor,
-        sign=-sign_of(objective),
+        sign=-sign_of(objectives[0]),
         num_brackets=len(budgets) + 1 if name == "hyperband" else 1,
     )
     return Pruning(halving, unit, overrides)

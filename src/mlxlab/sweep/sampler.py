@@ -10,7 +10,13 @@ from itertools import islice
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, BruteForceSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    BruteForceSampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mlxlab.sweep.search_space import Domain, distributions, grid_points, num_points
@@ -18,6 +24,7 @@ from mlxlab.sweep.settings import SearchSettings
 from mlxlab.sweep.study import Study
 
 _DEFAULT_TRIALS = 20
+_POPULATION_SIZE = 10
 _NUM_TRIES = 10  # draws of one trial, until one has a new point
 
 
@@ -45,7 +52,7 @@ def propose(settings: SearchSettings, space: list[Domain], study: Study) -> Froz
             warnings.simplefilter("ignore")  # Optuna calls it experimental.
             samplers.append(BruteForceSampler(seed=int(seeds[0])))  # It draws a point that is left.
     for sampler in samplers:
-        view = optuna.create_study(direction=study.direction, sampler=sampler)
+        view = optuna.create_study(directions=study.directions, sampler=sampler)
         view.add_trials(seen)
         view.ask(distributions(space))
         proposed = view.get_trials(deepcopy=False)[-1]
@@ -57,6 +64,8 @@ def propose(settings: SearchSettings, space: list[Domain], study: Study) -> Froz
 def _new_sampler(settings: SearchSettings, seed: int) -> BaseSampler:
     if settings["sampler"] == "random":
         return RandomSampler(seed=seed)
+    if settings["sampler"] == "nsga":
+        return NSGAIISampler(seed=seed, population_size=_POPULATION_SIZE)
     # The liar lets a trial that runs count as a bad one, so that the next is not the same.
     return TPESampler(
         seed=seed,

@@ -4,12 +4,14 @@ import json
 import logging
 import shlex
 from collections import deque
+from pathlib import Path
 
 from optuna.trial import TrialState
 
 from mlxlab import terminal
-from mlxlab.errors import WriteError
+from mlxlab.errors import DataError, WriteError
 from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.run_file import FILE, read_run
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job, record_of
 from mlxlab.sweep.jobs import JobResult, describe
@@ -20,6 +22,7 @@ from mlxlab.sweep.settings import SearchSettings
 from mlxlab.sweep.study import Study, budget_of, is_paused, is_unfinished
 from mlxlab.training.stop_rule import VARIABLE, StopRule
 
+_MAX_NAMED = 20
 _PAUSED = "paused: saved at a rung and not promoted; a larger hydra.sweeper.trials may continue the best of them"
 _MAY_CHANGE = ("trials", "params")  # Other settings are those of one search.
 
@@ -40,7 +43,7 @@ def run_search(app: SweepApp, settings: SearchSettings) -> int:
     search = Search(app, settings)
     try:
         with app.open(search.described):
-            search.study = Study(app.folder, search.space, app.objective)
+            search.study = Study(app.folder, search.space, search.objectives)
             with app.run():
                 app.exit_code = search.run()
                 search.report()
@@ -63,7 +66,8 @@ class Search:
         self.app = app
         self.settings = settings
         overrides, self.space = split_space(app.overrides.values())
-        self.pruning = read_pruning(settings, app.config, self.space, app.objective)
+        self.objectives = [str(each) for each in settings["objectives"] or ()] or [app.objective]
+        self.pruning = read_pruning(settings, app.config, self.space, self.objectives)
         self.overrides = [*overrides, *self.pruning.overrides]
         self.num_trials = num_trials(settings, self.space)
         self.described = {domain.key: domain.text for domain in self.space}
@@ -104,33 +108,33 @@ class Search:
     def end_job(self, result: JobResult) -> None:
         number = result.job.number
         self.running.remove(number)
-        self._keep(result.record)
+        self._keep(result.record, result.job.folder)
         logger.info(f"trial {number}: {describe(result)}")
 
     def report(self) -> None:
-        """Prints the table of trials, and the best one with the command that repeats it."""
+        """Prints the table of trials, and the best ones with the commands that repeat them."""
         app = self.app
         app.report(is_unfinished=app.exit_code > 128, by_value=True)
-        trial = self.study.best_trial()
-        if trial is not None:
-            best = f"trial {trial.number}, {app.objective} {trial.values[0]:.6g}"
+        for trial in self.study.best_trials()[:_MAX_NAMED]:
+            pairs = zip(self.objectives, trial.values, strict=True)
+            values = ", ".join(f"{name} {value:.6g}" for name, value in pairs)
             again = shlex.join([f"rerun={app.folder / str(trial.number)}"])
-            terminal.show(f"best: {best}\n    mlxlab train {again}")
+            terminal.show(f"best: trial {trial.number}, {values}\n    mlxlab train {again}")
         if any(map(is_paused, self.study.trials())):
             terminal.show(_PAUSED)
 
     def _settle(self) -> None:
         """Keeps what ended before an earlier process was killed; the other trials run again."""
         ended = {}
-        for record in read_jobs(self.app.folder).values():
+        for folder, record in read_jobs(self.app.folder).items():
             if record.ended:
-                ended[record.job.number, record.job.budget] = record
+                ended[record.job.number, record.job.budget] = (record, folder)
         for trial in self.study.trials():
             if not is_unfinished(trial):
                 continue
             attempt = (trial.number, budget_of(trial))
             if attempt in ended:
-                self._keep(ended[attempt])
+                self._keep(*ended[attempt])
             else:
                 self._interrupted.append(trial.number)
 
@@ -154,7 +158,7 @@ class Search:
         rule = StopRule(unit=self.pruning.unit, pause_at=budget)
         return [f"++hydra.job.env_set.{VARIABLE}='{json.dumps(rule)}'"]
 
-    def _keep(self, record: JobRecord) -> None:
+    def _keep(self, record: JobRecord, folder: Path) -> None:
         """Tells the study what came of a job; one that a signal stopped has no result yet."""
         job = record.job
         if record.state == "failed":
@@ -164,4 +168,17 @@ class Search:
         elif record.state == "paused" and job.budget is not None:
             self.study.pause(job.number, job.budget, record.value)
         else:
-            self.study.finish(job.number, record.value)
+            self.study.finish(job.number, self._values(record, folder))
+
+    def _values(self, record: JobRecord, folder: Path) -> list[float]:
+        """The objectives of the best evaluation of a run; DataError if it lacks one."""
+        if record.value is not None and self.objectives == [record.objective]:
+            return [record.value]
+        metrics = read_run(folder).evaluation.keyed_metrics("valid")
+        values = []
+        for name in self.objectives:
+            value = metrics.get(name)
+            if value is None:
+                raise DataError(f"{folder / FILE}: no value of {name}; it has {', '.join(metrics)}")
+            values.append(value)
+        return values

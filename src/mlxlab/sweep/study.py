@@ -5,7 +5,7 @@ One process at a time writes it: the lock of the sweep's folder sees to that. Ea
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypedDict
@@ -19,7 +19,7 @@ from mlxlab.analysis.sweeps.sweep_start import STUDY
 from mlxlab.constraints import Size
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import parse_json, read_bytes
-from mlxlab.metric_names import lower_is_better, sign_of
+from mlxlab.metric_names import lower_is_better
 from mlxlab.sweep.search_space import Domain, distributions
 
 _NAME = "search"
@@ -54,10 +54,11 @@ class Study:
         DataError: the file is not the journal of such a search, or was damaged.
     """
 
-    def __init__(self, folder: Path, space: list[Domain], objective: str) -> None:
+    def __init__(self, folder: Path, space: list[Domain], objectives: list[str]) -> None:
         self.path = folder / STUDY
-        self.objective = objective
-        self.direction = "minimize" if lower_is_better(objective) else "maximize"
+        self.directions = [
+            "minimize" if lower_is_better(name) else "maximize" for name in objectives
+        ]
         self._distributions = distributions(space)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         _repair(self.path)
@@ -68,11 +69,11 @@ class Study:
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=_NAME,
-                direction=self.direction,
+                directions=self.directions,
                 load_if_exists=True,
             )
             self._id = self._storage.get_study_id_from_name(_NAME)
-            if self._study.direction.name.lower() != self.direction:
+            if [each.name.lower() for each in self._study.directions] != self.directions:
                 raise ValueError
 
     @contextmanager
@@ -99,11 +100,10 @@ class Study:
         """The trials as samplers see them: those that are paused are pruned."""
         return [_as_pruned(trial) if is_paused(trial) else trial for trial in self.trials()]
 
-    def best_trial(self) -> FrozenTrial | None:
-        """The first trial with the best value; None if no trial has finished."""
-        finished = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        sign = sign_of(self.objective)
-        return max(finished, key=lambda trial: sign * trial.values[0], default=None)
+    def best_trials(self) -> list[FrozenTrial]:
+        """The first trial with the best value; with several objectives those that no other one is as good as."""
+        first = {tuple(each.values): each for each in reversed(self._study.best_trials)}
+        return sorted(first.values(), key=lambda trial: trial.number)
 
     def add(self, proposed: FrozenTrial, budget: int | None) -> None:
         """Adds a trial with the point of a proposal."""
@@ -124,8 +124,8 @@ class Study:
         """A trial has reached its budget with this objective."""
         self._storage.set_trial_intermediate_value(self._trial_id(number), budget, value)
 
-    def finish(self, number: int, value: float) -> None:
-        self._study.tell(number, value)
+    def finish(self, number: int, values: Sequence[float]) -> None:
+        self._study.tell(number, values)
 
     def fail(self, number: int) -> None:
         self._study.tell(number, state=TrialState.FAIL)
