@@ -34,7 +34,7 @@ def train(folder, *overrides):
     [
         (["data=reviews", f"data.source.path={REVIEWS}", "model=bert"], "train/loss"),
         (["model=bag_of_words"], "train/loss"),
-        (["trainer/loss=brier", "model/size=nano"], "train/p_true"),
+        (["trainer/loss=brier", "model/size=nano"], "train/loss"),
         (["callbacks=weight_norm", "model/size=nano"], "weight_norm"),
     ],
     ids=["data", "model", "loss", "callback"],
