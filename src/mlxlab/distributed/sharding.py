@@ -26,7 +26,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.ops.dropout import random_key
 
 Shape = tuple[int, ...]
-COPIES = 4  # of a gathered layer that exist at the same time
+COPIES = 4  # A gathered layer exists so often at the same time.
 MIN_WORKING_BYTES = 1 << 26  # saves less than waiting costs
 
 
@@ -237,7 +237,7 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _pad(array: mx.array, length: int) -> mx.array:
-    """With zeros at the end of the first axis."""
+    """Adds zeros at the end of the first axis."""
     missing = length - len(array)
     return (
         mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)])
