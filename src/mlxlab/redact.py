@@ -3,7 +3,7 @@
 import re
 
 CREDENTIALS = "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
-VARIABLES = {  # that hold credentials, by the scheme of the addresses that they are for
+VARIABLES = {  # scheme of an address -> variables that hold its credentials
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"),
     "az": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"),

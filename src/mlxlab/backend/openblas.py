@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 ROUTINES = ("sgemm", "dgemm", "cgemm", "zgemm")
-JUMPS = {62: (6, 7), 183: (1025, 1026)}  # by machine (x86-64, AArch64): GLOB_DAT, JUMP_SLOT
+JUMPS = {62: (6, 7), 183: (1025, 1026)}  # x86-64 and AArch64: GLOB_DAT, JUMP_SLOT
 RELOCATIONS = 4  # type of a section: SHT_RELA
 
 

@@ -78,7 +78,7 @@ class TextReader(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """Which model a number is the margin of: that of an output, by a group of `_groups`."""
+    """Names the model that a number is the margin of: the one of an output, by a group of `_groups`."""
 
     group: int
     output: int
@@ -139,8 +139,8 @@ def fit_reader(
 
     numbers = reader(texts, embed)
     num_folds = int(np.clip(TEXTS_OF_ALL_FOLDS // len(learned), *FOLDS))
-    # Without equally many of every target in each fold, less would be said of a target, the more held-out texts have it,
-    # and who learns from it would learn the contrary.
+    # Each fold has equally many texts of every target. Otherwise its models would say less of a target, the more held-out
+    # texts have it, and who learns from that would learn the contrary.
     _, codes = np.unique(targets[is_learned], axis=0, return_inverse=True)
     _, first = np.unique(of_row, return_index=True)
     strata = codes.reshape(-1)[first]
