@@ -117,9 +117,9 @@ class History:
         if len(self.curve) > CURVE_POINTS:
             *earlier, last = self.curve
             thinned = [
-                p
-                for i, p in enumerate(earlier)
-                if i % 2 or any(name.startswith((VALID, ANALYSIS)) for name in p[1])
+                point
+                for index, point in enumerate(earlier)
+                if index % 2 or _holds_evaluation(point[1])
             ]
             self.curve = [*thinned, last]
 
@@ -183,6 +183,10 @@ class History:
             ((step, metrics[name]) for step, metrics in reversed(self.curve) if name in metrics),
             None,
         )
+
+
+def _holds_evaluation(metrics: dict[str, float]) -> bool:
+    return any(name.startswith((VALID, ANALYSIS)) for name in metrics)
 
 
 class TrainStateDict(TypedDict):

@@ -111,11 +111,8 @@ class FullySharded:
         """The weights outside of layers are gathered here, those of each layer when it is called."""
         layers = find_layers(model)
         before: Arrays = dict(tree_flatten(model.trainable_parameters()))
-        outside = {
-            path: leaf
-            for path, leaf in before.items()
-            if not path.startswith(tuple(f"{n}." for n in layers))
-        }
+        prefixes = tuple(f"{name}." for name in layers)
+        outside = {path: leaf for path, leaf in before.items() if not path.startswith(prefixes)}
         classes = {name: type(layer) for name, layer in layers.items()}
         try:
             if outside:
@@ -222,18 +219,14 @@ Sharding = Replicated | FullySharded  # How the processes of a group hold the we
 
 def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The modules in lists called `layers`, by path; of nested ones the outermost."""
-    layers = {
-        f"{path}.layers.{index}".lstrip("."): layer
-        for path, module in model.named_modules()
-        if isinstance(module.get("layers"), list)
-        for index, layer in enumerate(module["layers"])
-        if isinstance(layer, nn.Module)
-    }
-    return {
-        path: layer
-        for path, layer in layers.items()
-        if not any(path.startswith(f"{each}.") for each in layers)
-    }
+    layers = {}
+    for path, module in model.named_modules():
+        if isinstance(module.get("layers"), list):
+            for index, layer in enumerate(module["layers"]):
+                if isinstance(layer, nn.Module):
+                    layers[f"{path}.layers.{index}".lstrip(".")] = layer
+    prefixes = tuple(f"{path}." for path in layers)
+    return {path: layer for path, layer in layers.items() if not path.startswith(prefixes)}
 
 
 def _pad(array: mx.array, length: int) -> mx.array:
