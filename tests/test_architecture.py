@@ -59,23 +59,23 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 394_380,
+    "nodes": 394_430,
     "files": 501,
     "multiplied texts": 0,
     "nodes a statement": 10.35,
     "ternaries": 20.2,
-    "packed assignments": 0.65,
-    "nested comprehensions": 1.7,
+    "packed assignments": 0.6,
+    "nested comprehensions": 1.4,
     "assignment expressions": 1.75,
     "functions returning text": 12.1,
-    "fragments": 5.45,
+    "fragments": 1.35,
 }
 PACKAGE_NODES = {
-    "models": 34_400,
+    "models": 34_390,
     "ops": 12_890,
     "interop": 7_870,
     "baselines": 6_740,
-    "distributed": 6_180,
+    "distributed": 6_195,
     "api": 3_660,
     "config": 14_270,
     "cli": 17_980,

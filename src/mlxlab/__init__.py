@@ -1,6 +1,6 @@
 """Train, distil and compare models with Apple MLX: Hydra configs, exact resume, MLflow tracking."""
 
-TYPE_CHECKING = False  # as in `typing`, whose import takes longer than this one
+TYPE_CHECKING = False  # Importing `typing` takes longer than importing this package.
 if TYPE_CHECKING:
     from mlxlab.api import Classifier as Classifier
     from mlxlab.api import Config as Config

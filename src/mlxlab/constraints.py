@@ -15,7 +15,7 @@ class IsFile:
 
 Count = Annotated[int, Ge(0), Le(10**12)]  # 0, 1, 2, ...
 Size = Annotated[int, Ge(1), Le(10**12)]  # 1, 2, 3, ...
-Layers = Annotated[int, Ge(1), Le(10_000)]  # of a published model: one module is built for each
+Layers = Annotated[int, Ge(1), Le(10_000)]  # A published model gets one module for each.
 ModelSize = Annotated[int, Ge(1), Le(2**30)]  # dimensions, tokens and heads of a published model
 Fraction = Annotated[float, Ge(0), Le(1)]  # [0, 1]
 Share = Annotated[float, Ge(0), Lt(1)]  # [0, 1): a dropout rate, a validation fraction

@@ -13,9 +13,7 @@ DATA_WAIT_SECONDS = "throughput/data_wait_seconds"
 PADDING_FRACTION = "data/padding_fraction"
 SKIPPED_RECORDS = "data/skipped_records"
 VALID_LOSS = "valid/loss"
-AGREEMENT = (
-    "agreement"  # of a student with its teacher: the share of examples with the same prediction
-)
+AGREEMENT = "agreement"  # share of examples where student and teacher predict the same
 
 TRAIN = "train/"
 VALID = "valid/"

@@ -48,7 +48,9 @@ _SYNONYMS = {
     "train": "fit",
     "evaluate": "test",
 }
-_MEANT = {typed: ours for ours, typed_names in _SYNONYMS.items() for typed in typed_names.split()}
+_MEANT = {}
+for ours, typed_names in _SYNONYMS.items():
+    _MEANT.update(dict.fromkeys(typed_names.split(), ours))
 
 
 def nearest(typed: str, valid: Iterable[str]) -> str | None:

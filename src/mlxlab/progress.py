@@ -52,7 +52,7 @@ def activity(text: str, *, since: float | None = None) -> Iterator[None]:
 def track(
     items: Iterable[T], text: str, total: int | None = None, *, at_most: bool = False
 ) -> Iterator[T]:
-    """The same items; logs how many are done, and of a known total, or one that is `at_most`, when the rest will be."""
+    """Yields the items and logs how many are done; with a known `total`, or one that is `at_most`, also the time left."""
     start = time.monotonic()
     due = FIRST_SECONDS
     for done, item in enumerate(items):

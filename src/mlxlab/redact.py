@@ -1,9 +1,10 @@
 """Removes credentials from what is printed or stored, and recognises those in URLs, so that configs refuse them."""
 
 import re
+from itertools import chain
 
 CREDENTIALS = "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
-VARIABLES = {  # that hold credentials, by the scheme of the addresses that they are for
+VARIABLES = {  # scheme of an address -> variables that hold its credentials
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"),
     "az": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"),
@@ -63,7 +64,7 @@ def issue_line(label: str, message: str) -> str:
     if "did you mean" in message:
         return line
     name = key.rpartition(".")[2].upper()
-    fitting = [each for names in VARIABLES.values() for each in names if each.endswith(name)]
+    fitting = [each for each in chain.from_iterable(VARIABLES.values()) if each.endswith(name)]
     variables = f" as {fitting[0]}" if len(fitting) == 1 else ""
     return f"{line}; credentials are read from the environment only{variables}"
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 
-SHOWN = 4  # of many names
+SHOWN = 4  # names, where there are many
 CHOICES = 12  # A message lists so many names where one of them is expected.
 
 

@@ -17,10 +17,9 @@ from mlxlab.backend.memory import total_memory
 from mlxlab.backend.openblas import use_openblas
 from mlxlab.errors import ConfigError
 
-CACHE_BYTES = (
-    2 << 30
-)  # MLX caches 32 MB of CPU buffers by default, so every step would map its logits again
-# Of Apple's driver, not of MLX: macOS kills long GPU work while a display is active (ml-explore/mlx issue 3267).
+# MLX caches 32 MB of CPU buffers by default, so every step would map its logits again.
+CACHE_BYTES = 2 << 30
+# Apple's driver reads it: macOS kills long GPU work while a display is active (ml-explore/mlx issue 3267).
 METAL_TIMEOUT = "AGX_RELAX_CDM_CTXSTORE_TIMEOUT"
 _state = {"blas": "as installed"}
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 ROUTINES = ("sgemm", "dgemm", "cgemm", "zgemm")
-JUMPS = {62: (6, 7), 183: (1025, 1026)}  # by machine (x86-64, AArch64): GLOB_DAT, JUMP_SLOT
+JUMPS = {62: (6, 7), 183: (1025, 1026)}  # x86-64 and AArch64: GLOB_DAT, JUMP_SLOT
 RELOCATIONS = 4  # type of a section: SHT_RELA
 
 
@@ -124,10 +124,12 @@ def _folders() -> list[Path]:
 
 def _packages(*names: str) -> list[Path]:
     """The folders of packages, which are not imported: SciPy takes a second."""
-    specs = [importlib.util.find_spec(name) for name in names]
-    return [
-        Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or []
-    ]
+    folders: list[Path] = []
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        if spec:
+            folders += map(Path, spec.submodule_search_locations or [])
+    return folders
 
 
 def _address(openblas: ctypes.CDLL, name: str) -> int:
@@ -147,8 +149,9 @@ def _base_address(library: Path) -> int:
 def _write(values: dict[int, int]) -> None:
     """Writes each value to its address, all or none: a write to a read-only page would kill the process."""
     writable = [span for span, rights, _, _ in _mappings() if "w" in rights]
-    if not all(any(start <= address < end for start, end in writable) for address in values):
-        raise OSError("libmlx's jump table is read-only")
+    for address in values:
+        if not any(start <= address < end for start, end in writable):
+            raise OSError("libmlx's jump table is read-only")
     for address, value in values.items():
         ctypes.c_void_p.from_address(address).value = value
 

@@ -12,5 +12,5 @@ class Baseline(NamedTuple):
     """
 
     name: str
-    valid: np.ndarray  # in the order of the validation batches
-    test: np.ndarray  # in the order of the test batches
+    valid: np.ndarray  # ordered like the validation batches
+    test: np.ndarray  # ordered like the test batches

@@ -17,7 +17,7 @@ class OutOfFold(NamedTuple):
     """Probabilities or standardised numbers for all training rows."""
 
     ids: np.ndarray  # (N,)
-    targets: np.ndarray  # as in a `Batch`
+    targets: np.ndarray  # encoded like those of a `Batch`
     outputs: np.ndarray  # (N, O) float32
 
 

@@ -86,7 +86,8 @@ class AdaptiveBatchSize(Callback):
         if not self.enabled or step % self.interval or context.control.stop_reason:
             return
         used = self.probe() / (self.budget or memory_budget())
-        fraction = context.group.all_reduce_max([int(1e6 * used)])[0] / 1e6  # the same on all ranks
+        # All ranks must decide alike.
+        fraction = context.group.all_reduce_max([int(1e6 * used)])[0] / 1e6
         since, size = sizes[-1]
         new = self.next_size(size, fraction, step - since)
         context.log(state, {"data/batch_size": float(new), "memory/budget_fraction": fraction})

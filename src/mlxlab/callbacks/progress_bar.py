@@ -85,7 +85,7 @@ class ProgressBar(Callback):
 
 
 def _width() -> dict[str, Any]:
-    """Of the bar: that of the terminal, also when it changes; the default if the terminal does not say its width."""
+    """The width of the terminal, also when it changes; the default if the terminal does not say it."""
     with suppress(OSError, ValueError):
         if os.get_terminal_size(sys.stderr.fileno()).columns == 0:  # tqdm would draw nothing
             return {"ncols": terminal.columns(sys.stderr)}

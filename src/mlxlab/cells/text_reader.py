@@ -9,6 +9,7 @@ Shapes: N rows, U different texts, V n-grams, E numbers of a vector, F = V + E f
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +79,7 @@ class TextReader(NamedTuple):
 
 
 class Margin(NamedTuple):
-    """Which model a number is the margin of: that of an output, by a group of `_groups`."""
+    """Names the model that a number is the margin of: the one of an output, by a group of `_groups`."""
 
     group: int
     output: int
@@ -139,8 +140,8 @@ def fit_reader(
 
     numbers = reader(texts, embed)
     num_folds = int(np.clip(TEXTS_OF_ALL_FOLDS // len(learned), *FOLDS))
-    # Without equally many of every target in each fold, less would be said of a target, the more held-out texts have it,
-    # and who learns from it would learn the contrary.
+    # Each fold has equally many texts of every target. Otherwise its models would say less of a target, the more held-out
+    # texts have it, and who learns from that would learn the contrary.
     _, codes = np.unique(targets[is_learned], axis=0, return_inverse=True)
     _, first = np.unique(of_row, return_index=True)
     strata = codes.reshape(-1)[first]
@@ -150,7 +151,7 @@ def fit_reader(
         known = ~is_held_out[of_row]
         weight, bias = _fit_models(features[of_row[known]], wanted[known], kind, groups)
         numbers[learned[is_held_out], : len(bias)] = features[is_held_out] @ weight + bias
-    margins = [Margin(group, output) for group in range(len(groups)) for output in outputs]
+    margins = list(starmap(Margin, product(range(len(groups)), outputs)))
     return FittedReader(reader, numbers, margins)
 
 
@@ -177,10 +178,11 @@ def load_readers(folder: Path, names: Sequence[str]) -> dict[str, TextReader]:
     data = read_bytes(path, max_bytes=MAX_BYTES * len(names))
     try:
         arrays = load(data)
-        return {
-            name: TextReader(*(arrays[f"{field}.{name}"] for field in TextReader._fields))
-            for name in names
-        }
+        readers = {}
+        for name in names:
+            fields = [arrays[f"{field}.{name}"] for field in TextReader._fields]
+            readers[name] = TextReader(*fields)
+        return readers
     except (SafetensorError, KeyError) as error:
         raise DataError(f"{path}: expected the readers of {', '.join(names)}: {error}") from None
 

@@ -77,8 +77,12 @@ def evaluate_finite(arrays: Arrays, name: str) -> None:
 def owner_of(path: str, weights: Container[str]) -> str | None:
     """The weight of an optimizer state: `states.0.<path>.m` belongs to `<path>`, so does `average.<path>`."""
     keys = path.split(".")
-    candidates = (".".join(keys[i:j]) for i in range(len(keys)) for j in (len(keys), len(keys) - 1))
-    return next((candidate for candidate in candidates if candidate in weights), None)
+    for start in range(len(keys)):
+        for end in (len(keys), len(keys) - 1):
+            candidate = ".".join(keys[start:end])
+            if candidate in weights:
+                return candidate
+    return None
 
 
 def swap_weights(weights: Arrays, optimizer: Arrays, old: str, new: str) -> tuple[Arrays, Arrays]:

@@ -17,7 +17,7 @@ from mlxlab.files.untrusted import read_bytes
 
 FOLDER = "base"
 DIGEST = re.compile(r"[0-9a-f]{32}")
-REFERENCE = re.compile(rb'"base": "([0-9a-f]{32})"')  # in a state.json
+REFERENCE = re.compile(rb'"base": "([0-9a-f]{32})"')  # A state.json names the folder it needs.
 MAX_BYTES = 2**40
 
 

@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 FORMAT = 2
-FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # of a file directly in the checkpoint folder
+FILE_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)  # Files lie directly in the checkpoint folder.
 
 
 class CorruptCheckpointError(Exception):

@@ -8,8 +8,8 @@ from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from mlxlab.nearest import no_such_folder
 from mlxlab.record.run_file import FILE
 
-FOLDER = "checkpoints"  # of a run folder
-ROUNDS = "rounds"  # of a run of several rounds, whose runs are in `rounds/1`, `rounds/2`, ...
+FOLDER = "checkpoints"  # subfolder of a run folder
+ROUNDS = "rounds"  # A run of several rounds has the run of each in `rounds/1`, `rounds/2`, ...
 EMERGENCY = "-emergency"
 REPLACED = "-replaced"
 NAME = re.compile(rf"step-(\d{{8,18}})({EMERGENCY})?({REPLACED})?")

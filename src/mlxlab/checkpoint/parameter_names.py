@@ -8,15 +8,11 @@ Table = Sequence[tuple[str, str]]  # regular expressions of published names, and
 OWN: Table = (
     (r"^(?:model|bert)\.", ""),
     (r"^backbone\.", ""),
-    (r"^encoder\.", ""),  # of a CnnHybrid
+    (r"^encoder\.", ""),  # CnnHybrid
     (r"\.gamma$", ".weight"),
     (r"\.beta$", ".bias"),
 )
-PREFIXES = (
-    "backbone.",
-    "backbone.encoder.",
-    "",
-)  # of the paths in a model; those of its head have none
+PREFIXES = ("backbone.", "backbone.encoder.", "")  # Paths in a head have none.
 ADAPTER = ("lora_a", "lora_b", "magnitude")  # parameters of a layer apart from its `base`
 CODES = ("scales", "biases")  # parameters of a quantised layer apart from its `weight`
 

@@ -33,9 +33,8 @@ class ChangedSettings:
     warmup_start: Count | None = None  # step after which the learning rate rises again
     warmup_steps: Count = 0
     schedule_start: Count = 0  # step at which the schedule began again
-    resizes: list[Resize] = field(
-        default_factory=list
-    )  # in order; the plan of the run follows from them
+    # All of them in order; the plan of the run follows from them.
+    resizes: list[Resize] = field(default_factory=list)
     accumulate: Size | None = None
     eval_every: Size | None = None
     eval_batches: Size | None = None
@@ -52,8 +51,8 @@ class GrowthProgress:
     """Operations of `callbacks.growth` that are done, in order."""
 
     done: list[str] = field(default_factory=list)  # ids
-    hashes: list[str] = field(default_factory=list)  # of the content of each and all before it
-    step: Count = 0  # of the last one
+    hashes: list[str] = field(default_factory=list)  # digest of each with all before it
+    step: Count = 0  # the step of the last one
     skipped: list[str] = field(default_factory=list)  # ids of those among them that failed
 
 
@@ -67,12 +66,10 @@ class Progress:
     nonfinite_steps: Count = 0
     consecutive_nonfinite: Count = 0
     rollbacks: Count = 0
-    callbacks_pending: bool = (
-        False  # of the last step: another process was lost before all of them had run
-    )
-    batch_sizes: list[tuple[Count, Size]] = field(
-        default_factory=list
-    )  # (step, size after it), where the size changes
+    # Another process was lost before all callbacks of the last step had run.
+    callbacks_pending: bool = False
+    # (step, size after it), where the size changes
+    batch_sizes: list[tuple[Count, Size]] = field(default_factory=list)
     settings: ChangedSettings = field(default_factory=ChangedSettings)
     growth: GrowthProgress = field(default_factory=GrowthProgress)
     model_step: Count = 0  # after which another model took the place of the one before
@@ -92,7 +89,7 @@ class RunningTotals:
     grad_norm: float = 0.0
     steps: Count = 0
     tokens: Count = 0
-    token_slots: Count = 0  # with padding
+    token_slots: Count = 0  # tokens and padding
     terms: dict[str, float] = field(default_factory=dict)
 
 
@@ -100,16 +97,14 @@ class RunningTotals:
 class History:
     """Evaluations and logged metrics, which may be NaN."""
 
-    evaluations: list[tuple[Count, float]] = field(
-        default_factory=list
-    )  # (step, monitored metric), one of a step
-    curve: list[tuple[Count, dict[str, float]]] = field(
-        default_factory=list
-    )  # (step, metrics), thinned
+    # (step, monitored metric), one of a step
+    evaluations: list[tuple[Count, float]] = field(default_factory=list)
+    # (step, metrics), thinned
+    curve: list[tuple[Count, dict[str, float]]] = field(default_factory=list)
     best: float | None = None
     best_step: Count = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
-    reference: dict[str, dict[str, float]] = field(default_factory=dict)  # of other models, by name
+    reference: dict[str, dict[str, float]] = field(default_factory=dict)  # model -> metrics
     events: list[tuple[Count, str]] = field(default_factory=list)  # (step, what changed)
 
     def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
@@ -122,9 +117,9 @@ class History:
         if len(self.curve) > CURVE_POINTS:
             *earlier, last = self.curve
             thinned = [
-                p
-                for i, p in enumerate(earlier)
-                if i % 2 or any(name.startswith((VALID, ANALYSIS)) for name in p[1])
+                point
+                for index, point in enumerate(earlier)
+                if index % 2 or _holds_evaluation(point[1])
             ]
             self.curve = [*thinned, last]
 
@@ -165,7 +160,7 @@ class History:
         self.best_metrics = {}
 
     def without_best(self, step: int) -> "History":
-        """The same, where the best evaluation is that of `step`, if there was one: the weights of the best are lost."""
+        """Returns a copy whose best evaluation is that of `step`, if there was one: the weights of the best are lost."""
         value = dict(self.evaluations).get(step)
         metrics = dict(self.curve).get(step, {})
         if value is None or not isfinite(value):
@@ -188,6 +183,10 @@ class History:
             ((step, metrics[name]) for step, metrics in reversed(self.curve) if name in metrics),
             None,
         )
+
+
+def _holds_evaluation(metrics: dict[str, float]) -> bool:
+    return any(name.startswith((VALID, ANALYSIS)) for name in metrics)
 
 
 class TrainStateDict(TypedDict):
@@ -214,10 +213,9 @@ class RunMetadata(TypedDict):
     config: dict[str, Any]
     config_hash: str
     choices: dict[str, str]  # config group -> option
-    overrides: list[str]  # that were typed for the run so far: the last one of each key
-    continued: NotRequired[
-        list[Continuation]
-    ]  # in order, up to the one whose process saved the checkpoint
+    overrides: list[str]  # the last value typed for each key in the run so far
+    # Listed in order, up to the one whose process saved the checkpoint.
+    continued: NotRequired[list[Continuation]]
     requested: list[str]
     versions: dict[str, str]  # package -> version
     data: str  # fingerprint
@@ -225,9 +223,9 @@ class RunMetadata(TypedDict):
     tokenizer: str  # fingerprint
     teachers: dict[str, str]  # name -> digest of the weights
     initial_weights: dict[str, str]  # what `model.init_from` named -> digest of the weights
-    kernels: str  # as `KernelSet` is printed
-    uid: str  # of the run in the tracking store, "" if it is not tracked
-    epochs: NotRequired[Size]  # of `trainer.epochs=auto`
+    kernels: str  # printed form of a `KernelSet`
+    uid: str  # id in the tracking store, "" if the run is not tracked
+    epochs: NotRequired[Size]  # the choice of `trainer.epochs=auto`
 
 
 class SavedState(TrainStateDict):

@@ -15,7 +15,7 @@ from mlxlab.checkpoint.arrays import FLOATS, Arrays
 from mlxlab.checkpoint.parameter_names import ADAPTER, CODES, Table, normalized_names
 from mlxlab.checkpoint.transfer_report import Outcome, TransferReport
 
-LayerPaths = dict[str, str]  # of a layer: name of a parameter -> its path
+LayerPaths = dict[str, str]  # name of a parameter in a layer -> its path
 Merge = Callable[[mx.array, mx.array, mx.array, float, mx.array | None], mx.array]
 
 TIED = ("head.out", "backbone.embedding")  # an output layer, and the embedding that it may share

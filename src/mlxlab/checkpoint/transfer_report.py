@@ -29,7 +29,7 @@ class TransferRecord(TypedDict):
 
     source: str
     digest: str
-    step: Count  # from which on the run has these weights
+    step: Count  # the first with these weights
     weights: dict[str, list[str]]
     optimizer: dict[str, list[str]]
 
@@ -54,7 +54,7 @@ class TransferReport:
         return carried / (carried + faults) if carried else 0.0
 
     def lines(self, source: str) -> list[str]:
-        """For the terminal: the counts, then a line with the first names of what was not carried over."""
+        """Lists the counts, then a line with the first names of what was not carried over."""
         counts = ", ".join(f"{len(names)} {outcome}" for outcome, names in self._ordered())
         details = [
             f"  {outcome}: {some(names)}"

@@ -107,7 +107,7 @@ class Task:
     target_deviation: float = 1.0
     # The id of the token between two texts of an example; None for single texts.
     pair_separator: int | None = None
-    positive_class: int = 1  # of two classes, that of precision, recall and F1
+    positive_class: int = 1  # Precision, recall and F1 describe this one of two classes.
 
     @property
     def decided_labels(self) -> tuple[str, ...]:

@@ -96,20 +96,20 @@ class LabelledRows(Protocol):
 
     @property
     def training_targets(self) -> np.ndarray:
-        """Of the training rows, as in a `Batch`."""
+        """Targets of the training rows, as in a `Batch`."""
 
     @property
     def valid_targets(self) -> np.ndarray:
-        """Of the validation rows; known before they are evaluated."""
+        """Targets of the validation rows; known before they are evaluated."""
 
     @property
     def baseline_inputs(self) -> BaselineInputs | None:
         """None if no baselines are to be fitted."""
 
 
-AUTO_EPOCHS = 5  # of `trainer.epochs=auto`
+AUTO_EPOCHS = 5  # the least that `trainer.epochs=auto` takes
 MAX_AUTO_EPOCHS = 100
-MIN_STEPS = 300  # of a run that does not set its length: fewer teach a small model little
+MIN_STEPS = 300  # the least that a run of no set length makes: fewer teach a small model little
 
 
 def auto_epochs(data: object, batches_per_epoch: int | None) -> int:
@@ -172,7 +172,7 @@ class DataModule(Protocol):
 
     @property
     def test(self) -> Iterable[Batch]:
-        """As `valid`; evaluated once, after training. Empty where there is no test split."""
+        """Yields the test batches, evaluated once, after training. Empty where there is no test split."""
 
     @property
     def fingerprint(self) -> str:

@@ -21,10 +21,10 @@ class Stream(IntEnum):
     BATCH_ORDER = 0xBA7C
     SELECTION = 0x5E1EC7
     SPLIT = 0x5B117
-    FOLDS = 0xF01D5  # of networks that are trained side by side
+    FOLDS = 0xF01D5  # draws the folds of networks that are trained side by side
     TEMPLATE = 0x7E3A
-    UNIT_ORDER = 0x5E9E  # of files, row groups and shards of the hub, each read sequentially
-    WINDOW_SHUFFLE = 0xD0C5  # of documents within a window
+    UNIT_ORDER = 0x5E9E  # Files, row groups and shards of the hub are each read sequentially.
+    WINDOW_SHUFFLE = 0xD0C5  # shuffles the documents within a window
     ROW_SHUFFLE = 0x9001
     CURRICULUM_TIES = 0xC0771
     MASKED = 0x3A5C

@@ -41,13 +41,11 @@ class LoadedTeacher(NamedTuple):
     model: nn.Module
     task: Task
     tokenizer: Tokenizer
-    max_tokens: (
-        int | None
-    )  # rows longer than this have no position embeddings; None without a limit
+    max_tokens: int | None  # Longer rows have no position embeddings; None without a limit.
     held_out: str  # fingerprint of its validation data; "" if unknown
-    num_logits: int  # of a language model, per token: its tokenizer may have fewer tokens
+    num_logits: int  # logits per token of a language model: its tokenizer may have fewer tokens
     encoder: Encoder | None = None  # None for a third-party model
-    said: OutOfFold | None = None  # by a mixture, of its training rows
+    said: OutOfFold | None = None  # predictions of a mixture for its training rows
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,8 @@ class TeacherLoader:
 
     options: DistillationOptions
     tracking_uri: str | None  # the store of registered models; None is the default one
-    cache: Path = field(
-        default_factory=lambda: project_root() / ".cache"
-    )  # of downloads and of soft targets
+    # Downloads and soft targets go there.
+    cache: Path = field(default_factory=lambda: project_root() / ".cache")
 
     def inherited_tokenizer(self, pretrained: str | None) -> Path | None:
         """The folder of the tokenizer that a student inherits: of its pretrained weights, else of its first teacher."""
@@ -132,7 +129,7 @@ class TeacherLoader:
         return Teachers(ensemble, residual_base, cache, held_out, digests), messages
 
     def _read_predictions(self, path: Path, data: DataModule) -> tuple[Teachers, list[str]]:
-        """As `load`, of a file of predictions."""
+        """Loads a file of predictions in place of models."""
         said = load_predictions(path, data, self.cache)
         held_out = HeldOutTargets(said, data.task.kind)
         message = f"teacher: {path}, predictions of {len(said.ids):,} training rows"

@@ -208,9 +208,8 @@ def _jensen_shannon(teacher: mx.array, student: mx.array) -> mx.array:
     return (mx.exp(log_p) * (log_p - log_m) + mx.exp(log_q) * (log_q - log_m)).sum(axis=-1) / 2
 
 
-DIVERGENCES: dict[
-    str, Callable[[mx.array, mx.array], mx.array]
-] = {  # of softened logits: (teacher, student) -> (...)
+# Softened logits (teacher, student), each (..., C), -> (...)
+DIVERGENCES: dict[str, Callable[[mx.array, mx.array], mx.array]] = {
     "forward": kl_divergence,
     "reverse": _reverse,
     "jensen_shannon": _jensen_shannon,

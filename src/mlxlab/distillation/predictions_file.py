@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 ROW = "row"  # the column of the numbers of the rows, from 1
 VALUE = "value"
 PROBABILITY = "probability_"
-MAX_ERROR = 1e-3  # of the sum of the probabilities of a row
-MAX_DEVIATIONS = 1e6  # of a number from the mean of the training rows
+MAX_ERROR = 1e-3  # error in the sum of the probabilities of a row
+MAX_DEVIATIONS = 1e6  # standard deviations from the mean of the training rows
 
 
 def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:

@@ -22,11 +22,11 @@ from mlxlab.ops.cross_entropy import log_softmax
 
 FILE = "targets.sqlite"
 BUFFER_BYTES = 16 << 20  # records are written in transactions of about this size
-MIN_PROBABILITY = (
-    1e-7  # of the tail, all classes outside the top k: the resolution of a float32 sum
-)
-VALUES, CLASSES = "teacher", "teacher_classes"  # names in `Batch.aux`
-_WAIT_SECONDS = 30  # for other processes that are writing
+# The tail, all classes outside the top k, has at least the resolution of a float32 sum.
+MIN_PROBABILITY = 1e-7
+VALUES = "teacher"  # name in `Batch.aux`
+CLASSES = "teacher_classes"  # name in `Batch.aux`
+_WAIT_SECONDS = 30  # Other processes may be writing.
 _TABLE = "records (key BLOB PRIMARY KEY, record BLOB, checksum BLOB)"
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class TeacherCache:
         self.num_classes = num_classes
         self.top_k = top_k if top_k < num_classes else 0  # 0: all classes
         self.width = self.top_k + 1 if self.top_k else num_classes
-        self.record_type = np.dtype(  # of a target
+        self.record_type = np.dtype(  # one record for each target
             [
                 ("values", dtype, (self.width,)),
                 ("classes", np.uint16 if num_classes <= 1 << 16 else np.int32, (self.top_k,)),

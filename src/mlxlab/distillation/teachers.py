@@ -63,16 +63,13 @@ class Teachers:
     """The teachers of a run; false without any."""
 
     ensemble: Ensemble = field(default_factory=lambda: Ensemble([]))  # gives the soft targets
-    residual_base: Ensemble = field(
-        default_factory=lambda: Ensemble([])
-    )  # earlier students that the student completes
-    cache: TeacherCache | None = (
-        None  # of the ensemble's soft targets; None queries it for every batch
-    )
-    held_out: HeldOutTargets | None = None  # of a single teacher that is a mixture, or a file
-    digests: dict[str, str] = field(
-        default_factory=dict
-    )  # of each model's weights by its name, for the manifest
+    # Earlier students that the student completes.
+    residual_base: Ensemble = field(default_factory=lambda: Ensemble([]))
+    # Stores the soft targets of the ensemble; None queries it for every batch.
+    cache: TeacherCache | None = None
+    held_out: HeldOutTargets | None = None  # where the single teacher is a mixture, or a file
+    # name of a model -> digest of its weights, for the manifest
+    digests: dict[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.ensemble) or self.held_out is not None

@@ -37,7 +37,7 @@ class Host(TypedDict):
 
 
 class Hostfile(TypedDict):
-    """As `mlx.distributed_config` writes it; `mlx.launch` also takes the list alone."""
+    """What `mlx.distributed_config` writes; `mlx.launch` also takes the list alone."""
 
     hosts: Annotated[list[Host], MinLen(1)]
     backend: NotRequired[Literal["", "ring", "jaccl", "jaccl-ring", "nccl", "mpi"]]

@@ -39,7 +39,7 @@ class Processes:
 
 
 def listed_processes(hostfile: Path, backend: str | None) -> Processes:
-    """Those of a file; its backend counts where none is given."""
+    """The processes that a file lists; its backend counts where none is given."""
     content = read_hostfile(hostfile)
     names = [host["ssh"] for host in content["hosts"]]
     backend = backend or content.get("backend") or "ring"
@@ -48,7 +48,7 @@ def listed_processes(hostfile: Path, backend: str | None) -> Processes:
 
 
 def named_processes(hosts: str, per_host: int, backend: str | None) -> Processes:
-    """As many on each of the hosts, whose names commas separate."""
+    """Puts `per_host` processes on each of the hosts, whose names commas separate."""
     names = hosts.split(",")
     if not all(map(is_host_name, names)):
         got = one_line(hosts, 120)

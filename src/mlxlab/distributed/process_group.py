@@ -53,10 +53,9 @@ class ProcessGroup:
         self.timeout = timeout
         self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
         self.shards_weights = shards_weights and self.size > 1
-        self.working_bytes = (
-            0  # that a step needs in addition to weights and optimizer state, without activations
-        )
-        self._global_rows = 0  # of the last batch
+        # What a step needs in addition to weights and optimizer state, without activations.
+        self.working_bytes = 0
+        self._global_rows = 0  # rows of the last batch
         self._waiting_since: float | None = None
         self._save_on_loss: Callable[[], str] = lambda: ""
         if self.size > 1:

@@ -26,7 +26,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.ops.dropout import random_key
 
 Shape = tuple[int, ...]
-COPIES = 4  # of a gathered layer that exist at the same time
+COPIES = 4  # A gathered layer exists so often at the same time.
 MIN_WORKING_BYTES = 1 << 26  # saves less than waiting costs
 
 
@@ -111,11 +111,8 @@ class FullySharded:
         """The weights outside of layers are gathered here, those of each layer when it is called."""
         layers = find_layers(model)
         before: Arrays = dict(tree_flatten(model.trainable_parameters()))
-        outside = {
-            path: leaf
-            for path, leaf in before.items()
-            if not path.startswith(tuple(f"{n}." for n in layers))
-        }
+        prefixes = tuple(f"{name}." for name in layers)
+        outside = {path: leaf for path, leaf in before.items() if not path.startswith(prefixes)}
         classes = {name: type(layer) for name, layer in layers.items()}
         try:
             if outside:
@@ -222,22 +219,18 @@ Sharding = Replicated | FullySharded  # How the processes of a group hold the we
 
 def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The modules in lists called `layers`, by path; of nested ones the outermost."""
-    layers = {
-        f"{path}.layers.{index}".lstrip("."): layer
-        for path, module in model.named_modules()
-        if isinstance(module.get("layers"), list)
-        for index, layer in enumerate(module["layers"])
-        if isinstance(layer, nn.Module)
-    }
-    return {
-        path: layer
-        for path, layer in layers.items()
-        if not any(path.startswith(f"{each}.") for each in layers)
-    }
+    layers = {}
+    for path, module in model.named_modules():
+        if isinstance(module.get("layers"), list):
+            for index, layer in enumerate(module["layers"]):
+                if isinstance(layer, nn.Module):
+                    layers[f"{path}.layers.{index}".lstrip(".")] = layer
+    prefixes = tuple(f"{path}." for path in layers)
+    return {path: layer for path, layer in layers.items() if not path.startswith(prefixes)}
 
 
 def _pad(array: mx.array, length: int) -> mx.array:
-    """With zeros at the end of the first axis."""
+    """Adds zeros at the end of the first axis."""
     missing = length - len(array)
     return (
         mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)])

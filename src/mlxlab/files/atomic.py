@@ -88,7 +88,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
             os.kill(int(process), 0)
         except ProcessLookupError:
             yield path
-        except (PermissionError, OverflowError, ValueError):  # of another user, or no process id
+        except (PermissionError, OverflowError, ValueError):  # another user's, or no process id
             continue
 
 

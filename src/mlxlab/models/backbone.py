@@ -17,17 +17,15 @@ class Backbone(Protocol):
     """
 
     causal: bool  # a position attends only to itself and earlier ones
-    hidden_size: int  # of a token's embedding, which a language-modelling head maps back to
+    hidden_size: int  # width of the embedding, which a language-modelling head maps back to
     output_size: int  # O, of the states that calling the backbone returns
     pooled_size: int  # P, of what `pool` returns
-    classifier_hidden_size: int  # of the classifier's hidden layer; 0 for a single linear layer
+    classifier_hidden_size: int  # width of its hidden layer; 0 for a single linear layer
     max_position_embeddings: int  # context length in tokens that the backbone is configured for
-    position_limit: (
-        int | None
-    )  # tokens of the longest row it can process; None where positions are computed
-    separates_documents: (
-        bool  # rows may hold several documents; False: one each, padded on the right
-    )
+    # Tokens of the longest row it can process; None where positions are computed.
+    position_limit: int | None
+    # Rows may hold several documents; False: one each, padded on the right.
+    separates_documents: bool
 
     @property
     def embedding(self) -> nn.Embedding:

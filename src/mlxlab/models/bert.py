@@ -155,7 +155,7 @@ class Bert(nn.Module):
         return layer % self.global_attention_every == 0
 
     def _type_embeddings(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
-        """Of each token (B, T, D), or (D,) where all are of the first type: one text per document."""
+        """The embedding of each token's type (B, T, D), or (D,) if all are of the first: one text per document."""
         weight = self.type_embedding.weight
         if self.pair_separator is None:
             return weight[0]

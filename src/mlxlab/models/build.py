@@ -86,7 +86,7 @@ class Architecture(NamedTuple):
     vocab_size: int
 
     def with_keys(self, **keys: object) -> "Architecture":
-        """The same with other values in the node."""
+        """Returns a copy with these values in the node."""
         return self._replace(node={**self.node, **keys})
 
 

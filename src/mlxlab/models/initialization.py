@@ -28,7 +28,7 @@ CHUNK = 1 << 16  # numbers at a time: temporaries stay in the processor's cache
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d
 RESIDUAL_OUTPUTS = ("attention.out.weight", "feed_forward.down.weight")
 
-# AS 241: coefficients from the constant term up, of numerator and denominator, for the center and both parts of a tail.
+# Wichura's AS 241: numerator and denominator for the center and both parts of a tail, constant terms first.
 CENTER = (
     (
         3.3871328727963666080,

@@ -47,7 +47,7 @@ class KVCache:
         return offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
 
     def mask(self, count: int, dtype: mx.Dtype) -> mx.array:
-        """As `attention_mask`, for the next `count` tokens and all keys: (B, 1, count, length + count)."""
+        """The bias for the next `count` tokens and all keys: (B, 1, count, length + count)."""
         keys = mx.arange(self.length + count)
         queries = keys[self.length :, None]
         allowed = (keys <= queries) & (

@@ -15,7 +15,7 @@ from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.pretrained.family import Node
 
 MAX_OUTLINED_LAYERS = 64  # A deeper model is computed from two shallow ones.
-MAX_AXIS = 2**31 - 1  # of an array of MLX
+MAX_AXIS = 2**31 - 1  # MLX counts the elements of an axis in int32.
 MAX_NAMED = 3
 
 

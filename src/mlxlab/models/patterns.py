@@ -6,7 +6,7 @@ from itertools import combinations
 
 from mlxlab.errors import ConfigError
 
-MAX_EXAMPLES = 3  # of existing paths in a message
+MAX_EXAMPLES = 3  # existing paths in a message
 
 
 def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]:

@@ -440,7 +440,7 @@ class Tabular(nn.Module):
 
     @property
     def embedding(self) -> nn.Embedding:
-        """Of a single token: a table has none."""
+        """An embedding of a single token: a table has none."""
         return nn.Embedding(1, 1)
 
     def __call__(self, cells: mx.array, segment_ids: mx.array) -> mx.array:

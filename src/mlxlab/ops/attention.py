@@ -15,7 +15,7 @@ BLOCK = 64  # queries at a time under a causal mask
 
 @dataclass(frozen=True)
 class SegmentMask:
-    """Which positions of whole rows attend to which.
+    """The positions of whole rows that each position attends to.
 
     Args:
         segment_ids: (B, T): a position attends to its own document; padding (0) is attended to by nobody and attends to
@@ -81,7 +81,7 @@ def _native(
 
 
 def _causal(q: mx.array, k: mx.array, v: mx.array, dropout: float) -> mx.array:
-    """By blocks of queries, each with the keys up to its end: nearly half of the work is skipped."""
+    """Computes blocks of queries, each with the keys up to its end: nearly half of the work is skipped."""
     T = q.shape[2]
     S = k.shape[2]
     out = []

@@ -64,7 +64,7 @@ def broadcast_view(column: mx.array, shape: tuple[int, ...] | list[int]) -> mx.a
 
 
 def fusion_barrier(x: mx.array) -> mx.array:
-    """The same array, behind a barrier to kernel fusion: kernels of more than 11 operations are not vectorized."""
+    """Returns `x` behind a barrier to kernel fusion: kernels of more than 11 operations are not vectorized."""
     return mx.squeeze(mx.expand_dims(x, 0), 0)
 
 
@@ -83,7 +83,7 @@ def row_sum(x: mx.array) -> mx.array:
 def _along_rows(
     x: mx.array, reduce: Callable[..., mx.array], join: Callable[..., mx.array]
 ) -> mx.array:
-    """In two stages: the first runs down columns, which is vectorised, the second along rows of a few."""
+    """Reduces in two stages: the first runs down columns, which is vectorised, the second along rows of a few."""
     *outer, n = x.shape
     columns = 64 if n >= 1024 else 16
     if n < 4 * columns:

@@ -17,7 +17,7 @@ SPREAD: dict[int, tuple[mx.Dtype, tuple[tuple[int, int], ...]]] = {
     4: (mx.uint16, ((4, 0x0F0F),)),
     2: (mx.uint32, ((12, 0x000F000F), (6, 0x03030303))),
 }
-MIN_ROWS = 4  # of inputs; below that MLX's product is faster on any device
+MIN_ROWS = 4  # rows of inputs; MLX's product of fewer is faster on any device
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _bytes_of(codes: mx.array, bits: int) -> mx.array:
     codes = codes.view(mx.uint8)
     if not steps:
         return codes
-    codes = codes.astype(dtype)  # as wide as the bytes of its codes
+    codes = codes.astype(dtype)  # Each number becomes as wide as the bytes of its codes.
     for shift, mask in steps:
         codes = (codes | (codes << mx.array(shift, dtype))) & mx.array(mask, dtype)
     return codes.view(mx.uint8)

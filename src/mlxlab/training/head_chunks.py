@@ -24,10 +24,12 @@ from mlxlab.training.losses.loss import LogitLoss, LossTerms
 from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.optimizers import Tree
 
-MAX_BYTES = 1 << 30  # of float32 logits; `auto` computes more of them in chunks ...
-CHUNK_BYTES = 1 << 28  # ... of this size
+# `auto` computes the logits in chunks if they take more than MAX_BYTES in float32.
+MAX_BYTES = 1 << 30
+CHUNK_BYTES = 1 << 28
 
-TARGET_INDEX = "target_index"  # in `aux`, (N,) int32: positions in the flat batch, all those with a target among them
+# `aux` names so, (N,) int32, positions in the flat batch, among them all that have a target.
+TARGET_INDEX = "target_index"
 INDEX_SIZES = (
     8  # different N at most, for batches of one shape: a compiled step is traced for each of them
 )

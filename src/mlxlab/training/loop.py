@@ -36,21 +36,18 @@ class TrainingLoop:
     task: Task
     callbacks: Sequence[Callback] = ()
     checkpointer: Checkpointer | NoCheckpointer = field(default_factory=NoCheckpointer)
-    seed: int = 0  # of the random numbers of each step
+    seed: int = 0  # determines the random numbers of each step
 
     def __post_init__(self) -> None:
         self.control = self.context.control
-        self.hooks = [
-            *self.callbacks,
-            self.checkpointer,
-        ]  # the checkpointer last: it saves what the others did
-        self.untracked: dict[
-            str, float
-        ] = {}  # of an evaluation that another one of the same step may replace
+        # The checkpointer comes last: it saves what the others did.
+        self.hooks = [*self.callbacks, self.checkpointer]
+        # Metrics of an evaluation that another one of the same step may replace.
+        self.untracked: dict[str, float] = {}
         self.configured = self.trainer
         self.configured_batch_size = self.state.data.batch_size
         self.resumed: Checkpoint | None = None
-        self.step_model: nn.Module | None = None  # that `self.step` trains
+        self.step_model: nn.Module | None = None  # the model that `self.step` trains
         self.step_settings: tuple[int | None, ...] = ()
 
     def run(self, resume: Checkpoint | None = None) -> None:
@@ -273,12 +270,10 @@ class TrainingLoop:
         model = state.model
         settings = state.progress.settings
         state.restore(checkpoint)
-        state.progress.growth = checkpoint.state[
-            "progress"
-        ].growth  # operations since then are made again
-        resumed = (
-            self.resumed
-        )  # its settings are without those that an override of the resume replaced
+        # Operations since then are made again.
+        state.progress.growth = checkpoint.state["progress"].growth
+        # The settings of a resume lack what its overrides replaced.
+        resumed = self.resumed
         source = resumed if resumed is not None and checkpoint.step <= resumed.step else checkpoint
         state.restore_settings(source.state["progress"].settings, self.configured_batch_size)
         if state.model is not model or state.progress.settings != settings:

@@ -44,10 +44,9 @@ class StepResult(NamedTuple):
     grad_norm: float  # before clipping
     finite: bool  # False: loss or gradient were not, and nothing was changed
     terms: dict[str, float]  # sums of the terms of the loss, by name
-    per_example: dict[
-        str, mx.array
-    ]  # (B,) sums over the targets of each row: "loss", "weight" and every term
-    batch: Batch = NO_ROWS  # of all ranks; the loop adds it
+    # (B,) sums over the targets of each row: "loss", "weight" and every term
+    per_example: dict[str, mx.array]
+    batch: Batch = NO_ROWS  # rows of all ranks; the loop adds them
     evaluation: Evaluation | None = None  # made after this step, if one was due
 
     @property
@@ -56,9 +55,8 @@ class StepResult(NamedTuple):
         return len(self.batch.example_ids) > 0
 
 
-NO_STEP = StepResult(
-    0.0, 0.0, 0.0, True, {}, {}
-)  # where a resumed run only makes up for an evaluation
+# The result where a resumed run only makes up for an evaluation.
+NO_STEP = StepResult(0.0, 0.0, 0.0, True, {}, {})
 
 
 def _unknown(*arguments: object) -> Any:
@@ -72,33 +70,25 @@ class TrainState:
     model: nn.Module
     optimizer: optim.Optimizer
     data: BatchIterator
-    total_steps: int | None = (
-        None  # planned, with batches of the configured size; None if unknown. Not saved
-    )
+    total_steps: int | None = None  # planned with the configured batch size. Not saved
     progress: Progress = field(default_factory=Progress)
     history: History = field(default_factory=History)
     running: RunningTotals = field(default_factory=RunningTotals)
-    data_state: dict[str, object] = field(
-        default_factory=dict
-    )  # after the last step; `data` may be one batch ahead
-    first_position: dict[str, object] = field(
-        default_factory=dict
-    )  # of `data`, before the first step. Not saved
-    before_save: Callable[[], None] = lambda: (
-        None
-    )  # makes durable what a resumed run needs besides the checkpoint
-    replaced_weights: Arrays = field(
-        default_factory=dict
-    )  # of `model`, while it has their average. Not saved
-    architecture: Architecture = field(default_factory=lambda: Architecture({}, 0))  # of `model`
+    # The position after the last step; `data` itself may be one batch ahead.
+    data_state: dict[str, object] = field(default_factory=dict)
+    # The position of `data` before the first step. Not saved
+    first_position: dict[str, object] = field(default_factory=dict)
+    # Makes durable what a resumed run needs besides the checkpoint.
+    before_save: Callable[[], None] = lambda: None
+    # The weights of the last step, while `model` has an average of them. Not saved
+    replaced_weights: Arrays = field(default_factory=dict)
+    architecture: Architecture = field(default_factory=lambda: Architecture({}, 0))
     new_model: Callable[[Architecture], nn.Module] = _unknown  # Not saved
-    new_optimizer: Callable[[nn.Module], optim.Optimizer] = _unknown  # of a model. Not saved
-    plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: (
-        None
-    )  # of a whole run. Not saved
-    sharding: Sharding = field(
-        default_factory=Replicated
-    )  # of weights and optimizer state. Not saved
+    new_optimizer: Callable[[nn.Module], optim.Optimizer] = _unknown  # Not saved
+    # The steps of a whole run. Not saved
+    plan_steps: Callable[[BatchIterator | Resize], int | None] = lambda data: None
+    # How the ranks divide weights and optimizer state. Not saved
+    sharding: Sharding = field(default_factory=Replicated)
     outline: nn.Module | None = None  # `whole_model`, once it was made. Not saved
 
     def advance(self, batch: Batch) -> None:

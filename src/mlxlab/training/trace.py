@@ -39,7 +39,7 @@ class Trace:
             self._end(name, start)
 
     def waiting(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the wait for each of them is a part "data"."""
+        """Yields the items; the wait for each of them is a part "data"."""
         start = self._clock()
         for item in items:
             self.wait_seconds += self._end("data", start)

@@ -26,7 +26,7 @@ from mlxlab.files.untrusted import read_json, read_text
 
 FILE = "chat_template.jinja"
 CONFIG_FILE = "tokenizer_config.json"
-MAX_SECONDS = 5.0  # of processor time for a conversation
+MAX_SECONDS = 5.0  # processor time for a conversation
 MAX_MESSAGE = 200  # characters of an error of the template
 # ChatML (OpenAI 2023) with the tokenizer's start and end tokens as <|im_start|> and <|im_end|>.
 DEFAULT = """\

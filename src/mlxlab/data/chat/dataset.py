@@ -189,7 +189,7 @@ class EpochSize(NamedTuple):
     """Counts of the conversations that were measured."""
 
     lengths: RowLengths
-    used: int  # with an answer among their tokens
+    used: int  # conversations with an answer among their tokens
     rows_per_epoch: float | None  # exact if all conversations of an epoch were measured
 
 

@@ -58,7 +58,7 @@ class TypedEncoder(ABC):
     @property
     @abstractmethod
     def types(self) -> Mapping[str, ColumnType]:
-        """Of the columns."""
+        """The type of each column that the model reads."""
 
     @property
     def columns(self) -> Sequence[str]:

@@ -28,7 +28,7 @@ from mlxlab.data.row_lengths import (
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 
-FORMAT = 1  # of the order of examples and the form of texts: another number is another fingerprint
+FORMAT = 1  # version of the order of examples and the form of texts; it is part of the fingerprint
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Inputs(Protocol):
     encoder: Any  # a `TypedEncoder`
     tokenizer: Tokenizer
     num_variants: int = 1
-    lengths: np.ndarray  # of every sequence, in tokens
-    row_lengths: RowLengths | None = None  # of texts
-    folds: np.ndarray | None = None  # of each row, of a model with inner folds
-    lines: Sequence[str] = ()  # for the log
+    lengths: np.ndarray  # tokens of every sequence
+    row_lengths: RowLengths | None = None  # known where the rows are texts
+    folds: np.ndarray | None = None  # the fold of each row, where the model has inner folds
+    lines: Sequence[str] = ()  # what the log says of the data
     model_columns: Sequence[Mapping[str, Any]] | None = None  # the key `model.columns`
     batch_size: int
     eval_batch_size: int = 64
-    epoch_limits: tuple[int, int]  # of `trainer.epochs=auto`
+    epoch_limits: tuple[int, int]  # least and most epochs of `trainer.epochs=auto`
     min_steps: int
 
     def sequences(self, epoch: int, positions: np.ndarray, copies: int | np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ class Inputs(Protocol):
         """What the encoder collates of these sequences."""
 
 
-ReadCells = Callable[[SplitRows, int, Path], Inputs]  # of the rows, a seed and a cache
+ReadCells = Callable[[SplitRows, int, Path], Inputs]  # (rows, seed, folder of the cache)
 
 
 class TextInputs(Inputs):

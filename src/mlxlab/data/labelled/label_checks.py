@@ -7,7 +7,7 @@ import numpy as np
 from mlxlab.data.labelled.types import TypedColumn
 from mlxlab.data.rng import permutation
 
-MIN_ROWS = 3  # of each category on average; fewer are no repetition
+MIN_ROWS = 3  # average number for each category; fewer are no repetition
 GIVEAWAY = 0.99  # share of rows whose label is that of a neighbour
 
 

@@ -34,7 +34,7 @@ from mlxlab.files.untrusted import ShapeError, parse_json
 from mlxlab.wording import CHOICES, some
 
 LabelKind = Literal["classification", "multi_label", "regression"]
-KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # of cells, by task
+KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # task -> its cells
 MAX_AUTO_CLASSES = 50  # different whole numbers; more are amounts
 MAX_CLASSES = 20_000
 

@@ -33,7 +33,7 @@ class Faults:
     num_left_out: int = 0
 
     def __post_init__(self) -> None:
-        self.numbers = np.full(len(self.rows), USABLE)  # of each row's fault
+        self.numbers = np.full(len(self.rows), USABLE)  # the fault of each row, by its number
 
     @property
     def usable(self) -> np.ndarray:

@@ -86,7 +86,7 @@ class SplitRows:
 
     @cached_property
     def targets(self) -> Targets:
-        """Of the rows by position."""
+        """The encoded labels of the rows by position."""
         return self.labels.encode(self.column.take(self.numbers))
 
 

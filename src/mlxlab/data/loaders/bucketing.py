@@ -18,7 +18,7 @@ MAX_CANDIDATES = 512  # lengths that are considered as boundaries; more are quan
 
 @dataclass(frozen=True)
 class FixedBatchSize:
-    """The same number of examples in every batch.
+    """Gives every batch the same number of examples.
 
     Args:
         num_buckets: lengths to pad to; fewer of them are fewer compiled shapes, more of them less padding. null takes
@@ -106,7 +106,8 @@ def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:
     values, counts = _candidates(np.maximum(lengths, 1))
     num_up_to = np.cumsum(counts)  # (V,) examples of at most each length
     costs = values * num_up_to.astype(float)  # token slots, if one boundary holds all up to it
-    layers: list[np.ndarray] = []  # by number of boundaries: the one before, plus 1; 0 for none
+    # A layer for each number of boundaries: the boundary before the last, plus 1; 0 for none.
+    layers: list[np.ndarray] = []
     for _ in range(min(count, len(values)) - 1):
         # One more boundary j holds the lengths i+1..j; the others hold 0..i as well as they can.
         num_between = num_up_to[None] - num_up_to[:, None]

@@ -130,7 +130,7 @@ class DataLoader:
 
 @dataclass(frozen=True)
 class EvalLoader:
-    """The same batches in the same order each time it is iterated: for evaluation."""
+    """Yields the same batches in the same order each time it is iterated: for evaluation."""
 
     num_examples: int
     batch_size: int

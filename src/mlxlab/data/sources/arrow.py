@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 2**13
 BATCH_BYTES = 2**20
-DENSE_RATIO = 10  # of decoded to stored bytes, above that of most texts
-DENSE_ROWS = 64  # of a batch where the ratio is higher: each may hold all decoded bytes
+DENSE_RATIO = 10  # decoded / stored bytes; most texts have less
+DENSE_ROWS = 64  # most rows of a batch above that ratio: each may hold all decoded bytes
 DENSE_BYTES = 2**27
 ARROW_MAGIC = b"ARROW1"
 FAULTS = (pa.ArrowException, OSError, ValueError)
@@ -168,7 +168,8 @@ class TableRows:
 
     def __init__(self, table: Any, name: str, fingerprint: str | None = None) -> None:
         self.name = name
-        self.is_frame = hasattr(table, "iterrows")  # That of pandas, which need not be imported.
+        # A DataFrame is told by this method, so that pandas need not be imported.
+        self.is_frame = hasattr(table, "iterrows")
         self.table: Any = table if self.is_frame else _dicts(table, name)
         if not len(self.table):
             raise DataError(f"{name}: contains no rows")

@@ -94,7 +94,7 @@ class Source(Protocol):
     """Rows in units that are read forwards, each from any block on."""
 
     name: str
-    fingerprint: str  # of the content, and of all settings on which the rows depend
+    fingerprint: str  # covers the content, and all settings on which the rows depend
     units: int
 
     def columns(self) -> Sequence[str]:

@@ -86,7 +86,7 @@ def cell_text(value: object) -> str | None:
             return value.decode()
         case list() | dict() | np.ndarray():
             return _encodable(_json_text(value))
-    if type(value).__name__ == "NAType":  # That of pandas, which need not be imported.
+    if type(value).__name__ == "NAType":  # The type is in pandas, which need not be imported.
         return None
     raise ValueError(f"a value of type {type(value).__name__}")
 

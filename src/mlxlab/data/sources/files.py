@@ -19,9 +19,9 @@ from mlxlab.nearest import nearest_path
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".feather")
 GLOB_CHARACTERS = "*?["
-HASHED_BYTES = 2**28  # of all files: larger ones are sampled
+HASHED_BYTES = 2**28  # If all files together are larger, they are sampled.
 SAMPLE = 2**16
-SAMPLES = 64  # of a file
+SAMPLES = 64  # pieces that are hashed of a sampled file
 MAX_SAMPLED_FILES = 1000
 READ_BYTES = 2**16
 UTF16_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -14,7 +14,7 @@ from mlxlab.data.sources.text_files import BLOCK_BYTES, Parsed, Skip, TextFormat
 from mlxlab.errors import DataError
 
 BETWEEN = re.compile(r"[\[,\] \t\r\n]*")  # the objects of an array
-FAULTS = (ValueError, RecursionError)  # of JSON, and of its encoding
+FAULTS = (ValueError, RecursionError)  # malformed, too deep or wrongly encoded JSON
 
 
 def json_format(is_lines: bool) -> TextFormat:

@@ -38,7 +38,7 @@ class Parsed:
     rows: list[dict[str, object]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)  # the line of each row
     used: int = 0  # bytes
-    lines: int = 0  # of the unit up to there
+    lines: int = 0  # lines of the unit before what is left
 
 
 class Parser(Protocol):
@@ -161,7 +161,7 @@ class TextFiles:
             if len(data) > MAX_RECORD:
                 raise self._too_long(unit, start[1] + 1)
             size = BLOCK_BYTES
-            if not parsed.used:  # Of a long record twice as much is read.
+            if not parsed.used:  # The record is long, so twice as much is read.
                 size = min(len(data), MAX_RECORD + 1 - len(data))
 
     def _too_long(self, unit: int, number: int) -> DataError:

@@ -15,7 +15,7 @@ from mlxlab.data.sources.text_files import Parsed, Skip, TextFormat, seek_line
 DocumentUnit = Literal["file", "line"]
 MIN_PIECE = 2**12  # bytes of a piece of a file
 MAX_PIECE = 2**16
-MIN_PIECES = 512  # of fewer than FEW_FILES files, so that there is something to shuffle
+MIN_PIECES = 512  # Fewer than FEW_FILES files need them, to have something to shuffle.
 FEW_FILES = 32
 MAX_BOUNDARY_BYTES = 2**12  # searched for the end of a line, a word or a character
 

@@ -68,7 +68,7 @@ class Mixture:
         self.sources = sources
         self.shares = relative / relative.sum()
         sizes = np.round(self.shares * window * MEAN_CHARACTERS).astype(int)
-        self.window_sizes = np.maximum(sizes, 1).tolist()  # in characters
+        self.window_sizes = np.maximum(sizes, 1).tolist()  # characters
         names: list[str] = []
         terms: list[str] = []
         totals: list[float] = []

@@ -48,8 +48,8 @@ class DocumentSource(Protocol):
     """
 
     name: str
-    fingerprint: str  # of the content, and of all settings on which the windows depend
-    bytes: int | None  # of all the text in UTF-8, exact or estimated; None if unknown
+    fingerprint: str  # covers the content, and all settings on which the windows depend
+    bytes: int | None  # size of all the text in UTF-8, exact or estimated; None if unknown
 
     @property
     def skipped_records(self) -> int:

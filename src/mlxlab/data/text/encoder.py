@@ -17,8 +17,8 @@ class EncoderState(TypedDict):
     format: Literal["mlxlab.text/2"]
     masked: bool
     seq_len: Size
-    tokenizer: str  # its fingerprint
-    fingerprint: str  # of the data, for human readers
+    tokenizer: str  # fingerprint of the tokenizer
+    fingerprint: str  # identifies the data for human readers
 
 
 class TextEncoder:

@@ -48,7 +48,7 @@ class TokenizedDocument(NamedTuple):
 
     cursor: DocumentCursor
     id: int
-    num_bytes: int  # of the text in UTF-8
+    num_bytes: int  # size of the text in UTF-8
     tokens: np.ndarray  # (T,) int32
     is_target: np.ndarray  # (T,) bool
 
@@ -190,8 +190,8 @@ class Row(NamedTuple):
     tokens: np.ndarray  # (S,) int32
     is_target: np.ndarray  # (S,) bool
     documents: np.ndarray  # (S,) int64: consecutive numbers of the documents of the tokens
-    id: int  # of the document of the first token
-    number: int  # in the epoch
+    id: int  # identifies the document of the first token
+    number: int  # counts the rows of the epoch
     after: TextCursor  # the position of the next row; at the end that of the next epoch
 
 
@@ -294,7 +294,7 @@ def split_rows(
     tokens = np.concatenate([document.tokens for document in documents])
     is_target = np.concatenate([document.is_target for document in documents])
     rows: list[Row] = []
-    # From the last row on, as each has the position of the next one.
+    # The last row comes first, as each has the position of the next one.
     after = epoch_start(start["epoch"] + 1, start["fingerprint"])
     for index in reversed(range(len(begins))):
         part = slice(begins[index], begins[index] + sizes[index])

@@ -19,7 +19,7 @@ class TokenCounts(NamedTuple):
 
 def count_tokens(stream: TokenStream, vocab_size: int) -> TokenCounts:
     """The counts of the documents of `stream`; a sample does not depend on its seed."""
-    if stream.limit is None:  # With a limit the seed determines which documents there are.
+    if stream.limit is None:  # Otherwise the seed determines which documents there are.
         stream = replace(stream, seed=0)
     counts = np.zeros(vocab_size, np.int64)
     for chunk in stream(0, EPOCH_START):

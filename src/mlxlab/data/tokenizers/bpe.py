@@ -26,8 +26,8 @@ from mlxlab.data.tokenizers.tokenizer import SPECIAL, Tokenizer, parse_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
 
-# In characters. Training takes time quadratic in the length of a word, encoding does not.
-MAX_WORD_LENGTH = 2048
+# Training takes time quadratic in the length of a word, encoding does not.
+MAX_WORD_LENGTH = 2048  # characters
 WORD = (  # GPT-2's pattern
     r"'(?:[stmd]|re|ve|ll)| ?\p{L}{1,N}| ?\p{N}{1,N}| ?[^\s\p{L}\p{N}]{1,N}"
     r"|\s{1,N}(?!\S)|\s{1,N}"
@@ -36,7 +36,8 @@ WORD = (  # GPT-2's pattern
 
 class _Content(TypedDict):
     tokenizer: sizing.TokenizerFile  # the largest one
-    bytes_per_token: list[Annotated[float, Ge(0)]]  # by size, if that is to be chosen; else empty
+    # One for each size, if the size is to be chosen; else empty.
+    bytes_per_token: list[Annotated[float, Ge(0)]]
 
 
 @dataclass(frozen=True)

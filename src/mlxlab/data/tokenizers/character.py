@@ -35,7 +35,7 @@ class CharTokenizerTrainer:
     path: str | None
 
     def fit(self, corpus: Corpus) -> FittedTokenizer:
-        """As `BPETokenizerTrainer.fit`; the size follows from the corpus alone."""
+        """Returns an existing tokenizer or a new one, whose size follows from the corpus alone."""
         existing = existing_tokenizer(self.path, corpus.pretrained)
         if existing is not None:
             return existing

@@ -23,9 +23,9 @@ class Corpus:
     texts: Iterable[str]  # read only if no existing or cached tokenizer is used
     key: str  # identifies the texts
     cache: Path
-    parameters: int  # of the model without its vocabulary
+    parameters: int  # size of the model without its vocabulary
     width: int  # hidden size of the model
-    planned_bytes: int | None = None  # of text that the run will see, if known
+    planned_bytes: int | None = None  # how much text the run will see, if known
     pretrained: Path | None = None  # folder with the tokenizer.json of pretrained weights
 
 

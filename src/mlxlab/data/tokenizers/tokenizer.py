@@ -21,7 +21,7 @@ from mlxlab.files.untrusted import read_text
 
 PAD, BOS, EOS, MASK = "<pad>", "<bos>", "<eos>", "<mask>"  # Bytes need no <unk>.
 SPECIAL = [PAD, BOS, EOS, MASK]  # ids 0 to 3
-SPECIAL_NAMES = {  # of several model families
+SPECIAL_NAMES = {  # names in several model families
     "pad": (PAD, "[PAD]", "<|padding|>", "<|pad|>", "<|endoftext|>", "</s>", "<|im_end|>"),
     "bos": (BOS, "[CLS]", "<s>", "<|begin_of_text|>", "<|im_start|>", "<|endoftext|>"),
     "eos": (EOS, "[SEP]", "</s>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"),
@@ -63,7 +63,7 @@ class Tokenizer:
         self._words = WordCache(inner, file)
         text = json.dumps(file, ensure_ascii=False, sort_keys=True)
         self.fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.alphabet = _alphabet(file, text)  # of a character tokenizer; None: any character
+        self.alphabet = _alphabet(file, text)  # characters of a character tokenizer; None: any
 
     @cached_property
     def token_bytes(self) -> tuple[int, ...]:
@@ -158,9 +158,10 @@ WORD = re.compile(
     rf"'(?:[stmd]|re|ve|ll)| ?[{LETTER}]+| ?[0-9]+| ?[^{BLANK}{LETTER}0-9]+"
     rf"|[{BLANK}]+(?![^{BLANK}])|[{BLANK}]+"
 )
-COVERED = re.compile(rf"[\x00-\x7f{LETTER}\u2010-\u2027\u2030-\u205e]*")  # by `WORD`
+# Text that `WORD` may split.
+COVERED = re.compile(rf"[\x00-\x7f{LETTER}\u2010-\u2027\u2030-\u205e]*")
 MAX_WORDS = 2**17  # About 30 MB; those of the current texts come on top.
-MAX_WORD_LENGTH = 64  # in characters; longer words are not cached
+MAX_WORD_LENGTH = 64  # characters; longer words are not cached
 
 
 class WordCache:
@@ -250,7 +251,7 @@ def check_growth(file: Any) -> None:
 def _growth(step: Any) -> float:
     """How many characters a step, or a sequence of steps, makes of one, at most."""
     match step:
-        case {"type": "Sequence"}:  # Its steps are called `normalizers`, `decoders` and so on.
+        case {"type": "Sequence"}:  # The steps are called `normalizers`, `decoders` and so on.
             lists = [inner for inner in step.values() if isinstance(inner, list)]
             return prod(map(_growth, chain.from_iterable(lists)))
         case {"type": "Replace", "pattern": {"String": str(literal)}, "content": str(content)}:

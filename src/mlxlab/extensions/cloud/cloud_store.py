@@ -20,7 +20,7 @@ from mlxlab.extensions.cloud.object_store import (
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore
 
-RETRY = {  # of one request, within obstore; uploads are tried again for as long as the run lasts
+RETRY = {  # obstore's for one request; uploads are tried again for as long as the run lasts
     "max_retries": 4,
     "retry_timeout": timedelta(seconds=60),
     "backoff": {
@@ -30,8 +30,8 @@ RETRY = {  # of one request, within obstore; uploads are tried again for as long
     },
 }
 CLIENT = {"timeout": timedelta(seconds=120), "connect_timeout": timedelta(seconds=5)}
-PARALLEL_PARTS = 4  # of an object, in transfer at once
-ATTEMPTS = 5  # of a listing: obstore does not repeat requests whose answer is cut in the middle
+PARALLEL_PARTS = 4  # parts of an object in transfer at once
+ATTEMPTS = 5  # tries of a listing: obstore does not repeat one whose answer is cut in the middle
 
 STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z ]{2,40})?)|<Code>(\w{1,60})</Code>")
 KIND = re.compile(r"kind: (Connect|Timeout|Request|Decode|Interrupted)\b")

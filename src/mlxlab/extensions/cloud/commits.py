@@ -74,9 +74,9 @@ class Commits:
         self.root = root
         self.read_back = read_back
         self.address = f"{store.address}/{root}"
-        self._manifests: dict[str, Manifest] = {}  # by name
+        self._manifests: dict[str, Manifest] = {}  # name -> manifest
         self._verified: set[str] = set()  # digests of objects that were read back
-        self._reached: dict[str, int] = {}  # by digest the bytes that were sent so far
+        self._reached: dict[str, int] = {}  # digest -> bytes that were sent so far
 
     def names(self) -> list[str]:
         """The names of the commits, sorted."""

@@ -30,7 +30,7 @@ from mlxlab.extensions.cloud.object_store import (
 from mlxlab.extensions.cloud.run_files import RunFiles, is_checkpoint, order
 from mlxlab.record.run_file import read_run
 
-ATTEMPTS = 5  # for a checkpoint whose transfer is cut
+ATTEMPTS = 5  # tries of a checkpoint whose transfer is cut
 MAX_LISTED = 5  # runs, in a message
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from mlxlab.errors import ServiceUnavailableError
 
 CHUNK = 8 * 2**20  # bytes read or written at once
-MAX_NAMES = 12  # of a key
+MAX_NAMES = 12  # names in a key
 NAME = re.compile(r"[\w+=@,][\w .+=@,-]{0,199}")
 
 

@@ -74,7 +74,7 @@ class Cloud:
             raise ConfigError(f"cloud.prefix={_shown(self.prefix)}: {expected}")
 
     def commits(self, run: str) -> Commits:
-        """Those of the run with an id."""
+        """The commits of the run with this id."""
         root = join(self.prefix, run)
         return Commits(self.store, root, read_back=self.options["read_back"])
 

@@ -24,8 +24,8 @@ FILES = (
     r"(run|resume_changes|transfer|verify)\.json|journal(-[0-9a-f]{32})?\.jsonl"
     r"|(metrics|mistakes)\.csv|summary\.md|run\.lock|out_of_fold\.safetensors"
 )
-LOSSES = "example_losses"  # Its files may be many, and are never replaced.
-WHOLE = "inference"  # It also holds what a data set of the user's own saves.
+LOSSES = "example_losses"  # The folder may hold many files, which are never replaced.
+WHOLE = "inference"  # The folder also holds what a data set of the user's own saves.
 
 
 class RunFiles:
@@ -78,7 +78,7 @@ class RunFiles:
         return [name for name in ordered if name in kept]
 
     def superseded(self, names: Sequence[str]) -> list[str]:
-        """Those of some names that do not lead to the newest checkpoint of the folder."""
+        """Selects the names that do not lead to the newest checkpoint of the folder."""
         newest = max((order(name)[0] for name in self.names()), default=-1)
         return [name for name in names if not is_checkpoint(name) or order(name)[0] > newest]
 

@@ -25,7 +25,7 @@ class FileEntry(NamedTuple):
     descriptor: int | None
 
     def chunks(self) -> Iterator[bytes]:
-        """Its bytes; StorageError if they are not those of the snapshot any more."""
+        """Yields the bytes; StorageError if they are not those of the snapshot any more."""
         digest = hashlib.sha256()
         descriptor = self.descriptor
         try:

@@ -18,7 +18,7 @@ from mlxlab.wording import counted
 POLL_SECONDS = 0.5
 MAX_DELAY = 60.0  # seconds between attempts
 CLOSING_DELAY = 0.2
-NICENESS = 10  # of the thread: training goes first
+NICENESS = 10  # Training goes before the thread.
 
 logger = logging.getLogger(__name__)
 

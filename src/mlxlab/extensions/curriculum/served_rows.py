@@ -35,8 +35,8 @@ class AlphaChange(TypedDict):
 class ServedState(TypedDict):
     """What the order of a pool depends on, as JSON."""
 
-    counts: str  # of each token served before the pool, as `encode_counts` writes them
-    alphas: list[AlphaChange]  # in the pool, the first one at row 0
+    counts: str  # written by `encode_counts`: how often each token was served before the pool
+    alphas: list[AlphaChange]  # changes within the pool, the first one at row 0
     step: Count  # batches drawn since the start of the run
     alpha: Fraction | None  # set during the run; null follows the schedule
 
@@ -209,7 +209,7 @@ class ServedRows:
         self.following = rows[-1].after
         self.rows = rows
         self.pool = Pool(tokens, numbers, start["epoch"], start["row"])
-        self.remaining = np.arange(len(tokens))  # in the order of the last ranking
+        self.remaining = np.arange(len(tokens))  # numbers in the pool, sorted by the last ranking
         self.limit = ranking.rows_served(len(tokens))
         self.alphas: list[AlphaChange] = []
         self.drawn = 0

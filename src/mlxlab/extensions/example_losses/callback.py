@@ -18,7 +18,7 @@ from mlxlab.training.state import StepResult, TrainState
 
 logger = logging.getLogger(__name__)
 
-MAX_SECONDS = 60.0  # to write what is queued when a run ends
+MAX_SECONDS = 60.0  # time to write what is queued when a run ends
 
 
 class Losses(NamedTuple):
@@ -27,7 +27,7 @@ class Losses(NamedTuple):
     step: int
     time: float
     ids: np.ndarray  # (B,)
-    names: list[str]  # of the values
+    names: list[str]  # what each of the K values is
     values: mx.array  # (K, B)
 
 

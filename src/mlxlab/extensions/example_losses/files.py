@@ -60,7 +60,7 @@ class StreamWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file: int | None = None
-        self._schema: pa.Schema | None = None  # of the stream that is appended to
+        self._schema: pa.Schema | None = None  # schema of the open stream
 
     def append(self, rows: Columns) -> None:
         """Appends the rows of one step. Raises OSError; readers stop at an incomplete batch."""

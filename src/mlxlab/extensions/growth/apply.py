@@ -25,8 +25,8 @@ from mlxlab.training.state import StepResult, TrainState
 
 FAILURES = (UserError, ValueError, RuntimeError, MemoryError)
 SETTINGS = ("learning_rate", "accumulate", "eval_every", "eval_batches")  # Operations name them so.
-ROWS = 2  # of the batch
-MAX_CHANGE = 1e-4  # of an output, as a multiple of the largest one, or of 1 if that is larger
+ROWS = 2  # rows of the batch that measures a change
+MAX_CHANGE = 1e-4  # relative to the largest output, or to 1 if that is larger
 
 
 class Change(NamedTuple):

@@ -52,7 +52,7 @@ class Source:
         )
 
 
-Sources = dict[str, Source]  # by new path; arrays without a source are new
+Sources = dict[str, Source]  # new path -> source; arrays without one are new
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Moments:
     is_moved: bool = False
 
     def after(self, source: Source, path: str) -> "Moments":
-        """Those of the parameter at `path`, made of this one."""
+        """Makes the moments of the parameter at `path` from these."""
         arrays = {}
         for name, array in self.arrays.items():
             power = 2 if is_second_moment(name, set(self.arrays)) else 1

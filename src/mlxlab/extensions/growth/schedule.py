@@ -13,7 +13,7 @@ KEY = "callbacks.growth.operations"
 
 
 def operation_hashes(operations: Sequence[Operation]) -> list[str]:
-    """For each operation the SHA-256, shortened, of its content and that of all before it."""
+    """Hashes each operation with all before it: SHA-256, shortened."""
     hashes = []
     before = ""
     for operation in operations:

@@ -57,7 +57,7 @@ class WeightAnalysis(Callback):
         self.attention_rows = attention_rows
         self.max_memory = max_memory
         self._job: AnalysisJob | None = None
-        self._before: Snapshot | None = None  # of the last evaluation that was analysed
+        self._before: Snapshot | None = None  # taken at the last evaluation that was analysed
         self._has_skipped = False
 
     def on_start(self, context: FitContext, state: TrainState) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 
 CHUNK = 1024  # rows whose similarities to all others are in memory at a time
-BINS = 20_000  # of similarities from -1 to 1: their percentiles are exact to 1e-4
-RANGE = (-1.0 - 1e-6, 1.0 + 1e-6)  # with room for rounding
+BINS = 20_000  # Similarities lie from -1 to 1: their percentiles are exact to 1e-4.
+RANGE = (-1.0 - 1e-6, 1.0 + 1e-6)  # leaves room for rounding
 
 
 def embedding_geometry(rows: np.ndarray, neighbours_above: float) -> dict[str, float]:

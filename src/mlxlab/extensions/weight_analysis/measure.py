@@ -8,7 +8,7 @@ from mlxlab.extensions.weight_analysis.drift import Pair, drift, rotate_onto
 from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
 from mlxlab.extensions.weight_analysis.snapshot import Snapshot
 
-MASS = 0.98  # of the squares of the singular values, which an effective rank holds
+MASS = 0.98  # the share of the squared singular values that an effective rank holds
 
 Metrics = dict[str, float]
 

@@ -18,9 +18,7 @@ from mlxlab.models.patterns import select
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
 KEY = "model.adapter"
-IN_LAYER = re.compile(
-    r"\.\d+\."
-)  # of an architecture of mlx-lm, which names its layers in several ways
+IN_LAYER = re.compile(r"\.\d+\.")  # Architectures of mlx-lm name their layers in several ways.
 LAYERS = nn.Linear | nn.Embedding | QuantizedLayer
 
 

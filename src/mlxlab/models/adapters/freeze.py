@@ -89,7 +89,7 @@ def adapted_layers(paths: Iterable[str]) -> list[str]:
 
 
 def adapter_paths(paths: Iterable[str]) -> list[str]:
-    """Those of the paths that belong to an adapter."""
+    """Selects the paths that belong to an adapter."""
     paths = list(paths)
     layers = set(adapted_layers(paths))
     return [

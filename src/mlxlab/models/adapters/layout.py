@@ -28,7 +28,7 @@ def layout_of(node: Mapping[str, Any]) -> Layout:
 
 
 def published_layout(folder: Path) -> Layout:
-    """That of a published model: `quantization` in its config.json, as mlx-lm writes it.
+    """The layout of a published model: `quantization` in its config.json, as mlx-lm writes it.
 
     It holds the options of all layers, and by the name of a layer others. DataError if it is damaged.
     """

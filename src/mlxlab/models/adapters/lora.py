@@ -15,7 +15,7 @@ from mlxlab.models.initialization import uniform
 from mlxlab.models.options import LoRA
 from mlxlab.ops.dropout import Dropout
 
-MIN_LENGTH = 1e-30  # of a row that is divided by its length: a row of zeros stays one
+MIN_LENGTH = 1e-30  # Rows are divided by their length, and a row of zeros stays one.
 
 
 class LoRALayer(nn.Module):

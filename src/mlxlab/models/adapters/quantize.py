@@ -21,7 +21,7 @@ from mlxlab.wording import some
 logger = logging.getLogger(__name__)
 
 KEY = "model.quantization"
-MIN_OUTPUTS = 8  # of a layer that is quantised: two token types or one score are not worth it
+MIN_OUTPUTS = 8  # Two token types or one score are not worth quantising.
 
 
 def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()) -> list[str]:

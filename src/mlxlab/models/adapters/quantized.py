@@ -43,7 +43,7 @@ class QuantizedEmbedding(nn.Module):
         )  # a low-precision step narrows them
 
     def as_linear(self, x: mx.array) -> mx.array:
-        """As output layer: (..., width) -> (..., vocabulary)."""
+        """Computes logits as an output layer: (..., width) -> (..., vocabulary)."""
         return packed_product(x, packed_arrays(self), self.packing)
 
 

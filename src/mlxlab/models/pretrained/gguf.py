@@ -12,7 +12,7 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.models.pretrained.gguf_header import BFLOAT16, Tensor, read_header
 
 GROUP = 32  # numbers that share a scale, in every block type that MLX reads
-HYPERPARAMETERS = {  # as a config.json calls it -> behind the architecture's name in the file
+HYPERPARAMETERS = {  # key of a config.json -> what follows the architecture's name in the file
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
     "num_attention_heads": "attention.head_count",
@@ -38,7 +38,7 @@ PARTS = {  # parts of names in the file -> those in Hugging Face's layout of Lla
     "output_norm": "model.norm",
     "output": "lm_head",
 }
-Metadata = dict[str, object]  # of a file: numbers, text and lists of them
+Metadata = dict[str, object]  # numbers, text and lists of them
 
 
 def read_gguf(path: Path) -> tuple[dict[str, mx.array], Metadata]:
@@ -59,7 +59,7 @@ def read_gguf(path: Path) -> tuple[dict[str, mx.array], Metadata]:
 
 
 def _bfloat16(path: Path, tensor: Tensor) -> mx.array:
-    """Its numbers as they are: MLX's reader makes float16 of them, in which small ones are 0 and large ones inf."""
+    """Reads bfloat16 unchanged: MLX's reader makes float16 of it, where small numbers are 0 and large ones inf."""
     data = np.memmap(
         path, np.dtype("<u2"), mode="r", offset=tensor.offset, shape=tuple(reversed(tensor.shape))
     )

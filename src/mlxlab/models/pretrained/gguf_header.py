@@ -25,7 +25,7 @@ SCALAR_BYTES = {
     10: 8,
     11: 8,
     12: 8,
-}  # by type of metadata
+}  # type of metadata -> bytes
 BLOCKS = {  # type of a tensor -> numbers in a block, bytes of a block
     0: (1, 4),
     1: (1, 2),
@@ -53,7 +53,7 @@ class Tensor(NamedTuple):
     name: str
     kind: int
     shape: list[int]
-    offset: int  # in bytes
+    offset: int  # bytes
 
 
 def read_header(path: Path) -> list[Tensor]:

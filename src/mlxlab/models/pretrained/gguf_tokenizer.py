@@ -27,9 +27,10 @@ PRE_TOKENIZERS: dict[str, list[pre_tokenizers.PreTokenizer]] = {
     ],
 }
 # Finding the merges of a SentencePiece model takes time quadratic in the length of a token.
-MAX_TOKEN_LENGTH, MAX_LENGTH = 1024, 2**23  # in characters: of a token, of all together
+MAX_TOKEN_LENGTH = 1024  # characters
+MAX_LENGTH = 2**23  # characters of all tokens together
 
-Metadata = dict[str, Any]  # as `read_gguf` returns it
+Metadata = dict[str, Any]  # what `read_gguf` returns
 
 
 def tokenizer_from(metadata: Metadata, path: Path) -> tokenizers.Tokenizer:

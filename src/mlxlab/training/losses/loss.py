@@ -172,7 +172,7 @@ class FocalLoss(LogitLoss):
         target = mx.take_along_axis(log_p, targets[..., None], axis=-1).squeeze(-1)
         values = -target
         if self.gamma:
-            # At p = 1 the slope of (1 - p)^gamma is infinite for gamma < 1, and inf * 0 is NaN.
+            # The bound is for p = 1, where the slope of (1 - p)^gamma is infinite if gamma < 1; inf * 0 is NaN.
             values = values * mx.power(mx.maximum(1 - mx.exp(target), 1e-30), self.gamma)
         if self.alpha is not None:
             values = values * mx.where(targets == 1, self.alpha, 1 - self.alpha)

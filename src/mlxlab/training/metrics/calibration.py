@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BINS = 15  # of equal width, as in Guo et al. (2017)
+BINS = 15  # equally wide, as in Guo et al. (2017)
 
 
 class Reliability(NamedTuple):

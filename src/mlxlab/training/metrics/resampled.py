@@ -90,9 +90,8 @@ def f1_macro(predicted: "csr_array", holds: "csr_array") -> Statistic:
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> Statistic:
     """ROC-AUC as in `ranking.rank`; NaN of a resample without a positive or without a negative."""
     order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(
-        np.append(True, np.diff(scores[order]) > 0)[: len(scores)]
-    )  # of equal scores
+    # Equal scores form a group, which begins where the score rises.
+    starts = np.flatnonzero(np.append(True, np.diff(scores[order]) > 0)[: len(scores)])
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         ordered = counts[:, order]

@@ -16,11 +16,8 @@ from mlxlab.training.optim.groups import (
 )
 from mlxlab.training.optim.optimizers import NO_WEIGHTS, Betas, Tree, Weights
 
-COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # of the quintic polynomial: steep at 0, so that five iterations suffice
+# The quintic polynomial is steep at 0, so that five iterations suffice.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def muon(

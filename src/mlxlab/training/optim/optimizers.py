@@ -21,8 +21,8 @@ from mlxlab.training.optim.groups import (
     grouped,
 )
 
-Tree = dict[str, Any]  # of arrays, nested; MLX gives it no narrower type
-Weights = Mapping[str, mx.array]  # by path
+Tree = dict[str, Any]  # nested arrays; MLX gives them no narrower type
+Weights = Mapping[str, mx.array]  # path -> array
 NO_WEIGHTS: Weights = {}
 Betas = Annotated[list[Share], MinLen(2), MaxLen(2)]
 

@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 Mode = Literal["auto", "always", "never"]
 Shapes = tuple[tuple[object, ...], ...]  # (path, shape, dtype) of every array
 MAX_TRACES = 8  # traces are never freed, and the lookup is linear
-# On a Linux CPU: seconds of the first trace, and the share of a step's time that compiling it saves.
+# Seconds of the first trace, and the share of a step's time that compiling saves, both on a Linux CPU.
 MLX_TRACE = (15.0, 0.25)
 NATIVE_TRACE = (4.0, 0.05)  # native kernels leave less to build, and less to fuse
 

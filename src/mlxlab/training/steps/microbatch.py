@@ -23,10 +23,9 @@ from mlxlab.training.steps.step import PerExample, StepInterrupted, Sums, Totals
 
 logger = logging.getLogger(__name__)
 
-Gradient = Callable[[DeviceBatch, Tree], Sums]  # of a batch and the trainable weights
-ComputeSums = Callable[
-    [DeviceBatch, Totals | None], Sums
-]  # of a micro-batch, its totals added to those so far
+Gradient = Callable[[DeviceBatch, Tree], Sums]  # (batch, trainable weights)
+# Takes a micro-batch, and adds its totals to those so far.
+ComputeSums = Callable[[DeviceBatch, Totals | None], Sums]
 
 
 class MicroBatcher:
@@ -41,7 +40,7 @@ class MicroBatcher:
         self.accumulate = accumulate
         self.retry_on_oom = retry_on_oom
         self.should_stop: Callable[[], bool] = lambda: False  # asked before each micro-batch
-        self.max_tokens: int | None = None  # of a micro-batch, rows times length, after a failure
+        self.max_tokens: int | None = None  # rows times length of a micro-batch, after a failure
 
     def micro_batch_rows(self, batch: DeviceBatch) -> int:
         """Rows of each micro-batch but the last; fewer where the batch is short, so that their number stays."""

@@ -35,9 +35,8 @@ from mlxlab.training.steps.step import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-CHUNK_ELEMENTS = (
-    1 << 22
-)  # of the weights that are evaluated together; a larger weight is a chunk of its own
+# Elements of the weights that are evaluated together; a larger weight is a chunk of its own.
+CHUNK_ELEMENTS = 1 << 22
 
 
 class OptimizedStep:
@@ -95,7 +94,7 @@ class OptimizedStep:
         self.first_sums = CompiledFunction(self._sums, arrays, self.budget)
         self.add_sums = CompiledFunction(self._sums, arrays, self.budget)
         self.apply_totals = CompiledFunction(self._apply_totals, arrays, self.budget)
-        # With checkpointing in one graph with the optimizer step, MLX would recompute all layers at once.
+        # One graph of checkpointing and the optimizer step would make MLX recompute all layers at once.
         self.one_graph = not (activation_checkpointing or retry_on_oom) and self.group.size == 1
 
     def interrupt_when(self, should_stop: Callable[[], bool]) -> None:
@@ -110,9 +109,8 @@ class OptimizedStep:
                 scalars, per_example = self.full_step(batch)
                 mx.eval(scalars, per_example, self.model.parameters(), self.optimizer.state)
         else:
-            lazy = (
-                self.group.size > 1 and not self.group.shards_weights
-            )  # their sum overlaps the backward pass
+            # The sum over the ranks overlaps the backward pass.
+            lazy = self.group.size > 1 and not self.group.shards_weights
             totals, per_example = self.micro_batcher.sum_gradients(
                 batch, self._micro_batch_sums, rows, lazy=lazy
             )

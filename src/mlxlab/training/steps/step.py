@@ -17,7 +17,7 @@ from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays
 from mlxlab.training.state import StepResult
 
-PerExample = dict[str, mx.array]  # by name (B,): sums over the targets of each row
+PerExample = dict[str, mx.array]  # name -> (B,) sums over the targets of each row
 
 
 class Totals(TypedDict):

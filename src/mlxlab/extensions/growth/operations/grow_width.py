@@ -24,7 +24,7 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.initialization import STD
 
 TARGET = "mlxlab.models.transformer.Transformer"
-NORM_EPS = 1e-5  # of a node that leaves it out
+NORM_EPS = 1e-5  # default where a node leaves it out
 LAYER = r"backbone\.layers\.\d+"
 NORM = re.compile(rf"(?:{LAYER}\.\w+_norm|backbone\.norm)\.weight")
 WRITERS = re.compile(rf"{LAYER}\.(?:attention\.out|feed_forward\.down)\.(?:weight|bias)")  # (D, N)

@@ -51,7 +51,7 @@ class CarriedOver(NamedTuple):
         )
 
     def lines(self) -> list[str]:
-        """For the terminal."""
+        """Describes weights and optimizer state on the terminal."""
         return [*self.report.lines(self.checkpoint.path.name), self.optimizer.line()]
 
 
