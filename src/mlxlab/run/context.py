@@ -47,10 +47,11 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 MAX_NAME = 120  # characters of the name in a store
 NOT_IN_NAMES = ("hydra", "tracking", "tags", "callbacks", "cloud", "+", "~")
+# The machine is at fault, not our code.
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
     *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR),
-)  # of the machine, not of our code
+)
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,23 @@ class RunContext:
     writer: RunWriter
     signals: SignalHandler
     group: "ProcessGroup"
-    kernels: str | None = None  # those that the run must use, if it is a part of another one
-    command: CommandLine = field(
-        default_factory=current_command
-    )  # or that of the run that this one is a part of
-    callbacks: "Sequence[Callback]" = ()  # besides those of the config, from a program
+    # A round of a distillation uses the kernels of the first one; otherwise None.
+    kernels: str | None = None
+    # A round has the command of the whole run, a reproduction that of its lock.
+    command: CommandLine = field(default_factory=current_command)
+    callbacks: "Sequence[Callback]" = ()  # A program adds them to those of the config.
 
     def build_tracker(self, node: dict[str, Any]) -> Tracker:
-        paths = {"folder": self.run_dir, "project": project_root()}
-        tracker: Tracker = instantiate(node, **paths) if self.group.rank == 0 else NoTracker()
+        if self.group.rank > 0:
+            return NoTracker()
+        tracker: Tracker = instantiate(node, folder=self.run_dir, project=project_root())
         return tracker
 
     def build_cloud(self, node: dict[str, Any]) -> Storage:
         """Where rank 0 copies checkpoints to; raises as `Storage.check`."""
-        cloud: Storage = instantiate(node) if self.group.rank == 0 else NoCloud()
+        if self.group.rank > 0:
+            return NoCloud()
+        cloud: Storage = instantiate(node)
         cloud.check()
         return cloud
 
@@ -100,9 +104,10 @@ def open_run(
     """
     signals = instantiate(signals_node, SignalHandler)
     signals.may_finish_report = owns_process
-    signals.run_dir = run_dir if owns_process else None
+    if owns_process:
+        signals.run_dir = run_dir
     with run_lock(run_dir), survives_closed_pipes(), signals.as_run_interrupted():
-        # Not if others wait for this process, or its sweep would have to start the job again.
+        # Other ranks may wait for this process, and a sweep would have to start its job again.
         signals.ends_preparation = owns_process and parallel == "none"
         signals.start()
         try:
@@ -121,9 +126,8 @@ def open_run(
                         stack.enter_context(redirect_stderr(devnull))
                     context = RunContext(run_dir, shared_dir, writer, signals, group)
                     if not writer.record.has_begun:
-                        typed = [
-                            text for text in context.command.overrides if text != "resume=auto"
-                        ]
+                        overrides = context.command.overrides
+                        typed = [text for text in overrides if text != "resume=auto"]
                         writer.record.command.first = [*typed, run_dir_override(run_dir)]
                     yield context
         except OSError as error:
@@ -154,7 +158,8 @@ def run_lock(folder: Path) -> Iterator[None]:
             raise CannotCreateError(
                 f"{folder / LOCK}: cannot be locked ({error.strerror})"
             ) from None
-        with suppress(OSError):  # only for messages: the lock holds without the name of its owner
+        # The owner's name is only for messages: the lock holds without it.
+        with suppress(OSError):
             os.ftruncate(file, 0)
             owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
             os.pwrite(file, f"{owner}\n".encode(), 0)
@@ -193,7 +198,8 @@ def _resumed_name(cfg: Mapping[str, Any], run_dir: Path) -> str:
         return ""
     with suppress(InputNotFoundError, DataError):
         record = read_run(run_dir)
-        return one_line(record.name) if record.has_begun else ""
+        if record.has_begun:
+            return one_line(record.name)
     return ""
 
 
@@ -209,8 +215,9 @@ def tracked_name(name: str, overrides: Iterable[str]) -> str:
 
 
 def run_name(cfg: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path) -> str:
-    """That of the config, or the options that the run began with; weights that were loaded have a size of their own."""
-    is_loaded = any(cfg["model"].get(key) for key in ("pretrained", "init_from"))
-    groups = ["model", *([] if is_loaded else ["model/size"]), "data", "trainer"]
+    """The name in the config, or the options that the run began with; loaded weights have a size of their own."""
+    groups = ["model", "model/size", "data", "trainer"]
+    if cfg["model"].get("pretrained") or cfg["model"].get("init_from"):
+        groups.remove("model/size")
     options = [choices[group] for group in groups if choices.get(group, "none") != "none"]
     return cfg["name"] or "-".join(options) or run_dir.name

@@ -56,13 +56,15 @@ def set_aside_earlier_run(writer: RunWriter) -> list[str]:
 
 
 def _short_id(record: RunRecord) -> str:
-    """For the name of a folder: the run may come from a stranger, and its id lead out of the folder."""
+    """The start of the id; "run" where it cannot name a folder, for the run may come from a stranger."""
     short = record.id[:8]
-    return short if short.isascii() and short.isalnum() else "run"
+    if short.isascii() and short.isalnum():
+        return short
+    return "run"
 
 
 def _new_folder(folder: Path, earlier: RunRecord) -> Path:
-    """With the record in it, so that it is a run folder from the start."""
+    """Makes the folder with the record in it, so that it is a run folder from the start."""
     name = f"{PREFIX}{_short_id(earlier)}"
     target = folder / name
     for number in count(2):

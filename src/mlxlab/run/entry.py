@@ -143,7 +143,7 @@ def check_named_files(data: dict[str, Any]) -> None:
         if not isinstance(source, str) or source.startswith(("sklearn:", "synthetic")):
             continue
         try:
-            with suppress(DataError):  # Of several formats the data set may read one.
+            with suppress(DataError):  # The data set may read one of several formats.
                 if is_local(source) and not os.path.lexists(os.path.expanduser(source)):
                     find_files(source)
         except InputNotFoundError as error:
@@ -240,7 +240,8 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     from mlxlab.config.hydra.overrides import typed_values
 
     values = typed_values(overrides)
-    if (resume := values.get("resume")) is None:
+    resume = values.get("resume")
+    if resume is None:
         return {}
     from mlxlab.checkpoint.names import find_resumed_run
     from mlxlab.record.run_file import read_run
@@ -249,7 +250,9 @@ def resumed_choices(overrides: list[str]) -> dict[str, str]:
     folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(typed_dir)
     with suppress(InputNotFoundError, DataError):
         choices = read_run(folder).command.choices
-        return choices if is_trusted(overrides) else admitted_choices(choices)
+        if is_trusted(overrides):
+            return choices
+        return admitted_choices(choices)
     return {}
 
 
@@ -267,16 +270,19 @@ def complete_overrides(overrides: list[str], config_dir: Path | None = None) -> 
 
     values = typed_values(overrides)
     resume = values.get("resume")
-    advice = of_sweep(Path(os.path.expanduser(resume))) if resume else ""
-    if advice:
-        raise InputNotFoundError(f"resume={resume}: expected a run folder{advice}")
+    if resume:
+        advice = of_sweep(Path(os.path.expanduser(resume)))
+        if advice:
+            raise InputNotFoundError(f"resume={resume}: expected a run folder{advice}")
     if "rerun" not in values:
         return overrides
     from mlxlab.config.check import resolve
     from mlxlab.config.hydra.compose import compose
     from mlxlab.past_runs.rerun import expand_rerun
 
-    folders = [conf_dir(), *([config_dir] if config_dir else []), *plugins().values()]
+    folders = [conf_dir(), *plugins().values()]
+    if config_dir:
+        folders.insert(1, config_dir)
     return expand_rerun(overrides, folders, lambda texts: resolve(compose(texts, config_dir))[0])
 
 

@@ -24,7 +24,7 @@ class RunLockRecorder(Callback):
 
     Args:
         metadata: that of the checkpoints.
-        forked_from: the checkpoint of another run that this one starts from.
+        forked_from: path of the checkpoint of another run that this one starts from.
         continues: a run in the folder is resumed: its losses up to the checkpoint stay.
         writer: it knows the commit once git has answered.
         processes: their number; on those other than rank 0 the folder is discarded.
@@ -37,13 +37,13 @@ class RunLockRecorder(Callback):
         writer: RunWriter,
         processes: int,
         *,
-        forked_from: Path | None,
+        forked_from: str | None,
         continues: bool,
     ) -> None:
         self.folder = folder
         self.metadata = metadata
         self.writer = writer
-        self.forked_from = None if forked_from is None else str(forked_from.absolute())
+        self.forked_from = forked_from
         self.processes = processes
         self.continues = continues
         self.losses: Losses = {}
@@ -67,7 +67,10 @@ class RunLockRecorder(Callback):
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step = state.progress.step
         if result.trained and has_one_digit(step):
-            self.losses[str(step)] = result.loss / result.weight if result.weight else None
+            loss = None
+            if result.weight:
+                loss = result.loss / result.weight
+            self.losses[str(step)] = loss
             self._write()
 
     def end(self, outcome: Training) -> None:

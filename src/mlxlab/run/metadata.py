@@ -34,13 +34,16 @@ def run_metadata(
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     cfg = session.cfg
     data = session.data
+    plan = start.plan
     continued: list[Continuation] = []
+    requested: list[str] = []
     initial_weights = {}
     if session.initial_weights is not None:
         initial_weights[session.initial_weights.source] = session.initial_weights.digest
-    if resumed is not None:
+    if resumed is not None and plan is not None:
         before = resumed.state["metadata"]
-        at = (resumed.step, start.plan.before.node if start.plan else {})
+        requested = [*plan.requested]
+        at = (resumed.step, plan.before.node)
         continued = continuations(command, before, at, start.changes, start.continues)
         command = command.after(before["overrides"], before["choices"])
         initial_weights = before["initial_weights"]
@@ -50,7 +53,7 @@ def run_metadata(
         "choices": command.choices,
         "overrides": command.overrides,
         "continued": continued,
-        "requested": [*start.plan.requested] if start.plan else [],
+        "requested": requested,
         "versions": package_versions(),
         "data": data.fingerprint,
         "held_out": data.held_out,
@@ -66,10 +69,10 @@ def run_metadata(
     return metadata
 
 
-def run_tags(cfg: Config, command: CommandLine, fork: Checkpoint | None) -> dict[str, str]:
+def run_tags(cfg: Config, command: CommandLine, fork: str | None) -> dict[str, str]:
     tags = {OVERRIDES: shlex.join(command.overrides), OBJECTIVE: cfg["objective"]}
     if fork is not None:
-        tags["mlxlab.forked_from"] = str(fork.path.absolute())
+        tags["mlxlab.forked_from"] = fork
     return tags | {str(key): str(value) for key, value in cfg["tags"].items()}
 
 
@@ -107,7 +110,9 @@ def _address(source: object) -> str | None:
     if not isinstance(source, str):
         return None
     path = Path(source).expanduser()
-    return str(path.absolute()) if path.exists() else source
+    if path.exists():
+        return str(path.absolute())
+    return source
 
 
 def log_transfer(transfer: Transfer, run_dir: Path, tracker: Tracker) -> None:

@@ -39,8 +39,8 @@ def reproduce(path: Path, folder: Path, tolerance: float, *, trusted: bool = Fal
     """
     lock = read_lock(path)
     config = config_to_reproduce(lock, str(path), trusted=trusted)
-    if steps := lock["changed_at"]:
-        changed = ", ".join(map(str, steps[:5]))
+    if lock["changed_at"]:
+        changed = ", ".join(map(str, lock["changed_at"][:5]))
         logger.warning(
             f"{path}: a resume changed the config at step {changed}; the new run starts with the last one"
         )

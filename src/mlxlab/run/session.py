@@ -52,8 +52,8 @@ class Session:
     teachers: Teachers
     context: FitContext
     messages: tuple[str, ...]
-    architecture: Architecture  # of the model
-    initial_weights: "InitialWeights | None" = None  # of `model.init_from`
+    architecture: Architecture
+    initial_weights: "InitialWeights | None" = None  # `model.init_from` names them.
 
     @property
     def seed(self) -> int:
@@ -64,9 +64,8 @@ class Session:
         state = self.trainer.init_state(self.model, self.data.train, self.seed)
         state.architecture = self.architecture
         state.new_model = self.new_model
-        self.trainer.lr_schedule(
-            state
-        )  # refuses a warm-up that does not fit the run before anything is recorded
+        # The schedule refuses a warm-up that does not fit the run, before anything is recorded.
+        self.trainer.lr_schedule(state)
         return state
 
     def new_model(self, architecture: Architecture) -> Model:
@@ -132,7 +131,7 @@ def build_session(
     if options.quantization.bits is not None:
         from mlxlab.models.adapters.quantize import refuse_training
 
-        refuse_training(options)  # now, since reading the data may take long
+        refuse_training(options)  # Reading the data, which comes next, may take long.
     loader = TeacherLoader(
         read_options(cfg["trainer"].get("distillation")), cfg["tracking"].get("uri")
     )

@@ -1,7 +1,6 @@
 """The record of a run before its first step: what its command, its config and its session say."""
 
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.checkpoint.state import RunMetadata
@@ -18,21 +17,25 @@ from mlxlab.record.run_record import Data, Model, Overlap, Parent, RunRecord, Tr
 if TYPE_CHECKING:
     from mlxlab.run.session import Session
 
-_MAX_NAMES = 20  # of classes and columns
+_MAX_NAMES = 20  # classes and columns that are recorded
 
 
-def new_record(cfg: dict[str, Any], command: CommandLine, fork: Path | None = None) -> RunRecord:
+def new_record(cfg: dict[str, Any], command: CommandLine, fork: str | None = None) -> RunRecord:
     """What command and config say of a run.
 
     Args:
-        fork: the checkpoint of another run that this one starts from.
+        fork: path of the checkpoint of another run that this one starts from.
     """
     choices = command.choices
     source = value_at(cfg, "data.source")
     rate = value_at(cfg, "trainer.learning_rate")
+    size = ""
     # The default size is not that of pretrained weights.
-    has_size = any(text.startswith("model/size=") for text in command.overrides)
-    adapter = choices.get("model/adapter", "none")
+    if any(text.startswith("model/size=") for text in command.overrides):
+        size = choices.get("model/size", "")
+    adapter = choices.get("model/adapter", "")
+    if adapter == "none":
+        adapter = ""
     return RunRecord(
         id="",
         name="",
@@ -48,8 +51,8 @@ def new_record(cfg: dict[str, Any], command: CommandLine, fork: Path | None = No
         ),
         model=Model(
             name=choices.get("model", ""),
-            size=choices.get("model/size", "") if has_size else "",
-            adapter="" if adapter == "none" else adapter,
+            size=size,
+            adapter=adapter,
         ),
         training=Training(
             objective=cfg["objective"],
@@ -64,9 +67,9 @@ def new_record(cfg: dict[str, Any], command: CommandLine, fork: Path | None = No
 
 
 def session_record(
-    session: "Session", metadata: RunMetadata, first: list[str], fork: Path | None
+    session: "Session", metadata: RunMetadata, first: list[str], fork: str | None
 ) -> RunRecord:
-    """The same with what the session of a run knows before its first step.
+    """What command, config and session say of a run before its first step.
 
     Args:
         metadata: that of its checkpoints: a resume composes nothing of what the run began with.
@@ -128,11 +131,11 @@ def tokenizer_kind(tokenizer: Tokenizer) -> str:
     return type(tokenizer.inner.model).__name__
 
 
-def lineage(cfg: dict[str, Any], checkpoint: Path | None = None) -> list[Parent]:
+def lineage(cfg: dict[str, Any], fork: str | None = None) -> list[Parent]:
     """What a run comes from, by its resolved config: a checkpoint, published weights, a run that it repeats, teachers."""
     distillation = read_options(cfg["trainer"].get("distillation"))
     sources = [
-        ("checkpoint", checkpoint and checkpoint.absolute()),
+        ("checkpoint", fork),
         ("pretrained", cfg["model"].get("pretrained")),
         ("init_from", cfg["model"].get("init_from")),
         ("rerun", cfg.get("rerun")),

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 from mlxlab.checkpoint.names import can_resume
 from mlxlab.errors import RunInterrupted
 from mlxlab.program import in_notebook, resume_command
+from mlxlab.terminal.messages import log_lines
 
 if TYPE_CHECKING:
     from mlxlab.training.callback import Control
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 CAUGHT = (*STOP_SIGNALS, signal.SIGUSR1)
-RAISE = (
-    signal.SIGURG
-)  # makes the main thread raise; nobody sends it, and by default it does nothing
-REPORT_SECONDS = 8.0  # after a signal: less than the 10 s that `docker stop` waits before it kills
-RETRY_SECONDS = 0.02  # between attempts to end the preparation during imports
+# It makes the main thread raise; nobody sends it, and by default it does nothing.
+RAISE = signal.SIGURG
+REPORT_SECONDS = 8.0  # less than the 10 s after which `docker stop` kills
+RETRY_SECONDS = 0.02  # the pause before the next attempt to end the preparation
 
 
 class _PreparationStopped(KeyboardInterrupt):
@@ -67,9 +67,8 @@ class SignalHandler:
 
     def start(self) -> None:
         """Call before MLX is imported."""
-        self._is_active = (
-            threading.current_thread() is threading.main_thread()
-        )  # no other may set handlers
+        # No other thread may set handlers.
+        self._is_active = threading.current_thread() is threading.main_thread()
         if not self._is_active:
             return
         # A handler too, for signals delivered to a thread made before the mask was set: the default ends the process.
@@ -86,22 +85,25 @@ class SignalHandler:
         self._closed = True
         signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
         self._thread.join()
+        if ignore:
+            self._handlers |= dict.fromkeys(CAUGHT, signal.SIG_IGN)
         for number, handler in self._handlers.items():
-            signal.signal(number, signal.SIG_IGN if ignore and number != RAISE else handler)
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def requeue_job(self) -> str:
-        """Requeues the SLURM job if the config says so; returns a message, "" if nothing was done."""
+    def requeue_job(self) -> None:
+        """Requeues the SLURM job if the config says so, and logs whether that worked."""
         job = os.environ.get("SLURM_JOB_ID")
         if not (self.requeue and job and self.stop_signal not in (0, signal.SIGINT)):
-            return ""
+            return
         try:
             subprocess.run(
                 ["scontrol", "requeue", job], check=True, capture_output=True, timeout=30
             )
         except (OSError, subprocess.SubprocessError) as error:
-            return f"SLURM job {job} could not be requeued: {error}"
-        return f"SLURM job {job} is back in the queue"
+            log_lines(f"SLURM job {job} could not be requeued: {error}")
+        else:
+            log_lines(f"SLURM job {job} is back in the queue")
 
     @property
     def stop_signal(self) -> int:
@@ -130,20 +132,19 @@ class SignalHandler:
     def _end_preparation(self) -> None:
         """Interrupts the main thread until it has raised, or until another signal is to be received."""
         while self._is_preparing and signal.sigpending().isdisjoint(CAUGHT):
-            _thread.interrupt_main(RAISE)  # calls `_raise_in_main_thread` there
+            _thread.interrupt_main(RAISE)  # It calls `_raise_in_main_thread` there.
             time.sleep(RETRY_SECONDS)
 
     def _in_main_thread(self, number: int, frame: FrameType | None) -> None:
         self._receive(number, in_main_thread=True)
         self._raise_in_main_thread(number, frame)
-        if (
-            self._is_preparing
-        ):  # wakes the thread, which tries again; nothing is saved before the first step
+        # The thread wakes and tries again; nothing is saved before the first step.
+        if self._is_preparing:
             signal.pthread_kill(self._thread.ident or 0, signal.SIGUSR1)
 
     def _raise_in_main_thread(self, _number: int, frame: FrameType | None) -> None:
         if self._is_preparing and not _is_importing(frame):
-            self.ends_preparation = False  # once
+            self.ends_preparation = False  # It raises once.
             raise _PreparationStopped
 
     def _receive(self, number: int, *, in_main_thread: bool = False) -> None:
@@ -189,10 +190,11 @@ class SignalHandler:
             os._exit(130)
         if in_main_thread:
             raise KeyboardInterrupt
-        _thread.interrupt_main()  # calls `_receive` there
+        _thread.interrupt_main()  # It calls `_receive` there.
 
     def _notify(self) -> None:
-        if (control := self.control) is None:
+        control = self.control
+        if control is None:
             return
         control.save_requested = control.save_requested or signal.SIGUSR1 in self.received
         self.received = [number for number in self.received if number != signal.SIGUSR1]

@@ -99,7 +99,7 @@ def train(requested: Config, context: RunContext) -> float:
 
 
 def run_callbacks(cfg: Config, context: RunContext) -> list[Callback]:
-    """Those of the config and of the program, and the one by which a sweep pauses the run."""
+    """The callbacks of the config and of the program, and the one by which a sweep pauses the run."""
     callbacks = [*build_callbacks(cfg, context.run_dir), *map(check_callback, context.callbacks)]
     rule = stop_rule()
     if rule is not None:
@@ -114,7 +114,7 @@ def lock_recorder(session: Session, start: Start, context: RunContext) -> RunLoc
         session.context.metadata,
         context.writer,
         context.group.size,
-        forked_from=start.fork.path if start.fork else None,
+        forked_from=start.fork,
         continues=start.continues,
     )
 
@@ -170,13 +170,13 @@ def begin_records(
     log_datasets(cfg["data"], session.data, tracker)
     tracker.log_artifact(run_dir / "inference", "config")
     log_config_changes(start.changes, start.last_step, run_dir, tracker)
-    if transfer := session.initial_weights or carried:
+    transfer = session.initial_weights or carried
+    if transfer:
         log_transfer(transfer, run_dir, tracker)
     first = context.command.first
     if start.continues and checkpoint and context.writer.earlier:
         first = context.writer.earlier.command.first
-    fork = start.fork.path if start.fork else None
-    record = session_record(session, metadata, first, fork)
+    record = session_record(session, metadata, first, start.fork)
     record.id = tracker.uid
     record.name = name
     context.writer.begin(record)
@@ -229,8 +229,9 @@ def fit_session(
 ) -> TrainState:
     """Trains with the callbacks that the rank of this process has; signals reach the loop from here on."""
     data = session.data
+    teachers = session.teachers
     is_rank_zero = context.group.rank == 0
-    if (teachers := session.teachers) or teachers.residual_base:
+    if teachers or teachers.residual_base:
         report = DistillationReport(teachers, data.valid, data.task, session.trainer.eval_batches)
         callbacks = [*callbacks, report]
     callbacks = [callback for callback in callbacks if is_rank_zero or callback.runs_on_all_ranks]
@@ -241,15 +242,14 @@ def fit_session(
         if limit is not None and checkpoint.step > limit:
             passed = f"trainer.max_steps={limit} is already passed (step {checkpoint.step})"
             log_lines(f"{passed}: the run ends here")
-    if line := session.trainer.early_end(state.data.batches_per_epoch):
-        log_lines(line)
+    early_end = session.trainer.early_end(state.data.batches_per_epoch)
+    if early_end:
+        log_lines(early_end)
     context.signals.attach(session.context.control)
-    node = session.cfg["checkpointing"]
-    checkpointer = (
-        instantiate(node, folder=context.run_dir)
-        if is_rank_zero
-        else NoCheckpointer(context.shared_dir)
-    )
+    if is_rank_zero:
+        checkpointer = instantiate(session.cfg["checkpointing"], folder=context.run_dir)
+    else:
+        checkpointer = NoCheckpointer(context.shared_dir)
     return session.fit(state, callbacks, checkpointer, checkpoint)
 
 
@@ -270,7 +270,7 @@ def finish(
     signals = context.signals
     step = state.progress.step
     stop_signal = session.context.control.stop_signal or signals.report_stop_signal
-    (stop_signal,) = context.group.all_reduce_max([stop_signal])  # of any rank
+    (stop_signal,) = context.group.all_reduce_max([stop_signal])  # Any rank may have received it.
     digest = final_state_digest(state)
     extremes = [int(digest[:7], 16), -int(digest[:7], 16)]
     assert context.group.all_reduce_max(extremes) == extremes, (
@@ -287,19 +287,15 @@ def finish(
         stop_signal = report_run(session, state, context, report)
     print_state(digest)
     if stop_signal:
-        if message := signals.requeue_job():
-            log_lines(message)
+        signals.requeue_job()
         from mlxlab.config.hydra.job import is_sweep_job
 
         done = f"stopped at step {step} and saved"
         if reason == "done":
             done += ": all steps are done, the final evaluation is not"
-        hint = (
-            ""
-            if is_sweep_job()
-            else f"; continue it with: {resume_command(whole_run(context.run_dir))}"
-        )
-        raise RunInterrupted(f"{done}{hint}", stop_signal)
+        if not is_sweep_job():
+            done += f"; continue it with: {resume_command(whole_run(context.run_dir))}"
+        raise RunInterrupted(done, stop_signal)
     if best is None and not state.history.evaluations:
         raise ConfigError(f"stopped at step {step}, before the first evaluation: {reason}")
     if best is None:
@@ -347,8 +343,9 @@ def report_run(
     inference_dir = run_dir / "inference"
     _, encoder = restore_encoder(inference_dir)
     if best.is_dir():
-        base = {"base": run_dir / BASE} if (run_dir / BASE).is_dir() else {}
-        files = {"run": inference_dir, **base}
+        files = {"run": inference_dir}
+        if (run_dir / BASE).is_dir():
+            files["base"] = run_dir / BASE
         tracker.log_model(best, best_step, files, model_signature(encoder))
     print(f"run folder: {display_path(run_dir)}")
     return 0

@@ -1,7 +1,7 @@
 """Verifies a run: trains again from each checkpoint to the next and compares the results bit for bit."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,8 +60,11 @@ def verify_run(folder: Path, from_start: bool = False, *, trusted: bool = False)
         yield f"{path.name}: checksums hold"
     same: list[int] = []  # steps
     pairs = list(zip([None, *checkpoints], checkpoints, strict=False))
-    for start, end in pairs if from_start or len(pairs) == 1 else pairs[1:]:
-        if changed := _changes_between(folder, start, end):
+    if not from_start and len(pairs) > 1:
+        del pairs[0]
+    for start, end in pairs:
+        changed = _changes_between(folder, start, end)
+        if changed:
             yield f"{end.path.name}: not compared, the config changed at step {changed[0]}, whose checkpoint is gone"
             continue
         difference = _first_difference(folder, start, end, _config(end, trusted=trusted))
@@ -128,7 +131,9 @@ def _retrain_between(
 ) -> TrainState:
     """The state at the step of `end`, trained with its config from the state of `start`."""
     resume_kernels(end.state["metadata"]["kernels"], cfg["backend"]["native"])
-    plan = None if start is None else _plan_again(start, end, cfg)
+    plan = None
+    if start is not None:
+        plan = _plan_again(start, end, cfg)
     begin = Start(
         cfg,
         plan,
@@ -138,9 +143,8 @@ def _retrain_between(
     session = build_session(begin, folder)
     state = session.init_state()
     start, _ = fit_checkpoint(begin, session, state)
-    callbacks = [
-        each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks
-    ]  # those that change training
+    # Callbacks that change training run on all ranks.
+    callbacks = [each for each in build_callbacks(cfg, folder) if each.runs_on_all_ranks]
     return session.fit(state, [*callbacks, _StopAt(end.step)], checkpoint=start)
 
 
@@ -150,6 +154,9 @@ def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
     after = end.state["metadata"]
     policy = instantiate(cfg["resume_policy"], ResumePolicy)
     architecture = saved_architecture(start)
+    requested: Sequence[str] = ()
+    if before["overrides"] != after["overrides"]:
+        requested = after["requested"]
     plan = policy.repeat(
         Plan(
             policy,
@@ -158,7 +165,7 @@ def _plan_again(start: Checkpoint, end: Checkpoint, cfg: Config) -> Plan:
             architecture,
             architecture,
             changes={},
-            requested=after["requested"] if before["overrides"] != after["overrides"] else (),
+            requested=requested,
         )
     )
     checkpoint = without_overridden_settings(start, cfg, plan.requested)

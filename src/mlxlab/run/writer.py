@@ -87,20 +87,16 @@ class RunWriter:
 
     @property
     def id(self) -> str:
-        """That of the run: the same after a resume."""
+        """The id of the run, which a resume keeps."""
         return self.record.id
 
     def forget_earlier(self) -> None:
         """Another run begins in the folder: its record has nothing of the earlier one."""
         with self._lock:
             record = new_record(self.folder)
-            record.job = self.record.job
             record.attempts = self.record.attempts[-1:]
-            record.code.commit = self.record.code.commit
-            record.code.dirty = self.record.code.dirty
-            self.record = record
-            self.earlier = self._earlier_status = None
-            self._write()
+            self.earlier = None
+            self._replace(record)
 
     def begin(self, record: RunRecord, *, trains: bool = True) -> None:
         """Training begins: from now on this attempt decides the status, and all that was recorded is replaced.
@@ -112,15 +108,10 @@ class RunWriter:
         with self._lock:
             record.id = record.id or self.record.id
             record.name = record.name or self.record.name
-            record.job = self.record.job
             record.attempts = self.record.attempts
             record.attempts[-1].trained = trains
-            record.code.commit = self.record.code.commit
-            record.code.dirty = self.record.code.dirty
             record.has_begun = True
-            self.record = record
-            self._earlier_status = None
-            self._write()
+            self._replace(record)
 
     def trained(self, training: Training, parameters: int) -> None:
         """Records what training came to, and the number of parameters, which growth changes."""
@@ -179,6 +170,15 @@ class RunWriter:
             )
             self._write()
         self._code = provenance.code(tags)
+
+    def _replace(self, record: RunRecord) -> None:
+        """Writes another record of the same process, whose job and commit it takes over."""
+        record.job = self.record.job
+        record.code.commit = self.record.code.commit
+        record.code.dirty = self.record.code.dirty
+        self.record = record
+        self._earlier_status = None
+        self._write()
 
     def _write(self) -> None:
         """Replaces the files; a full disk does not end the run."""

@@ -85,7 +85,7 @@ def mode_to_reproduce(earlier: str) -> Mode:
 
 
 def kernels_of_run(folder: Path) -> str | None:
-    """Those that the record of a run folder names; None if its training has not begun."""
+    """The kernels that the record of a run folder names; None if its training has not begun."""
     try:
         return read_run(folder).code.kernels or None
     except InputNotFoundError:
@@ -93,7 +93,7 @@ def kernels_of_run(folder: Path) -> str | None:
 
 
 def _earlier_kernels(start: Start, context: RunContext) -> str | None:
-    """Those of the run that continues, as rank 0 knows them; None for a new one."""
+    """The kernels of the run that continues, as rank 0 knows them; None for a new one."""
     if start.checkpoint is not None and start.continues:
         return start.checkpoint.state["metadata"]["kernels"]
     earlier = None

@@ -137,7 +137,9 @@ def best_of_fork(checkpoint: Checkpoint) -> tuple[History, Checkpoint | None]:
     except (OSError, CorruptCheckpointError, CheckpointUnavailableError):
         lost = history.best_step
     history = history.without_best(checkpoint.step)
-    now = "none counts" if history.best is None else f"that of step {history.best_step} counts"
+    now = "none counts"
+    if history.best is not None:
+        now = f"that of step {history.best_step} counts"
     log_lines(
         f"the best evaluation, of step {lost}, has no checkpoint in {checkpoint.path.parent}; {now} instead"
     )

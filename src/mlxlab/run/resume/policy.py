@@ -67,7 +67,7 @@ class ResumePolicy(Protocol):
         """
 
     def repeat(self, plan: Plan) -> Plan:
-        """The same for a resume of the past, whose `requested` keys are in the plan."""
+        """Plans a past resume again; its `requested` keys are in `plan`."""
 
     def carry(
         self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel

@@ -60,9 +60,11 @@ class Start:
         return {} if self.plan is None else self.plan.changes
 
     @property
-    def fork(self) -> Checkpoint | None:
-        """The checkpoint of another run that the run starts from."""
-        return None if self.continues else self.checkpoint
+    def fork(self) -> str | None:
+        """The full path of the checkpoint of another run that the run starts from."""
+        if self.continues or self.checkpoint is None:
+            return None
+        return str(self.checkpoint.path.absolute())
 
     @property
     def last_step(self) -> int:
@@ -114,8 +116,13 @@ def find_checkpoint(
         InputNotFoundError: it is missing, or lies in no run folder.
         ConfigError: it is that of an exported model.
     """
-    checkpoint = resolve_resume(resume, folder, read_only=read_only) if group.rank == 0 else None
-    path = group.broadcast_text(str(checkpoint.path.absolute()) if checkpoint else "")
+    checkpoint = None
+    path = ""
+    if group.rank == 0:
+        checkpoint = resolve_resume(resume, folder, read_only=read_only)
+    if checkpoint is not None:
+        path = str(checkpoint.path.absolute())
+    path = group.broadcast_text(path)
     if path and group.rank > 0:
         checkpoint = load_named(path, folder)
     if checkpoint is None:
