@@ -81,7 +81,7 @@ PACKAGE_NODES = {
     "cli": 17_980,
     "extensions": 36_810,
     "run": 21_420,
-    "evaluation": 6_580,
+    "evaluation": 6_570,
     "past_runs": 8_290,
     "parts": 3_330,
     "data": 59_380,

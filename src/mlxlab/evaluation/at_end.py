@@ -47,7 +47,7 @@ from mlxlab.training.state import TrainState
 from mlxlab.views.verdict import MODEL
 from mlxlab.wording import one_line
 
-MAX_TEXT_BATCHES = 64  # to validate, and to count n-grams in
+MAX_TEXT_BATCHES = 64  # Validation and the counts of n-grams each read at most so many.
 MAX_COUNTED_TOKENS = 1_000_000
 MAX_MISTAKES = 50
 MAX_TEXT = 400  # characters of a mistake
@@ -119,12 +119,14 @@ def _evaluate_text(state: TrainState, data: DataModule, max_batches: int | None)
     baselines = ngram_baselines(data.task, valid, trained)
     result = SplitResult("valid", 0, without_split(state.history.best_metrics))
     result.baselines = {name: {**metrics} for name, metrics in baselines.items()}
-    has_bits = "bits_per_byte" in result.metrics and "bits_per_byte" in baselines["unigram"]
-    return Evaluation(
-        main_metric="bits_per_byte" if has_bits else "loss",
-        results=[result] if result.metrics else [],
-        counted_tokens=sum(int(np.count_nonzero(batch.loss_weights > 0)) for batch in trained),
-    )
+    record = Evaluation(main_metric="loss")
+    if "bits_per_byte" in result.metrics and "bits_per_byte" in baselines["unigram"]:
+        record.main_metric = "bits_per_byte"
+    if result.metrics:
+        record.results.append(result)
+    for batch in trained:
+        record.counted_tokens += int(np.count_nonzero(batch.loss_weights > 0))
+    return record
 
 
 def trained_batches(state: TrainState) -> list[Batch]:
@@ -177,35 +179,34 @@ def _evaluate_rows(
 
     from mlxlab.baselines.predict import predict_baselines
 
-    baselines = predict_baselines(data)
-    guesses: dict[Split, dict[str, np.ndarray]] = {
-        "valid": {each.name: each.valid for each in baselines},
-        "test": {each.name: each.test for each in baselines if len(each.test)},
-        "out_of_fold": {},
-    }
     main = main_metric(task, objective)
     # The thresholds of the model are chosen on its training rows out of fold, if there are any.
     chosen = out_of_fold or valid
-    thresholds = {
-        name: choose_thresholds(task, main, outputs[valid.positions], valid.targets)
-        for name, outputs in guesses["valid"].items()
-    }
-    thresholds[MODEL] = choose_thresholds(task, main, chosen.outputs, chosen.targets)
+    own_thresholds = choose_thresholds(task, main, chosen.outputs, chosen.targets)
+    thresholds = {MODEL: own_thresholds}
+    guesses: dict[Split, dict[str, np.ndarray]] = {"valid": {}, "test": {}, "out_of_fold": {}}
+    for each in predict_baselines(data):
+        outputs = each.valid[valid.positions]
+        thresholds[each.name] = choose_thresholds(task, main, outputs, valid.targets)
+        guesses["valid"][each.name] = each.valid
+        if len(each.test):
+            guesses["test"][each.name] = each.test
 
     results = []
     for split, predictions in measured.items():
-        outputs = {name: each[predictions.positions] for name, each in guesses[split].items()}
-        # The thresholds were chosen on the validation rows, whose metrics are with 0.5 therefore.
-        used = {} if split == "valid" else thresholds
-        result = compare_with_baselines(task, main, split, predictions, outputs, used)
-        add_predictions(result, task, predictions, thresholds[MODEL])
+        baselines = {name: rows[predictions.positions] for name, rows in guesses[split].items()}
+        used = thresholds
+        if split == "valid":
+            used = {}  # The thresholds were chosen on these rows: their metrics are with 0.5.
+        result = compare_with_baselines(task, main, split, predictions, baselines, used)
+        add_predictions(result, task, predictions, own_thresholds)
         results.append(result)
     results[0].metrics = without_split(state.history.best_metrics) | results[0].metrics
-    results[0].diagnostics = diagnose(task, valid, thresholds[MODEL])
+    results[0].diagnostics = diagnose(task, valid, own_thresholds)
     unseen = [each for split, each in measured.items() if split != "test"]
-    mistakes = find_mistakes(task, unseen, thresholds[MODEL], data)
+    mistakes = find_mistakes(task, unseen, own_thresholds, data)
     record = Evaluation(main_metric=main, results=results, mistakes=mistakes)
-    return FinalEvaluation(record, thresholds[MODEL])
+    return FinalEvaluation(record, own_thresholds)
 
 
 def _out_of_fold(data: DataModule, folder: Path) -> Predictions | None:
@@ -312,21 +313,15 @@ def find_mistakes(
     order = np.argsort(-scores, kind="stable")
     worst = order[is_wrong[order]][:MAX_MISTAKES]
     worst_ids = ids[worst].tolist()
-    rows = list(map(str, worst_ids))
-    location = getattr(data, "location", None)
-    if location is not None:
-        rows = list(map(location, worst_ids))
+    location = getattr(data, "location", str)
+    rows = map(location, worst_ids)
     texts = list(data.texts(worst_ids)) or [""] * len(worst)
-    return [
-        Mistake(
-            row=row,
-            text=text[:MAX_TEXT],
-            true=describe(targets[index]),
-            predicted=describe(guesses[index]),
-            score=float(scores[index]),
-        )
-        for index, row, text in zip(worst, rows, texts, strict=True)
-    ]
+    mistakes = []
+    for index, row, text in zip(worst, rows, texts, strict=True):
+        true = describe(targets[index])
+        predicted = describe(guesses[index])
+        mistakes.append(Mistake(row, text[:MAX_TEXT], true, predicted, float(scores[index])))
+    return mistakes
 
 
 def write_files(

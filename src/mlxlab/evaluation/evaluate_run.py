@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -36,16 +36,17 @@ from mlxlab.record.run_record import RunRecord, SplitResult
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.metrics.labelled import as_thresholds, main_metric
 from mlxlab.views.pages import evaluation_lines
+from mlxlab.views.run_tables import Slices
 from mlxlab.views.verdict import MODEL
 
 # The keys of the data that an evaluation reads; all others are those that the model was trained with.
-NO_EFFECT = frozenset({"eval_batch_size"})  # on what is evaluated
+NO_EFFECT = frozenset({"eval_batch_size"})  # The result does not depend on it.
 ROW_KEYS = NO_EFFECT | {"source", "reading", "on_error", "max_left_out"}
 TEXT_KEYS = ROW_KEYS | {"text_column", "seq_len", "packing", "shuffle", "max_valid_examples"}
 CONVERSATION_KEYS = NO_EFFECT | {"source", "on_error", "seq_len", "max_valid_examples"}
 CONVERSATION_KEYS |= {"layout", "loss_on", "truncation"}
-TOKENS_AT_ONCE = 2048  # of a published model, whose vocabulary may be large
-MAX_SOURCE_BYTES = 256 * 2**20  # of a training file that is compared with the rows to evaluate on
+TOKENS_AT_ONCE = 2048  # The vocabulary of a published model may be large.
+MAX_SOURCE_BYTES = 256 * 2**20  # A larger training file is not compared with the rows.
 JSON_FIELDS = ("rows", "metrics", "intervals", "baselines", "gains")
 # Slices are of the most frequent values of a column; the other values are one slice.
 MAX_VALUES = 20
@@ -61,7 +62,7 @@ class RunEvaluation(NamedTuple):
     result: SplitResult
     task: Task
     main_metric: str = ""  # It is compared with baselines by this; empty for a language model.
-    slices: Mapping[str, Mapping[str, SplitResult]] = {}
+    slices: Slices = {}
 
     def as_json(self) -> dict[str, object]:
         values = {"step": self.step, **_fields(self.result)}
@@ -74,17 +75,16 @@ class RunEvaluation(NamedTuple):
 
     def as_text(self, data: str) -> str:
         """Tables of the metrics, of the baselines on the same rows, and of the slices; `data` is a name, or ""."""
-        positive = ""
-        if self.task.kind == "classification" and self.task.num_classes == 2:
-            positive = class_names(self.task)[self.task.positive_class]
+        task = self.task
+        shown = records.Data(task=task.kind, num_classes=task.num_classes)
+        if task.kind == "classification" and task.num_classes == 2:
+            shown.positive_class = class_names(task)[task.positive_class]
         record = RunRecord(
             id="",
             name=data,
             status="finished",
             attempts=[],
-            data=records.Data(
-                task=self.task.kind, num_classes=self.task.num_classes, positive_class=positive
-            ),
+            data=shown,
             evaluation=records.Evaluation(self.main_metric, [self.result]),
             is_evaluated=True,
         )
@@ -153,10 +153,11 @@ def evaluate_restored(
     by_value: dict[str, dict[str, SplitResult]] = {}
     if slices and data.read is not None:
         for column, cells in data.read(slices, evaluation.positions).items():
-            by_value[column] = {
-                value: compare_with_baselines(task, main, "valid", rows, {}, {MODEL: chosen})
-                for value, rows in slice_rows(evaluation, cells)
-            }
+            results = by_value.setdefault(column, {})
+            for value, rows in slice_rows(evaluation, cells):
+                results[value] = compare_with_baselines(
+                    task, main, "valid", rows, {}, {MODEL: chosen}
+                )
     return RunEvaluation(data.description, step, result, task, main, by_value)
 
 
@@ -165,12 +166,13 @@ def slice_rows(
 ) -> Iterator[tuple[str, Evaluation]]:
     """The rows of an evaluation by the values of a column, the most frequent one first."""
     values = np.array([MISSING if cell is None else cell for cell in cells], object)
-    frequent = [value for value, _ in Counter(values.tolist()).most_common(MAX_VALUES)]
+    counts = Counter(values.tolist())
+    frequent = [value for value, _ in counts.most_common(MAX_VALUES)]
     values[~np.isin(values, frequent)] = OTHERS
     for value in dict.fromkeys([*frequent, *values]):
         chosen = values == value
-        # The loss is not known: it is that of all rows.
-        yield value, Evaluation({}, *(array[chosen] for array in evaluation[1:]))
+        arrays = [array[chosen] for array in evaluation[1:]]
+        yield value, Evaluation({}, *arrays)  # The loss of some rows is not known.
 
 
 def evaluate_published(

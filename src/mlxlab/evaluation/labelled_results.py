@@ -43,39 +43,33 @@ def compare_with_baselines(
         thresholds: by the name of a baseline or `MODEL`; 0.5 for others.
     """
     targets = evaluation.targets
-    threshold = thresholds.get(MODEL, 0.5)
-    metrics = labelled_metrics(task, evaluation.outputs, targets, threshold)
-    own = resampled_metrics(task, evaluation.outputs, targets, threshold)
+    rows = len(targets)
+    own_threshold = thresholds.get(MODEL, 0.5)
+    metrics = labelled_metrics(task, evaluation.outputs, targets, own_threshold)
+    own = resampled_metrics(task, evaluation.outputs, targets, own_threshold)
     statistics: dict[tuple[str, str], Statistic] = {(MODEL, name): own[name] for name in own}
     for name, outputs in baselines.items():
         resampled = resampled_metrics(task, outputs, targets, thresholds.get(name, 0.5))
         statistics[name, main] = resampled[main]
-    values = resample(statistics, len(targets))
+    values = resample(statistics, rows)
 
     intervals = {name: interval(values[MODEL, name]) for name in own}
     if task.kind == "classification" and metrics["accuracy"] in (0.0, 1.0):
         # All resamples are equal.
-        intervals["accuracy"] = proportion_interval(metrics["accuracy"], len(targets))
+        intervals["accuracy"] = proportion_interval(metrics["accuracy"], rows)
+    result = SplitResult(split, rows, {**evaluation.metrics, **metrics}, _finite(intervals))
     gains = {}
-    answers = _answers(task, evaluation.outputs, targets, threshold)
+    is_proportion = main == "accuracy"
+    answers = _answers(task, evaluation.outputs, targets, own_threshold)
     for name, outputs in baselines.items():
-        others = _answers(task, outputs, targets, thresholds.get(name, 0.5))
-        differs = (answers != others).reshape(len(targets), -1).any(axis=1)
+        threshold = thresholds.get(name, 0.5)
+        result.baselines[name] = {**labelled_metrics(task, outputs, targets, threshold)}
+        differs = answers != _answers(task, outputs, targets, threshold)
+        different = int(differs.reshape(rows, -1).any(axis=1).sum())
         gain = sign_of(main) * (values[MODEL, main] - values[name, main])
-        gains[name] = gain_interval(
-            gain, int(differs.sum()), len(targets), is_proportion=main == "accuracy"
-        )
-    return SplitResult(
-        split=split,
-        rows=len(targets),
-        metrics={**evaluation.metrics, **metrics},
-        intervals=_finite(intervals),
-        baselines={
-            name: {**labelled_metrics(task, outputs, targets, thresholds.get(name, 0.5))}
-            for name, outputs in baselines.items()
-        },
-        gains=_finite(gains),
-    )
+        gains[name] = gain_interval(gain, different, rows, is_proportion=is_proportion)
+    result.gains = _finite(gains)
+    return result
 
 
 def _answers(
@@ -150,7 +144,8 @@ def confusion(
     """Names of classes and their counts: all classes in order, or of many those with the most errors."""
     counts = confusion_matrix(predicted, targets, task.num_classes)
     errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-    shown = np.sort(np.argsort(-errors, kind="stable")[:MAX_CLASSES])
+    worst = np.argsort(-errors, kind="stable")
+    shown = np.sort(worst[:MAX_CLASSES])
     names = class_names(task)
     return [names[index] for index in shown], counts[np.ix_(shown, shown)].tolist()
 

@@ -21,7 +21,7 @@ _MAX_ERROR = 2000  # characters
 
 
 def new_attempt() -> Attempt:
-    """That of this process, which begins now."""
+    """An attempt of this process, which begins now."""
     process_start = psutil.Process().create_time()
     return Attempt(platform.node(), os.getpid(), process_start, time.time(), trained=False)
 
@@ -94,7 +94,7 @@ def is_dead(attempt: Attempt) -> bool:
 def ended_attempts(
     attempts: Sequence[Attempt], folder: Path, before: float | None = None
 ) -> list[Attempt]:
-    """The same, where those that did not record their end were killed at the last change in the folder.
+    """Gives an end to attempts that recorded none: they were killed at the last change in the folder.
 
     Args:
         before: when the process of the next one began; None is now.

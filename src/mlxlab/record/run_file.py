@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def new_record(folder: Path) -> RunRecord:
-    """That of a run of which nothing is known."""
+    """The record of a run of which nothing is known."""
     return RunRecord(uuid.uuid4().hex, folder.name, "running", [])
 
 

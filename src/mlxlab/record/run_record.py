@@ -12,7 +12,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from mlxlab.constraints import Count, Size
 
 FORMAT = 5
-MAX_JOBS = 100_000  # of a sweep
+MAX_JOBS = 100_000  # A sweep has at most so many.
 TOO_LONG = "are longer than data.seq_len="  # Part of a warning: `Data` has the number of rows.
 Status: TypeAlias = Literal["running", "finished", "failed", "interrupted", "killed", "paused"]
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -35,6 +35,8 @@ def advise(losses: Sequence[float], training: Training) -> Advice:
     if training.steps < FEW_STEPS:
         return few
     if change >= -FLAT * abs(start):
-        verb = "Raise" if training.learning_rate < HIGH_RATE else "Lower"
+        verb = "Lower"
+        if training.learning_rate < HIGH_RATE:
+            verb = "Raise"
         return Advice("hardly changed", f"{verb} {rate}")
     return Advice("fell", f"{longer}, check the labels, or start from model.pretrained")

@@ -34,7 +34,7 @@ class Rule:
     state: State
     title: str
     when: Predicate
-    text: str
+    text: str = ""
     advice: str = ""
 
 
@@ -64,10 +64,14 @@ def teacher_ranks(view: RunView) -> bool:
 
 def calibration(view: RunView) -> float:
     """The expected calibration error; -1 where it is not known or means nothing."""
-    error = view.values.get("calibration_error")
-    if error is None or not view.judgement.ranked or view.judgement.is_trivial:
+    result = view.result
+    judgement = view.judgement
+    if result is None or not judgement.ranked or judgement.is_trivial:
         return -1.0
-    return error if view.result and view.result.rows >= MIN_CALIBRATION_ROWS else -1.0
+    error = result.metrics.get("calibration_error")
+    if error is None or result.rows < MIN_CALIBRATION_ROWS:
+        return -1.0
+    return error
 
 
 def has_little_text(view: RunView) -> bool:
@@ -237,7 +241,6 @@ RULES: Sequence[Rule] = (
         "good",
         "All classes are predicted",
         lambda v: v.result and v.result.classes,
-        "",
     ),
     Rule(
         "test",
@@ -354,7 +357,6 @@ RULES: Sequence[Rule] = (
         "good",
         "No non-finite steps",
         lambda v: v.record.training.steps,
-        "",
     ),
     Rule(
         "warnings",
@@ -375,7 +377,6 @@ RULES: Sequence[Rule] = (
         "unknown",
         "Unknown commit",
         lambda v: not v.record.code.commit,
-        "",
     ),
     Rule(
         "code",
@@ -447,13 +448,17 @@ RULES: Sequence[Rule] = (
 def check(view: RunView) -> list[Check]:
     """The first rule of each topic that holds, in the order of the table."""
     record = view.record
-    missed = view.result.never_predicted if view.result else {}
+    missed = []
+    if view.result:
+        for name, rows in view.result.never_predicted.items():
+            missed.append(f"{name} ({counted(rows, 'row')})")
+    overlaps = record.data.overlaps or []
     words = {
         "v": view,
         "r": record,
         "j": view.judgement,
-        "missed": _shortened([f"{name} ({counted(n, 'row')})" for name, n in missed.items()]),
-        "repeated": "; ".join(each.rows for each in record.data.overlaps or []),
+        "missed": _shortened(missed),
+        "repeated": "; ".join(each.rows for each in overlaps),
         "warnings": _shortened(view.warnings),
         "faults": _shortened(record.faults),
         "difference": "; ".join(each.difference for each in record.verifications),

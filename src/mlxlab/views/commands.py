@@ -54,8 +54,10 @@ def use_commands(view: RunView) -> dict[str, str]:
         return {"predict": typed("predict", run, "input=FILE", "output=predictions.csv")}
     if data.masked:
         return {}
-    answers = ["chat=true"] if data.has_chat_template else []
-    return {"generate": typed("generate", run, *answers)}
+    args = [run]
+    if data.has_chat_template:
+        args.append("chat=true")
+    return {"generate": typed("generate", *args)}
 
 
 def control_commands(view: RunView) -> dict[str, str]:
@@ -80,10 +82,10 @@ def typed_commands(view: RunView) -> dict[str, str]:
 def continuing_lines(continued: Iterable[Continuation]) -> list[tuple[str, list[str]]]:
     """(where, its overrides) of each command line that continued a run; repeated ones are one."""
     own = [each for each in continued if not each.forked]
-    return [
-        (_place([*group]), overrides)
-        for overrides, group in groupby(own, key=lambda each: each.overrides)
-    ]
+    lines = []
+    for overrides, group in groupby(own, key=lambda each: each.overrides):
+        lines.append((_place([*group]), overrides))
+    return lines
 
 
 def _place(group: list[Continuation]) -> str:

@@ -3,12 +3,14 @@
 from datetime import UTC, datetime
 from math import isfinite
 
+from mlxlab.record.run_record import Interval
+
 MISSING = "not finite"
 # What is smaller or larger is written with an exponent.
 TINY = 1e-3
 HUGE = 1e5
 ROUNDING_ERROR = 1e-9
-_LETTERS = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
+_LETTERS = {1_000_000_000: "B", 1_000_000: "M", 1_000: "k"}
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -29,23 +31,30 @@ def compact(value: float) -> str:
 
 def rounded(value: float) -> str:
     """Two significant digits, of what is uncertain itself; all digits before the point."""
-    return f"{value:.2g}" if abs(value) < 99.5 else f"{value:.0f}"
+    if abs(value) < 99.5:
+        return f"{value:.2g}"
+    return f"{value:.0f}"
 
 
 def signed(value: float | None, digits: int = 4) -> str:
-    sign = "+" if value is not None and value > 0 else ""
-    return f"{sign}{number(value, digits)}"
+    text = number(value, digits)
+    if value is not None and value > 0:
+        return f"+{text}"
+    return text
 
 
-def interval(pair: tuple[float, float] | None, digits: int = 4) -> str:
+def interval(pair: Interval | None, digits: int = 4) -> str:
     """`0.7500 to 0.8500`; "" without one, or without a width, which says nothing."""
-    if pair is None or pair[0] == pair[1]:
+    if pair is None:
         return ""
-    largest = max(map(abs, pair))
+    low, high = pair
+    if low == high:
+        return ""
+    largest = max(abs(low), abs(high))
     if not TINY <= largest < HUGE:
-        return f"{number(pair[0], digits)} to {number(pair[1], digits)}"
+        return f"{number(low, digits)} to {number(high, digits)}"
     decimals = _decimals(largest, digits)
-    return f"{pair[0]:z.{decimals}f} to {pair[1]:z.{decimals}f}"
+    return f"{low:z.{decimals}f} to {high:z.{decimals}f}"
 
 
 def _decimals(size: float, digits: int) -> int:
@@ -55,7 +64,7 @@ def _decimals(size: float, digits: int) -> int:
 
 def short(value: int) -> str:
     """`22.7 M` for 22,713,216."""
-    for size, letter in _LETTERS:
+    for size, letter in _LETTERS.items():
         if value >= size:
             return f"{value / size:.3g} {letter}"
     return str(value)

@@ -1,15 +1,15 @@
 """The views of a run: `report.html`, `summary.md`, and lines for a terminal."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from mlxlab.errors import WriteError
 from mlxlab.files.atomic import write_atomic
-from mlxlab.record.run_record import RunRecord, SplitResult
+from mlxlab.record.run_record import RunRecord
 from mlxlab.views.checks import Check, check
 from mlxlab.views.render import render
+from mlxlab.views.run_tables import Slices
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
 
@@ -44,15 +44,10 @@ def summary(view: RunView) -> str:
     return render("summary.md", run=view, trust=Trust(check(view)))
 
 
-def evaluation_lines(
-    record: RunRecord, slices: Mapping[str, Mapping[str, SplitResult]] | None = None
-) -> str:
-    """The tables of an evaluation of its own; the record has its results alone, and the name of the data.
-
-    Args:
-        slices: results by column and value.
-    """
-    return render("evaluation.txt", run=RunView(record, Path()), slices=slices).strip()
+def evaluation_lines(record: RunRecord, slices: Slices | None = None) -> str:
+    """The tables of an evaluation of its own; the record has its results alone, and the name of the data."""
+    view = RunView(record, Path())
+    return render("evaluation.txt", run=view, slices=slices).strip()
 
 
 def closing_lines(view: RunView) -> str:

@@ -8,8 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from itertools import chain
+from typing import ClassVar, TypeAlias
 
+from mlxlab.record.run_record import Interval
 from mlxlab.wording import one_line
 
 WIDTH = 400
@@ -24,7 +26,9 @@ MAX_POINTS = 400  # a longer line is thinned
 MAX_LABEL = 56  # characters that fit above a row
 FEW_POINTS = 30  # each of them is marked
 LARGEST = 1e100  # larger values are not drawn, or at the edge
-Points = Sequence[tuple[float, float | None]]
+SMALLEST = 1 / LARGEST
+Point: TypeAlias = tuple[float, float]
+Points: TypeAlias = Sequence[tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Series:
     kind: str = "line"
 
     @cached_property
-    def finite(self) -> list[tuple[float, float]]:
+    def finite(self) -> list[Point]:
         """The points that can be drawn, at most `MAX_POINTS`."""
         drawn = []
         for x, y in self.points:
@@ -46,7 +50,7 @@ class Series:
         return drawn[:: max(1, stride)]
 
     @property
-    def dots(self) -> list[tuple[float, float]]:
+    def dots(self) -> list[Point]:
         """The points that are marked: a long line has none."""
         if self.kind == "line" and len(self.finite) > FEW_POINTS:
             return []
@@ -81,21 +85,26 @@ class Plot:
     title: str
     series: Sequence[Series]
     x_label: str = "step"
-    x_range: tuple[float, float] | None = None
-    y_range: tuple[float, float] | None = None
+    x_range: Interval | None = None
+    y_range: Interval | None = None
     mark: float | None = None
 
     @cached_property
+    def points(self) -> list[Point]:
+        """The points of all series."""
+        return list(chain.from_iterable(each.finite for each in self.series))
+
+    @cached_property
     def x_axis(self) -> Axis:
-        return axis([x for each in self.series for x, _ in each.finite], self.x_range)
+        return axis([x for x, _ in self.points], self.x_range)
 
     @cached_property
     def y_axis(self) -> Axis:
-        return axis([y for each in self.series for _, y in each.finite], self.y_range)
+        return axis([y for _, y in self.points], self.y_range)
 
     @property
     def is_empty(self) -> bool:
-        return not any(each.finite for each in self.series)
+        return not self.points
 
     def x(self, value: float) -> float:
         width = WIDTH - LEFT - RIGHT
@@ -116,7 +125,7 @@ class Row:
     name: str
     dots: Sequence[float] = ()
     mean: float | None = None
-    span: tuple[float, float] | None = None
+    span: Interval | None = None
     style: str = "s0"
 
     @property
@@ -136,7 +145,7 @@ class RowPlot:
     title: str
     x_label: str
     rows: Sequence[Row]
-    x_range: tuple[float, float] | None = None
+    x_range: Interval | None = None
     guide: float | None = None
 
     @cached_property
@@ -175,20 +184,24 @@ def short_label(text: str) -> str:
     return f"{line[:half]}...{line[-half:]}"
 
 
-def axis(values: Sequence[float], limits: tuple[float, float] | None = None) -> Axis:
+def axis(values: Sequence[float], limits: Interval | None = None) -> Axis:
     """An axis around the values, from tick to tick, or of given limits."""
     if limits:
-        return Axis(*limits, round_step((limits[1] - limits[0]) / 5))
+        low, high = limits
+        return Axis(low, high, round_step((high - low) / 5))
     low = min(values, default=0.0)
     high = max(values, default=0.0)
-    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1 / LARGEST):
+    rounding_error = 1e-9 * max(abs(low), abs(high))
+    if high - low <= max(rounding_error, SMALLEST):
         margin = 0.1 * abs(low)
-        if margin < 1 / LARGEST:
+        if margin < SMALLEST:
             margin = 1.0
         low -= margin
         high += margin
     step = round_step((high - low) / 5)
-    return Axis(math.floor(low / step) * step, math.ceil(high / step) * step, step)
+    first = math.floor(low / step)
+    last = math.ceil(high / step)
+    return Axis(first * step, last * step, step)
 
 
 def round_step(step: float) -> float:

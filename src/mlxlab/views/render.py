@@ -36,8 +36,12 @@ def sentence(text: str, values: dict[str, object]) -> str:
 
 def run_facts(view: RunView) -> dict[str, str]:
     """What was trained, by name."""
-    texts = {name: phrase(name.lower(), view) for name in ("Task", "Data", "Model", "Training")}
-    return {name: text for name, text in texts.items() if text}
+    facts = {}
+    for name in ("Task", "Data", "Model", "Training"):
+        text = phrase(name.lower(), view)
+        if text:
+            facts[name] = text
+    return facts
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import TypeAlias
 
 from mlxlab.metric_names import plain_key
 from mlxlab.record.run_record import Diagnostics, Metrics, Mistake, SplitResult
@@ -15,6 +16,7 @@ from mlxlab.views.verdict import MODEL
 MISTAKES = 10
 MISTAKE_TEXT = 240  # characters
 UNIT = (0.0, 1.0)
+Slices: TypeAlias = Mapping[str, Mapping[str, SplitResult]]  # results by column and value
 MEMORY = {
     "memory/rss": "process (resident)",
     "memory/peak": "MLX, peak",
@@ -54,7 +56,9 @@ def metrics_table(view: RunView, data: str = "") -> Table:
 
 def cell(metrics: Metrics, name: str) -> str:
     """A metric as a cell, empty if it was not measured."""
-    return number(metrics[name]) if name in metrics else ""
+    if name not in metrics:
+        return ""
+    return number(metrics[name])
 
 
 def baseline_table(view: RunView) -> Table:
@@ -66,13 +70,14 @@ def baseline_table(view: RunView) -> Table:
     return table
 
 
-def slice_table(metric: str, slices: Mapping[str, Mapping[str, SplitResult]]) -> Table:
+def slice_table(metric: str, slices: Slices) -> Table:
     """The main metric by the values of columns."""
     table = Table([Column("slice"), *numeric("rows", title(metric), "95 % interval")])
     for column, results in slices.items():
         for value, result in results.items():
-            cells = [number(result.metrics[metric]), interval(result.intervals.get(metric))]
-            table.add([f"{column}: {value}", f"{result.rows:,}", *cells])
+            score = number(result.metrics[metric])
+            limits = interval(result.intervals.get(metric))
+            table.add([f"{column}: {value}", f"{result.rows:,}", score, limits])
     return table
 
 
@@ -86,7 +91,9 @@ def class_table(result: SplitResult) -> Table:
 
 def mistake_table(view: RunView) -> Table:
     """The most confident mistakes, or the largest errors; rows of the same text are one."""
-    score = "error" if view.record.data.task == "regression" else "confidence"
+    score = "confidence"
+    if view.record.data.task == "regression":
+        score = "error"
     columns = [Column("true"), Column("predicted"), Column("text", "prose"), Column("first row")]
     table = Table([*numeric(score), *columns, *numeric("count")], limit=MISTAKES)
     groups: dict[tuple[str, str], list[Mistake]] = {}
@@ -227,11 +234,13 @@ def predicted_plot(shown: Diagnostics) -> Plot:
     low = min(truths)
     high = max(truths)
     diagonal = Series("", [(low, low), (high, high)], "guide")
-    return Plot("predicted", [Series("", shown.predicted, "dots"), diagonal], "true value")
+    dots = Series("", shown.predicted, "dots")
+    return Plot("predicted", [dots, diagonal], "true value")
 
 
 def residual_plot(shown: Diagnostics) -> Plot:
     residuals = [(guess, true - guess) for true, guess in shown.predicted]
     guesses = [guess for guess, _ in residuals]
     zero = Series("", [(min(guesses), 0.0), (max(guesses), 0.0)], "guide")
-    return Plot("residual (true - predicted)", [Series("", residuals, "dots"), zero], "predicted")
+    dots = Series("", residuals, "dots")
+    return Plot("residual (true - predicted)", [dots, zero], "predicted")

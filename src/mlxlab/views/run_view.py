@@ -51,8 +51,10 @@ class RunView:
     @cached_property
     def result(self) -> SplitResult | None:
         """The result on the test rows, if there are any, else on the validation rows."""
-        held_out = [each for each in self.results if each.split != "out_of_fold"]
-        return held_out[-1] if held_out else None
+        for each in reversed(self.results):
+            if each.split != "out_of_fold":
+                return each
+        return None
 
     @cached_property
     def valid(self) -> SplitResult | None:
@@ -61,7 +63,9 @@ class RunView:
     @property
     def values(self) -> Metrics:
         """The metrics of `result`."""
-        return self.result.metrics if self.result else {}
+        if self.result is None:
+            return {}
+        return self.result.metrics
 
     @cached_property
     def metric(self) -> str:
@@ -100,8 +104,9 @@ class RunView:
             return name
         if data.positive_class:
             return f"{name} of {data.positive_class}"
-        average = "macro" if metric in _MACRO else "weighted"
-        return f"{name}, {average} average"
+        if metric in _MACRO:
+            return f"{name}, macro average"
+        return f"{name}, weighted average"
 
     @cached_property
     def side_metrics(self) -> list[tuple[str, float]]:
@@ -129,7 +134,9 @@ class RunView:
     def student(self) -> Metrics:
         """The student at its best evaluation."""
         last = self.record.evaluation.models.get("student", {})
-        best = self.valid.metrics if self.valid else {}
+        if self.valid is None:
+            return last
+        best = self.valid.metrics
         return {name: best.get(name, value) for name, value in last.items()}
 
     @property
@@ -162,11 +169,6 @@ class RunView:
         return training.steps / training.batches_per_epoch
 
     @property
-    def device(self) -> str:
-        device = self.record.code.machine.get("device", "").lower()
-        return next((name for name in ("GPU", "CPU") if name.lower() in device), "")
-
-    @property
     def deciding_attempt(self) -> Attempt:
         """The last one with the status of the run: one that was refused leaves it as it was."""
         attempts = self.record.attempts
@@ -176,7 +178,7 @@ class RunView:
 
     @property
     def warnings(self) -> list[str]:
-        """Those of all attempts, without the one on long rows: the record has their number."""
+        """Warnings of all attempts, without the one on long rows: the record has their number."""
         lines = []
         for attempt in self.record.attempts:
             lines += [line for line in attempt.warnings if TOO_LONG not in line]

@@ -33,12 +33,14 @@ def list_table(
         params: columns of parameters.
         width: of the terminal, on which columns that do not fit are left out; None shows all.
     """
-    rows = [_list_row(run, metrics or shown_metrics(runs), params) for run in runs]
+    metrics = metrics or shown_metrics(runs)
+    rows = [_list_row(run, metrics, params) for run in runs]
     names = list(dict.fromkeys(chain.from_iterable(rows)))
-    optional = list(OPTIONAL)
     text = table(names, [map(row.get, names) for row in rows])
-    while width is not None and text.index("\n") > width and optional:
-        names.remove(optional.pop(0))
+    for name in OPTIONAL:
+        if width is None or text.index("\n") <= width:
+            break
+        names.remove(name)
         text = table(names, [map(row.get, names) for row in rows])
     return text
 
@@ -52,10 +54,11 @@ def shown_metrics(runs: Sequence[RunRow]) -> list[str]:
 
 def run_tables(run: RunRow) -> str:
     """One run: its facts, its data, its metrics, its parameters, its tags."""
+    metrics = {key: run.metrics[key] for key in ordered(run.metrics, [run])}
     sections = {
         ("run", run.uid or run.run_id): _facts(run),
         ("data", "digest"): run.datasets,
-        ("metric", "last value"): {key: run.metrics[key] for key in ordered(run.metrics, [run])},
+        ("metric", "last value"): metrics,
         ("param", "value"): dict(sorted(run.params.items())),
         ("tag", "value"): dict(sorted(run.tags.items())),
     }
@@ -75,7 +78,8 @@ def difference_table(first: RunRow, second: RunRow, difference: Difference) -> s
         rows += [(section, key, *pairs[key]) for key in ordered(pairs, runs)]
     if not rows:
         return "no differences"
-    return table(["", "key", *(f"{run.short_id} {run.name}" for run in runs)], rows)
+    names = [f"{run.short_id} {run.name}" for run in runs]
+    return table(["", "key", *names], rows)
 
 
 def ordered(metrics: Iterable[str], runs: Sequence[RunRow]) -> list[str]:
@@ -88,7 +92,7 @@ def ordered(metrics: Iterable[str], runs: Sequence[RunRow]) -> list[str]:
 
 
 def _facts(run: RunRow) -> dict[str, Any]:
-    facts = {
+    facts: dict[str, Any] = {
         "name": run.name,
         "data": run.params.get("choices.data"),
         "status": run.status,
@@ -103,8 +107,9 @@ def _facts(run: RunRow) -> dict[str, Any]:
         facts["started"] = moment(run.start / 1000)
     if run.seconds is not None:
         facts["took"] = duration(run.seconds)
-    best = {f"{key} (best)": run.best[key] for key in ordered(run.best, [run])}
-    return facts | best
+    for key in ordered(run.best, [run]):
+        facts[f"{key} (best)"] = run.best[key]
+    return facts
 
 
 def _list_row(run: RunRow, metrics: Sequence[str], params: Sequence[str]) -> dict[str, Any]:
@@ -129,4 +134,6 @@ def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 def _cell(value: str | float | None) -> str:
     if value is None:
         return ""
-    return one_line(value, MAX_TEXT) if isinstance(value, str) else compact(value)
+    if isinstance(value, str):
+        return one_line(value, MAX_TEXT)
+    return compact(value)

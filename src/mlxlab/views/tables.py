@@ -8,6 +8,8 @@ from markupsafe import Markup
 from mlxlab.markdown import markdown_table
 from mlxlab.views.escape import Escape
 
+_ALIGN = {"number": "r", "text": "l", "prose": "l"}
+
 
 @dataclass(frozen=True)
 class Column:
@@ -56,6 +58,10 @@ class Table:
     def markdown(self, escape: Escape) -> Markup:
         """The table in Markdown, which a terminal shows as well."""
         head = [str(escape(column.name)) for column in self.columns]
-        rows = [[str(escape(cell)) for cell in row] for row in self.shown]
-        align = "".join("r" if column.kind == "number" else "l" for column in self.columns)
+        rows = []
+        for row in self.shown:
+            rows.append([str(escape(cell)) for cell in row])
+        align = ""
+        for column in self.columns:
+            align += _ALIGN[column.kind]
         return Markup(markdown_table(head, rows, align))

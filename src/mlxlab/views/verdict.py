@@ -110,7 +110,9 @@ def judge_value(
     low, high = interval or (gain, gain)
     verdict: Verdict = "unclear"
     if sign * (value - baselines[weakest]) <= 0:
-        verdict = "ranks only" if area and area[0] > 0.5 else "learned nothing"
+        verdict = "learned nothing"
+        if area and area[0] > 0.5:
+            verdict = "ranks only"
     elif from_weakest and from_weakest[0] <= 0:
         verdict = "chance"
     elif low > 0:
