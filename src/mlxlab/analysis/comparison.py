@@ -16,7 +16,7 @@ from mlxlab.metric_names import sign_of
 from mlxlab.stats.paired import PairedDifference, paired_t_test, shared_rows_of, standard_error
 from mlxlab.wording import one_of
 
-Evaluation = Literal["last", "best"]  # of a run: whose metrics are compared
+Evaluation = Literal["last", "best"]  # the evaluation of a run whose metrics are compared
 _OVER_SEEDS = "paired t-test over seeds"
 _OVER_FOLDS = "paired t-test over folds and seeds, corrected for overlapping training sets (Nadeau & Bengio 2003)"
 

@@ -20,8 +20,8 @@ from mlxlab.views.tables import Column, Table
 from mlxlab.views.verdict import Judgement, best_baseline, judge_mean
 from mlxlab.wording import counted, percent
 
-_MAX_METHODS = 12  # that have a column
-_STYLES = {"significant gain": "good", "significant loss": "bad"}  # by the verdict
+_MAX_METHODS = 12  # methods in the table of settings
+_STYLES = {"significant gain": "good", "significant loss": "bad"}  # verdict -> style
 _TEXTS = ("method", "95 % interval", "verdict")  # columns
 
 

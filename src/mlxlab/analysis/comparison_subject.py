@@ -16,7 +16,7 @@ WITHOUT_EFFECT = (  # keys that do not change the results of a run
     *("resume", "resume_policy", "rerun", "trust_folder"),
 )
 _OF_NO_METHOD = (*WITHOUT_EFFECT, "seed", "data.fold", "data.folds", "backend", "hydra")
-_FACTS = ("Task", "Data", "Model")  # of the card of a run
+_FACTS = ("Task", "Data", "Model")  # facts on the card of a run
 
 
 def subject_of(

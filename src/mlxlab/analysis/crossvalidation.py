@@ -21,7 +21,8 @@ MODEL = "this model"
 TEACHER = "teacher"
 STUDENT_ALONE = "student alone"
 _OVERLAP = "scores on repeated rows are too optimistic; data.on_overlap=drop leaves them out"
-_NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")  # that is not in a name
+# A number, unless it belongs to a name.
+_NUMBER = re.compile(r"(?<![\w'])(?<!\w[-.])\d+(?:[.,]\d+)*(?![\w'])")
 
 
 def plan_folds(folder: Path, folds: int, seeds: int) -> list[Path]:

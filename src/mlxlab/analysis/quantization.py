@@ -30,15 +30,22 @@ BeforeAfter = tuple[float, float]
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What changed; each pair is before and after."""
+    """What quantisation changed; each pair is before and after.
+
+    Attributes:
+        layers: how many were quantised.
+        parameters: how many the whole model has.
+        bytes: size of all weights in memory.
+        metrics: valid/NAME and test/NAME; empty if nothing was evaluated.
+    """
 
     bits: int
     group_size: int
     mode: str
-    layers: int  # that were quantised
-    parameters: int  # of the whole model
-    bytes: tuple[int, int]  # of all weights in memory
-    metrics: dict[str, BeforeAfter]  # valid/NAME and test/NAME; empty if nothing was evaluated
+    layers: int
+    parameters: int
+    bytes: tuple[int, int]
+    metrics: dict[str, BeforeAfter]
 
     def text(self) -> str:
         """Markdown."""

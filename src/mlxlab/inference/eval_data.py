@@ -40,7 +40,7 @@ from mlxlab.nearest import suggestion
 from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
-EVAL_BATCH_SIZE = 64  # for a data set of the user's own without that key; changes no result
+EVAL_BATCH_SIZE = 64  # A data set of the user's own may lack that key; it changes no result.
 MAX_LEFT_OUT = 0.01  # the default of data.max_left_out
 NOT_OF_OTHER_SOURCES = (
     "reading.split",

@@ -11,7 +11,7 @@ from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.model import Model
 from mlxlab.models.pretrained.load import pretrained_tokenizer, resolve
 
-MAX_SEQ_LEN = 1024  # of the rows that a model is evaluated on, unless a length is given
+MAX_SEQ_LEN = 1024  # tokens of an evaluated row, unless a length is given
 
 
 def is_published(path: Path) -> bool:

@@ -14,9 +14,8 @@ from mlxlab.models.pretrained.family import CNN_HYBRID, TABULAR, TRANSFORMER
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.models.zoo.export import cast_predicate, published_config, published_name
 
-Ending = Literal[
-    "ForCausalLM", "ForMaskedLM", "ForSequenceClassification"
-]  # of the class in transformers
+# How the name of a class of transformers ends.
+Ending = Literal["ForCausalLM", "ForMaskedLM", "ForSequenceClassification"]
 CLASSES = {
     "bert": "Bert",
     "llama": "Llama",

@@ -19,7 +19,7 @@ from mlxlab.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.gguf import HYPERPARAMETERS, PARTS
 from mlxlab.models.pretrained.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
 
-Values = dict[str, mx.array | str | list[str]]  # as MLX writes them
+Values = dict[str, mx.array | str | list[str]]  # metadata in the types that MLX writes
 
 
 def export_gguf(
@@ -146,7 +146,7 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]
 
 
 def _pre_tokenizer(file: dict[str, dict[str, object] | None]) -> str:
-    """Its name in GGUF files."""
+    """The name of the tokenizer's pre-tokenizer in GGUF files."""
     if (file["decoder"] or {}).get("type") == "ByteLevel" and file["normalizer"] is None:
         written = _steps(file["pre_tokenizer"])
         for name, steps in PRE_TOKENIZERS.items():

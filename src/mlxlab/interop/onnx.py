@@ -116,7 +116,7 @@ def call(
 def _read_columns(graph: GraphProto, encoder: CellEncoder, missing: Sequence[str]) -> str:
     """Adds an input for each column, and what the encoder makes of it: cells (B, C)."""
     for name, column_type in encoder.types.items():
-        # In float32 some numbers would lie on the other side of a tree's threshold.
+        # Float32 would move some numbers to the other side of a tree's threshold.
         kind = TensorProto.STRING if column_type.kind == "category" else TensorProto.DOUBLE
         graph.input.append(helper.make_tensor_value_info(name, kind, ["N", 1]))
     amounts = []

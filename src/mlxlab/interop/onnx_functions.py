@@ -6,7 +6,7 @@ with the name of a part of `cells.columns` reads an input. Constants that have a
 Shapes: B rows, F folds, K members, N columns, Q slots of a code, R features, O outputs, T trees of an output.
 """
 
-OUTPUTS = {  # for N rows and C classes or labels
+OUTPUTS = {  # N rows, C classes or labels
     "classification": "string[N] label, float[N, C] probabilities",
     "multi_label": "int64[N, C] label, float[N, C] probabilities",
     "regression": "double[N, C] value",

@@ -28,7 +28,7 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import resolve
 
-PREFIX = "base_model.model."  # of PEFT's names
+PREFIX = "base_model.model."  # start of every name in PEFT
 TASK_TYPES: dict[Ending, str | None] = {
     "ForCausalLM": "CAUSAL_LM",
     "ForSequenceClassification": "SEQ_CLS",
@@ -69,7 +69,8 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     notes = [MOVED]
     if source:
         notes = [DENSE] if find_layers(trained.model, QuantizedLayer) else []
-        if counterpart.ending == "ForSequenceClassification":  # Its config.json has other outputs.
+        if counterpart.ending == "ForSequenceClassification":
+            # The published config.json has other outputs.
             base += f", num_labels={trained.task.num_classes}"
             if trained.model.backbone.causal:
                 base += f", pad_token_id={trained.tokenizer.pad_id}"

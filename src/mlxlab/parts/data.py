@@ -39,7 +39,8 @@ def build_data(
             member of `DataModule`.
     """
     limits = RunLength(*(cfg["trainer"][key] for key in RunLength._fields))
-    limits = limits._replace(epochs=AUTO_EPOCHS) if cfg["trainer"]["epochs"] == "auto" else limits
+    if cfg["trainer"]["epochs"] == "auto":
+        limits = limits._replace(epochs=AUTO_EPOCHS)
     if cfg["model"]["_target_"] == MLX_LM and isinstance(cfg["model"].get("config"), dict):
         check_keys(cfg["model"]["config"], "model.config")
     # An outline: its arrays are never evaluated.

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ class InitialWeights(NamedTuple):
         )
 
     def lines(self) -> list[str]:
-        """For the terminal."""
+        """What became of the weights, as the terminal shows it."""
         return self.report.lines(self.source)
 
 
@@ -73,8 +74,11 @@ class WeightSource:
     @property
     def tokenizer(self) -> Path | None:
         """The folder with the tokenizer of the weights; None if there is none next to them."""
-        run = find_run_dir(self.path) if self.checkpoint else None
-        folder = self.path if run is None else run / "inference"
+        folder = self.path
+        if self.checkpoint:
+            run = find_run_dir(folder)
+            if run is not None:
+                folder = run / "inference"
         return folder if (folder / "tokenizer.json").is_file() else None
 
     def read(self) -> tuple[Arrays, Layout, Architecture | None]:
@@ -83,7 +87,7 @@ class WeightSource:
             checkpoint = load_named(self.checkpoint, self.path)
             architecture = saved_architecture(checkpoint)
             return checkpoint.weights, layout_of(architecture.node), architecture
-        split = [pair for family in FAMILIES for pair in family.split]
+        split = list(chain.from_iterable(family.split for family in FAMILIES))
         if self.path.suffix == ".safetensors":
             return split_arrays(read_safetensors(self.path), split), Layout(), None
         arrays = split_arrays(read_arrays(self.path), split)
@@ -105,31 +109,34 @@ class WeightSource:
         rules = Rules(names, IGNORED_KEYS, OF_A_TASK, layout, layout_of(node), merged_weight)
         result = transfer(arrays, named_parameters(model), rules)
         title = f"{KEY}={self.name}"
-        other = _other_settings(architecture, node) if architecture else []
-        advice = f"for the model of these weights: {join(other)}" if other else ""
+        advice = _advise_settings(architecture, node)
         result.report.require(min_match, title, advice)
-        if other:
+        if advice:
             logger.warning("%s: the run of these weights had other settings; %s", title, advice)
         evaluate_finite(result.weights, title)
         model.load_weights(list(result.weights.items()))
         return InitialWeights(self.name, digest(arrays), result.report)
 
 
-def _other_settings(old: Architecture, node: Config) -> list[str]:
-    """Overrides for the settings of the run's model that differ from those of `node`, of the same family."""
+def _advise_settings(old: Architecture | None, node: Config) -> str:
+    """Names the settings of a run's model that differ from those of `node`; "" without any in the same family."""
+    if old is None:
+        return ""
     before = split_node(old.node)[1]
     own = split_node(node)[1]
     if before["_target_"] != own["_target_"]:
-        return []
+        return ""
     parameters = inspect.signature(import_target(str(own["_target_"]))).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters}
     current = {**defaults, **own}
-    differ = {
-        key: value
+    overrides = [
+        override_text(f"model.{key}", value)
         for key, value in before.items()
         if key != "dropout" and current.get(key) != value
-    }
-    return [override_text(f"model.{key}", value) for key, value in differ.items()]
+    ]
+    if not overrides:
+        return ""
+    return f"for the model of these weights: {join(overrides)}"
 
 
 def find_weights(name: str, tracking_uri: str | None = None) -> WeightSource:

@@ -16,7 +16,7 @@ from mlxlab.training.steps.step import PlainStep
 from mlxlab.training.trainer import Trainer
 
 PLAIN_STEP = f"{PlainStep.__module__}.{PlainStep.__name__}"
-TOKEN_BYTES = 4  # of a token id
+TOKEN_BYTES = 4  # Token ids are int32.
 
 
 def check_training_memory(
@@ -54,10 +54,11 @@ def check_training_memory(
         weights = array_bytes(flatten_arrays(model.parameters()))
         trained = array_bytes(flatten_arrays(model.trainable_parameters()))
         optimizer = array_bytes(flatten_arrays(trainer.new_optimizer(model).state))
-        # The input of a layer is kept for the gradients of its weights.
-        is_known = isinstance(model.backbone, Bert | CnnHybrid | Transformer)
-        kept = node["num_layers"] if is_known and not is_partly_frozen else 1
-        activations = kept * micro_batch * model.backbone.hidden_size * width
+        layers = 1
+        if isinstance(model.backbone, Bert | CnnHybrid | Transformer) and not is_partly_frozen:
+            # The input of a layer is kept for the gradients of its weights.
+            layers = node["num_layers"]
+        activations = layers * micro_batch * model.backbone.hidden_size * width
         if computes_all_logits:
             activations += micro_batch * architecture.vocab_size * width
         batch = rows * length * TOKEN_BYTES

@@ -6,9 +6,7 @@ import mlx.core as mx
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.check import check_stored_model
-from mlxlab.data.dataset import (
-    DataModule,
-)
+from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.options import read_options
 from mlxlab.errors import ConfigError
 from mlxlab.models import build
@@ -46,14 +44,16 @@ def build_model(
         from mlxlab.models.adapters.quantize import refuse_training
 
         refuse_training(options, model)
-        mx.clear_cache()  # of the weights before they were quantised
+        mx.clear_cache()  # It holds the weights before quantisation.
     return model
 
 
 def model_node(cfg: Config, data: DataModule) -> dict[str, Any]:
     """The `model` node with what the data decide: the columns of a table."""
     columns = getattr(data, "model_columns", None)
-    return cfg["model"] if columns is None else {**cfg["model"], "columns": columns}
+    if columns is None:
+        return cfg["model"]
+    return {**cfg["model"], "columns": columns}
 
 
 def saved_architecture(checkpoint: Checkpoint, *, is_checked: bool = False) -> Architecture:

@@ -4,7 +4,7 @@
 *frozen* ones are data, its order and the objective.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -126,7 +126,7 @@ def requested_keys(
     saved = {group: option for group, option in saved.items() if group != ADAPTER}
     known = {text.lstrip("+") for text in before}
     new = [text for text in typed if text.lstrip("+") not in known]
-    return _changed_keys(new, (saved, current), folders)
+    return list(_changed_keys(new, (saved, current), folders))
 
 
 def add_overrides(before: list[str], typed: list[str]) -> list[str]:
@@ -171,16 +171,14 @@ def _checked(config: Tree) -> Tree:
 
 def _changed_keys(
     typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]
-) -> list[str]:
+) -> Iterator[str]:
     """The keys that the overrides set. A group whose option is that of the checkpoint sets none."""
     saved, current = choices
-    keys: list[str] = []
     for name in map(override_name, typed):
         if not is_group(folders, name):
-            keys.append(name)
+            yield name
         elif saved.get(name) != current.get(name):
-            keys += _option_keys(name, current.get(name, ""), folders)
-    return keys
+            yield from _option_keys(name, current.get(name, ""), folders)
 
 
 def _typed_keys(overrides: Sequence[str], folders: list[Path]) -> list[str]:
@@ -200,17 +198,15 @@ def _is_in_both(key: str, node: str, saved: Tree, composed: Tree) -> bool:
     return has_key(saved, key) and has_key(composed, key)
 
 
-def _option_keys(group: str, name: str, folders: list[Path]) -> list[str]:
+def _option_keys(group: str, name: str, folders: list[Path]) -> Iterator[str]:
     """The keys that an option sets: its whole group, or single ones if its `@package` is another."""
     option = read_option(folders, group, name)
     node = group.replace("/", ".")
     if option.package == node:
-        return [node]
-    keys = [
-        key
-        for key, value in walk(option.values, lists=False)
-        if key and not (isinstance(value, dict) and value)
-    ]
+        yield node
+        return
+    for key, value in walk(option.values, lists=False):
+        if key and not (isinstance(value, dict) and value):
+            yield key
     for inner, choice in option.choices.items():
-        keys += _option_keys(inner, str(choice), folders)
-    return keys
+        yield from _option_keys(inner, str(choice), folders)

@@ -70,9 +70,9 @@ def complete(record: RunRecord, folder: Path) -> None:
         record.code.machine = lock["machine"]
     record.data.has_chat_template = (folder / "inference" / CHAT_TEMPLATE).is_file()
     checkpoints = list_checkpoints(folder / FOLDER)
-    for each in checkpoints:
-        if each.fault:
-            faults.append(f"{each.path.name}: {one_line(each.fault, 200)}")
+    faults += [
+        f"{each.path.name}: {one_line(each.fault, 200)}" for each in checkpoints if each.fault
+    ]
     if not (record.training.final_state and record.is_evaluated):
         add_progress(record, newest_state(checkpoints, max_bytes=MAX_STATE_BYTES))
     record.can_resume = can_resume(folder)
@@ -84,10 +84,17 @@ def complete(record: RunRecord, folder: Path) -> None:
         record.verifications.append(Verification("verify", step, verified["difference"]))
     repeated = read(lambda: read_json(folder / REPRODUCTION, Comparison))
     if repeated is not None:
-        names = [each["what"] for each in repeated["differences"]] or ["unknown"]
-        difference = ", ".join(names) if repeated["result"] == "diverged" else ""
-        record.verifications.append(Verification("reproduce", repeated["last_step"], difference))
+        record.verifications.append(_verification(repeated))
     record.faults = faults
+
+
+def _verification(repeated: Comparison) -> Verification:
+    """The result of `mlxlab reproduce` as the record has it."""
+    difference = ""
+    if repeated["result"] == "diverged":
+        names = [each["what"] for each in repeated["differences"]]
+        difference = ", ".join(names or ["unknown"])
+    return Verification("reproduce", repeated["last_step"], difference)
 
 
 def add_progress(record: RunRecord, state: SavedState | None) -> None:

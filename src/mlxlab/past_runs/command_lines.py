@@ -24,7 +24,7 @@ class CommandLine(NamedTuple):
     typed: Sequence[str] = ()
 
     def after(self, overrides: list[str], choices: dict[str, str]) -> "CommandLine":
-        """The same for a run with those before it, which keeps the options that are not typed again."""
+        """The command line of a run that adds these to earlier ones; options not typed again stay."""
         typed = {override_name(text) for text in self.overrides} & self.choices.keys()
         changed = {group: self.choices[group] for group in typed}
         return self._replace(
@@ -33,7 +33,7 @@ class CommandLine(NamedTuple):
 
 
 def current_command() -> CommandLine:
-    """That of the running job; empty outside of a job."""
+    """The command line of the running job; empty outside of a job."""
     from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
 
     run_dir = typed_run_dir()
@@ -49,7 +49,7 @@ def continuations(
     changes: Changes,
     continues: bool,
 ) -> list[Continuation]:
-    """Those of a run that starts from a checkpoint with the metadata `before`.
+    """The continuations of a run that starts from a checkpoint with the metadata `before`.
 
     Args:
         at: step of the checkpoint, and the `model` node of its weights, which operations of growth may have changed.
@@ -60,7 +60,9 @@ def continuations(
     for key, (old, new) in changes.items():
         if key_class(key) == "structural":
             actual = value_at({"model": at[1]}, key)
-            model[key] = (old if actual is None else actual, new)
+            if actual is None:
+                actual = old
+            model[key] = (actual, new)
     last: Continuation = {"step": at[0], "overrides": [], "model": model, "forked": True}
     earlier = before.get("continued", [])
     if continues:

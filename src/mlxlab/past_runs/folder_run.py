@@ -20,7 +20,7 @@ from mlxlab.tracking.mlflow.names import MAX_PARAM, clean, clean_values
 from mlxlab.tracking.mlflow.runs import MAIN, RunRow
 from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES
 
-_STATUSES = {  # of a record -> of a store
+_STATUSES = {  # status in a record -> status in a store
     "running": "RUNNING",
     "finished": "FINISHED",
     "failed": "FAILED",
@@ -35,7 +35,8 @@ def find_row(name: str, uri: str | None) -> RunRow:
         ConfigError, ServiceUnavailableError: as `find_run`.
         InputNotFoundError, DataError, NotAllowedError: as `read_run_folder`.
     """
-    if folder := local_folder(name):
+    folder = local_folder(name)
+    if folder is not None:
         return read_run_folder(folder)
     return find_run(open_reader(uri), name)
 
@@ -48,11 +49,10 @@ def read_run_folder(folder: Path) -> RunRow:
         DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
     """
     record = read_now(folder)
-    config: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     with suppress(InputNotFoundError):  # The run ended before its config was stored.
-        config = read_run_config(folder)
+        params = read_run_config(folder) | {"choices": record.command.choices}
     end = record.attempts[-1].end
-    params = config | {"choices": record.command.choices} if config else {}
     return RunRow(
         run_id=record.id,
         name=record.name,
@@ -69,13 +69,15 @@ def read_run_folder(folder: Path) -> RunRow:
         params=clean_values({key: str(value) for key, value in flatten(params).items()}, MAX_PARAM),
         tags=_tags(record),
         best=_best(record),
-        datasets=_datasets(record, config),
+        datasets=_datasets(record, params),
     )
 
 
 def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
     """The newest runs of the run folders below some folders, without those that cannot be read."""
-    folders = [folder for root in roots for folder in run_folders(root)]
+    folders: list[Path] = []
+    for root in roots:
+        folders += run_folders(root)
     folders.sort(key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
     rows: list[RunRow] = []
     for folder in folders:
@@ -104,7 +106,7 @@ def _best(record: RunRecord) -> dict[str, float]:
 
 
 def _metrics(record: RunRecord) -> dict[str, float]:
-    """Those of the last evaluation, and of the test rows; NaN where a value is not finite."""
+    """Metrics of the last evaluation and of the test rows; NaN where a value is not finite."""
     metrics = record.training.final | record.evaluation.keyed_metrics("test")
     return {clean(key): float("nan") if value is None else value for key, value in metrics.items()}
 

@@ -17,6 +17,7 @@ from mlxlab.errors import (
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.nearest import no_such_folder
 from mlxlab.record.run_file import FILE, of_sweep, read_run
+from mlxlab.record.run_record import RunRecord
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.runs import RunReader, RunRow
 from mlxlab.tracking.mlflow.store import open_existing
@@ -39,8 +40,10 @@ def find_run(reader: RunReader, query: str) -> RunRow:
     A folder names the run that it holds now; a whole id or a name wins over the beginning of an id.
     """
     matches = reader.find_runs(query)
-    if len(matches) > 1 and (uid := _uid_in(Path(query))):
-        matches = [run for run in matches if run.uid == uid] or matches
+    if len(matches) > 1:
+        record = _record_in(Path(query))
+        if record is not None:
+            matches = [run for run in matches if run.uid == record.id] or matches
     matches = [run for run in matches if query in (run.run_id, run.name)] or matches
     if not matches:
         raise ConfigError(f"{query}: no such run")
@@ -50,8 +53,9 @@ def find_run(reader: RunReader, query: str) -> RunRow:
         )
         raise ConfigError(f"{query}: matches {len(matches)} runs, expected the id of one: {ids}")
     [run] = matches
-    if run.folder and (moved := earlier_folder(Path(run.folder), run.short_id)):
-        run.folder = str(moved)
+    if run.folder:
+        moved = earlier_folder(Path(run.folder), run.short_id)
+        run.folder = str(moved or run.folder)
     return run
 
 
@@ -86,7 +90,8 @@ def find_run_folder(name: str, uri: str | None = None) -> Path:
         ConfigError: as `find_run`.
         ServiceUnavailableError: the store cannot be read.
     """
-    if folder := local_folder(name):
+    folder = local_folder(name)
+    if folder is not None:
         return folder
     try:
         run = find_run(open_reader(uri), name)
@@ -105,9 +110,10 @@ def _folders_of(name: str) -> Iterator[Path]:
     """The run folders in outputs/ and multirun/ whose run has an id that begins with `name`."""
     if not _id.fullmatch(name):
         return
-    for root in (project_root() / "outputs", project_root() / "multirun"):
-        for folder in run_folders(root):
-            if (_uid_in(folder) or "").startswith(name):
+    for root in ("outputs", "multirun"):
+        for folder in run_folders(project_root() / root):
+            record = _record_in(folder)
+            if record is not None and record.id.startswith(name):
                 with suppress(UserError):
                     refuse_links(folder)
                     yield folder.absolute()
@@ -122,8 +128,8 @@ def run_folders(root: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _uid_in(folder: Path) -> str | None:
-    """The id of the run that a folder holds; None if it holds none, or its record is damaged."""
+def _record_in(folder: Path) -> RunRecord | None:
+    """The record of the run in a folder; None if there is no run, or its record is damaged."""
     with suppress(InputNotFoundError, DataError):
-        return read_run(folder).id
+        return read_run(folder)
     return None

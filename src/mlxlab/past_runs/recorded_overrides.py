@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mlxlab.config.admission import typed_keys
 from mlxlab.config.option_files import is_group
 from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError
@@ -36,13 +37,13 @@ def merge_recorded(
     Args:
         folders: those of config files, which know the groups.
     """
-    typed_names = [override_name(text) for text in typed]
-    names = {_dotted(name) for name in typed_names}
-    replaced = tuple(f"{_dotted(name)}." for name in typed_names if is_group(folders, name))
+    groups = [name for name in map(override_name, typed) if is_group(folders, name)]
+    replaced = tuple(f"{key}." for key in typed_keys(groups))
+    keys = typed_keys(typed)
     merged = Merged([], [])
     for text in recorded:
         name = override_name(text)
-        if is_of_one_run(name) or _dotted(name) in names:
+        if is_of_one_run(name) or name.replace("/", ".") in keys:
             continue
         if name.startswith(replaced) and not is_group(folders, name):
             merged.dropped.append(text)
@@ -79,10 +80,6 @@ def override_text(key: str, value: object) -> str:
     if not _KEY.fullmatch(key):
         raise ConfigError(f"{key}: no override can name this key")
     return f"{key}={_literal(value)}"
-
-
-def _dotted(name: str) -> str:
-    return name.replace("/", ".")
 
 
 def _literal(value: object) -> str:

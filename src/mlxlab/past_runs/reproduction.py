@@ -63,7 +63,7 @@ def compare(before: RunLock, now: RunLock, tolerance: float) -> Comparison:
         relative[end["steps"]] = max(best, relative.get(end["steps"], 0.0))
     largest = max(relative.values())
     result: Result = "within tolerance"
-    diverged_at = next((step for step in sorted(relative) if relative[step] > tolerance), None)
+    diverged_at = min((step for step in relative if relative[step] > tolerance), default=None)
     if largest == 0 and same_state:
         result = "bit-exact"
     elif diverged_at is not None or tolerance == 0:
@@ -103,13 +103,16 @@ def differences(before: RunLock, now: RunLock) -> list[Difference]:
 
 def _facts(lock: RunLock) -> dict[str, str | None]:
     """What results may depend on."""
-    changed_at = ", ".join(map(str, lock["changed_at"]))
+    config = "the last one"
+    if lock["changed_at"]:
+        steps = ", ".join(map(str, lock["changed_at"]))
+        config = f"changed by a resume at step {steps}"
     return {
         "data": lock["data"],
         "tokenizer": lock["tokenizer"],
         **{f"teacher {name}": digest for name, digest in lock["teachers"].items()},
         **{f"initial weights {name}": digest for name, digest in lock["initial_weights"].items()},
-        "config": f"changed by a resume at step {changed_at}" if changed_at else "the last one",
+        "config": config,
         "commit": lock["code"]["commit"],
         "uncommitted changes": lock["code"]["digest"],
         **lock["versions"],
@@ -148,4 +151,6 @@ def _short(value: str | None) -> str:
     if value is None:
         return "unknown"
     is_digest = len(value) >= 32 and not value.strip("0123456789abcdef")
-    return value[:12] if is_digest else one_line(value, 120) or "none"
+    if is_digest:
+        return value[:12]
+    return one_line(value, 120) or "none"

@@ -22,9 +22,8 @@ from mlxlab.wording import one_line
 KEY = "rerun"
 
 logger = logging.getLogger(__name__)
-Compose = Callable[
-    [list[str]], dict[str, Any]
-]  # overrides -> values, where an interpolation may be unresolved
+# Composes overrides to values, where an interpolation may be unresolved.
+Compose = Callable[[list[str]], dict[str, Any]]
 
 
 class PastRun(NamedTuple):

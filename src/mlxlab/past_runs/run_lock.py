@@ -63,17 +63,16 @@ def read_lock(path: Path) -> RunLock:
     try:
         lock = read_json(file, RunLock, max_bytes=MAX_BYTES)
     except InputNotFoundError:
-        rounds = "; each of its rounds has its own" if (path / "rounds").is_dir() else ""
-        expected = f"expected a run folder or its {FILE}{rounds}"
+        expected = f"expected a run folder or its {FILE}"
+        if (path / "rounds").is_dir():
+            expected += "; each of its rounds has its own"
         raise InputNotFoundError(f"{file}: not found; {expected}{of_sweep(path)}") from None
     except DataError as error:
         raise DataError(f"{error}; expected a {FILE} of this version") from None
-    if lock["forked_from"] is not None and not lock["forked_from"].startswith(
-        "/"
-    ):  # not of a cloud, say
-        raise DataError(
-            f"{file}: forked_from: {one_line(lock['forked_from'], 60)}: expected the path of a checkpoint"
-        )
+    source = lock["forked_from"]
+    if source is not None and not source.startswith("/"):  # An address of a cloud is no path.
+        expected = "expected the path of a checkpoint"
+        raise DataError(f"{file}: forked_from: {one_line(source, 60)}: {expected}")
     for step in lock["losses"]:
         if not (step.isascii() and step.isdecimal() and len(step) < 16):
             raise DataError(f"{file}: losses: {one_line(step, 40)}: expected a step")
@@ -81,7 +80,7 @@ def read_lock(path: Path) -> RunLock:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, mlxlab and the packages that it needs."""
+    """The versions of Python, mlxlab and the packages that it needs."""
     return {"python": platform.python_version(), **provenance.dependency_versions()}
 
 
@@ -93,12 +92,11 @@ def machine(processes: int) -> dict[str, str]:
 
     description = backend.describe()
     threads = blas_threads() if description["blas"] == "openblas" else 1
-    system = f"{platform.system()} {platform.machine()}"
     return {
         **description,
         "BLAS threads": str(threads),
         "kernels": str(kernels.current()),
         "processor": provenance.cpu(),
-        "system": system,
+        "system": f"{platform.system()} {platform.machine()}",
         "processes": str(processes),
     }

@@ -27,7 +27,7 @@ class ParentRun(Callback):
 
     def __init__(self, report: bool = True) -> None:
         self.report = report
-        self.environment: dict[str, str] = {}  # of the jobs
+        self.environment: dict[str, str] = {}  # variables that every job gets
         self.failed = 0  # jobs, as far as this process saw them
         self.tracker: Any = None  # Every run imports this module, and needs no tracker.
 

@@ -83,8 +83,8 @@ class JobProcesses:
         modules = preload.modules(config, task.task.__module__)
         self._context.set_forkserver_preload(modules)
         resource_tracker.ensure_running()  # A tracker that starts later would unblock the signals of `signals_blocked`.
-        self._running: dict[Any, RunningJob] = {}  # by the sentinel of its process
-        self._queue: deque[tuple[Job, int]] = deque()  # with the number of the next attempt
+        self._running: dict[Any, RunningJob] = {}  # sentinel of the process -> its job
+        self._queue: deque[tuple[Job, int]] = deque()  # jobs and the next attempt of each
         self._interrupts = Interrupts()
         self._interrupts.install()
 

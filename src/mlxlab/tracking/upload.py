@@ -30,7 +30,7 @@ MAX_PAUSE = 10.0  # seconds between attempts while the store is unavailable
 RETRY_SECONDS = 10.0  # until a journal that was rejected is tried again
 GIVE_UP_SECONDS = 600.0  # without progress after the last run has ended
 WAIT_SECONDS = 120.0  # `runs sync` waits so long for a process that is uploading.
-NICENESS = 5  # At 15 an upload starved beside two busy processes.
+NICENESS = 5  # An upload starved at 15, next to two busy processes.
 
 
 class Uploader:

@@ -13,14 +13,13 @@ from mlxlab.views.numbers import signed
 from mlxlab.wording import percent, shown
 
 FILE = "trial.json"
-EXIT_CODES: dict[Verdict, int] = {"keep": 0, "discard": 10, "undecided": 11}  # of the command
+EXIT_CODES: dict[Verdict, int] = {"keep": 0, "discard": 10, "undecided": 11}
 _MAX_BYTES = 4 * 2**20
-MAX_PAIRS = 100  # that the command allows
+MAX_PAIRS = 100  # The command allows no more.
 
 Arm = Literal["baseline", "changed"]
-Value = Annotated[
-    float, Ge(-1e100), Le(1e100)
-]  # of a metric, which is the mean of float32 numbers or their squares
+# A metric is the mean of float32 numbers or of their squares.
+Value = Annotated[float, Ge(-1e100), Le(1e100)]
 ARMS: tuple[Arm, Arm] = ("baseline", "changed")
 
 

@@ -9,12 +9,9 @@ from typing import Literal, TypeAlias
 from mlxlab.metric_names import lower_is_better
 from mlxlab.stats.paired import shared_rows_of
 
-REPETITIONS = {
-    "seed": "seed",
-    "data.fold": "fold",
-}  # keys that repeat a configuration -> their names in words
-
-_Value: TypeAlias = int | float | str  # of a key
+# Keys that repeat a configuration -> their names in words.
+REPETITIONS = {"seed": "seed", "data.fold": "fold"}
+_Value: TypeAlias = int | float | str
 State = Literal["finished", "failed", "paused", "unfinished"]
 
 
@@ -33,7 +30,7 @@ class SweepJob:
     state: State
     value: float | None = None
     reason: str = ""
-    seconds: float = 0.0  # of all attempts
+    seconds: float = 0.0  # sum over all attempts
     folder: Path = Path()
 
     @property

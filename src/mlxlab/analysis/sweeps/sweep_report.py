@@ -28,8 +28,8 @@ from mlxlab.wording import counted, percent
 
 PAGE = "report.html"
 FOLDER = "report"
-_MAX_RANKED = 25  # in the plot
-_STYLES = {"winner": "good", "worse": "soft"}  # by the standing
+_MAX_RANKED = 25  # configurations in the plot
+_STYLES = {"winner": "good", "worse": "soft"}  # standing -> style
 
 
 class SweepReport(NamedTuple):

@@ -34,7 +34,7 @@ def clean(
     uri: str | None = None,
     json: bool = False,
 ) -> None:
-    """Of finished runs, only the best and the newest checkpoint stay; prints the disk that each run uses.
+    """Deletes all but the best and the newest checkpoint of finished runs; prints the disk that each run uses.
 
     Args:
         folders: whose run folders are cleaned; none takes outputs/ and multirun/.
