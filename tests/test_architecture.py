@@ -59,16 +59,16 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 394_430,
+    "nodes": 394_830,
     "files": 501,
     "multiplied texts": 0,
     "nodes a statement": 10.3,
     "ternaries": 18.55,
     "packed assignments": 0.55,
-    "nested comprehensions": 1.25,
+    "nested comprehensions": 1.3,
     "assignment expressions": 1.4,
     "functions returning text": 11.95,
-    "fragments": 0,
+    "fragments": 0.05,
 }
 PACKAGE_NODES = {
     "models": 34_390,

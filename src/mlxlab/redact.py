@@ -1,10 +1,10 @@
 """Removes credentials from what is printed or stored, and recognises those in URLs, so that configs refuse them."""
 
 import re
-from itertools import chain
+from difflib import SequenceMatcher
 
 CREDENTIALS = "refused: a URL with credentials, and a config is printed, stored and tracked; set them in the environment"
-VARIABLES = {  # scheme of an address -> variables that hold its credentials
+VARIABLES = {  # that hold credentials, by the scheme of the addresses that they are for
     "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"),
     "az": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"),
@@ -18,6 +18,11 @@ _HARMLESS = r"(?:dl|download|format|mode|raw|ref|revision|uri|version)="
 _SECRET = re.compile(
     r"(?i)secret|passw|credential|(?:^|[._-])(?:api|access)?(?:key|token|sas)(?:$|[._-])"
 )
+_MISSPELT = 0.85  # similarity of the names
+_SUGGESTED = re.compile(r"; did you mean (\S+)\?")
+_PLAIN = re.compile(
+    r"(?i)[+-]?[\d._]{1,12}(?:e[+-]?\d{1,3})?|true|false|null|"
+)  # values that are no secret
 _PARAMETER = re.compile(rf"(?i)([?&;#](?!{_HARMLESS})[^=?&;#]*=)[^?&;#]+")
 
 _KEY = re.compile(
@@ -54,19 +59,33 @@ def why_refused(text: str) -> str:
 def issue_line(label: str, message: str) -> str:
     """A line on an issue of a config. An unknown key may have been typed for a secret: then its value is left out.
 
+    Where the message suggests a key of nearly the same name that holds no secret, a number is shown, and credentials
+    are not mentioned.
+
     Args:
-        label: `key=value`, or a key.
+        label: `key=value`, which a key inside of the value may follow: `key={...}: key.inside`.
     """
-    key, equals, _ = label.partition("=")
-    if not message.startswith("unknown key") or not _SECRET.search(key):
+    if not message.startswith("unknown key"):
         return f"{label}: {message}"
-    line = f"{key}{equals and '=***'}: {message}"
-    if "did you mean" in message:
-        return line
-    name = key.rpartition(".")[2].upper()
-    fitting = [each for each in chain.from_iterable(VARIABLES.values()) if each.endswith(name)]
+    typed, separator, inside = label.partition(": ")
+    if re.search(r"[}\]]: ", label):  # A mapping that was typed may hold colons too.
+        typed, separator, inside = label.rpartition(": ")
+    typed_key, equals, value = typed.partition("=")
+    key = inside or typed_key
+    suggested = _SUGGESTED.search(message)
+    last, near = (
+        each.rpartition(".")[2].lstrip("-+") for each in (key, suggested[1] if suggested else "")
+    )
+    is_near = SequenceMatcher(None, last, near).ratio() >= _MISSPELT
+    is_misspelt = suggested is not None and is_near and not _SECRET.search(suggested[1])
+    if not _SECRET.search(key) or (is_misspelt and _PLAIN.fullmatch(value)):
+        return f"{label}: {message}"
+    hidden = f"{typed_key}{equals and '=***'}{separator}{inside}"
+    if is_misspelt:
+        return f"{hidden}: {message}"
+    fitting = [name for each in VARIABLES.values() for name in each if name.endswith(last.upper())]
     variables = f" as {fitting[0]}" if len(fitting) == 1 else ""
-    return f"{line}; credentials are read from the environment only{variables}"
+    return f"{hidden}: {message}; credentials are read from the environment only{variables}"
 
 
 def _redact_url(url: str) -> str:

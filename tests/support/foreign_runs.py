@@ -17,7 +17,7 @@ from support.run_records import edit_run
 
 Change = Callable[[dict[str, Any]], None]
 VICTIM = "a file of the user\n"
-UPLOADS = {"prefix": "x", "required": False, "keep": 3, "wait": 5.0}
+UPLOADS = {"prefix": "x", "required": False, "keep": 3, "read_back": True, "wait": 5.0}
 
 
 def setting(path: str, value: object) -> Change:

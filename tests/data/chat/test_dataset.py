@@ -15,7 +15,6 @@ from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import parse_conversation
 from mlxlab.data.chat.dataset import InstructDataset, open_conversations
 from mlxlab.data.chat.masks import ConversationEncoder
-from mlxlab.data.dataset import MeasuresText
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.dataset import Shuffling
@@ -123,7 +122,6 @@ def test_it_is_a_data_module(new_data):
 def test_the_size_of_the_validation_text_is_known(new_data, file):
     data = new_data(valid_source=str(file))
     documents, tokens = data.text_sizes["validation"]
-    assert isinstance(data, MeasuresText)
     assert documents == 60
     assert tokens > 60
     assert re.search(r"a\.jsonl: \d+ documents for validation", new_data().sources[0])

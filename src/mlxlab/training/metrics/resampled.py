@@ -1,7 +1,6 @@
 """Metrics of resamples, for the bootstrap: each is a function of how often every example was drawn."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,9 +9,6 @@ from mlxlab.stats.bootstrap import Statistic, resample_count
 from mlxlab.training.metrics.classification import log_losses
 from mlxlab.training.metrics.labelled import Thresholds, predicted_classes
 from mlxlab.training.metrics.multi_label import binary_log_losses
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 MAX_RANKED = 50_000_000  # scores that are ranked in all resamples; ROC-AUC of more gets no interval
 
@@ -23,48 +19,40 @@ def resampled_metrics(
     """The metrics that get an interval, by name, of outputs and targets as in `labelled_metrics`."""
     if task.kind == "regression":
         return _regression(outputs.astype(np.float64), targets.astype(np.float64))
-    from scipy.sparse import csr_array
-
-    classes = outputs.shape[1]
-    positives: Iterable[np.ndarray]
     if task.kind == "classification":
+        pairs: Sequence[tuple[np.ndarray, ...]]
         predictions = predicted_classes(task, outputs, thresholds)
-        predicted = _one_hot(predictions, classes)
-        holds = _one_hot(targets, classes)
-        scored = [1] if classes == 2 else np.unique(targets).tolist()
-        positives = (targets == number for number in scored)
+        rows = np.arange(len(targets))
+        hits = np.flatnonzero(predictions == targets)
+        pairs = [(hits, targets[hits]), (rows, predictions), (rows, targets)]
+        scored = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
+        positives = ((outputs[:, c], targets == c) for c in scored)
         means = {"accuracy": predictions == targets, "log_loss": log_losses(outputs, targets)}
     else:
-        is_predicted = outputs >= thresholds
-        is_true = targets > 0
-        predicted = csr_array(is_predicted.astype(np.float64))
-        holds = csr_array(is_true.astype(np.float64))
-        scored = list(range(classes))
-        positives = is_true.T
+        predicted = outputs >= thresholds
+        holds = targets > 0
+        pairs = [np.nonzero(values) for values in (predicted & holds, predicted, holds)]
+        scored = list(range(outputs.shape[1]))
+        positives = ((outputs[:, c], holds[:, c]) for c in scored)
         means = {
-            "accuracy": (is_predicted == is_true).mean(axis=1),
-            "log_loss": binary_log_losses(outputs, is_true).mean(axis=1),
+            "accuracy": (predicted == holds).mean(axis=1),
+            "log_loss": binary_log_losses(outputs, holds).mean(axis=1),
         }
     statistics = {name: mean_of(values) for name, values in means.items()}
-    statistics["f1_macro"] = f1_macro(predicted, holds)
-    if task.kind == "classification" and classes == 2:
-        positive = [task.positive_class]
-        statistics["f1"] = f1_macro(predicted[:, positive], holds[:, positive])
+    statistics["f1_macro"] = f1_macro(pairs)
+    if task.kind == "classification" and outputs.shape[1] == 2:
+        statistics["f1"] = f1_macro([_only(task.positive_class, *each) for each in pairs])
     if len(scored) * len(targets) * resample_count(len(targets)) <= MAX_RANKED:
-        pairs = zip(scored, positives, strict=True)
-        aucs = [roc_auc(outputs[:, column], is_positive) for column, is_positive in pairs]
+        aucs = [roc_auc(scores, positive) for scores, positive in positives]
         statistics["roc_auc"] = lambda counts: _mean_of_numbers(
             np.stack([auc(counts) for auc in aucs], axis=1)
         )
     return statistics
 
 
-def _one_hot(classes: np.ndarray, number: int) -> "csr_array":
-    """(N,) -> (N, C), sparse."""
-    from scipy.sparse import csr_array
-
-    rows = np.arange(len(classes) + 1)
-    return csr_array((np.ones(len(classes)), classes, rows), shape=(len(classes), number))
+def _only(positive: int, rows: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    is_positive = classes == positive
+    return rows[is_positive], classes[is_positive]
 
 
 def mean_of(values: np.ndarray) -> Statistic:
@@ -72,17 +60,25 @@ def mean_of(values: np.ndarray) -> Statistic:
     return lambda counts: counts @ numbers / len(numbers)
 
 
-def f1_macro(predicted: "csr_array", holds: "csr_array") -> Statistic:
-    """Mean F1 of the classes that occur in a resample, of sparse matrices (N, C) of 0 and 1."""
-    either = predicted + holds
-    occurring = np.unique(either.indices)
-    either = either[:, occurring]
-    both = predicted.multiply(holds).tocsr()[:, occurring]
+def f1_macro(pairs: Sequence[tuple[np.ndarray, ...]]) -> Statistic:
+    """Mean F1 of the classes that occur in a resample.
+
+    Args:
+        pairs: examples and their classes, of correct predictions, of predictions and of targets.
+    """
+    occurring, codes = np.unique(
+        np.concatenate([classes for _, classes in pairs]), return_inverse=True
+    )
+    splits = np.split(codes, np.cumsum([len(classes) for _, classes in pairs])[:-1])
+    sums = [
+        _class_sums(rows, classes, len(occurring))
+        for (rows, _), classes in zip(pairs, splits, strict=True)
+    ]
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        total = counts @ either
-        hits = counts @ both
-        return _mean_of_numbers(np.where(total > 0, 2 * hits / np.maximum(total, 1), np.nan))
+        correct, predicted, support = (total(counts) for total in sums)
+        total = predicted + support
+        return _mean_of_numbers(np.where(total > 0, 2 * correct / np.maximum(total, 1), np.nan))
 
     return statistic
 
@@ -90,8 +86,9 @@ def f1_macro(predicted: "csr_array", holds: "csr_array") -> Statistic:
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> Statistic:
     """ROC-AUC as in `ranking.rank`; NaN of a resample without a positive or without a negative."""
     order = np.argsort(scores, kind="stable")
-    # Equal scores form a group, which begins where the score rises.
-    starts = np.flatnonzero(np.append(True, np.diff(scores[order]) > 0)[: len(scores)])
+    starts = np.flatnonzero(
+        np.append(True, np.diff(scores[order]) > 0)[: len(scores)]
+    )  # of equal scores
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         ordered = counts[:, order]
@@ -120,6 +117,21 @@ def _regression(values: np.ndarray, targets: np.ndarray) -> dict[str, Statistic]
         "rmse": lambda counts: np.sqrt(squares(counts)),
         "r2": r2,
     }
+
+
+def _class_sums(rows: np.ndarray, classes: np.ndarray, number: int) -> Statistic:
+    """(R, C) counts by class, of examples with a class each."""
+    order = np.argsort(classes, kind="stable")
+    present, starts = np.unique(classes[order], return_index=True)
+    rows = rows[order]
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        sums = np.zeros((len(counts), number))
+        if len(rows):
+            sums[:, present] = np.add.reduceat(counts[:, rows], starts, axis=1)
+        return sums
+
+    return statistic
 
 
 def _mean_of_numbers(values: np.ndarray) -> np.ndarray:
