@@ -11,10 +11,10 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.data.batch import Batch, Task
+from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.progress import track
-from mlxlab.training.device_batch import to_device
+from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.head_chunks import token_losses
-from mlxlab.training.losses.task_loss import target_loss
 from mlxlab.training.metrics.labelled import as_thresholds, labelled_metrics
 
 NO_EXAMPLES = np.zeros(0, np.int64)
@@ -48,7 +48,6 @@ def evaluate(
     `thresholds` are the probabilities from which the `decided_labels` of the task hold; 0.5 without any.
     """
     total = weight = 0.0
-    loss = target_loss(task.kind)
     token_bytes = np.array(task.token_bytes, np.float64)  # (V,), or empty where they are not known
     num_bytes = 0.0
     examples: list[tuple[np.ndarray, ...]] = []
@@ -71,7 +70,7 @@ def evaluate(
                     num_bytes += float((token_bytes[batch.targets] * batch.loss_weights).sum())
             else:
                 logits = model(device_batch.tokens, device_batch.segment_ids).astype(mx.float32)
-                values = loss(logits, device_batch.targets)
+                values = target_losses(logits, device_batch, task)
                 mx.eval(logits, values)
                 examples.append(_labelled_examples(logits, batch, task, position))
                 position += int(
@@ -82,9 +81,9 @@ def evaluate(
             weight += float(weights.sum())
     finally:
         model.train(was_training)
-    mean = total / max(weight, 1e-9)
+    loss = total / max(weight, 1e-9)
     if task.kind == "language_modelling":
-        metrics = {"loss": mean, "perplexity": math.exp(min(mean, 700.0))}
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
         if num_bytes:
             metrics["bits_per_byte"] = total / math.log(2) / num_bytes
         return Evaluation(metrics)
@@ -92,10 +91,22 @@ def evaluate(
         np.concatenate(arrays) for arrays in zip(*examples, strict=True)
     )
     metrics = {
-        "loss": mean,
+        "loss": loss,
         **labelled_metrics(task, outputs, targets, as_thresholds(thresholds)),
     }
     return Evaluation(metrics, positions, ids, targets, outputs)
+
+
+def target_losses(logits: mx.array, batch: DeviceBatch, task: Task) -> mx.array:
+    """One float32 loss per target: cross-entropy, binary cross-entropy, or the squared error of standardised values."""
+    match task.kind:
+        case "multi_label":
+            return nn.losses.binary_cross_entropy(
+                logits, batch.targets, with_logits=True, reduction="none"
+            )
+        case "regression":
+            return (logits.squeeze(-1) - batch.targets) ** 2
+    return cross_entropy(logits, batch.targets)
 
 
 def read_out(logits: mx.array, task: Task) -> np.ndarray:
