@@ -59,7 +59,7 @@ FILES_OF = {
     for package, files in groupby(FILES, lambda file: file.relative_to(PACKAGE).parts[0])
 }
 SHAPE = {  # Limits of support/shape.py; a change that reaches less sets them anew.
-    "nodes": 394_830,
+    "nodes": 394_900,
     "files": 501,
     "multiplied texts": 0,
     "nodes a statement": 10.3,

@@ -15,9 +15,11 @@ RENAMED: dict[str, str] = {
 
 # Keys and groups that no longer exist, without an effect on any case.
 REMOVED: set[str] = {
+    "data.batching.tokens",
     "data.categorical",
     "data.labels",
     "data.numbers",
+    "data.order.once_per_epoch",
     "data.template",
     "data.tokenizer.force_retrain",
     "data.tokenizer.vocab_size_strategy",
