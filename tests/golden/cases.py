@@ -57,7 +57,7 @@ GROWTH = (
     "{id:warmer,op:rewarm,steps:4,when:{or_steps:2}}]"
 )
 CURRICULUM = """
-    data/order=curriculum data.order.alpha=[[0,1.0],[0.5,0.3]] data.order.pool=64 data.order.rescore_every=4
+    data/order=curriculum data.order.keep=1 data.order.alpha=[[0,1.0],[0.5,0.3]] data.order.pool=64 data.order.rescore_every=4
 """
 STAGES = """
     data/order=staged data.source=roneneldan/TinyStories data.mixture={inputs/stories.jsonl:3,inputs/tales.jsonl:1}
