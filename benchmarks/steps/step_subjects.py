@@ -1,7 +1,7 @@
 """Process of one subject of the step benchmark. Arguments: name, family, size, dropout, rows, length, vocabulary.
 
 All subjects take the same steps: random tokens, cross-entropy over all of them, AdamW, float32 unless the name says
-otherwise. For every line "n" of standard input it runs n steps and prints a line of JSON.
+otherwise (on an NVIDIA GPU its products are in TF32, MLX's default, for all). For every line "n" of standard input it runs n steps and prints a line of JSON.
 """
 
 import json
@@ -39,7 +39,7 @@ def main(name: str, family: str, size: str, dropout: str, *sizes: str) -> None:
         from mlxlab import backend
 
         backend.prepare()
-    if name in NATIVE:
+    if name in NATIVE and not on_gpu():
         from mlxlab.ops.native.activation import activate
 
         activate("require")
@@ -48,6 +48,7 @@ def main(name: str, family: str, size: str, dropout: str, *sizes: str) -> None:
 
         torch = torch_module()
         torch.set_num_threads(1 if name.endswith("one thread") else torch.get_num_threads())
+        torch.set_float32_matmul_precision("high")
     import mlx.core as mx
 
     mx.eval(mx.zeros(1))
@@ -62,20 +63,46 @@ def main(name: str, family: str, size: str, dropout: str, *sizes: str) -> None:
         step, loss = mlxlab_step(name, model, shape)
     else:
         step, loss = torch_step(name, model, family, shape)
-    for _ in turns(baseline, loss()):
+    for _ in turns(baseline, loss(), device_peak(name)):
         step()
 
 
-def turns(baseline: int, loss: float | None = None) -> Iterator[None]:
-    """Yields once per requested step; prints seconds and CPU seconds per step, and peak bytes above `baseline`."""
+def on_gpu() -> bool:
+    import mlx.core as mx
+
+    return mx.default_device() == mx.Device(mx.gpu)
+
+
+def device_peak(name: str) -> Callable[[], int] | None:
+    """What returns the peak bytes of a subject on the GPU, after all its work; None on a CPU."""
+    if not on_gpu():
+        return None
+    if name not in PYTORCH:
+        import mlx.core as mx
+
+        return mx.get_peak_memory
+    import torch
+
+    def torch_peak() -> int:
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+
+    return torch_peak
+
+
+def turns(
+    baseline: int, loss: float | None = None, device_peak: Callable[[], int] | None = None
+) -> Iterator[None]:
+    """Yields once per requested step; prints seconds, CPU seconds and peak bytes: above `baseline`, or on the GPU."""
     answer({"loss": loss})
     for line in sys.stdin:
         start, used = time.perf_counter(), time.process_time()
         for _ in range(int(line)):
             yield
         steps = max(int(line), 1)
+        used_bytes = device_peak() if device_peak else peak() - baseline
         seconds, cpu = time.perf_counter() - start, time.process_time() - used
-        answer({"seconds": seconds / steps, "cpu": cpu / steps, "bytes": peak() - baseline})
+        answer({"seconds": seconds / steps, "cpu": cpu / steps, "bytes": used_bytes})
 
 
 def answer(values: dict[str, Any]) -> None:
@@ -161,8 +188,9 @@ def torch_step(
     from benchmarks.steps.torch_encoder import torch_encoder
 
     torch = torch_module()
-    model = (torch_decoder if family == "transformer" else torch_encoder)(mlx_model)
-    inputs, targets = (torch.from_numpy(x).long() for x in tokens(shape))
+    device = "cuda" if on_gpu() else "cpu"
+    model = (torch_decoder if family == "transformer" else torch_encoder)(mlx_model).to(device)
+    inputs, targets = (torch.from_numpy(x).long().to(device) for x in tokens(shape))
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embed" in name]
     groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
@@ -178,7 +206,7 @@ def torch_step(
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
             loss = forward(inputs, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

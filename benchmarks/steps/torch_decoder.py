@@ -97,8 +97,8 @@ def _decoder_class() -> Any:
 
         def rotate(self, x: Any) -> Any:
             half = self.head // 2
-            rates = self.rope_theta ** (-torch.arange(half) / half)
-            angles = torch.arange(x.shape[2])[:, None] * rates  # (T, D / 2H)
+            rates = self.rope_theta ** (-torch.arange(half, device=x.device) / half)
+            angles = torch.arange(x.shape[2], device=x.device)[:, None] * rates  # (T, D / 2H)
             a, b = x[..., :half], x[..., half:]
             return torch.cat(
                 [a * angles.cos() - b * angles.sin(), b * angles.cos() + a * angles.sin()], -1
