@@ -94,7 +94,7 @@ from benchmarks.report import UnexpectedResults
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, WriteError
-from mlxlab.nearest import suggestion
+from mlxlab.terminal.nearest import suggestion
 
 SUITES = {  # module and function of benchmarks
     "saving": ("runs.saving", "saving"),

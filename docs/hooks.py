@@ -24,8 +24,8 @@ from mlxlab.config.option_files import (
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.config.schema.validate import describe
-from mlxlab.dotted_keys import value_at, walk
-from mlxlab.wording import one_line
+from mlxlab.schema.dotted_keys import value_at, walk
+from mlxlab.terminal.wording import one_line
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

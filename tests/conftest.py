@@ -54,7 +54,7 @@ def kernels(request: pytest.FixtureRequest) -> None:
     """The kernels of this process; the native ones are built once, into the user's cache."""
     if request.config.getoption("--native") == "on":
         from mlxlab import backend
-        from mlxlab.ops.native.activation import activate
+        from mlxlab.backend.ops.native.activation import activate
 
         backend.prepare()
         activate("require")
@@ -63,7 +63,7 @@ def kernels(request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def mlx_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Only those of MLX, whatever the rest of the suite uses."""
-    from mlxlab.ops.native import state
+    from mlxlab.backend.ops.native import state
 
     before = state.current()
     monkeypatch.setenv("MLXLAB_NATIVE", "off")
@@ -78,9 +78,9 @@ def native(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     if platform.system() != "Linux":
         pytest.skip("the kernels are for Linux")
     from mlxlab import backend
-    from mlxlab.ops.native import state
-    from mlxlab.ops.native.activation import activate
-    from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
+    from mlxlab.backend.ops.native import state
+    from mlxlab.backend.ops.native.activation import activate
+    from mlxlab.backend.ops.native.toolchain import KernelsUnavailable, find_toolchain
 
     backend.prepare()
     try:

@@ -16,7 +16,7 @@ from benchmarks.claims.ledger import PAGE, RECORDED, ROOT, Claim, Ledger, Measur
 from benchmarks.claims.page import render
 from mlxlab.errors import ConfigError, DataError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic
-from mlxlab.nearest import suggestion
+from mlxlab.terminal.nearest import suggestion
 
 
 def measure_claims(only: str | None = None) -> str:

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from benchmarks.alternate import table
 from mlxlab.callbacks.token_metrics import TokenMetrics
 from mlxlab.config.hydra.compose import compose_checked
-from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, WriteError
 from mlxlab.run.resume.start import Start
 from mlxlab.run.session import build_session
+from mlxlab.schema.constraints import Size
 
 ROWS, LENGTH, VOCABULARY, POOL = 16, 64, 2048, 8192
 MODEL = {"hidden_size": 64, "num_layers": 2, "num_heads": 4, "intermediate_size": 192}

@@ -24,9 +24,9 @@ from typing import Literal
 import numpy as np
 
 from mlxlab.cli.command import run_command
-from mlxlab.constraints import Seed, Size
 from mlxlab.errors import DataError, ServiceUnavailableError, WriteError
 from mlxlab.files.atomic import write_atomic
+from mlxlab.schema.constraints import Seed, Size
 
 Name = Literal["election_tweets", "book_excerpts", "book_passages", "newsgroups", "reuters"]
 Row = dict[str, str]

@@ -6,9 +6,9 @@ from pathlib import Path
 from tokenizers import ByteLevelBPETokenizer
 
 from benchmarks.alternate import alternate, table
-from mlxlab.constraints import Size
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.schema.constraints import Size
 
 
 def tokenizer_training(source: str | None = None, vocab_size: Size = 8192, rounds: Size = 5) -> str:

@@ -13,7 +13,7 @@ import psutil
 from benchmarks.alternate import table
 from benchmarks.data.stream import make_stream
 from mlxlab.errors import ConfigError
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 

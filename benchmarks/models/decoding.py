@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.alternate import table
 from benchmarks.config import read_config
 from benchmarks.steps.peer_process import measure, peers, rows
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 
 PROMPT, TOKENS = 32, 64
 SMOLLM2 = {  # the shape of SmolLM2-135M

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.alternate import table
 from benchmarks.steps.peer_process import measure, peers, rows
 from benchmarks.subject import language_model
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 
 BATCHES, ROWS, LENGTH, VOCABULARY = 4, 8, 256, 5000
 

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 from benchmarks.alternate import table
 from mlxlab.config.hydra.compose import compose_checked
-from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError, InputNotFoundError, WriteError
 from mlxlab.models.model import Model, count_parameters, training_flops
 from mlxlab.run.resume.start import Start
 from mlxlab.run.session import build_callbacks, build_session
+from mlxlab.schema.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from benchmarks.report import UnexpectedResults
 from mlxlab.config.paths import project_root
-from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.markdown import markdown_table
 from mlxlab.models.zoo.architectures import architectures
-from mlxlab.nearest import suggestion
+from mlxlab.schema.constraints import Size
+from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.nearest import suggestion
 
 CONFIGS = Path(__file__).with_name("zoo_configs.json")  # a tiny config.json of each architecture
 EXPECTED = Path(__file__).with_name("zoo_expected.json")  # those that do not pass every column

@@ -26,8 +26,8 @@ from mlxlab.cli.train import main as train
 from mlxlab.config.hydra.compose import compose
 from mlxlab.inference.export import restore_single
 from mlxlab.inference.trained_model import origin_of, trained_model
-from mlxlab.interop.hugging_face import export_hugging_face
 from mlxlab.models.build import build_model
+from mlxlab.models.interop.hugging_face import export_hugging_face
 from mlxlab.models.layers import named_parameters
 from mlxlab.run.train import build_callbacks  # noqa: F401  imports what a run needs
 from mlxlab.training.state import TrainState

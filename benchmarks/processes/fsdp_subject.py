@@ -17,11 +17,11 @@ from benchmarks.subject import NoData, trainer_node
 from mlxlab.backend import prepare
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
-from mlxlab.distributed.process_group import init_process_group
 from mlxlab.models.build import build_model
 from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.distributed.process_group import init_process_group
 
 VOCABULARY = 512
 

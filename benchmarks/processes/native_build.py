@@ -81,6 +81,6 @@ def wheel_bytes() -> tuple[int, int]:
             native = [
                 file.compress_size
                 for file in archive.infolist()
-                if "mlxlab/ops/native/" in file.filename
+                if "mlxlab/backend/ops/native/" in file.filename
             ]
         return wheels[0].stat().st_size, sum(native)

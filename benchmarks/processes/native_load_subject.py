@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
     mx.eval(mx.zeros(1))
     start = time.perf_counter()
-    from mlxlab.ops.native.activation import activate
+    from mlxlab.backend.ops.native.activation import activate
 
     kernels = activate("auto")
     seconds = time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 from benchmarks.alternate import table
 from benchmarks.processes.fsdp import measure
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 
 def overlap(

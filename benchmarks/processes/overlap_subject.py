@@ -12,10 +12,10 @@ import mlx.core as mx
 from benchmarks.processes.fsdp_subject import random_rows
 from benchmarks.subject import NoData, language_model, trainer_node
 from mlxlab.backend import prepare
+from mlxlab.backend.ops.native.activation import activate
 from mlxlab.config.instantiate import instantiate
-from mlxlab.distributed.process_group import ProcessGroup, init_process_group
-from mlxlab.ops.native.activation import activate
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.distributed.process_group import ProcessGroup, init_process_group
 
 VOCABULARY = 5000
 

@@ -13,7 +13,7 @@ from benchmarks.alternate import Trial, alternate, table
 from benchmarks.steps.peer_process import peers
 from benchmarks.subject import Subject
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 from mlxlab.training.checkpointer import checkpoint_payload, saved_arrays
 
 

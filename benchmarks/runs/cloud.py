@@ -18,8 +18,8 @@ from benchmarks.subject import Subject
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.extensions.cloud.providers import UploadOptions, gcs
 from mlxlab.extensions.cloud.upload import Uploads
+from mlxlab.terminal.wording import percent
 from mlxlab.training.checkpointer import Checkpointer
-from mlxlab.wording import percent
 
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 BUCKET = "benchmark"

@@ -8,7 +8,7 @@ from statistics import median
 from benchmarks.alternate import table
 from benchmarks.subject import Subject
 from mlxlab.extensions.example_losses.callback import ExampleLossLogger
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 
 def example_losses(size: str = "nano", rounds: int = 60) -> str:

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.alternate import table
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.store import open_client
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from benchmarks.alternate import alternate, table
 from benchmarks.subject import Subject
+from mlxlab.terminal.wording import percent
 from mlxlab.training.checkpointer import Checkpointer
-from mlxlab.wording import percent
 
 
 def saving(size: str = "small", rounds: int = 5, steps: int = 4) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from benchmarks.alternate import alternate, table
 from benchmarks.subject import Subject
+from mlxlab.terminal.wording import percent
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.loop import log_totals
-from mlxlab.wording import percent
 
 
 def tracking(size: str = "nano", rounds: int = 9, steps: int = 20) -> str:

@@ -11,10 +11,10 @@ import mlx.core as mx
 
 from benchmarks.alternate import alternate, table
 from benchmarks.config import read_config
-from mlxlab.ops.activations import gelu, glu
-from mlxlab.ops.attention import scaled_dot_product_attention
-from mlxlab.ops.cross_entropy import cross_entropy, kl_divergence
-from mlxlab.ops.dropout import apply_dropout
+from mlxlab.backend.ops.activations import gelu, glu
+from mlxlab.backend.ops.attention import scaled_dot_product_attention
+from mlxlab.backend.ops.cross_entropy import cross_entropy, kl_divergence
+from mlxlab.backend.ops.dropout import apply_dropout
 
 ROWS, LENGTH, VOCABULARY = 8, 256, 5000
 

@@ -74,7 +74,7 @@ def main(module: str, name: str, *args: str) -> None:
 
     if name in ("mlxlab", NATIVE):
         from mlxlab import backend
-        from mlxlab.ops.native.activation import activate
+        from mlxlab.backend.ops.native.activation import activate
 
         backend.prepare()
         activate("require" if name == NATIVE else "off")

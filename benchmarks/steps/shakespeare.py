@@ -13,14 +13,14 @@ import numpy as np
 
 from benchmarks.alternate import table
 from benchmarks.steps.torch_decoder import torch_decoder, torch_module
+from mlxlab.backend.ops.native.activation import activate
 from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
+from mlxlab.evaluation.parts.data import build_data
+from mlxlab.evaluation.parts.model import build_model
 from mlxlab.models.model import count_parameters
-from mlxlab.ops.native.activation import activate
-from mlxlab.parts.data import build_data
-from mlxlab.parts.model import build_model
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
 

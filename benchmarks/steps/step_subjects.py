@@ -40,7 +40,7 @@ def main(name: str, family: str, size: str, dropout: str, *sizes: str) -> None:
 
         backend.prepare()
     if name in NATIVE and not on_gpu():
-        from mlxlab.ops.native.activation import activate
+        from mlxlab.backend.ops.native.activation import activate
 
         activate("require")
     if name in PYTORCH:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.alternate import table
 from benchmarks.processes.cpu_seconds import adopt_orphans, cpu_seconds
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = {  # name -> command

@@ -18,11 +18,11 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from benchmarks.alternate import table
-from mlxlab.constraints import Size
 from mlxlab.record.run_file import read_run
+from mlxlab.schema.constraints import Size
 from mlxlab.sweep.pruning import SuccessiveHalving
 from mlxlab.sweep.study import budget_of
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 EPOCHS, RUNGS = 9, [1, 3]

@@ -7,9 +7,9 @@ import numpy as np
 
 from benchmarks.alternate import table
 from benchmarks.report import UnexpectedResults
-from mlxlab.constraints import Ge, Size
+from mlxlab.schema.constraints import Ge, Size
 from mlxlab.stats.ranking import rank
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 MAX_FALSE_WINNERS = 0.05
 SEEDS = (3, 5, 10)

@@ -13,10 +13,10 @@ from benchmarks.report import UnexpectedResults
 from benchmarks.sweeps.trial_simulation import simulate
 from mlxlab.cli.train import main
 from mlxlab.stats.sequential import MIN_PAIRS
-from mlxlab.trial.pairs import Pairs
-from mlxlab.trial.record import TrialRecord, read_record
-from mlxlab.trial.setup import Budget, Options, prepare_trial, split_args
-from mlxlab.wording import percent
+from mlxlab.sweep.trial.pairs import Pairs
+from mlxlab.sweep.trial.record import TrialRecord, read_record
+from mlxlab.sweep.trial.setup import Budget, Options, prepare_trial, split_args
+from mlxlab.terminal.wording import percent
 
 MAX_FALSE_KEEPS, MIN_POWER = 0.05, 0.8
 EFFECTS = (1.0, 1.5, 2.0)

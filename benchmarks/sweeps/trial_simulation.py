@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 
 from benchmarks.alternate import table
 from mlxlab.stats.sequential import ERROR, MIN_PAIRS, look
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 Noise = Callable[[np.random.Generator, int], np.ndarray]
 Decision = tuple[bool, int]  # whether the change is kept, and after how many pairs

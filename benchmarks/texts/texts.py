@@ -19,8 +19,8 @@ import pandas as pd
 from benchmarks.default_command import outputs_of, train_and_predict
 from benchmarks.kept import Arrays, kept
 from benchmarks.texts.sets import SETS, SUBSETS, Pairs
-from mlxlab.cells.vectors import Embed, known_vectors
 from mlxlab.errors import ConfigError
+from mlxlab.models.cells.vectors import Embed, known_vectors
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.sentence_encoder import SentenceEncoder
 

@@ -116,7 +116,7 @@ class PairedSweeper(SetUp, Sweeper):
         self.settings = settings
 
     def sweep(self, arguments: list[str]) -> None:
-        from mlxlab.trial.pairs import run_trial
+        from mlxlab.sweep.trial.pairs import run_trial
 
         end_sweep(run_trial(self.app, self.settings["seconds"]))
 

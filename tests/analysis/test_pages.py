@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.analysis.comparison import MethodResults, Subject, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
-from mlxlab.trial.view import describe, trial_page
+from mlxlab.sweep.trial.view import describe, trial_page
 from mlxlab.views.tables import Table, numeric
 from support.browser import BROWSER, evaluate
 from support.html_pages import BEYOND, ParsedPage

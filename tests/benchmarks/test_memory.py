@@ -6,7 +6,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.memory import memory
 
-from mlxlab.ops.native import state
+from mlxlab.backend.ops.native import state
 
 
 @pytest.fixture(

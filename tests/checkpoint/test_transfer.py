@@ -14,7 +14,7 @@ from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import LoRA
 from mlxlab.models.pretrained import bert, llama
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 NODE = {
     "_target_": "mlxlab.models.transformer.Transformer",

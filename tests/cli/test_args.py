@@ -15,8 +15,8 @@ SOURCE = '''
 from pathlib import Path
 from typing import Annotated, Literal
 
-from mlxlab.constraints import Ge
-from mlxlab.program import command_line
+from mlxlab.schema.constraints import Ge
+from mlxlab.terminal.program import command_line
 
 
 def args_example(

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.metric_names import BY_TASK
 from mlxlab.record.run_file import read_run
+from mlxlab.schema.metric_names import BY_TASK
 from mlxlab.views.metrics import title
 from mlxlab.views.numbers import number
 from support.commands import command

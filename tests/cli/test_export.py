@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import InputNotFoundError
+from mlxlab.evaluation.parts.initial_weights import find_weights
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
-from mlxlab.parts.initial_weights import find_weights
 from mlxlab.past_runs.run_info import read_info
 from support.commands import command
 from support.processes import run_here, tiny_overrides
@@ -39,7 +39,7 @@ def predictions(folder, out):
 
 def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys, monkeypatch):
     merged = tmp_path / "merged"
-    monkeypatch.setattr("mlxlab.progress.FIRST_SECONDS", 0)
+    monkeypatch.setattr("mlxlab.terminal.progress.FIRST_SECONDS", 0)
     assert main(["merge", f"run={run}", f"out={merged}"]) == 0
     shown = capsys.readouterr()
     assert (shown.out, shown.err.splitlines()[0]) == (

@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.trial.setup import Budget, Texts, read_budget, split_args
+from mlxlab.sweep.trial.setup import Budget, Texts, read_budget, split_args
 
 
 @pytest.mark.parametrize(

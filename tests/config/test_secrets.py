@@ -5,7 +5,7 @@ import pytest
 from mlxlab.cli.command import parse_args
 from mlxlab.config.check import read_environment
 from mlxlab.errors import ConfigError
-from mlxlab.redact import why_refused
+from mlxlab.terminal.redact import why_refused
 from support.configs import line, user_config  # noqa: F401
 
 OVERRIDES = [

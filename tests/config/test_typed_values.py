@@ -5,7 +5,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.overrides import typed_values
-from mlxlab.program import run_dir_override, text_value
+from mlxlab.terminal.program import run_dir_override, text_value
 
 PLAIN = ["outputs/first", "5", "null", "a b", "a=b", "a,b", "(x)", "ü"]
 ESCAPED = ["it's mine", "a\\b", "a\\'b", "ends\\", "a${b}c", "\\${b}\\", 'of "two"']

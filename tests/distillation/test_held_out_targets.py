@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mlxlab.baselines.out_of_fold import OutOfFold
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.teachers import VALUES, HeldOutTargets, Teachers
 from mlxlab.errors import DataError
+from mlxlab.models.baselines.out_of_fold import OutOfFold
 
 
 def batch_of(ids, targets):

@@ -17,9 +17,9 @@ from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
-from mlxlab.metric_names import Metric
 from mlxlab.run import earlier_run, reproduce
 from mlxlab.run.context import LOCK
+from mlxlab.schema.metric_names import Metric
 from mlxlab.tracking.records import FILE
 from support.past_run import past_run
 from support.processes import ROOT

@@ -94,7 +94,7 @@ def test_training_imports_no_package_that_only_other_commands_need(traced):
 def test_the_report_is_imported_after_the_first_step_and_before_training_ends(traced):
     imported = [line.split("|")[-1].strip() for line in traced[1].stderr.splitlines()]
     report = imported.index("mlxlab.views.pages")
-    end = imported.index("mlxlab.baselines.predict")
+    end = imported.index("mlxlab.models.baselines.predict")
     assert imported.index("mlxlab.run.train") < report < end
 
 

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
+from mlxlab.backend.ops.native.build import build
+from mlxlab.backend.ops.native.cache import Cache
+from mlxlab.backend.ops.native.toolchain import KernelsUnavailable, find_toolchain
 from mlxlab.checkpoint.resume import load_named
-from mlxlab.ops.native.build import build
-from mlxlab.ops.native.cache import Cache
-from mlxlab.ops.native.toolchain import KernelsUnavailable, find_toolchain
 from mlxlab.record.run_file import read_run
 from support.processes import final_state, killed_and_resumed, run, tiny_overrides
 
@@ -194,7 +194,7 @@ from mlxlab import backend
 backend.prepare()
 import mlx.core as mx
 from pathlib import Path
-from mlxlab.ops.native import library
+from mlxlab.backend.ops.native import library
 path, *_ = Path({home!r}).rglob("*.so")
 library.object = type("object", (), {{"__basicsize__": 8}})
 try:
@@ -217,7 +217,7 @@ from mlxlab import backend
 backend.prepare()
 import mlx.core as mx, hashlib, logging
 start = time.perf_counter()
-from mlxlab.ops.native.activation import activate
+from mlxlab.backend.ops.native.activation import activate
 activate("auto")
 print(time.perf_counter() - start)
 """

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from mlxlab.data.batch import Batch
-from mlxlab.distributed.buckets import bucket_leaves
 from mlxlab.past_runs.run_lock import read_lock
+from mlxlab.training.distributed.buckets import bucket_leaves
 from support.processes import (
     process_of_rank,
     run,
@@ -203,7 +203,7 @@ def test_leaves_are_reduced_in_few_buckets_and_none_is_lost():
 
 
 def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
-    from mlxlab.distributed.process_group import ProcessGroup
+    from mlxlab.training.distributed.process_group import ProcessGroup
 
     batch = Batch(
         np.arange(6).reshape(3, 2).astype(np.int32),

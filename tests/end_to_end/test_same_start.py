@@ -10,11 +10,11 @@ import pytest
 from mlx.utils import tree_flatten
 from omegaconf import OmegaConf
 
+from mlxlab.backend.ops.dropout import DropoutMask
 from mlxlab.config.hydra.compose import compose
+from mlxlab.evaluation.parts.data import build_data
 from mlxlab.models.build import build_model
 from mlxlab.models.initialization import inverse_normal_cdf, normal, uniform
-from mlxlab.ops.dropout import DropoutMask
-from mlxlab.parts.data import build_data
 
 WEIGHTS = {  # SHA-256 of the initial weights at size=nano, seed 0, 1,024 tokens, 2 classes
     ("bert", "classification"): "249796a237534338",

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from mlxlab import compose, load, train
-from mlxlab.baselines.out_of_fold import load_out_of_fold, save_out_of_fold
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from mlxlab.evaluation.parts.data import load_embedder
 from mlxlab.inference.restore import restore_model
+from mlxlab.models.baselines.out_of_fold import load_out_of_fold, save_out_of_fold
 from mlxlab.models.pretrained.load import PACKAGES, resolve
-from mlxlab.parts.data import load_embedder
 from mlxlab.record.run_file import read_run
 from mlxlab.training.callback import Callback
 from support.commands import command

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from mlxlab.baselines.baseline import Baseline
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.data.batch import Batch, Task
 from mlxlab.evaluation.at_end import (
@@ -25,6 +24,7 @@ from mlxlab.evaluation.labelled_results import (
     diagnose,
 )
 from mlxlab.files.spreadsheet import csv_lines
+from mlxlab.models.baselines.baseline import Baseline
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation, evaluate
@@ -85,7 +85,7 @@ class LabelledData:
 @pytest.fixture(autouse=True)
 def _baselines(monkeypatch):
     """The baselines of the data sets of this file."""
-    name = "mlxlab.baselines.predict.predict_baselines"
+    name = "mlxlab.models.baselines.predict.predict_baselines"
     monkeypatch.setattr(name, lambda data: data.baselines())
 
 

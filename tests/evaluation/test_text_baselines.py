@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mlxlab.baselines.ngrams import ngram_baselines, ngram_losses
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.sources import text_files
 from mlxlab.errors import DataError
 from mlxlab.evaluation.at_end import EvaluationLimits, evaluate_at_end, trained_batches
+from mlxlab.models.baselines.ngrams import ngram_baselines, ngram_losses
 from support.models import make_run
 from support.streams import as_lists, make_batches, open_source
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mlxlab.sweep.trial.record import write_record
 from mlxlab.tracking.mlflow.address import Address
-from mlxlab.trial.record import write_record
 from support.fault_injection.fuzz_server import serve
 from support.fault_injection.mutations import mutate_file
 from support.forks import fork

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mlxlab.trial.record import read_record
+from mlxlab.sweep.trial.record import read_record
 from support.past_run import past_run
 from support.processes import run, start
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 import pytest
 
-from mlxlab.constraints import Ge, Predicate
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import pack_bytes
 from mlxlab.files.untrusted import parse_json, read_json, unpack_bytes
+from mlxlab.schema.constraints import Ge, Predicate
 
 
 class Entry(TypedDict):

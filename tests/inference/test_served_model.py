@@ -19,7 +19,7 @@ import pytest
 import mlxlab
 from mlxlab.checkpoint.arrays import digest
 from mlxlab.errors import DataError
-from mlxlab.parts.initial_weights import find_weights
+from mlxlab.evaluation.parts.initial_weights import find_weights
 from support.commands import command
 from support.processes import environment, run, run_here, tiny_overrides
 

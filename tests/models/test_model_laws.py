@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid, convolve, document_means
@@ -20,7 +21,6 @@ from mlxlab.models.layers import (
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.rope import Llama3Scaling
 from mlxlab.models.transformer import Transformer
-from mlxlab.ops.dropout import Dropout
 
 SMALL = dict(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)  # noqa: C408
 

@@ -6,7 +6,6 @@ from functools import reduce
 import pytest
 
 from mlxlab.config.paths import conf_dir
-from mlxlab.dotted_keys import join_key, split_key
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.past_runs.changes import (
     add_overrides,
@@ -15,6 +14,7 @@ from mlxlab.past_runs.changes import (
     record_changes,
     requested_keys,
 )
+from mlxlab.schema.dotted_keys import join_key, split_key
 
 SAVED = {
     "model": {"_target_": "a", "hidden_size": 128, "num_layers": 4, "dropout": 0.3},

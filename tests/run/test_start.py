@@ -11,10 +11,10 @@ from mlxlab.config.hydra.compose import compose
 from mlxlab.errors import ConfigError
 from mlxlab.past_runs.collect_record import write_run_report
 from mlxlab.past_runs.run_info import read_info
-from mlxlab.program import run_dir_override
 from mlxlab.record.run_file import read_run
 from mlxlab.run import entry
 from mlxlab.run.entry import resumed_choices
+from mlxlab.terminal.program import run_dir_override
 from mlxlab.views.commands import continuing_lines, typed_commands
 from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage

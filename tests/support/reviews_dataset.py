@@ -6,7 +6,6 @@ from typing import TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
@@ -17,6 +16,7 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.schema.constraints import Size
 
 
 class State(TypedDict):

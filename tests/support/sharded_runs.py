@@ -16,9 +16,9 @@ from mlx.utils import tree_flatten
 from mlxlab.checkpoint.state import empty_metadata
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data.batch import Batch
-from mlxlab.distributed.process_group import ProcessGroup, init_process_group
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
+from mlxlab.training.distributed.process_group import ProcessGroup, init_process_group
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep

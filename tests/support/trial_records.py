@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mlxlab.trial.record import ARMS, LookRecord, Question, RunRecord, TrialRecord
+from mlxlab.sweep.trial.record import ARMS, LookRecord, Question, RunRecord, TrialRecord
 
 OVERRIDES = {
     "baseline": ["data=titanic", "trainer.learning_rate=2e-3"],

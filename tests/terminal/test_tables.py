@@ -1,6 +1,6 @@
 """Tables that are wider than the terminal become lists."""
 
-from mlxlab.markdown import markdown_table
+from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.tables import fit_tables
 
 HEAD = ["run", "name", "valid/loss"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch, Task, pad_rows
-from mlxlab.metric_names import BY_TASK, lower_is_better
+from mlxlab.schema.metric_names import BY_TASK, lower_is_better
 from mlxlab.training.evaluate import evaluate
 from support.models import BagOfEmbeddings
 

@@ -8,13 +8,13 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 
+from mlxlab.backend.ops.cross_entropy import cross_entropy
 from mlxlab.data.batch import Batch, Task
 from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.bert import Bert
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.options import LoRA
 from mlxlab.models.transformer import Transformer
-from mlxlab.ops.cross_entropy import cross_entropy
 from mlxlab.training import head_chunks
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.evaluate import evaluate

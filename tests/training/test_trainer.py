@@ -16,7 +16,7 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.data.dataset import RunLength
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.files.untrusted import parse_json
-from mlxlab.metric_names import is_better
+from mlxlab.schema.metric_names import is_better
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from support.models import (

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from mlxlab.errors import DataError
-from mlxlab.metric_names import sign_of
+from mlxlab.schema.metric_names import sign_of
 from mlxlab.stats.paired import PairedDifference, paired_t_test, shared_rows_of, standard_error
-from mlxlab.wording import one_of
+from mlxlab.terminal.wording import one_of
 
 Evaluation = Literal["last", "best"]  # the evaluation of a run whose metrics are compared
 _OVER_SEEDS = "paired t-test over seeds"

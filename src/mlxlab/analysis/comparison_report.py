@@ -9,8 +9,9 @@ from pathlib import Path
 from mlxlab.analysis.comparison import Comparison, MethodResults
 from mlxlab.analysis.trust import baseline_check, repetition_check
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
-from mlxlab.metric_names import VALID, better_direction
+from mlxlab.schema.metric_names import VALID, better_direction
 from mlxlab.stats import LEVEL
+from mlxlab.terminal.wording import counted, percent
 from mlxlab.views.checks import Check
 from mlxlab.views.numbers import number, signed
 from mlxlab.views.pages import Trust
@@ -18,7 +19,6 @@ from mlxlab.views.plots import Row, RowPlot, short_label
 from mlxlab.views.render import render
 from mlxlab.views.tables import Column, Table
 from mlxlab.views.verdict import Judgement, best_baseline, judge_mean
-from mlxlab.wording import counted, percent
 
 _MAX_METHODS = 12  # methods in the table of settings
 _STYLES = {"significant gain": "good", "significant loss": "bad"}  # verdict -> style

@@ -9,11 +9,11 @@ from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.analysis.output_folder import output_folder
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.nearest import no_such_folder
 from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE
+from mlxlab.terminal.nearest import no_such_folder
+from mlxlab.terminal.wording import one_line
 from mlxlab.views.run_view import RunView
-from mlxlab.wording import one_line
 
 ACCURACY = "valid/accuracy"
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation

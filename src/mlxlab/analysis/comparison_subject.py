@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from mlxlab.analysis.comparison import Subject
-from mlxlab.dotted_keys import walk
+from mlxlab.schema.dotted_keys import walk
+from mlxlab.terminal.wording import one_line
 from mlxlab.views.render import phrase, run_facts
 from mlxlab.views.run_view import RunView
 from mlxlab.views.verdict import baseline_values
-from mlxlab.wording import one_line
 
 WITHOUT_EFFECT = (  # keys that do not change the results of a run
     *("name", "tags", "tracking", "cloud", "signals", "checkpointing"),

@@ -13,9 +13,9 @@ from mlxlab.analysis.comparison_report import comparison_lines, write_report
 from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key
 from mlxlab.analysis.comparison_subject import subject_of
 from mlxlab.errors import DataError, WriteError
-from mlxlab.metric_names import VALID
+from mlxlab.schema.metric_names import VALID
+from mlxlab.terminal.wording import one_line
 from mlxlab.views.run_view import RunView
-from mlxlab.wording import one_line
 
 MODEL = "this model"
 TEACHER = "teacher"

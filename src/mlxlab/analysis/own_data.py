@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.errors import DataError
-from mlxlab.markdown import markdown_table
+from mlxlab.terminal.markdown import markdown_table
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.dataset import LabelledDataset
@@ -86,7 +86,7 @@ def build_dataset(config: dict[str, Any]) -> "LabelledDataset":
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.parts.data import build_data
+    from mlxlab.evaluation.parts.data import build_data
 
     lenient = {"on_error": "skip", "max_left_out": 0.99, "prefetch": 0, "baselines": False}
     node = config["data"] | lenient

@@ -12,17 +12,17 @@ from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.paths import project_root
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.evaluation.parts.data import build_data
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.export import check_output, restore_single, write_export
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.markdown import markdown_table
 from mlxlab.models.adapters.merge import merged_node, merged_parameters
 from mlxlab.models.adapters.quantize import KEY, packing_of, quantize
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, count_parameters
 from mlxlab.models.options import Quantization
-from mlxlab.parts.data import build_data
+from mlxlab.terminal.markdown import markdown_table
 from mlxlab.training.evaluate import evaluate
 
 BeforeAfter = tuple[float, float]

@@ -1,10 +1,10 @@
 """The checks that a comparison and a sweep share: enough repetitions, better than the baselines."""
 
 from mlxlab.stats.ranking import MIN_SEEDS
+from mlxlab.terminal.wording import counted
 from mlxlab.views.checks import Check, State
 from mlxlab.views.render import phrase
 from mlxlab.views.verdict import Judgement
-from mlxlab.wording import counted
 
 
 def repetition_check(count: int, noun: str) -> Check:

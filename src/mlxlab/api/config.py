@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlxlab.api.frames import store_frame
-from mlxlab.dotted_keys import join_key, override_name
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.inference.cells import is_frame
-from mlxlab.nearest import suggestion
-from mlxlab.redact import has_credentials, redact, why_refused
+from mlxlab.schema.dotted_keys import join_key, override_name
+from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.redact import has_credentials, redact, why_refused
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from mlxlab.api.config import Config, composed, redacted, with_frame
 from mlxlab.api.frames import store_frame
-from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError
 from mlxlab.inference.cells import is_frame
-from mlxlab.program import display_path
 from mlxlab.record.run_file import read_run
+from mlxlab.schema.dotted_keys import walk
 from mlxlab.terminal.messages import configure_logging
+from mlxlab.terminal.program import display_path
 from mlxlab.views.pages import closing_lines, run_page
 from mlxlab.views.run_view import RunView
 
@@ -186,9 +186,9 @@ def load(run: str | os.PathLike[str], checkpoint: str = "best") -> "LoadedModel"
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.backend.ops.native.activation import activate_for_inference
     from mlxlab.inference.loaded_model import LoadedModel
     from mlxlab.inference.restore import restore_model
-    from mlxlab.ops.native.activation import activate_for_inference
 
     with redacted():
         activate_for_inference()

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from mlxlab.backend import memory_budget
-from mlxlab.constraints import Count, Fraction, Positive, Size
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Count, Fraction, Positive, Size
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

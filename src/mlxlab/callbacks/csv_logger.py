@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlxlab.constraints import FilePath
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.files.atomic import remove_leftovers, write_atomic
+from mlxlab.schema.constraints import FilePath
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

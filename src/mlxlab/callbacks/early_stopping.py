@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from mlxlab.callbacks.mixture import mixed_head
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError
-from mlxlab.metric_names import is_better
+from mlxlab.schema.constraints import NonNegative, Size
+from mlxlab.schema.metric_names import is_better
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 
 from mlxlab.checkpoint.state import History
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

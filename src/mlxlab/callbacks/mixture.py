@@ -9,13 +9,13 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.baselines.boosting import fit_boosting, trees_of
-from mlxlab.baselines.estimators import limit_scikit
-from mlxlab.baselines.linear import fit_linear
-from mlxlab.baselines.mixture import fit_mixture, mix
-from mlxlab.baselines.out_of_fold import OutOfFold, save_out_of_fold
 from mlxlab.data.batch import FOLDS, Batch, TaskKind
 from mlxlab.errors import ConfigError
+from mlxlab.models.baselines.boosting import fit_boosting, trees_of
+from mlxlab.models.baselines.estimators import limit_scikit
+from mlxlab.models.baselines.linear import fit_linear
+from mlxlab.models.baselines.mixture import fit_mixture, mix
+from mlxlab.models.baselines.out_of_fold import OutOfFold, save_out_of_fold
 from mlxlab.models.tabular import (
     LinearReader,
     MarginReader,

@@ -5,9 +5,9 @@ import time
 
 import mlx.core as mx
 
-from mlxlab.constraints import NonNegative
-from mlxlab.metric_names import TOKENS_PER_SEC
 from mlxlab.models.model import CausalHead, MaskedHead, Model, training_flops
+from mlxlab.schema.constraints import NonNegative
+from mlxlab.schema.metric_names import TOKENS_PER_SEC
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from mlxlab.constraints import Count
+from mlxlab.schema.constraints import Count
 
 
 class Continuation(TypedDict):

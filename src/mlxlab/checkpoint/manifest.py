@@ -13,10 +13,10 @@ from typing import Annotated, TypedDict
 
 import xxhash
 
-from mlxlab.constraints import Ge
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync
 from mlxlab.files.untrusted import parse_json, read_bytes
+from mlxlab.schema.constraints import Ge
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
-from mlxlab.nearest import no_such_folder
 from mlxlab.record.run_file import FILE
+from mlxlab.terminal.nearest import no_such_folder
 
 FOLDER = "checkpoints"  # subfolder of a run folder
 ROUNDS = "rounds"  # A run of several rounds has the run of each in `rounds/1`, `rounds/2`, ...

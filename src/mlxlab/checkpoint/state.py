@@ -7,9 +7,9 @@ from operator import itemgetter
 from typing import Any, NotRequired, TypedDict
 
 from mlxlab.checkpoint.continuation import Continuation
-from mlxlab.constraints import Count, Fraction, Positive, Size
 from mlxlab.files.untrusted import parse_json
-from mlxlab.metric_names import ANALYSIS, VALID, is_better
+from mlxlab.schema.constraints import Count, Fraction, Positive, Size
+from mlxlab.schema.metric_names import ANALYSIS, VALID, is_better
 
 STATE = "state.json"  # the file of a checkpoint that holds it
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half

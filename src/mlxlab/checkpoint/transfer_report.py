@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
-from mlxlab.constraints import Count
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.wording import percent, some
+from mlxlab.schema.constraints import Count
+from mlxlab.terminal.wording import percent, some
 
 Outcome = Literal[
     "matched",  # same path, same numbers

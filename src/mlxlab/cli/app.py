@@ -18,9 +18,9 @@ from mlxlab.errors import (
     WriteError,
     hides_interrupt,
 )
-from mlxlab.redact import has_credentials, redact, why_refused
 from mlxlab.terminal.messages import configure_logging
-from mlxlab.wording import one_line
+from mlxlab.terminal.redact import has_credentials, redact, why_refused
+from mlxlab.terminal.wording import one_line
 
 INTERNAL_ERROR = 70
 TEMPORARY = re.compile(

@@ -29,10 +29,10 @@ from mlxlab.config.schema.signature import Signature, read_signature
 from mlxlab.config.schema.source import find_statement, read_source
 from mlxlab.config.schema.validate import Checker, describe, kinds_of, read_value
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import did_you_mean, nearest, suggestion
-from mlxlab.redact import issue_line
+from mlxlab.terminal.nearest import did_you_mean, nearest, suggestion
+from mlxlab.terminal.redact import issue_line
 from mlxlab.terminal.tables import hang
-from mlxlab.wording import one_line, shown
+from mlxlab.terminal.wording import one_line, shown
 
 WIDTH = 120
 COLUMN = 30  # The meanings of options begin here.

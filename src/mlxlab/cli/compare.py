@@ -17,14 +17,15 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from mlxlab import program, terminal
+from mlxlab import terminal
 from mlxlab.analysis.comparison import Evaluation
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
 from mlxlab.analysis.comparison_runs import compare_folders, comparison_folder
 from mlxlab.cli.print_json import print_json
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import did_you_mean, nearest
-from mlxlab.wording import one_of
+from mlxlab.terminal import program
+from mlxlab.terminal.nearest import did_you_mean, nearest
+from mlxlab.terminal.wording import one_of
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from mlxlab import program
 from mlxlab.analysis.crossvalidation import (
     MODEL,
     STUDENT_ALONE,
@@ -31,10 +30,11 @@ from mlxlab.analysis.crossvalidation import (
 )
 from mlxlab.analysis.output_folder import output_folder
 from mlxlab.cli.print_json import print_result
-from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError, RunInterrupted, UserError
-from mlxlab.nearest import suggestion
 from mlxlab.record.jobs import read_job
+from mlxlab.schema.constraints import Ge, Le
+from mlxlab.terminal import program
+from mlxlab.terminal.nearest import suggestion
 
 OWN_KEYS = (
     "data.folds",

@@ -15,14 +15,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from mlxlab import program, terminal
+from mlxlab import terminal
+from mlxlab.backend.detached import module_environment
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
-from mlxlab.constraints import Positive
-from mlxlab.detached import module_environment
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.redact import redact
-from mlxlab.wording import one_line
+from mlxlab.schema.constraints import Positive
+from mlxlab.terminal import program
+from mlxlab.terminal.redact import redact
+from mlxlab.terminal.wording import one_line
 
 # MLX has one package for each device on Linux, and all of them ship the same library file.
 BACKENDS = ("mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
@@ -125,7 +126,7 @@ def check_mlx(timeout: float) -> str:
 def check_compiler() -> str:
     if sys.platform != "linux":
         return "not needed: native kernels are for Linux"
-    from mlxlab.ops.native.toolchain import KernelsUnavailable, find_compiler
+    from mlxlab.backend.ops.native.toolchain import KernelsUnavailable, find_compiler
 
     try:
         return " ".join(find_compiler())

@@ -11,9 +11,9 @@ import logging
 from pathlib import Path
 
 from mlxlab.cli.print_json import print_result
-from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
-from mlxlab.wording import counted
+from mlxlab.schema.constraints import Size
+from mlxlab.terminal.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ def embed(
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.backend.ops.native.activation import activate_for_inference
     from mlxlab.inference.embed import load_vectors, write_vectors
-    from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     vectors = load_vectors(model, column)

@@ -27,8 +27,8 @@ from pathlib import Path
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
-from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Size
 from mlxlab.terminal.messages import announce
 
 ALIASES = {
@@ -77,10 +77,10 @@ def evaluate(
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.backend.ops.native.activation import activate_for_inference
     from mlxlab.config.hydra.compose import compose_checked
     from mlxlab.evaluation.evaluate_run import evaluate_published, evaluate_restored
     from mlxlab.inference.restore import restore_model
-    from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     subject = str(pretrained or run)

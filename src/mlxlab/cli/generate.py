@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mlxlab.errors import ConfigError
-from mlxlab.progress import activity
-from mlxlab.wording import counted
+from mlxlab.terminal.progress import activity
+from mlxlab.terminal.wording import counted
 
 if TYPE_CHECKING:
     from mlxlab.inference.generate import GenerationConfig, TextChunk
@@ -65,9 +65,9 @@ def generate(
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.backend.ops.native.activation import activate_for_inference
     from mlxlab.inference.generate import GenerationConfig
     from mlxlab.inference.text_generator import load_generator
-    from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     more: dict[str, Any] = {**options}

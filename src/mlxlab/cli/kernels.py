@@ -26,8 +26,8 @@ def info(json: bool = False) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.ops.native.cache import Cache
-    from mlxlab.ops.native.description import describe
+    from mlxlab.backend.ops.native.cache import Cache
+    from mlxlab.backend.ops.native.description import describe
 
     description = describe(Cache())
     lines = [f"{name:8}  {value}" for name, value in description.items() if value]
@@ -44,8 +44,8 @@ def build(again: bool = False, json: bool = False) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.ops.native.activation import load_or_build
-    from mlxlab.ops.native.toolchain import KernelsUnavailable
+    from mlxlab.backend.ops.native.activation import load_or_build
+    from mlxlab.backend.ops.native.toolchain import KernelsUnavailable
 
     try:
         kernels = load_or_build(retry=True, again=again)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mlxlab.config.paths import conf_dir
-from mlxlab.constraints import Ge, Le
-from mlxlab.distributed import launcher
-from mlxlab.distributed.hosts import LOCAL
 from mlxlab.errors import ConfigError
 from mlxlab.run.entry import with_fetched_run
+from mlxlab.schema.constraints import Ge, Le
+from mlxlab.training.distributed import launcher
+from mlxlab.training.distributed.hosts import LOCAL
 
 
 def launch(

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated
 
 from mlxlab.cli.print_json import print_json
-from mlxlab.constraints import Ge, Le, Positive
 from mlxlab.errors import CannotCreateError, ConfigError
-from mlxlab.wording import counted
+from mlxlab.schema.constraints import Ge, Le, Positive
+from mlxlab.terminal.wording import counted
 
 
 def lr_find(
@@ -50,7 +50,7 @@ def lr_find(
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.ops.native.activation import activate
+    from mlxlab.backend.ops.native.activation import activate
     from mlxlab.run.resume.start import Start
     from mlxlab.run.session import build_session
     from mlxlab.training.lr_finder import (

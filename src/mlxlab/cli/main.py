@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlxlab import __version__
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import suggestion
+from mlxlab.terminal.nearest import suggestion
 
 PACKAGE = Path(__file__).parents[1]
 NO_COMMANDS = ("app", "command", "main", "overview", "print_json")

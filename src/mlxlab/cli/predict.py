@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlxlab.cli.print_json import print_json, print_result
-from mlxlab.constraints import Share, Size
 from mlxlab.errors import ConfigError
-from mlxlab.wording import counted, one_line
+from mlxlab.schema.constraints import Share, Size
+from mlxlab.terminal.wording import counted, one_line
 
 if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel
@@ -132,8 +132,8 @@ def _restore(run: Path, checkpoint: str) -> "RestoredModel":
     from mlxlab import backend
 
     backend.prepare()
+    from mlxlab.backend.ops.native.activation import activate_for_inference
     from mlxlab.inference.restore import restore_model
-    from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     return restore_model(run, checkpoint)

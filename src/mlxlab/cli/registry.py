@@ -10,8 +10,8 @@ Example
 
 from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
-from mlxlab.constraints import NonNegative
 from mlxlab.past_runs.lookup import find_run, open_reader
+from mlxlab.schema.constraints import NonNegative
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.registry import register_model
 from mlxlab.tracking.mlflow.store import open_existing

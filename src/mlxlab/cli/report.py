@@ -17,8 +17,8 @@ from pathlib import Path
 from mlxlab.cli.print_json import print_result
 from mlxlab.errors import InputNotFoundError
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.program import display_path
 from mlxlab.record.run_file import FILE
+from mlxlab.terminal.program import display_path
 
 
 def report(
@@ -50,9 +50,9 @@ def _write(folder: Path, out: Path, metric: str | None) -> tuple[Path, list[str]
     from mlxlab.analysis.sweeps.read_sweep import read_sweep
     from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
     from mlxlab.past_runs.collect_record import write_run_report
-    from mlxlab.trial.record import FILE as TRIAL
-    from mlxlab.trial.record import read_record
-    from mlxlab.trial.view import trial_page
+    from mlxlab.sweep.trial.record import FILE as TRIAL
+    from mlxlab.sweep.trial.record import read_record
+    from mlxlab.sweep.trial.view import trial_page
     from mlxlab.views.pages import REPORT, write_page
 
     if not folder.is_dir():

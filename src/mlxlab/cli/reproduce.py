@@ -13,10 +13,10 @@ from pathlib import Path
 
 from mlxlab.cli.print_json import print_result
 from mlxlab.config.paths import project_root
-from mlxlab.constraints import NonNegative
 from mlxlab.errors import CheckpointUnavailableError
 from mlxlab.files.new_folder import refuse_existing
 from mlxlab.files.untrusted import refuse_links
+from mlxlab.schema.constraints import NonNegative
 
 
 def reproduce(

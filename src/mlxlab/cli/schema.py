@@ -16,7 +16,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
 from mlxlab.config.schema.json_schema import json_schema
 from mlxlab.errors import ConfigError
-from mlxlab.nearest import suggestion
+from mlxlab.terminal.nearest import suggestion
 
 
 def schema(group: str = "") -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from mlxlab.cli.print_json import print_result
-from mlxlab.constraints import Ge, Le, NonNegative
-from mlxlab.metric_names import Metric
-from mlxlab.program import command_line
-from mlxlab.trial.setup import Options, prepare_trial, read_budget, split_args
+from mlxlab.schema.constraints import Ge, Le, NonNegative
+from mlxlab.schema.metric_names import Metric
+from mlxlab.sweep.trial.setup import Options, prepare_trial, read_budget, split_args
+from mlxlab.terminal.program import command_line
 
 logger = logging.getLogger("mlxlab.cli.trial")
 
@@ -58,8 +58,8 @@ def trial(
     """
     from mlxlab.cli import train
     from mlxlab.stats.sequential import MIN_PAIRS
-    from mlxlab.trial.record import EXIT_CODES, read_record
-    from mlxlab.trial.view import describe
+    from mlxlab.sweep.trial.record import EXIT_CODES, read_record
+    from mlxlab.sweep.trial.view import describe
 
     limits = read_budget(budget)
     looks = [seeds, seeds] if isinstance(seeds, int) else [MIN_PAIRS, max_seeds]

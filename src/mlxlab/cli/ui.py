@@ -10,8 +10,8 @@ import sys
 from typing import Annotated
 
 from mlxlab.config.paths import project_root
-from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Ge, Le
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.relocate import repair_locations
 from mlxlab.tracking.mlflow.store import SETTINGS, check_exists

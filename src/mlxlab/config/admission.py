@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
-from mlxlab.dotted_keys import join_key, override_name, value_at, walk
 from mlxlab.errors import NotAllowedError
-from mlxlab.wording import one_line
+from mlxlab.schema.dotted_keys import join_key, override_name, value_at, walk
+from mlxlab.terminal.wording import one_line
 
 Tree = dict[str, Any]
 

@@ -15,12 +15,12 @@ from mlxlab.config.paths import project_root
 from mlxlab.config.schema.conflicts import conflicts
 from mlxlab.config.schema.root import TARGET
 from mlxlab.config.schema.validate import Checker
-from mlxlab.dotted_keys import join_key, value_at, walk
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_text
-from mlxlab.nearest import did_you_mean, nearest
-from mlxlab.redact import has_credentials, why_refused
-from mlxlab.wording import one_line, shown
+from mlxlab.schema.dotted_keys import join_key, value_at, walk
+from mlxlab.terminal.nearest import did_you_mean, nearest
+from mlxlab.terminal.redact import has_credentials, why_refused
+from mlxlab.terminal.wording import one_line, shown
 
 # A config is printed, stored and tracked, so only variables that never hold a secret can be read in one.
 _READABLE = re.compile(r"MLXLAB_\w+|HOME|USER|TMPDIR|HOSTNAME|SCRATCH|SLURM_(JOB|ARRAY)_\w+")

@@ -17,7 +17,7 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
 from mlxlab.config.schema.signature import read_signature
 from mlxlab.errors import ConfigError, NotAllowedError
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 _TARGET = re.compile(r"\b_target_: *([\w.]+)")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

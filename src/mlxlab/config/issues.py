@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mlxlab.redact import issue_line, redact
-from mlxlab.wording import one_line
+from mlxlab.terminal.redact import issue_line, redact
+from mlxlab.terminal.wording import one_line
 
 MISSING = "???"  # OmegaConf's mark of a mandatory value
 UNRESOLVED = object()  # an interpolation that could not be resolved; its issue is already reported

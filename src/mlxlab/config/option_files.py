@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Component, find_classes, is_mapping
 from mlxlab.config.schema.validate import describe
-from mlxlab.dotted_keys import join_key
 from mlxlab.files.yaml_file import YamlFile, read_yaml
-from mlxlab.wording import shown
+from mlxlab.schema.dotted_keys import join_key
+from mlxlab.terminal.wording import shown
 
 # Options of these groups set keys of all other groups.
 GLOBAL_GROUPS = ("experiment", "sweep", "debug")

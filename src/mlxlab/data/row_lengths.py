@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlxlab.record.run_record import TOO_LONG
-from mlxlab.wording import percent
+from mlxlab.terminal.wording import percent
 
 MANY = 0.05  # share of rows that is worth a warning
 QUANTILE = 1 - MANY

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Positive
+from mlxlab.backend.ops.attention import SegmentMask, causal_mask
 from mlxlab.errors import ConfigError
 from mlxlab.models.initialization import uniform
 from mlxlab.models.layers import Attention
 from mlxlab.models.model import PROJECTIONS
-from mlxlab.ops.attention import SegmentMask, causal_mask
+from mlxlab.schema.constraints import Positive
 from mlxlab.training.device_batch import DeviceBatch
 
 _KEY = "trainer.loss.feature_matching"

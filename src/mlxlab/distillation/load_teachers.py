@@ -11,7 +11,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.baselines.out_of_fold import OutOfFold, load_out_of_fold
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule, Encoder, LabelledRows
@@ -23,6 +22,7 @@ from mlxlab.distillation.teachers import HeldOutTargets, Teachers
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.adapters.quantized import parameter_shapes
+from mlxlab.models.baselines.out_of_fold import OutOfFold, load_out_of_fold
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters

@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.constraints import Fraction, Positive, Share
+from mlxlab.backend.ops.cross_entropy import kl_divergence, log_softmax
 from mlxlab.data.batch import Batch, Task
 from mlxlab.distillation.feature_matching import (
     LayerPair,
@@ -19,7 +19,7 @@ from mlxlab.distillation.teacher_cache import top_k_log_probs
 from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.ensemble import Router
-from mlxlab.ops.cross_entropy import kl_divergence, log_softmax
+from mlxlab.schema.constraints import Fraction, Positive, Share
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses import weighted_sum
 from mlxlab.training.losses.loss import LossTerms

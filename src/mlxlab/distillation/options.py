@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.constraints import Count, Positive, Size
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Count, Positive, Size
 
 PREDICTIONS = (".csv", ".tsv", ".jsonl", ".parquet")  # how the names of files of predictions end
 

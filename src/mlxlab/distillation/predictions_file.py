@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlxlab.baselines.out_of_fold import OutOfFold
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import DataError, NotAllowedError
+from mlxlab.models.baselines.out_of_fold import OutOfFold
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.rows import Rows

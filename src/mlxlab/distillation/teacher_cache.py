@@ -15,10 +15,10 @@ import mlx.core as mx
 import numpy as np
 import xxhash
 
-from mlxlab.constraints import Size
+from mlxlab.backend.ops.cross_entropy import log_softmax
 from mlxlab.data.batch import Batch
 from mlxlab.errors import CannotCreateError
-from mlxlab.ops.cross_entropy import log_softmax
+from mlxlab.schema.constraints import Size
 
 FILE = "targets.sqlite"
 BUFFER_BYTES = 16 << 20  # records are written in transactions of about this size

@@ -12,14 +12,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.baselines.out_of_fold import OutOfFold
 from mlxlab.data.batch import Batch, Task, TaskKind
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
 from mlxlab.errors import DataError
-from mlxlab.metric_names import AGREEMENT
+from mlxlab.models.baselines.out_of_fold import OutOfFold
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.models.model import count_parameters
 from mlxlab.models.tabular import to_logits
+from mlxlab.schema.metric_names import AGREEMENT
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.evaluate import evaluate

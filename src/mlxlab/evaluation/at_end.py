@@ -14,9 +14,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.baselines.estimators import to_data_units
-from mlxlab.baselines.ngrams import ngram_baselines
-from mlxlab.baselines.out_of_fold import load_out_of_fold
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
 from mlxlab.checkpoint.resume import check_arrays
@@ -30,14 +27,18 @@ from mlxlab.evaluation.labelled_results import (
     compare_with_baselines,
     diagnose,
 )
+from mlxlab.evaluation.parts.model import saved_architecture
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.spreadsheet import csv_lines
 from mlxlab.inference.restore import THRESHOLDS_FILE
+from mlxlab.models.baselines.estimators import to_data_units
+from mlxlab.models.baselines.ngrams import ngram_baselines
+from mlxlab.models.baselines.out_of_fold import load_out_of_fold
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
-from mlxlab.parts.model import saved_architecture
 from mlxlab.past_runs.collect_record import without_split
 from mlxlab.record.run_record import Evaluation, Mistake, Split, SplitResult
+from mlxlab.terminal.wording import one_line
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation as Predictions
 from mlxlab.training.evaluate import evaluate
@@ -45,7 +46,6 @@ from mlxlab.training.metrics.labelled import Thresholds, main_metric, predicted_
 from mlxlab.training.metrics.ranking import best_threshold
 from mlxlab.training.state import TrainState
 from mlxlab.views.verdict import MODEL
-from mlxlab.wording import one_line
 
 MAX_TEXT_BATCHES = 64  # Validation and the counts of n-grams each read at most so many.
 MAX_COUNTED_TOKENS = 1_000_000
@@ -177,7 +177,7 @@ def _evaluate_rows(
     if out_of_fold is not None:
         measured["out_of_fold"] = out_of_fold
 
-    from mlxlab.baselines.predict import predict_baselines
+    from mlxlab.models.baselines.predict import predict_baselines
 
     main = main_metric(task, objective)
     # The thresholds of the model are chosen on its training rows out of fold, if there are any.

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.baselines.baseline import Baseline
-from mlxlab.baselines.predict import predict_baselines
 from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Batch, Task
@@ -19,6 +17,7 @@ from mlxlab.data.dataset import DataModule, LabelledRows, RowEncoder, Table
 from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.evaluation.labelled_results import add_predictions, class_names, compare_with_baselines
+from mlxlab.evaluation.parts.data import Config, build_data
 from mlxlab.inference.eval_data import (
     forget_source,
     open_eval_rows,
@@ -29,10 +28,11 @@ from mlxlab.inference.eval_data import (
 )
 from mlxlab.inference.pretrained_baseline import load_published, with_pretrained
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.parts.data import Config, build_data
-from mlxlab.progress import activity
+from mlxlab.models.baselines.baseline import Baseline
+from mlxlab.models.baselines.predict import predict_baselines
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import RunRecord, SplitResult
+from mlxlab.terminal.progress import activity
 from mlxlab.training.evaluate import Evaluation, evaluate
 from mlxlab.training.metrics.labelled import as_thresholds, main_metric
 from mlxlab.views.pages import evaluation_lines

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from mlxlab.data.batch import Task
-from mlxlab.metric_names import sign_of
 from mlxlab.record.run_record import ClassResult, Diagnostics, Interval, Split, SplitResult
+from mlxlab.schema.metric_names import sign_of
 from mlxlab.stats.bootstrap import (
     Statistic,
     gain_interval,

@@ -26,8 +26,8 @@ from typing import (
     get_origin,
 )
 
-from mlxlab.constraints import Predicate, satisfies
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.schema.constraints import Predicate, satisfies
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 32

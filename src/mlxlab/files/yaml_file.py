@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.files.untrusted import read_text
-from mlxlab.program import display_path
-from mlxlab.wording import one_line
+from mlxlab.schema.dotted_keys import walk
+from mlxlab.terminal.program import display_path
+from mlxlab.terminal.wording import one_line
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 30

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mlxlab.baselines.baseline import Baseline
-from mlxlab.baselines.predict import predict_rows
 from mlxlab.config.instantiate import import_target, instantiate
 from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.signature import read_signature
@@ -36,8 +34,10 @@ from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.nearest import suggestion
-from mlxlab.wording import counted
+from mlxlab.models.baselines.baseline import Baseline
+from mlxlab.models.baselines.predict import predict_rows
+from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.wording import counted
 
 logger = logging.getLogger(__name__)
 EVAL_BATCH_SIZE = 64  # A data set of the user's own may lack that key; it changes no result.

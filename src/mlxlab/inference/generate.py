@@ -10,11 +10,11 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxlab.backend import blas_threads, one_blas_thread
-from mlxlab.constraints import Count, Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.models.backbone import CausalBackbone, DecodingCache
 from mlxlab.models.model import CausalHead, Classifier, Model
+from mlxlab.schema.constraints import Count, Ge, Gt, Le, Lt, Positive, Seed, Size
 
 UNFINISHED = "\ufffd"  # decoders return it for an incomplete or invalid UTF-8 sequence
 End = Literal["", "end token", "stop", "length"]

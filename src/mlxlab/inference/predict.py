@@ -21,10 +21,10 @@ from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.cells import Rows, row_reading, to_table
 from mlxlab.inference.restore import RestoredModel
+from mlxlab.terminal.wording import counted
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import read_out
 from mlxlab.training.metrics.labelled import as_thresholds, predicted_classes
-from mlxlab.wording import counted
 
 logger = logging.getLogger(__name__)
 Cells: TypeAlias = "Sequence[str] | Sequence[list[str]] | Sequence[float]"

@@ -17,9 +17,9 @@ class ServedModel:
 
     def __init__(self, folder: Path) -> None:
         from mlxlab import backend
+        from mlxlab.backend.ops.native.activation import activate_for_inference
         from mlxlab.inference.loaded_model import LoadedModel
         from mlxlab.inference.restore import restore_model
-        from mlxlab.ops.native.activation import activate_for_inference
 
         backend.prepare()
         activate_for_inference()

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypedDict
 
-from mlxlab.cells.saved import FOLDER, holds_cells
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.resume import check_arrays, load_named
 from mlxlab.checkpoint.store import Checkpoint
@@ -17,18 +16,19 @@ from mlxlab.config.admission import admitted_config
 from mlxlab.config.check import check_stored_model, read_stored_config
 from mlxlab.config.instantiate import import_target
 from mlxlab.config.paths import project_root
-from mlxlab.constraints import Probability
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import Encoder
 from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json, refuse_links
 from mlxlab.models.build import build_model
+from mlxlab.models.cells.saved import FOLDER, holds_cells
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model
 from mlxlab.models.sentence_encoder import SentenceEncoder
-from mlxlab.nearest import no_such_folder
+from mlxlab.schema.constraints import Probability
+from mlxlab.terminal.nearest import no_such_folder
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 
 logger = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def restore_encoder(config_dir: Path) -> tuple[dict[str, Any], Encoder]:
         )
     if not holds_cells(config_dir):
         return config, dataset.restore_encoder(config_dir)
-    from mlxlab.cells.inputs import restore_cells
+    from mlxlab.models.cells.inputs import restore_cells
 
     encoder = restore_cells(config_dir)
     if encoder.reads_vectors:

@@ -9,7 +9,7 @@ from contextlib import closing
 from mlxlab.errors import DataError
 from mlxlab.inference.chat import Chat
 from mlxlab.inference.generate import GenerationConfig
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from mlxlab.data.chat.chat_template import load_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
-from mlxlab.interop.base_model import read_base_model
-from mlxlab.interop.model_card import Origin
-from mlxlab.interop.trained_model import TrainedModel
-from mlxlab.metric_names import VALID
+from mlxlab.models.interop.base_model import read_base_model
+from mlxlab.models.interop.model_card import Origin
+from mlxlab.models.interop.trained_model import TrainedModel
 from mlxlab.models.model import CausalHead
 from mlxlab.record.run_record import Continuation, RunRecord
+from mlxlab.schema.metric_names import VALID
 from mlxlab.views.commands import continuing_lines
 from mlxlab.views.run_tables import metrics_table
 from mlxlab.views.run_view import RunView

@@ -6,12 +6,12 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Count, Positive, Share, Size
+from mlxlab.backend.ops.attention import Mask
+from mlxlab.backend.ops.dropout import Dropout
+from mlxlab.backend.ops.layers import Embedding, LayerNorm, Linear
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import Attention, FeedForward, attention_mask, follows, position_ids
-from mlxlab.ops.attention import Mask
-from mlxlab.ops.dropout import Dropout
-from mlxlab.ops.layers import Embedding, LayerNorm, Linear
+from mlxlab.schema.constraints import Count, Positive, Share, Size
 
 
 class Bert(nn.Module):

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Count, MinLen, Positive, Share, Size
+from mlxlab.backend.ops.activations import gelu
+from mlxlab.backend.ops.attention import MASK_VALUE
+from mlxlab.backend.ops.dropout import Dropout
+from mlxlab.backend.ops.layers import LayerNorm, Linear
 from mlxlab.models.bert import Bert
-from mlxlab.ops.activations import gelu
-from mlxlab.ops.attention import MASK_VALUE
-from mlxlab.ops.dropout import Dropout
-from mlxlab.ops.layers import LayerNorm, Linear
+from mlxlab.schema.constraints import Count, MinLen, Positive, Share, Size
 
 POOLED_SIZE = 512
 

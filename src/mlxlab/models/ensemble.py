@@ -8,10 +8,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.backend.ops.cross_entropy import log_softmax
 from mlxlab.checkpoint.arrays import update_hash
 from mlxlab.data.batch import TaskKind
 from mlxlab.models.layers import named_parameters
-from mlxlab.ops.cross_entropy import log_softmax
 
 Weight = float | mx.array
 Router = Callable[

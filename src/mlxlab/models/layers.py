@@ -8,12 +8,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlxlab.backend.ops.activations import gelu, glu, silu
+from mlxlab.backend.ops.attention import MASK_VALUE, Mask, SegmentMask, scaled_dot_product_attention
+from mlxlab.backend.ops.layers import Linear, RMSNorm
+from mlxlab.backend.ops.rope import apply_rope
 from mlxlab.errors import ConfigError
 from mlxlab.models.rope import Llama3Scaling
-from mlxlab.ops.activations import gelu, glu, silu
-from mlxlab.ops.attention import MASK_VALUE, Mask, SegmentMask, scaled_dot_product_attention
-from mlxlab.ops.layers import Linear, RMSNorm
-from mlxlab.ops.rope import apply_rope
 
 ACTIVATIONS: dict[str, Callable[[mx.array], mx.array]] = {
     "gelu": gelu,

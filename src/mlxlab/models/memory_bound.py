@@ -9,10 +9,10 @@ import mlx.nn as nn
 
 from mlxlab.backend import memory_budget
 from mlxlab.backend.memory import total_memory
-from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.quantized import parameter_shapes
 from mlxlab.models.pretrained.family import Node
+from mlxlab.schema.dotted_keys import walk
 
 MAX_OUTLINED_LAYERS = 64  # A deeper model is computed from two shallow ones.
 MAX_AXIS = 2**31 - 1  # MLX counts the elements of an axis in int32.

@@ -7,6 +7,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlxlab.backend.ops.activations import gelu
+from mlxlab.backend.ops.dropout import Dropout
+from mlxlab.backend.ops.layers import LayerNorm, Linear, tied_logits
 from mlxlab.data.batch import TaskKind
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.adapters.quantized import parameter_shapes
@@ -15,9 +18,6 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.layers import Attention, apply_output_layer
 from mlxlab.models.tabular import Tabular, TabularHead
 from mlxlab.models.transformer import Transformer
-from mlxlab.ops.activations import gelu
-from mlxlab.ops.dropout import Dropout
-from mlxlab.ops.layers import LayerNorm, Linear, tied_logits
 
 PROJECTIONS = "feature_matching"  # submodule added to a student for feature matching; not part of a restored model
 

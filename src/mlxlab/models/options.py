@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.constraints import MinLen, Positive, Share, Size
+from mlxlab.schema.constraints import MinLen, Positive, Share, Size
 
 
 @dataclass(frozen=True)

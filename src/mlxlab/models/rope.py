@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mlxlab.constraints import Positive, Size
+from mlxlab.schema.constraints import Positive, Size
 
 
 @dataclass(frozen=True)

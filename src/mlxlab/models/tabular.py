@@ -14,10 +14,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.constraints import Count, MinLen, Positive, Share, Size
+from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.ops.dropout import Dropout
+from mlxlab.schema.constraints import Count, MinLen, Positive, Share, Size
 
 SOFT_LIMIT = 3.0  # robust standard deviations, near which a number is squeezed
 TREES = 120  # each output has as many

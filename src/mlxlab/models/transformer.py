@@ -5,7 +5,9 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Positive, Share, Size
+from mlxlab.backend.ops.attention import Mask
+from mlxlab.backend.ops.dropout import Dropout
+from mlxlab.backend.ops.layers import Embedding, LayerNorm, RMSNorm
 from mlxlab.models.layers import (
     Attention,
     FeedForward,
@@ -16,9 +18,7 @@ from mlxlab.models.layers import (
     position_ids,
 )
 from mlxlab.models.rope import Llama3Scaling
-from mlxlab.ops.attention import Mask
-from mlxlab.ops.dropout import Dropout
-from mlxlab.ops.layers import Embedding, LayerNorm, RMSNorm
+from mlxlab.schema.constraints import Positive, Share, Size
 
 
 class Transformer(nn.Module):

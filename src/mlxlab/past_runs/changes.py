@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from mlxlab.config.option_files import is_group, read_option
-from mlxlab.dotted_keys import join_key, override_name, split_key, value_at, walk
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.schema.dotted_keys import join_key, override_name, split_key, value_at, walk
 
 Tree = dict[str, object]
 Changes = dict[str, tuple[object, object]]  # key -> (old, new)

@@ -13,7 +13,6 @@ from mlxlab.checkpoint.state import SavedState
 from mlxlab.data.chat.chat_template import FILE as CHAT_TEMPLATE
 from mlxlab.errors import InputNotFoundError, UserError
 from mlxlab.files.untrusted import read_json
-from mlxlab.metric_names import VALID
 from mlxlab.past_runs.command_lines import model_changes
 from mlxlab.past_runs.reproduction import Comparison
 from mlxlab.past_runs.run_lock import read_lock
@@ -21,7 +20,8 @@ from mlxlab.past_runs.training_facts import finite, shape_of, training_facts
 from mlxlab.record import run_record as records
 from mlxlab.record.attempts import read_now
 from mlxlab.record.run_record import Evaluation, RunRecord, SplitResult, Verification
-from mlxlab.wording import one_line
+from mlxlab.schema.metric_names import VALID
+from mlxlab.terminal.wording import one_line
 
 MAX_STATE_BYTES = 64 * 2**20
 REPRODUCTION = "reproduction.json"

@@ -6,10 +6,10 @@ from typing import NamedTuple
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.config.admission import TRUST
-from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.past_runs.changes import Changes, add_overrides, key_class
 from mlxlab.record import run_record as records
-from mlxlab.wording import shown
+from mlxlab.schema.dotted_keys import override_name, value_at
+from mlxlab.terminal.wording import shown
 
 
 class CommandLine(NamedTuple):

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.metric_names import VALID
 from mlxlab.past_runs.lookup import find_run, local_folder, open_reader, run_folders
 from mlxlab.past_runs.stored_config import read_run_config
 from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import RunRecord
+from mlxlab.schema.metric_names import VALID
 from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.names import MAX_PARAM, clean, clean_values
 from mlxlab.tracking.mlflow.runs import MAIN, RunRow

@@ -15,9 +15,9 @@ from mlxlab.errors import (
     UserError,
 )
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.nearest import no_such_folder
 from mlxlab.record.run_file import FILE, of_sweep, read_run
 from mlxlab.record.run_record import RunRecord
+from mlxlab.terminal.nearest import no_such_folder
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.runs import RunReader, RunRow
 from mlxlab.tracking.mlflow.store import open_existing

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from mlxlab.config.admission import typed_keys
 from mlxlab.config.option_files import is_group
-from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError
 from mlxlab.past_runs.changes import differences, has_key
-from mlxlab.program import text_value
-from mlxlab.wording import shown
+from mlxlab.schema.dotted_keys import override_name
+from mlxlab.terminal.program import text_value
+from mlxlab.terminal.wording import shown
 
 # Keys and groups that say what one run is called, what it starts from, and where it is.
 OF_ONE_RUN = ("name", "rerun", "resume", "resume_policy", "trust_folder", "hydra")

@@ -4,7 +4,7 @@ from typing import Literal, TypedDict
 
 from mlxlab.errors import DataError
 from mlxlab.past_runs.run_lock import RunLock
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 Result = Literal["bit-exact", "within tolerance", "diverged"]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlxlab.config.admission import TRUST, admit, is_trusted, may_override, typed_keys
-from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.past_runs.lookup import find_run_folder
 from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.past_runs.stored_config import read_run_config
-from mlxlab.program import text_value
 from mlxlab.record.run_file import read_run
-from mlxlab.wording import one_line
+from mlxlab.schema.dotted_keys import override_name
+from mlxlab.terminal.program import text_value
+from mlxlab.terminal.wording import one_line
 
 KEY = "rerun"
 

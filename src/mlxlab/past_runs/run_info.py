@@ -11,8 +11,8 @@ from mlxlab.checkpoint.names import FOLDER
 from mlxlab.errors import InputNotFoundError
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.past_runs.collect_record import collect_record
-from mlxlab.program import quoted
-from mlxlab.redact import redact
+from mlxlab.terminal.program import quoted
+from mlxlab.terminal.redact import redact
 from mlxlab.views.commands import next_commands, typed_commands
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Column, Table

@@ -8,7 +8,7 @@ from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import read_json
 from mlxlab.record import provenance
 from mlxlab.record.run_file import of_sweep
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 FILE = "run.lock"
 MAX_BYTES = 4 * 2**20
@@ -88,7 +88,7 @@ def machine(processes: int) -> dict[str, str]:
     """What else results may depend on. MLX has been imported."""
     from mlxlab import backend
     from mlxlab.backend.openblas import blas_threads
-    from mlxlab.ops.native import state as kernels
+    from mlxlab.backend.ops.native import state as kernels
 
     description = backend.describe()
     threads = blas_threads() if description["blas"] == "openblas" else 1

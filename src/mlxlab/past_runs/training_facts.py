@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from mlxlab.checkpoint.state import History, Progress
-from mlxlab.dotted_keys import value_at
 from mlxlab.files.atomic import without_nonfinite as finite
-from mlxlab.metric_names import TOKENS_PER_SEC, VALID
 from mlxlab.past_runs.command_lines import model_changes
 from mlxlab.record.run_record import Metrics, RunRecord, Training
+from mlxlab.schema.dotted_keys import value_at
+from mlxlab.schema.metric_names import TOKENS_PER_SEC, VALID
 
 LIMITS = ("max_steps", "epochs", "max_tokens")
 # A finished run is evaluated again if another key was changed.

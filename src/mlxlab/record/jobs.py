@@ -17,8 +17,8 @@ from mlxlab.errors import DataError, InputNotFoundError, UserError, WriteError
 from mlxlab.record.attempts import end_attempt, is_of_this_process, new_attempt, read_now
 from mlxlab.record.run_file import FILE, SWEEP, read_or_begin, read_run, write_run
 from mlxlab.record.run_record import Attempt, JobIdentity, RunRecord, Status
-from mlxlab.redact import redact
-from mlxlab.wording import one_line
+from mlxlab.terminal.redact import redact
+from mlxlab.terminal.wording import one_line
 
 State = Literal["waiting", "running", "finished", "paused", "failed", "stopped"]
 _STATES: dict[Status, State] = {

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
-from mlxlab.redact import redact, redact_secrets
+from mlxlab.terminal.redact import redact, redact_secrets
 
 GIT_SECONDS = 2.0
 MAX_DIFF = 256 * 2**10  # characters

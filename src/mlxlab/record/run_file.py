@@ -13,8 +13,8 @@ from pathlib import Path
 from mlxlab.errors import DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.files.untrusted import ShapeError, read_json, validate
-from mlxlab.nearest import no_such_folder
 from mlxlab.record.run_record import FORMAT, STATUSES, RunRecord
+from mlxlab.terminal.nearest import no_such_folder
 
 FILE = "run.json"
 DAMAGED = "run.damaged.json"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from annotated_types import Ge, Le, MaxLen, MinLen
 
-from mlxlab.constraints import Count, Size
+from mlxlab.schema.constraints import Count, Size
 
 FORMAT = 5
 MAX_JOBS = 100_000  # A sweep has at most so many.

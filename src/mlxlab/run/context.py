@@ -23,12 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlxlab import backend
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
-from mlxlab.distributed.launch_env import rank
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.past_runs.command_lines import CommandLine, current_command
-from mlxlab.program import display_path, run_dir_override
-from mlxlab.progress import activity
 from mlxlab.record.run_file import FILE, read_run
 from mlxlab.record.run_record import STATUSES
 from mlxlab.run.signals import SignalHandler
@@ -36,12 +33,15 @@ from mlxlab.run.storage import NoCloud, Storage
 from mlxlab.run.writer import RunWriter
 from mlxlab.terminal import messages
 from mlxlab.terminal.messages import survives_closed_pipes
+from mlxlab.terminal.program import display_path, run_dir_override
+from mlxlab.terminal.progress import activity
+from mlxlab.terminal.wording import one_line
 from mlxlab.tracking.tracker import NoTracker, Tracker
-from mlxlab.wording import one_line
+from mlxlab.training.distributed.launch_env import rank
 
 if TYPE_CHECKING:
-    from mlxlab.distributed.process_group import ProcessGroup
     from mlxlab.training.callback import Callback
+    from mlxlab.training.distributed.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
 LOCK = ".lock"
@@ -115,7 +115,7 @@ def open_run(
                 remove_leftovers(folder)
             with RunWriter(run_dir) as writer, signals.as_run_interrupted():
                 backend.prepare()
-                from mlxlab.distributed.process_group import init_process_group
+                from mlxlab.training.distributed.process_group import init_process_group
 
                 group = init_process_group(parallel, worker_timeout)
                 shared_dir = Path(group.broadcast_text(str(run_dir)))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
 from mlxlab.past_runs.lookup import PREFIX
-from mlxlab.program import display_path
 from mlxlab.record.run_file import write_run
 from mlxlab.record.run_record import RunRecord
 from mlxlab.run.writer import RunWriter
 from mlxlab.terminal.messages import set_aside_log
+from mlxlab.terminal.program import display_path
 
 LOG = "train.log"
 # All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
-from mlxlab.distributed.launch_env import check_parallel, rank
-from mlxlab.dotted_keys import override_name, value_at
 from mlxlab.errors import (
     CheckpointUnavailableError,
     ConfigError,
@@ -23,8 +21,10 @@ from mlxlab.errors import (
     RunPruned,
     UserError,
 )
-from mlxlab.nearest import no_such_folder
-from mlxlab.program import display_path, text_value
+from mlxlab.schema.dotted_keys import override_name, value_at
+from mlxlab.terminal.nearest import no_such_folder
+from mlxlab.terminal.program import display_path, text_value
+from mlxlab.training.distributed.launch_env import check_parallel, rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -16,18 +16,18 @@ import mlx.core as mx
 
 from mlxlab import backend
 from mlxlab.backend.machine_memory import peak_memory
+from mlxlab.backend.ops.native.activation import activate
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
-from mlxlab.markdown import markdown_table
+from mlxlab.evaluation.parts.data import Config
 from mlxlab.models.model import Model, count_trainable, parameter_shapes, training_flops
-from mlxlab.ops.native.activation import activate
-from mlxlab.parts.data import Config
 from mlxlab.run.resume.start import Start
 from mlxlab.run.session import Session, build_session
+from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.messages import configure_logging
+from mlxlab.terminal.wording import counted
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import TrainState
-from mlxlab.wording import counted
 
 SEARCHED_BATCHES = 1000  # The rows of a labelled data set differ in length, and so do its batches.
 

@@ -6,16 +6,16 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlxlab.backend.ops.native import state as kernels
 from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.checkpoint.state import RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.data.dataset import DataModule, RowEncoder
+from mlxlab.evaluation.parts.data import Config
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.inference.model_signature import row_columns
-from mlxlab.ops.native import state as kernels
-from mlxlab.parts.data import Config
 from mlxlab.past_runs.changes import Changes, record_changes
 from mlxlab.past_runs.command_lines import CommandLine, continuations
 from mlxlab.run.resume.policy import Transfer

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab import terminal
-from mlxlab.constraints import Count
 from mlxlab.errors import RunInterrupted, UserError
-from mlxlab.program import display_path
+from mlxlab.schema.constraints import Count
+from mlxlab.terminal.program import display_path
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState

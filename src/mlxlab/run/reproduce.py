@@ -7,17 +7,17 @@ from typing import Any
 from mlxlab.config.admission import admit
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.hydra.compose import compose_checked
-from mlxlab.distributed.launch_env import check_parallel
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.files.atomic import write_json
 from mlxlab.past_runs.command_lines import CommandLine
 from mlxlab.past_runs.reproduction import Comparison, compare
 from mlxlab.past_runs.run_lock import RunLock, read_lock
-from mlxlab.program import run_dir_override
 from mlxlab.run.context import remove_unused
 from mlxlab.run.entry import run_config
 from mlxlab.run.resume.kernels import mode_to_reproduce
-from mlxlab.wording import one_line
+from mlxlab.terminal.program import run_dir_override
+from mlxlab.terminal.wording import one_line
+from mlxlab.training.distributed.launch_env import check_parallel
 
 FILE = "reproduction.json"
 REPLACED = ("tracking", "cloud", "signals", "resume", "rerun")  # keys that a reproduction decides

@@ -15,12 +15,11 @@ from mlxlab.config.paths import project_root
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import DistillationOptions, read_options
 from mlxlab.errors import ConfigError
+from mlxlab.evaluation.parts.data import Config, build_data, longest_row
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.restore import restore_from, save_ensemble
-from mlxlab.metric_names import VALID
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
-from mlxlab.parts.data import Config, build_data, longest_row
 from mlxlab.past_runs.changes import key_class
 from mlxlab.past_runs.command_lines import CommandLine
 from mlxlab.record.run_file import FILE, read_run
@@ -34,6 +33,7 @@ from mlxlab.run.session import build_callbacks
 from mlxlab.run.session_facts import new_record
 from mlxlab.run.train import train
 from mlxlab.run.writer import RunWriter
+from mlxlab.schema.metric_names import VALID
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.journal import PARENT
 from mlxlab.tracking.tracker import OVERRIDES

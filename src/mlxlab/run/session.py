@@ -14,29 +14,29 @@ from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.load_teachers import TeacherLoader
 from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
-from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
+from mlxlab.evaluation.parts.data import Config, build_data, longest_row
+from mlxlab.evaluation.parts.memory import check_training_memory
+from mlxlab.evaluation.parts.model import build_model, model_node, model_seed
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
 from mlxlab.models.tabular import Tabular
-from mlxlab.nearest import suggestion
-from mlxlab.parts.data import Config, build_data, longest_row
-from mlxlab.parts.memory import check_training_memory
-from mlxlab.parts.model import build_model, model_node, model_seed
-from mlxlab.progress import activity
 from mlxlab.run.resume.start import Start
+from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.progress import activity
+from mlxlab.terminal.wording import counted
 from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.losses.task_loss import refuse_misfit
 from mlxlab.training.state import TrainState
 from mlxlab.training.trainer import Trainer
-from mlxlab.wording import counted
 
 if TYPE_CHECKING:
-    from mlxlab.parts.initial_weights import InitialWeights, WeightSource
+    from mlxlab.evaluation.parts.initial_weights import InitialWeights, WeightSource
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def build_session(
     source: WeightSource | None = None
     name = cfg["model"].get("init_from")
     if plan is None and name is not None:
-        from mlxlab.parts.initial_weights import find_weights
+        from mlxlab.evaluation.parts.initial_weights import find_weights
 
         source = find_weights(name, cfg["tracking"].get("uri"))
     tokenizer = (

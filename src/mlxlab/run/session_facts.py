@@ -8,11 +8,11 @@ from mlxlab.data.dataset import RowEncoder
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.distillation.options import read_options
-from mlxlab.dotted_keys import value_at
 from mlxlab.past_runs.command_lines import CommandLine
 from mlxlab.past_runs.training_facts import limit_of, shape_of
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import Data, Model, Overlap, Parent, RunRecord, Training
+from mlxlab.schema.dotted_keys import value_at
 
 if TYPE_CHECKING:
     from mlxlab.run.session import Session

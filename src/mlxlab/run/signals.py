@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from mlxlab.checkpoint.names import can_resume
 from mlxlab.errors import RunInterrupted
-from mlxlab.program import in_notebook, resume_command
 from mlxlab.terminal.messages import log_lines
+from mlxlab.terminal.program import in_notebook, resume_command
 
 if TYPE_CHECKING:
     from mlxlab.training.callback import Control

@@ -11,7 +11,7 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.files.yaml_file import read_yaml
-from mlxlab.redact import has_credentials, redact, why_refused
+from mlxlab.terminal.redact import has_credentials, redact, why_refused
 
 ADDRESS = re.compile(r"(s3|gs|az|file)://(.*)", re.DOTALL)
 OPTIONS = {"s3": "s3", "gs": "gcs", "az": "azure", "file": "directory"}  # scheme -> cloud=...

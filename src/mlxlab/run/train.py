@@ -7,6 +7,7 @@ from typing import cast
 
 import yaml
 
+from mlxlab.backend.ops.native import state as native
 from mlxlab.callbacks.csv_logger import metrics_table
 from mlxlab.callbacks.pruning import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
@@ -16,8 +17,6 @@ from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import DataModule
 from mlxlab.data.row_lengths import MANY
 from mlxlab.distillation.teachers import DistillationReport
-from mlxlab.distributed.fsdp_options import refuse_unsharded
-from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, DataError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.evaluation.at_end import (
     EvaluationLimits,
@@ -25,15 +24,13 @@ from mlxlab.evaluation.at_end import (
     forget_evaluation,
     write_files,
 )
+from mlxlab.evaluation.parts.data import Config
 from mlxlab.evaluation.samples import generate_samples, sample_prompts
 from mlxlab.files.atomic import write_atomic
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
-from mlxlab.ops.native import state as native
-from mlxlab.parts.data import Config
 from mlxlab.past_runs.training_facts import shape_of, training_facts
-from mlxlab.program import display_path, resume_command
 from mlxlab.record.run_record import Sample
 from mlxlab.run.context import RunContext, run_name, tracked_name
 from mlxlab.run.earlier_run import set_aside_earlier_run
@@ -54,11 +51,14 @@ from mlxlab.run.resume.start import Start, plan_start
 from mlxlab.run.session import Session, build_callbacks, build_session, check_callback
 from mlxlab.run.session_facts import session_record
 from mlxlab.terminal.messages import log_lines
+from mlxlab.terminal.program import display_path, resume_command
+from mlxlab.terminal.wording import percent
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
+from mlxlab.training.distributed.fsdp_options import refuse_unsharded
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import stop_of, stop_rule
-from mlxlab.wording import percent
 
 logger = logging.getLogger(__name__)
 
@@ -305,7 +305,7 @@ def finish(
     if step > 0 and state.progress.nonfinite_steps == step:
         raise DivergenceError(f"all {step} steps were skipped: loss or gradient not finite")
     if stop_rule() is not None:
-        session.context.tracker.set_tags({"mlxlab.trial": reason if stop else "finished"})
+        session.context.tracker.set_tags({"mlxlab.sweep.trial": reason if stop else "finished"})
     if stop is not None:
         raise RunPruned(reason, best)
     return best

@@ -18,10 +18,10 @@ from mlxlab.config.admission import (
 from mlxlab.config.check import check_stored_config
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
+from mlxlab.evaluation.parts.data import Config
+from mlxlab.evaluation.parts.model import saved_architecture
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.parts.data import Config
-from mlxlab.parts.model import saved_architecture
 from mlxlab.past_runs.changes import changed_steps
 from mlxlab.past_runs.collect_record import VERIFICATION, VerifyResult, write_run_report
 from mlxlab.run.resume.kernels import resume_kernels

@@ -21,8 +21,8 @@ from mlxlab.record.attempts import (
 )
 from mlxlab.record.run_file import new_record, read_or_begin, write_run
 from mlxlab.record.run_record import Evaluation, RunRecord, Status, Training
-from mlxlab.redact import redact
-from mlxlab.wording import one_line
+from mlxlab.terminal.redact import redact
+from mlxlab.terminal.wording import one_line
 
 MAX_WARNINGS = 50
 

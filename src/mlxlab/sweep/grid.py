@@ -5,16 +5,16 @@ from collections import deque
 
 from mlxlab.analysis.sweeps.sweep_start import FILE, SweepStart, unstarted
 from mlxlab.config.admission import may_sweep
-from mlxlab.dotted_keys import override_name
 from mlxlab.errors import NotAllowedError
 from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_record import MAX_JOBS
+from mlxlab.schema.dotted_keys import override_name
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job
 from mlxlab.sweep.jobs import JobResult, describe
 from mlxlab.sweep.jobs_to_check import expand
 from mlxlab.sweep.settings import GridSettings
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 
 from mlxlab.checkpoint.names import FOLDER, committed_paths, holds_rounds
 from mlxlab.config.hydra.job import job_folder, set_number
-from mlxlab.dotted_keys import override_name
 from mlxlab.errors import CannotCreateError
 from mlxlab.files.lock import lock
 from mlxlab.record.jobs import JobRecord, begin_job, end_job, read_job
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import JobIdentity
+from mlxlab.schema.dotted_keys import override_name
 from mlxlab.training.stop_rule import stop_rule
 
 LOCK = "job.lock"

@@ -9,12 +9,12 @@ from typing import Protocol
 from hydra.plugins.launcher import Launcher
 
 from mlxlab.errors import WorkerLostError
-from mlxlab.program import text_value
 from mlxlab.record.jobs import JobRecord
-from mlxlab.redact import redact
 from mlxlab.sweep.child import OUTPUT
 from mlxlab.sweep.job import Job, record_of
-from mlxlab.wording import one_line
+from mlxlab.terminal.program import text_value
+from mlxlab.terminal.redact import redact
+from mlxlab.terminal.wording import one_line
 
 
 @dataclass(frozen=True)

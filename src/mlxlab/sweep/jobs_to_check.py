@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from mlxlab.config.hydra.overrides import as_typed, parse
 from mlxlab.errors import ConfigError
 from mlxlab.record.run_record import MAX_JOBS
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 _GRID_SWEEPERS = ("BasicSweeper", "GridSweeper", "PairedSweeper")
 

@@ -12,8 +12,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.errors import InputNotFoundError, UserError
-from mlxlab.program import display_path
 from mlxlab.sweep import is_ours
+from mlxlab.terminal.program import display_path
 
 logger = logging.getLogger(__name__)
 

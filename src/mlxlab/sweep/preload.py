@@ -29,7 +29,7 @@ _WITH_MLX = (
     "mlxlab.views.pages",
 )
 _BASELINES = (
-    "mlxlab.baselines.predict",
+    "mlxlab.models.baselines.predict",
     "sklearn.ensemble",
     "sklearn.feature_extraction.text",
     "sklearn.linear_model",

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlxlab.data.dataset import AUTO_EPOCHS
 from mlxlab.errors import ConfigError
-from mlxlab.metric_names import sign_of
+from mlxlab.schema.metric_names import sign_of
 from mlxlab.sweep.search_space import Domain
 from mlxlab.sweep.settings import SearchSettings
 from mlxlab.sweep.study import budget_of, is_paused

@@ -24,7 +24,7 @@ from optuna.distributions import (
 
 from mlxlab.errors import ConfigError
 from mlxlab.record.run_record import MAX_JOBS
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 _MAX_VALUES = 10_000
 _LOG = "log"

@@ -2,8 +2,8 @@
 
 from typing import Annotated, Literal, TypedDict
 
-from mlxlab.constraints import Count, Ge, Lt, NonNegative, Positive, Size
-from mlxlab.metric_names import Metric
+from mlxlab.schema.constraints import Count, Ge, Lt, NonNegative, Positive, Size
+from mlxlab.schema.metric_names import Metric
 
 Params = dict[str, str | int | float | bool]
 SamplerName = Literal["tpe", "nsga", "random", "grid"]

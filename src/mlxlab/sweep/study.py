@@ -16,10 +16,10 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mlxlab.analysis.sweeps.sweep_start import STUDY
-from mlxlab.constraints import Size
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import parse_json, read_bytes
-from mlxlab.metric_names import lower_is_better
+from mlxlab.schema.constraints import Size
+from mlxlab.schema.metric_names import lower_is_better
 from mlxlab.sweep.search_space import Domain, distributions
 
 _NAME = "search"

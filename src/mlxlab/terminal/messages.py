@@ -17,9 +17,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO, cast
 
-from mlxlab.progress import activity
-from mlxlab.redact import redact
 from mlxlab.terminal import is_terminal
+from mlxlab.terminal.progress import activity
+from mlxlab.terminal.redact import redact
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.untrusted import open_regular
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 MAX_NAME = 200  # characters of a path in a message
 MAX_PATH = 1024  # bytes of a path within the run folder: it is longer in the store

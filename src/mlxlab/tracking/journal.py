@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mlxlab.constraints import NonNegative
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.record import provenance
-from mlxlab.redact import redact
+from mlxlab.schema.constraints import NonNegative
+from mlxlab.terminal.redact import redact
 from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Destination, Entry
 from mlxlab.tracking.mlflow.destination import MlflowDestination, mlflow_destination

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlxlab import wording
 from mlxlab.errors import ConfigError, ServiceUnavailableError, UserError
-from mlxlab.redact import redact
+from mlxlab.terminal import wording
+from mlxlab.terminal.redact import redact
 from mlxlab.tracking.records import utf8
 
 MAX_LINE = 300  # characters

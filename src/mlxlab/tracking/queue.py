@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypedDict
 from urllib.parse import unquote_to_bytes
 
-from mlxlab.detached import start_detached
+from mlxlab.backend.detached import start_detached
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.lock import lock

@@ -13,8 +13,8 @@ from typing import Protocol
 from mlxlab.checkpoint.state import Progress, RunMetadata, empty_metadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch
-from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.tracking.tracker import NoTracker, Tracker
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.trace import Trace

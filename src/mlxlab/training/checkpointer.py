@@ -21,11 +21,11 @@ from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, swap_weights, upd
 from mlxlab.checkpoint.names import FOLDER, step_of
 from mlxlab.checkpoint.state import SavedState
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
-from mlxlab.constraints import Size
-from mlxlab.distributed.gathered_arrays import GatheredArrays
 from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
+from mlxlab.schema.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.distributed.gathered_arrays import GatheredArrays
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
 

@@ -14,11 +14,11 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxlab.constraints import Size
+from mlxlab.backend.ops.cross_entropy import cross_entropy
+from mlxlab.backend.ops.custom_gradient import Arrays, with_gradient
+from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.models.model import CausalHead, MaskedHead, Model
-from mlxlab.ops.cross_entropy import cross_entropy
-from mlxlab.ops.custom_gradient import Arrays, with_gradient
-from mlxlab.ops.dropout import Dropout
+from mlxlab.schema.constraints import Size
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import LogitLoss, LossTerms
 from mlxlab.training.losses.sharded import LossFunction

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab import metric_names as names
 from mlxlab.checkpoint.state import RunningTotals
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import CheckpointUnavailableError, DivergenceError
-from mlxlab.progress import activity
+from mlxlab.schema import metric_names as names
+from mlxlab.terminal.progress import activity
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer
 from mlxlab.training.device_batch import to_device

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlxlab.data.batch import BatchIterator, Task
 from mlxlab.errors import DivergenceError
-from mlxlab.metric_names import VALID_LOSS
+from mlxlab.schema.metric_names import VALID_LOSS
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.schedules import LRSchedule

@@ -25,10 +25,10 @@ from mlxlab.checkpoint.state import (
 )
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
-from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.distributed.sharding import FullySharded, Replicated, Sharding
 from mlxlab.errors import ConfigError
 from mlxlab.models.build import Architecture
+from mlxlab.training.distributed.process_group import ProcessGroup
+from mlxlab.training.distributed.sharding import FullySharded, Replicated, Sharding
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.optim.optimizers import EMAOptimizer, assign_leaves, flatten_arrays, map_leaves
 

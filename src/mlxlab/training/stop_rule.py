@@ -6,8 +6,8 @@ It is no part of the config: the run is the same until it stops, and continues a
 import os
 from typing import Literal, TypedDict
 
-from mlxlab.constraints import Size
 from mlxlab.files.untrusted import parse_json
+from mlxlab.schema.constraints import Size
 
 VARIABLE = "MLXLAB_STOP_RULE"
 Unit = Literal["steps", "epochs"]

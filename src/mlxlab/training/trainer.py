@@ -10,19 +10,19 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 
 from mlxlab.checkpoint.state import ChangedSettings, Progress, Resize
-from mlxlab.constraints import Count, Positive, Share, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.dataset import AUTO_EPOCHS, RunLength, auto_epochs
-from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
+from mlxlab.schema.constraints import Count, Positive, Share, Size
+from mlxlab.terminal.wording import counted
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.losses.sharded import ShardedLoss
 from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import TrainState
 from mlxlab.training.steps.step import Step
-from mlxlab.wording import counted
 
 
 @dataclass(frozen=True)

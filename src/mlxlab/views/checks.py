@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from mlxlab.metric_names import sign_of
 from mlxlab.record.run_record import Verification
+from mlxlab.schema.metric_names import sign_of
+from mlxlab.terminal.wording import counted
 from mlxlab.views.render import sentence
 from mlxlab.views.run_view import RISE, RunView
-from mlxlab.wording import counted
 
 State: TypeAlias = Literal["bad", "warning", "unknown", "good"]
 Predicate: TypeAlias = Callable[[RunView], object]

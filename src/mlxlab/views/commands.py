@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from mlxlab.checkpoint.names import whole_run
-from mlxlab.dotted_keys import override_name
-from mlxlab.program import join, resume_overrides, run_dir_override
 from mlxlab.record.run_record import Continuation
+from mlxlab.schema.dotted_keys import override_name
+from mlxlab.terminal.program import join, resume_overrides, run_dir_override
+from mlxlab.terminal.wording import counted
 from mlxlab.views.run_view import RunView
-from mlxlab.wording import counted
 
 # What a distilled run was given and its control is not.
 _OF_TEACHERS = (

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from markupsafe import Markup, escape
 
-from mlxlab.redact import redact
+from mlxlab.terminal.redact import redact
 
 MAX_TEXT = 20_000  # characters of one value
 Escape: TypeAlias = Callable[[object], Markup]

@@ -1,6 +1,6 @@
 """The names of metrics and baselines in views."""
 
-from mlxlab.metric_names import plain_name
+from mlxlab.schema.metric_names import plain_name
 
 _TITLES = {
     "average_precision": "average precision",

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import ClassVar, TypeAlias
 
 from mlxlab.record.run_record import Interval
-from mlxlab.wording import one_line
+from mlxlab.terminal.wording import one_line
 
 WIDTH = 400
 HEIGHT = 230

@@ -7,11 +7,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from mlxlab.metric_names import plain_key
+from mlxlab.schema.metric_names import plain_key
+from mlxlab.terminal.wording import counted, percent
 from mlxlab.views import commands, escape, metrics, numbers, plots, run_tables
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
-from mlxlab.wording import counted, percent
 
 FOLDER = Path(__file__).with_name("templates")
 _ESCAPES = {"html": escape.html, "md": escape.markdown, "txt": escape.terminal}

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TypeAlias
 
-from mlxlab.metric_names import plain_key
 from mlxlab.record.run_record import Diagnostics, Metrics, Mistake, SplitResult
+from mlxlab.schema.metric_names import plain_key
 from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, baseline_name, title
 from mlxlab.views.numbers import duration, interval, moment, number
 from mlxlab.views.plots import Plot, Series

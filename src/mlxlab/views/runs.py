@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, product
 from typing import Any
 
-from mlxlab.markdown import markdown_table
-from mlxlab.program import display_path
+from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.program import display_path
+from mlxlab.terminal.wording import one_line
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.mlflow.runs import MAIN, Difference, RunRow
 from mlxlab.views.numbers import compact, duration, moment
-from mlxlab.wording import one_line
 
 MAX_METRICS = 4  # columns of a list
 MAX_TEXT = 100  # characters of a cell

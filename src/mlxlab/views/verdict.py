@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from math import isclose
 from typing import Literal, TypeAlias
 
-from mlxlab.metric_names import sign_of
 from mlxlab.record.run_record import Interval, Metrics, SplitResult
+from mlxlab.schema.metric_names import sign_of
 
 Verdict: TypeAlias = Literal[
     "unknown", "learned nothing", "ranks only", "chance", "worse", "unclear", "better"

@@ -14,8 +14,8 @@ from mlxlab.config.instantiate import allowed_targets
 from mlxlab.config.schema.signature import Component, Record, read_signature
 from mlxlab.config.schema.source import find_statement, read_imports, read_source
 from mlxlab.config.schema.validate import Checker, describe
-from mlxlab.constraints import Count, FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Count, FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
 
 SOURCE = '''
     """A module that must never be imported."""
@@ -26,7 +26,7 @@ SOURCE = '''
     from pathlib import Path
     from typing import Annotated, Literal, NamedTuple, NotRequired, Optional, TypedDict, Unpack
 
-    from mlxlab.constraints import FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
+    from mlxlab.schema.constraints import FilePath, Ge, Lt, MaxLen, MinLen, Seed, Share, Size
     from mlxlab import bounds
     from mlxlab.data.labelled.options import LabelledOptions
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.config.schema.signature import Component
 from mlxlab.config.schema.validate import Checker, describe
-from mlxlab.constraints import FilePath, Gt, Lt, MaxLen, MinLen, Share, Size
+from mlxlab.schema.constraints import FilePath, Gt, Lt, MaxLen, MinLen, Share, Size
 
 GOOD = [
     (int, 3),

@@ -21,9 +21,9 @@ from mlxlab.data.text.dataset import Shuffling
 from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.errors import ConfigError, DataError, UserError
+from mlxlab.evaluation.parts.data import check_data_module
 from mlxlab.evaluation.samples import sample_prompts
 from mlxlab.extensions.example_losses.selection import LossSelection
-from mlxlab.parts.data import check_data_module
 from support.fault_injection.mutations import replace_value
 from support.losses import write_losses
 from support.rows import MUTATIONS, mutate

@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from mlxlab.cells.inputs import CellInputs, restore_cells
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.labelled.types import read_table
 from mlxlab.data.sources.open import Reading
 from mlxlab.inference.cells import to_table
+from mlxlab.models.cells.inputs import CellInputs, restore_cells
 from support.labelled import make_texts
 
 COUNT = 60

@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 import mlxlab.data
-from mlxlab.baselines.predict import predict_baselines, predict_rows
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.loaders.bucketing import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.evaluation.parts.data import check_data_module
 from mlxlab.extensions.example_losses.selection import LossSelection
-from mlxlab.parts.data import check_data_module
+from mlxlab.models.baselines.predict import predict_baselines, predict_rows
 from support.titanic import new_bpe_trainer
 
 CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlxlab.baselines.predict import predict_baselines, predict_rows
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.evaluation.parts.data import longest_row
 from mlxlab.extensions.example_losses.selection import LossSelection
-from mlxlab.parts.data import longest_row
+from mlxlab.models.baselines.predict import predict_baselines, predict_rows
 from support.labelled import make_texts, write_csv
 
 ROWS = [

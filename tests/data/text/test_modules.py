@@ -10,12 +10,12 @@ from mlxlab.config.instantiate import instantiate
 
 # What takes a batch from the iterator to the model, see docs/explanation/architecture.md.
 TRAINING = (
-    "mlxlab.distributed.process_group",
+    "mlxlab.training.distributed.process_group",
     "mlxlab.training.device_batch",
     "mlxlab.training.loop",
     "mlxlab.training.steps.step",
 )
-PACKAGES = ("mlxlab.data.", "mlxlab.training.", "mlxlab.distributed.")
+PACKAGES = ("mlxlab.data.", "mlxlab.training.", "mlxlab.training.distributed.")
 
 
 def modules_called(function):

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from mlxlab.baselines.predict import predict_baselines, predict_rows
+from mlxlab.models.baselines.predict import predict_baselines, predict_rows
 from support.titanic import make_titanic, new_renderer, real_rows, table_of
 
 ROWS = real_rows()

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 import mlxlab.data
-from mlxlab.baselines.predict import predict_baselines
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.models.baselines.predict import predict_baselines
 from support.titanic import make_titanic, new_bpe_trainer, real_rows, table_of
 
 ROWS = real_rows()

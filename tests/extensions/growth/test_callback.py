@@ -11,7 +11,6 @@ from mlx.utils import tree_map
 
 from mlxlab.callbacks.early_stopping import EarlyStopping
 from mlxlab.checkpoint.state import ChangedSettings
-from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.errors import ConfigError, WorkerLostError
 from mlxlab.extensions.growth import apply
 from mlxlab.extensions.growth.apply import check_change
@@ -22,6 +21,7 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.run.resume.start import without_overridden_settings
 from mlxlab.training.callback import FitContext
 from mlxlab.training.checkpointer import Checkpointer, NoCheckpointer, final_state_digest
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.loop import TrainingLoop
 from mlxlab.training.optim.optimizers import flatten_arrays, sgd
 from mlxlab.training.optim.schedules import cosine

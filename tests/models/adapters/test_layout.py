@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import DataError
+from mlxlab.evaluation.parts.initial_weights import find_weights
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
-from mlxlab.parts.initial_weights import find_weights
 from support.growth import SIZES, TARGETS
 
 NODE = {"_target_": TARGETS["transformer"], **SIZES, "hidden_size": 64, "intermediate_size": 96}

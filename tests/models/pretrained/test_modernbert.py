@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.evaluation.parts.initial_weights import find_weights
 from mlxlab.models.build import build_model, build_pretrained_model
 from mlxlab.models.pretrained.family import BERT
 from mlxlab.models.pretrained.load import read_shape
-from mlxlab.parts.initial_weights import find_weights
 
 FIXTURE = Path(__file__).parents[2] / "data" / "pretrained" / "modernbert.npz"
 SIZES = {

@@ -9,9 +9,9 @@ import pytest
 
 from mlxlab.checkpoint.state import History, empty_metadata
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.distributed.process_group import ProcessGroup
 from mlxlab.run.resume.load import prepare_checkpoints
 from mlxlab.run.resume.start import Start
+from mlxlab.training.distributed.process_group import ProcessGroup
 from support.checkpoints import state_at
 
 

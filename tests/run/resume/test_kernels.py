@@ -4,9 +4,9 @@ import platform
 
 import pytest
 
+from mlxlab.backend.ops.native import state
+from mlxlab.backend.ops.native.state import KernelSet
 from mlxlab.errors import NotAllowedError
-from mlxlab.ops.native import state
-from mlxlab.ops.native.state import KernelSet
 from mlxlab.run.resume import kernels
 from mlxlab.run.resume.kernels import mode_to_reproduce, resume_kernels
 from support.processes import run_here, tiny_overrides

@@ -7,11 +7,11 @@ import pytest
 from benchmarks.config import read_config
 from mlx.utils import tree_flatten
 
+from mlxlab.backend.ops.cross_entropy import binary_cross_entropy
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.files.yaml_file import read_yaml
-from mlxlab.ops.cross_entropy import binary_cross_entropy
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.losses.multi_label import BinaryCrossEntropyLoss

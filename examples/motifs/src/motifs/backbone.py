@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 
 
 class Scanner(nn.Module):

@@ -1,6 +1,6 @@
 """A callback that ends a run which is good enough."""
 
-from mlxlab.metric_names import is_better
+from mlxlab.schema.metric_names import is_better
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

@@ -6,8 +6,6 @@ from typing import TypedDict
 
 import numpy as np
 import tokenizers
-from mlxlab.baselines.baseline import Baseline
-from mlxlab.constraints import Size
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
@@ -17,6 +15,8 @@ from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, loa
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.models.baselines.baseline import Baseline
+from mlxlab.schema.constraints import Size
 from tokenizers import decoders, models
 
 from motifs.fasta import BASES, check_bases, read_fasta

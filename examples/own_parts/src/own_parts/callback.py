@@ -4,7 +4,7 @@ import math
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlxlab.constraints import Size
+from mlxlab.schema.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

@@ -1,7 +1,7 @@
 """The Brier score (Brier 1950) as a loss."""
 
 import mlx.core as mx
-from mlxlab.constraints import Positive
+from mlxlab.schema.constraints import Positive
 from mlxlab.training.losses.loss import LogitLoss
 
 

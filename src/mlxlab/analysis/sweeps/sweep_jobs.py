@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from mlxlab.metric_names import lower_is_better
+from mlxlab.schema.metric_names import lower_is_better
 from mlxlab.stats.paired import shared_rows_of
 
 # Keys that repeat a configuration -> their names in words.

@@ -14,17 +14,17 @@ from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_config
 from mlxlab.analysis.sweeps.tables import Row, as_table, count_jobs, job_rows, ranking_rows
 from mlxlab.analysis.trust import baseline_check, repetition_check
 from mlxlab.files.atomic import write_atomic
-from mlxlab.metric_names import better_direction
+from mlxlab.schema.metric_names import better_direction
 from mlxlab.stats.importance import Importance, measure_importance
 from mlxlab.stats.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking, rank
 from mlxlab.stats.ranking import as_table as as_array
+from mlxlab.terminal.wording import counted, percent
 from mlxlab.views.checks import Check
 from mlxlab.views.pages import Trust
 from mlxlab.views.plots import Row as PlotRow
 from mlxlab.views.plots import RowPlot, short_label
 from mlxlab.views.render import render
 from mlxlab.views.tables import Table
-from mlxlab.wording import counted, percent
 
 PAGE = "report.html"
 FOLDER = "report"

@@ -6,10 +6,10 @@ from typing import TypeAlias, get_args
 
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
 from mlxlab.stats.ranking import Ranking
+from mlxlab.terminal.wording import counted, one_line
 from mlxlab.views.escape import terminal
 from mlxlab.views.numbers import number
 from mlxlab.views.tables import Column, Table
-from mlxlab.wording import counted, one_line
 
 _MAX_LISTED = 100
 

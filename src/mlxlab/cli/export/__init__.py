@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mlxlab.cli.export.published import print_output
 from mlxlab.cli.print_json import print_result
-from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Size
 from mlxlab.terminal.messages import announce
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def quantize(
     working = announce(f"quantising {run}")
     backend.prepare()
     from mlxlab.analysis.quantization import quantize_run
+    from mlxlab.backend.ops.native.activation import activate_for_inference
     from mlxlab.models.options import Quantization
-    from mlxlab.ops.native.activation import activate_for_inference
 
     activate_for_inference()
     quantization = Quantization(**bits)

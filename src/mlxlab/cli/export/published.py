@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from mlxlab.cli.print_json import print_result
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
-from mlxlab.program import install_command
 from mlxlab.terminal.messages import announce
+from mlxlab.terminal.program import install_command
 
 if TYPE_CHECKING:
     from mlxlab.inference.restore import RestoredModel
-    from mlxlab.interop.model_card import Origin
+    from mlxlab.models.interop.model_card import Origin
 
 
 def export_hf(
@@ -34,7 +34,7 @@ def export_hf(
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint)
         from mlxlab.inference.trained_model import trained_model
-        from mlxlab.interop.hugging_face import export_hugging_face
+        from mlxlab.models.interop.hugging_face import export_hugging_face
 
         export_hugging_face(trained_model(restored), out, _origin(run, restored), dtype)
     print_output(out, json)
@@ -52,7 +52,7 @@ def export_peft(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint)
         from mlxlab.inference.trained_model import trained_model
-        from mlxlab.interop import peft
+        from mlxlab.models.interop import peft
 
         pretrained = restored.config["model"].get("pretrained")
         peft.export_peft(trained_model(restored), out, _origin(run, restored), pretrained)
@@ -78,7 +78,7 @@ def export_gguf(
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint, ".gguf")
         from mlxlab.inference.trained_model import trained_model
-        from mlxlab.interop import gguf
+        from mlxlab.models.interop import gguf
 
         gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
     print_output(out, json)
@@ -99,7 +99,7 @@ def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
         restored = _restore(run, out, checkpoint, ".onnx")
         from mlxlab.inference.cells import row_reading
         from mlxlab.inference.trained_model import trained_model
-        from mlxlab.interop import onnx
+        from mlxlab.models.interop import onnx
 
         encoder = onnx.table_encoder(restored.encoder)
         onnx.export_onnx(

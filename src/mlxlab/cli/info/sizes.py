@@ -8,8 +8,8 @@ import yaml
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import conf_dir
-from mlxlab.constraints import Ge, Le
-from mlxlab.markdown import markdown_table
+from mlxlab.schema.constraints import Ge, Le
+from mlxlab.terminal.markdown import markdown_table
 
 FAMILIES = ("bert", "cnn_hybrid", "transformer")
 SIZES = ("nano", "tiny", "small", "medium", "large", "xlarge")

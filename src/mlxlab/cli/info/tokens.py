@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
-from mlxlab.constraints import Size
 from mlxlab.errors import ConfigError
-from mlxlab.markdown import markdown_table
-from mlxlab.wording import percent
+from mlxlab.schema.constraints import Size
+from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.wording import percent
 
 if TYPE_CHECKING:
     from mlxlab.data.tokenizers.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def tokens(
     config = compose_checked(overrides)
     from mlxlab.analysis.token_frequencies import token_outliers
     from mlxlab.data.text.dataset import StreamingTextDataset
-    from mlxlab.parts.data import build_data
+    from mlxlab.evaluation.parts.data import build_data
 
     with tempfile.TemporaryDirectory() as folder:
         data = build_data(config, project_root(), None, Path(folder))

@@ -13,10 +13,10 @@ from mlxlab.cli.runs.keeping import MAX_RUNS, delete
 from mlxlab.config.paths import project_root
 from mlxlab.errors import UserError
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.markdown import markdown_table
 from mlxlab.past_runs.lookup import open_reader, run_folders
-from mlxlab.program import display_path
 from mlxlab.record.attempts import read_now
+from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.program import display_path
 
 
 class Usage(NamedTuple):

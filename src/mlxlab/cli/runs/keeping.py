@@ -4,8 +4,8 @@ from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
 from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError
-from mlxlab.markdown import markdown_table
 from mlxlab.past_runs.lookup import find_run, open_reader
+from mlxlab.terminal.markdown import markdown_table
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.store import open_existing
 

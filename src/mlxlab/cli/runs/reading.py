@@ -9,9 +9,9 @@ from typing import Annotated
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json, print_result
 from mlxlab.config.paths import project_root
-from mlxlab.constraints import Ge, Le
 from mlxlab.errors import ConfigError
 from mlxlab.past_runs.lookup import open_reader
+from mlxlab.schema.constraints import Ge, Le
 from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.mlflow.runs import RunRow, diff

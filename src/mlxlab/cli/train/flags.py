@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlxlab.errors import ConfigError, NotAllowedError
-from mlxlab.nearest import did_you_mean, nearest
-from mlxlab.wording import one_line
+from mlxlab.terminal.nearest import did_you_mean, nearest
+from mlxlab.terminal.wording import one_line
 
 _SWITCHES = (
     "--version",

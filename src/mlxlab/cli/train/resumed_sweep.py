@@ -6,13 +6,13 @@ from pathlib import Path
 
 from mlxlab.analysis.sweeps.sweep_start import SweepStart, read_sweep_start, untyped
 from mlxlab.config.admission import TRUST, is_trusted
-from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.nearest import did_you_mean, nearest
-from mlxlab.program import join, text_value
-from mlxlab.redact import has_credentials, issue_line, why_refused
-from mlxlab.wording import one_line
+from mlxlab.schema.dotted_keys import override_name
+from mlxlab.terminal.nearest import did_you_mean, nearest
+from mlxlab.terminal.program import join, text_value
+from mlxlab.terminal.redact import has_credentials, issue_line, why_refused
+from mlxlab.terminal.wording import one_line
 
 KEY = "sweep.resume"
 _LAUNCHER = "hydra/launcher"
@@ -47,7 +47,7 @@ def resume_sweep(flags: Namespace) -> None:
     refuse_links(folder)
     start = read_sweep_start(folder)
     if start["sweeper"] == "paired":
-        from mlxlab.trial.record import read_record
+        from mlxlab.sweep.trial.record import read_record
 
         command = read_record(folder).command
         raise ConfigError(f"{folder}: a trial; its own command continues it: {command}")

@@ -11,14 +11,14 @@ from mlxlab.config.hydra.job import check_folder, job_config
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.config.issues import ConfigIssue, format_issues
 from mlxlab.config.schema.validate import Checker
-from mlxlab.distributed.launch_env import check_parallel, is_launched
-from mlxlab.dotted_keys import join_key, override_name
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.run.entry import check_named_files, check_named_run, check_split_of
+from mlxlab.schema.dotted_keys import join_key, override_name
 from mlxlab.sweep import is_ours
 from mlxlab.sweep.jobs_to_check import jobs_to_check
-from mlxlab.wording import counted, one_line
+from mlxlab.terminal.wording import counted, one_line
+from mlxlab.training.distributed.launch_env import check_parallel, is_launched
 
 _MAX_ROWS = 100
 

@@ -14,8 +14,8 @@ from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlxlab.config.issues import ConfigIssue
-from mlxlab.dotted_keys import override_name
-from mlxlab.wording import one_line
+from mlxlab.schema.dotted_keys import override_name
+from mlxlab.terminal.wording import one_line
 
 
 def parse(texts: list[str], multirun: bool) -> tuple[dict[str, Override], list[ConfigIssue]]:

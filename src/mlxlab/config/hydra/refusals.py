@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 
 from mlxlab.config.hydra.overrides import parse
 from mlxlab.config.issues import ConfigIssue
-from mlxlab.dotted_keys import override_name
 from mlxlab.errors import ConfigError, UserError
-from mlxlab.nearest import suggestion
-from mlxlab.wording import one_line, shown
+from mlxlab.schema.dotted_keys import override_name
+from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.wording import one_line, shown
 
 # The check of a sweep names unknown keys of its plugins.
 _HYDRA_KEY = re.compile(r"hydra\.(?!sweeper\.|launcher\.)")

@@ -5,7 +5,7 @@ from math import inf
 from typing import Any
 
 from mlxlab.config.issues import ConfigIssue
-from mlxlab.dotted_keys import value_at
+from mlxlab.schema.dotted_keys import value_at
 
 _DISTILLATION_LOSS = "mlxlab.distillation.loss.DistillationLoss"
 _NO_CLOUD = "mlxlab.run.storage.NoCloud"

@@ -23,7 +23,7 @@ from mlxlab.config.schema.signature import (
     literals,
     unwrap,
 )
-from mlxlab.dotted_keys import join_key
+from mlxlab.schema.dotted_keys import join_key
 
 Schema = dict[str, Any]
 

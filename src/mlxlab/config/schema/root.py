@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from mlxlab.config.schema.signature import Component, Signature, read_signature
-from mlxlab.constraints import Seed
-from mlxlab.metric_names import Metric
+from mlxlab.schema.constraints import Seed
+from mlxlab.schema.metric_names import Metric
 
 TARGET = f"{__name__}.experiment"
 MODEL_OPTIONS = "mlxlab.models.options.ModelOptions"

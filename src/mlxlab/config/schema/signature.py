@@ -27,7 +27,13 @@ from typing import (
 
 from mlxlab.config.schema.source import find_statement, read_imports
 
-_REAL_MODULES = ("typing", "collections.abc", "pathlib", "annotated_types", "mlxlab.constraints")
+_REAL_MODULES = (
+    "typing",
+    "collections.abc",
+    "pathlib",
+    "annotated_types",
+    "mlxlab.schema.constraints",
+)
 _SECTION = re.compile(r"^(?:Args|Attributes):\n((?: .*\n?|\n)*)", re.MULTILINE)
 _ENTRY = re.compile(r"^ {4}(\w+): *(.*(?:\n {5}.*)*)", re.MULTILINE)
 _FIELDS = re.compile("dataclass|NamedTuple|TypedDict")

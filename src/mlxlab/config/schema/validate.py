@@ -30,11 +30,11 @@ from mlxlab.config.schema.signature import (
     read_signature,
     unwrap,
 )
-from mlxlab.constraints import IsFile, satisfies
-from mlxlab.dotted_keys import join_key, value_at, walk
 from mlxlab.files.untrusted import ShapeError, validate
-from mlxlab.nearest import key_suggestion, suggestion
-from mlxlab.wording import one_of, shown
+from mlxlab.schema.constraints import IsFile, satisfies
+from mlxlab.schema.dotted_keys import join_key, value_at, walk
+from mlxlab.terminal.nearest import key_suggestion, suggestion
+from mlxlab.terminal.wording import one_of, shown
 
 _NAMES: dict[object, str] = {
     int: "a whole number",

@@ -10,7 +10,6 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from mlxlab.constraints import FilePath, Seed
 from mlxlab.data.chat.chat_template import choose_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.data.chat.conversation import Layout, contents, dump, parse_conversation, unread_keys
@@ -25,7 +24,8 @@ from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, text
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
 from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.wording import counted
+from mlxlab.schema.constraints import FilePath, Seed
+from mlxlab.terminal.wording import counted
 
 MAX_MEASURED = 4096  # conversations that are encoded before training
 ACTIONS = {"drop": "dropped", "left": "truncated to their end", "right": "truncated to their start"}

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Unpack
 
 import numpy as np
 
-from mlxlab.constraints import Ge, Le, MaxLen, MinLen, Seed
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import BaselineInputs, RowTexts, Table
@@ -34,7 +33,8 @@ from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import open_source
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import validate
-from mlxlab.wording import percent
+from mlxlab.schema.constraints import Ge, Le, MaxLen, MinLen, Seed
+from mlxlab.terminal.wording import percent
 
 MAX_CLASSES_SHOWN = 10
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedD
 import numpy as np
 import pyarrow as pa
 
-from mlxlab.constraints import Ge, Le
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.dataset import RowTexts, Table
 from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
@@ -18,6 +17,7 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import ShapeError, read_json
+from mlxlab.schema.constraints import Ge, Le
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.renderer import RowRenderer

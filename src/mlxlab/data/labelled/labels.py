@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from mlxlab.constraints import Ge, Gt, MaxLen, MinLen
 from mlxlab.data.batch import Task
 from mlxlab.data.labelled.options import RowOptions
 from mlxlab.data.labelled.types import (
@@ -31,7 +30,8 @@ from mlxlab.data.labelled.types import (
 )
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, parse_json
-from mlxlab.wording import CHOICES, some
+from mlxlab.schema.constraints import Ge, Gt, MaxLen, MinLen
+from mlxlab.terminal.wording import CHOICES, some
 
 LabelKind = Literal["classification", "multi_label", "regression"]
 KINDS: Mapping[str, Kind] = {"regression": "number", "multi_label": "text"}  # task -> its cells

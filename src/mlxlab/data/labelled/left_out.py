@@ -10,7 +10,7 @@ from mlxlab.data.labelled.rows import Rows
 from mlxlab.data.labelled.types import ColumnType, TypedColumn, distinct_texts
 from mlxlab.data.sources.block import OnError
 from mlxlab.errors import DataError
-from mlxlab.wording import counted, percent
+from mlxlab.terminal.wording import counted, percent
 
 LEFT_OUT = " left out: "  # marks the line on the rows of a source
 USABLE = -1

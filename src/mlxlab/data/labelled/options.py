@@ -2,7 +2,6 @@
 
 from typing import Annotated, Literal, TypedDict
 
-from mlxlab.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
 from mlxlab.data.labelled.types import Kind
 from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
 from mlxlab.data.sources.block import OnError
@@ -11,7 +10,8 @@ from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import ConfigError
-from mlxlab.wording import shown
+from mlxlab.schema.constraints import Count, Ge, Gt, Le, Lt, MaxLen, MinLen, Size
+from mlxlab.terminal.wording import shown
 
 
 class BatchOptions(TypedDict):

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlxlab.constraints import Ge, Le
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_table, spell
 from mlxlab.files.untrusted import ShapeError
+from mlxlab.schema.constraints import Ge, Le
 
 MISSING = "missing"  # the word for a cell without a value
 AMOUNTS = ("number", "integer")

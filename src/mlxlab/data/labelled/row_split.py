@@ -36,7 +36,7 @@ from mlxlab.data.labelled.types import (
 )
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.errors import DataError
-from mlxlab.wording import counted
+from mlxlab.terminal.wording import counted
 
 SPLITS = ("training", "validation", "test")
 UNUSED, TRAINING, VALIDATION, TEST = range(-1, 3)

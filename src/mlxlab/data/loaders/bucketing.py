@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlxlab.constraints import Size
 from mlxlab.data.loaders.loader import Collate, DataLoader, PlannedBatch
 from mlxlab.data.rng import Stream, epoch_permutation, permutation
+from mlxlab.schema.constraints import Size
 
 MAX_CANDIDATES = 512  # lengths that are considered as boundaries; more are quantized
 

@@ -6,10 +6,10 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Count, Size
 from mlxlab.data.batch import Batch, load_position, pad_rows
 from mlxlab.data.rng import Order
 from mlxlab.errors import DataError
+from mlxlab.schema.constraints import Count, Size
 
 # (epoch, examples, length to pad to) -> their batch
 Collate = Callable[[int, np.ndarray, int | None], Batch]

@@ -7,8 +7,8 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypedDict
 
-from mlxlab.constraints import Count
 from mlxlab.data.batch import Batch, BatchIterator, check_position, set_curriculum_alpha
+from mlxlab.schema.constraints import Count
 
 
 class Position(NamedTuple):

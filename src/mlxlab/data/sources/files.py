@@ -14,7 +14,7 @@ import xxhash
 
 from mlxlab.data.sources.messages import first_line
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.nearest import nearest_path
+from mlxlab.terminal.nearest import nearest_path
 
 CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 FORMATS = (".txt", ".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".feather")

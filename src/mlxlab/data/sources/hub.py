@@ -16,7 +16,7 @@ import pyarrow as pa
 from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks
 from mlxlab.data.sources.messages import first_line, require_columns
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
-from mlxlab.program import install_command
+from mlxlab.terminal.program import install_command
 
 if TYPE_CHECKING:
     import datasets

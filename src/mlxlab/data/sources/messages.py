@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterable, Sequence
 
 from mlxlab.errors import DataError
-from mlxlab.nearest import did_you_mean, nearest
-from mlxlab.wording import CHOICES, some
+from mlxlab.terminal.nearest import did_you_mean, nearest
+from mlxlab.terminal.wording import CHOICES, some
 
 MAX_SHOWN = 40
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from mlxlab.constraints import MaxLen, MinLen
 from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.csv import csv_format
@@ -17,7 +16,8 @@ from mlxlab.data.sources.json import json_format
 from mlxlab.data.sources.text_files import ALL, TextFiles
 from mlxlab.data.sources.txt import DocumentUnit, txt_format
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
-from mlxlab.nearest import nearest_path
+from mlxlab.schema.constraints import MaxLen, MinLen
+from mlxlab.terminal.nearest import nearest_path
 
 SKLEARN = "sklearn:"
 SKLEARN_TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")

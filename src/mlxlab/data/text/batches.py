@@ -8,7 +8,6 @@ from typing import Annotated
 
 import numpy as np
 
-from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, load_position, stack
 from mlxlab.data.loaders.loader import EvalLoader
 from mlxlab.data.rng import Stream, uniform
@@ -25,6 +24,7 @@ from mlxlab.data.text.packing import (
 )
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.schema.constraints import Ge, Le, Size
 
 
 class RowOrder:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import numpy as np
 
-from mlxlab.constraints import Count, Ge, Lt, MaxLen, MinLen
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows, hold_out
 from mlxlab.data.text.packing import ids_of
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.schema.constraints import Count, Ge, Lt, MaxLen, MinLen
 
 MEAN_CHARACTERS = 1024  # Windows are sized for documents of this length.
 MAX_PASSES = 2**20  # over a source in an epoch

@@ -8,7 +8,6 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypedDict, Unpack
 
-from mlxlab.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.data.batch import Batch, BatchIterator
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import UNKNOWN_LENGTH, RunLength
@@ -41,7 +40,8 @@ from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.wording import counted
+from mlxlab.schema.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
+from mlxlab.terminal.wording import counted
 
 FORMAT = 3  # Another order or another packing is another fingerprint.
 

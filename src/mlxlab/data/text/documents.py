@@ -13,7 +13,6 @@ from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import xxhash
 
-from mlxlab.constraints import Count, Ge, Lt
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
 from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
@@ -21,6 +20,7 @@ from mlxlab.data.sources.cells import OnBadCell
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.errors import DataError
+from mlxlab.schema.constraints import Count, Ge, Lt
 
 MEAN_CHARACTERS = 4096  # A window of longer documents holds fewer.
 HASH_RANGE = 2**32

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from mlxlab.constraints import Size
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import NotAllowedError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.schema.constraints import Size
 
 
 class EncoderState(TypedDict):

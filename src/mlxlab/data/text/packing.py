@@ -13,11 +13,11 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from mlxlab.constraints import Count
 from mlxlab.data.rng import Stream, counter_hash, permutation
 from mlxlab.data.text.documents import Document, DocumentSource, group_documents
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
+from mlxlab.schema.constraints import Count
 
 CHUNK_DOCUMENTS = 256  # tokenized together: enough for the tokenizer's threads
 CHUNK_CHARACTERS = 1 << 20  # A chunk of long documents has fewer.

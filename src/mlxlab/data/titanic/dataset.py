@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Unpack
 import numpy as np
 import yaml
 
-from mlxlab.constraints import FilePath, Ge, Le, MinLen, Seed
 from mlxlab.data.dataset import BaselineInputs, Table
 from mlxlab.data.labelled.dataset import LabelledExamples
 from mlxlab.data.labelled.encoder import LabelledEncoder, restore_encoder
@@ -25,6 +24,7 @@ from mlxlab.data.labelled.sentences import SentenceRenderer, SentenceRules, rest
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import validate
+from mlxlab.schema.constraints import FilePath, Ge, Le, MinLen, Seed
 
 FOLDER = Path(__file__).parent
 FILES = {None: "titanic.csv", "synthetic": "synthetic.csv"}

@@ -12,7 +12,6 @@ from typing import Annotated, BinaryIO, Literal, TypedDict
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from mlxlab.constraints import Ge, Le, Size
 from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.tokenizers import vocab_size as sizing
 from mlxlab.data.tokenizers.fit import (
@@ -25,6 +24,7 @@ from mlxlab.data.tokenizers.fit import (
 from mlxlab.data.tokenizers.tokenizer import SPECIAL, Tokenizer, parse_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
+from mlxlab.schema.constraints import Ge, Le, Size
 
 # Training takes time quadratic in the length of a word, encoding does not.
 MAX_WORD_LENGTH = 2048  # characters

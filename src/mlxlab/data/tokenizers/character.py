@@ -6,7 +6,6 @@ from typing import Literal
 import tokenizers
 from tokenizers import decoders, models
 
-from mlxlab.constraints import Size
 from mlxlab.data.tokenizers.fit import (
     Corpus,
     FittedTokenizer,
@@ -15,6 +14,7 @@ from mlxlab.data.tokenizers.fit import (
     sample_texts,
 )
 from mlxlab.data.tokenizers.tokenizer import SPECIAL
+from mlxlab.schema.constraints import Size
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 

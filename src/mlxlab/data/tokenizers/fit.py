@@ -11,7 +11,7 @@ from tokenizers import processors
 
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, Tokenizer, load_tokenizer
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.program import display_path
+from mlxlab.terminal.program import display_path
 
 MAX_SAMPLE_CHARACTERS = 64_000_000  # documents may be books
 

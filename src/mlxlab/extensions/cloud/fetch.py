@@ -12,7 +12,6 @@ from pathlib import Path
 from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_verified
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.config.paths import project_root
-from mlxlab.distributed.launch_env import is_launched
 from mlxlab.errors import (
     CannotCreateError,
     CheckpointUnavailableError,
@@ -29,6 +28,7 @@ from mlxlab.extensions.cloud.object_store import (
 )
 from mlxlab.extensions.cloud.run_files import RunFiles, is_checkpoint, order
 from mlxlab.record.run_file import read_run
+from mlxlab.training.distributed.launch_env import is_launched
 
 ATTEMPTS = 5  # tries of a checkpoint whose transfer is cut
 MAX_LISTED = 5  # runs, in a message

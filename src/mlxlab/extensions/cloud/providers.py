@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from mlxlab.constraints import NonNegative, Size
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.directory import DirectoryStore
@@ -21,7 +20,8 @@ from mlxlab.extensions.cloud.fetch import fetch_run
 from mlxlab.extensions.cloud.object_store import ObjectStore, is_safe_key, join
 from mlxlab.extensions.cloud.run_files import RunFiles
 from mlxlab.extensions.cloud.upload import Uploads
-from mlxlab.program import install_command
+from mlxlab.schema.constraints import NonNegative, Size
+from mlxlab.terminal.program import install_command
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as ObstoreStore

@@ -13,7 +13,7 @@ from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.object_store import StorageError
 from mlxlab.extensions.cloud.run_files import RunFiles
 from mlxlab.extensions.cloud.snapshot import FileEntry, Snapshots, release
-from mlxlab.wording import counted
+from mlxlab.terminal.wording import counted
 
 POLL_SECONDS = 0.5
 MAX_DELAY = 60.0  # seconds between attempts

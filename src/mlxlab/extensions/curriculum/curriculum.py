@@ -9,7 +9,6 @@ from typing import Annotated
 
 import numpy as np
 
-from mlxlab.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen
 from mlxlab.data.rng import Stream, counter_hash, permutation
 from mlxlab.data.text.order import DataOrder
 from mlxlab.data.text.packing import RowLayout
@@ -17,6 +16,7 @@ from mlxlab.data.text.token_counts import MAX_TOKENS, TokenCounts
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
 from mlxlab.extensions.curriculum.served_rows import Pool, Ranking, ServedOrder
+from mlxlab.schema.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen
 
 KEY = "data.order.alpha"
 MEASURED_ROWS = 1024  # The size of a pool whose rows stay in the order of the text.

@@ -12,7 +12,6 @@ from typing import NamedTuple, TypedDict, cast
 
 import numpy as np
 
-from mlxlab.constraints import Count, Fraction
 from mlxlab.data.batch import NO_CURRICULUM, load_position, stack
 from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start
@@ -20,6 +19,7 @@ from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.distribution import TokenDistribution
 from mlxlab.files.atomic import pack_bytes
 from mlxlab.files.untrusted import unpack_bytes
+from mlxlab.schema.constraints import Count, Fraction
 
 MALFORMED = "the saved position is malformed"
 MAX_COUNT = 10**15  # Sums and shares of counts stay exact in 64 bits.

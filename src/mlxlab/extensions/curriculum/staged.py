@@ -6,13 +6,13 @@ from typing import Annotated
 
 import numpy as np
 
-from mlxlab.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
 from mlxlab.data.batch import check_position
 from mlxlab.data.text.corpus import MEAN_CHARACTERS, open_readers
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
 from mlxlab.data.text.order import DataOrder
 from mlxlab.errors import ConfigError
-from mlxlab.wording import one_of
+from mlxlab.schema.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
+from mlxlab.terminal.wording import one_of
 
 KEY = "data.order.stages"
 Stage = Annotated[list[float | dict[str, NonNegative]], MinLen(2), MaxLen(2)]

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlxlab.constraints import Size
 from mlxlab.extensions.example_losses import files
+from mlxlab.schema.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
 

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from mlxlab.constraints import Gt, Le
 from mlxlab.data.rng import Stream, counter_hash
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.example_losses import files
+from mlxlab.schema.constraints import Gt, Le
 
 
 @dataclass

@@ -10,9 +10,9 @@ from mlxlab.extensions.growth.grow import grow, training_of
 from mlxlab.extensions.growth.operations.changes import changes_architecture
 from mlxlab.extensions.growth.operations.schema import Operation
 from mlxlab.extensions.growth.schedule import misfit, options_text, waits_for
-from mlxlab.markdown import markdown_table
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
+from mlxlab.terminal.markdown import markdown_table
 from mlxlab.training.state import TrainState
 
 HEAD = ["", "id", "operation", "when", "model", "parameters"]

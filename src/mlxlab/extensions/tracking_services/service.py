@@ -6,7 +6,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 
 from mlxlab.errors import ConfigError, ServiceUnavailableError
-from mlxlab.program import install_command
+from mlxlab.terminal.program import install_command
 from mlxlab.tracking.records import Number, Record
 
 Value = str | int | float | bool | None

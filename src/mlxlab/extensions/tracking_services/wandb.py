@@ -22,7 +22,7 @@ from mlxlab.extensions.tracking_services.service import (
     config_of,
     floats,
 )
-from mlxlab.redact import redact
+from mlxlab.terminal.redact import redact
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.records import Artifact, Record, RunStart

@@ -7,8 +7,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlxlab.backend.ops.attention import Mask, SegmentMask, causal_mask
 from mlxlab.models.layers import Attention, LayerCache
-from mlxlab.ops.attention import Mask, SegmentMask, causal_mask
 
 # Positions of a row, evenly spaced: the weights of all would need (T, T) numbers per head.
 MAX_QUERIES = 64

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 from mlx.utils import tree_map
 
-from mlxlab.constraints import Fraction, Size
+from mlxlab.schema.constraints import Fraction, Size
+from mlxlab.terminal.wording import percent
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import StepResult, TrainState
-from mlxlab.wording import percent
 
 if TYPE_CHECKING:
     from mlxlab.extensions.weight_analysis.job import AnalysisJob

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 
 import mlx.core as mx
 
+from mlxlab.backend.ops.quantized import Packing
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import CODES
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import adapted_layers
 from mlxlab.models.adapters.lora import merged_weight, new_adapter
 from mlxlab.models.options import LoRA
-from mlxlab.ops.quantized import Packing
 
 
 def insert(

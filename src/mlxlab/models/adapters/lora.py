@@ -9,11 +9,11 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, float_weight
 from mlxlab.models.initialization import uniform
 from mlxlab.models.options import LoRA
-from mlxlab.ops.dropout import Dropout
 
 MIN_LENGTH = 1e-30  # Rows are divided by their length, and a row of zeros stays one.
 

@@ -9,14 +9,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
+from mlxlab.backend.ops.quantized import Packing
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import FREEZE, select_parameters
 from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, QuantizedLinear
 from mlxlab.models.model import Classifier
 from mlxlab.models.options import ModelOptions, Quantization
 from mlxlab.models.patterns import select
-from mlxlab.ops.quantized import Packing
-from mlxlab.wording import some
+from mlxlab.terminal.wording import some
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ The weights are not trained. A bias of the layer itself stays as it was.
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxlab.backend.ops.quantized import Packing, packed_product
 from mlxlab.checkpoint.parameter_names import CODES
 from mlxlab.models.layers import named_parameters
-from mlxlab.ops.quantized import Packing, packed_product
 
 ARRAYS = ("weight", *CODES)
 

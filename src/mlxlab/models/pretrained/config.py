@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Required, TypedDict, cast
 
-from mlxlab.constraints import Count, Layers, ModelSize, Positive, Size
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import ShapeError, read_json, validate
 from mlxlab.models.pretrained.gguf import gguf_config
+from mlxlab.schema.constraints import Count, Layers, ModelSize, Positive, Size
 
 SYNONYMS = {  # keys of DistilBERT and ModernBERT -> those of BERT
     "dim": "hidden_size",

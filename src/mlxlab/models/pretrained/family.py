@@ -9,7 +9,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import Table
 from mlxlab.errors import ConfigError
 from mlxlab.models.pretrained.config import PretrainedConfig
-from mlxlab.wording import shown
+from mlxlab.terminal.wording import shown
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
 Shape = dict[str, object]  # constructor arguments of a backbone

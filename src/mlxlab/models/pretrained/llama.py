@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import TypedDict, cast
 
 from mlxlab.config.instantiate import instantiate
-from mlxlab.constraints import Positive, Size
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.models.pretrained.config import PretrainedConfig, require
@@ -23,6 +22,7 @@ from mlxlab.models.pretrained.family import (
     sizes_of,
 )
 from mlxlab.models.rope import Llama3Scaling
+from mlxlab.schema.constraints import Positive, Size
 
 OPTIONS: Shape = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
 MAX_SCALED = 2**16  # dimensions of a head: a frequency of each pair is computed one by one

@@ -16,8 +16,8 @@ from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import chat_template_from, tokenizer_from
 from mlxlab.models.pretrained.weights import has_pooler
 from mlxlab.models.zoo.published import read_published_config
-from mlxlab.nearest import nearest_path
-from mlxlab.program import install_command
+from mlxlab.terminal.nearest import nearest_path
+from mlxlab.terminal.program import install_command
 
 CONFIG = "config.json"
 FILES = "config.json, tokenizer.json and *.safetensors"

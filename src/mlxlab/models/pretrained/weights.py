@@ -23,7 +23,7 @@ from mlxlab.models.pretrained.gguf import gguf_weights
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.models.zoo.published import load_published_weights
-from mlxlab.wording import some
+from mlxlab.terminal.wording import some
 
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(

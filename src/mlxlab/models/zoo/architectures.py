@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Layers, ModelSize
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.untrusted import ShapeError, validate
-from mlxlab.program import install_command
+from mlxlab.schema.constraints import Layers, ModelSize
+from mlxlab.terminal.program import install_command
 
 PACKAGE = "mlx_lm.models"
 CODE_KEYS = ("auto_map", "model_file")  # A config.json names code in its folder by these.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from mlxlab.errors import ConfigError
 from mlxlab.models.zoo.architectures import VOCABULARIES, module_of
-from mlxlab.nearest import suggestion
+from mlxlab.terminal.nearest import suggestion
 
 OF_ANY_MODEL = {  # keys of a config.json that are no sizes
     "model_type",

@@ -5,11 +5,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.constraints import Share
 from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import last_states
 from mlxlab.models.zoo.architectures import CONTEXT_KEYS, new_model, text_value
+from mlxlab.schema.constraints import Share
 
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 ConfigJson = dict[

@@ -6,13 +6,13 @@ from typing import Any
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import evaluate_finite, misfits
-from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.zoo.architectures import VOCABULARY, refuse_code, text_value
 from mlxlab.models.zoo.mlx_lm import MlxLm
-from mlxlab.wording import some
+from mlxlab.schema.dotted_keys import walk
+from mlxlab.terminal.wording import some
 
 QUANTIZED = ("quantization", "quantization_config")
 

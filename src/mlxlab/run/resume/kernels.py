@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
-from mlxlab.ops.native import state
-from mlxlab.ops.native.activation import (
+from mlxlab.backend.ops.native import state
+from mlxlab.backend.ops.native.activation import (
     VARIABLE,
     Mode,
     activate,
     load_or_build,
     mode_from_environment,
 )
-from mlxlab.ops.native.state import MLX
-from mlxlab.ops.native.toolchain import KernelsUnavailable
+from mlxlab.backend.ops.native.state import MLX
+from mlxlab.backend.ops.native.toolchain import KernelsUnavailable
+from mlxlab.errors import ConfigError, InputNotFoundError, NotAllowedError
 from mlxlab.record.run_file import read_run
 from mlxlab.run.context import RunContext
 from mlxlab.run.resume.start import Start

@@ -14,12 +14,12 @@ from mlxlab.data.dataset import RunLength
 from mlxlab.errors import CheckpointUnavailableError, ConfigError
 from mlxlab.past_runs.changes import Changes
 from mlxlab.past_runs.training_facts import LIMIT_KEYS
-from mlxlab.program import join, path_override, quoted
 from mlxlab.run.context import RunContext
 from mlxlab.run.resume.policy import Transfer
 from mlxlab.run.resume.start import Start
 from mlxlab.run.session import Session
 from mlxlab.terminal.messages import log_lines
+from mlxlab.terminal.program import join, path_override, quoted
 from mlxlab.training.checkpointer import saved_arrays, split_frozen
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import stop_rule

@@ -6,15 +6,15 @@ from typing import Any, Protocol, runtime_checkable
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
-from mlxlab.constraints import Probability
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError, NotAllowedError
+from mlxlab.evaluation.parts.data import Config
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import Model
-from mlxlab.parts.data import Config
 from mlxlab.past_runs.changes import Changes
+from mlxlab.schema.constraints import Probability
+from mlxlab.terminal.wording import shown
 from mlxlab.training.state import TrainState
-from mlxlab.wording import shown
 
 NewModel = Callable[[Architecture], Model]
 TOKENIZER = "data.tokenizer.path"

@@ -15,14 +15,14 @@ from mlxlab.config.admission import admit, is_trusted, typed_keys
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
 from mlxlab.config.instantiate import instantiate
-from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.dotted_keys import value_at
 from mlxlab.errors import InputNotFoundError
-from mlxlab.parts.data import Config
-from mlxlab.parts.model import saved_architecture
+from mlxlab.evaluation.parts.data import Config
+from mlxlab.evaluation.parts.model import saved_architecture
 from mlxlab.past_runs.changes import Changes, merge_for_resume
 from mlxlab.run.resume.policy import Plan, ResumePolicy
+from mlxlab.schema.dotted_keys import value_at
 from mlxlab.tracking.journal import FILE as JOURNAL
+from mlxlab.training.distributed.process_group import ProcessGroup
 
 SETTINGS = {  # config key -> field of `ChangedSettings` that takes its place once an operation changed it
     "trainer.learning_rate": "learning_rate",

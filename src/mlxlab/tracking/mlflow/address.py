@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mlxlab.errors import ConfigError
-from mlxlab.redact import redact
+from mlxlab.terminal.redact import redact
 from mlxlab.tracking.records import utf8
 
 _STORES = ("http", "https", "postgresql", "mysql", "mssql", "databricks")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxlab.redact import redact
+from mlxlab.terminal.redact import redact
 from mlxlab.tracking.mlflow.address import Address, resolve
 
 if TYPE_CHECKING:

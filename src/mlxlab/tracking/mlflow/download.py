@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlxlab.detached import module_environment
+from mlxlab.backend.detached import module_environment
 from mlxlab.errors import (
     ConfigError,
     DataError,

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlxlab.errors import DataError
-from mlxlab.metric_names import is_better
+from mlxlab.schema.metric_names import is_better
 from mlxlab.tracking.mlflow.log_model import models_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlxlab.errors import ConfigError
-from mlxlab.metric_names import lower_is_better
+from mlxlab.schema.metric_names import lower_is_better
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.one_line import mlflow_errors
 from mlxlab.tracking.tracker import OBJECTIVE

@@ -12,10 +12,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.constraints import NonNegative, Positive, Share
+from mlxlab.backend.ops.cross_entropy import cross_entropy
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.errors import ConfigError
-from mlxlab.ops.cross_entropy import cross_entropy
+from mlxlab.schema.constraints import NonNegative, Positive, Share
 from mlxlab.training.device_batch import DeviceBatch
 
 

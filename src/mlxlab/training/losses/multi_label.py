@@ -4,8 +4,8 @@ from typing import Literal
 
 import mlx.core as mx
 
-from mlxlab.constraints import Positive, Share
-from mlxlab.ops.cross_entropy import binary_cross_entropy
+from mlxlab.backend.ops.cross_entropy import binary_cross_entropy
+from mlxlab.schema.constraints import Positive, Share
 from mlxlab.training.losses.loss import LogitLoss, weights_of
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlxlab.constraints import Positive
+from mlxlab.schema.constraints import Positive
 from mlxlab.training.losses.loss import LogitLoss
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import mlx.nn as nn
 
-from mlxlab.distributed.sharding import Sharding
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.distributed.sharding import Sharding
 from mlxlab.training.losses.loss import LossTerms
 
 LossFunction = Callable[[nn.Module, DeviceBatch], LossTerms]

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
-from mlxlab.constraints import Positive, Share
+from mlxlab.backend.ops.cross_entropy import binary_cross_entropy, cross_entropy
 from mlxlab.data.batch import Task, TaskKind
-from mlxlab.dotted_keys import walk
 from mlxlab.errors import ConfigError
-from mlxlab.ops.cross_entropy import binary_cross_entropy, cross_entropy
+from mlxlab.schema.constraints import Positive, Share
+from mlxlab.schema.dotted_keys import walk
 from mlxlab.training.losses.loss import LogitLoss
 from mlxlab.training.losses.regression import huber, squared_error
 

@@ -7,9 +7,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.constraints import Fraction, NonNegative
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Fraction, NonNegative
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses.loss import Loss, LossTerms
 

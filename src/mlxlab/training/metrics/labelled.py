@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlxlab.data.batch import Task, TaskKind
-from mlxlab.metric_names import VALID
+from mlxlab.schema.metric_names import VALID
 from mlxlab.training.metrics.classification import classification_metrics
 from mlxlab.training.metrics.multi_label import multi_label_metrics
 from mlxlab.training.metrics.regression import regression_metrics

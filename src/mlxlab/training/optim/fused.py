@@ -7,7 +7,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_unflatten
 
-from mlxlab.ops.native import kernels
+from mlxlab.backend.ops.native import kernels
 from mlxlab.training.optim.optimizers import EMAOptimizer, Tree, assign_leaves, flatten_arrays
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, NamedTuple, NotRequired, TypedDict
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from mlxlab.constraints import Gt, Le, NonNegative, Positive
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import select_paths
 from mlxlab.models.depth import depths
+from mlxlab.schema.constraints import Gt, Le, NonNegative, Positive
 
 LearningRate = float | Callable[[mx.array], mx.array]
 NewOptimizer = Callable[

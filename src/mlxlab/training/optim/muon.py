@@ -6,7 +6,7 @@ from typing import Literal, Unpack
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from mlxlab.constraints import NonNegative, Positive, Share, Size
+from mlxlab.schema.constraints import NonNegative, Positive, Share, Size
 from mlxlab.training.optim.groups import (
     GroupOptions,
     LearningRate,

@@ -12,8 +12,8 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import MaxLen, MinLen, NonNegative, Positive, Share
 from mlxlab.training.optim.groups import (
     GroupOptions,
     LearningRate,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from mlxlab.constraints import Fraction, NonNegative
 from mlxlab.errors import ConfigError
+from mlxlab.schema.constraints import Fraction, NonNegative
 
 LRSchedule = Callable[[mx.array], mx.array]
 Schedule = Callable[..., LRSchedule]  # (peak=, steps=) -> LRSchedule

@@ -13,8 +13,8 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 
 from mlxlab.backend import is_out_of_memory
-from mlxlab.ops.dropout import random_key, save_random_state
-from mlxlab.ops.native import kernels
+from mlxlab.backend.ops.dropout import random_key, save_random_state
+from mlxlab.backend.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
 from mlxlab.training.losses.sharded import LossFunction, ShardedLoss

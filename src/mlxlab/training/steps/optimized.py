@@ -10,11 +10,11 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from mlxlab.backend import on_linux_cpu
+from mlxlab.backend.ops.native import state
 from mlxlab.checkpoint.arrays import owner_of
-from mlxlab.constraints import Positive, Size
-from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.ops.native import state
+from mlxlab.schema.constraints import Positive, Size
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.head_chunks import computes_parts, with_target_index
 from mlxlab.training.losses.loss import LogitLoss
 from mlxlab.training.losses.sharded import LossFunction

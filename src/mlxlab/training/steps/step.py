@@ -8,10 +8,10 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_map
 
-from mlxlab.constraints import Positive
-from mlxlab.distributed.process_group import ProcessGroup
-from mlxlab.ops.native import kernels
+from mlxlab.backend.ops.native import kernels
+from mlxlab.schema.constraints import Positive
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.losses.sharded import LossFunction
 from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import Tree, assign_leaves, flatten_arrays

@@ -18,10 +18,10 @@ import numpy as np
 
 from mlxlab import terminal
 from mlxlab.cli.print_json import print_json
-from mlxlab.constraints import Size
 from mlxlab.errors import DataError
 from mlxlab.extensions.example_losses import files
-from mlxlab.markdown import markdown_table
+from mlxlab.schema.constraints import Size
+from mlxlab.terminal.markdown import markdown_table
 
 ACTIONS = {"top": "top"}
 COLUMNS = ("id", "mean", "sum", "kl", "cross_entropy", "targets", "step")

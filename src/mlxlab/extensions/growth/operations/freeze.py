@@ -6,7 +6,7 @@ from mlxlab.extensions.growth.arrays import Sources, same_arrays
 from mlxlab.extensions.growth.operations.schema import Freeze, Unfreeze
 from mlxlab.models.adapters.freeze import adapter_paths, select_paths
 from mlxlab.models.build import Architecture
-from mlxlab.nearest import suggestion
+from mlxlab.terminal.nearest import suggestion
 
 
 def freeze_node(operation: Freeze, before: Architecture) -> Architecture:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, NotRequired, TypedDict
 
-from mlxlab.constraints import Count, Fraction, MinLen, NonNegative, Positive, Size
+from mlxlab.schema.constraints import Count, Fraction, MinLen, NonNegative, Positive, Size
 
 
 class When(TypedDict):

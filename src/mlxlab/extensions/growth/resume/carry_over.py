@@ -10,6 +10,7 @@ from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
+from mlxlab.evaluation.parts.model import model_seed
 from mlxlab.extensions.growth.arrays import Source, Sources
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.extensions.growth.optimizer_state import (
@@ -23,7 +24,6 @@ from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
-from mlxlab.parts.model import model_seed
 from mlxlab.run.resume.policy import NewModel, Plan
 
 OF_LAYERS = {"stack", "widen"}  # operations that adapters can go through

@@ -6,13 +6,13 @@ from typing import Any
 
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
-from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError
+from mlxlab.evaluation.parts.data import Config
 from mlxlab.extensions.growth.operations.changes import CHANGES
 from mlxlab.models.build import Architecture, train_new_weights
-from mlxlab.parts.data import Config
 from mlxlab.past_runs.changes import Changes, copy_key, differences, requested_keys
 from mlxlab.run.resume.start import SETTINGS
+from mlxlab.schema.dotted_keys import value_at
 
 Node = dict[str, Any]
 

@@ -6,9 +6,7 @@ from typing import Literal
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.constraints import Probability
 from mlxlab.data.dataset import DataModule
-from mlxlab.dotted_keys import value_at
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.resume.carry_over import CarriedOver, carry_over
 from mlxlab.extensions.growth.resume.plan import (
@@ -19,6 +17,8 @@ from mlxlab.extensions.growth.resume.plan import (
 from mlxlab.models.build import train_new_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.run.resume.policy import NewModel, Plan, admit_data, refuse_tokenizer
+from mlxlab.schema.constraints import Probability
+from mlxlab.schema.dotted_keys import value_at
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
 

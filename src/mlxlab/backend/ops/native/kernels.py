@@ -1,0 +1,197 @@
+"""Typed functions of the native library, float32 on a CPU. Arrays may have any strides; ValueError for wrong shapes.
+
+They are functions of lazy arrays with first derivatives, and can be compiled; but they have no `mx.vmap`, `mx.jvp` or
+second derivatives, and cannot be exported: `MLXLAB_NATIVE=off` for those.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import mlx.core as mx
+
+from mlxlab.backend.ops.native import state
+
+_POINTER = ctypes.c_void_p
+_INT = ctypes.c_int
+_FLOAT = ctypes.c_float
+_WORD = ctypes.c_uint32
+_DOUBLE = ctypes.c_double
+_SIGNATURES: dict[str, list[type]] = {
+    "linear": [*[_POINTER] * 4, _INT],
+    "activation": [*[_POINTER] * 3, _INT],
+    "norm": [*[_POINTER] * 4, _FLOAT, _INT],
+    "cross_entropy": [*[_POINTER] * 3, _FLOAT],
+    "kl_divergence": [*[_POINTER] * 3, _FLOAT],
+    "attention": [*[_POINTER] * 6, _INT, _FLOAT, _WORD, _FLOAT],
+    "rope": [_POINTER] * 3,
+    "dropout": [*[_POINTER] * 3, _WORD, _FLOAT],
+    "embedding": [_POINTER] * 3,
+    "square_sum": [_POINTER, _POINTER, _INT],
+    "adamw": [*[_POINTER] * 4, _INT, _DOUBLE, _DOUBLE, _FLOAT],
+}
+MAX_SIZE = 2**31  # elements of an array, and weights of an attention
+# One AdamW kernel takes so many weights. `mx.compile` compares all outputs of a kernel with each other, for every input:
+# tracing takes time cubic in this number (420 adapters in one kernel took four minutes).
+WEIGHTS_PER_KERNEL = 16
+
+_library: ctypes.PyDLL | None = None
+_bfloat16 = False
+
+
+def bind(library: ctypes.PyDLL) -> None:
+    """Uses a loaded library from now on; AttributeError if it lacks a function."""
+    global _library
+    library.mlxlab_set_threads.argtypes = [_INT]
+    library.mlxlab_set_threads.restype = None
+    for name, types in _SIGNATURES.items():
+        function = getattr(library, f"mlxlab_{name}")
+        function.argtypes = types
+        function.restype = ctypes.c_char_p
+    _library = library
+
+
+def set_threads(count: int) -> None:
+    assert _library is not None
+    _library.mlxlab_set_threads(count)
+
+
+def usable(*arrays: mx.array) -> bool:
+    """Whether the kernels are in use and can take these arrays: float32, not empty, and not too large."""
+    if not state.is_active():
+        return False
+    return all(array.dtype == mx.float32 and 0 < array.size < MAX_SIZE for array in arrays)
+
+
+@contextmanager
+def bfloat16_products(enabled: bool) -> Iterator[None]:
+    """Inside, if `enabled`, products of linear layers round their inputs to bfloat16; sums stay float32."""
+    global _bfloat16
+    before = _bfloat16
+    _bfloat16 = enabled
+    try:
+        yield
+    finally:
+        _bfloat16 = before
+
+
+def linear(x: mx.array, weight: mx.array, bias: mx.array | None = None) -> mx.array:
+    """(..., K) times the transposed (N, K), plus (N,) -> (..., N)."""
+    return _call("linear", x, weight, bias, int(_bfloat16))
+
+
+def activation(kind: Literal["gelu", "silu"], x: mx.array, up: mx.array | None = None) -> mx.array:
+    """The activation of x, times `up` of the same shape."""
+    return _call("activation", x, up, ("gelu", "silu").index(kind))
+
+
+def norm(
+    x: mx.array, weight: mx.array, bias: mx.array | None, eps: float, *, centered: bool
+) -> mx.array:
+    """LayerNorm if `centered`, else RMSNorm, over the last axis: (..., D), (D,), (D,) -> (..., D)."""
+    return _call("norm", x, weight, bias, eps, int(centered))
+
+
+def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float) -> mx.array:
+    """(..., C), (...) -> (...); NaN for a target out of range."""
+    return _call("cross_entropy", logits, targets.astype(mx.int32), label_smoothing)
+
+
+def kl_divergence(student: mx.array, teacher: mx.array, scale: float) -> mx.array:
+    """KL(softmax(scale teacher) || softmax(scale student)): (..., C) twice -> (...). Gradients reach the student."""
+    return _call("kl_divergence", student, teacher, scale)
+
+
+def attention(
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    scale: float,
+    causal: bool,
+    segment_ids: mx.array | None = None,
+    dropout: tuple[mx.array, int, float] | None = None,
+) -> mx.array:
+    """(B, H, T, d), (B, K, T, d), (B, K, T, d) -> (B, H, T, d).
+
+    Args:
+        segment_ids: (B, T), as for `mlxlab.backend.ops.attention.SegmentMask`.
+        dropout: key (2,) uint32, bound and scale of a `mlxlab.backend.ops.dropout.DropoutMask`.
+    """
+    segments = None if segment_ids is None else segment_ids.astype(mx.int32)
+    key, bound, factor = dropout or (None, 0, 1.0)
+    return _call("attention", q, k, v, segments, key, int(causal), scale, bound, factor)
+
+
+def rope(x: mx.array, table: mx.array) -> mx.array:
+    """Rotary positions of halves: (B, H, T, d), (T, d) of d / 2 cosines and d / 2 sines -> (B, H, T, d)."""
+    return _call("rope", x, table)
+
+
+def dropout(x: mx.array, key: mx.array, bound: int, scale: float) -> mx.array:
+    """x times 0 or `scale`, by the masks of `mlxlab.backend.ops.dropout`."""
+    return _call("dropout", x, key, bound, scale)
+
+
+def embedding(ids: mx.array, table: mx.array) -> mx.array:
+    """(...), (V, D) -> (..., D); NaN for an index out of range."""
+    return _call("embedding", ids.astype(mx.int32), table)
+
+
+def square_sum(arrays: Sequence[mx.array]) -> mx.array:
+    """The sum of the squares of all elements: a scalar."""
+    out = mx.array(0.0)
+    _check(_bound().mlxlab_square_sum(id(out), _addresses(arrays), len(arrays)))
+    return out
+
+
+def adamw(
+    hyperparameters: mx.array,
+    arrays: Sequence[tuple[mx.array, mx.array, mx.array, mx.array]],
+    groups: Sequence[int],
+    betas: tuple[float, float],
+    eps: float,
+) -> list[tuple[mx.array, mx.array, mx.array]]:
+    """AdamW with bias correction of many weights at once -> new weight, first and second moment of each.
+
+    Args:
+        hyperparameters: (3 G + 2,): learning rate, step (from 1) and decay of each group; the factor of all gradients;
+            1, or 0 to change nothing.
+        arrays: weight, gradient, first and second moment of each weight.
+        groups: the group of each weight.
+    """
+    new = [mx.array(0.0) for _ in range(3 * len(arrays))]
+    for start in range(0, len(arrays), WEIGHTS_PER_KERNEL):
+        chunk = slice(start, start + WEIGHTS_PER_KERNEL)
+        outputs = _addresses(new[3 * start : 3 * (start + WEIGHTS_PER_KERNEL)])
+        inputs = _addresses([array for each in arrays[chunk] for array in each])
+        indices = groups[chunk]
+        group_array = (ctypes.c_int * len(indices))(*indices)
+        _check(
+            _bound().mlxlab_adamw(
+                outputs, id(hyperparameters), inputs, group_array, len(indices), *betas, eps
+            )
+        )
+    return list(zip(new[::3], new[1::3], new[2::3], strict=True))
+
+
+def _call(name: str, *arguments: mx.array | float | None) -> mx.array:
+    out = mx.array(0.0)  # becomes the result
+    values = [id(value) if isinstance(value, mx.array) else value for value in arguments]
+    _check(getattr(_bound(), f"mlxlab_{name}")(id(out), *values))
+    return out
+
+
+def _bound() -> ctypes.PyDLL:
+    assert _library is not None
+    return _library
+
+
+def _addresses(arrays: Sequence[mx.array]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(arrays))(*map(id, arrays))
+
+
+def _check(fault: bytes | None) -> None:
+    if fault is not None:
+        raise ValueError(fault.decode(errors="replace"))

@@ -1,0 +1,90 @@
+"""The model card of an exported model: what it is, how good it is, what it was made from, and how to load it."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+from mlxlab.models.interop.base_model import BaseModel
+from mlxlab.models.interop.counterpart import Counterpart, Ending
+from mlxlab.terminal.redact import redact
+from mlxlab.terminal.wording import one_line
+from mlxlab.views.escape import MAX_TEXT
+from mlxlab.views.render import render
+from mlxlab.views.tables import Column, Table
+
+Command = tuple[str, Sequence[str]]  # a comment, such as `continued at step 50`, and the overrides
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was made from.
+
+    Args:
+        name: of the run.
+        data: where it came from, and the option of the config.
+        commands: of the command line that began its run, and of those that continued it.
+        hashes: by what they identify.
+        metrics: of the exported weights.
+        bases: published weights that it started from.
+    """
+
+    name: str
+    data: str
+    step: int
+    commands: Sequence[Command] = (("", ()),)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    metrics: Table | None = None
+    bases: tuple[BaseModel, ...] = ()
+
+
+PIPELINES: dict[Ending, str] = {  # -> task of a hub
+    "ForCausalLM": "text-generation",
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+}
+TRANSFORMERS, MLX_LM, PEFT = "transformers", "mlx", "peft"  # libraries, as a hub names them
+
+
+def model_card(
+    origin: Origin,
+    counterpart: Counterpart,
+    parameters: int,
+    notes: list[str],
+    libraries: Sequence[str],
+    base: str | None = None,
+    *,
+    chats: bool = False,
+) -> str:
+    """Markdown with the header that model hubs read.
+
+    Args:
+        libraries: that load the model; it is listed under the first.
+        base: arguments by which transformers loads the base model, where the card is that of adapters for it.
+        chats: whether the tokenizer has a chat template, by which the examples write their prompt.
+    """
+    hashes = Table([Column("of"), Column("hash")])
+    for name, digest in origin.hashes.items():
+        if digest:
+            hashes.add([name, digest])
+    commands = []
+    for comment, overrides in origin.commands:
+        line = shlex.join(["mlxlab", "train", *map(redact, overrides)])
+        commands.append((comment, Markup(one_line(line, MAX_TEXT))))
+    return render(
+        "model_card.md",
+        origin=origin,
+        model=counterpart.name,
+        loader=f"AutoModel{counterpart.ending}",
+        pipeline=PIPELINES[counterpart.ending],
+        parameters=parameters,
+        licenses=[*{each.license for each in origin.bases}],
+        published=[each.name for each in origin.bases if each.is_hub_id],
+        notes=[Markup(note) for note in notes],
+        libraries=libraries,
+        base=base and Markup(base),
+        chats=chats,
+        hashes=hashes,
+        commands=commands,
+    )

@@ -1,0 +1,267 @@
+"""The formulations for Linux CPU against MLX's own: values, gradients, edges. They run on any device."""
+
+import math
+import sys
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from mlxlab.backend.ops import activations, attention, exp
+from mlxlab.backend.ops import cross_entropy as cross_entropy_module
+from mlxlab.backend.ops.attention import MASK_VALUE, scaled_dot_product_attention
+from mlxlab.backend.ops.cross_entropy import cross_entropy, fused_cross_entropy
+from mlxlab.backend.ops.dropout import Dropout, DropoutMask
+from mlxlab.backend.ops.exp import broadcast_view, exp_and_sum, exp_of_negative, row_sum
+
+MODULES = (activations, attention, cross_entropy_module)
+
+
+# The forms for MLX alone.
+pytestmark = pytest.mark.usefixtures("mlx_kernels")
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """Sets which of the two formulations is used."""
+
+    def chosen(rewritten):
+        for module in MODULES:
+            monkeypatch.setattr(module, "use_custom_ops", lambda: rewritten)
+
+    return chosen
+
+
+def both(choose, function, *arrays):
+    """Value and gradients by each formulation, for an uneven cotangent."""
+
+    def total(*arrays):
+        out = function(*arrays)
+        return (out * mx.cos(mx.arange(out.size).reshape(out.shape))).sum()
+
+    results = []
+    for rewritten in (True, False):
+        choose(rewritten)
+        value = function(*arrays)
+        _, gradients = mx.value_and_grad(total, argnums=list(range(len(arrays))))(*arrays)
+        results.append([np.array(value), *map(np.array, gradients)])
+    return results
+
+
+def assert_near(results, tolerance):
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(
+            actual, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max())
+        )
+
+
+def normal(*shape, seed=0):
+    return mx.random.normal(shape, key=mx.random.key(seed))
+
+
+def test_the_exponential_is_right_to_six_digits_and_at_its_edges():
+    x = np.linspace(-20, 0, 20_001).astype(np.float32)
+    np.testing.assert_allclose(
+        np.array(exp_of_negative(mx.array(x))), np.exp(x.astype(np.float64)), rtol=6e-6
+    )
+    far = np.array(exp_of_negative(mx.array([-20.5, -50.0, -88.0, -1e3, MASK_VALUE, -math.inf])))
+    assert (far >= 0).all()
+    assert (far < 2e-9).all()
+    assert far[-2:].tolist() == [0, 0]
+    assert np.isnan(np.array(exp_of_negative(mx.array(math.nan))))
+    assert exp_of_negative(mx.array(0.0)).item() == 1
+
+
+@pytest.mark.parametrize("length", [1, 7, 63, 64, 65, 256, 1000, 1024, 4095, 5000])
+def test_rows_are_reduced_whatever_their_length(length):
+    x = np.random.default_rng(length).normal(size=(2, 3, length)).astype(np.float32)
+    maximum, *_ = exp_and_sum(mx.array(x))
+    np.testing.assert_array_equal(np.array(maximum)[..., 0], x.max(axis=-1))
+    np.testing.assert_allclose(np.array(row_sum(mx.array(x)))[..., 0], x.sum(axis=-1), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4, 1), (3, 1, 5), (2, 3, 4, 1), (2, 1, 1, 5), (4, 5)])
+def test_spreading_is_broadcasting(shape):
+    x = normal(*shape)
+    np.testing.assert_array_equal(
+        np.array(broadcast_view(x, (2, 3, 4, 5))), np.broadcast_to(np.array(x), (2, 3, 4, 5))
+    )
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_activations_and_their_gradients(choose, name):
+    x = mx.concatenate(
+        [normal(1000) * 3, mx.array([0.0, -0.0, 1e-35, -1e-35, 30.0, -30.0, 1e4, -1e4])]
+    )
+    assert_near(both(choose, getattr(activations, name), x), 3e-6)
+    assert np.isnan(np.array(getattr(activations, name)(mx.array([math.nan])))).all()
+
+
+@pytest.mark.parametrize("kind", ["gelu", "silu"])
+def test_gates_and_their_gradients(choose, kind):
+    assert_near(
+        both(
+            choose, lambda a, b: activations.glu(kind, a, b), normal(500) * 3, normal(500, seed=1)
+        ),
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(3, 5, 70), (4, 1030)])
+def test_cross_entropy_and_its_gradient(choose, shape, smoothing):
+    targets = mx.array(np.random.default_rng(0).integers(0, shape[-1], shape[:-1]))
+    logits = normal(*shape) * 5
+    assert_near(
+        both(choose, lambda logits: cross_entropy(logits, targets, smoothing), logits), 5e-6
+    )
+
+
+@pytest.mark.parametrize("classes", [3, 64, 200])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_for_gpus_has_the_values_and_gradient_of_the_loss_of_mlx(classes, smoothing):
+    logits, targets = (
+        3 * normal(4, 7, classes) + 1,
+        mx.random.randint(0, classes, (4, 7), key=mx.random.key(1)),
+    )
+
+    def value_and_gradient(loss):
+        weights = mx.cos(mx.arange(28.0)).reshape(4, 7)
+        return *map(
+            np.array, mx.value_and_grad(lambda x: (loss(x) * weights).sum())(logits)
+        ), np.array(loss(logits))
+
+    expected = value_and_gradient(
+        lambda x: nn.losses.cross_entropy(x, targets, label_smoothing=smoothing, reduction="none")
+    )
+    assert_near(
+        (value_and_gradient(lambda x: fused_cross_entropy(x, targets, smoothing)), expected), 2e-6
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_for_gpus_reads_bfloat16_logits(smoothing):
+    logits, targets = (3 * normal(4, 3000)).astype(mx.bfloat16), mx.array([0, 7, 100, 2999])
+    loss, gradient = mx.value_and_grad(lambda x: fused_cross_entropy(x, targets, smoothing).sum())(
+        logits
+    )
+    exact = nn.losses.cross_entropy(
+        logits.astype(mx.float32), targets, label_smoothing=smoothing, reduction="sum"
+    )
+    assert (loss.dtype, gradient.dtype) == (mx.float32, mx.bfloat16)
+    assert abs(loss.item() - exact.item()) < 0.02 * exact.item()  # on a CPU MLX reduces in bfloat16
+
+
+def test_cross_entropy_of_extreme_logits_is_finite_and_of_nan_is_nan(choose):
+    choose(True)
+    logits = mx.zeros((1, 100))
+    logits[0, 3] = 1e4
+    assert cross_entropy(logits, mx.array([3])).item() == 0
+    assert cross_entropy(logits, mx.array([4])).item() == 1e4
+    assert math.isnan(cross_entropy(logits * math.nan, mx.array([4])).item())
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize(("queries", "keys"), [(9, 9), (150, 150), (5, 12), (70, 100)])
+def test_causal_attention_and_its_gradients(choose, queries, keys, kv_heads):
+    """Blocks of queries, a last block that is short, more keys than queries, shared heads."""
+    q, k, v = (
+        normal(2, 4, queries, 8),
+        normal(2, kv_heads, keys, 8, seed=1),
+        normal(2, kv_heads, keys, 8, seed=2),
+    )
+    assert_near(
+        both(
+            choose,
+            lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=0.4),
+            q,
+            k,
+            v,
+        ),
+        1e-5,
+    )
+
+
+def test_attention_with_a_mask_and_its_gradients(choose):
+    q, k, v = (normal(2, 4, 20, 8, seed=seed) for seed in range(3))
+    real = np.arange(20) < np.array([[20], [7]])
+    mask = mx.array(np.where(real, 0, MASK_VALUE).astype(np.float32))[:, None, None]
+    assert_near(
+        both(
+            choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, mask, scale=0.4), q, k, v
+        ),
+        1e-5,
+    )
+    choose(True)
+    assert np.isfinite(
+        np.array(
+            scaled_dot_product_attention(q, k, v, mx.full((2, 1, 1, 20), MASK_VALUE), scale=0.4)
+        )
+    ).all()
+
+
+@pytest.mark.parametrize("mask", ["causal", "none"])
+def test_dropout_in_attention_acts_on_the_weights_alike_on_the_way_there_and_back(choose, mask):
+    """Against the definition, with the very draws that were made."""
+    q, k, v = (normal(1, 2, 10, 8, seed=seed) for seed in range(3))
+    given = "causal" if mask == "causal" else mx.zeros((1, 1, 1, 10))
+    add = (
+        mx.where(mx.arange(10)[:, None] >= mx.arange(10), 0.0, MASK_VALUE)
+        if mask == "causal"
+        else mx.zeros((10, 10))
+    )
+
+    def fast(q, k, v):
+        mx.random.seed(3)
+        return scaled_dot_product_attention(q, k, v, given, scale=0.4, dropout=0.3)
+
+    def plain(q, k, v):
+        mx.random.seed(3)
+        kept = DropoutMask.draw((1, 2, 10, 10), 0.3)
+        return kept.apply(mx.softmax(q @ k.swapaxes(-1, -2) * 0.4 + add, axis=-1)) @ v
+
+    choose(True)
+    np.testing.assert_allclose(np.array(fast(q, k, v)), np.array(plain(q, k, v)), atol=1e-5)
+    gradients = [
+        mx.grad(lambda *a, f=f: mx.square(f(*a)).sum(), argnums=(0, 1, 2))(q, k, v)
+        for f in (fast, plain)
+    ]
+    for actual, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(np.array(actual), np.array(expected), atol=2e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_fraction_and_keeps_the_mean(share):
+    mx.random.seed(1)
+    layer, x = Dropout(share), mx.ones((401, 499))
+    out = np.array(layer(x))
+    assert abs((out == 0).mean() - share) < 0.005
+    assert out.mean() == pytest.approx(1, abs=0.03)
+    assert np.unique(out).tolist() == pytest.approx([0, 1 / (1 - share)], rel=1e-3)
+    for axis in (0, 1):  # no rows or columns that are dropped together
+        assert (out == 0).mean(axis=axis).std() < 1.3 * math.sqrt(
+            share * (1 - share) / x.shape[axis]
+        )
+    assert (np.array(layer.eval()(x)) == 1).all()
+    assert not np.array_equal(np.array(layer.train()(x)), out)
+
+
+def test_draws_are_a_function_of_the_seed():
+    first, other = (
+        [mx.random.seed(seed), np.array(Dropout(0.5)(mx.ones(1001)))][1] for seed in (5, 6)
+    )
+    mx.random.seed(5)
+    np.testing.assert_array_equal(np.array(Dropout(0.5)(mx.ones(1001))), first)
+    assert 0.4 < (first == other).mean() < 0.6
+
+
+def test_formulations_are_chosen_by_device_and_can_be_refused(monkeypatch):
+    assert exp.use_custom_ops() == (
+        sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu)
+    )
+    monkeypatch.setenv("MLXLAB_CUSTOM_OPS", "0")
+    assert not exp.use_custom_ops()
+    np.testing.assert_array_equal(
+        np.array(activations.gelu(normal(9))), np.array(nn.gelu(normal(9)))
+    )

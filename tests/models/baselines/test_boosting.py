@@ -1,0 +1,60 @@
+"""Boosted trees as arrays predict what scikit-learn's do."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxlab.models.baselines.boosting import fit_boosting, trees_of
+from mlxlab.models.tabular import TreeReader, to_outputs
+
+KINDS = {
+    "two_classes": ("classification", 2),
+    "three_classes": ("classification", 3),
+    "a_class_without_rows": ("classification", 4),
+    "one_class": ("classification", 2),
+    "labels": ("multi_label", 3),
+    "numbers": ("regression", 1),
+}
+
+
+def rows_of(case):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 5)).astype(np.float32).round(1)
+    score = features[:, 0] + features[:, 1] * features[:, 2]
+    match case:
+        case "numbers":
+            return features, score.astype(np.float32)
+        case "labels":
+            labels = [score > 0, np.zeros(300), np.ones(300)]
+            return features, np.stack(labels, axis=1).astype(np.float32)
+        case "one_class":
+            return features, np.ones(300, np.int32)
+        case "two_classes":
+            return features, (score > 0).astype(np.int32)
+    classes = np.digitize(score, [-0.5, 0.5])
+    return features, classes + (classes > 0) * (case == "a_class_without_rows")
+
+
+def read(trees, features, outputs):
+    reader = TreeReader(outputs)
+    arrays = trees._asdict().items()
+    reader.update({name: mx.array(each.astype(np.float32)) for name, each in arrays})
+    return reader(mx.array(features))
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_the_arrays_predict_what_the_estimators_do(case):
+    kind, outputs = KINDS[case]
+    features, targets = rows_of(case)
+    model = fit_boosting(features, targets, kind, outputs)
+    mine = to_outputs(read(trees_of(model), features, outputs), kind)
+    np.testing.assert_allclose(
+        np.array(mine), model(features).reshape(len(features), -1), atol=1e-6
+    )
+
+
+def test_arrays_that_point_outside_of_a_tree_are_read_within_it():
+    features, targets = rows_of("numbers")
+    trees = trees_of(fit_boosting(features, targets, "regression", 1))
+    hostile = trees._replace(feature=trees.feature + 1e9, left=trees.left - 1e9)
+    assert np.isfinite(np.array(read(hostile, features, 1))).all()

@@ -1,0 +1,183 @@
+"""Baselines of texts for each kind of task, and their limits."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from mlxlab.data.batch import Task
+from mlxlab.data.dataset import BaselineInputs
+from mlxlab.models.baselines import estimators, predict, texts
+from mlxlab.models.baselines.texts import best_strength, fit_texts
+
+COLOURS = ("red", "green", "blue")
+CLASSES = Task("classification", 3, COLOURS)
+LABELS = Task("multi_label", 3, COLOURS)
+NUMBERS = Task("regression", 1, target_mean=100.0, target_deviation=20.0)
+
+
+def colour_texts(count, seed=0):
+    """Texts with one colour among other words, and the number of that colour."""
+    generator = np.random.default_rng(seed)
+    classes = generator.integers(3, size=count)
+    words = generator.choice(["the", "old", "house", "street"], size=(count, 4))
+    return [
+        f"{' '.join(row)} {COLOURS[c]}" for row, c in zip(words, classes, strict=True)
+    ], classes.astype(np.int32)
+
+
+TRAIN, CLASS = colour_texts(90)
+VALID, VALID_CLASS = colour_texts(30, seed=1)
+TEST, TEST_CLASS = colour_texts(12, seed=2)
+
+
+class Written:
+    """The text of a row, as it stands."""
+
+    num_variants = 1
+
+    def render_all(self, table):
+        return [(text,) for text in table["text"]]
+
+
+class Rows:
+    """Texts with their targets."""
+
+    def __init__(self, targets, task, train=TRAIN, valid=VALID, plain=False):
+        self.training_targets, self.task = targets, task
+        self.baseline_inputs = BaselineInputs(texts={"": Written()}, plain=plain)
+        self.texts = np.array([*train, *valid, *TEST], object)
+
+    def cells(self, rows):
+        return {"text": self.texts[rows].tolist()}
+
+
+def by_name(targets, task, train=TRAIN, valid=VALID, plain=False):
+    """Predictions for the validation and test texts but for those of the constant, a block at a time."""
+    data = Rows(targets, task, train, valid, plain)
+    predicted = predict.predict_rows(
+        data, lambda rows: data.cells(rows + len(train)), len(valid), len(TEST)
+    )
+    return {each.name: each for each in predicted[1:]}
+
+
+def test_classes_get_probabilities_on_validation_and_test_texts():
+    fitted = by_name(CLASS, CLASSES)
+    assert list(fitted) == ["tfidf_logistic_regression", "tfidf_linear_svm"]
+    for each in fitted.values():
+        np.testing.assert_array_equal(each.valid.argmax(axis=1), VALID_CLASS)
+        np.testing.assert_array_equal(each.test.argmax(axis=1), TEST_CLASS)
+        np.testing.assert_allclose(each.valid.sum(axis=1), 1)
+
+
+def test_a_class_without_a_training_text_has_probability_0():
+    targets = np.where(CLASS == 1, 2, CLASS)
+    for each in by_name(targets, CLASSES).values():
+        assert each.valid.shape == (30, 3)
+        assert (each.valid[:, 1] == 0).all()
+
+
+def test_each_of_several_labels_gets_a_model_of_its_own():
+    targets = np.stack([CLASS == 0, CLASS != 1, np.ones(90)], axis=1).astype(np.float32)
+    for each in by_name(targets, LABELS).values():
+        np.testing.assert_array_equal(each.test[:, 0] > 0.5, TEST_CLASS == 0)
+        np.testing.assert_array_equal(each.test[:, 1] > 0.5, TEST_CLASS != 1)
+        assert (each.test[:, 2] == 1).all()  # holds for every training text
+
+
+def test_numbers_are_predicted_in_the_units_of_the_data():
+    values = 100 + 20.0 * CLASS
+    task = Task(
+        "regression", 1, target_mean=float(values.mean()), target_deviation=float(values.std())
+    )
+    standardised = ((values - values.mean()) / values.std()).astype(np.float32)
+    fitted = by_name(standardised, task)
+    assert list(fitted) == ["tfidf_ridge_regression", "tfidf_linear_svm"]
+    for each in fitted.values():
+        np.testing.assert_allclose(each.valid, 100 + 20 * VALID_CLASS, atol=8)
+
+
+def test_predictions_are_the_same_each_time(monkeypatch):
+    monkeypatch.setattr(texts, "MAX_ROWS", 50)
+    first, second = (by_name(CLASS, CLASSES) for _ in range(2))
+    for name, each in first.items():
+        np.testing.assert_array_equal(each.valid, second[name].valid)
+
+
+def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time(monkeypatch):
+    expected = by_name(CLASS, CLASSES)
+    monkeypatch.setattr(predict, "BLOCK", 7)
+    for name, each in by_name(CLASS, CLASSES).items():
+        np.testing.assert_allclose(each.valid, expected[name].valid)
+
+
+def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(texts, "CHUNK", 7)
+    data, sizes = Rows(CLASS, CLASSES), []
+    read = data.cells
+
+    def cells(rows):
+        sizes.append(len(rows))
+        return read(rows)
+
+    data.cells = cells
+    fit_texts(data, Written(), "", False)
+    assert max(sizes) == 7
+    assert sum(sizes) == 90
+
+
+def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
+    monkeypatch.setattr(texts, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
+    order = np.argsort(CLASS, kind="stable")
+    words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])[
+        "tfidf_logistic_regression"
+    ]
+    np.testing.assert_array_equal(words.valid.argmax(axis=1), VALID_CLASS)
+
+
+def test_the_weaker_penalty_is_taken_where_it_predicts_held_out_rows_better():
+    generator = np.random.default_rng(0)
+    features, noise = np.eye(3)[CLASS] / 10, generator.integers(3, size=90)
+    assert best_strength(features, CLASS, CLASSES) == 10
+    assert best_strength(generator.normal(size=(90, 40)), noise, CLASSES) == 1
+
+
+def test_a_single_row_is_no_reason_to_tune():
+    assert best_strength(np.ones((1, 2)), np.zeros(1, np.float32), NUMBERS) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "line"),
+    [
+        ("MAX_ROWS", 60, "fitted on 60 of 90 training rows, drawn at random"),
+        ("MAX_TARGETS", 120, "fitted on 40 of 90 training rows, drawn at random"),
+        ("MAX_CHARACTERS", 1000, "training texts, to limit their characters"),
+        ("MAX_WEIGHTS", 30, "reads the 10 most frequent features"),
+        ("MAX_OUTPUTS", 2, "skipped, 3 outputs are more than 2"),
+    ],
+)
+def test_a_limit_that_is_reached_is_logged(monkeypatch, caplog, limit, value, line):
+    monkeypatch.setattr(texts if limit in vars(texts) else estimators, limit, value)
+    with caplog.at_level(logging.INFO):
+        fitted = by_name(CLASS, CLASSES)
+    assert line in caplog.text
+    assert len(fitted) == {"MAX_OUTPUTS": 0}.get(limit, 2)
+
+
+def test_what_cannot_be_fitted_is_skipped_with_a_line(caplog):
+    with caplog.at_level(logging.INFO):
+        assert by_name(np.zeros(90, np.int32), CLASSES) == {}
+        assert by_name(CLASS, CLASSES, train=["a", "b", "c"] * 30) == {}
+    assert "all of one class" in caplog.text
+    assert "no training text has a word" in caplog.text
+
+
+def test_characters_tell_words_that_no_training_text_has(monkeypatch):
+    """`redness` and `greenish` share their first characters with the words of training."""
+    words = {"red": "redness", "green": "greenish", "blue": "bluest"}
+    valid = [words[COLOURS[c]] for c in VALID_CLASS]
+    for each in by_name(CLASS, CLASSES, valid=valid).values():
+        np.testing.assert_array_equal(each.valid.argmax(axis=1), VALID_CLASS)
+    [plain] = by_name(CLASS, CLASSES, valid=valid, plain=True).values()
+    assert plain.name == "tfidf_logistic_regression"
+    assert len(np.unique(plain.valid, axis=0)) == 1

@@ -1,0 +1,26 @@
+"""The one Markdown table."""
+
+from mlxlab.terminal.markdown import markdown_table
+
+
+def test_columns_are_padded_and_aligned():
+    assert markdown_table(
+        ["name", "value", "n"], [["a", "1.5", "10"], ["longer name", "-12.25", ""]]
+    ).splitlines() == [
+        "| name        |  value |   n |",
+        "|-------------|-------:|----:|",
+        "| a           |    1.5 |  10 |",
+        "| longer name | -12.25 |     |",
+    ]
+
+
+def test_the_last_alignment_holds_for_further_columns():
+    assert markdown_table(["a", "b", "c"], [], "rl").splitlines()[1] == "|----:|-----|-----|"
+
+
+def test_a_table_without_rows_has_its_head():
+    assert markdown_table(["name"], []).splitlines() == ["| name |", "|------|"]
+
+
+def test_line_breaks_and_control_characters_stay_out_of_a_table():
+    assert markdown_table(["name"], [["a\x1b[2J\nb"]]).splitlines()[-1] == "| a [2J b |"

@@ -1,0 +1,74 @@
+"""What cannot be had with sharded weights is refused by name, and nothing else."""
+
+import mlx.core as mx
+import pytest
+from omegaconf import OmegaConf
+
+from mlxlab.config.hydra.compose import compose, without_hydra
+from mlxlab.errors import ConfigError
+from mlxlab.training.distributed.fsdp_options import refuse_unsharded
+from mlxlab.training.distributed.process_group import ProcessGroup
+from mlxlab.training.distributed.sharding import FullySharded
+
+
+def config_of(*overrides):
+    return OmegaConf.to_container(without_hydra(compose(list(overrides))), resolve=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer/optimizer=muon"],
+            "trainer.optimizer=muon: with trainer.parallel=fsdp expected one of adamw, lion,",
+        ),
+        (["trainer/optimizer=adafactor"], "trainer.optimizer=adafactor: "),
+        (
+            ["trainer=optimized", "trainer.step.retry_on_oom=true"],
+            "trainer.step.retry_on_oom=true: ",
+        ),
+        (
+            ["trainer=optimized", "trainer.step.activation_checkpointing=true"],
+            "activation_checkpointing=true: ",
+        ),
+        (["callbacks.analysis.metrics=all"], "callbacks.analysis.metrics=all: "),
+        (
+            [
+                "callbacks.growth.operations=[{id: deeper, op: stack, map: [0,0,1,1], when: {or_steps: 50}}]"
+            ],
+            "callbacks.growth.operations=",
+        ),
+        (
+            [
+                "trainer=distill",
+                "trainer.teachers=[]",
+                "trainer.loss.feature_matching=[{student: a, teacher: b}]",
+            ],
+            "loss.feature_matching=",
+        ),
+    ],
+    ids=lambda value: value[-1].partition("=")[0] if isinstance(value, list) else None,
+)
+def test_a_setting_that_needs_whole_weights_is_refused(overrides, message):
+    config = config_of(*overrides)
+    with pytest.raises(ConfigError) as caught:
+        refuse_unsharded(config)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["trainer=optimized"],
+        ["trainer=distill", "trainer.teachers=[]", "trainer/optimizer=lion"],
+    ],
+)
+def test_the_defaults_are_not_refused(overrides):
+    refuse_unsharded(config_of(*overrides))
+
+
+def test_a_scalar_weight_is_refused():
+    with pytest.raises(ConfigError, match=r"^trainer.parallel=fsdp: gate is a scalar"):
+        FullySharded(ProcessGroup(), {"gate": mx.array(1.0).shape})
