@@ -36,6 +36,7 @@ from support.fault_injection.harness import (
     train,
 )
 from support.processes import run
+from support.tracking import kill_uploader
 
 SHORT_PHASES = {
     "save": 20,
@@ -204,6 +205,32 @@ def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summa
     summarize(
         f"{model}: {killed} kills of processes from their start on, {done} completions of {done} equal (seed {SEED})"
     )
+
+
+@pytest.mark.fault_injection
+def test_kill_9_of_trainer_and_uploader_leaves_every_metric_once(tmp_path, summarize):
+    rng, kills, folders = rng_for("uploader"), Counter(), 0
+    argv = settings("bert", *tracked(tmp_path / "project"))
+    while kills.total() < 30:
+        process = train(*argv, f"hydra.run.dir={tmp_path}/{folders}")
+        pause(process, rng.uniform(1, 7))
+        for queue in tmp_path.glob("**/.queue-*"):
+            kills["uploader"] += kill_uploader(queue)
+        pause(process, rng.uniform(0, 3))
+        if rng.random() < 0.5:
+            process.kill()
+        _, err = process.communicate(timeout=120)
+        if process.returncode == -signal.SIGKILL:
+            kills["trainer"] += 1
+            continue
+        assert process.returncode == 0, err
+        folders += 1
+    done = run(*argv, f"hydra.run.dir={tmp_path}/{folders}")
+    assert done.returncode == 0, done.stderr
+    assert min(kills["trainer"], kills["uploader"]) >= 5
+    summarize(f"{counts(kills)} killed (seed {SEED})")
+    journals = sorted(tmp_path.glob("*/journal.jsonl"))
+    assert_store_is_complete(tmp_path / "project", journals, summarize)
 
 
 def pause(process, seconds: float) -> None:
