@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from benchmarks.claims.ledger import Claim, Ledger, OlderClaim
@@ -37,7 +37,8 @@ def render(ledger: Ledger) -> str:
     parts = [HEAD, MACHINE.format(machine=machine)]
     for topic, claims in groupby(ledger.claims.values(), lambda claim: claim["topic"]):
         head = ["claim", "value", "bound", "page", "command", "measured"]
-        parts += [f"## {topic}", _table(head, [_row(ledger, claim, machine) for claim in claims])]
+        rows = [_row(ledger, claim, machine) for claim in claims]
+        parts += [f"## {topic}", _table(head, _without_repeated_commands(rows))]
     parts.append(OLDER)
     for program, older in groupby(ledger.older, lambda claim: claim["program"]):
         head = ["claim", "basis", "what is known of it", "here"]
@@ -57,6 +58,15 @@ def _row(ledger: Ledger, claim: Claim, machine: str) -> list[str]:
         link,
         f"`{_cell(claim['command'])}`",
         measured["date"] + other_machine,
+    ]
+
+
+def _without_repeated_commands(rows: list[list[str]]) -> list[list[str]]:
+    commands = [row[4] for row in rows]
+    repeated = [after == before for before, after in pairwise(["", *commands])]
+    return [
+        [*row[:4], "the same", row[5]] if same else row
+        for row, same in zip(rows, repeated, strict=True)
     ]
 
 
