@@ -15,7 +15,7 @@ from mlxlab.errors import ConfigError, WorkerLostError
 from mlxlab.extensions.growth import apply
 from mlxlab.extensions.growth.apply import check_change
 from mlxlab.extensions.growth.callback import GrowthSchedule
-from mlxlab.extensions.growth.operations import widen
+from mlxlab.extensions.growth.operations import widths
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.run.resume.start import without_overridden_settings
@@ -211,10 +211,8 @@ def test_the_change_of_the_outputs_is_that_of_both_models():
 
 def test_an_operation_that_changes_the_outputs_fails_and_changes_nothing(monkeypatch):
     """Here the copies of a unit do not share its output weights."""
-    choose_units = widen.choose_units
-    monkeypatch.setattr(
-        widen, "choose_units", lambda *args: choose_units(*args)._replace(share=np.ones(20))
-    )
+    choose_units = widths.choose_units
+    monkeypatch.setattr(widths, "choose_units", lambda *args: (choose_units(*args)[0], np.ones(20)))
     with pytest.raises(
         ConfigError, match=r"operations: wider: expected outputs within 0.0001 of those before, got"
     ):

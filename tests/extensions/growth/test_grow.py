@@ -12,8 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.grow import Training, grow
-from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.extensions.growth.grow import CHANGES, Training, grow
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from support.growth import (

@@ -10,8 +10,8 @@ import pytest
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, swap_weights
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.resume.carry_over import carry_over
-from mlxlab.extensions.growth.resume.plan import changed_node, plan_growth
+from mlxlab.extensions.growth.carry_over import carry_over
+from mlxlab.extensions.growth.resume import changed_node, plan_growth
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.run.resume.policy import Plan, SameModel

@@ -5,7 +5,7 @@ import pytest
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.preview import preview, preview_table
+from mlxlab.extensions.growth.apply import preview, preview_table
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import count_parameters
