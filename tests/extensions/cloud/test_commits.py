@@ -6,9 +6,13 @@ import pytest
 
 from mlxlab.errors import DataError
 from mlxlab.extensions.cloud.commits import Commits
-from mlxlab.extensions.cloud.directory import DirectoryStore
-from mlxlab.extensions.cloud.object_store import ObjectNotFoundError, StorageError, is_safe_key
-from mlxlab.extensions.cloud.snapshot import Snapshots
+from mlxlab.extensions.cloud.object_store import (
+    DirectoryStore,
+    ObjectNotFoundError,
+    StorageError,
+    is_safe_key,
+)
+from mlxlab.extensions.cloud.run_files import Snapshots
 
 NAME = "step-00000120"
 

@@ -10,8 +10,8 @@ import pytest
 
 from mlxlab.errors import UserError
 from mlxlab.extensions.cloud.commits import MAX_MANIFEST, Commits
-from mlxlab.extensions.cloud.directory import DirectoryStore
-from mlxlab.extensions.cloud.snapshot import Snapshots
+from mlxlab.extensions.cloud.object_store import DirectoryStore
+from mlxlab.extensions.cloud.run_files import Snapshots
 
 NAME = "step-00000002"
 FILES = {"run.json": b"{}", "checkpoints/step-00000002/model.safetensors": bytes(5000)}

@@ -12,12 +12,13 @@ from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.token_counts import TokenCounts, count_tokens
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.curriculum import CurriculumOrder, MeasuredOrder
-from mlxlab.extensions.curriculum.distribution import (
+from mlxlab.extensions.curriculum.served_rows import (
     TokenDistribution,
+    decode_counts,
+    encode_counts,
     kl_divergence,
     rare_tokens,
 )
-from mlxlab.extensions.curriculum.served_rows import decode_counts, encode_counts
 from support.streams import (
     VOCABULARY,
     InMemorySource,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlxlab.extensions.weight_analysis.drift import drift, rotate_onto, row_cosines
+from mlxlab.extensions.weight_analysis.measure import drift, rotate_onto, row_cosines
 
 RNG = np.random.default_rng(0)
 

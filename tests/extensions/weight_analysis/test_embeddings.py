@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from mlxlab.extensions.weight_analysis import embeddings
-from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
+from mlxlab.extensions.weight_analysis import measure
+from mlxlab.extensions.weight_analysis.measure import embedding_geometry
 
 
 @pytest.mark.parametrize("chunk", [7, 100])  # smaller than the 60 rows, and larger
 def test_statistics_are_those_of_all_pairs_of_different_rows(monkeypatch, chunk):
-    monkeypatch.setattr(embeddings, "CHUNK", chunk)
+    monkeypatch.setattr(measure, "CHUNK", chunk)
     rows = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32) + 0.5
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     similar = unit @ unit.T

@@ -4,7 +4,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from mlxlab.backend.openblas import find_openblas
-from mlxlab.extensions.weight_analysis.job import AnalysisJob, one_numpy_thread
+from mlxlab.extensions.weight_analysis.callback import AnalysisJob, one_numpy_thread
 
 
 def threads() -> dict[str, int]:

@@ -28,7 +28,7 @@ from mlxlab.extensions.cloud.object_store import (
     join,
     read_object,
 )
-from mlxlab.extensions.cloud.snapshot import FileEntry
+from mlxlab.extensions.cloud.run_files import FileEntry
 from mlxlab.files.atomic import open_atomic
 from mlxlab.files.untrusted import open_regular, parse_json
 

@@ -9,10 +9,10 @@ from datetime import timedelta
 import pytest
 
 from mlxlab.errors import UserError
-from mlxlab.extensions.cloud import cloud_store
+from mlxlab.extensions.cloud import object_store
 from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.object_store import StorageError
-from mlxlab.extensions.cloud.snapshot import Snapshots
+from mlxlab.extensions.cloud.run_files import Snapshots
 from mlxlab.run.storage import open_address
 from support.object_stores.emulators import emulator, sas_token
 from support.object_stores.fault_proxy import FaultProxy
@@ -48,7 +48,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         "max_backoff": timedelta(milliseconds=20),
         "base": 2,
     }
-    monkeypatch.setattr(cloud_store, "RETRY", cloud_store.RETRY | {"backoff": backoff})
+    monkeypatch.setattr(object_store, "RETRY", object_store.RETRY | {"backoff": backoff})
 
 
 @pytest.fixture
