@@ -61,37 +61,6 @@ def store_of(service: Emulator, **options: object):
         return stores.GCSStore(BUCKET, service_account_key=key, **client)
 
 
-def test_objects_are_stored_listed_read_and_deleted(service):
-    store = store_of(service)
-    large = os.urandom(11 * 2**20)
-    for key, data in {
-        "a/1": b"one",
-        "a/b/2": b"two",
-        "a/é & <x>": b"three",
-        "large": large,
-    }.items():
-        obstore.put(store, key, data, chunk_size=5 * 2**20)
-    listing = obstore.list_with_delimiter(store, "a")
-    assert sorted(each["path"] for each in listing["objects"]) == ["a/1", "a/é & <x>"]
-    assert listing["common_prefixes"] == ["a/b"]
-    assert obstore.get(store, "a/é & <x>").bytes() == b"three"
-    assert bytes(obstore.get(store, "large").bytes()) == large
-    assert obstore.get_range(store, "large", start=5, length=7) == large[5:12]
-    obstore.delete(store, ["a/1", "a/b/2", "a/é & <x>", "large"])
-    with pytest.raises(FileNotFoundError):
-        obstore.head(store, "a/1")
-    assert not list(obstore.list(store))
-
-
-def test_long_listings_come_in_pages(service):
-    if service.gcs is None:
-        pytest.skip("the others are not ours")
-    store = store_of(service)
-    service.gcs.objects.update({f"many/{number:03d}": b"" for number in range(250)})
-    assert len(obstore.list_with_delimiter(store, "many")["objects"]) == 250
-    service.gcs.objects.clear()
-
-
 @pytest.mark.parametrize("fault", sorted(set(FAULTS) - {"expired"}))
 def test_a_client_that_retries_survives_each_fault(service, fault):
     store = store_of(service)
@@ -102,13 +71,6 @@ def test_a_client_that_retries_survives_each_fault(service, fault):
     assert bytes(obstore.get(store, "object").bytes()) == b"x" * 5000
     service.proxy.heal()
     assert service.proxy.counts[fault] == 2
-
-
-def test_expired_credentials_are_refused(service):
-    service.proxy.fail_all("expired")
-    with pytest.raises(Exception, match=r"403|ExpiredToken|denied|Forbidden"):
-        obstore.put(store_of(service), "object", b"")
-    service.proxy.heal()
 
 
 PARENT = """
