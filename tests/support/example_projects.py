@@ -1,5 +1,6 @@
 """Runs the commands of the projects in examples/ as their users do: `mlxlab` and `python` on PATH, in a new folder."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,13 @@ def programs(folder: Path, *names: str) -> str:
         (folder / name).write_text(f"#!/bin/sh\n{command}\n")
         (folder / name).chmod(0o755)
     return f"{folder}:/usr/bin:/bin"
+
+
+def install(package: Path, folder: Path) -> str:
+    """Installs a package into a folder; returns a PYTHONPATH with it and mlxlab."""
+    options = "-q --no-deps --no-index --no-build-isolation --disable-pip-version-check"
+    shell(f"{sys.executable} -m pip install {options} --target . {package}", folder)
+    return f"{folder}{os.pathsep}{ROOT / 'src'}"
 
 
 def shell_lines(readme: Path) -> list[str]:
