@@ -100,16 +100,6 @@ def join(*parts: str) -> str:
     return "/".join(filter(None, parts))
 
 
-def read_object(store: ObjectStore, key: str, max_bytes: int) -> bytes:
-    """A small object; raises as `ObjectStore.get`, and StorageError if it is larger."""
-    data = bytearray()
-    for chunk in store.get(key):
-        data += chunk
-        if len(data) > max_bytes:
-            raise StorageError(f"{store.address}/{key}: larger than {max_bytes} bytes")
-    return bytes(data)
-
-
 class DirectoryStore:
     """An `ObjectStore` of the files below `root`, which is made when something is stored."""
 
@@ -181,7 +171,9 @@ class CloudStore:
         self._scheme = scheme
         self._bucket = bucket
         self._options = options
-        self._client = CLIENT | ({"allow_http": True} if allow_http else {})
+        self._client: dict[str, Any] = dict(CLIENT)
+        if allow_http:
+            self._client["allow_http"] = True
 
     @cached_property
     def _store(self) -> Any:

@@ -225,7 +225,11 @@ class ServedRows:
         self._fill(cursor)
         if drawn and drawn >= self.limit:
             raise DataError(f"{MALFORMED}: row {drawn} of a pool of {self.limit}")
-        self._replay(served["alphas"], drawn)
+        # The first rows of the pool are drawn again, with the recorded alphas.
+        for change in served["alphas"]:
+            self._draw_until(change["row"])
+            self._rank(change["alpha"])
+        self._draw_until(drawn)
 
     @property
     def more(self) -> bool:
@@ -301,13 +305,6 @@ class ServedRows:
         if self.drawn == self.limit:
             self.counts_before = encode_counts(self.counts)
         return index
-
-    def _replay(self, alphas: list[AlphaChange], drawn: int) -> None:
-        """Draws the first `drawn` rows of the pool again, with the recorded alphas."""
-        for change in alphas:
-            self._draw_until(change["row"])
-            self._rank(change["alpha"])
-        self._draw_until(drawn)
 
     def _draw_until(self, drawn: int) -> None:
         while self.drawn < drawn:

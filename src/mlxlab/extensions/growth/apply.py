@@ -79,7 +79,9 @@ def _prepare_model(
     after, model, report = grow(operation, training_of(state), state.new_training, seed)
     mx.eval(after.weights, after.optimizer)
     model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
-    change = largest_change(outputs, probe_outputs(model, result))
+    new_outputs = probe_outputs(model, result)
+    columns = min(outputs.shape[-1], new_outputs.shape[-1])
+    change = float(mx.abs(outputs[..., :columns] - new_outputs[..., :columns]).max())
     if operation.get("preserve", True):
         check_change(change, outputs)
     model.load_weights(list(after.weights.items()))
@@ -115,12 +117,6 @@ def probe_outputs(model: nn.Module, result: StepResult) -> mx.array:
         mx.eval(outputs)
     model.train(was_training)
     return outputs
-
-
-def largest_change(before: mx.array, after: mx.array) -> float:
-    """The largest absolute difference, over the outputs that both have."""
-    columns = min(before.shape[-1], after.shape[-1])
-    return float(mx.abs(before[..., :columns] - after[..., :columns]).max())
 
 
 def check_change(change: float, outputs: mx.array) -> None:

@@ -128,11 +128,12 @@ class GrowthSchedule(Callback):
         change, failure = self._prepare(context, state, result, operation)
         metrics = {"growth/done": float(number)}
         text = f"skipped: {failure}"
+        level = logging.WARNING
         if change is not None:
             change.keep()
             metrics |= change.metrics
             text = change.text
-        level = logging.WARNING if change is None else logging.INFO
+            level = logging.INFO
         logger.log(level, f"step {step}: {title}: {text}")
         context.log(state, metrics)
         state.history.events.append((step, f"{title}: {text}"))

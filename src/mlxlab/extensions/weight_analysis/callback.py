@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import psutil
 from mlx.utils import tree_map
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 Kind = Literal["embedding", "rank", "drift", "updates", "attention"]
 SECONDS = "analysis/seconds"
 PAUSE_SECONDS = "analysis/pause_seconds"
-KINDS = ("embedding", "rank", "drift", "updates", "attention")
 
 
 class AnalysisJob(threading.Thread):
@@ -89,7 +88,7 @@ class WeightAnalysis(Callback):
         attention_rows: Size,
         max_memory: Fraction,
     ) -> None:
-        self.kinds = frozenset(KINDS if metrics == "all" else metrics or ())
+        self.kinds = frozenset(get_args(Kind) if metrics == "all" else metrics or ())
         self.max_rows = max_rows
         self.neighbours_above = neighbours_above
         self.attention_rows = attention_rows

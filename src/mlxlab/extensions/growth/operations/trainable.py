@@ -52,10 +52,14 @@ def set_lora_arrays(
     ]
     if has_classifier(arrays):  # A classifier always trains in full.
         layers = [path for path in layers if not path.startswith("head.")]
-    default = IN_LAYERS if before.node["_target_"] == MLX_LM else PROJECTIONS
+    default: tuple[str, ...] = PROJECTIONS
+    if before.node["_target_"] == MLX_LM:
+        default = IN_LAYERS
     chosen = select(new.targets or default, layers, "targets")
     quantization = split_node(before.node)[0].quantization
-    packing = None if quantization.bits is None else packing_of(quantization)
+    packing = None
+    if quantization.bits is not None:
+        packing = packing_of(quantization)
     return _with_sources(insert(arrays, chosen, new, seed, packing), arrays)
 
 

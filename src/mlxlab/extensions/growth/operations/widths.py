@@ -84,7 +84,7 @@ def widen_arrays(
 
 
 def choose_units(old: int, new: int, stream: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each unit of a wider layer the old one that it copies, and its share of the output.
+    """The old unit that each unit of a wider layer copies, and the share of the output that it has.
 
     The old ones come first. Copies are drawn without replacement until all units have one more.
     """
@@ -172,7 +172,9 @@ def grow_width_arrays(
     scale = np.where(index < 0, 1.0, np.sqrt(old / size))
 
     # A head with a hidden layer reads the states there.
-    unread = "head.out.weight" if "head.hidden.weight" in arrays else ""
+    unread = ""
+    if "head.hidden.weight" in arrays:
+        unread = "head.out.weight"
 
     def choose(path: str) -> Extension | None:
         if NORM.fullmatch(path):
