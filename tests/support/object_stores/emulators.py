@@ -136,9 +136,9 @@ def private_key() -> str:
     return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
 
-def sas_token(hours: float = 1.0) -> str:
-    """A signed query that allows everything for so long; one that has expired if `hours` is negative."""
-    end = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+def sas_token() -> str:
+    """A signed query that allows everything for an hour."""
+    end = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     fields = {"sp": "rwdlac", "ss": "b", "srt": "sco", "st": "", "se": end}
     fields |= {"sip": "", "spr": "", "sv": "2018-11-09"}
     text = "\n".join([AZURE_ACCOUNT, *fields.values(), ""])
