@@ -79,7 +79,9 @@ REQUIRED = {name: pa.array([1], "i8") for name in ("id", "step", "time", "sum", 
 
 
 @pytest.mark.parametrize(
-    "columns", [{"mean": pa.array([{"a": 1}])}, {"extra": pa.array(["text"])}], ids=str
+    "columns",
+    [{"mean": pa.array([{"a": 1}])}, {"extra": pa.array(["text"])}],
+    ids=["struct", "text"],
 )
 def test_a_parquet_file_of_anything_else_is_refused_in_one_line(tmp_path, columns):
     path = tmp_path / "a.parquet"
