@@ -68,7 +68,7 @@ PACKAGE_NODES = {
     "data": 59_380,
     "distillation": 9_430,
     "evaluation": 9_880,
-    "extensions": 36_810,
+    "extensions": 36_370,
     "files": 3_700,
     "inference": 14_330,
     "models": 55_050,

@@ -16,11 +16,8 @@ from mlxlab.errors import DataError, ServiceUnavailableError
 from support.processes import ROOT
 
 FIGURE = re.compile(r"\d[\d,.]*(?= ?(?:M|GB|MB|s|x|%|seconds|minutes|hours|times|tokens/s)(?!\w))")
-SETTINGS = (
-    "95 % intervals",
-    "up to 1 % of",
-    "less than 4 GB of memory",
-)  # figures of the README that nobody measures
+# Figures of the README that nobody measures.
+SETTINGS = ("95 % intervals", "up to 1 % of", "less than 4 GB of memory")
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +34,12 @@ def test_the_page_of_claims_is_up_to_date(ledger):
 
 
 def test_every_figure_of_the_readme_is_in_a_claim(ledger):
-    text = without_links(
-        re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    )
+    readme = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    text = without_links(readme)
     for known in (*SETTINGS, *map(ledger.statement, ledger.claims)):
         text = text.replace(known, "")
-    assert [
-        text[max(0, figure.start() - 40) : figure.end() + 20] for figure in FIGURE.finditer(text)
-    ] == []
+    figures = [text[max(0, match.start() - 40) : match.end()] for match in FIGURE.finditer(text)]
+    assert figures == []
 
 
 def test_every_figure_links_to_its_claim(ledger):
@@ -65,42 +60,23 @@ def test_claims_of_older_programs_name_claims_of_the_ledger(ledger):
 def small(tmp_path, monkeypatch):
     """A project with a page, and two claims of it that one command measures."""
     (tmp_path / "README.md").write_text("It takes\n4.2 s, of which 30.0 % are waiting.\n")
-    common = {"topic": "Speed", "page": "README.md", "unit": "", "bound": "<= 50"}
     command = "echo run >> runs; echo '| seconds | 4.15 |'; echo 'waiting 1,030 ms'"
-    claims = [
-        common
-        | {
-            "id": "seconds",
-            "text": "takes {0:.1f} s",
-            "command": command,
-            "patterns": [r"seconds \| ([\d.]+)"],
-        },
-        common
-        | {
-            "id": "share",
-            "text": "which {0:.1f} % are",
-            "command": command,
-            "patterns": [r"([\d,]+) ms"],
-        },
-    ]
-    claims[1]["scale"] = 0.0290291
-    for module, name, value in (
-        (ledger_module, "ROOT", tmp_path),
-        (measure, "ROOT", tmp_path),
-        (measure, "PAGE", tmp_path / "claims.md"),
-        (measure, "RECORDED", tmp_path / "measured.json"),
-        (
-            measure,
-            "read_ledger",
-            lambda: read_ledger(tmp_path / "claims.toml", tmp_path / "measured.json"),
-        ),
-    ):
-        monkeypatch.setattr(module, name, value)
-    text = "".join(
-        "[[claims]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in claim.items())
-        for claim in claims
-    )
-    (tmp_path / "claims.toml").write_text(f"older = []\n{text}")
+    common = {"topic": "Speed", "page": "README.md", "unit": "", "bound": "<= 50"}
+    common["command"] = command
+    seconds = {"id": "seconds", "text": "takes {0:.1f} s", "patterns": [r"seconds \| ([\d.]+)"]}
+    share = {"id": "share", "text": "which {0:.1f} % are", "patterns": [r"([\d,]+) ms"]}
+    share["scale"] = 0.0290291
+    paths = (tmp_path / "claims.toml", tmp_path / "measured.json")
+    monkeypatch.setattr(ledger_module, "ROOT", tmp_path)
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    monkeypatch.setattr(measure, "PAGE", tmp_path / "claims.md")
+    monkeypatch.setattr(measure, "RECORDED", paths[1])
+    monkeypatch.setattr(measure, "read_ledger", lambda: read_ledger(*paths))
+    text = "older = []\n"
+    for claim in (seconds, share):
+        values = (common | claim).items()
+        text += "[[claims]]\n" + "".join(f"{key} = {json.dumps(each)}\n" for key, each in values)
+    paths[0].write_text(text)
     (tmp_path / "measured.json").write_text("{}")
     return tmp_path
 
@@ -115,24 +91,21 @@ def test_measuring_records_values_and_makes_the_page(small, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[:2] == ["seconds: takes 4.2 s", "share: which 29.9 % are"]
     assert out[2:] == ["README.md: expected 'which 29.9 % are' (claim share)"]
-    assert '| <a id="seconds"></a>`seconds`: takes 4.2 s |' in one_line(
-        (small / "claims.md").read_text()
-    )
+    page = one_line((small / "claims.md").read_text())
+    assert '| <a id="seconds"></a>`seconds`: takes 4.2 s |' in page
 
 
 def test_a_claim_that_is_not_measured_or_exceeds_its_bound_is_a_fault(small):
     ledger = measure.read_ledger()
     assert [fault.partition(":")[0] for fault in ledger.faults()] == ["seconds", "share"]
     values = {"values": [51.0], "machine": "", "date": ""}
-    faults = list(
-        replace(ledger, measured={"seconds": values, "share": values, "gone": values}).faults()
-    )
+    measured = dict.fromkeys(("seconds", "share", "gone"), values)
+    faults = list(replace(ledger, measured=measured).faults())
     assert "seconds: measured 51, claimed <= 50" in faults
     assert "measured.json: gone: no such claim" in faults
     pair = {"seconds": ledger.claims["seconds"] | {"bound": "<= 60, >= 60"}}
-    [fault, _] = replace(
-        ledger, claims=pair, measured={"seconds": values | {"values": [51.0, 51.0]}}
-    ).faults()
+    twice = {"seconds": values | {"values": [51.0, 51.0]}}
+    [fault, _] = replace(ledger, claims=pair, measured=twice).faults()
     assert fault == "seconds: measured 51, claimed >= 60"
 
 
@@ -144,9 +117,7 @@ def test_what_cannot_be_measured_is_one_line(small, capsys):
     assert main(["suite=claims", "only=share"]) == ServiceUnavailableError.exit_code
     declared.write_text(declared.read_text().replace("exit 3 >> runs", "exit"))
     assert main(["suite=claims", "only=share"]) == DataError.exit_code
-    assert capsys.readouterr().err.endswith(
-        "is not in the output of: exit; echo '| seconds | 4.15 |'; echo 'waiting 1,030 ms'\n"
-    )
+    assert "is not in the output of: exit; echo" in capsys.readouterr().err
     declared.write_text(declared.read_text().replace("bound", "bond"))
     assert main(["suite=claims"]) == DataError.exit_code
     assert "claims[0]: 'bound' is missing" in capsys.readouterr().err
@@ -167,12 +138,8 @@ def test_bounds(bound, holds):
 
 def test_the_suite_of_steps_compares_over_all_sizes():
     def result(**seconds):
-        return {
-            "subjects": [
-                {"name": name.replace("_", " "), "seconds": times}
-                for name, times in seconds.items()
-            ]
-        }
+        times = {name.replace("_", " "): each for name, each in seconds.items()}
+        return {"subjects": [{"name": name, "seconds": each} for name, each in times.items()]}
 
     first = result(simple=[1.0], optimized=[0.5, 0.4, 0.9], plain_MLX=[10.0], PyTorch=[0.5])
     second = result(simple=[1.0], optimized=[1.0], plain_MLX=[15.0], PyTorch=[])

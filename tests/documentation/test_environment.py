@@ -15,11 +15,11 @@ READING = ("get", "pop", "setdefault", "getenv")
 @cache
 def sources():
     """Name of a module below mlxlab -> its text; a package is its `__init__`."""
-    paths = {
-        file.relative_to(PACKAGE).with_suffix(""): file.read_text()
-        for file in PACKAGE.rglob("*.py")
-    }
-    return {".".join(path.parts).removesuffix(".__init__"): text for path, text in paths.items()}
+    texts = {}
+    for file in PACKAGE.rglob("*.py"):
+        path = file.relative_to(PACKAGE).with_suffix("")
+        texts[".".join(path.parts).removesuffix(".__init__")] = file.read_text()
+    return texts
 
 
 @cache
@@ -42,12 +42,9 @@ def names_read(module):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
             if node.func.attr in READING and is_environment(node.func.value):
                 yield node.args[0]
-        elif (
-            isinstance(node, ast.Subscript)
-            and isinstance(node.ctx, ast.Load)
-            and is_environment(node.value)
-        ):
-            yield node.slice
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Load):
+            if is_environment(node.value):
+                yield node.slice
         elif isinstance(node, ast.Compare) and is_environment(node.comparators[0]):
             yield node.left
 
@@ -55,34 +52,29 @@ def names_read(module):
 def values_of(name, module):
     """Expressions that a name stands for: constants, what a loop goes through, arguments of calls."""
     for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Assign) and name in [
-            ast.unparse(target) for target in node.targets
-        ]:
-            yield node.value, module
-        elif isinstance(node, ast.For | ast.comprehension) and name in ast.unparse(
-            node.target
-        ).split(", "):
-            yield node.iter, module
+        if isinstance(node, ast.Assign):
+            if name in map(ast.unparse, node.targets):
+                yield node.value, module
+        elif isinstance(node, ast.For | ast.comprehension):
+            if name in ast.unparse(node.target).split(", "):
+                yield node.iter, module
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlxlab."):
             if name in [alias.name for alias in node.names]:
                 yield from values_of(name, node.module.removeprefix("mlxlab."))
-        elif isinstance(node, ast.FunctionDef) and name in (
-            arguments := [each.arg for each in node.args.args]
-        ):
-            for call in ast.walk(tree(module)):
-                if isinstance(call, ast.Call) and ast.unparse(call.func) == node.name and call.args:
+        elif isinstance(node, ast.FunctionDef):
+            arguments = [each.arg for each in node.args.args]
+            calls = [each for each in ast.walk(tree(module)) if isinstance(each, ast.Call)]
+            for call in calls if name in arguments else ():
+                if ast.unparse(call.func) == node.name and call.args:
                     yield call.args[arguments.index(name)], module
 
 
 def variables(expression, module, seen=()):
     found = set()
     for node in ast.walk(expression):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and NAME.fullmatch(node.value)
-        ):
-            found.add(node.value)
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str) and NAME.fullmatch(value):
+            found.add(value)
         elif isinstance(node, ast.Name) and (node.id, module) not in seen:
             for value, owner in values_of(node.id, module):
                 found |= variables(value, owner, (*seen, (node.id, module)))
@@ -91,15 +83,11 @@ def variables(expression, module, seen=()):
 
 @cache
 def read():
-    reading = [
-        module for module, text in sources().items() if re.search(r"os\.(environ|getenv)", text)
-    ]
-    return {
-        name
-        for module in reading
-        for node in names_read(module)
-        for name in variables(node, module)
-    }
+    names = set()
+    for module, text in sources().items():
+        if re.search(r"os\.(environ|getenv)", text):
+            names.update(*(variables(node, module) for node in names_read(module)))
+    return names
 
 
 def documented():
@@ -114,16 +102,9 @@ SET_ONLY = {  # by mlxlab, to what must not vary
 
 
 def test_every_variable_that_the_code_reads_is_documented():
-    assert {
-        "MLXLAB_DEVICE",
-        "MLFLOW_TRACKING_URI",
-        "PMI_RANK",
-        "AWS_ALLOW_HTTP",
-    } <= read()
+    assert {"MLXLAB_DEVICE", "MLFLOW_TRACKING_URI", "PMI_RANK", "AWS_ALLOW_HTTP"} <= read()
     assert read() - SET_ONLY <= set(documented())
-    own = {
-        name for name in words() if re.fullmatch(r"MLXLAB_[A-Z_]*[A-Z]", name)
-    }  # that are only set, too
+    own = {name for name in words() if re.fullmatch(r"MLXLAB_[A-Z_]*[A-Z]", name)}
     assert own <= set(documented())
 
 

@@ -87,16 +87,12 @@ def test_every_key_is_in_the_reference():
             for name in node_signature(target, node).keys.keys() & keys.keys():
                 key = f"{node}.{name}"
                 inner = any(other.startswith(f"{key}.") for other in documented)  # of a component
-                assert (
-                    key in documented or inner or keys[name] is None or isinstance(keys[name], dict)
-                ), key
+                is_node = keys[name] is None or isinstance(keys[name], dict)
+                assert key in documented or inner or is_node, key
                 num_keys += 1
     for name in read_signature(TARGET).keys:
-        assert (
-            name in documented
-            or name in groups([conf_dir()])
-            or any(key.startswith(f"{name}.") for key in documented)
-        ), name
+        inner = any(key.startswith(f"{name}.") for key in documented)
+        assert name in documented or name in groups([conf_dir()]) or inner, name
     assert num_keys > 200
 
 
@@ -132,9 +128,8 @@ def test_every_exit_code_is_in_the_reference():
     assert {int(code) for cell in cells for code in cell.split(",")} == defined
     classes = re.findall(r"^\| (\d+) \| `(\w+)` \|", reference, re.M)
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    of_code = [
-        kind for kind in kinds if "exit_code" in vars(kind) and kind.exit_code not in (0, 70)
-    ]
+    kinds = [kind for kind in kinds if "exit_code" in vars(kind)]
+    of_code = [kind for kind in kinds if kind.exit_code not in (0, 70)]
     assert classes == [(str(kind.exit_code), kind.__name__) for kind in of_code]
 
 
@@ -157,9 +152,8 @@ def source():
 def test_every_metric_is_documented():
     documented = set(re.findall(r"`([a-z_]+/[\w/<>]+)`", METRICS))
     assert set(Metric.__args__) <= documented
-    logged = set(re.findall(rf'f?"({MEASURED})"', source())) - {
-        "data/titanic"
-    }  # the name of a folder
+    folders = {"data/titanic"}
+    logged = set(re.findall(rf'f?"({MEASURED})"', source())) - folders
     assert len(logged) > 20
     assert logged - groups([conf_dir()]).keys() <= documented
 
@@ -171,9 +165,8 @@ def test_every_documented_metric_is_in_the_source():
     assert len(keys) > 60
     words = set(re.findall(r"[a-z0-9_]+", source()))
     for key in keys:
-        last = re.sub(r"<\w+>|_\d+$|_?\.\.\.|^aligned_|^state_", "", key.rpartition("/")[2]).strip(
-            "_"
-        )
+        last = key.rpartition("/")[2]
+        last = re.sub(r"<\w+>|_\d+$|_?\.\.\.|^aligned_|^state_", "", last).strip("_")
         assert not last or any(word.endswith(last) for word in words), key
 
 
@@ -186,18 +179,9 @@ def names_in(pattern):
 def test_every_file_of_a_run_folder_is_documented():
     """Those that are moved with an earlier run or uploaded, and those of a real run."""
     documented = {part for code in re.findall(r"`([^`]+)`", RUN_FOLDER) for part in code.split("/")}
-    written = {
-        *earlier_run._MOVED,
-        *names_in(run_files.FILES),
-    }
-    written |= {
-        FILE,
-        ENSEMBLE_FILE,
-        THRESHOLDS_FILE,
-        reproduce.FILE,
-        LOCK,
-    }
-    folders = [past_run(), *(past_run() / name for name in ["inference"])]
+    written = {*earlier_run._MOVED, *names_in(run_files.FILES)}
+    written |= {FILE, ENSEMBLE_FILE, THRESHOLDS_FILE, reproduce.FILE, LOCK}
+    folders = [past_run(), past_run() / "inference"]
     written |= {path.name for folder in folders for path in folder.iterdir()}
     assert {"run.json", "mistakes.csv"} <= written
     assert written <= documented | {"tokenizer.json"}, written - documented

@@ -13,12 +13,8 @@ from mlxlab.inference.loaded_model import LoadedModel
 from support.browser import BROWSER, evaluate, show
 from support.processes import ROOT
 
-PAGES = [
-    "index.html",
-    "how_to/sweeps.html",
-    "reference/configuration.html",
-    "explanation/claims.html",
-]
+PAGES = ["index.html", "how_to/sweeps.html", "reference/configuration.html"]
+PAGES += ["explanation/claims.html"]
 SEARCH = """(async () => {
   document.querySelector("#__search").click();
   const query = document.querySelector("[data-md-component=search-query]");

@@ -13,12 +13,9 @@ def phrases():
     """The fixed text of the code, without what is put into it: two words or more."""
     for file in (ROOT / "src" / "mlxlab").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if (
-                isinstance(node, ast.Constant)
-                and isinstance(node.value, str)
-                and re.search(r"\w \w", node.value)
-            ):
-                yield node.value.strip(" ,;:")
+            value = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(value, str) and re.search(r"\w \w", value):
+                yield value.strip(" ,;:")
 
 
 def messages():
@@ -34,10 +31,8 @@ def test_every_message_is_one_of_the_code():
     assert len(shown) > 25
     for message in shown:
         rest = message
-        for phrase in sorted(
-            (phrase for phrase in known if phrase in message), key=len, reverse=True
-        ):
+        parts = [phrase for phrase in known if phrase in message]
+        for phrase in sorted(parts, key=len, reverse=True):
             rest = rest.replace(phrase, "|")
-        assert not re.search(r"(?<![\w./-])[a-z]{2,} [a-z]{2,}(?![\w./=-])", rest), (
-            f"{message}: {rest}"
-        )
+        words = re.search(r"(?<![\w./-])[a-z]{2,} [a-z]{2,}(?![\w./=-])", rest)
+        assert words is None, f"{message}: {rest}"

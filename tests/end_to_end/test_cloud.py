@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from mlxlab.extensions.cloud import cloud_store
+from mlxlab.extensions.cloud import object_store
 from mlxlab.run.storage import open_address
 from support.object_stores.emulators import emulator
 from support.processes import final_state, run_here, tiny_overrides
@@ -25,7 +25,7 @@ def test_a_run_resumes_bitwise_from_the_store_alone_though_a_third_of_the_reques
         "max_backoff": timedelta(milliseconds=20),
         "base": 2,
     }
-    monkeypatch.setattr(cloud_store, "RETRY", cloud_store.RETRY | {"backoff": backoff})
+    monkeypatch.setattr(object_store, "RETRY", object_store.RETRY | {"backoff": backoff})
     with emulator("gcs") as service:
         for name, value in service.environment.items():
             monkeypatch.setenv(name, value)

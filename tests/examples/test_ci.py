@@ -18,14 +18,12 @@ def test_the_workflow_runs_on_every_supported_version_of_python():
 @pytest.mark.fault_injection
 def test_its_steps_train_verify_and_accept_the_model(tmp_path):
     path = programs(tmp_path / "bin")
-    printed = {
-        name: shell(run, tmp_path, PATH=path) for name, run in STEPS.items() if name != "Install"
-    }
+    steps = {name: run for name, run in STEPS.items() if name != "Install"}
+    printed = {name: shell(run, tmp_path, PATH=path) for name, run in steps.items()}
     assert printed["Verify"].endswith("verified\n")
     assert printed["Check the accuracy"].startswith("accuracy 0.")
-    weights = next(
-        (tmp_path / "outputs" / "ci" / "checkpoints").glob("step-00000040/*.safetensors")
-    )
+    checkpoints = tmp_path / "outputs" / "ci" / "checkpoints"
+    weights = next(checkpoints.glob("step-00000040/*.safetensors"))
     content = weights.read_bytes()
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(AssertionError, match="step-00000040"):

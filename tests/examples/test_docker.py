@@ -26,13 +26,7 @@ def test_every_copied_path_exists_and_the_wheel_is_built_from_them():
     build = STAGES[0]
     copied = {path for name, args in build if name == "COPY" for path in args.split()[:-1]}
     assert all((ROOT / path).exists() for path in copied)
-    assert {
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-        "src",
-        "conf",
-    } <= copied  # what pyproject.toml names
+    assert {"pyproject.toml", "README.md", "LICENSE", "src", "conf"} <= copied
     assert [name for stage in STAGES for name, _ in stage].count("ENTRYPOINT") == 1
 
 
@@ -42,12 +36,8 @@ def test_the_commands_of_the_readme_work_in_what_the_dockerfile_makes(tmp_path):
     venv.create(tmp_path / "env", with_pip=False, symlinks=True)
     site = next((tmp_path / "env").glob("lib/python*/site-packages"))
     (site / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    offline = {
-        "PIP_NO_DEPS": "1",
-        "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",
-        "PYTHONPATH": "",
-    }
+    offline = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    offline["PYTHONPATH"] = ""
     offline |= {"PATH": f"{tmp_path}/env/bin:/usr/bin:/bin", "BACKEND": "cpu"}
     variables, entrypoint = dict(offline), []
     for stage in STAGES:
@@ -69,14 +59,12 @@ def test_the_commands_of_the_readme_work_in_what_the_dockerfile_makes(tmp_path):
                 entrypoint = json.loads(args)
     work = tmp_path / "work"
     assert entrypoint == ["mlxlab"]
-    assert os.path.samefile(
-        shutil.which("mlxlab", path=offline["PATH"]), tmp_path / "env" / "bin" / "mlxlab"
-    )
+    program = shutil.which("mlxlab", path=offline["PATH"])
+    assert os.path.samefile(program, tmp_path / "env" / "bin" / "mlxlab")
     for line in shell_lines(EXAMPLES / "docker" / "README.md"):
         if line.startswith("docker run"):
-            command = line.split(" mlxlab ")[1].replace(
-                "experiment=quick", f"experiment=quick {SHORT}"
-            )
+            command = line.split(" mlxlab ")[1]
+            command = command.replace("experiment=quick", f"experiment=quick {SHORT}")
             shell(f"{entrypoint[0]} {command}", work, **variables)
     assert (work / "predictions.csv").is_file()
     assert (work / ".cache").is_dir()

@@ -48,11 +48,7 @@ def test_it_runs_in_a_kernel_of_jupyter(tmp_path):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(EXAMPLES / "notebook" / "quickstart.ipynb", as_version=4)
-    nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": tmp_path}}
-    ).execute()
-    assert any(
-        output.get("data", {}).get("image/png")
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-    )
+    where = {"metadata": {"path": tmp_path}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert any(output.get("data", {}).get("image/png") for output in outputs)

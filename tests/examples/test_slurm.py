@@ -22,15 +22,11 @@ def submit(folder, *args, **variables):
 def test_each_task_of_the_array_has_settings_of_its_own(tmp_path):
     path = programs(tmp_path / "bin")
     (tmp_path / "bin" / "mlxlab").write_text('#!/bin/sh\necho "$@"\n')
-    first, last = map(
-        int, re.search(r"^#SBATCH --array=(\d+)-(\d+)$", SCRIPT.read_text(), re.M).groups()
-    )
+    tasks = re.search(r"^#SBATCH --array=(\d+)-(\d+)$", SCRIPT.read_text(), re.M)
     settings = set()
-    for task in range(first, last + 1):
+    for task in range(int(tasks[1]), int(tasks[2]) + 1):
         env = {**TASK, "PATH": path, "SLURM_ARRAY_TASK_ID": str(task)}
-        command = subprocess.run(
-            ["bash", SCRIPT, "x=1"], env=env, capture_output=True, text=True, check=True
-        ).stdout
+        command = subprocess.check_output(["bash", SCRIPT, "x=1"], env=env, text=True)
         assert f"/{task} " in command
         assert command.endswith(" x=1\n")
         settings.add(re.search(r"trainer\.learning_rate=\S+ seed=\S+", command)[0])
@@ -42,9 +38,7 @@ def test_a_task_survives_its_time_limit(tmp_path):
     path = programs(tmp_path / "bin", "scontrol")
     (tmp_path / "bin" / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
     tiny = tiny_overrides("trainer.max_steps=150", "~callbacks.progress_bar")
-    settings = [
-        override for override in tiny if not override.startswith(("tracking=", "checkpointing."))
-    ]
+    settings = [each for each in tiny if not each.startswith(("tracking=", "checkpointing."))]
     task = submit(tmp_path, *settings, PATH=path)
     folder = tmp_path / "outputs" / "learning-rates-4711" / "3"
     wait_for(folder / "checkpoints" / "step-00000050", task)

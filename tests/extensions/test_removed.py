@@ -16,9 +16,7 @@ REMOVABLE = sorted(path.parent.name for path in EXTENSIONS.glob("*/__init__.py")
 OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     "cloud": ["cloud/azure", "cloud/directory", "cloud/gcs", "cloud/s3", "experiment/cloud"],
     "curriculum": [
-        "data/order/curriculum",
-        "data/order/measured",
-        "data/order/staged",
+        *(f"data/order/{name}" for name in ("curriculum", "measured", "staged")),
         "experiment/growth_course",
     ],
     "example_losses": ["callbacks/example_losses"],
@@ -28,11 +26,8 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
 }
 DATA = ("instruct", "streaming", "table", "text_classification", "titanic")
 ALL = {"_target_": "mlxlab.data.subset.AllExamples"}
-POLICY = {
-    "_target_": "mlxlab.run.resume.policy.SameModel",
-    "allow_data_change": False,
-    "min_match": 1.0,
-}
+SAME_MODEL = "mlxlab.run.resume.policy.SameModel"
+POLICY = {"_target_": SAME_MODEL, "allow_data_change": False, "min_match": 1.0}
 NODES = {  # nodes of files of conf/, with what takes their place
     "growth": [("train", "resume_policy", POLICY)],
     "example_losses": [(f"data/{name}", "select", ALL) for name in DATA],

@@ -1,5 +1,6 @@
 """Figures of the fault injection, shown at its end."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,22 +21,23 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServ
         yield server
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A run folder that is not there yet."""
-    return tmp_path / "run"
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts for a language model."""
+    path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
+    texts = (f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4 for n in range(60))
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [
-        report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])
+    stats = terminalreporter.stats
+    properties = [
+        each
+        for report in [*stats.get("passed", []), *stats.get("failed", [])]
+        for each in report.user_properties
     ]
-    lines = [
-        str(value)
-        for report in reports
-        for name, value in report.user_properties
-        if name == "fault_injection"
-    ]
+    lines = [str(value) for name, value in properties if name == "fault_injection"]
     if lines:
         terminalreporter.section("fault_injection")
         for line in dict.fromkeys(lines):

@@ -22,21 +22,11 @@ pytestmark = pytest.mark.fault_injection
 TINY = tiny_overrides(
     "trainer.max_steps=24", "trainer.eval_every=8", "checkpointing.every_steps=4", "seed=5"
 )
-LARGE = tiny_overrides(  # the state of its optimizer has 12 MB, which are sent in two parts
-    *(
-        "model.num_layers=1",
-        "model.hidden_size=320",
-        "model.num_heads=4",
-        "model.intermediate_size=768",
-    ),
-    *(
-        "trainer.max_steps=6",
-        "trainer.eval_every=6",
-        "trainer.eval_batches=1",
-        "checkpointing.every_steps=2",
-    ),
-    *("data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1"),
-)
+# The state of its optimizer has 12 MB, which are sent in two parts.
+SIZES = "model.num_layers=1 model.hidden_size=320 model.num_heads=4 model.intermediate_size=768"
+SHORT = """trainer.max_steps=6 trainer.eval_every=6 trainer.eval_batches=1
+checkpointing.every_steps=2 data.source=synthetic data.templates=[basic] data.augment.copies=1"""
+LARGE = tiny_overrides(*SIZES.split(), *SHORT.split())
 COMMIT = r"PUT .*/step-\d+\.json"
 NAMED = re.compile(r"step-\d{8}[^\s,]* not uploaded|step-\d{8}, .* not uploaded")
 
@@ -62,9 +52,8 @@ def verified(address: str, folder: Path) -> list[str]:
         commits = cloud.commits(run_key.rpartition("/")[2])
         for name in commits.names():
             commits.fetch(name, folder / name)
-            assert load_checkpoint(folder / name / "checkpoints" / name).step == int(
-                name.split("-")[1]
-            )
+            step = load_checkpoint(folder / name / "checkpoints" / name).step
+            assert step == int(name.split("-")[1])
             names.append(name)
     return names
 
@@ -104,11 +93,8 @@ def kill_in(service: Emulator, command: list[str], request: str, number: int = 1
 
 @pytest.mark.parametrize(
     "request_killed",
-    [
-        pytest.param("PUT .*/files/", id="file"),
-        pytest.param("GET .*/files/", id="read_back"),
-        pytest.param(COMMIT, id="manifest"),
-    ],
+    ["PUT .*/files/", "GET .*/files/", COMMIT],
+    ids=["file", "read_back", "manifest"],
 )
 def test_a_run_killed_in_an_upload_resumes_bitwise_from_the_store_alone(
     service, expected, tmp_path, request_killed
@@ -179,9 +165,8 @@ def test_expired_credentials_leave_pending_uploads_which_the_next_run_sends(
 @pytest.mark.parametrize("request_refused", ["", r"PUT .*/step-00000024\.json"])
 def test_a_required_store_that_fails_fails_the_run(service, tmp_path, request_refused):
     service.proxy.fail_after(request_refused, "expired", matched_too=True)
-    done = run(
-        *upload(service, tmp_path.name, tmp_path / "run", "cloud.wait=2", "cloud.required=true")
-    )
+    options = ("cloud.wait=2", "cloud.required=true")
+    done = run(*upload(service, tmp_path.name, tmp_path / "run", *options))
     assert done.returncode == (74 if request_refused else 69), done.stderr
     assert "Traceback" not in done.stderr
     if request_refused:
@@ -205,12 +190,8 @@ def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(servi
     if service.gcs is None:
         pytest.skip("only our own emulator holds what no client would store")
     entry = {"size": 3, "sha256": "0" * 64}
-    manifest = {
-        "format": 1,
-        "name": "step-00000004",
-        "files": {"../../evil": entry},
-        "checksum": "0" * 64,
-    }
+    manifest = {"format": 1, "name": "step-00000004", "files": {"../../evil": entry}}
+    manifest["checksum"] = "0" * 64
     objects = {
         "hostile/run/step-00000004.json": json.dumps(manifest).encode(),
         "hostile/../../evil": b"evil",
@@ -230,21 +211,16 @@ def test_remote_content_that_is_hostile_is_refused_before_anything_is_made(servi
 
 def test_launched_processes_resume_bitwise_from_the_store_alone(tmp_path):
     store = f"{tmp_path}/copies"
-    overrides = tiny_overrides(
-        "trainer.max_steps=6",
-        "trainer.eval_every=6",
-        "checkpointing.every_steps=2",
-        "checkpointing.keep=9",
-    )
+    length = ("trainer.max_steps=6", "trainer.eval_every=6")
+    overrides = tiny_overrides(*length, "checkpointing.every_steps=2", "checkpointing.keep=9")
     uploading = [*overrides, "cloud=directory", f"cloud.path={store}", "cloud.prefix="]
     done = run("nproc=2", *uploading, f"hydra.run.dir={tmp_path}/run", script="launch")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("cloud: ") == 1  # only one process uploads
     (key,) = open_address(f"file://{store}", {}).store.list("copies").folders
     address = f"file://{tmp_path}/{key}/step-00000002"
-    resumed = run(
-        "nproc=2", f"resume={address}", f"hydra.run.dir={tmp_path}/empty", script="launch"
-    )
+    empty = f"hydra.run.dir={tmp_path}/empty"
+    resumed = run("nproc=2", f"resume={address}", empty, script="launch")
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step-00000002" in resumed.stderr
     assert final_state(resumed) == final_state(done)
@@ -276,6 +252,5 @@ def test_a_directory_that_cannot_be_written_costs_copies_and_nothing_else(
         assert not [path for path in disk.rglob("*") if path.name.startswith(".tmp-")]
         again = run(*directory(disk, f"hydra.run.dir={tmp_path}/run", "resume=auto"))
         assert "not uploaded" not in again.stderr
-        assert "step-00000024" in verified(
-            f"file://{disk}/copies/checkpoints", tmp_path / "fetched"
-        )
+        copies = f"file://{disk}/copies/checkpoints"
+        assert "step-00000024" in verified(copies, tmp_path / "fetched")

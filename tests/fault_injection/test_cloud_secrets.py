@@ -16,12 +16,7 @@ pytest.importorskip("obstore", reason="obstore is not installed: pip install 'ml
 
 pytestmark = pytest.mark.fault_injection
 
-SHORT = (
-    "trainer.max_steps=8",
-    "trainer.eval_every=4",
-    "checkpointing.every_steps=2",
-    "cloud.wait=2",
-)
+SHORT = "trainer.max_steps=8", "trainer.eval_every=4", "checkpointing.every_steps=2"
 SIGNING = {"AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"}
 COMMIT = r"/step-\d+\.json"
 
@@ -41,24 +36,17 @@ def test_no_secret_is_written_anywhere(
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    uris = [
-        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
-        f"tracking.artifacts={tmp_path}/artifacts",
-    ]
-    tracked = ["tracking=mlflow", "tracking.wait=60", *uris]
-    prefix, folders = (
-        tmp_path.name,
-        [f"hydra.run.dir={tmp_path}/{name}" for name in ("run", "empty")],
-    )
+    tracked = ["tracking=mlflow", "tracking.wait=60", f"tracking.artifacts={tmp_path}/artifacts"]
+    tracked.append(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    prefix = tmp_path.name
+    uploading = [*service.overrides(prefix), f"hydra.run.dir={tmp_path}/run", "cloud.wait=2"]
     service.proxy.fail_after(COMMIT, fault)
-    overrides = tiny_overrides(
-        *SHORT, *tracked, *service.overrides(prefix), folders[0], "hydra.verbose=true"
-    )
-    done = run(*overrides, fresh=True)
+    done = run(*tiny_overrides(*SHORT, *tracked, *uploading, "hydra.verbose=true"), fresh=True)
     assert done.returncode == 0, done.stderr
     assert any(re.search(COMMIT, unquote(request.path)) for request in service.proxy.requests)
     service.proxy.fail_all("expired")
-    refused = run(f"resume={service.address}/{prefix}", folders[1], fresh=True)
+    empty = f"hydra.run.dir={tmp_path}/empty"
+    refused = run(f"resume={service.address}/{prefix}", empty, fresh=True)
     assert refused.returncode == 69, refused.stderr
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
         assert store.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)]
@@ -69,8 +57,7 @@ def test_no_secret_is_written_anywhere(
 def assert_absent(secrets: set[str], folder: Path, *outputs: subprocess.CompletedProcess) -> None:
     files = {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert len(files) > 5
-    files |= {
-        f"output {n}": f"{each.stdout}{each.stderr}".encode() for n, each in enumerate(outputs)
-    }
+    for each in outputs:
+        files[f"output of {each.args}"] = f"{each.stdout}{each.stderr}".encode()
     for name, data in files.items():
         assert not [secret for secret in secrets if secret.encode() in data], name

@@ -1,6 +1,5 @@
 """kill -9 in the middle of a curriculum: the run continues and ends in the state of the undisturbed one."""
 
-import json
 import signal
 
 import pytest
@@ -17,53 +16,23 @@ from support.fault_injection.harness import (
 )
 
 TITANIC = ("data.baselines", "data.templates", "data.augment")
-CURRICULUM = (
-    "data/order=curriculum",
-    "data.order.alpha=[[0,1.0],[0.5,0.2]]",
-    "data.order.pool=50",
-    "data.order.rescore_every=3",
-)
-
+CURRICULUM = """data=streaming data/order=curriculum data.order.alpha=[[0,1.0],[0.5,0.2]]
+data.order.pool=50 data.order.rescore_every=3 data.tokenizer.vocab_size=300 data.seq_len=32
+data.valid_fraction=0.2 trainer.epochs=null checkpointing.every_steps=1"""
 LATEST_KILL = 8  # saves of an attempt
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
-    texts = (f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4 for n in range(60))
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path
-
-
 def arguments(corpus, project, model, max_steps, *overrides):
-    text = [
-        f"data.source={corpus}",
-        "data.tokenizer.vocab_size=300",
-        "data.seq_len=32",
-        "data.valid_fraction=0.2",
-    ]
-    limits = [
-        "trainer.epochs=null",
-        f"trainer.max_steps={max_steps}",
-        "checkpointing.every_steps=1",
-    ]
-    argv = settings(
-        model, "data=streaming", *CURRICULUM, *text, *limits, *tracked(project), *overrides
-    )
+    text = [f"data.source={corpus}", f"trainer.max_steps={max_steps}"]
+    argv = settings(model, *CURRICULUM.split(), *text, *tracked(project), *overrides)
     return [setting for setting in argv if not setting.startswith(TITANIC)]
 
 
-@pytest.mark.parametrize(
-    ("model", "prefetch", "kills"),
-    [
-        ("transformer", 2, 1),
-        *(
-            pytest.param(model, n, 8, marks=pytest.mark.fault_injection)
-            for model in ("transformer", "bert")
-            for n in (0, 2)
-        ),
-    ],
-)
+SLOW = [(model, prefetch, 8) for model in ("transformer", "bert") for prefetch in (0, 2)]
+SLOW = [pytest.param(*case, marks=pytest.mark.fault_injection) for case in SLOW]
+
+
+@pytest.mark.parametrize(("model", "prefetch", "kills"), [("transformer", 2, 1), *SLOW])
 def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     shared_server: ForkServer, corpus, tmp_path, summarize, model, prefetch, kills
 ):
@@ -72,9 +41,8 @@ def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     expected = reference(shared_server, argv, tmp_path / "reference")
     logged = {name for name, _ in expected.metrics}
     assert {"data/kl_target", "data/rare_coverage", "data/curriculum_alpha"} <= logged
-    assert {
-        value for (name, _), value in expected.metrics.items() if name == "data/curriculum_alpha"
-    } == {1.0, 0.2}
+    values = expected.metrics.items()
+    assert {each for (name, _), each in values if name == "data/curriculum_alpha"} == {1.0, 0.2}
     here, rng = [*argv, f"hydra.run.dir={tmp_path}/run"], rng_for("curriculum", model, prefetch)
     for _ in range(kills):
         attempt = shared_server.start(here, syncer=False)
@@ -86,6 +54,4 @@ def test_a_curriculum_killed_anywhere_ends_in_the_same_state(
     assert "resumed from step-" in done.err
     assert done.final_state() == expected.final_state
     assert_same_metrics(read_metrics(tmp_path / "run" / "journal.jsonl"), expected.metrics)
-    summarize(
-        f"{kills} kills in a curriculum of {model}, prefetch {prefetch}: bitwise equal (seed {SEED})"
-    )
+    summarize(f"{kills} kills in a curriculum of {model}: bitwise equal (seed {SEED})")

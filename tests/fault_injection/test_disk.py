@@ -60,17 +60,12 @@ needs_strace = pytest.mark.skipif(
 def save_under_strace(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """`saver.py` as the only program traced; its log is beside the folder."""
     folder.mkdir(parents=True)
-    command = [
-        str(STRACE),
-        "-f",
-        "-o",
-        f"{folder}.log",
-        *options,
-        sys.executable,
-        saver.__file__,
-        str(folder),
-    ]
-    env = environment(PYTHONDONTWRITEBYTECODE="1")
+    command = [str(STRACE), "-f", "-o", f"{folder}.log", *options]
+    command += [sys.executable, saver.__file__, str(folder)]
+    return finish(command, environment(PYTHONDONTWRITEBYTECODE="1"))
+
+
+def finish(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, env=env, capture_output=True, text=True, check=False, timeout=120
     )
@@ -98,12 +93,9 @@ def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
     checkpoint = store.load()
     assert checkpoint.step in steps
     assert not checkpoint.skipped
-    np.testing.assert_array_equal(
-        np.array(checkpoint.weights["w7"]), np.arange(500) * checkpoint.step + 7
-    )
-    np.testing.assert_array_equal(
-        np.array(checkpoint.optimizer["m"]), np.full(300, float(checkpoint.step))
-    )
+    weights, moments = np.array(checkpoint.weights["w7"]), np.array(checkpoint.optimizer["m"])
+    np.testing.assert_array_equal(weights, np.arange(500) * checkpoint.step + 7)
+    np.testing.assert_array_equal(moments, np.full(300, float(checkpoint.step)))
     for path in store.paths():
         load_checkpoint(path)
     assert all(path.name.startswith("step-") for path in folder.iterdir())
@@ -114,9 +106,7 @@ def check_recovery(folder: Path, steps: tuple[int, ...]) -> int:
 def calls(tmp_path_factory) -> list[tuple[str, int]]:
     folder = tmp_path_factory.mktemp("calls") / "run"
     done = save_under_strace(folder, "-e", f"trace={SYSCALLS}")
-    assert done.stdout.split() == ["1", "saved", "2", "saved", "3", "saved", "4", "saved"], (
-        done.stderr
-    )
+    assert done.stdout.splitlines() == [f"{step} saved" for step in (1, 2, 3, 4)], done.stderr
     calls = calls_of_the_third_save(Path(f"{folder}.log"))
     assert {"fsync", "rename", "write", "mkdir"} <= {name for name, _ in calls}
     return calls
@@ -128,18 +118,16 @@ def test_kill_at_each_call_of_a_save(calls, tmp_path, summarize, every):
     chosen, recovered, missed = calls[::every], Counter(), 0
     for number, (name, when) in enumerate(chosen):
         folder = tmp_path / str(number)
-        done = save_under_strace(
-            folder, "-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={when}"
-        )
+        inject = f"inject={name}:signal=KILL:when={when}"
+        done = save_under_strace(folder, "-e", f"trace={name}", "-e", inject)
         if "4 saved" in done.stdout:
             missed += 1  # the interpreter made one call less this time
             continue
         recovered[f"from step {check_recovery(folder, (2, 3, 4))}"] += 1
     assert recovered.total() >= 0.8 * len(chosen)
     kinds = counts(Counter(name for name, _ in chosen))
-    summarize(
-        f"kill at {recovered.total()} system calls of one save ({kinds}): all recovered ({counts(recovered)})"
-    )
+    total = recovered.total()
+    summarize(f"kill at {total} calls of one save ({kinds}): all recovered ({counts(recovered)})")
 
 
 @needs_strace
@@ -151,23 +139,19 @@ def test_a_failing_system_call_in_a_save_leaves_the_previous_checkpoint_and_the_
     outcome: Counter[str] = Counter()
     for number, (name, when, error) in enumerate(cases):
         folder = tmp_path / str(number)
-        done = save_under_strace(
-            folder, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={when}"
-        )
+        inject = f"inject={name}:error={error}:when={when}"
+        done = save_under_strace(folder, "-e", f"trace={name}", "-e", inject)
         assert done.returncode == 0, (name, when, error, done.stderr)
         lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
         unsaved = [step for step, result in lines.items() if result != "saved"]
         outcome["save refused" if unsaved else "save stood"] += 1
         for step in unsaved:
-            assert re.match(
-                r"(OSError|PermissionError|RuntimeError|CannotCreateError): ", lines[step]
-            ), lines
+            kinds = r"(OSError|PermissionError|RuntimeError|CannotCreateError): "
+            assert re.match(kinds, lines[step]), lines
         assert len(unsaved) <= 1
         check_recovery(folder, (4,) if "4" not in unsaved else (3,))
     kinds = counts(Counter(f"{name} {error}" for name, _, error in cases))
-    summarize(
-        f"{len(cases)} errors of calls in one save ({kinds}): {counts(outcome)}; all others intact, the next one good"
-    )
+    summarize(f"{len(cases)} errors of calls in one save ({kinds}): {counts(outcome)}")
 
 
 @needs_strace
@@ -175,47 +159,30 @@ def test_every_file_is_flushed_before_the_checkpoint_is_renamed(tmp_path):
     """fsync of each file after its last write, of the folder before and of its parent after the rename."""
     folder = tmp_path / "run"
     save_under_strace(folder, "-y", "-e", "trace=fsync,rename,write,writev,pwrite64")
-    events = re.findall(
-        r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", Path(f"{folder}.log").read_text(), re.MULTILINE
-    )
-    renames = [
-        i
-        for i, (name, _, args) in enumerate(events)
-        if name == "rename" and "/step-00000003" in args
-    ]
-    at = renames[0]
+    log = Path(f"{folder}.log").read_text()
+    events = re.findall(r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", log, re.MULTILINE)
+    renames = ((i, args) for i, (name, _, args) in enumerate(events) if name == "rename")
+    at = next(i for i, args in renames if "/step-00000003" in args)
     temporary = re.search(r'"([^"]*\.tmp-00000003[^"]*)"', events[at][2])[1]
     for file in ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):
-        events_of_file = [
-            (i, name) for i, (name, path, _) in enumerate(events) if path == f"{temporary}/{file}"
-        ]
-        assert events_of_file[-1][1] == "fsync", f"{file} is written after it was flushed"
-        assert events_of_file[-1][0] < at
+        last = max(i for i, (_, path, _) in enumerate(events) if path == f"{temporary}/{file}")
+        assert events[last][0] == "fsync", f"{file} is written after it was flushed"
+        assert last < at
     last_file = max(i for i, (_, path, _) in enumerate(events) if path.startswith(f"{temporary}/"))
-    assert any(
-        name == "fsync" and path == temporary for name, path, _ in events[last_file + 1 : at]
-    )
-    assert next((name, path) for name, path, _ in events[at + 1 :] if name == "fsync") == (
-        "fsync",
-        str(folder),
-    )
+    before = [path for name, path, _ in events[last_file + 1 : at] if name == "fsync"]
+    after = [path for name, path, _ in events[at + 1 :] if name == "fsync"]
+    assert temporary in before
+    assert after[0] == str(folder)
+
+
+FAULTS = [("fsync", errno.EIO), ("rename", errno.EXDEV), ("rename", errno.EROFS)]
+FAULTS += [("mkdir", errno.ENOSPC), ("open", errno.EMFILE)]
+SLOW = [pytest.param(*case, marks=pytest.mark.fault_injection) for case in FAULTS]
 
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [
-        ("fsync", errno.ENOSPC),
-        *(
-            pytest.param(*case, marks=pytest.mark.fault_injection)
-            for case in [
-                ("fsync", errno.EIO),
-                ("rename", errno.EXDEV),
-                ("rename", errno.EROFS),
-                ("mkdir", errno.ENOSPC),
-                ("open", errno.EMFILE),
-            ]
-        ),
-    ],
+    [("fsync", errno.ENOSPC), *SLOW],
     ids=lambda value: value if isinstance(value, str) else errno.errorcode[value],
 )
 def test_a_run_continues_while_saves_fail_and_reports_it_once(
@@ -226,9 +193,8 @@ def test_a_run_continues_while_saves_fail_and_reports_it_once(
     fail = {"name": name, "errno": number, "first": 3, "last": 6}
     done = shared_server.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, fail=fail)
     assert done.final_state() == expected.final_state
-    assert NOT_SAVED.findall(done.err) == [
-        f"checkpoint of step 6 not saved: {os.strerror(number)}; training continues"
-    ], done.err
+    expected = f"checkpoint of step 6 not saved: {os.strerror(number)}; training continues"
+    assert NOT_SAVED.findall(done.err) == [expected], done.err
     assert "Traceback" not in done.err
     assert_tidy(tmp_path / "run")
 
@@ -239,9 +205,8 @@ def test_a_failing_last_save_exits_with_74_and_the_previous_checkpoint_resumes(
     argv = settings("bert", "trainer.max_steps=12")
     expected = reference(shared_server, argv, tmp_path / "reference")
     here = [*argv, f"hydra.run.dir={tmp_path}/run"]
-    done = shared_server.run(
-        here, fail={"name": "fsync", "errno": errno.ENOSPC, "first": 4, "last": 99}
-    )
+    fail = {"name": "fsync", "errno": errno.ENOSPC, "first": 4, "last": 99}
+    done = shared_server.run(here, fail=fail)
     assert done.returncode == 74, done.err
     assert "Traceback" not in done.err
     assert [path.name for path in committed(tmp_path / "run")] == ["step-00000004", "step-00000006"]
@@ -255,17 +220,12 @@ def test_after_an_attempt_without_any_checkpoint_the_store_holds_every_point_onc
     shared_server, tmp_path
 ):
     store = f"sqlite:///{tmp_path}/project/mlflow.db"
-    here = settings(
-        "bert",
-        "trainer.max_steps=6",
-        *tracked(tmp_path / "project"),
-        f"hydra.run.dir={tmp_path}/run",
-    )
-    elsewhere = settings("bert", "trainer.max_steps=6", *tracked(tmp_path / "elsewhere"))
+    short = settings("bert", "trainer.max_steps=6")
+    here = [*short, *tracked(tmp_path / "project"), f"hydra.run.dir={tmp_path}/run"]
+    elsewhere = [*short, *tracked(tmp_path / "elsewhere")]
     expected = reference(shared_server, elsewhere, tmp_path / "reference")
-    failed = shared_server.run(
-        here, syncer=False, fail={"name": "fsync", "errno": errno.EIO, "first": 1, "last": 99}
-    )
+    fail = {"name": "fsync", "errno": errno.EIO, "first": 1, "last": 99}
+    failed = shared_server.run(here, syncer=False, fail=fail)
     assert failed.returncode == 74, failed.err
     assert committed(tmp_path / "run") == []
     for attempt in ("failed", "resumed"):
@@ -313,9 +273,8 @@ def test_a_full_disk_costs_saves_and_nothing_else(shared_server, tmp_path, full_
 @needs_root
 def test_a_disk_that_is_too_small_is_reported_before_training(shared_server, tmp_path):
     with small_disk(tmp_path / "disk", "300k") as disk:
-        done = shared_server.run(
-            settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run")
-        )
+        argv = settings("bert", "trainer.max_steps=8", f"hydra.run.dir={disk}/run")
+        done = shared_server.run(argv)
     assert done.returncode == 74, done.err
     assert "are free" in done.err.split("step 8/8")[0]
     assert "Traceback" not in done.err
@@ -395,7 +354,7 @@ def test_a_file_size_limit_costs_the_save_and_leaves_nothing_behind(tmp_path):
     env = environment(PYTHONPATH=str(Path(saver.__file__).parent), PYTHONDONTWRITEBYTECODE="1")
     (tmp_path / "run").mkdir()
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = finish(command, env)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("saved") == 0
     assert len(done.stdout.splitlines()) == 4
@@ -406,10 +365,7 @@ def test_a_file_size_limit_costs_the_save_and_leaves_nothing_behind(tmp_path):
 def test_kill_at_each_call_of_a_save_that_replaces_a_checkpoint_leaves_the_old_or_the_new_one(
     tmp_path,
 ):
-    command = [sys.executable, resaver.__file__, str(tmp_path)]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False, timeout=120
-    )
+    done = finish([sys.executable, resaver.__file__, str(tmp_path)], environment())
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10
     values = []
@@ -417,9 +373,7 @@ def test_kill_at_each_call_of_a_save_that_replaces_a_checkpoint_leaves_the_old_o
         store = CheckpointStore(tmp_path / str(call))
         values.append(store.load().weights["w"].tolist()[0])
         store.save(2, {"w": mx.zeros(4)}, {}, state_at(2))
-        assert [path.name.removesuffix("-replaced") for path in store.paths()] == [
-            "step-00000002",
-            "step-00000001",
-        ]
+        names = [path.name.removesuffix("-replaced") for path in store.paths()]
+        assert names == ["step-00000002", "step-00000001"]
     assert values == sorted(values)
     assert set(values) == {1.0, 2.0}

@@ -24,36 +24,16 @@ from support.new_stores import create_database
 from support.processes import environment
 from support.trial_records import look, make_record
 
-TINY = [
-    "model.num_layers=1",
-    "model.hidden_size=8",
-    "model.num_heads=1",
-    "model.intermediate_size=8",
-    "data.batch_size=64",
-    "data.prefetch=0",
-    "trainer.eval_every=2",
-    "checkpointing.every_steps=2",
-    "~callbacks.memory_monitor",
-    "resume=auto",
-]
+SETTINGS = """model.num_layers=1 model.hidden_size=8 model.num_heads=1 model.intermediate_size=8
+data.batch_size=64 data.prefetch=0 trainer.eval_every=2 checkpointing.every_steps=2
+~callbacks.memory_monitor resume=auto"""
+STREAMING = """model=transformer data=streaming data.tokenizer.vocab_size=300 data.seq_len=16
+data.reading.document_unit=line data.valid_fraction=0.2 trainer.schedule.warmup=0"""
+CACHE = "trainer.distillation.teacher_cache={top_k: 2, dtype: float16}"
+TINY = SETTINGS.split()
+TEXT = [*TINY, *STREAMING.split()]
 TITANIC = [*TINY, "data.source=synthetic", "data.templates=[brief]", "data.baselines=false"]
-TEXT = [
-    *TINY,
-    "model=transformer",
-    "data=streaming",
-    "data.tokenizer.vocab_size=300",
-    "data.seq_len=16",
-]
-TEXT += [
-    "data.reading.document_unit=line",
-    "data.valid_fraction=0.2",
-    "trainer.schedule.warmup=0",
-]
-DISTILL = [
-    *TITANIC,
-    "trainer=distill",
-    "trainer.distillation.teacher_cache={top_k: 2, dtype: float16}",
-]
+DISTILL = [*TITANIC, "trainer=distill", CACHE]
 ROUNDS = [*TITANIC, "trainer=distill", "trainer.distillation.rounds=2"]
 NEWEST = "run/checkpoints/step-00000004"
 TARGETS = [  # (folder that is copied, command, file in it)
@@ -91,16 +71,8 @@ TARGETS = [  # (folder that is copied, command, file in it)
     ("distilled", "distill", "cwd/.cache/teacher-*/targets.sqlite"),
 ]
 # Mutations of each target in the default suite.
-DRAW = {
-    "evaluate": 3,
-    "resume": 1,
-    "continue": 2,
-    "compare": 8,
-    "report": 8,
-    "sync": 3,
-    "generate": 2,
-    "distill": 3,
-}
+DRAW = {"evaluate": 3, "resume": 1, "continue": 2, "compare": 8, "report": 8}
+DRAW |= {"sync": 3, "generate": 2, "distill": 3}
 COMMANDS = sorted({(kind, command) for kind, command, _ in TARGETS})
 
 
@@ -118,53 +90,30 @@ class Workplace(NamedTuple):
         """The arguments of a command on the run folder `case / "run"`."""
         run, teacher = f"run={case}/run", f"trainer.teachers=[{self.templates}/titanic/run]"
         text = f"data.source={self.templates}/text.txt"
-        settings = {
-            "titanic": TITANIC,
-            "text": [*TEXT, text],
-            "rounds": ROUNDS,
-            "distilled": [*DISTILL, teacher],
-        }
+        settings = {"titanic": TITANIC, "text": [*TEXT, text], "rounds": ROUNDS}
+        settings["distilled"] = [*DISTILL, teacher]
         train = [*settings.get(kind, []), f"hydra.{run.replace('=', '.dir=')}"]
-        methods = [
-            f"a={case}/run",
-            f"b={self.templates}/titanic/run",
-            "baseline=a",
-            f"out={case}/out",
-        ]
-        tracked = [
-            "tracking=mlflow",
-            f"tracking.uri={self.store}",
-            "tracking.log_models=false",
-            "tracking.wait=200",
-        ]
+        methods = [f"a={case}/run", f"b={self.templates}/titanic/run", "baseline=a"]
+        tracked = ["tracking=none"]
+        if kind == "titanic":
+            tracked = ["tracking=mlflow", f"tracking.uri={self.store}", "tracking.wait=200"]
+            tracked.append("tracking.log_models=false")
+        last = [] if kind == "rounds" else ["checkpoint=last"]
+        distilled = [*train[:-1], f"hydra.run.dir={case}/out"]
         name, argv = {
-            "create": ("train", [*train, *(tracked if kind == "titanic" else ["tracking=none"])]),
-            "evaluate": (
-                "evaluate",
-                [run, *([] if kind == "rounds" else ["checkpoint=last"]), "max_batches=1"],
-            ),
+            "create": ("train", [*train, *tracked]),
+            "evaluate": ("evaluate", [run, *last, "max_batches=1"]),
             "generate": ("generate", [run, "checkpoint=last", "prompt=a", "max_tokens=2"]),
             "resume": ("train", [*train, "tracking=none", "trainer.max_steps=5"]),
             "continue": ("train", [train[-1], "resume=auto", "trainer.max_steps=5"]),
-            "distill": (
-                "train",
-                [*train[:-1], "tracking=none", "trainer.max_steps=4", f"hydra.run.dir={case}/out"],
-            ),
-            "compare": ("compare", methods),
+            "distill": ("train", [*distilled, "tracking=none", "trainer.max_steps=4"]),
+            "compare": ("compare", [*methods, f"out={case}/out"]),
             "report": ("report", [f"{case}/run"]),
             "sync": ("runs", ["sync", f"{case}/run", f"uri=sqlite:///{case}/out/mlflow.db"]),
         }[command]
-        writable = [
-            f"{self.templates}/store",
-            *(f"{case}/{name}" for name in ("run", "out", "cwd")),
-        ]
-        paths = {
-            "cwd": f"{case}/cwd",
-            "out": f"{case}/output",
-            "canary": f"{case}/canary.py",
-            "writable": writable,
-        }
-        return {"argv": [name, *argv], **paths}
+        writable = [f"{self.templates}/store", f"{case}/run", f"{case}/out", f"{case}/cwd"]
+        paths = {"cwd": f"{case}/cwd", "out": f"{case}/output", "canary": f"{case}/canary.py"}
+        return {"argv": [name, *argv], "writable": writable, **paths}
 
     def run(self, order: dict[str, Any]) -> tuple[Any, list[str], str]:
         """The exit code of a command, what it did that it must not, and what it printed."""
@@ -176,9 +125,8 @@ class Workplace(NamedTuple):
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     folder = tmp_path_factory.mktemp("fuzz")
-    (folder / "text.txt").write_text(
-        "".join(f"Line {n} tells of {n * n} sheep.\n" for n in range(200))
-    )
+    lines = (f"Line {n} tells of {n * n} sheep.\n" for n in range(200))
+    (folder / "text.txt").write_text("".join(lines))
     server, child_end = Pipe()
     fork(serve, child_end, environment())
     child_end.close()
@@ -190,9 +138,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         (folder / kind / "cwd").mkdir(parents=True)
         order = workplace.order(kind, "create", folder / kind)
         for steps in (2, 4):
-            code, _, output = workplace.run(
-                order | {"argv": [*order["argv"], f"trainer.max_steps={steps}"]}
-            )
+            longer = {"argv": [*order["argv"], f"trainer.max_steps={steps}"]}
+            code, _, output = workplace.run(order | longer)
             assert code == 0, output
     for name in ("cwd", "run"):
         (folder / "trial" / name).mkdir(parents=True)
@@ -218,10 +165,8 @@ def run_command(
 
 @pytest.mark.parametrize(("kind", "command"), COMMANDS)
 def test_every_command_succeeds_on_the_unchanged_run(workplace, tmp_path, kind, command):
-    assert run_command(workplace, kind, tmp_path / "case", command, lambda _: "unchanged") == (
-        0,
-        "",
-    )
+    done = run_command(workplace, kind, tmp_path / "case", command, lambda _: "unchanged")
+    assert done == (0, "")
 
 
 @pytest.mark.parametrize(

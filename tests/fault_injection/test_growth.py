@@ -1,7 +1,6 @@
 """kill -9 in the middle of a growth schedule: the run continues and ends as the undisturbed one, in every file."""
 
 import csv
-import json
 import re
 import signal
 import sqlite3
@@ -30,12 +29,11 @@ from support.fault_injection.harness import (
 )
 from support.processes import ROOT, process_of_rank, run, start, wait_for
 
-SHORT = (
-    "trainer.epochs=null",
-    "trainer.max_steps=16",
-    "trainer.eval_every=6",
-    "checkpointing.every_steps=3",
-)
+SHORT = """trainer.epochs=null trainer.max_steps=16 trainer.eval_every=6
+checkpointing.every_steps=3 trainer.ema_decay=0.9 callbacks.csv.path=metrics.csv"""
+TEXT = """data=streaming data/order=curriculum data.order.pool=50 data.order.rescore_every=3
+data.valid_fraction=0.2 data.seq_len=32 data.tokenizer.vocab_size=300 model.freeze=[norm]
+objective=valid/bits_per_byte"""
 LORA = "{id: lora, op: set_lora, rank: 2, when: {or_steps: 1}}"
 MERGE = "{id: merge, op: merge_lora, when: {or_steps: 2}}"
 DEEPER = "{id: deeper, op: stack, map: [0, 0], when: {or_steps: 2}, then: evaluate}"
@@ -73,35 +71,17 @@ GROWING = {
     ),
 }
 PLACES = ("before", "inside", "after", "evaluation", "save")
-PHASES = {
-    "training": 1,
-    "tracking": 12,
-    "save": 4,
-    "retention": 3,
-    "evaluation": 2,
-}  # how often before a kill
-OPTIMIZED = (
-    "trainer=optimized",
-    "trainer.step.accumulate=2",
-    "trainer.step.activation_checkpointing=true",
-)
+# How often before a kill.
+PHASES = {"training": 1, "tracking": 12, "save": 4, "retention": 3, "evaluation": 2}
+STEP = "trainer.step.accumulate=2", "trainer.step.activation_checkpointing=true"
 SLOW = pytest.mark.fault_injection
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("corpus") / "text.jsonl"
-    texts = (f"Line {n} tells of {n * n} sheep and {n % 7} dogs. " * 4 for n in range(60))
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return path
 
 
 @pytest.fixture(scope="module")
 def teacher(shared_server, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    shared_server.run(
-        [*settings("bert", "trainer.max_steps=4"), f"hydra.run.dir={folder}"]
-    ).final_state()
+    argv = settings("bert", "trainer.max_steps=4", f"hydra.run.dir={folder}")
+    shared_server.run(argv).final_state()
     return folder
 
 
@@ -111,51 +91,25 @@ def arguments(corpus, tmp_path, request):
 
     def make(name: str, *overrides: str) -> list[str]:
         schedule = f"callbacks.growth.operations=[{', '.join(GROWING[name])}]"
-        more = [
-            *SHORT,
-            schedule,
-            "trainer.ema_decay=0.9",
-            "callbacks.csv.path=metrics.csv",
-            *tracked(tmp_path / "db"),
-        ]
+        more = [*SHORT.split(), schedule, *tracked(tmp_path / "db")]
         if name == "distill":
-            teachers = [
-                f"trainer.teachers=[{request.getfixturevalue('teacher')}]",
-                "model.freeze=[embedding]",
-            ]
-            return settings("bert", *more, "trainer=distill", *teachers, *overrides)
-        text = [
-            f"data.source={corpus}",
-            "data.tokenizer.vocab_size=300",
-            "data.seq_len=32",
-            "model.freeze=[norm]",
-        ]
-        text += [
-            "data=streaming",
-            "data.valid_fraction=0.2",
-            "data.order.pool=50",
-            "data.order.rescore_every=3",
-        ]
-        more += ["data/order=curriculum", "objective=valid/bits_per_byte"]
+            teachers = f"trainer.teachers=[{request.getfixturevalue('teacher')}]"
+            more += ["trainer=distill", teachers, "model.freeze=[embedding]"]
+            return settings("bert", *more, *overrides)
+        more += [*TEXT.split(), f"data.source={corpus}"]
         if name == "optimized":
-            more += OPTIMIZED
+            more += ["trainer=optimized", *STEP]
         titanic = ("data.baselines", "data.templates", "data.augment")
-        return [
-            each
-            for each in settings("transformer", *text, *more, *overrides)
-            if not each.startswith(titanic)
-        ]
+        argv = settings("transformer", *more, *overrides)
+        return [each for each in argv if not each.startswith(titanic)]
 
     return make
 
 
 def growth_steps(expected: Reference) -> dict[int, int]:
     """Step -> operations that are done after it."""
-    return {
-        step: int(value)
-        for (name, step), value in expected.metrics.items()
-        if name == "growth/done"
-    }
+    values = expected.metrics.items()
+    return {step: int(value) for (name, step), value in values if name == "growth/done"}
 
 
 @pytest.mark.parametrize(
@@ -193,9 +147,8 @@ def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
     here, kills, phases = [*argv, f"hydra.run.dir={tmp_path}/run"], 0, []
     for number in range(8):
         attempt = shared_server.start(here, syncer=False)
-        phase = (
-            rng.choice(list(PHASES)) if number else "retention"
-        )  # so that there is a checkpoint to resume from
+        # The first kill leaves a checkpoint to resume from.
+        phase = rng.choice(list(PHASES)) if number else "retention"
         if attempt.wait_for(phase, rng.randint(1, PHASES[phase])):
             attempt.wait(rng.uniform(0.0, 0.02))
             attempt.send(signal.SIGKILL)
@@ -209,21 +162,15 @@ def test_a_schedule_killed_at_random_instants_ends_as_if_undisturbed(
             break
     else:
         finish(shared_server, here, expected, tmp_path)
-    summarize(
-        f"{kills} kills at random instants ({name}, {', '.join(phases)}): bitwise equal (seed {SEED})"
-    )
+    where = ", ".join(phases)
+    summarize(f"{kills} kills at random instants ({name}, {where}): bitwise equal (seed {SEED})")
 
 
 def finish(
     server: ForkServer, here: list[str], expected: Reference, folder: Path, synced: bool = True
 ) -> None:
     """The last start: it says how much of the schedule is done, and ends as the reference, in every file."""
-    saved = (
-        CheckpointStore(folder / "run" / "checkpoints")
-        .load(read_only=True)
-        .state["progress"]
-        .growth
-    )
+    saved = load_last(folder / "run").state["progress"].growth
     done = server.run(here, syncer=False)
     assert "resumed from step-" in done.err
     total = max(growth_steps(expected).values())
@@ -236,6 +183,10 @@ def finish(
         assert_same_in_store(folder)
 
 
+def load_last(folder: Path) -> Checkpoint:
+    return CheckpointStore(folder / "checkpoints").load(read_only=True)
+
+
 def assert_same_files(got: Path, expected: Path) -> None:
     """Table, results and the last checkpoint; times differ."""
     assert read_table(got) == read_table(expected)
@@ -243,9 +194,7 @@ def assert_same_files(got: Path, expected: Path) -> None:
     name = "inference/config.yaml"
     texts = [(folder / name).read_text().replace(str(folder), "") for folder in (got, expected)]
     assert texts[0] == texts[1]
-    a, b = (
-        CheckpointStore(folder / "checkpoints").load(read_only=True) for folder in (got, expected)
-    )
+    a, b = load_last(got), load_last(expected)
     assert (a.step, untimed(a)) == (b.step, untimed(b))
     for left, right in ((a.weights, b.weights), (a.optimizer, b.optimizer)):
         assert left.keys() == right.keys()
@@ -254,11 +203,8 @@ def assert_same_files(got: Path, expected: Path) -> None:
 
 def read_table(folder: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv, by column: the order of columns is that in which metrics were first logged."""
-    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
-    return [
-        {name: value for name, value in row.items() if name != "time" and not timed(name)}
-        for row in rows
-    ]
+    rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+    return [{name: row[name] for name in row if name != "time" and not timed(name)} for row in rows]
 
 
 def timed(name: str) -> bool:
@@ -269,12 +215,11 @@ def timed(name: str) -> bool:
 def untimed(checkpoint: Checkpoint) -> list[Any]:
     """What a checkpoint holds besides arrays and the metadata of its run."""
     state = checkpoint.state
-    history = vars(state["history"]) | {
-        "curve": [
-            (step, {key: value for key, value in metrics.items() if not timed(key)})
-            for step, metrics in state["history"].curve
-        ]
-    }
+    curve = [
+        (step, {key: value for key, value in metrics.items() if not timed(key)})
+        for step, metrics in state["history"].curve
+    ]
+    history = vars(state["history"]) | {"curve": curve}
     kept = ("progress", "running", "data", "architecture", "vocab_size")
     return [repr(history), *(repr(state[key]) for key in kept)]
 
@@ -284,28 +229,27 @@ def assert_same_in_store(folder: Path) -> None:
     store = f"sqlite:///{folder}/db/mlflow.db"
     synced = run("sync", f"{folder}/run", f"{folder}/reference", f"uri={store}", script="runs")
     assert synced.returncode == 0, synced.stderr
-    uids = [
-        json.loads((folder / name / "run.json").read_text())["id"] for name in ("run", "reference")
-    ]
+    uids = [read_run(folder / name).id for name in ("run", "reference")]
     run_of = "WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'mlxlab.uid' AND value = ?)"
     metrics = []
     with closing(sqlite3.connect(folder / "db" / "mlflow.db")) as database:
         for uid in uids:
-            rows = database.execute(
-                f"SELECT key, step, value FROM metrics {run_of}", (uid,)
-            ).fetchall()
+            rows = database.execute(f"SELECT key, step, value FROM metrics {run_of}", (uid,))
             rows = [row for row in rows if not timed(row[0])]
             assert len({row[:2] for row in rows}) == len(rows) > 100
-            metrics.append({row[:2]: row[2] for row in rows if not timed(row[0])})
+            metrics.append({row[:2]: row[2] for row in rows})
     assert metrics[0] == metrics[1]
     assert any(name.startswith("growth/") for name, _ in metrics[0])
+
+
+def untracked(argv: list[str]) -> list[str]:
+    return [each for each in argv if not each.startswith("tracking.")]
 
 
 @SLOW
 @pytest.mark.parametrize("ranks", [[0], [1], [0, 1]])
 def test_a_schedule_killed_in_two_processes_resumes_in_two(arguments, tmp_path, ranks):
-    argv = [*arguments("curriculum", "tracking=none"), "nproc=2"]
-    argv = [each for each in argv if not each.startswith("tracking.")]
+    argv = untracked(arguments("curriculum", "tracking=none", "nproc=2"))
     done = run(*argv, f"hydra.run.dir={tmp_path}/reference", script="launch")
     assert done.returncode == 0, done.stderr
     for step in (3, 6, 10):
@@ -326,20 +270,11 @@ def test_an_operation_that_fails_in_one_process_is_skipped_by_all(arguments, tmp
     fault = "import os\nif os.environ.get('MLX_RANK') == '1':\n    from mlxlab.extensions.growth import apply\n"
     fault += "    def probe_outputs(*args):\n        raise MemoryError('injected')\n"
     (tmp_path / "sitecustomize.py").write_text(f"{fault}    apply.probe_outputs = probe_outputs\n")
-    argv = [
-        each
-        for each in arguments("optimized", "tracking=none", "nproc=2")
-        if not each.startswith("tracking.")
-    ]
+    argv = untracked(arguments("optimized", "tracking=none", "nproc=2"))
     argv += [f"hydra.run.dir={tmp_path}/run", "callbacks.growth.on_error=skip"]
     done = run(*argv, script="launch", PYTHONPATH=f"{tmp_path}:{ROOT}/src")
     assert done.returncode == 0, done.stderr  # it compares the final states of all processes
-    events = (
-        CheckpointStore(tmp_path / "run" / "checkpoints")
-        .load(read_only=True)
-        .state["history"]
-        .events
-    )
+    events = load_last(tmp_path / "run").state["history"].events
     assert ["skipped: failed in another process" in text for _, text in events] == [
         operation in (DEEPER, WIDER, LORA) for operation in GROWING["optimized"]
     ]

@@ -7,10 +7,11 @@ short for chance: a save, a retention, an evaluation, a line of the journal, the
 import random
 import signal
 import sqlite3
+import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from itertools import cycle
+from contextlib import nullcontext, suppress
+from itertools import chain, cycle
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,8 @@ from support.fault_injection.harness import (
 from support.processes import run
 from support.tracking import kill_uploader
 
-SHORT_PHASES = {
-    "save": 20,
-    "retention": 15,
-    "evaluation": 3,
-    "tracking": 40,
-    "report": 1,
-}  # how often in a run
+# How often in a run.
+SHORT_PHASES = {"save": 20, "retention": 15, "evaluation": 3, "tracking": 40, "report": 1}
 
 
 class Tally:
@@ -56,7 +52,7 @@ class Tally:
         self.completions = 0
 
 
-def chain(
+def kill_repeatedly(
     server: ForkServer,
     argv: list[str],
     folder: Path,
@@ -74,14 +70,9 @@ def chain(
         if not last:
             kill_at_random_instant(attempt, expected, rng)
         attempt.finish()
-        if (
-            before
-            and "resumed from step-" not in attempt.err
-            and attempt.phase not in ("start", "data")
-        ):
-            tally.unresumable.append(
-                f"{attempt.phase}: started a new run although there were {before}"
-            )
+        is_new = "resumed from step-" not in attempt.err
+        if before and is_new and attempt.phase not in ("start", "data"):
+            tally.unresumable.append(f"{attempt.phase}: a new run although there were {before}")
         if attempt.returncode == -signal.SIGKILL:
             tally.kills[attempt.phase] += 1
             continue
@@ -112,17 +103,11 @@ def kill_at_random_instant(attempt, expected: Reference, rng: random.Random) -> 
 def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, summarize, kills):
     variants = [(model, prefetch) for model in MODELS for prefetch in (0, 2)]
     lanes = 2 if kills > 20 else 1
-    variants_of_lane = [
-        [v for i, v in enumerate(variants) if i % lanes == lane] for lane in range(lanes)
-    ]
 
     def work(lane: int) -> list[Tally]:
-        chosen = variants_of_lane[lane] if kills > 20 else [("transformer", 2)]
-        with (
-            fork_server(tmp_path / f"server-{lane}")
-            if lanes > 1
-            else nullcontext(shared_server) as server
-        ):
+        chosen = variants[lane::lanes] if kills > 20 else [("transformer", 2)]
+        own = fork_server(tmp_path / f"server-{lane}") if lanes > 1 else nullcontext(shared_server)
+        with own as server:
             return [lane_chain(server, lane, v, -(-kills // (lanes * len(chosen)))) for v in chosen]
 
     def lane_chain(server: ForkServer, lane: int, variant: tuple[str, int], count: int) -> Tally:
@@ -130,27 +115,22 @@ def test_kill_9_at_any_instant_loses_nothing(shared_server, tmp_path, summarize,
         folder = tmp_path / f"{model}-{prefetch}"
         argv = settings(model, f"data.prefetch={prefetch}", *tracked(tmp_path / f"project-{lane}"))
         expected = reference(server, argv, folder / "reference")
-        assert sorted(step for name, step in expected.metrics if name == "train/loss") == list(
-            range(1, STEPS + 1)
+        logged = sorted(step for name, step in expected.metrics if name == "train/loss")
+        assert logged == [*range(1, STEPS + 1)]
+        return kill_repeatedly(
+            server, argv, folder, expected, count, rng_for("kills", model, prefetch)
         )
-        return chain(server, argv, folder, expected, count, rng_for("kills", model, prefetch))
 
     with ThreadPoolExecutor(lanes) as pool:
-        tallies = [
-            tally for tallies_of_lane in pool.map(work, range(lanes)) for tally in tallies_of_lane
-        ]
+        tallies = [*chain.from_iterable(pool.map(work, range(lanes)))]
     where = sum((tally.kills for tally in tallies), Counter())
     unresumable = [reason for tally in tallies for reason in tally.unresumable]
     done = sum(tally.completions for tally in tallies)
-    summarize(
-        f"{where.total()} kills ({counts(where)}): {len(unresumable)} unresumable, {done} completions of {done} bitwise"
-        f" equal, journal steps 1..{STEPS} exact (seed {SEED})"
-    )
+    summarize(f"{where.total()} kills ({counts(where)}): {done} bitwise equal (seed {SEED})")
     assert not unresumable, unresumable
     for lane in range(lanes):
-        assert_store_is_complete(
-            tmp_path / f"project-{lane}", sorted(tmp_path.glob("*/*/journal.jsonl")), summarize
-        )
+        journals = sorted(tmp_path.glob("*/*/journal.jsonl"))
+        assert_store_is_complete(tmp_path / f"project-{lane}", journals, summarize)
 
 
 def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> None:
@@ -159,27 +139,21 @@ def assert_store_is_complete(project: Path, journals: list[Path], summarize) -> 
     done = run("sync", *map(str, runs), f"uri=sqlite:///{project}/mlflow.db", script="runs")
     assert done.returncode == 0, done.stderr
     with sqlite3.connect(project / "mlflow.db") as store:
-        rows = store.execute(
-            "SELECT run_uuid, key, step, COUNT(*) FROM metrics GROUP BY 1, 2, 3"
-        ).fetchall()
+        query = "SELECT run_uuid, key, step, COUNT(*) FROM metrics GROUP BY 1, 2, 3"
+        rows = store.execute(query).fetchall()
     per_run = Counter(run_id for run_id, key, _, _ in rows if key == "train/loss")
     assert all(count == 1 for _, key, step, count in rows if not timed((key, step)))
     # A run killed before its first checkpoint starts anew: what it had logged stays, as a run of its own.
     restarted = [path for folder in runs for path in folder.glob("journal-*.jsonl")]
     assert Counter(per_run.values())[STEPS] == len(runs), per_run
     assert len(per_run) <= len(runs) + len(restarted), per_run
-    summarize(
-        f"{len(runs)} runs in the store: {len(rows)} (metric, step), each once; {len(restarted)} had restarted"
-    )
+    summarize(f"{len(runs)} runs in the store: {len(rows)} (metric, step), each once")
 
 
-@pytest.mark.parametrize(
-    ("model", "kills"),
-    [
-        ("cnn_hybrid", 1),
-        *(pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS),
-    ],
-)
+SLOW = [pytest.param(model, 10, marks=pytest.mark.fault_injection) for model in MODELS]
+
+
+@pytest.mark.parametrize(("model", "kills"), [("cnn_hybrid", 1), *SLOW])
 def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summarize, model, kills):
     """From the first instant of the interpreter on, also while the syncer is carrying."""
     rng = rng_for("processes", model)
@@ -189,7 +163,8 @@ def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summa
     for phase in cycle((0.3, 2.0, 4.0, 6.0)):
         process = train(*argv, f"hydra.run.dir={tmp_path}/{done}")
         if killed < kills:
-            pause(process, rng.uniform(0, phase))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, phase))
             process.kill()
         got, err = process.communicate(timeout=120)
         if process.returncode == -signal.SIGKILL:
@@ -202,9 +177,7 @@ def test_kill_9_of_the_process_that_a_user_starts(shared_server, tmp_path, summa
         done += 1
         if killed >= kills:
             break
-    summarize(
-        f"{model}: {killed} kills of processes from their start on, {done} completions of {done} equal (seed {SEED})"
-    )
+    summarize(f"{model}: {killed} kills of processes, {done} equal (seed {SEED})")
 
 
 @pytest.mark.fault_injection
@@ -261,9 +234,7 @@ def test_kill_9_at_each_disk_call_of_a_save(shared_server, tmp_path, summarize, 
         assert_tidy(tmp_path / str(call), keep=1)
         call += every
     assert kills >= 3
-    summarize(
-        f"kill at {kills} calls to the disk of one save (every {every} of them): all resumed, bitwise equal"
-    )
+    summarize(f"kill at {kills} calls to the disk of one save: all resumed, bitwise equal")
 
 
 @pytest.mark.fault_injection
@@ -285,6 +256,4 @@ def test_kill_9_at_each_disk_call_of_a_save_with_adapters(shared_server, tmp_pat
         assert_tidy(folder)
         assert len(list((folder / "base").iterdir())) == 1, "a leftover, or the same weights twice"
         call += 1
-    summarize(
-        f"kill at {call - 1} calls to the disk of save {save} with adapters: all resumed, bitwise equal"
-    )
+    summarize(f"kill at {call - 1} calls to the disk of save {save} with adapters: bitwise equal")

@@ -9,21 +9,13 @@ import pytest
 from mlxlab.checkpoint.store import load_checkpoint
 from support.fault_injection.harness import Attempt, committed, read_metrics, settings, tracked
 
-ALL = ["data", "loss", "gradient", "optimizer"]
-EVERYWHERE = [
-    pytest.param(what, marks=[] if what == "gradient" else [pytest.mark.fault_injection])
-    for what in ALL
-]
+SLOW = [pytest.param(w, marks=pytest.mark.fault_injection) for w in ("data", "loss", "optimizer")]
+EVERYWHERE = ["gradient", *SLOW]
 
 
 def poisoned(shared_server, tmp_path, what: str, last: int) -> Attempt:
-    argv = settings(
-        "bert",
-        "trainer.max_steps=20",
-        "trainer.max_nonfinite_steps=3",
-        "checkpointing.keep=99",
-        *tracked(tmp_path / "project"),
-    )
+    limits = ("trainer.max_steps=20", "trainer.max_nonfinite_steps=3", "checkpointing.keep=99")
+    argv = settings("bert", *limits, *tracked(tmp_path / "project"))
     poison = {"what": what, "first": 7, "last": last}
     done = shared_server.run([*argv, f"hydra.run.dir={tmp_path}/run"], syncer=False, poison=poison)
     assert "Traceback" not in done.err, done.err
@@ -49,9 +41,7 @@ def test_one_nonfinite_step_costs_one_step(shared_server, tmp_path, what):
     metrics = read_metrics(tmp_path / "run" / "journal.jsonl")
     logged = {step for name, step in metrics if name == "train/loss"}
     if what == "optimizer":  # the next three are skipped, then the weights are those of step 6
-        assert (
-            "step 10: not finite; continuing with the weights of step 6 and later data" in done.err
-        )
+        assert "step 10: not finite; continuing with the weights of step 6" in done.err
         assert logged >= {*range(1, 21)} - {10}
     else:
         assert logged == {*range(1, 21)}
@@ -62,7 +52,6 @@ def test_one_nonfinite_step_costs_one_step(shared_server, tmp_path, what):
 def test_persistent_nonfinite_steps_exit_with_78_after_the_rollbacks(shared_server, tmp_path, what):
     done = poisoned(shared_server, tmp_path, what, last=9999)
     assert done.returncode == 78, done.err
-    records = [
-        json.loads(line) for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
-    ]
+    lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
     assert [record["end"] for record in records if "end" in record] == ["FAILED"]

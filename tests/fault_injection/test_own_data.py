@@ -12,31 +12,17 @@ from mlxlab.extensions.example_losses import files as example_losses
 from support.fault_injection.harness import MODELS, committed, fork_server, reference, rng_for
 from support.labelled import write_csv
 
-STEPS = 12
-SETTINGS = [
-    f"trainer.max_steps={STEPS}",
-    "trainer.eval_every=4",
-    "checkpointing.every_steps=2",
-    "model.num_layers=1",
-    "model.hidden_size=16",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
-    "data.batch_size=8",
-    "tracking=none",
-    "resume=auto",
-    "callbacks.example_losses.every_steps=1",
-]
+SETTINGS = """trainer.max_steps=12 trainer.eval_every=4 checkpointing.every_steps=2
+model.num_layers=1 model.hidden_size=16 model.num_heads=2 model.intermediate_size=16
+data.batch_size=8 tracking=none resume=auto callbacks.example_losses.every_steps=1"""
+LABELLED = ["data=text_classification", "data.baselines=false"]
+TABLE = ["data=table", "data.baselines=false"]
 DATA = {
-    "classes": ["data=text_classification", "data.baselines=false", "data.folds=3", "data.fold=1"],
-    "pairs": ["data=text_classification", "data.baselines=false", "data.text_column=[text,title]"],
-    "several_labels": [
-        "data=text_classification",
-        "data.baselines=false",
-        "data.target=tags",
-        "data.label_delimiter=|",
-    ],
-    "numbers": ["data=table", "data.baselines=false", "data.target=price"],
-    "table": ["data=table", "data.baselines=false", "data.target=label"],
+    "classes": [*LABELLED, "data.folds=3", "data.fold=1"],
+    "pairs": [*LABELLED, "data.text_column=[text,title]"],
+    "several_labels": [*LABELLED, "data.target=tags", "data.label_delimiter=|"],
+    "numbers": [*TABLE, "data.target=price"],
+    "table": [*TABLE, "data.target=label"],
     "instruct": ["data=instruct", "data.seq_len=64", "data.tokenizer.vocab_size=300"],
 }
 TRAINERS = ["simple", "optimized", "distill"]
@@ -64,21 +50,15 @@ def sources(tmp_path_factory):
         for n in range(90)
     ]
     table = [{name: row[name] for name in ("price", "color", "title", "label")} for row in rows]
-    texts, numbers, chats = (
-        write_csv(folder / "rows.csv", rows),
-        write_csv(folder / "table.csv", table),
-        folder / "c.jsonl",
-    )
+    texts, numbers = write_csv(folder / "rows.csv", rows), write_csv(folder / "table.csv", table)
+    chats = folder / "c.jsonl"
     lines = [
         {"prompt": f"Say {n} in words, please.", "completion": f"It is number {n}. " * (1 + n % 3)}
         for n in range(90)
     ]
     chats.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return dict.fromkeys(DATA, texts) | {
-        "numbers": numbers,
-        "table": numbers,
-        "instruct": str(chats),
-    }
+    others = {"numbers": numbers, "table": numbers, "instruct": str(chats)}
+    return dict.fromkeys(DATA, texts) | others
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +94,9 @@ def first_runs(server, tmp_path_factory, sources):
 
 
 def settings(data, model, trainer, sources, teachers):
-    options = [
-        f"data.source={sources[data]}",
-        f"trainer={trainer}",
-        *(f"trainer.teachers=[{path}]" for path in teachers),
-    ]
-    return [*MODELS[model], *SETTINGS, *DATA[data], *options]
+    options = [f"data.source={sources[data]}", f"trainer={trainer}"]
+    options += [f"trainer.teachers=[{path}]" for path in teachers]
+    return [*MODELS[model], *SETTINGS.split(), *DATA[data], *options]
 
 
 def kill_and_resume(server, argv, folder, rng, all_saves):
@@ -147,9 +124,8 @@ def test_a_killed_run_on_own_data_ends_as_if_it_had_not_been_killed(
 ):
     argv, _, expected = first_run(data, model, trainer)
     rng = rng_for("own data", data, model, trainer)
-    resumed = kill_and_resume(
-        shared_server, argv, tmp_path / "killed", rng, (rng.randint(2, 3), rng.randint(1, 2))
-    )
+    saves = (rng.randint(2, 3), rng.randint(1, 2))
+    resumed = kill_and_resume(shared_server, argv, tmp_path / "killed", rng, saves)
     assert resumed.final_state() == expected.final_state
 
 
@@ -163,9 +139,7 @@ def test_a_compiled_run_has_the_losses_and_the_end_of_an_uncompiled_one(
         [*argv, *COMPILED, f"hydra.run.dir={tmp_path / 'run'}"], syncer=False
     )
     assert compiled.final_state() == expected.final_state
-    assert "trainer.step.compile:" not in compiled.err, (
-        "no line that says why the step is not compiled"
-    )
+    assert "trainer.step.compile:" not in compiled.err, "it says why it is not compiled"
     losses, uncompiled = example_losses.read(tmp_path / "run"), example_losses.read(folder)
     for name in uncompiled.keys() - {"time"}:
         np.testing.assert_array_equal(losses[name], uncompiled[name], err_msg=name)
@@ -180,11 +154,8 @@ def test_a_run_on_the_hardest_examples_trains_on_those_alone_and_survives_a_kill
     losses = example_losses.read(source)
     by_loss = sorted(zip(-losses["mean"], losses["id"], strict=True))
     hardest = sorted(number for _, number in by_loss[: math.ceil(len(by_loss) / 2)])
-    argv = [
-        *argv,
-        "trainer.epochs=100",
-        f"data.select={{mode: hardest, percent: 50, source: {source}}}",
-    ]
+    select = f"data.select={{mode: hardest, percent: 50, source: {source}}}"
+    argv = [*argv, "trainer.epochs=100", select]
     expected = reference(shared_server, argv, tmp_path / "reference")
     assert example_losses.read(tmp_path / "reference")["id"].tolist() == hardest
     rng = rng_for("hardest", data, model, trainer)

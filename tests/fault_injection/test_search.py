@@ -20,31 +20,22 @@ pytestmark = [
     pytest.mark.fault_injection,
     pytest.mark.skipif(sys.platform == "darwin", reason="forks"),
 ]
+RANDOM = ["-m", "hydra/sweeper=search", "hydra.sweeper.sampler=random"]
 
 
 def table(folder: Path) -> list[dict[str, str]]:
     """The jobs without the times."""
     with (folder / "report" / "jobs.csv").open() as file:
-        return [
-            {key: value for key, value in row.items() if key != "seconds"}
-            for row in csv.DictReader(file)
-        ]
+        rows = csv.DictReader(file)
+        return [{key: row[key] for key in row if key != "seconds"} for row in rows]
 
 
 def rungs(folder: Path) -> list[dict[str, object]]:
     """The trials in the journal of Optuna."""
     storage = JournalStorage(JournalFileBackend(str(folder / "study.jsonl")))
     trials = optuna.load_study(study_name="search", storage=storage).trials
-    return [
-        {
-            "params": trial.params,
-            "state": trial.state,
-            "values": trial.values,
-            "rungs": trial.intermediate_values,
-            "attributes": trial.user_attrs,
-        }
-        for trial in trials
-    ]
+    names = ("params", "state", "values", "intermediate_values", "user_attrs")
+    return [{name: getattr(trial, name) for name in names} for trial in trials]
 
 
 def final_states(output: str) -> list[str]:
@@ -53,18 +44,9 @@ def final_states(output: str) -> list[str]:
 
 def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
     rate = "trainer.learning_rate=tag(log,interval(1e-4,1e-2))"
-    short = tiny_overrides(
-        "trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=1"
-    )
-    command = [
-        "-m",
-        "hydra/sweeper=search",
-        "hydra/launcher=basic",
-        "hydra.sweeper.sampler=random",
-        "hydra.sweeper.trials=3",
-        rate,
-        *short,
-    ]
+    length = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=1"]
+    search = [*RANDOM, "hydra/launcher=basic", "hydra.sweeper.trials=3", rate]
+    command = [*search, *tiny_overrides(*length)]
     whole = run_here(*command, f"hydra.sweep.dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stderr
     process = start(*command, f"hydra.sweep.dir={tmp_path}/s", fresh=True)
@@ -80,19 +62,9 @@ def test_a_killed_search_continues_in_its_half_done_trial(tmp_path):
 
 def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_same_rungs(tmp_path):
     rate = "trainer.learning_rate=tag(log,interval(1e-4,1e-1))"
-    length = [
-        "trainer.max_steps=18",
-        "trainer.eval_every=2",
-        "checkpointing.every_steps=1",
-        "model.dropout=0.1",
-    ]
-    search = [
-        "hydra.sweeper.sampler=random",
-        "hydra.sweeper.trials=9",
-        "hydra.sweeper.pruner=asha",
-        rate,
-    ]
-    command = ["-m", "hydra/sweeper=search", *search, *tiny_overrides(*length)]
+    length = ["trainer.max_steps=18", "trainer.eval_every=2", "checkpointing.every_steps=1"]
+    search = [*RANDOM, "hydra.sweeper.trials=9", "hydra.sweeper.pruner=asha", rate]
+    command = [*search, *tiny_overrides(*length, "model.dropout=0.1")]
     whole = run_here(*command, f"hydra.sweep.dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stderr
     draw, folder, kills = random.Random(0), tmp_path / "0", 0
@@ -102,9 +74,7 @@ def test_a_search_with_promotions_that_is_killed_at_20_random_instants_has_the_s
         while len(files(folder) ^ before) < changes and process.poll() is None:
             time.sleep(0.003)
         time.sleep(draw.uniform(0, 0.03))
-        if (
-            process.poll() is not None
-        ):  # it ended before it could be killed: the next kills are of another search
+        if process.poll() is not None:  # It has ended: the next kills are of another search.
             assert process.returncode == 0, process.communicate()[1]
             check_equal(folder, tmp_path / "whole")
             folder = tmp_path / str(kills)

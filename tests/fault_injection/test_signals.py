@@ -32,24 +32,16 @@ from support.fault_injection.harness import (
 )
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-PHASES = {
-    "data": 1,
-    "training": 1,
-    "evaluation": 4,
-    "save": 20,
-    "retention": 15,
-    "tracking": 40,
-    "report": 1,
-}
+PHASES = {"data": 1, "training": 1, "evaluation": 4, "save": 20, "retention": 15}
+PHASES |= {"tracking": 40, "report": 1}
 SLOW = 0.05  # seconds before each of three batches of an evaluation
 
 
 def statuses(folder: Path) -> list[str]:
     """What the journal says of the ends of a run, oldest first."""
     journal = folder / "journal.jsonl"
-    records = (
-        [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
-    )
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    records = [json.loads(line) for line in lines]
     return [record["end"] for record in records if "end" in record]
 
 
@@ -62,9 +54,7 @@ def check_end(number: int, code: int | None, begun: bool, over: bool, ended: lis
         ended: the statuses in the journal.
     """
     if over and code == -number:
-        assert ended[-1:] == [
-            "FINISHED"
-        ]  # the listener had gone, only the interpreter was still to end
+        assert ended[-1:] == ["FINISHED"]  # Only the interpreter was still to end.
     elif not begun:
         assert code in (-number, 128 + number), code  # a shell says 128 + number for both
     elif number == signal.SIGUSR1:
@@ -121,12 +111,8 @@ def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(
         codes[str(attempt.returncode)] += 1
         if attempt.returncode == 128 + signum and phase not in ("start", "data"):
             notice.append(time.monotonic() - sent)
-        over = (
-            phase in ("report", "end", "over")
-            or "final_state" in attempt.out
-            or at_its_end(attempt)
-        )
-        over = over or "training has ended" in attempt.err
+        over = phase in ("report", "end", "over") or "final_state" in attempt.out
+        over = over or "step 40/40" in attempt.err or "training has ended" in attempt.err
         begun = phase != "start" or attempt.returncode not in (-signum, 128 + signum)
         check_end(signum, attempt.returncode, begun, over, statuses(tmp_path / str(number)))
         assert phase == "start" or "Traceback" not in attempt.err, attempt.err
@@ -134,14 +120,8 @@ def test_a_signal_at_any_instant_stops_cleanly_and_loses_nothing(
             assert final_state(attempt.out) == references[key].final_state
         else:
             assert_resumes(server, here, tmp_path / str(number), references[key])
-    summarize(
-        f"{count} signals ({counts(where)}; exit codes {counts(codes)}): all codes and statuses right, all resumed"
-        f" bitwise equal, at most {max(notice):.1f} s from signal to end (seed {SEED})"
-    )
-
-
-def at_its_end(attempt: Attempt) -> bool:
-    return "step 40/40" in attempt.err
+    kinds = f"{counts(where)}; exit codes {counts(codes)}"
+    summarize(f"{count} signals ({kinds}): bitwise equal, {max(notice):.1f} s (seed {SEED})")
 
 
 @pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.fault_injection)])
@@ -162,21 +142,14 @@ def test_a_signal_to_the_process_that_a_user_starts(shared_server, tmp_path, sum
         out, err = process.communicate(timeout=120)
         codes[str(process.returncode)] += 1
         begun = not early or process.returncode not in (-signum, 128 + signum)
-        check_end(
-            signum,
-            process.returncode,
-            begun,
-            "final_state" in out,
-            statuses(tmp_path / str(number)),
-        )
+        ended = statuses(tmp_path / str(number))
+        check_end(signum, process.returncode, begun, "final_state" in out, ended)
         assert early or "Traceback" not in err, err
         if process.returncode == 0:
             assert final_state(out) == expected.final_state
         else:
             assert_resumes(shared_server, here, tmp_path / str(number), expected)
-    summarize(
-        f"{count} signals to processes from their start on (exit codes {counts(codes)}): all resumed (seed {SEED})"
-    )
+    summarize(f"{count} signals to processes ({counts(codes)}): all resumed (seed {SEED})")
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(30, marks=pytest.mark.fault_injection)])
@@ -214,9 +187,8 @@ def test_a_signal_during_a_long_evaluation_is_handled_within_a_second(
     attempt.finish(15)
     assert attempt.returncode == 143
     assert_resumes(shared_server, here, tmp_path / "run", expected)
-    summarize(
-        f"a signal in a long evaluation: noticed after {noticed:.2f} s, ended after {time.monotonic() - sent:.1f} s"
-    )
+    ended = time.monotonic() - sent
+    summarize(f"a signal in an evaluation: noticed after {noticed:.2f} s, ended after {ended:.1f}")
 
 
 @pytest.mark.fault_injection

@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "darwin", reason="forks"),
 ]
 KILLS = 5
+RATE = "trainer.learning_rate=3e-3"
 
 
 def outcome(folder):
@@ -38,13 +39,7 @@ def attempts(folder):
 
 def test_a_killed_trial_continues(tmp_path):
     base = shutil.copytree(past_run(), tmp_path / "base")
-    command = [
-        f"baseline={base}",
-        "trainer.learning_rate=3e-3",
-        "budget=12steps",
-        "max_seeds=3",
-        "data.prefetch=1",
-    ]
+    command = [f"baseline={base}", RATE, "budget=12steps", "max_seeds=3", "data.prefetch=1"]
     begin = time.monotonic()
     whole = run(*command, f"folder={tmp_path}/whole", script="trial")
     seconds = time.monotonic() - begin
@@ -66,13 +61,7 @@ def test_an_interrupted_trial_leaves_no_process_and_continues(tmp_path, number, 
     import psutil
 
     base = shutil.copytree(past_run(), tmp_path / "base")
-    command = [
-        f"baseline={base}",
-        "trainer.learning_rate=3e-3",
-        "budget=120steps",
-        "seeds=2",
-        f"folder={tmp_path}/t",
-    ]
+    command = [f"baseline={base}", RATE, "budget=120steps", "seeds=2", f"folder={tmp_path}/t"]
     command += ["trainer.eval_every=60", "checkpointing.every_steps=1"]
     process = start(*command, script="trial", fresh=True)
     end = time.monotonic() + 120

@@ -14,13 +14,8 @@ from pathlib import Path
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--hide-scrollbars",
-]
+_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+_FLAGS += ["--hide-scrollbars"]
 _SECONDS = 60.0
 
 
@@ -38,23 +33,11 @@ def show(page: Path, profile: Path, *, width: int, scheme: str) -> Shown:
     tab = _Tab(profile)
     try:
         tab.call("Network.enable")
-        tab.call("Page.enable")
-        tab.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        tab.call(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": scheme}],
-        )
-        tab.call("Page.navigate", url=page.as_uri())
-        tab.wait_for("Page.loadEventFired")
-        result = tab.call("Runtime.evaluate", expression="document.documentElement.scrollWidth")[
-            "result"
-        ]
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        tab.call("Emulation.setEmulatedMedia", features=[feature])
+        tab.load(page, width)
+        width_of_page = {"expression": "document.documentElement.scrollWidth"}
+        result = tab.call("Runtime.evaluate", **width_of_page)["result"]
         png = tab.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         requests = [
             event["request"]["url"] for event in tab.events.get("Network.requestWillBeSent", [])
@@ -68,16 +51,7 @@ def evaluate(page: Path, profile: Path, script: str, *, width: int = 1280) -> ob
     """The value of a script, or of its promise, in a page that has been loaded."""
     tab = _Tab(profile)
     try:
-        tab.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        tab.call("Page.enable")
-        tab.call("Page.navigate", url=page.as_uri())
-        tab.wait_for("Page.loadEventFired")
+        tab.load(page, width)
         params = {"expression": script, "awaitPromise": True, "returnByValue": True}
         return tab.call("Runtime.evaluate", **params)["result"].get("value")
     finally:
@@ -117,8 +91,13 @@ class _Tab:
         assert "error" not in answer, answer
         return answer["result"]
 
-    def wait_for(self, event: str) -> None:
-        while event not in self.events:
+    def load(self, page: Path, width: int) -> None:
+        """Shows a page in a window of this width."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        self.call("Page.enable")
+        self.call("Page.navigate", url=page.as_uri())
+        while "Page.loadEventFired" not in self.events:
             self._read()
 
     def _read(self) -> dict:

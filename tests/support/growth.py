@@ -44,6 +44,8 @@ TASKS = {
     "language_modelling": {"kind": "language_modelling"},
     "classification": {"kind": "classification", "num_classes": 3},
 }
+MUON: Any = {"weight_decay": 0.1, "momentum": 0.9, "nesterov": True}
+MUON |= {"betas": [0.9, 0.999], "eps": 1e-8}
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "adamw": partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8),
     "lion": partial(lion, weight_decay=0.01, betas=[0.9, 0.99]),
@@ -51,17 +53,7 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
         adafactor, weight_decay=0.0, clip_threshold=1.0, beta=0.9, scale_parameter=False
     ),
     "sgd": partial(sgd, weight_decay=0.01, momentum=0.9, nesterov=False),
-    "muon": partial(
-        muon,
-        weight_decay=0.1,
-        momentum=0.9,
-        nesterov=True,
-        ns_steps=1,
-        scale="adamw",
-        betas=[0.9, 0.999],
-        eps=1e-8,
-        adamw_lr_scale=1.0,
-    ),
+    "muon": partial(muon, ns_steps=1, scale="adamw", adamw_lr_scale=1.0, **MUON),
 }
 
 
@@ -71,11 +63,8 @@ STEPS = 2  # of training before the first operation
 def draw_node(rng: np.random.Generator, family: str) -> dict[str, Any]:
     """A random `model` node of a family: transformer, rms (a transformer with RMSNorm), bert, post (-norm), hybrid."""
     backbone = {"rms": "transformer", "post": "bert"}.get(family, family)
-    node: dict[str, Any] = {
-        "_target_": TARGETS[backbone],
-        **SIZES,
-        "num_layers": int(rng.integers(1, 4)),
-    }
+    node: dict[str, Any] = {"_target_": TARGETS[backbone], **SIZES}
+    node["num_layers"] = int(rng.integers(1, 4))
     node["mlp_type"] = str(rng.choice(["swiglu", "gelu", "geglu"]))
     node["position_embedding"] = str(rng.choice(["rope", "learned"]))
     if backbone == "transformer":
@@ -117,13 +106,9 @@ def randomize(model: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     arrays = named_parameters(model).items()
     floats = [(path, leaf) for path, leaf in sorted(arrays) if leaf.dtype == mx.float32]
-    model.load_weights(
-        [
-            (path, leaf + mx.array(rng.normal(0, 0.1, leaf.shape).astype(np.float32)))
-            for path, leaf in floats
-        ],
-        strict=False,
-    )
+    noise = {path: rng.normal(0, 0.1, leaf.shape).astype(np.float32) for path, leaf in floats}
+    weights = [(path, leaf + mx.array(noise[path])) for path, leaf in floats]
+    model.load_weights(weights, strict=False)
 
 
 def counts_of(report: OptimizerReport) -> tuple[int, int, int]:
@@ -199,11 +184,8 @@ class Case:
         columns = self.view.columns
         if columns is not None:
             columns = columns[columns < training.architecture.vocab_size]
-        return replace(
-            self,
-            training=training,
-            view=View(self.view.tokens, self.view.segment_ids, columns),
-        ), counts_of(grown.report)
+        view = replace(self.view, columns=columns)
+        return replace(self, training=training, view=view), counts_of(grown.report)
 
 
 def new_case(
@@ -230,11 +212,8 @@ def draw_operation(rng: np.random.Generator, before: Architecture, name: str) ->
     """An operation of that name that fits the sizes of the architecture; `shrink` and `rerank` are those of others."""
     node = before.node
     layers = sorted([*range(node["num_layers"]), int(rng.integers(node["num_layers"]))])
-    targets = {
-        "targets": [["attention.*"], ["feed_forward.*", "attention.query"], ["embedding"]][
-            rng.integers(3)
-        ]
-    }
+    choices = [["attention.*"], ["feed_forward.*", "attention.query"], ["embedding"]]
+    targets = {"targets": choices[rng.integers(3)]}
     options: dict[str, Any] = {
         "stack": {"map": layers},
         "widen": {"feed_forward": node["intermediate_size"] + int(rng.integers(1, 30))},

@@ -85,21 +85,9 @@ class Handler(BaseHTTPRequestHandler):
     def info(self):
         names = [{"rfilename": name} for name in self.server.files]
         when = "2024-01-01T00:00:00.000Z"
-        defaults = {
-            "private": False,
-            "gated": False,
-            "disabled": False,
-            "tags": [],
-            "downloads": 0,
-            "likes": 0,
-        }
-        return {
-            "id": self.server.repository,
-            "sha": COMMIT,
-            "siblings": names,
-            "lastModified": when,
-            **defaults,
-        }
+        facts = {"id": self.server.repository, "sha": COMMIT, "siblings": names}
+        facts |= {"lastModified": when, "private": False, "gated": False, "disabled": False}
+        return facts | {"tags": [], "downloads": 0, "likes": 0}
 
     def tree(self, folder):
         inside = [
@@ -138,12 +126,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Range"):
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
         tag = f'"{hashlib.sha256(data).hexdigest()}"'
-        about = {
-            "X-Repo-Commit": COMMIT,
-            "ETag": tag,
-            "X-Linked-Etag": tag,
-            "X-Linked-Size": len(data),
-        }
+        about = {"X-Repo-Commit": COMMIT, "ETag": tag, "X-Linked-Etag": tag}
+        about["X-Linked-Size"] = len(data)
         self.finish_head({**about, "Accept-Ranges": "bytes", "Content-Length": end - begin})
         if self.command == "GET":
             self.wfile.write(data[begin : (begin + end) // 2 if fault == "cut" else end])
@@ -154,13 +138,8 @@ class Handler(BaseHTTPRequestHandler):
     def json(self, answer):
         data = json.dumps(answer).encode()
         self.send_response(200)
-        self.finish_head(
-            {
-                "Content-Type": "application/json",
-                "Content-Length": len(data),
-                "X-Repo-Commit": COMMIT,
-            }
-        )
+        head = {"Content-Type": "application/json", "Content-Length": len(data)}
+        self.finish_head({**head, "X-Repo-Commit": COMMIT})
         self.wfile.write(data)
 
     def fail(self, status, code):

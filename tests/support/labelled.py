@@ -22,40 +22,15 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
 
 def make_texts(source: str, cache: Path, **changes: Any) -> LabelledDataset:
     """The data set of conf/data/text_classification.yaml."""
-    arguments = {
-        "source": source,
-        "valid_source": None,
-        "test_source": None,
-        "text_column": "text",
-        "target": "label",
-        "columns": None,
-        "exclude": [],
-        "types": {},
-        "bins": 16,
-        "positive_class": None,
-        "task": "auto",
-        "label_delimiter": None,
-        "valid_fraction": 0.2,
-        "folds": None,
-        "fold": 0,
-        "group_column": None,
-        "time_column": None,
-        "on_overlap": "warn",
-        "on_error": "strict",
-        "max_left_out": 0.01,
-        "reading": Reading(),
-        "seq_len": 128,
-        "batch_size": 8,
-        "batching": FixedBatchSize(num_buckets=7),
-        "eval_batch_size": 16,
-        "tokenizer": new_bpe_trainer(vocab_size=300),
-        "overfit_batches": None,
-        "select": LossSelection(mode=None, percent=25, score="mean", source=None),
-        "prefetch": 0,
-        "baselines": True,
-        "seed": 0,
-        "cache": cache,
-        "parameters": 1000,
-        "width": 16,
-    }
+    unset = ("valid_source", "test_source", "columns", "positive_class", "label_delimiter")
+    unset += ("folds", "group_column", "time_column", "overfit_batches")
+    arguments = dict.fromkeys(unset) | {"source": source, "cache": cache, "reading": Reading()}
+    arguments |= {"text_column": "text", "target": "label", "task": "auto", "valid_fraction": 0.2}
+    arguments |= {"exclude": [], "types": {}, "bins": 16, "on_overlap": "warn"}
+    arguments |= {"on_error": "strict", "max_left_out": 0.01, "seq_len": 128, "batch_size": 8}
+    arguments |= {"fold": 0, "eval_batch_size": 16, "prefetch": 0, "baselines": True, "seed": 0}
+    arguments |= {"parameters": 1000, "width": 16}
+    arguments["batching"] = FixedBatchSize(num_buckets=7)
+    arguments["tokenizer"] = new_bpe_trainer(vocab_size=300)
+    arguments["select"] = LossSelection(mode=None, percent=25, score="mean", source=None)
     return LabelledDataset(**(arguments | changes))

@@ -11,36 +11,19 @@ from support.processes import run_here, tiny_overrides
 
 main = command("export")
 
-SHORT = [
-    "trainer.max_steps=20",
-    "trainer.eval_every=20",
-    "trainer.learning_rate=0.01",
-    "model.adapter.alpha=64",
-]
+SHORT = ["trainer.max_steps=20", "trainer.eval_every=20", "trainer.learning_rate=0.01"]
+SHORT += ["model.adapter.alpha=64"]
 TEXT = ["data=streaming", "data.seq_len=32", "data.tokenizer.vocab_size=400"]
 SIZES = ("model.num_layers", "model.hidden_size", "model.num_heads", "model.intermediate_size")
-WORDS = (
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "tree",
-    "house",
-    "sees",
-    "likes",
-    "small",
-    "green",
-    "bird",
-    "and",
-    "with",
-    "runs",
-)
+WORDS = "the a cat dog tree house sees likes small green bird and with runs"
 
 
 def write_text(folder):
     """The overrides of a language model of the text that is written into the folder."""
     path, rng = folder / "text.jsonl", np.random.default_rng(0)
-    lines = [json.dumps({"text": " ".join(rng.choice(WORDS, 30)) + "."}) for _ in range(300)]
+    lines = [
+        json.dumps({"text": " ".join(rng.choice(WORDS.split(), 30)) + "."}) for _ in range(300)
+    ]
     path.write_text("\n".join(lines) + "\n")
     return [*TEXT, f"data.source={path}"]
 
@@ -61,13 +44,8 @@ def train_without_adapters(folder, *overrides, without=()):
 
 
 def resume(folder, *overrides):
-    done = run_here(
-        f"hydra.run.dir={folder}",
-        "resume=auto",
-        "trainer.max_steps=40",
-        "tracking=none",
-        *overrides,
-    )
+    again = ["resume=auto", "trainer.max_steps=40", "tracking=none"]
+    done = run_here(f"hydra.run.dir={folder}", *again, *overrides)
     assert done.returncode == 0, done.stderr
     return folder
 

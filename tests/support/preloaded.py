@@ -3,51 +3,18 @@
 import gc
 import os
 
-os.environ["JE_ARROW_MALLOC_CONF"] = (
-    "background_thread:false"  # pandas brings pyarrow, which brings a thread
-)
+# pandas brings pyarrow, which brings a thread.
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
 
 from support.fault_injection.preload import preload
 from support.new_stores import copy_databases, use_database
 
-PACKAGES = (
-    "analysis",
-    "baselines",
-    "callbacks",
-    "cells",
-    "checkpoint",
-    "cli",
-    "config",
-    "data",
-    "distributed",
-    "evaluation",
-    "extensions",
-    "inference",
-    "models",
-    "ops",
-    "parts",
-    "past_runs",
-    "run",
-    "stats",
-    "sweep",
-    "tracking",
-    "training",
-    "trial",
-    "views",
-)
-LIBRARIES = (
-    "mlflow.models",
-    "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.tracking",
-    "pandas",
-    "scipy.optimize",
-    "sklearn.ensemble",
-    "sklearn.linear_model",
-    "sklearn.model_selection",
-)
+PACKAGES = """analysis backend callbacks checkpoint cli config data evaluation extensions inference
+models past_runs run stats sweep tracking training views"""
+LIBRARIES = """mlflow.models mlflow.pyfunc mlflow.store.tracking.sqlalchemy_store mlflow.tracking pandas
+scipy.optimize sklearn.ensemble sklearn.linear_model sklearn.model_selection"""
 
-preload(PACKAGES, LIBRARIES)
+preload(PACKAGES.split(), LIBRARIES.split())
 copy_databases()
 use_database()
 gc.freeze()  # as in `preload`

@@ -17,24 +17,11 @@ from mlxlab.cli.main import main
 from support.forks import ForkedProcess
 
 ROOT = Path(__file__).resolve().parents[2]
-NO_PLOTS = [
-    "~callbacks.memory_monitor",
-    "~callbacks.report",
-]  # a third of the time of a short run
-TINY = [
-    "tracking=none",
-    "trainer.max_steps=40",
-    "trainer.eval_every=20",
-    "checkpointing.every_steps=5",
-    "model.num_layers=1",
-    "model.hidden_size=32",
-    "model.num_heads=2",
-    "model.intermediate_size=32",
-    "data.batch_size=8",
-    "data.prefetch=0",
-    "data.baselines=false",
-    *NO_PLOTS,
-]
+NO_PLOTS = ["~callbacks.memory_monitor", "~callbacks.report"]  # a third of a short run
+SETTINGS = """tracking=none trainer.max_steps=40 trainer.eval_every=20 checkpointing.every_steps=5
+model.num_layers=1 model.hidden_size=32 model.num_heads=2 model.intermediate_size=32
+data.batch_size=8 data.prefetch=0 data.baselines=false"""
+TINY = [*SETTINGS.split(), *NO_PLOTS]
 
 
 def tiny_overrides(*overrides: str) -> list[str]:
@@ -70,12 +57,8 @@ def start(
     Args:
         folder: its working directory; None for that of this process.
     """
-    if (
-        sys.platform == "linux"
-        and script != "launch"
-        and not fresh
-        and all(map(_is_read_late, more))
-    ):
+    is_forkable = sys.platform == "linux" and script != "launch" and not fresh
+    if is_forkable and all(map(_is_read_late, more)):
         args = [str(ROOT / "src" / "mlxlab" / "__main__.py"), script, *overrides]
         return ForkedProcess("mlxlab.cli.main", args, environment(**more), folder)
     command = [sys.executable, "-m", "mlxlab", script, *overrides]
@@ -120,18 +103,17 @@ def start_ring(hosts: Path, *overrides: str) -> list[subprocess.Popen[str] | For
     """Two processes of one run, by rank, as a launcher starts them; `hosts` is the file that names their ports."""
     with ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
-        hosts.write_text(
-            json.dumps([[f"127.0.0.1:{server.getsockname()[1]}"] for server in servers])
-        )
+        addresses = [[f"127.0.0.1:{server.getsockname()[1]}"] for server in servers]
+        hosts.write_text(json.dumps(addresses))
     return [start(*overrides, MLX_RANK=str(rank), MLX_HOSTFILE=str(hosts)) for rank in range(2)]
 
 
 def run_ring(hosts: Path, *overrides: str) -> list[subprocess.CompletedProcess]:
-    ends = [
-        (process, *process.communicate(timeout=120)) for process in start_ring(hosts, *overrides)
-    ]
+    processes = start_ring(hosts, *overrides)
+    outputs = [each.communicate(timeout=120) for each in processes]
     return [
-        subprocess.CompletedProcess(each.args, each.returncode, out, err) for each, out, err in ends
+        subprocess.CompletedProcess(each.args, each.returncode, *output)
+        for each, output in zip(processes, outputs, strict=True)
     ]
 
 

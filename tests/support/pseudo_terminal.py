@@ -54,16 +54,11 @@ def run_in_terminal(
     """
     controller, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    env = {
-        key: value
-        for key, value in environment().items()
-        if key not in ("COLUMNS", "NO_COLOR", "TERM")
-    }
-    env |= {
-        "TERM": "xterm-256color",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        **(variables or {}),
-    }
+    path = os.pathsep.join(filter(None, sys.path))
+    env = environment(TERM="xterm-256color", PYTHONPATH=path)
+    for name in ("COLUMNS", "NO_COLOR"):
+        env.pop(name, None)
+    env |= variables or {}
     take = ["-c", _TAKE_TERMINAL] if keyboard else []
     command, session = [sys.executable, *take, *args], {"start_new_session": bool(keyboard)}
     process = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=env, **session)

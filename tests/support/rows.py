@@ -11,35 +11,9 @@ from pyarrow import parquet
 from mlxlab.data.sources.open import Reading
 from support.text import make_texts, pack
 
-INSERTED = [
-    b'"',
-    b'""',
-    b",",
-    b"\t",
-    b";",
-    b"\n",
-    b"\r",
-    b"\0",
-    b"\x1b",
-    b"\xff",
-    b"\xc3",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
-]
-INSERTED += [
-    b"\\",
-    b"{",
-    b"}",
-    b"[" * 3000,
-    b"\xed\xa0\x80",
-    b"NaN",
-    b"1e999",
-    b'{"text": {}}',
-    b'\n"',
-    b'"\n',
-    b" ",
-    b"<html>",
-]
+INSERTED = [b'"', b'""', b",", b"\t", b";", b"\n", b"\r", b"\0", b"\x1b", b"\xff", b"\xc3"]
+INSERTED += [b"\xff\xfe", b"\xef\xbb\xbf", b"\\", b"{", b"}", b"[" * 3000, b"\xed\xa0\x80"]
+INSERTED += [b"NaN", b"1e999", b'{"text": {}}', b'\n"', b'"\n', b" ", b"<html>"]
 MUTATIONS = ["flip", "insert", "delete", "truncate", "repeat", "swap", "compressed"]
 
 
@@ -69,10 +43,8 @@ def write_rows(path, table):
         return path
     rows = list(zip(*columns.values(), strict=True))
     if ".jsonl" in name:
-        lines = [
-            json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n"
-            for row in rows
-        ]
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        lines = [json.dumps(each, ensure_ascii=False) + "\n" for each in records]
         path.write_bytes(pack(name, "".join(lines).encode()))
         return path
     buffer = io.StringIO(newline="")
@@ -89,10 +61,8 @@ def mutate(seed, data, suffix):
     if kind == "compressed" or format_name == "parquet":
         return _damage(rng, rng.choice(MUTATIONS[:-2]), data)[0], 0
     if codec:
-        unpacked = pyarrow.CompressedInputStream(
-            pyarrow.BufferReader(data), {"gz": "gzip", "zst": "zstd"}[codec]
-        )
-        data = unpacked.read()
+        name = {"gz": "gzip", "zst": "zstd"}[codec]
+        data = pyarrow.CompressedInputStream(pyarrow.BufferReader(data), name).read()
     mutated, start = _damage(rng, kind, data)
     return pack(suffix, mutated), _count_rows(data[:start], format_name)
 
@@ -102,9 +72,8 @@ def _damage(rng, kind, data):
     start, length = rng.randrange(len(data)), rng.choice([1, 1, 2, 30])
     match kind:
         case "flip":
-            return data[:start] + bytes([data[start] ^ 1 << rng.randrange(8)]) + data[
-                start + 1 :
-            ], start
+            flipped = bytes([data[start] ^ 1 << rng.randrange(8)])
+            return data[:start] + flipped + data[start + 1 :], start
         case "insert":
             return data[:start] + rng.choice(INSERTED) + data[start:], start
         case "delete":

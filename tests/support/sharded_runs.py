@@ -30,19 +30,14 @@ MODELS: dict[str, dict[str, Any]] = {  # odd numbers of rows, and weights with a
     "bert": SIZES | {"_target_": "mlxlab.models.bert.Bert", "gated_layers": [1]},
     "transformer": SIZES | {"_target_": "mlxlab.models.transformer.Transformer"},
 }
+CLIPPED = OPTIMIZED_STEP | {"max_grad_norm": 0.05}
 STEP_KINDS = {
     "simple": partial(PlainStep, max_grad_norm=0.05),  # clips
-    "optimized": partial(
-        OptimizedStep, **OPTIMIZED_STEP | {"max_grad_norm": 0.05, "accumulate": 2}
-    ),
-    "compiled": partial(
-        OptimizedStep, **OPTIMIZED_STEP | {"max_grad_norm": 0.05, "compile": "always"}
-    ),
+    "optimized": partial(OptimizedStep, **CLIPPED | {"accumulate": 2}),
+    "compiled": partial(OptimizedStep, **CLIPPED | {"compile": "always"}),
 }
-GROUPS = {
-    "groups": [{"pattern": "head.*", "lr_scale": 3.0, "weight_decay": 0.1}],
-    "layer_decay": 0.8,
-}
+HEAD = {"pattern": "head.*", "lr_scale": 3.0, "weight_decay": 0.1}
+GROUPS = {"groups": [HEAD], "layer_decay": 0.8}
 ROLLBACK = "-rollback"  # one step is not finite, and the run returns to its checkpoint
 QUICK = ["bert-simple", "transformer-optimized", f"bert-simple{ROLLBACK}"]
 CASES = [*QUICK, "bert-optimized", "transformer-simple", "transformer-compiled"]
@@ -53,43 +48,31 @@ class OverflowingBatches(RandomBatches):
 
     def batch(self, rows: np.ndarray) -> Batch:
         batch = super().batch(rows)
-        return (
-            batch._replace(loss_weights=batch.loss_weights * np.inf)
-            if self.index == SAVED + 1
-            else batch
-        )
+        if self.index != SAVED + 1:
+            return batch
+        return batch._replace(loss_weights=batch.loss_weights * np.inf)
 
 
 def train(case: str, folder: Path, group: ProcessGroup, *, resumed: Path | None = None) -> Run:
     """A run that saves its checkpoints in a folder, from its start or from the one of SAVED steps of another run."""
     family, step = case.removesuffix(ROLLBACK).split("-")
-    data = (
-        OverflowingBatches(batch_size=5) if case.endswith(ROLLBACK) else RandomBatches(batch_size=5)
-    )
+    batches = OverflowingBatches if case.endswith(ROLLBACK) else RandomBatches
+    data = batches(batch_size=5)
     model = build_model(MODELS[family], kind="classification", num_classes=2, vocab_size=21, seed=0)
     run = make_run(model, data, group=group, metadata=empty_metadata())
     optimizer = partial(adamw, weight_decay=0.01, betas=[0.9, 0.999], eps=1e-8, **GROUPS)
-    trainer = make_trainer(
-        epochs=None,
-        max_steps=STEPS,
-        max_nonfinite_steps=1,
-        eval_every=SAVED,
-        ema_decay=0.9,
-        step=STEP_KINDS[step],
-        optimizer=optimizer,
-    )
+    length = {"epochs": None, "max_steps": STEPS, "eval_every": SAVED, "max_nonfinite_steps": 1}
+    parts = {"ema_decay": 0.9, "step": STEP_KINDS[step], "optimizer": optimizer}
+    trainer = make_trainer(**length, **parts)
     if group.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-    saver = (
-        Checkpointer(SAVED, 9, background=True, folder=folder)
-        if group.rank == 0
-        else NoCheckpointer(folder)
-    )
+    saver = NoCheckpointer(folder)
+    if group.rank == 0:
+        saver = Checkpointer(SAVED, 9, background=True, folder=folder)
     checkpoint = CheckpointStore(resumed / "checkpoints").load(f"step-{SAVED}") if resumed else None
     fit(trainer, run, checkpointer=saver, checkpoint=checkpoint)
-    assert checkpoint is None or not group.shards_weights or not checkpoint.weights, (
-        "whole weights stay in memory"
-    )
+    if checkpoint is not None and group.shards_weights:
+        assert not checkpoint.weights, "whole weights stay in memory"
     return run
 
 
@@ -99,9 +82,8 @@ def main(folder: Path, cases: list[str]) -> None:
         run = train(case, folder / "two" / case, group)
         held = sum(array.size for _, array in tree_flatten(run.model.parameters()))
         print(case, held, flush=True)
-        if not case.endswith(
-            ROLLBACK
-        ):  # a folder without a checkpoint of its own cannot return to it
+        # A folder without a checkpoint of its own cannot return to it.
+        if not case.endswith(ROLLBACK):
             train(case, folder / "resumed" / case, group, resumed=folder / "one" / case)
 
 

@@ -28,16 +28,8 @@ def open_source(
 class ByteTokenizer:
     """A token per byte."""
 
-    vocab_size, pad_id, bos_id, eos_id, mask_id, fingerprint = (
-        VOCABULARY,
-        PAD,
-        None,
-        END,
-        MASK,
-        "bytes",
-    )
-
-    end_id = END
+    vocab_size, fingerprint, bos_id = VOCABULARY, "bytes", None
+    pad_id, eos_id, end_id, mask_id = PAD, END, END, MASK
 
     def __init__(self):
         self.seen = []
@@ -95,14 +87,8 @@ def make_batches(
     **frame,
 ) -> PackedBatchIterator | Prefetch:
     stream = make_stream(source or InMemorySource(texts()), seed, tokenizer, limit=limit)
-    batches = PackedBatchIterator(
-        stream,
-        make_row_builder(**frame),
-        batch_size,
-        "listed",
-        None,
-        order or RowOrder(row_shuffle_buffer, seed),
-    )
+    builder, rows = make_row_builder(**frame), order or RowOrder(row_shuffle_buffer, seed)
+    batches = PackedBatchIterator(stream, builder, batch_size, "listed", None, rows)
     return Prefetch(batches, prefetch) if prefetch else batches
 
 

@@ -40,9 +40,8 @@ def write_texts(path, texts, column="text"):
     elif ".txt" in name:
         path.write_bytes(pack(name, "".join(f"{text}\n" for text in texts).encode()))
     else:
-        path.write_bytes(
-            pack(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-        )
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_bytes(pack(name, lines.encode()))
     return path
 
 

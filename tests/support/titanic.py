@@ -14,20 +14,8 @@ from mlxlab.data.titanic.dataset import FOLDER, Augment, TitanicDataset, load_ru
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.extensions.example_losses.selection import LossSelection
 
-COLUMNS = (
-    "PassengerId",
-    "Survived",
-    "Pclass",
-    "Name",
-    "Sex",
-    "Age",
-    "SibSp",
-    "Parch",
-    "Ticket",
-    "Fare",
-    "Cabin",
-    "Embarked",
-)
+COLUMNS = ("PassengerId", "Survived", "Pclass", "Name", "Sex", "Age")
+COLUMNS += ("SibSp", "Parch", "Ticket", "Fare", "Cabin", "Embarked")
 
 
 class Passenger(NamedTuple):
@@ -84,39 +72,19 @@ def new_renderer(
 
 
 def new_bpe_trainer(**changes: Any) -> BPETokenizerTrainer:
-    settings = {
-        "vocab_size": "auto",
-        "min_vocab_size": 512,
-        "max_vocab_size": 1500,
-        "min_frequency": 2,
-        "train_examples": 10_000,
-        "path": None,
-    }
+    settings = {"vocab_size": "auto", "min_vocab_size": 512, "max_vocab_size": 1500}
+    settings |= {"min_frequency": 2, "train_examples": 10_000, "path": None}
     return BPETokenizerTrainer(**(settings | changes))
 
 
 def make_titanic(cache: Path, **changes: Any) -> TitanicDataset:
     """The data set of conf/data/titanic.yaml."""
-    arguments = {
-        "source": None,
-        "valid_source": None,
-        "templates": ["basic", "narrative", "descriptive", "story"],
-        "augment": Augment(copies=3),
-        "seq_len": 128,
-        "batch_size": 32,
-        "batching": FixedBatchSize(num_buckets=7),
-        "eval_batch_size": 64,
-        "valid_fraction": 0.2,
-        "folds": None,
-        "fold": 0,
-        "tokenizer": new_bpe_trainer(vocab_size=1024),
-        "select": LossSelection(mode=None, percent=25, score="mean", source=None),
-        "prefetch": 2,
-        "overfit_batches": None,
-        "baselines": True,
-        "seed": 0,
-        "cache": cache,
-        "parameters": 1_000_000,
-        "width": 128,
-    }
+    arguments = dict.fromkeys(("source", "valid_source", "folds", "overfit_batches"))
+    arguments |= {"templates": ["basic", "narrative", "descriptive", "story"], "cache": cache}
+    arguments |= {"seq_len": 128, "batch_size": 32, "eval_batch_size": 64, "valid_fraction": 0.2}
+    arguments |= {"fold": 0, "prefetch": 2, "baselines": True, "seed": 0, "width": 128}
+    arguments |= {"parameters": 1_000_000, "augment": Augment(copies=3)}
+    arguments["batching"] = FixedBatchSize(num_buckets=7)
+    arguments["tokenizer"] = new_bpe_trainer(vocab_size=1024)
+    arguments["select"] = LossSelection(mode=None, percent=25, score="mean", source=None)
     return TitanicDataset(**(arguments | changes))

@@ -52,9 +52,8 @@ def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """A project folder; its uploaders are gone when the test is over."""
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
         monkeypatch.delenv(name, raising=False)
-    if (
-        sys.platform == "linux" and queue.start_uploading is START_UPLOADING
-    ):  # unless a test has replaced it
+    # A test may have replaced it.
+    if sys.platform == "linux" and queue.start_uploading is START_UPLOADING:
         start_server()
         monkeypatch.setattr(queue, "start_uploading", fork_uploader)
         monkeypatch.setattr("mlxlab.tracking.upload.start_uploading", fork_uploader)
@@ -97,14 +96,9 @@ def kill_uploader(folder: Path) -> bool:
 
 
 def make_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
-    keys = {
-        "uri": None,
-        "artifacts": None,
-        "experiment": "mlxlab",
-        "log_models": True,
-        "wait": 30.0,
-    } | keys
-    return Journal(**keys, folder=project / "outputs" / name, project=project)
+    defaults = {"uri": None, "artifacts": None, "experiment": "mlxlab", "log_models": True}
+    defaults["wait"] = 30.0
+    return Journal(**(defaults | keys), folder=project / "outputs" / name, project=project)
 
 
 T = 1_700_000_000_000  # ms since 1970, of records written by hand
@@ -144,15 +138,8 @@ def upload(journal: Journal) -> list[str]:
 def start_trainer(
     project: Path, name: str, count: int, ending: str = "FINISHED"
 ) -> subprocess.Popen[str]:
-    args = [
-        sys.executable,
-        "-c",
-        TRAINER,
-        str(project / "outputs" / name),
-        str(project),
-        str(count),
-        ending,
-    ]
+    paths = [str(project / "outputs" / name), str(project)]
+    args = [sys.executable, "-c", TRAINER, *paths, str(count), ending]
     return subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

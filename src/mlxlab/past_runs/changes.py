@@ -1,6 +1,6 @@
 """Merges the overrides of a resumed run, and only those, into the config of its checkpoint.
 
-*Free* keys may change, and *structural* ones, the model, as far as weights can be carried over (`growth/resume/plan`);
+*Free* keys may change, and *structural* ones, the model, as far as weights can be carried over (`growth/resume`);
 *frozen* ones are data, its order and the objective.
 """
 

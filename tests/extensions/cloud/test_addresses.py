@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.cloud.directory import DirectoryStore
+from mlxlab.extensions.cloud.object_store import DirectoryStore
 from mlxlab.run.storage import open_address
 
 

@@ -12,16 +12,12 @@ from mlxlab.errors import (
     ConfigError,
     InputNotFoundError,
 )
+from mlxlab.record.run_file import read_run
 from mlxlab.run.entry import with_fetched_run
 from mlxlab.run.storage import open_address
 from support.configs import line  # noqa: F401
+from support.past_run import CHEAP
 from support.processes import final_state, run_here, tiny_overrides
-
-CHEAP = [
-    "data.source=synthetic",
-    "data.templates=[basic]",
-    "data.augment.copies=1",
-]
 
 
 @pytest.fixture(scope="module")
@@ -50,18 +46,12 @@ def address(store):
 
 def test_a_run_continues_from_its_copy_as_if_it_had_not_stopped(finished, store, tmp_path):
     (run,) = (store / "checkpoints").iterdir()
-    resumed = run_here(
-        f"resume={address(store)}/{run.name}/step-00000002",
-        "cloud=none",
-        f"hydra.run.dir={tmp_path}/new",
-    )
+    copy = f"resume={address(store)}/{run.name}/step-00000002"
+    resumed = run_here(copy, "cloud=none", f"hydra.run.dir={tmp_path}/new")
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step-00000002" in resumed.stderr
     assert final_state(resumed) == final_state(finished[2])
-    records = [
-        json.loads((folder / "run.json").read_text()) for folder in (finished[1], tmp_path / "new")
-    ]
-    assert records[0]["id"] == records[1]["id"] == run.name
+    assert {read_run(each).id for each in (finished[1], tmp_path / "new")} == {run.name}
     assert not list(tmp_path.glob(".*"))
 
 
@@ -70,9 +60,8 @@ def test_jobs_of_a_sweep_start_from_one_copy_as_runs_of_their_own(store, line, m
     assert line("-m", f"resume={address(store)}", "trainer.max_steps=5,6", "tracking=none") == 0
     (copy,) = (line.project / "outputs").iterdir()
     assert [config.resume for config, _ in line.runs] == [str(copy)] * 2
-    assert copy not in [
-        folder for _, folder in line.runs
-    ]  # another folder than that of the checkpoint: a fork
+    # Another folder than that of the checkpoint: a fork.
+    assert copy not in [folder for _, folder in line.runs]
     assert line.err.count("fetched step-00000004") == 1
 
 
@@ -101,13 +90,11 @@ def test_a_damaged_checkpoint_is_skipped(store, tmp_path):
         if file["sha256"] not in known:
             (run / "files" / file["sha256"]).write_bytes(b"damaged")
     folder = fetch(address(store), str(tmp_path / "new"))
-    assert CheckpointStore(folder / "checkpoints").load().step == int(
-        names[-2].stem.removeprefix("step-")
-    )
+    step = CheckpointStore(folder / "checkpoints").load().step
+    assert f"step-{step:08d}" == names[-2].stem
     shutil.rmtree(run / "files")
-    with pytest.raises(
-        CheckpointUnavailableError, match=r"no usable checkpoint, skipped step-[-\d, step]+$"
-    ):
+    skipped = r"no usable checkpoint, skipped step-[-\d, step]+$"
+    with pytest.raises(CheckpointUnavailableError, match=skipped):
         fetch(address(store), str(tmp_path / "other"))
     assert not list(tmp_path.glob("*other*"))
 

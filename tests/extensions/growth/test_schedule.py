@@ -4,7 +4,7 @@ import pytest
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.extensions.growth.schedule import check_progress, is_due, waits_for
+from mlxlab.extensions.growth.schedule import check_progress, is_due, record_done, waits_for
 
 
 @pytest.mark.parametrize(
@@ -16,12 +16,14 @@ def test_progress_that_does_not_fit_together_is_refused(progress):
         check_progress([], progress)
 
 
-@pytest.mark.parametrize("operations", [[{"id": "a", "map": [0]}], [{"id": "b"}], []])
-def test_what_is_done_cannot_change(operations):
-    with pytest.raises(
-        ConfigError, match=r"operations\.0: a is done and cannot change; change only those after"
-    ):
-        check_progress(operations, GrowthProgress(done=["a"], hashes=["0"]))
+def test_what_is_done_cannot_change_but_later_ones_can():
+    done, later = {"id": "a", "map": [0]}, {"id": "c"}
+    progress = GrowthProgress()
+    record_done([done, later], progress, 3, is_skipped=False)
+    check_progress([done, {**later, "map": [1]}], progress)
+    for operations in ([{**done, "map": [1]}, later], [later], []):
+        with pytest.raises(ConfigError, match=r"operations\.0: a is done and cannot change"):
+            check_progress(operations, progress)
 
 
 def test_an_operation_waits_for_a_metric_or_for_steps():

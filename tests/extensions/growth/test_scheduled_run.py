@@ -18,20 +18,10 @@ from mlxlab.run.session import build_session
 from support.lines import LINES
 from support.processes import NO_PLOTS
 
-SETTINGS = [
-    "tracking=none",
-    "data.source=synthetic",
-    "data.templates=[basic]",
-    "data.augment.copies=1",
-    "data.prefetch=0",
-    "data.batch_size=16",
-    "model.num_layers=1",
-    "model.hidden_size=16",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
-    "trainer.eval_batches=1",
-    *NO_PLOTS,
-]
+SIZES = """model.num_layers=1 model.hidden_size=16 model.num_heads=2 model.intermediate_size=16
+trainer.eval_batches=1 data.prefetch=0 data.batch_size=16 tracking=none"""
+DATA = "data.source=synthetic data.templates=[basic] data.augment.copies=1"
+SETTINGS = [*SIZES.split(), *DATA.split(), *NO_PLOTS]
 DEEPER = "{id: deeper, op: stack, map: [0, 0], when: {or_steps: 1}}"
 WIDER = "{id: wider, op: widen, feed_forward: 24, when: {metric_below: 0.01, or_steps: 50}}"
 UNFIT = "{id: wider, op: widen, feed_forward: 8, when: {or_steps: 50}}"
@@ -63,118 +53,62 @@ def test_a_resume_tries_what_is_not_done_with_the_model_of_the_checkpoint(grown_
     resume = [f"resume={grown_run}", "trainer.max_steps=4"]
     assert main([*resume, schedule(DEEPER, UNFIT)]) == 2
     assert REFUSAL in capsys.readouterr().err
-    assert (
-        main(
-            [*resume, schedule(DEEPER, "{id: again, op: stack, map: [0, 0], when: {or_steps: 1}}")]
-        )
-        == 2
-    )
-    assert (
-        "again: map: [0, 0] drops or reorders" in capsys.readouterr().err
-    )  # there are two layers by now
+    again = "{id: again, op: stack, map: [0, 0], when: {or_steps: 1}}"
+    assert main([*resume, schedule(DEEPER, again)]) == 2
+    # There are two layers by now.
+    assert "again: map: [0, 0] drops or reorders" in capsys.readouterr().err
     assert sorted((grown_run / FOLDER).iterdir()) == before
 
 
-def test_layers_that_feature_matching_names_are_not_stacked(grown_run, tmp_path, capsys):
-    layer = "{student: backbone.layers.0, teacher: backbone.layers.0}"
-    distill = [
-        "trainer=distill",
-        f"trainer.teachers=['{grown_run}']",
-        f"trainer.loss.feature_matching=[{layer}]",
-    ]
-    assert main([*SETTINGS, *distill, schedule(DEEPER), f"hydra.run.dir={tmp_path}/run"]) == 2
-    assert "deeper: stack: feature matching names layers by number" in capsys.readouterr().err
+def text_settings(folder):
+    """Settings of a language model on a few lines of text."""
+    lines = "".join(f'{{"text": "{line}"}}\n' for line in LINES)
+    (folder / "lines.jsonl").write_text(lines, encoding="utf-8")
+    choices = ["model=transformer", "data=streaming", "data/tokenizer=characters"]
+    return [*choices, f"data.source={folder}/lines.jsonl", "data.valid_fraction=0.3"]
 
 
 MORE_TOKENS = "{id: tokens, op: resize_vocabulary, size: 3000, when: {or_steps: 1}}"
 
 
 def test_a_classifier_with_teachers_learns_the_same_with_more_tokens(grown_run, tmp_path):
-    distill = [
-        *SETTINGS,
-        "trainer=distill",
-        f"trainer.teachers=['{grown_run}']",
-        "trainer.max_steps=2",
-    ]
+    taught = ["trainer=distill", f"trainer.teachers=['{grown_run}']", "trainer.max_steps=2"]
+    distill = [*SETTINGS, *taught]
     assert main([*distill, f"hydra.run.dir={tmp_path}/fixed"]) == 0
     assert main([*distill, schedule(MORE_TOKENS), f"hydra.run.dir={tmp_path}/grown"]) == 0
     fixed, grown = (
         CheckpointStore(tmp_path / name / FOLDER).load().weights for name in ("fixed", "grown")
     )
     for name, weights in fixed.items():
-        np.testing.assert_array_equal(
-            grown[name][: len(weights)] if weights.ndim else grown[name], weights
-        )
+        same = grown[name][: len(weights)] if weights.ndim else grown[name]
+        np.testing.assert_array_equal(same, weights)
     assert grown["backbone.embedding.weight"].shape[0] == 3000
 
 
 def test_a_language_model_keeps_the_vocabulary_of_its_teachers(tmp_path):
     """The check of the config knows that of our data sets before they are read, not that of a plugin."""
-    (tmp_path / "lines.jsonl").write_text(
-        "".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8"
-    )
-    text = [
-        "model=transformer",
-        "data=streaming",
-        "data/tokenizer=characters",
-        f"data.source={tmp_path}/lines.jsonl",
-    ]
-    sizes = [
-        "model.num_layers=1",
-        "model.hidden_size=16",
-        "model.num_heads=2",
-        "data.valid_fraction=0.3",
-    ]
-    session = build_session(Start(compose_checked([*text, *sizes])), tmp_path)
+    sizes = ["model.num_layers=1", "model.hidden_size=16", "model.num_heads=2"]
+    session = build_session(Start(compose_checked([*text_settings(tmp_path), *sizes])), tmp_path)
     larger = session.architecture._replace(vocab_size=3000)
     assert session.new_model(larger).backbone.embedding.weight.shape[0] == 3000
     for kind in ("ensemble", "residual_base"):
         taught = replace(session, teachers=Teachers(**{kind: Ensemble([session.model])}))
-        with pytest.raises(
-            ConfigError,
-            match=r"a vocabulary of 3000 tokens: expected the \d+ of the teachers' logits",
-        ):
+        with pytest.raises(ConfigError, match=r"of 3000 tokens: expected the \d+ of the teachers"):
             taught.new_model(larger)
         assert taught.new_model(session.architecture)
 
 
 def test_a_teacher_with_more_tokens_than_its_student_is_refused_or_truncated(tmp_path, capsys):
-    (tmp_path / "lines.jsonl").write_text(
-        "".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8"
-    )
-    text = [
-        "model=transformer",
-        "data=streaming",
-        "data/tokenizer=characters",
-        f"data.source={tmp_path}/lines.jsonl",
-    ]
-    others = [
-        setting for setting in SETTINGS if not setting.startswith(("data.s", "data.t", "data.a"))
-    ]
-    args = [*text, *others, "data.valid_fraction=0.3", "trainer.max_steps=2"]
-    assert (
-        main(
-            [
-                *args,
-                "objective=valid/bits_per_byte",
-                schedule(MORE_TOKENS),
-                f"hydra.run.dir={tmp_path}/teacher",
-            ]
-        )
-        == 0
-    )
-    distill = [
-        *args,
-        "trainer=distill",
-        f"trainer.teachers=[{tmp_path}/teacher]",
-        f"hydra.run.dir={tmp_path}/run",
-    ]
+    others = [each for each in SETTINGS if not each.startswith(("data.s", "data.t", "data.a"))]
+    args = [*text_settings(tmp_path), *others, "trainer.max_steps=2"]
+    teacher = ["objective=valid/bits_per_byte", f"hydra.run.dir={tmp_path}/teacher"]
+    assert main([*args, *teacher, schedule(MORE_TOKENS)]) == 0
+    student = [f"trainer.teachers=[{tmp_path}/teacher]", f"hydra.run.dir={tmp_path}/run"]
+    distill = [*args, "trainer=distill", *student]
     capsys.readouterr()
     assert main(distill) == 77
     [line] = capsys.readouterr().err.splitlines()
-    assert re.search(
-        r"teacher: expected the student's \d+ tokens, got 3000; .*vocab_mapping=subset", line
-    )
+    assert re.search(r"the student's \d+ tokens, got 3000; .*vocab_mapping=subset", line)
     tokenizer = f"data.tokenizer.path={tmp_path}/teacher/inference"
     assert main([*distill, "trainer.distillation.vocab_mapping=subset", tokenizer]) == 0
     assert "final_state=" in capsys.readouterr().out
@@ -196,9 +130,8 @@ def test_the_dry_run_of_a_resume_shows_what_is_left(grown_run, capsys):
 
 def test_the_dry_run_reads_the_weights_of_init_from(grown_run, capsys):
     args = [*SETTINGS, schedule(WIDER), "--dry-run"]
-    assert (
-        main([*args, f"model.init_from={grown_run}"]) == 77
-    )  # this model has one layer, those weights have two
+    # This model has one layer, those weights have two.
+    assert main([*args, f"model.init_from={grown_run}"]) == 77
     assert "backbone.layers.1" in capsys.readouterr().err
 
 

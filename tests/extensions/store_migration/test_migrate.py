@@ -18,9 +18,8 @@ from support.old_stores.describe import describe
 from support.old_stores.unpack import unpack
 from support.tracking import make_project
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning"
-)  # of MLflow
+# Warnings of MLflow.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 VERSIONS = ("1.30.1", "2.10.2", "2.22.5", "3.17.2")
 STORES = [f"mlflow-{version}-{kind}" for version in VERSIONS for kind in ("sqlite", "files")]
@@ -71,13 +70,9 @@ def read_back(project: Path) -> dict[str, Any]:
 
 def rows(project: Path) -> int:
     with closing(sqlite3.connect(project / "mlruns" / "mlflow.db")) as database:
-        tables = [
-            name
-            for (name,) in database.execute("select name from sqlite_master where type = 'table'")
-        ]
-        return sum(
-            database.execute(f"select count(*) from {table}").fetchone()[0] for table in tables
-        )
+        tables = database.execute("select name from sqlite_master where type = 'table'").fetchall()
+        counts = [database.execute(f"select count(*) from {name}") for (name,) in tables]
+        return sum(each.fetchone()[0] for each in counts)
 
 
 @pytest.mark.parametrize("name", STORES)

@@ -14,10 +14,10 @@ from support.old_stores.unpack import unpack
 from support.tracking import make_project, query_store
 
 main = command("migrate")
+COUNT = "select count(*) from runs"
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning"
-)  # of MLflow
+# Warnings of MLflow.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture(name="project")
@@ -44,7 +44,7 @@ def change(source: Path, *statements: str) -> None:
     ("statement", "message"),
     [
         (
-            "update runs set run_uuid = '../../../../escape' where name = 'deleted'",
+            "update runs set run_uuid = '../../../x' where name = 'deleted'",
             "rows of runs hold values",
         ),
         ("update metrics set value = 'x' where step = 7", "rows of metrics hold values"),
@@ -52,10 +52,7 @@ def change(source: Path, *statements: str) -> None:
         ("update alembic_version set version_num = 'ffffffffffff'", "ffffffffffff"),
         ("drop table metrics", "metrics"),
         ("drop table alembic_version", "alembic_version"),
-        (
-            "create trigger x after update on runs begin delete from runs; end",
-            "it has the trigger x",
-        ),
+        ("create trigger x after update on runs begin delete from runs; end", "the trigger x"),
     ],
 )
 def test_a_store_that_mlflow_does_not_write_is_refused(statement, message, source, project, capsys):
@@ -63,7 +60,7 @@ def test_a_store_that_mlflow_does_not_write_is_refused(statement, message, sourc
     assert main([f"source={source / 'mlflow.db'}"]) == 65
     [line] = capsys.readouterr().err.splitlines()
     assert message in line
-    assert query_store(project, "select count(*) from runs") == [(0,)]
+    assert query_store(project, COUNT) == [(0,)]
 
 
 def test_artifacts_are_read_only_below_a_folder_of_their_run(source, project, tmp_path_factory):
@@ -91,9 +88,8 @@ def test_a_second_run_adds_what_the_source_has_got_since(source, project):
     shutil.rmtree(source / "artifacts" / "titanic" / "none", ignore_errors=True)
     assert main([f"source={older}"]) == 0
     assert main([f"source={source}"]) == 0
-    assert query_store(project, "select status, end_time from runs where name = 'best'") == [
-        ("FINISHED", 7)
-    ]
+    query = "select status, end_time from runs where name = 'best'"
+    assert query_store(project, query) == [("FINISHED", 7)]
     query = "select value, step from latest_metrics where key = 'valid/loss'"
     assert query_store(project, query) == [(0.5, 2000)]
     assert query_store(project, "select count(*) from metrics where key = 'valid/loss'") == [(901,)]
@@ -129,7 +125,7 @@ def test_a_file_store_that_mlflow_does_not_write_is_refused(damage, files, proje
         os.mkfifo(run / "params" / "pipe")
     assert main([f"source={store}"]) == 65
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert query_store(project, "select count(*) from runs") == [(0,)]
+    assert query_store(project, COUNT) == [(0,)]
 
 
 def test_a_run_of_the_central_store_is_not_changed_by_a_store_that_has_its_id(source, project):
@@ -145,10 +141,11 @@ def test_a_run_of_the_central_store_is_not_changed_by_a_store_that_has_its_id(so
 
 def test_a_version_whose_number_is_taken_gets_another(source, project):
     assert main([f"source={source}"]) == 0
-    before = query_store(project, "select name, version, run_id from model_versions order by 1, 2")
+    query = "select name, version, run_id from model_versions"
+    before = query_store(project, query)
     change(source, "update model_versions set creation_time = creation_time + 1")
     assert main([f"source={source}"]) == main([f"source={source}"]) == 0
-    after = query_store(project, "select name, version, run_id from model_versions order by 1, 2")
+    after = query_store(project, query)
     assert set(before) < set(after)
     assert len(after) == 2 * len(before)
 
@@ -156,12 +153,12 @@ def test_a_version_whose_number_is_taken_gets_another(source, project):
 def test_the_central_store_is_copied_before_the_first_change(source, project, capsys):
     assert main([f"source={source.parent / 'mlflow-2.10.2-sqlite'}"]) == 0
     assert not list((project / "mlruns").glob("*.backup-*"))
-    [(count,)] = query_store(project, "select count(*) from runs")
+    before = query_store(project, COUNT)
     assert main([f"source={source}"]) == 0
     [backup] = (project / "mlruns").glob("*.backup-*")
     assert str(backup) in capsys.readouterr().out
     with closing(sqlite3.connect(backup)) as database:
-        assert database.execute("select count(*) from runs").fetchone() == (count,)
+        assert database.execute(COUNT).fetchall() == before
 
 
 def test_a_source_that_is_no_store_ends_in_one_line(project, capsys):

@@ -24,9 +24,7 @@ def test_a_run_is_recorded_in_mlflow_and_in_trackio_on_this_machine(project, cap
         values.pop("journal/position")
     losses = [(step, {"train/loss": 1 / step}) for step in (1, 2, 3)]
     assert points == [*losses, (2, {"test/accuracy": 0.5})]
-    assert (
-        json.loads(config).items()
-        >= {"model.width": 8, "tags.kind": "test", "dataset.name": "rows"}.items()
-    )
+    expected = {"model.width": 8, "tags.kind": "test", "dataset.name": "rows"}
+    assert json.loads(config).items() >= expected.items()
     assert len(points_of_mlflow(project)) == 4
     check_no_secret(project, "".join(capfd.readouterr()))

@@ -22,19 +22,15 @@ def test_a_run_is_recorded_in_mlflow_and_offline_in_weights_and_biases(project, 
     journal = record(project, wandb=Wandb())
     (file,) = (project / "wandb").glob(f"offline-run-*/run-{journal.uid}.wandb")
     records = read_wandb_records(file)
-    history = [
-        {
-            item.key or "/".join(item.nested_key): json.loads(item.value_json)
-            for item in record.history.item
-        }
-        for record in records
-        if record.WhichOneof("record_type") == "history"
-    ]
-    names = ("step", "train/loss", "test/accuracy")
-    points = [tuple(row.get(name) for name in names) for row in history]
+    points = []
+    for each in records:
+        if each.WhichOneof("record_type") == "history":
+            items = each.history.item
+            row = {item.key or "/".join(item.nested_key): item.value_json for item in items}
+            names = ("step", "train/loss", "test/accuracy")
+            points.append(tuple(json.loads(row.get(name, "null")) for name in names))
     assert points == [(1, 1.0, None), (2, 0.5, None), (3, 1 / 3, None), (2, None, 0.5)]
-    kinds = {record.WhichOneof("record_type") for record in records}
-    assert "exit" in kinds
+    assert "exit" in {each.WhichOneof("record_type") for each in records}
     assert (file.parent / "files" / "report" / "summary.md").read_text() == "summary"
     assert len(points_of_mlflow(project)) == 4
     check_no_secret(project, "".join(capfd.readouterr()))

@@ -7,6 +7,7 @@ import pytest
 from mlxlab.extensions.weight_analysis.attention import attention_entropy
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import attention_bias
+from support.growth import TARGETS
 from support.models import make_model, weights_of
 
 SIZES = {
@@ -16,18 +17,11 @@ SIZES = {
     "intermediate_size": 32,
     "dropout": 0.5,
 }
+LIMITED = {"max_position_embeddings": 80, **SIZES}
 NODES = {
-    "transformer": {
-        "_target_": "mlxlab.models.transformer.Transformer",
-        "num_kv_heads": 2,
-        **SIZES,
-    },
-    "bert": {"_target_": "mlxlab.models.bert.Bert", "max_position_embeddings": 80, **SIZES},
-    "cnn_hybrid": {
-        "_target_": "mlxlab.models.cnn_hybrid.CnnHybrid",
-        "max_position_embeddings": 80,
-        **SIZES,
-    },
+    "transformer": {"_target_": TARGETS["transformer"], "num_kv_heads": 2, **SIZES},
+    "bert": {"_target_": TARGETS["bert"], **LIMITED},
+    "cnn_hybrid": {"_target_": TARGETS["hybrid"], **LIMITED},
 }
 TOKENS = np.random.default_rng(0).integers(0, 30, (3, 10))
 SEGMENTS = np.array([[1] * 10, [1] * 4 + [2] * 6, [1] * 7 + [0] * 3])
@@ -63,17 +57,15 @@ def test_entropies_are_those_of_the_weights(name, boolean):
     for layer, x, measured in zip(encoder.layers, inputs, entropies, strict=True):
         q, k, _ = layer.attention.project(x)
         k = mx.repeat(k, 4 // k.shape[1], axis=1)
-        bias = mask if not boolean else _within_rows(name == "transformer")
+        bias = mask
+        if boolean:  # Each row is one document.
+            within = mx.array((SEGMENTS > 0).astype(np.int32))
+            bias = attention_bias(within, name == "transformer", mx.float32, None)
         weights = np.array(mx.softmax(q @ k.swapaxes(-1, -2) / 2 + bias, axis=-1), np.float64)
         entropy = -(weights * np.log(np.maximum(weights, 1e-300))).sum(axis=-1)  # (B, H, T)
         real = np.broadcast_to((SEGMENTS > 0)[:, None], entropy.shape)
         expected = (entropy * real).sum(axis=(0, 2)) / (SEGMENTS > 0).sum()
         np.testing.assert_allclose(measured, expected, rtol=1e-4)
-
-
-def _within_rows(causal: bool) -> mx.array:
-    """The mask of rows of one document each."""
-    return attention_bias(mx.array((SEGMENTS > 0).astype(np.int32)), causal, mx.float32, None)
 
 
 def test_long_rows_are_sampled_and_a_uniform_attention_has_the_logarithm_of_the_length():

@@ -21,17 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PHASES = (
-    "start",
-    "data",
-    "training",
-    "report",
-    "end",
-    "evaluation",
-    "tracking",
-    "save",
-    "retention",
-)  # the last wins
+# The last one wins.
+PHASES = ("start", "data", "training", "report", "end", "evaluation", "tracking", "save")
+PHASES += ("retention",)
 CALLS = ("fsync", "rename", "replace", "open", "write", "mkdir", "unlink", "rmdir")
 
 
@@ -43,19 +35,11 @@ def install(plan: dict[str, Any], phase: Path) -> None:
         from mlxlab.tracking import queue
 
         queue.start_uploading = lambda _queue: False
-    faults = {
-        "kill": kill_in_a_save,
-        "grow": kill_in_growth,
-        "fail": fail_in_saves,
-        "jump": jump_clock,
-    }
-    for name, act in (faults | {"poison": poison}).items():
+    faults = {"kill": kill_in_a_save, "grow": kill_in_growth, "fail": fail_in_saves}
+    faults |= {"jump": jump_clock, "poison": poison, "stop": stop_in_step, "slow": slow_evaluation}
+    for name, act in faults.items():
         if name in plan:
             act(plan[name])
-    if "stop" in plan:
-        stop_in_step(plan["stop"])
-    if "slow" in plan:
-        slow_evaluation(plan["slow"])
 
 
 def mark_phases(marks: mmap.mmap) -> None:
@@ -100,12 +84,8 @@ class Saves:
         original = CheckpointStore.save
 
         def save(store: CheckpointStore, step: int, *args: Any, **kwargs: Any) -> Any:
-            self.number, self.step, self.calls, self.thread = (
-                self.number + 1,
-                step,
-                0,
-                threading.get_ident(),
-            )
+            self.number += 1
+            self.step, self.calls, self.thread = step, 0, threading.get_ident()
             try:
                 return original(store, step, *args, **kwargs)
             finally:
@@ -170,11 +150,8 @@ def kill_in_growth(plan: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     saves = Saves(on_call)
-    original_on_step, original_log, original_evaluate = (
-        GrowthSchedule.on_step,
-        FitContext.log,
-        TrainingLoop._evaluate,
-    )
+    original_on_step, original_log = GrowthSchedule.on_step, FitContext.log
+    original_evaluate = TrainingLoop._evaluate
     GrowthSchedule.on_step, FitContext.log, TrainingLoop._evaluate = on_step, log, evaluate  # type: ignore[assignment]
 
 
@@ -212,28 +189,22 @@ def poison(plan: dict[str, Any]) -> None:
     def data(batch: Any) -> Any:
         count[0] += 1
         put = to_device(batch)
-        return (
-            put._replace(loss_weights=put.loss_weights * mx.array(float("nan")))
-            if due() and what == "data"
-            else put
-        )
+        if not due() or what != "data":
+            return put
+        return put._replace(loss_weights=put.loss_weights * mx.array(float("nan")))
 
     training_loop.to_device = data
-    sum_, norm, update, fused = (
-        steps.weighted_sum,
-        steps.global_norm,
-        steps.apply_if_finite,
-        steps.apply_adamw,
-    )
+    sum_, norm = steps.weighted_sum, steps.global_norm
+    update, fused = steps.apply_if_finite, steps.apply_adamw
 
     def loss(*args: Any) -> Any:
         total, *terms = sum_(*args)
         return (total * float("inf") if due() and what == "loss" else total), *terms
 
     def gradient(tree: Any) -> Any:
-        return norm(
-            tree_map(lambda g: g * float("nan"), tree) if due() and what == "gradient" else tree
-        )
+        if due() and what == "gradient":
+            tree = tree_map(lambda g: g * float("nan"), tree)
+        return norm(tree)
 
     def spoil(model: Any) -> None:
         if due() and what == "optimizer":

@@ -21,11 +21,9 @@ from support.fault_injection.fork_server import receive
 from support.fault_injection.preload import import_all
 from support.forks import ROOT
 
-CPU_SECONDS, SECONDS = (
-    5,
-    240,
-)  # more CPU than this is a hang; the clock is generous because machines are shared
-PACKAGES = ("analysis", "cli", "distillation", "inference")  # that `support.preloaded` lacks
+CPU_SECONDS = 5  # More is a hang.
+SECONDS = 240  # The clock is generous because machines are shared.
+PACKAGES = ("distillation",)  # `support.preloaded` lacks it.
 OTHERS = ("mlxlab.tracking.upload", "mlxlab.tracking.mlflow.store", "mlflow")
 STARTS_CODE = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
 
@@ -84,13 +82,8 @@ def live(order: dict[str, Any], report: Path) -> None:
 
 def watch(order: dict[str, Any], report: int) -> None:
     """Reports files written outside the writable folders, reads of the canary, and unexpected programs."""
-    writable = [
-        *order["writable"],
-        "/dev",
-        os.path.expanduser("~/.cache/mlxlab"),
-        str(ROOT / ".cache"),
-        tempfile.tempdir,
-    ]
+    writable = [*order["writable"], "/dev", str(ROOT / ".cache"), tempfile.tempdir]
+    writable.append(os.path.expanduser("~/.cache/mlxlab"))
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[0], str | bytes):
@@ -101,27 +94,20 @@ def watch(order: dict[str, Any], report: int) -> None:
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if path == order["canary"]:
                 os.write(report, f"read {path}\n".encode())
-            if writes and not any(
-                path == folder or path.startswith(f"{folder}/") for folder in writable
-            ):
+            inside = any(f"{path}/".startswith(f"{folder}/") for folder in writable)
+            if writes and not inside:
                 os.write(report, f"wrote {path}\n".encode(errors="replace"))
-        elif (
-            event.startswith(STARTS_CODE)
-            and args[0] != "git"
-            and "mlxlab.tracking" not in str(args)
-        ):
-            os.write(report, f"started {str(args)[:200]}\n".encode(errors="replace"))
+        elif event.startswith(STARTS_CODE):
+            if args[0] != "git" and "mlxlab.tracking" not in str(args):
+                os.write(report, f"started {str(args)[:200]}\n".encode(errors="replace"))
 
     sys.addaudithook(hook)
 
 
 def _code(order: dict[str, Any]) -> Any:
     last = (_lines(Path(order["out"])) or [""])[-1]
-    return (
-        int(last.split()[-1])
-        if last.startswith("exit code ") and last.split()[-1].isdecimal()
-        else "hang"
-    )
+    code = last.removeprefix("exit code ")
+    return int(code) if code != last and code.isdecimal() else "hang"
 
 
 def _lines(path: Path) -> list[str]:

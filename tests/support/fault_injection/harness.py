@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import filterfalse
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,10 @@ from support.processes import ROOT, environment
 
 SEED = int(os.environ.get("MLXLAB_TORTURE_SEED", "7"))
 STEPS = 40
-SETTINGS = (
-    f"trainer.max_steps={STEPS}",
-    "trainer.eval_every=10",
-    "trainer.log_every=1",
-    "checkpointing.every_steps=2",
-    "model.num_layers=1",
-    "model.hidden_size=16",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
-    "data.batch_size=8",
-    "data.prefetch=0",
-    "data.baselines=false",
-    "data.templates=[basic]",
-    "data.augment.copies=1",
-)
+SETTINGS = f"""trainer.max_steps={STEPS} trainer.eval_every=10 trainer.log_every=1
+checkpointing.every_steps=2 model.num_layers=1 model.hidden_size=16 model.num_heads=2
+model.intermediate_size=16 data.batch_size=8 data.prefetch=0 data.baselines=false
+data.templates=[basic] data.augment.copies=1 tracking=none resume=auto"""
 MODELS = {
     "bert": ("model=bert",),
     "cnn_hybrid": ("model=cnn_hybrid", "model.num_filters=4"),
@@ -51,7 +41,7 @@ TIMED = ("throughput/", "memory/", "system/")  # metrics that measure the machin
 def settings(model: str, *overrides: str) -> list[str]:
     """The command line of a tiny run of this model; later overrides win."""
     chosen: dict[str, str] = {}
-    for setting in (*MODELS[model], *SETTINGS, "tracking=none", "resume=auto", *overrides):
+    for setting in (*MODELS[model], *SETTINGS.split(), *overrides):
         key, value = setting.split("=", 1)
         chosen[key] = value
     return [*(f"{key}={value}" for key, value in chosen.items())]
@@ -59,10 +49,7 @@ def settings(model: str, *overrides: str) -> list[str]:
 
 def tracked(project: Path) -> list[str]:
     """MLflow in a store of the test's own; the run does not wait for it."""
-    store = [
-        f"tracking.uri=sqlite:///{project}/mlflow.db",
-        f"tracking.artifacts={project}/artifacts",
-    ]
+    store = f"tracking.uri=sqlite:///{project}/mlflow.db", f"tracking.artifacts={project}/artifacts"
     return ["tracking=mlflow", *store, "tracking.wait=0", "tracking.log_models=false"]
 
 
@@ -200,10 +187,9 @@ def read_metrics(journal: Path) -> dict[tuple[str, int], float]:
         last = record.get("truncate_after", math.inf)
         metrics = {pair: value for pair, value in metrics.items() if pair[1] <= last}
         for name, value in record.get("m", {}).items():
-            assert (name, record["s"]) not in metrics, (
-                f"{name} of step {record['s']} stands twice in {journal}"
-            )
-            metrics[name, record["s"]] = float(value)
+            pair = name, record["s"]
+            assert pair not in metrics, f"{pair} stands twice in {journal}"
+            metrics[pair] = float(value)
     return metrics
 
 
@@ -211,9 +197,7 @@ def assert_same_metrics(
     got: dict[tuple[str, int], float], expected: dict[tuple[str, int], float]
 ) -> None:
     """The same (metric, step) pairs, and the same values of all that does not measure the machine."""
-    assert {pair for pair in got if not timed(pair)} == {
-        pair for pair in expected if not timed(pair)
-    }
+    assert {*filterfalse(timed, got)} == {*filterfalse(timed, expected)}
     for pair, value in expected.items():
         same = timed(pair) or got[pair] == value or (math.isnan(got[pair]) and math.isnan(value))
         assert same, f"{pair}: {got[pair]} instead of {value}"

@@ -3,17 +3,12 @@
 import json
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
-
-Mutate = Callable[
-    [random.Random, bytes, Path], bytes
-]  # (rng, contents, a file outside the run folder) -> contents
 
 
 def flip_bits(rng: random.Random, data: bytes, canary: Path) -> bytes:
@@ -29,11 +24,8 @@ def truncate(rng: random.Random, data: bytes, canary: Path) -> bytes:
 
 def insert_bytes(rng: random.Random, data: bytes, canary: Path) -> bytes:
     at = rng.randrange(len(data) + 1)
-    return (
-        data[:at]
-        + rng.choice([b"\0" * 9, b"\xff\xfe", rng.randbytes(40), b"\n\n{}\n", data[:2000]])
-        + data[at:]
-    )
+    kinds = [b"\0" * 9, b"\xff\xfe", rng.randbytes(40), b"\n\n{}\n", data[:2000]]
+    return data[:at] + rng.choice(kinds) + data[at:]
 
 
 def replace_value(rng: random.Random, data: bytes, canary: Path) -> bytes:
@@ -133,51 +125,10 @@ def _changed(rng: random.Random, value: Any, canary: Path) -> Any:
 
 
 def _extreme(rng: random.Random, canary: Path) -> Any:
-    values: list[Any] = [
-        None,
-        True,
-        False,
-        0,
-        -1,
-        1,
-        2,
-        2**31,
-        2**53,
-        2**63,
-        2**70,
-        -(2**64),
-        0.5,
-        1e308,
-        -1e308,
-    ]
-    values += [
-        float("nan"),
-        float("inf"),
-        "",
-        "x",
-        "1",
-        "\0",
-        "\ud800",
-        "x" * 10**6,
-        [],
-        {},
-        [[]],
-        [{}],
-        {"a": {}},
-    ]
-    values += [
-        "../../x",
-        "/etc/passwd",
-        str(canary),
-        f"../{canary.name}",
-        "file:///etc/passwd",
-        "${oc.env:HOME}",
-        "~",
-    ]
-    values += [
-        "os.system",
-        "mlxlab.cli.main.main",
-        {"_target_": "os.system", "command": "id"},
-        "http://127.0.0.1:9/x",
-    ]
+    values: list[Any] = [None, True, False, 0, -1, 1, 2, 2**31, 2**53, 2**63, 2**70, -(2**64)]
+    values += [0.5, 1e308, -1e308, float("nan"), float("inf"), "", "x", "1", "\0", "\ud800"]
+    values += ["x" * 10**6, [], {}, [[]], [{}], {"a": {}}, "../../x", "/etc/passwd", str(canary)]
+    values += [f"../{canary.name}", "file:///etc/passwd", "${oc.env:HOME}", "~", "os.system"]
+    values += ["mlxlab.cli.main.main", {"_target_": "os.system", "command": "id"}]
+    values += ["http://127.0.0.1:9/x"]
     return rng.choice(values)

@@ -13,42 +13,15 @@ from contextlib import redirect_stdout, suppress
 # Of every form, so that the parsers of Hydra have their tables: they make them at the first use.
 OVERRIDES = (
     [],
-    [
-        "model=transformer",
-        "data=streaming",
-        "trainer=optimized",
-        "tracking=none",
-        "data.source=a.jsonl",
-    ],
-    [
-        "model=cnn_hybrid",
-        "trainer=distill",
-        "trainer.teachers=[outputs/a-1]",
-        "trainer.learning_rate=1e-3",
-        "name=a b",
-    ],
-    [
-        "data=instruct",
-        "hydra.run.dir=/tmp/run_1/a-b.c",
-        "resume=auto",
-        "+tags.x='a'",
-        "seed=3",
-        "no_such_key=1",
-    ],
-    [
-        "data=table",
-        "data.target=y",
-        "callbacks.growth.operations=[{id: a, op: stack, when: {after: 2}}]",
-    ],
+    ["model=transformer", "data=streaming", "trainer=optimized", "data.source=a.jsonl"],
+    ["model=cnn_hybrid", "trainer=distill", "trainer.teachers=[outputs/a-1]", "name=a b"],
+    ["data=instruct", "hydra.run.dir=/tmp/run_1/a-b.c", "resume=auto", "+tags.x='a'"],
+    ["tracking=none", "trainer.learning_rate=1e-3", "seed=3", "no_such_key=1"],
+    ["data=table", "callbacks.growth.operations=[{id: a, op: stack, when: {after: 2}}]"],
 )
 # The choices of most runs: `train` composes them with the config of Hydra itself, which `compose` leaves out.
-CHOICES = (
-    ["tracking=none"],
-    ["model=bert", "tracking=none"],
-    ["model=cnn_hybrid", "tracking=none"],
-    ["model=transformer", "tracking=none"],
-    ["tracking=mlflow"],
-)
+MODELS = ("model=bert", "model=cnn_hybrid", "model=transformer")
+CHOICES = (["tracking=none"], ["tracking=mlflow"], *([each, "tracking=none"] for each in MODELS))
 
 
 def preload(packages: Sequence[str], modules: Sequence[str]) -> None:
@@ -57,11 +30,18 @@ def preload(packages: Sequence[str], modules: Sequence[str]) -> None:
 
 
 def import_all(packages: Sequence[str], modules: Sequence[str]) -> None:
-    """Imports all modules of the named packages of mlxlab, and further modules by their full names."""
+    """Imports all modules of the named packages of mlxlab, and further modules by their full names.
+
+    Modules that need a library which is not installed are left out.
+    """
     for name in packages:
         package = importlib.import_module(f"mlxlab.{name}")
         for module in pkgutil.walk_packages(package.__path__, f"mlxlab.{name}."):
-            importlib.import_module(module.name)
+            try:
+                importlib.import_module(module.name)
+            except ModuleNotFoundError as error:
+                if str(error.name).startswith("mlxlab"):
+                    raise
     for name in modules:
         importlib.import_module(name)
 

@@ -52,16 +52,11 @@ class Emulator:
         """With a token in the URL for Azure, and a signed request for each access to Google Cloud Storage."""
         if self.provider == "azure":
             token = sas_token()
-            others = {
-                key: value
-                for key, value in self.environment.items()
-                if key != "AZURE_STORAGE_ACCOUNT_KEY"
-            }
+            environment = {**self.environment, "AZURE_STORAGE_SAS_TOKEN": token}
+            del environment["AZURE_STORAGE_ACCOUNT_KEY"]
             signature = token.split("sig=")[1]
             secrets = (token, signature, unquote(signature))
-            return replace(
-                self, environment=others | {"AZURE_STORAGE_SAS_TOKEN": token}, secrets=secrets
-            )
+            return replace(self, environment=environment, secrets=secrets)
         assert self.provider == "gcs"
         key = private_key()
         account = {
@@ -141,19 +136,11 @@ def private_key() -> str:
     return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
 
-def sas_token(hours: float = 1.0) -> str:
-    """A signed query that allows everything for so long; one that has expired if `hours` is negative."""
-    end = (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    fields = {
-        "sp": "rwdlac",
-        "ss": "b",
-        "srt": "sco",
-        "st": "",
-        "se": end,
-        "sip": "",
-        "spr": "",
-        "sv": "2018-11-09",
-    }
+def sas_token() -> str:
+    """A signed query that allows everything for an hour."""
+    end = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fields = {"sp": "rwdlac", "ss": "b", "srt": "sco", "st": "", "se": end}
+    fields |= {"sip": "", "spr": "", "sv": "2018-11-09"}
     text = "\n".join([AZURE_ACCOUNT, *fields.values(), ""])
     signature = hmac.new(base64.b64decode(AZURE_KEY), text.encode(), hashlib.sha256).digest()
     signed = fields | {"sig": base64.b64encode(signature).decode()}

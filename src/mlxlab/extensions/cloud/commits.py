@@ -26,9 +26,8 @@ from mlxlab.extensions.cloud.object_store import (
     StorageError,
     is_safe_key,
     join,
-    read_object,
 )
-from mlxlab.extensions.cloud.snapshot import FileEntry
+from mlxlab.extensions.cloud.run_files import FileEntry
 from mlxlab.files.atomic import open_atomic
 from mlxlab.files.untrusted import open_regular, parse_json
 
@@ -191,7 +190,13 @@ class Commits:
         raise StorageError(f"{self.store.address}/{key}: was stored with another checksum")
 
     def _read(self, name: str) -> bytes:
-        return read_object(self.store, join(self.root, name + SUFFIX), MAX_MANIFEST)
+        key = join(self.root, name + SUFFIX)
+        data = bytearray()
+        for chunk in self.store.get(key):
+            data += chunk
+            if len(data) > MAX_MANIFEST:
+                raise StorageError(f"{self.store.address}/{key}: larger than {MAX_MANIFEST} bytes")
+        return bytes(data)
 
     def _remove(self, name: str) -> None:
         self._manifests.pop(name, None)

@@ -7,26 +7,25 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.extensions.cloud.commits import Commits
-from mlxlab.extensions.cloud.directory import DirectoryStore
 from mlxlab.extensions.cloud.fetch import fetch_run
-from mlxlab.extensions.cloud.object_store import ObjectStore, is_safe_key, join
+from mlxlab.extensions.cloud.object_store import (
+    CloudStore,
+    DirectoryStore,
+    ObjectStore,
+    is_safe_key,
+    join,
+)
 from mlxlab.extensions.cloud.run_files import RunFiles
 from mlxlab.extensions.cloud.upload import Uploads
 from mlxlab.schema.constraints import NonNegative, Size
 from mlxlab.terminal.program import install_command
 
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore as ObstoreStore
-
-KINDS = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}  # classes of obstore
 ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,221}")
 ENDPOINT = re.compile(r"https?://[^\s@?#]+")
@@ -170,22 +169,10 @@ def _open_store(scheme: str, bucket: str, url: str | None, **options: str | None
     if importlib.util.find_spec("obstore") is None:
         install = install_command("cloud")
         raise ServiceUnavailableError(f"{scheme}://{bucket}: needs obstore: {install}")
-    from mlxlab.extensions.cloud.cloud_store import CloudStore
-
     allows_http = os.environ.get(ALLOW_HTTP[scheme], "").lower() == "true"  # obstore reads it too
     is_http = allows_http or (url or "").startswith("http://")
-    chosen: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    return CloudStore(f"{scheme}://{bucket}", partial(_open, scheme, bucket, chosen, is_http))
-
-
-def _open(scheme: str, bucket: str, options: dict[str, Any], is_http: bool) -> "ObstoreStore":
-    from obstore import store
-
-    from mlxlab.extensions.cloud.cloud_store import CLIENT, RETRY
-
-    kind: Callable[..., ObstoreStore] = getattr(store, KINDS[scheme])
-    client = CLIENT | ({"allow_http": True} if is_http else {})
-    return kind(bucket, client_options=client, retry_config=RETRY, **options)
+    chosen = {key: value for key, value in options.items() if value is not None}
+    return CloudStore(scheme, bucket, chosen, allow_http=is_http)
 
 
 def _shown(value: str) -> str:

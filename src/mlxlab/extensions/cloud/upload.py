@@ -11,8 +11,7 @@ from types import TracebackType
 from mlxlab.errors import DataError, WriteError
 from mlxlab.extensions.cloud.commits import Commits
 from mlxlab.extensions.cloud.object_store import StorageError
-from mlxlab.extensions.cloud.run_files import RunFiles
-from mlxlab.extensions.cloud.snapshot import FileEntry, Snapshots, release
+from mlxlab.extensions.cloud.run_files import FileEntry, RunFiles, Snapshots, release
 from mlxlab.terminal.wording import counted
 
 POLL_SECONDS = 0.5

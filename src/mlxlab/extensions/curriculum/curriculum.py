@@ -14,8 +14,7 @@ from mlxlab.data.text.order import DataOrder
 from mlxlab.data.text.packing import RowLayout
 from mlxlab.data.text.token_counts import MAX_TOKENS, TokenCounts
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.curriculum.distribution import TokenDistribution
-from mlxlab.extensions.curriculum.served_rows import Pool, Ranking, ServedOrder
+from mlxlab.extensions.curriculum.served_rows import Pool, Ranking, ServedOrder, TokenDistribution
 from mlxlab.schema.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen
 
 KEY = "data.order.alpha"

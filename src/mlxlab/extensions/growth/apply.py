@@ -1,6 +1,6 @@
-"""Applies an operation of a growth schedule to the state of a run."""
+"""Tries the operations of a growth schedule before a run, and applies them during it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.data.batch import set_curriculum_alpha
+from mlxlab.checkpoint.state import GrowthProgress
+from mlxlab.data.batch import BatchIterator, set_curriculum_alpha
 from mlxlab.errors import ConfigError, UserError
-from mlxlab.extensions.growth.grow import grow, training_of
-from mlxlab.extensions.growth.operations.changes import changes_architecture
+from mlxlab.extensions.growth.grow import changes_architecture, grow, training_of
 from mlxlab.extensions.growth.operations.schema import (
     ArchitectureOperation,
     Operation,
 )
 from mlxlab.extensions.growth.optimizer_state import average_of
-from mlxlab.extensions.growth.schedule import options_text
+from mlxlab.extensions.growth.schedule import misfit, options_text, waits_for
+from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
+from mlxlab.terminal.markdown import markdown_table
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.optim.optimizers import assign_leaves
 from mlxlab.training.state import StepResult, TrainState
@@ -27,6 +29,7 @@ FAILURES = (UserError, ValueError, RuntimeError, MemoryError)
 SETTINGS = ("learning_rate", "accumulate", "eval_every", "eval_batches")  # Operations name them so.
 ROWS = 2  # rows of the batch that measures a change
 MAX_CHANGE = 1e-4  # relative to the largest output, or to 1 if that is larger
+SIZES = ("num_layers", "hidden_size", "num_heads", "intermediate_size")  # shown before a run
 
 
 class Change(NamedTuple):
@@ -76,7 +79,9 @@ def _prepare_model(
     after, model, report = grow(operation, training_of(state), state.new_training, seed)
     mx.eval(after.weights, after.optimizer)
     model.load_weights(list((after.weights | average_of(after.optimizer)).items()))
-    change = largest_change(outputs, probe_outputs(model, result))
+    new_outputs = probe_outputs(model, result)
+    columns = min(outputs.shape[-1], new_outputs.shape[-1])
+    change = float(mx.abs(outputs[..., :columns] - new_outputs[..., :columns]).max())
     if operation.get("preserve", True):
         check_change(change, outputs)
     model.load_weights(list(after.weights.items()))
@@ -97,13 +102,13 @@ def _prepare_model(
     return Change(metrics, f"{sizes}; {report.line()}", keep)
 
 
-def probe_outputs(model: nn.Module, result: StepResult) -> mx.array | None:
-    """The outputs on the batch, in evaluation mode; None without a batch.
+def probe_outputs(model: nn.Module, result: StepResult) -> mx.array:
+    """The outputs on the batch, in evaluation mode; a zero without a batch.
 
     Computed on the CPU: a GPU may round the factors of a product, which changes outputs by 1e-3.
     """
     if not result.trained:
-        return None
+        return mx.zeros(1)
     was_training = model.training
     model.eval()
     with mx.stream(mx.cpu):
@@ -114,19 +119,103 @@ def probe_outputs(model: nn.Module, result: StepResult) -> mx.array | None:
     return outputs
 
 
-def largest_change(before: mx.array | None, after: mx.array | None) -> float:
-    """The largest absolute difference, over the outputs that both have; 0 without any."""
-    if before is None or after is None:
-        return 0.0
-    columns = min(before.shape[-1], after.shape[-1])
-    return float(mx.abs(before[..., :columns] - after[..., :columns]).max())
-
-
-def check_change(change: float, outputs: mx.array | None) -> None:
+def check_change(change: float, outputs: mx.array) -> None:
     """ConfigError if outputs of the size of `outputs` changed by more than rounding does."""
-    largest = 0.0 if outputs is None else float(mx.abs(outputs).max())
-    limit = MAX_CHANGE * max(1.0, largest)
+    limit = MAX_CHANGE * max(1.0, float(mx.abs(outputs).max()))
     if not change <= limit:  # NaN is refused too.
         raise ConfigError(
             f"expected outputs within {limit:.2g} of those before, got a change of {change:.2g}"
         )
+
+
+class Preview(NamedTuple):
+    """A model after an operation."""
+
+    architecture: Architecture
+    parameters: int
+
+
+def preview(operations: Sequence[Operation], state: TrainState) -> list[Preview]:
+    """The model of a state, and that after each operation. Nothing is drawn, computed or changed.
+
+    Raises ConfigError for an operation that cannot work; names it.
+    """
+    training = training_of(state)
+    previews = [Preview(state.architecture, count_parameters(state.model))]
+    for operation in operations:
+        after = previews[-1]
+        try:
+            if changes_architecture(operation):
+                grown = grow(operation, training, state.new_training, None)
+                training = grown.training
+                after = Preview(training.architecture, count_parameters(grown.model))
+            else:
+                check_settings(operation, state.data)
+        except UserError as error:
+            raise misfit(operation, error) from None
+        previews.append(after)
+    return previews
+
+
+def check_settings(operation: Any, data: BatchIterator) -> None:
+    """ConfigError if the data cannot take what the operation sets; they are left as they are."""
+    if operation["op"] == "set_batch_size":
+        before = data.batch_size
+        data.resize(operation["batch_size"])
+        data.resize(before)
+    if operation["op"] == "set_curriculum":
+        position = data.state_dict()
+        set_curriculum_alpha(data, operation["alpha"])
+        data.load_state_dict(position)
+
+
+def preview_table(
+    operations: Sequence[Operation],
+    progress: GrowthProgress,
+    previews: Sequence[Preview],
+    step: int,
+) -> str:
+    """A schedule as a table: the operations that are left, and the model after each.
+
+    Args:
+        previews: of those operations.
+        step: at which the run starts.
+    """
+    done = len(progress.done)
+    first = previews[0]
+    sizes = {key: first.architecture.node.get(key) for key in SIZES}
+    sizes["vocab_size"] = first.architecture.vocab_size
+    start = f"step {step}" if step else "start"
+    rows = [[str(done), "", start, "", _settings(sizes), f"{first.parameters:,}"]]
+    for number, operation in enumerate(operations[done:]):
+        before, after = previews[number : number + 2]
+        when = waits_for(operation["when"])
+        if operation.get("then"):
+            when += ", then evaluate"
+        rows.append(
+            [
+                str(done + number + 1),
+                operation["id"],
+                f"{operation['op']} {options_text(operation)}".rstrip(),
+                when,
+                _changes(before.architecture, after.architecture) or "unchanged",
+                f"{after.parameters:,}",
+            ]
+        )
+    head = ["", "id", "operation", "when", "model", "parameters"]
+    return markdown_table(head, rows, align="rllllr")
+
+
+def _changes(before: Architecture, after: Architecture) -> str:
+    old = {**before.node, "vocab_size": before.vocab_size}
+    new = {**after.node, "vocab_size": after.vocab_size}
+    return _settings({key: value for key, value in new.items() if old.get(key) != value})
+
+
+def _settings(values: dict[str, Any]) -> str:
+    texts = []
+    for key, value in values.items():
+        if value is not None or key == "adapter":
+            shown = value.get("rank") if isinstance(value, dict) else value
+            texts.append(f"{key}={shown}")
+    return ", ".join(texts)

@@ -1,7 +1,7 @@
 """Arrays of a grown model: entries of those of the model before by index, and new ones."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -139,8 +139,9 @@ def has_classifier(arrays: Mapping[str, mx.array]) -> bool:
     return "head.out.bias" in arrays or (out is not None and len(out) != len(embeddings[0]))
 
 
-def require_plain_layers(operation: str, paths: Iterable[str]) -> None:
-    """ConfigError for `paths` of parameters that only adapters or quantised layers have."""
+def require_plain_layers(operation: str, unsupported: re.Pattern[str], arrays: Arrays) -> None:
+    """ConfigError for `unsupported` paths, of what only adapters or quantised layers have."""
+    paths = filter(unsupported.fullmatch, arrays)
     for path in sorted(paths, key=lambda path: not path.endswith(".scales")):
         layer, _, name = path.rpartition(".")
         expected = f"{operation}: expected {layer.removesuffix('.base')}"

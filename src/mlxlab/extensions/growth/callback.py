@@ -54,7 +54,7 @@ class GrowthSchedule(Callback):
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
         if len(progress.done) < len(self.operations) and not progress.skipped:
-            from mlxlab.extensions.growth.preview import preview
+            from mlxlab.extensions.growth.apply import preview
 
             preview(self.operations[len(progress.done) :], state)
 
@@ -62,7 +62,7 @@ class GrowthSchedule(Callback):
         """The schedule as a table; raises as `check`, also after an operation was skipped."""
         if not self.operations:
             return ""
-        from mlxlab.extensions.growth.preview import preview, preview_table
+        from mlxlab.extensions.growth.apply import preview, preview_table
 
         progress = progress_of(checkpoint)
         check_progress(self.operations, progress)
@@ -128,11 +128,12 @@ class GrowthSchedule(Callback):
         change, failure = self._prepare(context, state, result, operation)
         metrics = {"growth/done": float(number)}
         text = f"skipped: {failure}"
+        level = logging.WARNING
         if change is not None:
             change.keep()
             metrics |= change.metrics
             text = change.text
-        level = logging.WARNING if change is None else logging.INFO
+            level = logging.INFO
         logger.log(level, f"step {step}: {title}: {text}")
         context.log(state, metrics)
         state.history.events.append((step, f"{title}: {text}"))

@@ -1,15 +1,16 @@
-"""Applies an operation to a model in training: its weights, their average, the optimizer state."""
+"""The operations that change an architecture, and what they make of a model in training."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeGuard
 
 import mlx.nn as nn
 import mlx.optimizers as optim
 
 from mlxlab.checkpoint.arrays import Arrays, shapes
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.operations.changes import CHANGES
-from mlxlab.extensions.growth.operations.schema import ArchitectureOperation
+from mlxlab.extensions.growth.arrays import Sources
+from mlxlab.extensions.growth.operations import stack, trainable, widths
+from mlxlab.extensions.growth.operations.schema import ArchitectureOperation, Operation
 from mlxlab.extensions.growth.optimizer_state import (
     OptimizerReport,
     average_of,
@@ -20,6 +21,36 @@ from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import TrainState
+
+
+class ArchitectureChange(NamedTuple):
+    """An operation: the architecture after it, and (arrays, their sources) after it, for a seed.
+
+    Without a seed nothing is drawn, so that names and shapes cost nothing.
+    """
+
+    node: Callable[[Any, Architecture], Architecture]
+    arrays: Callable[[Any, Architecture, Arrays, int | None], tuple[Arrays, Sources]]
+
+
+CHANGES: Mapping[str, ArchitectureChange] = {
+    "stack": ArchitectureChange(stack.stack_node, stack.stack_arrays),
+    "widen": ArchitectureChange(widths.widen_node, widths.widen_arrays),
+    "add_heads": ArchitectureChange(widths.add_heads_node, widths.add_heads_arrays),
+    "grow_width": ArchitectureChange(widths.grow_width_node, widths.grow_width_arrays),
+    "resize_vocabulary": ArchitectureChange(
+        widths.resize_vocabulary_node, widths.resize_vocabulary_arrays
+    ),
+    "set_lora": ArchitectureChange(trainable.set_lora_node, trainable.set_lora_arrays),
+    "merge_lora": ArchitectureChange(trainable.merge_lora_node, trainable.merge_lora_arrays),
+    "freeze": ArchitectureChange(trainable.freeze_node, trainable.freeze_arrays),
+    "unfreeze": ArchitectureChange(trainable.unfreeze_node, trainable.unfreeze_arrays),
+}
+
+
+def changes_architecture(operation: Operation) -> TypeGuard[ArchitectureOperation]:
+    """False for an operation that changes settings."""
+    return operation["op"] in CHANGES
 
 
 class Training(NamedTuple):

@@ -28,8 +28,12 @@ class Moments:
         """Makes the moments of the parameter at `path` from these."""
         arrays = {}
         for name, array in self.arrays.items():
-            power = 2 if is_second_moment(name, set(self.arrays)) else 1
-            arrays[name] = gather_moment(array, axes_of(name, array.ndim), source, power)
+            # Means of squared gradients: `v` beside `m` (Adam), and those of Adafactor.
+            is_second = "_sq" in name or (name == "v" and "m" in self.arrays)
+            axes = [*range(array.ndim)]
+            if name == "exp_avg_sq_col":  # It lacks the last axis but one of the weight.
+                axes[-1] += 1
+            arrays[name] = gather_moment(array, axes, source, 2 if is_second else 1)
         return replace(self, arrays=arrays, is_moved=self.is_moved or source != Source(path))
 
     @property
@@ -163,15 +167,3 @@ def frozen_as_evaluated(weights: Arrays, averages: Arrays, optimizer: Arrays) ->
     if not averaged:
         return weights
     return {path: array if path in averaged else averages[path] for path, array in weights.items()}
-
-
-def is_second_moment(name: str, names: set[str]) -> bool:
-    """True for means of squared gradients: `v` beside `m` (Adam), and those of Adafactor."""
-    return "_sq" in name or (name == "v" and "m" in names)
-
-
-def axes_of(name: str, count: int) -> list[int]:
-    """The axes of the weight that a statistic with `count` axes has: Adafactor's means lack one."""
-    if name == "exp_avg_sq_col":
-        return [*range(count - 1), count]
-    return list(range(count))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlxlab.checkpoint.state import GrowthProgress
@@ -10,6 +10,11 @@ from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.extensions.growth.operations.schema import Operation, When
 
 KEY = "callbacks.growth.operations"
+CONDITIONS = {
+    "metric_below": "objective < {:g}",
+    "metric_above": "objective > {:g}",
+    "or_steps": "after {} steps",
+}
 
 
 def operation_hashes(operations: Sequence[Operation]) -> list[str]:
@@ -62,16 +67,9 @@ def is_due(when: When, metric: float | None, steps: int) -> bool:
     return is_below or is_above
 
 
-def waits_for(when: When) -> str:
+def waits_for(when: Mapping[str, object]) -> str:
     """What an operation waits for, in words."""
-    conditions = []
-    if "metric_below" in when:
-        conditions.append(f"objective < {when['metric_below']:g}")
-    if "metric_above" in when:
-        conditions.append(f"objective > {when['metric_above']:g}")
-    if "or_steps" in when:
-        conditions.append(f"after {when['or_steps']} steps")
-    return " or ".join(conditions)
+    return " or ".join(text.format(when[key]) for key, text in CONDITIONS.items() if key in when)
 
 
 def options_text(operation: Any) -> str:

@@ -47,6 +47,16 @@ def attention_entropy(
     return [np.array(each).tolist() for each in entropies]
 
 
+def attention_metrics(entropies: list[list[float]]) -> dict[str, float]:
+    """The mean over the heads of each layer, and the minimum of all heads."""
+    if not entropies:
+        return {}
+    metrics = {"analysis/attention_entropy/min_head": min(map(min, entropies))}
+    for layer, heads in enumerate(entropies):
+        metrics[f"analysis/attention_entropy/layer_{layer}"] = float(np.mean(heads))
+    return metrics
+
+
 class _RecordedAttention(nn.Module):
     """Replaces an `Attention` during one pass."""
 

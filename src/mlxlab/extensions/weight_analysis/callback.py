@@ -1,12 +1,17 @@
 """Analyses the weights at every evaluation in a background thread."""
 
 import logging
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import psutil
 from mlx.utils import tree_map
+from threadpoolctl import ThreadpoolController
 
 from mlxlab.schema.constraints import Fraction, Size
 from mlxlab.terminal.wording import percent
@@ -15,7 +20,6 @@ from mlxlab.training.device_batch import to_device
 from mlxlab.training.state import StepResult, TrainState
 
 if TYPE_CHECKING:
-    from mlxlab.extensions.weight_analysis.job import AnalysisJob
     from mlxlab.extensions.weight_analysis.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -23,7 +27,40 @@ logger = logging.getLogger(__name__)
 Kind = Literal["embedding", "rank", "drift", "updates", "attention"]
 SECONDS = "analysis/seconds"
 PAUSE_SECONDS = "analysis/pause_seconds"
-KINDS = ("embedding", "rank", "drift", "updates", "attention")
+
+
+class AnalysisJob(threading.Thread):
+    """Computes the metrics of a step; once it has ended, `metrics` or `error` is set."""
+
+    def __init__(self, step: int, compute: Callable[[], dict[str, float]]) -> None:
+        super().__init__(name="analysis", daemon=True)
+        self.step = step
+        self.metrics: dict[str, float] = {}
+        self.error: Exception | None = None
+        self._compute = compute
+
+    def run(self) -> None:
+        start = time.perf_counter()
+        try:
+            with one_numpy_thread():
+                metrics = self._compute()
+        except Exception as error:
+            self.error = error
+        else:
+            self.metrics = metrics | {"analysis/seconds": time.perf_counter() - start}
+
+
+@contextmanager
+def one_numpy_thread() -> Iterator[None]:
+    """Limits NumPy's BLAS to one thread, but not that of MLX, another library: training uses it.
+
+    Threads of two libraries on the same cores wait for each other.
+    """
+    libraries = ThreadpoolController()
+    paths = [Path(entry["filepath"]) for entry in libraries.info()]
+    of_numpy = [str(path) for path in paths if "numpy" in path.parent.name]
+    with libraries.select(filepath=of_numpy).limit(limits=1):
+        yield
 
 
 class WeightAnalysis(Callback):
@@ -51,7 +88,7 @@ class WeightAnalysis(Callback):
         attention_rows: Size,
         max_memory: Fraction,
     ) -> None:
-        self.kinds = frozenset(KINDS if metrics == "all" else metrics or ())
+        self.kinds = frozenset(get_args(Kind) if metrics == "all" else metrics or ())
         self.max_rows = max_rows
         self.neighbours_above = neighbours_above
         self.attention_rows = attention_rows
@@ -106,7 +143,6 @@ class WeightAnalysis(Callback):
         """Analyses the weights of the current step in the background."""
         if self.kinds == {"attention"}:
             return
-        from mlxlab.extensions.weight_analysis.job import AnalysisJob
         from mlxlab.extensions.weight_analysis.measure import measure
 
         snapshot = self._take_snapshot(state)
@@ -127,8 +163,7 @@ class WeightAnalysis(Callback):
             return take_snapshot(evaluated, state.progress.step, self.max_rows, model)
 
     def _attention(self, context: FitContext, state: TrainState) -> dict[str, float]:
-        from mlxlab.extensions.weight_analysis.attention import attention_entropy
-        from mlxlab.extensions.weight_analysis.measure import attention_metrics
+        from mlxlab.extensions.weight_analysis.attention import attention_entropy, attention_metrics
 
         batch = next(iter(context.valid), None)
         if batch is None:
@@ -147,7 +182,7 @@ class WeightAnalysis(Callback):
             self._log_result(self._job, context, state)
         self._job = None
 
-    def _log_result(self, job: "AnalysisJob", context: FitContext, state: TrainState) -> None:
+    def _log_result(self, job: AnalysisJob, context: FitContext, state: TrainState) -> None:
         job.join()
         self._job = None
         if job.error is None:

@@ -1,16 +1,20 @@
-"""All quantities of a snapshot, as metrics by name; docs/reference/metrics.md lists them."""
+"""The quantities of a snapshot, as metrics by name; docs/reference/metrics.md lists them."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
+from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.extensions.weight_analysis.drift import Pair, drift, rotate_onto
-from mlxlab.extensions.weight_analysis.embeddings import embedding_geometry
 from mlxlab.extensions.weight_analysis.snapshot import Snapshot
 
 MASS = 0.98  # the share of the squared singular values that an effective rank holds
 
+CHUNK = 1024  # rows whose similarities to all others are in memory at a time
+BINS = 20_000  # Similarities lie from -1 to 1: their percentiles are exact to 1e-4.
+RANGE = (-1.0 - 1e-6, 1.0 + 1e-6)  # leaves room for rounding
+
 Metrics = dict[str, float]
+Pair = tuple[np.ndarray, np.ndarray]  # a matrix (N, D) earlier and now
 
 
 def measure(
@@ -31,16 +35,6 @@ def measure(
             for part, matrices in pairs.items():
                 metrics[f"update_ratio/{part}"] = drift(matrices).relative / steps
     return {f"analysis/{name}": value for name, value in metrics.items() if np.isfinite(value)}
-
-
-def attention_metrics(entropies: list[list[float]]) -> Metrics:
-    """The mean over the heads of each layer, and the minimum of all heads."""
-    if not entropies:
-        return {}
-    metrics = {"analysis/attention_entropy/min_head": min(map(min, entropies))}
-    for layer, heads in enumerate(entropies):
-        metrics[f"analysis/attention_entropy/layer_{layer}"] = float(np.mean(heads))
-    return metrics
 
 
 def first_middle_last(layers: list[int]) -> list[int]:
@@ -102,3 +96,95 @@ def rank_fraction(squares: np.ndarray) -> float:
         return 0.0
     needed = np.searchsorted(total, MASS * total[-1] * (1 - 1e-12)) + 1  # less rounding
     return float(needed / len(squares))
+
+
+def embedding_geometry(rows: np.ndarray, neighbours_above: float) -> dict[str, float]:
+    """Statistics of the cosine similarities of all pairs of different rows (N, D).
+
+    A neighbour of a row is another row with a similarity above `neighbours_above`. Rows of zeros
+    are left out; nothing is returned for fewer than two others.
+    """
+    norms = np.linalg.norm(rows, axis=1)
+    is_used = norms > 0
+    unit = (rows[is_used] / norms[is_used, None]).astype(np.float32)
+    count = len(unit)
+    if count < 2:
+        return {}
+    neighbours = np.zeros(count, np.int64)
+    histogram = np.zeros(BINS, np.int64)
+    for start in range(0, count, CHUNK):
+        similar = unit[start : start + CHUNK] @ unit.T  # (chunk, N)
+        np.fill_diagonal(similar[:, start:], -np.inf)  # A row is no pair with itself.
+        neighbours[start : start + CHUNK] = (similar > neighbours_above).sum(axis=1)
+        histogram += np.histogram(similar, BINS, RANGE)[0]
+
+    # Sums over all pairs follow from the sum of the rows and from their Gram matrix (D, D).
+    exact = unit.astype(np.float64)
+    pairs = count * (count - 1)
+    mean = (np.square(exact.sum(axis=0)).sum() - count) / pairs
+    mean_square = (np.square(exact.T @ exact).sum() - count) / pairs
+    near10, near90, near99 = np.percentile(neighbours, (10, 90, 99))
+    return {
+        "similarity/mean": float(mean),
+        "similarity/std": float(max(mean_square - mean**2, 0.0) ** 0.5),
+        "similarity/p10": _percentile(histogram, 10),
+        "similarity/p90": _percentile(histogram, 90),
+        "neighbours/mean": float(neighbours.mean()),
+        "neighbours/p10": float(near10),
+        "neighbours/p90": float(near90),
+        "neighbours/p99": float(near99),
+    }
+
+
+def _percentile(histogram: np.ndarray, percent: float) -> float:
+    """The centre of the bin of [-1, 1] that holds a percentile."""
+    total = np.cumsum(histogram)
+    index = np.searchsorted(total, percent / 100 * total[-1])
+    return float(2 * (index + 0.5) / len(histogram) - 1)
+
+
+class Drift(NamedTuple):
+    """The change of one or several matrices together.
+
+    Args:
+        relative: Frobenius norm of the change, divided by that of the earlier weights; NaN if
+            these are zeros.
+        cosines: of each row earlier and now, without rows of zeros.
+    """
+
+    relative: float
+    cosines: np.ndarray
+
+
+def drift(pairs: Iterable[Pair]) -> Drift:
+    change = 0.0
+    norm = 0.0
+    cosines = [np.zeros(0)]
+    for before, now in pairs:
+        change += float(np.square(now - before, dtype=np.float64).sum())
+        norm += float(np.square(before, dtype=np.float64).sum())
+        cosines.append(row_cosines(before, now))
+    relative = (change / norm) ** 0.5 if norm else float("nan")
+    return Drift(relative, np.concatenate(cosines))
+
+
+def row_cosines(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """The cosine of each pair of rows of (N, D), without pairs with a row of zeros."""
+    before = before.astype(np.float64)
+    now = now.astype(np.float64)
+    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(now, axis=1)
+    products = (before * now).sum(axis=1)
+    return products[norms > 0] / norms[norms > 0]
+
+
+def rotate_onto(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """`before` (N, D) times the orthogonal (D, D) that brings it nearest to `now`, not centred.
+
+    This is the orthogonal Procrustes problem (Schonemann 1966). It hides a rotation that all rows
+    share, also one that training really made.
+    """
+    # The coordinates of both in their QR decompositions have at most min(N, D) dimensions.
+    _, r = np.linalg.qr(before.T.astype(np.float64))
+    q_now, r_now = np.linalg.qr(now.T.astype(np.float64))
+    u, _, v = np.linalg.svd(r @ r_now.T)
+    return r.T @ (u @ v) @ q_now.T

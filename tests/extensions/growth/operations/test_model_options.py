@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.extensions.growth.grow import CHANGES
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from support.growth import SIZES, TARGETS, new_model

@@ -12,7 +12,7 @@ from mlxlab.checkpoint.transfer import Rules, Transfer, transfer
 from mlxlab.checkpoint.transfer_report import CARRIED, Outcome, TransferRecord, TransferReport
 from mlxlab.evaluation.parts.model import model_seed
 from mlxlab.extensions.growth.arrays import Source, Sources
-from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.extensions.growth.grow import CHANGES
 from mlxlab.extensions.growth.optimizer_state import (
     OptimizerReport,
     average_of,

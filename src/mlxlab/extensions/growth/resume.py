@@ -1,18 +1,28 @@
-"""Plans a resume with another model: what was requested, and the operations that lead there."""
+"""Resumes a run with a larger model, or with other adapters: plans the operations that lead there."""
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from mlxlab.checkpoint.arrays import Arrays
+from mlxlab.checkpoint.parameter_names import normalized_names
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.data.dataset import DataModule
 from mlxlab.errors import ConfigError
 from mlxlab.evaluation.parts.data import Config
-from mlxlab.extensions.growth.operations.changes import CHANGES
+from mlxlab.extensions.growth.carry_over import CarriedOver, carry_over
+from mlxlab.extensions.growth.grow import CHANGES
 from mlxlab.models.build import Architecture, train_new_weights
+from mlxlab.models.layers import named_parameters
 from mlxlab.past_runs.changes import Changes, copy_key, differences, requested_keys
+from mlxlab.run.resume.policy import NewModel, Plan, admit_data, refuse_tokenizer
 from mlxlab.run.resume.start import SETTINGS
+from mlxlab.schema.constraints import Probability
 from mlxlab.schema.dotted_keys import value_at
+from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.state import TrainState
 
 Node = dict[str, Any]
 
@@ -33,7 +43,68 @@ POSSIBLE = (
     f" and change {', '.join(FREE)}; for all else start a new run, with model.init_from"
 )
 
-OF_A_START = ("pretrained", "init_from")  # An architecture does not keep these keys of its node.
+
+@dataclass(frozen=True)
+class GrowthPolicy:
+    """The model may become larger. Implements `ResumePolicy`.
+
+    Args:
+        allow_data_change: resume although the data, or its preprocessing, has changed.
+        min_match: share of a model's arrays that a checkpoint, or `model.init_from`, must have; not counted are those
+            that an override makes new.
+        optimizer_transfer: path gives the optimizer state of changed models to the same weights, shape then also to
+            new ones of the same shape.
+    """
+
+    allow_data_change: bool
+    min_match: Probability = 1.0
+    optimizer_transfer: Literal["path", "shape"] = "path"
+
+    def plan(self, plan: Plan) -> Plan:
+        refuse_tokenizer(plan.changes)
+        requested = requested_against_growth(plan.cfg, plan.checkpoint)
+        return self.repeat(replace(plan, changes=plan.changes | requested, requested=[*requested]))
+
+    def repeat(self, plan: Plan) -> Plan:
+        before = plan.before
+        new = plan.cfg["model"]
+        saved = plan.checkpoint.state["metadata"]["config"]["model"]
+        requested = [key for key in plan.requested if key.startswith("model.")]
+        node = changed_node(
+            before.node, train_new_weights(saved), train_new_weights(new), requested
+        )
+        operations, after = plan_growth(before, node)
+        return replace(plan, operations=operations, after=after)
+
+    def carry(
+        self, plan: Plan, state: TrainState, data: DataModule, new_model: NewModel
+    ) -> tuple[Checkpoint, CarriedOver | None]:
+        checkpoint = admit_data(plan.checkpoint, data, allow_change=self.allow_data_change)
+        weights = named_parameters(state.model)
+        if plan.before == plan.after and not _is_renamed(checkpoint.weights, weights):
+            return checkpoint, None
+
+        target = "trainer.optimizer._target_"
+        optimizer = value_at(checkpoint.state["metadata"]["config"], target)
+        if value_at(plan.cfg, target) != optimizer:
+            expected = f"cannot change together with the model, was {optimizer}"
+            raise ConfigError(f"trainer.optimizer: {expected}")
+        carried = carry_over(
+            checkpoint,
+            plan,
+            new_model,
+            weights,
+            flatten_arrays(state.optimizer.state),
+            by_shape=self.optimizer_transfer == "shape",
+        )
+        carried.report.require(self.min_match, str(checkpoint.path))
+        return carried.checkpoint, carried
+
+
+def _is_renamed(weights: Arrays, expected: Arrays) -> bool:
+    """Whether a checkpoint has other names for the arrays of the model."""
+    names = {*normalized_names(weights, expected).values()}
+    return weights.keys() != expected.keys() == names
 
 
 def requested_against_growth(cfg: Config, checkpoint: Checkpoint) -> Changes:
@@ -64,7 +135,7 @@ def _grown_values(cfg: Config, checkpoint: Checkpoint) -> Changes:
     grown = {
         key: value
         for key, value in checkpoint.state["architecture"].items()
-        if key not in OF_A_START
+        if key not in ("pretrained", "init_from")  # Only a start has them.
     }
     node = train_new_weights(cfg["model"])
     before = {"model": train_new_weights(saved["model"])}
@@ -110,18 +181,15 @@ def plan_growth(before: Architecture, node: Node) -> tuple[list[Node], Architect
         old = before.node.get(key)
         new = node.get(key)
         if isinstance(old, int) and isinstance(new, int) and new > old:
-            operations.append({"id": "resume", **operation_for(old, new)})
-            after = _after(operations[-1], after, f"model.{key}={new}")
+            operation = {"id": "resume", **operation_for(old, new)}
+            operations.append(operation)
+            try:
+                after = CHANGES[operation["op"]].node(operation, after)
+            except ConfigError as error:
+                raise ConfigError(f"model.{key}={new}: {error}; {POSSIBLE}") from None
     _refuse_others(before, after, node)
     free = {key: node[key] for key in (*FREE, "tie_embeddings") if key in node}
     return operations, after.with_keys(**free)
-
-
-def _after(operation: Node, before: Architecture, title: str) -> Architecture:
-    try:
-        return CHANGES[operation["op"]].node(operation, before)
-    except ConfigError as error:
-        raise ConfigError(f"{title}: {error}; {POSSIBLE}") from None
 
 
 def _refuse_others(before: Architecture, after: Architecture, node: Node) -> None:

@@ -3,18 +3,18 @@
 from pathlib import Path
 
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.extensions.growth.resume import plan
+from mlxlab.extensions.growth import resume
 from support.checkpoints import state_at
 
 CONFIG = {"model": {"num_layers": 2}, "data": {}}
 
 
 def requested(monkeypatch, typed, before):
-    monkeypatch.setattr(plan, "cli_overrides", lambda: typed)
+    monkeypatch.setattr(resume, "cli_overrides", lambda: typed)
     state = state_at(3)
     state["architecture"] = {"num_layers": 4}
     state["metadata"] |= {"config": CONFIG, "overrides": before}
-    return plan.requested_against_growth(
+    return resume.requested_against_growth(
         CONFIG, Checkpoint(Path("step-00000003"), 3, {}, {}, state)
     )
 

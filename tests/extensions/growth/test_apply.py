@@ -5,7 +5,7 @@ import pytest
 
 from mlxlab.checkpoint.state import GrowthProgress
 from mlxlab.errors import ConfigError
-from mlxlab.extensions.growth.preview import preview, preview_table
+from mlxlab.extensions.growth.apply import preview, preview_table
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import count_parameters
@@ -57,14 +57,11 @@ def test_each_operation_has_a_row():
 
 def test_operations_that_are_done_have_no_row():
     state = new_state(num_layers=4)
-    rows = rows_of(
-        [DEEPER, WIDER], state, GrowthProgress(done=["deeper"], hashes=["a"], step=6), step=9
-    )
-    assert [row[:3] for row in rows] == [
-        ["1", "", "step 9"],
-        ["2", "wider", "widen feed_forward=20"],
-    ]
-    assert rows[0][4].startswith("num_layers=4")
+    progress = GrowthProgress(done=["deeper"], hashes=["a"], step=6)
+    first, last = rows_of([DEEPER, WIDER], state, progress, step=9)
+    assert first[:3] == ["1", "", "step 9"]
+    assert last[:3] == ["2", "wider", "widen feed_forward=20"]
+    assert first[4].startswith("num_layers=4")
 
 
 def operation(op, **options):
@@ -76,78 +73,28 @@ QUANTISED = {
     "quantization": {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32},
     "adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2},
 }
-REFUSED = {  # options of the model, operations, and why the last one cannot work
-    "unknown layers": (
-        {},
-        [operation("stack", map=[0, 1, 5])],
-        "map: expected layers below 2, got 5",
-    ),
-    "unknown parameters": (
-        {},
-        [operation("freeze", patterns=["haed"])],
-        "patterns: haed matches",
-    ),
-    "unknown targets": (
-        {},
-        [operation("set_lora", rank=2, targets=["atention"])],
-        "targets: atention matches",
-    ),
-    "heads with adapters": (
-        {},
-        [LORA, operation("add_heads", heads=4)],
-        "add_heads: expected .* without an adapter; merge_lora removes",
-    ),
-    "width with adapters": (
-        {},
-        [LORA, operation("grow_width", hidden_size=20)],
-        "grow_width: expected .* without an adapter",
-    ),
-    "quantised layers": (
-        QUANTISED,
-        [operation("widen", feed_forward=20)],
-        "widen: .* not quantised",
-    ),
-    "quantised heads": (
-        QUANTISED,
-        [operation("add_heads", heads=4)],
-        "add_heads: expected .* not quantised$",
-    ),
-    "DoRA": (
-        {"adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "dora": True}},
-        [operation("widen", feed_forward=20)],
-        "widen: expected .* without an adapter; merge_lora removes",
-    ),
-    "the classifier": (
-        {},
-        [operation("set_lora", rank=2, targets=["head"])],
-        "targets: head matches",
-    ),
-    "all parameters": (
-        {},
-        [operation("freeze", patterns=["*"])],
-        "patterns: nothing is left to train",
-    ),
-    "merged twice": (
-        {},
-        [LORA, {**operation("merge_lora"), "id": "first"}, operation("merge_lora")],
-        ".*expected a model with adapters",
-    ),
-    "a fixed batch size": (
-        {},
-        [operation("set_batch_size", batch_size=8)],
-        ".* cannot change their size",
-    ),
-    "no curriculum": (
-        {},
-        [operation("set_curriculum", alpha=0.5)],
-        ".*expected data/order=curriculum",
-    ),
-}
+DORA = {"adapter": {"_target_": "mlxlab.models.options.LoRA", "rank": 2, "dora": True}}
+WIDEN, HEADS = operation("widen", feed_forward=20), operation("add_heads", heads=4)
+MERGE = operation("merge_lora")
+REFUSED = [  # options of the model, operations, and why the last one cannot work
+    ({}, [operation("stack", map=[0, 1, 5])], "map: expected layers below 2, got 5"),
+    ({}, [operation("freeze", patterns=["haed"])], "patterns: haed matches"),
+    ({}, [operation("freeze", patterns=["*"])], "patterns: nothing is left to train"),
+    ({}, [operation("set_lora", rank=2, targets=["atention"])], "targets: atention matches"),
+    ({}, [operation("set_lora", rank=2, targets=["head"])], "targets: head matches"),
+    ({}, [LORA, HEADS], "add_heads: expected .* without an adapter; merge_lora removes"),
+    ({}, [LORA, operation("grow_width", hidden_size=20)], "grow_width: .* without an adapter"),
+    (QUANTISED, [WIDEN], "widen: .* not quantised"),
+    (QUANTISED, [HEADS], "add_heads: expected .* not quantised$"),
+    (DORA, [WIDEN], "widen: expected .* without an adapter; merge_lora removes"),
+    ({}, [LORA, {**MERGE, "id": "first"}, MERGE], ".*expected a model with adapters"),
+    ({}, [operation("set_batch_size", batch_size=8)], ".* cannot change their size"),
+    ({}, [operation("set_curriculum", alpha=0.5)], ".*expected data/order=curriculum"),
+]
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_an_operation_that_cannot_work_is_named(name):
-    options, operations, message = REFUSED[name]
+@pytest.mark.parametrize(("options", "operations", "message"), REFUSED)
+def test_an_operation_that_cannot_work_is_named(options, operations, message):
     with pytest.raises(ConfigError, match=f"^callbacks.growth.operations: it: {message}"):
         preview(operations, new_state(**options))
 
@@ -155,9 +102,7 @@ def test_an_operation_that_cannot_work_is_named(name):
 def test_a_layer_that_feature_matching_names_is_not_stacked():
     state = new_state()
     state.model["feature_matching"] = {"layers": [nn.Linear(16, 16, bias=False)]}
-    with pytest.raises(
-        ConfigError, match="operations: deeper: stack: feature matching names layers by number"
-    ):
+    with pytest.raises(ConfigError, match="deeper: stack: feature matching names layers"):
         preview([DEEPER], state)
 
 
