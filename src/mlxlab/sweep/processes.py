@@ -17,8 +17,7 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from mlxlab.backend.machine_memory import free_memory, process_memory
-from mlxlab.backend.memory import total_memory
+from mlxlab.backend.memory import free_memory, process_memory, total_memory
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.record.jobs import Ending, record_crash
 from mlxlab.sweep import child, preload

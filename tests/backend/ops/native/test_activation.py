@@ -6,7 +6,7 @@ import pytest
 
 from mlxlab.backend.ops.native import activation, build, state, toolchain
 from mlxlab.backend.ops.native.activation import activate, activate_for_inference
-from mlxlab.backend.ops.native.cache import Cache
+from mlxlab.backend.ops.native.build import Cache
 from mlxlab.backend.ops.native.state import MLX, KernelSet
 from mlxlab.errors import ConfigError
 

@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from mlxlab.backend.ops.native import build as module
-from mlxlab.backend.ops.native.build import build
-from mlxlab.backend.ops.native.cache import Cache
+from mlxlab.backend.ops.native.build import Cache, build
 from mlxlab.backend.ops.native.toolchain import KernelsUnavailable, find_toolchain
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the kernels are for Linux")

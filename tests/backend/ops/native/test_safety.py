@@ -10,8 +10,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab import backend
 from mlxlab.backend.ops.activations import gelu
-from mlxlab.backend.ops.native import kernels, library, self_check
+from mlxlab.backend.ops.native import kernels, self_check
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -46,7 +47,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
             for actual, wanted in zip(every_result(), expected, strict=True):
                 np.testing.assert_array_equal(actual, wanted)
     finally:
-        library.set_threads()
+        kernels.set_threads(backend.blas_threads())
 
 
 def test_streams_of_two_threads_compute_at_the_same_time():
