@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from hydra.core.plugins import Plugins
 
-from mlxlab.analysis.sweeps.read_sweep import read_sweep
+from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
 from mlxlab.past_runs.lookup import find_run_folder
 from mlxlab.past_runs.run_lock import read_lock

@@ -12,13 +12,13 @@ import pytest
 
 from mlxlab.errors import ConfigError
 from mlxlab.record.jobs import JobRecord
-from mlxlab.sweep import preload, processes
-from mlxlab.sweep.job import JobTask, compose
+from mlxlab.sweep import processes
+from mlxlab.sweep.jobs import JobTask, compose
 from mlxlab.sweep.processes import JobProcesses
 from support.sweep_jobs import WAYS, act, write_config
 
 OPTIONS = {"n_jobs": 1, "timeout": None, "retries": 0, "memory_limit": None, "grace": 0.2}
-MODULES = ["support.sweep_jobs", "mlxlab.sweep.child", "mlxlab.sweep.job"]
+MODULES = ["support.sweep_jobs", "mlxlab.sweep.child", "mlxlab.sweep.jobs"]
 
 
 class Sweep:
@@ -46,7 +46,7 @@ class Sweep:
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr(preload, "modules", lambda *_: MODULES)
+    monkeypatch.setattr(processes, "preloaded_modules", lambda *_: MODULES)
     return Sweep(tmp_path)
 
 

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from mlxlab.errors import CannotCreateError, ConfigError
-from mlxlab.tracking import queue, system_metrics
+from mlxlab.tracking import journal as journal_module
+from mlxlab.tracking import queue
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, names
-from mlxlab.tracking.mlflow.destination import MlflowDestination
+from mlxlab.tracking.mlflow.address import MlflowDestination
 from mlxlab.tracking.queue import Queue, dump, load
 from mlxlab.tracking.records import has_writer, read_records
 from support.tracking import make_journal
@@ -78,7 +79,7 @@ def test_use_of_the_machine_is_recorded_with_metrics_of_a_run_that_lasts(tmp_pat
     journal = make_journal(tmp_path)
     journal.start({}, {})
     journal.log_metrics(1, {"a": 1.0})
-    monkeypatch.setattr(system_metrics, "INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(journal_module, "INTERVAL_SECONDS", 0.0)
     journal.log_metrics(2, {"a": 1.0})
     first, second = (record["m"] for record in records(journal) if "m" in record)
     assert first == {"a": 1.0}

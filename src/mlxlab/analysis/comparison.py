@@ -118,14 +118,20 @@ def compare(
         raise DataError(
             f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same"
         )
-    shared_rows = shared_rows_of(folds[0]) if folds else 0.0
+    test = _OVER_SEEDS
+    shared_rows = 0.0
+    if folds:
+        test = _OVER_FOLDS
+        shared_rows = shared_rows_of(folds[0])
     compared = []
     for method in methods:
         gain = None
         if method.name != against:
             gain = _gain(metric, method, by_name[against], shared_rows)
         numbers = np.array([*method.values.values()], float)
-        mean = float(np.mean(numbers)) if len(numbers) else math.nan
+        mean = math.nan
+        if len(numbers):
+            mean = float(np.mean(numbers))
         compared.append(replace(method, mean=mean, error=standard_error(numbers), gain=gain))
     sign = sign_of(metric)
     compared.sort(key=lambda each: (math.isnan(each.mean), -sign * each.mean))
@@ -133,7 +139,7 @@ def compare(
         metric=metric,
         against=against,
         judged=compared[0].name,
-        test=_OVER_FOLDS if folds else _OVER_SEEDS,
+        test=test,
         evaluation=evaluation,
         methods=compared,
         subject=subject or Subject(),

@@ -10,8 +10,7 @@ from statistics import fmean
 
 from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
-from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key
-from mlxlab.analysis.comparison_subject import subject_of
+from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key, subject_of
 from mlxlab.errors import DataError, WriteError
 from mlxlab.schema.metric_names import VALID
 from mlxlab.terminal.wording import one_line

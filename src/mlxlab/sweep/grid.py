@@ -10,8 +10,7 @@ from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.schema.dotted_keys import override_name
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.job import Job
-from mlxlab.sweep.jobs import JobResult, describe
+from mlxlab.sweep.jobs import Job, JobResult, describe
 from mlxlab.sweep.jobs_to_check import expand
 from mlxlab.sweep.settings import GridSettings
 from mlxlab.terminal.wording import one_line

@@ -5,26 +5,55 @@ The server is that of `multiprocessing`; its children are new processes in all b
 
 import math
 import os
+import re
 import signal
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.backend.memory import free_memory, process_memory, total_memory
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.record.jobs import Ending, record_crash
-from mlxlab.sweep import child, preload
+from mlxlab.sweep import child
 from mlxlab.sweep.interrupts import Interrupts, signals_blocked
-from mlxlab.sweep.job import Job, JobTask, compose, record_of
-from mlxlab.sweep.jobs import JobResult
+from mlxlab.sweep.jobs import Job, JobResult, JobTask, compose, record_of
 from mlxlab.sweep.settings import ProcessSettings
+
+_WITHOUT_MLX = (
+    "numpy.random",
+    "mlxlab.sweep.child",
+    "mlxlab.run.entry",
+    "mlxlab.run.context",
+    "tokenizers",
+    "safetensors.numpy",
+    "xxhash",
+)
+_WITH_MLX = (
+    "mlx.core",
+    "mlx.nn",
+    "mlx.optimizers",
+    "mlxlab.run.train",
+    "mlxlab.past_runs.collect_record",
+    "mlxlab.views.pages",
+)
+_BASELINES = (
+    "mlxlab.models.baselines.predict",
+    "sklearn.ensemble",
+    "sklearn.feature_extraction.text",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+    "sklearn.svm",
+)
 
 TIMEOUT = 124  # exit code, as that of the command timeout
 _POLL_SECONDS = 0.1
@@ -79,7 +108,7 @@ class JobProcesses:
         self.limit = _memory_limit(settings["memory_limit"])
         self._largest = 0  # memory of a job that has ended, in bytes
         self._context = get_context("forkserver")
-        modules = preload.modules(config, task.task.__module__)
+        modules = preloaded_modules(config, task.task.__module__)
         self._context.set_forkserver_preload(modules)
         resource_tracker.ensure_running()  # A tracker that starts later would unblock the signals of `signals_blocked`.
         self._running: dict[Any, RunningJob] = {}  # sentinel of the process -> its job
@@ -214,3 +243,28 @@ def _memory_limit(gigabytes: float | None) -> int | None:
             f"hydra.launcher.memory_limit: expected no more than this machine has, {got}"
         )
     return int(gigabytes * _GB)
+
+
+def preloaded_modules(config: DictConfig, task_module: str) -> list[str]:
+    """The modules to import, in order, for the jobs of a config."""
+    first = [task_module, *_WITHOUT_MLX]
+    if not can_fork_mlx():
+        return first
+    baselines = _BASELINES if OmegaConf.select(config, "data.baselines") else ()
+    return [*first, *_WITH_MLX, *baselines, *_target_modules(config)]
+
+
+def can_fork_mlx() -> bool:
+    """Whether a process that has imported MLX may be forked: neither Metal nor CUDA allow it."""
+    spec = find_spec("mlx")
+    folders = spec.submodule_search_locations if spec else None
+    if sys.platform != "linux" or not folders:
+        return False
+    installed = Path(folders[0]).parent
+    return not any(installed.glob("mlx_cuda*"))
+
+
+def _target_modules(config: DictConfig) -> list[str]:
+    """The modules of mlxlab that the components of a config are in."""
+    targets = re.findall(r"_target_: (mlxlab\..+)\.\w+", OmegaConf.to_yaml(config))
+    return sorted(set(targets))

@@ -4,9 +4,8 @@ from contextlib import suppress
 
 import pytest
 
-from mlxlab.analysis.sweeps.best_configuration import judge_runs
-from mlxlab.analysis.sweeps.read_sweep import read_sweep
-from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
+from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
+from mlxlab.analysis.sweeps.sweep_report import judge_runs, write_sweep_report
 from mlxlab.errors import InputNotFoundError
 from mlxlab.record import run_file
 from mlxlab.record.run_file import new_record, read_run

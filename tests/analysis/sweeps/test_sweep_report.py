@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from mlxlab.analysis.sweeps.read_sweep import read_sweep
+from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
 from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 from mlxlab.errors import InputNotFoundError
 from support.browser import BROWSER, show

@@ -10,12 +10,11 @@ from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.record.jobs import JobRecord
 from mlxlab.record.run_record import Training
 from mlxlab.run.writer import RunWriter
-from mlxlab.sweep.job import Job
-from mlxlab.sweep.jobs import JobResult, run_jobs
-from mlxlab.sweep.trial.finished_runs import FinishedRuns
+from mlxlab.sweep.jobs import Job, JobResult, run_jobs
 from mlxlab.sweep.trial.pairs import Pairs
 from mlxlab.sweep.trial.record import (
     EXIT_CODES,
+    FinishedRuns,
     Question,
     TrialRecord,
     check_question,

@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.tracking.mlflow import registry
+from mlxlab.tracking.mlflow.log_model import register_model
 from mlxlab.tracking.mlflow.store import open_client
 from support.commands import command
 from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
@@ -30,7 +30,7 @@ def train(project, run, loss):
 
 
 def register(client, run_id):
-    return registry.register_model(client, run_id, "titanic", "champion", "valid/loss", 0.1)
+    return register_model(client, run_id, "titanic", "champion", "valid/loss", 0.1)
 
 
 def versions(client):

@@ -24,7 +24,9 @@ def ranking_rows(
     for place, entry in enumerate(ranking.entries, 1):
         each = configurations[entry.index]
         row: Row = {"rank": place, sweep.objective: entry.mean}
-        row |= each.labels if short else each.point
+        row |= each.point
+        if short:
+            row |= each.labels
         row |= {"low": entry.mean - entry.margin, "high": entry.mean + entry.margin}
         row |= {f"{sweep.repetition}s": entry.count, "behind the best": entry.lead, "p": entry.p}
         row["standing"] = entry.standing

@@ -37,19 +37,16 @@ class Packing:
 
     def unpack(self, arrays: Sequence[mx.array]) -> mx.array:
         """The matrix (out, in), float32; of some of the rows, those rows."""
+        weight, scales, *biases = arrays
         if self.mode == "affine" and self.bits in SPREAD and use_custom_ops():
-            weight, scales, biases = arrays
             codes = _bytes_of(weight, self.bits).astype(mx.float32)
             groups = mx.unflatten(codes, -1, (-1, self.group_size))
             factor = scales[..., None].astype(mx.float32)
-            offset = biases[..., None].astype(mx.float32)
+            offset = biases[0][..., None].astype(mx.float32)
             return mx.flatten(groups * factor + offset, -2)
+        offset = next(iter(biases), None)
         return mx.dequantize(
-            *arrays,
-            group_size=self.group_size,
-            bits=self.bits,
-            mode=self.mode,
-            dtype=mx.float32,
+            weight, scales, offset, self.group_size, self.bits, self.mode, dtype=mx.float32
         )
 
 
@@ -72,8 +69,10 @@ def packed_product(x: mx.array, arrays: Sequence[mx.array], packing: Packing) ->
     """
     if use_custom_ops() and x.size >= MIN_ROWS * x.shape[-1]:
         return _unpacked_product(packing, x, arrays)
+    weight, scales, *biases = arrays
+    offset = next(iter(biases), None)
     return mx.quantized_matmul(
-        x, *arrays, group_size=packing.group_size, bits=packing.bits, mode=packing.mode
+        x, weight, scales, offset, True, packing.group_size, packing.bits, packing.mode
     )
 
 

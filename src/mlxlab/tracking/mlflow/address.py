@@ -1,14 +1,21 @@
-"""The address of a store of MLflow and of its artifacts. All paths are absolute."""
+"""The address of a store of MLflow and of its artifacts, as a destination of journals. All paths are absolute."""
 
+import hashlib
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mlxlab.errors import ConfigError
 from mlxlab.terminal.redact import redact
 from mlxlab.tracking.records import utf8
+
+if TYPE_CHECKING:
+    from mlxlab.tracking.mlflow.store import MlflowStore
+
 
 _STORES = ("http", "https", "postgresql", "mysql", "mssql", "databricks")
 _sqlite = re.compile(r"^sqlite(\+\w+)?://(?P<path>/[^?]*)?")
@@ -25,7 +32,9 @@ class Address:
     def database(self) -> Path | None:
         """The file of an SQLite store, else None."""
         match = _sqlite.match(self.uri)
-        return Path(unquote(match["path"][1:])) if match and match["path"] else None
+        if match and match["path"]:
+            return Path(unquote(match["path"][1:]))
+        return None
 
     @property
     def shown(self) -> str:
@@ -67,7 +76,9 @@ def sqlite_uri(path: Path) -> str:
 
 def location_of(path: str) -> str:
     """The address of a folder; as a URI if it is a path with characters that MLflow would parse."""
-    return Path(path).as_uri() if path.startswith("/") and set(path) & set("%?#") else path
+    if path.startswith("/") and set(path) & set("%?#"):
+        return Path(path).as_uri()
+    return path
 
 
 def local_path(location: str) -> Path | None:
@@ -76,8 +87,12 @@ def local_path(location: str) -> Path | None:
         return None
     if location.startswith("file:"):
         parts = urlsplit(location)
-        return Path(unquote(parts.path)) if parts.netloc in ("", "localhost") else None
-    return None if not location.startswith("/") and ":/" in location else Path(location)
+        if parts.netloc in ("", "localhost"):
+            return Path(unquote(parts.path))
+        return None
+    if ":/" in location and not location.startswith("/"):
+        return None
+    return Path(location)
 
 
 def _absolute(uri: str, project: Path) -> str:
@@ -94,3 +109,45 @@ def _absolute(uri: str, project: Path) -> str:
         expected = "sqlite:///<file>, http(s)://<server>, or another address of MLflow"
         raise ConfigError(f"tracking.uri={redact(uri)}: expected {expected}")
     return uri
+
+
+@dataclass(frozen=True)
+class MlflowDestination(Address):
+    """A store that journals are uploaded to; see `destination.Destination`."""
+
+    def check(self) -> None:
+        """Nothing is needed but MLflow, which is installed."""
+
+    def queue_folder(self, project: Path) -> Path:
+        """Next to a database, so that one process at a time creates it; else in the project folder."""
+        digest = hashlib.sha256(redact(self.uri).encode()).hexdigest()[:12]
+        database = self.database
+        if database and _is_writable(database.parent):
+            return database.parent / f".queue-{database.name}"
+        return project / "mlruns" / f".queue-{digest}"
+
+    def connect(self) -> "MlflowStore":
+        from mlxlab.tracking.mlflow.store import MlflowStore
+
+        return MlflowStore(self)
+
+    def describe(self) -> str:
+        return self.shown
+
+    def options(self, project: Path) -> list[str]:
+        if self == mlflow_destination(None, None, project):
+            return []
+        values = {"uri": self.shown, "artifacts": self.shown_artifacts}
+        return [f"{key}={shlex.quote(value)}" for key, value in values.items() if value]
+
+
+def mlflow_destination(uri: str | None, artifacts: str | None, project: Path) -> MlflowDestination:
+    """Arguments and errors as of `resolve`."""
+    address = resolve(uri, artifacts, project)
+    return MlflowDestination(address.uri, address.artifacts)
+
+
+def _is_writable(folder: Path) -> bool:
+    """True if files can be created in `folder`, or in its nearest existing parent."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
