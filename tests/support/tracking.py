@@ -16,7 +16,7 @@ import pytest
 
 from mlxlab.tracking import queue
 from mlxlab.tracking.journal import Journal
-from mlxlab.tracking.mlflow.address import mlflow_destination
+from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.queue import LOCK, Queue
 from mlxlab.tracking.upload import sync
 from support.forks import fork_uploader, start_server

@@ -14,7 +14,7 @@ from mlxlab.tracking import journal as journal_module
 from mlxlab.tracking import queue
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, names
-from mlxlab.tracking.mlflow.address import MlflowDestination
+from mlxlab.tracking.mlflow.destination import MlflowDestination
 from mlxlab.tracking.queue import Queue, dump, load
 from mlxlab.tracking.records import has_writer, read_records
 from support.tracking import make_journal

@@ -19,7 +19,7 @@ from mlxlab.schema.constraints import NonNegative
 from mlxlab.terminal.redact import redact
 from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Destination, Entry
-from mlxlab.tracking.mlflow.address import MlflowDestination, mlflow_destination
+from mlxlab.tracking.mlflow.destination import MlflowDestination, mlflow_destination
 from mlxlab.tracking.queue import Queue
 from mlxlab.tracking.records import (
     FILE,

@@ -13,7 +13,7 @@ from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.mlflow import store
-from mlxlab.tracking.mlflow.address import mlflow_destination
+from mlxlab.tracking.mlflow.destination import mlflow_destination
 from support.processes import run
 from support.tracking import (
     kill_uploader,

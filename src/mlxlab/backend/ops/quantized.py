@@ -42,8 +42,8 @@ class Packing:
             codes = _bytes_of(weight, self.bits).astype(mx.float32)
             groups = mx.unflatten(codes, -1, (-1, self.group_size))
             factor = scales[..., None].astype(mx.float32)
-            offset = biases[0][..., None].astype(mx.float32)
-            return mx.flatten(groups * factor + offset, -2)
+            bias = biases[0][..., None].astype(mx.float32)
+            return mx.flatten(groups * factor + bias, -2)
         offset = next(iter(biases), None)
         return mx.dequantize(
             weight, scales, offset, self.group_size, self.bits, self.mode, dtype=mx.float32

@@ -12,7 +12,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError
 from mlxlab.past_runs.lookup import open_reader
 from mlxlab.schema.constraints import Ge, Le
-from mlxlab.tracking.mlflow.address import mlflow_destination
+from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.mlflow.names import clean
 from mlxlab.tracking.mlflow.runs import RunRow, diff
 from mlxlab.tracking.queue import Queue

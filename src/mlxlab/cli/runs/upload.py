@@ -10,7 +10,8 @@ from mlxlab.errors import ConfigError, NotAllowedError, UserError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.tracking import upload
 from mlxlab.tracking.destination import Destination
-from mlxlab.tracking.mlflow.address import Address, mlflow_destination
+from mlxlab.tracking.mlflow.address import Address
+from mlxlab.tracking.mlflow.destination import mlflow_destination
 from mlxlab.tracking.queue import Queue
 from mlxlab.tracking.records import JOURNALS, read_first
 
