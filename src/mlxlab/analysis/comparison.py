@@ -113,7 +113,7 @@ def compare(
     by_name = {method.name: method for method in methods}
     if against not in by_name or len(by_name) < len(methods):
         raise ValueError(f"against={against}: expected {one_of(by_name)}, each once")
-    folds = sorted({number for method in methods for number in method.folds})
+    folds = sorted(set[int]().union(*(method.folds for method in methods)))
     if len(folds) > 1:
         raise DataError(
             f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 
@@ -151,7 +152,8 @@ def compare_folders(
     methods: dict[str, list[RunView]] = {}
     for name, paths in folders.items():
         try:
-            methods[name] = [read_finished(run) for path in paths for run in find_runs(path)]
+            runs = chain.from_iterable(map(find_runs, paths))
+            methods[name] = [read_finished(run) for run in runs]
         except InputNotFoundError as error:
             raise InputNotFoundError(f"{name}={error}") from None
     first = methods[baseline][0].record.training
@@ -160,10 +162,11 @@ def compare_folders(
         if metric not in first.final and first.objective:
             metric = first.objective
     else:
-        trainings = [run.record.training for runs in methods.values() for run in runs]
-        known = {name for each in trainings for name in (*each.final, each.objective)}
+        known = set[str]()
+        for run in chain.from_iterable(methods.values()):
+            known.update(run.record.training.final, [run.record.training.objective])
         check_metric(metric, known - {""}, "the runs")
-    results = [method_results(name, runs, metric, evaluation) for name, runs in methods.items()]
+    results = [method_results(name, each, metric, evaluation) for name, each in methods.items()]
     subject = subject_of(methods, metric, methods[baseline])
     return compare(metric, results, baseline, evaluation, subject)
 
@@ -199,10 +202,10 @@ def subject_of(
 
 def _differences(methods: Mapping[str, Sequence[RunView]]) -> dict[str, dict[str, str]]:
     """The values of each method by key. An option that differs stands for all that it contains."""
-    settings = {name: [_settings(run) for run in runs] for name, runs in methods.items()}
+    settings = {name: list(map(_settings, runs)) for name, runs in methods.items()}
     differences: dict[str, dict[str, str]] = {}
     options: tuple[str, ...] = ()
-    for key in dict.fromkeys(key for runs in settings.values() for run in runs for key in run):
+    for key in dict.fromkeys(chain.from_iterable(chain.from_iterable(settings.values()))):
         if key.startswith(options):
             continue
         values = {}

@@ -1,9 +1,10 @@
 """The jobs of a sweep folder with their results, and its configurations: jobs that differ only in seed or fold."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -63,10 +64,8 @@ class Sweep:
     @property
     def swept(self) -> list[str]:
         """Keys that the jobs differ in, without seed and fold."""
-        keys = dict.fromkeys(
-            key for job in self.jobs for key in job.overrides if key not in REPETITIONS
-        )
-        return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
+        keys = dict.fromkeys(chain.from_iterable(job.overrides for job in self.jobs))
+        return [key for key in keys if key not in REPETITIONS and self._varies(key)]
 
     @property
     def fixed(self) -> list[str]:
@@ -82,7 +81,7 @@ class Sweep:
         """What a result of a configuration is: a seed, a fold, or a run."""
         varied = []
         for key, name in REPETITIONS.items():
-            if len({job.overrides.get(key) for job in self.jobs}) > 1:
+            if self._varies(key):
                 varied.append(name)
         if len(varied) > 1:
             return "run"
@@ -95,6 +94,9 @@ class Sweep:
 
     def count(self, state: State) -> int:
         return sum(job.state == state for job in self.jobs)
+
+    def _varies(self, key: str) -> bool:
+        return len({job.overrides.get(key) for job in self.jobs}) > 1
 
 
 @dataclass(frozen=True)
@@ -166,11 +168,6 @@ def _text(value: _Value) -> str:
     return str(value)
 
 
-def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:
-    """Overrides by key; those without a value, such as `~callbacks.x`, have an empty one."""
-    return {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in texts)}
-
-
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Keys without their paths, if their last parts tell them apart."""
     last = {key: key.rpartition(".")[2] for key in keys}
@@ -231,9 +228,13 @@ def _job(record: JobRecord, objective: str, folder: Path) -> SweepJob:
         value = record.value
     elif record.value is not None:
         reason = f"{objective} {record.value:.4g}; {reason}"
-    job = record.job
-    overrides = overrides_by_key(job.overrides)
-    return SweepJob(job.number, overrides, state, value, reason, record.seconds, folder=folder)
+    overrides = {}
+    for override in record.job.overrides:
+        key, _, text = override.partition("=")  # `~callbacks.x` has no value.
+        overrides[key.lstrip("+")] = text
+    return SweepJob(
+        record.job.number, overrides, state, value, reason, record.seconds, folder=folder
+    )
 
 
 def _metrics(job: SweepJob) -> Metrics:

@@ -7,6 +7,7 @@ second derivatives, and cannot be exported: `MLXLAB_NATIVE=off` for those.
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -172,7 +173,7 @@ def adamw(
     for start in range(0, len(arrays), WEIGHTS_PER_KERNEL):
         chunk = slice(start, start + WEIGHTS_PER_KERNEL)
         outputs = _addresses(new[3 * chunk.start : 3 * chunk.stop])
-        inputs = _addresses([array for each in arrays[chunk] for array in each])
+        inputs = _addresses(list(chain.from_iterable(arrays[chunk])))
         indices = groups[chunk]
         group_array = (ctypes.c_int * len(indices))(*indices)
         run = _bound().mlxlab_adamw
