@@ -40,7 +40,7 @@ where {rows} and (substr({column}, 1, length(:old) + 1) = :old || '/'
     or substr({column}, 1, length(:uri) + 1) = :uri || '/')
 """
 
-BUSY_SECONDS = 20.0  # A call waits so long for a locked database.
+BUSY_SECONDS = 20  # A call waits so long for a locked database.
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # The UI shows a view for training.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
@@ -64,7 +64,7 @@ def open_client(address: Address) -> "MlflowClient":
     os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would continue that run instead of creating ours
     uri = address.uri
     if address.database and "?" not in uri:
-        uri += f"?timeout={BUSY_SECONDS:.0f}"
+        uri += f"?timeout={BUSY_SECONDS}"
     os.environ["MLFLOW_TRACKING_URI"] = uri  # read by clients of artifacts and of `models:/`
     with warnings.catch_warnings(record=True, action="ignore"):  # MLflow resets "ignore" alone.
         import mlflow  # the import sets log levels, so ours come after it
