@@ -7,11 +7,7 @@ from dataclasses import replace
 import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare
-from mlxlab.analysis.comparison_report import (
-    ComparisonView,
-    comparison_lines,
-    write_report,
-)
+from mlxlab.analysis.comparison_report import ComparisonView, comparison_lines, write_report
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 

@@ -181,7 +181,7 @@ def test_data_files_are_looked_for_before_the_first_job(line, job):
         (
             "hydra.launcher.njobs=2",
             "hydra.launcher.njobs=2: unknown key; did you mean hydra.launcher.n_jobs?",
-        ),
+        )
     ],
 )
 def test_a_mistyped_key_of_a_sweep_has_the_nearest_name(line, override, message):

@@ -164,10 +164,7 @@ def test_rungs_are_the_length_of_a_run_divided_by_powers_of_the_factor(changes, 
             "trainer.epochs: expected one value, since it is the budget",
         ),
         ({"min_budget": 20}, "min_budget=20: no rung before the end of a run of 27"),
-        (
-            {"space": [EPOCHS]},
-            "trainer.epochs: expected one value",
-        ),
+        ({"space": [EPOCHS]}, "trainer.epochs: expected one value"),
     ],
 )
 def test_budgets_that_do_not_fit_the_run_are_refused(changes, message):

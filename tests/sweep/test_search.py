@@ -143,10 +143,7 @@ def test_a_stopped_trial_is_listed_as_stopped(line, job):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (
-            "seed=int(interval(0,9))",
-            "seed=int(interval(0,9)): the sweep in {0} has seed=range(9)",
-        ),
+        ("seed=int(interval(0,9))", "seed=int(interval(0,9)): the sweep in {0} has seed=range(9)"),
         (
             "hydra.sweeper.sampler=tpe",
             "hydra.sweeper.sampler=tpe: the sweep in {0} has hydra.sweeper.sampler=random",

@@ -118,9 +118,7 @@ def test_the_best_of_several_objectives_are_those_that_no_other_trial_is_as_good
     assert [trial.number for trial in study.best_trials()] == [0, 1, 4]
 
 
-def test_an_objective_that_is_not_that_of_the_config_is_taken_from_the_metrics_of_the_run(
-    tmp_path,
-):
+def test_an_objective_that_is_not_that_of_the_config_is_taken_from_the_metrics_of_the_run(tmp_path):
     objectives = ["valid/accuracy"]
     run_search(tmp_path, [RATE], lambda *_: [0.9], objectives=objectives, trials=1)
     study = Path(tmp_path / "study.jsonl").read_text().splitlines()

@@ -20,11 +20,7 @@ def verdict(rows, repetition="seed"):
     ("table", "expected", "advice"),
     [
         ([], "No job has finished", ""),
-        (
-            [[0.5]],
-            "Only one configuration has finished: valid/loss 0.5000 (one seed).",
-            "",
-        ),
+        ([[0.5]], "Only one configuration has finished: valid/loss 0.5000 (one seed).", ""),
         (
             [[0.5], [0.4]],
             "No winner is named with fewer than 3 seeds of each configuration; each ran once",

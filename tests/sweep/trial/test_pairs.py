@@ -166,10 +166,7 @@ def test_an_interrupted_trial_keeps_its_finished_runs(trial):
     record, _, _ = trial(
         Launcher(lambda number, texts: "130: stopped" if number == 3 else loss(number, texts))
     )
-    assert (record.verdict, record.reason) == (
-        None,
-        "interrupted; the same command continues",
-    )
+    assert (record.verdict, record.reason) == (None, "interrupted; the same command continues")
     again, launcher, _ = trial(Launcher(loss))
     assert launcher.started[0] == 3
     assert again.verdict == "keep"

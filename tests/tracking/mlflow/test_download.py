@@ -52,11 +52,7 @@ def here(monkeypatch):
     def run(command, env, **options):
         out, err = io.StringIO(), io.StringIO()
         code = None
-        with (
-            monkeypatch.context() as patch,
-            redirect_stdout(out),
-            redirect_stderr(err),
-        ):
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setenv("MLFLOW_TRACKING_URI", env["MLFLOW_TRACKING_URI"])
             patch.setattr(sys, "argv", command[3:])
             try:
