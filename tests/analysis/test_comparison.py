@@ -37,15 +37,6 @@ def sentence(comparison):
     return next(line.removeprefix("- ") for line in lines if line.startswith("- "))
 
 
-def test_folds_of_a_cross_validation_share_rows():
-    chance = [value + 0.01 * (-1) ** i for i, value in enumerate(ALONE)]
-    gain = gain_of(chance)
-    corrected = gain_of(chance, folds=(5,))
-    factor = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
-    margin = gain.interval[1] - gain.mean
-    assert corrected.interval[1] - corrected.mean == pytest.approx(factor * margin)
-
-
 def test_a_gain_is_told_from_chance():
     gain = gain_of(better_by(0.02))
     assert (gain.verdict, gain.pairs) == ("significant gain", 5)

@@ -64,22 +64,15 @@ def test_failed_jobs_are_results_and_run_again_only_on_request(line, job):
     assert "run failed jobs again" not in line.out
 
 
-def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job):
+@pytest.mark.parametrize("name", ["s", "my sweep"])
+def test_a_stopped_sweep_is_continued_by_its_folder_alone(line, job, name):
     job.faults[1] = STOPPED
-    assert line(*SWEEP, "seed=0,1,2") == 143
-    assert f"continue: mlxlab train sweep.resume={line.project}/s" in line.out
-    job.faults.clear()
-    assert line("sweep.resume=s") == 0
-    assert job.seen == [("0", 0, None), ("1", 1, None), ("1", 1, "auto"), ("2", 2, None)]
-
-
-def test_the_command_that_continues_a_sweep_is_quoted_for_a_shell(line, job):
-    job.faults[1] = STOPPED
-    assert line("-m", "tracking=none", "hydra.sweep.dir=my sweep", "seed=0,1") == 143
+    assert line("-m", "tracking=none", f"hydra.sweep.dir={name}", "seed=0,1,2") == 143
     [command] = re.findall("^continue: (.*)$", line.out, re.M)
+    assert shlex.split(command) == ["mlxlab", "train", f"sweep.resume={line.project}/{name}"]
     job.faults.clear()
-    assert line(*shlex.split(command)[2:]) == 0
-    assert job.seen[2:] == [("1", 1, "auto")]
+    assert line(f"sweep.resume={name}") == 0
+    assert job.seen == [("0", 0, None), ("1", 1, None), ("1", 1, "auto"), ("2", 2, None)]
 
 
 def test_what_cannot_be_continued_is_refused_in_one_line(line, job):
