@@ -1,6 +1,8 @@
 """Jobs in processes of their own, forked from a server that has imported what they need.
 
-The server is that of `multiprocessing`; its children are new processes in all but their imports.
+The server is that of `multiprocessing`; its children are new processes in all but their imports. On Linux with the CPU
+backend it may import MLX, which starts its threads with the first evaluation. Nothing that it imports may evaluate an
+array: a child would wait forever for a thread of its parent.
 """
 
 import math
@@ -78,6 +80,10 @@ class RunningJob:
     peak: int = 0
     kill_at: float = math.inf
     failure: Ending | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process and its children, if it has not ended."""
@@ -166,7 +172,7 @@ class JobProcesses:
         if self.limit is None:
             return True
         size = self._largest or self.limit
-        used = [process_memory(running.process.pid or 0) for running in self._running.values()]
+        used = [process_memory(running.pid) for running in self._running.values()]
         growing = sum(max(size - each, 0) for each in used)
         return free_memory() - growing >= size
 
@@ -178,8 +184,7 @@ class JobProcesses:
         # Children that it left behind are in its process group.
         child.signal_group(running.process.pid, signal.SIGKILL)
         record = record_of(job)
-        pid = running.process.pid or 0
-        has_ended = record.state not in ("waiting", "running") and record.pid == pid
+        has_ended = record.state not in ("waiting", "running") and record.pid == running.pid
         if has_ended and (running.failure is None or record.value is not None):
             return JobResult(job, record)
         if running.process.exitcode == CannotCreateError.exit_code:
@@ -191,7 +196,7 @@ class JobProcesses:
             self._queue.appendleft((again, running.attempt + 1))
             return None
         seconds = time.monotonic() - running.started
-        record_crash(job.folder, job.identity, pid, seconds, ending)
+        record_crash(job.folder, job.identity, running.pid, seconds, ending)
         return JobResult(job, record_of(job))
 
     def _crash(self, running: RunningJob) -> Ending | None:
@@ -211,7 +216,7 @@ class JobProcesses:
         """Stops a job that exceeds a limit, and every job after a signal."""
         now = time.monotonic()
         if self.limit is not None:
-            running.peak = max(running.peak, process_memory(running.process.pid or 0))
+            running.peak = max(running.peak, process_memory(running.pid))
         if self._interrupts.kills_jobs or now > running.kill_at:
             running.signal(signal.SIGKILL)
         elif running.kill_at < math.inf:

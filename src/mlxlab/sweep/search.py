@@ -1,4 +1,8 @@
-"""Searches: trials that a sampler proposes and a pruner may stop early, kept in a study."""
+"""Searches: trials that a sampler proposes and a pruner may stop early, kept in a study.
+
+A proposal is a function of the settings, the number of the trial and the results so far, so that a search that was
+interrupted proposes what it would have proposed.
+"""
 
 import json
 import logging

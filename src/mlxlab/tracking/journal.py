@@ -241,7 +241,10 @@ class Journal:
 
 
 class SystemMetrics:
-    """Samples the machine when metrics are logged and the last sample is old: no thread runs between two log lines."""
+    """Samples the machine when metrics are logged and the last sample is old: no thread runs between two log lines.
+
+    The names are those of MLflow's own monitor.
+    """
 
     def __init__(self) -> None:
         self._last = time.monotonic()

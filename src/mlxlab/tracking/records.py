@@ -181,7 +181,7 @@ def _parse(line: bytes, where: str) -> Record:
 
 
 class RecordWriter:
-    """Appends to the journal `path`. An incomplete last line is removed first.
+    """Appends to the journal `path`. What was written survives `kill -9`, a full disk and a torn last line.
 
     One `os.write` per line on an O_APPEND descriptor: once it has returned, the line outlives the process. The file is
     locked (`flock`) while it is open, so that a reader can tell whether its writer is alive.

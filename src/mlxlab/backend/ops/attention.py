@@ -143,7 +143,8 @@ def apply_rope(
 ) -> mx.array:
     """Turns queries or keys, the first position being `offset` or (B,) of them: (B, H, T, d) -> the same.
 
-    `periods` are 1 / frequency, in place of those of the base `theta`.
+    Dimensions i and i + d / 2 of each head are turned together (Su et al. 2021). `periods` are 1 / frequency, in place of
+    those of the base `theta`.
     """
     if isinstance(offset, int) and kernels.usable(x):
         end = offset + x.shape[2]

@@ -204,7 +204,7 @@ def _check(fault: bytes | None) -> None:
 
 
 def load(path: Path) -> str:
-    """Loads and binds a library; returns its features.
+    """Loads and binds a library, if it finds MLX's arrays in Python's objects; returns its features.
 
     Raises:
         KernelsUnavailable: it cannot be loaded, or is for another MLX.
