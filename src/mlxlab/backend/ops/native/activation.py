@@ -2,7 +2,6 @@
 
 import logging
 import os
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mlxlab.backend.ops.native import state
@@ -21,18 +20,6 @@ VARIABLE = "MLXLAB_NATIVE"
 Mode = Literal["auto", "off", "require"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BackendOptions:
-    """What a run computes with.
-
-    Args:
-        native: auto uses the native CPU kernels once they are built, which the first run starts in the background;
-            require builds them first, or refuses the run; off uses those of MLX. MLXLAB_NATIVE replaces it.
-    """
-
-    native: Mode
 
 
 def activate(mode: Mode, *, builds: bool = True) -> KernelSet:
