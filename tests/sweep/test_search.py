@@ -1,7 +1,6 @@
 """`hydra/sweeper=search` under Hydra. The experiment is replaced by a function, but for one real search."""
 
 import math
-import re
 import signal
 from collections import Counter
 
@@ -13,7 +12,6 @@ from mlxlab.record.run_file import read_run
 from mlxlab.run import entry
 from support.configs import line, user_config  # noqa: F401
 from support.processes import run_here, tiny_overrides
-from support.run_records import best_metrics
 
 SEARCH = ["-m", "hydra/sweeper=search", "tracking=none", "hydra.sweep.dir=s"]
 
@@ -153,17 +151,3 @@ def test_a_promoted_trial_ends_as_if_it_had_never_been_paused(tmp_path):
             assert record.status == "paused"
             assert job.reason.endswith("; paused: at 2 steps")
             assert record.training.evaluations == full.training.evaluations[:1]
-
-
-def test_a_real_search_takes_several_objectives_from_the_metrics_of_its_runs(tmp_path):
-    names = ("valid/loss", "valid/accuracy")
-    search = ["hydra.sweeper.sampler=nsga", f"hydra.sweeper.objectives=[{','.join(names)}]"]
-    short = tiny_overrides(*SHORT, "trainer.max_steps=2", "seed=range(3)")
-    sweep = ["-m", "hydra/sweeper=search", f"hydra.sweep.dir={tmp_path}"]
-    finished = run_here(*sweep, *search, *short)
-    assert finished.returncode == 0, finished.stderr
-    best = re.findall(r"^best: trial (\d+), (.*)$", finished.stdout, re.M)
-    assert best
-    for number, values in best:
-        metrics = best_metrics(tmp_path / number)
-        assert values == ", ".join(f"{name} {metrics[name]:.6g}" for name in names)

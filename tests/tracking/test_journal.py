@@ -11,7 +11,6 @@ from sqlalchemy.engine import make_url
 
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.tracking import journal as journal_module
-from mlxlab.tracking import queue
 from mlxlab.tracking.journal import Journal
 from mlxlab.tracking.mlflow import address, names
 from mlxlab.tracking.mlflow.destination import MlflowDestination
@@ -22,18 +21,17 @@ from support.tracking import make_journal
 pytestmark = pytest.mark.usefixtures("no_syncer")
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     journal = make_journal(tmp_path, wait=0.0)
     journal.start({}, {})
     return journal
-
-
-@pytest.fixture
-def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_ARTIFACT_ROOT", "MLXLAB_PARENT_RUN"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def records(journal: Journal) -> list[dict]:

@@ -11,7 +11,7 @@ from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking.mlflow import download
 from mlxlab.tracking.mlflow.download import download_model
 from mlxlab.tracking.mlflow.store import open_client
-from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from support.tracking import make_journal, query_store, upload
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -18,7 +18,6 @@ from support.tracking import (
     kill_uploader,
     log_run,
     make_journal,
-    project_fixture,  # noqa: F401
     query_store,
     queue_of,
     runs_py,

@@ -4,24 +4,19 @@ import json
 
 import pytest
 
-from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.records import read_uid
-from support.tracking import (  # noqa: F401
+from support.tracking import (
     T,
     append,
     change_start,
     finished_run,
-    project_fixture,
     query_store,
     queue_of,
     runs_py,
 )
 
-
-@pytest.fixture(autouse=True)
-def no_syncer_in_the_background(monkeypatch):
-    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
+pytestmark = pytest.mark.usefixtures("no_syncer")
 
 
 def test_a_rejected_folder_on_the_command_line_exits_with_65_and_all_others_are_uploaded(project):

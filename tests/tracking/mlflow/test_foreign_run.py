@@ -7,26 +7,23 @@ from pathlib import Path
 import pytest
 
 from mlxlab.errors import ServiceUnavailableError
-from mlxlab.tracking import queue, upload
+from mlxlab.tracking import upload
 from support.tracking import (
     T,
     append,
     change_start,
     finished_run,
     log_run,
-    project_fixture,  # noqa: F401
     query_store,
     queue_of,
 )
 
 # Those of MLflow.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.usefixtures("no_syncer"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 BEST = {"step": 1, "files": {}, "signature": None}
-
-
-@pytest.fixture(autouse=True)
-def no_syncer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
 
 
 def sync(project: Path, *folders: Path) -> list[str]:

@@ -6,7 +6,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.tracking.mlflow.log_model import register_model
 from mlxlab.tracking.mlflow.store import open_client
 from support.commands import command
-from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from support.tracking import make_journal, query_store, upload
 from tracking.mlflow.test_log_model import (
     code_of_the_installed_package,  # noqa: F401  # noqa: F401
     write_checkpoint,

@@ -11,7 +11,7 @@ import pytest
 from mlxlab.tracking.mlflow.address import resolve
 from mlxlab.tracking.mlflow.log_model import register_model
 from mlxlab.tracking.mlflow.store import open_client, repair_locations
-from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from support.tracking import make_journal, query_store, upload
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

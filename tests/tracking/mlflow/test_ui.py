@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from support.processes import environment
-from support.tracking import make_journal, project_fixture, wait_until  # noqa: F401
+from support.tracking import make_journal, wait_until
 
 
 @contextlib.contextmanager

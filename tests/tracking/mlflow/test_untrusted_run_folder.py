@@ -6,7 +6,6 @@ import os
 import pytest
 
 from mlxlab.errors import DataError, UserError
-from mlxlab.tracking import queue
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.records import read_uid
@@ -17,7 +16,6 @@ from support.tracking import (
     change_start,
     finished_run,
     make_journal,
-    project_fixture,  # noqa: F401
     query_store,
     queue_of,
     runs_py,
@@ -25,10 +23,7 @@ from support.tracking import (
     upload,
 )
 
-
-@pytest.fixture(name="no_syncer")
-def no_syncer_in_the_background(monkeypatch):
-    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
+pytestmark = pytest.mark.usefixtures("no_syncer")
 
 
 def sync_code(project, folder, *args):
@@ -42,7 +37,6 @@ def uploaded(project):
     return [path for path in (project / "mlruns" / "artifacts").rglob("*") if path.is_file()]
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_code_that_a_journal_names_is_not_run(project):
     folder = finished_run(project)
     (folder / "evil.py").write_text(f"open({str(project / 'was_here')!r}, 'w')")
@@ -53,7 +47,6 @@ def test_code_that_a_journal_names_is_not_run(project):
     assert not (project / "was_here").exists()
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_nothing_outside_the_run_folder_is_uploaded(project):
     folder = finished_run(project)
     (project / "secret").mkdir()
@@ -90,7 +83,6 @@ def test_a_checkpoint_with_a_link_out_of_the_run_folder_is_not_copied(tmp_path, 
     assert not [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
 
 
-@pytest.mark.usefixtures("no_syncer")
 @pytest.mark.parametrize("uid", ["../../../escaped", "/tmp/mlxlab-escaped", "A" * 32, ""])
 def test_a_uid_is_not_a_path(project, uid):
     folder = finished_run(project)
@@ -99,7 +91,6 @@ def test_a_uid_is_not_a_path(project, uid):
     assert not list(project.rglob("*escaped*"))
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_the_store_in_a_journal_is_used_only_if_the_user_names_it(project):
     folder = finished_run(project)
     change_start(folder, store=f"sqlite:///{project}/other/x.db")
@@ -111,7 +102,6 @@ def test_the_store_in_a_journal_is_used_only_if_the_user_names_it(project):
     assert statuses(project) == ["FINISHED"]
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_a_renamed_journal_of_another_store_is_refused_too(project):
     folder, other = finished_run(project), finished_run(project, "b")
     change_start(other, store=f"sqlite:///{project}/other/x.db")
@@ -140,7 +130,6 @@ BAD_LINES = {
 }
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded(project):
     folders = {name: finished_run(project, name) for name in BAD_LINES}
     for name, line in BAD_LINES.items():
@@ -155,7 +144,6 @@ def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded
         assert done.stdout.count(f"{folder}: rejected: ") == 1, (folder, done.stdout)
 
 
-@pytest.mark.usefixtures("no_syncer")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
     lost = project / ("x" * 300)  # no file system has such names
@@ -166,7 +154,6 @@ def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
     assert f"{lost}: rejected: File name too long: {lost}" in "\n".join(printed)
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_a_journal_that_is_no_regular_file_is_neither_read_nor_appended_to(project):
     path = finished_run(project) / "journal.jsonl"
     elsewhere = path.rename(project / "elsewhere.jsonl")
@@ -178,18 +165,3 @@ def test_a_journal_that_is_no_regular_file_is_neither_read_nor_appended_to(proje
         with pytest.raises(UserError):
             make_journal(project).start({}, {})
     assert elsewhere.read_bytes() == before
-
-
-def test_a_run_folder_whose_name_is_not_utf8_is_uploaded(project, capsys):
-    folder = project / "outputs" / os.fsdecode(b"run-\xff")
-    journal = make_journal(project, folder.name, wait=30.0)
-    journal.start({"name": folder.name}, {"overrides": str(folder)})
-    journal.log_metrics(1, {"x": 1.0})
-    (folder / "plot.txt").write_text("a plot")
-    journal.log_artifact(folder / "plot.txt")
-    journal.end("FINISHED")
-    assert capsys.readouterr().err == ""
-    assert query_store(project, "select name, status from runs") == [("run-\\udcff", "FINISHED")]
-    assert [path.name for path in uploaded(project)] == ["plot.txt"]
-    done = runs_py(project, "sync", str(folder))
-    assert (done.returncode, done.stderr) == (0, "")

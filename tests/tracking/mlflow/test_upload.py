@@ -11,11 +11,11 @@ import pytest
 from mlxlab.tracking import queue, upload
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.queue import LOCK
-from support.tracking import (  # noqa: F401
+from mlxlab.tracking.records import utf8
+from support.tracking import (
     kill_uploader,
     log_run,
     make_journal,
-    project_fixture,
     query_store,
     queue_of,
     runs_py,
@@ -201,20 +201,25 @@ def test_the_uploader_inherits_no_signals_and_no_signal_mask_of_the_trainer(proj
     wait_until(lambda: not queue_of(project).is_locked(LOCK), 5.0)
 
 
-@pytest.mark.parametrize("name", ["a?b=c", "per%20cent"])
-def test_run_and_project_folders_may_have_any_name(project, name):
-    project = project / name
+@pytest.mark.parametrize(
+    ("project_name", "name"),
+    [("a?b=c", "a?b=c"), ("per%20cent", "per%20cent"), (".", os.fsdecode(b"run-\xff"))],
+)
+def test_run_and_project_folders_may_have_any_name(project, project_name, name, capsys):
+    project = project / project_name
     journal = make_journal(project, name)
-    journal.start({}, {})
+    journal.start({"name": name}, {"overrides": str(journal.folder)})
     journal.log_metrics(1, {"x": 1.0})
     (journal.folder / "plot.txt").write_text("a plot")
     journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
-    assert query_store(project, "select name, status from runs") == [(name, "FINISHED")]
+    assert capsys.readouterr().err == ""
+    stored = utf8(name)  # A name that is not UTF-8 has its bytes escaped.
+    assert query_store(project, "select name, status from runs") == [(stored, "FINISHED")]
     assert [path.name for path in (project / "mlruns" / "artifacts").rglob("*.txt")] == ["plot.txt"]
     done = runs_py(project, "sync", str(journal.folder))
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{journal.folder}: complete" in done.stdout
+    assert f"{utf8(journal.folder)}: complete" in done.stdout
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
