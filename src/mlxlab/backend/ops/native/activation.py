@@ -40,8 +40,12 @@ def activate(mode: Mode, *, builds: bool = True) -> KernelSet:
     try:
         if mode == "require":
             return load_or_build()
-        if not _load_if_built() and builds:
-            start_background_build(Cache())
+        cache = Cache()
+        toolchain = find_toolchain()
+        if cache.was_built(toolchain.key):
+            return _load(toolchain, cache)
+        if builds:
+            start_background_build(cache)
             logger.info("native kernels are being built in the background; later runs use them")
     except KernelsUnavailable as reason:
         if mode == "require":
@@ -113,16 +117,6 @@ def describe(cache: Cache) -> dict[str, str]:
     else:
         description["status"] = "not built"
     return description
-
-
-def _load_if_built() -> bool:
-    """Whether a build has ended; raises KernelsUnavailable if it failed."""
-    toolchain = find_toolchain()
-    cache = Cache()
-    if not cache.was_built(toolchain.key):
-        return False
-    _load(toolchain, cache)
-    return True
 
 
 def _load(toolchain: Toolchain, cache: Cache) -> KernelSet:
