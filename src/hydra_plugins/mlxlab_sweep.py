@@ -130,7 +130,7 @@ class ProcessLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        from mlxlab.sweep.job import JobTask
+        from mlxlab.sweep.jobs import JobTask
         from mlxlab.sweep.processes import JobProcesses
 
         assert isinstance(task_function, JobTask)

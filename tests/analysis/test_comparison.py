@@ -4,14 +4,11 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mlxlab.analysis.comparison import MethodResults, compare
-from mlxlab.analysis.comparison_report import (
-    ComparisonView,
-    comparison_lines,
-    write_report,
-)
+from mlxlab.analysis.comparison_report import ComparisonView, comparison_lines, write_report
 
 ALONE = [0.80, 0.82, 0.79, 0.81, 0.78]
 
@@ -22,10 +19,17 @@ def results(name, values, **fields):
     )
 
 
-def against_alone(values, metric="valid/accuracy", alone=ALONE, **fields):
-    return compare(
-        metric, [results("alone", alone, **fields), results("distilled", values, **fields)], "alone"
-    )
+def against_alone(values, metric="valid/accuracy", **fields):
+    methods = [results("alone", ALONE, **fields), results("distilled", values, **fields)]
+    return compare(metric, methods, "alone")
+
+
+def better_by(difference):
+    return [value + difference + 0.001 * i * np.sign(difference) for i, value in enumerate(ALONE)]
+
+
+def gain_of(*args, **fields):
+    return against_alone(*args, **fields).gains["distilled"]
 
 
 def sentence(comparison):
@@ -33,31 +37,18 @@ def sentence(comparison):
     return next(line.removeprefix("- ") for line in lines if line.startswith("- "))
 
 
-def test_folds_of_a_cross_validation_share_rows():
-    chance = [value + 0.01 * (-1) ** i for i, value in enumerate(ALONE)]
-    gain = against_alone(chance).gains["distilled"]
-    corrected = against_alone(chance, folds=(5,)).gains["distilled"]
-    factor = math.sqrt((1 / 5 + 1 / 4) / (1 / 5))
-    margin = gain.interval[1] - gain.mean
-    assert corrected.interval[1] - corrected.mean == pytest.approx(factor * margin)
-
-
 def test_a_gain_is_told_from_chance():
-    gain = against_alone([value + 0.02 + 0.001 * i for i, value in enumerate(ALONE)]).gains[
-        "distilled"
-    ]
+    gain = gain_of(better_by(0.02))
     assert (gain.verdict, gain.pairs) == ("significant gain", 5)
     chance = against_alone([0.82, 0.80, 0.81, 0.79, 0.80])
     assert chance.gains["distilled"].verdict == "no significant gain"
     assert "no significant gain" in sentence(chance)
-    assert against_alone([value - 0.02 - 0.001 * i for i, value in enumerate(ALONE)]).gains[
-        "distilled"
-    ].verdict == ("significant loss")
+    assert gain_of(better_by(-0.02)).verdict == "significant loss"
 
 
 def test_lower_is_better_for_losses():
     for metric in ("valid/loss", "valid/bits_per_byte", "valid/perplexity"):
-        lower = against_alone([value - 0.02 - 0.001 * i for i, value in enumerate(ALONE)], metric)
+        lower = against_alone(better_by(-0.02), metric)
         assert lower.gains["distilled"].verdict == "significant gain"
         assert lower.gains["distilled"].mean > 0
         assert "lower" in sentence(lower)
@@ -66,33 +57,16 @@ def test_lower_is_better_for_losses():
 @pytest.mark.parametrize(
     ("metric", "difference", "expected"),
     [
-        (
-            "valid/loss",
-            0.058,
-            "valid/loss: 0.0580 higher, which is worse (gain -0.0580, 95 % interval -0.",
-        ),
-        (
-            "valid/loss",
-            -0.058,
-            "valid/loss: 0.0580 lower, which is better (gain +0.0580, 95 % interval +0.",
-        ),
-        (
-            "valid/accuracy",
-            0.058,
-            "valid/accuracy: 0.0580 higher, which is better (gain +0.0580, 95 % interval +0.",
-        ),
-        (
-            "valid/accuracy",
-            -0.058,
-            "valid/accuracy: 0.0580 lower, which is worse (gain -0.0580, 95 % interval -0.",
-        ),
+        ("valid/loss", 0.058, "0.0580 higher, which is worse (gain -0.0580, 95 % interval -0."),
+        ("valid/loss", -0.058, "0.0580 lower, which is better (gain +0.0580, 95 % interval +0."),
+        ("valid/f1", 0.058, "0.0580 higher, which is better (gain +0.0580, 95 % interval +0."),
+        ("valid/f1", -0.058, "0.0580 lower, which is worse (gain -0.0580, 95 % interval -0."),
     ],
 )
 def test_the_direction_of_a_difference_is_said_in_words(metric, difference, expected):
-    comparison = against_alone(
-        [value + difference * (1 + i / 10**4) for i, value in enumerate(ALONE, -2)], metric
-    )
-    assert sentence(comparison).startswith(f"distilled against alone, {expected}")
+    values = [value + difference * (1 + i / 10**4) for i, value in enumerate(ALONE, -2)]
+    text = sentence(against_alone(values, metric))
+    assert text.startswith(f"distilled against alone, {metric}: {expected}")
 
 
 def test_methods_are_listed_from_the_best_one_and_equal_values_have_no_sign():
@@ -108,10 +82,9 @@ def test_methods_are_listed_from_the_best_one_and_equal_values_have_no_sign():
 
 
 def test_pairs_are_runs_of_the_same_name():
+    reference = MethodResults("a", {"seed 0": 0.5, "seed 1": 1.5})
     shuffled = MethodResults("b", {"seed 1": 2.0, "seed 0": 1.0, "seed 7": 9.0})
-    gain = compare(
-        "valid/f1", [MethodResults("a", {"seed 0": 0.5, "seed 1": 1.5}), shuffled], "a"
-    ).gains["b"]
+    gain = compare("valid/f1", [reference, shuffled], "a").gains["b"]
     assert (gain.pairs, gain.mean) == (2, 0.5)
 
 
@@ -129,10 +102,9 @@ def test_a_single_run_gets_no_verdict(values, verdict):
 
 
 def test_equal_runs_and_a_run_with_nan_are_no_gain():
-    assert against_alone(ALONE).gains["distilled"].verdict == "no difference in any pair"
-    assert against_alone(ALONE).gains["distilled"].p == 1
-    broken = against_alone([math.nan, *ALONE[1:]])
-    assert broken.gains["distilled"].verdict == "no significant gain"
+    equal = gain_of(ALONE)
+    assert (equal.verdict, equal.p) == ("no difference in any pair", 1)
+    assert gain_of([math.nan, *ALONE[1:]]).verdict == "no significant gain"
 
 
 def test_an_unknown_reference_and_a_duplicate_name_are_refused():
@@ -143,7 +115,7 @@ def test_an_unknown_reference_and_a_duplicate_name_are_refused():
 
 
 def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
-    better = [value + 0.03 + 0.001 * i for i, value in enumerate(ALONE)]
+    better = better_by(0.03)
     methods = [
         results("alone", ALONE, parameters=400_000, speed=1200.0, steps=500),
         results("distilled", better, parameters=400_000, steps=500),
@@ -153,11 +125,8 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     comparison = replace(comparison, whole="teacher", command="study.py")
     text = comparison_lines(comparison)
     write_report(comparison, tmp_path / "new", "comparison")
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in text.splitlines()
-        if line.startswith("|")
-    ]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     table = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
     assert table["distilled"]["verdict"] == "significant gain"
     assert table["teacher"]["verdict"] == "one pair: no verdict"
@@ -169,9 +138,8 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
     assert "comparisons (2)" in text
     assert text.endswith("    study.py")
     assert (tmp_path / "new" / "comparison.md").read_text() == text + "\n"
-    written = json.loads(
-        (tmp_path / "new" / "comparison.json").read_text(), parse_constant=pytest.fail
-    )
+    file = tmp_path / "new" / "comparison.json"
+    written = json.loads(file.read_text(), parse_constant=pytest.fail)
     verdicts = {each["name"]: (each["gain"] or {}).get("verdict") for each in written["methods"]}
     assert verdicts["distilled"] == "significant gain"
     page = (tmp_path / "new" / "comparison.html").read_text()
@@ -181,7 +149,7 @@ def test_the_report_has_sizes_speed_steps_and_verdicts(tmp_path):
 
 
 def test_the_plots_are_the_runs_and_the_gains_with_their_intervals():
-    better = [value + 0.03 + 0.001 * i for i, value in enumerate(ALONE)]
+    better = better_by(0.03)
     comparison = against_alone(better)
     runs, gains = ComparisonView(comparison).plots
     assert [row.dots for row in runs.rows] == [better, ALONE]

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from importlib.metadata import distributions
 
-import numpy as np
 import pytest
 
 from mlxlab.backend import openblas
@@ -32,35 +31,73 @@ def linux_cpu():
     return sys.platform == "linux" and "mlx-cpu" in installed
 
 
+def output(code, **environment):
+    """What a fresh process prints."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"} | environment
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def answer(first="", **environment):
+    """The BLAS in use (of two calls), the number of warnings, their text."""
+    return output(PROCESS.format(first=first, imported="mlx.core" in first), **environment)
+
+
 needs_linux_cpu = pytest.mark.skipif(
     not linux_cpu(), reason="the BLAS is replaced on Linux CPU only"
 )
 
 
-def answer(first="", **environment):
-    """What a fresh process says: the BLAS in use (of two calls), the number of warnings, their text."""
-    code = PROCESS.format(first=first, imported="mlx.core" in first)
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"} | environment
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+OPENBLAS = "from mlxlab.backend import openblas; folders = openblas._folders(); "
 
 
 @needs_linux_cpu
 @pytest.mark.parametrize(
     "first",
-    ["", "import mlx.core", "import mlx.core as mx; mx.eval(mx.ones((4, 4)) @ mx.ones((4, 4)))"],
+    [
+        "",
+        "import mlx.core",
+        "import mlx.core as mx; mx.eval(mx.ones((4, 4)) @ mx.ones((4, 4)))",
+        f"{OPENBLAS}openblas._folders = lambda: folders[1:]",  # that of SciPy
+    ],
 )
 def test_openblas_multiplies_whenever_mlx_was_imported(first):
     assert answer(first) == "blas openblas openblas 0"
 
 
+def test_it_can_be_turned_off():
+    assert answer(MLXLAB_BLAS="0") == "blas as installed as installed 0"
+
+
+# `getpid` takes anything and writes nothing: what MLX then finds in the result is not the product.
+WRONG = "import ctypes; pid = ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p).value; "
+READ_ONLY = "[(span, 'r--p', *rest) for span, _, *rest in mapped()]"
+
+
+@needs_linux_cpu
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (f"{OPENBLAS}openblas._folders = lambda: []", "scipy-openblas32 is not installed"),
+        (f"{WRONG}{OPENBLAS}openblas._address = lambda *_: pid", "its products were wrong"),
+        (
+            f"{OPENBLAS}mapped = openblas._mappings; openblas._mappings = lambda: {READ_ONLY}",
+            "jump table is read-only",
+        ),
+    ],
+)
+def test_without_openblas_there_is_one_warning_and_right_products(first, reason):
+    printed = answer(first)
+    assert printed.startswith("blas reference reference 1 OpenBLAS is not used")
+    assert reason in printed
+
+
 @needs_linux_cpu
 def test_the_jump_table_holds_the_addresses_of_openblas():
     """In a process of its own, for other tests may have chosen otherwise."""
-    code = """
+    output("""
 import ctypes
 from mlxlab import backend
 from mlxlab.backend import openblas
@@ -70,65 +107,22 @@ offsets = openblas.jump_slots(openblas.mlx_library().read_bytes())
 slots = {n: ctypes.c_void_p.from_address(base + o).value for n, o in offsets}
 for name in ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm"):
     assert slots[name] == ctypes.cast(getattr(library, "scipy_" + name), ctypes.c_void_p).value, name
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+""")
 
 
-ENDS_WHILE_COMPUTING = """
-from mlxlab import backend
-backend.prepare()
-import mlx.core as mx
-x = mx.ones((800, 800))
-mx.async_eval(x @ x @ x @ x @ x @ x @ x)
-"""
+PREPARE = "import mlx.core as mx; from mlxlab import backend; backend.prepare(); "
 
 
 @needs_linux_cpu
 def test_a_process_may_end_while_openblas_computes():
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", ENDS_WHILE_COMPUTING]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_it_can_be_turned_off():
-    assert answer(MLXLAB_BLAS="0") == "blas as installed as installed 0"
+    output(f"{PREPARE}x = mx.ones((800, 800)); mx.async_eval(x @ x @ x @ x @ x @ x @ x)")
 
 
 @needs_linux_cpu
-def test_without_openblas_there_is_one_warning_and_right_products():
-    said = answer("from mlxlab.backend import openblas; openblas._folders = lambda: []")
-    assert said.startswith("blas reference reference 1 OpenBLAS is not used")
-    assert "scipy-openblas32 is not installed" in said
-
-
-@needs_linux_cpu
-def test_scipys_own_openblas_serves_too():
-    first = "from mlxlab.backend import openblas; found = openblas._folders(); openblas._folders = lambda: found[1:]"
-    assert answer(first) == "blas openblas openblas 0"
-
-
-@needs_linux_cpu
-def test_a_wrong_product_is_put_back():
-    """`getpid` takes anything and writes nothing: what MLX then finds in the result is not the product."""
-    first = """
-import ctypes
-from mlxlab.backend import openblas
-openblas._address = lambda *_: ctypes.cast(ctypes.CDLL(None).getpid, ctypes.c_void_p).value
-"""
-    said = answer(first)
-    assert said.startswith("blas reference reference 1 OpenBLAS is not used")
-    assert said.endswith("its products were wrong")
-
-
-@needs_linux_cpu
-def test_a_read_only_table_is_left_alone():
-    first = """
-from mlxlab.backend import openblas
-mapped = openblas._mappings
-openblas._mappings = lambda: [(span, "r--p", *rest) for span, _, *rest in mapped()]
-"""
-    assert "jump table is read-only" in answer(first)
+def test_device_and_memory_are_those_of_the_environment():
+    code = f"{PREPARE}print(mx.default_device(), mx.set_memory_limit(1), mx.set_cache_limit(1))"
+    printed = output(code, MLXLAB_DEVICE="cpu", MLXLAB_MEMORY="4")
+    assert printed == "Device(cpu, 0) 4000000000 1000000000"
 
 
 def test_mlx_for_cuda_is_left_alone(tmp_path, monkeypatch):
@@ -145,17 +139,6 @@ def test_what_is_no_elf_library_is_refused():
         openblas.jump_slots(b"\xcf\xfa\xed\xfe" + bytes(100))
 
 
-def test_the_device_is_chosen_by_name():
-    code = "import mlx.core as mx; from mlxlab import backend; backend.prepare(); print(mx.default_device())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"MLXLAB_DEVICE": "cpu"},
-    )
-    assert done.stdout.strip() == "Device(cpu, 0)"
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [("MLXLAB_DEVICE", "tpu"), ("MLXLAB_MEMORY", "lots"), ("MLXLAB_MEMORY", "nan")],
@@ -168,36 +151,3 @@ def test_a_wrong_word_is_refused_by_name(name, value, monkeypatch):
         monkeypatch.setenv("MLXLAB_DEVICE", "cpu")
     with pytest.raises(ConfigError, match=f"{name}={value}"):
         backend.prepare()
-
-
-@needs_linux_cpu
-def test_memory_is_limited_to_what_was_given():
-    code = """
-import mlx.core as mx
-from mlxlab import backend
-backend.prepare()
-print(mx.set_memory_limit(1), mx.set_cache_limit(1))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"MLXLAB_MEMORY": "4"},
-    )
-    assert done.stdout.split() == ["4000000000", "1000000000"]
-
-
-@needs_linux_cpu
-def test_large_products_agree_with_numpy():
-    import mlx.core as mx
-
-    from mlxlab import backend
-
-    backend.prepare()
-    rng = np.random.default_rng(0)
-    a, b = (
-        rng.normal(size=(130, 257)).astype(np.float32),
-        rng.normal(size=(257, 65)).astype(np.float32),
-    )
-    for x, y in ((a, b), (b.T, a.T)):
-        np.testing.assert_allclose(np.array(mx.array(x) @ mx.array(y)), x @ y, rtol=1e-4, atol=1e-4)

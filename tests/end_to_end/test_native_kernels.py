@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from mlxlab.backend.ops.native.build import build
-from mlxlab.backend.ops.native.cache import Cache
+from mlxlab.backend.ops.native.build import Cache, build
 from mlxlab.backend.ops.native.toolchain import KernelsUnavailable, find_toolchain
 from mlxlab.checkpoint.resume import load_named
 from mlxlab.record.run_file import read_run
@@ -194,12 +193,12 @@ from mlxlab import backend
 backend.prepare()
 import mlx.core as mx
 from pathlib import Path
-from mlxlab.backend.ops.native import library
+from mlxlab.backend.ops.native import kernels
 path, *_ = Path({home!r}).rglob("*.so")
-library.object = type("object", (), {{"__basicsize__": 8}})
+kernels.object = type("object", (), {{"__basicsize__": 8}})
 try:
-    library.load(path)
-except library.KernelsUnavailable as error:
+    kernels.load(path)
+except kernels.KernelsUnavailable as error:
     print(error)
 """
     command = [sys.executable, "-c", code.format(home=str(built[0]))]

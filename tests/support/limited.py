@@ -4,7 +4,7 @@ import resource
 import sys
 from pathlib import Path
 
-from mlxlab.backend.machine_memory import peak_memory
+from mlxlab.backend.memory import peak_memory
 from mlxlab.cli.main import main
 
 LIMIT = 4 * 10**9

@@ -14,8 +14,7 @@ from optuna.trial import FrozenTrial
 
 from mlxlab.errors import RunPruned, UserError
 from mlxlab.record.jobs import begin_job, end_job, read_job
-from mlxlab.sweep.job import Job, record_of
-from mlxlab.sweep.jobs import JobResult, run_jobs
+from mlxlab.sweep.jobs import Job, JobResult, record_of, run_jobs
 from mlxlab.sweep.search import Search
 from mlxlab.sweep.study import Study, budget_of, is_paused
 from support.run_records import write_result

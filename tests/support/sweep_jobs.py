@@ -25,7 +25,7 @@ from mlxlab.errors import DataError, DivergenceError, InputNotFoundError
 from mlxlab.record.jobs import JobRecord
 from mlxlab.record.run_file import new_record, read_run, write_run
 from mlxlab.record.run_record import JobIdentity
-from support.run_records import attempt_of, edit_run
+from support.run_records import attempt_of
 
 WAYS = {
     "raise": "ZeroDivisionError: division by zero",
@@ -168,10 +168,3 @@ def write_job(folder: Path, job: JobRecord) -> None:
     record.training.objective = job.objective
     record.training.best = job.value
     write_run(folder, record)
-
-
-def write_attempts(folder: Path, *seconds: float) -> float:
-    """Earlier processes that worked on the run of a job, and its objective."""
-    earlier = [attempt_of("killed", start=0.0, end=each) for each in seconds]
-    edit_run(folder, lambda record: record.attempts.__setitem__(slice(0, 0), earlier))
-    return 0.5

@@ -101,16 +101,26 @@ def make_journal(project: Path, name: str = "a", **keys: Any) -> Journal:
     return Journal(**(defaults | keys), folder=project / "outputs" / name, project=project)
 
 
+def log_run(project: Path, name: str = "a", status: Any = "FINISHED", **keys: Any) -> Journal:
+    """A run that has ended, with a value of `x`."""
+    journal = make_journal(project, name, **keys)
+    journal.start({}, {}, name=name)
+    journal.log_metrics(1, {"x": 1.0})
+    journal.end(status)
+    return journal
+
+
+def statuses(project: Path) -> list[str]:
+    """Those of the runs in the store, by the time of their start."""
+    return [row[0] for row in query_store(project, "select status from runs order by start_time")]
+
+
 T = 1_700_000_000_000  # ms since 1970, of records written by hand
 
 
 def finished_run(project: Path, name: str = "a") -> Path:
     """The folder of a run that is over."""
-    journal = make_journal(project, name, wait=0.0)
-    journal.start({}, {})
-    journal.log_metrics(1, {"x": 1.0})
-    journal.end("FINISHED")
-    return journal.folder
+    return log_run(project, name, wait=0.0).folder
 
 
 def append(folder: Path, *records: dict[str, Any] | bytes) -> None:

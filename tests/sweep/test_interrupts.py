@@ -7,11 +7,8 @@ import pytest
 
 from mlxlab.sweep.interrupts import Interrupts
 
-WAITING, STOPPING, KILLING = (
-    "Ctrl-C again stops them",
-    "Ctrl-C again kills them",
-    "killing those that run",
-)
+WAITING, STOPPING = "Ctrl-C again stops them", "Ctrl-C again kills them"
+KILLING = "killing those that run"
 
 
 @pytest.mark.parametrize(

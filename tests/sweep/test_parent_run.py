@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from support.tracking import project_fixture, query_store, wait_until  # noqa: F401
 
 CONFIG = """
@@ -45,6 +47,11 @@ def main(cfg):
 main()
 """
 
+PARENTS = """
+select name, status from runs
+where run_uuid not in (select run_uuid from tags where key = 'mlflow.parentRunId')
+"""
+
 CHILDREN = """
 select r.name, r.status, p.name from runs r join tags t on t.run_uuid = r.run_uuid and t.key = 'mlflow.parentRunId'
 join runs p on p.run_uuid = t.value order by r.name
@@ -58,49 +65,19 @@ def sweep(project, *args):
     return subprocess.run(command, capture_output=True, text=True, cwd=project, timeout=120)
 
 
-def parents(project):
-    return query_store(
-        project,
-        "select status from runs where run_uuid not in (select run_uuid from tags where key = 'mlflow.parentRunId')",
-    )
-
-
-def test_the_jobs_of_a_multirun_are_children_of_one_run(project):
-    done = sweep(project, "-m", "x=1,2")
-    assert done.returncode == 0, done.stderr
-    wait_until(lambda: parents(project) == [("FINISHED",)])
-    [(name,)] = query_store(
-        project,
-        "select name from runs where run_uuid in (select value from tags where key = 'mlflow.parentRunId')",
-    )
-    assert query_store(project, CHILDREN) == [
-        ("job0", "FINISHED", name),
-        ("job1", "FINISHED", name),
-    ]
-    assert query_store(project, "select value from tags where key = 'mlxlab.overrides'") == [
-        ("x=1,2",)
-    ]
-
-
-def test_a_failed_job_fails_the_parent(project):
-    done = sweep(project, "-m", "x=1,3")
-    assert done.returncode != 0
-    wait_until(lambda: parents(project) == [("FAILED",)])
-    assert [row[1] for row in query_store(project, CHILDREN)] == ["FINISHED", "FAILED"]
-
-
-def test_a_single_run_has_no_parent(project):
-    done = sweep(project, f"hydra.run.dir={project}/outputs/a")
-    assert done.returncode == 0, done.stderr
-    assert query_store(
-        project,
-        "select count(*), count(t.key) from runs r left join tags t on t.key = 'mlflow.parentRunId'",
-    ) == [(1, 0)]
+@pytest.mark.parametrize(("x", "status"), [(2, "FINISHED"), (3, "FAILED")])
+def test_the_jobs_of_a_multirun_are_children_of_one_run_which_fails_with_them(project, x, status):
+    done = sweep(project, "-m", f"x=1,{x}")
+    assert (done.returncode == 0) == (status == "FINISHED"), done.stderr
+    wait_until(lambda: [row[1] for row in query_store(project, PARENTS)] == [status])
+    [(name, _)] = query_store(project, PARENTS)
+    assert query_store(project, CHILDREN) == [("job0", "FINISHED", name), ("job1", status, name)]
+    overrides = query_store(project, "select value from tags where key = 'mlxlab.overrides'")
+    assert overrides == [(f"x=1,{x}",)]
 
 
 def test_a_sweep_without_tracking_makes_no_store(project):
-    done = sweep(
-        project, "-m", "x=1,2", "~tracking", "+tracking._target_=mlxlab.tracking.tracker.NoTracker"
-    )
+    target = "mlxlab.tracking.tracker.NoTracker"
+    done = sweep(project, "-m", "x=1,2", "~tracking", f"+tracking._target_={target}")
     assert done.returncode == 0, done.stderr
     assert not (project / "mlruns").exists()

@@ -12,13 +12,13 @@ import pytest
 
 from mlxlab.errors import ConfigError
 from mlxlab.record.jobs import JobRecord
-from mlxlab.sweep import preload, processes
-from mlxlab.sweep.job import JobTask, compose
+from mlxlab.sweep import processes
+from mlxlab.sweep.jobs import JobTask, compose
 from mlxlab.sweep.processes import JobProcesses
 from support.sweep_jobs import WAYS, act, write_config
 
 OPTIONS = {"n_jobs": 1, "timeout": None, "retries": 0, "memory_limit": None, "grace": 0.2}
-MODULES = ["support.sweep_jobs", "mlxlab.sweep.child", "mlxlab.sweep.job"]
+MODULES = ["support.sweep_jobs", "mlxlab.sweep.child", "mlxlab.sweep.jobs"]
 
 
 class Sweep:
@@ -46,7 +46,7 @@ class Sweep:
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    monkeypatch.setattr(preload, "modules", lambda *_: MODULES)
+    monkeypatch.setattr(processes, "preloaded_modules", lambda *_: MODULES)
     return Sweep(tmp_path)
 
 
@@ -67,12 +67,10 @@ def test_a_job_that_ends_in_any_way_leaves_the_others_alone(sweep, capfd):
     assert (codes["kill"], codes["crash"], codes["hang"], codes["exit"]) == (137, 139, 124, 3)
     assert "Fatal Python error" not in capfd.readouterr().err  # it is in the job's own file
     assert (sweep.folder / "0" / "output.log").exists()
-    assert not [each for each in psutil.process_iter(["cmdline"]) if _is_left(each)]
-
-
-def _is_left(process: psutil.Process) -> bool:
-    """Whether it is the child of a job, which outlived it."""
-    return process.info["cmdline"] == ["sleep", "600"]
+    # The child of a job would have outlived it.
+    assert ["sleep", "600"] not in [
+        each.info["cmdline"] for each in psutil.process_iter(["cmdline"])
+    ]
 
 
 def test_a_crash_is_retried_from_the_checkpoint_and_an_error_is_not(sweep):
@@ -126,15 +124,12 @@ def test_a_job_waits_for_free_memory(sweep, monkeypatch):
 
 
 def test_a_job_starts_where_the_largest_so_far_would_fit(sweep, monkeypatch):
-    free = [10**12]
-    monkeypatch.setattr(processes, "free_memory", lambda: free[0])
+    free = iter([4 * 10**8, 10**12, 4 * 10**8])
+    monkeypatch.setattr(processes, "free_memory", lambda: next(free))
     launcher = sweep.launcher(memory_limit=0.5)
-    free[0] = 4 * 10**8
     assert not launcher._has_room()
-    free[0] = 10**12
     sweep.start(launcher, "slow", 0)
     launcher.wait()
-    free[0] = 4 * 10**8
     assert launcher._has_room()
     launcher.close()
 

@@ -113,19 +113,25 @@ def compare(
     by_name = {method.name: method for method in methods}
     if against not in by_name or len(by_name) < len(methods):
         raise ValueError(f"against={against}: expected {one_of(by_name)}, each once")
-    folds = sorted({number for method in methods for number in method.folds})
+    folds = sorted(set[int]().union(*(method.folds for method in methods)))
     if len(folds) > 1:
         raise DataError(
             f"runs of cross-validations with {', '.join(map(str, folds))} folds: expected the same"
         )
-    shared_rows = shared_rows_of(folds[0]) if folds else 0.0
+    test = _OVER_SEEDS
+    shared_rows = 0.0
+    if folds:
+        test = _OVER_FOLDS
+        shared_rows = shared_rows_of(folds[0])
     compared = []
     for method in methods:
         gain = None
         if method.name != against:
             gain = _gain(metric, method, by_name[against], shared_rows)
         numbers = np.array([*method.values.values()], float)
-        mean = float(np.mean(numbers)) if len(numbers) else math.nan
+        mean = math.nan
+        if len(numbers):
+            mean = float(np.mean(numbers))
         compared.append(replace(method, mean=mean, error=standard_error(numbers), gain=gain))
     sign = sign_of(metric)
     compared.sort(key=lambda each: (math.isnan(each.mean), -sign * each.mean))
@@ -133,7 +139,7 @@ def compare(
         metric=metric,
         against=against,
         judged=compared[0].name,
-        test=_OVER_FOLDS if folds else _OVER_SEEDS,
+        test=test,
         evaluation=evaluation,
         methods=compared,
         subject=subject or Subject(),

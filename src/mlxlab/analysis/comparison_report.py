@@ -7,16 +7,16 @@ from functools import cached_property
 from pathlib import Path
 
 from mlxlab.analysis.comparison import Comparison, MethodResults
-from mlxlab.analysis.trust import baseline_check, repetition_check
 from mlxlab.files.atomic import without_nonfinite, write_atomic, write_json
 from mlxlab.schema.metric_names import VALID, better_direction
 from mlxlab.stats import LEVEL
+from mlxlab.stats.ranking import MIN_SEEDS
 from mlxlab.terminal.wording import counted, percent
-from mlxlab.views.checks import Check
+from mlxlab.views.checks import Check, State
 from mlxlab.views.numbers import number, signed
 from mlxlab.views.pages import Trust
 from mlxlab.views.plots import Row, RowPlot, short_label
-from mlxlab.views.render import render
+from mlxlab.views.render import phrase, render
 from mlxlab.views.tables import Column, Table
 from mlxlab.views.verdict import Judgement, best_baseline, judge_mean
 
@@ -193,3 +193,22 @@ def _share(value: float | None, whole: float | None) -> str:
     if value is None or not whole:
         return ""
     return _number(value / whole, percent)
+
+
+def repetition_check(count: int, noun: str) -> Check:
+    """Whether what has the fewest results has enough of them."""
+    state: State = "good"
+    if count < MIN_SEEDS:
+        state = "warning"
+    return Check("repetitions", state, f"{counted(count, noun)} each (minimum {MIN_SEEDS})")
+
+
+def baseline_check(judgement: Judgement) -> Check:
+    title = phrase("compared", judgement)
+    if not judgement.ranked:
+        return Check("baselines", "unknown", "baselines are not known")
+    if judgement.is_bad:
+        return Check("baselines", "bad", title)
+    if judgement.verdict == "better":
+        return Check("baselines", "good", title)
+    return Check("baselines", "warning", title)

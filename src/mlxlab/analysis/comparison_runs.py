@@ -1,22 +1,34 @@
-"""Results of methods from the folders of their runs, and the comparison of them."""
+"""Compares methods by the folders of their runs: their results, and the settings in which they differ."""
 
-from collections.abc import Collection, Mapping, Sequence
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
-from mlxlab.analysis.comparison import Comparison, Evaluation, MethodResults, compare
-from mlxlab.analysis.comparison_subject import subject_of
-from mlxlab.analysis.output_folder import output_folder
+from mlxlab.analysis.comparison import Comparison, Evaluation, MethodResults, Subject, compare
+from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.record.attempts import read_now
 from mlxlab.record.run_file import FILE
+from mlxlab.schema.dotted_keys import walk
 from mlxlab.terminal.nearest import no_such_folder
 from mlxlab.terminal.wording import one_line
+from mlxlab.views.render import phrase, run_facts
 from mlxlab.views.run_view import RunView
+from mlxlab.views.verdict import baseline_values
 
 ACCURACY = "valid/accuracy"
 FOLDS = "seed-*-fold-*"  # run folders of a cross-validation
+WITHOUT_EFFECT = (  # keys that do not change the results of a run
+    *("name", "tags", "tracking", "cloud", "signals", "checkpointing"),
+    *("resume", "resume_policy", "rerun", "trust_folder"),
+)
+_OF_NO_METHOD = (*WITHOUT_EFFECT, "seed", "data.fold", "data.folds", "backend", "hydra")
+_FACTS = ("Task", "Data", "Model")  # facts on the card of a run
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -39,9 +51,9 @@ def find_runs(path: Path) -> list[Path]:
         raise InputNotFoundError(
             f"{path}: holds {len(folders)} cross-validations, expected the folder of one: {names}"
         )
-    raise InputNotFoundError(
-        f"{path}: expected {expected}" if path.exists() else no_such_folder(path, expected)
-    )
+    if path.exists():
+        raise InputNotFoundError(f"{path}: expected {expected}")
+    raise InputNotFoundError(no_such_folder(path, expected))
 
 
 def read_finished(folder: Path) -> RunView:
@@ -102,7 +114,9 @@ def run_key(run: RunView) -> str:
 
 def _common(numbers: list[int]) -> int | None:
     """The number, where all runs have the same."""
-    return numbers[0] if len({*numbers}) == 1 else None
+    if len({*numbers}) == 1:
+        return numbers[0]
+    return None
 
 
 def metric_of(run: RunView, metric: str, evaluation: Evaluation) -> float:
@@ -138,7 +152,8 @@ def compare_folders(
     methods: dict[str, list[RunView]] = {}
     for name, paths in folders.items():
         try:
-            methods[name] = [read_finished(run) for path in paths for run in find_runs(path)]
+            runs = chain.from_iterable(map(find_runs, paths))
+            methods[name] = [read_finished(run) for run in runs]
         except InputNotFoundError as error:
             raise InputNotFoundError(f"{name}={error}") from None
     first = methods[baseline][0].record.training
@@ -147,10 +162,11 @@ def compare_folders(
         if metric not in first.final and first.objective:
             metric = first.objective
     else:
-        trainings = [run.record.training for runs in methods.values() for run in runs]
-        known = {name for each in trainings for name in (*each.final, each.objective)}
+        known = set[str]()
+        for run in chain.from_iterable(methods.values()):
+            known.update(run.record.training.final, [run.record.training.objective])
         check_metric(metric, known - {""}, "the runs")
-    results = [method_results(name, runs, metric, evaluation) for name, runs in methods.items()]
+    results = [method_results(name, each, metric, evaluation) for name, each in methods.items()]
     subject = subject_of(methods, metric, methods[baseline])
     return compare(metric, results, baseline, evaluation, subject)
 
@@ -162,3 +178,95 @@ def comparison_folder(
     paths = {name: [str(path.absolute()) for path in paths] for name, paths in folders.items()}
     settings = [comparison.against, comparison.metric, comparison.evaluation, relative_to]
     return output_folder(Path("outputs/comparisons"), "-vs-".join(folders), [paths, settings])
+
+
+def subject_of(
+    methods: Mapping[str, Sequence[RunView]], metric: str, baseline_runs: Sequence[RunView]
+) -> Subject:
+    """The subject of methods, by the runs of each."""
+    first_runs = [runs[0] for runs in methods.values()]
+    known = [run_facts(run) for run in first_runs]
+    facts = {}
+    for name in _FACTS:
+        texts = {each.get(name, "") for each in known}
+        if len(texts) == 1 and texts != {""}:
+            facts[name] = known[0][name]
+    answers = dict.fromkeys(phrase("answer", run) for run in first_runs)
+    return Subject(
+        trained=one_line("; ".join(answers), 200),
+        facts=facts,
+        differs=_differences(methods) if len(methods) > 1 else None,
+        baselines=mean_baselines(baseline_runs, metric),
+    )
+
+
+def _differences(methods: Mapping[str, Sequence[RunView]]) -> dict[str, dict[str, str]]:
+    """The values of each method by key. An option that differs stands for all that it contains."""
+    settings = {name: list(map(_settings, runs)) for name, runs in methods.items()}
+    differences: dict[str, dict[str, str]] = {}
+    options: tuple[str, ...] = ()
+    for key in dict.fromkeys(chain.from_iterable(chain.from_iterable(settings.values()))):
+        if key.startswith(options):
+            continue
+        values = {}
+        for name, runs in settings.items():
+            texts = sorted({run.get(key, "none") for run in runs})
+            values[name] = one_line(", ".join(texts), 120)
+        if len({*values.values()}) > 1:
+            differences[one_line(key, 80)] = values
+            options = (*options, f"{key.replace('/', '.')}.")
+    return differences
+
+
+def _settings(run: RunView) -> dict[str, str]:
+    """The options and then the values of the config, as far as they decide about a method."""
+    settings = dict(run.record.command.choices)
+    for key, value in walk(run.record.config, lists=False):
+        if not isinstance(value, dict) and not key.endswith("._target_"):
+            settings[key] = _text(value)
+    return {key: text for key, text in settings.items() if _has_effect(key)}
+
+
+def _has_effect(key: str) -> bool:
+    return not any(f"{key}.".startswith((f"{each}.", f"{each}/")) for each in _OF_NO_METHOD)
+
+
+def _text(value: object) -> str:
+    """`2` for `2.0`, so that equal numbers have equal texts; `none` of an empty list."""
+    if value in (None, [], {}, ""):
+        return "none"
+    text = str(value)
+    if not isinstance(value, str):
+        text = json.dumps(value, sort_keys=True, default=str)
+    try:
+        return f"{float(text):.12g}"
+    except ValueError:
+        return text
+
+
+def mean_baselines(runs: Iterable[RunView], metric: str) -> dict[str, float]:
+    """Means over the runs, of the baselines that all of them have."""
+    split, _, name = metric.partition("/")
+    values = []
+    for run in runs:
+        values += [baseline_values(each, name) for each in run.results if each.split == split]
+    return common_means(values)
+
+
+def common_means(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The means of what all have."""
+    means: dict[str, float] = {}
+    if not values:
+        return means
+    for name in values[0]:
+        if all(name in each for each in values):
+            means[name] = fmean(each[name] for each in values)
+    return means
+
+
+def output_folder(parent: Path, label: str, settings: object) -> Path:
+    """A folder below `parent`, of the project: other settings have another one, the same when they are repeated."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = re.sub(r"[^a-zA-Z0-9_]+", "-", label).strip("-")[:60]
+    return project_root() / parent / f"{name}-{digest}"

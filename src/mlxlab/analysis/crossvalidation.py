@@ -5,13 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 from mlxlab.analysis.comparison import Comparison, MethodResults, compare
 from mlxlab.analysis.comparison_report import comparison_lines, write_report
-from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key
-from mlxlab.analysis.comparison_subject import subject_of
+from mlxlab.analysis.comparison_runs import method_results, read_finished, run_key, subject_of
 from mlxlab.errors import DataError, WriteError
 from mlxlab.schema.metric_names import VALID
 from mlxlab.terminal.wording import one_line
@@ -40,7 +40,7 @@ def write_tables(
     With a teacher also comparison.md, .json and .html, of the student with and without it. Returns the Markdown, and
     the comparisons by the name of their files.
     """
-    runs = {name: [read_finished(path) for path in paths] for name, paths in folders.items()}
+    runs = {name: list(map(read_finished, paths)) for name, paths in folders.items()}
     comparisons = {"table": _compare_baselines(runs, command)}
     if TEACHER in runs:
         comparisons["comparison"] = _compare_students(runs, command)
@@ -72,7 +72,7 @@ def _compare_baselines(runs: Mapping[str, Sequence[RunView]], command: str) -> C
         "The model is evaluated at its last step, so the validation fold selects nothing.",
         f"Mean {name} of the best checkpoints: {best:.4f}.",
     ]
-    warnings = fold_warnings([run for each in runs.values() for run in each])
+    warnings = fold_warnings([*chain.from_iterable(runs.values())])
     return replace(table, judged=MODEL, warnings=warnings, notes=notes, command=command)
 
 

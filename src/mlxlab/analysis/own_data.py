@@ -45,7 +45,9 @@ def summarize(rows: "Rows", types: "Mapping[str, ColumnType]") -> list[ColumnSum
             read_column(name, cells, column_type, rows.location)
         except DataError as error:
             fault = str(error)
-        first = shorten(texts[0]) if texts else ""
+        first = ""
+        if texts:
+            first = shorten(texts[0])
         missing = int((codes < 0).sum())
         summaries.append(ColumnSummary(name, column_type.kind, missing, len(texts), first, fault))
     return summaries
@@ -98,9 +100,10 @@ def build_dataset(config: dict[str, Any]) -> "LabelledDataset":
 def describe_dataset(dataset: "LabelledDataset") -> dict[str, Any]:
     """What a run would read, leave out and split."""
     lengths = dataset.row_lengths
-    truncated = 0 if lengths is None else lengths.too_long
+    truncated = 0
     messages = list(dataset.sources)
-    if lengths is not None and truncated:
+    if lengths is not None and lengths.too_long:
+        truncated = lengths.too_long
         messages.append(lengths.describe())
     return {
         "rows": dataset.num_examples,

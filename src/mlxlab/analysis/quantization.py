@@ -80,9 +80,14 @@ def quantize_run(
     packing_of(options)
     check_output(run, out)
     restored = restore_single(run, checkpoint)
-    data = _data_of(restored, run) if with_metrics else None
+    data = None
+    if with_metrics:
+        data = _data_of(restored, run)
     node = merged_node(restored.checkpoint.state["architecture"])
     model, layers = _quantised_model(restored, node, options)
+    metrics: dict[str, BeforeAfter] = {}
+    if data is not None:
+        metrics = _metrics((restored.model, model), data, max_batches)
     report = QuantizationReport(
         cast(int, options.bits),
         options.group_size,
@@ -90,7 +95,7 @@ def quantize_run(
         len(layers),
         count_parameters(model),
         (_bytes(restored.model), _bytes(model)),
-        _metrics((restored.model, model), data, max_batches) if data else {},
+        metrics,
     )
     files = {
         "summary.md": f"# {out.name}\n\n{restored.checkpoint.path}\n\n{report.text()}\n",

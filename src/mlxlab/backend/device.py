@@ -29,11 +29,8 @@ def prepare() -> str:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "darwin":
         os.environ.setdefault(METAL_TIMEOUT, "1")
-    if (
-        _state["blas"] == "as installed"
-        and sys.platform == "linux"
-        and os.environ.get("MLXLAB_BLAS", "1") != "0"
-    ):
+    is_wanted = sys.platform == "linux" and os.environ.get("MLXLAB_BLAS", "1") != "0"
+    if is_wanted and _state["blas"] == "as installed":
         try:
             if use_openblas(_products_are_exact):
                 _state["blas"] = "openblas"
@@ -46,7 +43,8 @@ def prepare() -> str:
             )
     import mlx.core as mx
 
-    if device := os.environ.get("MLXLAB_DEVICE"):
+    device = os.environ.get("MLXLAB_DEVICE")
+    if device:
         kinds = {"cpu": mx.cpu, "gpu": mx.gpu}
         if device not in kinds:
             raise ConfigError(f"MLXLAB_DEVICE={device}: expected cpu or gpu")
@@ -96,12 +94,10 @@ def memory_budget() -> int:
     if mx.default_device() == mx.Device(mx.cpu) or os.environ.get("MLXLAB_MEMORY"):
         return _memory_limit()
     info = mx.device_info()
-    size = (
-        info.get("max_recommended_working_set_size")
-        or info.get("total_memory")
-        or info.get("memory_size")
-    )
-    return int(size) if size else _memory_limit()
+    for key in ("max_recommended_working_set_size", "total_memory", "memory_size"):
+        if info.get(key):
+            return int(info[key])
+    return _memory_limit()
 
 
 def _products_are_exact() -> bool:
@@ -125,7 +121,8 @@ def _wait_for_products(process: int) -> None:
 
 def _memory_limit() -> int:
     """Bytes that MLX may use: those of `MLXLAB_MEMORY`, or 80 % of the container; MLX ignores containers."""
-    if setting := os.environ.get("MLXLAB_MEMORY"):
+    setting = os.environ.get("MLXLAB_MEMORY")
+    if setting:
         with suppress(ValueError):
             if 0 < float(setting) < 1e6:
                 return int(float(setting) * 1e9)

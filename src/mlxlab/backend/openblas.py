@@ -47,18 +47,15 @@ def use_openblas(works: Callable[[], bool]) -> bool:
 
 def mlx_library() -> Path | None:
     """The libmlx.so that `import mlx.core` loads."""
-    return next(
-        (path for folder in _packages("mlx") if (path := folder / "lib" / "libmlx.so").is_file()),
-        None,
-    )
+    paths = [folder / "lib" / "libmlx.so" for folder in _packages("mlx")]
+    return next(filter(Path.is_file, paths), None)
 
 
 @cache
 def find_openblas() -> ctypes.CDLL:
     """OpenBLAS with 32-bit integers and prefixed symbols; that of NumPy has 64-bit integers."""
-    os.environ.setdefault(
-        "OPENBLAS_THREAD_TIMEOUT", "16"
-    )  # idle threads spin long by default, and starve others
+    # Idle threads spin long by default, and starve others.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     for folder in _folders():
         for path in sorted(folder.glob("libscipy_openblas*.so*")):
             if "64_" not in path.name:
@@ -90,7 +87,9 @@ def one_blas_thread() -> Iterator[None]:
 
 def jump_slots(elf: bytes) -> list[tuple[str, int]]:
     """(symbol, offset) of every function called through the tables of an ELF64 library; OSError if it is none."""
-    machine = struct.unpack_from("<H", elf, 0x12)[0] if elf[:6] == b"\x7fELF\x02\x01" else 0
+    machine = 0
+    if elf[:6] == b"\x7fELF\x02\x01":
+        [machine] = struct.unpack_from("<H", elf, 0x12)
     if machine not in JUMPS:
         raise OSError(f"not a library of x86-64 or AArch64 (machine {machine})")
     start = struct.unpack_from("<Q", elf, 0x28)[0]
@@ -106,10 +105,8 @@ def jump_slots(elf: bytes) -> list[tuple[str, int]]:
         _, symbols, _, names = sections[link]
         for offset, info, _ in struct.iter_unpack("<QQq", elf[table : table + length]):
             if info & 0xFFFFFFFF in JUMPS[machine]:
-                name = (
-                    sections[names][1]
-                    + struct.unpack_from("<I", elf, symbols + (info >> 32) * 24)[0]
-                )
+                [name] = struct.unpack_from("<I", elf, symbols + (info >> 32) * 24)
+                name += sections[names][1]
                 slots.append((elf[name : elf.index(b"\0", name)].decode(), offset))
     return slots
 
@@ -117,9 +114,8 @@ def jump_slots(elf: bytes) -> list[tuple[str, int]]:
 def _folders() -> list[Path]:
     """Folders that may hold OpenBLAS."""
     packages = _packages("scipy_openblas32", "scipy")
-    return [folder / "lib" for folder in packages] + [
-        folder.parent / "scipy.libs" for folder in packages
-    ]
+    libraries = [folder.parent / "scipy.libs" for folder in packages]
+    return [*(folder / "lib" for folder in packages), *libraries]
 
 
 def _packages(*names: str) -> list[Path]:
@@ -162,5 +158,5 @@ def _mappings() -> list[tuple[tuple[int, int], str, int, str]]:
     for line in Path("/proc/self/maps").read_text().splitlines():
         span, rights, offset, _, _, *path = line.split(maxsplit=5)
         start, end = (int(number, 16) for number in span.split("-"))
-        mappings.append(((start, end), rights, int(offset, 16), path[0] if path else ""))
+        mappings.append(((start, end), rights, int(offset, 16), "".join(path)))
     return mappings

@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+from mlxlab.analysis.comparison_runs import output_folder
 from mlxlab.analysis.crossvalidation import (
     MODEL,
     STUDENT_ALONE,
@@ -28,7 +29,6 @@ from mlxlab.analysis.crossvalidation import (
     plan_folds,
     write_tables,
 )
-from mlxlab.analysis.output_folder import output_folder
 from mlxlab.cli.print_json import print_result
 from mlxlab.errors import ConfigError, RunInterrupted, UserError
 from mlxlab.record.jobs import read_job

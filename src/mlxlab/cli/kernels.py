@@ -26,8 +26,8 @@ def info(json: bool = False) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.backend.ops.native.cache import Cache
-    from mlxlab.backend.ops.native.description import describe
+    from mlxlab.backend.ops.native.activation import describe
+    from mlxlab.backend.ops.native.build import Cache
 
     description = describe(Cache())
     lines = [f"{name:8}  {value}" for name, value in description.items() if value]

@@ -13,7 +13,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.past_runs.lookup import find_run, open_reader
 from mlxlab.schema.constraints import NonNegative
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.registry import register_model
+from mlxlab.tracking.mlflow.log_model import register_model
 from mlxlab.tracking.mlflow.store import open_existing
 from mlxlab.tracking.one_line import mlflow_errors
 

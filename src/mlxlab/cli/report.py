@@ -47,7 +47,7 @@ def report(
 
 def _write(folder: Path, out: Path, metric: str | None) -> tuple[Path, list[str]]:
     """Writes the page of what the folder holds; returns its path, and the verdict on a sweep."""
-    from mlxlab.analysis.sweeps.read_sweep import read_sweep
+    from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
     from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
     from mlxlab.past_runs.collect_record import write_run_report
     from mlxlab.sweep.trial.record import FILE as TRIAL

@@ -13,8 +13,7 @@ from mlxlab.config.paths import project_root
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Ge, Le
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.relocate import repair_locations
-from mlxlab.tracking.mlflow.store import SETTINGS, check_exists
+from mlxlab.tracking.mlflow.store import SETTINGS, check_exists, repair_locations
 
 HOST = "127.0.0.1"
 Port = Annotated[int, Ge(1), Le(65535)]

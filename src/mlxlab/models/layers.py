@@ -9,9 +9,14 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlxlab.backend.ops.activations import gelu, glu, silu
-from mlxlab.backend.ops.attention import MASK_VALUE, Mask, SegmentMask, scaled_dot_product_attention
+from mlxlab.backend.ops.attention import (
+    MASK_VALUE,
+    Mask,
+    SegmentMask,
+    apply_rope,
+    scaled_dot_product_attention,
+)
 from mlxlab.backend.ops.layers import Linear, RMSNorm
-from mlxlab.backend.ops.rope import apply_rope
 from mlxlab.errors import ConfigError
 from mlxlab.models.rope import Llama3Scaling
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import mlx.core as mx
 
 from mlxlab import backend
-from mlxlab.backend.machine_memory import peak_memory
+from mlxlab.backend.memory import peak_memory
 from mlxlab.backend.ops.native.activation import activate
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError

@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mlxlab import terminal
-from mlxlab.analysis.sweeps.read_sweep import read_sweep
+from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
 from mlxlab.analysis.sweeps.sweep_start import (
     SWEPT,
     SweepStart,
@@ -25,8 +25,16 @@ from mlxlab.config.admission import TRUST
 from mlxlab.config.hydra.overrides import as_typed
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.sweep import is_ours
-from mlxlab.sweep.job import Job, JobTask, compose, hold_lock
-from mlxlab.sweep.jobs import JobResult, Jobs, LaunchedJobs, run_jobs
+from mlxlab.sweep.jobs import (
+    Job,
+    JobResult,
+    Jobs,
+    JobTask,
+    LaunchedJobs,
+    compose,
+    hold_lock,
+    run_jobs,
+)
 from mlxlab.sweep.jobs_to_check import sweep_overrides
 from mlxlab.sweep.parent_run import ParentRun, sweep_folder
 

@@ -10,8 +10,7 @@ from mlxlab.record.jobs import JobRecord, read_jobs
 from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.schema.dotted_keys import override_name
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.job import Job
-from mlxlab.sweep.jobs import JobResult, describe
+from mlxlab.sweep.jobs import Job, JobResult, describe
 from mlxlab.sweep.jobs_to_check import expand
 from mlxlab.sweep.settings import GridSettings
 from mlxlab.terminal.wording import one_line
@@ -50,8 +49,8 @@ def add_jobs(start: SweepStart, requested: list[list[str]]) -> None:
     Raises:
         NotAllowedError: earlier jobs have overrides that a folder may not decide, and that this command does not give.
     """
-    typed = {text for overrides in requested for text in overrides}
-    stored = {text for overrides in start["jobs"] for text in overrides}
+    typed = set[str]().union(*requested)
+    stored = set[str]().union(*start["jobs"])
     for text in sorted(stored - typed):
         if not may_sweep(text):
             raise NotAllowedError(f"{FILE}: {one_line(text, 120)}: type it again")
@@ -118,4 +117,6 @@ class Grid:
         """The number of a job and its overrides of swept keys."""
         job = record.job
         texts = [text for text in job.overrides if override_name(text) in self._swept]
-        return f"job {job.number} ({' '.join(texts)})" if texts else f"job {job.number}"
+        if not texts:
+            return f"job {job.number}"
+        return f"job {job.number} ({' '.join(texts)})"

@@ -85,7 +85,7 @@ class ParentRun(Callback):
 
     def _write_report(self, folder: Path) -> None:
         """What a sweep has left behind; one without any job has no report, and a report that fails ends nothing."""
-        from mlxlab.analysis.sweeps.read_sweep import read_sweep
+        from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
         from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
 
         try:

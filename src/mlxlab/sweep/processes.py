@@ -1,31 +1,61 @@
 """Jobs in processes of their own, forked from a server that has imported what they need.
 
-The server is that of `multiprocessing`; its children are new processes in all but their imports.
+The server is that of `multiprocessing`; its children are new processes in all but their imports. On Linux with the CPU
+backend it may import MLX, which starts its threads with the first evaluation. Nothing that it imports may evaluate an
+array: a child would wait forever for a thread of its parent.
 """
 
 import math
 import os
+import re
 import signal
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import Any
 
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from mlxlab.backend.machine_memory import free_memory, process_memory
-from mlxlab.backend.memory import total_memory
+from mlxlab.backend.memory import free_memory, process_memory, total_memory
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.record.jobs import Ending, record_crash
-from mlxlab.sweep import child, preload
+from mlxlab.sweep import child
 from mlxlab.sweep.interrupts import Interrupts, signals_blocked
-from mlxlab.sweep.job import Job, JobTask, compose, record_of
-from mlxlab.sweep.jobs import JobResult
+from mlxlab.sweep.jobs import Job, JobResult, JobTask, compose, record_of
 from mlxlab.sweep.settings import ProcessSettings
+
+_WITHOUT_MLX = (
+    "numpy.random",
+    "mlxlab.sweep.child",
+    "mlxlab.run.entry",
+    "mlxlab.run.context",
+    "tokenizers",
+    "safetensors.numpy",
+    "xxhash",
+)
+_WITH_MLX = (
+    "mlx.core",
+    "mlx.nn",
+    "mlx.optimizers",
+    "mlxlab.run.train",
+    "mlxlab.past_runs.collect_record",
+    "mlxlab.views.pages",
+)
+_BASELINES = (
+    "mlxlab.models.baselines.predict",
+    "sklearn.ensemble",
+    "sklearn.feature_extraction.text",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+    "sklearn.svm",
+)
 
 TIMEOUT = 124  # exit code, as that of the command timeout
 _POLL_SECONDS = 0.1
@@ -50,6 +80,10 @@ class RunningJob:
     peak: int = 0
     kill_at: float = math.inf
     failure: Ending | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid or 0
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the process and its children, if it has not ended."""
@@ -80,7 +114,7 @@ class JobProcesses:
         self.limit = _memory_limit(settings["memory_limit"])
         self._largest = 0  # memory of a job that has ended, in bytes
         self._context = get_context("forkserver")
-        modules = preload.modules(config, task.task.__module__)
+        modules = preloaded_modules(config, task.task.__module__)
         self._context.set_forkserver_preload(modules)
         resource_tracker.ensure_running()  # A tracker that starts later would unblock the signals of `signals_blocked`.
         self._running: dict[Any, RunningJob] = {}  # sentinel of the process -> its job
@@ -138,7 +172,7 @@ class JobProcesses:
         if self.limit is None:
             return True
         size = self._largest or self.limit
-        used = [process_memory(running.process.pid or 0) for running in self._running.values()]
+        used = [process_memory(running.pid) for running in self._running.values()]
         growing = sum(max(size - each, 0) for each in used)
         return free_memory() - growing >= size
 
@@ -150,8 +184,7 @@ class JobProcesses:
         # Children that it left behind are in its process group.
         child.signal_group(running.process.pid, signal.SIGKILL)
         record = record_of(job)
-        pid = running.process.pid or 0
-        has_ended = record.state not in ("waiting", "running") and record.pid == pid
+        has_ended = record.state not in ("waiting", "running") and record.pid == running.pid
         if has_ended and (running.failure is None or record.value is not None):
             return JobResult(job, record)
         if running.process.exitcode == CannotCreateError.exit_code:
@@ -163,7 +196,7 @@ class JobProcesses:
             self._queue.appendleft((again, running.attempt + 1))
             return None
         seconds = time.monotonic() - running.started
-        record_crash(job.folder, job.identity, pid, seconds, ending)
+        record_crash(job.folder, job.identity, running.pid, seconds, ending)
         return JobResult(job, record_of(job))
 
     def _crash(self, running: RunningJob) -> Ending | None:
@@ -183,7 +216,7 @@ class JobProcesses:
         """Stops a job that exceeds a limit, and every job after a signal."""
         now = time.monotonic()
         if self.limit is not None:
-            running.peak = max(running.peak, process_memory(running.process.pid or 0))
+            running.peak = max(running.peak, process_memory(running.pid))
         if self._interrupts.kills_jobs or now > running.kill_at:
             running.signal(signal.SIGKILL)
         elif running.kill_at < math.inf:
@@ -215,3 +248,28 @@ def _memory_limit(gigabytes: float | None) -> int | None:
             f"hydra.launcher.memory_limit: expected no more than this machine has, {got}"
         )
     return int(gigabytes * _GB)
+
+
+def preloaded_modules(config: DictConfig, task_module: str) -> list[str]:
+    """The modules to import, in order, for the jobs of a config."""
+    first = [task_module, *_WITHOUT_MLX]
+    if not can_fork_mlx():
+        return first
+    baselines = _BASELINES if OmegaConf.select(config, "data.baselines") else ()
+    return [*first, *_WITH_MLX, *baselines, *_target_modules(config)]
+
+
+def can_fork_mlx() -> bool:
+    """Whether a process that has imported MLX may be forked: neither Metal nor CUDA allow it."""
+    spec = find_spec("mlx")
+    folders = spec.submodule_search_locations if spec else None
+    if sys.platform != "linux" or not folders:
+        return False
+    installed = Path(folders[0]).parent
+    return not any(installed.glob("mlx_cuda*"))
+
+
+def _target_modules(config: DictConfig) -> list[str]:
+    """The modules of mlxlab that the components of a config are in."""
+    targets = re.findall(r"_target_: (mlxlab\..+)\.\w+", OmegaConf.to_yaml(config))
+    return sorted(set(targets))

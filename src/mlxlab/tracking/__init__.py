@@ -1,1 +1,0 @@
-"""Tracking: a run records to a journal in its folder; one process per store uploads journals to MLflow."""

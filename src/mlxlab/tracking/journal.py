@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import math
 import os
 import shlex
 import sys
@@ -12,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.record import provenance
 from mlxlab.schema.constraints import NonNegative
@@ -20,10 +21,10 @@ from mlxlab.tracking import queue
 from mlxlab.tracking.destination import Destination, Entry
 from mlxlab.tracking.mlflow.destination import MlflowDestination, mlflow_destination
 from mlxlab.tracking.queue import Queue
-from mlxlab.tracking.record_writer import RecordWriter
 from mlxlab.tracking.records import (
     FILE,
     Context,
+    RecordWriter,
     RunStart,
     has_writer,
     new_uid,
@@ -31,13 +32,13 @@ from mlxlab.tracking.records import (
     read_uid,
     utf8,
 )
-from mlxlab.tracking.system_metrics import SystemMetrics
 from mlxlab.tracking.tracker import Status
 
 PARENT = "MLXLAB_PARENT_RUN"  # environment: uid of the sweep that this process is a job of
 DEFAULT_EXPERIMENT = "mlxlab"
 EXPERIMENT = "MLFLOW_EXPERIMENT_NAME"  # environment: it replaces the default
 RUN_ID = "MLFLOW_RUN_ID"  # environment: run of MLflow to continue
+INTERVAL_SECONDS = 10.0  # between samples of the machine
 MAX_WAIT = {"FAILED": 3.0, "KILLED": 1.0}  # seconds for the uploads
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -195,7 +196,9 @@ class Journal:
                 _print(f"{each.destination.describe()} is not complete yet ({fault}); {advice}")
 
     def describe(self) -> list[str]:
-        experiment = f", experiment {self.experiment}" if self.experiment else ""
+        experiment = ""
+        if self.experiment:
+            experiment = f", experiment {self.experiment}"
         return [
             f"tracking: {each.destination.describe()}{experiment}, run {self.uid[:8]}"
             for each in self.queues
@@ -237,6 +240,33 @@ class Journal:
         return f"nothing is lost, complete it with: {command}"
 
 
+class SystemMetrics:
+    """Samples the machine when metrics are logged and the last sample is old: no thread runs between two log lines.
+
+    The names are those of MLflow's own monitor.
+    """
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        psutil.cpu_percent()
+
+    def sample(self) -> dict[str, float]:
+        """New values; nothing if the last ones are recent, or the run has just begun."""
+        if time.monotonic() - self._last < INTERVAL_SECONDS:
+            return {}
+        self._last = time.monotonic()
+        memory = psutil.virtual_memory()
+        disk = psutil.disk_usage(".")
+        return {
+            "system/cpu_utilization_percentage": psutil.cpu_percent(),  # since the last call
+            "system/system_memory_usage_megabytes": memory.used / 1e6,
+            "system/system_memory_usage_percentage": memory.percent,
+            "system/process_memory_usage_megabytes": psutil.Process().memory_info().rss / 1e6,
+            "system/disk_usage_percentage": disk.percent,
+            "system/disk_available_megabytes": disk.free / 1e6,
+        }
+
+
 def _origin() -> dict[str, str]:
     """User, program and commit, as MLflow's own clients tag runs. Takes about 15 ms."""
     try:
@@ -267,7 +297,7 @@ def _texts(fields: Mapping[str, object]) -> dict[str, str]:
 
 
 def _number(value: float) -> float | str:
-    return float(value) if math.isfinite(value) else _NOT_FINITE[str(float(value))]
+    return _NOT_FINITE.get(str(float(value)), float(value))
 
 
 def _print(line: str) -> None:

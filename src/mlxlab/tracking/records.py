@@ -5,7 +5,12 @@ folder. Numbers that JSON does not know are texts: "NaN", "Infinity", "-Infinity
 """
 
 import fcntl
+import json
+import mmap
+import os
 import re
+import stat
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +18,18 @@ from typing import Annotated, Literal, NotRequired, TypeAlias, TypedDict
 
 from annotated_types import Ge, Le, Predicate
 
-from mlxlab.errors import DataError, UserError
+from mlxlab.errors import CannotCreateError, DataError, UserError
 from mlxlab.files.untrusted import open_regular, parse_json
 from mlxlab.tracking.tracker import Context, Status
 
 FILE = "journal.jsonl"
 JOURNALS = FILE.replace(".", "*.")  # This matches those that another run in the folder renamed.
 MAX_LINE = 16 * 2**20  # bytes
+MAX_WAITING = 64 * 2**20  # bytes of lines in memory while the disk refuses them
+LOCK_ATTEMPTS = 50  # `has_writer` holds the lock for an instant
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 _uid = re.compile(r"[0-9a-f]{32}")
 
@@ -30,9 +40,8 @@ def is_uid(text: str) -> bool:
 
 
 Uid: TypeAlias = Annotated[str, Predicate(is_uid)]
-Time: TypeAlias = Annotated[
-    int, Ge(0), Le(253_402_300_799_999)
-]  # ms since 1970, up to the year 9999
+# ms since 1970, up to the year 9999.
+Time: TypeAlias = Annotated[int, Ge(0), Le(253_402_300_799_999)]
 Step: TypeAlias = Annotated[int, Ge(0), Le(2**53)]
 Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"]
 
@@ -86,9 +95,8 @@ class Record(TypedDict):
     dataset: NotRequired[Dataset]
     artifact: NotRequired[Artifact]
     model: NotRequired[Model]
-    truncate_after: NotRequired[
-        Annotated[int, Ge(-1), Le(2**53)]
-    ]  # the run continues after this step; -1: from the beginning
+    # The run continues after this step; -1: from the beginning.
+    truncate_after: NotRequired[Annotated[int, Ge(-1), Le(2**53)]]
     end: NotRequired[Status]
 
 
@@ -134,7 +142,9 @@ def read_uid(journal: Path) -> str | None:
 def locate(folder: Path, uid: str) -> Path:
     """The journal of a run. It may have been renamed by another run in the folder."""
     renamed = folder / f"journal-{uid}.jsonl"
-    return renamed if renamed.exists() else folder / FILE
+    if renamed.exists():
+        return renamed
+    return folder / FILE
 
 
 def has_writer(journal: Path) -> bool:
@@ -154,9 +164,10 @@ def utf8(path: Path | str) -> str:
 
 def new_uid(folder: Path) -> str:
     """A new id of 32 hex digits, which begins with those at the end of a run folder: `18-15-58-5679a5`."""
-    match = re.search(r"-([0-9a-f]{6})$", folder.name)
-    start = match[1] if match else ""
-    return start + uuid.uuid4().hex[len(start) :]
+    start = re.search(r"-([0-9a-f]{6})$", folder.name)
+    if start is None:
+        return uuid.uuid4().hex
+    return start[1] + uuid.uuid4().hex[6:]
 
 
 def _parse(line: bytes, where: str) -> Record:
@@ -167,3 +178,62 @@ def _parse(line: bytes, where: str) -> Record:
     if len(record.keys() - {"t", "s"}) != 1 or ("s" in record) != ("m" in record):
         raise DataError(f"{where}: expected one kind of record, got {', '.join(record)[:60]}")
     return record
+
+
+class RecordWriter:
+    """Appends to the journal `path`. What was written survives `kill -9`, a full disk and a torn last line.
+
+    One `os.write` per line on an O_APPEND descriptor: once it has returned, the line outlives the process. The file is
+    locked (`flock`) while it is open, so that a reader can tell whether its writer is alive.
+
+    Raises:
+        CannotCreateError: the file cannot be opened, or another process is writing it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.waiting = b""  # refused by the disk so far; goes out before anything newer
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, _FLAGS, 0o644)
+            self._lock()
+            self._remove_torn_line()
+        except OSError as error:
+            raise CannotCreateError(f"cannot write {path}: {error.strerror}") from None
+
+    def write(self, **record: object) -> str | None:
+        """Appends a record with its time; returns the reason if it has to wait in memory, else None."""
+        line = _encode({"t": time.time_ns() // 1_000_000, **record})
+        data = self.waiting + f"{line}\n".encode()
+        try:
+            written = os.write(self._file, data)
+        except OSError as error:
+            if len(data) <= MAX_WAITING:
+                self.waiting = data
+            return error.strerror
+        self.waiting = data[written:]  # the rest of a line that fitted only in part
+        return "no space left" if self.waiting else None
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _lock(self) -> None:
+        is_regular = stat.S_ISREG(os.fstat(self._file).st_mode)
+        for _ in range(LOCK_ATTEMPTS if is_regular else 0):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.01)
+        os.close(self._file)
+        fault = "another process is writing it" if is_regular else "expected a regular file"
+        raise CannotCreateError(f"{self.path}: {fault}")
+
+    def _remove_torn_line(self) -> None:
+        """Removes what follows the last newline."""
+        size = os.fstat(self._file).st_size
+        if not size:
+            return
+        with mmap.mmap(self._file, size, access=mmap.ACCESS_READ) as data:
+            end = data.rfind(b"\n") + 1
+        os.ftruncate(self._file, end)

@@ -7,6 +7,7 @@ without work. While the store is unavailable it tries again; what is left waits 
 import os
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
@@ -162,7 +163,7 @@ def sync(queue: Queue, folders: Sequence[Path]) -> Iterator[str]:
         ServiceUnavailableError: the store cannot be used, or another process is writing it for too long.
     """
     name = queue.destination.describe()
-    journals = [journal for folder in folders for journal in _journals(folder)]
+    journals = list(chain.from_iterable(map(_journals, folders)))
     rejected: dict[Path, str] = {}
     try:
         for journal in journals:

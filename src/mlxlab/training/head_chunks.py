@@ -15,8 +15,8 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.backend.ops.cross_entropy import cross_entropy
-from mlxlab.backend.ops.custom_gradient import Arrays, with_gradient
 from mlxlab.backend.ops.dropout import Dropout
+from mlxlab.backend.ops.exp import Arrays, with_gradient
 from mlxlab.models.model import CausalHead, MaskedHead, Model
 from mlxlab.schema.constraints import Size
 from mlxlab.training.device_batch import DeviceBatch

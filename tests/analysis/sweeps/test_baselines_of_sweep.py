@@ -4,9 +4,8 @@ from contextlib import suppress
 
 import pytest
 
-from mlxlab.analysis.sweeps.best_configuration import judge_runs
-from mlxlab.analysis.sweeps.read_sweep import read_sweep
-from mlxlab.analysis.sweeps.sweep_report import write_sweep_report
+from mlxlab.analysis.sweeps.sweep_jobs import read_sweep
+from mlxlab.analysis.sweeps.sweep_report import judge_runs, write_sweep_report
 from mlxlab.errors import InputNotFoundError
 from mlxlab.record import run_file
 from mlxlab.record.run_file import new_record, read_run
@@ -67,22 +66,15 @@ def test_the_best_configuration_is_compared_with_the_baselines_of_its_runs(
         f"validation accuracy {value}",
         comparison,
         ">majority class</span>",
-    ):
-        assert text in page
-    for text in (
         'warning">No clear winner',
         "The best mean is that of trainer.learning_rate=0.001: ",
         "no test data: the score that selected",
     ):
         assert text in page
     learned_nothing = value == "0.6000"
-    assert ('class="answer bad"' in page) == learned_nothing
     assert ('class="answer bad">No<' in page) == learned_nothing
     assert ('class="answer warning">With care<' in page) != learned_nothing
-    assert (
-        report.verdict[0].startswith("The best configuration learned nothing: accuracy 0.6000")
-        == learned_nothing
-    )
+    assert report.verdict[0].startswith("The best configuration learned") == learned_nothing
     assert any("of each would" in sentence for sentence in report.verdict) != learned_nothing
 
 
@@ -132,11 +124,4 @@ def write_ranked_by_accuracy(folder, accuracies):
 def test_the_trust_card_names_a_baseline_that_is_as_good(tmp_path):
     page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
     assert '<li class="bad">Worse than all women survive</li>' in page
-
-
-def test_means_of_runs_have_no_interval_of_a_difference(tmp_path):
-    page = write_ranked_by_accuracy(tmp_path, {"0.001": (0.69, 0.7, 0.68), "0.01": (0.6, 0.6, 0.6)})
-    assert (
-        "Means of 3 runs, each on the same rows as its baselines; the split depends on the seed."
-        in page
-    )
+    assert "Means of 3 runs, each on the same rows as its baselines" in page

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -51,9 +52,13 @@ def both(choose, function, *arrays):
 
 def assert_near(results, tolerance):
     for actual, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(
-            actual, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max())
-        )
+        limit = tolerance * max(1, np.abs(expected).max())
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=limit)
+
+
+def attend(mask="causal", **options):
+    """A function of queries, keys and values."""
+    return partial(scaled_dot_product_attention, mask=mask, scale=0.4, **options)
 
 
 def normal(*shape, seed=0):
@@ -100,55 +105,42 @@ def test_activations_and_their_gradients(choose, name):
 
 @pytest.mark.parametrize("kind", ["gelu", "silu"])
 def test_gates_and_their_gradients(choose, kind):
-    assert_near(
-        both(
-            choose, lambda a, b: activations.glu(kind, a, b), normal(500) * 3, normal(500, seed=1)
-        ),
-        1e-5,
-    )
+    arrays = (normal(500) * 3, normal(500, seed=1))
+    assert_near(both(choose, partial(activations.glu, kind), *arrays), 1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("shape", [(3, 5, 70), (4, 1030)])
 def test_cross_entropy_and_its_gradient(choose, shape, smoothing):
     targets = mx.array(np.random.default_rng(0).integers(0, shape[-1], shape[:-1]))
-    logits = normal(*shape) * 5
-    assert_near(
-        both(choose, lambda logits: cross_entropy(logits, targets, smoothing), logits), 5e-6
-    )
+    loss = partial(cross_entropy, targets=targets, label_smoothing=smoothing)
+    assert_near(both(choose, loss, normal(*shape) * 5), 5e-6)
 
 
 @pytest.mark.parametrize("classes", [3, 64, 200])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_for_gpus_has_the_values_and_gradient_of_the_loss_of_mlx(classes, smoothing):
-    logits, targets = (
-        3 * normal(4, 7, classes) + 1,
-        mx.random.randint(0, classes, (4, 7), key=mx.random.key(1)),
-    )
-
-    def value_and_gradient(loss):
-        weights = mx.cos(mx.arange(28.0)).reshape(4, 7)
-        return *map(
-            np.array, mx.value_and_grad(lambda x: (loss(x) * weights).sum())(logits)
-        ), np.array(loss(logits))
-
-    expected = value_and_gradient(
-        lambda x: nn.losses.cross_entropy(x, targets, label_smoothing=smoothing, reduction="none")
-    )
-    assert_near(
-        (value_and_gradient(lambda x: fused_cross_entropy(x, targets, smoothing)), expected), 2e-6
-    )
+    logits = 3 * normal(4, 7, classes) + 1
+    targets = mx.random.randint(0, classes, (4, 7), key=mx.random.key(1))
+    weights = mx.cos(mx.arange(28.0)).reshape(4, 7)
+    results = []
+    for loss, options in (
+        (fused_cross_entropy, {}),
+        (nn.losses.cross_entropy, {"reduction": "none"}),
+    ):
+        value = partial(loss, targets=targets, label_smoothing=smoothing, **options)
+        total, gradient = mx.value_and_grad(lambda x, f=value: (f(x) * weights).sum())(logits)
+        results.append([*map(np.array, (total, gradient, value(logits)))])
+    assert_near(results, 2e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_for_gpus_reads_bfloat16_logits(smoothing):
-    logits, targets = (3 * normal(4, 3000)).astype(mx.bfloat16), mx.array([0, 7, 100, 2999])
-    loss, gradient = mx.value_and_grad(lambda x: fused_cross_entropy(x, targets, smoothing).sum())(
-        logits
-    )
-    exact = nn.losses.cross_entropy(
-        logits.astype(mx.float32), targets, label_smoothing=smoothing, reduction="sum"
-    )
+    logits = (3 * normal(4, 3000)).astype(mx.bfloat16)
+    options = {"targets": mx.array([0, 7, 100, 2999]), "label_smoothing": smoothing}
+    total = mx.value_and_grad(lambda x: fused_cross_entropy(x, **options).sum())
+    loss, gradient = total(logits)
+    exact = nn.losses.cross_entropy(logits.astype(mx.float32), reduction="sum", **options)
     assert (loss.dtype, gradient.dtype) == (mx.float32, mx.bfloat16)
     assert abs(loss.item() - exact.item()) < 0.02 * exact.item()  # on a CPU MLX reduces in bfloat16
 
@@ -166,69 +158,43 @@ def test_cross_entropy_of_extreme_logits_is_finite_and_of_nan_is_nan(choose):
 @pytest.mark.parametrize(("queries", "keys"), [(9, 9), (150, 150), (5, 12), (70, 100)])
 def test_causal_attention_and_its_gradients(choose, queries, keys, kv_heads):
     """Blocks of queries, a last block that is short, more keys than queries, shared heads."""
-    q, k, v = (
-        normal(2, 4, queries, 8),
-        normal(2, kv_heads, keys, 8, seed=1),
-        normal(2, kv_heads, keys, 8, seed=2),
-    )
-    assert_near(
-        both(
-            choose,
-            lambda q, k, v: scaled_dot_product_attention(q, k, v, "causal", scale=0.4),
-            q,
-            k,
-            v,
-        ),
-        1e-5,
-    )
+    k, v = (normal(2, kv_heads, keys, 8, seed=seed) for seed in (1, 2))
+    assert_near(both(choose, attend(), normal(2, 4, queries, 8), k, v), 1e-5)
 
 
 def test_attention_with_a_mask_and_its_gradients(choose):
-    q, k, v = (normal(2, 4, 20, 8, seed=seed) for seed in range(3))
+    arrays = [normal(2, 4, 20, 8, seed=seed) for seed in range(3)]
     real = np.arange(20) < np.array([[20], [7]])
     mask = mx.array(np.where(real, 0, MASK_VALUE).astype(np.float32))[:, None, None]
-    assert_near(
-        both(
-            choose, lambda q, k, v: scaled_dot_product_attention(q, k, v, mask, scale=0.4), q, k, v
-        ),
-        1e-5,
-    )
+    assert_near(both(choose, attend(mask), *arrays), 1e-5)
     choose(True)
-    assert np.isfinite(
-        np.array(
-            scaled_dot_product_attention(q, k, v, mx.full((2, 1, 1, 20), MASK_VALUE), scale=0.4)
-        )
-    ).all()
+    assert np.isfinite(np.array(attend(mx.full((2, 1, 1, 20), MASK_VALUE))(*arrays))).all()
 
 
 @pytest.mark.parametrize("mask", ["causal", "none"])
 def test_dropout_in_attention_acts_on_the_weights_alike_on_the_way_there_and_back(choose, mask):
     """Against the definition, with the very draws that were made."""
-    q, k, v = (normal(1, 2, 10, 8, seed=seed) for seed in range(3))
-    given = "causal" if mask == "causal" else mx.zeros((1, 1, 1, 10))
-    add = (
-        mx.where(mx.arange(10)[:, None] >= mx.arange(10), 0.0, MASK_VALUE)
-        if mask == "causal"
-        else mx.zeros((10, 10))
-    )
+    arrays = [normal(1, 2, 10, 8, seed=seed) for seed in range(3)]
+    bias = mx.zeros((1, 1, 10, 10))
+    if mask == "causal":
+        bias = mx.where(mx.arange(10)[:, None] >= mx.arange(10), 0.0, MASK_VALUE)
 
     def fast(q, k, v):
         mx.random.seed(3)
-        return scaled_dot_product_attention(q, k, v, given, scale=0.4, dropout=0.3)
+        return attend("causal" if mask == "causal" else bias[..., :1, :], dropout=0.3)(q, k, v)
 
     def plain(q, k, v):
         mx.random.seed(3)
         kept = DropoutMask.draw((1, 2, 10, 10), 0.3)
-        return kept.apply(mx.softmax(q @ k.swapaxes(-1, -2) * 0.4 + add, axis=-1)) @ v
+        return kept.apply(mx.softmax(q @ k.swapaxes(-1, -2) * 0.4 + bias, axis=-1)) @ v
 
     choose(True)
-    np.testing.assert_allclose(np.array(fast(q, k, v)), np.array(plain(q, k, v)), atol=1e-5)
-    gradients = [
-        mx.grad(lambda *a, f=f: mx.square(f(*a)).sum(), argnums=(0, 1, 2))(q, k, v)
-        for f in (fast, plain)
-    ]
-    for actual, expected in zip(*gradients, strict=True):
-        np.testing.assert_allclose(np.array(actual), np.array(expected), atol=2e-5)
+    results = []
+    for function in (fast, plain):
+        total = mx.value_and_grad(lambda *a, f=function: mx.square(f(*a)).sum(), argnums=(0, 1, 2))
+        results.append([function(*arrays), *total(*arrays)[1]])
+    for actual, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(np.array(actual), np.array(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -1,5 +1,7 @@
 """Products with packed weights are those with the weights that they stand for, in outputs and gradients."""
 
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -32,20 +34,16 @@ def test_the_weight_is_that_which_mlx_unpacks_bit_for_bit(name):
     expected = mx.dequantize(*arrays, group_size=group_size, bits=bits, mode=mode, dtype=mx.float32)
     np.testing.assert_array_equal(Packing(*name).unpack(arrays), expected)
     rows = mx.array([[3, 0], [23, 3]])
-    np.testing.assert_array_equal(
-        Packing(*name).unpack([array[rows] for array in arrays]), expected[rows]
-    )
+    unpacked = Packing(*name).unpack([array[rows] for array in arrays])
+    np.testing.assert_array_equal(unpacked, expected[rows])
 
 
 @pytest.mark.parametrize("rows", [1, MIN_ROWS - 1, MIN_ROWS, 10])
 @pytest.mark.parametrize("name", FORMATS)
 def test_outputs_and_gradients_are_those_of_the_unpacked_weight(name, rows):
     packing = Packing(*name)
-    arrays, x, cotangent = (
-        packing.pack(random(24, 64)),
-        random(rows, 1, 64, seed=1),
-        random(rows, 1, 24, seed=2),
-    )
+    arrays = packing.pack(random(24, 64))
+    x, cotangent = random(rows, 1, 64, seed=1), random(rows, 1, 24, seed=2)
     weight = packing.unpack(arrays)
     assert weight.dtype == mx.float32
     product = packed_product(x, arrays, packing)
@@ -57,11 +55,8 @@ def test_outputs_and_gradients_are_those_of_the_unpacked_weight(name, rows):
 def test_narrow_inputs_give_narrow_outputs_and_gradients():
     packing = Packing(4, 64, "affine")
     arrays, x = packing.pack(random(24, 64)), random(8, 64, seed=1).astype(mx.bfloat16)
-    assert packed_product(x, arrays, packing).dtype == mx.bfloat16
-    assert (
-        gradient(lambda x: packed_product(x, arrays, packing), x, mx.ones((8, 24))).dtype
-        == mx.bfloat16
-    )
+    product = partial(packed_product, arrays=arrays, packing=packing)
+    assert product(x).dtype == gradient(product, x, mx.ones((8, 24))).dtype == mx.bfloat16
 
 
 @pytest.mark.skipif(not on_linux_cpu(), reason="elsewhere MLX's product unpacks nothing")
@@ -84,6 +79,5 @@ def test_no_unpacked_weight_is_kept_for_the_gradient(compiled):
     mx.reset_peak_memory()
     before = mx.get_active_memory()
     mx.eval(function(x))
-    assert mx.get_peak_memory() - before < 12 * 4 * width**2, (
-        "some 5 of 40 matrices, and activations"
-    )
+    # Some 5 of 40 matrices, and activations.
+    assert mx.get_peak_memory() - before < 12 * 4 * width**2

@@ -21,14 +21,9 @@ def add_runs(record):
 def test_the_page_says_what_is_replaced_on_which_data_and_that_the_difference_may_be_chance(
     tmp_path,
 ):
-    record = TrialRecord(
-        QUESTION,
-        "mlxlab trial",
-        verdict="undecided",
-        reason="no decision",
-        gains=[-0.02],
-        looks=[look(-0.01, -0.03, 0.01)],
-    )
+    record = TrialRecord(QUESTION, "mlxlab trial", verdict="undecided", reason="no decision")
+    record.gains.append(-0.02)
+    record.looks.append(look(-0.01, -0.03, 0.01))
     add_runs(record)
     with RunWriter(tmp_path / "0") as writer:
         data = Data(name="titanic", task="classification")

@@ -10,12 +10,11 @@ from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.record.jobs import JobRecord
 from mlxlab.record.run_record import Training
 from mlxlab.run.writer import RunWriter
-from mlxlab.sweep.job import Job
-from mlxlab.sweep.jobs import JobResult, run_jobs
-from mlxlab.sweep.trial.finished_runs import FinishedRuns
+from mlxlab.sweep.jobs import Job, JobResult, run_jobs
 from mlxlab.sweep.trial.pairs import Pairs
 from mlxlab.sweep.trial.record import (
     EXIT_CODES,
+    FinishedRuns,
     Question,
     TrialRecord,
     check_question,
@@ -56,7 +55,10 @@ class Launcher:
     """Runs a function of the number and the overrides when it is waited for; the job that started last ends first."""
 
     def __init__(self, run, n_jobs=1):
-        self.run, self.n_jobs, self.waiting, self.stop_signal, self.started = run, n_jobs, [], 0, []
+        self.run = run
+        self.n_jobs = n_jobs
+        self.waiting, self.started = [], []
+        self.stop_signal = 0
 
     @property
     def num_free(self):
@@ -109,20 +111,17 @@ def trial(tmp_path, monkeypatch):
 
 def test_seeds_follow_that_of_the_baseline_and_pairs_share_them(trial):
     overrides = []
-    record, launcher, lines = trial(
-        Launcher(lambda number, texts: overrides.append(texts) or loss(number, texts))
-    )
+
+    def run(number, texts):
+        overrides.append(" ".join(texts))
+        return loss(number, texts)
+
+    record, launcher, lines = trial(Launcher(run))
     assert record.verdict == "keep"
     assert launcher.started == list(range(2 * len(record.gains)))
-    assert overrides[:4] == [
-        ["x=0", "seed=5"],
-        ["x=1", "seed=5"],
-        ["x=0", "seed=6"],
-        ["x=1", "seed=6"],
-    ]
-    assert record.gains == pytest.approx(
-        [0.1 + (2 * pair + 1) / 1000 for pair in range(len(record.gains))]
-    )
+    assert overrides[:4] == ["x=0 seed=5", "x=1 seed=5", "x=0 seed=6", "x=1 seed=6"]
+    gains = [0.1 + (2 * pair + 1) / 1000 for pair in range(len(record.gains))]
+    assert record.gains == pytest.approx(gains)
     assert lines[0] == "seed 5 baseline: valid/loss 1 after 0.1 s"
 
 
@@ -137,12 +136,9 @@ def test_several_jobs_end_in_any_order_and_are_looked_at_by_seed(trial):
 @pytest.mark.parametrize(
     ("result", "verdict"),
     [
-        *(
-            ("78: diverged", "discard"),
-            ("1: valid/loss is nan", "discard"),
-            ("139: killed by SIGSEGV", "discard"),
-        ),
-        *(("124: timeout", "discard"), ("65: a row", None), ("74: disk full", None)),
+        *(("78: diverged", "discard"), ("1: valid/loss is nan", "discard")),
+        *(("139: killed by SIGSEGV", "discard"), ("124: timeout", "discard")),
+        *(("65: a row", None), ("74: disk full", None)),
     ],
 )
 def test_a_changed_run_that_fails_by_itself_is_discarded(trial, result, verdict):
@@ -164,13 +160,9 @@ def test_a_baseline_that_fails_is_an_error(trial):
 
 
 def test_an_interrupted_trial_keeps_its_finished_runs(trial):
-    record, _, _ = trial(
-        Launcher(lambda number, texts: "130: stopped" if number == 3 else loss(number, texts))
-    )
-    assert (record.verdict, record.reason) == (
-        None,
-        "interrupted; the same command continues",
-    )
+    stops = Launcher(lambda number, texts: "130: stopped" if number == 3 else loss(number, texts))
+    record, _, _ = trial(stops)
+    assert (record.verdict, record.reason) == (None, "interrupted; the same command continues")
     again, launcher, _ = trial(Launcher(loss))
     assert launcher.started[0] == 3
     assert again.verdict == "keep"
@@ -210,9 +202,7 @@ def test_a_folder_answers_one_question(tmp_path):
     write_record(tmp_path, TrialRecord(QUESTION, "trial"))
     check_question(tmp_path, QUESTION)
     check_question(tmp_path / "new", QUESTION)
-    with pytest.raises(
-        ConfigError, match=r"another trial: change was \['x=1'\]; choose another folder="
-    ):
+    with pytest.raises(ConfigError, match=r"another trial: change was \['x=1'\]"):
         check_question(tmp_path, replace(QUESTION, change=["x=2"]))
     with pytest.raises(ConfigError, match="the code has changed since"):
         check_question(tmp_path, replace(QUESTION, code={"commit": "b", "digest": ""}))

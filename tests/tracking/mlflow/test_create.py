@@ -8,7 +8,6 @@ import pytest
 
 from mlxlab.tracking.mlflow.address import resolve
 from support import new_stores
-from support.tracking import project_fixture  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning"

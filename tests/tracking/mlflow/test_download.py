@@ -1,7 +1,6 @@
 """Models of a store by version, alias, model id or run: downloaded once, one line if missing."""
 
 import io
-import json
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -12,8 +11,8 @@ from mlxlab.errors import DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.tracking.mlflow import download
 from mlxlab.tracking.mlflow.download import download_model
 from mlxlab.tracking.mlflow.store import open_client
-from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
-from tracking.mlflow.test_log_model import code_of_the_installed_package  # noqa: F401
+from support.tracking import make_journal, query_store, upload
+from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -23,12 +22,8 @@ def logged(project, code, monkeypatch):
     """A store with one logged model, registered as `mine`; its run id and model id."""
     journal = make_journal(project, wait=0.0)
     journal.start({}, {})
-    checkpoint = journal.folder / "checkpoints" / "step-00000007"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "state.json").write_text(json.dumps({"scale": 2}))
+    checkpoint = write_checkpoint(journal)
     (checkpoint / "model.safetensors").write_bytes(b"weights")
-    (journal.folder / "inference").mkdir()
-    (journal.folder / "inference" / "word.txt").write_text("twice:")
     (journal.folder / "inference" / "config.yaml").write_text("model: {}\n")
     journal.log_model(checkpoint, 7, {"run": journal.folder / "inference"}, None)
     journal.end("FINISHED")
@@ -52,11 +47,7 @@ def here(monkeypatch):
     def run(command, env, **options):
         out, err = io.StringIO(), io.StringIO()
         code = None
-        with (
-            monkeypatch.context() as patch,
-            redirect_stdout(out),
-            redirect_stderr(err),
-        ):
+        with monkeypatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
             patch.setenv("MLFLOW_TRACKING_URI", env["MLFLOW_TRACKING_URI"])
             patch.setattr(sys, "argv", command[3:])
             try:
@@ -75,12 +66,8 @@ def test_every_uri_of_a_model_gives_its_checkpoint(project, logged, here):
     run_id, model_id = logged
     first = download_model("models:/mine/1", None, project, project / ".cache")
     here()
-    names = (
-        "models:/mine/1",
-        "models:/mine@champion",
-        f"models:/{model_id}",
-        f"runs:/{run_id}/best",
-    )
+    names = ["models:/mine/1", "models:/mine@champion"]
+    names += [f"models:/{model_id}", f"runs:/{run_id}/best"]
     checkpoints = {download_model(name, None, project, project / ".cache") for name in names}
     [checkpoint] = checkpoints
     assert checkpoint == first
@@ -90,6 +77,9 @@ def test_every_uri_of_a_model_gives_its_checkpoint(project, logged, here):
     (checkpoint.parent / "inference" / "config.yaml").unlink()
     with pytest.raises(DataError, match="expected a model that mlxlab logged"):
         download_model("models:/mine/1", None, project, project / ".cache")
+    client = open_client(make_journal(project).address)
+    deleted = client.create_model_version("mine", f"models:/{model_id}", run_id)
+    client.delete_model_version("mine", deleted.version)
     for name in ("models:/yours/1", "models:/mine/2", "models:/mine@nobody", "runs:/none/best"):
         with pytest.raises(InputNotFoundError, match=name) as missing:
             download_model(name, None, project, project / ".cache")
@@ -100,12 +90,3 @@ def test_a_missing_store_is_not_created(project):
     with pytest.raises(ServiceUnavailableError, match="no store found"):
         download_model("models:/mine/1", None, project, project / ".cache")
     assert not (project / "mlruns").exists()
-
-
-def test_a_deleted_version_is_not_found(project, logged, here):
-    client = open_client(make_journal(project).address)
-    second = client.create_model_version("mine", f"models:/{logged[1]}", logged[0])
-    client.delete_model_version("mine", second.version)
-    here()
-    with pytest.raises(InputNotFoundError, match="models:/mine/2"):
-        download_model("models:/mine/2", None, project, project / ".cache")

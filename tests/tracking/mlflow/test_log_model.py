@@ -12,7 +12,7 @@ import pytest
 from mlxlab.tracking import queue
 from mlxlab.tracking.mlflow import log_model
 from mlxlab.tracking.mlflow.store import open_client
-from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from support.tracking import make_journal, query_store, upload
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 

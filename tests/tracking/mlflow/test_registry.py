@@ -3,10 +3,10 @@
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.tracking.mlflow import registry
+from mlxlab.tracking.mlflow.log_model import register_model
 from mlxlab.tracking.mlflow.store import open_client
 from support.commands import command
-from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from support.tracking import make_journal, query_store, upload
 from tracking.mlflow.test_log_model import (
     code_of_the_installed_package,  # noqa: F401  # noqa: F401
     write_checkpoint,
@@ -30,7 +30,7 @@ def train(project, run, loss):
 
 
 def register(client, run_id):
-    return registry.register_model(client, run_id, "titanic", "champion", "valid/loss", 0.1)
+    return register_model(client, run_id, "titanic", "champion", "valid/loss", 0.1)
 
 
 def versions(client):

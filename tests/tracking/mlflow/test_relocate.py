@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.registry import register_model
-from mlxlab.tracking.mlflow.relocate import repair_locations
-from mlxlab.tracking.mlflow.store import open_client
-from support.tracking import make_journal, project_fixture, query_store, upload  # noqa: F401
+from mlxlab.tracking.mlflow.log_model import register_model
+from mlxlab.tracking.mlflow.store import open_client, repair_locations
+from support.tracking import make_journal, query_store, upload
 from tracking.mlflow.test_log_model import code_of_the_installed_package, write_checkpoint  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

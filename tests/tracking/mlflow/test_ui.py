@@ -9,12 +9,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from itertools import chain
 from pathlib import Path
 
 import psutil
 
 from support.processes import environment
-from support.tracking import make_journal, project_fixture, wait_until  # noqa: F401
+from support.tracking import make_journal, wait_until
 
 
 @contextlib.contextmanager
@@ -51,7 +52,20 @@ def _post(address: str, **body: object) -> dict:
         return json.load(answer)
 
 
-def test_the_user_interface_shows_a_run_of_the_store(project):
+def _is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != "zombie"
+
+
+def _status(address: str, host: str) -> int:
+    request = urllib.request.Request(f"{address}/", headers={"Host": host})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_user_interface_shows_a_run_of_the_store_and_allows_only_its_own_address(project):
     journal = make_journal(project)
     journal.start({"lr": 0.1}, {})
     journal.log_metrics(7, {"valid/loss": 0.25})
@@ -59,49 +73,22 @@ def test_the_user_interface_shows_a_run_of_the_store(project):
     with user_interface(project) as (process, address):
         assert address.startswith("http://127.0.0.1:")
         children = psutil.Process(process.pid).children(recursive=True)
-        sockets = [
-            each.laddr.ip
-            for child in children
-            for each in child.net_connections()
-            if each.status == "LISTEN"
-        ]
-        assert set(sockets) == {"127.0.0.1"}
+        connections = chain.from_iterable(child.net_connections() for child in children)
+        listening = {each.laddr.ip for each in connections if each.status == "LISTEN"}
+        assert listening == {"127.0.0.1"}
         with urllib.request.urlopen(address, timeout=30) as page:
             assert "<title>MLflow</title>" in page.read().decode()
         api = f"{address}/ajax-api/2.0/mlflow"  # what the page asks
-        [experiment] = [
-            found["experiment_id"]
-            for found in _post(f"{api}/experiments/search", max_results=10)["experiments"]
-            if found["name"] == "mlxlab"
-        ]
-        [run] = _post(f"{api}/runs/search", experiment_ids=[experiment])["runs"]
-    wait_until(
-        lambda: not any(child.is_running() and child.status() != "zombie" for child in children)
-    )
-    assert run["info"]["status"] == "FINISHED"
-    assert [
-        (metric["key"], metric["value"], metric["step"]) for metric in run["data"]["metrics"]
-    ] == [("valid/loss", 0.25, 7)]
-    assert {"key": "lr", "value": "0.1"} in run["data"]["params"]
-
-
-def test_only_the_own_address_is_an_allowed_host(project):
-    journal = make_journal(project)
-    journal.start({}, {})
-    journal.end("FINISHED")
-
-    def status_for(host: str) -> int:
-        request = urllib.request.Request(f"{address}/", headers={"Host": host})
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    with user_interface(project) as (_, address):
+        experiments = _post(f"{api}/experiments/search", max_results=10)["experiments"]
+        [own] = [each["experiment_id"] for each in experiments if each["name"] == "mlxlab"]
+        [run] = _post(f"{api}/runs/search", experiment_ids=[own])["runs"]
         port = address.rpartition(":")[2]
-        own = (f"127.0.0.1:{port}", f"localhost:{port}")
-        foreign = ("192.168.0.1.evil.com", "10.evil.com", "172.16.evil.com", "evil.com")
-        assert [status_for(host) for host in own] == [200, 200]
-        statuses = [status_for(f"{host}{end}") for host in foreign for end in ("", f":{port}")]
-        assert statuses == [403] * len(statuses)
+        for host in ("127.0.0.1", "localhost"):
+            assert _status(address, f"{host}:{port}") == 200
+        for host in ("192.168.0.1.evil.com", "10.evil.com", "172.16.evil.com", "evil.com"):
+            assert _status(address, host) == _status(address, f"{host}:{port}") == 403
+    wait_until(lambda: not any(map(_is_alive, children)))
+    assert run["info"]["status"] == "FINISHED"
+    [metric] = run["data"]["metrics"]
+    assert (metric["key"], metric["value"], metric["step"]) == ("valid/loss", 0.25, 7)
+    assert {"key": "lr", "value": "0.1"} in run["data"]["params"]

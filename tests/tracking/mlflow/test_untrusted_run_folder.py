@@ -6,7 +6,6 @@ import os
 import pytest
 
 from mlxlab.errors import DataError, UserError
-from mlxlab.tracking import queue
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.records import read_uid
@@ -17,24 +16,27 @@ from support.tracking import (
     change_start,
     finished_run,
     make_journal,
-    project_fixture,  # noqa: F401
     query_store,
     queue_of,
     runs_py,
+    statuses,
     upload,
 )
 
+pytestmark = pytest.mark.usefixtures("no_syncer")
 
-@pytest.fixture(name="no_syncer")
-def no_syncer_in_the_background(monkeypatch):
-    monkeypatch.setattr(queue, "start_uploading", lambda queue: False)
+
+def sync_code(project, folder, *args):
+    """The exit code of `runs sync`, and what it prints, on one line at most where it fails."""
+    done = runs_py(project, "sync", str(folder), *args)
+    assert done.stderr.count("\n") == (done.returncode != 0)
+    return done.returncode, done.stderr
 
 
 def uploaded(project):
     return [path for path in (project / "mlruns" / "artifacts").rglob("*") if path.is_file()]
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_code_that_a_journal_names_is_not_run(project):
     folder = finished_run(project)
     (folder / "evil.py").write_text(f"open({str(project / 'was_here')!r}, 'w')")
@@ -45,7 +47,6 @@ def test_code_that_a_journal_names_is_not_run(project):
     assert not (project / "was_here").exists()
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_nothing_outside_the_run_folder_is_uploaded(project):
     folder = finished_run(project)
     (project / "secret").mkdir()
@@ -55,30 +56,14 @@ def test_nothing_outside_the_run_folder_is_uploaded(project):
     (folder / "links" / "up").symlink_to(project / "secret")
     os.mkfifo(folder / "links" / "pipe")
     os.mkfifo(folder / "pipe")
-    paths = (
-        str(project / "secret"),
-        "../../secret",
-        "../../secret/key",
-        "link",
-        "links",
-        "links/up",
-        "pipe",
-        ".",
-        "",
-    )
-    append(
-        folder,
-        *({"t": T, "artifact": {"path": path, "to": f"{n}"}} for n, path in enumerate(paths)),
-    )
+    paths = [str(project / "secret"), "../../secret", "../../secret/key", ".", ""]
+    paths += ["link", "links", "links/up", "pipe"]
+    for number, path in enumerate(paths):
+        append(folder, {"t": T, "artifact": {"path": path, "to": f"{number}"}})
     (folder / "good.txt").write_text("good")
     (folder / "inside.txt").symlink_to("good.txt")
-    append(
-        folder,
-        {"t": T, "artifact": {"path": "inside.txt", "to": "good"}},
-        {"t": T, "end": "FINISHED"},
-    )
-    refused = runs_py(project, "sync", str(folder))
-    assert (refused.returncode, refused.stderr.count("\n")) == (77, 1)
+    append(folder, {"t": T, "artifact": {"path": "inside.txt", "to": "good"}})
+    assert sync_code(project, folder)[0] == 77
     assert f"{folder}: complete" in "\n".join(upload(make_journal(project)))
     assert [path.name for path in uploaded(project)] == ["good.txt"]
     [(missing,)] = query_store(project, "select value from tags where key = 'mlxlab.missing'")
@@ -98,43 +83,34 @@ def test_a_checkpoint_with_a_link_out_of_the_run_folder_is_not_copied(tmp_path, 
     assert not [path for path in (tmp_path / "copy").rglob("*") if path.is_file()]
 
 
-@pytest.mark.usefixtures("no_syncer")
 @pytest.mark.parametrize("uid", ["../../../escaped", "/tmp/mlxlab-escaped", "A" * 32, ""])
 def test_a_uid_is_not_a_path(project, uid):
     folder = finished_run(project)
     change_start(folder, uid=uid)
-    done = runs_py(project, "sync", str(folder))
-    assert (done.returncode, done.stderr.count("\n")) == (65, 1)
+    assert sync_code(project, folder)[0] == 65
     assert not list(project.rglob("*escaped*"))
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_the_store_in_a_journal_is_used_only_if_the_user_names_it(project):
     folder = finished_run(project)
     change_start(folder, store=f"sqlite:///{project}/other/x.db")
-    done = runs_py(project, "sync", str(folder))
-    assert (done.returncode, done.stderr.count("\n")) == (77, 1)
-    assert f"recorded for uri=sqlite:///{project}/other/x.db" in done.stderr
+    code, message = sync_code(project, folder)
+    assert code == 77
+    assert f"recorded for uri=sqlite:///{project}/other/x.db" in message
     assert not (project / "other").exists()
-    assert (
-        runs_py(
-            project, "sync", str(folder), f"uri=sqlite:///{project}/mlruns/mlflow.db"
-        ).returncode
-        == 0
-    )
-    assert query_store(project, "select status from runs") == [("FINISHED",)]
+    assert sync_code(project, folder, f"uri=sqlite:///{project}/mlruns/mlflow.db")[0] == 0
+    assert statuses(project) == ["FINISHED"]
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_a_renamed_journal_of_another_store_is_refused_too(project):
     folder, other = finished_run(project), finished_run(project, "b")
     change_start(other, store=f"sqlite:///{project}/other/x.db")
     renamed = folder / f"journal-{read_uid(other / 'journal.jsonl')}.jsonl"
     (other / "journal.jsonl").rename(renamed)
-    done = runs_py(project, "sync", str(folder))
-    assert (done.returncode, done.stderr.count("\n")) == (77, 1)
-    assert f"{renamed}: recorded for uri=sqlite:///{project}/other/x.db" in done.stderr
-    assert query_store(project, "select name from runs") == []
+    code, message = sync_code(project, folder)
+    assert code == 77
+    assert f"{renamed}: recorded for uri=sqlite:///{project}/other/x.db" in message
+    assert statuses(project) == []
 
 
 BAD_LINES = {
@@ -154,7 +130,6 @@ BAD_LINES = {
 }
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded(project):
     folders = {name: finished_run(project, name) for name in BAD_LINES}
     for name, line in BAD_LINES.items():
@@ -169,7 +144,6 @@ def test_a_malformed_journal_is_rejected_in_one_line_and_other_runs_are_uploaded
         assert done.stdout.count(f"{folder}: rejected: ") == 1, (folder, done.stdout)
 
 
-@pytest.mark.usefixtures("no_syncer")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
     lost = project / ("x" * 300)  # no file system has such names
@@ -180,33 +154,14 @@ def test_a_run_folder_that_cannot_be_opened_holds_up_no_other_run(project):
     assert f"{lost}: rejected: File name too long: {lost}" in "\n".join(printed)
 
 
-@pytest.mark.usefixtures("no_syncer")
 def test_a_journal_that_is_no_regular_file_is_neither_read_nor_appended_to(project):
-    folder = finished_run(project)
-    (folder / "journal.jsonl").rename(project / "elsewhere.jsonl")
-    before = (project / "elsewhere.jsonl").read_bytes()
-    (folder / "journal.jsonl").symlink_to(project / "elsewhere.jsonl")
-    assert runs_py(project, "sync", str(folder)).returncode == 77
-    with pytest.raises(UserError):
-        make_journal(project).start({}, {})
-    (folder / "journal.jsonl").unlink()
-    os.mkfifo(folder / "journal.jsonl")
-    assert runs_py(project, "sync", str(folder)).returncode == 77
-    with pytest.raises(UserError):
-        make_journal(project).start({}, {})
-    assert (project / "elsewhere.jsonl").read_bytes() == before
-
-
-def test_a_run_folder_whose_name_is_not_utf8_is_uploaded(project, capsys):
-    folder = project / "outputs" / os.fsdecode(b"run-\xff")
-    journal = make_journal(project, folder.name, wait=30.0)
-    journal.start({"name": folder.name}, {"overrides": str(folder)})
-    journal.log_metrics(1, {"x": 1.0})
-    (folder / "plot.txt").write_text("a plot")
-    journal.log_artifact(folder / "plot.txt")
-    journal.end("FINISHED")
-    assert capsys.readouterr().err == ""
-    assert query_store(project, "select name, status from runs") == [("run-\\udcff", "FINISHED")]
-    assert [path.name for path in uploaded(project)] == ["plot.txt"]
-    done = runs_py(project, "sync", str(folder))
-    assert (done.returncode, done.stderr) == (0, "")
+    path = finished_run(project) / "journal.jsonl"
+    elsewhere = path.rename(project / "elsewhere.jsonl")
+    before = elsewhere.read_bytes()
+    for make in (lambda: path.symlink_to(elsewhere), lambda: os.mkfifo(path)):
+        path.unlink(missing_ok=True)
+        make()
+        assert sync_code(project, path.parent)[0] == 77
+        with pytest.raises(UserError):
+            make_journal(project).start({}, {})
+    assert elsewhere.read_bytes() == before

@@ -11,14 +11,16 @@ import pytest
 from mlxlab.tracking import queue, upload
 from mlxlab.tracking.destination import Entry
 from mlxlab.tracking.queue import LOCK
-from support.tracking import (  # noqa: F401
+from mlxlab.tracking.records import utf8
+from support.tracking import (
     kill_uploader,
+    log_run,
     make_journal,
-    project_fixture,
     query_store,
     queue_of,
     runs_py,
     start_trainer,
+    statuses,
     uploader_of,
     wait_until,
 )
@@ -26,13 +28,14 @@ from support.tracking import (  # noqa: F401
 METRICS = "select key, step, value from metrics order by key, step"
 
 
+def count_rows(project):
+    return len(query_store(project, "select 1 from metrics"))
+
+
 def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     journal = make_journal(project)
-    journal.start(
-        {"model": {"hidden_size": 8, "kernel_sizes": [2, 3]}, "none": None},
-        {"note": "x"},
-        name="first",
-    )
+    params = {"model": {"hidden_size": 8, "kernel_sizes": [2, 3]}, "none": None}
+    journal.start(params, {"note": "x"}, name="first")
     for step in range(1, 2001):  # more rows than a batch takes
         journal.log_metrics(step, {"train/loss": 1 / step})
     journal.log_metrics(2000, {"valid/nan": float("nan"), "valid/inf": float("inf")})
@@ -48,64 +51,32 @@ def test_a_finished_run_is_in_the_store_when_end_returns(project, capsys):
     assert query_store(project, "select name, status, end_time >= start_time from runs") == [
         ("first", "FINISHED", 1)
     ]
-    assert query_store(
-        project,
-        "select count(*), count(distinct step), sum(step) from metrics where key = 'train/loss'",
-    ) == [(2000, 2000, 2001000)]
-    assert query_store(project, "select is_nan from latest_metrics where key = 'valid/nan'") == [
-        (1,)
-    ]
-    assert (
-        query_store(project, "select value from latest_metrics where key = 'valid/inf'")[0][0]
-        > 1e308
-    )
+    query = "select count(*), count(distinct step), sum(step) from metrics"
+    rows = query_store(project, f"{query} where key = 'train/loss'")
+    assert rows == [(2000, 2000, 2001000)]
+    query = "select is_nan, value > 1e308 from latest_metrics where key like 'valid/%' order by key"
+    assert query_store(project, query) == [(0, 1), (1, 0)]
     params = dict(query_store(project, "select key, value from params"))
-    assert params == {
-        "model.hidden_size": "8",
-        "model.kernel_sizes.0": "2",
-        "model.kernel_sizes.1": "3",
-        "none": "None",
-    }
+    sizes = {"model.hidden_size": "8", "model.kernel_sizes.0": "2", "model.kernel_sizes.1": "3"}
+    assert params == sizes | {"none": "None"}
     tags = dict(query_store(project, "select key, value from tags"))
     assert (tags["note"], tags["mlxlab.uid"]) == ("x", journal.uid)
     assert {"mlflow.user", "mlflow.source.name", "mlflow.source.git.dirty"} <= tags.keys()
     assert len([key for key in tags if not key.startswith("mlflow.")]) <= 10
     assert "never.png" in tags["mlxlab.missing"]
     assert query_store(project, "select name, digest from datasets") == [("titanic", "0123abcd")]
-    copied = {
-        path.name: path.read_text()
-        for path in (project / "mlruns" / "artifacts").rglob("*")
-        if path.is_file()
-    }
+    files = [path for path in (project / "mlruns" / "artifacts").rglob("*.*") if path.is_file()]
+    copied = {path.name: path.read_text() for path in files}
     assert copied == {"curve.txt": "a curve", "summary.md": "a summary"}
-    kind = query_store(
-        project, "select value from experiment_tags where key = 'mlflow.experimentKind'"
-    )
-    assert kind == [("custom_model_development",)]
-
-
-def test_all_records_of_a_killed_trainer_are_uploaded_with_status_killed(project):
-    trainer = start_trainer(project, "a", 3000, "hang")
-    assert trainer.stdout.readline() == "logged\n"
-    trainer.kill()
-    trainer.communicate()
-    wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
-    assert query_store(
-        project, "select key, count(*), count(distinct step) from metrics group by key order by key"
-    ) == [
-        ("lr", 3000, 3000),
-        ("train/loss", 3000, 3000),
-    ]
-    wait_until(lambda: not queue_of(project).entries())
+    kinds = query_store(project, "select key, value from experiment_tags")
+    assert ("mlflow.experimentKind", "custom_model_development") in kinds
 
 
 def test_six_processes_can_create_a_store_at_once(project):
     trainers = [start_trainer(project, f"run{i}", 50) for i in range(6)]
     outcomes = [(*trainer.communicate(timeout=90), trainer.returncode) for trainer in trainers]
     assert outcomes == [("logged\n", "", 0)] * 6
-    assert query_store(project, "select status, count(*) from runs group by status") == [
-        ("FINISHED", 6)
-    ]
+    assert statuses(project) == ["FINISHED"] * 6
     assert query_store(project, "select count(*) from metrics") == [(6 * 50 * 2,)]
     assert query_store(project, "select count(*) from experiments") == [(2,)]
 
@@ -118,12 +89,8 @@ def test_every_line_is_uploaded_once_although_the_uploader_is_killed(project):
     kills = 0
     for _ in range(4):
         wait_until(lambda: queue_of(project).is_locked(LOCK))
-        seen = len(query_store(project, "select 1 from metrics"))
-        wait_until(
-            lambda seen=seen: (
-                len(query_store(project, "select 1 from metrics")) > seen or seen == 5000
-            )
-        )
+        seen = count_rows(project)
+        wait_until(lambda seen=seen: count_rows(project) > seen or seen == 5000)
         kills += kill_uploader(queue_of(project).folder)
         queue.start_uploading(journal.queues[0])
     journal.end("FINISHED")
@@ -137,38 +104,29 @@ def test_a_resumed_run_continues_its_mlflow_run_with_every_step_once(project):
     first.start({"lr": 0.1, "width": 8}, {})
     for step in range(1, 11):
         first.log_metrics(step, {"loss": 100.0 - step, "late" if step > 8 else "early": 1.0})
-    wait_until(lambda: len(query_store(project, "select 1 from metrics")) == 20)
+    wait_until(lambda: count_rows(project) == 20)
     first._writer.close()  # what kill -9 leaves
-    wait_until(lambda: query_store(project, "select status from runs") == [("KILLED",)])
+    wait_until(lambda: statuses(project) == ["KILLED"])
     again = make_journal(project)
     again.start({"lr": 0.2, "width": 8, "new": 1}, {}, resumed=True)
     again.truncate_after(6)
     for step in range(7, 13):
         again.log_metrics(step, {"loss": 100.0 - step})
     again.end("FINISHED")
-    assert query_store(project, "select run_uuid is not null, status from runs") == [
-        (1, "FINISHED")
-    ]
-    assert query_store(
-        project, f"{METRICS} ".replace("metrics ", "metrics where key = 'loss' ")
-    ) == [("loss", step, 100.0 - step) for step in range(1, 13)]
-    assert query_store(project, "select step, value from latest_metrics where key = 'loss'") == [
-        (12, 88.0)
-    ]
-    assert dict(query_store(project, "select key, value from params")) == {
-        "lr": "0.1",
-        "width": "8",
-        "new": "1",
-    }
+    assert statuses(project) == ["FINISHED"]
+    losses = [row for row in query_store(project, METRICS) if row[0] == "loss"]
+    assert losses == [("loss", step, 100.0 - step) for step in range(1, 13)]
+    latest = "select step, value from latest_metrics where key = 'loss'"
+    assert query_store(project, latest) == [(12, 88.0)]
+    params = dict(query_store(project, "select key, value from params"))
+    assert params == {"lr": "0.1", "width": "8", "new": "1"}
 
 
 def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
     parent = make_journal(project, "sweep")
     parent.start({}, {}, name="sweep")
     monkeypatch.setenv("MLXLAB_PARENT_RUN", parent.uid)
-    child = make_journal(project, "job")
-    child.start({}, {}, name="job")
-    child.end("FINISHED")
+    log_run(project, "job")
     parent.end("FINISHED")
     runs = dict(query_store(project, "select name, run_uuid from runs"))
     query = "select run_uuid, value from tags where key = 'mlflow.parentRunId'"
@@ -177,40 +135,29 @@ def test_a_job_of_a_sweep_is_the_child_of_its_run(project, monkeypatch):
 
 def test_the_environment_names_an_experiment_and_a_run_to_continue(project, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
-    first = make_journal(project, "first")
-    first.start({}, {}, name="first")
-    first.end("FINISHED")
-    [(run_id, experiment)] = query_store(
-        project, "select run_uuid, e.name from runs join experiments e using (experiment_id)"
-    )
+    log_run(project, "first")
+    query = "select run_uuid, e.name from runs join experiments e using (experiment_id)"
+    [(run_id, experiment)] = query_store(project, query)
     assert experiment == "mine"
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    second = make_journal(project, "second", experiment="other")
-    second.start({"x": 1}, {}, name="second")
-    second.end("FINISHED")
-    assert query_store(project, "select run_uuid, name, status from runs") == [
-        (run_id, "first", "FINISHED")
-    ]
-    assert query_store(project, "select key from params") == [("x",)]
+    log_run(project, "second", experiment="other")
+    assert query_store(project, "select run_uuid, name from runs") == [(run_id, "first")]
+    assert count_rows(project) == 1
 
 
-def test_a_second_run_in_the_same_folder_leaves_the_first_complete(project):
-    trainer = start_trainer(project, "a", 100, "hang")
+def test_all_records_of_a_killed_trainer_are_uploaded_also_after_a_second_run_in_its_folder(
+    project,
+):
+    trainer = start_trainer(project, "a", 3000, "hang")
     assert trainer.stdout.readline() == "logged\n"
     trainer.kill()
     trainer.communicate()
-    second = make_journal(project)
-    second.start({}, {})
-    second.log_metrics(1, {"lr": 0.2})
-    second.end("FINISHED")
-    wait_until(
-        lambda: (
-            query_store(project, "select status from runs order by start_time")
-            == [("KILLED",), ("FINISHED",)]
-        )
-    )
-    query = "select count(*) from metrics where key = 'lr' group by run_uuid order by 1"
-    assert query_store(project, query) == [(1,), (100,)]
+    log_run(project)
+    wait_until(lambda: statuses(project) == ["KILLED", "FINISHED"])
+    query = "select key, count(*), count(distinct step) from metrics group by key order by key"
+    expected = [("lr", 3000, 3000), ("train/loss", 3000, 3000), ("x", 1, 1)]
+    assert query_store(project, query) == expected
+    wait_until(lambda: not queue_of(project).entries())
 
 
 def test_a_run_that_is_added_while_the_process_ends_is_uploaded(project, monkeypatch):
@@ -254,25 +201,28 @@ def test_the_uploader_inherits_no_signals_and_no_signal_mask_of_the_trainer(proj
     wait_until(lambda: not queue_of(project).is_locked(LOCK), 5.0)
 
 
-@pytest.mark.parametrize("name", ["a?b=c", "per%20cent"])
-def test_run_and_project_folders_may_have_any_name(project, name):
-    project = project / name
+@pytest.mark.parametrize(
+    ("project_name", "name"),
+    [("a?b=c", "a?b=c"), ("per%20cent", "per%20cent"), (".", os.fsdecode(b"run-\xff"))],
+)
+def test_run_and_project_folders_may_have_any_name(project, project_name, name, capsys):
+    project = project / project_name
     journal = make_journal(project, name)
-    journal.start({}, {})
+    journal.start({"name": name}, {"overrides": str(journal.folder)})
     journal.log_metrics(1, {"x": 1.0})
     (journal.folder / "plot.txt").write_text("a plot")
     journal.log_artifact(journal.folder / "plot.txt", "plots")
     journal.end("FINISHED")
-    assert query_store(project, "select name, status from runs") == [(name, "FINISHED")]
+    assert capsys.readouterr().err == ""
+    stored = utf8(name)  # A name that is not UTF-8 has its bytes escaped.
+    assert query_store(project, "select name, status from runs") == [(stored, "FINISHED")]
     assert [path.name for path in (project / "mlruns" / "artifacts").rglob("*.txt")] == ["plot.txt"]
     done = runs_py(project, "sync", str(journal.folder))
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{journal.folder}: complete" in done.stdout
+    assert f"{utf8(journal.folder)}: complete" in done.stdout
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 def test_the_status_is_that_of_the_end_of_the_run(project, status):
-    journal = make_journal(project)
-    journal.start({}, {})
-    journal.end(status)
-    wait_until(lambda: query_store(project, "select status from runs") == [(status,)])
+    log_run(project, status=status)
+    wait_until(lambda: statuses(project) == [status])

@@ -1,11 +1,19 @@
-"""The jobs of a sweep with their results, and its configurations: jobs that differ only in the seed or fold."""
+"""The jobs of a sweep folder with their results, and its configurations: jobs that differ only in seed or fold."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast, get_args
 
+from mlxlab.analysis.comparison_runs import check_metric
+from mlxlab.analysis.sweeps import sweep_start
+from mlxlab.errors import DataError, InputNotFoundError
+from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Metrics
 from mlxlab.schema.metric_names import lower_is_better
 from mlxlab.stats.paired import shared_rows_of
 
@@ -56,29 +64,28 @@ class Sweep:
     @property
     def swept(self) -> list[str]:
         """Keys that the jobs differ in, without seed and fold."""
-        keys = dict.fromkeys(
-            key for job in self.jobs for key in job.overrides if key not in REPETITIONS
-        )
-        return [key for key in keys if len({job.overrides.get(key) for job in self.jobs}) > 1]
+        keys = dict.fromkeys(chain.from_iterable(job.overrides for job in self.jobs))
+        return [key for key in keys if key not in REPETITIONS and self._varies(key)]
 
     @property
     def fixed(self) -> list[str]:
         """Overrides that all jobs share."""
-        first = self.jobs[0].overrides if self.jobs else {}
-        return [
-            f"{key}={value}"
-            for key, value in first.items()
-            if key not in (*self.swept, *REPETITIONS)
-        ]
+        varied = (*self.swept, *REPETITIONS)
+        fixed = []
+        for job in self.jobs[:1]:
+            fixed += [f"{key}={text}" for key, text in job.overrides.items() if key not in varied]
+        return fixed
 
     @property
     def repetition(self) -> str:
         """What a result of a configuration is: a seed, a fold, or a run."""
         varied = []
         for key, name in REPETITIONS.items():
-            if len({job.overrides.get(key) for job in self.jobs}) > 1:
+            if self._varies(key):
                 varied.append(name)
-        return "run" if len(varied) > 1 else "".join(varied) or "seed"
+        if len(varied) > 1:
+            return "run"
+        return "".join(varied) or "seed"
 
     @property
     def test_ratio(self) -> float:
@@ -87,6 +94,9 @@ class Sweep:
 
     def count(self, state: State) -> int:
         return sum(job.state == state for job in self.jobs)
+
+    def _varies(self, key: str) -> bool:
+        return len({job.overrides.get(key) for job in self.jobs}) > 1
 
 
 @dataclass(frozen=True)
@@ -104,10 +114,8 @@ class Configuration:
     def labels(self) -> dict[str, str]:
         """The values by key, with six digits."""
         values = {key: _value(text) for key, text in self.point.items()}
-        return {
-            key: f"{value:.6g}" if isinstance(value, float) else self.point[key]
-            for key, value in values.items()
-        }
+        floats = {key: f"{each:.6g}" for key, each in values.items() if isinstance(each, float)}
+        return self.point | floats
 
     @property
     def name(self) -> str:
@@ -149,17 +157,15 @@ def _value(text: str) -> _Value:
             value = kind(text)
         except ValueError:
             continue
-        return value if math.isfinite(value) else text
+        if math.isfinite(value):
+            return value
     return text
 
 
 def _text(value: _Value) -> str:
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
-def overrides_by_key(texts: Sequence[str]) -> dict[str, str]:
-    """Overrides by key; those without a value, such as `~callbacks.x`, have an empty one."""
-    return {key.lstrip("+"): value for key, _, value in (text.partition("=") for text in texts)}
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return str(value)
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
@@ -168,3 +174,80 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     if len(set(last.values())) < len(last):
         return {key: key for key in last}
     return last
+
+
+def read_sweep(folder: Path, metric: str | None = None) -> Sweep:
+    """The sweep in a folder.
+
+    Args:
+        metric: of the best evaluation of each run; None takes the objective of the sweep.
+
+    Raises:
+        InputNotFoundError: the folder holds no sweep.
+        DataError: a record is damaged, or no run has a finite value of the metric.
+        ConfigError: the runs have other metrics.
+    """
+    objective, records = _read_records(folder)
+    jobs = []
+    for path, record in sorted(records.items(), key=lambda item: item[1].job.number):
+        jobs.append(_job(record, objective, path))
+    if metric is not None and metric != objective:
+        objective = metric
+        metrics = [_metrics(job) for job in jobs]
+        check_metric(metric, set[str]().union(*metrics), str(folder))
+        values = [each.get(metric) for each in metrics]
+        jobs = [replace(job, value=value) for job, value in zip(jobs, values, strict=True)]
+        if all(job.value is None for job in jobs):
+            raise DataError(f"{folder}: no run has a finite {metric}")
+    return Sweep(folder.name, objective, tuple(jobs), _num_folds(jobs))
+
+
+def _read_records(folder: Path) -> tuple[str, dict[Path, JobRecord]]:
+    """(objective, jobs that were asked for and those that were begun, by their folders)."""
+    records = read_jobs(folder)
+    begun = {record.job.number for record in records.values()}
+    objective = next((record.objective for record in records.values()), "")
+    with suppress(InputNotFoundError):  # Only our own sweepers leave it.
+        start = sweep_start.read_sweep_start(folder)
+        objective = start["shared"].get("objective", objective)
+        for number in range(len(start["jobs"])):
+            if number not in begun:
+                records[folder / str(number)] = sweep_start.unstarted(start, number)
+    if not records:
+        raise InputNotFoundError(f"{folder}: expected the folder of a sweep")
+    return objective, records
+
+
+def _job(record: JobRecord, objective: str, folder: Path) -> SweepJob:
+    state: State = "unfinished"
+    if record.state in get_args(State):
+        state = cast(State, record.state)
+    value = None
+    reason = record.reason
+    if state == "finished":
+        value = record.value
+    elif record.value is not None:
+        reason = f"{objective} {record.value:.4g}; {reason}"
+    overrides = {}
+    for override in record.job.overrides:
+        key, _, text = override.partition("=")  # `~callbacks.x` has no value.
+        overrides[key.lstrip("+")] = text
+    return SweepJob(
+        record.job.number, overrides, state, value, reason, record.seconds, folder=folder
+    )
+
+
+def _metrics(job: SweepJob) -> Metrics:
+    """The metrics of the best evaluation of a run; empty if it has none or has not finished."""
+    if job.state == "finished":
+        with suppress(InputNotFoundError, DataError):
+            return read_run(job.folder).evaluation.keyed_metrics("valid")
+    return {}
+
+
+def _num_folds(jobs: list[SweepJob]) -> int | None:
+    """The number of folds of the cross-validation that the runs are of."""
+    for job in [job for job in jobs if job.value is not None][:1]:
+        with suppress(InputNotFoundError, DataError):
+            return read_run(job.folder).data.folds
+    return None

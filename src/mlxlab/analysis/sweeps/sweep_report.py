@@ -3,17 +3,22 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
-from mlxlab.analysis.sweeps.best_configuration import BestConfiguration, read_best
+from mlxlab.analysis.comparison_report import baseline_check, repetition_check
+from mlxlab.analysis.comparison_runs import common_means
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, Sweep, group_configurations
 from mlxlab.analysis.sweeps.tables import Row, as_table, count_jobs, job_rows, ranking_rows
-from mlxlab.analysis.trust import baseline_check, repetition_check
+from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.files.atomic import write_atomic
+from mlxlab.record.run_file import read_run
+from mlxlab.record.run_record import Interval, SplitResult
 from mlxlab.schema.metric_names import better_direction
 from mlxlab.stats.importance import Importance, measure_importance
 from mlxlab.stats.ranking import MAX_SEEDS, MIN_SEEDS, RankedConfiguration, Ranking, rank
@@ -24,7 +29,9 @@ from mlxlab.views.pages import Trust
 from mlxlab.views.plots import Row as PlotRow
 from mlxlab.views.plots import RowPlot, short_label
 from mlxlab.views.render import render
+from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
+from mlxlab.views.verdict import Judgement, baseline_values, judge, judge_value
 
 PAGE = "report.html"
 FOLDER = "report"
@@ -38,6 +45,26 @@ class SweepReport(NamedTuple):
     page: Path
     folder: Path
     verdict: list[str]
+
+
+@dataclass(frozen=True)
+class BestConfiguration:
+    """The view of its first run, and how the mean of its `count` runs on the rows of `split` was judged."""
+
+    view: RunView
+    split: str
+    judgement: Judgement
+    count: int
+
+    @property
+    def key(self) -> str:
+        """The metric that was judged, with its split."""
+        return f"{self.split}/{self.judgement.metric}"
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether it is no better than the weakest baseline."""
+        return self.judgement.verdict in ("learned nothing", "ranks only")
 
 
 @dataclass(frozen=True)
@@ -66,8 +93,9 @@ class SweepView:
 
     @property
     def seeds_needed(self) -> int | None:
-        useless = self.best is not None and self.best.is_useless
-        return None if useless else self.ranking.seeds_needed
+        if self.best is not None and self.best.is_useless:
+            return None
+        return self.ranking.seeds_needed
 
     @cached_property
     def verdict(self) -> list[str]:
@@ -96,7 +124,8 @@ class SweepView:
         # Phones show the first columns.
         table = as_table(rows, ("rank", self.sweep.objective, "low", "high", "standing"))
         table.rest = "in report/ranking.csv"
-        table.strong = 0 if self.ranking.winner else None
+        if self.ranking.winner:
+            table.strong = 0
         return table
 
     @property
@@ -172,6 +201,47 @@ def write_sweep_report(sweep: Sweep, folder: Path) -> SweepReport:
     write_atomic(target / "ranking.csv", _csv(ranked))
     write_atomic(target / "jobs.csv", _csv(job_rows(sweep, sweep.jobs)))
     return SweepReport(folder / PAGE, target, view.verdict)
+
+
+def read_best(configuration: Configuration) -> BestConfiguration | None:
+    """The finished runs of a configuration; None if no run folder can be read."""
+    views = []
+    for job in configuration.jobs:
+        with suppress(InputNotFoundError, DataError):
+            view = RunView(read_run(job.folder), job.folder)
+            if job.value is not None and view.record.is_evaluated:
+                views.append(view)
+    results = [view.result for view in views if view.result is not None]
+    if not results:
+        return None
+    judgement = judge_runs(results, views[0].metric)
+    return BestConfiguration(views[0], results[0].split, judgement, len(results))
+
+
+def judge_runs(results: Sequence[SplitResult], metric: str) -> Judgement:
+    """Judges the mean of runs. The gain of each run is that on its own best baseline."""
+    values = [each.metrics.get(metric) for each in results]
+    known = [value for value in values if value is not None]
+    value = None
+    if len(known) == len(values):
+        value = fmean(known)
+    baselines = common_means([baseline_values(each, metric) for each in results])
+    judged = judge_value(metric, value, baselines, {})
+    gains = {
+        judged.weakest: _mean_interval(each.gains.get(judged.weakest) for each in results),
+        judged.best: _mean_interval(judge(each, metric).gain_interval for each in results),
+    }
+    area = _mean_interval(each.intervals.get("roc_auc") for each in results)
+    known_gains = {name: gain for name, gain in gains.items() if gain is not None}
+    return judge_value(metric, value, baselines, known_gains, area)
+
+
+def _mean_interval(intervals: Iterable[Interval | None]) -> Interval | None:
+    pairs = list(intervals)
+    known = [pair for pair in pairs if pair is not None]
+    if len(known) < len(pairs):
+        return None
+    return fmean(low for low, _ in known), fmean(high for _, high in known)
 
 
 def _csv(rows: list[Row]) -> str:

@@ -1,5 +1,6 @@
 """`sweep.json`: the command of a sweep, and the jobs that it and earlier commands asked for."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypedDict
 
@@ -49,8 +50,8 @@ def untyped(start: SweepStart) -> list[str]:
     """What a folder may not decide by itself, as it is typed again."""
     from mlxlab.config.admission import may_sweep
 
-    jobs = [text for overrides in start["jobs"] for text in overrides]
-    texts = [text for text in dict.fromkeys([*start["overrides"], *jobs]) if not may_sweep(text)]
+    known = dict.fromkeys(chain(start["overrides"], *start["jobs"]))
+    texts = [text for text in known if not may_sweep(text)]
     if start["config_dir"] is not None:
         texts.append(f"--config-dir={start['config_dir']}")
     if start["config_name"] != "train":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import TypeAlias, get_args
 
 from mlxlab.analysis.sweeps.sweep_jobs import Configuration, State, Sweep, SweepJob, short_names
@@ -24,7 +25,9 @@ def ranking_rows(
     for place, entry in enumerate(ranking.entries, 1):
         each = configurations[entry.index]
         row: Row = {"rank": place, sweep.objective: entry.mean}
-        row |= each.labels if short else each.point
+        row |= each.point
+        if short:
+            row |= each.labels
         row |= {"low": entry.mean - entry.margin, "high": entry.mean + entry.margin}
         row |= {f"{sweep.repetition}s": entry.count, "behind the best": entry.lead, "p": entry.p}
         row["standing"] = entry.standing
@@ -34,11 +37,11 @@ def ranking_rows(
 
 def job_rows(sweep: Sweep, jobs: Sequence[SweepJob]) -> list[Row]:
     fixed = {text.partition("=")[0] for text in sweep.fixed}
-    keys = dict.fromkeys(key for job in sweep.jobs for key in job.overrides if key not in fixed)
+    keys = dict.fromkeys(chain.from_iterable(job.overrides for job in sweep.jobs))
     rows: list[Row] = []
     for job in jobs:
         row: Row = {"job": job.number, "state": job.state}
-        row |= {key: job.overrides.get(key) for key in keys}
+        row |= {key: job.overrides.get(key) for key in keys if key not in fixed}
         row[sweep.objective] = job.value
         rows.append({**row, "seconds": f"{job.seconds:.1f}", "reason": job.reason})
     return rows

@@ -6,8 +6,13 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.backend.ops.custom_gradient import with_gradient
-from mlxlab.backend.ops.exp import Arrays, exp_of_negative, fusion_barrier, use_custom_ops
+from mlxlab.backend.ops.exp import (
+    Arrays,
+    exp_of_negative,
+    fusion_barrier,
+    use_custom_ops,
+    with_gradient,
+)
 from mlxlab.backend.ops.native import kernels
 
 # erf(x) = 1 - (a1 t + ... + a5 t^5) e^(-x^2), t = 1 / (1 + 0.3275911 x) (Abramowitz and Stegun 7.1.26): error 1.5e-7.
@@ -19,23 +24,29 @@ def gelu(x: mx.array) -> mx.array:
     """x Phi(x) with the normal distribution function (Hendrycks and Gimpel 2016), not its approximation by tanh."""
     if kernels.usable(x):
         return kernels.activation("gelu", x)
-    return _gelu(x) if _rewrites(x) else nn.gelu(x)
+    if _rewrites(x):
+        return _gelu(x)
+    return nn.gelu(x)
 
 
 def silu(x: mx.array) -> mx.array:
     """x times its sigmoid."""
     if kernels.usable(x):
         return kernels.activation("silu", x)
-    return _silu(x) if _rewrites(x) else nn.silu(x)
+    if _rewrites(x):
+        return _silu(x)
+    return nn.silu(x)
 
 
 def glu(kind: Literal["gelu", "silu"], gate: mx.array, up: mx.array) -> mx.array:
     """`up` times the activated gate: silu or gelu (Shazeer 2020)."""
     if kernels.usable(gate, up) and gate.shape == up.shape:
         return kernels.activation(kind, gate, up)
-    if kind == "silu" and _rewrites(gate):
+    if kind == "gelu":
+        return gelu(gate) * up
+    if _rewrites(gate):
         return _gated_by_silu(gate, up)
-    return (silu if kind == "silu" else gelu)(gate) * up
+    return silu(gate) * up
 
 
 def _rewrites(x: mx.array) -> bool:
@@ -69,13 +80,13 @@ def _silu_and_sigmoid(x: mx.array) -> tuple[mx.array, mx.array]:
     size = mx.abs(x)
     power = exp_of_negative(-size)
     tail = fusion_barrier(power / (1 + power))  # the sigmoid of -|x|
-    return fusion_barrier((x + size) * 0.5 - size * tail), fusion_barrier(
-        0.5 + x / (size + TINY) * (0.5 - tail)
-    )
+    value = fusion_barrier((x + size) * 0.5 - size * tail)
+    return value, fusion_barrier(0.5 + x / (size + TINY) * (0.5 - tail))
 
 
 def _product_gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
-    (_, up), (_, value, sigmoid) = inputs, outputs
+    _, up = inputs
+    _, value, sigmoid = outputs
     return cotangent * up * (sigmoid + value * (1 - sigmoid)), cotangent * value
 
 

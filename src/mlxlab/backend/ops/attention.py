@@ -1,10 +1,15 @@
-"""Softmax attention. On Linux CPU native, or with its own gradient, normalized after the product with the values."""
+"""Softmax attention and rotary positions.
 
+On Linux CPU native, or attention with its own gradient, normalized after the product with the values.
+"""
+
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import mlx.core as mx
+import numpy as np
 
-from mlxlab.backend.ops.custom_gradient import with_gradient
 from mlxlab.backend.ops.dropout import DropoutMask, apply_dropout
 from mlxlab.backend.ops.exp import (
     Arrays,
@@ -12,11 +17,13 @@ from mlxlab.backend.ops.exp import (
     exp_and_sum,
     fusion_barrier,
     use_custom_ops,
+    with_gradient,
 )
 from mlxlab.backend.ops.native import kernels
 
 MASK_VALUE = -1e9  # added to masked scores; infinity would give NaN for a row of padding only
 BLOCK = 64  # queries at a time under a causal mask
+MIN_TABLE = 256  # rotary positions
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,8 @@ def scaled_dot_product_attention(
     on the weights.
     """
     if isinstance(mask, SegmentMask):
-        if (
-            kernels.usable(q, k, v)
-            and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] < kernels.MAX_SIZE
-        ):
+        num_weights = math.prod(q.shape[:3]) * k.shape[2]
+        if kernels.usable(q, k, v) and num_weights < kernels.MAX_SIZE:
             return _native(q, k, v, mask, scale, dropout)
         mask = mask.bias
     rewrite = use_custom_ops() and q.dtype == mx.float32 and q.shape[2] > 1
@@ -64,19 +69,17 @@ def scaled_dot_product_attention(
         return _causal(q * scale, k, v, dropout)
     if isinstance(mask, str):
         mask = causal_mask(q.shape[2], k.shape[2], q.dtype)
-    weights = mx.softmax(
-        (q * scale) @ k.swapaxes(-1, -2) + mask, axis=-1, precise=True
-    )  # (B, H, T, S)
+    scores = (q * scale) @ k.swapaxes(-1, -2) + mask  # (B, H, T, S)
+    weights = mx.softmax(scores, axis=-1, precise=True)
     return apply_dropout(weights, dropout) @ v
 
 
 def _native(
     q: mx.array, k: mx.array, v: mx.array, mask: SegmentMask, scale: float, dropout: float
 ) -> mx.array:
-    one_document = (
-        mask.causal and mask.segment_ids.dtype == mx.bool_
-    )  # real tokens see no padding: it comes after them
-    segment_ids = None if one_document else mask.segment_ids
+    segment_ids: mx.array | None = mask.segment_ids
+    if mask.causal and mask.segment_ids.dtype == mx.bool_:
+        segment_ids = None  # Real tokens see no padding: it comes after them.
     drawn = None
     if dropout:
         chosen = DropoutMask.draw((*q.shape[:3], k.shape[2]), dropout)
@@ -107,18 +110,25 @@ def causal_mask(queries: int, keys: int, dtype: mx.Dtype) -> mx.array:
 
 def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float) -> mx.array:
     """(B, H, T, d) scaled queries -> (B, H, T, d)"""
-    chosen = DropoutMask.draw((*q.shape[:3], k.shape[2]), dropout) if dropout else None
+    chosen = None
+    if dropout:
+        chosen = DropoutMask.draw((*q.shape[:3], k.shape[2]), dropout)
 
     def forward(q: mx.array, k: mx.array, v: mx.array) -> Arrays:
         scores = q @ k.swapaxes(-1, -2)  # (B, H, T, S)
         _, powers, sums = exp_and_sum(fusion_barrier(scores + broadcast_view(mask, scores.shape)))
-        return (chosen.apply(powers) if chosen else powers) @ v / sums, powers, sums
+        used = powers
+        if chosen:
+            used = chosen.apply(powers)
+        return used @ v / sums, powers, sums
 
     def backward(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
-        (q, k, v), (out, powers, sums) = inputs, outputs
+        q, k, v = inputs
+        out, powers, sums = outputs
         dots = (cotangent * out).sum(axis=-1, keepdims=True) / sums
         cotangent = cotangent / sums
-        back, used = cotangent @ v.swapaxes(-1, -2), powers  # (B, H, T, S)
+        back = cotangent @ v.swapaxes(-1, -2)  # (B, H, T, S)
+        used = powers
         if chosen:
             back = chosen.apply(back)
             used = chosen.apply(powers)
@@ -126,3 +136,35 @@ def _weigh(q: mx.array, k: mx.array, v: mx.array, mask: mx.array, dropout: float
         return scores @ k, scores.swapaxes(-1, -2) @ q, used.swapaxes(-1, -2) @ cotangent
 
     return with_gradient(forward, backward)(q, k, v)
+
+
+def apply_rope(
+    x: mx.array, theta: float, offset: int | mx.array = 0, periods: tuple[float, ...] | None = None
+) -> mx.array:
+    """Turns queries or keys, the first position being `offset` or (B,) of them: (B, H, T, d) -> the same.
+
+    Dimensions i and i + d / 2 of each head are turned together (Su et al. 2021). `periods` are 1 / frequency, in place of
+    those of the base `theta`.
+    """
+    if isinstance(offset, int) and kernels.usable(x):
+        end = offset + x.shape[2]
+        length = max(MIN_TABLE, 1 << (end - 1).bit_length())
+        return kernels.rope(x, rope_table(length, x.shape[3], theta, periods)[offset:end])
+    base: float | None = theta
+    freqs = None
+    if periods is not None:
+        base = None
+        freqs = mx.array(periods)
+    return mx.fast.rope(
+        x, x.shape[-1], traditional=False, base=base, scale=1.0, offset=offset, freqs=freqs
+    )
+
+
+@lru_cache(maxsize=32)
+def rope_table(length: int, size: int, theta: float, periods: tuple[float, ...] | None) -> mx.array:
+    """Cosines and sines of positions 0 .. length - 1: (length, size), first the cosines of all size / 2 frequencies."""
+    inverse = theta ** (np.arange(size // 2) * 2 / size)
+    if periods is not None:
+        inverse = np.array(periods)
+    angles = np.outer(np.arange(length), 1 / inverse)
+    return mx.array(np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))

@@ -7,8 +7,14 @@ time there.
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.backend.ops.custom_gradient import with_gradient
-from mlxlab.backend.ops.exp import Arrays, broadcast_view, exp_and_sum, row_sum, use_custom_ops
+from mlxlab.backend.ops.exp import (
+    Arrays,
+    broadcast_view,
+    exp_and_sum,
+    row_sum,
+    use_custom_ops,
+    with_gradient,
+)
 from mlxlab.backend.ops.native import kernels
 
 FEW = 64  # classes: below that MLX's own form is as fast
@@ -18,7 +24,8 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
     """(..., C), (...) -> (...), in float32: (1 - e) times that of the target plus e times the mean over all classes."""
     if mx.default_device() == mx.Device(mx.gpu):
         return fused_cross_entropy(logits, targets, label_smoothing)
-    logits, classes = logits.astype(mx.float32), logits.shape[-1]
+    logits = logits.astype(mx.float32)
+    classes = logits.shape[-1]
     if kernels.usable(logits):
         return kernels.cross_entropy(logits, targets, label_smoothing)
     if classes < FEW or not use_custom_ops():
@@ -35,7 +42,8 @@ def cross_entropy(logits: mx.array, targets: mx.array, label_smoothing: float = 
         return values.squeeze(-1), powers, sums
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
-        (_, targets), (_, powers, sums) = inputs, outputs
+        _, targets = inputs
+        _, powers, sums = outputs
         cotangent = cotangent[..., None]
         index = targets[..., None]
         out = powers * broadcast_view(cotangent / sums, powers.shape)
@@ -67,20 +75,15 @@ def mean_logit(logits: mx.array) -> mx.array:
     def forward(logits: mx.array) -> Arrays:
         *outer, classes = logits.shape
         even = classes - classes % FEW
-        groups = (
-            logits[..., :even].reshape(*outer, even // FEW, FEW).sum(axis=-1).astype(mx.float32)
-        )
-        return (
-            (groups.sum(axis=-1) + logits[..., even:].astype(mx.float32).sum(axis=-1)) / classes,
-        )
+        groups = logits[..., :even].reshape(*outer, even // FEW, FEW)
+        total = groups.sum(axis=-1).astype(mx.float32).sum(axis=-1)
+        rest = logits[..., even:].astype(mx.float32).sum(axis=-1)
+        return ((total + rest) / classes,)
 
     def gradient(inputs: Arrays, cotangent: mx.array, outputs: Arrays) -> Arrays:
-        (logits,) = inputs
-        return (
-            mx.broadcast_to(
-                (cotangent / logits.shape[-1]).astype(logits.dtype)[..., None], logits.shape
-            ),
-        )
+        [logits] = inputs
+        share = (cotangent / logits.shape[-1]).astype(logits.dtype)
+        return (mx.broadcast_to(share[..., None], logits.shape),)
 
     return with_gradient(forward, gradient)(logits)
 
@@ -96,7 +99,8 @@ def binary_cross_entropy(
     Smoothing moves a target by e towards 1/2: (1 - e) y + e / 2.
     """
     logits = logits.astype(mx.float32)
-    targets = (1 - label_smoothing) * targets + label_smoothing / 2 if label_smoothing else targets
+    if label_smoothing:
+        targets = (1 - label_smoothing) * targets + label_smoothing / 2
     # Two terms instead of softplus(z) - y z: the loss of a confident correct logit does not cancel to 0.
     positive = mx.logaddexp(-logits, mx.array(0.0))
     negative = mx.logaddexp(logits, mx.array(0.0))
@@ -121,10 +125,8 @@ def kl_divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.arra
     scale = 1 / temperature  # only in factors of rows: no pass over all classes
 
     def forward(t: mx.array, z: mx.array) -> Arrays:
-        (max_t, powers_t, sums_t), (max_z, powers_z, sums_z) = (
-            exp_and_sum(t, scale),
-            exp_and_sum(z, scale),
-        )
+        max_t, powers_t, sums_t = exp_and_sum(t, scale)
+        max_z, powers_z, sums_z = exp_and_sum(z, scale)
         mean = row_sum(powers_t * (t - z)) * scale / sums_t
         values = mean - (max_t * scale + mx.log(sums_t)) + (max_z * scale + mx.log(sums_z))
         return values.squeeze(-1), powers_t, sums_t, powers_z, sums_z
@@ -133,9 +135,8 @@ def kl_divergence(t: mx.array, z: mx.array, temperature: float = 1.0) -> mx.arra
         _, powers_t, sums_t, powers_z, sums_z = outputs
         cotangent = cotangent[..., None] * scale
         shape = powers_z.shape
-        out = powers_z * broadcast_view(cotangent / sums_z, shape) - powers_t * broadcast_view(
-            cotangent / sums_t, shape
-        )
-        return mx.zeros_like(inputs[0]), out
+        of_z = powers_z * broadcast_view(cotangent / sums_z, shape)
+        of_t = powers_t * broadcast_view(cotangent / sums_t, shape)
+        return mx.zeros_like(inputs[0]), of_z - of_t
 
     return with_gradient(forward, gradient)(t, z)

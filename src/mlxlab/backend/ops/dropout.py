@@ -26,7 +26,9 @@ class Dropout(nn.Module):
         self.p = p
 
     def __call__(self, x: mx.array) -> mx.array:
-        return apply_dropout(x, self.p) if self.training and self.p else x
+        if self.training and self.p:
+            return apply_dropout(x, self.p)
+        return x
 
 
 def apply_dropout(x: mx.array, dropped: float) -> mx.array:
@@ -64,10 +66,8 @@ class DropoutMask:
     def keep_mask(self) -> mx.array:
         """bool, of the shape."""
         count = prod(self.shape)
-        numbers = (
-            _random_words(self.key, -(-count // 2)).view(mx.uint16)[:count].reshape(self.shape)
-        )
-        return numbers <= mx.array(self.bound - 1, mx.uint16)
+        numbers = _random_words(self.key, -(-count // 2)).view(mx.uint16)[:count]
+        return numbers.reshape(self.shape) <= mx.array(self.bound - 1, mx.uint16)
 
     def apply(self, x: mx.array) -> mx.array:
         if kernels.usable(x) and x.shape == self.shape:

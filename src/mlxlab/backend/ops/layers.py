@@ -10,15 +10,16 @@ class Linear(nn.Linear):
     """x W^T + b: (..., in) -> (..., out)."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return linear(x, self.weight, self.bias if "bias" in self else None)
+        return linear(x, self.weight, self.get("bias"))
 
 
 class Embedding(nn.Embedding):
     """Rows of a table: ids (...) -> (..., D)."""
 
     def __call__(self, ids: mx.array) -> mx.array:
-        usable = kernels.usable(self.weight) and ids.size > 0
-        return kernels.embedding(ids, self.weight) if usable else super().__call__(ids)
+        if kernels.usable(self.weight) and ids.size > 0:
+            return kernels.embedding(ids, self.weight)
+        return super().__call__(ids)
 
     def as_linear(self, x: mx.array) -> mx.array:
         """The transposed table as output layer: (..., D) -> (..., V)."""
@@ -31,9 +32,7 @@ class LayerNorm(nn.LayerNorm):
     def __call__(self, x: mx.array) -> mx.array:
         if "weight" not in self or not kernels.usable(x, *self.parameters().values()):
             return super().__call__(x)
-        return kernels.norm(
-            x, self.weight, self.bias if "bias" in self else None, self.eps, centered=True
-        )
+        return kernels.norm(x, self.weight, self.get("bias"), self.eps, centered=True)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -47,10 +46,14 @@ class RMSNorm(nn.RMSNorm):
 
 def linear(x: mx.array, weight: mx.array, bias: mx.array | None = None) -> mx.array:
     """(..., K) times the transposed weight (N, K), plus a bias (N,) -> (..., N)."""
-    arrays = (x, weight) if bias is None else (x, weight, bias)
+    arrays = [x, weight]
+    if bias is not None:
+        arrays.append(bias)
     if kernels.usable(*arrays):
         return kernels.linear(x, weight, bias)
-    return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
+    if bias is None:
+        return x @ weight.T
+    return mx.addmm(bias, x, weight.T)
 
 
 def tied_logits(embedding: nn.Module, x: mx.array, bias: mx.array) -> mx.array:

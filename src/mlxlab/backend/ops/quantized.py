@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from mlxlab.backend.ops.custom_gradient import with_gradient
-from mlxlab.backend.ops.exp import Arrays, use_custom_ops
+from mlxlab.backend.ops.exp import Arrays, use_custom_ops, with_gradient
 
 # How a byte of codes becomes one byte for each: shifts and masks that spread its bits, of the first code first.
 SPREAD: dict[int, tuple[mx.Dtype, tuple[tuple[int, int], ...]]] = {
@@ -42,11 +41,10 @@ class Packing:
         if self.mode == "affine" and self.bits in SPREAD and use_custom_ops():
             codes = _bytes_of(weight, self.bits).astype(mx.float32)
             groups = mx.unflatten(codes, -1, (-1, self.group_size))
-            values = groups * scales[..., None].astype(mx.float32) + biases[0][..., None].astype(
-                mx.float32
-            )
-            return mx.flatten(values, -2)
-        offset = biases[0] if biases else None
+            factor = scales[..., None].astype(mx.float32)
+            bias = biases[0][..., None].astype(mx.float32)
+            return mx.flatten(groups * factor + bias, -2)
+        offset = next(iter(biases), None)
         return mx.dequantize(
             weight, scales, offset, self.group_size, self.bits, self.mode, dtype=mx.float32
         )
@@ -72,7 +70,7 @@ def packed_product(x: mx.array, arrays: Sequence[mx.array], packing: Packing) ->
     if use_custom_ops() and x.size >= MIN_ROWS * x.shape[-1]:
         return _unpacked_product(packing, x, arrays)
     weight, scales, *biases = arrays
-    offset = biases[0] if biases else None
+    offset = next(iter(biases), None)
     return mx.quantized_matmul(
         x, weight, scales, offset, True, packing.group_size, packing.bits, packing.mode
     )

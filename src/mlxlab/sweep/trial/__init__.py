@@ -1,1 +1,0 @@
-"""The command `trial`: trains a baseline and a change of it in pairs until their gains decide."""

@@ -19,14 +19,15 @@ from mlxlab.errors import DivergenceError, UserError
 from mlxlab.schema.metric_names import sign_of
 from mlxlab.stats.sequential import look
 from mlxlab.sweep.app import SweepApp
-from mlxlab.sweep.job import Job
-from mlxlab.sweep.jobs import JobResult
-from mlxlab.sweep.trial.finished_runs import FinishedRuns, config_digest, data_of
+from mlxlab.sweep.jobs import Job, JobResult
 from mlxlab.sweep.trial.record import (
     ARMS,
     FILE,
+    FinishedRuns,
     RunRecord,
     TrialRecord,
+    config_digest,
+    data_of,
     describe_look,
     look_record,
     read_record,

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from omegaconf import DictConfig
 
-from mlxlab.analysis.output_folder import output_folder
+from mlxlab.analysis.comparison_runs import output_folder
 from mlxlab.config.admission import TRUST
 from mlxlab.config.check import resolve
 from mlxlab.config.hydra.compose import compose
@@ -23,13 +23,13 @@ from mlxlab.past_runs.rerun import read_past_run
 from mlxlab.record import provenance
 from mlxlab.run.entry import complete_overrides
 from mlxlab.schema.dotted_keys import override_name
-from mlxlab.sweep.trial.finished_runs import config_digest
 from mlxlab.sweep.trial.record import (
     FILE,
     Arm,
     Question,
     TrialRecord,
     check_question,
+    config_digest,
     write_record,
 )
 from mlxlab.terminal.program import text_value

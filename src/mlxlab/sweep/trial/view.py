@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from mlxlab.analysis.comparison_subject import mean_baselines
+from mlxlab.analysis.comparison_runs import mean_baselines
 from mlxlab.errors import DataError, InputNotFoundError
 from mlxlab.record.run_file import read_run
 from mlxlab.schema.dotted_keys import override_name, value_at

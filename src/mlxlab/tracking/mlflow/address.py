@@ -25,7 +25,9 @@ class Address:
     def database(self) -> Path | None:
         """The file of an SQLite store, else None."""
         match = _sqlite.match(self.uri)
-        return Path(unquote(match["path"][1:])) if match and match["path"] else None
+        if match and match["path"]:
+            return Path(unquote(match["path"][1:]))
+        return None
 
     @property
     def shown(self) -> str:
@@ -67,7 +69,9 @@ def sqlite_uri(path: Path) -> str:
 
 def location_of(path: str) -> str:
     """The address of a folder; as a URI if it is a path with characters that MLflow would parse."""
-    return Path(path).as_uri() if path.startswith("/") and set(path) & set("%?#") else path
+    if path.startswith("/") and set(path) & set("%?#"):
+        return Path(path).as_uri()
+    return path
 
 
 def local_path(location: str) -> Path | None:
@@ -76,8 +80,12 @@ def local_path(location: str) -> Path | None:
         return None
     if location.startswith("file:"):
         parts = urlsplit(location)
-        return Path(unquote(parts.path)) if parts.netloc in ("", "localhost") else None
-    return None if not location.startswith("/") and ":/" in location else Path(location)
+        if parts.netloc in ("", "localhost"):
+            return Path(unquote(parts.path))
+        return None
+    if ":/" in location and not location.startswith("/"):
+        return None
+    return Path(location)
 
 
 def _absolute(uri: str, project: Path) -> str:

@@ -1,9 +1,10 @@
-"""Logs models of a run folder to MLflow. The folder may come from anyone.
+"""Logs models of a run folder to MLflow, and registers them. The folder may come from anyone.
 
 A model loads with `mlflow.pyfunc.load_model`, by the code of the installed mlxlab, never by anything that a journal
 names. It has the parameters of its run and the metrics of its step.
 """
 
+import math
 import tempfile
 import warnings
 from importlib import metadata
@@ -11,13 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.errors import DataError
+from mlxlab.schema.metric_names import is_better
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.one_line import one_line
 from mlxlab.tracking.records import Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+
 
 NAME = "best"
 LOADER = (
@@ -110,3 +117,62 @@ def _log_metrics(client: "MlflowClient", run: "Run", step: int, model_id: str) -
                 metric = Metric(key, row.value, row.timestamp, step, model_id, run_id=run_id)
                 metrics.append(metric)
     client.log_batch(run_id, metrics=metrics)
+
+
+def register_model(
+    client: "MlflowClient",
+    run_id: str,
+    name: str,
+    alias: str | None,
+    metric: str | None,
+    min_improvement: float = 0.0,
+) -> str:
+    """Registers the newest model of a run, once, and moves the alias if it is better; returns what was done.
+
+    Raises:
+        DataError: the run has logged no model.
+    """
+    models = models_of(client, client.get_run(run_id))
+    if not models or models[-1].status != "READY":
+        raise DataError(f"run {run_id[:8]} has logged no model")
+    version = _find_or_create(client, models[-1], name)
+    outcome = f"registered {name} version {version}"
+    if alias is None:
+        return outcome
+    holder = client.get_registered_model(name).aliases.get(alias)
+    if metric is not None and str(holder or version) != version:
+        new = _metric_of(client, name, version, metric)
+        old = _metric_of(client, name, str(holder), metric)
+        if math.isnan(old) or not is_better(metric, new, old, min_improvement):
+            reason = f"{metric} {new:.6g} is not better than {old:.6g}"
+            return f"{outcome}, {alias} stays at version {holder}: {reason}"
+        outcome += f" with {metric} {new:.6g} instead of {old:.6g}"
+    client.set_registered_model_alias(name, alias, version)
+    return f"{outcome}, {alias} is version {version}"
+
+
+def _find_or_create(client: "MlflowClient", model: "LoggedModel", name: str) -> str:
+    """The version of a model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    uri = f"models:/{model.model_id}"
+    for version in client.search_model_versions(f"name='{name}'"):
+        if version.source == uri:
+            return str(version.version)
+    run_id = model.source_run_id
+    created = client.create_model_version(name, uri, run_id, model_id=model.model_id)
+    return str(created.version)
+
+
+def _metric_of(client: "MlflowClient", name: str, version: str, metric: str) -> float:
+    """A metric of the logged model of a version; NaN if it has none."""
+    source = client.get_model_version(name, version).source or ""
+    if not source.startswith("models:/m-"):
+        return math.nan
+    model = client.get_logged_model(source.removeprefix("models:/"))
+    return next((each.value for each in model.metrics or [] if each.key == metric), math.nan)

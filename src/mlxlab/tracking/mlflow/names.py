@@ -32,4 +32,6 @@ def clean_values(values: Mapping[str, str], max_length: int) -> dict[str, str]:
 def truncate(text: str, limit: int) -> str:
     """The first `limit` characters, ending in `...` if any are missing. Without NUL, which PostgreSQL does not store."""
     text = text.replace("\0", "\ufffd")
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 3]}..."

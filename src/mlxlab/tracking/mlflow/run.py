@@ -5,6 +5,7 @@ of each metric in the store says which rows it has, and everything else replaces
 asked when a resumed run logs steps again: rows with an equal value are not sent.
 """
 
+import json
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 from mlxlab.errors import UserError
 from mlxlab.tracking.copy_artifact import copy_artifact
 from mlxlab.tracking.destination import Entry
-from mlxlab.tracking.mlflow.log_dataset import log_dataset
 from mlxlab.tracking.mlflow.log_model import log_model
 from mlxlab.tracking.mlflow.names import (
     MAX_PARAM,
@@ -24,11 +24,18 @@ from mlxlab.tracking.mlflow.names import (
     truncate,
 )
 from mlxlab.tracking.one_line import printable
-from mlxlab.tracking.records import Artifact, Model, Number, Record, RunStart, utf8
+from mlxlab.tracking.records import Artifact, Dataset, Model, Number, Record, RunStart, utf8
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Run
+
+MAX_DIGEST = 36  # characters
+CONTEXT = "mlflow.data.context"
+HUB = "hf://datasets/"
 
 UID = "mlxlab.uid"  # tag: ties an MLflow run to its journal
 FOLDER = "mlxlab.folder"  # tag: the run folder
@@ -49,7 +56,9 @@ class MlflowRun:
         self.run_id = run.info.run_id
         self.experiment_id = run.info.experiment_id
         is_own = run.data.tags.get(UID) == entry.uid  # else the user names it, to be continued
-        self.position = int(run.data.tags.get(POSITION, 0)) if is_own else 0
+        self.position = 0
+        if is_own:
+            self.position = int(run.data.tags.get(POSITION, 0))
         self.has_ended = run.info.status not in ("RUNNING", "SCHEDULED")
         self.notes: list[str] = []
         self._missing = run.data.tags.get(MISSING, "")
@@ -182,3 +191,29 @@ def _stored(value: float) -> str:
     if value != value:
         return "nan"
     return repr(max(-sys.float_info.max, min(sys.float_info.max, value)))
+
+
+def log_dataset(client: "MlflowClient", run_id: str, dataset: Dataset) -> None:
+    """Adds data to the inputs of a run; a second time changes nothing."""
+    from mlflow import entities
+
+    kind, source = _source(dataset["source"])
+    data = entities.Dataset(
+        dataset["name"],
+        dataset["digest"][:MAX_DIGEST],
+        kind,
+        json.dumps(source),
+        dataset.get("schema"),
+        dataset.get("profile"),
+    )
+    tags = [entities.InputTag(CONTEXT, dataset["context"])]
+    client.log_inputs(run_id, [entities.DatasetInput(data, tags)])
+
+
+def _source(address: str) -> tuple[str, dict[str, str]]:
+    """The type of a source and its field, by which `mlflow.data.get_source` finds the class that loads it."""
+    if address.startswith(HUB):
+        return "hugging_face", {"path": address.removeprefix(HUB)}
+    if address.startswith(("http://", "https://")):
+        return "http", {"url": address}
+    return "local", {"uri": address}

@@ -67,7 +67,9 @@ class RunRow:
     @property
     def objective(self) -> str | None:
         """The key of the metric in the store; None if the run has none."""
-        return clean(self.tags[OBJECTIVE]) if OBJECTIVE in self.tags else None
+        if OBJECTIVE in self.tags:
+            return clean(self.tags[OBJECTIVE])
+        return None
 
 
 class RunReader:
@@ -191,4 +193,6 @@ def _pairs(first: Values, second: Values) -> Pairs:
 
 def _number(value: float) -> float:
     """A stored value: MLflow stores infinities as the largest double."""
-    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else float(value)
+    if abs(value) >= sys.float_info.max:
+        return math.copysign(math.inf, value)
+    return float(value)

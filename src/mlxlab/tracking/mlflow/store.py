@@ -1,19 +1,22 @@
-"""A store of MLflow, opened through its client."""
+"""A store of MLflow, opened through its client, and repaired if it was moved or copied with its artifacts.
+
+MLflow keeps absolute addresses. The experiment `Default` tells where the artifacts were.
+"""
 
 import logging
 import os
 import sqlite3
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from mlxlab.errors import DataError, ServiceUnavailableError
 from mlxlab.files.atomic import temporary_name
 from mlxlab.tracking.destination import Entry
-from mlxlab.tracking.mlflow.address import Address, location_of, sqlite_uri
+from mlxlab.tracking.mlflow.address import Address, local_path, location_of, sqlite_uri
 from mlxlab.tracking.mlflow.names import clean
-from mlxlab.tracking.mlflow.relocate import repair_locations
 from mlxlab.tracking.mlflow.run import FOLDER, UID, MlflowRun
 from mlxlab.tracking.one_line import mlflow_errors, printable
 from mlxlab.tracking.records import RunStart, locate, read_uid, utf8
@@ -22,10 +25,23 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_COLUMNS = (  # table, column, which rows
+    ("experiments", "artifact_location", "true"),
+    ("runs", "artifact_uri", "true"),
+    ("logged_models", "artifact_location", "true"),
+    ("model_versions", "source", "true"),
+    ("model_versions", "storage_location", "true"),
+    ("trace_tags", "value", "key = 'mlflow.artifactLocation'"),
+    ("tags", "value", "key = 'mlxlab.folder'"),
+)
+_REPLACE = """
+update {table} set {column} = :new || substr({column}, length(iif({column} like 'file:%', :uri, :old)) + 1)
+where {rows} and (substr({column}, 1, length(:old) + 1) = :old || '/'
+    or substr({column}, 1, length(:uri) + 1) = :uri || '/')
+"""
+
 BUSY_SECONDS = 20  # A call waits so long for a locked database.
-KIND = {
-    "mlflow.experimentKind": "custom_model_development"
-}  # the UI opens the experiment in its view for training
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # The UI shows a view for training.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # DO_NOT_TRACK does not stop it
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # The defaults, 7 x 120 s, make a failing call take 20 minutes.
@@ -126,7 +142,7 @@ class MlflowStore:
         runs = self.client.search_runs(
             [experiment], f"tags.`{UID}` = '{uid}'", ViewType.ALL, max_results=1
         )
-        return runs[0] if runs else None
+        return next(iter(runs), None)
 
     def _create(self, experiment: str, entry: Entry, start: RunStart, t: int) -> "Run":
         tags = {UID: entry.uid, FOLDER: utf8(entry.folder)}
@@ -175,3 +191,49 @@ def _check_owner(run: "Run", entry: Entry, t: int) -> None:
         raise DataError(
             f"the run {entry.uid} of the store is that of {recorded}; this is a copy of it"
         )
+
+
+def repair_locations(address: Address) -> int:
+    """Rewrites the addresses below the old root, if the artifacts are at the new one; returns how many were changed.
+
+    A store that cannot be read or written is left as it is: opening it reports that.
+    """
+    if address.database is None or not (address.artifacts or "").startswith("/"):
+        return 0
+    new = Path(address.artifacts or "")
+    uri = f"file:{quote(str(address.database))}?mode=rw"
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as database,
+        database,
+    ):
+        query = "select artifact_location from experiments order by experiment_id"
+        locations = [local_path(row[0] or "") for row in database.execute(query).fetchall()]
+        default = next(iter(locations), None)
+        if default is None or default.name != "0" or not default.is_absolute():
+            return 0  # Another program created it.
+        old = default.parent
+        if old == new or not _has_moved(locations, old, new, address.database):
+            return 0
+        return _rewrite(database, old, new)
+    return 0
+
+
+def _has_moved(locations: list[Path | None], old: Path, new: Path, store: Path) -> bool:
+    """Whether the artifacts are at `new`: the store was moved, so that `old` is gone, or it is a copy."""
+    if old.exists() and not (old.parent / store.name).is_file():
+        return False
+    below = [path.relative_to(old) for path in locations if path and path.is_relative_to(old)]
+    return any((new / path).is_dir() for path in below)
+
+
+def _rewrite(database: sqlite3.Connection, old: Path, new: Path) -> int:
+    if len(old.parts) > 3 and old.parts[-2:] == new.parts[-2:]:
+        old = old.parents[1]  # The project moved, with the run folders.
+        new = new.parents[1]
+    values = {"old": str(old), "uri": old.as_uri(), "new": location_of(str(new))}
+    changed = 0
+    for table, column, rows in _COLUMNS:
+        query = _REPLACE.format(table=table, column=column, rows=rows)
+        changed += database.execute(query, values).rowcount
+    return changed

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mlxlab.backend.ops.native.cache import Cache, default_folder
+from mlxlab.backend.ops.native.build import Cache, default_folder
 from mlxlab.backend.ops.native.toolchain import KernelsUnavailable
 
 KEY = "0123456789abcdef01234567"

@@ -37,9 +37,8 @@ def device(x, rng=None):
 def assert_close(actual, expected, tolerance=1e-5):
     actual = np.array(actual, np.float64)
     assert actual.shape == expected.shape
-    np.testing.assert_allclose(
-        actual, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(initial=0), 1e-3)
-    )
+    limit = tolerance * max(np.abs(expected).max(initial=0), 1e-3)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=limit)
 
 
 def check(rng, kernel, reference, *inputs, tolerance=1e-5):
@@ -57,22 +56,18 @@ def check(rng, kernel, reference, *inputs, tolerance=1e-5):
         result = result if isinstance(result, list | tuple) else [result]
         for index, gradient in enumerate(result):
             gradient = np.array(gradient, np.float64)
-            for direction in (
-                draw(rng, *gradient.shape),
-                gradient / max(np.abs(gradient).max(initial=0), 1e-9),
-            ):
+            along = gradient / max(np.abs(gradient).max(initial=0), 1e-9)
+            for direction in (draw(rng, *gradient.shape), along):
                 derivative = directional_derivative(reference, inputs, index, direction, weights)
                 size = np.linalg.norm(gradient) * np.linalg.norm(direction)
-                assert (gradient * direction).sum() == pytest.approx(
-                    derivative, abs=5 * tolerance * max(size, 1e-2)
-                )
+                limit = 5 * tolerance * max(size, 1e-2)
+                assert (gradient * direction).sum() == pytest.approx(derivative, abs=limit)
 
 
 def directional_derivative(reference, inputs, index, direction, weights):
-    above, below = (
-        [x + h * direction if i == index else x for i, x in enumerate(inputs)]
-        for h in (STEP, -STEP)
-    )
+    above, below = [*inputs], [*inputs]
+    above[index] = inputs[index] + STEP * direction
+    below[index] = inputs[index] - STEP * direction
     return ((reference(*above) - reference(*below)) * weights).sum() / (2 * STEP)
 
 
@@ -92,11 +87,8 @@ def test_linear_in_bfloat16(seed, rng):
     """With the same rounding as in the reference, what is left is the error of sums in float32."""
     rows, size, out = (300, 600, 70) if seed == 0 else (int(n) for n in rng.integers(1, 150, 3))
     # One bit more than bfloat16 has: half of the weights are ties.
-    inputs = (
-        draw(rng, rows, size),
-        references.round_mantissa(draw(rng, out, size), 9),
-        draw(rng, out),
-    )
+    x, weight = draw(rng, rows, size), references.round_mantissa(draw(rng, out, size), 9)
+    inputs = (x, weight, draw(rng, out))
     cotangent = draw(rng, rows, out)
     expected = references.linear_in_bfloat16(*inputs, cotangent)
     for function in (kernels.linear, mx.compile(kernels.linear)):
@@ -110,9 +102,8 @@ def test_linear_in_bfloat16(seed, rng):
 @pytest.mark.parametrize("seed", SEEDS[:6])
 @pytest.mark.parametrize("kind", ["gelu", "silu"])
 def test_activations(seed, rng, kind):
-    x, up = (
-        3 * draw(rng, *shape) for shape in [tuple(rng.integers(1, 60, rng.integers(1, 4)))] * 2
-    )
+    shape = tuple(rng.integers(1, 60, rng.integers(1, 4)))
+    x, up = (3 * draw(rng, *shape) for _ in range(2))
     check(rng, partial(kernels.activation, kind), getattr(references, kind), x)
     check(rng, partial(kernels.activation, kind), getattr(references, kind), x, up)
 
@@ -121,11 +112,8 @@ def test_activations(seed, rng, kind):
 @pytest.mark.parametrize("centered", [True, False])
 def test_norms(seed, rng, centered):
     size = int(rng.integers(2, 200))
-    x, w, b = (
-        3 + draw(rng, *rng.integers(1, 50, rng.integers(1, 3)), size),
-        draw(rng, size),
-        draw(rng, size),
-    )
+    x = 3 + draw(rng, *rng.integers(1, 50, rng.integers(1, 3)), size)
+    w, b = draw(rng, size), draw(rng, size)
     kernel = lambda x, w, b=None: kernels.norm(x, w, b, 1e-5, centered=centered)  # noqa: E731
     check(rng, kernel, lambda x, w, b=None: references.norm(x, w, b, 1e-5, centered), x, w, b)
     check(rng, kernel, lambda x, w, b=None: references.norm(x, w, b, 1e-5, centered), x, w)
@@ -139,12 +127,8 @@ def test_losses(seed, rng):
     for smoothing in (0.0, 0.1):
         kernel = lambda x, e=smoothing: kernels.cross_entropy(x, mx.array(targets), e)  # noqa: E731
         check(rng, kernel, lambda x, e=smoothing: references.cross_entropy(x, targets, e), x)
-    check(
-        rng,
-        lambda x: kernels.kl_divergence(x, device(teacher), 0.5),
-        lambda x: references.kl_divergence(x, teacher, 0.5),
-        x,
-    )
+    kernel = lambda x: kernels.kl_divergence(x, device(teacher), 0.5)  # noqa: E731
+    check(rng, kernel, lambda x: references.kl_divergence(x, teacher, 0.5), x)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -153,16 +137,14 @@ def test_attention(seed, rng):
     size, causal = int(rng.integers(1, 70)), bool(seed % 2)
     q = draw(rng, rows, kv_heads * shared, length, size)
     k, v = (draw(rng, rows, kv_heads, length, size) for _ in range(2))
-    segments = (
-        np.sort(rng.integers(0, 4, (rows, length)), axis=1)[:, ::-1].astype(np.int32)
-        if seed % 3
-        else None
-    )
+    segments = ids = None
+    if seed % 3:
+        segments = np.sort(rng.integers(0, 4, (rows, length)), axis=1)[:, ::-1].astype(np.int32)
+        ids = mx.array(segments)
     keep, dropout = 1.0, None
     if seed % 4 > 1:
         keep = references.keep_factors((rows, kv_heads * shared, length, length), KEY, BOUND)
         dropout = (mx.array(KEY, mx.uint32), BOUND, 65536 / BOUND)
-    ids = None if segments is None else mx.array(segments)
     kernel = partial(kernels.attention, scale=0.3, causal=causal, segment_ids=ids, dropout=dropout)
     reference = partial(
         references.attention, scale=0.3, causal=causal, segments=segments, keep=keep
@@ -175,9 +157,8 @@ def test_rotary_positions(seed, rng):
     rows, heads, length, half = (int(n) for n in rng.integers(1, (4, 5, 300, 40)))
     table = references.rope_table(length, 2 * half)
     kernel = lambda x: kernels.rope(x, device(table))  # noqa: E731
-    check(
-        rng, kernel, lambda x: references.rope(x, table), draw(rng, rows, heads, length, 2 * half)
-    )
+    x = draw(rng, rows, heads, length, 2 * half)
+    check(rng, kernel, lambda x: references.rope(x, table), x)
 
 
 @pytest.mark.parametrize("seed", SEEDS[:6])
@@ -192,42 +173,35 @@ def test_dropout(seed, rng):
 def test_embedding(seed, rng):
     count, size = (int(n) for n in rng.integers(1, 100, 2))
     ids = rng.integers(0, count, tuple(rng.integers(1, 30, rng.integers(1, 3)))).astype(np.int32)
-    check(
-        rng, lambda w: kernels.embedding(mx.array(ids), w), lambda w: w[ids], draw(rng, count, size)
-    )
+    kernel = lambda w: kernels.embedding(mx.array(ids), w)  # noqa: E731
+    check(rng, kernel, lambda w: w[ids], draw(rng, count, size))
 
 
 @pytest.mark.parametrize("seed", SEEDS[:3])
 def test_sum_of_squares(seed, rng):
     arrays = [draw(rng, *rng.integers(1, 200, rng.integers(0, 3))) for _ in range(5)]
-    assert_close(
-        kernels.square_sum([device(x, rng) for x in arrays]),
-        np.array(sum((x**2).sum() for x in arrays)),
-    )
+    expected = np.array(sum((x**2).sum() for x in arrays))
+    assert_close(kernels.square_sum([device(x, rng) for x in arrays]), expected)
 
 
 @pytest.mark.parametrize("seed", SEEDS[:3])
 def test_adamw(seed, rng):
     shapes = [tuple(int(n) for n in rng.integers(1, 90, rng.integers(0, 3))) for _ in range(4)]
     groups, rates = [0, 1, 1, 0], [(0.1, 3.0, 0.2), (0.05, 3.0, 0.0)]
+    settings = ((0.9, 0.99), 1e-8)
     weights = [[draw(rng, *shape) for _ in range(3)] + [draw(rng, *shape) ** 2] for shape in shapes]
     given = [[device(np.asarray(x)) for x in each] for each in weights]
     for finite in (1.0, 0.0):
         hyperparameters = mx.array([*rates[0], *rates[1], 0.5, finite])
-        for each, old, group, new in zip(
-            weights,
-            given,
-            groups,
-            kernels.adamw(hyperparameters, given, groups, (0.9, 0.99), 1e-8),
-            strict=True,
-        ):
-            expected = references.adamw(
-                each[0], 0.5 * each[1], *each[2:], *rates[group], (0.9, 0.99), 1e-8
-            )
+        results = kernels.adamw(hyperparameters, given, groups, *settings)
+        for each, old, group, new in zip(weights, given, groups, results, strict=True):
+            gradient = 0.5 * each[1]
+            expected = references.adamw(each[0], gradient, *each[2:], *rates[group], *settings)
             for array, wanted, before in zip(new, expected, (old[0], *old[2:]), strict=True):
-                assert_close(
-                    array, np.asarray(wanted)
-                ) if finite else np.testing.assert_array_equal(array, before)
+                if finite:
+                    assert_close(array, np.asarray(wanted))
+                else:
+                    np.testing.assert_array_equal(array, before)
 
 
 def test_the_time_to_compile_a_step_of_many_weights_is_proportional_to_their_number():
@@ -236,9 +210,7 @@ def test_the_time_to_compile_a_step_of_many_weights_is_proportional_to_their_num
     def seconds(count):
         arrays = [tuple(mx.ones(8) for _ in range(4)) for _ in range(count)]
         rates = mx.array([1e-3, 1.0, 0.0, 1.0, 1.0])
-        step = mx.compile(
-            lambda arrays: kernels.adamw(rates, arrays, [0] * count, (0.9, 0.99), 1e-8)
-        )
+        step = mx.compile(lambda x: kernels.adamw(rates, x, [0] * count, (0.9, 0.99), 1e-8))
         start = time.process_time()
         mx.eval(step(arrays))
         return time.process_time() - start

@@ -17,9 +17,8 @@ template void mlxlab::compute_tile<Float32, TILE_ROWS, false>(const float*, long
 template void mlxlab::compute_tile<BFloat16, TILE_ROWS, true>(const uint32_t*, long, const uint32_t*, long, TileTarget);
 #endif
 """
-LOOP = re.compile(
-    r"^(\.L\d+):\n((?:(?!^\.L\d+:).*\n)*?)\tj\w+\t\1$", re.MULTILINE
-)  # a label and the jump back to it
+# A label and the jump back to it.
+LOOP = re.compile(r"^(\.L\d+):\n((?:(?!^\.L\d+:).*\n)*?)\tj\w+\t\1$", re.MULTILINE)
 
 
 @pytest.mark.fault_injection
@@ -29,22 +28,11 @@ LOOP = re.compile(
 def test_the_inner_loop_of_a_product_has_no_accesses_to_the_stack(tmp_path, arch):
     toolchain, assembly = find_toolchain(), tmp_path / "tiles.s"
     flags = [flag for flag in toolchain.flags if not flag.startswith("-m")]
-    command = [
-        *toolchain.compiler,
-        *flags,
-        f"-march={arch}",
-        "-mprefer-vector-width=512",
-        f"-I{SOURCES}",
-        "-S",
-    ]
-    subprocess.run(
-        [*command, "-xc++", "-", "-o", str(assembly)], input=PROGRAM, text=True, check=True
-    )
-    bodies = [
-        body
-        for _, body in LOOP.findall(assembly.read_text())
-        if len(re.findall("vfmadd|vdpbf16ps", body)) > 6
-    ]
+    flags += [f"-march={arch}", "-mprefer-vector-width=512", f"-I{SOURCES}"]
+    command = [*toolchain.compiler, *flags, "-S", "-xc++", "-", "-o", str(assembly)]
+    subprocess.run(command, input=PROGRAM, text=True, check=True)
+    bodies = [body for _, body in LOOP.findall(assembly.read_text())]
+    bodies = [body for body in bodies if len(re.findall("vfmadd|vdpbf16ps", body)) > 6]
     assert len(bodies) == (3 if arch == "sapphirerapids" else 2)
     for body in bodies:
         assert not re.findall(r".*\(%r[sb]p\).*", body)

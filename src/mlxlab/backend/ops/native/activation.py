@@ -1,11 +1,12 @@
-"""Decides which kernels a process uses, by `backend.native` or `MLXLAB_NATIVE`, and loads them."""
+"""Decides which kernels a process uses, by `backend.native` or `MLXLAB_NATIVE`, loads and describes them."""
 
 import logging
 import os
 from typing import Literal, get_args
 
 from mlxlab.backend.ops.native import state
-from mlxlab.backend.ops.native.cache import Cache
+from mlxlab.backend.ops.native.build import Cache, build, start_background_build
+from mlxlab.backend.ops.native.kernels import load
 from mlxlab.backend.ops.native.state import KernelSet
 from mlxlab.backend.ops.native.toolchain import (
     KernelsUnavailable,
@@ -39,10 +40,12 @@ def activate(mode: Mode, *, builds: bool = True) -> KernelSet:
     try:
         if mode == "require":
             return load_or_build()
-        if not _load_if_built() and builds:
-            from mlxlab.backend.ops.native.build import start_background_build
-
-            start_background_build(Cache())
+        cache = Cache()
+        toolchain = find_toolchain()
+        if cache.was_built(toolchain.key):
+            return _load(toolchain, cache)
+        if builds:
+            start_background_build(cache)
             logger.info("native kernels are being built in the background; later runs use them")
     except KernelsUnavailable as reason:
         if mode == "require":
@@ -74,8 +77,6 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
     Args:
         retry: builds them also if an earlier build failed; `again` also if they are built.
     """
-    from mlxlab.backend.ops.native.build import build
-
     toolchain = find_toolchain()
     cache = Cache()
     rebuilds = again or (retry and cache.failure(toolchain.key) is not None)
@@ -86,21 +87,43 @@ def load_or_build(*, retry: bool = False, again: bool = False) -> KernelSet:
     return _load(toolchain, cache)
 
 
-def _load_if_built() -> bool:
-    """Whether a build has ended; raises KernelsUnavailable if it failed."""
-    toolchain = find_toolchain()
-    cache = Cache()
-    if not cache.was_built(toolchain.key):
-        return False
-    _load(toolchain, cache)
-    return True
+def describe(cache: Cache) -> dict[str, str]:
+    """The state of the native kernels; what is not known is empty. MLX has been prepared.
+
+    The status is ready, not built, building, failed (which the next run does not build again), or unavailable for this
+    machine. `kernels` is what a run records, `log` the file with the output of the compiler.
+    """
+    keys = ("status", "reason", "kernels", "compiler", "flags", "library", "log")
+    description = dict.fromkeys(keys, "")
+    try:
+        toolchain = find_toolchain()
+        library = cache.path(toolchain.key, "so")
+        failure = cache.failure(toolchain.key)
+        if cache.has_library(toolchain.key):
+            description["kernels"] = str(KernelSet(toolchain.digest, load(library)))
+    except KernelsUnavailable as reason:
+        return {**description, "status": "unavailable", "reason": str(reason)}
+    description["compiler"] = " ".join(toolchain.compiler)
+    description["flags"] = " ".join(toolchain.flags)
+    description["library"] = str(library)
+    description["log"] = str(cache.path(toolchain.key, "log"))
+    if description["kernels"]:
+        description["status"] = "ready"
+    elif failure is not None:
+        description["status"] = "failed"
+        description["reason"] = failure
+    elif cache.is_building():
+        description["status"] = "building"
+    else:
+        description["status"] = "not built"
+    return description
 
 
 def _load(toolchain: Toolchain, cache: Cache) -> KernelSet:
     failure = cache.failure(toolchain.key)
     if failure is not None:
         raise KernelsUnavailable(f"{failure} (mlxlab kernels info)")
-    from mlxlab.backend.ops.native.library import load
+    from mlxlab.backend.ops.native.kernels import load
 
     features = load(cache.path(toolchain.key, "so"))
     state.use(KernelSet(toolchain.digest, features))

@@ -1,4 +1,4 @@
-"""Typed functions of the native library, float32 on a CPU. Arrays may have any strides; ValueError for wrong shapes.
+"""The native library, and typed functions of it, float32 on a CPU: any strides; ValueError for wrong shapes.
 
 They are functions of lazy arrays with first derivatives, and can be compiled; but they have no `mx.vmap`, `mx.jvp` or
 second derivatives, and cannot be exported: `MLXLAB_NATIVE=off` for those.
@@ -7,11 +7,19 @@ second derivatives, and cannot be exported: `MLXLAB_NATIVE=off` for those.
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import mlx.core as mx
 
+from mlxlab import backend
 from mlxlab.backend.ops.native import state
+from mlxlab.backend.ops.native.toolchain import KernelsUnavailable
+
+_OFFSETS = range(8, 4096)  # bytes from a Python object to what nanobind wraps
+_OTHER_LAYOUT = "this build of MLX lays arrays out in another way than expected"
+_loaded: dict[Path, str] = {}  # the library that is bound -> its features
 
 _POINTER = ctypes.c_void_p
 _INT = ctypes.c_int
@@ -53,8 +61,7 @@ def bind(library: ctypes.PyDLL) -> None:
 
 
 def set_threads(count: int) -> None:
-    assert _library is not None
-    _library.mlxlab_set_threads(count)
+    _bound().mlxlab_set_threads(count)
 
 
 def usable(*arrays: mx.array) -> bool:
@@ -119,9 +126,10 @@ def attention(
         segment_ids: (B, T), as for `mlxlab.backend.ops.attention.SegmentMask`.
         dropout: key (2,) uint32, bound and scale of a `mlxlab.backend.ops.dropout.DropoutMask`.
     """
-    segments = None if segment_ids is None else segment_ids.astype(mx.int32)
+    if segment_ids is not None:
+        segment_ids = segment_ids.astype(mx.int32)
     key, bound, factor = dropout or (None, 0, 1.0)
-    return _call("attention", q, k, v, segments, key, int(causal), scale, bound, factor)
+    return _call("attention", q, k, v, segment_ids, key, int(causal), scale, bound, factor)
 
 
 def rope(x: mx.array, table: mx.array) -> mx.array:
@@ -164,15 +172,13 @@ def adamw(
     new = [mx.array(0.0) for _ in range(3 * len(arrays))]
     for start in range(0, len(arrays), WEIGHTS_PER_KERNEL):
         chunk = slice(start, start + WEIGHTS_PER_KERNEL)
-        outputs = _addresses(new[3 * start : 3 * (start + WEIGHTS_PER_KERNEL)])
-        inputs = _addresses([array for each in arrays[chunk] for array in each])
+        outputs = _addresses(new[3 * chunk.start : 3 * chunk.stop])
+        inputs = _addresses(list(chain.from_iterable(arrays[chunk])))
         indices = groups[chunk]
         group_array = (ctypes.c_int * len(indices))(*indices)
-        _check(
-            _bound().mlxlab_adamw(
-                outputs, id(hyperparameters), inputs, group_array, len(indices), *betas, eps
-            )
-        )
+        run = _bound().mlxlab_adamw
+        rates = id(hyperparameters)
+        _check(run(outputs, rates, inputs, group_array, len(indices), *betas, eps))
     return list(zip(new[::3], new[1::3], new[2::3], strict=True))
 
 
@@ -195,3 +201,49 @@ def _addresses(arrays: Sequence[mx.array]) -> ctypes.Array[ctypes.c_void_p]:
 def _check(fault: bytes | None) -> None:
     if fault is not None:
         raise ValueError(fault.decode(errors="replace"))
+
+
+def load(path: Path) -> str:
+    """Loads and binds a library, if it finds MLX's arrays in Python's objects; returns its features.
+
+    Raises:
+        KernelsUnavailable: it cannot be loaded, or is for another MLX.
+    """
+    if path not in _loaded:
+        try:
+            library = ctypes.PyDLL(str(path))  # Calls, which take microseconds, keep Python's lock.
+            features = _features_of(library)
+            bind(library)
+        except (OSError, AttributeError) as error:  # AttributeError: it lacks a function
+            raise KernelsUnavailable(f"the library cannot be loaded ({error})") from None
+        _loaded.clear()  # only one is bound
+        _loaded[path] = features
+    set_threads(backend.blas_threads())
+    return _loaded[path]
+
+
+def _features_of(library: ctypes.PyDLL) -> str:
+    """What the compiler found in the processor; KernelsUnavailable if the library is for another MLX."""
+    for function in (library.mlxlab_version, library.mlxlab_features, library.mlxlab_probe):
+        function.restype = ctypes.c_char_p
+    version = library.mlxlab_version().decode()
+    installed = mx.__version__  # type: ignore[attr-defined]
+    if version != installed:
+        raise KernelsUnavailable(f"the library is for MLX {version}, and {installed} is installed")
+    _probe(library)
+    features: str = library.mlxlab_features().decode()
+    return features
+
+
+def _probe(library: ctypes.PyDLL) -> None:
+    """C++ reads an array at its place in the Python object, so their layout must be nanobind's."""
+    header = object.__basicsize__
+    sizes = (ctypes.c_size_t * 4)()
+    for array in (mx.zeros((3, 5)), mx.zeros((7,), mx.uint8), mx.array(1.0)):
+        if ctypes.c_int32.from_address(id(array) + header).value not in _OFFSETS:
+            raise KernelsUnavailable(_OTHER_LAYOUT)
+        fault = library.mlxlab_probe(ctypes.c_void_p(id(array)), ctypes.c_size_t(header), sizes)
+        last_size = (0, *array.shape)[-1]
+        expected = (array.size, array.itemsize, array.ndim, last_size)
+        if fault is not None or tuple(sizes) != expected:
+            raise KernelsUnavailable(_OTHER_LAYOUT)

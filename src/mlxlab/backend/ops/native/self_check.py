@@ -1,27 +1,46 @@
 """Compares what `mlxlab.backend.ops` computes with the native kernels and without them, and the gradients of it."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 
+from mlxlab import backend
 from mlxlab.backend.ops.activations import gelu, glu
-from mlxlab.backend.ops.attention import MASK_VALUE, SegmentMask, scaled_dot_product_attention
+from mlxlab.backend.ops.attention import (
+    MASK_VALUE,
+    SegmentMask,
+    apply_rope,
+    scaled_dot_product_attention,
+)
 from mlxlab.backend.ops.cross_entropy import cross_entropy, kl_divergence
 from mlxlab.backend.ops.dropout import apply_dropout
 from mlxlab.backend.ops.layers import Embedding, LayerNorm, RMSNorm, linear
 from mlxlab.backend.ops.native import kernels, state
+from mlxlab.backend.ops.native.kernels import load
 from mlxlab.backend.ops.native.state import MLX, KernelSet
-from mlxlab.backend.ops.rope import apply_rope
+from mlxlab.backend.ops.native.toolchain import KernelsUnavailable
 
 # A function by its name, and the inputs by which it is differentiated.
 Cases = dict[str, tuple[Callable[..., mx.array], list[mx.array]]]
 
 TOLERANCE = 2e-5  # relative to the largest element of the result
 NATIVE = KernelSet("checked")
+
+
+def main() -> None:
+    """Exits with the reason if the library of the command line may not be used."""
+    backend.prepare()
+    try:
+        load(Path(sys.argv[1]))
+    except KernelsUnavailable as reason:
+        sys.exit(str(reason))
+    sys.exit(check())
 
 
 def check() -> str | None:
@@ -38,7 +57,9 @@ def check() -> str | None:
             if error > TOLERANCE:
                 return f"{name}: differs from MLX by {error:.1e} of the largest element, expected at most {TOLERANCE:.0e}"
     error = _largest_error(*_optimizer_steps())
-    return f"adamw: differs from MLX by {error:.1e}" if error > TOLERANCE else None
+    if error > TOLERANCE:
+        return f"adamw: differs from MLX by {error:.1e}"
+    return None
 
 
 def results(cases: Cases, kernel_set: KernelSet) -> dict[str, list[mx.array]]:
@@ -139,3 +160,7 @@ def _optimizer_steps() -> tuple[list[mx.array], list[mx.array]]:
     moments = reference.state["w"]
     found = [kernels.square_sum([gradient]), *arrays]
     return found, [mx.square(gradient).sum(), expected["w"], moments["m"], moments["v"]]
+
+
+if __name__ == "__main__":
+    main()

@@ -143,14 +143,16 @@ def check_platform() -> None:
 
 def find_compiler() -> tuple[str, ...]:
     """The command of `CXX`, else the first compiler found; raises KernelsUnavailable if there is none."""
-    if setting := os.environ.get("CXX"):
+    setting = os.environ.get("CXX")
+    if setting:
         try:
             program, *args = shlex.split(setting)
         except ValueError:
             raise KernelsUnavailable(
                 f"CXX={setting[:80]!r}: expected the command of a C++ compiler"
             ) from None
-        if (path := shutil.which(program)) is None:
+        path = shutil.which(program)
+        if path is None:
             raise KernelsUnavailable(f"CXX={setting[:80]!r}: not found")
         return (path, *args)
     path = next(filter(None, map(shutil.which, COMPILERS)), None)
@@ -162,9 +164,10 @@ def find_compiler() -> tuple[str, ...]:
 def compiler_flags(cpu: dict[str, str]) -> tuple[str, ...]:
     """The flags for this processor, or for that of `MLXLAB_NATIVE_ARCH`."""
     arch = os.environ.get(ARCH) or "native"
-    wide = arch == "native" and "avx512f" in cpu.get("flags", "").split()
-    more = ("-mprefer-vector-width=512",) if wide else ()
-    return (*_FLAGS, f"{MACHINES[platform.machine()]}={arch}", *more)
+    flags = (*_FLAGS, f"{MACHINES[platform.machine()]}={arch}")
+    if arch == "native" and "avx512f" in cpu.get("flags", "").split():
+        return (*flags, "-mprefer-vector-width=512")
+    return flags
 
 
 def read_cpu() -> dict[str, str]:
