@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlxlab.callbacks.pruning import Pruning
+from mlxlab.callbacks.early_stopping import Pruning
 from mlxlab.checkpoint.state import History, Progress
 from mlxlab.errors import DataError
 from mlxlab.training.callback import FitContext

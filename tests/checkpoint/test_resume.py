@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.checkpoint.resume import resolve_resume
+from mlxlab.checkpoint.store import resolve_resume
 from mlxlab.errors import CheckpointUnavailableError
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.resume import check_arrays, load_named, resolve_resume
-from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.checkpoint.store import CheckpointStore, check_arrays, load_named, resolve_resume
 from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError
 from support.checkpoints import state_at
 

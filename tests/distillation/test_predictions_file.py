@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlxlab.distillation.options import NO_DISTILLATION
-from mlxlab.distillation.predictions_file import load_predictions
+from mlxlab.distillation.teachers import load_predictions
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from support.labelled import make_texts
 

@@ -2,7 +2,7 @@
 
 import itertools
 
-from mlxlab.training.trace import Trace
+from mlxlab.training.callback import Trace
 
 
 def test_only_the_time_until_a_batch_is_ready_counts_as_waiting():

@@ -9,8 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import xxhash
 
-from mlxlab.checkpoint.arrays import Arrays, digest
-from mlxlab.checkpoint.safetensors import parse_arrays
+from mlxlab.checkpoint.arrays import Arrays, digest, parse_arrays
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync, fsync_folder, remove_leftovers, temporary_name
 from mlxlab.files.untrusted import read_bytes

@@ -6,10 +6,26 @@ from math import isfinite
 from operator import itemgetter
 from typing import Any, NotRequired, TypedDict
 
-from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.files.untrusted import parse_json
 from mlxlab.schema.constraints import Count, Fraction, Positive, Size
 from mlxlab.schema.metric_names import ANALYSIS, VALID, is_better
+
+
+class Continuation(TypedDict):
+    """A command line that continued a run.
+
+    Attributes:
+        step: of the checkpoint that it continued from.
+        overrides: as typed, `hydra.run.dir` included; empty if `forked`.
+        model: keys of the model that it changed -> (before, after).
+        forked: it began the run with a checkpoint of another one, or continued that other one.
+    """
+
+    step: Count
+    overrides: list[str]
+    model: dict[str, tuple[object, object]]
+    forked: bool
+
 
 STATE = "state.json"  # the file of a checkpoint that holds it
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half

@@ -16,9 +16,8 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule, Encoder, LabelledRows
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.options import DistillationOptions, is_predictions
-from mlxlab.distillation.predictions_file import load_predictions
 from mlxlab.distillation.teacher_cache import TeacherCache
-from mlxlab.distillation.teachers import HeldOutTargets, Teachers
+from mlxlab.distillation.teachers import HeldOutTargets, Teachers, load_predictions
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.adapters.quantized import parameter_shapes

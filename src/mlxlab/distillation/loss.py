@@ -22,8 +22,7 @@ from mlxlab.models.ensemble import Router
 from mlxlab.schema.constraints import Fraction, Positive, Share
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses import weighted_sum
-from mlxlab.training.losses.loss import LossTerms
-from mlxlab.training.losses.regression import squared_error
+from mlxlab.training.losses.loss import LossTerms, squared_error
 from mlxlab.training.losses.task_loss import target_loss
 from mlxlab.training.losses.weighted_sum import Coefficient, LinearCoefficient, coefficient_value
 

@@ -25,7 +25,7 @@ from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
 from mlxlab.schema.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.distributed.gathered_arrays import GatheredArrays
+from mlxlab.training.distributed.sharding import GatheredArrays
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
 

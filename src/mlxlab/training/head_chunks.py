@@ -20,8 +20,7 @@ from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.models.model import CausalHead, MaskedHead, Model
 from mlxlab.schema.constraints import Size
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import LogitLoss, LossTerms
-from mlxlab.training.losses.sharded import LossFunction
+from mlxlab.training.losses.loss import LogitLoss, LossFunction, LossTerms
 from mlxlab.training.optim.optimizers import Tree
 
 # `auto` computes the logits in chunks if they take more than MAX_BYTES in float32.

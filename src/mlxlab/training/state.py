@@ -14,7 +14,6 @@ import numpy as np
 
 from mlxlab.backend import release_memory
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, swap_weights
-from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import (
     ChangedSettings,
     History,
@@ -23,7 +22,7 @@ from mlxlab.checkpoint.state import (
     RunningTotals,
     TrainStateDict,
 )
-from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.store import Checkpoint, check_arrays
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.errors import ConfigError
 from mlxlab.models.build import Architecture

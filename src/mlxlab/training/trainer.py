@@ -17,8 +17,7 @@ from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
 from mlxlab.schema.constraints import Count, Positive, Share, Size
 from mlxlab.terminal.wording import counted
 from mlxlab.training.distributed.process_group import ProcessGroup
-from mlxlab.training.losses.loss import Loss
-from mlxlab.training.losses.sharded import ShardedLoss
+from mlxlab.training.losses.loss import Loss, ShardedLoss
 from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import TrainState

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from mlxlab.config.hydra.compose import compose, without_hydra
 from mlxlab.errors import ConfigError
-from mlxlab.training.distributed.fsdp_options import refuse_unsharded
+from mlxlab.training.distributed.launch_env import refuse_unsharded
 from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.distributed.sharding import FullySharded
 

@@ -12,7 +12,6 @@ import mlx.core as mx
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.training.distributed import buckets
 from mlxlab.training.distributed.process_group import ProcessGroup, init_process_group
 
 
@@ -91,9 +90,9 @@ def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(mon
 
 ENDLESS = """
 import mlx.core as mx
-from mlxlab.training.distributed import buckets
+from mlxlab.training.distributed import process_group
 from mlxlab.training.distributed.process_group import ProcessGroup
-buckets.BUCKET_SIZE = 1
+process_group.BUCKET_SIZE = 1
 group = ProcessGroup(mx.distributed.init(), 60.0)
 group._global_rows = 2
 while True:

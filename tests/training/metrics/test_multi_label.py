@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from mlxlab.training.metrics.multi_label import multi_label_metrics
-from mlxlab.training.metrics.ranking import best_threshold, precision_recall
+from mlxlab.training.metrics.classification import best_threshold, precision_recall
+from mlxlab.training.metrics.labelled import multi_label_metrics
 
 
 @pytest.fixture

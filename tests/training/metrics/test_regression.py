@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn import metrics as oracle
 
-from mlxlab.training.metrics.regression import regression_metrics
+from mlxlab.training.metrics.labelled import regression_metrics
 
 
 def test_regression_metrics_agree_with_scikit_learn_and_scipy():

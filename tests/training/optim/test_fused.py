@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map, tree_unflatten
 
-from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays, lion
-from mlxlab.training.steps.step import apply_if_finite
+from mlxlab.training.steps.step import apply_adamw, apply_if_finite
 from support.models import make_model, weights_of
 
 SCALE = 0.5  # of the gradients

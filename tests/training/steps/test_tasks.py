@@ -15,8 +15,7 @@ from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.callback import ExampleLossLogger
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.multi_label import BinaryCrossEntropyLoss
-from mlxlab.training.losses.regression import HuberLoss
+from mlxlab.training.losses.loss import BinaryCrossEntropyLoss, HuberLoss
 from mlxlab.training.losses.task_loss import TaskLoss
 from mlxlab.training.losses.weighted_sum import WeightedSumLoss
 from mlxlab.training.optim.optimizers import adamw

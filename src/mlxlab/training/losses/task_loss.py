@@ -11,8 +11,7 @@ from mlxlab.data.batch import Task, TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Positive, Share
 from mlxlab.schema.dotted_keys import walk
-from mlxlab.training.losses.loss import LogitLoss
-from mlxlab.training.losses.regression import huber, squared_error
+from mlxlab.training.losses.loss import LogitLoss, huber, squared_error
 
 TargetLoss = Callable[
     [mx.array, mx.array], mx.array
@@ -25,9 +24,9 @@ FITTING: dict[
     "cross_entropy": (f"{_LOSSES}loss.CrossEntropyLoss", ("classification", "language_modelling")),
     "weighted": (f"{_LOSSES}loss.WeightedCrossEntropyLoss", ("classification",)),
     "focal": (f"{_LOSSES}loss.FocalLoss", ("classification", "language_modelling")),
-    "binary_cross_entropy": (f"{_LOSSES}multi_label.BinaryCrossEntropyLoss", ("multi_label",)),
-    "mse": (f"{_LOSSES}regression.SquaredErrorLoss", ("regression",)),
-    "huber": (f"{_LOSSES}regression.HuberLoss", ("regression",)),
+    "binary_cross_entropy": (f"{_LOSSES}loss.BinaryCrossEntropyLoss", ("multi_label",)),
+    "mse": (f"{_LOSSES}loss.SquaredErrorLoss", ("regression",)),
+    "huber": (f"{_LOSSES}loss.HuberLoss", ("regression",)),
 }
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from mlxlab.data.batch import Task
 from mlxlab.stats.bootstrap import Statistic, resample_count
 from mlxlab.training.metrics.classification import log_losses
-from mlxlab.training.metrics.labelled import Thresholds, predicted_classes
-from mlxlab.training.metrics.multi_label import binary_log_losses
+from mlxlab.training.metrics.labelled import Thresholds, binary_log_losses, predicted_classes
 
 MAX_RANKED = 50_000_000  # scores that are ranked in all resamples; ROC-AUC of more gets no interval
 

@@ -17,7 +17,7 @@ from mlxlab.backend.ops.dropout import random_key, save_random_state
 from mlxlab.backend.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
-from mlxlab.training.losses.sharded import LossFunction, ShardedLoss
+from mlxlab.training.losses.loss import LossFunction, ShardedLoss
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.step import PerExample, StepInterrupted, Sums, Totals, weighted_sum
 

@@ -16,8 +16,7 @@ from mlxlab.schema.constraints import Positive, Size
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.head_chunks import computes_parts, with_target_index
-from mlxlab.training.losses.loss import LogitLoss
-from mlxlab.training.losses.sharded import LossFunction
+from mlxlab.training.losses.loss import LogitLoss, LossFunction
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
