@@ -66,7 +66,7 @@ def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(mon
         mx.distributed, "all_sum", lambda x, **options: events.append("sum") or sum_of(x, **options)
     )
     monkeypatch.setattr(mx, "async_eval", lambda array: events.append(array.size) or start(array))
-    monkeypatch.setattr(buckets, "BUCKET_SIZE", 6)
+    monkeypatch.setattr(process_group, "BUCKET_SIZE", 6)
     tree = {
         "loss": mx.array(2.0),
         "gradients": {"first": mx.ones((2, 4)), "last": mx.full((5,), 3.0)},

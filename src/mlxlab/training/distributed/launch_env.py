@@ -15,7 +15,7 @@ RANK_VARIABLES = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 PROCESSES = "MLXLAB_PROCESSES"  # set by `mlxlab launch`
 SIZE_VARIABLES = (PROCESSES, "MLX_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 ELEMENTWISE = ("adamw", "lion", "sgd")  # optimizers that need no more of a weight than a shard
-# With sharded weights (`trainer.parallel=fsdp`): what these are set to, if it is not what is expected.
+# What these are set to, if it is not what sharded weights (`trainer.parallel=fsdp`) need.
 REFUSED = {
     "trainer.step.retry_on_oom": (True, "false: one process alone cannot repeat a step"),
     "trainer.step.activation_checkpointing": (True, "false: activations are recomputed anyway"),
