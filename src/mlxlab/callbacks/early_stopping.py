@@ -44,8 +44,10 @@ class EarlyStopping(Callback):
         age = 0
         monitor = context.monitor
         for _, value in state.history.evaluations:
-            improved = is_better(monitor, value, best, self.min_delta)
-            best, age = (value, 0) if improved else (best, age + 1)
+            age += 1
+            if is_better(monitor, value, best, self.min_delta):
+                best = value
+                age = 0
         if age >= self.patience:
             context.control.stop_reason = (
                 f"early: no better {monitor} in {self.patience} evaluations"
@@ -75,6 +77,8 @@ class Pruning(Callback):
         if context.control.stop_reason or pause_at is None:
             return
         is_evaluated = step > 0 and len(evaluations) > 0 and evaluations[-1][0] == step
-        budget = state.data.epoch if self.rule["unit"] == "epochs" else step
+        budget = step
+        if self.rule["unit"] == "epochs":
+            budget = state.data.epoch
         if is_evaluated and budget >= pause_at:
             context.control.stop_reason = f"paused: at {budget} {self.rule['unit']}"

@@ -166,7 +166,9 @@ def _fit_linear(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outpu
         logits = model(features)
         if kind == "classification":
             return softmax(logits, axis=1)
-        return expit(logits) if kind == "multi_label" else logits
+        if kind == "multi_label":
+            return expit(logits)
+        return logits
 
     return Fitted(model._asdict(), predict)
 

@@ -97,4 +97,6 @@ def _size(path: Path) -> int:
         status = os.lstat(path)
     except OSError:
         return 0
-    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    if not stat.S_ISREG(status.st_mode):
+        return 0
+    return status.st_size

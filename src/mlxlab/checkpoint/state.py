@@ -59,7 +59,9 @@ class ChangedSettings:
     @property
     def batch_size(self) -> int | None:
         """Rows of a full batch; None is as configured."""
-        return self.resizes[-1].size if self.resizes else None
+        if not self.resizes:
+            return None
+        return self.resizes[-1].size
 
 
 @dataclass
@@ -93,7 +95,9 @@ class Progress:
     @property
     def schedule_step(self) -> float:
         """Position of the next step on the LR schedule, in steps; samples / first batch size if the size changes."""
-        return self.samples / self.batch_sizes[0][1] if self.batch_sizes else self.step
+        if not self.batch_sizes:
+            return self.step
+        return self.samples / self.batch_sizes[0][1]
 
 
 @dataclass
@@ -186,12 +190,16 @@ class History:
 
     def at(self, step: int) -> dict[str, float]:
         """Metrics logged at the current step so far."""
-        return self.curve[-1][1] if self.curve and self.curve[-1][0] == step else {}
+        if self.curve and self.curve[-1][0] == step:
+            return self.curve[-1][1]
+        return {}
 
     def latest(self, name: str) -> float | None:
         """The last value of a metric; None if it was never logged."""
         point = self.latest_point(name)
-        return None if point is None else point[1]
+        if point is None:
+            return None
+        return point[1]
 
     def latest_point(self, name: str) -> tuple[int, float] | None:
         """(step, value) of the last value of a metric; None if it was never logged."""

@@ -98,8 +98,11 @@ class CheckpointStore:
         Raises:
             OSError: nothing was saved; all checkpoints can be read as before.
         """
-        final = self.folder / (folder_name(step) + (EMERGENCY if emergency else ""))
-        replaced = final.with_name(f"{final.name}{REPLACED}")
+        name = folder_name(step)
+        if emergency:
+            name += EMERGENCY
+        final = self.folder / name
+        replaced = self.folder / f"{name}{REPLACED}"
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clean()
@@ -127,9 +130,10 @@ class CheckpointStore:
 
     def take_over(self, checkpoint: Checkpoint) -> Path:
         """Commits a checkpoint of another run here too; raises as `save` and `read_base`."""
-        base = checkpoint.state["base"]
         state = checkpoint.state
-        frozen = read_base(checkpoint.path, base) if base else {}
+        frozen: Arrays = {}
+        if state["base"]:
+            frozen = read_base(checkpoint.path, state["base"])
         weights = {path: array for path, array in checkpoint.weights.items() if path not in frozen}
         best_step = state["history"].best_step
         return self.save(
@@ -203,7 +207,7 @@ class CheckpointStore:
         """All but the newest and the best; a regular checkpoint makes older emergency ones superfluous."""
         paths = self.paths()
         regular = [path for path in paths if EMERGENCY not in path.name]
-        newest = step_of(regular[0]) if regular else -1
+        newest = max(map(step_of, regular), default=-1)
         retained = set(regular[: self.keep]) | {
             path for path in regular if step_of(path) == best_step
         }
@@ -214,14 +218,15 @@ class CheckpointStore:
         paths = self.paths()
         if which == "emergency":
             return [path for path in paths if EMERGENCY in path.name]
-        step = int(match[1]) if (match := STEP.fullmatch(which)) else None
-        for path in paths if which == "best" else []:
-            try:
-                step = read_manifest(path)["best_step"] or None
-                break
-            except CorruptCheckpointError as error:  # it may have been the best
-                skipped.append(f"{path.name}: {error}")
-        return paths if step is None else [path for path in paths if step_of(path) == step]
+        step = None
+        match = STEP.fullmatch(which)
+        if match:
+            step = int(match[1])
+        elif which == "best":
+            step = _best_step(paths, skipped)
+        if step is None:
+            return paths
+        return [path for path in paths if step_of(path) == step]
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
@@ -236,7 +241,9 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
         raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
         weights = parse_arrays(files[WEIGHTS])
-        optimizer = parse_arrays(files[OPTIMIZER]) if OPTIMIZER in files else {}
+        optimizer: Arrays = {}
+        if OPTIMIZER in files:
+            optimizer = parse_arrays(files[OPTIMIZER])
         state = parse_state(files[STATE])
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
@@ -259,11 +266,9 @@ def resolve_resume(
     """
     if resume == "auto":
         own = CheckpointStore(run_dir / FOLDER)
-        return (
-            own.load(read_only=read_only)
-            if own.paths() or any(own.folder.glob("unusable-*"))
-            else None
-        )
+        if own.paths() or any(own.folder.glob("unusable-*")):
+            return own.load(read_only=read_only)
+        return None
     if resume is None:
         return None
     try:
@@ -291,8 +296,11 @@ def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint
     if KEYWORD.fullmatch(name):
         return CheckpointStore(run_dir / FOLDER).load(name, read_only=True)
     path, which = split_path(name, keywords)
-    store = CheckpointStore(path / FOLDER if (path / FOLDER).is_dir() else path)
-    if which or store.paths() or store.folder != path:
+    folder = path / FOLDER
+    if not folder.is_dir():
+        folder = path
+    store = CheckpointStore(folder)
+    if which or store.paths() or folder != path:
         return store.load(which or "last", read_only=True)
     try:
         return load_checkpoint(path)
@@ -315,6 +323,16 @@ def check_arrays(
             raise CorruptCheckpointError(f"{owner} array {name}: {kinds}")
     for name in nonfinite_paths(saved)[:1]:
         raise CorruptCheckpointError(f"{owner} array {name}: holds NaN or infinity")
+
+
+def _best_step(paths: list[Path], skipped: list[str]) -> int | None:
+    """The best step by the newest good manifest; None if no evaluation has chosen one."""
+    for path in paths:
+        try:
+            return read_manifest(path)["best_step"] or None
+        except CorruptCheckpointError as error:  # it may have been the best
+            skipped.append(f"{path.name}: {error}")
+    return None
 
 
 def _remove(folder: Path) -> None:

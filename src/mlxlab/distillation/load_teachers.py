@@ -66,7 +66,9 @@ class TeacherLoader:
         if is_predictions(name):
             return None
         run = find_run_dir(self._local_path(name))
-        return config_dir_of(run) if run is not None else _pretrained_folder(name, self.cache)
+        if run is None:
+            return _pretrained_folder(name, self.cache)
+        return config_dir_of(run)
 
     def load_initial_weights(self, model: nn.Module) -> None:
         """Loads the weights of the previous student, with `round_init=previous`."""
@@ -103,10 +105,14 @@ class TeacherLoader:
             raise ConfigError(f"trainer.distillation.teacher_weights: {expected}")
         if is_predictions(options.models[0]):
             return self._read_predictions(Path(os.path.expanduser(options.models[0])), data)
-        students = [] if options.previous_students == "independent" else options.members
+        students = options.members
+        if options.previous_students == "independent":
+            students = []
         loaded = [self._load_teacher(name, data) for name in (*names, *students)]
         aligned = [self._align(each, data, seq_len, num_logits) for each in loaded]
-        count = len(loaded) if options.previous_students == "teacher" else len(names)
+        count = len(names)
+        if options.previous_students == "teacher":
+            count = len(loaded)
         if weights:
             weights = [*weights, *[sum(weights) / len(weights)] * (count - len(names))]
         ensemble = Ensemble(aligned[:count], weights, options.ensemble_mean, data.task.kind)
@@ -114,13 +120,13 @@ class TeacherLoader:
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
             mx.eval(model.parameters())
-        cache = self._open_cache(data, ensemble, router) if ensemble else None
+        cache = self._open_cache(data, ensemble, router)
         digests = {each.name: Ensemble([each.model]).digest() for each in loaded}
         held_out = None
-        first = loaded[0] if names and count == 1 else None
-        said = None if first is None else first.said
-        if first is not None and said is not None and first.task.labels == data.task.labels:
-            held_out = HeldOutTargets(said, data.task.kind)
+        first = loaded[0]
+        is_single = bool(names) and count == 1
+        if is_single and first.said is not None and first.task.labels == data.task.labels:
+            held_out = HeldOutTargets(first.said, data.task.kind)
             digests[first.name] += held_out.digest()
         messages: list[str] = []
         for teacher in loaded[: len(names)]:
@@ -144,7 +150,9 @@ class TeacherLoader:
             tokenizer = restored.encoder.tokenizer
             held_out = restored.checkpoint.state["metadata"]["held_out"]
             # An ensemble has no backbone.
-            limit = model.backbone.position_limit if isinstance(model, Model) else None
+            limit = None
+            if isinstance(model, Model):
+                limit = model.backbone.position_limit
             num_logits = restored.checkpoint.state["vocab_size"]
             said = None
             head = model.get("head")
@@ -197,7 +205,9 @@ class TeacherLoader:
     ) -> FrozenModel:
         """A teacher that has all outputs of the student, each found by its name."""
         is_text = teacher.task.kind == "language_modelling"
-        kind = "tokens" if is_text else "labels"
+        kind = "labels"
+        if is_text:
+            kind = "tokens"
         if self.options.vocab_mapping != "subset":
             raise NotAllowedError(
                 f"{title}: expected the student's {len(names)} {kind}, got {len(own)}; of a teacher that has all of"
@@ -214,9 +224,9 @@ class TeacherLoader:
     def _open_cache(
         self, data: DataModule, ensemble: Ensemble, router: object
     ) -> TeacherCache | None:
-        """The cache of these teachers on these data; None if the options ask for none."""
+        """The cache of these teachers on these data; None without teachers, or if the options ask for none."""
         options = self.options.teacher_cache
-        if options is None:
+        if options is None or not ensemble:
             return None
         task = data.task
         top_k = task.num_classes
@@ -297,4 +307,6 @@ def _token_texts(tokenizer: Tokenizer) -> Names:
 def _describe_task(task: Task) -> str:
     if task.kind != "language_modelling":
         return task.kind
-    return "masked language modelling" if task.masked else "causal language modelling"
+    if task.masked:
+        return "masked language modelling"
+    return "causal language modelling"

@@ -71,12 +71,12 @@ class DistillationLoss:
         self.label_smoothing = label_smoothing
         self.compute_target_loss = target_loss(task.kind, label_smoothing)
         self.scale_by_t2 = scale_by_t2 and task.kind != "regression"
-        self.terms = (
-            ("squared_error", "teacher_squared_error")
-            if task.kind == "regression"
-            else ("cross_entropy", "kl")
-        )
-        self.pairs = feature_matching if loaded_teachers else []
+        self.terms = ("cross_entropy", "kl")
+        if task.kind == "regression":
+            self.terms = ("squared_error", "teacher_squared_error")
+        self.pairs: list[LayerPair] = []
+        if loaded_teachers:
+            self.pairs = feature_matching
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
         if router is not None and task.kind in ("multi_label", "regression"):
             raise ConfigError(
@@ -110,7 +110,9 @@ class DistillationLoss:
         divergence = self._divergence(
             soft_targets, logits, temperature, target_values, batch.targets
         )
-        scale = temperature * temperature if self.scale_by_t2 else 1.0
+        scale: float | mx.array = 1.0
+        if self.scale_by_t2:
+            scale = temperature * temperature
         total = alpha * target_values + (1 - alpha) * scale * divergence
         terms = dict(zip(self.terms, (target_values, divergence), strict=True))
         if not self.pairs:
@@ -145,12 +147,14 @@ class DistillationLoss:
     ) -> mx.array:
         """Between the student's logits and the teachers' per target, not multiplied by T^2."""
         logits = logits.astype(mx.float32)
-        log_sum_exp = None
         if self.kind == "regression":
             return squared_error(logits, soft_targets.values.squeeze(-1))
-        divisor = temperature if isinstance(temperature, float) else temperature[..., None]
+        divisor = temperature
+        if isinstance(divisor, mx.array):
+            divisor = divisor[..., None]
         if self.kind == "multi_label":
             return label_divergence(soft_targets.values, logits, divisor, self.divergence)
+        log_sum_exp = None
         if not self.label_smoothing:  # then it can be recovered from the cross-entropy
             log_sum_exp = target_values + mx.take_along_axis(
                 logits, targets[..., None], axis=-1

@@ -87,4 +87,6 @@ NO_DISTILLATION = DistillationOptions(
 
 def read_options(node: dict[str, Any] | None) -> DistillationOptions:
     """The options of the node `trainer.distillation`; `NO_DISTILLATION` for a trainer without it."""
-    return NO_DISTILLATION if node is None else instantiate(node, DistillationOptions)
+    if node is None:
+        return NO_DISTILLATION
+    return instantiate(node, DistillationOptions)

@@ -88,15 +88,19 @@ class Teachers:
     @property
     def first(self) -> nn.Module:
         """The model whose layers a student may match; an empty ensemble without teachers."""
-        return self.ensemble.members[0].model if self.ensemble else self.ensemble
+        if not self.ensemble:
+            return self.ensemble
+        return self.ensemble.members[0].model
 
     def cached(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
         """Soft targets of a batch that need no query, or from the cache, which queries the ensemble on a miss.
 
         They are empty without a cache.
         """
-        if self.held_out is not None and (known := self.held_out.soft_targets(batch)):
-            return known
+        if self.held_out is not None:
+            targets = self.held_out.soft_targets(batch)
+            if targets:
+                return targets
         if not self.ensemble:
             raise DataError("trainer.teachers: expected a prediction of each training row")
         if self.cache is None:
@@ -120,7 +124,9 @@ class Teachers:
 
     def _logits(self, batch: DeviceBatch, router: Router | None) -> mx.array:
         logits = self.ensemble.member_logits(batch.tokens, batch.segment_ids)
-        weights = router(logits=logits, targets=batch.targets) if router is not None else None
+        weights = None
+        if router is not None:
+            weights = router(logits=logits, targets=batch.targets)
         return self.ensemble.combine(logits, weights)
 
 
@@ -208,7 +214,9 @@ def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
     if data.task.kind != "regression":
         names = [f"{PROBABILITY}{label}" for label in data.task.labels]
     has_numbers = ROW in open_source(str(path), Reading()).columns()
-    columns = [*names, ROW] if has_numbers else names
+    columns = list(names)
+    if has_numbers:
+        columns.append(ROW)
     predicted = Rows([open_rows(str(path), Reading(), cache, columns=columns)])
     outputs = np.stack([_numbers(predicted, name) for name in columns], axis=1)
     rows = np.arange(len(predicted))

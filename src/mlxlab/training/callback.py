@@ -128,9 +128,10 @@ class FitContext:
 
     def log(self, state: TrainState, metrics: dict[str, float], step: int | None = None) -> None:
         """Logs metrics of the current step, or of an earlier one: to the tracker, and to the history for callbacks."""
-        at = state.progress.step if step is None else step
-        self.tracker.log_metrics(at, metrics)
-        state.history.add_metrics(at, metrics)
+        if step is None:
+            step = state.progress.step
+        self.tracker.log_metrics(step, metrics)
+        state.history.add_metrics(step, metrics)
 
 
 class Callback(Protocol):

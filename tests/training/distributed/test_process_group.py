@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 
 from mlxlab.errors import ConfigError
+from mlxlab.training.distributed import process_group
 from mlxlab.training.distributed.process_group import ProcessGroup, init_process_group
 
 

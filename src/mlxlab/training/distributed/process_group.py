@@ -64,9 +64,9 @@ def sum_in_buckets(
 @cache
 def communication_stream() -> mx.Stream:
     """A stream next to that of the computations; NCCL sums in that of the GPU."""
-    return (
-        mx.default_stream(mx.default_device()) if mx.cuda.is_available() else mx.new_stream(mx.cpu)
-    )
+    if mx.cuda.is_available():
+        return mx.default_stream(mx.default_device())
+    return mx.new_stream(mx.cpu)
 
 
 def bucket_leaves(leaves: Leaves) -> list[Leaves]:
@@ -103,7 +103,11 @@ class ProcessGroup:
     ) -> None:
         self.group = group
         self.timeout = timeout
-        self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
+        self.rank = 0
+        self.size = 1
+        if group is not None:
+            self.rank = group.rank()
+            self.size = group.size()
         self.shards_weights = shards_weights and self.size > 1
         # What a step needs in addition to weights and optimizer state, without activations.
         self.working_bytes = 0
@@ -135,10 +139,8 @@ class ProcessGroup:
         indices = mx.arange(self.rank, self._global_rows, self.size)
         scattered = {name: mx.zeros(self._global_rows) for name in per_example}
         if indices.size:
-            real = {name: sums[: indices.size] for name, sums in per_example.items()}
-            scattered = {
-                name: zeros.at[indices].add(real[name]) for name, zeros in scattered.items()
-            }
+            for name, sums in per_example.items():
+                scattered[name] = scattered[name].at[indices].add(sums[: indices.size])
         leaves = cast(
             list[tuple[str, mx.array]], tree_flatten({"tree": tree, "per_example": scattered})
         )
@@ -150,17 +152,15 @@ class ProcessGroup:
 
     def norm_over_shards(self, norm: mx.array) -> mx.array:
         """The norm of all gradients, from that of the shards of this rank; lazy, to be evaluated in `lockstep`."""
-        return (
-            mx.sqrt(mx.distributed.all_sum(norm * norm, group=self.group))
-            if self.shards_weights
-            else norm
-        )
+        if not self.shards_weights:
+            return norm
+        return mx.sqrt(mx.distributed.all_sum(norm * norm, group=self.group))
 
     def longest(self, seconds: float) -> float:
         """The time of the slowest rank, where they must decide alike; else that of this one."""
-        return (
-            self.all_reduce_max([round(1e6 * seconds)])[0] / 1e6 if self.shards_weights else seconds
-        )
+        if not self.shards_weights:
+            return seconds
+        return self.all_reduce_max([round(1e6 * seconds)])[0] / 1e6
 
     def all_gather(self, shard: mx.array) -> mx.array:
         """The arrays of all ranks, concatenated along the first axis; lazy, as above."""
@@ -216,11 +216,9 @@ class ProcessGroup:
         if not self.shards_weights:
             yield
             return
-        limit = (
-            mx.set_memory_limit(mx.get_active_memory() + self.working_bytes)
-            if on_linux_cpu()
-            else None
-        )
+        limit = None
+        if on_linux_cpu():
+            limit = mx.set_memory_limit(mx.get_active_memory() + self.working_bytes)
         try:
             with self.lockstep():
                 yield
@@ -287,11 +285,9 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
             raise ValueError("not a regular file")
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:
-        fault = (
-            f"MLX_HOSTFILE={path}: expected the host file of a launcher"
-            if path
-            else "MLX cannot start a group"
-        )
+        fault = "MLX cannot start a group"
+        if path:
+            fault = f"MLX_HOSTFILE={path}: expected the host file of a launcher"
         raise ConfigError(f"{fault} ({str(error).splitlines()[0]})") from None
     if parallel == "none" and group.size() > 1:
         raise ConfigError(

@@ -123,10 +123,10 @@ class FullySharded:
         for path, array in arrays.items():
             owner = owner_of(path, self.shapes)
             is_whole = owner is not None and array.shape == self.shapes[owner]
-            shards[path] = self._shard(array) if is_whole else array
-            mx.eval(
-                shards[path]
-            )  # one by one: an array that is not computed yet is whole only here
+            if is_whole:
+                array = self._shard(array)
+            mx.eval(array)  # one by one: an array that is not computed yet is whole only here
+            shards[path] = array
         return shards
 
     def whole(self, arrays: Arrays) -> GatheredArrays:
@@ -190,11 +190,13 @@ class FullySharded:
         """`forward` of a layer as a function of x and its shards, of which nothing else is stored."""
         start = mx.array(random_key())
         before = layer.trainable_parameters()
-        names, shards = [list(each) for each in zip(*tree_flatten(before), strict=True)] or [[], []]
-        paths = [f"{name}.{each}" for each in names]
+        shards: Arrays = dict(tree_flatten(before))
+        if not shards:
+            return forward(x)
+        paths = [f"{name}.{each}" for each in shards]
 
         def compute(x: mx.array, *weights: mx.array) -> mx.array:
-            layer.update(tree_unflatten(list(zip(names, weights, strict=True))))
+            layer.update(tree_unflatten(list(zip(shards, weights, strict=True))))
             try:
                 return forward(x)
             finally:
@@ -217,7 +219,7 @@ class FullySharded:
             reduced = self._sum_scatter(paths, gradients)
             return (*mx.depends([dx], reduced), *reduced)  # the layer below comes after the sum
 
-        return cast(mx.array, function(x, *shards)) if shards else forward(x)
+        return cast(mx.array, function(x, *shards.values()))
 
     def _gather_with_gradient(self, paths: list[str], shards: list[mx.array]) -> list[mx.array]:
         function = mx.custom_function(lambda *shards: self._gather(paths, list(shards)))
@@ -228,13 +230,10 @@ class FullySharded:
 
     def _gather(self, paths: list[str], shards: list[mx.array]) -> list[mx.array]:
         """The whole weights, in one message for each dtype."""
+        arrays = dict(zip(paths, shards, strict=True))
         whole: Arrays = {}
         for dtype in dict.fromkeys(shard.dtype for shard in shards):
-            part = {
-                path: shard
-                for path, shard in zip(paths, shards, strict=True)
-                if shard.dtype == dtype
-            }
+            part = {path: shard for path, shard in arrays.items() if shard.dtype == dtype}
             message = mx.concatenate([shard.reshape(1, -1) for shard in part.values()], axis=1)
             for path, rows in _columns(self.group.all_gather(message), part).items():
                 length, *rest = self.shapes[path]
@@ -279,11 +278,9 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
 def _pad(array: mx.array, length: int) -> mx.array:
     """Adds zeros at the end of the first axis."""
     missing = length - len(array)
-    return (
-        mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)])
-        if missing
-        else array
-    )
+    if not missing:
+        return array
+    return mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
 def _columns(matrix: mx.array, arrays: Arrays) -> Arrays:

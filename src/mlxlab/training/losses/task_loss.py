@@ -47,22 +47,20 @@ class TaskLoss(LogitLoss):
         *,
         task: Task,
     ) -> None:
-        self.compute = target_loss(
-            task.kind, label_smoothing, huber_delta if regression == "huber" else None
-        )
+        self.compute = target_loss(task.kind, label_smoothing)
+        if task.kind == "regression" and regression == "huber":
+            self.compute = partial(huber, delta=huber_delta)
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return self.compute(logits, targets)
 
 
-def target_loss(
-    kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float | None = None
-) -> TargetLoss:
-    """The loss of a kind of task; of a regression the squared error, or the Huber loss with `huber_delta`."""
+def target_loss(kind: TaskKind, label_smoothing: float = 0.0) -> TargetLoss:
+    """The loss of a kind of task; of a regression the squared error."""
     if kind == "multi_label":
         return partial(binary_cross_entropy, label_smoothing=label_smoothing)
     if kind == "regression":
-        return squared_error if huber_delta is None else partial(huber, delta=huber_delta)
+        return squared_error
     return partial(cross_entropy, label_smoothing=label_smoothing)
 
 
@@ -70,7 +68,9 @@ def refuse_misfit(loss: dict[str, Any], kind: TaskKind) -> None:
     """ConfigError if `trainer.loss`, or a loss inside it, is for other tasks. A user's own losses are not checked."""
     tasks_of = dict(FITTING.values())
     for path, node in walk(loss, "trainer.loss"):
-        target = node.get("_target_") if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            continue
+        target = node.get("_target_")
         if target in tasks_of and kind not in tasks_of[target]:
             options = ", ".join(
                 ["auto", *(name for name, (_, kinds) in FITTING.items() if kind in kinds)]

@@ -29,8 +29,10 @@ def rank(scores: np.ndarray, positive: np.ndarray) -> Ranking:
     ordered = np.sort(scores)
     positives = len(hits)
     negatives = len(scores) - positives
-    if not positives or not negatives:
-        return Ranking(float("nan"), 1.0 if positives else float("nan"))
+    if not positives:
+        return Ranking(float("nan"), float("nan"))
+    if not negatives:
+        return Ranking(float("nan"), 1.0)
     below = np.searchsorted(ordered, hits)
     not_above = np.searchsorted(ordered, hits, side="right")
     # A positive wins against all below it and half of its ties; this counts positives too, which tie with themselves.
@@ -52,7 +54,9 @@ def mean_ranking(scores: np.ndarray, positives: Iterable[tuple[int, np.ndarray]]
 
 def mean(values: np.ndarray) -> float:
     """NaN of no values."""
-    return float(values.mean()) if values.size else float("nan")
+    if not values.size:
+        return float("nan")
+    return float(values.mean())
 
 
 def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -70,9 +74,13 @@ def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     f1 = 2 * hits / (np.arange(1, len(ordered) + 1) + hits[-1])
     ends = np.append(ordered[1:] < ordered[:-1], True)  # a threshold cannot separate equal scores
     last = int(np.argmax(np.where(ends, f1, -1.0)))
-    below = ordered[last + 1] if last + 1 < len(ordered) else np.float32(0)
+    below = np.float32(0)
+    if last + 1 < len(ordered):
+        below = ordered[last + 1]
     middle = below + (ordered[last] - below) / np.float32(2)
-    return float(middle if middle > below else ordered[last])
+    if middle > below:
+        return float(middle)
+    return float(ordered[last])
 
 
 def precision_recall(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,9 +101,11 @@ class Reliability(NamedTuple):
     @property
     def error(self) -> float:
         """The expected calibration error (Naeini et al. 2015): the mean gap, weighted by count; NaN without any."""
-        total = self.counts.sum()
-        gaps = np.abs(self.confidence - self.accuracy)[self.counts > 0]
-        return float((gaps * self.counts[self.counts > 0]).sum() / total) if total else float("nan")
+        is_used = self.counts > 0
+        if not is_used.any():
+            return float("nan")
+        gaps = np.abs(self.confidence - self.accuracy)[is_used]
+        return float((gaps * self.counts[is_used]).sum() / self.counts.sum())
 
 
 def reliability(confidence: np.ndarray, holds: np.ndarray) -> Reliability:

@@ -33,7 +33,9 @@ def main_metric(task: Task, objective: str) -> str:
 
 
 def as_thresholds(values: Sequence[float]) -> Thresholds:
-    return np.array(values, np.float32) if len(values) else 0.5
+    if not len(values):
+        return 0.5
+    return np.array(values, np.float32)
 
 
 def predicted_classes(task: Task, outputs: np.ndarray, thresholds: Thresholds = 0.5) -> np.ndarray:
@@ -138,4 +140,6 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
     x = x - x.mean()
     y = y - y.mean()
     scale = float(np.sqrt((x**2).sum() * (y**2).sum()))
-    return float((x * y).sum()) / scale if scale else float("nan")
+    if not scale:
+        return float("nan")
+    return float((x * y).sum()) / scale

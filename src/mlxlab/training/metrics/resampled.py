@@ -24,7 +24,9 @@ def resampled_metrics(
         rows = np.arange(len(targets))
         hits = np.flatnonzero(predictions == targets)
         pairs = [(hits, targets[hits]), (rows, predictions), (rows, targets)]
-        scored = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
+        scored = np.unique(targets).tolist()
+        if outputs.shape[1] == 2:
+            scored = [1]
         positives = ((outputs[:, c], targets == c) for c in scored)
         means = {"accuracy": predictions == targets, "log_loss": log_losses(outputs, targets)}
     else:

@@ -95,7 +95,9 @@ def grouped(
 
     def hyperparameters(path: str, weight: mx.array) -> Hyperparameters:
         kind = next(index for index, each in enumerate(kinds) if each.takes(path, weight))
-        decay = weight_decay if has_weight_decay(path, weight) else 0.0
+        decay = 0.0
+        if has_weight_decay(path, weight):
+            decay = weight_decay
         scale = scales.get(path, 1.0)
         if path in groups:
             scale *= groups[path].get("lr_scale", 1.0)
@@ -122,7 +124,9 @@ def grouped(
 
 def _scaled(first: optim.Optimizer, learning_rate: float, scale: float) -> LearningRate:
     """The rate that the loop sets, or a multiple of it, which MLX computes before every step."""
-    return learning_rate if scale == 1.0 else lambda _: scale * first.learning_rate
+    if scale == 1.0:
+        return learning_rate
+    return lambda _: scale * first.learning_rate
 
 
 def groups_by_path(

@@ -156,7 +156,10 @@ def map_leaves(
     using the old one.
     """
     container: Any = tree
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+    keys: Iterable[Any] = range(len(tree))
+    if isinstance(tree, dict):
+        keys = list(tree)
+    for key in keys:
         path = f"{prefix}{key}"
         if isinstance(container[key], dict | list):
             map_leaves(container[key], function, f"{path}.")
@@ -302,27 +305,26 @@ class Muon(optim.Optimizer):
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: Tree) -> mx.array:
         m = self.momentum * state["m"] + (1 - self.momentum) * gradient
         state["m"] = m
-        direction = self.momentum * m + (1 - self.momentum) * gradient if self.nesterov else m
+        direction = m
+        if self.nesterov:
+            direction = self.momentum * m + (1 - self.momentum) * gradient
         matrix = direction.reshape(len(direction), -1)
         rows, columns = matrix.shape
-        scale = (
-            0.2 * max(rows, columns) ** 0.5
-            if self.scale == "adamw"
-            else max(1.0, rows / columns) ** 0.5
-        )
+        scale = max(1.0, rows / columns) ** 0.5
+        if self.scale == "adamw":
+            scale = 0.2 * max(rows, columns) ** 0.5
         orthogonal = scale * newton_schulz(matrix, self.ns_steps).reshape(direction.shape)
-        return (
-            1 - self.learning_rate * self.weight_decay
-        ) * parameter - self.learning_rate * orthogonal
+        decayed = (1 - self.learning_rate * self.weight_decay) * parameter
+        return decayed - self.learning_rate * orthogonal
 
 
 def newton_schulz(matrix: mx.array, ns_steps: int) -> mx.array:
     """(M, N) -> (M, N) with the same singular vectors and values near 1: 0.7 to 1.2 after five iterations."""
+    if matrix.shape[0] > matrix.shape[1]:
+        return newton_schulz(matrix.T, ns_steps).T
     a, b, c = COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (mx.linalg.norm(x) + 1e-7)
+    x = matrix / (mx.linalg.norm(matrix) + 1e-7)
     for _ in range(ns_steps):
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
-    return x.T if tall else x
+    return x

@@ -47,7 +47,9 @@ class CompileBudget:
     """
 
     def __init__(self, mode: Mode, group: ProcessGroup | None = None) -> None:
-        self.trace_seconds, self.saved, self.group = 0.0, 0.0, group or ProcessGroup()
+        self.trace_seconds = 0.0
+        self.saved = 0.0
+        self.group = group or ProcessGroup()
         if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
             self.trace_seconds = math.inf
         elif mode == "auto" and on_linux_cpu():
@@ -68,7 +70,8 @@ class CompileBudget:
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Inside, one compiled function is called and its result evaluated; a trace is not counted."""
-        self._running, start = None, time.monotonic()
+        self._running = None
+        start = time.monotonic()
         yield
         seconds = self.group.longest(time.monotonic() - start)
         if self._running is not None:
@@ -120,11 +123,10 @@ class CompiledFunction(Generic[Result]):
         restore_random_state = save_random_state()
         start = time.monotonic()
         try:
-            again = f", variant {len(self.traces) + 1}" if self.traces else ""
-            with (
-                private_kernels(),
-                activity(f"compiling the step for batches of {shapes[0][1]}{again}"),
-            ):
+            title = f"compiling the step for batches of {shapes[0][1]}"
+            if self.traces:
+                title += f", variant {len(self.traces) + 1}"
+            with private_kernels(), activity(title):
                 out = self.compiled(*arguments)
                 mx.eval(out, self.arrays)
         except ValueError as error:

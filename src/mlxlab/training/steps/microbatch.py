@@ -46,7 +46,9 @@ class MicroBatcher:
         """Rows of each micro-batch but the last; fewer where the batch is short, so that their number stays."""
         count, length = batch.tokens.shape
         rows = -(-count // self.accumulate)
-        return rows if self.max_tokens is None else min(rows, max(self.max_tokens // length, 1))
+        if self.max_tokens is None:
+            return rows
+        return min(rows, max(self.max_tokens // length, 1))
 
     def sum_gradients(
         self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool = False
@@ -121,12 +123,14 @@ def make_gradient_fn(
         loss_function = ChunkedLoss(loss, head_chunk)
 
     def narrow(leaf: mx.array) -> mx.array:
-        return leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf
+        if leaf.dtype == mx.float32:
+            return leaf.astype(dtype)
+        return leaf
 
     def total(weights: Tree, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
         if dtype != mx.float32:
-            weights, everything = (tree_map(narrow, tree) for tree in (weights, model.parameters()))
-            model.update(everything)  # frozen weights too
+            weights = tree_map(narrow, weights)
+            model.update(tree_map(narrow, model.parameters()))  # frozen weights too
         model.update(weights)
         with activation_checkpointing(model, checkpointing):
             return weighted_sum(loss_function, model, batch)
@@ -154,11 +158,10 @@ def restore_weights_after(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def activation_checkpointing(model: nn.Module, enabled: bool) -> Iterator[None]:
     """Inside, if `enabled`, only the inputs of all `layers` are stored (Chen et al. 2016). Set the weights before."""
-    owners = (
-        [module for module in model.modules() if isinstance(module.get("layers"), list)]
-        if enabled
-        else []
-    )
+    if not enabled:
+        yield
+        return
+    owners = [module for module in model.modules() if isinstance(module.get("layers"), list)]
     before = [module["layers"] for module in owners]
     for module, layers in zip(owners, before, strict=True):
         module["layers"] = [_checkpointed(layer) for layer in layers]

@@ -57,7 +57,8 @@ class PlainStep:
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
-        self.max_grad_norm, self.group = max_grad_norm, group or ProcessGroup()
+        self.max_grad_norm = max_grad_norm
+        self.group = group or ProcessGroup()
         self.model = model
         self.optimizer = optimizer
         self.gradient = nn.value_and_grad(model, lambda batch: weighted_sum(loss, model, batch))
@@ -230,16 +231,18 @@ def apply_adamw(
 
 def _adamw_parts(optimizer: optim.Optimizer) -> list[Any]:
     """The optimizers of all groups, if each is AdamW with bias correction and the same constants; else none."""
-    parts: list[Any] = (
-        optimizer.optimizers if isinstance(optimizer, optim.MultiOptimizer) else [optimizer]
-    )
+    parts: list[Any] = [optimizer]
+    if isinstance(optimizer, optim.MultiOptimizer):
+        parts = optimizer.optimizers
     if any(
         type(part) is not optim.AdamW or not part.bias_correction or not part._initialized
         for part in parts
     ):
         return []
     constants = {(*part.betas, part.eps) for part in parts}
-    return parts if len(constants) == 1 else []
+    if len(constants) > 1:
+        return []
+    return parts
 
 
 def _advance(parts: list[Any], scale: mx.array, finite: mx.array) -> mx.array:
