@@ -118,11 +118,17 @@ class TrainingLoop:
             return self.step(device_batch)._replace(batch=batch)
 
     def _end_step(self, result: StepResult) -> None:
-        """Does what is due after a step."""
+        """Does what is due after a step; raises DivergenceError after too many that were not finite."""
         self.state.record(result)
-        self._check_finite()
+        progress = self.state.progress
+        if progress.consecutive_nonfinite >= self.trainer.max_nonfinite_steps:
+            raise DivergenceError(
+                f"loss or gradients were not finite in {progress.consecutive_nonfinite} consecutive steps, up to step"
+                f" {progress.step}; none of them changed the weights: lower trainer.learning_rate, or raise"
+                " trainer.max_nonfinite_steps"
+            )
         self._check_limits()
-        is_due = self.state.progress.step % self.trainer.log_every == 0
+        is_due = progress.step % self.trainer.log_every == 0
         if is_due or self.control.stop_reason == "done":
             log_totals(self.context, self.state, result, self.callbacks)
         self._finish_step(result)
@@ -248,15 +254,6 @@ class TrainingLoop:
         ):
             self.control.stop_reason = "done"
 
-    def _check_finite(self) -> None:
-        progress = self.state.progress
-        if progress.consecutive_nonfinite >= self.trainer.max_nonfinite_steps:
-            raise DivergenceError(
-                f"loss or gradients were not finite in {progress.consecutive_nonfinite} consecutive steps, up to step"
-                f" {progress.step}; none of them changed the weights: lower trainer.learning_rate, or raise"
-                " trainer.max_nonfinite_steps"
-            )
-
     def _roll_back(self) -> bool:
         """Loads the weights of the last good checkpoint, to continue with later data; False if no rollback is left."""
         state = self.state
@@ -323,7 +320,7 @@ def log_totals(
     context.log(state, metrics)
 
 
-def step_seed(seed: int, step: int, rank: int = 0) -> int:
+def step_seed(seed: int, step: int, rank: int) -> int:
     """The random numbers of a step are a function of (seed, step, rank): there is no random state to save."""
     mixed = seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0xC2B2AE3D27D4EB4F
     return (mixed + 0x632BE59BD9B4E019) % 2**64

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw, assign_leaves, flatten_arrays
 from mlxlab.training.steps import compile
@@ -90,7 +91,7 @@ def test_shapes_beyond_the_maximum_run_uncompiled_with_one_warning(caplog):
         state["sum"] = state["sum"] + x.sum()
         return state["sum"]
 
-    adding = CompiledFunction(add, [state], CompileBudget("always"))
+    adding = CompiledFunction(add, [state], CompileBudget("always", ProcessGroup()))
     out = [adding(mx.ones(size)).item() for size in [*range(1, 13), 2, 11]]
     assert out == np.cumsum([*range(1, 13), 2, 11]).tolist()
     assert len(adding.traces) == MAX_TRACES
@@ -130,7 +131,7 @@ def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace
     clock, monkeypatch, native, uncompiled
 ):
     monkeypatch.setattr(compile.state, "is_active", lambda: native)
-    budget = CompileBudget("auto")
+    budget = CompileBudget("auto", ProcessGroup())
     seconds = budget.trace_seconds / 2
     double = clock.doubling(seconds, budget)
     traces = []
@@ -143,7 +144,7 @@ def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace
 
 
 def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
-    budget = CompileBudget("auto")
+    budget = CompileBudget("auto", ProcessGroup())
     budget.trace_seconds, budget.saved = 5.0, 0.25
     parts = [clock.doubling(seconds, budget) for seconds in (10.0, 2.0)]
     traced = []
@@ -160,10 +161,10 @@ def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
 )
 def test_without_a_compiler_auto_never_compiles(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert CompileBudget("auto").trace_seconds == float("inf") or mx.default_device() != mx.Device(
-        mx.cpu
-    )
-    assert CompileBudget("always").trace_seconds == 0
+    assert CompileBudget("auto", ProcessGroup()).trace_seconds == float(
+        "inf"
+    ) or mx.default_device() != mx.Device(mx.cpu)
+    assert CompileBudget("always", ProcessGroup()).trace_seconds == 0
 
 
 def test_kernels_are_built_in_a_folder_that_only_the_user_can_write(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ class TaskLoss(LogitLoss):
         return self.compute(logits, targets)
 
 
-def target_loss(kind: TaskKind, label_smoothing: float = 0.0) -> TargetLoss:
+def target_loss(kind: TaskKind, label_smoothing: float) -> TargetLoss:
     """The loss of a kind of task; of a regression the squared error."""
     if kind == "multi_label":
         return partial(binary_cross_entropy, label_smoothing=label_smoothing)

@@ -38,7 +38,7 @@ def as_thresholds(values: Sequence[float]) -> Thresholds:
     return np.array(values, np.float32)
 
 
-def predicted_classes(task: Task, outputs: np.ndarray, thresholds: Thresholds = 0.5) -> np.ndarray:
+def predicted_classes(task: Task, outputs: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     """The classes (N,) of a classification: the most probable ones, unless two have a threshold."""
     if isinstance(thresholds, float):
         return outputs.argmax(axis=1)

@@ -13,7 +13,7 @@ MAX_RANKED = 50_000_000  # scores that are ranked in all resamples; ROC-AUC of m
 
 
 def resampled_metrics(
-    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds = 0.5
+    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds
 ) -> dict[str, Statistic]:
     """The metrics that get an interval, by name, of outputs and targets as in `labelled_metrics`."""
     if task.kind == "regression":

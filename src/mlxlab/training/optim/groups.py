@@ -48,15 +48,11 @@ class GroupOptions(TypedDict):
     layer_decay: NotRequired[Annotated[float, Gt(0), Le(1)]]
 
 
-def takes_all(path: str, weight: mx.array) -> bool:
-    return True
-
-
 class OptimizerKind(NamedTuple):
     """A kind of optimizer, and the weights that it trains: those that `takes` accepts and no kind before it."""
 
     new: NewOptimizer
-    takes: Callable[[str, mx.array], bool] = takes_all
+    takes: Callable[[str, mx.array], bool] = lambda path, weight: True
     lr_scale: float = 1.0
 
 

@@ -5,6 +5,7 @@ Each gets `parameters`, the weights that are trained by path, the paths of those
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Unpack, cast
 
 import mlx.core as mx
@@ -48,13 +49,8 @@ def adamw(
         eps: added to the root of the second moment.
     """
 
-    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.AdamW(
-            rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True
-        )
-
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    new = partial(_adamw, betas=betas, eps=eps)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def adafactor(
@@ -88,8 +84,7 @@ def adafactor(
             relative_step=False,
         )
 
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def lion(
@@ -111,8 +106,7 @@ def lion(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.Lion(rate, betas=list(betas), weight_decay=decay)
 
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def sgd(
@@ -138,8 +132,7 @@ def sgd(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.SGD(rate, momentum=momentum, weight_decay=decay, nesterov=nesterov)
 
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def assign_leaves(tree: Tree | list[object], leaves: Arrays) -> None:
@@ -259,14 +252,9 @@ def muon(
     def matrices(rate: LearningRate, decay: float) -> optim.Optimizer:
         return Muon(rate, decay, momentum, nesterov, ns_steps, scale)
 
-    def others(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.AdamW(
-            rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True
-        )
-
     kinds = [
         OptimizerKind(matrices, takes=is_hidden),
-        OptimizerKind(others, lr_scale=adamw_lr_scale),
+        OptimizerKind(partial(_adamw, betas=betas, eps=eps), lr_scale=adamw_lr_scale),
     ]
     return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
 
@@ -328,3 +316,9 @@ def newton_schulz(matrix: mx.array, ns_steps: int) -> mx.array:
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
     return x
+
+
+def _adamw(
+    learning_rate: LearningRate, weight_decay: float, betas: Betas, eps: float
+) -> optim.Optimizer:
+    return optim.AdamW(learning_rate, list(betas), eps, weight_decay, bias_correction=True)

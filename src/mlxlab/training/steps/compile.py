@@ -46,10 +46,10 @@ class CompileBudget:
         saved: the share of a step's time that it saves.
     """
 
-    def __init__(self, mode: Mode, group: ProcessGroup | None = None) -> None:
+    def __init__(self, mode: Mode, group: ProcessGroup) -> None:
         self.trace_seconds = 0.0
         self.saved = 0.0
-        self.group = group or ProcessGroup()
+        self.group = group
         if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
             self.trace_seconds = math.inf
         elif mode == "auto" and on_linux_cpu():

@@ -6,7 +6,7 @@ Losses and gradients of the micro-batches are summed: however a batch is split, 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,19 +28,21 @@ Gradient = Callable[[DeviceBatch, Tree], Sums]  # (batch, trainable weights)
 ComputeSums = Callable[[DeviceBatch, Totals | None], Sums]
 
 
+@dataclass
 class MicroBatcher:
     """Splits batches into micro-batches and sums their losses and gradients.
 
     Args:
         accumulate: number of micro-batches.
         retry_on_oom: after a failed allocation, try again with micro-batches of half the size.
+        should_stop: asked before each micro-batch.
+        max_tokens: rows times length of a micro-batch, after a failure.
     """
 
-    def __init__(self, accumulate: int, *, retry_on_oom: bool) -> None:
-        self.accumulate = accumulate
-        self.retry_on_oom = retry_on_oom
-        self.should_stop: Callable[[], bool] = lambda: False  # asked before each micro-batch
-        self.max_tokens: int | None = None  # rows times length of a micro-batch, after a failure
+    accumulate: int
+    retry_on_oom: bool
+    should_stop: Callable[[], bool] = lambda: False
+    max_tokens: int | None = None
 
     def micro_batch_rows(self, batch: DeviceBatch) -> int:
         """Rows of each micro-batch but the last; fewer where the batch is short, so that their number stays."""
@@ -51,7 +53,7 @@ class MicroBatcher:
         return min(rows, max(self.max_tokens // length, 1))
 
     def sum_gradients(
-        self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool = False
+        self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool
     ) -> Sums:
         """The totals over all targets, and the sums for each row, from micro-batches of `rows` rows.
 
@@ -104,8 +106,8 @@ def make_gradient_fn(
     *,
     dtype: mx.Dtype,
     checkpointing: bool,
-    head_chunk: HeadChunk = None,
-    bfloat16_products: bool = False,
+    head_chunk: HeadChunk,
+    bfloat16_products: bool,
 ) -> Gradient:
     """The gradient as a function of a batch and the weights, both in float32.
 

@@ -77,7 +77,7 @@ class OptimizedStep:
         self.optimizer = optimizer
         self.group = group or ProcessGroup()
         self.max_grad_norm = max_grad_norm
-        self.micro_batcher = MicroBatcher(accumulate, retry_on_oom=retry_on_oom)
+        self.micro_batcher = MicroBatcher(accumulate, retry_on_oom)
         precision = choose_precision(dtype, allow_slow=allow_slow_dtype)
         self.gradient = make_gradient_fn(
             model,

@@ -117,11 +117,11 @@ def clipped_update(
     optimizer: optim.Optimizer,
     totals: Totals,
     max_norm: float | None,
-    group: ProcessGroup | None = None,
+    group: ProcessGroup,
 ) -> tuple[mx.array, mx.array]:
     """Applies the gradients, divided by the weight and clipped, if they and the loss are finite; (norm, finite)."""
     scale = 1 / mx.maximum(totals["weight"], 1e-9)
-    norm = scale * (group or ProcessGroup()).norm_over_shards(global_norm(totals["gradients"]))
+    norm = scale * group.norm_over_shards(global_norm(totals["gradients"]))
     if max_norm is not None:
         scale = scale * mx.minimum(max_norm / (norm + 1e-12), 1.0)
     finite = mx.isfinite(totals["loss"]) & mx.isfinite(norm)
