@@ -15,6 +15,7 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import LoRA
 from mlxlab.models.pretrained import bert, llama
 from mlxlab.terminal.wording import percent
+from support.models import assert_same
 
 NODE = {
     "_target_": "mlxlab.models.transformer.Transformer",
@@ -62,8 +63,7 @@ def counts(result):
 
 def assert_equal(result, expected):
     assert result.weights.keys() == expected.keys()
-    for name, array in expected.items():
-        np.testing.assert_array_equal(result.weights[name], array, err_msg=name)
+    assert_same(result.weights, expected)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from mlxlab.training.losses.task_loss import TaskLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.steps.step import PlainStep
-from support.models import TASKS, RandomBatches, make_model, weights_of
+from support.models import TASKS, RandomBatches, assert_same, make_model, weights_of
 
 KINDS = ["multi_label", "regression"]
 
@@ -59,8 +59,7 @@ def train(loss, kind, steps=3):
 
 
 def assert_equal_weights(actual, expected):
-    for name, leaf in expected.items():
-        np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
+    assert_same(actual, expected)
 
 
 @pytest.mark.parametrize("kind", TASKS)

@@ -25,6 +25,7 @@ from support.models import (
     TASK,
     NoOpCallback,
     RandomBatches,
+    assert_same,
     fit,
     make_model,
     make_run,
@@ -126,8 +127,7 @@ def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_fo
         cache = new_cache(tmp_path, top_k=2, num_classes=2)
         cached = train(cache)
         cache.flush()
-        for name, leaf in online.items():
-            np.testing.assert_array_equal(cached[name], leaf)
+        assert_same(cached, online)
     assert cache.misses == 0
     assert cache.hits == 66
 

@@ -1,6 +1,6 @@
 """Small real components for tests: a model, a stream of batches, a trainer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -279,3 +279,14 @@ class Recorder(NoTracker):
 
     def log_artifact(self, path: Path, to: str = "") -> None:
         self.artifacts.append(path)
+
+
+def assert_same(actual: Mapping, expected: Mapping) -> None:
+    """Every array of `expected` has the same elements in `actual`."""
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+
+
+def assert_close(actual: Mapping, expected: Mapping, **tolerances: float) -> None:
+    for name, array in expected.items():
+        np.testing.assert_allclose(actual[name], array, **tolerances, err_msg=name)

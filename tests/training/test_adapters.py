@@ -12,7 +12,7 @@ from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import fit, make_run, make_trainer, weights_of
+from support.models import assert_same, fit, make_run, make_trainer, weights_of
 
 OPTIMIZED = {
     "max_grad_norm": 1.0,
@@ -108,6 +108,5 @@ def test_a_rollback_restores_adapters_and_frozen_weights(tmp_path):
     saved = weights_of(run.model)
     run.model.update(tree_map(lambda leaf: leaf + 1, run.model.parameters()))
     run.state.restore(checkpointer.load_last())
-    for path, weight in weights_of(run.model).items():
-        np.testing.assert_array_equal(weight, saved[path])
+    assert_same(weights_of(run.model), saved)
     assert len(list((tmp_path / "base").iterdir())) == 1

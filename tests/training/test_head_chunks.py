@@ -29,7 +29,7 @@ from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
-from support.models import OPTIMIZED_STEP
+from support.models import OPTIMIZED_STEP, assert_close
 
 ROWS, LENGTH, VOCABULARY = 3, 7, 90
 FAMILIES = {
@@ -74,8 +74,7 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(family, loss, chunk)
     expected, gradients = loss_and_gradients(model, loss)
     actual, chunked = loss_and_gradients(model, ChunkedLoss(loss, chunk))
     assert actual == pytest.approx(expected, rel=1e-6)
-    for name, leaf in gradients.items():
-        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+    assert_close(chunked, gradients, rtol=1e-4, atol=2e-6)
 
 
 def add_adapter(model: Model, dropout: float = 0.0) -> None:
@@ -96,8 +95,7 @@ def test_a_frozen_head_passes_the_gradient_on():
         for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
     )
     assert set(chunked) == set(expected)
-    for name, leaf in expected.items():
-        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+    assert_close(chunked, expected, rtol=1e-4, atol=2e-6)
 
 
 def test_an_adapter_of_the_head_gets_its_gradient_and_frozen_weights_none():
@@ -109,8 +107,7 @@ def test_an_adapter_of_the_head_gets_its_gradient_and_frozen_weights_none():
         for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
     )
     assert set(chunked) == set(expected) == {"head.out.lora_a", "head.out.lora_b"}
-    for name, leaf in expected.items():
-        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+    assert_close(chunked, expected, rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -136,8 +133,7 @@ def test_a_step_in_chunks_is_that_of_all_logits_at_once(settings, share):
 
     (loss, weights), (expected, reference) = weights_after(4), weights_after(None)
     assert loss == pytest.approx(expected, rel=1e-5)
-    for name, leaf in reference.items():
-        np.testing.assert_allclose(weights[name], leaf, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert_close(weights, reference, rtol=1e-3, atol=1e-4)
 
 
 def masked_out(batch: DeviceBatch, share: float) -> DeviceBatch:
@@ -171,8 +167,7 @@ def test_logits_of_tokens_without_a_target_are_not_computed_and_change_nothing(
     )
     assert max(computed) <= (chunk or ROWS * LENGTH // 2)
     assert actual == pytest.approx(expected, rel=1e-6)
-    for name, leaf in reference.items():
-        np.testing.assert_allclose(selected[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+    assert_close(selected, reference, rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])

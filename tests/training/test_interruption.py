@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 
 from mlxlab.checkpoint.store import CheckpointStore
@@ -12,6 +11,7 @@ from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import (
     OPTIMIZED_STEP,
     RandomBatches,
+    assert_same,
     fit,
     make_model,
     make_run,
@@ -61,8 +61,7 @@ def test_a_signal_ends_the_run_before_the_next_micro_batch_and_a_resume_is_exact
     assert saved.step == run.state.progress.step
     resumed, _ = train(tmp_path / "run", resume=True)
     assert final_state_digest(resumed.state) == final_state_digest(expected.state)
-    for name, leaf in weights_of(expected.model).items():
-        np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf)
+    assert_same(weights_of(resumed.model), weights_of(expected.model))
 
 
 def test_the_checkpoint_of_an_interrupted_step_is_that_of_the_step_before(tmp_path):

@@ -25,6 +25,7 @@ from support.models import (
     RandomBatches,
     Recorder,
     StopAt,
+    assert_same,
     fit,
     make_model,
     make_run,
@@ -55,8 +56,7 @@ def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_state(tmp_path, ref
     run = train(tmp_path, resume=True)
     state, weights, uninterrupted = reference
     assert final_state_digest(run.state) == state
-    for name, leaf in weights_of(run.model).items():
-        np.testing.assert_array_equal(leaf, weights[name])
+    assert_same(weights_of(run.model), weights)
     history, expected = run.state.history, uninterrupted.state.history
     assert (history.evaluations, history.best, history.best_step) == (
         expected.evaluations,

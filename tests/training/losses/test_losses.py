@@ -17,7 +17,7 @@ from mlxlab.training.losses.loss import (
     WeightedCrossEntropyLoss,
 )
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
-from support.models import FunctionLoss, RandomBatches, make_model, weights_of
+from support.models import FunctionLoss, RandomBatches, assert_same, make_model, weights_of
 
 
 class GivenLogits(nn.Module):
@@ -95,8 +95,7 @@ def test_the_hooks_of_a_plain_loss_do_nothing(loss):
     loss.setup(model, 0)
     loss.flush()
     assert loss.annotate(RandomBatches().batch(np.arange(4)), 0.5) == {}
-    for name, weight in weights_of(model).items():
-        np.testing.assert_array_equal(weight, before[name])
+    assert_same(weights_of(model), before)
 
 
 class RecordingLoss:

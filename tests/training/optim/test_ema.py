@@ -17,6 +17,8 @@ from support.models import (
     FixedBatches,
     FunctionLoss,
     NoOpCallback,
+    assert_close,
+    assert_same,
     fit,
     make_model,
     make_run,
@@ -57,8 +59,7 @@ def test_the_average_follows_its_formula_with_a_lower_decay_at_first():
 
 def test_training_is_the_same_with_an_average_and_without():
     plain, averaging = (fit(make_trainer(ema_decay=ema), seed=3) for ema in (None, 0.9))
-    for name, leaf in weights_of(plain.model).items():
-        np.testing.assert_array_equal(weights_of(averaging.model)[name], leaf)
+    assert_same(weights_of(averaging.model), weights_of(plain.model))
 
 
 def test_the_average_is_evaluated_and_saved_as_the_model(tmp_path):
@@ -100,8 +101,7 @@ def test_a_run_with_an_average_resumes_bit_for_bit(tmp_path, stop):
     train(tmp_path / "stopped", stop)
     resumed = train(tmp_path / "stopped", resume=True)
     assert final_state_digest(resumed.state) == final_state_digest(uninterrupted.state)
-    for name, leaf in weights_of(uninterrupted.model).items():
-        np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf)
+    assert_same(weights_of(resumed.model), weights_of(uninterrupted.model))
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +117,7 @@ def test_a_nonfinite_step_does_not_change_the_average():
     run = make_run()
     before = weights_of(run.model)
     fit(make_trainer(ema_decay=0.5, loss=nan, max_nonfinite_steps=100, epochs=1), run)
-    for name, leaf in averages(run).items():
-        np.testing.assert_array_equal(leaf, before[name])
+    assert_same(averages(run), before)
 
 
 @pytest.mark.parametrize("change", [{"ema_decay": None}, {"ema_decay": 0.9}])
@@ -136,5 +135,4 @@ def test_a_compiled_step_sees_the_average(tmp_path):
         train(tmp_path / name, **more)
         for name, more in (("uninterrupted", {}), ("stopped", {"step": step}))
     )
-    for name, leaf in averages(eager).items():
-        np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)
+    assert_close(averages(compiled), averages(eager), atol=1e-6)

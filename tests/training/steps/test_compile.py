@@ -21,7 +21,14 @@ from mlxlab.training.steps.compile import (
 )
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import OPTIMIZED_STEP, RandomBatches, make_model, step_scalars, weights_of
+from support.models import (
+    OPTIMIZED_STEP,
+    RandomBatches,
+    assert_same,
+    make_model,
+    step_scalars,
+    weights_of,
+)
 
 COMPILED = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": "always"})
 
@@ -54,8 +61,7 @@ def test_a_compiled_step_is_bitwise_equal_to_the_plain_step():
     compiled, compiled_model, _ = build_step(COMPILED)
     sizes = [8, 5, 8, 8, 5, 8]
     assert losses_of(plain, sizes) == losses_of(compiled, sizes)
-    for name, leaf in weights_of(plain_model).items():
-        np.testing.assert_array_equal(leaf, weights_of(compiled_model)[name])
+    assert_same(weights_of(plain_model), weights_of(compiled_model))
     compiled(to_device(RandomBatches().batch(np.arange(8))))
     assert len(compiled.full_step.traces) == 2
 
@@ -80,8 +86,7 @@ def test_a_loss_that_reads_values_runs_uncompiled_with_the_same_results(caplog):
     plain, expected, _ = build_step(partial(PlainStep, max_grad_norm=1.0))
     assert losses_of(step, [8, 8]) == losses_of(plain, [8, 8])
     assert caplog.text.count("not compiled") == 1
-    for name, leaf in weights_of(expected).items():
-        np.testing.assert_array_equal(leaf, weights_of(model)[name])
+    assert_same(weights_of(expected), weights_of(model))
 
 
 def test_shapes_beyond_the_maximum_run_uncompiled_with_one_warning(caplog):

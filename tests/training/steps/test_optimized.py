@@ -31,6 +31,8 @@ from support.models import (
     FunctionLoss,
     NoOpCallback,
     RandomBatches,
+    assert_close,
+    assert_same,
     fit,
     make_model,
     make_run,
@@ -106,8 +108,7 @@ def test_the_step_is_bitwise_that_of_the_plain_step_also_with_activation_checkpo
 ):
     plain, weights = take_steps(small_model(family), PlainStep)
     metrics, actual = take_steps(small_model(family), activation_checkpointing=checkpointing)
-    for name, leaf in weights.items():
-        np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
+    assert_same(actual, weights)
     assert step_scalars(metrics) == step_scalars(plain)
 
 
@@ -115,11 +116,9 @@ def test_the_step_is_bitwise_that_of_the_plain_step_also_with_activation_checkpo
 def test_any_number_of_micro_batches_gives_the_step_of_the_full_batch(accumulate):
     full, weights = take_steps(small_model("bert", dropout=0.0))
     metrics, actual = take_steps(small_model("bert", dropout=0.0), accumulate=accumulate)
-    for name, leaf in weights.items():
-        np.testing.assert_allclose(actual[name], leaf, atol=1e-6, err_msg=name)
+    assert_close(actual, weights, atol=1e-6)
     assert step_scalars(metrics) == pytest.approx(step_scalars(full), rel=1e-5)
-    for name, sums in full.per_example.items():
-        np.testing.assert_allclose(np.array(metrics.per_example[name]), np.array(sums), atol=1e-6)
+    assert_close(metrics.per_example, full.per_example, atol=1e-6)
 
 
 def test_micro_batches_are_consecutive_rows_of_every_field():
@@ -231,10 +230,8 @@ def test_a_micro_batch_that_is_not_finite_leaves_weights_and_optimizer_unchanged
     state = {name: np.array(leaf) for name, leaf in flatten_arrays(optimizer.state).items()}
     step = OptimizedStep(**SETTINGS | {"accumulate": 3}, model=model, loss=bad, optimizer=optimizer)
     assert step_scalars(step(uneven_batch()))["finite"] == 0
-    for name, leaf in weights_of(model).items():
-        np.testing.assert_array_equal(leaf, before[name])
-    for name, leaf in flatten_arrays(optimizer.state).items():
-        np.testing.assert_array_equal(np.array(leaf), state[name])
+    assert_same(weights_of(model), before)
+    assert_same(flatten_arrays(optimizer.state), state)
 
 
 BF16 = {"dtype": "bfloat16", "allow_slow_dtype": True}
@@ -246,8 +243,7 @@ def test_bfloat16_at_rate_zero_leaves_the_weights_unchanged(checkpointing):
     before = weights_of(model)
     metrics, after = take_steps(model, rate=0.0, activation_checkpointing=checkpointing, **BF16)
     assert {leaf.dtype for _, leaf in tree_flatten(model.parameters())} == {mx.float32}
-    for name, leaf in after.items():
-        np.testing.assert_array_equal(leaf, before[name])
+    assert_same(after, before)
     assert metrics.per_example["loss"].dtype == mx.float32
 
 
@@ -357,8 +353,7 @@ def test_a_step_evaluated_in_chunks_is_bitwise_the_same(monkeypatch):
     )
     _, actual = take_steps(small_model("bert"), accumulate=2)
     assert len(evaluated) > 20
-    for name, leaf in weights.items():
-        np.testing.assert_array_equal(actual[name], leaf)
+    assert_same(actual, weights)
 
 
 def test_every_leaf_of_the_optimizer_state_is_evaluated_with_its_weight():
