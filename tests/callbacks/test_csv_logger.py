@@ -34,11 +34,7 @@ def train(folder, *, stop_at=None, resume=False, path="metrics.csv", allow_outsi
     checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
     saving = Checkpointer(every_steps=3, keep=2, background=False, folder=folder)
     stop = [StopAt(stop_at)] if stop_at else []
-    callbacks = [
-        MemoryMonitor(5),
-        *stop,
-        CSVLogger(path, allow_outside, folder=folder),
-    ]
+    callbacks = [MemoryMonitor(5), *stop, CSVLogger(path, allow_outside, folder=folder)]
     fit(make_trainer(), run, callbacks, saving, checkpoint, seed=4)
     return run.context.tracker
 
@@ -88,21 +84,6 @@ def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):
         assert values == expected[int(row["step"])]
     assert [row["epoch"] for row in rows if row["valid/loss"]] == ["1", "2", "3"]
     assert tmp_path / "metrics.csv" in tracker.artifacts
-
-
-def test_pandas_reads_numbers_and_gaps(tmp_path):
-    tracker = train(tmp_path)
-    frame = pd.read_csv(tmp_path / "metrics.csv")
-    assert all(kind.kind in "if" for kind in frame.dtypes)
-    assert frame["valid/loss"].count() == 3
-    losses = {
-        step: metrics["train/loss"]
-        for step, metrics in logged(tracker).items()
-        if "train/loss" in metrics
-    }
-    assert frame.set_index("step")["train/loss"].dropna().to_dict() == pytest.approx(
-        losses, rel=1e-14
-    )
 
 
 @pytest.mark.parametrize("step", [2, 4, 7, 12, 14])

@@ -1,6 +1,7 @@
 """Model FLOPs and the share of the machine's peak."""
 
 import numpy as np
+import pytest
 import yaml
 
 from mlxlab.callbacks.throughput import ThroughputMonitor, measure_peak
@@ -128,14 +129,12 @@ def test_the_peak_is_measured_after_a_delay_and_not_timed(monkeypatch):
     assert seconds < 0.4, "the half second of the measurement does not count"
 
 
-def test_a_classifier_has_no_flops_per_token():
-    backbone = Transformer(**SHAPE)
-    model = Model(backbone, build_head(backbone, kind="classification", num_classes=2))
-    assert logged(model, measure_peak_after=0)[1] == []
-
-
-def test_a_model_of_a_table_has_no_flops_per_token():
-    backbone = Tabular([{"categories": 3, "missing": False}], vocab_size=4)
+@pytest.mark.parametrize(
+    "backbone",
+    [Transformer(**SHAPE), Tabular([{"categories": 3, "missing": False}], vocab_size=4)],
+    ids=["text", "table"],
+)
+def test_a_classifier_has_no_flops_per_token(backbone):
     model = Model(backbone, build_head(backbone, kind="classification", num_classes=2))
     assert logged(model, measure_peak_after=0)[1] == []
 

@@ -1,4 +1,4 @@
-"""Distillation of labels and numbers: the laws that hold for classes too."""
+"""Laws of distillation that hold for every kind of task; what is special of labels and numbers."""
 
 from dataclasses import replace
 from functools import partial
@@ -70,7 +70,7 @@ def test_distillation_without_teachers_or_with_alpha_1_is_the_loss_of_the_task_b
         assert_equal_weights(train(loss, kind), plain)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon"])
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(kind, divergence):
     loss, batch = (
@@ -133,7 +133,7 @@ def test_the_loss_of_a_regression_is_the_squared_error_to_target_and_teacher_at_
         assert list(loss.terms) == ["squared_error", "teacher_squared_error"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_the_loss_follows_its_coefficient_schedules(kind):
     student, teacher, batch = model_of(kind), model_of(kind, 1), rows_of(kind)
     schedules = {
@@ -148,7 +148,7 @@ def test_the_loss_follows_its_coefficient_schedules(kind):
     np.testing.assert_allclose(loss(student, annotated).total, expected.total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_a_residual_student_is_completed_by_the_earlier_ones(kind):
     student, below, batch = (
         model_of(kind),
@@ -188,7 +188,7 @@ def test_an_ensemble_averages_the_probabilities_of_labels_and_the_numbers_of_a_r
             )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_training_with_cached_outputs_equals_training_without_a_cache_bit_for_bit(tmp_path, kind):
     task, teacher = TASKS[kind], Ensemble([FrozenModel(model_of(kind, 1))], kind=kind)
 

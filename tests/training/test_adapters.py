@@ -12,22 +12,12 @@ from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import assert_same, fit, make_run, make_trainer, weights_of
+from support.models import OPTIMIZED_STEP, assert_same, fit, make_run, make_trainer, weights_of
 
-OPTIMIZED = {
-    "max_grad_norm": 1.0,
-    "accumulate": 1,
-    "activation_checkpointing": False,
-    "head_chunk": None,
-    "dtype": "float32",
-    "allow_slow_dtype": True,
-    "compile": "never",
-    "retry_on_oom": False,
-}
 STEPS = {
     "micro-batches": {"accumulate": 2, "retry_on_oom": True},
     "checkpointing": {"activation_checkpointing": True},
-    "bfloat16": {"dtype": "bfloat16"},
+    "bfloat16": {"dtype": "bfloat16", "allow_slow_dtype": True},
     "compiled": {"compile": "always"},
 }
 COMPILED = [pytest.param("compiled", marks=pytest.mark.fault_injection)]  # 5 s
@@ -62,7 +52,7 @@ def trained(step, dora=False, **changes):
 @pytest.mark.parametrize("name", [*list(STEPS)[:3], *COMPILED])
 def test_only_adapters_move_and_every_step_is_the_plain_one(name):
     before, plain, names = trained(partial(PlainStep, max_grad_norm=1.0))
-    _, after, _ = trained(partial(OptimizedStep, **OPTIMIZED | STEPS[name]))
+    _, after, _ = trained(partial(OptimizedStep, **OPTIMIZED_STEP | STEPS[name]))
     for path, weight in after.items():
         assert np.array_equal(weight, before[path]) == (path not in names), path
         np.testing.assert_allclose(
@@ -89,7 +79,9 @@ def test_the_frozen_weights_are_narrow_where_the_trained_ones_are():
         "Recorded", (kind,), {"__call__": lambda self, x: _record(self, x, kind, dtypes)}
     )
     fit(
-        make_trainer(step=partial(OptimizedStep, **OPTIMIZED | STEPS["bfloat16"]), max_steps=1),
+        make_trainer(
+            step=partial(OptimizedStep, **OPTIMIZED_STEP | STEPS["bfloat16"]), max_steps=1
+        ),
         make_run(model),
     )
     assert dtypes[0] == (mx.bfloat16, mx.bfloat16)

@@ -35,15 +35,17 @@ def labelled_batches(kind, size):
 
 def make_labelled_model(kind):
     mx.random.seed(3)
-    return BagOfEmbeddings(classes=TASKS[kind].num_classes)
+    return BagOfEmbeddings(classes=TASKS[kind].num_classes, dropout=0.5)
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_evaluation_of_every_kind_is_the_same_for_every_batch_size(kind):
+def test_evaluation_of_every_kind_is_the_same_for_every_batch_size_and_has_no_dropout(kind):
     model = make_labelled_model(kind)
+    model.train()
     first, *others = (
         evaluate(model, labelled_batches(kind, size), TASKS[kind]) for size in (ROWS, 1, 7)
     )
+    assert model.training
     assert [f"valid/{name}" for name in first.metrics] == [*BY_TASK[kind]]
     assert first.positions.tolist() == [i for i in range(ROWS) if i != 5]
     np.testing.assert_array_equal(first.ids, first.positions + 100)

@@ -34,12 +34,7 @@ DECODER = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv
 ENCODER = {"_target_": "mlxlab.models.bert.Bert", **SIZES}
 NODES = {
     "decoder": DECODER
-    | {
-        "qk_norm": True,
-        "attention_bias": "qkv",
-        "head_dim": 6,
-        "rope_scaling": SCALING,
-    },
+    | {"qk_norm": True, "attention_bias": "qkv", "head_dim": 6, "rope_scaling": SCALING},
     "decoder with all biases": DECODER | {"attention_bias": "all"},
     "encoder": ENCODER | {"num_token_types": 1, "pooling": "mean"},
     "encoder of local attention": ENCODER

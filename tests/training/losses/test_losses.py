@@ -141,21 +141,6 @@ def test_each_loss_of_a_weighted_sum_reads_its_own_annotations():
     assert terms.keys() == {"offset", "loss_a", "loss_b"}
 
 
-def test_the_losses_of_a_weighted_sum_share_one_forward_pass():
-    calls = []
-
-    class Counted(nn.Module):
-        def __call__(self, tokens, mask):
-            calls.append(1)
-            return mx.zeros((len(tokens), 2))
-
-    losses = {name: CrossEntropyLoss(0.0) for name in "abc"}
-    WeightedSumLoss(losses, dict.fromkeys(losses, 1.0))(
-        Counted(), to_device(RandomBatches().batch(np.arange(4)))
-    )
-    assert len(calls) == 1
-
-
 def test_weights_and_losses_of_a_weighted_sum_have_the_same_names():
     losses = {
         "a": FunctionLoss(lambda model, batch: batch.loss_weights),

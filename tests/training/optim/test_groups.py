@@ -7,10 +7,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
-from mlxlab.training.optim.groups import (
-    groups_by_path,
-    layer_scales,
-)
+from mlxlab.training.optim.groups import groups_by_path, layer_scales
 from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]

@@ -34,7 +34,6 @@ from support.models import (
     assert_close,
     assert_same,
     fit,
-    make_model,
     make_run,
     make_trainer,
     step_scalars,
@@ -131,18 +130,6 @@ def test_micro_batches_are_consecutive_rows_of_every_field():
 
 def flat_batch(batch: DeviceBatch) -> list[np.ndarray]:
     return [np.array(leaf) for _, leaf in tree_flatten([*batch[:5], batch.aux])]
-
-
-def test_the_logged_loss_does_not_depend_on_the_number_of_micro_batches():
-    logged = []
-    for accumulate in (1, 3):
-        step = partial(OptimizedStep, **SETTINGS | {"accumulate": accumulate})
-        run = fit(make_trainer(step=step), make_run(make_model(dropout=0.0)))
-        logged.append(
-            [line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line]
-        )
-    assert len(logged[0]) > 3
-    np.testing.assert_allclose(logged[0], logged[1], rtol=1e-4)
 
 
 class Wide(nn.Module):
@@ -288,26 +275,6 @@ def test_bfloat16_on_a_linux_cpu_warns_and_computes_in_float32(monkeypatch, capl
         assert "allow_slow_dtype" in record.getMessage()
         _, weights = take_steps(small_model("bert"))
         assert all((actual[name] == leaf).all() for name, leaf in weights.items())
-
-
-@pytest.mark.parametrize(("settings", "tolerance"), [({}, 0.0), ({"accumulate": 3}, 1e-4)])
-def test_two_hundred_steps_have_the_losses_of_the_plain_step(settings, tolerance):
-    logged = []
-    for step in (
-        partial(PlainStep, max_grad_norm=1.0),
-        partial(OptimizedStep, **SETTINGS | settings),
-    ):
-        run = make_run(make_model(dropout=0.3 if not settings else 0.0))
-        fit(
-            make_trainer(step=step, epochs=None, max_steps=200, log_every=1, eval_every=100),
-            run,
-            seed=5,
-        )
-        logged.append(
-            [line["train/loss"] for _, line in run.state.history.curve if "train/loss" in line]
-        )
-    assert len(logged[0]) == 200
-    np.testing.assert_allclose(logged[1], logged[0], rtol=0, atol=tolerance)
 
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
