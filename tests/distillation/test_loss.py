@@ -207,11 +207,9 @@ def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
 
 
 def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
-    student, teacher, batch = (
-        make_model(dropout=0.0),
-        make_model(seed=1, dropout=0.0),
-        RandomBatches().batch(np.arange(8)),
-    )
+    student = make_model(dropout=0.0)
+    teacher = make_model(seed=1, dropout=0.0)
+    batch = RandomBatches().batch(np.arange(8))
     calls = []
 
     class Counted(nn.Module):

@@ -73,10 +73,8 @@ def test_distillation_without_teachers_or_with_alpha_1_is_the_loss_of_the_task_b
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon"])
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(kind, divergence):
-    loss, batch = (
-        distill(model_of(kind), alpha=0.0, divergence=divergence, task=TASKS[kind]),
-        to_device(rows_of(kind)),
-    )
+    loss = distill(model_of(kind), alpha=0.0, divergence=divergence, task=TASKS[kind])
+    batch = to_device(rows_of(kind))
     total, terms = loss(model_of(kind), batch)
     assert (total.shape, total.dtype) == (batch.targets.shape, mx.float32)
     np.testing.assert_allclose(
@@ -86,11 +84,9 @@ def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(ki
 
 
 def test_each_divergence_of_labels_equals_its_formula():
-    student, teacher, batch = (
-        model_of("multi_label"),
-        model_of("multi_label", 1),
-        to_device(rows_of("multi_label")),
-    )
+    student = model_of("multi_label")
+    teacher = model_of("multi_label", 1)
+    batch = to_device(rows_of("multi_label"))
     for model in (student, teacher):
         model.out.weight = 10 * model.out.weight  # divergences far above the resolution of float32
     z, t = outputs_of(student, batch), outputs_of(teacher, batch)
@@ -116,11 +112,9 @@ def test_each_divergence_of_labels_equals_its_formula():
 
 
 def test_the_loss_of_a_regression_is_the_squared_error_to_target_and_teacher_at_any_temperature():
-    student, teacher, batch = (
-        model_of("regression"),
-        model_of("regression", 1),
-        to_device(rows_of("regression")),
-    )
+    student = model_of("regression")
+    teacher = model_of("regression", 1)
+    batch = to_device(rows_of("regression"))
     z, t = outputs_of(student, batch)[:, 0], outputs_of(teacher, batch)[:, 0]
     errors = (z - np.array(batch.targets)) ** 2, (z - t) ** 2
     for temperature in (1.0, 5.0):
@@ -150,11 +144,9 @@ def test_the_loss_follows_its_coefficient_schedules(kind):
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_residual_student_is_completed_by_the_earlier_ones(kind):
-    student, below, batch = (
-        model_of(kind),
-        [model_of(kind, n) for n in (1, 2)],
-        to_device(rows_of(kind)),
-    )
+    student = model_of(kind)
+    below = [model_of(kind, n) for n in (1, 2)]
+    batch = to_device(rows_of(kind))
     z = sum(outputs_of(model, batch) for model in (student, *below)) / 3
     expected = TaskLoss(0.0, "mse", 1.0, task=TASKS[kind])(
         lambda tokens, mask: mx.array(z), batch
@@ -315,4 +307,5 @@ def test_all_outputs_are_stored_where_there_are_no_classes(tmp_path):
         task=TASKS["multi_label"], fingerprint="f", tokenizer=SimpleNamespace(fingerprint="t")
     )
     loading = replace(loader(teacher_cache={"top_k": 2}), cache=tmp_path)
-    assert loading._open_cache(data, Ensemble([]), None).width == 3
+    ensemble = Ensemble([FrozenModel(model_of("multi_label"))])
+    assert loading._open_cache(data, ensemble, None).width == 3

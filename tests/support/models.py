@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import apply_output_layer
@@ -251,6 +251,25 @@ class StopAt(NoOpCallback):
     def on_step(self, context, state, result) -> None:
         if state.progress.step == self.step:
             context.control.stop_signal, context.control.stop_reason = 15, "signal 15"
+
+
+def fit_in(
+    folder: Path,
+    trainer: Trainer,
+    run: Run | None = None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    stop_at: int | None = None,
+    resume: bool = False,
+    every_steps: int | None = 3,
+    background: bool = False,
+) -> Run:
+    """A fit with two checkpoints in a folder: it stops after a step, or continues from the last checkpoint."""
+    folder.mkdir(exist_ok=True)
+    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
+    stop = [StopAt(stop_at)] if stop_at else []
+    saving = Checkpointer(every_steps, 2, background, folder=folder)
+    return fit(trainer, run, [*stop, *callbacks], saving, checkpoint, seed=4)
 
 
 def step_scalars(result: StepResult) -> dict[str, float]:

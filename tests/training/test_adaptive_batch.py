@@ -197,18 +197,8 @@ def test_a_failed_allocation_repeats_the_step_with_half_the_micro_batch(caplog):
     for _ in range(2):
         output, expected = short(batch), full(batch)
         assert step_scalars(output) == pytest.approx(step_scalars(expected), rel=1e-5)
-    assert loss.tried == [
-        20,
-        10,
-        5,
-        5,
-        5,
-        5,
-        5,
-        5,
-        5,
-        5,
-    ]  # the second step starts with the size that worked
+    # The second step starts with the size that worked.
+    assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]
     assert optimizer.step.item() == 2
     for name, leaf in weights_of(short.model).items():
         np.testing.assert_allclose(leaf, weights_of(full.model)[name], atol=1e-6)

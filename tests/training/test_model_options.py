@@ -5,18 +5,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.build import build_model
-from mlxlab.training.checkpointer import Checkpointer, final_state_digest
+from mlxlab.training.checkpointer import final_state_digest
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.models import (
     OPTIMIZED_STEP,
     RandomBatches,
-    StopAt,
     assert_close,
-    fit,
+    fit_in,
     make_run,
     make_trainer,
     weights_of,
@@ -72,19 +70,13 @@ PAIRS = [
 ]
 
 
-def train(node, folder=None, *, stop_at=None, resume=False, **changes):
+def train(node, folder, *, stop_at=None, resume=False, **changes):
     """(weights before, the run) of an epoch of 3 steps, or of the rest of it."""
     model = build_model(node, kind="classification", num_classes=2, vocab_size=20, seed=0)
     before = weights_of(model)
-    saving = (
-        Checkpointer(every_steps=2, keep=2, background=False, folder=folder) if folder else None
-    )
-    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    stop = [StopAt(stop_at)] if stop_at else []
-    trainer = make_trainer(epochs=1, **changes)
-    return before, fit(
-        trainer, make_run(model, RandomBatches(rows=12)), stop, saving, checkpoint, seed=4
-    )
+    run = make_run(model, RandomBatches(rows=12))
+    options = {"stop_at": stop_at, "resume": resume, "every_steps": 2}
+    return before, fit_in(folder, make_trainer(epochs=1, **changes), run, **options)
 
 
 @pytest.mark.parametrize(("name", "trained"), PAIRS)
@@ -92,7 +84,7 @@ def test_a_resumed_run_ends_in_the_same_state_and_changes_only_what_it_trains(
     tmp_path, name, trained
 ):
     node = NODES[name] | TRAINED[trained]
-    before, whole = train(node)
+    before, whole = train(node, tmp_path / "whole")
     train(node, tmp_path, stop_at=2)
     _, resumed = train(node, tmp_path, resume=True)
     assert final_state_digest(resumed.state) == final_state_digest(whole.state)
@@ -107,10 +99,10 @@ def test_a_resumed_run_ends_in_the_same_state_and_changes_only_what_it_trains(
 
 @pytest.mark.fault_injection  # compiling takes seconds
 @pytest.mark.parametrize("name", NODES)
-def test_a_compiled_step_is_the_plain_one(name):
+def test_a_compiled_step_is_the_plain_one(tmp_path, name):
     node = NODES[name] | {"dropout": 0.0}
     plain, compiled = (
-        weights_of(train(node, step=partial(step, **options))[1].model)
+        weights_of(train(node, tmp_path, step=partial(step, **options))[1].model)
         for step, options in (
             (PlainStep, {"max_grad_norm": 1.0}),
             (OptimizedStep, OPTIMIZED_STEP | {"compile": "always"}),

@@ -1,8 +1,9 @@
-"""The training loop: logging, how it ends, and resumed runs that equal uninterrupted ones."""
+"""The training loop: logging, how it ends, and stopped or interrupted runs that resume as uninterrupted ones."""
 
 import json
 import shutil
 from dataclasses import asdict
+from functools import partial
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -17,9 +18,11 @@ from mlxlab.data.dataset import RunLength
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.files.untrusted import parse_json
 from mlxlab.schema.metric_names import is_better
-from mlxlab.training.checkpointer import Checkpointer, final_state_digest
+from mlxlab.training.checkpointer import final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss
+from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import (
+    OPTIMIZED_STEP,
     FunctionLoss,
     NoOpCallback,
     RandomBatches,
@@ -27,6 +30,7 @@ from support.models import (
     StopAt,
     assert_same,
     fit,
+    fit_in,
     make_model,
     make_run,
     make_trainer,
@@ -34,14 +38,11 @@ from support.models import (
 )
 
 
-def train(folder, *, stop_at=None, resume=False, callbacks=(), run=None, **changes):
+def train(folder, *, run=None, callbacks=(), **changes):
     run = run or make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
-    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    stop = [StopAt(stop_at)] if stop_at else []
-    saving = Checkpointer(
-        every_steps=changes.pop("every_steps", 3), keep=2, background=True, folder=folder
-    )
-    return fit(make_trainer(**changes), run, [*stop, *callbacks], saving, checkpoint, seed=4)
+    names = ("stop_at", "resume", "every_steps")
+    options = {name: changes.pop(name) for name in names if name in changes}
+    return fit_in(folder, make_trainer(**changes), run, callbacks, background=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +152,8 @@ def test_max_tokens_ends_the_run():
     run = fit(
         make_trainer(max_tokens=50, schedule=lambda peak, steps: lambda step: step * 0 + peak)
     )
-    assert (
-        run.state.progress.tokens == 72
-    )  # the first number of whole batches of 24 tokens that is at least 50
+    # The first number of whole batches of 24 tokens that is at least 50.
+    assert run.state.progress.tokens == 72
 
 
 def test_early_stopping_counts_evaluations_since_the_best():
@@ -205,7 +205,6 @@ def test_a_diverging_run_rolls_back_to_its_last_checkpoint_and_skips_the_data(tm
     assert run.control.stop_reason == "done"
     assert all(np.isfinite(leaf).all() for leaf in weights_of(run.model).values())
     run = make_run(make_model(), Poisoned(rows=22), tracker=Recorder())
-    (tmp_path / "none").mkdir()
     with pytest.raises(DivergenceError):
         train(
             tmp_path / "none", run=run, every_steps=2, loss=FunctionLoss(nan_sum), max_rollbacks=0
@@ -291,3 +290,45 @@ def test_epochs_are_chosen_by_the_steps_that_small_data_need(min_steps, batches,
     assert trainer.length == RunLength(epochs=epochs)
     assert make_trainer(epochs=2).for_data(data, batches).length.epochs == 2
     assert make_trainer(epochs="auto").length.epochs == 5, "before the data is known"
+
+
+MICRO_BATCHES = 4
+STEP = partial(OptimizedStep, **(OPTIMIZED_STEP | {"accumulate": MICRO_BATCHES}))
+
+
+class SignalAt(CrossEntropyLoss):
+    """SIGTERM arrives while the loss of some micro-batch is computed; the micro-batches after it are counted."""
+
+    def __init__(self, micro_batch, run):
+        super().__init__(0.0)
+        self.left, self.run, self.later = micro_batch, run, 0
+
+    def __call__(self, model, batch):
+        self.later += self.left < 0
+        if self.left == 0:
+            self.run.control.stop_signal = 15
+        self.left -= 1
+        return super().__call__(model, batch)
+
+
+def train_accumulating(folder, *, signal_at=None, resume=False):
+    run = make_run(make_model(dropout=0.3), RandomBatches(rows=24))
+    loss = CrossEntropyLoss(0.0) if signal_at is None else SignalAt(signal_at, run)
+    trainer = make_trainer(step=STEP, loss=loss)
+    return fit_in(folder, trainer, run, every_steps=None, resume=resume), loss
+
+
+@pytest.mark.parametrize("micro_batch", [0, 1, 3, 5, 10])
+def test_a_signal_ends_the_run_before_the_next_micro_batch_and_a_resume_is_exact(
+    tmp_path, micro_batch
+):
+    expected, _ = train_accumulating(tmp_path / "uninterrupted")
+    run, loss = train_accumulating(tmp_path / "run", signal_at=micro_batch)
+    assert loss.later == 0
+    assert run.control.stop_reason == "signal 15"
+    assert run.state.progress.step == (micro_batch + 1) // MICRO_BATCHES
+    saved = CheckpointStore(tmp_path / "run" / "checkpoints").load()
+    assert saved.step == run.state.progress.step
+    resumed, _ = train_accumulating(tmp_path / "run", resume=True)
+    assert final_state_digest(resumed.state) == final_state_digest(expected.state)
+    assert_same(weights_of(resumed.model), weights_of(expected.model))

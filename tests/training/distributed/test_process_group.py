@@ -65,17 +65,8 @@ def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(mon
         "gradients": {"first": mx.ones((2, 4)), "last": mx.full((5,), 3.0)},
     }
     summed, per_example = group.all_reduce_sum(tree, {"loss": mx.ones(1)})
-    assert events == [
-        6,
-        "sum",
-        6,
-        8,
-        "sum",
-        8,
-        1,
-        "sum",
-        1,
-    ]  # rows and the last layer, the first layer, the loss
+    # Rows and the last layer, the first layer, the loss.
+    assert events == [6, "sum", 6, 8, "sum", 8, 1, "sum", 1]
     assert summed["gradients"]["first"].tolist() == [[1.0] * 4] * 2
     assert (summed["gradients"]["last"].tolist(), summed["loss"].item()) == ([3.0] * 5, 2.0)
     assert per_example["loss"].tolist() == [1.0]
@@ -99,10 +90,8 @@ while True:
 def test_a_process_that_dies_among_many_sums_ends_the_others_at_once(tmp_path):
     hosts = tmp_path / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(2)]))
-    command, options = (
-        [sys.executable, "-c", ENDLESS],
-        {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
-    )
+    command = [sys.executable, "-c", ENDLESS]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     ranks = [
         subprocess.Popen(
             command, env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}, **options

@@ -101,10 +101,8 @@ def test_a_skipped_step_changes_nothing_and_arrays_of_others_are_not_overwritten
     model, optimizer = subject(average=True, groups=True)
     optimizer.learning_rate = 0.05
     trees = [model.state, optimizer.state]
-    held, copies = (
-        flatten_arrays(trees),
-        {path: np.array(x) for path, x in flatten_arrays(trees).items()},
-    )
+    held = flatten_arrays(trees)
+    copies = {path: np.array(x) for path, x in flatten_arrays(trees).items()}
 
     def step(finite):
         native_update(model, optimizer, model.trainable_parameters(), finite)

@@ -281,10 +281,8 @@ def test_bfloat16_on_a_linux_cpu_warns_and_computes_in_float32(monkeypatch, capl
 def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces_and_flat_memory(
     tmp_path,
 ):
-    lengths, tokens = (
-        np.random.default_rng(0).integers(1, 60, 500),
-        np.random.default_rng(1).integers(1, 20, (500, 60)),
-    )
+    lengths = np.random.default_rng(0).integers(1, 60, 500)
+    tokens = np.random.default_rng(1).integers(1, 20, (500, 60))
 
     def collate(epoch: int, rows: np.ndarray, length: int | None) -> Batch:
         sequences = [tokens[row, : lengths[row]].astype(np.int32) for row in rows]
@@ -305,9 +303,8 @@ def test_a_thousand_compiled_steps_over_random_lengths_have_at_most_eight_traces
     fit(trainer, run, [memory])
     assert run.state.progress.step == 1000
     assert 2 < len(steps[0].full_step.traces) <= 8
-    assert (
-        abs(run.state.history.latest("memory/growth_per_step")) < 1000
-    )  # bytes: 0.1 MB in 100 steps
+    # Bytes: 0.1 MB in 100 steps.
+    assert abs(run.state.history.latest("memory/growth_per_step")) < 1000
 
 
 def test_a_step_evaluated_in_chunks_is_bitwise_the_same(monkeypatch):
