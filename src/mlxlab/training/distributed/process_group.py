@@ -31,36 +31,6 @@ MAX_TEXT_BYTES = 4096
 POLL_SECONDS = 0.25
 
 
-def sum_in_buckets(
-    leaves: Leaves, group: mx.distributed.Group | None, wait: Callable[[mx.array, mx.array], None]
-) -> Leaves:
-    """The float32 sum of each leaf over all processes. Leaves are computed in their order.
-
-    One message at a time: a ring never ends those that are started after it has lost a process.
-
-    Args:
-        wait: waits for an array of this process, then for its sum.
-    """
-    sums: Leaves = []
-    flat = summed = mx.array(0.0)
-    for bucket in bucket_leaves(leaves):
-        offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
-        with mx.stream(communication_stream()):
-            before = flat
-            flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
-            mx.async_eval(flat)
-            wait(before, summed)
-            summed = mx.distributed.all_sum(flat, group=group)
-            mx.async_eval(summed)
-            arrays = mx.split(summed, offsets)
-        sums += [
-            (path, array.reshape(leaf.shape))
-            for (path, leaf), array in zip(bucket, arrays, strict=True)
-        ]
-    wait(flat, summed)
-    return sums
-
-
 @cache
 def communication_stream() -> mx.Stream:
     """A stream next to that of the computations; NCCL sums in that of the GPU."""
@@ -146,7 +116,7 @@ class ProcessGroup:
         )
         leaves.reverse()  # a backward pass ends with the first layer
         with self.lockstep(waits=False):
-            summed = sum_in_buckets(leaves, self.group, self._wait)
+            summed = self._sum_in_buckets(leaves)
         result = tree_unflatten(summed)
         return result["tree"], result["per_example"]
 
@@ -260,6 +230,28 @@ class ProcessGroup:
             data[: len(encoded)] = encoded
         received = np.array(self.all_reduce_max(data.tolist()), np.uint8)
         return received[received > 0].tobytes().decode()
+
+    def _sum_in_buckets(self, leaves: Leaves) -> Leaves:
+        """The float32 sum of each leaf over all processes, in messages sent while the next leaves are computed.
+
+        One message at a time: a ring never ends those that are started after it has lost a process.
+        """
+        sums: Leaves = []
+        flat = summed = mx.array(0.0)
+        for bucket in bucket_leaves(leaves):
+            offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
+            with mx.stream(communication_stream()):
+                before = flat
+                flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
+                mx.async_eval(flat)
+                self._wait(before, summed)
+                summed = mx.distributed.all_sum(flat, group=self.group)
+                mx.async_eval(summed)
+                arrays = mx.split(summed, offsets)
+            for (path, leaf), array in zip(bucket, arrays, strict=True):
+                sums.append((path, array.reshape(leaf.shape)))
+        self._wait(flat, summed)
+        return sums
 
     def _wait(self, own: mx.array, summed: mx.array) -> None:
         mx.eval(own)  # the work of this rank does not count towards the timeout of the others

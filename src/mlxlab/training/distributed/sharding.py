@@ -11,6 +11,7 @@ gathered weights from the forward to the backward pass.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from typing import Any, cast
@@ -29,6 +30,7 @@ COPIES = 4  # A gathered layer exists so often at the same time.
 MIN_WORKING_BYTES = 1 << 26  # saves less than waiting costs
 
 
+@dataclass(eq=False)
 class GatheredArrays(Mapping[str, mx.array]):
     """Arrays by path, gathered when they are read: all ranks read them once, in the order of the mapping.
 
@@ -37,16 +39,15 @@ class GatheredArrays(Mapping[str, mx.array]):
         shapes: of the whole arrays of all shards.
     """
 
-    def __init__(
-        self, group: ProcessGroup, arrays: Arrays, shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
-        self.group = group
-        self.arrays = arrays
-        self.shapes = shapes
-        self.unread = sorted(arrays)
+    group: ProcessGroup
+    arrays: Arrays
+    shapes: Mapping[str, Shape]
+
+    def __post_init__(self) -> None:
+        self.unread = sorted(self.arrays)
 
     @property
-    def kinds(self) -> dict[str, tuple[tuple[int, ...], mx.Dtype]]:
+    def kinds(self) -> dict[str, tuple[Shape, mx.Dtype]]:
         """(shape, dtype) of every whole array, in the order in which they are read."""
         return {
             path: (self.shapes.get(path, self.arrays[path].shape), self.arrays[path].dtype)

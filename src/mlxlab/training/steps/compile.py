@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar, cast
 
@@ -83,6 +84,7 @@ class CompileBudget:
             self.trace_seconds = min(self.trace_seconds, seconds)
 
 
+@dataclass
 class CompiledFunction(Generic[Result]):
     """`function`, compiled with the state that it reads and changes.
 
@@ -92,13 +94,12 @@ class CompiledFunction(Generic[Result]):
         budget: decides which shapes are traced; none, once MLX has refused to trace.
     """
 
-    def __init__(
-        self, function: Callable[..., Result], arrays: list[object], budget: CompileBudget
-    ) -> None:
-        self.function = function
-        self.arrays = arrays
-        self.budget = budget
-        self.compiled: Callable[..., Result] = mx.compile(function, inputs=arrays, outputs=arrays)
+    function: Callable[..., Result]
+    arrays: list[object]
+    budget: CompileBudget
+
+    def __post_init__(self) -> None:
+        self.compiled = mx.compile(self.function, inputs=self.arrays, outputs=self.arrays)
         self.traces: set[Shapes] = set()
         self._warned = False
 
