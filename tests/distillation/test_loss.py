@@ -177,23 +177,6 @@ def test_an_ensemble_of_equal_members_equals_one_member(combine):
         )
 
 
-def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities():
-    batch, models = make_batch(), [make_model(seed=n, dropout=0.0) for n in (1, 2)]
-    z = [np.array(model(batch.tokens, batch.segment_ids)) for model in models]
-    p = [np.exp(oracle(logits, axis=-1)) for logits in z]
-    mean = Ensemble(models, [1.0, 3.0])(batch.tokens, batch.segment_ids)
-    np.testing.assert_allclose(mean, (z[0] + 3 * z[1]) / 4, rtol=1e-5, atol=1e-7)
-    mean = mx.exp(Ensemble(models, [1.0, 3.0], "probabilities")(batch.tokens, batch.segment_ids))
-    np.testing.assert_allclose(mean, (p[0] + 3 * p[1]) / 4, rtol=1e-5)
-
-
-def test_a_frozen_model_maps_its_classes_to_those_of_the_student():
-    model, batch = make_model(classes=3, dropout=0.0), make_batch()
-    z = np.array(model(batch.tokens, batch.segment_ids))
-    member = FrozenModel(model, np.array([2, 0]))
-    np.testing.assert_array_equal(member(batch.tokens, batch.segment_ids), z[:, [2, 0]])
-
-
 def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
     batch, models = make_batch(), [make_model(seed=n, dropout=0.0) for n in (1, 2)]
     z = [np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in models]

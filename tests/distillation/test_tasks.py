@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import numpy as np
 import pytest
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, softmax
 
 from distillation.test_loss import PAIRS, SETTINGS, distill, gradients, small
 from mlxlab.data.batch import Task
@@ -163,21 +163,17 @@ def test_a_router_is_refused_for_a_task_without_classes(kind):
         distill(model_of(kind), router=true_class_confidence, task=TASKS[kind])
 
 
-def test_an_ensemble_averages_the_probabilities_of_labels_and_the_numbers_of_a_regression():
-    for kind in KINDS:
-        models, batch = [model_of(kind, n) for n in (1, 2)], to_device(rows_of(kind))
-        outputs = [outputs_of(model, batch) for model in models]
-        mean = np.array(
-            Ensemble(models, [1.0, 3.0], "probabilities", kind)(batch.tokens, batch.segment_ids)
-        )
-        if kind == "regression":
-            np.testing.assert_allclose(
-                mean, (outputs[0] + 3 * outputs[1]) / 4, rtol=1e-5, atol=1e-7
-            )
-        else:
-            np.testing.assert_allclose(
-                expit(mean), (expit(outputs[0]) + 3 * expit(outputs[1])) / 4, rtol=1e-5
-            )
+@pytest.mark.parametrize("kind", TASKS)
+def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities_and_of_numbers(kind):
+    models = [model_of(kind, n) for n in (1, 2)]
+    batch = to_device(rows_of(kind))
+    outputs = [outputs_of(model, batch) for model in models]
+    read = {"classification": partial(softmax, axis=-1), "multi_label": expit}
+    for mean in ("logits", "probabilities"):
+        actual = outputs_of(Ensemble(models, [1.0, 3.0], mean, kind), batch)
+        to_average = read[kind] if mean == "probabilities" and kind in read else np.array
+        expected = (to_average(outputs[0]) + 3 * to_average(outputs[1])) / 4
+        np.testing.assert_allclose(to_average(actual), expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", TASKS)

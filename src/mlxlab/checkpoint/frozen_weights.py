@@ -77,11 +77,13 @@ def read_base(checkpoint: Path, name: str) -> Arrays:
     """The frozen weights that the checkpoint at a path refers to, in its run folder or next to it.
 
     Args:
-        name: their digest.
+        name: their digest, "" if there are none.
 
     Raises:
         CheckpointUnavailableError: they are missing, or not those with which the checkpoint was saved.
     """
+    if not name:
+        return {}
     if not DIGEST.fullmatch(name):
         raise CheckpointUnavailableError(
             f"{checkpoint}: state.json: base: expected 32 hexadecimal digits"

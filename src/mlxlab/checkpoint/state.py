@@ -163,11 +163,11 @@ class History:
         names = set(self.best_metrics)
         self.best = None
         self.best_step = 0
-        self.best_metrics = {}
         for at, value in self.evaluations:
             if is_better(monitored_metric, value, self.best):
                 self.best = value
                 self.best_step = at
+        self.best_metrics = {}
         if self.best is not None:
             logged = dict(self.curve).get(self.best_step, {})
             self.best_metrics = {name: value for name, value in logged.items() if name in names}

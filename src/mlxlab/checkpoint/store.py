@@ -131,9 +131,7 @@ class CheckpointStore:
     def take_over(self, checkpoint: Checkpoint) -> Path:
         """Commits a checkpoint of another run here too; raises as `save` and `read_base`."""
         state = checkpoint.state
-        frozen: Arrays = {}
-        if state["base"]:
-            frozen = read_base(checkpoint.path, state["base"])
+        frozen = read_base(checkpoint.path, state["base"])
         weights = {path: array for path, array in checkpoint.weights.items() if path not in frozen}
         best_step = state["history"].best_step
         return self.save(
@@ -218,11 +216,9 @@ class CheckpointStore:
         paths = self.paths()
         if which == "emergency":
             return [path for path in paths if EMERGENCY in path.name]
-        step = None
         match = STEP.fullmatch(which)
-        if match:
-            step = int(match[1])
-        elif which == "best":
+        step = int(match[1]) if match else None
+        if which == "best":
             step = _best_step(paths, skipped)
         if step is None:
             return paths
@@ -241,9 +237,7 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
         raise CorruptCheckpointError(f"holds the checkpoint of step {manifest['step']}")
     try:
         weights = parse_arrays(files[WEIGHTS])
-        optimizer: Arrays = {}
-        if OPTIMIZER in files:
-            optimizer = parse_arrays(files[OPTIMIZER])
+        optimizer = parse_arrays(files[OPTIMIZER]) if OPTIMIZER in files else {}
         state = parse_state(files[STATE])
     except (KeyError, ValueError, RuntimeError, DataError) as error:
         raise CorruptCheckpointError(f"unreadable ({str(error).splitlines()[0]})") from None
@@ -251,8 +245,7 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
         raise CorruptCheckpointError(
             f"state.json is of step {state['progress'].step}, expected {manifest['step']}"
         )
-    if state["base"]:
-        weights = read_base(path, state["base"]) | weights
+    weights = read_base(path, state["base"]) | weights
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
 
 

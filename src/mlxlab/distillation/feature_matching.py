@@ -114,9 +114,10 @@ def feature_matching_loss(
 def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, LayerCall]]:
     """Records the last call of each named layer (`backbone.layers.1.attention`); ConfigError for an unknown name."""
     calls: dict[str, LayerCall] = {}
-    layers: dict[str, nn.Module] = {}
-    if names:
-        layers = {name: layer for name, layer in model.named_modules() if name}
+    if not names:
+        yield calls
+        return
+    layers = {name: layer for name, layer in model.named_modules() if name}
     for name in names:
         if name not in layers:
             raise ConfigError(f"{_KEY}: there is no layer {name}")

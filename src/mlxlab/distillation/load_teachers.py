@@ -105,9 +105,7 @@ class TeacherLoader:
             raise ConfigError(f"trainer.distillation.teacher_weights: {expected}")
         if is_predictions(options.models[0]):
             return self._read_predictions(Path(os.path.expanduser(options.models[0])), data)
-        students = options.members
-        if options.previous_students == "independent":
-            students = []
+        students = [] if options.previous_students == "independent" else options.members
         loaded = [self._load_teacher(name, data) for name in (*names, *students)]
         aligned = [self._align(each, data, seq_len, num_logits) for each in loaded]
         count = len(names)
@@ -205,9 +203,7 @@ class TeacherLoader:
     ) -> FrozenModel:
         """A teacher that has all outputs of the student, each found by its name."""
         is_text = teacher.task.kind == "language_modelling"
-        kind = "labels"
-        if is_text:
-            kind = "tokens"
+        kind = "tokens" if is_text else "labels"
         if self.options.vocab_mapping != "subset":
             raise NotAllowedError(
                 f"{title}: expected the student's {len(names)} {kind}, got {len(own)}; of a teacher that has all of"

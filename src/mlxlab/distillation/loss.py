@@ -74,9 +74,7 @@ class DistillationLoss:
         self.terms = ("cross_entropy", "kl")
         if task.kind == "regression":
             self.terms = ("squared_error", "teacher_squared_error")
-        self.pairs: list[LayerPair] = []
-        if loaded_teachers:
-            self.pairs = feature_matching
+        self.pairs = feature_matching if loaded_teachers else []
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
         if router is not None and task.kind in ("multi_label", "regression"):
             raise ConfigError(
@@ -110,9 +108,7 @@ class DistillationLoss:
         divergence = self._divergence(
             soft_targets, logits, temperature, target_values, batch.targets
         )
-        scale: float | mx.array = 1.0
-        if self.scale_by_t2:
-            scale = temperature * temperature
+        scale = temperature * temperature if self.scale_by_t2 else 1.0
         total = alpha * target_values + (1 - alpha) * scale * divergence
         terms = dict(zip(self.terms, (target_values, divergence), strict=True))
         if not self.pairs:

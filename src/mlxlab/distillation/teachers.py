@@ -124,10 +124,9 @@ class Teachers:
 
     def _logits(self, batch: DeviceBatch, router: Router | None) -> mx.array:
         logits = self.ensemble.member_logits(batch.tokens, batch.segment_ids)
-        weights = None
-        if router is not None:
-            weights = router(logits=logits, targets=batch.targets)
-        return self.ensemble.combine(logits, weights)
+        if router is None:
+            return self.ensemble.combine(logits)
+        return self.ensemble.combine(logits, router(logits=logits, targets=batch.targets))
 
 
 @dataclass
@@ -214,9 +213,7 @@ def load_predictions(path: Path, data: DataModule, cache: Path) -> OutOfFold:
     if data.task.kind != "regression":
         names = [f"{PROBABILITY}{label}" for label in data.task.labels]
     has_numbers = ROW in open_source(str(path), Reading()).columns()
-    columns = list(names)
-    if has_numbers:
-        columns.append(ROW)
+    columns = [*names, ROW] if has_numbers else names
     predicted = Rows([open_rows(str(path), Reading(), cache, columns=columns)])
     outputs = np.stack([_numbers(predicted, name) for name in columns], axis=1)
     rows = np.arange(len(predicted))

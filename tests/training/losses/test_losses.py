@@ -14,10 +14,9 @@ from mlxlab.training.losses.loss import (
     FocalLoss,
     Loss,
     LossTerms,
-    WeightedCrossEntropyLoss,
 )
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
-from support.models import FunctionLoss, RandomBatches, assert_same, make_model, weights_of
+from support.models import FunctionLoss, RandomBatches, make_model
 
 
 class GivenLogits(nn.Module):
@@ -79,23 +78,6 @@ def test_the_focal_loss_of_the_conf_dirig_weighs_all_classes_equally(classes):
 def test_focal_alpha_is_refused_for_more_than_two_classes():
     with pytest.raises(ConfigError, match=r"expected null for 3 classes, got 0\.4"):
         FocalLoss(0.4, 2.0, 0.0)(GivenLogits([[0.0, 0.0, 0.0]]), batch_of_targets(1))
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        CrossEntropyLoss(0.0),
-        FocalLoss(None, 2.0, 0.0),
-        WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[1, 2]),
-    ],
-)
-def test_the_hooks_of_a_plain_loss_do_nothing(loss):
-    model = make_model()
-    before = weights_of(model)
-    loss.setup(model, 0)
-    loss.flush()
-    assert loss.annotate(RandomBatches().batch(np.arange(4)), 0.5) == {}
-    assert_same(weights_of(model), before)
 
 
 class RecordingLoss:

@@ -23,7 +23,6 @@ from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.loss import CrossEntropyLoss, cross_entropy
 from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays
 from mlxlab.training.steps import optimized
-from mlxlab.training.steps.microbatch import split
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
 from support.models import (
@@ -118,18 +117,6 @@ def test_any_number_of_micro_batches_gives_the_step_of_the_full_batch(accumulate
     assert_close(actual, weights, atol=1e-6)
     assert step_scalars(metrics) == pytest.approx(step_scalars(full), rel=1e-5)
     assert_close(metrics.per_example, full.per_example, atol=1e-6)
-
-
-def test_micro_batches_are_consecutive_rows_of_every_field():
-    batch = uneven_batch(10)
-    micro_batches = split(batch, 3)
-    assert [len(micro_batch.example_ids) for micro_batch in micro_batches] == [3, 3, 3, 1]
-    for full, *slices in zip(flat_batch(batch), *map(flat_batch, micro_batches), strict=True):
-        np.testing.assert_array_equal(np.concatenate(slices), full)
-
-
-def flat_batch(batch: DeviceBatch) -> list[np.ndarray]:
-    return [np.array(leaf) for _, leaf in tree_flatten([*batch[:5], batch.aux])]
 
 
 class Wide(nn.Module):
