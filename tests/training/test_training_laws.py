@@ -19,8 +19,10 @@ from mlxlab.training.losses.loss import (
 )
 from mlxlab.training.optim.optimizers import adamw, flatten_arrays
 from mlxlab.training.optim.schedules import constant, cosine, linear, wsd
+from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, global_norm, weighted_sum
 from support.models import (
+    OPTIMIZED_STEP,
     FunctionLoss,
     NoOpCallback,
     RandomBatches,
@@ -186,8 +188,12 @@ def test_adamw_has_bias_correction():
     )  # without it: 0.316
 
 
+ACCUMULATING = partial(OptimizedStep, **OPTIMIZED_STEP | {"accumulate": 3})
+
+
+@pytest.mark.parametrize("step", [partial(PlainStep, max_grad_norm=1.0), ACCUMULATING])
 @pytest.mark.parametrize("source", ["loss", "gradient"])
-def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(source):
+def test_a_nonfinite_step_or_micro_batch_changes_neither_weights_nor_optimizer(source, step):
     model = make_model()
     optimizer = make_run(model).state.optimizer
 
@@ -196,16 +202,16 @@ def test_a_nonfinite_step_changes_neither_weights_nor_optimizer(source):
         if not poisoned:
             return values
         if source == "loss":
-            return values * float("nan")
+            return mx.where(b.example_ids == 1, float("nan"), values)
         return values + mx.sqrt(m.out.weight.sum() * 0) * 1.0  # finite, with an infinite gradient
 
     poisoned = False
-    step = PlainStep(1.0, model=model, loss=FunctionLoss(loss), optimizer=optimizer)
-    assert step_scalars(step(a_batch()))["finite"] == 1
+    take_step = step(model=model, loss=FunctionLoss(loss), optimizer=optimizer)
+    assert take_step(a_batch()).finite
     weights = weights_of(model)
-    state = {k: np.array(v) for k, v in flatten_arrays(optimizer.state).items()}
+    state = {name: np.array(leaf) for name, leaf in flatten_arrays(optimizer.state).items()}
     poisoned = True
-    assert step_scalars(step(a_batch()))["finite"] == 0
+    assert not take_step(a_batch()).finite
     assert_same(weights_of(model), weights)
     assert_same(flatten_arrays(optimizer.state), state)
 
