@@ -215,31 +215,18 @@ def arrays(**changes):
 
 
 @pytest.mark.parametrize(
-    ("saved", "message"),
+    ("name", "array"),
     [
-        ({"a.weight": None}, "model array a.weight: expected mlx.core.float32 (2, 3), got none"),
-        ({"c": mx.ones(1)}, "model array c: expected none, got mlx.core.float32 (1,)"),
-        (
-            {"a.weight": mx.ones((3, 2))},
-            "model array a.weight: expected mlx.core.float32 (2, 3), got mlx.core.float32 (3, 2)",
-        ),
-        (
-            {"a.weight": mx.ones((2, 3), mx.int32)},
-            "model array a.weight: expected mlx.core.float32 (2, 3), got mlx.core.int32 (2, 3)",
-        ),
-        (
-            {"b.bias": mx.zeros((4,), mx.bool_)},
-            "model array b.bias: expected mlx.core.float32 (4,), got mlx.core.bool (4,)",
-        ),
-        (
-            {"b.bias": mx.array([0, 0, float("nan"), 0])},
-            "model array b.bias: holds NaN or infinity",
-        ),
+        ("a.weight", None),
+        ("c", mx.ones(1)),
+        ("a.weight", mx.ones((3, 2))),
+        ("a.weight", mx.ones((2, 3), mx.int32)),
+        ("b.bias", mx.zeros((4,), mx.bool_)),
+        ("b.bias", mx.array([0, 0, float("nan"), 0])),
     ],
     ids=["missing", "extra", "shape", "integer", "bool", "nan"],
 )
-def test_the_first_array_that_does_not_fit_is_named(saved, message):
+def test_the_first_array_that_does_not_fit_is_named(name, array):
     check_arrays(arrays(), arrays(), "model")
-    with pytest.raises(CorruptCheckpointError) as caught:
-        check_arrays(arrays(**saved), arrays(), "model")
-    assert str(caught.value) == message
+    with pytest.raises(CorruptCheckpointError, match=f"^model array {name}: "):
+        check_arrays(arrays(**{name: array}), arrays(), "model")

@@ -53,21 +53,12 @@ SHAPE = {
 def small_model(family: str, dropout: float = 0.2) -> Model:
     mx.random.seed(0)
     shape = SHAPE | {"dropout": dropout}
-    branches = {
-        "kernel_sizes": [2, 3],
-        "num_filters": 4,
-        "dilations": [1, 2],
-        "branch_dropout": dropout,
-    }
-    families = {
-        "bert": lambda: Bert(**shape),
-        "cnn_hybrid": lambda: CnnHybrid(**shape, **branches),
-        "transformer": lambda: Transformer(**shape),
-    }
-    backbone = families[family]()
-    model = Model(
-        backbone, build_head(backbone, kind="classification", num_classes=2, dropout=dropout)
-    )
+    branches = {"kernel_sizes": [2, 3], "num_filters": 4, "dilations": [1, 2]}
+    if family == "cnn_hybrid":
+        shape |= branches | {"branch_dropout": dropout}
+    backbone = {"bert": Bert, "cnn_hybrid": CnnHybrid, "transformer": Transformer}[family](**shape)
+    head = build_head(backbone, kind="classification", num_classes=2, dropout=dropout)
+    model = Model(backbone, head)
     mx.eval(model.parameters())
     model.train()
     return model
