@@ -61,7 +61,7 @@ PACKAGE_NODES = {
     "analysis": 12_350,
     "api": 3_660,
     "backend": 15_570,
-    "callbacks": 6_610,
+    "callbacks": 6_600,
     "checkpoint": 11_210,
     "cli": 17_980,
     "config": 14_270,
@@ -80,7 +80,7 @@ PACKAGE_NODES = {
     "sweep": 18_480,
     "terminal": 4_610,
     "tracking": 14_530,
-    "training": 33_240,
+    "training": 32_960,
     "views": 12_040,
 }
 PRIVATE_MODULES = {}

@@ -19,10 +19,8 @@ from mlxlab.files.untrusted import open_regular
 
 Arrays = dict[str, mx.array]
 FLOATS = (mx.float32, mx.float16, mx.bfloat16)
-AVERAGE, TRAINED = (
-    "average.",
-    "trained.",
-)  # prefixes in the optimizer state: in memory; in a checkpoint
+AVERAGE = "average."  # prefix in the optimizer state in memory
+TRAINED = "trained."  # prefix in the optimizer state of a checkpoint
 DTYPES = {
     mx.bool_: "BOOL",
     mx.uint8: "U8",

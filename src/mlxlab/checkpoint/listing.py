@@ -97,6 +97,4 @@ def _size(path: Path) -> int:
         status = os.lstat(path)
     except OSError:
         return 0
-    if not stat.S_ISREG(status.st_mode):
-        return 0
-    return status.st_size
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

@@ -27,9 +27,7 @@ def folder_name(step: int) -> str:
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint folder; -1 for any other name."""
     match = NAME.fullmatch(path.name)
-    if match is None:
-        return -1
-    return int(match[1])
+    return int(match[1]) if match else -1
 
 
 def committed_paths(folder: Path) -> list[Path]:

@@ -75,6 +75,4 @@ def _unwrap(name: str) -> str:
 def _read(name: str, table: Table, prefix: str) -> str:
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
-    if name.startswith("head."):
-        return name
-    return prefix + name
+    return name if name.startswith("head.") else prefix + name

@@ -59,9 +59,7 @@ class ChangedSettings:
     @property
     def batch_size(self) -> int | None:
         """Rows of a full batch; None is as configured."""
-        if not self.resizes:
-            return None
-        return self.resizes[-1].size
+        return self.resizes[-1].size if self.resizes else None
 
 
 @dataclass
@@ -95,9 +93,7 @@ class Progress:
     @property
     def schedule_step(self) -> float:
         """Position of the next step on the LR schedule, in steps; samples / first batch size if the size changes."""
-        if not self.batch_sizes:
-            return self.step
-        return self.samples / self.batch_sizes[0][1]
+        return self.samples / self.batch_sizes[0][1] if self.batch_sizes else self.step
 
 
 @dataclass
@@ -197,9 +193,7 @@ class History:
     def latest(self, name: str) -> float | None:
         """The last value of a metric; None if it was never logged."""
         point = self.latest_point(name)
-        if point is None:
-            return None
-        return point[1]
+        return point[1] if point else None
 
     def latest_point(self, name: str) -> tuple[int, float] | None:
         """(step, value) of the last value of a metric; None if it was never logged."""

@@ -67,6 +67,7 @@ class Checkpoint:
         return self.path.absolute().parent.parent
 
 
+@dataclass
 class CheckpointStore:
     """The checkpoints of one run: `<folder>/step-00000123/`.
 
@@ -74,10 +75,11 @@ class CheckpointStore:
         keep: number of the newest regular checkpoints that are kept; the best one is kept in addition.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder = folder
-        self.keep = keep
-        self.base = FrozenWeights(folder.parent)
+    folder: Path
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        self.base = FrozenWeights(self.folder.parent)
 
     def save(
         self,

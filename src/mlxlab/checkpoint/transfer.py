@@ -120,11 +120,11 @@ class Transfer:
             and all(self._fits(old.get(name), new[name]) for name in adapter)
             and (not adapter or self.rules.old.scale == self.rules.new.scale)
         )
-        if weight and keeps_adapter:
-            without_adapter = {name: path for name, path in old.items() if name not in ADAPTER}
-            self._fill_weight(without_adapter, new, weight)
-        elif weight:
-            self._fill_weight(old, new, weight)
+        if weight:
+            paths = old
+            if keeps_adapter:
+                paths = {name: path for name, path in old.items() if name not in ADAPTER}
+            self._fill_weight(paths, new, weight)
         for name, path in new.items():
             if name in adapter and not keeps_adapter:
                 self._fill_new(new, name)

@@ -51,9 +51,7 @@ class TransferReport:
         """Share of the arrays that were carried over, among all but those with a reason not to be."""
         carried = self.count(*CARRIED)
         faults = self.count(*FAULTS)
-        if not carried:
-            return 0.0
-        return carried / (carried + faults)
+        return carried / (carried + faults) if carried else 0.0
 
     def lines(self, source: str) -> list[str]:
         """Lists the counts, then a line with the first names of what was not carried over."""

@@ -108,9 +108,7 @@ class TeacherLoader:
         students = [] if options.previous_students == "independent" else options.members
         loaded = [self._load_teacher(name, data) for name in (*names, *students)]
         aligned = [self._align(each, data, seq_len, num_logits) for each in loaded]
-        count = len(names)
-        if options.previous_students == "teacher":
-            count = len(loaded)
+        count = len(loaded) if options.previous_students == "teacher" else len(names)
         if weights:
             weights = [*weights, *[sum(weights) / len(weights)] * (count - len(names))]
         ensemble = Ensemble(aligned[:count], weights, options.ensemble_mean, data.task.kind)

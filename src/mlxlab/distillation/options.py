@@ -87,6 +87,4 @@ NO_DISTILLATION = DistillationOptions(
 
 def read_options(node: dict[str, Any] | None) -> DistillationOptions:
     """The options of the node `trainer.distillation`; `NO_DISTILLATION` for a trainer without it."""
-    if node is None:
-        return NO_DISTILLATION
-    return instantiate(node, DistillationOptions)
+    return NO_DISTILLATION if node is None else instantiate(node, DistillationOptions)

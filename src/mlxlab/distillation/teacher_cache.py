@@ -67,9 +67,7 @@ class TeacherCache:
         What was stored first is what is used: a resumed run trains on the same values, bit for bit.
         """
         is_by_class = batch.targets.dtype.kind == "i"
-        leading = batch.targets.shape
-        if not is_by_class:
-            leading = leading[:1]
+        leading = batch.targets.shape if is_by_class else batch.targets.shape[:1]
         rows = len(batch.targets)
         targets = np.zeros((rows, math.prod(leading[1:])), self.record_type)
         keys = list(map(row_key, batch.tokens, batch.segment_ids))
@@ -262,6 +260,4 @@ def row_key(tokens: np.ndarray, segment_ids: np.ndarray) -> bytes:
 def _length(segment_ids: np.ndarray) -> int:
     """Tokens up to the last one that is not padding."""
     real = np.flatnonzero(segment_ids)
-    if not len(real):
-        return 0
-    return int(real[-1]) + 1
+    return int(real[-1]) + 1 if len(real) else 0

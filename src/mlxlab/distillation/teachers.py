@@ -88,9 +88,7 @@ class Teachers:
     @property
     def first(self) -> nn.Module:
         """The model whose layers a student may match; an empty ensemble without teachers."""
-        if not self.ensemble:
-            return self.ensemble
-        return self.ensemble.members[0].model
+        return self.ensemble.members[0].model if self.ensemble else self.ensemble
 
     def cached(self, batch: Batch, router: Router | None) -> dict[str, np.ndarray]:
         """Soft targets of a batch that need no query, or from the cache, which queries the ensemble on a miss.
