@@ -4,7 +4,6 @@ import csv
 import errno
 import math
 import os
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,35 +11,25 @@ import pytest
 from mlxlab.callbacks import csv_logger
 from mlxlab.callbacks.csv_logger import CSVLogger
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
-from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import CannotCreateError, NotAllowedError
 from mlxlab.files.atomic import write_atomic
-from mlxlab.training.checkpointer import Checkpointer
 from support.models import (
     NoOpCallback,
     RandomBatches,
     Recorder,
-    StopAt,
     fit,
+    fit_in,
     make_model,
     make_run,
     make_trainer,
 )
 
 
-def train(folder, *, stop_at=None, resume=False, path="metrics.csv", allow_outside=False):
+def train(folder, *, path="metrics.csv", allow_outside=False, **options):
     folder.mkdir(exist_ok=True)
     run = make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
-    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    saving = Checkpointer(every_steps=3, keep=2, background=False, folder=folder)
-    stop = [StopAt(stop_at)] if stop_at else []
-    callbacks = [
-        MemoryMonitor(5),
-        *stop,
-        CSVLogger(path, allow_outside, folder=folder),
-    ]
-    fit(make_trainer(), run, callbacks, saving, checkpoint, seed=4)
-    return run.context.tracker
+    callbacks = [MemoryMonitor(5), CSVLogger(path, allow_outside, folder=folder)]
+    return fit_in(folder, make_trainer(), run, callbacks, **options).context.tracker
 
 
 def rows_of(path):
@@ -90,52 +79,22 @@ def test_the_file_holds_every_metric_of_every_step_to_the_last_digit(tmp_path):
     assert tmp_path / "metrics.csv" in tracker.artifacts
 
 
-def test_pandas_reads_numbers_and_gaps(tmp_path):
-    tracker = train(tmp_path)
-    frame = pd.read_csv(tmp_path / "metrics.csv")
-    assert all(kind.kind in "if" for kind in frame.dtypes)
-    assert frame["valid/loss"].count() == 3
-    losses = {
-        step: metrics["train/loss"]
-        for step, metrics in logged(tracker).items()
-        if "train/loss" in metrics
-    }
-    assert frame.set_index("step")["train/loss"].dropna().to_dict() == pytest.approx(
-        losses, rel=1e-14
-    )
-
-
 @pytest.mark.parametrize("step", [2, 4, 7, 12, 14])
 def test_a_stopped_and_resumed_run_has_the_rows_of_the_uninterrupted_one(tmp_path, step):
-    train(tmp_path / "uninterrupted")
-    train(tmp_path / "stopped", stop_at=step)
-    after = f"{step + 1},0,0,9.9\n"  # as a kill after a later step would leave it, and a torn line
-    with (
-        (tmp_path / "stopped" / "metrics.csv").open("a")
-        if step > 3
-        else Path(os.devnull).open("w") as file
-    ):
-        columns = len(rows_of(tmp_path / "stopped" / "metrics.csv")[0]) if step > 3 else 4
-        file.write(after.strip() + "," * (columns - 4) + "\n" + after[:5])
-    train(tmp_path / "stopped", resume=True)
-    same = (
-        "train/loss",
-        "train/grad_norm",
-        "train/learning_rate",
-        "valid/loss",
-        "valid/accuracy",
-        "step",
-        "epoch",
-    )
-    expected, resumed = (
-        rows_of(tmp_path / name / "metrics.csv") for name in ("uninterrupted", "stopped")
-    )
-    assert [{name: row[name] for name in same} for row in resumed] == [
-        {n: row[n] for n in same} for row in expected
-    ]
-    assert [bool(row["memory/active"]) for row in resumed] == [
-        bool(row["memory/active"]) for row in expected
-    ]
+    files = [tmp_path / name / "metrics.csv" for name in ("uninterrupted", "stopped")]
+    train(files[0].parent)
+    train(files[1].parent, stop_at=step)
+    if step > 3:  # as a kill after a later step would leave it, and a torn line
+        columns = len(rows_of(files[1])[0])
+        with files[1].open("a") as file:
+            file.write(f"{step + 1},0,0,9.9" + "," * (columns - 4) + f"\n{step + 1},0")
+    train(files[1].parent, resume=True)
+    expected, resumed = map(rows_of, files)
+    names = ["train/loss", "train/grad_norm", "train/learning_rate", "step", "epoch"]
+    for name in [*names, "valid/loss", "valid/accuracy"]:
+        assert [row[name] for row in resumed] == [row[name] for row in expected]
+    measured = [[bool(row["memory/active"]) for row in rows] for rows in (resumed, expected)]
+    assert measured[0] == measured[1]
 
 
 def test_a_new_run_in_the_same_folder_replaces_the_file(tmp_path):

@@ -1,6 +1,7 @@
 """Model FLOPs and the share of the machine's peak."""
 
 import numpy as np
+import pytest
 import yaml
 
 from mlxlab.callbacks.throughput import ThroughputMonitor, measure_peak
@@ -33,42 +34,26 @@ def lm(backbone):
     return Model(backbone, build_head(backbone, kind="language_modelling"))
 
 
-def matmul_parameters(model):
-    return training_flops(model, 0) / 6
+BRANCHES = {"kernel_sizes": [2, 3], "num_filters": 8, "dilations": [1]}
+# Kernel sizes 2 and 3, and the dilated one of 3; the fusion; the transform of the head.
+CONVOLUTIONS = (2 + 3 + 3) * 32 * 8 + 3 * 8 * 8 + (32 + 8) * 32
 
 
-def attention_width(model):
-    return (training_flops(model, 1) - training_flops(model, 0)) / 12
-
-
-def test_parameters_of_matrix_products_are_counted():
-    assert matmul_parameters(lm(Transformer(**SHAPE))) == 2 * BLOCK + 100 * 32
-    assert matmul_parameters(lm(Transformer(**SHAPE, tie_embeddings=False))) == 2 * BLOCK + 100 * 32
-    assert (
-        matmul_parameters(lm(Transformer(**SHAPE, position_embedding="learned")))
-        == 2 * BLOCK + 100 * 32
-    )
-    assert matmul_parameters(lm(Bert(**SHAPE))) == 2 * PLAIN + 32 * 32 + 100 * 32, (
-        "and the head's transform"
-    )
-
-
-def test_the_parameters_of_a_hybrid_are_those_of_encoder_and_convolutions():
-    hybrid = lm(
-        CnnHybrid(
-            **SHAPE,
-            kernel_sizes=[2, 3],
-            num_filters=8,
-            dilations=[1],
-            fusion="concat",
-            highway=False,
-        )
-    )
-    assert attention_width(hybrid) == 2 * 32
-    convolutions = (2 + 3 + 3) * 32 * 8  # kernel sizes 2 and 3, and the dilated one of 3
-    fusion = 3 * 8 * 8
-    transform = (32 + 8) * 32
-    assert matmul_parameters(hybrid) == 2 * PLAIN + convolutions + fusion + transform + 100 * 32
+@pytest.mark.parametrize(
+    ("backbone", "options", "parameters"),
+    [
+        (Transformer, {}, 2 * BLOCK),
+        (Transformer, {"tie_embeddings": False}, 2 * BLOCK),
+        (Transformer, {"position_embedding": "learned"}, 2 * BLOCK),
+        (Bert, {}, 2 * PLAIN + 32 * 32),  # with the head's transform
+        (CnnHybrid, {**BRANCHES, "fusion": "concat", "highway": False}, 2 * PLAIN + CONVOLUTIONS),
+    ],
+)
+def test_parameters_of_matrix_products_are_counted(backbone, options, parameters):
+    model = lm(backbone(**SHAPE, **options))
+    assert training_flops(model, 0) / 6 == parameters + 100 * 32
+    attention_width = (training_flops(model, 1) - training_flops(model, 0)) / 12
+    assert attention_width == 2 * 32
 
 
 def test_training_flops_follow_the_formula_of_palm():
@@ -128,14 +113,12 @@ def test_the_peak_is_measured_after_a_delay_and_not_timed(monkeypatch):
     assert seconds < 0.4, "the half second of the measurement does not count"
 
 
-def test_a_classifier_has_no_flops_per_token():
-    backbone = Transformer(**SHAPE)
-    model = Model(backbone, build_head(backbone, kind="classification", num_classes=2))
-    assert logged(model, measure_peak_after=0)[1] == []
-
-
-def test_a_model_of_a_table_has_no_flops_per_token():
-    backbone = Tabular([{"categories": 3, "missing": False}], vocab_size=4)
+@pytest.mark.parametrize(
+    "backbone",
+    [Transformer(**SHAPE), Tabular([{"categories": 3, "missing": False}], vocab_size=4)],
+    ids=["text", "table"],
+)
+def test_a_classifier_has_no_flops_per_token(backbone):
     model = Model(backbone, build_head(backbone, kind="classification", num_classes=2))
     assert logged(model, measure_peak_after=0)[1] == []
 

@@ -6,8 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.checkpoint.resume import load_named
-from mlxlab.checkpoint.store import CheckpointStore
+from mlxlab.checkpoint.store import CheckpointStore, load_named
 from mlxlab.errors import CheckpointUnavailableError
 from support.checkpoints import state_at
 

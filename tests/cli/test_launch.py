@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.cli import main
 from mlxlab.training.distributed import launcher
-from mlxlab.training.distributed.hosts import check_reachable
+from mlxlab.training.distributed.launcher import check_reachable
 
 HOSTS = [{"ssh": f"mac-{n}", "ips": [f"10.0.0.{n}"]} for n in range(1, 5)]
 TWO = HOSTS[:2]

@@ -7,26 +7,25 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from omegaconf import OmegaConf
 from scipy.special import log_softmax as oracle
 
-from mlxlab.config.paths import conf_dir
 from mlxlab.data.batch import Task
 from mlxlab.distillation.loss import DistillationLoss, soft_target_divergence
 from mlxlab.distillation.teacher_cache import TeacherCache
 from mlxlab.distillation.teachers import DistillationReport, SoftTargets, Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.models.bert import Bert
-from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence, weighted_mean
+from mlxlab.models.ensemble import Ensemble, FrozenModel, true_class_confidence
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import evaluate
-from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
+from mlxlab.training.losses.loss import FocalLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
 from support.models import (
+    OPTIMIZED_STEP,
     TASK,
     FixedBatches,
     RandomBatches,
@@ -78,13 +77,6 @@ def train(loss, step=PLAIN):
     return weights_of(run.model)
 
 
-def test_distillation_without_teachers_or_with_alpha_1_is_cross_entropy_bit_for_bit():
-    plain = train(CrossEntropyLoss(0.0))
-    for loss in (distill(make_model(seed=1), alpha=1.0), distill()):
-        for name, leaf in train(loss).items():
-            np.testing.assert_array_equal(leaf, plain[name])
-
-
 def test_the_loss_equals_its_formula():
     student, teacher, batch = make_model(dropout=0.0), make_model(seed=1, dropout=0.0), make_batch()
     z, t = (
@@ -98,16 +90,8 @@ def test_the_loss_equals_its_formula():
     np.testing.assert_allclose(loss.total, 0.3 * ce + 0.7 * T**2 * kl, rtol=2e-5)
     np.testing.assert_allclose(loss.terms["kl"], kl, rtol=1e-3, atol=1e-7)
     np.testing.assert_allclose(loss.terms["cross_entropy"], ce, rtol=1e-5)
-
-
-@pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon"])
-def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(divergence):
-    model, batch = make_model(dropout=0.0), make_batch()
-    loss = distill(make_model(dropout=0.0), alpha=0.0, divergence=divergence)
-    np.testing.assert_allclose(
-        loss(model, batch).terms["kl"], 0, atol=3e-8 if divergence == "jensen_shannon" else 0
-    )
-    assert np.abs(gradients(loss, model, batch)[1]).max() < 1e-6
+    unscaled = distill(teacher, alpha=0.3, scale_by_t2=False)(student, batch)
+    np.testing.assert_allclose(unscaled.total, 0.3 * ce + 0.7 * kl, rtol=2e-5)
 
 
 def test_each_divergence_equals_its_formula():
@@ -151,17 +135,6 @@ def test_the_forward_divergence_and_its_gradient_equal_their_formulas(classes):
     )
 
 
-def test_the_factor_of_t_squared_keeps_the_size_of_the_gradient():
-    student, teacher, batch = make_model(dropout=0.0), make_model(seed=1, dropout=0.0), make_batch()
-    sizes = {}
-    for scaled in (True, False):
-        for T in (1.0, 2.0, 4.0):
-            loss = distill(teacher, alpha=0.0, temperature=T, scale_by_t2=scaled)
-            sizes[scaled, T] = np.linalg.norm(gradients(loss, student, batch)[1])
-    assert sizes[True, 4.0] / sizes[True, 1.0] == pytest.approx(1, abs=0.3)
-    assert sizes[False, 4.0] / sizes[False, 1.0] == pytest.approx(1 / 16, rel=0.3)
-
-
 def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
     teacher = make_model(seed=1, dropout=0.9)
     loss, batch = distill(teacher), make_batch()
@@ -186,13 +159,7 @@ def test_training_changes_no_teacher_and_adds_no_weight_to_the_student():
 def test_distilling_with_the_optimized_step_equals_the_plain_step():
     teacher = make_model(seed=1)
     plain = train(distill(teacher))
-    settings = OmegaConf.to_container(
-        OmegaConf.load(conf_dir() / "trainer" / "step" / "optimized.yaml")
-    )
-    supported = {key: value for key, value in settings.items() if key[0] != "_"} | {
-        "compile": "never"
-    }
-    step = partial(OptimizedStep, **supported)
+    step = partial(OptimizedStep, **OPTIMIZED_STEP)
     for name, leaf in train(distill(teacher), step=step).items():
         np.testing.assert_allclose(leaf, plain[name], rtol=1e-5, atol=1e-6)
 
@@ -210,45 +177,6 @@ def test_an_ensemble_of_equal_members_equals_one_member(combine):
         )
 
 
-def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities():
-    batch, models = make_batch(), [make_model(seed=n, dropout=0.0) for n in (1, 2)]
-    z = [np.array(model(batch.tokens, batch.segment_ids)) for model in models]
-    p = [np.exp(oracle(logits, axis=-1)) for logits in z]
-    mean = Ensemble(models, [1.0, 3.0])(batch.tokens, batch.segment_ids)
-    np.testing.assert_allclose(mean, (z[0] + 3 * z[1]) / 4, rtol=1e-5, atol=1e-7)
-    mean = mx.exp(Ensemble(models, [1.0, 3.0], "probabilities")(batch.tokens, batch.segment_ids))
-    np.testing.assert_allclose(mean, (p[0] + 3 * p[1]) / 4, rtol=1e-5)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
-def test_a_residual_student_has_the_weight_of_one_of_n_plus_1_members(n):
-    rng = np.random.default_rng(n)
-    logits = rng.normal(size=(n + 1, 4, 3)).astype(np.float32)
-    combined = weighted_mean(
-        [mx.array(logits[:-1].mean(axis=0)), mx.array(logits[-1])], [float(n), 1.0]
-    )
-    np.testing.assert_allclose(combined, logits.mean(axis=0), rtol=1e-5, atol=1e-6)
-
-
-def test_the_loss_of_a_residual_student_is_that_of_the_ensemble_with_it():
-    student, below, batch = (
-        make_model(dropout=0.0),
-        [make_model(seed=n, dropout=0.0) for n in (1, 2)],
-        make_batch(),
-    )
-    z = sum(np.array(m(batch.tokens, batch.segment_ids), np.float64) for m in (student, *below)) / 3
-    y = np.array(batch.targets)
-    values = distill(residual_base=below)(student, batch).total
-    np.testing.assert_allclose(values, -oracle(z, axis=-1)[np.arange(len(y)), y], rtol=1e-5)
-
-
-def test_a_frozen_model_maps_its_classes_to_those_of_the_student():
-    model, batch = make_model(classes=3, dropout=0.0), make_batch()
-    z = np.array(model(batch.tokens, batch.segment_ids))
-    member = FrozenModel(model, np.array([2, 0]))
-    np.testing.assert_array_equal(member(batch.tokens, batch.segment_ids), z[:, [2, 0]])
-
-
 def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
     batch, models = make_batch(), [make_model(seed=n, dropout=0.0) for n in (1, 2)]
     z = [np.array(model(batch.tokens, batch.segment_ids), np.float64) for model in models]
@@ -261,25 +189,10 @@ def test_the_router_weights_each_teacher_by_its_confidence_in_the_true_class():
     )
 
 
-def test_the_loss_follows_its_coefficient_schedules():
-    schedule = LinearCoefficient(1.0, 0.2, 0.5)
-    student, teacher, batch = (
-        make_model(dropout=0.0),
-        make_model(seed=1, dropout=0.0),
-        RandomBatches().batch(np.arange(8)),
-    )
-    loss = distill(teacher, alpha=schedule, temperature=LinearCoefficient(4.0, 2.0, 1.0))
-    annotated = batch._replace(aux=loss.annotate(batch, 0.25))
-    expected = distill(teacher, alpha=0.6, temperature=3.5)(student, to_device(batch)).total
-    np.testing.assert_allclose(loss(student, to_device(annotated)).total, expected, rtol=1e-5)
-
-
 def test_distillation_in_a_weighted_sum_equals_the_sum_of_the_losses():
-    student, teacher, batch = (
-        make_model(dropout=0.0),
-        make_model(seed=1, dropout=0.0),
-        RandomBatches().batch(np.arange(8)),
-    )
+    student = make_model(dropout=0.0)
+    teacher = make_model(seed=1, dropout=0.0)
+    batch = RandomBatches().batch(np.arange(8))
     calls = []
 
     class Counted(nn.Module):
@@ -369,23 +282,19 @@ def test_equal_attention_layers_have_no_feature_matching_loss():
     np.testing.assert_allclose(loss(student, make_batch()).terms["feature_matching"], 0, atol=1e-7)
 
 
-def test_a_layer_that_does_not_exist_is_refused():
-    pairs = [{"student": "backbone.layer.0", "teacher": "backbone.layers.0"}]
-    with pytest.raises(ConfigError, match=r"there is no layer backbone\.layer\.0"):
-        distill(small(), feature_matching=pairs).setup(small(), seed=0)
-
-
-def test_an_attention_layer_is_not_matched_with_another_kind():
-    pairs = [{"student": "backbone.layers.0.attention", "teacher": "backbone.layers.0"}]
-    with pytest.raises(ConfigError, match="expected two attention layers or none"):
-        distill(small(), feature_matching=pairs).setup(small(), seed=0)
-
-
-def test_a_layer_that_is_never_called_is_refused():
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("backbone.layer.0", r"there is no layer backbone\.layer\.0"),
+        ("backbone.layers.0.attention", "expected two attention layers or none"),
+        ("unused", "unused is never called"),
+    ],
+)
+def test_a_layer_that_cannot_be_matched_is_refused(layer, message):
     student = small()
     student.unused = nn.Linear(2, 2)
-    pairs = [{"student": "unused", "teacher": "backbone.layers.0"}]
-    with pytest.raises(ConfigError, match="unused is never called"):
+    pairs = [{"student": layer, "teacher": "backbone.layers.0"}]
+    with pytest.raises(ConfigError, match=message):
         distill(small(), feature_matching=pairs).setup(student, seed=0)
 
 

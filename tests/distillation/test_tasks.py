@@ -1,4 +1,4 @@
-"""Distillation of labels and numbers: the laws that hold for classes too."""
+"""Laws of distillation that hold for every kind of task; what is special of labels and numbers."""
 
 from dataclasses import replace
 from functools import partial
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import mlx.core as mx
 import numpy as np
 import pytest
-from scipy.special import expit, log_expit
+from scipy.special import expit, log_expit, softmax
 
 from distillation.test_loss import PAIRS, SETTINGS, distill, gradients, small
 from mlxlab.data.batch import Task
@@ -28,7 +28,7 @@ from mlxlab.training.losses.task_loss import TaskLoss
 from mlxlab.training.losses.weighted_sum import LinearCoefficient
 from mlxlab.training.optim.optimizers import adamw
 from mlxlab.training.steps.step import PlainStep
-from support.models import TASKS, RandomBatches, make_model, weights_of
+from support.models import TASKS, RandomBatches, assert_same, make_model, weights_of
 
 KINDS = ["multi_label", "regression"]
 
@@ -59,8 +59,7 @@ def train(loss, kind, steps=3):
 
 
 def assert_equal_weights(actual, expected):
-    for name, leaf in expected.items():
-        np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
+    assert_same(actual, expected)
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -71,13 +70,11 @@ def test_distillation_without_teachers_or_with_alpha_1_is_the_loss_of_the_task_b
         assert_equal_weights(train(loss, kind), plain)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("divergence", ["forward", "reverse", "jensen_shannon"])
 def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(kind, divergence):
-    loss, batch = (
-        distill(model_of(kind), alpha=0.0, divergence=divergence, task=TASKS[kind]),
-        to_device(rows_of(kind)),
-    )
+    loss = distill(model_of(kind), alpha=0.0, divergence=divergence, task=TASKS[kind])
+    batch = to_device(rows_of(kind))
     total, terms = loss(model_of(kind), batch)
     assert (total.shape, total.dtype) == (batch.targets.shape, mx.float32)
     np.testing.assert_allclose(
@@ -87,11 +84,9 @@ def test_a_student_equal_to_its_teacher_has_zero_divergence_and_zero_gradient(ki
 
 
 def test_each_divergence_of_labels_equals_its_formula():
-    student, teacher, batch = (
-        model_of("multi_label"),
-        model_of("multi_label", 1),
-        to_device(rows_of("multi_label")),
-    )
+    student = model_of("multi_label")
+    teacher = model_of("multi_label", 1)
+    batch = to_device(rows_of("multi_label"))
     for model in (student, teacher):
         model.out.weight = 10 * model.out.weight  # divergences far above the resolution of float32
     z, t = outputs_of(student, batch), outputs_of(teacher, batch)
@@ -117,11 +112,9 @@ def test_each_divergence_of_labels_equals_its_formula():
 
 
 def test_the_loss_of_a_regression_is_the_squared_error_to_target_and_teacher_at_any_temperature():
-    student, teacher, batch = (
-        model_of("regression"),
-        model_of("regression", 1),
-        to_device(rows_of("regression")),
-    )
+    student = model_of("regression")
+    teacher = model_of("regression", 1)
+    batch = to_device(rows_of("regression"))
     z, t = outputs_of(student, batch)[:, 0], outputs_of(teacher, batch)[:, 0]
     errors = (z - np.array(batch.targets)) ** 2, (z - t) ** 2
     for temperature in (1.0, 5.0):
@@ -134,7 +127,7 @@ def test_the_loss_of_a_regression_is_the_squared_error_to_target_and_teacher_at_
         assert list(loss.terms) == ["squared_error", "teacher_squared_error"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_the_loss_follows_its_coefficient_schedules(kind):
     student, teacher, batch = model_of(kind), model_of(kind, 1), rows_of(kind)
     schedules = {
@@ -149,13 +142,11 @@ def test_the_loss_follows_its_coefficient_schedules(kind):
     np.testing.assert_allclose(loss(student, annotated).total, expected.total, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_a_residual_student_is_completed_by_the_earlier_ones(kind):
-    student, below, batch = (
-        model_of(kind),
-        [model_of(kind, n) for n in (1, 2)],
-        to_device(rows_of(kind)),
-    )
+    student = model_of(kind)
+    below = [model_of(kind, n) for n in (1, 2)]
+    batch = to_device(rows_of(kind))
     z = sum(outputs_of(model, batch) for model in (student, *below)) / 3
     expected = TaskLoss(0.0, "mse", 1.0, task=TASKS[kind])(
         lambda tokens, mask: mx.array(z), batch
@@ -172,24 +163,24 @@ def test_a_router_is_refused_for_a_task_without_classes(kind):
         distill(model_of(kind), router=true_class_confidence, task=TASKS[kind])
 
 
-def test_an_ensemble_averages_the_probabilities_of_labels_and_the_numbers_of_a_regression():
-    for kind in KINDS:
-        models, batch = [model_of(kind, n) for n in (1, 2)], to_device(rows_of(kind))
-        outputs = [outputs_of(model, batch) for model in models]
-        mean = np.array(
-            Ensemble(models, [1.0, 3.0], "probabilities", kind)(batch.tokens, batch.segment_ids)
-        )
-        if kind == "regression":
-            np.testing.assert_allclose(
-                mean, (outputs[0] + 3 * outputs[1]) / 4, rtol=1e-5, atol=1e-7
-            )
-        else:
-            np.testing.assert_allclose(
-                expit(mean), (expit(outputs[0]) + 3 * expit(outputs[1])) / 4, rtol=1e-5
-            )
+@pytest.mark.parametrize("kind", TASKS)
+def test_an_ensemble_is_the_weighted_mean_of_logits_or_probabilities_and_of_numbers(kind):
+    models = [model_of(kind, n) for n in (1, 2)]
+    batch = to_device(rows_of(kind))
+    outputs = [outputs_of(model, batch) for model in models]
+    read = {"classification": partial(softmax, axis=-1), "multi_label": expit}
+    for mean in ("logits", "probabilities"):
+        actual = outputs_of(Ensemble(models, [1.0, 3.0], mean, kind), batch)
+        to_average = np.array
+        tolerance = 1e-7
+        if mean == "probabilities" and kind in read:
+            to_average = read[kind]
+            tolerance = 0
+        expected = (to_average(outputs[0]) + 3 * to_average(outputs[1])) / 4
+        np.testing.assert_allclose(to_average(actual), expected, rtol=1e-5, atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_training_with_cached_outputs_equals_training_without_a_cache_bit_for_bit(tmp_path, kind):
     task, teacher = TASKS[kind], Ensemble([FrozenModel(model_of(kind, 1))], kind=kind)
 
@@ -316,4 +307,5 @@ def test_all_outputs_are_stored_where_there_are_no_classes(tmp_path):
         task=TASKS["multi_label"], fingerprint="f", tokenizer=SimpleNamespace(fingerprint="t")
     )
     loading = replace(loader(teacher_cache={"top_k": 2}), cache=tmp_path)
-    assert loading._open_cache(data, Ensemble([]), None).width == 3
+    ensemble = Ensemble([FrozenModel(model_of("multi_label"))])
+    assert loading._open_cache(data, ensemble, None).width == 3

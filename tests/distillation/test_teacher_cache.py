@@ -20,16 +20,12 @@ from mlxlab.distillation.teachers import SoftTargets, Teachers
 from mlxlab.errors import CannotCreateError
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.checkpointer import Checkpointer
-from mlxlab.training.device_batch import to_device
 from support.models import (
     TASK,
     NoOpCallback,
-    RandomBatches,
     fit,
     make_model,
-    make_run,
     make_trainer,
-    weights_of,
 )
 
 V = 13
@@ -106,30 +102,6 @@ def test_rows_of_cells_that_differ_in_fractions_have_keys_of_their_own():
     keys = {row_key(row, np.ones(1, np.int32)) for row in rows}
     assert len(keys) == 4
     assert row_key(rows[0].copy(), np.ones(1, np.int32)) in keys
-
-
-def test_training_with_all_classes_cached_equals_training_without_a_cache_bit_for_bit(tmp_path):
-    teacher = make_model(seed=1)
-
-    def train(cache):
-        loss = DistillationLoss(
-            **SETTINGS,
-            loaded_teachers=Teachers(Ensemble([FrozenModel(teacher)]), cache=cache),
-            task=TASK,
-        )
-        run = make_run(make_model(seed=0))
-        fit(make_trainer(loss=loss), run)
-        return weights_of(run.model)
-
-    online = train(None)
-    for _ in range(2):  # written, then read
-        cache = new_cache(tmp_path, top_k=2, num_classes=2)
-        cached = train(cache)
-        cache.flush()
-        for name, leaf in online.items():
-            np.testing.assert_array_equal(cached[name], leaf)
-    assert cache.misses == 0
-    assert cache.hits == 66
 
 
 def test_the_top_k_divergence_is_a_divergence_and_at_most_the_full_one(tmp_path):
@@ -309,13 +281,3 @@ def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotCreateError, match="teacher cache"):
         new_cache(tmp_path / "file" / "cache")
-
-
-def test_cached_annotations_give_the_soft_targets_of_the_teachers(tmp_path):
-    teacher, batch = make_model(seed=1), RandomBatches().batch(np.arange(8))
-    teachers = Teachers(
-        Ensemble([FrozenModel(teacher)]), cache=new_cache(tmp_path, top_k=2, num_classes=2)
-    )
-    annotated = batch._replace(aux=teachers.cached(batch, None))
-    online = Teachers(teachers.ensemble).soft_targets(to_device(batch), None).values
-    np.testing.assert_array_equal(teachers.soft_targets(to_device(annotated), None).values, online)

@@ -6,7 +6,7 @@ from functools import partial
 import mlx.core as mx
 import pytest
 
-from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.store import load_named
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
 from support.processes import final_state, killed_and_resumed, run, run_here, tiny_overrides

@@ -12,7 +12,7 @@ import pytest
 
 from mlxlab.backend.ops.native.build import Cache, build
 from mlxlab.backend.ops.native.toolchain import KernelsUnavailable, find_toolchain
-from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.store import load_named
 from mlxlab.record.run_file import read_run
 from support.processes import final_state, killed_and_resumed, run, tiny_overrides
 

@@ -15,7 +15,7 @@ import pytest
 
 from mlxlab.data.batch import Batch
 from mlxlab.past_runs.run_lock import read_lock
-from mlxlab.training.distributed.buckets import bucket_leaves
+from mlxlab.training.distributed.process_group import bucket_leaves
 from support.processes import (
     process_of_rank,
     run,

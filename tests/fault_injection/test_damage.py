@@ -14,8 +14,7 @@ import pytest
 import xxhash
 
 from mlxlab.checkpoint.manifest import MANIFEST, CorruptCheckpointError
-from mlxlab.checkpoint.resume import resolve_resume
-from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint
+from mlxlab.checkpoint.store import CheckpointStore, load_checkpoint, resolve_resume
 from mlxlab.errors import CheckpointUnavailableError
 from support.checkpoints import state_at
 from support.fault_injection.harness import (

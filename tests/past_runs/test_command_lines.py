@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlxlab.checkpoint.continuation import Continuation as Saved
+from mlxlab.checkpoint.state import Continuation as Saved
 from mlxlab.checkpoint.state import empty_metadata
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.past_runs.command_lines import CommandLine, continuations, model_changes

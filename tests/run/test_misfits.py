@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
-from mlxlab.checkpoint.resume import check_arrays
+from mlxlab.checkpoint.store import check_arrays
 from mlxlab.cli.train import main
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.paths import conf_dir

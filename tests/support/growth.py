@@ -16,7 +16,6 @@ from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.build import Architecture, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
-from mlxlab.training.optim.muon import muon
 from mlxlab.training.optim.optimizers import (
     EMAOptimizer,
     adafactor,
@@ -24,6 +23,7 @@ from mlxlab.training.optim.optimizers import (
     assign_leaves,
     flatten_arrays,
     lion,
+    muon,
     sgd,
 )
 

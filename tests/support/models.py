@@ -1,6 +1,6 @@
 """Small real components for tests: a model, a stream of batches, a trainer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.data.batch import Batch, Task
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import apply_output_layer
@@ -253,6 +253,25 @@ class StopAt(NoOpCallback):
             context.control.stop_signal, context.control.stop_reason = 15, "signal 15"
 
 
+def fit_in(
+    folder: Path,
+    trainer: Trainer,
+    run: Run | None = None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    stop_at: int | None = None,
+    resume: bool = False,
+    every_steps: int | None = 3,
+    background: bool = False,
+) -> Run:
+    """A fit with two checkpoints in a folder: it stops after a step, or continues from the last checkpoint."""
+    folder.mkdir(exist_ok=True)
+    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
+    stop = [StopAt(stop_at)] if stop_at else []
+    saving = Checkpointer(every_steps, 2, background, folder=folder)
+    return fit(trainer, run, [*stop, *callbacks], saving, checkpoint, seed=4)
+
+
 def step_scalars(result: StepResult) -> dict[str, float]:
     """The numbers of a step by name; `finite` is 1 or 0."""
     numbers = {
@@ -279,3 +298,14 @@ class Recorder(NoTracker):
 
     def log_artifact(self, path: Path, to: str = "") -> None:
         self.artifacts.append(path)
+
+
+def assert_same(actual: Mapping, expected: Mapping) -> None:
+    """Every array of `expected` has the same elements in `actual`."""
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+
+
+def assert_close(actual: Mapping, expected: Mapping, **tolerances: float) -> None:
+    for name, array in expected.items():
+        np.testing.assert_allclose(actual[name], array, **tolerances, err_msg=name)

@@ -24,6 +24,7 @@ from support.models import (
     NoOpCallback,
     RandomBatches,
     StopAt,
+    assert_same,
     fit,
     make_model,
     make_run,
@@ -147,8 +148,7 @@ def test_a_constant_size_gives_the_run_without_the_callback():
     adaptive = fit(
         trainer, make_run(data=data()), [AdaptiveBatchSize(**SETTINGS | {"max": 8, "min": 8})]
     )
-    for name, leaf in weights_of(plain.model).items():
-        np.testing.assert_array_equal(weights_of(adaptive.model)[name], leaf)
+    assert_same(weights_of(adaptive.model), weights_of(plain.model))
 
 
 @pytest.mark.parametrize("stop", [1, 4, 7, 13])
@@ -197,18 +197,8 @@ def test_a_failed_allocation_repeats_the_step_with_half_the_micro_batch(caplog):
     for _ in range(2):
         output, expected = short(batch), full(batch)
         assert step_scalars(output) == pytest.approx(step_scalars(expected), rel=1e-5)
-    assert loss.tried == [
-        20,
-        10,
-        5,
-        5,
-        5,
-        5,
-        5,
-        5,
-        5,
-        5,
-    ]  # the second step starts with the size that worked
+    # The second step starts with the size that worked.
+    assert loss.tried == [20, 10, 5, 5, 5, 5, 5, 5, 5, 5]
     assert optimizer.step.item() == 2
     for name, leaf in weights_of(short.model).items():
         np.testing.assert_allclose(leaf, weights_of(full.model)[name], atol=1e-6)
@@ -233,8 +223,7 @@ def test_a_failed_attempt_does_not_change_the_random_numbers_of_the_next():
     for step in (short, halves):
         mx.random.seed(8)
         step(batch)
-    for name, leaf in weights_of(short.model).items():
-        np.testing.assert_array_equal(leaf, weights_of(halves.model)[name])
+    assert_same(weights_of(short.model), weights_of(halves.model))
 
 
 def test_other_errors_and_a_failure_with_one_row_are_raised():

@@ -1,4 +1,6 @@
-"""Evaluation of the kinds of labelled tasks: losses, and outputs that do not depend on the batch size."""
+"""Evaluation: losses, bits per byte, and outputs that do not depend on the batch size."""
+
+import math
 
 import mlx.core as mx
 import numpy as np
@@ -35,15 +37,17 @@ def labelled_batches(kind, size):
 
 def make_labelled_model(kind):
     mx.random.seed(3)
-    return BagOfEmbeddings(classes=TASKS[kind].num_classes)
+    return BagOfEmbeddings(classes=TASKS[kind].num_classes, dropout=0.5)
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_evaluation_of_every_kind_is_the_same_for_every_batch_size(kind):
+def test_evaluation_of_every_kind_is_the_same_for_every_batch_size_and_has_no_dropout(kind):
     model = make_labelled_model(kind)
+    model.train()
     first, *others = (
         evaluate(model, labelled_batches(kind, size), TASKS[kind]) for size in (ROWS, 1, 7)
     )
+    assert model.training
     assert [f"valid/{name}" for name in first.metrics] == [*BY_TASK[kind]]
     assert first.positions.tolist() == [i for i in range(ROWS) if i != 5]
     np.testing.assert_array_equal(first.ids, first.positions + 100)
@@ -76,3 +80,42 @@ def test_errors_and_losses_are_better_when_lower():
     }
     names = ["loss", "log_loss", "calibration_error", "mae", "rmse", "perplexity", "bits_per_byte"]
     assert lower == {f"valid/{name}" for name in names}
+
+
+TARGETS = np.array([[1, 2, 3], [3, 3, 0]], np.int32)
+WEIGHTS = np.array([[1, 1, 1], [1, 1, 0]], np.float32)
+
+
+class Unigram:
+    """The same logits for every target."""
+
+    training = False
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def eval(self):
+        pass
+
+    def train(self, training):
+        pass
+
+    def __call__(self, tokens, segment_ids):
+        return mx.broadcast_to(mx.array(self.logits), (*tokens.shape, len(self.logits)))
+
+
+def metrics_with(token_bytes):
+    segment_ids = np.ones_like(TARGETS)
+    batch = Batch(TARGETS, segment_ids, TARGETS, WEIGHTS, np.arange(2))
+    task = Task("language_modelling", 4, token_bytes=token_bytes)
+    return evaluate(Unigram(np.zeros(4, np.float32)), [batch], task).metrics
+
+
+def test_bits_per_byte_are_the_loss_of_the_targets_by_their_bytes():
+    metrics = metrics_with((0, 1, 2, 5))
+    assert metrics["loss"] == pytest.approx(math.log(4))
+    assert metrics["bits_per_byte"] == pytest.approx(5 * 2 / (1 + 2 + 3 * 5))
+
+
+def test_without_the_bytes_of_tokens_there_are_no_bits_per_byte():
+    assert metrics_with(()).keys() == {"loss", "perplexity"}

@@ -29,7 +29,7 @@ from mlxlab.training.losses.loss import CrossEntropyLoss, FocalLoss
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep, weighted_sum
-from support.models import OPTIMIZED_STEP
+from support.models import OPTIMIZED_STEP, assert_close
 
 ROWS, LENGTH, VOCABULARY = 3, 7, 90
 FAMILIES = {
@@ -74,8 +74,7 @@ def test_loss_and_gradients_are_those_of_all_logits_at_once(family, loss, chunk)
     expected, gradients = loss_and_gradients(model, loss)
     actual, chunked = loss_and_gradients(model, ChunkedLoss(loss, chunk))
     assert actual == pytest.approx(expected, rel=1e-6)
-    for name, leaf in gradients.items():
-        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+    assert_close(chunked, gradients, rtol=1e-4, atol=2e-6)
 
 
 def add_adapter(model: Model, dropout: float = 0.0) -> None:
@@ -88,29 +87,21 @@ def add_adapter(model: Model, dropout: float = 0.0) -> None:
     model.head.out = layer
 
 
-def test_a_frozen_head_passes_the_gradient_on():
-    model = language_model("tied")
-    model.backbone.embedding.freeze()
+@pytest.mark.parametrize("has_adapter", [False, True])
+def test_a_frozen_head_passes_the_gradient_on_and_an_adapter_of_it_gets_its_own(has_adapter):
+    model = language_model("untied" if has_adapter else "tied")
+    if has_adapter:
+        model.freeze()
+        add_adapter(model)
+    else:
+        model.backbone.embedding.freeze()
     expected, chunked = (
         loss_and_gradients(model, loss)[1]
         for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
     )
     assert set(chunked) == set(expected)
-    for name, leaf in expected.items():
-        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
-
-
-def test_an_adapter_of_the_head_gets_its_gradient_and_frozen_weights_none():
-    model = language_model("untied")
-    model.freeze()
-    add_adapter(model)
-    expected, chunked = (
-        loss_and_gradients(model, loss)[1]
-        for loss in (CrossEntropyLoss(0.0), ChunkedLoss(CrossEntropyLoss(0.0), 5))
-    )
-    assert set(chunked) == set(expected) == {"head.out.lora_a", "head.out.lora_b"}
-    for name, leaf in expected.items():
-        np.testing.assert_allclose(chunked[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+    assert not has_adapter or set(expected) == {"head.out.lora_a", "head.out.lora_b"}
+    assert_close(chunked, expected, rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -136,8 +127,7 @@ def test_a_step_in_chunks_is_that_of_all_logits_at_once(settings, share):
 
     (loss, weights), (expected, reference) = weights_after(4), weights_after(None)
     assert loss == pytest.approx(expected, rel=1e-5)
-    for name, leaf in reference.items():
-        np.testing.assert_allclose(weights[name], leaf, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert_close(weights, reference, rtol=1e-3, atol=1e-4)
 
 
 def masked_out(batch: DeviceBatch, share: float) -> DeviceBatch:
@@ -171,8 +161,7 @@ def test_logits_of_tokens_without_a_target_are_not_computed_and_change_nothing(
     )
     assert max(computed) <= (chunk or ROWS * LENGTH // 2)
     assert actual == pytest.approx(expected, rel=1e-6)
-    for name, leaf in reference.items():
-        np.testing.assert_allclose(selected[name], leaf, rtol=1e-4, atol=2e-6, err_msg=name)
+    assert_close(selected, reference, rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -235,17 +224,10 @@ def test_auto_leaves_small_logits_whole(monkeypatch):
 
 
 def test_evaluation_in_chunks_has_the_same_metrics(monkeypatch):
-    device = a_batch()
-    core = (np.array(device.targets) % 2).astype(np.float32)
-    aux = {"is_core": core, "rare_cost": np.zeros_like(core), "target_bytes": np.ones_like(core)}
-    batch = Batch(*map(np.array, device[:5]), aux)
+    batch = Batch(*map(np.array, a_batch()[:5]))
     model, task = language_model("tied"), Task("language_modelling", VOCABULARY)
     whole = evaluate(model, [batch], task)
     monkeypatch.setattr(head_chunks, "MAX_BYTES", 0)
     monkeypatch.setattr(head_chunks, "CHUNK_BYTES", 4 * 4 * VOCABULARY)
     chunked = evaluate(model, [batch], task)
-    assert whole is not None
-    assert chunked is not None
-    assert chunked.metrics.keys() == whole.metrics.keys()
-    for name, value in whole.metrics.items():
-        assert chunked.metrics[name] == pytest.approx(value, rel=1e-6), name
+    assert chunked.metrics == pytest.approx(whole.metrics, rel=1e-6)

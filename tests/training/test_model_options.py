@@ -1,11 +1,12 @@
-"""Options that came with published families: runs resume exactly, train what they should, and compile to the same."""
+"""Options of models and adapters: runs resume exactly, train what they should, and every step is the plain one."""
 
 from functools import partial
 
+import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_map
 
-from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.build import build_model
 from mlxlab.training.checkpointer import Checkpointer, final_state_digest
@@ -14,8 +15,10 @@ from mlxlab.training.steps.step import PlainStep
 from support.models import (
     OPTIMIZED_STEP,
     RandomBatches,
-    StopAt,
+    assert_close,
+    assert_same,
     fit,
+    fit_in,
     make_run,
     make_trainer,
     weights_of,
@@ -33,12 +36,7 @@ DECODER = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv
 ENCODER = {"_target_": "mlxlab.models.bert.Bert", **SIZES}
 NODES = {
     "decoder": DECODER
-    | {
-        "qk_norm": True,
-        "attention_bias": "qkv",
-        "head_dim": 6,
-        "rope_scaling": SCALING,
-    },
+    | {"qk_norm": True, "attention_bias": "qkv", "head_dim": 6, "rope_scaling": SCALING},
     "decoder with all biases": DECODER | {"attention_bias": "all"},
     "encoder": ENCODER | {"num_token_types": 1, "pooling": "mean"},
     "encoder of local attention": ENCODER
@@ -76,19 +74,13 @@ PAIRS = [
 ]
 
 
-def train(node, folder=None, *, stop_at=None, resume=False, **changes):
+def train(node, folder, *, stop_at=None, resume=False, **changes):
     """(weights before, the run) of an epoch of 3 steps, or of the rest of it."""
     model = build_model(node, kind="classification", num_classes=2, vocab_size=20, seed=0)
     before = weights_of(model)
-    saving = (
-        Checkpointer(every_steps=2, keep=2, background=False, folder=folder) if folder else None
-    )
-    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    stop = [StopAt(stop_at)] if stop_at else []
-    trainer = make_trainer(epochs=1, **changes)
-    return before, fit(
-        trainer, make_run(model, RandomBatches(rows=12)), stop, saving, checkpoint, seed=4
-    )
+    run = make_run(model, RandomBatches(rows=12))
+    options = {"stop_at": stop_at, "resume": resume, "every_steps": 2}
+    return before, fit_in(folder, make_trainer(epochs=1, **changes), run, **options)
 
 
 @pytest.mark.parametrize(("name", "trained"), PAIRS)
@@ -96,7 +88,7 @@ def test_a_resumed_run_ends_in_the_same_state_and_changes_only_what_it_trains(
     tmp_path, name, trained
 ):
     node = NODES[name] | TRAINED[trained]
-    before, whole = train(node)
+    before, whole = train(node, tmp_path / "whole")
     train(node, tmp_path, stop_at=2)
     _, resumed = train(node, tmp_path, resume=True)
     assert final_state_digest(resumed.state) == final_state_digest(whole.state)
@@ -111,14 +103,102 @@ def test_a_resumed_run_ends_in_the_same_state_and_changes_only_what_it_trains(
 
 @pytest.mark.fault_injection  # compiling takes seconds
 @pytest.mark.parametrize("name", NODES)
-def test_a_compiled_step_is_the_plain_one(name):
+def test_a_compiled_step_is_the_plain_one(tmp_path, name):
     node = NODES[name] | {"dropout": 0.0}
     plain, compiled = (
-        weights_of(train(node, step=partial(step, **options))[1].model)
+        weights_of(train(node, tmp_path, step=partial(step, **options))[1].model)
         for step, options in (
             (PlainStep, {"max_grad_norm": 1.0}),
             (OptimizedStep, OPTIMIZED_STEP | {"compile": "always"}),
         )
     )
-    for path, weight in plain.items():
-        np.testing.assert_allclose(compiled[path], weight, atol=1e-5, err_msg=path)
+    assert_close(compiled, plain, atol=1e-5)
+
+
+STEPS = {
+    "micro-batches": {"accumulate": 2, "retry_on_oom": True},
+    "checkpointing": {"activation_checkpointing": True},
+    "bfloat16": {"dtype": "bfloat16", "allow_slow_dtype": True},
+    "compiled": {"compile": "always"},
+}
+COMPILED = [pytest.param("compiled", marks=pytest.mark.fault_injection)]  # 5 s
+
+
+def adapted(dora=False):
+    adapter = {
+        "_target_": "mlxlab.models.options.LoRA",
+        "rank": 2,
+        "dora": dora,
+        "train": ["attention_norm"],
+    }
+    node = {
+        "_target_": "mlxlab.models.transformer.Transformer",
+        **SIZES,
+        "num_layers": 1,
+        "dropout": 0.0,
+    }
+    node["adapter"] = adapter
+    return build_model(node, kind="classification", num_classes=2, vocab_size=20, seed=0)
+
+
+def trained(step, dora=False, **changes):
+    """Weights before and after a fit, and the names of those that it trains."""
+    model = adapted(dora)
+    before = weights_of(model)
+    fit(make_trainer(step=step, epochs=1, **changes), make_run(model))
+    return before, weights_of(model), trainable_names(model)
+
+
+@pytest.mark.parametrize("name", [*list(STEPS)[:3], *COMPILED])
+def test_only_adapters_move_and_every_step_is_the_plain_one(name):
+    before, plain, names = trained(partial(PlainStep, max_grad_norm=1.0))
+    _, after, _ = trained(partial(OptimizedStep, **OPTIMIZED_STEP | STEPS[name]))
+    for path, weight in after.items():
+        assert np.array_equal(weight, before[path]) == (path not in names), path
+        np.testing.assert_allclose(
+            weight, plain[path], atol=0.02 if name == "bfloat16" else 1e-5, err_msg=path
+        )
+    assert all(weight.dtype == np.float32 for weight in after.values())
+
+
+def test_dora_and_the_average_of_adapters_train():
+    before, after, names = trained(partial(PlainStep, max_grad_norm=1.0), dora=True, ema_decay=0.9)
+    moved = {path for path, weight in after.items() if not np.array_equal(weight, before[path])}
+    assert moved == set(names)
+
+
+@pytest.mark.usefixtures("mlx_kernels")
+def test_the_frozen_weights_are_narrow_where_the_trained_ones_are():
+    """A product of float32 and bfloat16 would be float32: nothing would be saved."""
+    dtypes = []
+
+    model = adapted()
+    layer = model.backbone.layers[0].attention.query
+    kind = type(layer)
+    layer.__class__ = type(
+        "Recorded", (kind,), {"__call__": lambda self, x: _record(self, x, kind, dtypes)}
+    )
+    fit(
+        make_trainer(
+            step=partial(OptimizedStep, **OPTIMIZED_STEP | STEPS["bfloat16"]), max_steps=1
+        ),
+        make_run(model),
+    )
+    assert dtypes[0] == (mx.bfloat16, mx.bfloat16)
+
+
+def _record(layer, x, kind, dtypes):
+    out = kind.__call__(layer, x)
+    dtypes.append((layer.base.weight.dtype, out.dtype))
+    return out
+
+
+def test_a_rollback_restores_adapters_and_frozen_weights(tmp_path):
+    run = make_run(adapted())
+    checkpointer = Checkpointer(every_steps=None, keep=1, background=True, folder=tmp_path)
+    fit(make_trainer(epochs=1), run, checkpointer=checkpointer)
+    saved = weights_of(run.model)
+    run.model.update(tree_map(lambda leaf: leaf + 1, run.model.parameters()))
+    run.state.restore(checkpointer.load_last())
+    assert_same(weights_of(run.model), saved)
+    assert len(list((tmp_path / "base").iterdir())) == 1

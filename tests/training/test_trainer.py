@@ -1,8 +1,9 @@
-"""The training loop: logging, how it ends, and resumed runs that equal uninterrupted ones."""
+"""The training loop: logging, how it ends, and stopped or interrupted runs that resume as uninterrupted ones."""
 
 import json
 import shutil
 from dataclasses import asdict
+from functools import partial
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -17,15 +18,19 @@ from mlxlab.data.dataset import RunLength
 from mlxlab.errors import DivergenceError, WriteError
 from mlxlab.files.untrusted import parse_json
 from mlxlab.schema.metric_names import is_better
-from mlxlab.training.checkpointer import Checkpointer, final_state_digest
+from mlxlab.training.checkpointer import final_state_digest
 from mlxlab.training.losses.loss import CrossEntropyLoss
+from mlxlab.training.steps.optimized import OptimizedStep
 from support.models import (
+    OPTIMIZED_STEP,
     FunctionLoss,
     NoOpCallback,
     RandomBatches,
     Recorder,
     StopAt,
+    assert_same,
     fit,
+    fit_in,
     make_model,
     make_run,
     make_trainer,
@@ -33,14 +38,11 @@ from support.models import (
 )
 
 
-def train(folder, *, stop_at=None, resume=False, callbacks=(), run=None, **changes):
+def train(folder, *, run=None, callbacks=(), **changes):
     run = run or make_run(make_model(dropout=0.3), RandomBatches(rows=22), tracker=Recorder())
-    checkpoint = CheckpointStore(folder / "checkpoints").load() if resume else None
-    stop = [StopAt(stop_at)] if stop_at else []
-    saving = Checkpointer(
-        every_steps=changes.pop("every_steps", 3), keep=2, background=True, folder=folder
-    )
-    return fit(make_trainer(**changes), run, [*stop, *callbacks], saving, checkpoint, seed=4)
+    names = ("stop_at", "resume", "every_steps")
+    options = {name: changes.pop(name) for name in names if name in changes}
+    return fit_in(folder, make_trainer(**changes), run, callbacks, background=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,7 @@ def test_a_run_stopped_anywhere_and_resumed_ends_in_the_same_state(tmp_path, ref
     run = train(tmp_path, resume=True)
     state, weights, uninterrupted = reference
     assert final_state_digest(run.state) == state
-    for name, leaf in weights_of(run.model).items():
-        np.testing.assert_array_equal(leaf, weights[name])
+    assert_same(weights_of(run.model), weights)
     history, expected = run.state.history, uninterrupted.state.history
     assert (history.evaluations, history.best, history.best_step) == (
         expected.evaluations,
@@ -130,10 +131,7 @@ def test_a_checkpoint_holds_what_callbacks_log_at_its_step(tmp_path):
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_the_shipped_callbacks_do_not_change_training_in_any_order(tmp_path, direction):
-    callbacks = [
-        MemoryMonitor(5),
-        EarlyStopping(2, 0.5),
-    ][::direction]
+    callbacks = [MemoryMonitor(5), EarlyStopping(2, 0.5)][::direction]
     run = fit(make_trainer(epochs=9, eval_every=2), callbacks=callbacks, seed=1)
     alone_run = fit(make_trainer(epochs=9, eval_every=2), callbacks=[EarlyStopping(2, 0.5)], seed=1)
     assert run.control.stop_reason == alone_run.control.stop_reason
@@ -141,23 +139,21 @@ def test_the_shipped_callbacks_do_not_change_training_in_any_order(tmp_path, dir
     assert final_state_digest(run.state) == final_state_digest(alone_run.state)
 
 
-def test_evaluations_run_every_n_steps_and_at_the_end():
-    run = fit(make_trainer(max_steps=8, eval_every=3))
-    assert [step for step, _ in run.state.history.evaluations] == [3, 6, 8]
-
-
-def test_without_eval_every_each_epoch_is_evaluated():
-    run = fit(make_trainer(epochs=2))
-    assert [step for step, _ in run.state.history.evaluations] == [6, 12]
+@pytest.mark.parametrize(
+    ("limits", "steps"),
+    [({"max_steps": 8, "eval_every": 3}, [3, 6, 8]), ({"epochs": 2}, [6, 12])],
+)
+def test_evaluations_run_every_n_steps_or_epoch_and_at_the_end(limits, steps):
+    run = fit(make_trainer(**limits))
+    assert [step for step, _ in run.state.history.evaluations] == steps
 
 
 def test_max_tokens_ends_the_run():
     run = fit(
         make_trainer(max_tokens=50, schedule=lambda peak, steps: lambda step: step * 0 + peak)
     )
-    assert (
-        run.state.progress.tokens == 72
-    )  # the first number of whole batches of 24 tokens that is at least 50
+    # The first number of whole batches of 24 tokens that is at least 50.
+    assert run.state.progress.tokens == 72
 
 
 def test_early_stopping_counts_evaluations_since_the_best():
@@ -169,17 +165,17 @@ def test_early_stopping_counts_evaluations_since_the_best():
     assert run.control.stop_reason
 
 
-def test_patience_null_never_stops_and_nan_is_never_best():
+def test_patience_null_never_stops():
     run = make_run()
     run.state.history.evaluations = [(step, 1.0) for step in range(100)]
     EarlyStopping(None, 0.0).on_start(run.context, run.state)
     assert not run.control.stop_reason
-    assert not is_better("valid/loss", float("nan"), None)
 
 
-def test_losses_are_minimised_and_accuracies_maximised():
+def test_losses_are_minimised_accuracies_maximised_and_nan_is_never_best():
     assert is_better("valid/loss", 0.1, 0.2)
     assert is_better("valid/accuracy", 0.2, 0.1)
+    assert not is_better("valid/loss", float("nan"), None)
 
 
 def test_the_best_checkpoint_is_kept_when_others_are_removed(tmp_path):
@@ -188,16 +184,6 @@ def test_the_best_checkpoint_is_kept_when_others_are_removed(tmp_path):
     steps = {int(path.name[5:13]) for path in CheckpointStore(tmp_path / "checkpoints").paths()}
     assert steps == {history.best_step, step, step - 1}
     assert CheckpointStore(tmp_path / "checkpoints").load("best").step == history.best_step
-
-
-def test_training_overfits_a_small_fixed_data_set():
-    trainer = make_trainer(epochs=150, learning_rate=3e-2, log_every=2, eval_every=1000)
-    run = fit(trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)))
-    losses = [
-        metrics["train/loss"] for _, metrics in run.state.history.curve if "train/loss" in metrics
-    ]
-    assert losses[0] > 0.5
-    assert losses[-1] < 0.02
 
 
 def test_a_diverging_run_rolls_back_to_its_last_checkpoint_and_skips_the_data(tmp_path):
@@ -219,7 +205,6 @@ def test_a_diverging_run_rolls_back_to_its_last_checkpoint_and_skips_the_data(tm
     assert run.control.stop_reason == "done"
     assert all(np.isfinite(leaf).all() for leaf in weights_of(run.model).values())
     run = make_run(make_model(), Poisoned(rows=22), tracker=Recorder())
-    (tmp_path / "none").mkdir()
     with pytest.raises(DivergenceError):
         train(
             tmp_path / "none", run=run, every_steps=2, loss=FunctionLoss(nan_sum), max_rollbacks=0
@@ -305,3 +290,45 @@ def test_epochs_are_chosen_by_the_steps_that_small_data_need(min_steps, batches,
     assert trainer.length == RunLength(epochs=epochs)
     assert make_trainer(epochs=2).for_data(data, batches).length.epochs == 2
     assert make_trainer(epochs="auto").length.epochs == 5, "before the data is known"
+
+
+MICRO_BATCHES = 4
+STEP = partial(OptimizedStep, **(OPTIMIZED_STEP | {"accumulate": MICRO_BATCHES}))
+
+
+class SignalAt(CrossEntropyLoss):
+    """SIGTERM arrives while the loss of some micro-batch is computed; the micro-batches after it are counted."""
+
+    def __init__(self, micro_batch, run):
+        super().__init__(0.0)
+        self.left, self.run, self.later = micro_batch, run, 0
+
+    def __call__(self, model, batch):
+        self.later += self.left < 0
+        if self.left == 0:
+            self.run.control.stop_signal = 15
+        self.left -= 1
+        return super().__call__(model, batch)
+
+
+def train_accumulating(folder, *, signal_at=None, resume=False):
+    run = make_run(make_model(dropout=0.3), RandomBatches(rows=24))
+    loss = CrossEntropyLoss(0.0) if signal_at is None else SignalAt(signal_at, run)
+    trainer = make_trainer(step=STEP, loss=loss)
+    return fit_in(folder, trainer, run, every_steps=None, resume=resume), loss
+
+
+@pytest.mark.parametrize("micro_batch", [0, 1, 3, 5, 10])
+def test_a_signal_ends_the_run_before_the_next_micro_batch_and_a_resume_is_exact(
+    tmp_path, micro_batch
+):
+    expected, _ = train_accumulating(tmp_path / "uninterrupted")
+    run, loss = train_accumulating(tmp_path / "run", signal_at=micro_batch)
+    assert loss.later == 0
+    assert run.control.stop_reason == "signal 15"
+    assert run.state.progress.step == (micro_batch + 1) // MICRO_BATCHES
+    saved = CheckpointStore(tmp_path / "run" / "checkpoints").load()
+    assert saved.step == run.state.progress.step
+    resumed, _ = train_accumulating(tmp_path / "run", resume=True)
+    assert final_state_digest(resumed.state) == final_state_digest(expected.state)
+    assert_same(weights_of(resumed.model), weights_of(expected.model))

@@ -55,7 +55,8 @@ class AdaptiveBatchSize(Callback):
         probe: Callable[[], float] = peak_since_last,
     ) -> None:
         self.enabled = max is not None
-        self.min, self.max = 1 << (min - 1).bit_length(), _power_of_two(max or min)
+        self.min = 1 << (min - 1).bit_length()
+        self.max = _power_of_two(max or min)
         if self.enabled and self.min > self.max:
             raise ConfigError(f"{KEY}: no power of two between min={min} and max={max}")
         if not low < high <= critical:
@@ -67,7 +68,7 @@ class AdaptiveBatchSize(Callback):
         self.critical = critical
         self.interval = interval
         self.cooldown = cooldown
-        self.budget = budget * 1e9 if budget is not None else None
+        self.budget = 1e9 * (budget or 0)  # bytes; 0 is that of the machine
         self.probe = probe
 
     def on_start(self, context: FitContext, state: TrainState) -> None:

@@ -30,10 +30,11 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: FilePath | None, allow_outside: bool, *, folder: Path) -> None:
-        self.path = None if path is None else folder / path
-        if self.path is None or allow_outside:
+        self.path: Path | None = None
+        if path is None:
             return
-        if not self.path.resolve().is_relative_to(folder.resolve()):
+        self.path = folder / path
+        if not allow_outside and not self.path.resolve().is_relative_to(folder.resolve()):
             raise NotAllowedError(
                 f"callbacks.csv.path={path}: outside the run folder; callbacks.csv.allow_outside=true permits it"
             )
@@ -46,7 +47,9 @@ class CSVLogger(Callback):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path.parent)
-            self.rows = _read(self.path, step) if step else {}
+            self.rows: dict[int, Row] = {}
+            if step:
+                self.rows = _read(self.path, step)
             self._replace(self.path)
         except OSError as error:
             reason = error.strerror or error

@@ -1,4 +1,4 @@
-"""Stops a run that no longer improves."""
+"""Stops a run that no longer improves, and pauses one of a sweep where the sweeper says."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from mlxlab.schema.constraints import NonNegative, Size
 from mlxlab.schema.metric_names import is_better
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
+from mlxlab.training.stop_rule import StopRule
 
 
 @dataclass
@@ -43,9 +44,41 @@ class EarlyStopping(Callback):
         age = 0
         monitor = context.monitor
         for _, value in state.history.evaluations:
-            improved = is_better(monitor, value, best, self.min_delta)
-            best, age = (value, 0) if improved else (best, age + 1)
+            age += 1
+            if is_better(monitor, value, best, self.min_delta):
+                best = value
+                age = 0
         if age >= self.patience:
             context.control.stop_reason = (
                 f"early: no better {monitor} in {self.patience} evaluations"
             )
+
+
+@dataclass
+class Pruning(Callback):
+    """Pauses a run of a sweep at its rung: the first evaluation from `pause_at` on.
+
+    Derived from the state: a run that is resumed where it was paused pauses again.
+    """
+
+    rule: StopRule
+    runs_on_all_ranks = True
+
+    def on_start(self, context: FitContext, state: TrainState) -> None:
+        self._check(context, state)
+
+    def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
+        self._check(context, state)
+
+    def _check(self, context: FitContext, state: TrainState) -> None:
+        evaluations = state.history.evaluations
+        step = state.progress.step
+        pause_at = self.rule["pause_at"]
+        if context.control.stop_reason or pause_at is None:
+            return
+        is_evaluated = step > 0 and len(evaluations) > 0 and evaluations[-1][0] == step
+        budget = step
+        if self.rule["unit"] == "epochs":
+            budget = state.data.epoch
+        if is_evaluated and budget >= pause_at:
+            context.control.stop_reason = f"paused: at {budget} {self.rule['unit']}"

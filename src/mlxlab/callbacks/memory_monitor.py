@@ -51,7 +51,9 @@ class MemoryMonitor(Callback):
         slope = growth_per_step(
             [*points(state.history, "active"), (step, metrics["memory/active"])]
         )
-        context.log(state, metrics | ({} if slope is None else {"memory/growth_per_step": slope}))
+        if slope is not None:
+            metrics["memory/growth_per_step"] = slope
+        context.log(state, metrics)
 
     def on_end(self, context: FitContext, state: TrainState) -> None:
         slope = growth_per_step(points(state.history, "active"))

@@ -78,7 +78,10 @@ class FitMixture(Callback):
         head = mixed_head(state)
         if head is None:
             return
-        _keep_snapshots(state, head)
+        for fraction, snapshot in zip(head.fractions, head.snapshots, strict=True):
+            if state.progress.step == max(1, round(fraction * (state.total_steps or 0))):
+                with state.eval_weights():
+                    snapshot.update(head.network.parameters())
         if context.control.stop_reason == "done" and not head.is_mixed:
             rows = _read(context.training_rows)
             with state.eval_weights(), limit_scikit("mixture"):
@@ -96,13 +99,6 @@ def mixed_head(state: TrainState) -> TabularHead | None:
     if isinstance(head, TabularHead) and head.folds > 1:
         return head
     return None
-
-
-def _keep_snapshots(state: TrainState, head: TabularHead) -> None:
-    for fraction, snapshot in zip(head.fractions, head.snapshots, strict=True):
-        if state.progress.step == max(1, round(fraction * (state.total_steps or 0))):
-            with state.eval_weights():
-                snapshot.update(head.network.parameters())
 
 
 def _read(batches: Iterable[Batch]) -> Rows:
@@ -166,7 +162,9 @@ def _fit_linear(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outpu
         logits = model(features)
         if kind == "classification":
             return softmax(logits, axis=1)
-        return expit(logits) if kind == "multi_label" else logits
+        if kind == "multi_label":
+            return expit(logits)
+        return logits
 
     return Fitted(model._asdict(), predict)
 

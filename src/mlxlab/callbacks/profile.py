@@ -16,12 +16,11 @@ from mlxlab.data.batch import Batch
 from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.schema.constraints import Size
 from mlxlab.terminal.wording import percent
-from mlxlab.training.callback import Callback, FitContext
+from mlxlab.training.callback import Callback, FitContext, Span
 from mlxlab.training.device_batch import DeviceBatch, to_device
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.training.steps.step import weighted_sum
-from mlxlab.training.trace import Span
 
 logger = logging.getLogger(__name__)
 

@@ -56,8 +56,9 @@ class ProgressBar(Callback):
             seconds = time.monotonic() - self._start
             is_first = state.progress.step == self._first_step + 1
             if result.evaluation is not None or seconds >= self._next_line:
-                wait = 0.0 if is_first and state.planned_steps else LINE_SECONDS
-                self._next_line = seconds + wait
+                self._next_line = seconds
+                if not (is_first and state.planned_steps):
+                    self._next_line += LINE_SECONDS
                 logger.info(self._line(context, state, seconds))
             if is_first:
                 self._first_seconds = seconds
@@ -72,9 +73,13 @@ class ProgressBar(Callback):
         total = state.planned_steps
         planned = ""
         if total:
-            planned = f"/{total}" if step <= total else f"/~{step}"  # The plan was an estimate.
+            planned = f"/{total}"
+            if step > total:  # The plan was an estimate.
+                planned = f"/~{step}"
         rate = state.history.latest(TOKENS_PER_SEC)  # 0: no step was taken
-        speed = f"{rate:,.0f} tokens/s" if rate else ""
+        speed = ""
+        if rate:
+            speed = f"{rate:,.0f} tokens/s"
         timed = step - self._first_step - 1
         left = (total or 0) - step
         eta = ""
@@ -110,7 +115,12 @@ def summary(context: FitContext, state: TrainState) -> str:
     names = dict.fromkeys([LOSS, VALID_LOSS, context.monitor, main])
     texts = []
     for name in names:
-        if (point := state.history.latest_point(name)) is not None:
-            mark = f" (step {point[0]})" if point[0] < state.progress.step else ""
-            texts.append(f"{name} {point[1]:.4f}{mark}")
+        point = state.history.latest_point(name)
+        if point is None:
+            continue
+        step, value = point
+        text = f"{name} {value:.4f}"
+        if step < state.progress.step:
+            text += f" (step {step})"
+        texts.append(text)
     return "  ".join(texts)

@@ -8,4 +8,6 @@ class TokenMetrics(Callback):
     """Logs `data/kl_target`, `data/rare_coverage` and others if the data measures its order."""
 
     def measure(self, state: TrainState, result: StepResult) -> dict[str, float]:
-        return state.data.order_metrics() if hasattr(state.data, "order_metrics") else {}
+        if not hasattr(state.data, "order_metrics"):
+            return {}
+        return state.data.order_metrics()

@@ -9,8 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 import xxhash
 
-from mlxlab.checkpoint.arrays import Arrays, digest
-from mlxlab.checkpoint.safetensors import parse_arrays
+from mlxlab.checkpoint.arrays import Arrays, digest, parse_arrays
 from mlxlab.errors import CheckpointUnavailableError, DataError, InputNotFoundError
 from mlxlab.files.atomic import fsync, fsync_folder, remove_leftovers, temporary_name
 from mlxlab.files.untrusted import read_bytes
@@ -78,11 +77,13 @@ def read_base(checkpoint: Path, name: str) -> Arrays:
     """The frozen weights that the checkpoint at a path refers to, in its run folder or next to it.
 
     Args:
-        name: their digest.
+        name: their digest, "" if there are none.
 
     Raises:
         CheckpointUnavailableError: they are missing, or not those with which the checkpoint was saved.
     """
+    if not name:
+        return {}
     if not DIGEST.fullmatch(name):
         raise CheckpointUnavailableError(
             f"{checkpoint}: state.json: base: expected 32 hexadecimal digits"

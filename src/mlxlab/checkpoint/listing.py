@@ -1,14 +1,18 @@
-"""What the checkpoints of a run are, without their arrays: only manifests and `state.json` are read."""
+"""What the checkpoints of a run are, without their arrays: only manifests and `state.json` are read.
+
+Imports no MLX.
+"""
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxlab.checkpoint.manifest import CorruptCheckpointError, read_file, read_manifest
-from mlxlab.checkpoint.names import EMERGENCY, committed_paths, step_of
+from mlxlab.checkpoint.manifest import OPTIMIZER, CorruptCheckpointError, read_file, read_manifest
+from mlxlab.checkpoint.names import EMERGENCY, FOLDER, committed_paths, step_of
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
-from mlxlab.errors import CheckpointUnavailableError, DataError
+from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,23 @@ def newest_state(checkpoints: list[CheckpointEntry], max_bytes: int) -> SavedSta
         ):
             continue
     return None
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether the newest checkpoint in a folder has no optimizer state; False if there is none, or it is damaged."""
+    for path in committed_paths(folder / FOLDER)[:1]:
+        with suppress(CorruptCheckpointError, CheckpointUnavailableError):
+            return OPTIMIZER not in read_manifest(path)["files"]
+    return False
+
+
+def refuse_exported(folder: Path, *, resumes: bool) -> None:
+    """Raises ConfigError for the folder of an exported model, in which a run would begin or which it `resumes`."""
+    if is_exported(folder):
+        refused = "which no run resumes" if resumes else "in which no run begins"
+        raise ConfigError(
+            f"{folder}: an exported model, {refused}; model.init_from={folder} uses its weights"
+        )
 
 
 def _entry(path: Path) -> CheckpointEntry:

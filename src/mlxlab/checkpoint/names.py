@@ -26,7 +26,8 @@ def folder_name(step: int) -> str:
 
 def step_of(path: Path) -> int:
     """The step in the name of a checkpoint folder; -1 for any other name."""
-    return int(match[1]) if (match := NAME.fullmatch(path.name)) else -1
+    match = NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
 
 
 def committed_paths(folder: Path) -> list[Path]:
@@ -56,11 +57,9 @@ def resumes_rounds(resume: str | None, run_dir: Path) -> bool:
     if resume is None or not holds_rounds(run_dir):
         return False
     run = find_resumed_run(resume)
-    return (
-        run.resolve() == run_dir.resolve()
-        if run
-        else bool(resume == "auto" or KEYWORD.fullmatch(resume))
-    )
+    if run is not None:
+        return run.resolve() == run_dir.resolve()
+    return resume == "auto" or KEYWORD.fullmatch(resume) is not None
 
 
 def check_rounds(run_dir: Path) -> None:
@@ -75,7 +74,9 @@ def check_rounds(run_dir: Path) -> None:
 def whole_run(run_dir: Path) -> Path:
     """The folder of the run of several rounds that a run is one of; else its own."""
     parent = run_dir.parent.parent
-    return parent if run_dir.parent.name == ROUNDS and holds_rounds(parent) else run_dir
+    if run_dir.parent.name == ROUNDS and holds_rounds(parent):
+        return parent
+    return run_dir
 
 
 def split_path(name: str, keywords: str = KEYWORDS) -> tuple[Path, str]:
@@ -88,8 +89,10 @@ def split_path(name: str, keywords: str = KEYWORDS) -> tuple[Path, str]:
         InputNotFoundError: the path does not exist; the message names the nearest one.
     """
     path = Path(os.path.expanduser(name))
-    which = path.name if KEYWORD.fullmatch(path.name) and not os.path.exists(path) else ""
-    path = path.parent if which else path
+    which = ""
+    if KEYWORD.fullmatch(path.name) and not os.path.exists(path):
+        which = path.name
+        path = path.parent
     if not os.path.isdir(path):
         expected = f"a run folder, a checkpoint, or one of {keywords}"
         raise InputNotFoundError(no_such_folder(path, expected))

@@ -40,24 +40,29 @@ def normalized_names(
     best = max(
         readings, key=lambda reading: sum(plain_path(path) in known for path in reading.values())
     )
-    paths = {
-        name: best[path] if plain_path(best.get(path, "")) in known else path
-        for name, path in unwrapped.items()
-    }
+    paths = dict(unwrapped)
+    for name, path in unwrapped.items():
+        if plain_path(best.get(path, "")) in known:
+            paths[name] = best[path]
     result: dict[str, str] = {}
     taken: set[str] = set()
     for name in sorted(
         names, key=lambda name: (paths[name] != name, unwrapped[name] != paths[name], name)
     ):
-        result[name] = name if paths[name] in taken else paths[name]
-        taken.add(result[name])
+        path = paths[name]
+        if path in taken:
+            path = name
+        result[name] = path
+        taken.add(path)
     return result
 
 
 def plain_path(path: str) -> str:
     """The path of a parameter in the plain model; for a part of an adapter or of quantisation that of the weight."""
     owner, _, name = path.replace(".base.", ".").rpartition(".")
-    return f"{owner}.weight" if name in (*ADAPTER, *CODES) else f"{owner}.{name}".removeprefix(".")
+    if name in (*ADAPTER, *CODES):
+        return f"{owner}.weight"
+    return f"{owner}.{name}".removeprefix(".")
 
 
 def _unwrap(name: str) -> str:

@@ -6,10 +6,26 @@ from math import isfinite
 from operator import itemgetter
 from typing import Any, NotRequired, TypedDict
 
-from mlxlab.checkpoint.continuation import Continuation
 from mlxlab.files.untrusted import parse_json
 from mlxlab.schema.constraints import Count, Fraction, Positive, Size
 from mlxlab.schema.metric_names import ANALYSIS, VALID, is_better
+
+
+class Continuation(TypedDict):
+    """A command line that continued a run.
+
+    Attributes:
+        step: of the checkpoint that it continued from.
+        overrides: as typed, `hydra.run.dir` included; empty if `forked`.
+        model: keys of the model that it changed -> (before, after).
+        forked: it began the run with a checkpoint of another one, or continued that other one.
+    """
+
+    step: Count
+    overrides: list[str]
+    model: dict[str, tuple[object, object]]
+    forked: bool
+
 
 STATE = "state.json"  # the file of a checkpoint that holds it
 CURVE_POINTS = 1000  # a longer learning curve is thinned to half
@@ -143,11 +159,11 @@ class History:
         names = set(self.best_metrics)
         self.best = None
         self.best_step = 0
-        self.best_metrics = {}
         for at, value in self.evaluations:
             if is_better(monitored_metric, value, self.best):
                 self.best = value
                 self.best_step = at
+        self.best_metrics = {}
         if self.best is not None:
             logged = dict(self.curve).get(self.best_step, {})
             self.best_metrics = {name: value for name, value in logged.items() if name in names}
@@ -170,12 +186,14 @@ class History:
 
     def at(self, step: int) -> dict[str, float]:
         """Metrics logged at the current step so far."""
-        return self.curve[-1][1] if self.curve and self.curve[-1][0] == step else {}
+        if self.curve and self.curve[-1][0] == step:
+            return self.curve[-1][1]
+        return {}
 
     def latest(self, name: str) -> float | None:
         """The last value of a metric; None if it was never logged."""
         point = self.latest_point(name)
-        return None if point is None else point[1]
+        return point[1] if point else None
 
     def latest_point(self, name: str) -> tuple[int, float] | None:
         """(step, value) of the last value of a metric; None if it was never logged."""

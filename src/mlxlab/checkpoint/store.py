@@ -1,4 +1,4 @@
-"""Checkpoints: one folder per step, complete or absent.
+"""Checkpoints: one folder per step, complete or absent; every command finds them by the same names.
 
 A folder is written under a temporary name, its files and then itself are flushed to the disk, and it is renamed once;
 the manifest with size and checksum of every file is written last. Nothing is used before it is verified. The order is
@@ -9,11 +9,20 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mlxlab.checkpoint.arrays import Arrays
+import mlx.core as mx
+
+from mlxlab.checkpoint.arrays import (
+    Arrays,
+    ArrayStream,
+    nonfinite_paths,
+    parse_arrays,
+    write_safetensors,
+)
 from mlxlab.checkpoint.frozen_weights import FrozenWeights, read_base
 from mlxlab.checkpoint.manifest import (
     OPTIMIZER,
@@ -23,8 +32,19 @@ from mlxlab.checkpoint.manifest import (
     read_verified,
     write_manifest,
 )
-from mlxlab.checkpoint.names import EMERGENCY, REPLACED, STEP, committed_paths, folder_name, step_of
-from mlxlab.checkpoint.safetensors import ArrayStream, parse_arrays, write_safetensors
+from mlxlab.checkpoint.names import (
+    EMERGENCY,
+    FOLDER,
+    KEYWORD,
+    KEYWORDS,
+    REPLACED,
+    RESUME_KEYWORDS,
+    STEP,
+    committed_paths,
+    folder_name,
+    split_path,
+    step_of,
+)
 from mlxlab.checkpoint.state import STATE, SavedState, parse_state
 from mlxlab.errors import CheckpointUnavailableError, DataError
 from mlxlab.files.atomic import fsync_folder
@@ -47,6 +67,7 @@ class Checkpoint:
         return self.path.absolute().parent.parent
 
 
+@dataclass
 class CheckpointStore:
     """The checkpoints of one run: `<folder>/step-00000123/`.
 
@@ -54,10 +75,11 @@ class CheckpointStore:
         keep: number of the newest regular checkpoints that are kept; the best one is kept in addition.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        self.folder = folder
-        self.keep = keep
-        self.base = FrozenWeights(folder.parent)
+    folder: Path
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        self.base = FrozenWeights(self.folder.parent)
 
     def save(
         self,
@@ -78,8 +100,11 @@ class CheckpointStore:
         Raises:
             OSError: nothing was saved; all checkpoints can be read as before.
         """
-        final = self.folder / (folder_name(step) + (EMERGENCY if emergency else ""))
-        replaced = final.with_name(f"{final.name}{REPLACED}")
+        name = folder_name(step)
+        if emergency:
+            name += EMERGENCY
+        final = self.folder / name
+        replaced = self.folder / f"{name}{REPLACED}"
         temporary = self.folder / f".tmp-{step:08d}-{os.getpid()}-{secrets.token_hex(4)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clean()
@@ -107,9 +132,8 @@ class CheckpointStore:
 
     def take_over(self, checkpoint: Checkpoint) -> Path:
         """Commits a checkpoint of another run here too; raises as `save` and `read_base`."""
-        base = checkpoint.state["base"]
         state = checkpoint.state
-        frozen = read_base(checkpoint.path, base) if base else {}
+        frozen = read_base(checkpoint.path, state["base"])
         weights = {path: array for path, array in checkpoint.weights.items() if path not in frozen}
         best_step = state["history"].best_step
         return self.save(
@@ -183,7 +207,7 @@ class CheckpointStore:
         """All but the newest and the best; a regular checkpoint makes older emergency ones superfluous."""
         paths = self.paths()
         regular = [path for path in paths if EMERGENCY not in path.name]
-        newest = step_of(regular[0]) if regular else -1
+        newest = max(map(step_of, regular), default=-1)
         retained = set(regular[: self.keep]) | {
             path for path in regular if step_of(path) == best_step
         }
@@ -194,14 +218,13 @@ class CheckpointStore:
         paths = self.paths()
         if which == "emergency":
             return [path for path in paths if EMERGENCY in path.name]
-        step = int(match[1]) if (match := STEP.fullmatch(which)) else None
-        for path in paths if which == "best" else []:
-            try:
-                step = read_manifest(path)["best_step"] or None
-                break
-            except CorruptCheckpointError as error:  # it may have been the best
-                skipped.append(f"{path.name}: {error}")
-        return paths if step is None else [path for path in paths if step_of(path) == step]
+        match = STEP.fullmatch(which)
+        step = int(match[1]) if match else None
+        if which == "best":
+            step = _best_step(paths, skipped)
+        if step is None:
+            return paths
+        return [path for path in paths if step_of(path) == step]
 
 
 def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
@@ -224,9 +247,87 @@ def load_checkpoint(path: Path, skipped: tuple[str, ...] = ()) -> Checkpoint:
         raise CorruptCheckpointError(
             f"state.json is of step {state['progress'].step}, expected {manifest['step']}"
         )
-    if state["base"]:
-        weights = read_base(path, state["base"]) | weights
+    weights = read_base(path, state["base"]) | weights
     return Checkpoint(path, manifest["step"], weights, optimizer, state, skipped)
+
+
+def resolve_resume(
+    resume: str | None, run_dir: Path, *, read_only: bool = False
+) -> Checkpoint | None:
+    """The checkpoint that `resume` names for a run in `run_dir`; None starts a new run.
+
+    `auto` is the last checkpoint of the run folder, None if it has none; anything else is a name as in `load_named`,
+    whose errors it raises. With `read_only` nothing in the folder is changed: a damaged checkpoint is skipped.
+    """
+    if resume == "auto":
+        own = CheckpointStore(run_dir / FOLDER)
+        if own.paths() or any(own.folder.glob("unusable-*")):
+            return own.load(read_only=read_only)
+        return None
+    if resume is None:
+        return None
+    try:
+        return load_named(resume, run_dir, RESUME_KEYWORDS)
+    except CheckpointUnavailableError as error:
+        if not KEYWORD.fullmatch(resume) or committed_paths(run_dir / FOLDER):
+            raise
+        raise CheckpointUnavailableError(
+            f"{error}; hydra.run.dir=<run folder> says which run to resume"
+        ) from None
+
+
+def load_named(name: str, run_dir: Path, keywords: str = KEYWORDS) -> Checkpoint:
+    """A checkpoint by its name; of several the newest good one. Changes nothing in the folder.
+
+    Args:
+        name: last, best, emergency (saved after a signal) or step-N of `run_dir`; or the path of a run folder (its
+            last), of a checkpoint, or of either with one of these keywords appended: `outputs/x/best`.
+        keywords: those that the message on any other name lists.
+
+    Raises:
+        CheckpointUnavailableError: no checkpoint of that name is usable.
+        InputNotFoundError: as `split_path`.
+    """
+    if KEYWORD.fullmatch(name):
+        return CheckpointStore(run_dir / FOLDER).load(name, read_only=True)
+    path, which = split_path(name, keywords)
+    folder = path / FOLDER
+    if not folder.is_dir():
+        folder = path
+    store = CheckpointStore(folder)
+    if which or store.paths() or folder != path:
+        return store.load(which or "last", read_only=True)
+    try:
+        return load_checkpoint(path)
+    except CorruptCheckpointError as error:
+        raise CheckpointUnavailableError(f"{path}: {error}") from None
+
+
+def check_arrays(
+    saved: Mapping[str, mx.array], expected: Mapping[str, mx.array], owner: str
+) -> None:
+    """Checks names, shapes, dtypes, and that all numbers are finite: MLX loads a wrong shape or dtype without an error.
+
+    Raises CorruptCheckpointError for the first array that does not fit; it is one of `owner`: "model" or "optimizer".
+    """
+    got = _kinds(saved)
+    like = _kinds(expected)
+    for name in sorted({*got, *like}):
+        if got.get(name) != like.get(name):
+            kinds = f"expected {like.get(name, 'none')}, got {got.get(name, 'none')}"
+            raise CorruptCheckpointError(f"{owner} array {name}: {kinds}")
+    for name in nonfinite_paths(saved)[:1]:
+        raise CorruptCheckpointError(f"{owner} array {name}: holds NaN or infinity")
+
+
+def _best_step(paths: list[Path], skipped: list[str]) -> int | None:
+    """The best step by the newest good manifest; None if no evaluation has chosen one."""
+    for path in paths:
+        try:
+            return read_manifest(path)["best_step"] or None
+        except CorruptCheckpointError as error:  # it may have been the best
+            skipped.append(f"{path.name}: {error}")
+    return None
 
 
 def _remove(folder: Path) -> None:
@@ -234,3 +335,8 @@ def _remove(folder: Path) -> None:
     doomed = folder.with_name(f".del-{folder.name}-{secrets.token_hex(4)}")
     folder.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _kinds(arrays: Mapping[str, mx.array]) -> dict[str, str]:
+    """Type and shape of each array."""
+    return {name: f"{array.dtype} {array.shape}" for name, array in arrays.items()}

@@ -7,6 +7,7 @@ Knows strings and arrays only. A layer X with an adapter has `X.base.weight`, `X
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -109,7 +110,9 @@ class Transfer:
 
     def fill(self, layer: str, new: LayerPaths) -> None:
         """Sets the arrays of one layer of the model."""
-        old = self.layers.get(layer) or self.layers.get(TIED[1] if layer == TIED[0] else "") or {}
+        old = self.layers.get(layer, {})
+        if not old and layer == TIED[0]:
+            old = self.layers.get(TIED[1], {})
         weight = [name for name in ("weight", *CODES) if name in new]
         adapter = [name for name in ADAPTER if name in new and "lora_a" in new]
         keeps_adapter = (
@@ -118,8 +121,10 @@ class Transfer:
             and (not adapter or self.rules.old.scale == self.rules.new.scale)
         )
         if weight:
-            without_adapter = {name: path for name, path in old.items() if name not in ADAPTER}
-            self._fill_weight(without_adapter if keeps_adapter else old, new, weight)
+            paths = old
+            if keeps_adapter:
+                paths = {name: path for name, path in old.items() if name not in ADAPTER}
+            self._fill_weight(paths, new, weight)
         for name, path in new.items():
             if name in adapter and not keeps_adapter:
                 self._fill_new(new, name)
@@ -148,11 +153,11 @@ class Transfer:
             for name in weight:
                 self._take(old[name], new[name])
             return
-        try:
+        arrays = None
+        with suppress(ValueError):  # the shapes of its arrays do not agree
             dense = self._merged(old)
-            arrays = None if dense is None else self._converted(dense, new, weight)
-        except ValueError:  # the shapes of its arrays do not agree
-            arrays = None
+            if dense is not None:
+                arrays = self._converted(dense, new, weight)
         self.used |= {old[name] for name in (*ADAPTER, *CODES) if name in old}
         if arrays is None:
             self._add_fault(old.get("weight"), new["weight"])
@@ -207,12 +212,10 @@ class Transfer:
     def _fits(self, old: str | None, new: str) -> bool:
         array = self.saved.get(old or "")
         like = self.expected[new]
-        both_float = array is not None and array.dtype in FLOATS and like.dtype in FLOATS
-        return (
-            array is not None
-            and array.shape == like.shape
-            and (both_float or array.dtype == like.dtype)
-        )
+        if array is None or array.shape != like.shape:
+            return False
+        both_float = array.dtype in FLOATS and like.dtype in FLOATS
+        return both_float or array.dtype == like.dtype
 
     def _take(self, old: str | None, new: str) -> None:
         if old is None or not self._fits(old, new):

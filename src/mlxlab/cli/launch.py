@@ -19,7 +19,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.run.entry import with_fetched_run
 from mlxlab.schema.constraints import Ge, Le
 from mlxlab.training.distributed import launcher
-from mlxlab.training.distributed.hosts import LOCAL
+from mlxlab.training.distributed.launcher import LOCAL
 
 
 def launch(

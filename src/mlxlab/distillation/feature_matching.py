@@ -65,13 +65,13 @@ def add_projections(
             names = f"{pair['student']} and {pair['teacher']}"
             raise ConfigError(f"{_KEY}: expected two attention layers or none, got {names}")
         # Attention maps need no projection.
-        sizes = (
-            (1, 1)
-            if is_attention
-            else (student_call.output.shape[-1], teacher_call.output.shape[-1])
-        )
-        layer = nn.Linear(*sizes, bias=False)
-        bound = 1 / math.sqrt(sizes[0])
+        inputs = 1
+        outputs = 1
+        if not is_attention:
+            inputs = student_call.output.shape[-1]
+            outputs = teacher_call.output.shape[-1]
+        layer = nn.Linear(inputs, outputs, bias=False)
+        bound = 1 / math.sqrt(inputs)
         layer.weight = mx.array(uniform(seed, f"{PROJECTIONS}.{index}", layer.weight.shape, bound))
         layers.append(layer)
     student[PROJECTIONS] = {"layers": layers}
@@ -114,7 +114,10 @@ def feature_matching_loss(
 def capture_calls(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, LayerCall]]:
     """Records the last call of each named layer (`backbone.layers.1.attention`); ConfigError for an unknown name."""
     calls: dict[str, LayerCall] = {}
-    layers = {name: layer for name, layer in model.named_modules() if name} if names else {}
+    if not names:
+        yield calls
+        return
+    layers = {name: layer for name, layer in model.named_modules() if name}
     for name in names:
         if name not in layers:
             raise ConfigError(f"{_KEY}: there is no layer {name}")
@@ -141,7 +144,8 @@ def _recorder(kind: type[nn.Module], name: str, calls: dict[str, LayerCall]) -> 
 
 def attention_map(call: LayerCall) -> mx.array:
     """Attention weights of a captured call, averaged over heads: (B, T, T), each row a distribution."""
-    layer, (x, mask, *_) = call.layer, call.arguments
+    layer = call.layer
+    x, mask, *_ = call.arguments
     T = x.shape[1]
     q, k = layer.queries_and_keys(x)
     scores = (q / math.sqrt(layer.head_dim)) @ mx.repeat(

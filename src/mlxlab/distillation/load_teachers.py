@@ -16,9 +16,8 @@ from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule, Encoder, LabelledRows
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.distillation.options import DistillationOptions, is_predictions
-from mlxlab.distillation.predictions_file import load_predictions
 from mlxlab.distillation.teacher_cache import TeacherCache
-from mlxlab.distillation.teachers import HeldOutTargets, Teachers
+from mlxlab.distillation.teachers import HeldOutTargets, Teachers, load_predictions
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.adapters.quantized import parameter_shapes
@@ -67,7 +66,9 @@ class TeacherLoader:
         if is_predictions(name):
             return None
         run = find_run_dir(self._local_path(name))
-        return config_dir_of(run) if run is not None else _pretrained_folder(name, self.cache)
+        if run is None:
+            return _pretrained_folder(name, self.cache)
+        return config_dir_of(run)
 
     def load_initial_weights(self, model: nn.Module) -> None:
         """Loads the weights of the previous student, with `round_init=previous`."""
@@ -115,13 +116,13 @@ class TeacherLoader:
         for model in (ensemble, residual_base):
             model.set_dtype(getattr(mx, options.teacher_dtype))
             mx.eval(model.parameters())
-        cache = self._open_cache(data, ensemble, router) if ensemble else None
+        cache = self._open_cache(data, ensemble, router)
         digests = {each.name: Ensemble([each.model]).digest() for each in loaded}
         held_out = None
-        first = loaded[0] if names and count == 1 else None
-        said = None if first is None else first.said
-        if first is not None and said is not None and first.task.labels == data.task.labels:
-            held_out = HeldOutTargets(said, data.task.kind)
+        first = loaded[0]
+        is_single = bool(names) and count == 1
+        if is_single and first.said is not None and first.task.labels == data.task.labels:
+            held_out = HeldOutTargets(first.said, data.task.kind)
             digests[first.name] += held_out.digest()
         messages: list[str] = []
         for teacher in loaded[: len(names)]:
@@ -145,7 +146,9 @@ class TeacherLoader:
             tokenizer = restored.encoder.tokenizer
             held_out = restored.checkpoint.state["metadata"]["held_out"]
             # An ensemble has no backbone.
-            limit = model.backbone.position_limit if isinstance(model, Model) else None
+            limit = None
+            if isinstance(model, Model):
+                limit = model.backbone.position_limit
             num_logits = restored.checkpoint.state["vocab_size"]
             said = None
             head = model.get("head")
@@ -215,9 +218,9 @@ class TeacherLoader:
     def _open_cache(
         self, data: DataModule, ensemble: Ensemble, router: object
     ) -> TeacherCache | None:
-        """The cache of these teachers on these data; None if the options ask for none."""
+        """The cache of these teachers on these data; None without teachers, or if the options ask for none."""
         options = self.options.teacher_cache
-        if options is None:
+        if options is None or not ensemble:
             return None
         task = data.task
         top_k = task.num_classes
@@ -298,4 +301,6 @@ def _token_texts(tokenizer: Tokenizer) -> Names:
 def _describe_task(task: Task) -> str:
     if task.kind != "language_modelling":
         return task.kind
-    return "masked language modelling" if task.masked else "causal language modelling"
+    if task.masked:
+        return "masked language modelling"
+    return "causal language modelling"

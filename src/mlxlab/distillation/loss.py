@@ -22,8 +22,7 @@ from mlxlab.models.ensemble import Router
 from mlxlab.schema.constraints import Fraction, Positive, Share
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.losses import weighted_sum
-from mlxlab.training.losses.loss import LossTerms
-from mlxlab.training.losses.regression import squared_error
+from mlxlab.training.losses.loss import LossTerms, squared_error
 from mlxlab.training.losses.task_loss import target_loss
 from mlxlab.training.losses.weighted_sum import Coefficient, LinearCoefficient, coefficient_value
 
@@ -72,11 +71,9 @@ class DistillationLoss:
         self.label_smoothing = label_smoothing
         self.compute_target_loss = target_loss(task.kind, label_smoothing)
         self.scale_by_t2 = scale_by_t2 and task.kind != "regression"
-        self.terms = (
-            ("squared_error", "teacher_squared_error")
-            if task.kind == "regression"
-            else ("cross_entropy", "kl")
-        )
+        self.terms = ("cross_entropy", "kl")
+        if task.kind == "regression":
+            self.terms = ("squared_error", "teacher_squared_error")
         self.pairs = feature_matching if loaded_teachers else []
         self._queries_teachers = bool(loaded_teachers) and (alpha != 1 or bool(self.pairs))
         if router is not None and task.kind in ("multi_label", "regression"):
@@ -146,12 +143,14 @@ class DistillationLoss:
     ) -> mx.array:
         """Between the student's logits and the teachers' per target, not multiplied by T^2."""
         logits = logits.astype(mx.float32)
-        log_sum_exp = None
         if self.kind == "regression":
             return squared_error(logits, soft_targets.values.squeeze(-1))
-        divisor = temperature if isinstance(temperature, float) else temperature[..., None]
+        divisor = temperature
+        if isinstance(divisor, mx.array):
+            divisor = divisor[..., None]
         if self.kind == "multi_label":
             return label_divergence(soft_targets.values, logits, divisor, self.divergence)
+        log_sum_exp = None
         if not self.label_smoothing:  # then it can be recovered from the cross-entropy
             log_sum_exp = target_values + mx.take_along_axis(
                 logits, targets[..., None], axis=-1

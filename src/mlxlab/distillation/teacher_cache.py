@@ -42,8 +42,11 @@ class TeacherCache:
         self, top_k: Size, dtype: Literal["float16", "float32"], *, folder: Path, num_classes: int
     ) -> None:
         self.num_classes = num_classes
-        self.top_k = top_k if top_k < num_classes else 0  # 0: all classes
-        self.width = self.top_k + 1 if self.top_k else num_classes
+        self.top_k = 0  # all classes
+        self.width = num_classes
+        if top_k < num_classes:
+            self.top_k = top_k
+            self.width = top_k + 1
         self.record_type = np.dtype(  # one record for each target
             [
                 ("values", dtype, (self.width,)),
@@ -137,7 +140,8 @@ def top_k_log_probs(
     logits: mx.array, classes: mx.array, log_sum_exp: mx.array | None = None
 ) -> mx.array:
     """Log-probabilities of `classes` (..., k), then that of all other classes together: (..., k + 1)."""
-    log_sum_exp = mx.logsumexp(logits, axis=-1) if log_sum_exp is None else log_sum_exp
+    if log_sum_exp is None:
+        log_sum_exp = mx.logsumexp(logits, axis=-1)
     log_p = mx.take_along_axis(logits, classes, axis=-1) - log_sum_exp[..., None]
     tail = 1 - mx.exp(log_p).sum(axis=-1, keepdims=True)
     return mx.concatenate([log_p, mx.log(mx.maximum(tail, MIN_PROBABILITY))], axis=-1)

@@ -16,8 +16,7 @@ import numpy as np
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, folder_name
-from mlxlab.checkpoint.resume import check_arrays
-from mlxlab.checkpoint.store import load_checkpoint
+from mlxlab.checkpoint.store import check_arrays, load_checkpoint
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import DataModule, LabelledRows
 from mlxlab.errors import DataError, UserError
@@ -42,8 +41,8 @@ from mlxlab.terminal.wording import one_line
 from mlxlab.tracking.tracker import Tracker
 from mlxlab.training.evaluate import Evaluation as Predictions
 from mlxlab.training.evaluate import evaluate
+from mlxlab.training.metrics.classification import best_threshold
 from mlxlab.training.metrics.labelled import Thresholds, main_metric, predicted_classes
-from mlxlab.training.metrics.ranking import best_threshold
 from mlxlab.training.state import TrainState
 from mlxlab.views.verdict import MODEL
 

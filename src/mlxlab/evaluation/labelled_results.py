@@ -15,11 +15,19 @@ from mlxlab.stats.bootstrap import (
     resample,
 )
 from mlxlab.training.evaluate import Evaluation
-from mlxlab.training.metrics.calibration import reliability
-from mlxlab.training.metrics.classification import ClassCounts, confusion_matrix, count_classes
-from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics, predicted_classes
-from mlxlab.training.metrics.multi_label import count_labels
-from mlxlab.training.metrics.ranking import precision_recall
+from mlxlab.training.metrics.classification import (
+    ClassCounts,
+    confusion_matrix,
+    count_classes,
+    precision_recall,
+    reliability,
+)
+from mlxlab.training.metrics.labelled import (
+    Thresholds,
+    count_labels,
+    labelled_metrics,
+    predicted_classes,
+)
 from mlxlab.training.metrics.resampled import resampled_metrics
 from mlxlab.views.verdict import MODEL
 

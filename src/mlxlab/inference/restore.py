@@ -10,8 +10,7 @@ from statistics import fmean
 from typing import Any, Literal, TypedDict
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
-from mlxlab.checkpoint.resume import check_arrays, load_named
-from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.store import Checkpoint, check_arrays, load_named
 from mlxlab.config.admission import admitted_config
 from mlxlab.config.check import check_stored_model, read_stored_config
 from mlxlab.config.instantiate import import_target

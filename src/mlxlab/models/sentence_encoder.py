@@ -8,8 +8,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
-from mlxlab.checkpoint.arrays import FLOATS, digest, evaluate_finite
-from mlxlab.checkpoint.safetensors import write_safetensors
+from mlxlab.checkpoint.arrays import FLOATS, digest, evaluate_finite, write_safetensors
 from mlxlab.data.batch import pad
 from mlxlab.data.cache import content_key
 from mlxlab.data.tokenizers.tokenizer import load_tokenizer

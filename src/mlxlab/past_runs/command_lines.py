@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from mlxlab.checkpoint.continuation import Continuation
-from mlxlab.checkpoint.state import RunMetadata
+from mlxlab.checkpoint.state import Continuation, RunMetadata
 from mlxlab.config.admission import TRUST
 from mlxlab.past_runs.changes import Changes, add_overrides, key_class
 from mlxlab.record import run_record as records

@@ -4,9 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mlxlab.checkpoint.exported import is_exported
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE_FOLDER
-from mlxlab.checkpoint.listing import CheckpointEntry, list_checkpoints
+from mlxlab.checkpoint.listing import CheckpointEntry, is_exported, list_checkpoints
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.errors import InputNotFoundError
 from mlxlab.files.atomic import without_nonfinite

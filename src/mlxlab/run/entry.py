@@ -62,7 +62,7 @@ def prepare_run(config: "DictConfig") -> None:
     Raises:
         UserError: the user can correct it.
     """
-    from mlxlab.checkpoint.exported import refuse_exported
+    from mlxlab.checkpoint.listing import refuse_exported
     from mlxlab.checkpoint.names import check_rounds, find_resumed_run
     from mlxlab.config.hydra.job import check_folder
     from mlxlab.files.untrusted import refuse_links

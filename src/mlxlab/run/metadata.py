@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlxlab.backend.ops.native import state as kernels
-from mlxlab.checkpoint.continuation import Continuation
-from mlxlab.checkpoint.state import RunMetadata
+from mlxlab.checkpoint.state import Continuation, RunMetadata
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.data.dataset import DataModule, RowEncoder

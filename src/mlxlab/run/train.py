@@ -9,7 +9,7 @@ import yaml
 
 from mlxlab.backend.ops.native import state as native
 from mlxlab.callbacks.csv_logger import metrics_table
-from mlxlab.callbacks.pruning import Pruning
+from mlxlab.callbacks.early_stopping import Pruning
 from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
@@ -55,7 +55,7 @@ from mlxlab.terminal.program import display_path, resume_command
 from mlxlab.terminal.wording import percent
 from mlxlab.training.callback import Callback
 from mlxlab.training.checkpointer import NoCheckpointer, final_state_digest
-from mlxlab.training.distributed.fsdp_options import refuse_unsharded
+from mlxlab.training.distributed.launch_env import refuse_unsharded
 from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.state import TrainState
 from mlxlab.training.stop_rule import stop_of, stop_rule

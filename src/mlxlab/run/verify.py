@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mlxlab.checkpoint.arrays import digest
 from mlxlab.checkpoint.names import FOLDER
-from mlxlab.checkpoint.resume import load_named
-from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_named
 from mlxlab.config.admission import (
     admitted_config,
     own_callbacks,

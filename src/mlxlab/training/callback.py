@@ -1,14 +1,14 @@
-"""The protocol of callbacks, and what the loop passes to them; docs/explanation/architecture.md has their order.
+"""The protocol of callbacks, and what the loop passes to them, such as a trace of the run; docs/explanation/architecture.md has their order.
 
 A callback sees what earlier ones in the config logged at the same step. The checkpointer, which the loop holds itself,
 comes last: it saves what all of them did.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from mlxlab.checkpoint.state import Progress, RunMetadata, empty_metadata
 from mlxlab.checkpoint.store import Checkpoint
@@ -17,7 +17,54 @@ from mlxlab.tracking.tracker import NoTracker, Tracker
 from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.losses.loss import Loss
 from mlxlab.training.state import StepResult, TrainState
-from mlxlab.training.trace import Trace
+
+T = TypeVar("T")
+
+
+class Span(NamedTuple):
+    """A part of a run; `start` is of `time.perf_counter`, in seconds."""
+
+    name: str
+    start: float
+    seconds: float
+
+
+class Trace:
+    """The parts of a run in the order of their ends.
+
+    Attributes:
+        spans: None keeps nothing, until a callback wants them.
+        wait_seconds: all seconds of waiting for data.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self.spans: list[Span] | None = None
+        self.wait_seconds = 0.0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What happens inside is a part of this name."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._end(name, start)
+
+    def waiting(self, items: Iterable[T]) -> Iterator[T]:
+        """Yields the items; the wait for each of them is a part "data"."""
+        start = self._clock()
+        for item in items:
+            self.wait_seconds += self._end("data", start)
+            yield item
+            start = self._clock()
+
+    def _end(self, name: str, start: float) -> float:
+        """Keeps a part that ends now, and returns its seconds."""
+        seconds = self._clock() - start
+        if self.spans is not None:
+            self.spans.append(Span(name, start, seconds))
+        return seconds
 
 
 @dataclass
@@ -81,9 +128,10 @@ class FitContext:
 
     def log(self, state: TrainState, metrics: dict[str, float], step: int | None = None) -> None:
         """Logs metrics of the current step, or of an earlier one: to the tracker, and to the history for callbacks."""
-        at = state.progress.step if step is None else step
-        self.tracker.log_metrics(at, metrics)
-        state.history.add_metrics(at, metrics)
+        if step is None:
+            step = state.progress.step
+        self.tracker.log_metrics(step, metrics)
+        state.history.add_metrics(step, metrics)
 
 
 class Callback(Protocol):

@@ -25,7 +25,7 @@ from mlxlab.errors import CheckpointUnavailableError, WriteError
 from mlxlab.models.adapters.freeze import adapted_layers, trainable_names
 from mlxlab.schema.constraints import Size
 from mlxlab.training.callback import Callback, FitContext
-from mlxlab.training.distributed.gathered_arrays import GatheredArrays
+from mlxlab.training.distributed.sharding import GatheredArrays
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import NO_STEP, StepResult, TrainState
 
@@ -88,7 +88,8 @@ class Checkpointer:
         weights, optimizer = saved_arrays(state)
         weights, frozen = split_frozen(state.model, weights)
         size = sum(array.nbytes for array in (*weights.values(), *optimizer.values()))
-        size *= context.group.size if state.sharding.is_sharded else 1
+        if state.sharding.is_sharded:
+            size *= context.group.size
         need = (self.store.keep + 2) * size  # the newest, the best, and that being written
         need += sum(array.nbytes for array in frozen.values())
         free = shutil.disk_usage(self.store.folder.parent).free
@@ -101,8 +102,11 @@ class Checkpointer:
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         step = state.progress.step
         control = context.control
-        due = step % self.every_steps == 0 if self.every_steps else result.evaluation is not None
-        is_best = result.evaluation is not None and state.history.best_step == step
+        is_evaluated = result.evaluation is not None
+        due = is_evaluated
+        if self.every_steps:
+            due = step % self.every_steps == 0
+        is_best = is_evaluated and state.history.best_step == step
         # Cleared before the save: a request that arrives during it asks for another one.
         requested = control.save_requested
         control.save_requested = False
@@ -188,11 +192,9 @@ class Checkpointer:
     ) -> None:
         """A failed save does not end the run: the previous one is intact, and the next one may succeed."""
         try:
-            if not (
-                finite
-                if finite is not None
-                else is_finite(payload.weights) and is_finite(payload.optimizer)
-            ):
+            if finite is None:
+                finite = is_finite(payload.weights) and is_finite(payload.optimizer)
+            if not finite:
                 raise RuntimeError("weights or optimizer state are not finite")
             self.store.save(step, *payload, best_step=best_step, emergency=emergency)
             self._warned = False
@@ -205,7 +207,9 @@ class Checkpointer:
 
 def saves_now(context: FitContext, state: TrainState, due: bool = False) -> bool:
     """Whether a save is due on rank 0: the ranks that hold shards learn it from there."""
-    return context.group.all_reduce_max([due]) == [1] if state.sharding.is_sharded else due
+    if not state.sharding.is_sharded:
+        return due
+    return context.group.all_reduce_max([due]) == [1]
 
 
 def finish_gathering(payload: Payload) -> None:
@@ -243,7 +247,9 @@ def checkpoint_payload(context: FitContext, state: TrainState) -> Payload:
 
 def split_frozen(model: nn.Module, weights: Arrays) -> tuple[Arrays, Arrays]:
     """Weights of the checkpoint itself, and those that it shares: the frozen ones of a model with adapters."""
-    trained = set(trainable_names(model)) if adapted_layers(weights) else set(weights)
+    trained = set(weights)
+    if adapted_layers(weights):
+        trained = set(trainable_names(model))
     own = {path: array for path, array in weights.items() if path in trained}
     return own, {path: array for path, array in weights.items() if path not in trained}
 

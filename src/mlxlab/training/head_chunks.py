@@ -20,8 +20,7 @@ from mlxlab.backend.ops.exp import Arrays, with_gradient
 from mlxlab.models.model import CausalHead, MaskedHead, Model
 from mlxlab.schema.constraints import Size
 from mlxlab.training.device_batch import DeviceBatch
-from mlxlab.training.losses.loss import LogitLoss, LossTerms
-from mlxlab.training.losses.sharded import LossFunction
+from mlxlab.training.losses.loss import LogitLoss, LossFunction, LossTerms
 from mlxlab.training.optim.optimizers import Tree
 
 # `auto` computes the logits in chunks if they take more than MAX_BYTES in float32.
@@ -84,16 +83,15 @@ def chunk_size(model: nn.Module, batch: DeviceBatch, chunk: HeadChunk) -> int | 
     """Tokens of a chunk; None if the logits are computed at once: they fit, or the model is no language model."""
     if chunk is None or not _has_separate_head(model):
         return None
-    index = batch.aux.get(TARGET_INDEX)
-    vocab_size = model.backbone.embedding.weight.shape[0]
-    tokens = batch.tokens.size if index is None else index.size
+    tokens = batch.aux.get(TARGET_INDEX, batch.tokens).size
     if chunk == "auto":
-        chunk = (
-            tokens
-            if 4 * tokens * vocab_size <= MAX_BYTES
-            else max(CHUNK_BYTES // (4 * vocab_size), 1)
-        )
-    return chunk if chunk < tokens else None
+        token_bytes = 4 * model.backbone.embedding.weight.shape[0]
+        if tokens * token_bytes <= MAX_BYTES:
+            return None
+        chunk = max(CHUNK_BYTES // token_bytes, 1)
+    if chunk >= tokens:
+        return None
+    return chunk
 
 
 def token_losses(model: nn.Module, batch: DeviceBatch) -> mx.array:
@@ -138,7 +136,7 @@ def _chunked_values(
 
     def values(x: mx.array, targets: mx.array, weights: Sequence[mx.array]) -> mx.array:
         new = [(name, weight) for (name, _), weight in zip(trained, weights, strict=True)]
-        with _replaced(layers, tree_unflatten(new) if new else {}):
+        with _replaced(layers, dict(tree_unflatten(new))):
             return loss.of_logits(model.logits(x), targets)
 
     def forward(x: mx.array, *weights: mx.array) -> Arrays:
@@ -177,7 +175,9 @@ def _states_and_targets(
     states = model.backbone(batch.tokens, batch.segment_ids)  # (B, T, O)
     x = states.reshape(-1, states.shape[-1])
     targets = batch.targets.reshape(-1)
-    return (x, targets) if index is None else (mx.take(x, index, axis=0), targets[index])
+    if index is None:
+        return x, targets
+    return mx.take(x, index, axis=0), targets[index]
 
 
 def _at_index(values: mx.array, index: mx.array | None, shape: Sequence[int]) -> mx.array:

@@ -84,6 +84,7 @@ class TrainingLoop:
         if resume is not None:
             self.state.restore(resume)
             self.state.load_state_dict(resume.state)
+        self.first_step = self.state.progress.step
         self.state.shard(self.context.group, resume)
         self._build_step()
         self._start(resumed=resume is not None)
@@ -98,7 +99,7 @@ class TrainingLoop:
         state = self.state
         step = state.progress.step
         learning_rate = state.optimizer.learning_rate
-        is_first = step == (0 if self.resumed is None else self.resumed.step)
+        is_first = step == self.first_step
         try:
             with activity(f"step {step + 1}") if is_first else nullcontext():
                 yield
@@ -117,11 +118,17 @@ class TrainingLoop:
             return self.step(device_batch)._replace(batch=batch)
 
     def _end_step(self, result: StepResult) -> None:
-        """Does what is due after a step."""
+        """Does what is due after a step; raises DivergenceError after too many that were not finite."""
         self.state.record(result)
-        self._check_finite()
+        progress = self.state.progress
+        if progress.consecutive_nonfinite >= self.trainer.max_nonfinite_steps:
+            raise DivergenceError(
+                f"loss or gradients were not finite in {progress.consecutive_nonfinite} consecutive steps, up to step"
+                f" {progress.step}; none of them changed the weights: lower trainer.learning_rate, or raise"
+                " trainer.max_nonfinite_steps"
+            )
         self._check_limits()
-        is_due = self.state.progress.step % self.trainer.log_every == 0
+        is_due = progress.step % self.trainer.log_every == 0
         if is_due or self.control.stop_reason == "done":
             log_totals(self.context, self.state, result, self.callbacks)
         self._finish_step(result)
@@ -163,10 +170,8 @@ class TrainingLoop:
         self._check_limits()
         self._sync_requests()
         if resumed:  # makes up for what was due at the checkpoint, where a signal or a lost process ended the run
-            step, evaluated_at = (
-                state.progress.step,
-                {step for step, _ in state.history.evaluations[-1:]},
-            )
+            step = state.progress.step
+            evaluated_at = [step for step, _ in state.history.evaluations[-1:]]
             if self.control.stop_reason == "done" and state.running.steps:
                 log_totals(self.context, state, NO_STEP)
             is_missing = step > 0 and self._evaluation_due() and step not in evaluated_at
@@ -249,15 +254,6 @@ class TrainingLoop:
         ):
             self.control.stop_reason = "done"
 
-    def _check_finite(self) -> None:
-        progress = self.state.progress
-        if progress.consecutive_nonfinite >= self.trainer.max_nonfinite_steps:
-            raise DivergenceError(
-                f"loss or gradients were not finite in {progress.consecutive_nonfinite} consecutive steps, up to step"
-                f" {progress.step}; none of them changed the weights: lower trainer.learning_rate, or raise"
-                " trainer.max_nonfinite_steps"
-            )
-
     def _roll_back(self) -> bool:
         """Loads the weights of the last good checkpoint, to continue with later data; False if no rollback is left."""
         state = self.state
@@ -273,8 +269,9 @@ class TrainingLoop:
         # Operations since then are made again.
         state.progress.growth = checkpoint.state["progress"].growth
         # The settings of a resume lack what its overrides replaced.
-        resumed = self.resumed
-        source = resumed if resumed is not None and checkpoint.step <= resumed.step else checkpoint
+        source = checkpoint
+        if self.resumed is not None and checkpoint.step <= self.resumed.step:
+            source = self.resumed
         state.restore_settings(source.state["progress"].settings, self.configured_batch_size)
         if state.model is not model or state.progress.settings != settings:
             self._build_step()
@@ -298,6 +295,11 @@ def log_totals(
     totals = state.running
     state.running = RunningTotals()
     weight = max(totals.weight, 1e-9)
+    loss = float("nan")
+    grad_norm = float("nan")
+    if totals.steps:
+        loss = totals.loss / weight
+        grad_norm = totals.grad_norm / totals.steps
     metrics = {
         f"{names.TRAIN}{term}": value / weight for term, value in sorted(totals.terms.items())
     }
@@ -306,8 +308,8 @@ def log_totals(
         names.DATA_WAIT_SECONDS: context.trace.wait_seconds,
         names.SKIPPED_RECORDS: float(state.data.skipped_records),
         names.PADDING_FRACTION: 1 - totals.tokens / max(totals.token_slots, 1),
-        names.LOSS: totals.loss / weight if totals.steps else float("nan"),
-        names.GRAD_NORM: totals.grad_norm / totals.steps if totals.steps else float("nan"),
+        names.LOSS: loss,
+        names.GRAD_NORM: grad_norm,
         names.LEARNING_RATE: float(state.optimizer.learning_rate),
         names.NONFINITE_STEPS: float(state.progress.nonfinite_steps),
         names.STEPS_PER_SEC: steps_per_sec,
@@ -318,7 +320,7 @@ def log_totals(
     context.log(state, metrics)
 
 
-def step_seed(seed: int, step: int, rank: int = 0) -> int:
+def step_seed(seed: int, step: int, rank: int) -> int:
     """The random numbers of a step are a function of (seed, step, rank): there is no random state to save."""
     mixed = seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + rank * 0xC2B2AE3D27D4EB4F
     return (mixed + 0x632BE59BD9B4E019) % 2**64

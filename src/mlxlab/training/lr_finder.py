@@ -41,7 +41,10 @@ class LRRangeTest(Callback):
 
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         self.rates.append(float(state.optimizer.learning_rate))
-        self.losses.append(result.loss / result.weight if result.weight else math.nan)
+        loss = math.nan
+        if result.weight:
+            loss = result.loss / result.weight
+        self.losses.append(loss)
         smooth = smoothed(self.losses)
         if state.progress.step >= self.steps or not smooth[-1] <= DIVERGENCE_FACTOR * np.nanmin(
             smooth
@@ -103,7 +106,9 @@ def suggest_learning_rate(rates: Sequence[float], losses: Sequence[float]) -> fl
     y = smooth[finite]
     slope = np.gradient(y, x)[: max(int(y.argmin()), 1)]  # the slope after the minimum is noise
     index = int(slope.argmin())
-    return float(np.exp(x[index])) if slope[index] < 0 else None
+    if slope[index] < 0:
+        return float(np.exp(x[index]))
+    return None
 
 
 def plot_range_test(test: LRRangeTest, suggested: float | None, path: Path) -> None:

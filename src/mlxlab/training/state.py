@@ -14,7 +14,6 @@ import numpy as np
 
 from mlxlab.backend import release_memory
 from mlxlab.checkpoint.arrays import AVERAGE, TRAINED, Arrays, swap_weights
-from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import (
     ChangedSettings,
     History,
@@ -23,7 +22,7 @@ from mlxlab.checkpoint.state import (
     RunningTotals,
     TrainStateDict,
 )
-from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.store import Checkpoint, check_arrays
 from mlxlab.data.batch import Batch, BatchIterator, set_curriculum_alpha
 from mlxlab.errors import ConfigError
 from mlxlab.models.build import Architecture
@@ -109,15 +108,17 @@ class TrainState:
         """Adds the result of one step, immediately: the check for a rollback reads the counters after every step."""
         progress = self.progress
         running = self.running
-        progress.nonfinite_steps += not result.finite
-        progress.consecutive_nonfinite = 0 if result.finite else progress.consecutive_nonfinite + 1
-        if result.finite:
-            running.loss += result.loss
-            running.weight += result.weight
-            running.grad_norm += result.grad_norm
-            running.steps += 1
-            for name, value in result.terms.items():
-                running.terms[name] = running.terms.get(name, 0.0) + value
+        if not result.finite:
+            progress.nonfinite_steps += 1
+            progress.consecutive_nonfinite += 1
+            return
+        progress.consecutive_nonfinite = 0
+        running.loss += result.loss
+        running.weight += result.weight
+        running.grad_norm += result.grad_norm
+        running.steps += 1
+        for name, value in result.terms.items():
+            running.terms[name] = running.terms.get(name, 0.0) + value
 
     @contextmanager
     def eval_weights(self) -> Iterator[nn.Module]:
@@ -137,7 +138,9 @@ class TrainState:
     def fraction_done(self) -> float | None:
         """Fraction of the run that is done, in [0, 1], below 1 before the last step; None if its length is unknown."""
         total = self.planned_steps
-        return self.progress.step / total if total else None
+        if not total:
+            return None
+        return self.progress.step / total
 
     @property
     def planned_steps(self) -> int | None:
@@ -164,11 +167,11 @@ class TrainState:
         now = self.progress.settings
         if settings.batch_size != now.batch_size:
             self.resize(settings.batch_size or configured_batch_size)
-        if settings.curriculum_alpha not in (None, now.curriculum_alpha):
-            set_curriculum_alpha(self.data, settings.curriculum_alpha)
-        alpha = (
-            now.curriculum_alpha if settings.curriculum_alpha is None else settings.curriculum_alpha
-        )
+        alpha = settings.curriculum_alpha
+        if alpha is None:
+            alpha = now.curriculum_alpha
+        elif alpha != now.curriculum_alpha:
+            set_curriculum_alpha(self.data, alpha)
         self.progress.settings = replace(settings, resizes=now.resizes, curriculum_alpha=alpha)
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -24,7 +24,9 @@ class StopRule(TypedDict):
 def stop_rule() -> StopRule | None:
     """The rule for the run of this process, None without one; raises DataError if it is malformed."""
     text = os.environ.get(VARIABLE)
-    return parse_json(text, StopRule, VARIABLE) if text else None
+    if not text:
+        return None
+    return parse_json(text, StopRule, VARIABLE)
 
 
 def stop_of(reason: str) -> Stop | None:

@@ -17,8 +17,7 @@ from mlxlab.models.adapters.freeze import frozen_parameters, make_contiguous
 from mlxlab.schema.constraints import Count, Positive, Share, Size
 from mlxlab.terminal.wording import counted
 from mlxlab.training.distributed.process_group import ProcessGroup
-from mlxlab.training.losses.loss import Loss
-from mlxlab.training.losses.sharded import ShardedLoss
+from mlxlab.training.losses.loss import Loss, LossFunction, ShardedLoss
 from mlxlab.training.optim.optimizers import EMAOptimizer, flatten_arrays
 from mlxlab.training.optim.schedules import LRSchedule, Schedule
 from mlxlab.training.state import TrainState
@@ -114,22 +113,18 @@ class Trainer:
 
     def for_data(self, data: object, batches_per_epoch: int | None) -> "Trainer":
         """The trainer with the epochs that `auto` is for a data set."""
-        return (
-            replace(self, epochs=auto_epochs(data, batches_per_epoch))
-            if self.epochs == "auto"
-            else self
-        )
+        if self.epochs != "auto":
+            return self
+        return replace(self, epochs=auto_epochs(data, batches_per_epoch))
 
     def with_settings(self, settings: ChangedSettings) -> "Trainer":
         """The trainer with the settings that changed during the run."""
         names = ("learning_rate", "eval_every", "eval_batches")
-        changes = {name: value for name in names if (value := vars(settings)[name]) is not None}
-        step = (
-            self.step
-            if settings.accumulate is None
-            else partial(self.step, accumulate=settings.accumulate)
-        )
-        return replace(self, **changes, step=step)
+        values = {name: getattr(settings, name) for name in names}
+        changes = {name: value for name, value in values.items() if value is not None}
+        if settings.accumulate is not None:
+            changes["step"] = partial(self.step, accumulate=settings.accumulate)
+        return replace(self, **changes)
 
     def is_done(self, progress: Progress, epoch: int) -> bool:
         """Whether a limit of the run is reached."""
@@ -157,12 +152,16 @@ class Trainer:
         if max_steps is None or epochs is None or batches_per_epoch is None:
             return ""
         steps = epochs * batches_per_epoch
+        if steps >= max_steps:
+            return ""
         before = f"trainer.epochs={epochs} is reached before trainer.max_steps={self.max_steps}"
-        return f"ends after {counted(steps, 'step')}: {before}" if steps < max_steps else ""
+        return f"ends after {counted(steps, 'step')}: {before}"
 
     def make_step(self, state: TrainState, group: ProcessGroup | None = None) -> Step:
         make_contiguous(state.model)
-        loss = ShardedLoss(self.loss, state.sharding) if state.sharding.is_sharded else self.loss
+        loss: LossFunction = self.loss
+        if state.sharding.is_sharded:
+            loss = ShardedLoss(self.loss, state.sharding)
         return self.step(model=state.model, loss=loss, optimizer=state.optimizer, group=group)
 
     def annotate(self, batch: Batch, fraction_done: float | None) -> Batch:
@@ -182,12 +181,14 @@ class Trainer:
             if not start and not settings.resizes:
                 raise
             schedule = self.schedule(peak=self.learning_rate, steps=state.total_steps)
-        if settings.warmup_start is None:
-            return schedule if not start else lambda step: schedule(step - start)
         first = settings.warmup_start
-        count = settings.warmup_steps
+        if first is None and not start:
+            return schedule
 
-        def warmed_up(step: mx.array) -> mx.array:
-            return schedule(step - start) * mx.clip((step - first + 1) / max(count, 1), 0, 1)
+        def shifted(step: mx.array) -> mx.array:
+            rate = schedule(step - start)
+            if first is not None:
+                rate = rate * mx.clip((step - first + 1) / max(settings.warmup_steps, 1), 0, 1)
+            return rate
 
-        return warmed_up
+        return shifted

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.checkpoint.arrays import digest
-from mlxlab.checkpoint.resume import load_named
+from mlxlab.checkpoint.store import load_named
 from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.evaluation.parts.initial_weights import find_weights
 from mlxlab.record.run_file import read_run

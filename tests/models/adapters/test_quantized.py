@@ -10,7 +10,7 @@ import pytest
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxlab.checkpoint.resume import check_arrays
+from mlxlab.checkpoint.store import check_arrays
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import train_only, trainable_names
 from mlxlab.models.adapters.quantize import refuse_training

@@ -12,7 +12,7 @@ import mlx.core as mx
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.training.distributed import buckets
+from mlxlab.training.distributed import process_group
 from mlxlab.training.distributed.process_group import ProcessGroup, init_process_group
 
 
@@ -20,21 +20,13 @@ def fail():
     raise RuntimeError("[nccl] no device\ndetails")
 
 
-def test_an_error_of_a_launch_without_a_host_file_does_not_name_the_host_file(monkeypatch):
-    monkeypatch.delenv("MLX_HOSTFILE", raising=False)
+@pytest.mark.parametrize("hostfile", ["", __file__])
+def test_an_error_of_a_launch_names_the_host_file_if_one_is_set(monkeypatch, hostfile):
+    monkeypatch.setenv("MLX_HOSTFILE", hostfile)
     monkeypatch.setattr(mx.distributed, "init", fail)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"\(\[nccl\] no device\)$") as caught:
         init_process_group("data", 1.0)
-    assert str(caught.value) == "MLX cannot start a group ([nccl] no device)"
-
-
-def test_an_error_of_a_launch_names_the_host_file_that_is_set(monkeypatch):
-    monkeypatch.setenv("MLX_HOSTFILE", __file__)
-    monkeypatch.setattr(mx.distributed, "init", fail)
-    with pytest.raises(
-        ConfigError, match=r"^MLX_HOSTFILE=.*: expected the host file of a launcher .*no device"
-    ):
-        init_process_group("data", 1.0)
+    assert ("MLX_HOSTFILE" in str(caught.value)) == bool(hostfile)
 
 
 @pytest.mark.parametrize("name", ["MLXLAB_PROCESSES", "MLX_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
@@ -67,23 +59,14 @@ def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(mon
         mx.distributed, "all_sum", lambda x, **options: events.append("sum") or sum_of(x, **options)
     )
     monkeypatch.setattr(mx, "async_eval", lambda array: events.append(array.size) or start(array))
-    monkeypatch.setattr(buckets, "BUCKET_SIZE", 6)
+    monkeypatch.setattr(process_group, "BUCKET_SIZE", 6)
     tree = {
         "loss": mx.array(2.0),
         "gradients": {"first": mx.ones((2, 4)), "last": mx.full((5,), 3.0)},
     }
     summed, per_example = group.all_reduce_sum(tree, {"loss": mx.ones(1)})
-    assert events == [
-        6,
-        "sum",
-        6,
-        8,
-        "sum",
-        8,
-        1,
-        "sum",
-        1,
-    ]  # rows and the last layer, the first layer, the loss
+    # Rows and the last layer, the first layer, the loss.
+    assert events == [6, "sum", 6, 8, "sum", 8, 1, "sum", 1]
     assert summed["gradients"]["first"].tolist() == [[1.0] * 4] * 2
     assert (summed["gradients"]["last"].tolist(), summed["loss"].item()) == ([3.0] * 5, 2.0)
     assert per_example["loss"].tolist() == [1.0]
@@ -91,9 +74,9 @@ def test_a_sum_starts_once_its_gradients_are_computed_from_the_last_layer_on(mon
 
 ENDLESS = """
 import mlx.core as mx
-from mlxlab.training.distributed import buckets
+from mlxlab.training.distributed import process_group
 from mlxlab.training.distributed.process_group import ProcessGroup
-buckets.BUCKET_SIZE = 1
+process_group.BUCKET_SIZE = 1
 group = ProcessGroup(mx.distributed.init(), 60.0)
 group._global_rows = 2
 while True:
@@ -107,10 +90,8 @@ while True:
 def test_a_process_that_dies_among_many_sums_ends_the_others_at_once(tmp_path):
     hosts = tmp_path / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(2)]))
-    command, options = (
-        [sys.executable, "-c", ENDLESS],
-        {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE},
-    )
+    command = [sys.executable, "-c", ENDLESS]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     ranks = [
         subprocess.Popen(
             command, env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}, **options

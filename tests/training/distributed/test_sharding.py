@@ -13,6 +13,7 @@ import pytest
 
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore
 from mlxlab.training.distributed.process_group import ProcessGroup
+from support.models import assert_close
 from support.processes import environment
 from support.sharded_runs import CASES, QUICK, ROLLBACK, SAVED, STEPS, train
 
@@ -76,10 +77,7 @@ def assert_equal(actual: Checkpoint, expected: Checkpoint) -> None:
         (actual.optimizer, expected.optimizer),
     ):
         assert arrays.keys() == like.keys()
-        for name, array in like.items():
-            np.testing.assert_allclose(
-                np.array(arrays[name]), np.array(array), atol=1e-4, err_msg=name
-            )
+        assert_close(arrays, like, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", PARAMETERS)

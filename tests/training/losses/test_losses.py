@@ -14,10 +14,9 @@ from mlxlab.training.losses.loss import (
     FocalLoss,
     Loss,
     LossTerms,
-    WeightedCrossEntropyLoss,
 )
 from mlxlab.training.losses.weighted_sum import LinearCoefficient, WeightedSumLoss
-from support.models import FunctionLoss, RandomBatches, make_model, weights_of
+from support.models import FunctionLoss, RandomBatches, make_model
 
 
 class GivenLogits(nn.Module):
@@ -81,24 +80,6 @@ def test_focal_alpha_is_refused_for_more_than_two_classes():
         FocalLoss(0.4, 2.0, 0.0)(GivenLogits([[0.0, 0.0, 0.0]]), batch_of_targets(1))
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        CrossEntropyLoss(0.0),
-        FocalLoss(None, 2.0, 0.0),
-        WeightedCrossEntropyLoss("balanced", 0.0, class_counts=[1, 2]),
-    ],
-)
-def test_the_hooks_of_a_plain_loss_do_nothing(loss):
-    model = make_model()
-    before = weights_of(model)
-    loss.setup(model, 0)
-    loss.flush()
-    assert loss.annotate(RandomBatches().batch(np.arange(4)), 0.5) == {}
-    for name, weight in weights_of(model).items():
-        np.testing.assert_array_equal(weight, before[name])
-
-
 class RecordingLoss:
     """A loss that records which hooks were called."""
 
@@ -140,21 +121,6 @@ def test_each_loss_of_a_weighted_sum_reads_its_own_annotations():
     total, terms = loss(make_model(), to_device(batch._replace(aux=loss.annotate(batch, 0.5))))
     np.testing.assert_array_equal(total, np.full(4, 2.0 * 0.5 + 2.0 * 0.5))
     assert terms.keys() == {"offset", "loss_a", "loss_b"}
-
-
-def test_the_losses_of_a_weighted_sum_share_one_forward_pass():
-    calls = []
-
-    class Counted(nn.Module):
-        def __call__(self, tokens, mask):
-            calls.append(1)
-            return mx.zeros((len(tokens), 2))
-
-    losses = {name: CrossEntropyLoss(0.0) for name in "abc"}
-    WeightedSumLoss(losses, dict.fromkeys(losses, 1.0))(
-        Counted(), to_device(RandomBatches().batch(np.arange(4)))
-    )
-    assert len(calls) == 1
 
 
 def test_weights_and_losses_of_a_weighted_sum_have_the_same_names():

@@ -13,9 +13,13 @@ from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
 from mlxlab.files.yaml_file import read_yaml
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.loss import CrossEntropyLoss
-from mlxlab.training.losses.multi_label import BinaryCrossEntropyLoss
-from mlxlab.training.losses.regression import HuberLoss, SquaredErrorLoss, huber
+from mlxlab.training.losses.loss import (
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    SquaredErrorLoss,
+    huber,
+)
 from mlxlab.training.losses.task_loss import FITTING, TaskLoss, refuse_misfit
 from mlxlab.training.steps.step import weighted_sum
 from support.models import TASK, TASKS, RandomBatches, make_model

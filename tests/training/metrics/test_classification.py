@@ -7,12 +7,12 @@ import pytest
 from sklearn import metrics as oracle
 from sklearn.calibration import calibration_curve
 
-from mlxlab.training.metrics.calibration import reliability
 from mlxlab.training.metrics.classification import (
     classification_metrics,
     confusion_matrix,
     count_classes,
     rank_classes,
+    reliability,
 )
 
 

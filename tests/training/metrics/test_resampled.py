@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Task
-from mlxlab.stats.bootstrap import (
-    interval,
-    proportion_interval,
-    resample,
-    resample_count,
-)
+from mlxlab.stats.bootstrap import interval, proportion_interval, resample, resample_count
 from mlxlab.training.metrics.labelled import Thresholds, labelled_metrics
 from mlxlab.training.metrics.resampled import mean_of, resampled_metrics
 

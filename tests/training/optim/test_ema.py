@@ -17,7 +17,10 @@ from support.models import (
     FixedBatches,
     FunctionLoss,
     NoOpCallback,
+    assert_close,
+    assert_same,
     fit,
+    fit_in,
     make_model,
     make_run,
     make_trainer,
@@ -28,16 +31,11 @@ from support.models import (
 class Weights(NoOpCallback):
     """The weights after every step."""
 
-    def __init__(self, stop: int = 0) -> None:
-        self.history, self.stop = [], stop
-
     def on_start(self, context, state) -> None:
-        self.history.append(weights_of(state.model))
+        self.history = [weights_of(state.model)]
 
     def on_step(self, context, state, result) -> None:
         self.history.append(weights_of(state.model))
-        if state.progress.step == self.stop:
-            context.control.stop_reason = "test"
 
 
 def averages(run) -> dict[str, np.ndarray]:
@@ -57,8 +55,7 @@ def test_the_average_follows_its_formula_with_a_lower_decay_at_first():
 
 def test_training_is_the_same_with_an_average_and_without():
     plain, averaging = (fit(make_trainer(ema_decay=ema), seed=3) for ema in (None, 0.9))
-    for name, leaf in weights_of(plain.model).items():
-        np.testing.assert_array_equal(weights_of(averaging.model)[name], leaf)
+    assert_same(weights_of(averaging.model), weights_of(plain.model))
 
 
 def test_the_average_is_evaluated_and_saved_as_the_model(tmp_path):
@@ -81,33 +78,19 @@ def test_the_average_is_evaluated_and_saved_as_the_model(tmp_path):
         np.testing.assert_array_equal(np.array(checkpoint.optimizer[f"trained.{name}"]), leaf)
 
 
-def train(folder, stop: int = 0, resume: bool = False, **changes):
-    changes = {"ema_decay": 0.9, "step": partial(OptimizedStep, **OPTIMIZED_STEP)} | changes
-    saved = CheckpointStore(folder / "checkpoints").load() if resume else None
-    saving = Checkpointer(3, 2, True, folder=folder)
-    return fit(
-        make_trainer(**changes),
-        callbacks=[Weights(stop)],
-        checkpointer=saving,
-        checkpoint=saved,
-        seed=4,
-    )
+def train(folder, ema_decay=0.9, step="never", **options):
+    step = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": step})
+    trainer = make_trainer(ema_decay=ema_decay, step=step)
+    return fit_in(folder, trainer, background=True, **options)
 
 
 @pytest.mark.parametrize("stop", [1, 6, 11])
 def test_a_run_with_an_average_resumes_bit_for_bit(tmp_path, stop):
     uninterrupted = train(tmp_path / "uninterrupted")
-    train(tmp_path / "stopped", stop)
+    train(tmp_path / "stopped", stop_at=stop)
     resumed = train(tmp_path / "stopped", resume=True)
     assert final_state_digest(resumed.state) == final_state_digest(uninterrupted.state)
-    for name, leaf in weights_of(uninterrupted.model).items():
-        np.testing.assert_array_equal(weights_of(resumed.model)[name], leaf)
-
-
-@pytest.fixture(autouse=True)
-def folders(tmp_path):
-    for name in ("uninterrupted", "stopped"):
-        (tmp_path / name).mkdir()
+    assert_same(weights_of(resumed.model), weights_of(uninterrupted.model))
 
 
 def test_a_nonfinite_step_does_not_change_the_average():
@@ -117,24 +100,18 @@ def test_a_nonfinite_step_does_not_change_the_average():
     run = make_run()
     before = weights_of(run.model)
     fit(make_trainer(ema_decay=0.5, loss=nan, max_nonfinite_steps=100, epochs=1), run)
-    for name, leaf in averages(run).items():
-        np.testing.assert_array_equal(leaf, before[name])
+    assert_same(averages(run), before)
 
 
-@pytest.mark.parametrize("change", [{"ema_decay": None}, {"ema_decay": 0.9}])
-def test_ema_cannot_be_switched_on_or_off_on_resume(tmp_path, change):
-    train(tmp_path / "stopped", 4, ema_decay=None if change["ema_decay"] else 0.9)
+@pytest.mark.parametrize(("before", "after"), [(0.9, None), (None, 0.9)])
+def test_ema_cannot_be_switched_on_or_off_on_resume(tmp_path, before, after):
+    train(tmp_path, before, stop_at=4)
     with pytest.raises(CorruptCheckpointError, match="optimizer array") as error:
-        train(tmp_path / "stopped", resume=True, **change)
+        train(tmp_path, after, resume=True)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.fault_injection  # builds kernels: half a minute
 def test_a_compiled_step_sees_the_average(tmp_path):
-    step = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": "always"})
-    eager, compiled = (
-        train(tmp_path / name, **more)
-        for name, more in (("uninterrupted", {}), ("stopped", {"step": step}))
-    )
-    for name, leaf in averages(eager).items():
-        np.testing.assert_allclose(averages(compiled)[name], leaf, atol=1e-6)
+    eager, compiled = (train(tmp_path / step, step=step) for step in ("never", "always"))
+    assert_close(averages(compiled), averages(eager), atol=1e-6)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_map, tree_unflatten
 
-from mlxlab.training.optim.fused import apply_adamw
 from mlxlab.training.optim.optimizers import EMAOptimizer, adamw, flatten_arrays, lion
-from mlxlab.training.steps.step import apply_if_finite
-from support.models import make_model, weights_of
+from mlxlab.training.steps.step import apply_adamw, apply_if_finite
+from support.models import assert_close, assert_same, make_model, weights_of
 
 SCALE = 0.5  # of the gradients
 NONFINITE = 1  # the number of the step that is skipped
@@ -93,8 +92,7 @@ def test_steps_change_what_the_optimizer_of_mlx_changes(average, frozen, groups)
     native = after_steps(native_update, **options)
     assert_close(native, after_steps(mlx_update, **options))
     compiled = after_steps(native_update, compiled=True, **options)
-    for path, array in native.items():
-        np.testing.assert_array_equal(compiled[path], array, err_msg=path)
+    assert_same(compiled, native)
 
 
 @pytest.mark.usefixtures("native")
@@ -103,22 +101,18 @@ def test_a_skipped_step_changes_nothing_and_arrays_of_others_are_not_overwritten
     model, optimizer = subject(average=True, groups=True)
     optimizer.learning_rate = 0.05
     trees = [model.state, optimizer.state]
-    held, copies = (
-        flatten_arrays(trees),
-        {path: np.array(x) for path, x in flatten_arrays(trees).items()},
-    )
+    held = flatten_arrays(trees)
+    copies = {path: np.array(x) for path, x in flatten_arrays(trees).items()}
 
     def step(finite):
         native_update(model, optimizer, model.trainable_parameters(), finite)
 
     step = mx.compile(step, inputs=trees, outputs=trees) if compiled else step
     step(mx.array(False))
-    for path, array in flatten_arrays(trees).items():
-        np.testing.assert_array_equal(array, copies[path], err_msg=path)
+    assert_same(flatten_arrays(trees), copies)
     step(mx.array(True))
     mx.eval(trees)
-    for path, array in held.items():
-        np.testing.assert_array_equal(array, copies[path], err_msg=path)
+    assert_same(held, copies)
 
 
 def uncorrected(model):

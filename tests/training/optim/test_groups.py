@@ -7,11 +7,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
-from mlxlab.training.optim.groups import (
-    groups_by_path,
-    layer_scales,
-)
-from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
+from mlxlab.training.optim.groups import groups_by_path, layer_scales
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]
 WEIGHTS = {
@@ -146,20 +142,3 @@ def test_a_pattern_selects_adapters_and_the_weights_below_them():
         assert [*scaled] == {"layers.0": [*paths[:2]], "query.lora_a": [paths[1]]}.get(
             pattern, [paths[0]]
         )
-
-
-def test_a_compiled_step_trains_groups_as_a_plain_one():
-    groups = [{"pattern": "hidden*", "lr_scale": 0.1}]
-    optimizer = instantiate(read_config("trainer/optimizer/adamw") | {"groups": groups})
-    step = instantiate(read_config("trainer/step/optimized") | {"compile": "always"})
-    ends = []
-    for options in ({}, {"step": step}):
-        trainer = make_trainer(optimizer=optimizer, epochs=2, **options)
-        ends.append(
-            weights_of(
-                fit(
-                    trainer, make_run(make_model(dropout=0.0), RandomBatches(rows=8)), seed=1
-                ).state.model
-            )
-        )
-    assert all(mx.array_equal(ends[0][path], ends[1][path]) for path in ends[0])

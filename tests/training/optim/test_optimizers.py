@@ -15,8 +15,7 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import conf_dir
 from mlxlab.training.checkpointer import final_state_digest, saved_arrays
-from mlxlab.training.optim.muon import newton_schulz
-from mlxlab.training.optim.optimizers import flatten_arrays
+from mlxlab.training.optim.optimizers import flatten_arrays, newton_schulz
 from support.models import RandomBatches, fit, make_model, make_run, make_trainer, weights_of
 
 NAMES = ["adamw", "adafactor", "lion", "sgd", "muon"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlxlab.training.device_batch import to_device
+from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.losses.loss import CrossEntropyLoss
 from mlxlab.training.optim.optimizers import adamw, assign_leaves, flatten_arrays
 from mlxlab.training.steps import compile
@@ -20,7 +21,14 @@ from mlxlab.training.steps.compile import (
 )
 from mlxlab.training.steps.optimized import OptimizedStep
 from mlxlab.training.steps.step import PlainStep
-from support.models import OPTIMIZED_STEP, RandomBatches, make_model, step_scalars, weights_of
+from support.models import (
+    OPTIMIZED_STEP,
+    RandomBatches,
+    assert_same,
+    make_model,
+    step_scalars,
+    weights_of,
+)
 
 COMPILED = partial(OptimizedStep, **OPTIMIZED_STEP | {"compile": "always"})
 
@@ -53,8 +61,7 @@ def test_a_compiled_step_is_bitwise_equal_to_the_plain_step():
     compiled, compiled_model, _ = build_step(COMPILED)
     sizes = [8, 5, 8, 8, 5, 8]
     assert losses_of(plain, sizes) == losses_of(compiled, sizes)
-    for name, leaf in weights_of(plain_model).items():
-        np.testing.assert_array_equal(leaf, weights_of(compiled_model)[name])
+    assert_same(weights_of(plain_model), weights_of(compiled_model))
     compiled(to_device(RandomBatches().batch(np.arange(8))))
     assert len(compiled.full_step.traces) == 2
 
@@ -79,8 +86,7 @@ def test_a_loss_that_reads_values_runs_uncompiled_with_the_same_results(caplog):
     plain, expected, _ = build_step(partial(PlainStep, max_grad_norm=1.0))
     assert losses_of(step, [8, 8]) == losses_of(plain, [8, 8])
     assert caplog.text.count("not compiled") == 1
-    for name, leaf in weights_of(expected).items():
-        np.testing.assert_array_equal(leaf, weights_of(model)[name])
+    assert_same(weights_of(expected), weights_of(model))
 
 
 def test_shapes_beyond_the_maximum_run_uncompiled_with_one_warning(caplog):
@@ -90,7 +96,7 @@ def test_shapes_beyond_the_maximum_run_uncompiled_with_one_warning(caplog):
         state["sum"] = state["sum"] + x.sum()
         return state["sum"]
 
-    adding = CompiledFunction(add, [state], CompileBudget("always"))
+    adding = CompiledFunction(add, [state], CompileBudget("always", ProcessGroup()))
     out = [adding(mx.ones(size)).item() for size in [*range(1, 13), 2, 11]]
     assert out == np.cumsum([*range(1, 13), 2, 11]).tolist()
     assert len(adding.traces) == MAX_TRACES
@@ -130,7 +136,7 @@ def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace
     clock, monkeypatch, native, uncompiled
 ):
     monkeypatch.setattr(compile.state, "is_active", lambda: native)
-    budget = CompileBudget("auto")
+    budget = CompileBudget("auto", ProcessGroup())
     seconds = budget.trace_seconds / 2
     double = clock.doubling(seconds, budget)
     traces = []
@@ -143,7 +149,7 @@ def test_auto_compiles_shapes_once_their_steps_have_lost_as_much_time_as_a_trace
 
 
 def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
-    budget = CompileBudget("auto")
+    budget = CompileBudget("auto", ProcessGroup())
     budget.trace_seconds, budget.saved = 5.0, 0.25
     parts = [clock.doubling(seconds, budget) for seconds in (10.0, 2.0)]
     traced = []
@@ -160,10 +166,10 @@ def test_the_time_of_a_part_of_the_step_counts_for_its_own_trace_alone(clock):
 )
 def test_without_a_compiler_auto_never_compiles(monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
-    assert CompileBudget("auto").trace_seconds == float("inf") or mx.default_device() != mx.Device(
-        mx.cpu
-    )
-    assert CompileBudget("always").trace_seconds == 0
+    assert CompileBudget("auto", ProcessGroup()).trace_seconds == float(
+        "inf"
+    ) or mx.default_device() != mx.Device(mx.cpu)
+    assert CompileBudget("always", ProcessGroup()).trace_seconds == 0
 
 
 def test_kernels_are_built_in_a_folder_that_only_the_user_can_write(tmp_path, monkeypatch):

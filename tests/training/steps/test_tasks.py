@@ -15,8 +15,7 @@ from mlxlab.extensions.example_losses import files as example_losses
 from mlxlab.extensions.example_losses.callback import ExampleLossLogger
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.training.device_batch import to_device
-from mlxlab.training.losses.multi_label import BinaryCrossEntropyLoss
-from mlxlab.training.losses.regression import HuberLoss
+from mlxlab.training.losses.loss import BinaryCrossEntropyLoss, HuberLoss
 from mlxlab.training.losses.task_loss import TaskLoss
 from mlxlab.training.losses.weighted_sum import WeightedSumLoss
 from mlxlab.training.optim.optimizers import adamw
@@ -28,6 +27,8 @@ from support.models import (
     TASKS,
     RandomBatches,
     Recorder,
+    assert_close,
+    assert_same,
     fit,
     make_model,
     make_run,
@@ -86,14 +87,12 @@ def test_every_step_is_the_plain_step(kind, loss):
     expected, weights = take_steps(partial(PlainStep, max_grad_norm=1.0), kind, loss, dropout=0.3)
     results, actual = take_steps(partial(OPTIMIZED, compile="always"), kind, loss, dropout=0.3)
     assert results == expected
-    for name, leaf in weights.items():
-        np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
+    assert_same(actual, weights)
     expected, weights = take_steps(partial(PlainStep, max_grad_norm=1.0), kind, loss)
     results, actual = take_steps(partial(OPTIMIZED, accumulate=3), kind, loss)
     for got, scalars in zip(results, expected, strict=True):
         assert got == pytest.approx(scalars, rel=1e-4)
-    for name, leaf in weights.items():
-        np.testing.assert_allclose(actual[name], leaf, atol=1e-5, err_msg=name)
+    assert_close(actual, weights, atol=1e-5)
 
 
 def sums_and_gradients(kind, batch):
@@ -117,8 +116,7 @@ def test_rows_that_fill_up_a_batch_change_nothing(kind):
     padded_rows, padded_gradients = sums_and_gradients(kind, pad_rows(batch, 8))
     for name, values in rows.items():
         np.testing.assert_allclose(padded_rows[name], [*np.array(values), 0, 0, 0], rtol=1e-6)
-    for name, leaf in gradients.items():
-        np.testing.assert_allclose(padded_gradients[name], leaf, rtol=1e-5, atol=1e-7, err_msg=name)
+    assert_close(padded_gradients, gradients, rtol=1e-5, atol=1e-7)
 
 
 def test_a_label_of_weight_zero_is_neither_true_nor_false():
@@ -131,8 +129,7 @@ def test_a_label_of_weight_zero_is_neither_true_nor_false():
     )
     np.testing.assert_array_equal(rows["weight"], (~unknown).sum(axis=1))
     np.testing.assert_array_equal(rows["loss"], other_rows["loss"])
-    for name, leaf in gradients.items():
-        np.testing.assert_array_equal(leaf, other_gradients[name])
+    assert_same(gradients, other_gradients)
 
 
 @pytest.mark.parametrize("kind", ["multi_label", "regression"])

@@ -9,10 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from mlxlab.checkpoint.arrays import Arrays, digest, evaluate_finite
+from mlxlab.checkpoint.arrays import Arrays, digest, evaluate_finite, read_safetensors
 from mlxlab.checkpoint.names import KEYWORD
-from mlxlab.checkpoint.resume import load_named
-from mlxlab.checkpoint.safetensors import read_safetensors
+from mlxlab.checkpoint.store import load_named
 from mlxlab.checkpoint.transfer import Layout, Rules, transfer
 from mlxlab.checkpoint.transfer_report import TransferRecord, TransferReport
 from mlxlab.config.instantiate import import_target

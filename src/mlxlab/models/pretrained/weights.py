@@ -8,8 +8,7 @@ from typing import TypedDict, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxlab.checkpoint.arrays import evaluate_finite, misfits
-from mlxlab.checkpoint.safetensors import read_safetensors
+from mlxlab.checkpoint.arrays import evaluate_finite, misfits, read_safetensors
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.backbone import Backbone

@@ -7,9 +7,8 @@ import mlx.core as mx
 
 from mlxlab.checkpoint.manifest import CorruptCheckpointError
 from mlxlab.checkpoint.names import FOLDER, committed_paths, folder_name, step_of
-from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.checkpoint.state import History
-from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_checkpoint
+from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, check_arrays, load_checkpoint
 from mlxlab.data.dataset import RunLength
 from mlxlab.errors import CheckpointUnavailableError, ConfigError
 from mlxlab.past_runs.changes import Changes

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from mlxlab.checkpoint.exported import refuse_exported
-from mlxlab.checkpoint.resume import load_named, resolve_resume
+from mlxlab.checkpoint.listing import refuse_exported
 from mlxlab.checkpoint.state import ChangedSettings
-from mlxlab.checkpoint.store import Checkpoint
+from mlxlab.checkpoint.store import Checkpoint, load_named, resolve_resume
 from mlxlab.config.admission import admit, is_trusted, typed_keys
 from mlxlab.config.check import check, check_stored_config
 from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, TypeVar, cast
 
 import mlx.core as mx
@@ -21,13 +21,35 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxlab.backend import is_out_of_memory, on_linux_cpu
 from mlxlab.data.batch import Batch
 from mlxlab.errors import ConfigError, WorkerLostError
-from mlxlab.training.distributed.buckets import sum_in_buckets
 from mlxlab.training.distributed.launch_env import check_parallel, launched_processes
 
+BUCKET_SIZE = 1 << 20  # numbers sent in one message: 4 MB of float32
+Leaves = list[tuple[str, mx.array]]
 T = TypeVar("T")
 PerExample = dict[str, mx.array]  # name -> (R,): a number for each row
 MAX_TEXT_BYTES = 4096
 POLL_SECONDS = 0.25
+
+
+@cache
+def communication_stream() -> mx.Stream:
+    """A stream next to that of the computations; NCCL sums in that of the GPU."""
+    if mx.cuda.is_available():
+        return mx.default_stream(mx.default_device())
+    return mx.new_stream(mx.cpu)
+
+
+def bucket_leaves(leaves: Leaves) -> list[Leaves]:
+    """Groups leaves into buckets of at most BUCKET_SIZE numbers (or one larger leaf): few messages, little memory."""
+    buckets: list[Leaves] = []
+    free = 0
+    for path, leaf in leaves:
+        if leaf.size > free:
+            buckets.append([])
+            free = BUCKET_SIZE
+        buckets[-1].append((path, leaf))
+        free -= leaf.size
+    return buckets
 
 
 class ProcessGroup:
@@ -51,7 +73,11 @@ class ProcessGroup:
     ) -> None:
         self.group = group
         self.timeout = timeout
-        self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
+        self.rank = 0
+        self.size = 1
+        if group is not None:
+            self.rank = group.rank()
+            self.size = group.size()
         self.shards_weights = shards_weights and self.size > 1
         # What a step needs in addition to weights and optimizer state, without activations.
         self.working_bytes = 0
@@ -83,32 +109,28 @@ class ProcessGroup:
         indices = mx.arange(self.rank, self._global_rows, self.size)
         scattered = {name: mx.zeros(self._global_rows) for name in per_example}
         if indices.size:
-            real = {name: sums[: indices.size] for name, sums in per_example.items()}
-            scattered = {
-                name: zeros.at[indices].add(real[name]) for name, zeros in scattered.items()
-            }
+            for name, sums in per_example.items():
+                scattered[name] = scattered[name].at[indices].add(sums[: indices.size])
         leaves = cast(
             list[tuple[str, mx.array]], tree_flatten({"tree": tree, "per_example": scattered})
         )
         leaves.reverse()  # a backward pass ends with the first layer
         with self.lockstep(waits=False):
-            summed = sum_in_buckets(leaves, self.group, self._wait)
+            summed = self._sum_in_buckets(leaves)
         result = tree_unflatten(summed)
         return result["tree"], result["per_example"]
 
     def norm_over_shards(self, norm: mx.array) -> mx.array:
         """The norm of all gradients, from that of the shards of this rank; lazy, to be evaluated in `lockstep`."""
-        return (
-            mx.sqrt(mx.distributed.all_sum(norm * norm, group=self.group))
-            if self.shards_weights
-            else norm
-        )
+        if not self.shards_weights:
+            return norm
+        return mx.sqrt(mx.distributed.all_sum(norm * norm, group=self.group))
 
     def longest(self, seconds: float) -> float:
         """The time of the slowest rank, where they must decide alike; else that of this one."""
-        return (
-            self.all_reduce_max([round(1e6 * seconds)])[0] / 1e6 if self.shards_weights else seconds
-        )
+        if not self.shards_weights:
+            return seconds
+        return self.all_reduce_max([round(1e6 * seconds)])[0] / 1e6
 
     def all_gather(self, shard: mx.array) -> mx.array:
         """The arrays of all ranks, concatenated along the first axis; lazy, as above."""
@@ -164,11 +186,9 @@ class ProcessGroup:
         if not self.shards_weights:
             yield
             return
-        limit = (
-            mx.set_memory_limit(mx.get_active_memory() + self.working_bytes)
-            if on_linux_cpu()
-            else None
-        )
+        limit = None
+        if on_linux_cpu():
+            limit = mx.set_memory_limit(mx.get_active_memory() + self.working_bytes)
         try:
             with self.lockstep():
                 yield
@@ -211,6 +231,28 @@ class ProcessGroup:
         received = np.array(self.all_reduce_max(data.tolist()), np.uint8)
         return received[received > 0].tobytes().decode()
 
+    def _sum_in_buckets(self, leaves: Leaves) -> Leaves:
+        """The float32 sum of each leaf over all processes, in messages sent while the next leaves are computed.
+
+        One message at a time: a ring never ends those that are started after it has lost a process.
+        """
+        sums: Leaves = []
+        flat = summed = mx.array(0.0)
+        for bucket in bucket_leaves(leaves):
+            offsets = np.cumsum([leaf.size for _, leaf in bucket])[:-1].tolist()
+            with mx.stream(communication_stream()):
+                before = flat
+                flat = mx.concatenate([leaf.astype(mx.float32).reshape(-1) for _, leaf in bucket])
+                mx.async_eval(flat)
+                self._wait(before, summed)
+                summed = mx.distributed.all_sum(flat, group=self.group)
+                mx.async_eval(summed)
+                arrays = mx.split(summed, offsets)
+            for (path, leaf), array in zip(bucket, arrays, strict=True):
+                sums.append((path, array.reshape(leaf.shape)))
+        self._wait(flat, summed)
+        return sums
+
     def _wait(self, own: mx.array, summed: mx.array) -> None:
         mx.eval(own)  # the work of this rank does not count towards the timeout of the others
         with self.lockstep():
@@ -235,11 +277,9 @@ def init_process_group(parallel: Literal["none", "data", "fsdp"], timeout: float
             raise ValueError("not a regular file")
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:
-        fault = (
-            f"MLX_HOSTFILE={path}: expected the host file of a launcher"
-            if path
-            else "MLX cannot start a group"
-        )
+        fault = "MLX cannot start a group"
+        if path:
+            fault = f"MLX_HOSTFILE={path}: expected the host file of a launcher"
         raise ConfigError(f"{fault} ({str(error).splitlines()[0]})") from None
     if parallel == "none" and group.size() > 1:
         raise ConfigError(

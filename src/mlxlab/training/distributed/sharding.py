@@ -11,6 +11,7 @@ gathered weights from the forward to the backward pass.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from typing import Any, cast
@@ -22,12 +23,59 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxlab.backend.ops.dropout import random_key
 from mlxlab.checkpoint.arrays import Arrays, owner_of
 from mlxlab.errors import ConfigError
-from mlxlab.training.distributed.gathered_arrays import GatheredArrays
 from mlxlab.training.distributed.process_group import ProcessGroup
 
 Shape = tuple[int, ...]
 COPIES = 4  # A gathered layer exists so often at the same time.
 MIN_WORKING_BYTES = 1 << 26  # saves less than waiting costs
+
+
+@dataclass(eq=False)
+class GatheredArrays(Mapping[str, mx.array]):
+    """Arrays by path, gathered when they are read: all ranks read them once, in the order of the mapping.
+
+    Args:
+        arrays: shards, and whole arrays.
+        shapes: of the whole arrays of all shards.
+    """
+
+    group: ProcessGroup
+    arrays: Arrays
+    shapes: Mapping[str, Shape]
+
+    def __post_init__(self) -> None:
+        self.unread = sorted(self.arrays)
+
+    @property
+    def kinds(self) -> dict[str, tuple[Shape, mx.Dtype]]:
+        """(shape, dtype) of every whole array, in the order in which they are read."""
+        return {
+            path: (self.shapes.get(path, self.arrays[path].shape), self.arrays[path].dtype)
+            for path in self
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.arrays))
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, path: str) -> mx.array:
+        assert self.unread[:1] == [path], f"{path} read out of order"
+        self.unread.pop(0)
+        array = self.arrays[path]
+        shape = self.shapes.get(path)
+        if shape is None:
+            return array
+        with self.group.lockstep():
+            whole = self.group.all_gather(array)[: shape[0]]
+            mx.eval(whole)
+        return whole
+
+    def finish(self) -> None:
+        """Takes part in gathering the arrays that this process does not read."""
+        while self.unread:
+            self[self.unread[0]]
 
 
 class Replicated:
@@ -76,10 +124,10 @@ class FullySharded:
         for path, array in arrays.items():
             owner = owner_of(path, self.shapes)
             is_whole = owner is not None and array.shape == self.shapes[owner]
-            shards[path] = self._shard(array) if is_whole else array
-            mx.eval(
-                shards[path]
-            )  # one by one: an array that is not computed yet is whole only here
+            if is_whole:
+                array = self._shard(array)
+            mx.eval(array)  # one by one: an array that is not computed yet is whole only here
+            shards[path] = array
         return shards
 
     def whole(self, arrays: Arrays) -> GatheredArrays:
@@ -143,11 +191,13 @@ class FullySharded:
         """`forward` of a layer as a function of x and its shards, of which nothing else is stored."""
         start = mx.array(random_key())
         before = layer.trainable_parameters()
-        names, shards = [list(each) for each in zip(*tree_flatten(before), strict=True)] or [[], []]
-        paths = [f"{name}.{each}" for each in names]
+        shards: Arrays = dict(tree_flatten(before))
+        if not shards:
+            return forward(x)
+        paths = [f"{name}.{each}" for each in shards]
 
         def compute(x: mx.array, *weights: mx.array) -> mx.array:
-            layer.update(tree_unflatten(list(zip(names, weights, strict=True))))
+            layer.update(tree_unflatten(list(zip(shards, weights, strict=True))))
             try:
                 return forward(x)
             finally:
@@ -170,7 +220,7 @@ class FullySharded:
             reduced = self._sum_scatter(paths, gradients)
             return (*mx.depends([dx], reduced), *reduced)  # the layer below comes after the sum
 
-        return cast(mx.array, function(x, *shards)) if shards else forward(x)
+        return cast(mx.array, function(x, *shards.values()))
 
     def _gather_with_gradient(self, paths: list[str], shards: list[mx.array]) -> list[mx.array]:
         function = mx.custom_function(lambda *shards: self._gather(paths, list(shards)))
@@ -181,13 +231,10 @@ class FullySharded:
 
     def _gather(self, paths: list[str], shards: list[mx.array]) -> list[mx.array]:
         """The whole weights, in one message for each dtype."""
+        arrays = dict(zip(paths, shards, strict=True))
         whole: Arrays = {}
         for dtype in dict.fromkeys(shard.dtype for shard in shards):
-            part = {
-                path: shard
-                for path, shard in zip(paths, shards, strict=True)
-                if shard.dtype == dtype
-            }
+            part = {path: shard for path, shard in arrays.items() if shard.dtype == dtype}
             message = mx.concatenate([shard.reshape(1, -1) for shard in part.values()], axis=1)
             for path, rows in _columns(self.group.all_gather(message), part).items():
                 length, *rest = self.shapes[path]
@@ -232,11 +279,9 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
 def _pad(array: mx.array, length: int) -> mx.array:
     """Adds zeros at the end of the first axis."""
     missing = length - len(array)
-    return (
-        mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)])
-        if missing
-        else array
-    )
+    if not missing:
+        return array
+    return mx.concatenate([array, mx.zeros((missing, *array.shape[1:]), array.dtype)])
 
 
 def _columns(matrix: mx.array, arrays: Arrays) -> Arrays:

@@ -1,10 +1,11 @@
-"""The `Loss` protocol and the plain losses.
+"""The `Loss` protocol, the plain losses, and that of a model whose weights are sharded.
 
 A loss returns one float32 value per target and averages nothing. The step sums the values by `batch.loss_weights` and
 divides once, so that gradient accumulation, short batches and several processes are exact.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -12,11 +13,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlxlab.backend.ops.cross_entropy import cross_entropy
+from mlxlab.backend.ops.cross_entropy import binary_cross_entropy, cross_entropy
 from mlxlab.data.batch import FOLDS, Batch
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import NonNegative, Positive, Share
 from mlxlab.training.device_batch import DeviceBatch
+from mlxlab.training.distributed.sharding import Sharding
 
 
 class LossTerms(NamedTuple):
@@ -27,6 +29,9 @@ class LossTerms(NamedTuple):
 
     total: mx.array
     terms: dict[str, mx.array]
+
+
+LossFunction = Callable[[nn.Module, DeviceBatch], LossTerms]
 
 
 class Loss(Protocol):
@@ -177,3 +182,76 @@ class FocalLoss(LogitLoss):
         if self.alpha is not None:
             values = values * mx.where(targets == 1, self.alpha, 1 - self.alpha)
         return (1 - self.label_smoothing) * values - self.label_smoothing * log_p.mean(axis=-1)
+
+
+class BinaryCrossEntropyLoss(LogitLoss):
+    """Binary cross-entropy of each label, -w y log p - (1 - y) log(1 - p).
+
+    Args:
+        positive_weights: w, one per label, by which a label that holds counts; `balanced` is n / (L n_l) of n positives
+            in the training rows, n_l of them of the label; null is 1.
+        label_smoothing: e, which makes a target y into (1 - e) y + e / 2; in training only.
+
+    Raises:
+        ConfigError: the number of weights is not the number of labels.
+    """
+
+    def __init__(
+        self,
+        positive_weights: list[Positive] | Literal["balanced"] | None,
+        label_smoothing: Share,
+        *,
+        class_counts: list[int],
+    ) -> None:
+        self.positive_weights: mx.array | None = None
+        if positive_weights is not None:
+            self.positive_weights = weights_of(positive_weights, class_counts, "positive_weights")
+        self.label_smoothing = label_smoothing
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return binary_cross_entropy(logits, targets, self.label_smoothing, self.positive_weights)
+
+
+class SquaredErrorLoss(LogitLoss):
+    """Squared error of each target, in standard deviations of the training rows."""
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return squared_error(logits, targets)
+
+
+@dataclass
+class HuberLoss(LogitLoss):
+    """Huber loss (Huber 1964): e^2 / 2 for errors up to delta, delta (|e| - delta / 2) beyond.
+
+    Args:
+        delta: the error, in standard deviations of the target, from which on the loss is linear.
+    """
+
+    delta: Positive
+
+    def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
+        return huber(logits, targets, self.delta)
+
+
+def squared_error(outputs: mx.array, targets: mx.array) -> mx.array:
+    """Outputs (B, 1) of a model and targets (B,) -> (B,), in float32."""
+    return mx.square(outputs.astype(mx.float32).squeeze(-1) - targets)
+
+
+def huber(outputs: mx.array, targets: mx.array, delta: float) -> mx.array:
+    """Outputs (B, 1) of a model and targets (B,) -> (B,), in float32."""
+    error = mx.abs(outputs.astype(mx.float32).squeeze(-1) - targets)
+    small = mx.minimum(error, delta)
+    return small * (error - 0.5 * small)
+
+
+@dataclass(frozen=True)
+class ShardedLoss:
+    """Another loss, which finds whole weights in the model: they are gathered where they are needed."""
+
+    loss: LossFunction
+    sharding: Sharding
+
+    def __call__(self, model: nn.Module, batch: DeviceBatch) -> LossTerms:
+        with self.sharding.gathered(model):
+            return self.loss(model, batch)

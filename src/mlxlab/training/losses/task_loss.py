@@ -11,8 +11,7 @@ from mlxlab.data.batch import Task, TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Positive, Share
 from mlxlab.schema.dotted_keys import walk
-from mlxlab.training.losses.loss import LogitLoss
-from mlxlab.training.losses.regression import huber, squared_error
+from mlxlab.training.losses.loss import LogitLoss, huber, squared_error
 
 TargetLoss = Callable[
     [mx.array, mx.array], mx.array
@@ -25,9 +24,9 @@ FITTING: dict[
     "cross_entropy": (f"{_LOSSES}loss.CrossEntropyLoss", ("classification", "language_modelling")),
     "weighted": (f"{_LOSSES}loss.WeightedCrossEntropyLoss", ("classification",)),
     "focal": (f"{_LOSSES}loss.FocalLoss", ("classification", "language_modelling")),
-    "binary_cross_entropy": (f"{_LOSSES}multi_label.BinaryCrossEntropyLoss", ("multi_label",)),
-    "mse": (f"{_LOSSES}regression.SquaredErrorLoss", ("regression",)),
-    "huber": (f"{_LOSSES}regression.HuberLoss", ("regression",)),
+    "binary_cross_entropy": (f"{_LOSSES}loss.BinaryCrossEntropyLoss", ("multi_label",)),
+    "mse": (f"{_LOSSES}loss.SquaredErrorLoss", ("regression",)),
+    "huber": (f"{_LOSSES}loss.HuberLoss", ("regression",)),
 }
 
 
@@ -48,22 +47,20 @@ class TaskLoss(LogitLoss):
         *,
         task: Task,
     ) -> None:
-        self.compute = target_loss(
-            task.kind, label_smoothing, huber_delta if regression == "huber" else None
-        )
+        self.compute = target_loss(task.kind, label_smoothing)
+        if task.kind == "regression" and regression == "huber":
+            self.compute = partial(huber, delta=huber_delta)
 
     def of_logits(self, logits: mx.array, targets: mx.array) -> mx.array:
         return self.compute(logits, targets)
 
 
-def target_loss(
-    kind: TaskKind, label_smoothing: float = 0.0, huber_delta: float | None = None
-) -> TargetLoss:
-    """The loss of a kind of task; of a regression the squared error, or the Huber loss with `huber_delta`."""
+def target_loss(kind: TaskKind, label_smoothing: float) -> TargetLoss:
+    """The loss of a kind of task; of a regression the squared error."""
     if kind == "multi_label":
         return partial(binary_cross_entropy, label_smoothing=label_smoothing)
     if kind == "regression":
-        return squared_error if huber_delta is None else partial(huber, delta=huber_delta)
+        return squared_error
     return partial(cross_entropy, label_smoothing=label_smoothing)
 
 
@@ -71,7 +68,9 @@ def refuse_misfit(loss: dict[str, Any], kind: TaskKind) -> None:
     """ConfigError if `trainer.loss`, or a loss inside it, is for other tasks. A user's own losses are not checked."""
     tasks_of = dict(FITTING.values())
     for path, node in walk(loss, "trainer.loss"):
-        target = node.get("_target_") if isinstance(node, dict) else None
+        if not isinstance(node, dict):
+            continue
+        target = node.get("_target_")
         if target in tasks_of and kind not in tasks_of[target]:
             options = ", ".join(
                 ["auto", *(name for name, (_, kinds) in FITTING.items() if kind in kinds)]

@@ -34,7 +34,9 @@ class LinearCoefficient:
             raise ConfigError(
                 "trainer.loss: LinearCoefficient needs the length of the run; set trainer.max_steps"
             )
-        position = min(fraction_done / self.fraction, 1.0) if self.fraction else 1.0
+        position = 1.0
+        if self.fraction:
+            position = min(fraction_done / self.fraction, 1.0)
         return self.start + (self.end - self.start) * position
 
 
@@ -132,4 +134,6 @@ class CachedForward(nn.Module):
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model itself, for a loss that captures the outputs of its layers and so needs a forward pass of its own."""
-    return model._model if isinstance(model, CachedForward) else model
+    if isinstance(model, CachedForward):
+        return model._model
+    return model

@@ -1,16 +1,120 @@
-"""Metrics of a classification, of probabilities (N, C) against classes (N,) in 0..C-1.
+"""Metrics of a classification, of probabilities (N, C) against classes (N,) in 0..C-1; of scores by their order.
 
 A ratio without a denominator is 0. No array is larger than the probabilities: C may be 10,000.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from mlxlab.training.metrics.calibration import reliability
-from mlxlab.training.metrics.ranking import Ranking, mean, mean_ranking
-
+BINS = 15  # equally wide, as in Guo et al. (2017)
 SMALLEST = float(np.finfo(np.float32).eps)  # probability in a logarithm
+
+
+class Ranking(NamedTuple):
+    """ROC-AUC is NaN without a positive or without a negative, average precision without a positive."""
+
+    roc_auc: float
+    average_precision: float
+
+
+def rank(scores: np.ndarray, positive: np.ndarray) -> Ranking:
+    """Ranks scores (N,) against booleans (N,).
+
+    ROC-AUC is the probability that a positive scores above a negative, ties counting half (Mann and Whitney 1947).
+    Average precision is the mean, over the positives, of the precision at their score as threshold.
+    """
+    hits = np.sort(scores[positive])
+    ordered = np.sort(scores)
+    positives = len(hits)
+    negatives = len(scores) - positives
+    if not positives:
+        return Ranking(float("nan"), float("nan"))
+    if not negatives:
+        return Ranking(float("nan"), 1.0)
+    below = np.searchsorted(ordered, hits)
+    not_above = np.searchsorted(ordered, hits, side="right")
+    # A positive wins against all below it and half of its ties; this counts positives too, which tie with themselves.
+    wins = (float((below + not_above).sum()) - positives**2) / 2
+    precision = (positives - np.searchsorted(hits, hits)) / (len(scores) - below)
+    return Ranking(wins / (positives * negatives), float(precision.mean()))
+
+
+def mean_ranking(scores: np.ndarray, positives: Iterable[tuple[int, np.ndarray]]) -> Ranking:
+    """The unweighted means over columns of `scores` (N, C), each given by its number and its booleans (N,).
+
+    A column for which a value is NaN does not count in its mean, which is NaN if none is left.
+    """
+    columns = np.ascontiguousarray(scores.T)  # Reading a column of a matrix reads nearly all of it.
+    rankings = [rank(columns[number], positive) for number, positive in positives]
+    means = [mean(values[~np.isnan(values)]) for values in np.array(rankings).reshape(-1, 2).T]
+    return Ranking(*means)
+
+
+def mean(values: np.ndarray) -> float:
+    """NaN of no values."""
+    if not values.size:
+        return float("nan")
+    return float(values.mean())
+
+
+def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
+    """The threshold t in [0, 1] for which `scores >= t` has the greatest F1; 0.5 without a positive.
+
+    It lies halfway between two scores of the data, or between the lowest one and 0 where all reach it; of equally good
+    ones it is the highest. It is 0 only if scores of 0 have to reach it. float32 holds it exactly, as the probabilities
+    of a model, so that rounding moves no example across it.
+    """
+    if not positive.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order].astype(np.float32)
+    hits = np.cumsum(positive[order])
+    f1 = 2 * hits / (np.arange(1, len(ordered) + 1) + hits[-1])
+    ends = np.append(ordered[1:] < ordered[:-1], True)  # a threshold cannot separate equal scores
+    last = int(np.argmax(np.where(ends, f1, -1.0)))
+    below = np.float32(0)
+    if last + 1 < len(ordered):
+        below = ordered[last + 1]
+    middle = below + (ordered[last] - below) / np.float32(2)
+    if middle > below:
+        return float(middle)
+    return float(ordered[last])
+
+
+def precision_recall(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall (K,) at each distinct score as threshold, from the highest to the lowest."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(scores[order][1:] < scores[order][:-1], True))
+    hits = np.cumsum(positive[order])[ends]
+    return hits / (ends + 1), hits / max(int(positive.sum()), 1)
+
+
+class Reliability(NamedTuple):
+    """Predictions by their confidence, in bins of equal width; an empty bin has count 0 and NaN means."""
+
+    counts: np.ndarray  # (BINS,)
+    confidence: np.ndarray  # (BINS,) mean
+    accuracy: np.ndarray  # (BINS,) fraction that holds
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error (Naeini et al. 2015): the mean gap, weighted by count; NaN without any."""
+        is_used = self.counts > 0
+        if not is_used.any():
+            return float("nan")
+        gaps = np.abs(self.confidence - self.accuracy)[is_used]
+        return float((gaps * self.counts[is_used]).sum() / self.counts.sum())
+
+
+def reliability(confidence: np.ndarray, holds: np.ndarray) -> Reliability:
+    """Bins predictions by confidence (N,) in [0, 1]; `holds` (N,): which were right. Bins include their upper end."""
+    bins = np.searchsorted(np.arange(1, BINS) / BINS, confidence)
+    counts = np.bincount(bins, minlength=BINS)
+    totals = (np.bincount(bins, values, BINS) for values in (confidence, holds))
+    means = (np.where(counts > 0, total / np.maximum(counts, 1), np.nan) for total in totals)
+    return Reliability(counts, *means)
 
 
 class ClassCounts(NamedTuple):

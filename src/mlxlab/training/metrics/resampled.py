@@ -7,14 +7,13 @@ import numpy as np
 from mlxlab.data.batch import Task
 from mlxlab.stats.bootstrap import Statistic, resample_count
 from mlxlab.training.metrics.classification import log_losses
-from mlxlab.training.metrics.labelled import Thresholds, predicted_classes
-from mlxlab.training.metrics.multi_label import binary_log_losses
+from mlxlab.training.metrics.labelled import Thresholds, binary_log_losses, predicted_classes
 
 MAX_RANKED = 50_000_000  # scores that are ranked in all resamples; ROC-AUC of more gets no interval
 
 
 def resampled_metrics(
-    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds = 0.5
+    task: Task, outputs: np.ndarray, targets: np.ndarray, thresholds: Thresholds
 ) -> dict[str, Statistic]:
     """The metrics that get an interval, by name, of outputs and targets as in `labelled_metrics`."""
     if task.kind == "regression":
@@ -25,7 +24,9 @@ def resampled_metrics(
         rows = np.arange(len(targets))
         hits = np.flatnonzero(predictions == targets)
         pairs = [(hits, targets[hits]), (rows, predictions), (rows, targets)]
-        scored = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
+        scored = np.unique(targets).tolist()
+        if outputs.shape[1] == 2:
+            scored = [1]
         positives = ((outputs[:, c], targets == c) for c in scored)
         means = {"accuracy": predictions == targets, "log_loss": log_losses(outputs, targets)}
     else:

@@ -48,15 +48,11 @@ class GroupOptions(TypedDict):
     layer_decay: NotRequired[Annotated[float, Gt(0), Le(1)]]
 
 
-def takes_all(path: str, weight: mx.array) -> bool:
-    return True
-
-
 class OptimizerKind(NamedTuple):
     """A kind of optimizer, and the weights that it trains: those that `takes` accepts and no kind before it."""
 
     new: NewOptimizer
-    takes: Callable[[str, mx.array], bool] = takes_all
+    takes: Callable[[str, mx.array], bool] = lambda path, weight: True
     lr_scale: float = 1.0
 
 
@@ -95,7 +91,9 @@ def grouped(
 
     def hyperparameters(path: str, weight: mx.array) -> Hyperparameters:
         kind = next(index for index, each in enumerate(kinds) if each.takes(path, weight))
-        decay = weight_decay if has_weight_decay(path, weight) else 0.0
+        decay = 0.0
+        if has_weight_decay(path, weight):
+            decay = weight_decay
         scale = scales.get(path, 1.0)
         if path in groups:
             scale *= groups[path].get("lr_scale", 1.0)
@@ -122,7 +120,9 @@ def grouped(
 
 def _scaled(first: optim.Optimizer, learning_rate: float, scale: float) -> LearningRate:
     """The rate that the loop sets, or a multiple of it, which MLX computes before every step."""
-    return learning_rate if scale == 1.0 else lambda _: scale * first.learning_rate
+    if scale == 1.0:
+        return learning_rate
+    return lambda _: scale * first.learning_rate
 
 
 def groups_by_path(

@@ -5,7 +5,8 @@ Each gets `parameters`, the weights that are trained by path, the paths of those
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Unpack, cast
+from functools import partial
+from typing import Annotated, Any, Literal, Unpack, cast
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -13,18 +14,21 @@ from mlx.utils import tree_flatten, tree_map
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
-from mlxlab.schema.constraints import MaxLen, MinLen, NonNegative, Positive, Share
+from mlxlab.schema.constraints import MaxLen, MinLen, NonNegative, Positive, Share, Size
 from mlxlab.training.optim.groups import (
     GroupOptions,
     LearningRate,
     OptimizerKind,
     grouped,
+    has_weight_decay,
 )
 
 Tree = dict[str, Any]  # nested arrays; MLX gives them no narrower type
 Weights = Mapping[str, mx.array]  # path -> array
 NO_WEIGHTS: Weights = {}
 Betas = Annotated[list[Share], MinLen(2), MaxLen(2)]
+# Muon: the quintic polynomial is steep at 0, so that five iterations suffice.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def adamw(
@@ -45,13 +49,8 @@ def adamw(
         eps: added to the root of the second moment.
     """
 
-    def new(rate: LearningRate, decay: float) -> optim.Optimizer:
-        return optim.AdamW(
-            rate, betas=list(betas), eps=eps, weight_decay=decay, bias_correction=True
-        )
-
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    new = partial(_adamw, betas=betas, eps=eps)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def adafactor(
@@ -85,8 +84,7 @@ def adafactor(
             relative_step=False,
         )
 
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def lion(
@@ -108,8 +106,7 @@ def lion(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.Lion(rate, betas=list(betas), weight_decay=decay)
 
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def sgd(
@@ -135,8 +132,7 @@ def sgd(
     def new(rate: LearningRate, decay: float) -> optim.Optimizer:
         return optim.SGD(rate, momentum=momentum, weight_decay=decay, nesterov=nesterov)
 
-    kinds = [OptimizerKind(new)]
-    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+    return grouped([OptimizerKind(new)], learning_rate, weight_decay, parameters, frozen, options)
 
 
 def assign_leaves(tree: Tree | list[object], leaves: Arrays) -> None:
@@ -153,7 +149,10 @@ def map_leaves(
     using the old one.
     """
     container: Any = tree
-    for key in list(tree) if isinstance(tree, dict) else range(len(tree)):
+    keys: Iterable[Any] = range(len(tree))
+    if isinstance(tree, dict):
+        keys = list(tree)
+    for key in keys:
         path = f"{prefix}{key}"
         if isinstance(container[key], dict | list):
             map_leaves(container[key], function, f"{path}.")
@@ -219,3 +218,107 @@ class EMAOptimizer(optim.Optimizer):
     @learning_rate.setter
     def learning_rate(self, learning_rate: float | mx.array) -> None:
         self.optimizer.learning_rate = learning_rate
+
+
+def muon(
+    weight_decay: NonNegative,
+    momentum: Share,
+    nesterov: bool,
+    ns_steps: Size,
+    scale: Literal["adamw", "shape"],
+    betas: Betas,
+    eps: Positive,
+    adamw_lr_scale: Positive,
+    *,
+    learning_rate: float,
+    parameters: Weights = NO_WEIGHTS,
+    frozen: Iterable[str] = (),
+    **options: Unpack[GroupOptions],
+) -> optim.Optimizer:
+    """Muon for the matrices inside the network; AdamW for embeddings, the output layer, norms and biases.
+
+    Args:
+        weight_decay: decay of matrices and convolutions, multiplied by the learning rate.
+        momentum: decay rate of the momentum.
+        nesterov: look ahead along the momentum.
+        ns_steps: Newton-Schulz iterations that orthogonalise the momentum.
+        scale: adamw makes steps as large as AdamW's, so that its learning rates fit (Liu et al. 2025); shape is the
+            original sqrt(max(1, rows / columns)), which needs learning rates near 0.02.
+        betas: of AdamW, for all other weights.
+        eps: of AdamW.
+        adamw_lr_scale: learning rate of AdamW, as a multiple of that of the matrices.
+    """
+
+    def matrices(rate: LearningRate, decay: float) -> optim.Optimizer:
+        return Muon(rate, decay, momentum, nesterov, ns_steps, scale)
+
+    kinds = [
+        OptimizerKind(matrices, takes=is_hidden),
+        OptimizerKind(partial(_adamw, betas=betas, eps=eps), lr_scale=adamw_lr_scale),
+    ]
+    return grouped(kinds, learning_rate, weight_decay, parameters, frozen, options)
+
+
+def is_hidden(path: str, weight: mx.array) -> bool:
+    """A matrix or convolution that is neither an embedding nor the output layer."""
+    return has_weight_decay(path, weight) and not path.startswith("head.out")
+
+
+class Muon(optim.Optimizer):
+    """The momentum is orthogonalised by a Newton-Schulz iteration, no SVD (Jordan et al. 2024).
+
+    W <- (1 - lr decay) W - lr scale orthogonal(momentum); a convolution is a matrix (out, kernel size x in).
+    """
+
+    def __init__(
+        self,
+        rate: LearningRate,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+        ns_steps: int,
+        scale: str,
+    ) -> None:
+        super().__init__()
+        self._maybe_schedule("learning_rate", rate)
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.ns_steps = ns_steps
+        self.scale = scale
+
+    def init_single(self, parameter: mx.array, state: Tree) -> None:
+        state["m"] = mx.zeros_like(parameter)
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: Tree) -> mx.array:
+        m = self.momentum * state["m"] + (1 - self.momentum) * gradient
+        state["m"] = m
+        direction = m
+        if self.nesterov:
+            direction = self.momentum * m + (1 - self.momentum) * gradient
+        matrix = direction.reshape(len(direction), -1)
+        rows, columns = matrix.shape
+        scale = max(1.0, rows / columns) ** 0.5
+        if self.scale == "adamw":
+            scale = 0.2 * max(rows, columns) ** 0.5
+        orthogonal = scale * newton_schulz(matrix, self.ns_steps).reshape(direction.shape)
+        decayed = (1 - self.learning_rate * self.weight_decay) * parameter
+        return decayed - self.learning_rate * orthogonal
+
+
+def newton_schulz(matrix: mx.array, ns_steps: int) -> mx.array:
+    """(M, N) -> (M, N) with the same singular vectors and values near 1: 0.7 to 1.2 after five iterations."""
+    if matrix.shape[0] > matrix.shape[1]:
+        return newton_schulz(matrix.T, ns_steps).T
+    a, b, c = COEFFICIENTS
+    x = matrix / (mx.linalg.norm(matrix) + 1e-7)
+    for _ in range(ns_steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x
+
+
+def _adamw(
+    learning_rate: LearningRate, weight_decay: float, betas: Betas, eps: float
+) -> optim.Optimizer:
+    return optim.AdamW(learning_rate, list(betas), eps, weight_decay, bias_correction=True)

@@ -86,7 +86,9 @@ def _after_warmup(
         raise ConfigError(
             f"trainer.schedule.warmup={warmup}: a fraction of a run of unknown length; expected a number of steps"
         )
-    rise = int(warmup * (steps or 0)) if warmup < 1 else int(warmup)
+    rise = int(warmup)
+    if warmup < 1:
+        rise = int(warmup * (steps or 0))
     if steps is not None and rise > steps:
         raise ConfigError(f"trainer.schedule.warmup={rise}: longer than the run of {steps} steps")
     length = max((steps or 0) - rise, 1)

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar, cast
 
@@ -46,8 +47,10 @@ class CompileBudget:
         saved: the share of a step's time that it saves.
     """
 
-    def __init__(self, mode: Mode, group: ProcessGroup | None = None) -> None:
-        self.trace_seconds, self.saved, self.group = 0.0, 0.0, group or ProcessGroup()
+    def __init__(self, mode: Mode, group: ProcessGroup) -> None:
+        self.trace_seconds = 0.0
+        self.saved = 0.0
+        self.group = group
         if mode == "never" or (mode == "auto" and not has_kernel_compiler()):
             self.trace_seconds = math.inf
         elif mode == "auto" and on_linux_cpu():
@@ -68,7 +71,8 @@ class CompileBudget:
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Inside, one compiled function is called and its result evaluated; a trace is not counted."""
-        self._running, start = None, time.monotonic()
+        self._running = None
+        start = time.monotonic()
         yield
         seconds = self.group.longest(time.monotonic() - start)
         if self._running is not None:
@@ -80,6 +84,7 @@ class CompileBudget:
             self.trace_seconds = min(self.trace_seconds, seconds)
 
 
+@dataclass
 class CompiledFunction(Generic[Result]):
     """`function`, compiled with the state that it reads and changes.
 
@@ -89,13 +94,12 @@ class CompiledFunction(Generic[Result]):
         budget: decides which shapes are traced; none, once MLX has refused to trace.
     """
 
-    def __init__(
-        self, function: Callable[..., Result], arrays: list[object], budget: CompileBudget
-    ) -> None:
-        self.function = function
-        self.arrays = arrays
-        self.budget = budget
-        self.compiled: Callable[..., Result] = mx.compile(function, inputs=arrays, outputs=arrays)
+    function: Callable[..., Result]
+    arrays: list[object]
+    budget: CompileBudget
+
+    def __post_init__(self) -> None:
+        self.compiled = mx.compile(self.function, inputs=self.arrays, outputs=self.arrays)
         self.traces: set[Shapes] = set()
         self._warned = False
 
@@ -120,11 +124,10 @@ class CompiledFunction(Generic[Result]):
         restore_random_state = save_random_state()
         start = time.monotonic()
         try:
-            again = f", variant {len(self.traces) + 1}" if self.traces else ""
-            with (
-                private_kernels(),
-                activity(f"compiling the step for batches of {shapes[0][1]}{again}"),
-            ):
+            title = f"compiling the step for batches of {shapes[0][1]}"
+            if self.traces:
+                title += f", variant {len(self.traces) + 1}"
+            with private_kernels(), activity(title):
                 out = self.compiled(*arguments)
                 mx.eval(out, self.arrays)
         except ValueError as error:

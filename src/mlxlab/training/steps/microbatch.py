@@ -6,7 +6,7 @@ Losses and gradients of the micro-batches are summed: however a batch is split, 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,7 +17,7 @@ from mlxlab.backend.ops.dropout import random_key, save_random_state
 from mlxlab.backend.ops.native import kernels
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.head_chunks import ChunkedLoss, HeadChunk
-from mlxlab.training.losses.sharded import LossFunction, ShardedLoss
+from mlxlab.training.losses.loss import LossFunction, ShardedLoss
 from mlxlab.training.optim.optimizers import Tree
 from mlxlab.training.steps.step import PerExample, StepInterrupted, Sums, Totals, weighted_sum
 
@@ -28,28 +28,32 @@ Gradient = Callable[[DeviceBatch, Tree], Sums]  # (batch, trainable weights)
 ComputeSums = Callable[[DeviceBatch, Totals | None], Sums]
 
 
+@dataclass
 class MicroBatcher:
     """Splits batches into micro-batches and sums their losses and gradients.
 
     Args:
         accumulate: number of micro-batches.
         retry_on_oom: after a failed allocation, try again with micro-batches of half the size.
+        should_stop: asked before each micro-batch.
+        max_tokens: rows times length of a micro-batch, after a failure.
     """
 
-    def __init__(self, accumulate: int, *, retry_on_oom: bool) -> None:
-        self.accumulate = accumulate
-        self.retry_on_oom = retry_on_oom
-        self.should_stop: Callable[[], bool] = lambda: False  # asked before each micro-batch
-        self.max_tokens: int | None = None  # rows times length of a micro-batch, after a failure
+    accumulate: int
+    retry_on_oom: bool
+    should_stop: Callable[[], bool] = lambda: False
+    max_tokens: int | None = None
 
     def micro_batch_rows(self, batch: DeviceBatch) -> int:
         """Rows of each micro-batch but the last; fewer where the batch is short, so that their number stays."""
         count, length = batch.tokens.shape
         rows = -(-count // self.accumulate)
-        return rows if self.max_tokens is None else min(rows, max(self.max_tokens // length, 1))
+        if self.max_tokens is None:
+            return rows
+        return min(rows, max(self.max_tokens // length, 1))
 
     def sum_gradients(
-        self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool = False
+        self, batch: DeviceBatch, compute: ComputeSums, rows: int, *, lazy: bool
     ) -> Sums:
         """The totals over all targets, and the sums for each row, from micro-batches of `rows` rows.
 
@@ -102,8 +106,8 @@ def make_gradient_fn(
     *,
     dtype: mx.Dtype,
     checkpointing: bool,
-    head_chunk: HeadChunk = None,
-    bfloat16_products: bool = False,
+    head_chunk: HeadChunk,
+    bfloat16_products: bool,
 ) -> Gradient:
     """The gradient as a function of a batch and the weights, both in float32.
 
@@ -121,12 +125,14 @@ def make_gradient_fn(
         loss_function = ChunkedLoss(loss, head_chunk)
 
     def narrow(leaf: mx.array) -> mx.array:
-        return leaf.astype(dtype) if leaf.dtype == mx.float32 else leaf
+        if leaf.dtype == mx.float32:
+            return leaf.astype(dtype)
+        return leaf
 
     def total(weights: Tree, batch: DeviceBatch) -> tuple[mx.array, mx.array, PerExample]:
         if dtype != mx.float32:
-            weights, everything = (tree_map(narrow, tree) for tree in (weights, model.parameters()))
-            model.update(everything)  # frozen weights too
+            weights = tree_map(narrow, weights)
+            model.update(tree_map(narrow, model.parameters()))  # frozen weights too
         model.update(weights)
         with activation_checkpointing(model, checkpointing):
             return weighted_sum(loss_function, model, batch)
@@ -154,11 +160,10 @@ def restore_weights_after(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def activation_checkpointing(model: nn.Module, enabled: bool) -> Iterator[None]:
     """Inside, if `enabled`, only the inputs of all `layers` are stored (Chen et al. 2016). Set the weights before."""
-    owners = (
-        [module for module in model.modules() if isinstance(module.get("layers"), list)]
-        if enabled
-        else []
-    )
+    if not enabled:
+        yield
+        return
+    owners = [module for module in model.modules() if isinstance(module.get("layers"), list)]
     before = [module["layers"] for module in owners]
     for module, layers in zip(owners, before, strict=True):
         module["layers"] = [_checkpointed(layer) for layer in layers]

@@ -16,8 +16,7 @@ from mlxlab.schema.constraints import Positive, Size
 from mlxlab.training.device_batch import DeviceBatch
 from mlxlab.training.distributed.process_group import ProcessGroup
 from mlxlab.training.head_chunks import computes_parts, with_target_index
-from mlxlab.training.losses.loss import LogitLoss
-from mlxlab.training.losses.sharded import LossFunction
+from mlxlab.training.losses.loss import LogitLoss, LossFunction
 from mlxlab.training.optim.optimizers import flatten_arrays
 from mlxlab.training.state import StepResult
 from mlxlab.training.steps.compile import CompileBudget, CompiledFunction, Mode
@@ -74,9 +73,11 @@ class OptimizedStep:
         optimizer: optim.Optimizer,
         group: ProcessGroup | None = None,
     ) -> None:
-        self.model, self.optimizer, self.group = model, optimizer, group or ProcessGroup()
+        self.model = model
+        self.optimizer = optimizer
+        self.group = group or ProcessGroup()
         self.max_grad_norm = max_grad_norm
-        self.micro_batcher = MicroBatcher(accumulate, retry_on_oom=retry_on_oom)
+        self.micro_batcher = MicroBatcher(accumulate, retry_on_oom)
         precision = choose_precision(dtype, allow_slow=allow_slow_dtype)
         self.gradient = make_gradient_fn(
             model,
@@ -133,18 +134,25 @@ class OptimizedStep:
         """The totals of a micro-batch, added to `totals`, and the sums for each of its rows."""
         with restore_weights_after(self.model):
             new, rows = self.gradient(batch, self.model.trainable_parameters())
-        return _add(totals, new), rows
+        if totals is not None:
+            new = tree_map(lambda a, b: a + b, totals, new)
+        return new, rows
 
     def _micro_batch_sums(self, batch: DeviceBatch, totals: Totals | None) -> Sums:
         """`_sums`, compiled."""
         batch = self._select_targets(batch)
         with self.budget.timed():
-            sums = self.first_sums(batch) if totals is None else self.add_sums(batch, totals)
+            if totals is None:
+                sums = self.first_sums(batch)
+            else:
+                sums = self.add_sums(batch, totals)
             mx.eval(sums)
         return sums
 
     def _select_targets(self, batch: DeviceBatch) -> DeviceBatch:
-        return with_target_index(batch) if self.selects_targets else batch
+        if self.selects_targets:
+            return with_target_index(batch)
+        return batch
 
     def _apply_totals(self, totals: Totals) -> tuple[mx.array, mx.array]:
         return clipped_update(self.model, self.optimizer, totals, self.max_grad_norm, self.group)
@@ -161,18 +169,14 @@ def choose_precision(
         return "bfloat16 products"
     if allow_slow:
         return "bfloat16"
-    reason = (
-        "this processor has no instructions for it" if native else "its products bypass the BLAS"
-    )
+    reason = "its products bypass the BLAS"
+    if native:
+        reason = "this processor has no instructions for it"
     logger.warning(
         f"trainer.step.dtype=bfloat16: slower than float32 on this Linux CPU, {reason}; computing in float32"
         " (trainer.step.allow_slow_dtype=true overrides this)"
     )
     return "float32"
-
-
-def _add(totals: Totals | None, new: Totals) -> Totals:
-    return new if totals is None else tree_map(lambda a, b: a + b, totals, new)
 
 
 def eval_in_chunks(model: nn.Module, optimizer: optim.Optimizer) -> None:

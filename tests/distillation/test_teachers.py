@@ -1,4 +1,4 @@
-"""A file of predictions as a teacher: what it says of the training rows, in whatever order it stands."""
+"""Teachers that are no model of the run: a file of predictions, and what a mixture said of its training rows."""
 
 import csv
 from dataclasses import replace
@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mlxlab.data.batch import Batch
 from mlxlab.distillation.options import NO_DISTILLATION
-from mlxlab.distillation.predictions_file import load_predictions
+from mlxlab.distillation.teachers import VALUES, HeldOutTargets, Teachers, load_predictions
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
+from mlxlab.models.baselines.out_of_fold import OutOfFold
 from support.labelled import make_texts
 
 COUNT = 40
@@ -139,3 +141,35 @@ def test_options_that_do_not_go_with_a_file_are_refused(changes):
     alone = replace(NO_DISTILLATION, teachers=["a.csv"])
     with pytest.raises(ConfigError, match="a file of predictions"):
         replace(alone, **changes)
+
+
+def batch_of(ids, targets):
+    ids = np.array(ids)
+    cells = np.zeros((len(ids), 3), np.float32)
+    return Batch(cells, np.ones((len(ids), 1)), np.array(targets), np.ones(len(ids)), ids)
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi_label", "regression"])
+def test_the_rows_of_a_batch_are_found_by_their_ids(kind):
+    outputs = np.array([[0.9], [0.2], [0.6]], np.float32)
+    targets = np.array([1, 0, 1])
+    if kind == "classification":
+        outputs = np.concatenate([1 - outputs, outputs], axis=1)
+    said = OutOfFold(np.array([30, 10, 20]), targets, outputs)
+    teachers = Teachers(held_out=HeldOutTargets(said, kind))
+    values = teachers.cached(batch_of([20, 30], [1, 1]), None)[VALUES]
+    expected = outputs[[2, 0]]
+    if kind == "classification":
+        expected = np.log(expected)
+    if kind == "multi_label":
+        expected = np.log(expected / (1 - expected))
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+
+    # Rows with the id -1 fill up a batch.
+    filled = teachers.cached(batch_of([20, 30, -1], [1, 1, 0]), None)[VALUES]
+    np.testing.assert_allclose(filled[:2], expected, rtol=1e-4)
+    held_out = teachers.held_out
+    assert held_out.soft_targets(batch_of([20, 40], [1, 1])) == {}
+    assert held_out.soft_targets(batch_of([20, 10], [1, 1])) == {}
+    with pytest.raises(DataError, match="a prediction of each training row"):  # without a model
+        teachers.cached(batch_of([20, 40], [1, 1]), None)

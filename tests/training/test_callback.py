@@ -1,8 +1,6 @@
 """The trace of the training loop: time spent waiting for data."""
 
-import itertools
-
-from mlxlab.training.trace import Trace
+from mlxlab.training.callback import Trace
 
 
 def test_only_the_time_until_a_batch_is_ready_counts_as_waiting():
@@ -11,17 +9,3 @@ def test_only_the_time_until_a_batch_is_ready_counts_as_waiting():
     for _ in trace.waiting(["first", "second"]):
         pass
     assert trace.wait_seconds == 5.0 + 1.0
-
-
-def test_a_loop_that_is_left_closes_the_batches():
-    closed = []
-
-    def batches():
-        try:
-            yield from itertools.count()
-        finally:
-            closed.append(True)
-
-    for _ in Trace().waiting(batches()):
-        break
-    assert closed

@@ -6,8 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.checkpoint.arrays import evaluate_finite
-from mlxlab.checkpoint.safetensors import read_safetensors
+from mlxlab.checkpoint.arrays import evaluate_finite, read_safetensors
 from mlxlab.errors import DataError, InputNotFoundError
 
 ENTRY = {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}
