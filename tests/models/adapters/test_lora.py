@@ -9,7 +9,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.models.adapters import arrays
 from mlxlab.models.adapters.apply import find_targets
 from mlxlab.models.adapters.freeze import adapted_layers, make_contiguous, trainable_names
-from mlxlab.models.adapters.merge import merged_node, merged_parameters
+from mlxlab.models.adapters.lora import merged_node, merged_parameters
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import LoRA, split_node

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.checkpoint.resume import check_arrays
 from mlxlab.errors import ConfigError
+from mlxlab.models.adapters.apply import refuse_training
 from mlxlab.models.adapters.freeze import train_only, trainable_names
-from mlxlab.models.adapters.quantize import refuse_training
 from mlxlab.models.adapters.quantized import QuantizedLayer, float_weight
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.models.baselines.boosting import fit_boosting, trees_of
+from mlxlab.models.baselines.readers import fit_boosting, trees_of
 from mlxlab.models.tabular import TreeReader, to_outputs
 
 KINDS = {

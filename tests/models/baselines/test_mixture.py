@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mlxlab.models.baselines.linear import fit_linear
 from mlxlab.models.baselines.mixture import fit_mixture, sharpen
+from mlxlab.models.baselines.readers import fit_linear
 
 RNG = np.random.default_rng(0)
 CLASSES = RNG.integers(0, 3, 300)

@@ -16,11 +16,10 @@ from mlxlab.data.chat.chat_template import ChatTemplate
 from mlxlab.errors import CannotCreateError, ConfigError
 from mlxlab.models.adapters.quantized import float_weight
 from mlxlab.models.build import build_model, build_pretrained_model
-from mlxlab.models.interop.base_model import read_base_model
 from mlxlab.models.interop.counterpart import counterpart_of
 from mlxlab.models.interop.gguf import export_gguf
 from mlxlab.models.interop.hugging_face import export_hugging_face
-from mlxlab.models.interop.model_card import Origin
+from mlxlab.models.interop.model_card import Origin, read_base_model
 from mlxlab.models.interop.peft import export_peft
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.pretrained.gguf import read_gguf

@@ -11,8 +11,8 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained import llama
 from mlxlab.models.pretrained.config import SYNONYMS, PretrainedConfig
-from mlxlab.models.pretrained.families import export_family
 from mlxlab.models.pretrained.family import BERT, SIZES, TRANSFORMER, rename, split_arrays
+from mlxlab.models.pretrained.weights import export_family
 from mlxlab.models.transformer import Transformer
 
 SHAPE = {

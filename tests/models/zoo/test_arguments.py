@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.models.zoo import architectures
-from mlxlab.models.zoo.arguments import check_keys
+from mlxlab.models.zoo.architectures import check_keys
 
 needs_mlx_lm = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="needs the extra zoo")
 

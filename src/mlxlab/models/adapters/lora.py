@@ -5,6 +5,8 @@ The weight W (out, in) of a linear layer, or of an embedding (vocabulary, width)
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,6 +15,7 @@ from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, float_weight
 from mlxlab.models.initialization import uniform
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import LoRA
 
 MIN_LENGTH = 1e-30  # Rows are divided by their length, and a row of zeros stays one.
@@ -122,3 +125,29 @@ def merged_weight(
 def dense_weight(layer: nn.Module) -> mx.array:
     """The weight (out, in) of a layer; of a quantised one, that which its codes stand for."""
     return float_weight(layer) if isinstance(layer, QuantizedLayer) else layer.weight
+
+
+def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[str, mx.array]:
+    """The arrays of the model that computes the same without adapters and without quantised weights, by path.
+
+    Args:
+        with_adapters: fold them in; otherwise the weights are those below the adapters.
+    """
+    arrays = named_parameters(model)
+    for path, layer in sorted(model.named_modules(), reverse=True):  # An adapter after its base.
+        if not isinstance(layer, LoRALayer | QuantizedLayer):
+            continue
+        inner = layer.base if isinstance(layer, LoRALayer) else layer
+        weight = layer.weight if inner is not layer and with_adapters else dense_weight(inner)
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{path}.")}
+        arrays[f"{path}.weight"] = weight
+        if "bias" in inner:
+            arrays[f"{path}.bias"] = inner.bias
+    return arrays
+
+
+def merged_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model` node of that model."""
+    quantization = node.get("quantization")
+    full = {"quantization": {**quantization, "bits": None}} if quantization else {}
+    return {**node, "adapter": None, **full}

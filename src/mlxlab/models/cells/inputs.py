@@ -28,8 +28,8 @@ from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.models.cells import FOLDER, FORMAT
 from mlxlab.models.cells.columns import CellColumn, fit_columns, fit_text_columns, read_cells
-from mlxlab.models.cells.saved import FOLDER, FORMAT
 from mlxlab.models.cells.text_reader import (
     FittedReader,
     TextReader,

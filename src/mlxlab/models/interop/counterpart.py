@@ -9,10 +9,10 @@ from mlxlab.config.instantiate import import_target
 from mlxlab.data.batch import TaskKind
 from mlxlab.errors import ConfigError
 from mlxlab.models.interop.trained_model import TrainedModel
-from mlxlab.models.pretrained.families import export_family
 from mlxlab.models.pretrained.family import CNN_HYBRID, TABULAR, TRANSFORMER
 from mlxlab.models.pretrained.load import MLX_LM
-from mlxlab.models.zoo.export import cast_predicate, published_config, published_name
+from mlxlab.models.pretrained.weights import export_family
+from mlxlab.models.zoo.published import cast_predicate, published_config, published_name
 
 # How the name of a class of transformers ends.
 Ending = Literal["ForCausalLM", "ForMaskedLM", "ForSequenceClassification"]

@@ -14,8 +14,12 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.files.new_folder import refuse_existing
 from mlxlab.models.interop.counterpart import Counterpart, counterpart_of
-from mlxlab.models.interop.published_weights import plain_weights, publish, refuse_unwritable
-from mlxlab.models.interop.trained_model import TrainedModel
+from mlxlab.models.interop.trained_model import (
+    TrainedModel,
+    plain_weights,
+    publish,
+    refuse_unwritable,
+)
 from mlxlab.models.pretrained.gguf import HYPERPARAMETERS, PARTS
 from mlxlab.models.pretrained.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
 

@@ -12,18 +12,22 @@ import mlx.core as mx
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.files.untrusted import read_json
+from mlxlab.models.adapters.apply import find_layers
 from mlxlab.models.adapters.freeze import adapter_paths, frozen_parameters, trainable_names
 from mlxlab.models.adapters.lora import LoRALayer
-from mlxlab.models.adapters.quantize import find_layers
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.build import build_model
 from mlxlab.models.interop import hugging_face
 from mlxlab.models.interop.counterpart import Counterpart, Ending, counterpart_of
-from mlxlab.models.interop.hugging_face import model_files, write_arrays, write_files, write_folder
+from mlxlab.models.interop.hugging_face import (
+    model_files,
+    tokenizer_files,
+    write_arrays,
+    write_files,
+    write_folder,
+)
 from mlxlab.models.interop.model_card import PEFT, Origin, model_card
-from mlxlab.models.interop.published_weights import plain_weights
-from mlxlab.models.interop.tokenizer_files import tokenizer_files
-from mlxlab.models.interop.trained_model import TrainedModel
+from mlxlab.models.interop.trained_model import TrainedModel, plain_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import resolve

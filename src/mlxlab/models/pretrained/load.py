@@ -10,11 +10,10 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models.pretrained.config import read_config
-from mlxlab.models.pretrained.families import FAMILIES, family_of
 from mlxlab.models.pretrained.family import BERT, SIZES, TABULAR, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import chat_template_from, tokenizer_from
-from mlxlab.models.pretrained.weights import has_pooler
+from mlxlab.models.pretrained.weights import FAMILIES, family_of, has_pooler
 from mlxlab.models.zoo.published import read_published_config
 from mlxlab.terminal.nearest import nearest_path
 from mlxlab.terminal.program import install_command

@@ -4,6 +4,7 @@ Code comes from that package only: a config names a module of it, never a file o
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import mlx.nn as nn
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.schema.constraints import Layers, ModelSize
+from mlxlab.terminal.nearest import suggestion
 from mlxlab.terminal.program import install_command
 
 PACKAGE = "mlx_lm.models"
@@ -31,6 +33,19 @@ CONTEXT_KEYS = (
 LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_decoder_layers")
 VOCABULARY = "vocab_size"
 VOCABULARIES = (VOCABULARY, "num_vocab", "embedding_size")  # names of the number of tokens
+OF_ANY_MODEL = {  # keys of a config.json that are no sizes
+    "model_type",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "initializer_range",
+    *VOCABULARIES,
+}
 
 
 def architectures() -> list[str]:
@@ -154,3 +169,27 @@ def _import(name: str) -> Any:
             needs = f"needs mlx-lm; {install_command('zoo')}"
             raise ServiceUnavailableError(f"model=mlx_lm {needs}") from None
         raise ServiceUnavailableError(f"model=mlx_lm: {name} needs {missing}") from None
+
+
+def check_keys(config: Mapping[str, object], title: str) -> None:
+    """Checks the keys of a config that a user wrote; a published one has keys of other programs too.
+
+    Raises:
+        ConfigError: a key that the architecture does not take, or a missing one; names all.
+        NotAllowedError, ServiceUnavailableError: as `new_model`.
+    """
+    arguments = module_of(config, title).ModelArgs
+    if arguments.from_dict.__qualname__ != "BaseModelArgs.from_dict":
+        return
+    parameters = inspect.signature(arguments).parameters
+    unknown = [key for key in config if key not in parameters and key not in OF_ANY_MODEL]
+    faults = [
+        f"{config['model_type']} has no {key}{suggestion(key, parameters)}" for key in unknown
+    ]
+    required = [
+        name for name, parameter in parameters.items() if parameter.default is parameter.empty
+    ]
+    if missing := [name for name in required if name not in config and name not in OF_ANY_MODEL]:
+        faults.append(f"{config['model_type']} needs {', '.join(missing)}")
+    if faults:
+        raise ConfigError(f"{title}: {'; '.join(faults)}")

@@ -6,12 +6,11 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import Source, Sources, has_classifier
 from mlxlab.extensions.growth.operations.schema import MergeLoRA, SetLoRA
+from mlxlab.models.adapters.apply import packing_of
 from mlxlab.models.adapters.arrays import adapted_layers, insert, merge, rerank
-from mlxlab.models.adapters.freeze import adapter_paths
-from mlxlab.models.adapters.quantize import packing_of
+from mlxlab.models.adapters.freeze import adapter_paths, select
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import LoRA, split_node
-from mlxlab.models.patterns import select
 from mlxlab.models.pretrained.load import MLX_LM
 
 TARGET = "mlxlab.models.options.LoRA"
