@@ -49,7 +49,9 @@ def apply_options(
     Raises:
         ConfigError: a pattern matches nothing, random weights would be frozen, or nothing is left to train.
     """
-    trained = [] if options.adapter is None else trained_weights(model, options.adapter)
+    trained = []
+    if options.adapter is not None:
+        trained = trained_weights(model, options.adapter)
     if options.quantization.bits is not None:
         layers = {name.removesuffix(".weight") for name in trained if name.endswith(".weight")}
         quantize(model, options.quantization, layers)
@@ -70,10 +72,9 @@ def apply_options(
 def trained_weights(model: Model, options: LoRA) -> list[str]:
     """The parameters that are trained in addition to adapters: those that `train` chooses, and all of a classifier."""
     names = select_parameters(model, options.train, f"{ADAPTER}.train")
-    classifier = isinstance(model.head, Classifier)
-    return names + [
-        path for path in named_parameters(model) if classifier and path.startswith("head.")
-    ]
+    if isinstance(model.head, Classifier):
+        names += [path for path in named_parameters(model) if path.startswith("head.")]
+    return names
 
 
 def insert(model: nn.Module, options: LoRA, seed: int | None) -> list[str]:
@@ -115,19 +116,21 @@ def quantize(model: nn.Module, options: Quantization, keep: Collection[str] = ()
     found = find_layers(model, nn.Linear | nn.Embedding)
     layers = {path: each for path, each in found.items() if len(each.weight) >= MIN_OUTPUTS}
     skipped = {*keep, *select(options.skip, layers, f"{QUANTIZATION}.skip")}
-    layers = {path: layer for path, layer in layers.items() if path not in skipped}
-    odd = [path for path, layer in layers.items() if layer.weight.shape[1] % options.group_size]
+    odd = []
+    new: dict[str, nn.Module] = {}
+    for path, layer in layers.items():
+        if path in skipped:
+            continue
+        if layer.weight.shape[1] % options.group_size:
+            odd.append(path)
+        elif isinstance(layer, nn.Linear):
+            new[path] = QuantizedLinear(layer, packing)
+        else:
+            new[path] = QuantizedEmbedding(layer, packing)
     if odd:
         logger.info(
             f"{QUANTIZATION}: not quantised, the width is not a multiple of group_size={options.group_size}: {some(odd)}"
         )
-    new = {
-        path: QuantizedLinear(layer, packing)
-        if isinstance(layer, nn.Linear)
-        else QuantizedEmbedding(layer, packing)
-        for path, layer in layers.items()
-        if path not in odd
-    }
     model.update_modules(tree_unflatten(list(new.items())))
     return list(new)
 
@@ -140,8 +143,10 @@ def refuse_training(options: ModelOptions, model: nn.Module | None = None) -> No
     """
     if options.quantization.bits is None or options.adapter is not None:
         return
-    trained = [] if options.freeze else ["all of them"]
-    if options.freeze and model is not None:
+    trained = []
+    if not options.freeze:
+        trained = ["all of them"]
+    elif model is not None:
         frozen = select_parameters(model, options.freeze, FREEZE)
         layers = find_layers(model, QuantizedLayer)
         trained = [path for path in layers if f"{path}.weight" not in frozen]

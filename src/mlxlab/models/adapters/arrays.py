@@ -30,15 +30,19 @@ def insert(
 ) -> Arrays:
     """The arrays of the model whose `layers` got an adapter; `packing` is that of its quantised weights."""
     targets = set(layers)
-    moved: Arrays = {}
+    moved = {}
     for path, array in arrays.items():
         owner, _, name = path.rpartition(".")
-        moved[f"{owner}.base.{name}" if owner in targets else path] = array
+        if owner in targets:
+            path = f"{owner}.base.{name}"
+        moved[path] = array
     for layer in sorted(targets):
         codes = [
             arrays[path] for name in ("weight", *CODES) if (path := f"{layer}.{name}") in arrays
         ]
-        weight = codes[0] if packing is None or codes[1:] == [] else packing.unpack(codes)
+        weight = codes[0]
+        if packing is not None and len(codes) > 1:
+            weight = packing.unpack(codes)
         adapter = new_adapter(layer, weight, options, seed)
         moved |= {f"{layer}.{name}": array for name, array in adapter.items()}
     return moved
@@ -78,7 +82,9 @@ class Codes(TypedDict, total=False):
 def layout_of(node: Mapping[str, Any]) -> Layout:
     """The layout of the arrays of the model of a `model` node."""
     options = split_node(node)[0]
-    scale = 1.0 if options.adapter is None else options.adapter.alpha / options.adapter.rank
+    scale = 1.0
+    if options.adapter is not None:
+        scale = options.adapter.alpha / options.adapter.rank
     codes = options.quantization
     return Layout(scale, codes.group_size, codes.bits or Layout.bits, codes.mode)
 
@@ -88,9 +94,8 @@ def published_layout(folder: Path) -> Layout:
 
     It holds the options of all layers, and by the name of a layer others. DataError if it is damaged.
     """
-    file = (
-        folder / "config.json"
-    ).resolve()  # the files of a downloaded snapshot are symbolic links
+    # Resolved: the files of a downloaded snapshot are symbolic links.
+    file = (folder / "config.json").resolve()
     if not file.is_file():
         return Layout()
     try:

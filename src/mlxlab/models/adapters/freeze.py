@@ -51,7 +51,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         ConfigError: a pattern matches nothing, or nothing is left to train.
     """
     adapters = set(adapter_paths(named_parameters(module)))
-    names: list[str] = []
+    names = []
     for pattern in patterns:
         matches = select_parameters(module, [pattern], FREEZE)
         names += [name for name in matches if name not in adapters] or matches
@@ -117,7 +117,7 @@ def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]
     """
     paths = list(paths)
     chosen: set[str] = set()
-    unmatched: list[str] = []
+    unmatched = []
     for pattern in patterns:
         matching = [path for path in paths if _matches(pattern, path)]
         chosen.update(matching)

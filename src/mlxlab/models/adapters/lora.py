@@ -43,8 +43,10 @@ class LoRALayer(nn.Module):
         change = self._change()
         if not self.looks_up:
             return self._add(self.base(x), self._update(x), change)
+        if change is not None:
+            change = change[x][..., None]
         update = (self.scale * self.lora_b[x]) @ self.lora_a
-        return self._add(self.base(x), update, None if change is None else change[x][..., None])
+        return self._add(self.base(x), update, change)
 
     def as_linear(self, x: mx.array) -> mx.array:
         """An embedding as output layer: (..., width) -> (..., vocabulary)."""
@@ -53,7 +55,7 @@ class LoRALayer(nn.Module):
     @property
     def weight(self) -> mx.array:
         """The weight of the layer that computes the same without an adapter."""
-        magnitude = self.magnitude if "magnitude" in self else None
+        magnitude = self.get("magnitude")
         return merged_weight(
             dense_weight(self.base), self.lora_a, self.lora_b, self.scale, magnitude
         )
@@ -69,9 +71,9 @@ class LoRALayer(nn.Module):
     def _add(self, out: mx.array, update: mx.array, change: mx.array | None) -> mx.array:
         if change is None:
             return out + update
-        product = (
-            out - self.base.bias if "bias" in self.base else out
-        )  # DoRA scales the weight, not the bias
+        product = out
+        if "bias" in self.base:
+            product = out - self.base.bias  # DoRA scales the weight, not the bias.
         return out + update + change * (product + update)
 
     def _change(self) -> mx.array | None:
@@ -124,7 +126,9 @@ def merged_weight(
 
 def dense_weight(layer: nn.Module) -> mx.array:
     """The weight (out, in) of a layer; of a quantised one, that which its codes stand for."""
-    return float_weight(layer) if isinstance(layer, QuantizedLayer) else layer.weight
+    if isinstance(layer, QuantizedLayer):
+        return float_weight(layer)
+    return layer.weight
 
 
 def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[str, mx.array]:
@@ -135,10 +139,14 @@ def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[s
     """
     arrays = named_parameters(model)
     for path, layer in sorted(model.named_modules(), reverse=True):  # An adapter after its base.
-        if not isinstance(layer, LoRALayer | QuantizedLayer):
+        inner = layer
+        if isinstance(layer, LoRALayer):
+            inner = layer.base
+        elif not isinstance(layer, QuantizedLayer):
             continue
-        inner = layer.base if isinstance(layer, LoRALayer) else layer
-        weight = layer.weight if inner is not layer and with_adapters else dense_weight(inner)
+        weight = dense_weight(inner)
+        if with_adapters and inner is not layer:
+            weight = layer.weight
         arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{path}.")}
         arrays[f"{path}.weight"] = weight
         if "bias" in inner:
@@ -148,6 +156,7 @@ def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[s
 
 def merged_node(node: Mapping[str, Any]) -> dict[str, Any]:
     """The `model` node of that model."""
-    quantization = node.get("quantization")
-    full = {"quantization": {**quantization, "bits": None}} if quantization else {}
-    return {**node, "adapter": None, **full}
+    merged = {**node, "adapter": None}
+    if node.get("quantization"):
+        merged["quantization"] = {**node["quantization"], "bits": None}
+    return merged

@@ -54,7 +54,7 @@ def fit_mixture(outputs: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKi
     ]
     rng = np.random.default_rng(0)
     size = min(len(targets), MAX_ROWS)
-    shares: list[np.ndarray] = []
+    shares = []
     for _ in range(BAGS):
         rows = rng.integers(len(targets), size=size)
         shares.append(_select([each[rows] for each in readings], targets[rows], kind))
@@ -65,7 +65,9 @@ def mix(mixture: Mixture, outputs: Sequence[np.ndarray], kind: TaskKind) -> np.n
     """The mixture (N, O) of the outputs of all readers."""
     parts = zip(mixture.shares, mixture.sharpness, outputs, strict=True)
     mixed = np.sum([share * sharpen(each, factor, kind) for share, factor, each in parts], axis=0)
-    return mixed if kind == "regression" else np.clip(mixed, 0, 1)
+    if kind != "regression":
+        mixed = np.clip(mixed, 0, 1)
+    return mixed
 
 
 def _select(readings: Sequence[np.ndarray], targets: np.ndarray, kind: TaskKind) -> np.ndarray:
@@ -92,7 +94,7 @@ def sharpen(outputs: np.ndarray, sharpness: float, kind: TaskKind) -> np.ndarray
 
 
 def _best_sharpness(outputs: np.ndarray, targets: np.ndarray, kind: TaskKind) -> float:
-    losses: list[float] = []
+    losses = []
     for factor in SHARPNESS:
         reading = _read(sharpen(outputs, factor, kind), targets, kind)
         losses.append(_loss(reading, targets, kind))

@@ -49,7 +49,7 @@ def predict_rows(
             with limit_scikit("predictions"):
                 for name, values in group.predict(table).items():
                     parts.setdefault(name, []).append(values)
-    baselines: list[Baseline] = []
+    baselines = []
     for name, predictions in parts.items():
         valid, test = np.split(np.concatenate(predictions), [num_valid])
         baselines.append(Baseline(name, valid, test))
@@ -77,7 +77,9 @@ def fit_constant(train_targets: np.ndarray, task: Task) -> FittedModels:
     if task.kind == "classification":
         value = np.bincount(train_targets, minlength=task.num_classes) / len(train_targets)
     value = to_data_units(value, task)
-    name = "mean" if task.kind == "regression" else "majority"
+    name = "majority"
+    if task.kind == "regression":
+        name = "mean"
 
     def repeat(table: Table) -> np.ndarray:
         count = len(next(iter(table.values())))

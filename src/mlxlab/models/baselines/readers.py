@@ -122,7 +122,9 @@ def trees_of(model: Model) -> Trees:
         [estimator] = model.estimators
         present = estimator.classes_
         bias[present] = 0
-        _fill(trees, present[1:] if len(present) == 2 else present, estimator)
+        if len(present) == 2:
+            present = present[1:]
+        _fill(trees, present, estimator)
         return trees
     bias[:] = 0
     for output, estimator in enumerate(model.estimators):

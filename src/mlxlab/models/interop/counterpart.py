@@ -68,18 +68,20 @@ def counterpart_of(trained: TrainedModel) -> Counterpart:
         return Counterpart(name, "ForCausalLM", config, published_name, casts, needs_mlx_lm=True)
     arguments = _arguments(trained, target)
     family, config = export_family(arguments)
-    is_decoder = target == TRANSFORMER
-    ending: Ending = "ForCausalLM" if is_decoder else "ForMaskedLM"
-    output_layer = "head.out"
-    if trained.task.kind != "language_modelling":
+    ending: Ending = "ForMaskedLM"
+    output_layer = "classifier"
+    if target == TRANSFORMER:
+        ending = "ForCausalLM"
+        output_layer = "score"
+    classifies = trained.task.kind != "language_modelling"
+    if classifies:
         ending = "ForSequenceClassification"
-        output_layer = "score" if is_decoder else "classifier"
         config |= _classes(trained)
     name = CLASSES[family.model_type] + ending
     _check_head(trained, arguments, CLASSES[family.model_type])
 
     def rename(path: str) -> str:
-        if output_layer != "head.out" and path.startswith("head.out."):
+        if classifies and path.startswith("head.out."):
             return path.replace("head.out", output_layer)
         return family.published_name(path)
 
@@ -130,4 +132,6 @@ def _classes(trained: TrainedModel) -> dict[str, object]:
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},
     }
-    return classes | ({"thresholds": list(trained.thresholds)} if trained.thresholds else {})
+    if trained.thresholds:
+        classes["thresholds"] = list(trained.thresholds)
+    return classes

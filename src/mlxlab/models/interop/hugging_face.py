@@ -48,7 +48,9 @@ def export_hugging_face(
     arrays = publish(weights, counterpart.published_name, dtype, counterpart.casts)
     files = model_files(trained, counterpart, dtype)
     count = sum(array.size for array in arrays.values())
-    programs = [] if counterpart.needs_mlx_lm else [TRANSFORMERS]
+    programs = []
+    if not counterpart.needs_mlx_lm:
+        programs.append(TRANSFORMERS)
     if trained.generates:
         programs.append(MLX_LM)
     chats = trained.template is not None
@@ -97,8 +99,13 @@ def _tokens(trained: TrainedModel) -> dict[str, object]:
     if not trained.generates:
         return ids
     ends = list(trained.end_ids)
-    bos = {} if trained.start_id is None else {"bos_token_id": trained.start_id}
-    return ids | bos | ({"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {})
+    if trained.start_id is not None:
+        ids["bos_token_id"] = trained.start_id
+    if len(ends) == 1:
+        ids["eos_token_id"] = ends[0]
+    elif ends:
+        ids["eos_token_id"] = ends
+    return ids
 
 
 def _generation(config: dict[str, object]) -> dict[str, object]:
@@ -131,19 +138,18 @@ def tokenizer_files(trained: TrainedModel) -> dict[str, str]:
         "tokenizer.json": inner.to_str(),
         "tokenizer_config.json": json.dumps(_config(trained), ensure_ascii=False, indent=1) + "\n",
     }
-    return files | ({TEMPLATE_FILE: trained.template.source} if trained.template else {})
+    if trained.template:
+        files[TEMPLATE_FILE] = trained.template.source
+    return files
 
 
 def special_tokens(trained: TrainedModel) -> dict[str, str]:
     """The special tokens under the names of transformers."""
     tokenizer = trained.tokenizer
-    start, end = ("bos_token", "eos_token") if trained.generates else ("cls_token", "sep_token")
-    ids = {
-        start: trained.start_id if trained.generates else tokenizer.bos_id,
-        end: tokenizer.eos_id,
-        "pad_token": tokenizer.pad_id,
-        "mask_token": tokenizer.mask_id,
-    }
+    ids = {"cls_token": tokenizer.bos_id, "sep_token": tokenizer.eos_id}
+    if trained.generates:
+        ids = {"bos_token": trained.start_id, "eos_token": tokenizer.eos_id}
+    ids |= {"pad_token": tokenizer.pad_id, "mask_token": tokenizer.mask_id}
     tokens = {
         role: str(tokenizer.inner.id_to_token(token))
         for role, token in ids.items()
@@ -152,23 +158,28 @@ def special_tokens(trained: TrainedModel) -> dict[str, str]:
     unknown = json.loads(tokenizer.inner.to_str())["model"].get("unk_token")
     if trained.template is not None and trained.template.eos_token:
         tokens["eos_token"] = trained.template.eos_token
-    return tokens | ({"unk_token": unknown} if unknown else {})
+    if unknown:
+        tokens["unk_token"] = unknown
+    return tokens
 
 
 def _config(trained: TrainedModel) -> dict[str, object]:
-    positions = trained.model.backbone.max_position_embeddings
-    limits = [
-        limit
-        for limit in (trained.seq_len, trained.model.backbone.position_limit)
-        if limit is not None
-    ]
-    types = ["token_type_ids"] if trained.has_token_types else []
+    backbone = trained.model.backbone
+    # The rows that a decoder was trained on hold several texts, or pieces of one: they are no limit of a text.
+    length = backbone.max_position_embeddings
+    side = "left"
+    if not trained.generates:
+        limits = [trained.seq_len, backbone.position_limit]
+        length = min([limit for limit in limits if limit is not None], default=length)
+        side = "right"
+    inputs = ["input_ids", "attention_mask"]
+    if trained.has_token_types:
+        inputs.insert(1, "token_type_ids")
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", *types, "attention_mask"],
-        # The rows that a decoder was trained on hold several texts, or pieces of one: they are no limit of a text.
-        "model_max_length": positions if trained.generates else min(limits, default=positions),
-        "padding_side": "left" if trained.generates else "right",
+        "model_input_names": inputs,
+        "model_max_length": length,
+        "padding_side": side,
         "clean_up_tokenization_spaces": False,
         **special_tokens(trained),
     }

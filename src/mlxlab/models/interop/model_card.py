@@ -14,6 +14,7 @@ from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_text
 from mlxlab.models.interop.counterpart import Counterpart, Ending
 from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.models.pretrained.load import HUB_ID
 from mlxlab.terminal.redact import redact
 from mlxlab.terminal.wording import one_line
 from mlxlab.views.escape import MAX_TEXT
@@ -25,7 +26,6 @@ CARD_LICENSE = re.compile(
     r"\A---\n(?:.*\n)*?license:\s*[\"']?([^\s\"']+)[\"']?\s*\n(?:.*\n)*?---\n"
 )
 LICENSE = re.compile(r"[\w.+-]{1,64}")
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 PIPELINES: dict[Ending, str] = {  # -> task of a hub
     "ForCausalLM": "text-generation",
     "ForMaskedLM": "fill-mask",
@@ -124,6 +124,9 @@ def read_base_model(name: str) -> BaseModel:
             # Resolved: the files of a downloaded snapshot are symbolic links.
             match = CARD_LICENSE.match(read_text((path / "README.md").resolve()))
             found = match and match[1]
-    license_name = found if isinstance(found, str) and LICENSE.fullmatch(found) else ""
-    is_hub_id = not path.exists() and HUB_ID.fullmatch(name) is not None
-    return BaseModel(name if is_hub_id else path.name, license_name, is_hub_id)
+    license_name = ""
+    if isinstance(found, str) and LICENSE.fullmatch(found):
+        license_name = found
+    if path.exists() or not HUB_ID.fullmatch(name):
+        return BaseModel(path.name, license_name)
+    return BaseModel(name, license_name, is_hub_id=True)

@@ -72,7 +72,9 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     base = json.dumps(source or BASE)
     notes = [MOVED]
     if source:
-        notes = [DENSE] if find_layers(trained.model, QuantizedLayer) else []
+        notes = []
+        if find_layers(trained.model, QuantizedLayer):
+            notes = [DENSE]
         if counterpart.ending == "ForSequenceClassification":
             # The published config.json has other outputs.
             base += f", num_labels={trained.task.num_classes}"
@@ -194,8 +196,9 @@ def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart)
     same = trained.model.backbone.causal or config.get("model_type") == counterpart.model_type
     if not same or "quantization" in config or not _has_frozen_weights(str(folder), trained):
         return None
-    is_folder = "/" not in published or folder == Path(os.path.expanduser(published))
-    return str(folder.absolute()) if is_folder else published
+    if "/" not in published or folder == Path(os.path.expanduser(published)):
+        return str(folder.absolute())
+    return published
 
 
 def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:

@@ -71,7 +71,13 @@ class TrainedModel:
 def plain_weights(trained: TrainedModel, *, with_adapters: bool = True) -> Arrays:
     """The float32 weights by path, adapters folded in; a regression gives its numbers as they stand in the data."""
     weights = merged_parameters(trained.model, with_adapters=with_adapters)
-    return _in_data_units(weights, trained.task) if trained.task.kind == "regression" else weights
+    task = trained.task
+    if task.kind == "regression":
+        weights["head.out.weight"] = weights["head.out.weight"] * task.target_deviation
+        weights["head.out.bias"] = (
+            weights["head.out.bias"] * task.target_deviation + task.target_mean
+        )
+    return weights
 
 
 def publish(
@@ -85,16 +91,17 @@ def publish(
     Args:
         casts: whether the array of a published name gets the type; others keep theirs.
     """
-    published = {rename(path): array for path, array in weights.items()}
-    cast = {
-        name: array.astype(DTYPES[dtype]) if array.dtype in FLOATS and casts(name) else array
-        for name, array in published.items()
-    }
-    if too_large := nonfinite_paths(cast):
+    published = {}
+    for path, array in weights.items():
+        name = rename(path)
+        if array.dtype in FLOATS and casts(name):
+            array = array.astype(DTYPES[dtype])
+        published[name] = array
+    if too_large := nonfinite_paths(published):
         raise ConfigError(
             f"dtype={dtype}: {too_large[0]} has numbers that are too large for it; expected float32"
         )
-    return cast
+    return published
 
 
 @contextmanager
@@ -105,12 +112,3 @@ def refuse_unwritable(out: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # MLX has no exception of its own for a full disk.
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise WriteError(f"out={out}: {reason}") from None
-
-
-def _in_data_units(weights: Arrays, task: Task) -> Arrays:
-    weight, bias = (weights[f"head.out.{name}"] for name in ("weight", "bias"))
-    scaled = {
-        "weight": weight * task.target_deviation,
-        "bias": bias * task.target_deviation + task.target_mean,
-    }
-    return weights | {f"head.out.{name}": array for name, array in scaled.items()}

@@ -26,69 +26,69 @@ from mlxlab.models.pretrained.family import (
 )
 from mlxlab.models.pretrained.llama import read_rope
 
-LAYER_NAMES: Names = (
-    ("layers.{}.attention.query", "encoder.layer.{}.attention.self.query"),
-    ("layers.{}.attention.key", "encoder.layer.{}.attention.self.key"),
-    ("layers.{}.attention.value", "encoder.layer.{}.attention.self.value"),
-    ("layers.{}.attention.out", "encoder.layer.{}.attention.output.dense"),
-    ("layers.{}.attention_norm", "encoder.layer.{}.attention.output.LayerNorm"),
-    ("layers.{}.attention", "encoder.layer.{}.attention"),  # anything else in a layer, for messages
-    ("layers.{}.feed_forward.up", "encoder.layer.{}.intermediate.dense"),
-    ("layers.{}.feed_forward.down", "encoder.layer.{}.output.dense"),
-    ("layers.{}.feed_forward_norm", "encoder.layer.{}.output.LayerNorm"),
-    ("embedding", "embeddings.word_embeddings"),
-    ("position_embedding", "embeddings.position_embeddings"),
-    ("type_embedding", "embeddings.token_type_embeddings"),
-    ("embedding_norm", "embeddings.LayerNorm"),
-    ("pooler", "pooler.dense"),
-)
-NAMES: Names = (
-    *LAYER_NAMES,
-    ("head.transform", "cls.predictions.transform.dense"),
-    ("head.norm", "cls.predictions.transform.LayerNorm"),
-    ("head.bias", "cls.predictions.bias"),
-)
-ROBERTA_NAMES: Names = (
-    *LAYER_NAMES,
-    ("head.transform", "lm_head.dense"),
-    ("head.norm", "lm_head.layer_norm"),
-    ("head.bias", "lm_head.bias"),
-)
-DISTILBERT_NAMES: Names = (
-    ("layers.{}.attention.query", "transformer.layer.{}.attention.q_lin"),
-    ("layers.{}.attention.key", "transformer.layer.{}.attention.k_lin"),
-    ("layers.{}.attention.value", "transformer.layer.{}.attention.v_lin"),
-    ("layers.{}.attention.out", "transformer.layer.{}.attention.out_lin"),
-    ("layers.{}.attention_norm", "transformer.layer.{}.sa_layer_norm"),
-    ("layers.{}.feed_forward.up", "transformer.layer.{}.ffn.lin1"),
-    ("layers.{}.feed_forward.down", "transformer.layer.{}.ffn.lin2"),
-    ("layers.{}.feed_forward_norm", "transformer.layer.{}.output_layer_norm"),
-    ("layers", "transformer.layer"),  # anything else in a layer, for messages
-    ("embedding", "embeddings.word_embeddings"),
-    ("position_embedding", "embeddings.position_embeddings"),
-    ("embedding_norm", "embeddings.LayerNorm"),
-    ("head.transform", "vocab_transform"),
-    ("head.norm", "vocab_layer_norm"),
-    ("head.bias", "vocab_projector.bias"),
-)
-MODERNBERT_NAMES: Names = (
-    ("layers.{}.attention.query", "layers.{}.attn.Wqkv.0"),
-    ("layers.{}.attention.key", "layers.{}.attn.Wqkv.1"),
-    ("layers.{}.attention.value", "layers.{}.attn.Wqkv.2"),
-    ("layers.{}.attention.out", "layers.{}.attn.Wo"),
-    ("layers.{}.attention_norm", "layers.{}.attn_norm"),
-    ("layers.{}.feed_forward.gate", "layers.{}.mlp.Wi.0"),
-    ("layers.{}.feed_forward.up", "layers.{}.mlp.Wi.1"),
-    ("layers.{}.feed_forward.down", "layers.{}.mlp.Wo"),
-    ("layers.{}.feed_forward_norm", "layers.{}.mlp_norm"),
-    ("layers", "layers"),  # anything else in a layer, for messages
-    ("embedding", "embeddings.tok_embeddings"),
-    ("embedding_norm", "embeddings.norm"),
-    ("last_norm", "final_norm"),
-    ("head.transform", "head.dense"),
-    ("head.norm", "head.norm"),
-    ("head.bias", "decoder.bias"),
-)
+LAYER_NAMES: Names = {
+    "layers.{}.attention.query": "encoder.layer.{}.attention.self.query",
+    "layers.{}.attention.key": "encoder.layer.{}.attention.self.key",
+    "layers.{}.attention.value": "encoder.layer.{}.attention.self.value",
+    "layers.{}.attention.out": "encoder.layer.{}.attention.output.dense",
+    "layers.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "layers.{}.attention": "encoder.layer.{}.attention",  # anything else in a layer, for messages
+    "layers.{}.feed_forward.up": "encoder.layer.{}.intermediate.dense",
+    "layers.{}.feed_forward.down": "encoder.layer.{}.output.dense",
+    "layers.{}.feed_forward_norm": "encoder.layer.{}.output.LayerNorm",
+    "embedding": "embeddings.word_embeddings",
+    "position_embedding": "embeddings.position_embeddings",
+    "type_embedding": "embeddings.token_type_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "pooler": "pooler.dense",
+}
+NAMES: Names = {
+    **LAYER_NAMES,
+    "head.transform": "cls.predictions.transform.dense",
+    "head.norm": "cls.predictions.transform.LayerNorm",
+    "head.bias": "cls.predictions.bias",
+}
+ROBERTA_NAMES: Names = {
+    **LAYER_NAMES,
+    "head.transform": "lm_head.dense",
+    "head.norm": "lm_head.layer_norm",
+    "head.bias": "lm_head.bias",
+}
+DISTILBERT_NAMES: Names = {
+    "layers.{}.attention.query": "transformer.layer.{}.attention.q_lin",
+    "layers.{}.attention.key": "transformer.layer.{}.attention.k_lin",
+    "layers.{}.attention.value": "transformer.layer.{}.attention.v_lin",
+    "layers.{}.attention.out": "transformer.layer.{}.attention.out_lin",
+    "layers.{}.attention_norm": "transformer.layer.{}.sa_layer_norm",
+    "layers.{}.feed_forward.up": "transformer.layer.{}.ffn.lin1",
+    "layers.{}.feed_forward.down": "transformer.layer.{}.ffn.lin2",
+    "layers.{}.feed_forward_norm": "transformer.layer.{}.output_layer_norm",
+    "layers": "transformer.layer",  # anything else in a layer, for messages
+    "embedding": "embeddings.word_embeddings",
+    "position_embedding": "embeddings.position_embeddings",
+    "embedding_norm": "embeddings.LayerNorm",
+    "head.transform": "vocab_transform",
+    "head.norm": "vocab_layer_norm",
+    "head.bias": "vocab_projector.bias",
+}
+MODERNBERT_NAMES: Names = {
+    "layers.{}.attention.query": "layers.{}.attn.Wqkv.0",
+    "layers.{}.attention.key": "layers.{}.attn.Wqkv.1",
+    "layers.{}.attention.value": "layers.{}.attn.Wqkv.2",
+    "layers.{}.attention.out": "layers.{}.attn.Wo",
+    "layers.{}.attention_norm": "layers.{}.attn_norm",
+    "layers.{}.feed_forward.gate": "layers.{}.mlp.Wi.0",
+    "layers.{}.feed_forward.up": "layers.{}.mlp.Wi.1",
+    "layers.{}.feed_forward.down": "layers.{}.mlp.Wo",
+    "layers.{}.feed_forward_norm": "layers.{}.mlp_norm",
+    "layers": "layers",  # anything else in a layer, for messages
+    "embedding": "embeddings.tok_embeddings",
+    "embedding_norm": "embeddings.norm",
+    "last_norm": "final_norm",
+    "head.transform": "head.dense",
+    "head.norm": "head.norm",
+    "head.bias": "decoder.bias",
+}
 MODERNBERT_SPLIT = (("attn.Wqkv", 3), ("mlp.Wi", 2))
 MLP_TYPES = {"gelu": "geglu", "silu": "swiglu"}  # the activation of its gates, and our name
 POOLING = {"cls": "first", "mean": "mean"}
@@ -106,12 +106,15 @@ MODERNBERT_OPTIONS: Shape = {
 
 
 def bert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
-    supported: list[object] = [2] if node.get("_target_") == CNN_HYBRID else [1, 2]
+    supported: list[object] = [1, 2]
+    if node.get("_target_") == CNN_HYBRID:
+        supported = [2]
     require(config, title, position_embedding_type=["absolute"], type_vocab_size=supported)
+    shape = encoder_shape(config, node, title, "BERT")
     types = config.get("type_vocab_size", 2)
-    return encoder_shape(config, node, title, "BERT") | (
-        {} if types == 2 else {"num_token_types": types}
-    )
+    if types != 2:
+        shape["num_token_types"] = types
+    return shape
 
 
 def encoder_shape(config: PretrainedConfig, node: Node, title: str, family: str) -> Shape:
@@ -154,7 +157,9 @@ def without_padding(arrays: Arrays, config: PretrainedConfig) -> Arrays:
 
 def _first_position(config: PretrainedConfig) -> int:
     padding = config.get("pad_token_id")
-    return 2 if padding is None else padding + 1
+    if padding is None:
+        return 2
+    return padding + 1
 
 
 def distilbert_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
@@ -231,10 +236,11 @@ def global_attention_every(config: PretrainedConfig, title: str) -> int:
         return config.get("global_attn_every_n_layers", 3)
     if len(types) != count:
         raise ConfigError(f"{title}: layer_types: expected {count} layers, got {len(types)}")
-    every = types.index("full_attention", 1) if "full_attention" in types[1:] else count
-    if types != [
-        "sliding_attention" if layer % every else "full_attention" for layer in range(count)
-    ]:
+    every = count
+    if "full_attention" in types[1:]:
+        every = types.index("full_attention", 1)
+    is_full = [kind == "full_attention" for kind in types]
+    if {*types} - {*THETAS} or is_full != [layer % every == 0 for layer in range(count)]:
         raise ConfigError(
             f"{title}: layer_types: expected full_attention in every n-th layer, the first included"
         )

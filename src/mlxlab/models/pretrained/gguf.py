@@ -119,8 +119,11 @@ def _bfloat16(path: Path, tensor: Tensor) -> mx.array:
 
 def _to_python(value: object) -> object:
     """Python numbers and lists; float32 numbers are rounded to 7 digits, to what was written."""
-    number = value.tolist() if isinstance(value, mx.array) else value
-    return float(f"{number:.7g}") if isinstance(number, float) else number
+    if isinstance(value, mx.array):
+        value = value.tolist()
+    if isinstance(value, float):
+        value = float(f"{value:.7g}")
+    return value
 
 
 def gguf_config(path: Path) -> Metadata:
@@ -139,10 +142,13 @@ def gguf_config(path: Path) -> Metadata:
         for name, key in HYPERPARAMETERS.items()
         if f"llama.{key}" in metadata
     }
+    vocab_size = metadata.get("llama.vocab_size")
+    if isinstance(tokens, list):
+        vocab_size = len(tokens)
     return sizes | {
         "model_type": "llama",
         "tie_word_embeddings": "output.weight" not in arrays,
-        "vocab_size": len(tokens) if isinstance(tokens, list) else metadata.get("llama.vocab_size"),
+        "vocab_size": vocab_size,
     }
 
 
@@ -162,7 +168,7 @@ def gguf_weights(path: Path, num_heads: int, num_kv_heads: int) -> Iterator[tupl
             array = mx.dequantize(array, scales, biases, group_size=GROUP, bits=bits)
         if rotated := re.search(r"\.attn_([qk])\.weight$", name):
             # GGUF files interleave the rows of a head, for rotary positions on adjacent pairs.
-            heads = num_heads if rotated[1] == "q" else num_kv_heads
+            heads = {"q": num_heads, "k": num_kv_heads}[rotated[1]]
             array = array.reshape(heads, -1, 2, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
         yield ".".join(PARTS.get(part, part) for part in name.split(".")), array
 
@@ -247,8 +253,8 @@ class _Header:
         kind = self.number("I")
         offset = self.number("Q")
         _require(kind in BLOCKS, f"{name[:60]!r} is of an unsupported type ({kind})")
-        row = shape[0] if shape else 1
-        fits = all(1 <= size < 2**31 for size in shape) and row % BLOCKS[kind][0] == 0
+        is_whole = not shape or shape[0] % BLOCKS[kind][0] == 0
+        fits = is_whole and all(1 <= size < 2**31 for size in shape)
         _require(fits and offset % self.alignment == 0, f"{name[:60]!r} of {shape} at {offset}")
         return Tensor(name, kind, shape, offset)
 

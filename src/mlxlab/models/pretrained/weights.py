@@ -67,7 +67,9 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     if isinstance(backbone, MlxLm):
         load_published_weights(backbone, read_arrays(path), str(path))
         return {}
-    module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
+    module = cast(nn.Module, backbone)
+    if isinstance(backbone, CnnHybrid):
+        module = backbone.encoder
     arrays = _own_arrays(path, read_config(path), module)
     head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
     parameters = named_parameters(module)
@@ -97,11 +99,9 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     }
     evaluate_finite(weights, str(path))
     module.load_weights([(name, weights[name]) for name in parameters])
-    return (
-        {}
-        if isinstance(backbone, CnnHybrid)
-        else {name.removeprefix("head."): weights[name] for name in head}
-    )
+    if isinstance(backbone, CnnHybrid):
+        return {}
+    return {name.removeprefix("head."): weights[name] for name in head}
 
 
 def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
@@ -164,8 +164,9 @@ def _files(folder: Path) -> list[Path]:
             raise InputNotFoundError(f"{folder}: files of its index not found: {some(missing)}")
         return [folder / name for name in names]
     default = folder / "model.safetensors"
-    files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))
-    if files:
+    if default.is_file():
+        return [default]
+    if files := sorted(folder.glob("*.safetensors")):
         return files
     if pickled := sorted(
         file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}")
@@ -176,14 +177,9 @@ def _files(folder: Path) -> list[Path]:
     raise InputNotFoundError(f"{folder}: no safetensors file")
 
 
-def families_of(target: str) -> list[Family]:
-    """The families whose weights a backbone can take, by its `_target_`."""
-    return [family for family in FAMILIES if target in family.targets]
-
-
 def family_of(config: PretrainedConfig, target: str, title: str) -> Family:
     """The family of a config.json for a backbone; ConfigError if it cannot take its weights."""
-    families = families_of(target)
+    families = [family for family in FAMILIES if target in family.targets]
     if not families:
         raise ConfigError(f"{title}: {target} cannot load pretrained weights")
     model_type = config.get("model_type", families[0].model_type)

@@ -113,28 +113,38 @@ def refuse_code(config: Mapping[str, object], title: str) -> None:
 
 def with_vocabulary(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """The config for this number of tokens; that of a model of text and images has it in `text_config`."""
-    text = config.get("text_config")
-    inner = {"text_config": {**text, VOCABULARY: vocab_size}} if isinstance(text, Mapping) else {}
     others = {key: vocab_size for key in VOCABULARIES if key in config}
-    return {**config, VOCABULARY: vocab_size, **others, **inner}
+    changed = {**config, VOCABULARY: vocab_size, **others}
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        changed["text_config"] = {**text, VOCABULARY: vocab_size}
+    return changed
 
 
 def text_value(config: Mapping[str, Any], *keys: str) -> Any:
     """The first of these keys that the config, or its `text_config`, has; None if it has none."""
+    sections = _sections(config).values()
+    for key in keys:
+        for section in sections:
+            if section.get(key) is not None:
+                return section[key]
+    return None
+
+
+def _sections(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The config, and its `text_config` if it has one, by the prefix of their keys."""
+    sections = {"": config}
     text = config.get("text_config")
-    sections = [config, text] if isinstance(text, Mapping) else [config]
-    return next(
-        (section[key] for key in keys for section in sections if section.get(key) is not None), None
-    )
+    if isinstance(text, Mapping):
+        sections["text_config."] = text
+    return sections
 
 
 def check_sizes(config: Mapping[str, Any], title: str) -> None:
     """ConfigError for a length or a number of layers that is no whole number within bounds, naming its key."""
-    text = config.get("text_config")
-    sections = {"": config} | ({"text_config.": text} if isinstance(text, Mapping) else {})
     bounds = dict.fromkeys(CONTEXT_KEYS, ModelSize) | dict.fromkeys(LAYER_KEYS, Layers)
     try:
-        for prefix, section in sections.items():
+        for prefix, section in _sections(config).items():
             for key, bound in bounds.items():
                 if section.get(key) is not None:
                     validate(section[key], bound, prefix + key)
@@ -149,15 +159,13 @@ def _module_name(config: Mapping[str, object], title: str) -> str:
         raise ConfigError(f"{title}: expected model_type, the name of an architecture of mlx-lm")
     utils = _import("mlx_lm.utils")
     name = utils.MODEL_REMAPPING.get(model_type, model_type)
-    for architecture in _listed(config.get("architectures")):
-        name = utils.MODEL_ARCHITECTURE_REMAPPING.get((model_type, architecture), name)
+    listed = config.get("architectures")
+    if isinstance(listed, list):
+        for architecture in map(str, listed):
+            name = utils.MODEL_ARCHITECTURE_REMAPPING.get((model_type, architecture), name)
     if name not in architectures():
         raise ConfigError(f"{title}: mlx-lm has no architecture {model_type!r}")
     return str(name)
-
-
-def _listed(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _import(name: str) -> Any:

@@ -31,9 +31,8 @@ def read_published_config(folder: Path, vocab_size: int, title: str) -> dict[str
     """
     if folder.suffix == ".gguf":
         raise ConfigError(f"{title}: expected a folder for model=mlx_lm, got a GGUF file")
-    file = (
-        folder / "config.json"
-    ).resolve()  # the files of a downloaded snapshot are symbolic links
+    # Resolved: the files of a downloaded snapshot are symbolic links.
+    file = (folder / "config.json").resolve()
     config = read_json(file, dict[str, object])
     refuse_code(config, str(file))
     if any(isinstance(value, dict) and "_target_" in value for _, value in walk(config)):
@@ -72,8 +71,9 @@ def load_published_weights(backbone: MlxLm, arrays: dict[str, mx.array], title: 
 
 def as_float(array: mx.array) -> mx.array:
     """Floating-point numbers in float32, laid out as a resumed run reads them; other arrays as they are."""
-    is_float = mx.issubdtype(array.dtype, mx.floating)
-    return mx.contiguous(array.astype(mx.float32) if is_float else array)
+    if mx.issubdtype(array.dtype, mx.floating):
+        array = array.astype(mx.float32)
+    return mx.contiguous(array)
 
 
 def published_config(model: Model, node: Mapping[str, Any]) -> dict[str, Any]:
