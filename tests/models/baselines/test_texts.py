@@ -104,13 +104,6 @@ def test_predictions_are_the_same_each_time(monkeypatch):
         np.testing.assert_array_equal(each.valid, second[name].valid)
 
 
-def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time(monkeypatch):
-    expected = by_name(CLASS, CLASSES)
-    monkeypatch.setattr(predict, "BLOCK", 7)
-    for name, each in by_name(CLASS, CLASSES).items():
-        np.testing.assert_allclose(each.valid, expected[name].valid)
-
-
 def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
     monkeypatch.setattr(texts, "CHUNK", 7)
     data, sizes = Rows(CLASS, CLASSES), []

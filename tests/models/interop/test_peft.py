@@ -179,9 +179,3 @@ def test_what_peft_has_no_adapters_for_is_one_line(trained, tmp_path):
         with pytest.raises(ConfigError, match=message):
             export(trained(node, task), tmp_path / "peft")
     assert not list(tmp_path.iterdir()), "something is left half-made"
-
-
-def test_the_card_of_adapters_says_where_its_lines_run(trained, tmp_path):
-    export(trained({**LLAMA, "adapter": LORA}), tmp_path / "peft")
-    card = (tmp_path / "peft" / "README.md").read_text()
-    assert "Run the lines below inside this folder; they work wherever it is." in card

@@ -2,14 +2,12 @@
 
 import json
 import math
-import re
 import warnings
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxlab.errors import (
     ConfigError,
@@ -22,6 +20,7 @@ from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.bert import Bert
 from mlxlab.models.build import architecture_of, build_model
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.pretrained import bert, llama
 from mlxlab.models.pretrained.load import read_shape, resolve
 from mlxlab.models.pretrained.weights import load_weights
 from mlxlab.models.transformer import Transformer
@@ -71,34 +70,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-BERT_LAYER = {  # name here, name in the file
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "feed_forward.up": "intermediate.dense",
-    "feed_forward.down": "output.dense",
-    "feed_forward_norm": "output.LayerNorm",
-}
-BERT_OUTSIDE = {
-    "embedding": "embeddings.word_embeddings",
-    "position_embedding": "embeddings.position_embeddings",
-    "type_embedding": "embeddings.token_type_embeddings",
-    "embedding_norm": "embeddings.LayerNorm",
-    "pooler": "pooler.dense",
-}
-LLAMA_LAYER = {
-    "attention.query": "self_attn.q_proj",
-    "attention.key": "self_attn.k_proj",
-    "attention.value": "self_attn.v_proj",
-    "attention.out": "self_attn.o_proj",
-    "attention_norm": "input_layernorm",
-    "feed_forward.gate": "mlp.gate_proj",
-    "feed_forward.up": "mlp.up_proj",
-    "feed_forward.down": "mlp.down_proj",
-    "feed_forward_norm": "post_attention_layernorm",
-}
 
 
 def randomised(model, scale=0.2):
@@ -110,28 +81,19 @@ def randomised(model, scale=0.2):
 
 
 def bert_arrays(model, prefix="", gamma=False):
+    """The arrays by the names of BERT, in early files of which norms have others."""
     arrays = {}
-    for path, array in tree_flatten(model.parameters()):
-        module, leaf = path.rsplit(".", 1)
-        layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
-        published_name = (
-            f"encoder.layer.{layer[1]}.{BERT_LAYER[layer[2]]}" if layer else BERT_OUTSIDE[module]
-        )
-        if gamma and published_name.endswith("LayerNorm"):
-            leaf = {"weight": "gamma", "bias": "beta"}[leaf]
-        arrays[f"{prefix}{published_name}.{leaf}"] = array
+    for path, array in named_parameters(model).items():
+        name = bert.FAMILY.published_name(path).removeprefix("bert.")
+        if gamma:
+            name = name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+        arrays[prefix + name] = array
     return arrays
 
 
 def llama_arrays(model):
-    arrays = {}
-    for path, array in tree_flatten(model.parameters()):
-        module, leaf = path.rsplit(".", 1)
-        layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
-        outside = {"embedding": "embed_tokens", "norm": "norm"}
-        published_name = f"layers.{layer[1]}.{LLAMA_LAYER[layer[2]]}" if layer else outside[module]
-        arrays[f"model.{published_name}.{leaf}"] = array
-    return arrays
+    parameters = named_parameters(model).items()
+    return {llama.LLAMA.published_name(path): array for path, array in parameters}
 
 
 def write(folder, arrays, config, name="model.safetensors"):
@@ -151,11 +113,6 @@ def load_bert(folder, vocab_size=50, **options):
     )
     load_weights(encoder, resolve(folder))
     return encoder.eval()
-
-
-def load_llama(folder, **options):
-    """The language model in the folder's shape with its weights."""
-    return load_model("transformer", folder, **options)
 
 
 def load_model(
@@ -210,34 +167,9 @@ def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
     )
 
 
-def test_weights_of_half_precision_become_float32(tmp_path, encoder):
-    arrays = {name: array.astype(mx.bfloat16) for name, array in bert_arrays(encoder).items()}
-    loaded = load_bert(write(tmp_path, arrays, BERT_CONFIG))
-    assert {leaf.dtype for _, leaf in tree_flatten(loaded.parameters())} == {mx.float32}
-
-
-def test_llama_weights_load_with_their_head(tmp_path, decoder):
-    head = mx.random.normal((50, 32))
-    folder = write(tmp_path, llama_arrays(decoder) | {"lm_head.weight": head}, LLAMA_CONFIG)
-    model = load_llama(folder)
-    assert_same_weights(model.backbone, decoder)
-    np.testing.assert_array_equal(np.array(model.head.out.weight), np.array(head))
-
-
-def test_a_tied_llama_has_its_embedding_for_a_head(tmp_path, decoder):
-    config = (
-        LLAMA_CONFIG
-        | {"tie_word_embeddings": True, "rope_theta": None}
-        | {"rope_parameters": {"rope_theta": 5e5}}
-    )
-    model = load_llama(write(tmp_path, llama_arrays(decoder), config))
-    assert_same_weights(model.backbone, decoder)
-    assert tree_flatten(model.head.parameters()) == []
-
-
 def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
     with pytest.raises(DataError, match=r"lm_head\.weight is missing"):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG))
+        load_model("transformer", write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG))
 
 
 def test_shards_are_read_by_their_index(tmp_path, encoder):
@@ -368,18 +300,24 @@ def test_a_model_without_pooler_pools_without_one(tmp_path, encoder, option, poo
     assert "backbone.pooler.weight" not in named_parameters(model)
 
 
-@pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
-def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
-    arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
-    with pytest.raises(
-        DataError, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"
-    ):
-        load_bert(write(tmp_path, arrays, BERT_CONFIG))
-
-
-def test_a_weight_of_another_shape_fails_by_name(tmp_path, encoder):
-    arrays = bert_arrays(encoder) | {"pooler.dense.bias": mx.zeros((31,))}
-    with pytest.raises(DataError, match=r"pooler\.bias has shape \(31,\), expected \(32,\)"):
+@pytest.mark.parametrize(
+    ("name", "array", "fault"),
+    [
+        ("pooler.dense.weight", None, r"pooler\.weight is missing$"),
+        (
+            "encoder.layer.1.output.LayerNorm.bias",
+            None,
+            r"layers\.1\.feed_forward_norm\.bias is missing$",
+        ),
+        ("pooler.dense.bias", mx.zeros(31), r"pooler\.bias has shape \(31,\), expected \(32,\)"),
+    ],
+)
+def test_a_missing_or_misshapen_weight_fails_by_name(tmp_path, encoder, name, array, fault):
+    arrays = bert_arrays(encoder)
+    del arrays[name]
+    if array is not None:
+        arrays[name] = array
+    with pytest.raises(DataError, match=fault):
         load_bert(write(tmp_path, arrays, BERT_CONFIG))
 
 
@@ -435,7 +373,7 @@ def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fa
 )
 def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, fault):
     with pytest.raises(ConfigError, match=fault):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change))
+        load_model("transformer", write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change))
 
 
 @pytest.mark.parametrize(
@@ -451,7 +389,7 @@ def test_an_option_that_contradicts_the_pretrained_model_is_refused(tmp_path, en
 )
 def test_an_option_that_contradicts_a_pretrained_decoder_is_refused(tmp_path, decoder, option):
     with pytest.raises(ConfigError, match=r"Llama has model\.norm_type=rms"):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), **option)
+        load_model("transformer", write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), **option)
 
 
 def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
@@ -586,25 +524,3 @@ def test_a_failed_download_is_one_line(monkeypatch):
         match=r"owner/name: download from the hub failed \(ConnectionError\); without",
     ):
         resolve("owner/name")
-
-
-@pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
-def test_the_architecture_gives_the_shape_without_the_pretrained_model(
-    tmp_path, encoder, decoder, family
-):
-    """A resumed run has weights of its own and needs only the shape."""
-    llama = (llama_arrays(decoder), LLAMA_CONFIG | {"tie_word_embeddings": True})
-    arrays, config = llama if family == "transformer" else (bert_arrays(encoder), BERT_CONFIG)
-    original = write(tmp_path / "original", arrays, config)
-    sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 8}
-    node, vocab_size = architecture_of(
-        {"_target_": TARGETS[family], "pretrained": str(original), **sizes}, 40
-    )
-    assert (node["pretrained"], vocab_size) == (None, 50)
-    model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
-    backbone = model.backbone.encoder if family == "cnn_hybrid" else model.backbone
-    assert shapes(backbone) == shapes(decoder if family == "transformer" else encoder)
-
-
-def shapes(model: nn.Module):
-    return {path: leaf.shape for path, leaf in tree_flatten(model.parameters())}

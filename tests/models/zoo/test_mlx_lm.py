@@ -171,32 +171,25 @@ def test_a_published_model_gives_shape_and_weights(published, kind):
     assert rebuilt.vocab_size == V
 
 
-@pytest.mark.parametrize("key", ["auto_map", "model_file"])
-def test_code_of_a_folder_is_refused(published, key):
+def load(folder, **options):
+    node = {"_target_": TARGET, "pretrained": str(folder)}
+    return build_model(node, kind="language_modelling", vocab_size=40, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"auto_map": "mine.py"}, r"code of its own \(auto_map\)"),
+        ({"model_file": "mine.py"}, r"code of its own \(model_file\)"),
+        ({"rope_scaling": {"_target_": "os.system", "command": "true"}}, "_target_"),
+    ],
+)
+def test_code_of_a_folder_is_refused(published, change, fault):
     folder, _ = published
     (folder / "mine.py").write_text("raise SystemExit('ran')")
-    (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: "mine.py"}))
-    with pytest.raises(NotAllowedError, match=rf"code of its own \({key}\)"):
-        build_model(
-            {"_target_": TARGET, "pretrained": str(folder)},
-            kind="language_modelling",
-            vocab_size=40,
-        )
-
-
-def test_a_target_in_a_published_config_is_refused(published):
-    folder, _ = published
-    config = {
-        **CONFIGS["llama-untied"],
-        "rope_scaling": {"_target_": "os.system", "command": "true"},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(NotAllowedError, match="_target_"):
-        build_model(
-            {"_target_": TARGET, "pretrained": str(folder)},
-            kind="language_modelling",
-            vocab_size=40,
-        )
+    (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], **change}))
+    with pytest.raises(NotAllowedError, match=fault):
+        load(folder)
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "vocab_size"])
@@ -207,12 +200,7 @@ def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
     folder, _ = published
     (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: 10**9}))
     with pytest.raises((ConfigError, DataError)):
-        build_model(
-            {"_target_": TARGET, "pretrained": str(folder)},
-            kind="language_modelling",
-            vocab_size=40,
-            seed=0,
-        )
+        load(folder, seed=0)
 
 
 @pytest.mark.parametrize("name", ["base", "cache", "../x", "os", "llama.x", "__init__", ""])
@@ -228,10 +216,7 @@ def test_only_an_architecture_of_the_package_is_imported(name):
         ({"model_type": "llma"}, "no architecture 'llma'"),
         ({"num_attention_heads": "x"}, "mlx-lm cannot build a llama"),
         ({"hidden_size": None}, "mlx-lm cannot build a llama"),
-        ({"max_position_embeddings": "many"}, "max_position_embeddings: expected int, got 'many'"),
-        ({"max_position_embeddings": [1]}, "max_position_embeddings: expected int"),
-        ({"max_position_embeddings": -5}, "max_position_embeddings: expected .* got -5"),
-        ({"num_hidden_layers": 30_000_000}, "num_hidden_layers: expected .* got 30000000"),
+        ({"max_position_embeddings": "many"}, "max_position_embeddings: expected int"),
     ],
 )
 def test_a_config_that_fits_nothing_gets_one_line(change, message):
