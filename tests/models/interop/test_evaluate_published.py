@@ -10,23 +10,11 @@ import pytest
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.interop.gguf import export_gguf
 from mlxlab.models.interop.hugging_face import export_hugging_face
-from mlxlab.models.interop.model_card import Origin
 from support.commands import command
+from support.exported import BERT, LLAMA, ORIGIN
 
 main = command("evaluate")
 
-LLAMA = {
-    "_target_": "mlxlab.models.transformer.Transformer",
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "intermediate_size": 48,
-    "rope_theta": 5e4,
-}
-BERT = LLAMA | {"_target_": "mlxlab.models.bert.Bert", "dropout": 0.0}
-BERT = {key: BERT[key] for key in BERT if key not in ("num_kv_heads", "rope_theta")}
-ORIGIN = Origin("tiny", "texts", 4)
 TEXT = "the cat sees the dog, and Zo\u00eb sees them; the cat \u2603 again and again.\n" * 5
 T = 8
 
