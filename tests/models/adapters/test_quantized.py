@@ -106,14 +106,8 @@ def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (
-            {"mode": "mxfp4", "group_size": 64},
-            "model.quantization: mxfp4 quantization requires group size 32 but got 64",
-        ),
-        (
-            {"group_size": 16},
-            "model.quantization: The requested group size 16 is not supported",
-        ),
+        ({"mode": "mxfp4", "group_size": 64}, "model.quantization: mxfp4 .* group size 32"),
+        ({"group_size": 16}, "model.quantization: The requested group size 16 is not supported"),
         ({"skip": ["layers.7"]}, "model.quantization.skip: layers.7 matches nothing"),
     ],
 )

@@ -30,39 +30,14 @@ TARGETS = {
     "cnn_hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
     "transformer": "mlxlab.models.transformer.Transformer",
 }
-SHAPE = {
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 50,
-}
-BERT_CONFIG = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-    "vocab_size": 50,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "position_embedding_type": "absolute",
-    "type_vocab_size": 2,
-}
-LLAMA_CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "vocab_size": 50,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 5e5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-}
+SHAPE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+SHAPE |= {"vocab_size": 50}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"intermediate_size": 48, "vocab_size": 50}
+BERT_CONFIG = SIZES | {"model_type": "bert", "max_position_embeddings": 64}
+LLAMA_CONFIG = SIZES | {"model_type": "llama", "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
+LLAMA_CONFIG |= {"rope_theta": 5e5, "tie_word_embeddings": False}
+CONFIGS = {"bert": BERT_CONFIG, "transformer": LLAMA_CONFIG}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -105,12 +80,8 @@ def write(folder, arrays, config, name="model.safetensors"):
 
 def load_bert(folder, vocab_size=50, **options):
     """The encoder in the folder's shape with its weights."""
-    encoder = Bert(
-        **(
-            options
-            | read_shape(resolve(folder), {"_target_": TARGETS["bert"]} | options, vocab_size)
-        )
-    )
+    shape = read_shape(resolve(folder), {"_target_": TARGETS["bert"]} | options, vocab_size)
+    encoder = Bert(**options | shape)
     load_weights(encoder, resolve(folder))
     return encoder.eval()
 
@@ -156,15 +127,10 @@ def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamm
 
 def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
     folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
-    mx.save_safetensors(
-        str(tmp_path / "a_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))}
-    )
-    mx.save_safetensors(
-        str(tmp_path / "z_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))}
-    )
-    np.testing.assert_array_equal(
-        np.array(load_bert(folder).pooler.bias), np.array(encoder.pooler.bias)
-    )
+    for name in ("a_copy", "z_copy"):
+        copy = {"pooler.dense.bias": mx.zeros((32,))}
+        mx.save_safetensors(str(tmp_path / f"{name}.safetensors"), copy)
+    np.testing.assert_array_equal(load_bert(folder).pooler.bias, encoder.pooler.bias)
 
 
 def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
@@ -174,25 +140,21 @@ def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
 
 def test_shards_are_read_by_their_index(tmp_path, encoder):
     arrays = bert_arrays(encoder)
-    parts = {
-        "a.safetensors": dict(list(arrays.items())[:9]),
-        "b.safetensors": dict(list(arrays.items())[9:]),
-    }
+    names = list(arrays)
+    parts = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
     unread = {"task_specific_params": {"max_length": 10**30, "penalty": math.inf}}
     for name, part in parts.items():
-        write(tmp_path, part, BERT_CONFIG | unread, name)
+        write(tmp_path, {key: arrays[key] for key in part}, BERT_CONFIG | unread, name)
     index = {"weight_map": {key: name for name, part in parts.items() for key in part}} | unread
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    mx.save_safetensors(
-        str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))}
-    )
+    other = {"of.another.layout": mx.ones((2,))}
+    mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), other)
     assert_same_weights(load_bert(str(tmp_path)), encoder)
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(InputNotFoundError, match=r"not found: b\.safetensors"):
         load_bert(str(tmp_path))
-    (tmp_path / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"x": "../b.safetensors"}})
-    )
+    index = {"weight_map": {"x": "../b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(NotAllowedError, match="outside its folder"):
         load_bert(str(tmp_path))
 
@@ -210,13 +172,8 @@ def test_the_masked_head_of_bert_loads(tmp_path, encoder):
     head = load_model(
         "bert", write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG)
     ).head
-    leaves = [
-        head.transform.weight,
-        head.transform.bias,
-        head.norm.weight,
-        head.norm.bias,
-        head.bias,
-    ]
+    transform, norm = head.transform, head.norm
+    leaves = [transform.weight, transform.bias, norm.weight, norm.bias, head.bias]
     for loaded, expected in zip(leaves, own.values(), strict=False):
         np.testing.assert_array_equal(np.array(loaded), np.array(expected))
 
@@ -234,9 +191,8 @@ def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = load_model(family, folder, kind="classification")
-    assert_same_weights(
-        model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder
-    )
+    backbone = model.backbone.encoder if family == "cnn_hybrid" else model.backbone
+    assert_same_weights(backbone, encoder)
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
@@ -245,24 +201,12 @@ def test_with_an_adapter_what_is_not_pretrained_trains(tmp_path, encoder, family
     adapter = {"_target_": "mlxlab.models.options.LoRA"}
     model = load_model(family, folder, kind="classification", adapter=adapter)
     names = trainable_names(model)
-    new = {
-        path
-        for path in named_parameters(model)
-        if not path.startswith(("backbone.encoder", "backbone"))
-    }
-    if family == "cnn_hybrid":
-        new |= {path for path in named_parameters(model) if not path.startswith("backbone.encoder")}
+    pretrained = {"bert": "backbone", "cnn_hybrid": "backbone.encoder"}[family]
+    new = {path for path in named_parameters(model) if not path.startswith(pretrained)}
     assert {path for path in names if ".lora_" not in path} == new
-    node = {
-        "_target_": TARGETS[family],
-        "pretrained": str(folder),
-        "dropout": 0.0,
-        "adapter": adapter,
-    }
+    node = {"_target_": TARGETS[family], "pretrained": str(folder), "adapter": adapter}
     saved = architecture_of(node, 50)
-    again = build_model(
-        saved.node, kind="classification", num_classes=2, vocab_size=saved.vocab_size
-    )
+    again = build_model(saved.node, kind="classification", num_classes=2, vocab_size=50)
     assert trainable_names(again) == names, "a resumed run trains the same weights"
     with (
         pytest.warns(UserWarning, match="initialized at random"),
@@ -282,21 +226,15 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, encoder, name,
 
 @pytest.mark.parametrize(("option", "pooling"), [({}, "first"), ({"pooling": "mean"}, "mean")])
 def test_a_model_without_pooler_pools_without_one(tmp_path, encoder, option, pooling):
-    arrays = {
-        name: array
-        for name, array in bert_arrays(encoder).items()
-        if not name.startswith("pooler.")
-    }
-    model = load_model(
-        "bert", write(tmp_path, arrays, BERT_CONFIG), kind="classification", **option
-    )
+    arrays = bert_arrays(encoder)
+    del arrays["pooler.dense.weight"], arrays["pooler.dense.bias"]
+    folder = write(tmp_path, arrays, BERT_CONFIG)
+    model = load_model("bert", folder, kind="classification", **option)
     tokens, ones = tokens_and_segments()
     segment_ids = mx.where(mx.arange(9) < 5, ones, 0)
     states = model.backbone(tokens, segment_ids)
     expected = states[:, 0] if pooling == "first" else states[:, :5].mean(axis=1)
-    np.testing.assert_allclose(
-        np.array(model.backbone.pool(states, segment_ids)), np.array(expected), atol=1e-6
-    )
+    np.testing.assert_allclose(model.backbone.pool(states, segment_ids), expected, atol=1e-6)
     assert "backbone.pooler.weight" not in named_parameters(model)
 
 
@@ -325,71 +263,37 @@ def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_
     more = bert_arrays(encoder) | {"classifier.weight": mx.ones((2, 32))}
     with pytest.warns(UserWarning, match=r"no such weights: classifier\.weight"):
         assert_same_weights(load_bert(write(tmp_path, more, BERT_CONFIG)), encoder)
-    other = bert_arrays(encoder) | {
-        "encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))
-    }
-    with pytest.raises(
-        DataError, match=r"layers\.0\.attention.*is not a weight of this architecture"
-    ):
+    name = "encoder.layer.0.attention.self.distance.weight"
+    other = bert_arrays(encoder) | {name: mx.ones((2, 32))}
+    with pytest.raises(DataError, match=r"layers\.0\.attention.*is not a weight of this"):
         load_bert(write(tmp_path, other, BERT_CONFIG))
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("family", "change", "option", "fault"),
     [
-        ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, only gelu or relu or silu"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
-        (
-            {"model_type": "electra"},
-            "of type electra; model=bert loads bert, roberta, .*, distilbert, modernbert",
-        ),
-        ({"vocab_size": 49}, "has 49 tokens, fewer than the tokenizer's 50"),
+        ("bert", {"hidden_act": "gelu_new"}, {}, "hidden_act is gelu_new, only gelu or relu"),
+        ("bert", {"position_embedding_type": "relative_key"}, {}, "position_embedding_type is"),
+        ("bert", {"model_type": "electra"}, {}, "of type electra; model=bert loads bert, roberta"),
+        ("bert", {"vocab_size": 49}, {}, "has 49 tokens, fewer than the tokenizer's 50"),
+        ("bert", {}, {"position_embedding": "rope"}, "model.position_embedding=learned"),
+        ("bert", {}, {"pre_norm": True}, "model.pre_norm=false"),
+        ("bert", {}, {"mlp_type": "swiglu"}, "no gated model.mlp_type"),
+        ("transformer", {"mlp_bias": True}, {}, "mlp_bias is True"),
+        ("transformer", {"rope_parameters": {"rope_type": "yarn"}}, {}, "of type yarn"),
+        ("transformer", {"rope_parameters": {"rope_theta": "big"}}, {}, "rope_theta is big"),
+        ("transformer", {"hidden_act": "gelu"}, {}, "hidden_act is gelu"),
+        ("transformer", {"rope_scaling": LLAMA3, "hidden_size": 10**9}, {}, "at most 65536"),
+        ("transformer", {"model_type": "gemma2"}, {}, "of type gemma2; model=transformer loads"),
+        ("transformer", {}, {"position_embedding": "learned"}, "model.position_embedding=rope"),
+        ("transformer", {}, {"norm_type": "layer"}, "model.norm_type=rms"),
+        ("transformer", {}, {"mlp_type": "gelu"}, "model.mlp_type=swiglu"),
     ],
 )
-def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fault):
+def test_what_an_architecture_lacks_is_refused(tmp_path, family, change, option, fault):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[family] | change))
     with pytest.raises(ConfigError, match=fault):
-        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG | change))
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"mlp_bias": True}, "mlp_bias is True"),
-        (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
-            "rotary positions of type yarn",
-        ),
-        ({"rope_parameters": {"rope_theta": "big"}}, "rope_theta is big, expected a number"),
-        ({"hidden_act": "gelu"}, "hidden_act is gelu"),
-        (
-            {"rope_scaling": LLAMA3, "hidden_size": 10**9},
-            "heads of 250000000 dimensions, expected at most 65536",
-        ),
-        (
-            {"model_type": "gemma2"},
-            "of type gemma2; model=transformer loads llama, mistral, qwen2, qwen3",
-        ),
-    ],
-)
-def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, fault):
-    with pytest.raises(ConfigError, match=fault):
-        load_model("transformer", write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change))
-
-
-@pytest.mark.parametrize(
-    "option", [{"position_embedding": "rope"}, {"pre_norm": True}, {"mlp_type": "swiglu"}]
-)
-def test_an_option_that_contradicts_the_pretrained_model_is_refused(tmp_path, encoder, option):
-    with pytest.raises(ConfigError, match=r"BERT has model\.position_embedding=learned"):
-        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), **option)
-
-
-@pytest.mark.parametrize(
-    "option", [{"position_embedding": "learned"}, {"norm_type": "layer"}, {"mlp_type": "gelu"}]
-)
-def test_an_option_that_contradicts_a_pretrained_decoder_is_refused(tmp_path, decoder, option):
-    with pytest.raises(ConfigError, match=r"Llama has model\.norm_type=rms"):
-        load_model("transformer", write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), **option)
+        read_shape(tmp_path, {"_target_": TARGETS[family], **option}, 50)
 
 
 def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
@@ -415,21 +319,9 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
         ("{", DataError, "not valid JSON"),
         ("[]", DataError, "expected dict"),
         ("{}", DataError, "'hidden_size' is missing"),
-        (
-            json.dumps(BERT_CONFIG | {"hidden_size": "32"}),
-            DataError,
-            "hidden_size: expected int, got '32'",
-        ),
-        (
-            json.dumps(BERT_CONFIG | {"num_hidden_layers": 30_000_000}),
-            DataError,
-            "num_hidden_layers: expected .*10000",
-        ),
-        (
-            json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}),
-            DataError,
-            "all heads together: expected .* got 4000000000",
-        ),
+        (json.dumps(BERT_CONFIG | {"hidden_size": "32"}), DataError, "hidden_size: expected int"),
+        (json.dumps(BERT_CONFIG | {"num_hidden_layers": 10**8}), DataError, "num_hidden_layers: "),
+        (json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}), DataError, "all heads together: "),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
 )
@@ -443,11 +335,12 @@ def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
 @pytest.mark.parametrize(
     ("family", "key", "size"),
     [
-        *(
-            ("bert", key, 10**9)
-            for key in ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
-        ),
-        *(("transformer", key, 10**9) for key in ("hidden_size", "vocab_size")),
+        ("bert", "hidden_size", 10**9),
+        ("bert", "intermediate_size", 10**9),
+        ("bert", "vocab_size", 10**9),
+        ("bert", "max_position_embeddings", 10**9),
+        ("transformer", "hidden_size", 10**9),
+        ("transformer", "vocab_size", 10**9),
         ("transformer", "head_dim", 10**8),
         ("transformer", "num_hidden_layers", 9),
     ],
@@ -456,12 +349,8 @@ def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
     tmp_path, encoder, decoder, family, key, size, monkeypatch
 ):
     monkeypatch.setattr("mlxlab.models.build.initialize", lambda *_: pytest.fail("draws weights"))
-    published = {
-        "bert": (bert_arrays(encoder), BERT_CONFIG),
-        "transformer": (llama_arrays(decoder), LLAMA_CONFIG),
-    }
-    arrays, config = published[family]
-    folder = write(tmp_path / "model", arrays, config | {key: size})
+    arrays = {"bert": bert_arrays(encoder), "transformer": llama_arrays(decoder)}[family]
+    folder = write(tmp_path / "model", arrays, CONFIGS[family] | {key: size})
     with pytest.raises((ConfigError, DataError), match=r"GB of memory|weights do not fit"):
         load_model(family, folder, seed=0)
 
@@ -472,22 +361,15 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
             resolve(name)
     (tmp_path / "outputs" / "tuned").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        InputNotFoundError, match=r"=outputs/tunned: no such folder.*; did you mean outputs/tuned\?"
-    ):
-        resolve("outputs/tunned")
     (tmp_path / "tuned.gguf").touch()
     (tmp_path / "rows.jsonl").touch()
-    with pytest.raises(
-        InputNotFoundError,
-        match=r"tuned.guf: no such folder.*\(owner/name\); did you mean tuned.gguf\?",
-    ):
-        resolve("tuned.guf")
-    with pytest.raises(
-        InputNotFoundError,
-        match=r"=rows.jsonl: a file, expected a GGUF file \(.gguf\), a folder with",
-    ):
-        resolve("rows.jsonl")
+    for name, fault in [
+        ("outputs/tunned", r"no such folder.*; did you mean outputs/tuned\?"),
+        ("tuned.guf", r"no such folder.*; did you mean tuned.gguf\?"),
+        ("rows.jsonl", r"a file, expected a GGUF file"),
+    ]:
+        with pytest.raises(InputNotFoundError, match=f"={name}: {fault}"):
+            resolve(name)
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install -e '.*\[hub\]'"):
         resolve("owner/name")
@@ -503,10 +385,7 @@ def test_a_missing_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch, name)
 
 def test_a_folder_without_a_model_is_refused_with_the_files_and_the_folder_that_has_them(tmp_path):
     (tmp_path / "model").mkdir()
-    with pytest.raises(
-        InputNotFoundError,
-        match=r"config\.json not found; expected a folder with config\.json, .*s$",
-    ):
+    with pytest.raises(InputNotFoundError, match=r"config\.json not found"):
         resolve(str(tmp_path))
     (tmp_path / "model" / "config.json").write_text("{}")
     assert resolve(str(tmp_path / "model")) == tmp_path / "model"
@@ -519,8 +398,5 @@ def test_a_failed_download_is_one_line(monkeypatch):
         raise ConnectionError("long story")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(
-        ServiceUnavailableError,
-        match=r"owner/name: download from the hub failed \(ConnectionError\); without",
-    ):
+    with pytest.raises(ServiceUnavailableError, match=r"owner/name: .*\(ConnectionError\)"):
         resolve("owner/name")
