@@ -122,10 +122,9 @@ def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
 def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
     monkeypatch.setattr(texts, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
     order = np.argsort(CLASS, kind="stable")
-    words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])[
-        "tfidf_logistic_regression"
-    ]
-    np.testing.assert_array_equal(words.valid.argmax(axis=1), VALID_CLASS)
+    fitted = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])
+    valid = fitted["tfidf_logistic_regression"].valid
+    np.testing.assert_array_equal(valid.argmax(axis=1), VALID_CLASS)
 
 
 def test_the_weaker_penalty_is_taken_where_it_predicts_held_out_rows_better():

@@ -14,39 +14,12 @@ from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.models.build import architecture_of, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.zoo.architectures import architectures
+from support.zoo import CONFIGS, V
 
 pytest.importorskip("mlx_lm", reason="needs the extra zoo")
 
 TARGET = "mlxlab.models.zoo.mlx_lm.MlxLm"
-V = 300  # tokens
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "intermediate_size": 48,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-5,
-    "vocab_size": V,
-}
-MAMBA = {
-    "model_type": "mamba",
-    "vocab_size": V,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "state_size": 8,
-    "num_hidden_layers": 2,
-    "conv_kernel": 4,
-    "use_bias": False,
-    "use_conv_bias": True,
-    "time_step_rank": 4,
-}
-CONFIGS = {
-    "llama": {"model_type": "llama", **SIZES},
-    "llama-untied": {"model_type": "llama", **SIZES, "tie_word_embeddings": False},
-    "mistral": {"model_type": "mistral", **SIZES},
-    "mixtral": {"model_type": "mixtral", **SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "mamba": MAMBA,
-}
+NAMES = ("llama", "llama-untied", "mistral", "mixtral", "mamba")
 
 
 def new(name, kind="language_modelling", **node):
@@ -69,7 +42,7 @@ def rows(count=3, length=9):
 
 
 @pytest.mark.parametrize("kind", ["language_modelling", "classification"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_padding_on_the_right_changes_nothing(name, kind):
     model, (tokens, real) = new(name, kind), rows()
     more = mx.full((3, 7), 7, dtype=mx.int32)
@@ -83,7 +56,7 @@ def test_padding_on_the_right_changes_nothing(name, kind):
 
 
 @pytest.mark.parametrize("kind", ["language_modelling", "classification"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_receives_a_gradient(name, kind):
     model, (tokens, real) = new(name, kind), rows()
     targets = mx.array([0, 1, 2]) if kind == "classification" else tokens
@@ -94,7 +67,7 @@ def test_every_parameter_receives_a_gradient(name, kind):
     assert [path for path, g in gradients if not np.abs(np.array(g)).max() > 0] == []
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
     model = new(name)
     prompts = [[5, 6, 7, 8, 9], [3], [11, 12]]
@@ -112,7 +85,7 @@ def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
 
 
 def test_a_cached_token_has_the_logits_of_the_whole_row():
-    for name in CONFIGS:
+    for name in NAMES:
         model, (tokens, real) = new(name), rows()
         cache = model.backbone.new_cache([0, 0, 0])
         parts = [
