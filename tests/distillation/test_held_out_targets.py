@@ -6,7 +6,7 @@ import pytest
 from mlxlab.data.batch import Batch
 from mlxlab.distillation.teachers import VALUES, HeldOutTargets, Teachers
 from mlxlab.errors import DataError
-from mlxlab.models.baselines.out_of_fold import OutOfFold
+from mlxlab.models.baselines.mixture import OutOfFold
 
 
 def batch_of(ids, targets):

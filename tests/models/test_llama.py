@@ -15,8 +15,8 @@ from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.build import architecture_of, build_model
+from mlxlab.models.interop.counterpart import TrainedModel
 from mlxlab.models.interop.gguf import export_gguf
-from mlxlab.models.interop.trained_model import TrainedModel
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import tokenizer_from
 from mlxlab.models.pretrained.load import tokenizer_dir

@@ -8,7 +8,7 @@ import numpy as np
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import DataModule
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.models.baselines.out_of_fold import OutOfFold
+from mlxlab.models.baselines.mixture import OutOfFold
 
 if TYPE_CHECKING:
     from mlxlab.data.labelled.rows import Rows

@@ -13,9 +13,10 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.files.new_folder import refuse_existing
-from mlxlab.models.interop.counterpart import Counterpart, counterpart_of
-from mlxlab.models.interop.trained_model import (
+from mlxlab.models.interop.counterpart import (
+    Counterpart,
     TrainedModel,
+    counterpart_of,
     plain_weights,
     publish,
     refuse_unwritable,

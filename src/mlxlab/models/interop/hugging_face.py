@@ -13,17 +13,17 @@ from tokenizers.processors import TemplateProcessing
 
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.data.chat.chat_template import FILE as TEMPLATE_FILE
-from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.files.atomic import write_atomic
 from mlxlab.files.new_folder import new_folder
-from mlxlab.models.interop.counterpart import Counterpart, counterpart_of
-from mlxlab.models.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
-from mlxlab.models.interop.trained_model import (
+from mlxlab.models.interop.counterpart import (
+    Counterpart,
     TrainedModel,
+    counterpart_of,
     plain_weights,
     publish,
     refuse_unwritable,
 )
+from mlxlab.models.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 WEIGHTS = "model.safetensors"
@@ -129,11 +129,8 @@ def _notes(trained: TrainedModel) -> list[str]:
 def tokenizer_files(trained: TrainedModel) -> dict[str, str]:
     """The text of each file by name. The tokenizer gives the ids that the model was trained with."""
     inner = tokenizers.Tokenizer.from_str(trained.tokenizer.inner.to_str())
-    if trained.generates:
-        inner.post_processor = _start_only(trained)
-    elif trained.task.pair_separator is not None:
-        second_type = int(trained.has_token_types)
-        inner.post_processor = _pairs(trained.tokenizer, second_type)
+    if trained.generates or trained.task.pair_separator is not None:
+        inner.post_processor = _post_processor(trained)
     files = {
         "tokenizer.json": inner.to_str(),
         "tokenizer_config.json": json.dumps(_config(trained), ensure_ascii=False, indent=1) + "\n",
@@ -185,20 +182,23 @@ def _config(trained: TrainedModel) -> dict[str, object]:
     }
 
 
-def _start_only(trained: TrainedModel) -> TemplateProcessing:
-    """What a decoder expects before a text; an end token after it would end the text before it is continued."""
-    tokens = [(str(trained.tokenizer.inner.id_to_token(token)), token) for token in trained.start]
-    names = [name for name, _ in tokens]
-    return TemplateProcessing(single=[*names, "$A"], special_tokens=tokens)
+def _post_processor(trained: TrainedModel) -> TemplateProcessing:
+    """The tokens around a text, or around the texts of a pair: `start a end b end`, with the type of b for `b end`.
 
-
-def _pairs(tokenizer: Tokenizer, second_type: int) -> TemplateProcessing:
-    """`start a end b end`, with the type of the second text for `b end`."""
+    A decoder expects some before a text; an end token after it would end the text before it is continued.
+    """
+    tokenizer = trained.tokenizer
     ids = [tokenizer.bos_id, tokenizer.end_id]
+    if trained.generates:
+        ids = list(trained.start)
     tokens = [
         (str(tokenizer.inner.id_to_token(token)), token) for token in ids if token is not None
     ]
-    *start, end = (name for name, _ in tokens)
+    names = [name for name, _ in tokens]
+    if trained.generates:
+        return TemplateProcessing(single=[*names, "$A"], special_tokens=tokens)
+    *start, end = names
     single = [*start, "$A", end]
+    second_type = int(trained.has_token_types)
     pair = [*single, f"$B:{second_type}", f"{end}:{second_type}"]
     return TemplateProcessing(single=single, pair=pair, special_tokens=tokens)

@@ -14,9 +14,9 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models.cells.columns import UNSEEN
 from mlxlab.models.cells.inputs import CellEncoder
+from mlxlab.models.interop.counterpart import TrainedModel, refuse_unwritable
 from mlxlab.models.interop.model_card import Origin
 from mlxlab.models.interop.onnx_functions import MODEL, OUTPUTS
-from mlxlab.models.interop.trained_model import TrainedModel, refuse_unwritable
 from mlxlab.models.tabular import Features, TabularHead, TabularNetwork
 
 LEAST_LIMIT = 1e-6

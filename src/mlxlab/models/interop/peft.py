@@ -18,7 +18,13 @@ from mlxlab.models.adapters.lora import LoRALayer
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.build import build_model
 from mlxlab.models.interop import hugging_face
-from mlxlab.models.interop.counterpart import Counterpart, Ending, counterpart_of
+from mlxlab.models.interop.counterpart import (
+    Counterpart,
+    Ending,
+    TrainedModel,
+    counterpart_of,
+    plain_weights,
+)
 from mlxlab.models.interop.hugging_face import (
     model_files,
     tokenizer_files,
@@ -27,7 +33,6 @@ from mlxlab.models.interop.hugging_face import (
     write_folder,
 )
 from mlxlab.models.interop.model_card import PEFT, Origin, model_card
-from mlxlab.models.interop.trained_model import TrainedModel, plain_weights
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import resolve
@@ -193,7 +198,10 @@ def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart)
     except UserError:  # It is gone, or a GGUF file.
         return None
     # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.
-    same = trained.model.backbone.causal or config.get("model_type") == counterpart.model_type
+    same = (
+        trained.model.backbone.causal
+        or config.get("model_type") == counterpart.config["model_type"]
+    )
     if not same or "quantization" in config or not _has_frozen_weights(str(folder), trained):
         return None
     if "/" not in published or folder == Path(os.path.expanduser(published)):
