@@ -119,16 +119,6 @@ def test_every_parameter_receives_a_gradient(name, kind):
     assert [path for path in without if not path.endswith("key.bias")] == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "outputs"), [("classification", 3), ("multi_label", 3), ("regression", 1)]
-)
-@pytest.mark.parametrize("name", ["bert", "hybrid", "transformer"])
-def test_every_task_of_rows_has_a_classifier_with_its_number_of_outputs(name, kind, outputs):
-    backbone = BACKBONES[name]()
-    model = Model(backbone, build_head(backbone, kind=kind, num_classes=outputs))
-    assert model(*tokens_and_segments()).shape == (3, outputs)
-
-
 def test_a_single_output_is_the_linear_layer_in_float32():
     layer, x = nn.Linear(64, 1), mx.random.normal((2, 9, 64), key=mx.random.key(0))
     np.testing.assert_allclose(

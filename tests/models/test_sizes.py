@@ -53,32 +53,3 @@ def test_parameters_are_counted_exactly_and_without_memory(size):
     assert count_parameters(hybrid) - encoder_count == branches
     assert count_parameters(classifier(hybrid)) - count_parameters(hybrid) == 131_842
     assert mx.get_active_memory() - before < 1 << 20
-
-
-def test_the_count_follows_the_formulae():
-    width, layers, heads, hidden, kv = 64, 3, 8, 96, 2
-    grouped = Transformer(
-        vocab_size=100,
-        hidden_size=width,
-        num_layers=layers,
-        num_heads=heads,
-        intermediate_size=hidden,
-        num_kv_heads=kv,
-    )
-    attention = 2 * width**2 + 2 * width**2 * kv // heads
-    assert (
-        count_parameters(grouped)
-        == layers * (attention + 3 * width * hidden + 2 * width) + width + 100 * width
-    )
-    masked = Bert(
-        vocab_size=100,
-        hidden_size=width,
-        num_layers=layers,
-        num_heads=heads,
-        intermediate_size=hidden,
-        max_position_embeddings=32,
-    )
-    pooled = count_parameters(masked)
-    head = build_head(masked, kind="language_modelling")
-    assert pooled - count_parameters(masked) == width**2 + width, "the pooler goes"
-    assert count_parameters(head) == width**2 + width + 2 * width + 100

@@ -97,13 +97,6 @@ def test_numbers_are_predicted_in_the_units_of_the_data():
         np.testing.assert_allclose(each.valid, 100 + 20 * VALID_CLASS, atol=8)
 
 
-def test_predictions_are_the_same_each_time(monkeypatch):
-    monkeypatch.setattr(texts, "MAX_ROWS", 50)
-    first, second = (by_name(CLASS, CLASSES) for _ in range(2))
-    for name, each in first.items():
-        np.testing.assert_array_equal(each.valid, second[name].valid)
-
-
 def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
     monkeypatch.setattr(texts, "CHUNK", 7)
     data, sizes = Rows(CLASS, CLASSES), []

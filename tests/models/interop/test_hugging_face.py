@@ -205,6 +205,7 @@ def test_the_tokenizer_of_a_decoder_takes_texts_as_long_as_the_model_does(traine
         written = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())
         positions = source.model.backbone.max_position_embeddings
         assert written["model_max_length"] == positions > source.seq_len
+        assert written["padding_side"] == "left"
     limit = json.loads((tmp_path / "hf" / "config.json").read_text())["max_position_embeddings"]
     assert limit == positions
     export_hugging_face(trained(BERT, CLASSES), tmp_path / "bert", ORIGIN)

