@@ -24,58 +24,40 @@ from mlxlab.models.transformer import Transformer
 
 SMALL = dict(vocab_size=50, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48)  # noqa: C408
 
-SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
-MODERN = {
-    "position_embedding": "rope",
-    "mlp_type": "geglu",
-    "pre_norm": True,
-    "num_token_types": 0,
-    "bias": False,
-}
-MODERN |= {"first_attention_norm": False, "pooling": "mean", "num_layers": 3}
-MODERN |= {"global_attention_every": 2, "attention_window": 1, "local_rope_theta": 100.0}
-
-
-def bert(**changes):
-    return Bert(**(SMALL | {"max_position_embeddings": 64} | changes))
-
-
-def hybrid(**changes):
-    return CnnHybrid(**(SMALL | {"max_position_embeddings": 64, "num_filters": 16} | changes))
-
-
+LEARNED = {"max_position_embeddings": 64}
+HYBRID = LEARNED | {"num_filters": 16}
+MODERN = LEARNED | {"position_embedding": "rope", "mlp_type": "geglu", "pre_norm": True}
+MODERN |= {"num_token_types": 0, "bias": False, "first_attention_norm": False, "pooling": "mean"}
+MODERN |= {"num_layers": 3, "global_attention_every": 2, "attention_window": 1}
+MODERN |= {"local_rope_theta": 100.0}
+QWEN = {"num_kv_heads": 2, "head_dim": 12, "attention_bias": "all", "qk_norm": True}
+QWEN |= {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
+OLD = {"norm_type": "layer", "mlp_type": "gelu", "position_embedding": "learned"}
 BACKBONES = {
-    "bert": bert,
-    "bert-rope-geglu-pre": lambda: bert(position_embedding="rope", mlp_type="geglu", pre_norm=True),
-    "bert-modern": lambda: bert(**MODERN),
-    "hybrid": hybrid,
-    "hybrid-concat": lambda: hybrid(fusion="concat", highway=False),
-    "transformer": lambda: Transformer(**SMALL),
-    "transformer-grouped-untied": lambda: Transformer(
-        **SMALL, num_kv_heads=2, tie_embeddings=False
+    "bert": (Bert, LEARNED),
+    "bert-rope-geglu-pre": (
+        Bert,
+        LEARNED | {"position_embedding": "rope", "mlp_type": "geglu", "pre_norm": True},
     ),
-    "transformer-qwen": lambda: Transformer(
-        **SMALL,
-        num_kv_heads=2,
-        head_dim=12,
-        attention_bias="all",
-        qk_norm=True,
-        **SCALED,
-    ),
-    "transformer-score": lambda: Transformer(**SMALL, classifier_bias=False),
-    "transformer-old": lambda: Transformer(
-        **SMALL,
-        norm_type="layer",
-        mlp_type="gelu",
-        position_embedding="learned",
-        max_position_embeddings=64,
-    ),
+    "bert-modern": (Bert, MODERN),
+    "hybrid": (CnnHybrid, HYBRID),
+    "hybrid-concat": (CnnHybrid, HYBRID | {"fusion": "concat", "highway": False}),
+    "transformer": (Transformer, {}),
+    "transformer-grouped-untied": (Transformer, {"num_kv_heads": 2, "tie_embeddings": False}),
+    "transformer-qwen": (Transformer, QWEN),
+    "transformer-score": (Transformer, {"classifier_bias": False}),
+    "transformer-old": (Transformer, OLD | LEARNED),
 }
 KINDS = ["classification", "language_modelling"]
 
 
+def new_backbone(name, **changes):
+    family, options = BACKBONES[name]
+    return family(**SMALL | options | changes)
+
+
 def new(name, kind="classification", dropout=0.0):
-    backbone = BACKBONES[name]()
+    backbone = new_backbone(name)
     model = Model(backbone, build_head(backbone, kind=kind, num_classes=3, dropout=dropout))
     initialize(model.backbone, 0, "backbone")
     initialize(model.head, 0, "head")
@@ -253,7 +235,7 @@ def test_dropout_acts_on_the_weights_of_attention_too():
 
 
 def test_attention_with_and_without_the_fused_path_is_the_same():
-    model = bert(dropout=1e-9)
+    model = new_backbone("bert", dropout=1e-9)
     tokens, segment_ids = tokens_and_segments()
     model.train()
     slow = np.array(model(tokens, segment_ids))
@@ -291,7 +273,7 @@ def test_heads_that_do_not_divide_are_refused(changes, words):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_initial_weights_are_normal_with_known_deviations(name):
     """Matrices of attention and feed-forward from N(0, 0.02), those into the residual stream of a decoder smaller."""
-    backbone = BACKBONES[name]()
+    backbone = new_backbone(name)
     initialize(backbone, 0, "backbone")
     leaves = dict(tree_flatten(backbone.parameters()))
     prefix = "encoder." if "hybrid" in name else ""
@@ -313,4 +295,4 @@ def test_initial_weights_are_normal_with_known_deviations(name):
 
 def test_a_row_longer_than_the_positions_is_refused():
     with pytest.raises(ValueError, match="65 tokens in a row"):
-        bert()(*tokens_and_segments(length=65))
+        new_backbone("bert")(*tokens_and_segments(length=65))

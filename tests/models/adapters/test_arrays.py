@@ -14,12 +14,8 @@ from mlxlab.models.pretrained import llama
 from support.growth import SIZES, TARGETS
 
 NODE = {"_target_": TARGETS["transformer"], **SIZES, "hidden_size": 64, "intermediate_size": 96}
-NODE |= {
-    "norm_type": "rms",
-    "mlp_type": "swiglu",
-    "position_embedding": "rope",
-    "tie_embeddings": False,
-}
+NODE |= {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
+NODE |= {"tie_embeddings": False}
 EXCEPTIONS = {
     "model.layers.0.self_attn.q_proj": {"group_size": 32, "bits": 8},
     "model.layers.1.mlp.down_proj": {"group_size": 32, "bits": 4, "mode": "mxfp4"},

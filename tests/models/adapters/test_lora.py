@@ -17,13 +17,8 @@ from mlxlab.models.pretrained import bert, llama
 from support.processes import ROOT
 
 ADAPTER = {"_target_": "mlxlab.models.options.LoRA"}
-TRANSFORMER = {
-    "_target_": "mlxlab.models.transformer.Transformer",
-    "hidden_size": 16,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 24,
-}
+TRANSFORMER = {"_target_": "mlxlab.models.transformer.Transformer", "hidden_size": 16}
+TRANSFORMER |= {"num_layers": 2, "num_heads": 4, "intermediate_size": 24}
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 40, (3, 7)).astype(np.int32))
 
 

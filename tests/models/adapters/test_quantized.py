@@ -28,13 +28,8 @@ BACKBONES = {
 KINDS = [
     (name, "classification" if name == "bert.Bert" else "language_modelling") for name in BACKBONES
 ]
-SIZES = {
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 48,
-    "dropout": 0.0,
-}
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+SIZES |= {"dropout": 0.0}
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 40, (3, 7)).astype(np.int32))
 
 
@@ -118,9 +113,7 @@ def test_adapters_change_nothing_at_first_and_get_the_gradients_of_float_weights
     }
     model = build(name, quantization={}, adapter=adapter)
     plain = build(name, quantization={"skip": ["layers.0.attention.key"]})
-    assert not [path for path in quantised(model) if "layers.0.attention.key" in path], (
-        "it is trained"
-    )
+    assert not [path for path in quantised(model) if "layers.0.attention.key" in path]
     if name != "cnn_hybrid.CnnHybrid":
         np.testing.assert_allclose(logits(model), logits(plain), atol=1e-5)
     move(model)

@@ -14,20 +14,9 @@ from mlxlab.models.pretrained.family import BERT
 from mlxlab.models.pretrained.load import read_shape
 
 FIXTURE = Path(__file__).parents[2] / "data" / "pretrained" / "modernbert.npz"
-SIZES = {
-    "vocab_size": 24,
-    "hidden_size": 16,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-}
-TOKENS = SIZES | {
-    "pad_token_id": 0,
-    "cls_token_id": 1,
-    "bos_token_id": 1,
-    "sep_token_id": 2,
-    "eos_token_id": 2,
-}
+SIZES = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+TOKENS = SIZES | {"intermediate_size": 24, "pad_token_id": 0, "cls_token_id": 1}
+TOKENS |= {"bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2}
 BIASED = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True)
 
 
