@@ -10,7 +10,7 @@ from mlxlab.data.batch import Batch
 from mlxlab.distillation.options import NO_DISTILLATION
 from mlxlab.distillation.teachers import VALUES, HeldOutTargets, Teachers, load_predictions
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
-from mlxlab.models.baselines.out_of_fold import OutOfFold
+from mlxlab.models.baselines.mixture import OutOfFold
 from support.labelled import make_texts
 
 COUNT = 40

@@ -14,7 +14,7 @@ from mlxlab import compose, load, train
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.evaluation.parts.data import load_embedder
 from mlxlab.inference.restore import restore_model
-from mlxlab.models.baselines.out_of_fold import load_out_of_fold, save_out_of_fold
+from mlxlab.models.baselines.mixture import load_out_of_fold, save_out_of_fold
 from mlxlab.models.pretrained.load import PACKAGES, resolve
 from mlxlab.record.run_file import read_run
 from mlxlab.training.callback import Callback

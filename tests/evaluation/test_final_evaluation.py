@@ -24,7 +24,7 @@ from mlxlab.evaluation.labelled_results import (
     diagnose,
 )
 from mlxlab.files.spreadsheet import csv_lines
-from mlxlab.models.baselines.baseline import Baseline
+from mlxlab.models.baselines.predict import Baseline
 from mlxlab.tracking.tracker import NoTracker
 from mlxlab.training.checkpointer import Checkpointer
 from mlxlab.training.evaluate import Evaluation, evaluate

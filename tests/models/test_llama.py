@@ -1,25 +1,26 @@
 """A real Llama in a GGUF file: its logits, its tokenizer, its shape; and small files written here for the faults."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
+from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, load_tokenizer
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.inference.generate import GenerationConfig
 from mlxlab.inference.text_generator import load_generator
-from mlxlab.models.build import architecture_of, build_model, build_pretrained_model
-from mlxlab.models.model import Model, build_head
+from mlxlab.models.build import architecture_of, build_model
+from mlxlab.models.interop.counterpart import TrainedModel
+from mlxlab.models.interop.gguf import export_gguf
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import tokenizer_from
 from mlxlab.models.pretrained.load import tokenizer_dir
-from mlxlab.models.transformer import Transformer
+from support.exported import LLAMA
 
 FIXTURE = (
     Path(__file__).parents[1] / "data" / "llama_parity_fixture.npz"
@@ -60,103 +61,30 @@ def test_it_knows_the_capital_of_france(smol):
     )[0].startswith(" Paris")
 
 
-SPECIAL = {PAD, BOS, EOS, MASK}
-SHAPE = {
-    "hidden_size": 64,
-    "num_layers": 2,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "intermediate_size": 96,
-}
-NAMES = {
-    "attention.query": "attn_q",
-    "attention.key": "attn_k",
-    "attention.value": "attn_v",
-    "attention.out": "attn_output",
-    "attention_norm": "attn_norm",
-    "feed_forward_norm": "ffn_norm",
-    "feed_forward.gate": "ffn_gate",
-    "feed_forward.up": "ffn_up",
-    "feed_forward.down": "ffn_down",
-    "backbone.embedding": "token_embd",
-    "backbone.norm": "output_norm",
-    "head.out": "output",
-}
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_bpe(["the cat sat on the mat"] * 3, 300, 1)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def model(request, tokenizer):
-    backbone = Transformer(
-        **SHAPE, vocab_size=tokenizer.vocab_size, tie_embeddings=request.param, rope_theta=5e5
-    )
-    model = Model(backbone, build_head(backbone, kind="language_modelling"))
-    mx.random.seed(2)
-    model.update(tree_map(lambda w: w + 0.2 * mx.random.normal(w.shape), model.parameters()))
-    return model.eval()
+@pytest.fixture
+def model(tokenizer):
+    return build_model(LLAMA, kind="language_modelling", vocab_size=tokenizer.vocab_size, seed=2)
 
 
-def facts_of(tokenizer, **changes):
-    inner = json.loads(tokenizer.inner.to_str())["model"]
-    pieces = sorted(inner["vocab"], key=inner["vocab"].get)
-    facts = {
-        "general.architecture": "llama",
-        "llama.embedding_length": mx.array(64),
-        "llama.block_count": mx.array(2),
-        "llama.attention.head_count": mx.array(4),
-        "llama.attention.head_count_kv": mx.array(2),
-        "llama.feed_forward_length": mx.array(96),
-        "llama.context_length": mx.array(40),
-        "llama.attention.layer_norm_rms_epsilon": mx.array(1e-5),
-        "llama.rope.freq_base": mx.array(5e5),
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": pieces,
-        "tokenizer.ggml.token_type": mx.array(
-            [3 if piece.startswith("<") and len(piece) > 1 else 1 for piece in pieces]
-        ),
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in inner["merges"]],
-        "tokenizer.ggml.bos_token_id": mx.array(1),
-        "tokenizer.ggml.add_bos_token": mx.array(1),
-    } | changes
-    return {key: value for key, value in facts.items() if value is not None}
-
-
-def write(path, model, facts):
-    """As the converters of others do it: the rows of queries and keys interleaved."""
-    arrays = {}
-    for name, array in tree_flatten(model.parameters()):
-        module, leaf = name.rsplit(".", 1)
-        number = module.split(".")[2] if ".layers." in module else None
-        inner = module.split(".", 3)[3] if number else module
-        gguf_name = f"blk.{number}.{NAMES[inner]}" if number else NAMES[module]
-        heads = {"attn_q": 4, "attn_k": 2}.get(NAMES[inner])
-        if heads:
-            array = array.reshape(heads, 2, -1, array.shape[-1]).swapaxes(1, 2).reshape(array.shape)
-        arrays[f"{gguf_name}.{leaf}"] = array
-    mx.save_gguf(str(path), arrays, facts)
+def write(path, model, tokenizer, changes):
+    """An exported file with other metadata."""
+    task = Task("language_modelling", tokenizer.vocab_size)
+    export_gguf(TrainedModel(model, LLAMA, tokenizer, task, start=(1,)), path, "small")
+    arrays, metadata = mx.load(str(path), return_metadata=True)
+    kept = {key: value for key, value in (metadata | changes).items() if value is not None}
+    mx.save_gguf(str(path), arrays, kept)
     return path
 
 
-def test_a_file_written_from_a_model_gives_that_model_back(tmp_path, model, tokenizer):
-    path = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
-    loaded = build_pretrained_model(path, tokenizer.vocab_size)
-    assert loaded.backbone.max_position_embeddings == 40
-    ids = mx.array([[5, 7, 11, 13, 200]])
-    segment_ids = mx.ones(ids.shape, dtype=mx.int32)
-    assert mx.array_equal(loaded(ids, segment_ids), model(ids, segment_ids))
+def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, tokenizer):
+    path = write(tmp_path / "small.gguf", model, tokenizer, {"llama.context_length": mx.array(40)})
     writer = load_generator(path)
     assert (writer.start, writer.context) == ((1,), 40)
-    text = "the cat \u2603 12"
-    assert writer.tokenizer.encode(text, special=False) == tokenizer.encode(text, special=False)
-
-
-def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, tokenizer):
-    path = write(tmp_path / "small.gguf", model, facts_of(tokenizer))
     unpacked = tokenizer_dir(str(path), tmp_path / "cache")
     assert tokenizer_dir(str(path), tmp_path / "cache") == unpacked
     assert load_tokenizer(unpacked).encode("the mat", special=False) == tokenizer.encode(
@@ -177,15 +105,15 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
         ({"llama.rope.scaling.type": "linear"}, ConfigError, "scaled rotary"),
         ({"llama.block_count": None}, DataError, "'num_hidden_layers' is missing"),
         ({"llama.block_count": "two"}, DataError, "num_hidden_layers: expected int, got 'two'"),
+        ({"llama.attention.head_count": mx.array(0)}, DataError, "num_attention_heads: .* got 0"),
         (
-            {"llama.attention.head_count": mx.array(0)},
-            DataError,
-            "num_attention_heads: expected .* got 0",
+            {"llama.attention.head_count": mx.array(3), "llama.rope.dimension_count": None},
+            ConfigError,
+            "heads do not divide",
         ),
-        ({"llama.attention.head_count": mx.array(3)}, ConfigError, "heads do not divide"),
         ({"llama.block_count": mx.array(1)}, DataError, "layers.1"),
         ({"llama.feed_forward_length": mx.array(80)}, DataError, "shape"),
-        ({"llama.rope.dimension_count": mx.array(8)}, ConfigError, "head_dim"),
+        ({"llama.rope.dimension_count": mx.array(4)}, ConfigError, "head_dim"),
         ({"tokenizer.ggml.model": "bert"}, ConfigError, "got bert"),
         ({"tokenizer.ggml.pre": "runes"}, ConfigError, "got runes"),
         ({"tokenizer.ggml.tokens": None}, DataError, "no tokenizer"),
@@ -198,7 +126,7 @@ def test_its_shape_and_tokenizer_stand_for_it_without_the_file(tmp_path, model, 
 def test_what_is_not_known_or_not_whole_is_one_line(
     tmp_path, model, tokenizer, changes, fault, words
 ):
-    path = write(tmp_path / "small.gguf", model, facts_of(tokenizer, **changes))
+    path = write(tmp_path / "small.gguf", model, tokenizer, changes)
     with pytest.raises(fault, match=words):
         load_generator(path)
 
@@ -217,18 +145,8 @@ def test_another_file_or_none_is_one_line(tmp_path):
 def test_pieces_with_scores_join_by_their_scores():
     """The SentencePiece kind: `ab` has a better score than `bc`, so `abc` is ab + c; bytes stand for the unknown."""
     space = "\u2581"
-    pieces = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        space,
-        "a",
-        "b",
-        "c",
-        "bc",
-        "ab",
-    ]
+    codes = [f"<0x{byte:02X}>" for byte in range(256)]
+    pieces = ["<unk>", "<s>", "</s>", *codes, space, "a", "b", "c", "bc", "ab"]
     scores = [0.0] * 259 + [-9.0, -9.0, -9.0, -9.0, -2.0, -1.0]
     facts = {
         "tokenizer.ggml.model": "llama",
@@ -240,17 +158,8 @@ def test_pieces_with_scores_join_by_their_scores():
         "tokenizer.ggml.unknown_token_id": 0,
     }
     tokenizer = Tokenizer(tokenizer_from(facts, Path("x.gguf")))
-    assert [pieces[token] for token in tokenizer.encode("abc bc")] == [
-        "<s>",
-        space,
-        "ab",
-        "c",
-        space,
-        "bc",
-    ]
+    found = [pieces[token] for token in tokenizer.encode("abc bc")]
+    assert found == ["<s>", space, "ab", "c", space, "bc"]
     assert tokenizer.decode(tokenizer.encode("abc \u2603 bc")) == "abc \u2603 bc"
-    assert [pieces[token] for token in tokenizer.encode("\u2603", special=False)][1:] == [
-        "<0xE2>",
-        "<0x98>",
-        "<0x83>",
-    ]
+    found = [pieces[token] for token in tokenizer.encode("\u2603", special=False)]
+    assert found[1:] == ["<0xE2>", "<0x98>", "<0x83>"]

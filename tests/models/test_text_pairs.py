@@ -8,13 +8,8 @@ from mlxlab.models.bert import Bert
 from mlxlab.models.build import build_model
 
 SEPARATOR, VOCABULARY = 3, 20
-SHAPE = {
-    "hidden_size": 16,
-    "num_layers": 2,
-    "num_heads": 2,
-    "intermediate_size": 24,
-    "dropout": 0.0,
-}
+SHAPE = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 24}
+SHAPE |= {"dropout": 0.0}
 ROWS = [  # tokens and their types: two texts, one text, an empty second one, separators after the first of a pair
     ([5, 6, 3, 7, 8, 3], [0, 0, 0, 1, 1, 1]),
     ([5, 6, 7, 8, 9, 3], [0, 0, 0, 0, 0, 0]),
@@ -36,19 +31,11 @@ def with_types(backbone: Bert) -> np.ndarray:
 
 
 def build(pair_separator, family="bert"):
-    target = {
-        "bert": "mlxlab.models.bert.Bert",
-        "cnn_hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
-    }[family]
+    target = {"bert": "bert.Bert", "cnn_hybrid": "cnn_hybrid.CnnHybrid"}[family]
     options = {"num_filters": 4, "branch_dropout": 0.0} if family == "cnn_hybrid" else {}
-    node = {"_target_": target, **SHAPE, **options}
-    sizes = {
-        "vocab_size": VOCABULARY,
-        "num_classes": 2,
-        "pair_separator": pair_separator,
-        "seed": 0,
-    }
-    return build_model(node, kind="classification", **sizes)
+    node = {"_target_": f"mlxlab.models.{target}", **SHAPE, **options}
+    sizes = {"vocab_size": VOCABULARY, "num_classes": 2, "pair_separator": pair_separator}
+    return build_model(node, kind="classification", seed=0, **sizes)
 
 
 def test_the_tokens_after_the_first_separator_have_the_second_type():

@@ -16,8 +16,8 @@ from mlxlab.evaluation.parts.data import build_data
 from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.export import check_output, restore_single, write_export
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.models.adapters.merge import merged_node, merged_parameters
-from mlxlab.models.adapters.quantize import KEY, packing_of, quantize
+from mlxlab.models.adapters.apply import QUANTIZATION, packing_of, quantize
+from mlxlab.models.adapters.lora import merged_node, merged_parameters
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, count_parameters
@@ -140,7 +140,7 @@ def _quantised_model(
     model.load_weights(list(merged_parameters(restored.model).items()))
     layers = quantize(model, options)
     if not layers:
-        raise ConfigError(f"{KEY}: no layer can be quantised; try another group_size")
+        raise ConfigError(f"{QUANTIZATION}: no layer can be quantised; try another group_size")
     mx.eval(model.parameters())
     model.eval()
     return model, layers

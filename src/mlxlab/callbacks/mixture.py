@@ -11,11 +11,9 @@ import numpy as np
 
 from mlxlab.data.batch import FOLDS, Batch, TaskKind
 from mlxlab.errors import ConfigError
-from mlxlab.models.baselines.boosting import fit_boosting, trees_of
 from mlxlab.models.baselines.estimators import limit_scikit
-from mlxlab.models.baselines.linear import fit_linear
-from mlxlab.models.baselines.mixture import fit_mixture, mix
-from mlxlab.models.baselines.out_of_fold import OutOfFold, save_out_of_fold
+from mlxlab.models.baselines.mixture import OutOfFold, fit_mixture, mix, save_out_of_fold
+from mlxlab.models.baselines.readers import fit_boosting, fit_linear, trees_of
 from mlxlab.models.tabular import (
     LinearReader,
     MarginReader,

@@ -21,7 +21,7 @@ from mlxlab.distillation.teachers import HeldOutTargets, Teachers, load_predicti
 from mlxlab.errors import ConfigError, NotAllowedError
 from mlxlab.inference.restore import config_dir_of, find_run_dir, restore_from
 from mlxlab.models.adapters.quantized import parameter_shapes
-from mlxlab.models.baselines.out_of_fold import OutOfFold, load_out_of_fold
+from mlxlab.models.baselines.mixture import OutOfFold, load_out_of_fold
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.ensemble import Ensemble, FrozenModel
 from mlxlab.models.model import Model, count_parameters

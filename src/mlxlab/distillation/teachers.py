@@ -20,7 +20,7 @@ from mlxlab.data.batch import Batch, Task, TaskKind
 from mlxlab.data.dataset import DataModule
 from mlxlab.distillation.teacher_cache import CLASSES, VALUES, TeacherCache
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.models.baselines.out_of_fold import OutOfFold
+from mlxlab.models.baselines.mixture import OutOfFold
 from mlxlab.models.ensemble import Ensemble, Router, weighted_mean
 from mlxlab.models.model import count_parameters
 from mlxlab.models.tabular import to_logits

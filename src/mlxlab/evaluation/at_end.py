@@ -31,8 +31,8 @@ from mlxlab.files.atomic import write_atomic, write_json
 from mlxlab.files.spreadsheet import csv_lines
 from mlxlab.inference.restore import THRESHOLDS_FILE
 from mlxlab.models.baselines.estimators import to_data_units
+from mlxlab.models.baselines.mixture import load_out_of_fold
 from mlxlab.models.baselines.ngrams import ngram_baselines
-from mlxlab.models.baselines.out_of_fold import load_out_of_fold
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.past_runs.collect_record import without_split

@@ -28,8 +28,7 @@ from mlxlab.inference.eval_data import (
 )
 from mlxlab.inference.pretrained_baseline import load_published, with_pretrained
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.models.baselines.baseline import Baseline
-from mlxlab.models.baselines.predict import predict_baselines
+from mlxlab.models.baselines.predict import Baseline, predict_baselines
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import RunRecord, SplitResult
 from mlxlab.terminal.progress import activity

@@ -34,8 +34,7 @@ from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
 from mlxlab.inference.restore import RestoredModel
-from mlxlab.models.baselines.baseline import Baseline
-from mlxlab.models.baselines.predict import predict_rows
+from mlxlab.models.baselines.predict import Baseline, predict_rows
 from mlxlab.terminal.nearest import suggestion
 from mlxlab.terminal.wording import counted
 

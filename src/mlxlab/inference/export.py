@@ -49,7 +49,7 @@ def merge_adapters(run: Path, out: Path, checkpoint: str = "best") -> RestoredMo
         WriteError: it cannot be written.
         InputNotFoundError, CheckpointUnavailableError, DataError, NotAllowedError: see `restore_model`.
     """
-    from mlxlab.models.adapters.merge import merged_node, merged_parameters
+    from mlxlab.models.adapters.lora import merged_node, merged_parameters
 
     check_output(run, out)
     restored = restore_single(run, checkpoint)

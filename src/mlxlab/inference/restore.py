@@ -21,7 +21,7 @@ from mlxlab.errors import CheckpointUnavailableError, ConfigError, DataError, In
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json, refuse_links
 from mlxlab.models.build import build_model
-from mlxlab.models.cells.saved import FOLDER, holds_cells
+from mlxlab.models.cells import FOLDER, holds_cells
 from mlxlab.models.ensemble import Ensemble, EnsembleMean
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import PROJECTIONS, Model

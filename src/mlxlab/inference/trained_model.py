@@ -6,9 +6,8 @@ from mlxlab.data.chat.chat_template import load_template
 from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
-from mlxlab.models.interop.base_model import read_base_model
-from mlxlab.models.interop.model_card import Origin
-from mlxlab.models.interop.trained_model import TrainedModel
+from mlxlab.models.interop.counterpart import TrainedModel
+from mlxlab.models.interop.model_card import Origin, read_base_model
 from mlxlab.models.model import CausalHead
 from mlxlab.record.run_record import Continuation, RunRecord
 from mlxlab.schema.metric_names import VALID

@@ -89,7 +89,14 @@ class Bert(nn.Module):
         self.attention_window = attention_window
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.max_position_embeddings = max_position_embeddings
-        self.position_limit = max_position_embeddings if position_embedding == "learned" else None
+        self.position_limit: int | None = None
+        global_theta: float | None = None
+        local_theta: float | None = None
+        if position_embedding == "learned":
+            self.position_limit = max_position_embeddings
+        else:
+            global_theta = rope_theta
+            local_theta = local_rope_theta or rope_theta
         self.embedding = Embedding(vocab_size, hidden_size)
         if num_token_types:
             self.type_embedding = Embedding(num_token_types, hidden_size)
@@ -98,13 +105,10 @@ class Bert(nn.Module):
         self.embedding_norm = LayerNorm(hidden_size, eps=norm_eps, bias=bias)
         self.dropout = Dropout(dropout)
         self.layers = []
-        thetas = (
-            (rope_theta, local_rope_theta or rope_theta)
-            if self.position_limit is None
-            else (None, None)
-        )
         for layer in range(num_layers):
-            theta = thetas[0] if self._is_global(layer) else thetas[1]
+            theta = local_theta
+            if self._is_global(layer):
+                theta = global_theta
             attention = Attention(hidden_size, num_heads, num_heads, bias, dropout, theta, head_dim)
             feed_forward = FeedForward(mlp_type, hidden_size, intermediate_size, bias=bias)
             norms: list[nn.Module] = [
@@ -136,8 +140,13 @@ class Bert(nn.Module):
                 segment_ids, causal=False, dtype=x.dtype, window=self.attention_window
             )
         for number, layer in enumerate(self.layers):
-            x = layer(x, mask if self._is_global(number) else local_mask)
-        return self.last_norm(x) if "last_norm" in self else x
+            layer_mask = local_mask
+            if self._is_global(number):
+                layer_mask = mask
+            x = layer(x, layer_mask)
+        if "last_norm" in self:
+            x = self.last_norm(x)
+        return x
 
     def pool(self, x: mx.array, segment_ids: mx.array) -> mx.array:
         """One state per row, by `pooling`, from its real tokens: (B, T, D) -> (B, D)."""
@@ -146,7 +155,9 @@ class Bert(nn.Module):
             return (x * weights).sum(axis=1) / mx.maximum(weights.sum(axis=1), 1)
         first = mx.argmax(segment_ids > 0, axis=1)  # (B,)
         state = mx.take_along_axis(x, first[:, None, None], axis=1)[:, 0]
-        return mx.tanh(self.pooler(state)) if "pooler" in self else state
+        if "pooler" in self:
+            state = mx.tanh(self.pooler(state))
+        return state
 
     def remove_pooler(self) -> None:
         self.pop("pooler", None)
@@ -188,7 +199,9 @@ class BertBlock(nn.Module):
 
     def __call__(self, x: mx.array, mask: Mask) -> mx.array:
         out = self._transform(x, mask)
-        return x + self.gate * (out - x) if "gate" in self else out
+        if "gate" in self:
+            out = x + self.gate * (out - x)
+        return out
 
     def _transform(self, x: mx.array, mask: Mask) -> mx.array:
         if self.pre_norm:

@@ -7,14 +7,15 @@ import mlx.nn as nn
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.errors import ConfigError
+from mlxlab.models.adapters.apply import apply_options
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.initialization import initialize
 from mlxlab.models.memory_bound import check_weights
 from mlxlab.models.model import Model, TaskKind, build_head
 from mlxlab.models.options import split_node
-from mlxlab.models.pretrained.family import Node
-from mlxlab.models.pretrained.load import MLX_LM, files_of, read_shape, resolve, target_of
+from mlxlab.models.pretrained.family import TABULAR, Node, Shape
+from mlxlab.models.pretrained.load import MLX_LM, read_shape, resolve, target_of
 from mlxlab.models.pretrained.weights import load_head_weights, load_weights
 
 OUTSIDE_ENCODER = "backbone.[!e]*"  # all modules of a CnnHybrid but its encoder
@@ -43,26 +44,26 @@ def build_model(
     """
     node = train_new_weights(node)
     options, _ = split_node(node)
-    path = files_of(node)
-    shape = {} if path is None else read_shape(path, node, vocab_size)
+    path, shape = _pretrained_shape(node, vocab_size)
     backbone = build_backbone({**node, **shape}, vocab_size, pair_separator, kind)
-    has_weights = path is not None and load_pretrained
+    if not load_pretrained:
+        path = None
     # Files have all weights of a backbone, but of a CnnHybrid only those of its encoder.
-    if seed is not None and (not has_weights or isinstance(backbone, CnnHybrid)):
+    if seed is not None and (path is None or isinstance(backbone, CnnHybrid)):
         initialize(cast(nn.Module, backbone), seed, "backbone")
     # Weights before the head: they are checked against all of the backbone, pooler included.
-    head_weights = load_weights(backbone, path) if path is not None and load_pretrained else {}
+    head_weights = {}
+    if path is not None:
+        head_weights = load_weights(backbone, path)
     dropout = node.get("dropout", 0.0)
     head = build_head(backbone, kind=kind, num_classes=num_classes, dropout=dropout)
     if seed is not None:
         initialize(head, seed, "head")
-    missing: list[str] = []
-    if has_weights and kind == "language_modelling":
+    missing = []
+    if path is not None and kind == "language_modelling":
         missing = load_head_weights(head, head_weights)
     model = Model(backbone, head)
     if options.adapter or options.freeze or options.quantization.bits:
-        from mlxlab.models.adapters.apply import apply_options
-
         apply_options(model, options, seed, drawn=[f"head.{name}" for name in missing])
     return model
 
@@ -77,6 +78,18 @@ def train_new_weights(node: Node) -> Node:
     ):
         return node
     return {**node, "adapter": {**adapter, "train": [*adapter.get("train", []), OUTSIDE_ENCODER]}}
+
+
+def _pretrained_shape(node: Node, vocab_size: int) -> tuple[Path | None, Shape]:
+    """The pretrained model that the backbone of a node begins with, and its shape.
+
+    A `Tabular` takes none: a pretrained encoder reads its texts.
+    """
+    name = node.get("pretrained")
+    if not name or node["_target_"] == TABULAR:
+        return None, {}
+    path = resolve(name)
+    return path, read_shape(path, node, vocab_size)
 
 
 class Architecture(NamedTuple):
@@ -95,8 +108,7 @@ def architecture_of(node: Node, vocab_size: int) -> Architecture:
 
     Arguments and errors are those of `build_model`.
     """
-    path = files_of(node)
-    shape = {} if path is None else read_shape(path, node, vocab_size)
+    _, shape = _pretrained_shape(node, vocab_size)
     own = {key: None for key in ("pretrained", "init_from") if key in node}
     architecture: dict[str, Any] = {
         "vocab_size": vocab_size,

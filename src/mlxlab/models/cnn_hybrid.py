@@ -94,12 +94,13 @@ class CnnHybrid(nn.Module):
         if dilations:
             self.dilated = DilatedBranch(hidden_size, num_filters, list(dilations), branch_dropout)
         count = len(kernel_sizes) + bool(dilations)
-        self.fusion = (
-            AttentionFusion(num_filters)
-            if fusion == "attention"
-            else ConcatFusion(count, num_filters)
-        )
-        self.highway = [Highway(num_filters) for _ in range(2 if highway else 0)]
+        if fusion == "attention":
+            self.fusion: nn.Module = AttentionFusion(num_filters)
+        else:
+            self.fusion = ConcatFusion(count, num_filters)
+        self.highway = []
+        if highway:
+            self.highway = [Highway(num_filters) for _ in range(2)]
         self.joined = Linear(self.output_size, POOLED_SIZE)
         self.joined_norm = LayerNorm(POOLED_SIZE)
 
@@ -217,10 +218,8 @@ def convolve(conv: nn.Conv1d, x: mx.array, segment_ids: mx.array, dilation: int 
     for tap in range(kernel_size):
         offset = (tap - (kernel_size - 1) // 2) * dilation
         same_document = (_shift(segment_ids, offset) == segment_ids) & (segment_ids > 0)  # (B, T)
-        y = (
-            y
-            + (_shift(x, offset) * same_document[..., None].astype(x.dtype)) @ conv.weight[:, tap].T
-        )
+        shifted = _shift(x, offset) * same_document[..., None].astype(x.dtype)
+        y = y + shifted @ conv.weight[:, tap].T
     return y
 
 

@@ -50,10 +50,12 @@ class FrozenModel(nn.Module):
     def __call__(self, tokens: mx.array, segment_ids: mx.array) -> mx.array:
         if self._table is None:
             outputs = self.model(tokens, segment_ids)
-            same_unit = (self._scale, self._shift) == (1, 0)
-            return outputs if same_unit else outputs.astype(mx.float32) * self._scale + self._shift
-        logits = self.model(self._table[tokens] if self._tokens else tokens, segment_ids)
-        return mx.take(logits, self._table, axis=-1)
+            if (self._scale, self._shift) == (1, 0):
+                return outputs
+            return outputs.astype(mx.float32) * self._scale + self._shift
+        if self._tokens:
+            tokens = self._table[tokens]
+        return mx.take(self.model(tokens, segment_ids), self._table, axis=-1)
 
 
 class Ensemble(nn.Module):
@@ -72,7 +74,7 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         self.members = list(members)
-        self._weights = list(weights) if weights is not None else [1.0] * len(self.members)
+        self._weights = list(weights or [1.0] * len(self.members))
         self._mean = mean
         self._kind = kind
         self.freeze()
@@ -93,19 +95,14 @@ class Ensemble(nn.Module):
 
     def combine(self, logits: list[mx.array], weights: Sequence[Weight] | None = None) -> mx.array:
         """The weighted mean of the members' logits; `weights` may be arrays that broadcast over the classes."""
-        weights = self._weights if weights is None else weights
+        weights = weights or self._weights
         if self._mean == "logits" or self._kind == "regression" or len(logits) == 1:
             return weighted_mean(logits, weights)
         if self._kind == "multi_label":
-            signs = (
-                weighted_mean([mx.sigmoid(sign * z) for z in logits], weights) for sign in (1, -1)
-            )
-            positive, negative = (
-                mx.log(mx.maximum(probabilities, 1e-30)) for probabilities in signs
-            )
+            positive = _log_mean([mx.sigmoid(z) for z in logits], weights)
+            negative = _log_mean([mx.sigmoid(-z) for z in logits], weights)
             return positive - negative
-        probabilities = weighted_mean([mx.softmax(z, axis=-1) for z in logits], weights)
-        return mx.log(mx.maximum(probabilities, 1e-30))
+        return _log_mean([mx.softmax(z, axis=-1) for z in logits], weights)
 
     def digest(self) -> str:
         """SHA-256 of every weight and of how the members are averaged."""
@@ -122,6 +119,10 @@ def weighted_mean(values: Sequence[mx.array], weights: Sequence[Weight]) -> mx.a
         total = total + weight
         mean = mean + (value - mean) * (weight / total)
     return mean
+
+
+def _log_mean(probabilities: list[mx.array], weights: Sequence[Weight]) -> mx.array:
+    return mx.log(mx.maximum(weighted_mean(probabilities, weights), 1e-30))
 
 
 def true_class_confidence(*, logits: list[mx.array], targets: mx.array) -> list[mx.array]:

@@ -115,9 +115,9 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
         module, Bert | CnnHybrid | Transformer | Classifier | CausalHead | MaskedHead
     ):
         return
-    residual_std = (
-        STD / math.sqrt(2 * module.num_layers) if isinstance(module, Transformer) else STD
-    )
+    residual_std = STD
+    if isinstance(module, Transformer):
+        residual_std = STD / math.sqrt(2 * module.num_layers)
     layers = dict(module.named_modules())
 
     def draw(path: str, shape: tuple[int, ...]) -> mx.array:
@@ -125,18 +125,16 @@ def initialize(module: nn.Module, seed: int, name: str) -> None:
         stream = f"{name}.{path}"
         as_mlx = isinstance(module, CnnHybrid) and not path.startswith("encoder.")
         if as_mlx and (len(shape) >= 2 or isinstance(layer, nn.Linear)):
-            return mx.array(
-                uniform(seed, stream, shape, 1 / math.sqrt(math.prod(layer.weight.shape[1:])))
-            )
+            bound = 1 / math.sqrt(math.prod(layer.weight.shape[1:]))
+            return mx.array(uniform(seed, stream, shape, bound))
         if path.endswith("bias"):
             return mx.zeros(shape)
-        if len(shape) >= 2:
-            return mx.array(
-                normal(
-                    seed, stream, shape, residual_std if path.endswith(RESIDUAL_OUTPUTS) else STD
-                )
-            )
-        return mx.ones(shape)
+        if len(shape) < 2:
+            return mx.ones(shape)
+        std = STD
+        if path.endswith(RESIDUAL_OUTPUTS):
+            std = residual_std
+        return mx.array(normal(seed, stream, shape, std))
 
     new = [(path, draw(path, leaf.shape)) for path, leaf in named_parameters(module).items()]
     module.update(tree_unflatten(new))

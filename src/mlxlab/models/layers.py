@@ -49,7 +49,9 @@ class KVCache:
     def offset(self) -> int | mx.array:
         """The position of the next token: one number, or (B,) where rows differ."""
         offsets = [self.length - padding for padding in self.padding]
-        return offsets[0] if len(set(offsets)) == 1 else mx.array(offsets)
+        if len(set(offsets)) == 1:
+            return offsets[0]
+        return mx.array(offsets)
 
     def mask(self, count: int, dtype: mx.Dtype) -> mx.array:
         """The bias for the next `count` tokens and all keys: (B, 1, count, length + count)."""
@@ -79,12 +81,12 @@ class LayerCache:
 
     def update(self, keys: mx.array, values: mx.array) -> list[mx.array]:
         """Appends keys and values (B, H, count, D / H); returns all of them, (B, H, length + count, D / H)."""
-        old = self.arrays
-        new = [keys, values]
-        self.arrays = (
-            [mx.concatenate([*pair], axis=2) for pair in zip(old, new, strict=True)] if old else new
-        )
-        return self.arrays
+        arrays = [keys, values]
+        if self.arrays:
+            pairs = zip(self.arrays, arrays, strict=True)
+            arrays = [mx.concatenate([*pair], axis=2) for pair in pairs]
+        self.arrays = arrays
+        return arrays
 
 
 class Attention(nn.Module):
@@ -125,26 +127,33 @@ class Attention(nn.Module):
         width = num_heads * self.head_dim
         if rope_theta is not None and self.head_dim % 2:
             raise ConfigError(f"rotary positions need an even head dimension, got {self.head_dim}")
+        if out_bias is None:
+            out_bias = bias
         self.query = Linear(hidden_size, width, bias=bias)
         self.key = Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
         self.value = Linear(hidden_size, num_kv_heads * self.head_dim, bias=bias)
-        self.out = Linear(width, hidden_size, bias=bias if out_bias is None else out_bias)
+        self.out = Linear(width, hidden_size, bias=out_bias)
         if qk_norm_eps is not None:
             self.query_norm = RMSNorm(self.head_dim, eps=qk_norm_eps)
             self.key_norm = RMSNorm(self.head_dim, eps=qk_norm_eps)
         self.dropout = dropout
         self.rope_theta = rope_theta
-        self.rope_periods = (
-            rope_scaling.periods(rope_theta, self.head_dim) if rope_theta and rope_scaling else None
-        )
+        periods = None
+        if rope_theta and rope_scaling:
+            periods = rope_scaling.periods(rope_theta, self.head_dim)
+        self.rope_periods = periods
 
     def __call__(self, x: mx.array, mask: Mask, layer_cache: LayerCache | None = None) -> mx.array:
         """(B, T, D) -> (B, T, D); `mask` is that of `attention_mask`, or with a cache that of `KVCache.mask`."""
         B, T, _ = x.shape
-        q, k, v = self.project(x, 0 if layer_cache is None else layer_cache.cache.offset)
-        if layer_cache is not None:
+        if layer_cache is None:
+            q, k, v = self.project(x)
+        else:
+            q, k, v = self.project(x, layer_cache.cache.offset)
             k, v = layer_cache.update(k, v)
-        dropout = self.dropout if self.training else 0.0
+        dropout = 0.0
+        if self.training:
+            dropout = self.dropout
         x = scaled_dot_product_attention(
             q, k, v, mask, scale=1 / math.sqrt(self.head_dim), dropout=dropout
         )
@@ -188,7 +197,9 @@ def attention_mask(
     if window is not None and window + 1 >= segment_ids.shape[1]:
         window = None  # every position is within it
     bias = attention_bias(segment_ids, causal, dtype, window)
-    return SegmentMask(segment_ids, causal, bias) if window is None else cast(mx.array, bias)
+    if window is None:
+        return SegmentMask(segment_ids, causal, bias)
+    return cast(mx.array, bias)
 
 
 def attention_bias(
@@ -196,11 +207,9 @@ def attention_bias(
 ) -> mx.array | str:
     """The bias to add to attention scores, (B, 1, 1 or T, T); or "causal", of which fused kernels skip half."""
     if segment_ids.dtype == mx.bool_ and window is None:
-        return (
-            "causal"
-            if causal
-            else mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
-        )
+        if causal:
+            return "causal"
+        return mx.where(segment_ids, 0.0, MASK_VALUE).astype(dtype)[:, None, None]
     query = segment_ids[:, :, None]
     key = segment_ids[:, None, :]
     allowed = (key > 0) & ((query == key) | (query == 0))  # (B, T, T)
@@ -264,7 +273,9 @@ def apply_output_layer(layer: nn.Linear, x: mx.array) -> mx.array:
     if layer.weight.shape[0] > 1:
         return layer(x)
     y = (x.astype(mx.float32) * layer.weight.astype(mx.float32)).sum(axis=-1, keepdims=True)
-    return y + layer.bias.astype(mx.float32) if "bias" in layer else y
+    if "bias" in layer:
+        y = y + layer.bias.astype(mx.float32)
+    return y
 
 
 def named_parameters(module: nn.Module) -> dict[str, mx.array]:

@@ -65,7 +65,9 @@ class CausalHead(nn.Module):
     def __call__(self, x: mx.array, embedding: nn.Embedding) -> mx.array:
         if self.is_identity:
             return x
-        return self.out(x) if "out" in self else embedding.as_linear(x)
+        if "out" in self:
+            return self.out(x)
+        return embedding.as_linear(x)
 
 
 class MaskedHead(nn.Module):
@@ -167,7 +169,7 @@ def training_flops(model: Model, length: int) -> float:
     flops = 0.0
     for path, shape in shapes.items():
         if len(shape) >= 2 and path.replace(".base.", ".") not in excluded:
-            products = 3 if path in trained else 2
+            products = 2 + (path in trained)
             flops += 2.0 * products * math.prod(shape)
     for layer in model.modules():
         if isinstance(layer, Attention):

@@ -43,8 +43,7 @@ class SentenceEncoder:
         backbone = build_backbone({**node, **shape}, vocab_size)
         load_weights(backbone, path)
         self.size = backbone.output_size
-        limit = backbone.position_limit
-        self._max_tokens = MAX_TOKENS if limit is None else min(MAX_TOKENS, limit)
+        self._max_tokens = min(MAX_TOKENS, backbone.position_limit or MAX_TOKENS)
         self._backbone = backbone
         assert isinstance(backbone, nn.Module)
         backbone.update(tree_map(_round, backbone.parameters()))
@@ -98,7 +97,9 @@ def _batches(tokens: Sequence[np.ndarray]) -> Iterator[list[int]]:
 
 
 def _shorten(array: mx.array) -> mx.array:
-    return array.astype(mx.float16) if array.dtype in FLOATS else array
+    if array.dtype in FLOATS:
+        array = array.astype(mx.float16)
+    return array
 
 
 def _round(array: mx.array) -> mx.array:

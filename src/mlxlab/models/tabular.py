@@ -7,7 +7,9 @@ Shapes: B rows, F folds, K members, N columns of numbers, M columns of categorie
 O outputs.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Annotated, NamedTuple, NotRequired, TypedDict
 
 import mlx.core as mx
@@ -98,7 +100,8 @@ class Features:
             most[row, :bins] = 1
             # Values outside of the training rows go on in the first and last bin, up to a width more.
             most[row, bins - 1] = 2
-            least[row, 0] = -1 if bins > 1 else 0
+            if bins > 1:
+                least[row, 0] = -1
         self.bins = [mx.array(each) for each in (lower, width, least, most)]
         self.means = mx.array([each["mean"] for each in numbers])
         self.deviations = mx.array([each["deviation"] for each in numbers])
@@ -107,8 +110,8 @@ class Features:
         """Cells (B, N + M) -> features (B, R), and the codes of numbers (B, N, Q) and categories (B, M, Q)."""
         if cells.shape[1] != self.num_columns:  # MLX has no bounds checks.
             raise DataError(f"expected {self.num_columns} cells a row, got {cells.shape[1]}")
-        features: list[mx.array] = []
-        codes: list[mx.array] = []
+        features = []
+        codes = []
         if self.numbers:
             values, code, is_missing = self._read_numbers(cells[:, mx.array(self.numbers)])
             features += [values, mx.take(is_missing, self.flagged_numbers, axis=1)]
@@ -174,7 +177,7 @@ class TabularNetwork(nn.Module):
 
     def __call__(self, features: mx.array, codes: Sequence[mx.array]) -> mx.array:
         rows = len(features)
-        parts: list[mx.array] = []
+        parts = []
         for code, embed in zip(codes, self.codes, strict=True):
             parts.append(embed(code).reshape(self.folds, rows, -1))
         parts.append(mx.broadcast_to(features, (self.folds, *features.shape)))
@@ -241,9 +244,10 @@ class MarginReader(nn.Module):
         self._columns = mx.array([*named], mx.int32)
         self._centers = mx.array([each["center"] for each in named.values()])
         self._scales = mx.array([each["scale"] for each in named.values()])
-        sharpness = 1.0 if kind == "regression" else SHARPNESS
-        rows = mx.eye(outputs)[mx.array([each["output"] for each in named.values()])]
-        self._sums = sharpness * rows  # (N, O)
+        sums = mx.eye(outputs)[mx.array([each["output"] for each in named.values()])]
+        if kind != "regression":
+            sums = SHARPNESS * sums
+        self._sums = sums  # (N, O)
 
     def __call__(self, cells: mx.array) -> mx.array:
         margins = mx.take(cells, self._columns, axis=1)
@@ -313,7 +317,9 @@ class TabularHead(nn.Module):
         ]
         self.network, *self.snapshots = networks
         self.linear = LinearReader(self._features.size, outputs)
-        self.trees = [TreeReader(outputs)] if outputs <= MAX_TREE_OUTPUTS else []
+        self.trees = []
+        if outputs <= MAX_TREE_OUTPUTS:
+            self.trees = [TreeReader(outputs)]
         margins = {index: each["margin"] for index, each in enumerate(columns) if "margin" in each}
         groups = sorted({each["group"] for each in margins.values()})
         self.margins = [MarginReader(margins, group, kind, outputs) for group in groups]
@@ -355,19 +361,18 @@ class TabularHead(nn.Module):
 
     def _mix(self, cells: mx.array) -> mx.array:
         features, codes = self._features(cells)
-        mixture: mx.array | None = None
+        parts = []
         for index in np.flatnonzero(np.array(self.shares)).tolist():
             reader = self.readers[index]
             if isinstance(reader, TabularNetwork):
                 outputs = to_outputs(reader(features, codes), self.kind).mean(axis=(0, 1))
+            elif isinstance(reader, MarginReader):
+                outputs = to_outputs(reader(cells), self.kind)
             else:
-                reads = cells if isinstance(reader, MarginReader) else features
-                outputs = to_outputs(reader(reads), self.kind)
+                outputs = to_outputs(reader(features), self.kind)
             outputs = sharpen(outputs, self.sharpness[index], self.kind)
-            part = self.shares[index] * outputs
-            mixture = part if mixture is None else mixture + part
-        assert mixture is not None
-        return to_logits(mixture, self.kind)
+            parts.append(self.shares[index] * outputs)
+        return to_logits(reduce(operator.add, parts), self.kind)
 
 
 def to_outputs(logits: mx.array, kind: TaskKind) -> mx.array:
@@ -434,7 +439,9 @@ class Tabular(nn.Module):
         super().__init__()
         self.hidden_size = self.output_size = self.pooled_size = hidden_size
         self.folds = folds
-        self.fractions = tuple(snapshots) if folds > 1 else ()
+        self.fractions: tuple[float, ...] = ()
+        if folds > 1:
+            self.fractions = tuple(snapshots)
         self._columns = columns or []
         self._sizes = NetworkSizes(folds, members, code_size, hidden_size, num_layers, dropout)
 

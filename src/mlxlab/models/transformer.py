@@ -80,12 +80,15 @@ class Transformer(nn.Module):
         self.tie_embeddings = tie_embeddings
         self.classifier_bias = classifier_bias
         self.max_position_embeddings = max_position_embeddings
-        self.position_limit = max_position_embeddings if position_embedding == "learned" else None
+        self.position_limit: int | None = None
+        theta: float | None = rope_theta
+        if position_embedding == "learned":
+            self.position_limit = max_position_embeddings
+            theta = None
         self.embedding = Embedding(vocab_size, hidden_size)
         if self.position_limit is not None:
             self.position_embedding = Embedding(self.position_limit, hidden_size)
         self.dropout = Dropout(dropout)
-        theta = rope_theta if self.position_limit is None else None
         heads = (num_heads, num_kv_heads or num_heads)
         self.layers = []
         for _ in range(num_layers):
@@ -164,4 +167,6 @@ class DecoderBlock(nn.Module):
 
 def new_norm(norm_type: str, size: int, eps: float) -> nn.Module:
     """RMSNorm, or LayerNorm without bias."""
-    return RMSNorm(size, eps=eps) if norm_type == "rms" else LayerNorm(size, eps=eps, bias=False)
+    if norm_type == "rms":
+        return RMSNorm(size, eps=eps)
+    return LayerNorm(size, eps=eps, bias=False)

@@ -129,7 +129,7 @@ def build_session(
     cfg = start.cfg
     options = split_node(cfg["model"])[0]
     if options.quantization.bits is not None:
-        from mlxlab.models.adapters.quantize import refuse_training
+        from mlxlab.models.adapters.apply import refuse_training
 
         refuse_training(options)  # Reading the data, which comes next, may take long.
     loader = TeacherLoader(

@@ -1,8 +1,6 @@
 """Quantised layers compute what their weights stand for; adapters on them train as on those weights."""
 
 import logging
-from contextlib import nullcontext
-from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -12,16 +10,13 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlxlab.checkpoint.store import check_arrays
 from mlxlab.errors import ConfigError
+from mlxlab.models.adapters.apply import refuse_training
 from mlxlab.models.adapters.freeze import train_only, trainable_names
-from mlxlab.models.adapters.quantize import refuse_training
 from mlxlab.models.adapters.quantized import QuantizedLayer, float_weight
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import count_parameters, training_flops
 from mlxlab.models.options import split_node
-from mlxlab.training.steps.optimized import OptimizedStep
-from mlxlab.training.steps.step import PlainStep
-from support.models import OPTIMIZED_STEP, fit, make_run, make_trainer, weights_of
 
 ADAPTER = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 FOUR_BITS = {"_target_": "mlxlab.models.options.Quantization", "bits": 4, "group_size": 32}
@@ -33,13 +28,8 @@ BACKBONES = {
 KINDS = [
     (name, "classification" if name == "bert.Bert" else "language_modelling") for name in BACKBONES
 ]
-SIZES = {
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 48,
-    "dropout": 0.0,
-}
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+SIZES |= {"dropout": 0.0}
 TOKENS = mx.array(np.random.default_rng(0).integers(0, 40, (3, 7)).astype(np.int32))
 
 
@@ -66,11 +56,9 @@ def with_float_weights(model):
     for path, layer in model.named_modules():
         if isinstance(layer, QuantizedLayer):
             weight = float_weight(layer)
-            new[path] = (
-                nn.Embedding(1, 1)
-                if hasattr(layer, "as_linear")
-                else nn.Linear(1, 1, bias="bias" in layer)
-            )
+            new[path] = nn.Linear(1, 1, bias="bias" in layer)
+            if hasattr(layer, "as_linear"):
+                new[path] = nn.Embedding(1, 1)
             new[path].weight = weight
             if "bias" in layer:
                 new[path].bias = layer.bias
@@ -106,14 +94,8 @@ def test_layers_that_do_not_divide_are_named_once_and_skipped_ones_stay(caplog):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (
-            {"mode": "mxfp4", "group_size": 64},
-            "model.quantization: mxfp4 quantization requires group size 32 but got 64",
-        ),
-        (
-            {"group_size": 16},
-            "model.quantization: The requested group size 16 is not supported",
-        ),
+        ({"mode": "mxfp4", "group_size": 64}, "model.quantization: mxfp4 .* group size 32"),
+        ({"group_size": 16}, "model.quantization: The requested group size 16 is not supported"),
         ({"skip": ["layers.7"]}, "model.quantization.skip: layers.7 matches nothing"),
     ],
 )
@@ -131,9 +113,7 @@ def test_adapters_change_nothing_at_first_and_get_the_gradients_of_float_weights
     }
     model = build(name, quantization={}, adapter=adapter)
     plain = build(name, quantization={"skip": ["layers.0.attention.key"]})
-    assert not [path for path in quantised(model) if "layers.0.attention.key" in path], (
-        "it is trained"
-    )
+    assert not [path for path in quantised(model) if "layers.0.attention.key" in path]
     if name != "cnn_hybrid.CnnHybrid":
         np.testing.assert_allclose(logits(model), logits(plain), atol=1e-5)
     move(model)
@@ -162,52 +142,24 @@ def gradients(model):
     return dict(tree_flatten(nn.value_and_grad(model, loss)(model)[1]))
 
 
-STEPS = {
-    "micro-batches": {"accumulate": 2, "retry_on_oom": True},
-    "checkpointing": {"activation_checkpointing": True},
-    "compiled": {"compile": "always"},
-}
-COMPILED = [pytest.param("compiled", marks=pytest.mark.fault_injection)]  # 6 s
+def options_of(**keys):
+    return split_node({"quantization": FOUR_BITS, **keys})[0]
 
 
-@pytest.mark.parametrize("name", [*list(STEPS)[:2], *COMPILED])
-def test_every_step_trains_the_adapters_of_a_quantised_base_as_the_plain_one(name):
-    results = []
-    for step in (
-        partial(PlainStep, max_grad_norm=1.0),
-        partial(OptimizedStep, **OPTIMIZED_STEP | STEPS[name]),
-    ):
-        model = build(kind="classification", quantization={}, adapter=ADAPTER).train()
-        before = weights_of(model)
-        fit(make_trainer(step=step, max_steps=2), make_run(model))
-        results.append(weights_of(model))
-    for path, weight in results[0].items():
-        assert np.array_equal(weight, before[path]) == (path not in trainable_names(model)), path
-        np.testing.assert_allclose(results[1][path], weight, atol=1e-5, err_msg=path)
+@pytest.mark.parametrize(
+    ("freeze", "trained"), [((), "all of them"), (("backbone.layers.*",), "backbone.embedding")]
+)
+def test_quantised_weights_cannot_be_trained(freeze, trained):
+    model = build(kind="classification", quantization={}, freeze=freeze)
+    with pytest.raises(ConfigError, match=f"cannot be trained .{trained}"):
+        refuse_training(options_of(freeze=freeze), model)
 
 
-def test_quantised_weights_are_trained_by_nothing():
-    for freeze, trained in {
-        (): "all of them",
-        ("backbone.layers.*",): "backbone.embedding",
-        ("backbone",): None,
-    }.items():
-        keys = {"quantization": FOUR_BITS, "freeze": freeze}
-        options, _ = split_node(keys)
-        model = build(kind="classification", quantization={}, freeze=freeze)
-        with (
-            nullcontext()
-            if trained is None
-            else pytest.raises(ConfigError, match=f"cannot be trained .{trained}")
-        ):
-            refuse_training(options, model)
-        with (
-            nullcontext()
-            if freeze
-            else pytest.raises(ConfigError, match="add model/adapter=lora, or freeze")
-        ):
-            refuse_training(options)
-    refuse_training(split_node({"quantization": FOUR_BITS, "adapter": ADAPTER})[0], model)
+def test_quantised_weights_may_be_frozen_or_have_adapters():
+    model = build(kind="classification", quantization={}, freeze=("backbone",))
+    refuse_training(options_of(freeze=("backbone",)), model)
+    refuse_training(options_of(freeze=("backbone",)))
+    refuse_training(options_of(adapter=ADAPTER), model)
 
 
 def test_a_restored_model_has_the_same_arrays():

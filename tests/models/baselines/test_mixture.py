@@ -1,10 +1,8 @@
-"""The mixture of readings, and linear models as arrays."""
+"""The mixture of readings."""
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
 
-from mlxlab.models.baselines.linear import fit_linear
 from mlxlab.models.baselines.mixture import fit_mixture, sharpen
 
 RNG = np.random.default_rng(0)
@@ -52,28 +50,3 @@ def test_sharpened_probabilities_are_those_of_scaled_logits(kind):
 
     expected = probabilities(2 * logits)
     np.testing.assert_allclose(sharpen(probabilities(logits), 2.0, kind), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_a_linear_model_gives_the_probabilities_of_scikit_learn(classes):
-    features = RNG.normal(size=(200, 4)).astype(np.float32)
-    targets = (features[:, 0] > 0).astype(int) + (classes > 2) * (features[:, 1] > 1)
-    logits = fit_linear(features, targets, "classification", classes + 1)(features)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    order = np.random.default_rng(0).permutation(200)
-    peer = LogisticRegression(max_iter=300).fit(features[order].astype(float), targets[order])
-    probabilities = powers / powers.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        probabilities[:, :classes], peer.predict_proba(features), rtol=1e-4, atol=1e-6
-    )
-    assert probabilities[:, classes].max() < 1e-6
-
-
-def test_a_class_that_no_row_has_and_labels_of_one_value_are_fitted():
-    features = RNG.normal(size=(50, 2))
-    alone = fit_linear(features, np.zeros(50, int), "classification", 2)(features)
-    assert (alone.argmax(axis=1) == 0).all()
-    labels = np.stack([features[:, 0] > 0, np.zeros(50)], axis=1)
-    logits = fit_linear(features, labels, "multi_label", 2)(features)
-    assert ((logits[:, 0] > 0) == labels[:, 0]).mean() > 0.9
-    assert (logits[:, 1] < 0).all()

@@ -97,20 +97,6 @@ def test_numbers_are_predicted_in_the_units_of_the_data():
         np.testing.assert_allclose(each.valid, 100 + 20 * VALID_CLASS, atol=8)
 
 
-def test_predictions_are_the_same_each_time(monkeypatch):
-    monkeypatch.setattr(texts, "MAX_ROWS", 50)
-    first, second = (by_name(CLASS, CLASSES) for _ in range(2))
-    for name, each in first.items():
-        np.testing.assert_array_equal(each.valid, second[name].valid)
-
-
-def test_predictions_do_not_depend_on_how_many_rows_are_predicted_at_a_time(monkeypatch):
-    expected = by_name(CLASS, CLASSES)
-    monkeypatch.setattr(predict, "BLOCK", 7)
-    for name, each in by_name(CLASS, CLASSES).items():
-        np.testing.assert_allclose(each.valid, expected[name].valid)
-
-
 def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
     monkeypatch.setattr(texts, "CHUNK", 7)
     data, sizes = Rows(CLASS, CLASSES), []
@@ -129,10 +115,9 @@ def test_training_texts_are_read_a_few_at_a_time(monkeypatch):
 def test_a_sample_of_rows_sorted_by_class_has_all_classes(monkeypatch):
     monkeypatch.setattr(texts, "MAX_CHARACTERS", sum(map(len, TRAIN)) // 3)
     order = np.argsort(CLASS, kind="stable")
-    words = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])[
-        "tfidf_logistic_regression"
-    ]
-    np.testing.assert_array_equal(words.valid.argmax(axis=1), VALID_CLASS)
+    fitted = by_name(CLASS[order], CLASSES, train=[TRAIN[row] for row in order])
+    valid = fitted["tfidf_logistic_regression"].valid
+    np.testing.assert_array_equal(valid.argmax(axis=1), VALID_CLASS)
 
 
 def test_the_weaker_penalty_is_taken_where_it_predicts_held_out_rows_better():

@@ -6,7 +6,7 @@ import pytest
 from mlxlab.data.batch import Task
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.models.build import build_model
-from mlxlab.models.interop.trained_model import TrainedModel
+from mlxlab.models.interop.counterpart import TrainedModel
 from mlxlab.models.layers import named_parameters
 
 

@@ -10,23 +10,11 @@ import pytest
 from mlxlab.models.build import build_pretrained_model
 from mlxlab.models.interop.gguf import export_gguf
 from mlxlab.models.interop.hugging_face import export_hugging_face
-from mlxlab.models.interop.model_card import Origin
 from support.commands import command
+from support.exported import BERT, LLAMA, ORIGIN
 
 main = command("evaluate")
 
-LLAMA = {
-    "_target_": "mlxlab.models.transformer.Transformer",
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "intermediate_size": 48,
-    "rope_theta": 5e4,
-}
-BERT = LLAMA | {"_target_": "mlxlab.models.bert.Bert", "dropout": 0.0}
-BERT = {key: BERT[key] for key in BERT if key not in ("num_kv_heads", "rope_theta")}
-ORIGIN = Origin("tiny", "texts", 4)
 TEXT = "the cat sees the dog, and Zo\u00eb sees them; the cat \u2603 again and again.\n" * 5
 T = 8
 
@@ -77,21 +65,6 @@ def test_the_loss_is_that_of_the_logits(published, tokenizer, text, name, batch_
         losses += (log_sums - logits[np.arange(len(row) - 1), row[1:]]).tolist()
     options = [f"data.seq_len={T}", f"data.eval_batch_size={batch_size}"]
     metrics = evaluate(capsys, published / name, text, *options)
-    assert metrics == pytest.approx(expected_metrics(losses, tokenizer), rel=1e-4)
-
-
-def test_transformers_gives_the_same_loss(published, tokenizer, text, capsys):
-    transformers = pytest.importorskip("transformers", reason="extra interop")
-    torch = pytest.importorskip("torch", reason="extra interop")
-    model = transformers.AutoModelForCausalLM.from_pretrained(published / "hf").eval()
-    losses = []
-    for row in rows_of(tokenizer):
-        ids = torch.tensor(row[None].astype(np.int64))
-        with torch.no_grad():
-            logits = model(ids[:, :-1]).logits[0]
-        loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none")
-        losses += loss.tolist()
-    metrics = evaluate(capsys, published / "hf", text, f"data.seq_len={T}")
     assert metrics == pytest.approx(expected_metrics(losses, tokenizer), rel=1e-4)
 
 

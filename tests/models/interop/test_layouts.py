@@ -10,7 +10,8 @@ import pytest
 from mlxlab.data.batch import Task
 from mlxlab.data.chat.chat_template import ChatTemplate, default_template
 from mlxlab.models.interop.hugging_face import export_hugging_face
-from mlxlab.models.interop.model_card import Origin
+from mlxlab.models.layers import named_parameters
+from support.exported import BERT, CLASSES, LLAMA, LORA, NUMBERS, ORIGIN, SCALING
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed (extra interop)"
@@ -19,21 +20,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (extra inter
 mlx_lm = pytest.importorskip("mlx_lm", reason="mlx-lm is not installed (extra interop)")
 mlx_lm_generate = pytest.importorskip("mlx_lm.generate")
 
-SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
-DECODER = {
-    "_target_": "mlxlab.models.transformer.Transformer",
-    **SIZES,
-    "num_kv_heads": 2,
-    "rope_theta": 5e4,
-}
-BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
-LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
 CODES = {"_target_": "mlxlab.models.options.Quantization", "group_size": 32}
-SCALING = {
-    "_target_": "mlxlab.models.rope.Llama3Scaling",
-    "factor": 4.0,
-    "original_max_position_embeddings": 8,
-}
 DECODERS = {
     "Llama": {},
     "Llama, untied": {"tie_embeddings": False},
@@ -47,11 +34,8 @@ DECODERS = {
     "Qwen2": {"attention_bias": "qkv"},
     "Qwen3": {"qk_norm": True, "head_dim": 12, "tie_embeddings": False},
 }
-CLASSES = Task("classification", 3, ("red", "green", "blue"))
 BINARY = Task("classification", 2, ("no", "yes"))
 LABELS = Task("multi_label", 3, ("red", "green", "blue"))
-NUMBERS = Task("regression", 1, target_mean=2.0, target_deviation=3.0)
-ORIGIN = Origin("tiny", "texts", 4)
 LENGTH = 12
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of programs that are not ours
@@ -90,7 +74,7 @@ def continuation(model, tokens, count):
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_decoder(trained, tokenizer, tmp_path, name):
-    source, out = trained({**DECODER, **DECODERS[name]}, scale=5.0), tmp_path / "hf"
+    source, out = trained({**LLAMA, **DECODERS[name]}, scale=5.0), tmp_path / "hf"
     export_hugging_face(source, out, ORIGIN)
     tokens, mask = batch(tokenizer.vocab_size)
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
@@ -111,7 +95,7 @@ def test_a_decoder(trained, tokenizer, tmp_path, name):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("node", [DECODER, BERT], ids=["decoder", "encoder"])
+@pytest.mark.parametrize("node", [LLAMA, BERT], ids=["decoder", "encoder"])
 def test_fewer_bytes_are_rounded_weights(trained, tokenizer, tmp_path, dtype, node):
     source, out = trained(node, CLASSES if node is BERT else None), tmp_path / "hf"
     export_hugging_face(source, out, ORIGIN, dtype)
@@ -125,7 +109,7 @@ def test_fewer_bytes_are_rounded_weights(trained, tokenizer, tmp_path, dtype, no
     tokens, mask = batch(tokenizer.vocab_size)
     rounded = {
         path: array.astype(getattr(mx, dtype)).astype(mx.float32)
-        for path, array in weights_of(source).items()
+        for path, array in named_parameters(source.model).items()
     }
     source.model.load_weights(list(rounded.items()))
     expected = np.array(source.model(mx.array(tokens), mx.array(mask)))
@@ -133,12 +117,6 @@ def test_fewer_bytes_are_rounded_weights(trained, tokenizer, tmp_path, dtype, no
     np.testing.assert_allclose(
         logits_of(torch_model.float(), tokens, mask)[real], expected[real], atol=1e-4
     )
-
-
-def weights_of(source):
-    from mlxlab.models.layers import named_parameters
-
-    return named_parameters(source.model)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +190,7 @@ def test_a_masked_model(trained, tokenizer, tmp_path, options):
 @pytest.mark.parametrize("task", [BINARY, LABELS], ids=lambda task: task.kind)
 def test_a_decoder_with_a_classifier(trained, tokenizer, tmp_path, task, options):
     source, out = (
-        trained({**DECODER, "classifier_bias": False, **options}, task, scale=5.0),
+        trained({**LLAMA, "classifier_bias": False, **options}, task, scale=5.0),
         tmp_path / "hf",
     )
     export_hugging_face(source, out, ORIGIN)
@@ -235,7 +213,7 @@ def test_a_decoder_with_a_classifier(trained, tokenizer, tmp_path, task, options
 def test_a_chat(trained, tokenizer, tmp_path):
     text = "{% for m in messages %}{{ bos_token }}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
     template, out = ChatTemplate(text, "a template", "<bos>", "<eos>"), tmp_path / "hf"
-    source = replace(trained(DECODER), template=template, end_ids=(tokenizer.eos_id, 7))
+    source = replace(trained(LLAMA), template=template, end_ids=(tokenizer.eos_id, 7))
     export_hugging_face(source, out, ORIGIN)
     messages = [{"role": "user", "content": "the cat"}]
     apple = mlx_lm.load(str(out))[1]
@@ -246,30 +224,17 @@ def test_a_chat(trained, tokenizer, tmp_path):
     assert torch_model.generation_config.eos_token_id == [tokenizer.eos_id, 7]
 
 
-@pytest.mark.parametrize("node", [DECODER, BERT], ids=str)
-def test_the_code_of_the_card_runs(trained, tmp_path, monkeypatch, node):
-    export_hugging_face(trained(node), tmp_path / "hf", ORIGIN)
+@pytest.mark.parametrize(("node", "chats"), [(LLAMA, False), (LLAMA, True), (BERT, False)], ids=str)
+def test_the_code_of_the_card_runs(trained, tmp_path, monkeypatch, node, chats):
+    source = trained(node)
+    if chats:
+        source = replace(source, template=default_template(source.tokenizer))
+    export_hugging_face(source, tmp_path / "hf", ORIGIN)
     monkeypatch.chdir(tmp_path / "hf")
     blocks = re.findall(
         r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL
     )
-    assert len(blocks) == (2 if node is DECODER else 1)
+    assert len(blocks) == (2 if node is LLAMA else 1)
     for block in blocks:
+        assert ("apply_chat_template(" in block) == chats
         exec(block, {})
-
-
-def test_the_code_of_the_card_of_a_chat_model_runs(trained, tmp_path, monkeypatch, capsys):
-    model = trained(DECODER)
-    export_hugging_face(
-        replace(model, template=default_template(model.tokenizer)), tmp_path / "hf", ORIGIN
-    )
-    monkeypatch.chdir(tmp_path / "hf")
-    blocks = re.findall(
-        r"```python\n(.*?)```", (tmp_path / "hf" / "README.md").read_text(), re.DOTALL
-    )
-    assert [
-        "apply_chat_template(messages, add_generation_prompt=True" in block for block in blocks
-    ] == [True, True]
-    for block in blocks:
-        exec(block, {})
-    assert capsys.readouterr().out

@@ -8,24 +8,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError
 from mlxlab.models.adapters.freeze import frozen_parameters
 from mlxlab.models.build import build_pretrained_model
-from mlxlab.models.interop.model_card import Origin
 from mlxlab.models.interop.peft import export_peft
 from mlxlab.models.layers import named_parameters
-
-SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
-LLAMA = {"_target_": "mlxlab.models.transformer.Transformer", **SIZES, "num_kv_heads": 2}
-BERT = {"_target_": "mlxlab.models.bert.Bert", **SIZES, "dropout": 0.0}
-LORA = {"_target_": "mlxlab.models.options.LoRA", "rank": 2}
-CODES = {"_target_": "mlxlab.models.options.Quantization", "bits": 8, "group_size": 32}
-CLASSES = Task("classification", 3, ("red", "green", "blue"))
-NUMBERS = Task("regression", 1, target_mean=2.0, target_deviation=3.0)
-ORIGIN = Origin("tiny", "texts", 4)
-TOKENS = mx.array([[5, 9, 77, 4, 6, 1]])
-ALL_REAL = mx.ones((1, 6), mx.int32)
+from support.exported import ALL_REAL, BERT, CLASSES, CODES, LLAMA, LORA, NUMBERS, ORIGIN, TOKENS
 
 
 def export(source, out, published=None):
@@ -153,35 +141,14 @@ def test_published_weights_are_named_only_while_they_are_those_below_the_adapter
 
 
 def test_what_peft_has_no_adapters_for_is_one_line(trained, tmp_path):
-    for node, task, message in [
-        (LLAMA, None, "model.adapter: expected a run with adapters, model/adapter=lora"),
-        (
-            {**LLAMA, "adapter": {**LORA, "targets": ["embedding"]}},
-            None,
-            "adapters of linear layers, not of embedding",
-        ),
-        (
-            {**LLAMA, "adapter": {**LORA, "train": ["embedding"]}},
-            None,
-            "PEFT cannot save embedding.weight of Llama",
-        ),
-        (
-            {**BERT, "adapter": {**LORA, "train": ["head"]}},
-            None,
-            "PEFT cannot save head.bias of BertForMaskedLM",
-        ),
-        (
-            {**BERT, "adapter": {**LORA, "train": ["attention.query.bias"]}},
-            None,
-            "PEFT cannot save layers.0.attention",
-        ),
+    for node, options, message in [
+        (LLAMA, None, "model.adapter: expected a run with adapters"),
+        (LLAMA, {"targets": ["embedding"]}, "not of embedding"),
+        (LLAMA, {"train": ["embedding"]}, "cannot save embedding.weight"),
+        (BERT, {"train": ["head"]}, "cannot save head.bias of BertForMaskedLM"),
+        (BERT, {"train": ["attention.query.bias"]}, "cannot save layers.0.attention"),
     ]:
+        adapter = options and {**LORA, **options}
         with pytest.raises(ConfigError, match=message):
-            export(trained(node, task), tmp_path / "peft")
+            export(trained({**node, "adapter": adapter}), tmp_path / "peft")
     assert not list(tmp_path.iterdir()), "something is left half-made"
-
-
-def test_the_card_of_adapters_says_where_its_lines_run(trained, tmp_path):
-    export(trained({**LLAMA, "adapter": LORA}), tmp_path / "peft")
-    card = (tmp_path / "peft" / "README.md").read_text()
-    assert "Run the lines below inside this folder; they work wherever it is." in card

@@ -7,7 +7,6 @@ import pytest
 from support.peft_runs import (
     SIZES,
     base_of,
-    compare,
     export,
     resume,
     train,
@@ -35,30 +34,6 @@ def published(text, tmp_path_factory):
     run = train_without_adapters(folder / "run", "model=transformer", *text)
     assert main(["hf", f"run={run}", f"out={folder}/model"]) == 0
     return folder / "model"
-
-
-@pytest.fixture(scope="module")
-def changed(text, published, tmp_path_factory):
-    """A run that began with the published weights, and trained them before it got adapters by a resume."""
-    folder = tmp_path_factory.mktemp("changed") / "run"
-    args = ["model=transformer", f"model.pretrained={published}", *text]
-    train(folder, *args, without=(*NO_SIZES, "model.adapter.alpha"))
-    return resume(folder, LORA, "model.adapter.alpha=64")
-
-
-def test_weights_that_a_resume_changed_are_written(changed, tmp_path):
-    out = export(changed, tmp_path / "peft", "checkpoint=last")
-    assert base_of(out) == str(out / "base")
-
-
-@pytest.mark.filterwarnings("ignore")  # of programs that are not ours
-def test_peft_computes_the_same_on_the_base_that_is_written(changed, tmp_path):
-    transformers = pytest.importorskip(
-        "transformers", reason="transformers is not installed (extra interop)"
-    )
-    pytest.importorskip("peft", reason="peft is not installed (extra interop)")
-    out = export(changed, tmp_path / "peft", "checkpoint=last")
-    compare(changed, out, transformers.AutoModelForCausalLM, base_of(out), "last")
 
 
 def test_a_resume_that_only_trains_further_keeps_the_base(text, published, tmp_path):

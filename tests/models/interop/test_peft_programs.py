@@ -49,9 +49,8 @@ def test_a_decoder(text, tmp_path, adapter, monkeypatch):
     tokenizer = transformers.AutoTokenizer.from_pretrained("base")
     assert loaded["tokenizer"]("the cat")["input_ids"] == tokenizer("the cat")["input_ids"]
     assert type(loaded["model"]).__name__ == "PeftModelForCausalLM"
-    assert (
-        type(peft.AutoPeftModelForCausalLM.from_pretrained(out)).__name__ == "PeftModelForCausalLM"
-    )
+    loaded = peft.AutoPeftModelForCausalLM.from_pretrained(out)
+    assert type(loaded).__name__ == "PeftModelForCausalLM"
 
 
 @pytest.mark.parametrize(

@@ -14,43 +14,18 @@ from safetensors.numpy import load_file
 
 FOLDER = Path(__file__).parents[2] / "data" / "pretrained"
 VOCAB_SIZE = 24
-SHAPE = {
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-SHAPE |= {"intermediate_size": 24, "max_position_embeddings": 32}
-DECODER = SHAPE | {
-    "num_key_value_heads": 1,
-    "pad_token_id": None,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 1e4,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-}
-ROPE |= {"original_max_position_embeddings": 16}
+SHAPE = {"vocab_size": VOCAB_SIZE, "hidden_size": 16, "num_hidden_layers": 2}
+SHAPE |= {"num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 32}
+DECODER = SHAPE | {"num_key_value_heads": 1, "pad_token_id": None}
+DECODER |= {"bos_token_id": 1, "eos_token_id": 2}
+ROPE = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 4.0, "low_freq_factor": 1.0}
+ROPE |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 ROBERTA = SHAPE | {"max_position_embeddings": 34, "type_vocab_size": 1, "pad_token_id": 1}
 DISTILBERT = {"vocab_size": VOCAB_SIZE, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
 DISTILBERT |= {"max_position_embeddings": 32}
-MODERNBERT = SHAPE | {
-    "num_hidden_layers": 3,
-    "global_attn_every_n_layers": 2,
-    "local_attention": 4,
-    "pad_token_id": 0,
-}
-MODERNBERT |= {
-    "cls_token_id": 1,
-    "bos_token_id": 1,
-    "sep_token_id": 2,
-    "eos_token_id": 2,
-    "global_rope_theta": 400.0,
-}
+MODERNBERT = SHAPE | {"num_hidden_layers": 3, "global_attn_every_n_layers": 2}
+MODERNBERT |= {"local_attention": 4, "pad_token_id": 0, "cls_token_id": 1, "bos_token_id": 1}
+MODERNBERT |= {"sep_token_id": 2, "eos_token_id": 2, "global_rope_theta": 400.0}
 MODELS = {
     "bert": (hf.BertConfig(**SHAPE), hf.BertForMaskedLM),
     "roberta": (hf.RobertaConfig(**ROBERTA), hf.RobertaForMaskedLM),

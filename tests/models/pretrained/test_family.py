@@ -11,33 +11,18 @@ from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.pretrained import llama
 from mlxlab.models.pretrained.config import SYNONYMS, PretrainedConfig
-from mlxlab.models.pretrained.families import export_family
 from mlxlab.models.pretrained.family import BERT, SIZES, TRANSFORMER, rename, split_arrays
+from mlxlab.models.pretrained.weights import export_family
 from mlxlab.models.transformer import Transformer
 
-SHAPE = {
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 50,
-}
-SCALING = {
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
-SCALING["_target_"] = llama.SCALING
+SHAPE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+SHAPE |= {"vocab_size": 50}
+SCALING = {"_target_": llama.SCALING, "factor": 4.0, "low_freq_factor": 1.0}
+SCALING |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 NODES = {
     "bert": {"_target_": BERT, "max_position_embeddings": 64, "norm_eps": 1e-6, "mlp_type": "relu"},
-    "llama": {
-        "_target_": TRANSFORMER,
-        "num_kv_heads": 2,
-        "rope_theta": 5e5,
-        "tie_embeddings": False,
-    },
-    "qwen2": {"_target_": TRANSFORMER, "attention_bias": "qkv"},
+    "llama": {"_target_": TRANSFORMER, "num_kv_heads": 2, "rope_theta": 5e5},
+    "qwen2": {"_target_": TRANSFORMER, "attention_bias": "qkv", "tie_embeddings": False},
     "qwen3": {"_target_": TRANSFORMER, "qk_norm": True, "head_dim": 12, "rope_scaling": SCALING},
 }
 

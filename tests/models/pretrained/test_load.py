@@ -2,14 +2,12 @@
 
 import json
 import math
-import re
 import warnings
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
 from mlxlab.errors import (
     ConfigError,
@@ -22,6 +20,7 @@ from mlxlab.models.adapters.freeze import trainable_names
 from mlxlab.models.bert import Bert
 from mlxlab.models.build import architecture_of, build_model
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.pretrained import bert, llama
 from mlxlab.models.pretrained.load import read_shape, resolve
 from mlxlab.models.pretrained.weights import load_weights
 from mlxlab.models.transformer import Transformer
@@ -31,73 +30,20 @@ TARGETS = {
     "cnn_hybrid": "mlxlab.models.cnn_hybrid.CnnHybrid",
     "transformer": "mlxlab.models.transformer.Transformer",
 }
-SHAPE = {
-    "hidden_size": 32,
-    "num_layers": 2,
-    "num_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 50,
-}
-BERT_CONFIG = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-    "vocab_size": 50,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "position_embedding_type": "absolute",
-    "type_vocab_size": 2,
-}
-LLAMA_CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "vocab_size": 50,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 5e5,
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-}
+SHAPE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48}
+SHAPE |= {"vocab_size": 50}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"intermediate_size": 48, "vocab_size": 50}
+BERT_CONFIG = SIZES | {"model_type": "bert", "max_position_embeddings": 64}
+LLAMA_CONFIG = SIZES | {"model_type": "llama", "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
+LLAMA_CONFIG |= {"rope_theta": 5e5, "tie_word_embeddings": False}
+CONFIGS = {"bert": BERT_CONFIG, "transformer": LLAMA_CONFIG}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
-}
-BERT_LAYER = {  # name here, name in the file
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "feed_forward.up": "intermediate.dense",
-    "feed_forward.down": "output.dense",
-    "feed_forward_norm": "output.LayerNorm",
-}
-BERT_OUTSIDE = {
-    "embedding": "embeddings.word_embeddings",
-    "position_embedding": "embeddings.position_embeddings",
-    "type_embedding": "embeddings.token_type_embeddings",
-    "embedding_norm": "embeddings.LayerNorm",
-    "pooler": "pooler.dense",
-}
-LLAMA_LAYER = {
-    "attention.query": "self_attn.q_proj",
-    "attention.key": "self_attn.k_proj",
-    "attention.value": "self_attn.v_proj",
-    "attention.out": "self_attn.o_proj",
-    "attention_norm": "input_layernorm",
-    "feed_forward.gate": "mlp.gate_proj",
-    "feed_forward.up": "mlp.up_proj",
-    "feed_forward.down": "mlp.down_proj",
-    "feed_forward_norm": "post_attention_layernorm",
 }
 
 
@@ -110,28 +56,19 @@ def randomised(model, scale=0.2):
 
 
 def bert_arrays(model, prefix="", gamma=False):
+    """The arrays by the names of BERT, in early files of which norms have others."""
     arrays = {}
-    for path, array in tree_flatten(model.parameters()):
-        module, leaf = path.rsplit(".", 1)
-        layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
-        published_name = (
-            f"encoder.layer.{layer[1]}.{BERT_LAYER[layer[2]]}" if layer else BERT_OUTSIDE[module]
-        )
-        if gamma and published_name.endswith("LayerNorm"):
-            leaf = {"weight": "gamma", "bias": "beta"}[leaf]
-        arrays[f"{prefix}{published_name}.{leaf}"] = array
+    for path, array in named_parameters(model).items():
+        name = bert.FAMILY.published_name(path).removeprefix("bert.")
+        if gamma:
+            name = name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
+        arrays[prefix + name] = array
     return arrays
 
 
 def llama_arrays(model):
-    arrays = {}
-    for path, array in tree_flatten(model.parameters()):
-        module, leaf = path.rsplit(".", 1)
-        layer = re.fullmatch(r"layers\.(\d+)\.(.*)", module)
-        outside = {"embedding": "embed_tokens", "norm": "norm"}
-        published_name = f"layers.{layer[1]}.{LLAMA_LAYER[layer[2]]}" if layer else outside[module]
-        arrays[f"model.{published_name}.{leaf}"] = array
-    return arrays
+    parameters = named_parameters(model).items()
+    return {llama.LLAMA.published_name(path): array for path, array in parameters}
 
 
 def write(folder, arrays, config, name="model.safetensors"):
@@ -143,19 +80,10 @@ def write(folder, arrays, config, name="model.safetensors"):
 
 def load_bert(folder, vocab_size=50, **options):
     """The encoder in the folder's shape with its weights."""
-    encoder = Bert(
-        **(
-            options
-            | read_shape(resolve(folder), {"_target_": TARGETS["bert"]} | options, vocab_size)
-        )
-    )
+    shape = read_shape(resolve(folder), {"_target_": TARGETS["bert"]} | options, vocab_size)
+    encoder = Bert(**options | shape)
     load_weights(encoder, resolve(folder))
     return encoder.eval()
-
-
-def load_llama(folder, **options):
-    """The language model in the folder's shape with its weights."""
-    return load_model("transformer", folder, **options)
 
 
 def load_model(
@@ -199,68 +127,34 @@ def test_bert_weights_load_by_both_sets_of_names(tmp_path, encoder, prefix, gamm
 
 def test_the_file_of_the_usual_name_is_the_one(tmp_path, encoder):
     folder = write(tmp_path, bert_arrays(encoder), BERT_CONFIG)
-    mx.save_safetensors(
-        str(tmp_path / "a_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))}
-    )
-    mx.save_safetensors(
-        str(tmp_path / "z_copy.safetensors"), {"pooler.dense.bias": mx.zeros((32,))}
-    )
-    np.testing.assert_array_equal(
-        np.array(load_bert(folder).pooler.bias), np.array(encoder.pooler.bias)
-    )
-
-
-def test_weights_of_half_precision_become_float32(tmp_path, encoder):
-    arrays = {name: array.astype(mx.bfloat16) for name, array in bert_arrays(encoder).items()}
-    loaded = load_bert(write(tmp_path, arrays, BERT_CONFIG))
-    assert {leaf.dtype for _, leaf in tree_flatten(loaded.parameters())} == {mx.float32}
-
-
-def test_llama_weights_load_with_their_head(tmp_path, decoder):
-    head = mx.random.normal((50, 32))
-    folder = write(tmp_path, llama_arrays(decoder) | {"lm_head.weight": head}, LLAMA_CONFIG)
-    model = load_llama(folder)
-    assert_same_weights(model.backbone, decoder)
-    np.testing.assert_array_equal(np.array(model.head.out.weight), np.array(head))
-
-
-def test_a_tied_llama_has_its_embedding_for_a_head(tmp_path, decoder):
-    config = (
-        LLAMA_CONFIG
-        | {"tie_word_embeddings": True, "rope_theta": None}
-        | {"rope_parameters": {"rope_theta": 5e5}}
-    )
-    model = load_llama(write(tmp_path, llama_arrays(decoder), config))
-    assert_same_weights(model.backbone, decoder)
-    assert tree_flatten(model.head.parameters()) == []
+    for name in ("a_copy", "z_copy"):
+        copy = {"pooler.dense.bias": mx.zeros((32,))}
+        mx.save_safetensors(str(tmp_path / f"{name}.safetensors"), copy)
+    np.testing.assert_array_equal(load_bert(folder).pooler.bias, encoder.pooler.bias)
 
 
 def test_an_untied_llama_without_its_head_fails(tmp_path, decoder):
     with pytest.raises(DataError, match=r"lm_head\.weight is missing"):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG))
+        load_model("transformer", write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG))
 
 
 def test_shards_are_read_by_their_index(tmp_path, encoder):
     arrays = bert_arrays(encoder)
-    parts = {
-        "a.safetensors": dict(list(arrays.items())[:9]),
-        "b.safetensors": dict(list(arrays.items())[9:]),
-    }
+    names = list(arrays)
+    parts = {"a.safetensors": names[:9], "b.safetensors": names[9:]}
     unread = {"task_specific_params": {"max_length": 10**30, "penalty": math.inf}}
     for name, part in parts.items():
-        write(tmp_path, part, BERT_CONFIG | unread, name)
+        write(tmp_path, {key: arrays[key] for key in part}, BERT_CONFIG | unread, name)
     index = {"weight_map": {key: name for name, part in parts.items() for key in part}} | unread
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    mx.save_safetensors(
-        str(tmp_path / "consolidated.safetensors"), {"of.another.layout": mx.ones((2,))}
-    )
+    other = {"of.another.layout": mx.ones((2,))}
+    mx.save_safetensors(str(tmp_path / "consolidated.safetensors"), other)
     assert_same_weights(load_bert(str(tmp_path)), encoder)
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(InputNotFoundError, match=r"not found: b\.safetensors"):
         load_bert(str(tmp_path))
-    (tmp_path / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"x": "../b.safetensors"}})
-    )
+    index = {"weight_map": {"x": "../b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(NotAllowedError, match="outside its folder"):
         load_bert(str(tmp_path))
 
@@ -278,13 +172,8 @@ def test_the_masked_head_of_bert_loads(tmp_path, encoder):
     head = load_model(
         "bert", write(tmp_path, bert_arrays(encoder, "bert.") | own, BERT_CONFIG)
     ).head
-    leaves = [
-        head.transform.weight,
-        head.transform.bias,
-        head.norm.weight,
-        head.norm.bias,
-        head.bias,
-    ]
+    transform, norm = head.transform, head.norm
+    leaves = [transform.weight, transform.bias, norm.weight, norm.bias, head.bias]
     for loaded, expected in zip(leaves, own.values(), strict=False):
         np.testing.assert_array_equal(np.array(loaded), np.array(expected))
 
@@ -302,9 +191,8 @@ def test_a_classifier_needs_no_pretrained_head(tmp_path, encoder, family):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = load_model(family, folder, kind="classification")
-    assert_same_weights(
-        model.backbone.encoder if family == "cnn_hybrid" else model.backbone, encoder
-    )
+    backbone = model.backbone.encoder if family == "cnn_hybrid" else model.backbone
+    assert_same_weights(backbone, encoder)
 
 
 @pytest.mark.parametrize("family", ["bert", "cnn_hybrid"])
@@ -313,24 +201,12 @@ def test_with_an_adapter_what_is_not_pretrained_trains(tmp_path, encoder, family
     adapter = {"_target_": "mlxlab.models.options.LoRA"}
     model = load_model(family, folder, kind="classification", adapter=adapter)
     names = trainable_names(model)
-    new = {
-        path
-        for path in named_parameters(model)
-        if not path.startswith(("backbone.encoder", "backbone"))
-    }
-    if family == "cnn_hybrid":
-        new |= {path for path in named_parameters(model) if not path.startswith("backbone.encoder")}
+    pretrained = {"bert": "backbone", "cnn_hybrid": "backbone.encoder"}[family]
+    new = {path for path in named_parameters(model) if not path.startswith(pretrained)}
     assert {path for path in names if ".lora_" not in path} == new
-    node = {
-        "_target_": TARGETS[family],
-        "pretrained": str(folder),
-        "dropout": 0.0,
-        "adapter": adapter,
-    }
+    node = {"_target_": TARGETS[family], "pretrained": str(folder), "adapter": adapter}
     saved = architecture_of(node, 50)
-    again = build_model(
-        saved.node, kind="classification", num_classes=2, vocab_size=saved.vocab_size
-    )
+    again = build_model(saved.node, kind="classification", num_classes=2, vocab_size=50)
     assert trainable_names(again) == names, "a resumed run trains the same weights"
     with (
         pytest.warns(UserWarning, match="initialized at random"),
@@ -350,36 +226,36 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path, encoder, name,
 
 @pytest.mark.parametrize(("option", "pooling"), [({}, "first"), ({"pooling": "mean"}, "mean")])
 def test_a_model_without_pooler_pools_without_one(tmp_path, encoder, option, pooling):
-    arrays = {
-        name: array
-        for name, array in bert_arrays(encoder).items()
-        if not name.startswith("pooler.")
-    }
-    model = load_model(
-        "bert", write(tmp_path, arrays, BERT_CONFIG), kind="classification", **option
-    )
+    arrays = bert_arrays(encoder)
+    del arrays["pooler.dense.weight"], arrays["pooler.dense.bias"]
+    folder = write(tmp_path, arrays, BERT_CONFIG)
+    model = load_model("bert", folder, kind="classification", **option)
     tokens, ones = tokens_and_segments()
     segment_ids = mx.where(mx.arange(9) < 5, ones, 0)
     states = model.backbone(tokens, segment_ids)
     expected = states[:, 0] if pooling == "first" else states[:, :5].mean(axis=1)
-    np.testing.assert_allclose(
-        np.array(model.backbone.pool(states, segment_ids)), np.array(expected), atol=1e-6
-    )
+    np.testing.assert_allclose(model.backbone.pool(states, segment_ids), expected, atol=1e-6)
     assert "backbone.pooler.weight" not in named_parameters(model)
 
 
-@pytest.mark.parametrize("lost", ["pooler.dense.weight", "encoder.layer.1.output.LayerNorm.bias"])
-def test_a_missing_weight_fails_by_name(tmp_path, encoder, lost):
-    arrays = {name: array for name, array in bert_arrays(encoder).items() if name != lost}
-    with pytest.raises(
-        DataError, match=r"(pooler\.weight|layers\.1\.feed_forward_norm\.bias) is missing$"
-    ):
-        load_bert(write(tmp_path, arrays, BERT_CONFIG))
-
-
-def test_a_weight_of_another_shape_fails_by_name(tmp_path, encoder):
-    arrays = bert_arrays(encoder) | {"pooler.dense.bias": mx.zeros((31,))}
-    with pytest.raises(DataError, match=r"pooler\.bias has shape \(31,\), expected \(32,\)"):
+@pytest.mark.parametrize(
+    ("name", "array", "fault"),
+    [
+        ("pooler.dense.weight", None, r"pooler\.weight is missing$"),
+        (
+            "encoder.layer.1.output.LayerNorm.bias",
+            None,
+            r"layers\.1\.feed_forward_norm\.bias is missing$",
+        ),
+        ("pooler.dense.bias", mx.zeros(31), r"pooler\.bias has shape \(31,\), expected \(32,\)"),
+    ],
+)
+def test_a_missing_or_misshapen_weight_fails_by_name(tmp_path, encoder, name, array, fault):
+    arrays = bert_arrays(encoder)
+    del arrays[name]
+    if array is not None:
+        arrays[name] = array
+    with pytest.raises(DataError, match=fault):
         load_bert(write(tmp_path, arrays, BERT_CONFIG))
 
 
@@ -387,71 +263,37 @@ def test_unknown_weights_are_reported_outside_the_layers_and_refused_within(tmp_
     more = bert_arrays(encoder) | {"classifier.weight": mx.ones((2, 32))}
     with pytest.warns(UserWarning, match=r"no such weights: classifier\.weight"):
         assert_same_weights(load_bert(write(tmp_path, more, BERT_CONFIG)), encoder)
-    other = bert_arrays(encoder) | {
-        "encoder.layer.0.attention.self.distance.weight": mx.ones((2, 32))
-    }
-    with pytest.raises(
-        DataError, match=r"layers\.0\.attention.*is not a weight of this architecture"
-    ):
+    name = "encoder.layer.0.attention.self.distance.weight"
+    other = bert_arrays(encoder) | {name: mx.ones((2, 32))}
+    with pytest.raises(DataError, match=r"layers\.0\.attention.*is not a weight of this"):
         load_bert(write(tmp_path, other, BERT_CONFIG))
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("family", "change", "option", "fault"),
     [
-        ({"hidden_act": "gelu_new"}, "hidden_act is gelu_new, only gelu or relu or silu"),
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type is relative_key"),
-        (
-            {"model_type": "electra"},
-            "of type electra; model=bert loads bert, roberta, .*, distilbert, modernbert",
-        ),
-        ({"vocab_size": 49}, "has 49 tokens, fewer than the tokenizer's 50"),
+        ("bert", {"hidden_act": "gelu_new"}, {}, "hidden_act is gelu_new, only gelu or relu"),
+        ("bert", {"position_embedding_type": "relative_key"}, {}, "position_embedding_type is"),
+        ("bert", {"model_type": "electra"}, {}, "of type electra; model=bert loads bert, roberta"),
+        ("bert", {"vocab_size": 49}, {}, "has 49 tokens, fewer than the tokenizer's 50"),
+        ("bert", {}, {"position_embedding": "rope"}, "model.position_embedding=learned"),
+        ("bert", {}, {"pre_norm": True}, "model.pre_norm=false"),
+        ("bert", {}, {"mlp_type": "swiglu"}, "no gated model.mlp_type"),
+        ("transformer", {"mlp_bias": True}, {}, "mlp_bias is True"),
+        ("transformer", {"rope_parameters": {"rope_type": "yarn"}}, {}, "of type yarn"),
+        ("transformer", {"rope_parameters": {"rope_theta": "big"}}, {}, "rope_theta is big"),
+        ("transformer", {"hidden_act": "gelu"}, {}, "hidden_act is gelu"),
+        ("transformer", {"rope_scaling": LLAMA3, "hidden_size": 10**9}, {}, "at most 65536"),
+        ("transformer", {"model_type": "gemma2"}, {}, "of type gemma2; model=transformer loads"),
+        ("transformer", {}, {"position_embedding": "learned"}, "model.position_embedding=rope"),
+        ("transformer", {}, {"norm_type": "layer"}, "model.norm_type=rms"),
+        ("transformer", {}, {"mlp_type": "gelu"}, "model.mlp_type=swiglu"),
     ],
 )
-def test_another_architecture_than_bert_is_refused(tmp_path, encoder, change, fault):
+def test_what_an_architecture_lacks_is_refused(tmp_path, family, change, option, fault):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[family] | change))
     with pytest.raises(ConfigError, match=fault):
-        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG | change))
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"mlp_bias": True}, "mlp_bias is True"),
-        (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
-            "rotary positions of type yarn",
-        ),
-        ({"rope_parameters": {"rope_theta": "big"}}, "rope_theta is big, expected a number"),
-        ({"hidden_act": "gelu"}, "hidden_act is gelu"),
-        (
-            {"rope_scaling": LLAMA3, "hidden_size": 10**9},
-            "heads of 250000000 dimensions, expected at most 65536",
-        ),
-        (
-            {"model_type": "gemma2"},
-            "of type gemma2; model=transformer loads llama, mistral, qwen2, qwen3",
-        ),
-    ],
-)
-def test_another_architecture_than_llama_is_refused(tmp_path, decoder, change, fault):
-    with pytest.raises(ConfigError, match=fault):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG | change))
-
-
-@pytest.mark.parametrize(
-    "option", [{"position_embedding": "rope"}, {"pre_norm": True}, {"mlp_type": "swiglu"}]
-)
-def test_an_option_that_contradicts_the_pretrained_model_is_refused(tmp_path, encoder, option):
-    with pytest.raises(ConfigError, match=r"BERT has model\.position_embedding=learned"):
-        load_bert(write(tmp_path, bert_arrays(encoder), BERT_CONFIG), **option)
-
-
-@pytest.mark.parametrize(
-    "option", [{"position_embedding": "learned"}, {"norm_type": "layer"}, {"mlp_type": "gelu"}]
-)
-def test_an_option_that_contradicts_a_pretrained_decoder_is_refused(tmp_path, decoder, option):
-    with pytest.raises(ConfigError, match=r"Llama has model\.norm_type=rms"):
-        load_llama(write(tmp_path, llama_arrays(decoder), LLAMA_CONFIG), **option)
+        read_shape(tmp_path, {"_target_": TARGETS[family], **option}, 50)
 
 
 def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
@@ -477,21 +319,9 @@ def test_damaged_and_foreign_files_are_one_line(tmp_path, encoder):
         ("{", DataError, "not valid JSON"),
         ("[]", DataError, "expected dict"),
         ("{}", DataError, "'hidden_size' is missing"),
-        (
-            json.dumps(BERT_CONFIG | {"hidden_size": "32"}),
-            DataError,
-            "hidden_size: expected int, got '32'",
-        ),
-        (
-            json.dumps(BERT_CONFIG | {"num_hidden_layers": 30_000_000}),
-            DataError,
-            "num_hidden_layers: expected .*10000",
-        ),
-        (
-            json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}),
-            DataError,
-            "all heads together: expected .* got 4000000000",
-        ),
+        (json.dumps(BERT_CONFIG | {"hidden_size": "32"}), DataError, "hidden_size: expected int"),
+        (json.dumps(BERT_CONFIG | {"num_hidden_layers": 10**8}), DataError, "num_hidden_layers: "),
+        (json.dumps(LLAMA_CONFIG | {"head_dim": 10**9}), DataError, "all heads together: "),
         ('{"auto_map": {"AutoModel": "x.py"}}', NotAllowedError, "run code of its own"),
     ],
 )
@@ -505,11 +335,12 @@ def test_a_faulty_config_is_one_line(tmp_path, text, fault, words):
 @pytest.mark.parametrize(
     ("family", "key", "size"),
     [
-        *(
-            ("bert", key, 10**9)
-            for key in ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings")
-        ),
-        *(("transformer", key, 10**9) for key in ("hidden_size", "vocab_size")),
+        ("bert", "hidden_size", 10**9),
+        ("bert", "intermediate_size", 10**9),
+        ("bert", "vocab_size", 10**9),
+        ("bert", "max_position_embeddings", 10**9),
+        ("transformer", "hidden_size", 10**9),
+        ("transformer", "vocab_size", 10**9),
         ("transformer", "head_dim", 10**8),
         ("transformer", "num_hidden_layers", 9),
     ],
@@ -518,12 +349,8 @@ def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
     tmp_path, encoder, decoder, family, key, size, monkeypatch
 ):
     monkeypatch.setattr("mlxlab.models.build.initialize", lambda *_: pytest.fail("draws weights"))
-    published = {
-        "bert": (bert_arrays(encoder), BERT_CONFIG),
-        "transformer": (llama_arrays(decoder), LLAMA_CONFIG),
-    }
-    arrays, config = published[family]
-    folder = write(tmp_path / "model", arrays, config | {key: size})
+    arrays = {"bert": bert_arrays(encoder), "transformer": llama_arrays(decoder)}[family]
+    folder = write(tmp_path / "model", arrays, CONFIGS[family] | {key: size})
     with pytest.raises((ConfigError, DataError), match=r"GB of memory|weights do not fit"):
         load_model(family, folder, seed=0)
 
@@ -534,24 +361,17 @@ def test_a_name_is_a_folder_or_a_hub_id(tmp_path, monkeypatch):
             resolve(name)
     (tmp_path / "outputs" / "tuned").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        InputNotFoundError, match=r"=outputs/tunned: no such folder.*; did you mean outputs/tuned\?"
-    ):
-        resolve("outputs/tunned")
     (tmp_path / "tuned.gguf").touch()
     (tmp_path / "rows.jsonl").touch()
-    with pytest.raises(
-        InputNotFoundError,
-        match=r"tuned.guf: no such folder.*\(owner/name\); did you mean tuned.gguf\?",
-    ):
-        resolve("tuned.guf")
-    with pytest.raises(
-        InputNotFoundError,
-        match=r"=rows.jsonl: a file, expected a GGUF file \(.gguf\), a folder with",
-    ):
-        resolve("rows.jsonl")
+    for name, fault in [
+        ("outputs/tunned", r"no such folder.*; did you mean outputs/tuned\?"),
+        ("tuned.guf", r"no such folder.*; did you mean tuned.gguf\?"),
+        ("rows.jsonl", r"a file, expected a GGUF file"),
+    ]:
+        with pytest.raises(InputNotFoundError, match=f"={name}: {fault}"):
+            resolve(name)
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install -e '.*\[hub\]'"):
+    with pytest.raises(ServiceUnavailableError, match=r"for hub ids: pip install .*\[hub\]'"):
         resolve("owner/name")
 
 
@@ -565,10 +385,7 @@ def test_a_missing_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch, name)
 
 def test_a_folder_without_a_model_is_refused_with_the_files_and_the_folder_that_has_them(tmp_path):
     (tmp_path / "model").mkdir()
-    with pytest.raises(
-        InputNotFoundError,
-        match=r"config\.json not found; expected a folder with config\.json, .*s$",
-    ):
+    with pytest.raises(InputNotFoundError, match=r"config\.json not found"):
         resolve(str(tmp_path))
     (tmp_path / "model" / "config.json").write_text("{}")
     assert resolve(str(tmp_path / "model")) == tmp_path / "model"
@@ -581,30 +398,5 @@ def test_a_failed_download_is_one_line(monkeypatch):
         raise ConnectionError("long story")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(
-        ServiceUnavailableError,
-        match=r"owner/name: download from the hub failed \(ConnectionError\); without",
-    ):
+    with pytest.raises(ServiceUnavailableError, match=r"owner/name: .*\(ConnectionError\)"):
         resolve("owner/name")
-
-
-@pytest.mark.parametrize("family", ["bert", "cnn_hybrid", "transformer"])
-def test_the_architecture_gives_the_shape_without_the_pretrained_model(
-    tmp_path, encoder, decoder, family
-):
-    """A resumed run has weights of its own and needs only the shape."""
-    llama = (llama_arrays(decoder), LLAMA_CONFIG | {"tie_word_embeddings": True})
-    arrays, config = llama if family == "transformer" else (bert_arrays(encoder), BERT_CONFIG)
-    original = write(tmp_path / "original", arrays, config)
-    sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 8}
-    node, vocab_size = architecture_of(
-        {"_target_": TARGETS[family], "pretrained": str(original), **sizes}, 40
-    )
-    assert (node["pretrained"], vocab_size) == (None, 50)
-    model = build_model(node, kind="classification", num_classes=2, vocab_size=vocab_size)
-    backbone = model.backbone.encoder if family == "cnn_hybrid" else model.backbone
-    assert shapes(backbone) == shapes(decoder if family == "transformer" else encoder)
-
-
-def shapes(model: nn.Module):
-    return {path: leaf.shape for path, leaf in tree_flatten(model.parameters())}

@@ -14,39 +14,12 @@ from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.models.build import architecture_of, build_model
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.zoo.architectures import architectures
+from support.zoo import CONFIGS, V
 
 pytest.importorskip("mlx_lm", reason="needs the extra zoo")
 
 TARGET = "mlxlab.models.zoo.mlx_lm.MlxLm"
-V = 300  # tokens
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "intermediate_size": 48,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-5,
-    "vocab_size": V,
-}
-MAMBA = {
-    "model_type": "mamba",
-    "vocab_size": V,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "state_size": 8,
-    "num_hidden_layers": 2,
-    "conv_kernel": 4,
-    "use_bias": False,
-    "use_conv_bias": True,
-    "time_step_rank": 4,
-}
-CONFIGS = {
-    "llama": {"model_type": "llama", **SIZES},
-    "llama-untied": {"model_type": "llama", **SIZES, "tie_word_embeddings": False},
-    "mistral": {"model_type": "mistral", **SIZES},
-    "mixtral": {"model_type": "mixtral", **SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
-    "mamba": MAMBA,
-}
+NAMES = ("llama", "llama-untied", "mistral", "mixtral", "mamba")
 
 
 def new(name, kind="language_modelling", **node):
@@ -69,7 +42,7 @@ def rows(count=3, length=9):
 
 
 @pytest.mark.parametrize("kind", ["language_modelling", "classification"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_padding_on_the_right_changes_nothing(name, kind):
     model, (tokens, real) = new(name, kind), rows()
     more = mx.full((3, 7), 7, dtype=mx.int32)
@@ -83,7 +56,7 @@ def test_padding_on_the_right_changes_nothing(name, kind):
 
 
 @pytest.mark.parametrize("kind", ["language_modelling", "classification"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_receives_a_gradient(name, kind):
     model, (tokens, real) = new(name, kind), rows()
     targets = mx.array([0, 1, 2]) if kind == "classification" else tokens
@@ -94,7 +67,7 @@ def test_every_parameter_receives_a_gradient(name, kind):
     assert [path for path, g in gradients if not np.abs(np.array(g)).max() > 0] == []
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
     model = new(name)
     prompts = [[5, 6, 7, 8, 9], [3], [11, 12]]
@@ -109,20 +82,6 @@ def test_generation_in_batches_is_generation_row_by_row(name, tokenizer):
         return parts
 
     assert texts(3) == texts(1)
-
-
-def test_a_cached_token_has_the_logits_of_the_whole_row():
-    for name in CONFIGS:
-        model, (tokens, real) = new(name), rows()
-        cache = model.backbone.new_cache([0, 0, 0])
-        parts = [
-            model.backbone.extend(tokens[:, :5], cache),
-            model.backbone.extend(tokens[:, 5:], cache),
-        ]
-        whole = np.array(model(tokens, real))
-        np.testing.assert_allclose(
-            np.array(mx.concatenate(parts, axis=1)), whole, atol=2e-5, err_msg=name
-        )
 
 
 def test_weights_are_a_function_of_the_seed():
@@ -171,32 +130,25 @@ def test_a_published_model_gives_shape_and_weights(published, kind):
     assert rebuilt.vocab_size == V
 
 
-@pytest.mark.parametrize("key", ["auto_map", "model_file"])
-def test_code_of_a_folder_is_refused(published, key):
+def load(folder, **options):
+    node = {"_target_": TARGET, "pretrained": str(folder)}
+    return build_model(node, kind="language_modelling", vocab_size=40, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"auto_map": "mine.py"}, r"code of its own \(auto_map\)"),
+        ({"model_file": "mine.py"}, r"code of its own \(model_file\)"),
+        ({"rope_scaling": {"_target_": "os.system", "command": "true"}}, "_target_"),
+    ],
+)
+def test_code_of_a_folder_is_refused(published, change, fault):
     folder, _ = published
     (folder / "mine.py").write_text("raise SystemExit('ran')")
-    (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: "mine.py"}))
-    with pytest.raises(NotAllowedError, match=rf"code of its own \({key}\)"):
-        build_model(
-            {"_target_": TARGET, "pretrained": str(folder)},
-            kind="language_modelling",
-            vocab_size=40,
-        )
-
-
-def test_a_target_in_a_published_config_is_refused(published):
-    folder, _ = published
-    config = {
-        **CONFIGS["llama-untied"],
-        "rope_scaling": {"_target_": "os.system", "command": "true"},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(NotAllowedError, match="_target_"):
-        build_model(
-            {"_target_": TARGET, "pretrained": str(folder)},
-            kind="language_modelling",
-            vocab_size=40,
-        )
+    (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], **change}))
+    with pytest.raises(NotAllowedError, match=fault):
+        load(folder)
 
 
 @pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "vocab_size"])
@@ -207,12 +159,7 @@ def test_sizes_that_the_files_cannot_hold_are_refused_before_a_weight_is_drawn(
     folder, _ = published
     (folder / "config.json").write_text(json.dumps({**CONFIGS["llama-untied"], key: 10**9}))
     with pytest.raises((ConfigError, DataError)):
-        build_model(
-            {"_target_": TARGET, "pretrained": str(folder)},
-            kind="language_modelling",
-            vocab_size=40,
-            seed=0,
-        )
+        load(folder, seed=0)
 
 
 @pytest.mark.parametrize("name", ["base", "cache", "../x", "os", "llama.x", "__init__", ""])
@@ -228,10 +175,7 @@ def test_only_an_architecture_of_the_package_is_imported(name):
         ({"model_type": "llma"}, "no architecture 'llma'"),
         ({"num_attention_heads": "x"}, "mlx-lm cannot build a llama"),
         ({"hidden_size": None}, "mlx-lm cannot build a llama"),
-        ({"max_position_embeddings": "many"}, "max_position_embeddings: expected int, got 'many'"),
-        ({"max_position_embeddings": [1]}, "max_position_embeddings: expected int"),
-        ({"max_position_embeddings": -5}, "max_position_embeddings: expected .* got -5"),
-        ({"num_hidden_layers": 30_000_000}, "num_hidden_layers: expected .* got 30000000"),
+        ({"max_position_embeddings": "many"}, "max_position_embeddings: expected int"),
     ],
 )
 def test_a_config_that_fits_nothing_gets_one_line(change, message):

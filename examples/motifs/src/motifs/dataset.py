@@ -15,7 +15,7 @@ from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, loa
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.models.baselines.baseline import Baseline
+from mlxlab.models.baselines.predict import Baseline
 from mlxlab.schema.constraints import Size
 from tokenizers import decoders, models
 

@@ -13,11 +13,11 @@ from mlxlab.data.batch import Batch, BatchIterator, check_ids
 from mlxlab.data.dataset import AUTO_EPOCHS, DataModule, LabelledRows, RunLength
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.models import build
-from mlxlab.models.cells.saved import FOLDER
+from mlxlab.models.cells import FOLDER
 from mlxlab.models.model import count_parameters
 from mlxlab.models.pretrained.load import MLX_LM, resolve
 from mlxlab.models.sentence_encoder import SentenceEncoder
-from mlxlab.models.zoo.arguments import check_keys
+from mlxlab.models.zoo.architectures import check_keys
 from mlxlab.schema.metric_names import BY_TASK, VALID
 from mlxlab.terminal.wording import counted, one_of
 from mlxlab.training.metrics.labelled import labelled_metrics

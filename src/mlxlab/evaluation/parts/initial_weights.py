@@ -21,16 +21,15 @@ from mlxlab.evaluation.parts.data import Config
 from mlxlab.evaluation.parts.model import saved_architecture
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.inference.restore import ENSEMBLE_FILE, find_run_dir
-from mlxlab.models.adapters.layout import layout_of, published_layout
+from mlxlab.models.adapters.arrays import layout_of, published_layout
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
-from mlxlab.models.pretrained.families import FAMILIES
 from mlxlab.models.pretrained.family import split_arrays
 from mlxlab.models.pretrained.load import resolve
-from mlxlab.models.pretrained.weights import IGNORED_KEYS, read_arrays
+from mlxlab.models.pretrained.weights import FAMILIES, IGNORED_KEYS, read_arrays
 from mlxlab.past_runs.recorded_overrides import override_text
 from mlxlab.terminal.program import join
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri

@@ -41,7 +41,7 @@ def build_model(
         mx.eval(model.parameters())
     options, _ = split_node(architecture.node)
     if options.quantization.bits is not None:
-        from mlxlab.models.adapters.quantize import refuse_training
+        from mlxlab.models.adapters.apply import refuse_training
 
         refuse_training(options, model)
         mx.clear_cache()  # It holds the weights before quantisation.

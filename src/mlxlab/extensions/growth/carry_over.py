@@ -19,7 +19,7 @@ from mlxlab.extensions.growth.optimizer_state import (
     frozen_as_evaluated,
     transfer_optimizer,
 )
-from mlxlab.models.adapters.layout import layout_of
+from mlxlab.models.adapters.arrays import layout_of
 from mlxlab.models.adapters.lora import merged_weight
 from mlxlab.models.build import Architecture
 from mlxlab.models.layers import named_parameters

@@ -1,6 +1,13 @@
-"""What is trained of a model: MLX marks frozen parameters, and gradients and optimizers leave them out."""
+"""The parameters of a model by path: which a pattern chooses, in which layer they lie, and which are trained.
 
+MLX marks frozen parameters, and gradients and optimizers leave them out. Patterns are `*.attention.query`,
+`layers.[01].*` or `embedding`.
+"""
+
+import re
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from itertools import combinations
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -9,9 +16,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxlab.checkpoint.parameter_names import ADAPTER
 from mlxlab.errors import ConfigError
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.patterns import select
 
 FREEZE = "model.freeze"
+MAX_EXAMPLES = 3  # existing paths in a message
+_LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
 
 def trainable_names(module: nn.Module) -> list[str]:
@@ -43,7 +51,7 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
         ConfigError: a pattern matches nothing, or nothing is left to train.
     """
     adapters = set(adapter_paths(named_parameters(module)))
-    names: list[str] = []
+    names = []
     for pattern in patterns:
         matches = select_parameters(module, [pattern], FREEZE)
         names += [name for name in matches if name not in adapters] or matches
@@ -97,3 +105,41 @@ def adapter_paths(paths: Iterable[str]) -> list[str]:
         for path in paths
         if path.rpartition(".")[0] in layers and path.rpartition(".")[2] in ADAPTER
     ]
+
+
+def select(patterns: Sequence[str], paths: Iterable[str], key: str) -> list[str]:
+    """The paths, in their order, that a pattern matches; those inside of a module whose path it matches too.
+
+    A pattern matches a whole path or the last parts of it.
+
+    Raises:
+        ConfigError: a pattern matches nothing; `key` is where it is configured.
+    """
+    paths = list(paths)
+    chosen: set[str] = set()
+    unmatched = []
+    for pattern in patterns:
+        matching = [path for path in paths if _matches(pattern, path)]
+        chosen.update(matching)
+        if not matching:
+            unmatched.append(pattern)
+    if unmatched:
+        expected = f"expected patterns of paths such as {', '.join(paths[:MAX_EXAMPLES])}"
+        raise ConfigError(f"{key}: {', '.join(unmatched)} matches nothing; {expected}")
+    return [path for path in paths if path in chosen]
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Whether a pattern matches the end of a path, or of the path of a module that it lies in."""
+    parts = path.split(".")
+    bounds = combinations(range(len(parts) + 1), 2)
+    return any(fnmatchcase(".".join(parts[start:end]), pattern) for start, end in bounds)
+
+
+def depths(paths: Iterable[str]) -> dict[str, int]:
+    """n for the weights of layer n, -1 for embeddings and their norm; heads, poolers and last norms are not in it."""
+    paths = list(paths)
+    layers = {path: int(match[1]) for path in paths if (match := _LAYER.search(path))}
+    return layers | dict.fromkeys(
+        (path for path in paths if path not in layers and "embedding" in path), -1
+    )

@@ -5,6 +5,8 @@ The weight W (out, in) of a linear layer, or of an embedding (vocabulary, width)
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,6 +15,7 @@ from mlxlab.backend.ops.dropout import Dropout
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.models.adapters.quantized import QuantizedEmbedding, QuantizedLayer, float_weight
 from mlxlab.models.initialization import uniform
+from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import LoRA
 
 MIN_LENGTH = 1e-30  # Rows are divided by their length, and a row of zeros stays one.
@@ -40,8 +43,10 @@ class LoRALayer(nn.Module):
         change = self._change()
         if not self.looks_up:
             return self._add(self.base(x), self._update(x), change)
+        if change is not None:
+            change = change[x][..., None]
         update = (self.scale * self.lora_b[x]) @ self.lora_a
-        return self._add(self.base(x), update, None if change is None else change[x][..., None])
+        return self._add(self.base(x), update, change)
 
     def as_linear(self, x: mx.array) -> mx.array:
         """An embedding as output layer: (..., width) -> (..., vocabulary)."""
@@ -50,7 +55,7 @@ class LoRALayer(nn.Module):
     @property
     def weight(self) -> mx.array:
         """The weight of the layer that computes the same without an adapter."""
-        magnitude = self.magnitude if "magnitude" in self else None
+        magnitude = self.get("magnitude")
         return merged_weight(
             dense_weight(self.base), self.lora_a, self.lora_b, self.scale, magnitude
         )
@@ -66,9 +71,9 @@ class LoRALayer(nn.Module):
     def _add(self, out: mx.array, update: mx.array, change: mx.array | None) -> mx.array:
         if change is None:
             return out + update
-        product = (
-            out - self.base.bias if "bias" in self.base else out
-        )  # DoRA scales the weight, not the bias
+        product = out
+        if "bias" in self.base:
+            product = out - self.base.bias  # DoRA scales the weight, not the bias.
         return out + update + change * (product + update)
 
     def _change(self) -> mx.array | None:
@@ -121,4 +126,37 @@ def merged_weight(
 
 def dense_weight(layer: nn.Module) -> mx.array:
     """The weight (out, in) of a layer; of a quantised one, that which its codes stand for."""
-    return float_weight(layer) if isinstance(layer, QuantizedLayer) else layer.weight
+    if isinstance(layer, QuantizedLayer):
+        return float_weight(layer)
+    return layer.weight
+
+
+def merged_parameters(model: nn.Module, *, with_adapters: bool = True) -> dict[str, mx.array]:
+    """The arrays of the model that computes the same without adapters and without quantised weights, by path.
+
+    Args:
+        with_adapters: fold them in; otherwise the weights are those below the adapters.
+    """
+    arrays = named_parameters(model)
+    for path, layer in sorted(model.named_modules(), reverse=True):  # An adapter after its base.
+        inner = layer
+        if isinstance(layer, LoRALayer):
+            inner = layer.base
+        elif not isinstance(layer, QuantizedLayer):
+            continue
+        weight = dense_weight(inner)
+        if with_adapters and inner is not layer:
+            weight = layer.weight
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{path}.")}
+        arrays[f"{path}.weight"] = weight
+        if "bias" in inner:
+            arrays[f"{path}.bias"] = inner.bias
+    return arrays
+
+
+def merged_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model` node of that model."""
+    merged = {**node, "adapter": None}
+    if node.get("quantization"):
+        merged["quantization"] = {**node["quantization"], "bits": None}
+    return merged

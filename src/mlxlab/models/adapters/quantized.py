@@ -25,7 +25,9 @@ class QuantizedLinear(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         x = packed_product(x, packed_arrays(self), self.packing)
-        return x + self.bias if "bias" in self else x
+        if "bias" in self:
+            x = x + self.bias
+        return x
 
 
 class QuantizedEmbedding(nn.Module):
@@ -38,9 +40,9 @@ class QuantizedEmbedding(nn.Module):
 
     def __call__(self, tokens: mx.array) -> mx.array:
         rows = self.packing.unpack([array[tokens] for array in packed_arrays(self)])
-        return (
-            rows.astype(self.biases.dtype) if "biases" in self else rows
-        )  # a low-precision step narrows them
+        if "biases" in self:
+            rows = rows.astype(self.biases.dtype)  # A low-precision step narrows them.
+        return rows
 
     def as_linear(self, x: mx.array) -> mx.array:
         """Computes logits as an output layer: (..., width) -> (..., vocabulary)."""

@@ -70,10 +70,11 @@ def fit_columns(data: LabelledRows, read: ReadColumns) -> FittedModels:
 def _frame(read: ReadColumns, table: Table) -> "pd.DataFrame":
     import pandas as pd
 
-    columns: dict[str, np.ndarray] = {}
+    columns = {}
     for name, column in read(table).items():
-        is_number = column.dtype == np.float64
-        columns[name] = np.clip(column, -LARGEST, LARGEST) if is_number else column
+        if column.dtype == np.float64:
+            column = np.clip(column, -LARGEST, LARGEST)
+        columns[name] = column
     return pd.DataFrame(columns)
 
 

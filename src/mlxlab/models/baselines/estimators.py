@@ -43,7 +43,7 @@ class FittedModels:
         if not self.models:
             return {}
         features = self.features(table)
-        predictions: dict[str, np.ndarray] = {}
+        predictions = {}
         for name, model in self.models.items():
             values = model(features)
             by_row = values.reshape(-1, self.num_variants, *values.shape[1:])
@@ -91,17 +91,21 @@ def fit_estimators(
 
     if kind == "regression":
         return [new_estimator().fit(features, targets)]
-    columns = [targets] if kind == "classification" else targets.T.astype(np.int64)
-    estimators: list[Estimator] = []
-    for column in columns:
-        is_constant = len(np.unique(column)) == 1
-        estimator = DummyClassifier() if is_constant else new_estimator()
+    if kind == "multi_label":
+        targets = targets.astype(np.int64)
+    estimators = []
+    for column in np.atleast_2d(targets.T):
+        estimator = DummyClassifier()
+        if len(np.unique(column)) > 1:
+            estimator = new_estimator()
         estimators.append(estimator.fit(features, column))
     return estimators
 
 
 def linear_name(task: Task) -> str:
-    return "ridge_regression" if task.kind == "regression" else "logistic_regression"
+    if task.kind == "regression":
+        return "ridge_regression"
+    return "logistic_regression"
 
 
 def new_linear_model(task: Task, strength: float = 1.0, tolerance: float = 1e-6) -> Estimator:

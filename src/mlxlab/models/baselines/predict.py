@@ -1,17 +1,28 @@
 """Baselines without a neural network: what a model has to beat on the same rows."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mlxlab.data.batch import Task
 from mlxlab.data.dataset import LabelledRows, Table
-from mlxlab.models.baselines.baseline import Baseline
 from mlxlab.models.baselines.columns import fit_columns
 from mlxlab.models.baselines.estimators import FittedModels, limit_scikit, to_data_units
 from mlxlab.models.baselines.texts import fit_texts
 
 BLOCK = 2**14  # rows that are predicted at a time
+
+
+class Baseline(NamedTuple):
+    """Predictions of a method without a neural network.
+
+    Probabilities (N, C) of a classification or (N, L) of labels, values (N,) of a regression as they stand in the data.
+    """
+
+    name: str
+    valid: np.ndarray  # ordered like the validation batches
+    test: np.ndarray  # ordered like the test batches
 
 
 def predict_baselines(data: object) -> Sequence[Baseline]:
@@ -38,7 +49,7 @@ def predict_rows(
             with limit_scikit("predictions"):
                 for name, values in group.predict(table).items():
                     parts.setdefault(name, []).append(values)
-    baselines: list[Baseline] = []
+    baselines = []
     for name, predictions in parts.items():
         valid, test = np.split(np.concatenate(predictions), [num_valid])
         baselines.append(Baseline(name, valid, test))
@@ -66,7 +77,9 @@ def fit_constant(train_targets: np.ndarray, task: Task) -> FittedModels:
     if task.kind == "classification":
         value = np.bincount(train_targets, minlength=task.num_classes) / len(train_targets)
     value = to_data_units(value, task)
-    name = "mean" if task.kind == "regression" else "majority"
+    name = "majority"
+    if task.kind == "regression":
+        name = "mean"
 
     def repeat(table: Table) -> np.ndarray:
         count = len(next(iter(table.values())))

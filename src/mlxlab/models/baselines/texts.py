@@ -74,7 +74,9 @@ def fit_texts(data: LabelledRows, texts: RowTexts, name: str, plain: bool) -> Fi
 
     targets = targets[list(sample)]
     with limit_scikit(name):
-        strength = STRENGTHS[0] if plain else best_strength(matrix, targets, task)
+        strength = STRENGTHS[0]
+        if not plain:
+            strength = best_strength(matrix, targets, task)
         new_model = partial(new_linear_model, task, strength)
         models[name] = Model(fit_estimators(new_model, matrix, targets, task.kind), task)
     if not plain:

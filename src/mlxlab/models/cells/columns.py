@@ -63,7 +63,7 @@ class FittedColumn(NamedTuple):
 
 def fit_columns(train: Mapping[str, TypedColumn]) -> list[FittedColumn]:
     """The columns of cells for those of the training rows but texts; a column of one value alone has none."""
-    fitted: list[FittedColumn] = []
+    fitted = []
     for name, column in train.items():
         match column.type.kind:
             case "text":
@@ -87,7 +87,7 @@ def fit_text_columns(
         numbers: (U, D) of its U texts, as their reader gives them for rows that it did not learn from.
         margins: what the first numbers are.
     """
-    fitted: list[FittedColumn] = []
+    fitted = []
     for number, values in enumerate(numbers.T):
         amounts = np.append(values, np.nan)[column.codes]
         for each in _fit_number(column.name, "text", amounts, number):

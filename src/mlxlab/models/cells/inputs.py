@@ -28,8 +28,8 @@ from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.models.cells import FOLDER, FORMAT
 from mlxlab.models.cells.columns import CellColumn, fit_columns, fit_text_columns, read_cells
-from mlxlab.models.cells.saved import FOLDER, FORMAT
 from mlxlab.models.cells.text_reader import (
     FittedReader,
     TextReader,
@@ -119,7 +119,7 @@ class CellEncoder(TypedEncoder):
         Args:
             numbers: those of each different text (T, M), by the column of texts.
         """
-        columns: list[np.ndarray] = []
+        columns = []
         for each in self.cells:
             name = each["name"]
             columns.append(read_cells(typed[name], each, numbers.get(name)))
@@ -201,12 +201,12 @@ class CellInputs(Inputs):
         self.epoch_limits = (round(np.interp(num_train, *EPOCHS)), MAX_EPOCHS)
         train = read_table(split.rows.table(list(split.types), split.train), split.types)
         embed = None
-        texts = _all_texts(split) if embedder is not None else []
-        if embedder is None or not texts:
-            embedder = None
-        else:
-            embed = known_vectors(embedder, texts, cache)
-            self.lines = [f"{len(texts):,} different texts as vectors of {embedder.size} numbers"]
+        if embedder is not None:
+            texts = _all_texts(split)
+            if texts:
+                embed = known_vectors(embedder, texts, cache)
+                size = embedder.size
+                self.lines = [f"{len(texts):,} different texts as vectors of {size} numbers"]
         readers = _fit_readers(train, split, seed, embed)
         if not readers:
             embedder = None
@@ -274,7 +274,7 @@ def _fit_readers(
     """A reader of each column of texts."""
     task = split.labels.task(None)
     targets, _ = split.targets.of(np.arange(len(split.train)))
-    readers: dict[str, FittedReader] = {}
+    readers = {}
     for name, column in train.items():
         if column.type.kind == "text":
             fitted = fit_reader(column, targets, task.kind, task.num_classes, seed, embed)

@@ -286,7 +286,7 @@ def _directions(features: Matrix, groups: Sequence[slice]) -> np.ndarray:
     """(F, K): the directions in which the n-grams of texts differ most, then their vectors."""
     from sklearn.decomposition import TruncatedSVD
 
-    directions: list[np.ndarray] = []
+    directions = []
     for group in groups[:2]:
         part = features[:, group]
         most = min(MAX_DIRECTIONS, part.shape[0] // TEXTS_PER_DIRECTION, part.shape[1] - 1)

@@ -13,11 +13,18 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import remove_leftovers, temporary_name
 from mlxlab.files.new_folder import refuse_existing
-from mlxlab.models.interop.counterpart import Counterpart, counterpart_of
-from mlxlab.models.interop.published_weights import plain_weights, publish, refuse_unwritable
-from mlxlab.models.interop.trained_model import TrainedModel
+from mlxlab.models.interop.counterpart import (
+    Counterpart,
+    TrainedModel,
+    counterpart_of,
+    plain_weights,
+    publish,
+    refuse_unwritable,
+)
 from mlxlab.models.pretrained.gguf import HYPERPARAMETERS, PARTS
 from mlxlab.models.pretrained.gguf_tokenizer import CONTROL, NORMAL, PRE_TOKENIZERS, UNUSED, USER
+
+FILE_TYPES = {"float32": 0, "float16": 1}
 
 Values = dict[str, mx.array | str | list[str]]  # metadata in the types that MLX writes
 
@@ -41,7 +48,7 @@ def export_gguf(
     _check_type(counterpart)
     metadata = _sizes(counterpart.config, trained.vocab_size) | _tokenizer(trained)
     metadata |= {"general.name": name, "general.architecture": "llama"}
-    metadata["general.file_type"] = mx.array(0 if dtype == "float32" else 1, mx.uint32)
+    metadata["general.file_type"] = mx.array(FILE_TYPES[dtype], mx.uint32)
     _write(out, _weights(trained, counterpart, dtype), metadata)
 
 
@@ -86,10 +93,11 @@ def _weights(trained: TrainedModel, counterpart: Counterpart, dtype: str) -> Arr
 def _sizes(config: Mapping[str, object], vocab_size: int) -> Values:
     values: Values = {"llama.vocab_size": mx.array(vocab_size, mx.uint32)}
     for key, name in HYPERPARAMETERS.items():
-        if isinstance(value := config.get(key), int | float):
-            values[f"llama.{name}"] = mx.array(
-                value, mx.uint32 if isinstance(value, int) else mx.float32
-            )
+        value = config.get(key)
+        if isinstance(value, int):
+            values[f"llama.{name}"] = mx.array(value, mx.uint32)
+        elif isinstance(value, float):
+            values[f"llama.{name}"] = mx.array(value, mx.float32)
     return values
 
 
@@ -114,15 +122,17 @@ def _tokenizer(trained: TrainedModel) -> Values:
     }
     values["tokenizer.ggml.add_bos_token"] = mx.array(bool(trained.start))
     values["tokenizer.ggml.add_eos_token"] = mx.array(False)
-    return values | (
-        {"tokenizer.chat_template": trained.template.source} if trained.template else {}
-    )
+    if trained.template:
+        values["tokenizer.chat_template"] = trained.template.source
+    return values
 
 
 def _special_ids(trained: TrainedModel) -> dict[str, int]:
     tokenizer = trained.tokenizer
     template = trained.template
-    eos = tokenizer.inner.token_to_id(template.eos_token) if template else tokenizer.eos_id
+    eos = tokenizer.eos_id
+    if template:
+        eos = tokenizer.inner.token_to_id(template.eos_token)
     ids = {"bos": trained.start_id, "eos": eos, "padding": tokenizer.pad_id}
     return {role: token for role, token in ids.items() if token is not None}
 
@@ -139,7 +149,9 @@ def _tokens(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]
             piece = f"[unused{token}]"
             kind = UNUSED
         elif token in added:
-            kind = CONTROL if added[token].special else USER
+            kind = USER
+            if added[token].special:
+                kind = CONTROL
         pieces.append(piece)
         kinds.append(kind)
     return pieces, kinds

@@ -1,13 +1,20 @@
 """The model card of an exported model: what it is, how good it is, what it was made from, and how to load it."""
 
+import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from markupsafe import Markup
 
-from mlxlab.models.interop.base_model import BaseModel
+from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.files.untrusted import read_text
 from mlxlab.models.interop.counterpart import Counterpart, Ending
+from mlxlab.models.pretrained.gguf import read_gguf
+from mlxlab.models.pretrained.load import HUB_ID
 from mlxlab.terminal.redact import redact
 from mlxlab.terminal.wording import one_line
 from mlxlab.views.escape import MAX_TEXT
@@ -15,6 +22,30 @@ from mlxlab.views.render import render
 from mlxlab.views.tables import Column, Table
 
 Command = tuple[str, Sequence[str]]  # a comment, such as `continued at step 50`, and the overrides
+CARD_LICENSE = re.compile(
+    r"\A---\n(?:.*\n)*?license:\s*[\"']?([^\s\"']+)[\"']?\s*\n(?:.*\n)*?---\n"
+)
+LICENSE = re.compile(r"[\w.+-]{1,64}")
+PIPELINES: dict[Ending, str] = {  # -> task of a hub
+    "ForCausalLM": "text-generation",
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+}
+TRANSFORMERS, MLX_LM, PEFT = "transformers", "mlx", "peft"  # libraries, as a hub names them
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Published weights that a model started from.
+
+    Args:
+        name: a hub id, or that of a folder or file.
+        license: an identifier, "" if its files name none.
+    """
+
+    name: str
+    license: str = ""
+    is_hub_id: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,14 +68,6 @@ class Origin:
     hashes: Mapping[str, str] = field(default_factory=dict)
     metrics: Table | None = None
     bases: tuple[BaseModel, ...] = ()
-
-
-PIPELINES: dict[Ending, str] = {  # -> task of a hub
-    "ForCausalLM": "text-generation",
-    "ForMaskedLM": "fill-mask",
-    "ForSequenceClassification": "text-classification",
-}
-TRANSFORMERS, MLX_LM, PEFT = "transformers", "mlx", "peft"  # libraries, as a hub names them
 
 
 def model_card(
@@ -88,3 +111,22 @@ def model_card(
         hashes=hashes,
         commands=commands,
     )
+
+
+def read_base_model(name: str) -> BaseModel:
+    """The model of `model.pretrained` or `model.init_from`: the license is that of its model card or GGUF header."""
+    path = Path(os.path.expanduser(name))
+    found: object = ""
+    with suppress(InputNotFoundError, DataError, NotAllowedError):  # it may be gone since
+        if path.suffix == ".gguf":
+            found = read_gguf(path)[1].get("general.license")
+        else:
+            # Resolved: the files of a downloaded snapshot are symbolic links.
+            match = CARD_LICENSE.match(read_text((path / "README.md").resolve()))
+            found = match and match[1]
+    license_name = ""
+    if isinstance(found, str) and LICENSE.fullmatch(found):
+        license_name = found
+    if path.exists() or not HUB_ID.fullmatch(name):
+        return BaseModel(path.name, license_name)
+    return BaseModel(name, license_name, is_hub_id=True)

@@ -14,10 +14,9 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models.cells.columns import UNSEEN
 from mlxlab.models.cells.inputs import CellEncoder
+from mlxlab.models.interop.counterpart import TrainedModel, refuse_unwritable
 from mlxlab.models.interop.model_card import Origin
 from mlxlab.models.interop.onnx_functions import MODEL, OUTPUTS
-from mlxlab.models.interop.published_weights import refuse_unwritable
-from mlxlab.models.interop.trained_model import TrainedModel
 from mlxlab.models.tabular import Features, TabularHead, TabularNetwork
 
 LEAST_LIMIT = 1e-6
@@ -79,7 +78,8 @@ def _limits(trained: TrainedModel) -> np.ndarray:
     """(C,): the class is the one whose probability is the largest multiple of its limit."""
     task = trained.task
     limits = np.ones(task.num_classes, np.float32)
-    for threshold in trained.thresholds if task.kind == "classification" else ():
+    if task.kind == "classification" and trained.thresholds:
+        [threshold] = trained.thresholds
         positive = np.clip(np.float32(threshold), LEAST_LIMIT, 1 - LEAST_LIMIT)
         limits[:] = 1 - positive
         limits[task.positive_class] = positive
@@ -117,7 +117,9 @@ def _read_columns(graph: GraphProto, encoder: CellEncoder, missing: Sequence[str
     """Adds an input for each column, and what the encoder makes of it: cells (B, C)."""
     for name, column_type in encoder.types.items():
         # Float32 would move some numbers to the other side of a tree's threshold.
-        kind = TensorProto.STRING if column_type.kind == "category" else TensorProto.DOUBLE
+        kind = TensorProto.DOUBLE
+        if column_type.kind == "category":
+            kind = TensorProto.STRING
         graph.input.append(helper.make_tensor_value_info(name, kind, ["N", 1]))
     amounts = []
     for column in encoder.cells:

@@ -12,18 +12,27 @@ import mlx.core as mx
 from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError, UserError
 from mlxlab.files.untrusted import read_json
+from mlxlab.models.adapters.apply import find_layers
 from mlxlab.models.adapters.freeze import adapter_paths, frozen_parameters, trainable_names
 from mlxlab.models.adapters.lora import LoRALayer
-from mlxlab.models.adapters.quantize import find_layers
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.build import build_model
 from mlxlab.models.interop import hugging_face
-from mlxlab.models.interop.counterpart import Counterpart, Ending, counterpart_of
-from mlxlab.models.interop.hugging_face import model_files, write_arrays, write_files, write_folder
+from mlxlab.models.interop.counterpart import (
+    Counterpart,
+    Ending,
+    TrainedModel,
+    counterpart_of,
+    plain_weights,
+)
+from mlxlab.models.interop.hugging_face import (
+    model_files,
+    tokenizer_files,
+    write_arrays,
+    write_files,
+    write_folder,
+)
 from mlxlab.models.interop.model_card import PEFT, Origin, model_card
-from mlxlab.models.interop.published_weights import plain_weights
-from mlxlab.models.interop.tokenizer_files import tokenizer_files
-from mlxlab.models.interop.trained_model import TrainedModel
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.load import resolve
@@ -68,7 +77,9 @@ def export_peft(trained: TrainedModel, out: Path, origin: Origin, published: str
     base = json.dumps(source or BASE)
     notes = [MOVED]
     if source:
-        notes = [DENSE] if find_layers(trained.model, QuantizedLayer) else []
+        notes = []
+        if find_layers(trained.model, QuantizedLayer):
+            notes = [DENSE]
         if counterpart.ending == "ForSequenceClassification":
             # The published config.json has other outputs.
             base += f", num_labels={trained.task.num_classes}"
@@ -187,11 +198,15 @@ def _same_model(published: str, trained: TrainedModel, counterpart: Counterpart)
     except UserError:  # It is gone, or a GGUF file.
         return None
     # All decoders have the names of Llama, encoders have several; transformers does not read the codes of mlx-lm.
-    same = trained.model.backbone.causal or config.get("model_type") == counterpart.model_type
+    same = (
+        trained.model.backbone.causal
+        or config.get("model_type") == counterpart.config["model_type"]
+    )
     if not same or "quantization" in config or not _has_frozen_weights(str(folder), trained):
         return None
-    is_folder = "/" not in published or folder == Path(os.path.expanduser(published))
-    return str(folder.absolute()) if is_folder else published
+    if "/" not in published or folder == Path(os.path.expanduser(published)):
+        return str(folder.absolute())
+    return published
 
 
 def _has_frozen_weights(published: str, trained: TrainedModel) -> bool:

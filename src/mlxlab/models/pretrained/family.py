@@ -13,9 +13,9 @@ from mlxlab.terminal.wording import shown
 
 Node = Mapping[str, Any]  # a `model` node of the configuration
 Shape = dict[str, object]  # constructor arguments of a backbone
-Names = tuple[
-    tuple[str, str], ...
-]  # our module or parameter, the published one; {} is the number of a layer
+Names = Mapping[
+    str, str
+]  # our module or parameter -> the published one; {} is the number of a layer
 SIZES = {  # keys of a config.json -> arguments
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
@@ -64,7 +64,7 @@ class Family:
     def table(self) -> Table:
         """Regular expressions of published names, and ours."""
         rules = [*LEGACY]
-        for ours, theirs in self.names:
+        for ours, theirs in self.names.items():
             pattern, replacement = _rule(theirs, ours)
             rules.append((rf"^(?:{re.escape(self.prefix)})?{pattern}(?=\.|$)", replacement))
         return rules
@@ -72,11 +72,13 @@ class Family:
     def published_name(self, path: str) -> str:
         """The published name of a parameter of a model, `backbone.` or `head.` first; KeyError if there is none."""
         own = path.removeprefix("backbone.").removeprefix("encoder.")
-        for ours, theirs in self.names:
+        for ours, theirs in self.names.items():
             pattern, replacement = _rule(ours, theirs)
             name, count = re.subn(rf"^{pattern}(?=(\.\w+)?$)", replacement, own)
             if count:
-                return name if own.startswith("head.") else self.prefix + name
+                if not own.startswith("head."):
+                    name = self.prefix + name
+                return name
         raise KeyError(path)
 
 
@@ -95,7 +97,7 @@ def rename(name: str, table: Table) -> str:
 def split_arrays(arrays: Arrays, split: Iterable[tuple[str, int]]) -> Arrays:
     """The parts of arrays that hold several of ours, under their name and number; all others as they are."""
     parts = dict(split)
-    result: Arrays = {}
+    result = {}
     for name, array in arrays.items():
         module, _, kind = name.rpartition(".")
         count = next((count for suffix, count in parts.items() if module.endswith(suffix)), 1)

@@ -104,7 +104,10 @@ def _add_ends(inner: tokenizers.Tokenizer, metadata: Metadata) -> None:
         if token is not None and metadata.get(f"tokenizer.ggml.add_{role}_token", default):
             piece = pieces[token]
             ends.append((piece, token))
-            single = f"{piece} {single}" if role == "bos" else f"{single} {piece}"
+            if role == "bos":
+                single = f"{piece} {single}"
+            else:
+                single = f"{single} {piece}"
     if ends:
         inner.post_processor = processors.TemplateProcessing(single=single, special_tokens=ends)
 

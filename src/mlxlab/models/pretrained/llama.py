@@ -27,25 +27,25 @@ from mlxlab.schema.constraints import Positive, Size
 OPTIONS: Shape = {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
 MAX_SCALED = 2**16  # dimensions of a head: a frequency of each pair is computed one by one
 SCALING = "mlxlab.models.rope.Llama3Scaling"
-NAMES: Names = (
-    ("layers.{}.attention.query", "layers.{}.self_attn.q_proj"),
-    ("layers.{}.attention.key", "layers.{}.self_attn.k_proj"),
-    ("layers.{}.attention.value", "layers.{}.self_attn.v_proj"),
-    ("layers.{}.attention.out", "layers.{}.self_attn.o_proj"),
-    ("layers.{}.feed_forward.gate", "layers.{}.mlp.gate_proj"),
-    ("layers.{}.feed_forward.up", "layers.{}.mlp.up_proj"),
-    ("layers.{}.feed_forward.down", "layers.{}.mlp.down_proj"),
-    ("layers.{}.attention_norm", "layers.{}.input_layernorm"),
-    ("layers.{}.feed_forward_norm", "layers.{}.post_attention_layernorm"),
-    ("layers", "layers"),  # anything else in a layer, for messages
-    ("embedding", "embed_tokens"),
-    ("norm", "norm"),
-    ("head.out", "lm_head"),
-)
-NORM_NAMES: Names = (
-    ("layers.{}.attention.query_norm", "layers.{}.self_attn.q_norm"),
-    ("layers.{}.attention.key_norm", "layers.{}.self_attn.k_norm"),
-)
+NAMES: Names = {
+    "layers.{}.attention.query": "layers.{}.self_attn.q_proj",
+    "layers.{}.attention.key": "layers.{}.self_attn.k_proj",
+    "layers.{}.attention.value": "layers.{}.self_attn.v_proj",
+    "layers.{}.attention.out": "layers.{}.self_attn.o_proj",
+    "layers.{}.feed_forward.gate": "layers.{}.mlp.gate_proj",
+    "layers.{}.feed_forward.up": "layers.{}.mlp.up_proj",
+    "layers.{}.feed_forward.down": "layers.{}.mlp.down_proj",
+    "layers.{}.attention_norm": "layers.{}.input_layernorm",
+    "layers.{}.feed_forward_norm": "layers.{}.post_attention_layernorm",
+    "layers": "layers",  # anything else in a layer, for messages
+    "embedding": "embed_tokens",
+    "norm": "norm",
+    "head.out": "lm_head",
+}
+NORM_NAMES: Names = {
+    "layers.{}.attention.query_norm": "layers.{}.self_attn.q_norm",
+    "layers.{}.attention.key_norm": "layers.{}.self_attn.k_norm",
+}
 
 
 class ScalingConfig(TypedDict):
@@ -67,9 +67,11 @@ def decoder_shape(config: PretrainedConfig, node: Node, title: str) -> Shape:
         require(config, title, use_sliding_window=[False])
     else:
         require(config, title, sliding_window=[None])
-    attention_bias = "all" if config.get("attention_bias") else "none"
+    attention_bias = "none"
     if model_type == "qwen2":
         attention_bias = "qkv"
+    elif config.get("attention_bias"):
+        attention_bias = "all"
     head_dim = config.get("head_dim")
     heads = config["num_attention_heads"]
     theta, scaling = read_rope(config, title)
@@ -122,8 +124,8 @@ def export_decoder(node: Node) -> tuple[Family, dict[str, object]]:
     elif node["attention_bias"] == "qkv":
         family = QWEN2
     name = family.model_type.capitalize()
-    biases = ("qkv",) if family is QWEN2 else ("none", "all")
-    require_options(node, name, attention_bias=biases)
+    if family is not QWEN2:
+        require_options(node, name, attention_bias=("none", "all"))
     require_options(node, name, **{key: (value,) for key, value in OPTIONS.items()})
     if family is QWEN2:
         require_options(node, name, head_dim=head_dims(node))
@@ -148,4 +150,4 @@ def export_decoder(node: Node) -> tuple[Family, dict[str, object]]:
 LLAMA = Family("llama", (TRANSFORMER,), NAMES, "model.", decoder_shape)
 MISTRAL = Family("mistral", (TRANSFORMER,), NAMES, "model.", decoder_shape)
 QWEN2 = Family("qwen2", (TRANSFORMER,), NAMES, "model.", decoder_shape)
-QWEN3 = Family("qwen3", (TRANSFORMER,), (*NORM_NAMES, *NAMES), "model.", decoder_shape)
+QWEN3 = Family("qwen3", (TRANSFORMER,), {**NORM_NAMES, **NAMES}, "model.", decoder_shape)

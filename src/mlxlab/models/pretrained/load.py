@@ -10,11 +10,10 @@ from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import ConfigError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.files.atomic import write_atomic
 from mlxlab.models.pretrained.config import read_config
-from mlxlab.models.pretrained.families import FAMILIES, family_of
-from mlxlab.models.pretrained.family import BERT, SIZES, TABULAR, Node, Shape
+from mlxlab.models.pretrained.family import BERT, SIZES, Node, Shape
 from mlxlab.models.pretrained.gguf import read_gguf
 from mlxlab.models.pretrained.gguf_tokenizer import chat_template_from, tokenizer_from
-from mlxlab.models.pretrained.weights import has_pooler
+from mlxlab.models.pretrained.weights import FAMILIES, family_of, has_pooler
 from mlxlab.models.zoo.published import read_published_config
 from mlxlab.terminal.nearest import nearest_path
 from mlxlab.terminal.program import install_command
@@ -55,17 +54,6 @@ def resolve(name: str, key: str = "model.pretrained", *, needs_config: bool = Tr
         return _download(name, title)
     near = nearest_path(path)
     raise InputNotFoundError(f"{title}: no such folder, and not a hub id (owner/name){near}")
-
-
-def files_of(node: Node) -> Path | None:
-    """The pretrained model whose shape and weights the backbone of a `model` node takes; raises as `resolve`.
-
-    A `Tabular` takes none: a pretrained encoder reads its texts.
-    """
-    name = node.get("pretrained")
-    if not name or node["_target_"] == TABULAR:
-        return None
-    return resolve(name)
 
 
 def _installed(name: str, title: str) -> Path:

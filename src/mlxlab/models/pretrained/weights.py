@@ -1,7 +1,11 @@
-"""Loads weights of Hugging Face folders (safetensors only) and GGUF files into our backbones, by a table of names."""
+"""Loads weights of Hugging Face folders (safetensors only) and GGUF files into our backbones, by a table of names.
+
+Every family of published models has such a table.
+"""
 
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -9,21 +13,32 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxlab.checkpoint.arrays import evaluate_finite, misfits, read_safetensors
-from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError, NotAllowedError
 from mlxlab.files.untrusted import read_json
 from mlxlab.models.backbone import Backbone
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.layers import named_parameters
 from mlxlab.models.model import Head
+from mlxlab.models.pretrained import bert, llama
 from mlxlab.models.pretrained.config import PretrainedConfig, read_config
-from mlxlab.models.pretrained.families import family_of
-from mlxlab.models.pretrained.family import rename, split_arrays
+from mlxlab.models.pretrained.family import BERT, TRANSFORMER, Family, Node, rename, split_arrays
 from mlxlab.models.pretrained.gguf import gguf_weights
 from mlxlab.models.transformer import Transformer
 from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.models.zoo.published import load_published_weights
 from mlxlab.terminal.wording import some
 
+FAMILIES: Sequence[Family] = (
+    bert.FAMILY,
+    bert.ROBERTA,
+    bert.XLM,
+    bert.DISTILBERT,
+    bert.MODERNBERT,
+    llama.LLAMA,
+    llama.MISTRAL,
+    llama.QWEN2,
+    llama.QWEN3,
+)
 # Buffers, copies, and heads of pretraining tasks: ignored without a warning.
 IGNORED_KEYS = re.compile(
     r"position_ids$|rotary_emb\.inv_freq$|^cls\.predictions\.decoder\.|^cls\.seq_relationship\."
@@ -51,7 +66,9 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     if isinstance(backbone, MlxLm):
         load_published_weights(backbone, read_arrays(path), str(path))
         return {}
-    module = cast(nn.Module, backbone.encoder if isinstance(backbone, CnnHybrid) else backbone)
+    module = cast(nn.Module, backbone)
+    if isinstance(backbone, CnnHybrid):
+        module = backbone.encoder
     arrays = _own_arrays(path, read_config(path), module)
     head = {name: arrays.pop(name) for name in list(arrays) if name.startswith("head.")}
     parameters = named_parameters(module)
@@ -81,11 +98,9 @@ def load_weights(backbone: Backbone, path: Path) -> dict[str, mx.array]:
     }
     evaluate_finite(weights, str(path))
     module.load_weights([(name, weights[name]) for name in parameters])
-    return (
-        {}
-        if isinstance(backbone, CnnHybrid)
-        else {name.removeprefix("head."): weights[name] for name in head}
-    )
+    if isinstance(backbone, CnnHybrid):
+        return {}
+    return {name.removeprefix("head."): weights[name] for name in head}
 
 
 def load_head_weights(head: Head, weights: dict[str, mx.array]) -> list[str]:
@@ -148,8 +163,9 @@ def _files(folder: Path) -> list[Path]:
             raise InputNotFoundError(f"{folder}: files of its index not found: {some(missing)}")
         return [folder / name for name in names]
     default = folder / "model.safetensors"
-    files = [default] if default.is_file() else sorted(folder.glob("*.safetensors"))
-    if files:
+    if default.is_file():
+        return [default]
+    if files := sorted(folder.glob("*.safetensors")):
         return files
     if pickled := sorted(
         file.name for suffix in ("bin", "pt", "pth") for file in folder.glob(f"*.{suffix}")
@@ -158,3 +174,34 @@ def _files(folder: Path) -> list[Path]:
             f"{folder}: has {pickled[0]}, but no safetensors; pickled weights can run code and are not read"
         )
     raise InputNotFoundError(f"{folder}: no safetensors file")
+
+
+def family_of(config: PretrainedConfig, target: str, title: str) -> Family:
+    """The family of a config.json for a backbone; ConfigError if it cannot take its weights."""
+    families = [family for family in FAMILIES if target in family.targets]
+    if not families:
+        raise ConfigError(f"{title}: {target} cannot load pretrained weights")
+    model_type = config.get("model_type", families[0].model_type)
+    for family in families:
+        if family.model_type == model_type:
+            return family
+    option = target.split(".")[-2]
+    supported = ", ".join(family.model_type for family in families)
+    raise ConfigError(f"{title}: is of type {model_type}; model={option} loads {supported}")
+
+
+def export_family(node: Node) -> tuple[Family, dict[str, object]]:
+    """The family in whose layout a model can be written, and its config.json.
+
+    Args:
+        node: all constructor arguments of the backbone, with `_target_` and `vocab_size`.
+
+    Raises:
+        ConfigError: no family computes the same; it names an option of the node.
+    """
+    target = str(node["_target_"])
+    if target == BERT:
+        return bert.FAMILY, bert.bert_config(node)
+    if target == TRANSFORMER:
+        return llama.export_decoder(node)
+    raise ConfigError(f"{target} has no counterpart in Hugging Face's layout")

@@ -4,6 +4,7 @@ Code comes from that package only: a config names a module of it, never a file o
 """
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import mlx.nn as nn
 from mlxlab.errors import ConfigError, NotAllowedError, ServiceUnavailableError
 from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.schema.constraints import Layers, ModelSize
+from mlxlab.terminal.nearest import suggestion
 from mlxlab.terminal.program import install_command
 
 PACKAGE = "mlx_lm.models"
@@ -31,6 +33,19 @@ CONTEXT_KEYS = (
 LAYER_KEYS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_decoder_layers")
 VOCABULARY = "vocab_size"
 VOCABULARIES = (VOCABULARY, "num_vocab", "embedding_size")  # names of the number of tokens
+OF_ANY_MODEL = {  # keys of a config.json that are no sizes
+    "model_type",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "initializer_range",
+    *VOCABULARIES,
+}
 
 
 def architectures() -> list[str]:
@@ -98,28 +113,38 @@ def refuse_code(config: Mapping[str, object], title: str) -> None:
 
 def with_vocabulary(config: Mapping[str, Any], vocab_size: int) -> dict[str, Any]:
     """The config for this number of tokens; that of a model of text and images has it in `text_config`."""
-    text = config.get("text_config")
-    inner = {"text_config": {**text, VOCABULARY: vocab_size}} if isinstance(text, Mapping) else {}
     others = {key: vocab_size for key in VOCABULARIES if key in config}
-    return {**config, VOCABULARY: vocab_size, **others, **inner}
+    changed = {**config, VOCABULARY: vocab_size, **others}
+    text = config.get("text_config")
+    if isinstance(text, Mapping):
+        changed["text_config"] = {**text, VOCABULARY: vocab_size}
+    return changed
 
 
 def text_value(config: Mapping[str, Any], *keys: str) -> Any:
     """The first of these keys that the config, or its `text_config`, has; None if it has none."""
+    sections = _sections(config).values()
+    for key in keys:
+        for section in sections:
+            if section.get(key) is not None:
+                return section[key]
+    return None
+
+
+def _sections(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The config, and its `text_config` if it has one, by the prefix of their keys."""
+    sections = {"": config}
     text = config.get("text_config")
-    sections = [config, text] if isinstance(text, Mapping) else [config]
-    return next(
-        (section[key] for key in keys for section in sections if section.get(key) is not None), None
-    )
+    if isinstance(text, Mapping):
+        sections["text_config."] = text
+    return sections
 
 
 def check_sizes(config: Mapping[str, Any], title: str) -> None:
     """ConfigError for a length or a number of layers that is no whole number within bounds, naming its key."""
-    text = config.get("text_config")
-    sections = {"": config} | ({"text_config.": text} if isinstance(text, Mapping) else {})
     bounds = dict.fromkeys(CONTEXT_KEYS, ModelSize) | dict.fromkeys(LAYER_KEYS, Layers)
     try:
-        for prefix, section in sections.items():
+        for prefix, section in _sections(config).items():
             for key, bound in bounds.items():
                 if section.get(key) is not None:
                     validate(section[key], bound, prefix + key)
@@ -134,15 +159,13 @@ def _module_name(config: Mapping[str, object], title: str) -> str:
         raise ConfigError(f"{title}: expected model_type, the name of an architecture of mlx-lm")
     utils = _import("mlx_lm.utils")
     name = utils.MODEL_REMAPPING.get(model_type, model_type)
-    for architecture in _listed(config.get("architectures")):
-        name = utils.MODEL_ARCHITECTURE_REMAPPING.get((model_type, architecture), name)
+    listed = config.get("architectures")
+    if isinstance(listed, list):
+        for architecture in map(str, listed):
+            name = utils.MODEL_ARCHITECTURE_REMAPPING.get((model_type, architecture), name)
     if name not in architectures():
         raise ConfigError(f"{title}: mlx-lm has no architecture {model_type!r}")
     return str(name)
-
-
-def _listed(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _import(name: str) -> Any:
@@ -154,3 +177,27 @@ def _import(name: str) -> Any:
             needs = f"needs mlx-lm; {install_command('zoo')}"
             raise ServiceUnavailableError(f"model=mlx_lm {needs}") from None
         raise ServiceUnavailableError(f"model=mlx_lm: {name} needs {missing}") from None
+
+
+def check_keys(config: Mapping[str, object], title: str) -> None:
+    """Checks the keys of a config that a user wrote; a published one has keys of other programs too.
+
+    Raises:
+        ConfigError: a key that the architecture does not take, or a missing one; names all.
+        NotAllowedError, ServiceUnavailableError: as `new_model`.
+    """
+    arguments = module_of(config, title).ModelArgs
+    if arguments.from_dict.__qualname__ != "BaseModelArgs.from_dict":
+        return
+    parameters = inspect.signature(arguments).parameters
+    unknown = [key for key in config if key not in parameters and key not in OF_ANY_MODEL]
+    faults = [
+        f"{config['model_type']} has no {key}{suggestion(key, parameters)}" for key in unknown
+    ]
+    required = [
+        name for name, parameter in parameters.items() if parameter.default is parameter.empty
+    ]
+    if missing := [name for name in required if name not in config and name not in OF_ANY_MODEL]:
+        faults.append(f"{config['model_type']} needs {', '.join(missing)}")
+    if faults:
+        raise ConfigError(f"{title}: {'; '.join(faults)}")

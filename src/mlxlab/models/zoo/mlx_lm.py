@@ -58,10 +58,11 @@ class MlxLm(nn.Module):
         self._trunk_path = self._embedding_path.rpartition(".")[0]
         self.hidden_size = self.pooled_size = self.embedding.weight.shape[1]
         self.returns_logits = kind == "language_modelling"
-        self.output_size = vocab_size if self.returns_logits else self.hidden_size
+        self.output_size = vocab_size
         self.max_position_embeddings = text_value(config, *CONTEXT_KEYS) or DEFAULT_CONTEXT
         self.position_limit = _position_limit(self.model)
         if not self.returns_logits:
+            self.output_size = self.hidden_size
             _remove_output_layer(self.model, self._trunk_path, str(config["model_type"]))
 
     @property
@@ -76,11 +77,9 @@ class MlxLm(nn.Module):
 
     def sanitize(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
         """Published arrays by the names, and in the layout, of the parameters of `model`."""
-        return (
-            self.model.sanitize(arrays)
-            if callable(getattr(type(self.model), "sanitize", None))
-            else arrays
-        )
+        if callable(getattr(type(self.model), "sanitize", None)):
+            return self.model.sanitize(arrays)
+        return arrays
 
     def new_cache(self, padding: list[int]) -> "RowCaches":
         """An empty cache for rows that begin with these numbers of padding tokens."""
@@ -160,5 +159,8 @@ def _submodule(module: nn.Module, path: str) -> Any:
     """The module at a dotted path; numbers are indices of lists."""
     inner: Any = module
     for name in path.split("."):
-        inner = inner[int(name)] if isinstance(inner, list) else inner[name]
+        if isinstance(inner, list):
+            inner = inner[int(name)]
+        else:
+            inner = inner[name]
     return inner

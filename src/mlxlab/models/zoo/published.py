@@ -1,5 +1,6 @@
-"""Published models for `MlxLm`: the config.json of a folder, and its weights by mlx-lm's own table of names."""
+"""Models of mlx-lm as files: published ones for `MlxLm`, by mlx-lm's own table of names, and a trained one."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,16 @@ import mlx.core as mx
 from mlxlab.checkpoint.arrays import evaluate_finite, misfits
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.files.untrusted import read_json
+from mlxlab.models.adapters.lora import merged_parameters
 from mlxlab.models.layers import named_parameters
-from mlxlab.models.zoo.architectures import VOCABULARY, refuse_code, text_value
+from mlxlab.models.model import Model
+from mlxlab.models.zoo.architectures import VOCABULARY, refuse_code, text_value, with_vocabulary
 from mlxlab.models.zoo.mlx_lm import MlxLm
 from mlxlab.schema.dotted_keys import walk
 from mlxlab.terminal.wording import some
 
 QUANTIZED = ("quantization", "quantization_config")
+PREFIX = "backbone.model."  # precedes mlx-lm's names in a model
 
 
 def read_published_config(folder: Path, vocab_size: int, title: str) -> dict[str, Any]:
@@ -27,9 +31,8 @@ def read_published_config(folder: Path, vocab_size: int, title: str) -> dict[str
     """
     if folder.suffix == ".gguf":
         raise ConfigError(f"{title}: expected a folder for model=mlx_lm, got a GGUF file")
-    file = (
-        folder / "config.json"
-    ).resolve()  # the files of a downloaded snapshot are symbolic links
+    # Resolved: the files of a downloaded snapshot are symbolic links.
+    file = (folder / "config.json").resolve()
     config = read_json(file, dict[str, object])
     refuse_code(config, str(file))
     if any(isinstance(value, dict) and "_target_" in value for _, value in walk(config)):
@@ -68,5 +71,48 @@ def load_published_weights(backbone: MlxLm, arrays: dict[str, mx.array], title: 
 
 def as_float(array: mx.array) -> mx.array:
     """Floating-point numbers in float32, laid out as a resumed run reads them; other arrays as they are."""
-    is_float = mx.issubdtype(array.dtype, mx.floating)
-    return mx.contiguous(array.astype(mx.float32) if is_float else array)
+    if mx.issubdtype(array.dtype, mx.floating):
+        array = array.astype(mx.float32)
+    return mx.contiguous(array)
+
+
+def published_config(model: Model, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The config.json of a trained language model, by which mlx-lm loads its weights; adapters are merged.
+
+    Args:
+        node: its `model` node.
+
+    Raises:
+        ConfigError: it is not a language model: mlx-lm has no classifiers; or mlx-lm would load another one.
+    """
+    if not isinstance(model.backbone, MlxLm) or not model.backbone.returns_logits:
+        raise ConfigError(
+            "model=mlx_lm: mlx-lm has language models only, no classifiers; expected model=bert"
+        )
+    _refuse_misread(model, model.backbone)
+    return with_vocabulary(node["config"], model.backbone.output_size)
+
+
+def published_name(path: str) -> str:
+    """mlx-lm's name of a parameter of the model."""
+    return path.removeprefix(PREFIX)
+
+
+def cast_predicate(model: Model) -> Callable[[str], bool]:
+    """Whether mlx-lm would store the array of a published name in fewer bits than float32."""
+    assert isinstance(model.backbone, MlxLm)
+    casts: Callable[[str], bool] = getattr(
+        model.backbone.model, "cast_predicate", lambda name: True
+    )
+    return casts
+
+
+def _refuse_misread(model: Model, backbone: MlxLm) -> None:
+    """ConfigError where mlx-lm changes weights of this architecture when it loads them."""
+    arrays = {published_name(path): array for path, array in merged_parameters(model).items()}
+    loaded = backbone.sanitize(dict(arrays))
+    for path in sorted(arrays.keys() | loaded.keys()):
+        if path in arrays and path in loaded and mx.array_equal(arrays[path], loaded[path]):
+            continue
+        name = backbone.model.model_type
+        raise ConfigError(f"mlx-lm changes weights of {name} when it loads them, such as {path}")

@@ -10,8 +10,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlxlab.errors import ConfigError
-from mlxlab.models.adapters.freeze import select_paths
-from mlxlab.models.depth import depths
+from mlxlab.models.adapters.freeze import depths, select_paths
 from mlxlab.schema.constraints import Gt, Le, NonNegative, Positive
 
 LearningRate = float | Callable[[mx.array], mx.array]

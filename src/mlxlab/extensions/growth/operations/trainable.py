@@ -6,12 +6,11 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.growth.arrays import Source, Sources, has_classifier, same_arrays
 from mlxlab.extensions.growth.operations.schema import Freeze, MergeLoRA, SetLoRA, Unfreeze
+from mlxlab.models.adapters.apply import packing_of
 from mlxlab.models.adapters.arrays import adapted_layers, insert, merge, rerank
-from mlxlab.models.adapters.freeze import adapter_paths, select_paths
-from mlxlab.models.adapters.quantize import packing_of
+from mlxlab.models.adapters.freeze import adapter_paths, select, select_paths
 from mlxlab.models.build import Architecture
 from mlxlab.models.options import LoRA, split_node
-from mlxlab.models.patterns import select
 from mlxlab.models.pretrained.load import MLX_LM
 from mlxlab.terminal.nearest import suggestion
 

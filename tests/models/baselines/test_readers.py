@@ -1,12 +1,14 @@
-"""Boosted trees as arrays predict what scikit-learn's do."""
+"""Boosted trees and linear models as arrays predict what scikit-learn's do."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from mlxlab.models.baselines.boosting import fit_boosting, trees_of
+from mlxlab.models.baselines.readers import fit_boosting, fit_linear, trees_of
 from mlxlab.models.tabular import TreeReader, to_outputs
 
+RNG = np.random.default_rng(0)
 KINDS = {
     "two_classes": ("classification", 2),
     "three_classes": ("classification", 3),
@@ -58,3 +60,28 @@ def test_arrays_that_point_outside_of_a_tree_are_read_within_it():
     trees = trees_of(fit_boosting(features, targets, "regression", 1))
     hostile = trees._replace(feature=trees.feature + 1e9, left=trees.left - 1e9)
     assert np.isfinite(np.array(read(hostile, features, 1))).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_linear_model_gives_the_probabilities_of_scikit_learn(classes):
+    features = RNG.normal(size=(200, 4)).astype(np.float32)
+    targets = (features[:, 0] > 0).astype(int) + (classes > 2) * (features[:, 1] > 1)
+    logits = fit_linear(features, targets, "classification", classes + 1)(features)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    order = np.random.default_rng(0).permutation(200)
+    peer = LogisticRegression(max_iter=300).fit(features[order].astype(float), targets[order])
+    probabilities = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        probabilities[:, :classes], peer.predict_proba(features), rtol=1e-4, atol=1e-6
+    )
+    assert probabilities[:, classes].max() < 1e-6
+
+
+def test_a_class_that_no_row_has_and_labels_of_one_value_are_fitted():
+    features = RNG.normal(size=(50, 2))
+    alone = fit_linear(features, np.zeros(50, int), "classification", 2)(features)
+    assert (alone.argmax(axis=1) == 0).all()
+    labels = np.stack([features[:, 0] > 0, np.zeros(50)], axis=1)
+    logits = fit_linear(features, labels, "multi_label", 2)(features)
+    assert ((logits[:, 0] > 0) == labels[:, 0]).mean() > 0.9
+    assert (logits[:, 1] < 0).all()

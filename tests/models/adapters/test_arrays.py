@@ -1,7 +1,6 @@
 """How published weights are quantised: each layer in its own way, and what a crafted config.json may say."""
 
 import json
-import re
 
 import mlx.core as mx
 import numpy as np
@@ -11,24 +10,12 @@ from mlxlab.errors import DataError
 from mlxlab.evaluation.parts.initial_weights import find_weights
 from mlxlab.models.build import build_model
 from mlxlab.models.layers import named_parameters
+from mlxlab.models.pretrained import llama
 from support.growth import SIZES, TARGETS
 
 NODE = {"_target_": TARGETS["transformer"], **SIZES, "hidden_size": 64, "intermediate_size": 96}
-NODE |= {
-    "norm_type": "rms",
-    "mlp_type": "swiglu",
-    "position_embedding": "rope",
-    "tie_embeddings": False,
-}
-PUBLISHED = [
-    ("backbone.embedding", "model.embed_tokens"),
-    ("backbone.", "model."),
-    ("head.out", "lm_head"),
-    (r"attention\.(query|key|value|out)\.", lambda match: f"self_attn.{match[1][0]}_proj."),
-    (r"feed_forward\.(\w+)\.", r"mlp.\1_proj."),
-    ("attention_norm", "input_layernorm"),
-    ("feed_forward_norm", "post_attention_layernorm"),
-]
+NODE |= {"norm_type": "rms", "mlp_type": "swiglu", "position_embedding": "rope"}
+NODE |= {"tie_embeddings": False}
 EXCEPTIONS = {
     "model.layers.0.self_attn.q_proj": {"group_size": 32, "bits": 8},
     "model.layers.1.mlp.down_proj": {"group_size": 32, "bits": 4, "mode": "mxfp4"},
@@ -42,17 +29,11 @@ def new_model(seed):
     return build_model(NODE, kind="language_modelling", num_classes=24, vocab_size=24, seed=seed)
 
 
-def published_name(path):
-    for pattern, name in PUBLISHED:
-        path = re.sub(pattern, name, path)
-    return path
-
-
 def publish(folder, quantization):
     """A folder as mlx-lm writes it, and the weights that it holds, by our paths."""
     arrays, weights = {}, {}
     for path, array in named_parameters(new_model(1)).items():
-        name = published_name(path).removesuffix(".weight")
+        name = llama.LLAMA.published_name(path).removesuffix(".weight")
         options = EXCEPTIONS.get(name, True)
         options = DEFAULT if options is True else options
         if array.ndim < 2 or not options or array.shape[1] % options["group_size"]:
@@ -84,26 +65,13 @@ def test_each_layer_is_read_as_it_was_quantised(tmp_path):
 @pytest.mark.parametrize(
     ("quantization", "fault"),
     [
-        (
-            DEFAULT | {"bits": 10**18},
-            "bits: expected one of 2, 3, 4, 5, 6, 8, got 1000000000000000000",
-        ),
-        (DEFAULT | {"bits": -4}, "bits: expected one of 2, 3, 4, 5, 6, 8, got -4"),
+        (DEFAULT | {"bits": 10**18}, "bits: expected one of 2, 3, 4, 5, 6, 8, got 1000000000000"),
         (DEFAULT | {"bits": "4"}, "bits: expected one of 2, 3, 4, 5, 6, 8, got '4'"),
         (DEFAULT | {"bits": True}, "bits: expected one of 2, 3, 4, 5, 6, 8, got True"),
         (DEFAULT | {"group_size": 0}, "group_size: expected one of 16, 32, 64, 128, got 0"),
-        (
-            DEFAULT | {"group_size": [64]},
-            r"group_size: expected one of 16, 32, 64, 128, got \[64\]",
-        ),
-        (
-            DEFAULT | {"mode": "exec"},
-            "mode: expected one of 'affine', 'mxfp4', 'mxfp8', 'nvfp4', got 'exec'",
-        ),
-        (
-            DEFAULT | {"lm_head": {"bits": 7}},
-            "lm_head.bits: expected one of 2, 3, 4, 5, 6, 8, got 7",
-        ),
+        (DEFAULT | {"group_size": [64]}, r"group_size: expected one of 16, 32, 64, 128, got \[64"),
+        (DEFAULT | {"mode": "exec"}, "mode: expected one of .* got 'exec'"),
+        (DEFAULT | {"lm_head": {"bits": 7}}, "lm_head.bits: expected one of .* got 7"),
         ("4 bits", "expected dict, got '4 bits'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Gradient boosting of small trees, fitted by scikit-learn, as arrays.
+"""Models of the features of rows, fitted by scikit-learn, as arrays: a linear one, and gradient boosting of small trees.
 
 Shapes: N rows, R features, O outputs, T trees of each output, S nodes of a tree.
 """
@@ -11,12 +11,68 @@ import numpy as np
 
 from mlxlab.data.batch import Task, TaskKind
 from mlxlab.models.baselines.estimators import SEED, Estimator, Model, fit_estimators, new_boosting
-from mlxlab.models.baselines.linear import UNKNOWN
 from mlxlab.models.tabular import LEAVES, NODES, TREES
 
+MAX_LINEAR_ROWS = 20_000  # more are not learned from
+MAX_STEPS = 300
+RIDGE = np.logspace(-2, 3, 11)  # generalised cross-validation takes one of them
+UNKNOWN = -30.0  # the bias of a class that no row has
 LEARNING_RATE = 0.05
 MIN_ROWS = 10  # a leaf has no fewer
-MAX_ROWS = 50_000  # more are not learned from
+MAX_BOOSTING_ROWS = 50_000  # more are not learned from
+
+
+class LinearModel(NamedTuple):
+    """Features (N, R) -> logits of classes or labels, or numbers: X W + b, of shapes (R, O) and (O,)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        return features @ self.weight + self.bias
+
+
+def fit_linear(
+    features: np.ndarray, targets: np.ndarray, kind: TaskKind, outputs: int
+) -> LinearModel:
+    """Logistic regression of classes and labels, ridge regression of numbers.
+
+    Args:
+        targets: as in a `Batch`.
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(len(features))[:MAX_LINEAR_ROWS]
+    features = features[rows].astype(np.float64)
+    new_model = partial(LogisticRegression, max_iter=MAX_STEPS)
+    if kind == "regression":
+        new_model = partial(RidgeCV, RIDGE)
+    fitted = fit_estimators(new_model, features, targets[rows], kind)
+    if kind == "regression":
+        return LinearModel(fitted[0].coef_[:, None], np.array([fitted[0].intercept_]))
+    if kind == "classification":
+        return _logits(fitted[0], features.shape[1], outputs)
+    models = [_logits(each, features.shape[1], 2) for each in fitted]
+    weights = [each.weight[:, 1] - each.weight[:, 0] for each in models]
+    biases = [each.bias[1] - each.bias[0] for each in models]
+    return LinearModel(np.stack(weights, axis=1), np.array(biases))
+
+
+def _logits(fitted: Estimator, num_features: int, outputs: int) -> LinearModel:
+    """The logits of all classes; `fitted` knows those of the training rows."""
+    weight = np.zeros((num_features, outputs))
+    bias = np.full(outputs, UNKNOWN)
+    present = fitted.classes_
+    if len(present) == 1:
+        bias[present] = 0
+    elif len(present) == 2:
+        weight[:, present] = np.stack([-fitted.coef_[0], fitted.coef_[0]], axis=1) / 2
+        bias[present] = np.array([-1, 1]) * fitted.intercept_[0] / 2
+    else:
+        weight[:, present] = fitted.coef_.T
+        bias[present] = fitted.intercept_
+    return LinearModel(weight, bias)
 
 
 class Trees(NamedTuple):
@@ -49,7 +105,7 @@ def fit_boosting(features: np.ndarray, targets: np.ndarray, kind: TaskKind, outp
         min_samples_leaf=MIN_ROWS,
         l2_regularization=1.0,
     )
-    rows = np.sort(np.random.default_rng(SEED).permutation(len(features))[:MAX_ROWS])
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(features))[:MAX_BOOSTING_ROWS])
     fitted = fit_estimators(create, features[rows], targets[rows], kind)
     return Model(fitted, Task(kind, outputs))
 
@@ -66,7 +122,9 @@ def trees_of(model: Model) -> Trees:
         [estimator] = model.estimators
         present = estimator.classes_
         bias[present] = 0
-        _fill(trees, present[1:] if len(present) == 2 else present, estimator)
+        if len(present) == 2:
+            present = present[1:]
+        _fill(trees, present, estimator)
         return trees
     bias[:] = 0
     for output, estimator in enumerate(model.estimators):

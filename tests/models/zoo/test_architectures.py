@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.errors import ConfigError, ServiceUnavailableError
 from mlxlab.models.zoo import architectures
-from mlxlab.models.zoo.arguments import check_keys
+from mlxlab.models.zoo.architectures import check_keys
 
 needs_mlx_lm = pytest.mark.skipif(find_spec("mlx_lm") is None, reason="needs the extra zoo")
 
@@ -23,33 +23,22 @@ STARCODER = {
 
 @needs_mlx_lm
 def test_keys_of_the_architecture_and_those_of_any_config_json_are_taken():
-    check_keys(
-        {**STARCODER, "rope_theta": 10.0, "torch_dtype": "bfloat16", "eos_token_id": 3},
-        "model.config",
-    )
+    others = {"rope_theta": 10.0, "torch_dtype": "bfloat16", "eos_token_id": 3}
+    check_keys(STARCODER | others, "model.config")
 
 
 @needs_mlx_lm
 def test_all_keys_that_are_unknown_or_missing_are_in_one_line():
-    config = {
-        key: value
-        for key, value in STARCODER.items()
-        if key not in ("hidden_size", "num_key_value_heads")
-    }
-    with pytest.raises(ConfigError) as error:
-        check_keys({**config, "rope_thet": 10.0}, "model.config")
-    unknown = "starcoder2 has no rope_thet; did you mean rope_theta?"
-    assert (
-        str(error.value)
-        == f"model.config: {unknown}; starcoder2 needs hidden_size, num_key_value_heads"
-    )
+    config = {**STARCODER, "rope_thet": 10.0}
+    del config["hidden_size"], config["num_key_value_heads"]
+    fault = r"no rope_thet; did you mean rope_theta\?; .* needs hidden_size, num_key_value_heads$"
+    with pytest.raises(ConfigError, match=fault):
+        check_keys(config, "model.config")
 
 
 def test_without_mlx_lm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlx_lm.models", None)
-    with pytest.raises(
-        ServiceUnavailableError, match=r"model=mlx_lm needs mlx-lm; pip install -e '\.\[zoo\]'"
-    ):
+    with pytest.raises(ServiceUnavailableError, match=r"needs mlx-lm; pip install .*\[zoo\]'"):
         architectures.architectures()
 
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from mlxlab.errors import DataError
-from mlxlab.models.pretrained.gguf import read_gguf
-from mlxlab.models.pretrained.gguf_header import BFLOAT16, BLOCKS
+from mlxlab.models.pretrained.gguf import BFLOAT16, BLOCKS, read_gguf
 
 
 @pytest.fixture
