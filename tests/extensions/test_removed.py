@@ -27,7 +27,7 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     "weight_analysis": ["callbacks/analysis"],
 }
 DATA = ("instruct", "streaming", "table", "text_classification", "titanic")
-ALL = {"_target_": "mlxlab.data.subset.AllExamples"}
+ALL = {"_target_": "mlxlab.data.dataset.AllExamples"}
 POLICY = {
     "_target_": "mlxlab.run.resume.policy.SameModel",
     "allow_data_change": False,

@@ -120,10 +120,9 @@ class Task:
 def check_position(position: object, shape: type[T]) -> T:
     """`position` as `shape`, a type that `validate` knows, or a DataError: a checkpoint may come from anyone."""
     try:
-        checked: T = validate(position, shape)
+        return validate(position, shape)
     except ShapeError as error:
         raise DataError(f"the saved position is malformed: {error}") from None
-    return checked
 
 
 def load_position(state: Mapping[str, object], shape: type[T], fingerprint: str) -> T:

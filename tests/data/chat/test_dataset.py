@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow
 import pytest
 
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import ChatTokenizer
 from mlxlab.data.chat.conversation import parse_conversation
 from mlxlab.data.chat.dataset import InstructDataset, open_conversations
 from mlxlab.data.chat.masks import ConversationEncoder

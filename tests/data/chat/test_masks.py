@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from mlxlab.data.chat.chat_template import DEFAULT, ChatTemplate, load_template
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import DEFAULT, ChatTemplate, ChatTokenizer, load_template
 from mlxlab.data.chat.conversation import find_answers, parse_conversation
 from mlxlab.data.chat.masks import ConversationEncoder
 from mlxlab.data.text.documents import Document

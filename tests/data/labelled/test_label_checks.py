@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from mlxlab.data.labelled.label_checks import find_giveaways
+from mlxlab.data.labelled.labels import find_giveaways
 from mlxlab.data.labelled.types import fit_type, read_column
 
 

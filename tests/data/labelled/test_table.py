@@ -11,7 +11,7 @@ import yaml
 
 import mlxlab.data
 from mlxlab.data.labelled.dataset import LabelledDataset
-from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.loader import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.evaluation.parts.data import check_data_module

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlxlab.data.labelled.token_cache import BLOCK, TokenCache
+from mlxlab.data.labelled.inputs import BLOCK, TokenCache
 
 RNG = np.random.default_rng(0)
 SEQUENCES = [RNG.integers(0, 100, RNG.integers(1, 30)).astype(np.int32) for _ in range(BLOCK + 500)]

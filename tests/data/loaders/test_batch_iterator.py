@@ -9,7 +9,7 @@ import pytest
 from data.loaders.test_bucketing import new_loader as new_bucket_loader
 from data.loaders.test_loader import new_loader
 from mlxlab.data.batch import BatchIterator
-from mlxlab.data.loaders.wrappers import Prefetch, RepeatBatches, wrap_batches
+from mlxlab.data.wrappers import Prefetch, RepeatBatches, wrap_batches
 from mlxlab.errors import DataError
 from support.streams import make_batches
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch, pad
-from mlxlab.data.loaders.bucketing import (
+from mlxlab.data.loader import (
+    DataLoader,
     FixedBatchSize,
     TokenBudget,
     make_loader,
     optimal_boundaries,
 )
-from mlxlab.data.loaders.loader import DataLoader
-from mlxlab.data.loaders.wrappers import Prefetch
+from mlxlab.data.wrappers import Prefetch
 from mlxlab.errors import DataError
 from support.titanic import make_titanic
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mlxlab.data.batch import Batch, check_ids, pad
-from mlxlab.data.loaders.loader import DataLoader, EvalLoader
-from mlxlab.data.loaders.wrappers import Prefetch
+from mlxlab.data.loader import DataLoader, EvalLoader
 from mlxlab.data.rng import counter_hash, epoch_permutation
+from mlxlab.data.wrappers import Prefetch
 from mlxlab.errors import DataError
 
 COUNT, SIZE = 45, 8

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from data.loaders.test_loader import ids, new_loader
-from mlxlab.data.loaders.wrappers import Prefetch, RepeatBatches
+from mlxlab.data.wrappers import Prefetch, RepeatBatches
 from mlxlab.errors import DataError
 
 

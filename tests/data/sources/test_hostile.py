@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from mlxlab.data.sources.block import FIRST, ErrorBudget
 from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.data.sources.text_files import ignore
 from mlxlab.errors import DataError
 
 TESTS = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ def read(path, errors=None, **reading):
     rows = 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, ["text"]):
-            rows += len(block.texts("text"))
+            rows += len(block.texts("text", ignore))
     return rows
 
 
@@ -132,7 +133,7 @@ def read(name):
     source, rows = open_source(name), 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, ["text"]):
-            rows += len(block.texts("text"))
+            rows += len(block.texts("text", ignore))
     return rows
 read(small)
 used = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()

@@ -14,6 +14,7 @@ import pytest
 
 from mlxlab.data.sources.block import FIRST
 from mlxlab.data.sources.hub import HuggingFaceRows
+from mlxlab.data.sources.text_files import ignore
 from mlxlab.errors import InputNotFoundError, ServiceUnavailableError
 from support.hub_reading import NAME, TEXTS
 from support.streams import open_source
@@ -152,7 +153,7 @@ def test_an_outage_that_lasts_ends_the_run_in_one_line(monkeypatch):
     monkeypatch.setattr("mlxlab.data.sources.hub.RETRY_DELAY", 0.01)
     monkeypatch.setattr("mlxlab.data.sources.hub.RETRY_LIMIT", 0.05)
     blocks = HuggingFaceRows(Stream(), "name", "").blocks(0, FIRST, ["text"])
-    assert next(blocks).texts("text").to_pylist() == ["a"]
+    assert next(blocks).texts("text", ignore).to_pylist() == ["a"]
     with pytest.raises(
         ServiceUnavailableError, match="the hub stopped answering: ConnectionError: cut off"
     ):

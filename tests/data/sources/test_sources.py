@@ -15,6 +15,7 @@ import pytest
 from mlxlab.data.sources import text_files
 from mlxlab.data.sources.block import FIRST, ErrorBudget
 from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.data.sources.text_files import ignore
 from mlxlab.errors import DataError
 
 TEXTS = [
@@ -44,7 +45,7 @@ def read(source, columns=("id", "text", "label")):
     rows, places = [], []
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, columns):
-            cells = [block.texts(name).to_pylist() for name in columns]
+            cells = [block.texts(name, ignore).to_pylist() for name in columns]
             rows += list(zip(*cells, strict=True))
             places += [(unit, int(number)) for number in block.numbers]
     return rows, places
@@ -149,10 +150,10 @@ def test_a_saved_position_gives_the_rest_of_the_rows(tmp_path, kind, block_bytes
             rest = [
                 cell
                 for each in source.blocks(unit, tuple(start), ["id"])
-                for cell in each.texts("id").to_pylist()
+                for cell in each.texts("id", ignore).to_pylist()
             ]
             assert rest == [
-                cell for each in blocks[index:] for cell in each.texts("id").to_pylist()
+                cell for each in blocks[index:] for cell in each.texts("id", ignore).to_pylist()
             ]
 
 

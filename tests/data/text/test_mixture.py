@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mlxlab.data.sources import text_files
-from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.documents import (
     HASH_RANGE,
     MAX_SEARCHED,
@@ -15,6 +14,7 @@ from mlxlab.data.text.documents import (
     hashes,
     hold_out,
 )
+from mlxlab.data.text.order import Mixture
 from mlxlab.errors import DataError
 from support.streams import as_lists, make_batches, open_source, take
 from support.text import FORMATS, documents_of, texts_of, write_texts

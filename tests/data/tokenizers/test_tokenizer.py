@@ -11,11 +11,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.encoder import restore as restore_text
+from mlxlab.data.text.dataset import TextEncoder
+from mlxlab.data.text.dataset import restore as restore_text
 from mlxlab.data.tokenizers.bpe import MAX_WORD_LENGTH, train_bpe
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer
-from mlxlab.data.tokenizers.fit import Corpus
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer, Corpus
 from mlxlab.data.tokenizers.tokenizer import STEPS, Tokenizer, check_growth, load_tokenizer
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import make_titanic, real_rows

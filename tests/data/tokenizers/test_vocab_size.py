@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from mlxlab.data.cache import HEADER_BYTES, cached
-from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.data.tokenizers.fit import Corpus
-from mlxlab.data.tokenizers.vocab_size import (
+from mlxlab.data.tokenizers.bpe import (
     measure,
     merge_parents,
     size_by_data,
     size_by_elbow,
     size_by_model,
     tokens_by_size,
+    train_bpe,
     truncate_bpe,
     vocabulary_sizes,
 )
+from mlxlab.data.tokenizers.character import Corpus
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import new_bpe_trainer, real_rows
 

@@ -1,4 +1,4 @@
-"""Chat templates: Jinja programs of a tokenizer that write a conversation as one text.
+"""Chat templates: Jinja programs of a tokenizer that write a conversation as one text, and the tokens of that.
 
 A program runs in a process of its own, see `sandbox`.
 """
@@ -13,11 +13,15 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
+import tokenizers
+
 from mlxlab.data.chat import sandbox
-from mlxlab.data.chat.conversation import Message
+from mlxlab.data.chat.conversation import Conversation, Message, contents
+from mlxlab.data.chat.sandbox import ANSWER_END, ANSWER_START
 from mlxlab.data.sources.messages import shorten
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, follow_link
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -108,8 +112,7 @@ class ChatTemplate:
             process.stdin.flush()
         line = process.stdout.readline()
         if line.endswith("\n"):
-            replies: list[dict[str, Any]] = json.loads(line)
-            return replies
+            return json.loads(line)
         self._process = None
         if process.wait() == -signal.SIGPROF:
             raise TemplateError(f"{self.name}: the template took more than {MAX_SECONDS:g} s")
@@ -211,3 +214,67 @@ def _special_token(
     if token is None and number is not None:
         token = tokenizer.inner.id_to_token(number)
     return str(token or "")
+
+
+# A template that does not name one of these keys would leave it out.
+RENDERED = ("tools", "tool_calls", "reasoning_content", "reasoning", "thinking")
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """Recognises special tokens in what the template renders."""
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+
+    @cached_property
+    def inner(self) -> tokenizers.Tokenizer:
+        """A copy, since `Tokenizer` takes special tokens in a text for text.
+
+        It has no post-processor, which could cut spaces out of the offsets of tokens.
+        """
+        inner = tokenizers.Tokenizer.from_str(self.tokenizer.inner.to_str())
+        inner.post_processor = None
+        return inner
+
+    @cached_property
+    def special(self) -> dict[str, int]:
+        """The special tokens by their text."""
+        added = self.tokenizer.inner.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    def check(self, conversation: Conversation) -> None:
+        """Raises ValueError for a message that could end its turn, and for a key that the template
+        would leave out.
+        """
+        self.check_text(contents(conversation))
+        keys = conversation.keys() | set[str]().union(*conversation["messages"])
+        for key in RENDERED:
+            if key in keys and not self.template.names(key):
+                raise ValueError(f"{self.template.name}: the template does not render {key}")
+
+    def check_text(self, text: str) -> None:
+        """Raises ValueError for a text that could end its turn and begin another."""
+        held = [piece for piece in self.special if piece in text]
+        if held:
+            first = min(held, key=text.index)
+            raise ValueError(f"a message contains the special token {first}")
+        if ANSWER_START in text or ANSWER_END in text:
+            raise ValueError("a message contains a noncharacter (U+FDD0 or U+FDD1)")
+
+    def encode(self, text: str) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the end token, and the first special one after it."""
+        answer = "answer"
+        messages = [
+            {"role": "user", "content": "question"},
+            {"role": "assistant", "content": answer},
+        ]
+        after = self.template.render(messages).rpartition(answer)[2]
+        special = set(self.special.values())
+        following = [token for token in self.encode(after) if token in special]
+        ends = {*following[:1], self.tokenizer.eos_id}
+        return frozenset(token for token in ends if token is not None)

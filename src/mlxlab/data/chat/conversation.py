@@ -127,8 +127,7 @@ def find_answers(conversation: Conversation) -> list[int]:
 def contents(conversation: Conversation) -> str:
     """All that a template may write of it, to train a tokenizer on."""
     if "text" in conversation:
-        text: str = conversation["text"]
-        return text
+        return conversation["text"]
     values = [conversation["tools"]] if "tools" in conversation else []
     for message in conversation["messages"]:
         values += [message[key] for key in sorted(message.keys() - {"role", "weight"})]

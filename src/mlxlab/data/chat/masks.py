@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import tokenizers
 
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import ChatTokenizer
 from mlxlab.data.chat.conversation import Conversation, find_answers
 from mlxlab.data.text.documents import Document
 from mlxlab.data.text.packing import Tokens
@@ -113,7 +113,7 @@ class ConversationEncoder:
         tokenizer = self.chat.tokenizer
         if tokenizer.inner.post_processor is not None:
             encoding = tokenizer.inner.post_processor.process(encoding)
-        tokens: list[int] = encoding.ids
+        tokens = encoding.ids
         return tokens if tokens[-1:] == [tokenizer.end_id] else [*tokens, tokenizer.end_id]
 
     def _truncate(self, ids: list[int], is_target: np.ndarray) -> Tokens:

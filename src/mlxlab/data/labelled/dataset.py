@@ -18,19 +18,18 @@ from mlxlab.data.labelled.encoder import (
     restore_encoder,
 )
 from mlxlab.data.labelled.inputs import Inputs, ReadCells, Run, TextInputs
-from mlxlab.data.labelled.label_checks import find_giveaways
+from mlxlab.data.labelled.labels import find_giveaways
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import RowRenderer, feature_columns, fit_bounds
 from mlxlab.data.labelled.row_split import SPLITS, SplitRows, digest, prepare_rows
 from mlxlab.data.labelled.rows import BLOCK, Rows, open_rows, plain_columns
 from mlxlab.data.labelled.types import Kind, read_table
-from mlxlab.data.loaders.bucketing import make_loader
-from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.loader import EvalLoader, make_loader
 from mlxlab.data.sources.arrow import TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import open_source
+from mlxlab.data.wrappers import wrap_batches
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import validate
 from mlxlab.schema.constraints import Ge, Le, MaxLen, MinLen, Seed

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlxlab.data.dataset import DROPPED, SAME_INPUT
 from mlxlab.data.labelled.labels import (
     Labels,
     Targets,
@@ -34,7 +35,6 @@ from mlxlab.data.labelled.types import (
     distinct_texts,
     fit_type,
 )
-from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.errors import DataError
 from mlxlab.terminal.wording import counted
 

@@ -15,8 +15,8 @@ import xxhash
 from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
-from mlxlab.data.sources.csv import UNNAMED
 from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.data.sources.parsers import UNNAMED
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
 

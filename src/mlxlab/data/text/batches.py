@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, load_position, stack
-from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.loader import EvalLoader
 from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import (
     EMPTY_ROW,

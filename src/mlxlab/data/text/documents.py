@@ -15,8 +15,15 @@ import xxhash
 
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
-from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
-from mlxlab.data.sources.cells import OnBadCell
+from mlxlab.data.sources.block import (
+    FIRST,
+    UNIT_BITS,
+    Block,
+    ErrorBudget,
+    OnBadCell,
+    OnError,
+    Source,
+)
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.errors import DataError

@@ -103,8 +103,7 @@ class Tokenizer:
         Raises DataError for a character it cannot encode.
         """
         self._check([text])
-        ids: list[int] = self.inner.encode(text, add_special_tokens=special).ids
-        return ids
+        return self.inner.encode(text, add_special_tokens=special).ids
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
         """int32 ids of each text with start and end tokens.
@@ -135,7 +134,7 @@ class Tokenizer:
 
     def _special(self, role: str) -> int | None:
         for name in SPECIAL_NAMES[role]:
-            token: int | None = self.inner.token_to_id(name)
+            token = self.inner.token_to_id(name)
             if token is not None:
                 return token
         return None

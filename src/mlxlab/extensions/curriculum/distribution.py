@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlxlab.data.text.token_counts import TokenCounts
+from mlxlab.data.text.order import TokenCounts
 
 REPEATS = 5  # The second measure of coverage counts tokens that were served so often.
 EPSILON = 1e-9  # Added to the served share, so that the weight of a new token is finite.
