@@ -6,7 +6,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from mlxlab.data.batch import Batch, load_position, pad_rows
+from mlxlab.data.batch import Batch, State, load_position, pad_rows
 from mlxlab.data.rng import Order, Stream, epoch_permutation, permutation
 from mlxlab.errors import DataError
 from mlxlab.schema.constraints import Count, Size
@@ -90,7 +90,7 @@ class DataLoader:
         self.batch_size = batch_size
         self._plan = None
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> State:
         consumed = [list(pair) for pair in self._consumed]
         return {"epoch": self.epoch, "consumed": consumed, "fingerprint": self.fingerprint}
 
@@ -157,9 +157,8 @@ class FixedBatchSize:
     """
 
     num_buckets: Size | None
-    fills = (
-        False  # Only the last and shortest bucket has a short batch, of one shape in every epoch.
-    )
+    # Only the last and shortest bucket has a short batch, of one shape in every epoch.
+    fills = False
 
     def rows(self, size: int, boundaries: np.ndarray) -> np.ndarray:
         return np.full(len(boundaries), size)

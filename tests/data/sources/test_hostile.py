@@ -128,6 +128,7 @@ import resource, sys
 import numpy, pyarrow, pyarrow.csv, pyarrow.parquet, pyarrow.compute
 from mlxlab.data.sources.block import FIRST
 from mlxlab.data.sources.open import open_source
+from mlxlab.data.sources.text_files import ignore
 small, path, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def read(name):
     source, rows = open_source(name), 0

@@ -11,7 +11,7 @@ from tokenizers import models
 
 from mlxlab.config.instantiate import instantiate
 from mlxlab.data.dataset import auto_epochs
-from mlxlab.data.text import corpus
+from mlxlab.data.text.dataset import open_validation
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.losses import write_losses
@@ -262,7 +262,7 @@ class Hub:
 def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits, expected):
     hub = Hub(*splits)
     opened = hub("someone/stories", None)
-    sides = corpus.open_validation(opened, ["someone/stories"], None, None, 0.3, hub)
+    sides = open_validation(opened, ["someone/stories"], None, None, 0.3, hub)
     assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
     train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
     assert (train, valid) == (40, 40) if expected else train + valid == 40 and train > valid > 0

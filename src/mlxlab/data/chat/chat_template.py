@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,7 +21,7 @@ import tokenizers
 
 from mlxlab.data.chat import sandbox
 from mlxlab.data.chat.conversation import Conversation, Message, contents
-from mlxlab.data.chat.sandbox import ANSWER_END, ANSWER_START
+from mlxlab.data.chat.sandbox import ANSWER_END, ANSWER_START, Reply, Request
 from mlxlab.data.sources.messages import shorten
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, follow_link
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -80,7 +80,7 @@ class ChatTemplate:
             raise TemplateError(reply["error"])
         return str(reply["text"])
 
-    def answer(self, requests: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """The reply of the sandbox to each request; `error` in it where the template fails.
 
         Raises TemplateError.
@@ -98,7 +98,7 @@ class ChatTemplate:
         write_atomic(folder / FILE, self.source)
         write_json(folder / CONFIG_FILE, {"bos_token": self.bos_token, "eos_token": self.eos_token})
 
-    def _ask(self, requests: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+    def _ask(self, requests: Sequence[Request]) -> list[Reply]:
         text = f"{json.dumps(requests)}\n"
         if self._process is None:
             self._process = self._start()
@@ -149,12 +149,15 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     return _new_template(DEFAULT, "the default chat template", {}, tokenizer)
 
 
+Token = str | dict[str, Any] | None  # a text, or an object with `content`
+
+
 class _Config(TypedDict, total=False):
-    """What is read of tokenizer_config.json. A token is a text or an object with `content`."""
+    """What is read of tokenizer_config.json."""
 
     chat_template: object
-    bos_token: str | dict[str, Any] | None
-    eos_token: str | dict[str, Any] | None
+    bos_token: Token
+    eos_token: Token
 
 
 def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -206,9 +209,7 @@ def _new_template(source: str, name: str, config: _Config, tokenizer: Tokenizer)
     return ChatTemplate(source, name, bos_token, eos_token)
 
 
-def _special_token(
-    token: str | dict[str, Any] | None, tokenizer: Tokenizer, number: int | None
-) -> str:
+def _special_token(token: Token, tokenizer: Tokenizer, number: int | None) -> str:
     if isinstance(token, dict):
         token = token.get("content")
     if token is None and number is not None:

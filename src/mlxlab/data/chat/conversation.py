@@ -106,12 +106,6 @@ def parse_conversation(record: Record, layout: Layout | None = None) -> Conversa
     return {"messages": messages, "tools": tools} if tools else {"messages": messages}
 
 
-def find_layouts(record: Iterable[str]) -> list[Layout]:
-    """The layouts whose keys a record, or a table, has."""
-    keys = {*record}
-    return [layout for layout, required in REQUIRED.items() if keys.issuperset(required)]
-
-
 def unread_keys(keys: Iterable[str]) -> list[str]:
     """The columns of a table that are metadata."""
     read = {*REFUSED}.union(*REQUIRED.values(), *OPTIONAL.values())
@@ -145,7 +139,8 @@ def dump(value: object) -> str:
 
 
 def _find_layout(record: Record, named: Layout | None) -> Layout:
-    layouts = find_layouts(key for key, value in record.items() if value is not None)
+    keys = {key for key, value in record.items() if value is not None}
+    layouts = [layout for layout, required in REQUIRED.items() if keys.issuperset(required)]
     if named is not None:
         layouts = [named] if named in layouts else []
     if len(layouts) == 1:
@@ -153,7 +148,7 @@ def _find_layout(record: Record, named: Layout | None) -> Layout:
     if layouts:
         raise ValueError(f"several layouts, expected data.layout, one of {', '.join(layouts)}")
     _refuse(record, REFUSED)
-    expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
+    expected = " or ".join(map("/".join, REQUIRED.values()))
     raise ValueError(f"the keys {shorten(list(record))}: expected {expected}")
 
 

@@ -10,13 +10,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import tokenizers
 
 from mlxlab.data.chat.chat_template import ChatTokenizer
 from mlxlab.data.chat.conversation import Conversation, find_answers
+from mlxlab.data.chat.sandbox import Reply, Request
 from mlxlab.data.text.documents import Document
 from mlxlab.data.text.packing import Tokens
 
@@ -53,7 +54,7 @@ class ConversationEncoder:
         return tokens
 
     def _encode(self, group: Sequence[Document]) -> list[Tokens]:
-        requests: dict[int, dict[str, Any]] = {}
+        requests: dict[int, Request] = {}
         for document in group:
             with self._skipping(document.id):
                 requests[document.id] = self._request(json.loads(document.text))
@@ -73,7 +74,7 @@ class ConversationEncoder:
         except ValueError as error:
             self.skip(number, error)
 
-    def _request(self, conversation: Conversation) -> dict[str, Any]:
+    def _request(self, conversation: Conversation) -> Request:
         """What the template's process needs: the answers, and which of them are targets."""
         if "text" in conversation:
             return conversation
@@ -89,7 +90,7 @@ class ConversationEncoder:
         self.chat.check(conversation)
         return {**conversation, "answers": answers, "learned": learned}
 
-    def _mask(self, reply: dict[str, Any], encoding: tokenizers.Encoding) -> Tokens:
+    def _mask(self, reply: Reply, encoding: tokenizers.Encoding) -> Tokens:
         if "error" in reply:
             raise ValueError(reply["error"])
         if "spans" not in reply:

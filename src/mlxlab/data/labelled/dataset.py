@@ -266,7 +266,10 @@ class LabelledDataset(LabelledExamples):
         names = choose_columns(source, texts, columns, exclude, special)
         require_columns(types, [*names, target], "data.types")
         chosen: dict[str, Kind] = {**types, **dict.fromkeys(texts, "text")}
-        rows = _open_rows(options, [*names, *special], cache)
+        limits = (options["on_error"], [*names, *special], options["max_left_out"])
+        sources = (options["source"], options["valid_source"], options["test_source"])
+        named = [each for each in sources if each is not None]
+        rows = Rows([open_rows(each, options["reading"], cache, *limits) for each in named])
         split = prepare_rows(rows, row_options, names, texts, chosen, seed)
 
         fitted = {name: each for name, each in split.types.items() if each.kind != "text"}
@@ -300,14 +303,6 @@ class LabelledDataset(LabelledExamples):
     def restore_encoder(folder: Path) -> LabelledEncoder:
         restore = partial(validate, shape=RowRenderer)
         return restore_encoder(folder, LabelledDataset.format_name, restore)
-
-
-def _open_rows(options: LabelledOptions, columns: Sequence[str], cache: Path) -> Rows:
-    """The rows of all sources."""
-    reading = options["reading"]
-    limits = (options["on_error"], columns, options["max_left_out"])
-    sources = (options["source"], options["valid_source"], options["test_source"])
-    return Rows([open_rows(each, reading, cache, *limits) for each in sources if each is not None])
 
 
 def choose_columns(

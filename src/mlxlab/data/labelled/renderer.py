@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_table, spell
+from mlxlab.data.labelled.types import ColumnType, TypedColumn, Types, read_table, spell
 from mlxlab.files.untrusted import ShapeError
 from mlxlab.schema.constraints import Ge, Le
 
@@ -129,7 +129,7 @@ def fit_bins(values: np.ndarray, bins: int) -> list[float]:
     return bounds
 
 
-def feature_columns(table: Table, types: Mapping[str, ColumnType]) -> dict[str, np.ndarray]:
+def feature_columns(table: Table, types: Types) -> dict[str, np.ndarray]:
     """Numbers (N,) as float64, and words (N,) of categories; columns of texts are left out."""
     columns: dict[str, np.ndarray] = {}
     for name, column in read_table(table, types).items():

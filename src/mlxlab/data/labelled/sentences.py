@@ -19,6 +19,7 @@ from mlxlab.data.labelled.types import (
     Kind,
     Location,
     TypedColumn,
+    Types,
     number_of_row,
     read_table,
 )
@@ -120,7 +121,7 @@ class SentenceRenderer:
     required = ()
 
     @property
-    def types(self) -> Mapping[str, ColumnType]:
+    def types(self) -> Types:
         return {name: ColumnType(kind) for name, kind in self.spec.types.items()}
 
     @property

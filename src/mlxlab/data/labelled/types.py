@@ -79,6 +79,9 @@ class ColumnType:
         return text
 
 
+Types = Mapping[str, ColumnType]  # name of a column -> its type
+
+
 class TypedColumn(NamedTuple):
     """The cells of a column by their distinct values: cell i is `values[codes[i]]`, missing where the code is -1."""
 
@@ -152,7 +155,7 @@ def merge_values(column: TypedColumn) -> TypedColumn:
 
 
 def read_table(
-    table: Table, types: Mapping[str, ColumnType], location: Location = number_of_row
+    table: Table, types: Types, location: Location = number_of_row
 ) -> dict[str, TypedColumn]:
     """The typed columns; raises DataError for a column that is missing, or a cell of another type."""
     require_columns(types, list(table), "the rows")

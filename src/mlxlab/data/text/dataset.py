@@ -108,6 +108,7 @@ class EncoderState(TypedDict):
     fingerprint: str  # identifies the data for human readers
 
 
+@dataclass(frozen=True)
 class TextEncoder:
     """Text and token ids of a language model.
 
@@ -116,22 +117,22 @@ class TextEncoder:
         seq_len: tokens of the blocks that it was trained on.
     """
 
-    def __init__(self, tokenizer: Tokenizer, masked: bool, seq_len: int) -> None:
-        self.tokenizer = tokenizer
-        self.seq_len = seq_len
-        self.task = Task(
-            "language_modelling",
-            tokenizer.vocab_size,
-            masked=masked,
-            token_bytes=tokenizer.token_bytes,
-        )
+    tokenizer: Tokenizer
+    masked: bool
+    seq_len: int
+
+    @property
+    def task(self) -> Task:
+        size = self.tokenizer.vocab_size
+        token_bytes = self.tokenizer.token_bytes
+        return Task("language_modelling", size, masked=self.masked, token_bytes=token_bytes)
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Writes tokenizer.json and data.json."""
         self.tokenizer.save(folder)
         state = {
             "format": "mlxlab.text/2",
-            "masked": self.task.masked,
+            "masked": self.masked,
             "seq_len": self.seq_len,
             "tokenizer": self.tokenizer.fingerprint,
             "fingerprint": fingerprint,
