@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -242,17 +241,3 @@ def test_a_malformed_tokenizer_config_is_one_line(tmp_path, tokenizer, config):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"tokenizer_config\.json"):
         load_template(tmp_path, tokenizer)
-
-
-def test_a_folder_of_save_pretrained_is_read(tmp_path, tokenizer):
-    transformers = pytest.importorskip("transformers")
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.inner,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        chat_template="{{ bos_token }}",
-    )
-    fast.save_pretrained(tmp_path)
-    config = json.loads(Path(tmp_path / "tokenizer_config.json").read_text())
-    assert config["model_max_length"] > 2**64, "the premise"
-    assert load_template(tmp_path, tokenizer).render(MESSAGES) == "<bos>"

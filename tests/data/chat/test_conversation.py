@@ -158,10 +158,7 @@ def of_roles(*roles):
         (with_answer(tool_calls="add"), "tool_calls: expected JSON"),
         (with_answer(tool_calls=["add"]), "tool_calls: expected a list of objects"),
         (with_answer(name="Bob"), 'message 2: the key "name"'),
-        (
-            {"messages": [{**ASKED[0], "weight": 1}, ASKED[1]]},
-            "message 1: weight 1 of user",
-        ),
+        ({"messages": [{**ASKED[0], "weight": 1}, ASKED[1]]}, "message 1: weight 1 of user"),
         (
             {"messages": [{**ASKED[0], "reasoning": "hm"}, ASKED[1]]},
             'message 1: the key "reasoning"',

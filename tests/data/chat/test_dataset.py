@@ -119,14 +119,6 @@ def test_it_is_a_data_module(new_data):
     assert "batches per epoch: " in data.sources[-1]
 
 
-def test_the_size_of_the_validation_text_is_known(new_data, file):
-    data = new_data(valid_source=str(file))
-    documents, tokens = data.text_sizes["validation"]
-    assert documents == 60
-    assert tokens > 60
-    assert re.search(r"a\.jsonl: \d+ documents for validation", new_data().sources[0])
-
-
 def test_every_conversation_is_whole_in_a_segment_of_its_own_and_only_answers_are_targets(
     new_data, file
 ):
@@ -178,13 +170,6 @@ def test_the_number_of_validation_batches_is_known_although_rows_have_gaps(
     batches = list(iter(valid))
     assert length_hint(valid) == len(batches) > 2
     assert any((batch.segment_ids[:-1, -1] == 0).any() for batch in batches), "gaps"
-
-
-def test_epochs_have_another_order_of_the_same_conversations(new_data):
-    data = new_data()
-    first, second = conversations_of(data, data.train), conversations_of(data, data.train)
-    assert first != second
-    assert sorted(first) == sorted(second)
 
 
 def test_validation_shares_no_conversation_with_training(new_data):
@@ -303,12 +288,6 @@ def test_a_mutated_file_gives_examples_or_one_line(new_data, tmp_path, count):
         assert time.perf_counter() - start < 10, seed
 
 
-def test_a_split_without_conversations_says_so(new_data, tmp_path):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "a?", "completion": "b"}) + "\n")
-    with pytest.raises(DataError, match="expected two different texts or more"):
-        new_data(source=str(tmp_path / "a.jsonl"))
-
-
 def write_chats(folder, name, records):
     """The same conversations in a format that the name says."""
     path = folder / name
@@ -380,12 +359,3 @@ def test_columns_that_are_not_read_are_named(new_data, file, tmp_path):
     ]
     data = new_data(source=write_chats(tmp_path, "a.jsonl", records))
     assert any("id, origin" in line for line in data.sources)
-
-
-def test_an_array_on_one_line_gives_the_conversations_of_one_a_line(new_data, file, tmp_path):
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    (tmp_path / "a.json").write_text(json.dumps(records))
-    expected, data = new_data(), new_data(source=str(tmp_path / "a.json"))
-    assert sorted(conversations_of(data, data.train)) == sorted(
-        conversations_of(expected, expected.train)
-    )

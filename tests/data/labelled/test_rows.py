@@ -1,6 +1,5 @@
 """Rows of a source as text: in every format, from the cache, and without those that are malformed."""
 
-import multiprocessing
 import time
 from datetime import date, datetime
 from decimal import Decimal
@@ -232,46 +231,6 @@ def test_a_changed_file_is_other_rows_and_a_moved_one_is_not(tmp_path):
     moved = open_file(tmp_path, "b.csv", CSV)
     assert moved.fingerprint == first.fingerprint
     assert moved.location(0) == f"{tmp_path}/b.csv:2"
-
-
-def test_a_damaged_cache_is_built_again_with_a_warning(tmp_path, caplog):
-    open_file(tmp_path, "a.csv", CSV)
-    (cache,) = (tmp_path / "cache").iterdir()
-    good = cache.read_bytes()
-    for damaged in [
-        b"",
-        good[:40],
-        good[:-100],
-        good + b"x",
-        good.replace(b"plain", b"other"),
-        bytes(len(good)),
-    ]:
-        cache.write_bytes(damaged)
-        caplog.clear()
-        assert table_of(open_file(tmp_path, "a.csv", CSV)) == TABLE
-        assert "is corrupt" in caplog.text
-        assert cache.read_bytes() == good
-    cache.unlink()
-    cache.symlink_to("/dev/zero")
-    assert table_of(open_file(tmp_path, "a.csv", CSV)) == TABLE
-
-
-def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
-    (tmp_path / "cache").write_text("a file")
-    assert table_of(open_file(tmp_path, "a.csv", CSV)) == TABLE
-    assert "could not be written" in caplog.text
-
-
-def read_table(path):
-    return table_of(read(path, path.parent / "cache"))
-
-
-def test_processes_build_the_same_cache_at_once(tmp_path):
-    table = plain_rows(2000)
-    path = write_rows(tmp_path / "a.csv", table)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert pool.map(read_table, [path] * 2) == [table] * 2
-    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def run_mutations(folder, suffix, count):

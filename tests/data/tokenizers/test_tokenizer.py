@@ -1,4 +1,4 @@
-"""Tokenizers: exact round trips, the same one each time, and those of pretrained models."""
+"""Tokenizers: exact round trips, the same one each time, those of pretrained models, and the cache of words."""
 
 import base64
 import json
@@ -7,15 +7,25 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.data.text.dataset import restore as restore_text
+from mlxlab.data.tokenizers import tokenizer as module
 from mlxlab.data.tokenizers.bpe import MAX_WORD_LENGTH, train_bpe
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer, Corpus
-from mlxlab.data.tokenizers.tokenizer import STEPS, Tokenizer, check_growth, load_tokenizer
+from mlxlab.data.tokenizers.tokenizer import (
+    COVERED,
+    MAX_WORD_LENGTH,
+    STEPS,
+    WORD,
+    Tokenizer,
+    check_growth,
+    load_tokenizer,
+)
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import make_titanic, real_rows
 
@@ -307,14 +317,6 @@ def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
                 call("ab\u00e9")
 
 
-def test_whole_documents_are_encoded_without_special_tokens():
-    documents = TOKENIZER.encode_documents([*TEXTS[:5], ""])
-    assert [ids.tolist() for ids in documents] == [
-        TOKENIZER.encode(text, special=False) for text in [*TEXTS[:5], ""]
-    ]
-    assert all(ids.dtype.name == "int32" for ids in documents)
-
-
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
     refusing = (
@@ -370,15 +372,6 @@ def test_what_a_language_model_needs_comes_back(tmp_path):
     assert again.task.token_bytes == TOKENIZER.token_bytes
 
 
-def test_an_encoder_of_a_version_with_smaller_vocabularies_is_refused_in_one_line(tmp_path):
-    TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path, "data")
-    file = tmp_path / "data.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocabulary": ""}))
-    with pytest.raises(DataError, match=r"data\.json: unknown key 'vocabulary'") as error:
-        restore_text(tmp_path)
-    assert "\n" not in str(error.value)
-
-
 def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
     TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path, "data")
     train_bpe(TEXTS, 500, 2).save(tmp_path)
@@ -390,3 +383,80 @@ def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
     (tmp_path / "data.json").unlink()
     with pytest.raises(InputNotFoundError):
         restore_text(tmp_path)
+
+
+ASCII = "ab cd'stmrevlld \n\t\r\x0b\x0c\x1c\x1f\x00\x7f12_-.!<pad>  "
+LATIN = (
+    ASCII + "\xe9\xc6\xf8\u0130\u017f\u2010\u2014\u2018\u2019\u201c\u201d\u2026\u2027\u2030\u205e"
+)
+WIDE = LATIN + "\xe9\xdf\xb2\u0130\u4e2d\U0001f600\x85\xa0\u2028"
+
+
+def draw(alphabet, count, seed=0):
+    generator = random.Random(seed)
+    return ["".join(generator.choices(alphabet, k=generator.randrange(60))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(draw(ASCII, 2000, seed=1), 400, 2)
+
+
+def uncached(tokenizer, texts):
+    encodings = tokenizer.inner.encode_batch_fast(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+def encode(cache, texts):
+    encoded = cache.encode(texts)
+    assert all(ids.dtype == np.int32 for ids in encoded)
+    return [ids.tolist() for ids in encoded]
+
+
+@pytest.mark.parametrize("alphabet", [ASCII, LATIN, WIDE], ids=["ascii", "latin", "wide"])
+def test_cached_words_give_the_ids_of_the_tokenizer(tokenizer, alphabet):
+    texts = ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"]
+    expected = uncached(tokenizer, texts)
+    for _ in range(2):  # First nothing is cached, then every word is.
+        assert [ids.tolist() for ids in tokenizer.encode_documents(texts)] == expected
+
+
+def test_covered_characters_are_split_as_by_the_tokenizer(tokenizer):
+    characters = [
+        character for character in map(chr, range(0x3000)) if COVERED.fullmatch(character)
+    ]
+    split = tokenizer.inner.pre_tokenizer.pre_tokenize_str
+    for text in (
+        f"{context}{character}{context}"
+        for character in characters
+        for context in ("a", "1", " ", ".", "'", "")
+    ):
+        assert WORD.findall(text) == [text[start:end] for _, (start, end) in split(text)], repr(
+            text
+        )
+    assert len(characters) > 350
+
+
+def test_words_with_curly_quotes_and_accents_are_cached(tokenizer):
+    cache = tokenizer._words
+    cache.encode(["\u201cna\u00efve\u201d \u2014 it\u2019s"])
+    assert cache.ids
+
+
+def test_the_cache_is_bounded(tokenizer, monkeypatch):
+    monkeypatch.setattr(module, "MAX_WORDS", 50)
+    cache = tokenizer._words
+    for number in range(40):
+        texts = [f"w{chr(97 + number % 26)}{number} " + "x" * 100, "b" * number]
+        assert encode(cache, texts) == uncached(tokenizer, texts)
+        assert len(cache.ids) <= 50
+        assert max(map(len, cache.ids), default=0) <= MAX_WORD_LENGTH
+
+
+def test_a_tokenizer_with_another_word_pattern_is_not_cached(tokenizer):
+    inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    texts = draw(ASCII, 100)
+    cache = Tokenizer(inner)._words
+    assert not cache.is_usable
+    assert encode(cache, texts) == uncached(Tokenizer(inner), texts)

@@ -1,20 +1,25 @@
-"""data=text_classification: splits, labels, pairs, batches, and the encoder that inference restores."""
+"""Labelled rows as texts and tables: splits, labels, batches, columns, and the encoder that inference restores."""
 
 import re
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
+import mlxlab.data
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.left_out import LEFT_OUT
+from mlxlab.data.loader import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import ConfigError, DataError
-from mlxlab.evaluation.parts.data import longest_row
+from mlxlab.evaluation.parts.data import check_data_module, longest_row
 from mlxlab.extensions.example_losses.selection import LossSelection
 from mlxlab.models.baselines.predict import predict_baselines, predict_rows
 from support.labelled import make_texts, write_csv
+from support.titanic import new_bpe_trainer
 
 ROWS = [
     {"text": f"text {n} is {'good' if n % 3 else 'bad'}", "label": "good" if n % 3 else "bad"}
@@ -95,36 +100,12 @@ def test_the_limit_holds_nearly_all_rows_whole_without_a_key(make, words, limit)
     assert make(rows, seq_len=None, positions=120).encoder.seq_len == 120
 
 
-def test_baselines_predict_other_rows_as_they_do_validation_rows(make):
-    data = make()
-    texts = np.array([ROWS[number]["text"] for number in data.split.valid])
-    others = predict_rows(data, lambda rows: {"text": texts[rows].tolist()}, len(texts))
-    for own, other in zip(predict_baselines(data), others, strict=True):
-        np.testing.assert_allclose(other.valid, own.valid, atol=1e-12)
-        assert (other.name, other.test.shape) == (own.name, (0, 2))
-
-
-def test_a_second_data_set_reads_the_token_cache_and_equals_the_first(make):
-    first, second = make(), make()
-    assert any("cache: miss" in line for line in first.sources)
-    assert any("cache: hit" in line for line in second.sources)
-    assert first.fingerprint == second.fingerprint
-    for a, b in zip(first.train, second.train, strict=True):
-        assert all(map(np.array_equal, a[:5], b[:5]))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"seed": 1},
-        {"valid_fraction": 0.3},
-        {"seq_len": 8},
-        {"text_column": ["text", "label2"]},
-    ],
-)
-def test_whatever_changes_a_batch_changes_the_fingerprint(make, changes):
+def test_whatever_changes_a_batch_changes_the_fingerprint(make):
     rows = [row | {"label2": "a"} for row in ROWS]
-    assert make(rows).fingerprint != make(rows, **changes).fingerprint
+    changes = ({}, {"seed": 1}, {"valid_fraction": 0.3}, {"seq_len": 8})
+    made = [make(rows, **change) for change in changes]
+    made.append(make(rows, text_column=["text", "label2"]))
+    assert len({data.fingerprint for data in made}) == 5
 
 
 def test_files_of_their_own_validate_and_test(make, write):
@@ -202,29 +183,15 @@ def test_equal_texts_in_two_splits_are_counted_dropped_or_refused(make, write):
 
 def test_malformed_rows_count_as_those_without_a_label(tmp_path):
     path = tmp_path / "rows.csv"
-    path.write_text(
-        "text,label\n" + "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(40)) + "a,b,c\n" * 4
-    )
-    with pytest.raises(
-        DataError,
-        match=r"4 of 44 rows are malformed, more than 1 %; the first: .*:42",
-    ):
-        make_texts(str(path), tmp_path / "cache", on_error="skip")
-    data = make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)
-    assert data.left_out_rows == 4
+    good = "".join(f"text {n},{'xy'[n % 2]}\n" for n in range(40))
+    path.write_text("text,label\n" + good + "a,b,c\n" * 4)
+    make = partial(make_texts, str(path), tmp_path / "cache", on_error="skip")
+    with pytest.raises(DataError, match=r"4 of 44 rows are malformed.*:42"):
+        make()
+    assert make(max_left_out=0.1).left_out_rows == 4
     path.write_text(path.read_text() + "a,\n" * 2)
-    with pytest.raises(
-        DataError, match=r"6 rows \(13.0 %\) cannot be used: .*\(4 malformed rows\)$"
-    ):
-        make_texts(str(path), tmp_path / "cache", on_error="skip", max_left_out=0.1)
-
-
-def test_rows_in_another_encoding_are_not_to_be_left_out(tmp_path):
-    rows = "text,label\n" + "".join(f"caf\xe9 {n},{'xy'[n % 2]}\n" for n in range(40))
-    (tmp_path / "rows.csv").write_text(rows + "tea,x\n" * 40, encoding="cp1252")
-    with pytest.raises(DataError, match=r"data\.reading\.encoding=cp1252") as caught:
-        make_texts(str(tmp_path / "rows.csv"), tmp_path / "cache", on_error="skip")
-    assert "leaves them out" not in str(caught.value)
+    with pytest.raises(DataError, match=r"6 rows \(13.0 %\) .*\(4 malformed rows\)$"):
+        make(max_left_out=0.1)
 
 
 @pytest.mark.parametrize("fault", [{"text": "  "}, {"label": ""}])
@@ -243,40 +210,11 @@ def test_rows_without_text_or_label_are_refused_or_left_out(make, fault):
 
 
 @pytest.mark.parametrize("key", ["source", "valid_source", "test_source"])
-def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_the_name_of_the_file(
-    write, tmp_path, key
-):
+def test_more_than_one_percent_of_rows_without_a_label_is_refused_by_file(write, tmp_path, key):
     half = [row | {"label": "" if n % 2 else row["label"]} for n, row in enumerate(ROWS)]
     files = {"source": write("all.csv", [*ROWS, *MORE_ROWS])} | {key: write("half.csv", half)}
-    expected = (
-        r"half\.csv: 30 rows \(50\.0 %\) cannot be used: .* a row without a label \(30 rows\)$"
-    )
-    with pytest.raises(DataError, match=expected):
+    with pytest.raises(DataError, match=r"half\.csv: 30 rows .* without a label \(30 rows\)$"):
         make_texts(cache=tmp_path / "cache", on_error="skip", **files)
-    files[key] = write("none.csv", [row | {"label": ""} for row in ROWS])
-    with pytest.raises(
-        DataError,
-        match=r"none\.csv: 60 rows \(100\.0 %\) cannot be used: .* a row without a label \(60 rows\)$",
-    ):
-        make_texts(cache=tmp_path / "cache", on_error="skip", **files)
-
-
-def test_rows_without_a_label_or_text_are_left_out_up_to_a_limit(make):
-    rows = [
-        row | ({"label": ""} if n % 10 == 0 else {"text": ""} if n == 5 else {})
-        for n, row in enumerate(ROWS)
-    ]
-    with pytest.raises(
-        DataError, match=r"rows\.csv:2: column 'label': a row without a label \(6 rows\)"
-    ):
-        make(rows)
-    data = make(rows, on_error="skip", max_left_out=0.12)
-    assert data.left_out_rows == 7
-    with pytest.raises(
-        DataError,
-        match=r"7 rows \(11\.7 %\) cannot be used: ",
-    ):
-        make(rows, on_error="skip", max_left_out=0.11)
 
 
 def test_all_rows_that_cannot_be_used_are_named_at_once(make):
@@ -284,108 +222,31 @@ def test_all_rows_that_cannot_be_used_are_named_at_once(make):
     rows = [row | faults.get(number, {}) for number, row in enumerate(ROWS)]
     with pytest.raises(DataError) as info:
         make(rows)
-    message = re.sub(r"\S*rows\.csv", "rows.csv", str(info.value))
-    assert message == (
-        "rows.csv: 4 rows (6.7 %) cannot be used: "
-        "rows.csv:2: column 'label': a row without a label (1 row)"
-        "; rows.csv:7: column 'text': an empty text (1 row)"
-        "; rows.csv:9: column 'label': the single row of its class, expected at least 2"
-        " (2 rows)"
-    )
-    numbers = [row | {"label": "" if n == 3 else str(n / 7)} for n, row in enumerate(ROWS)]
-    with pytest.raises(DataError, match=r"a row without a label \(1 row\)$"):
-        make(numbers)
-
-
-def test_a_file_without_any_label_is_refused_without_advice(make):
-    with pytest.raises(DataError, match=r"a row without a label \(60 rows\)$"):
-        make([row | {"label": ""} for row in ROWS])
-
-
-def test_rows_without_a_text_count_towards_the_limit_like_malformed_ones(make, tmp_path):
-    rows = [
-        *ROWS,
-        *MORE_ROWS,
-        *(row | {"text": f"again {n}"} for n, row in enumerate(ROWS)),
-        ROWS[0] | {"text": " "},
-    ]
-    make(rows, on_error="skip")
-    with pytest.raises(
-        DataError, match=r"2 rows \(1\.1 %\) cannot be used: .* without a label .* an empty text"
-    ):
-        make([rows[0] | {"label": ""}, *rows[1:]], on_error="skip")
-    path = tmp_path / "malformed.csv"
-    path.write_text(Path(write_csv(path, rows)).read_text() + '"x" y,good\n')
-    with pytest.raises(
-        DataError, match=r"2 rows \(1\.1 %\) cannot be used: .* an empty text .*1 malformed row"
-    ):
-        make_texts(str(path), tmp_path / "cache", on_error="skip")
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({"text_column": "texts"}, "rows.csv: no column 'texts', expected one of text, label"),
-        ({"text_column": ["text", "more"]}, "no column 'more'"),
-        ({"target": "lable"}, "no column 'lable'"),
-        ({"target": "lable"}, "did you mean label?"),
-        ({"group_column": "g"}, "no column 'g'"),
-        (
-            {"text_column": ["text", "txt"], "target": "lable"},
-            "no column 'txt', 'lable', expected",
-        ),
-    ],
-)
-def test_a_missing_column_is_named(make, keys, message):
-    with pytest.raises(DataError) as refused:
-        make(**keys)
-    assert message in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "keys", [{"target": "text"}, {"text_column": ["text", "text"]}, {"group_column": "label"}]
-)
-def test_one_column_has_one_meaning(make, keys):
-    with pytest.raises(ConfigError, match="expected"):
-        make(**keys)
-
-
-def test_a_class_of_a_single_row_is_refused_with_its_line(make):
-    with pytest.raises(
-        DataError, match=r"rows\.csv:6: column 'label': the single row of its class"
-    ):
-        make([*ROWS[:4], {"text": "odd", "label": "rare"}, *ROWS[4:]])
+    summary, *reasons = re.split(r"(?:: |; )\S*rows\.csv", str(info.value))
+    assert "4 rows (6.7 %)" in summary
+    assert [reason.split(":")[1] for reason in reasons] == ["2", "7", "9"]
+    assert "single row of its class" in reasons[2]
+    assert reasons[2].endswith("(2 rows)")
 
 
 def test_classes_of_a_single_row_are_left_out_like_other_rows_that_cannot_be_used(make):
-    rows = [
-        *ROWS[:5],
-        ROWS[5] | {"label": ""},
-        *ROWS[6:],
-        *({"text": label, "label": label} for label in ("n/a", "odd")),
-    ]
+    rare = [{"text": label, "label": label} for label in ("n/a", "odd")]
+    rows = [*ROWS[:5], ROWS[5] | {"label": ""}, *ROWS[6:], *rare]
     with pytest.raises(DataError, match=r"3 rows .* without a label .* single row of its class"):
         make(rows, on_error="skip", max_left_out=0.02)
-    data = make(rows, on_error="skip", max_left_out=0.05)
-    assert (data.task.labels, data.left_out_rows) == (("bad", "good"), 3)
-    reading = Reading(missing=["n/a", "odd"])
-    data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
-    assert (data.task.labels, data.left_out_rows) == (("bad", "good"), 3)
+    for reading in (Reading(), Reading(missing=["n/a", "odd"])):
+        data = make(rows, on_error="skip", max_left_out=0.05, reading=reading)
+        assert (data.task.labels, data.left_out_rows) == (("bad", "good"), 3)
 
 
 def test_rows_without_a_time_are_left_out(make):
-    rows = [
-        row | {"day": "" if n == 7 else f"2024-05-{n % 30 + 1:02}"} for n, row in enumerate(ROWS)
-    ]
-    with pytest.raises(
-        DataError,
-        match=r"rows\.csv:9: column 'day': a row without a time \(1 row\)$",
-    ):
+    days = ["" if n == 7 else f"2024-05-{n % 30 + 1:02}" for n in range(len(ROWS))]
+    rows = [row | {"day": day} for row, day in zip(ROWS, days, strict=True)]
+    with pytest.raises(DataError, match=r"rows\.csv:9: column 'day': a row without a time"):
         make(rows, time_column="day")
     data = make(rows, time_column="day", on_error="skip", max_left_out=0.02)
     assert data.left_out_rows == 1
-    [line] = [line for line in data.sources if LEFT_OUT in line]
-    assert "1 row (1.7 %) left out: " in line
+    assert len([line for line in data.sources if LEFT_OUT in line]) == 1
 
 
 def test_rows_are_selected_by_their_number(make):
@@ -464,25 +325,9 @@ def test_the_fraction_holds_for_many_sets_of_labels_and_each_label_is_trained(ma
     assert min(data.class_counts) > 0
 
 
-def test_white_space_around_a_label_does_not_make_another_class(make):
-    padded = [
-        row | {"label": f" {row['label']}" if n % 2 else f"{row['label']} "}
-        for n, row in enumerate(ROWS[1:5])
-    ]
-    data = make([ROWS[0], *padded, *ROWS[5:]])
-    assert data.task.labels == ("bad", "good")
-
-
 def test_the_label_of_a_row_that_is_left_out_does_not_matter(make):
     data = make([*ROWS, *MORE_ROWS, {"text": "", "label": "weird"}], on_error="skip")
     assert data.task.labels == ("bad", "good")
-
-
-def test_a_file_of_one_row_for_each_class_is_refused_by_its_reason(make):
-    with pytest.raises(
-        DataError, match=r"rows\.csv:2: column 'label': the single row of its class"
-    ):
-        make([{"text": f"text {label}", "label": label} for label in "xyz"])
 
 
 def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
@@ -497,3 +342,219 @@ def test_rows_are_located_by_their_line_after_malformed_ones(tmp_path):
         ):
             line = int(data.location(row).removeprefix(f"{path}:"))
             assert content[line - 1].startswith(f"{text},")
+
+
+CONF = Path(mlxlab.data.__file__).parents[3] / "conf" / "data" / "table.yaml"
+NODES = {
+    "reading": Reading(),
+    "select": LossSelection(None, 25, "mean", None),
+    "batching": FixedBatchSize(num_buckets=7),
+    "tokenizer": new_bpe_trainer(vocab_size=300),
+}
+BRANDS = ("Audi", "BMW", "Fiat")
+
+
+def write_cars(path, rows=120, bad=None):
+    """A table whose price follows from brand, year and kilometres; some cells are missing."""
+    generator = np.random.default_rng(0)
+    lines = ["id,brand,year,km,price,sold,dealer"]
+    for row in range(rows):
+        brand, year, km = (
+            BRANDS[row % 3],
+            generator.integers(1990, 2020),
+            generator.integers(1000, 300_000),
+        )
+        price = (year - 1980) * 500 + 4000 * (brand == "BMW") - km / 50
+        sold, dealer = f"20{10 + row // 12}-01-02", f"dealer {row // 10}"
+        lines.append(f"x{row},{brand},{year},{km if row % 17 else ''},{price:.1f},{sold},{dealer}")
+    for row, name, cell in bad or []:
+        cells = lines[row].split(",")
+        cells[lines[0].split(",").index(name)] = cell
+        lines[row] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def make_table(folder, source=None, **changes):
+    """The data set of conf/data/table.yaml."""
+    config = yaml.safe_load(CONF.read_text())
+    del config["_target_"], config["defaults"]
+    if source is None:
+        source = write_cars(folder / "cars.csv")
+    own = {"source": source, "target": "price", "prefetch": 0}
+    run = {"seed": 0, "cache": folder, "parameters": 1_000_000, "width": 128}
+    return LabelledDataset(**(config | NODES | own | run | changes))
+
+
+def sentences_of(data):
+    table = data.rows.table(data.encoder.columns, data.split.valid)
+    return [text for (text,) in data.encoder.renderer.render(table)]
+
+
+def test_every_column_but_the_target_is_read_by_default(tmp_path):
+    data = check_data_module(make_table(tmp_path))
+    assert (data.task.kind, data.task.num_classes) == ("regression", 1)
+    text = sentences_of(data)[0]
+    names = [part.split(": ")[0] for part in text.split(", ")]
+    assert names == ["id", "brand", "year", "km", "sold", "dealer"]
+    assert "price" not in text
+    batch = next(iter(data.valid))
+    assert data.tokenizer.decode(batch.tokens[0]) == text
+
+
+def test_columns_of_group_and_time_are_not_read(tmp_path):
+    assert "dealer" not in sentences_of(make_table(tmp_path, group_column="dealer"))[0]
+    assert "sold" not in sentences_of(make_table(tmp_path, time_column="sold"))[0]
+
+
+def test_columns_choose_what_is_read(tmp_path):
+    chosen = make_table(tmp_path, columns=["km", "brand"])
+    assert sentences_of(chosen)[0].startswith("km: q")
+    rows = chosen.split.valid[:1]
+    [km] = chosen.rows.table(["km"], rows)["km"]
+    assert chosen.texts(rows)[0].startswith(f"km: {km}, brand: "), (
+        "reports show numbers, not their bins"
+    )
+    written = make_table(tmp_path, columns=["year", "brand"], bins=None)
+    year = sentences_of(written)[0].partition(",")[0]
+    assert 1990 <= int(year.removeprefix("year: ")) < 2020
+    assert chosen.fingerprint != written.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"columns": ["km", "price"]}, "column 'price': expected once"),
+        ({"columns": ["km", "km"]}, "column 'km': expected once"),
+        ({"text_column": ["km", "km"]}, "column 'km': expected once"),
+        ({"group_column": "price"}, "column 'price': expected once"),
+        ({"columns": ["km"], "text_column": "brand"}, "text_column, columns, exclude"),
+        ({"columns": ["km"], "exclude": ["id"]}, "text_column, columns, exclude"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_table(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "prize"}, r"cars\.csv: no column 'prize'"),
+        ({"columns": ["brnd", ""]}, r"cars\.csv: no column 'brnd', '',"),
+        (
+            {"target": "prize", "columns": ["yaer", "km"], "time_column": "solde"},
+            "no column 'yaer', 'prize', 'solde'",
+        ),
+        ({"exclude": ["dealr"]}, "no column 'dealr', .*did you mean dealer"),
+        ({"types": {"yaer": "category"}, "columns": ["year"]}, "data.types: .*did you mean year"),
+    ],
+)
+def test_columns_that_do_not_exist_are_named_together(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message) as caught:
+        make_table(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["?", "inf", "1_000"])
+def test_a_cell_among_numbers_is_located(tmp_path, cell):
+    source = write_cars(tmp_path / "bad.csv", bad=[(7, "km", cell)])
+    with pytest.raises(DataError, match=r"bad\.csv:8: column 'km'"):
+        make_table(tmp_path, source)
+    reading = Reading(missing=[cell])
+    assert make_table(tmp_path, source, reading=reading).task.kind == "regression"
+    assert make_table(tmp_path, source, types={"km": "category"}).task.kind == "regression"
+
+
+def test_baselines_are_of_the_same_rows(tmp_path):
+    test_source = write_cars(tmp_path / "test.csv", rows=30)
+    data = make_table(tmp_path, target="brand", test_source=test_source)
+    targets = np.concatenate([batch.targets for batch in data.valid])
+    fitted = {each.name: each for each in predict_baselines(data)}
+    assert {"majority", "gradient_boosting", "tfidf_logistic_regression"} < set(fitted)
+    for each in fitted.values():
+        assert (each.valid.shape, each.test.shape) == ((24, 3), (30, 3))
+    for each in predict_rows(data, lambda rows: data.cells(rows + len(data.split.train)), 24):
+        np.testing.assert_allclose(each.valid, fitted[each.name].valid, atol=1e-12)
+        assert each.test.shape == (0, 3)
+    assert sum(len(batch.targets) for batch in data.test) == 30
+    assert np.mean(fitted["majority"].valid.argmax(axis=1) == targets) == pytest.approx(1 / 3)
+    assert predict_baselines(make_table(tmp_path, baselines=False)) == []
+
+
+def test_excluded_columns_are_not_read(tmp_path):
+    data = make_table(tmp_path, exclude=["id", "dealer"])
+    assert data.encoder.columns == ["brand", "year", "km", "sold"]
+    assert "dealer" not in data.rows.columns
+
+
+def test_types_are_those_of_the_training_rows_and_can_be_chosen(tmp_path):
+    types = make_table(tmp_path).encoder.types
+    kinds = ["text", "category", "integer", "integer", "datetime", "category"]
+    names = ["id", "brand", "year", "km", "sold", "dealer"]
+    assert {name: each.kind for name, each in types.items()} == dict(zip(names, kinds, strict=True))
+    chosen = make_table(tmp_path, types={"year": "category", "sold": "text"}).encoder.types
+    assert (chosen["year"].kind, chosen["sold"].kind) == ("category", "text")
+    assert "1995" in chosen["year"].categories
+
+
+def test_a_cell_of_a_validation_row_that_is_not_of_its_type_is_refused_or_left_out(tmp_path):
+    valid = write_cars(tmp_path / "valid.csv", rows=40, bad=[(7, "km", "many")])
+    with pytest.raises(DataError, match=r"valid\.csv:8: column 'km': expected a finite number"):
+        make_table(tmp_path, valid_source=valid)
+    data = make_table(tmp_path, valid_source=valid, on_error="skip", max_left_out=0.03)
+    assert len(data.split.valid) == 39
+    assert any("column 'km': expected a finite number" in line for line in data.sources)
+
+
+def test_a_column_that_gives_the_label_away_is_named(tmp_path):
+    rows = ["text,code,label"]
+    for row in range(120):
+        label = ["late", "early", "on time"][row % 3]
+        rows.append(f"row {row % 7},{row % 3},{label}")
+    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n")
+    data = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label")
+    assert any("column 'code' alone tells the label" in line for line in data.sources)
+    without = make_table(tmp_path, str(tmp_path / "rows.csv"), target="label", exclude=["code"])
+    assert not any("alone tells the label" in line for line in without.sources)
+
+
+class TorchRows:
+    """A data set like those of torch."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+SAME_NAMES = pd.DataFrame([[1, 2, 3.5]] * 40, columns=["a", "a", "price"])
+
+
+@pytest.mark.parametrize("source", [[{"a": 1}, 3], {"a": [1, 2], "price": [1]}, SAME_NAMES])
+def test_rows_in_memory_that_are_no_table_are_one_line(tmp_path, source):
+    with pytest.raises(DataError, match=r"row 2: expected a dict|one length|occurs twice"):
+        make_table(tmp_path, source)
+
+
+def test_rows_in_memory_are_those_of_a_file(tmp_path):
+    path = write_cars(tmp_path / "cars.csv")
+    frame = pd.read_csv(path)
+    dicts = frame.to_dict("records")
+    expected = make_table(tmp_path, path)
+    batches = list(expected.train)
+    sources = [frame, dicts, TorchRows(dicts), iter(dicts), frame.to_dict("list")]
+    sources.append(pytest.importorskip("datasets").Dataset.from_list(dicts))
+    for source in sources:
+        data = make_table(tmp_path, source)
+        assert sentences_of(data) == sentences_of(expected)
+        for batch, other in zip(data.train, batches, strict=True):
+            np.testing.assert_array_equal(batch.tokens, other.tokens)
+            np.testing.assert_array_equal(batch.targets, other.targets)
+    tuples = [("text", "label")] * 9
+    with pytest.raises(DataError, match=r"TorchRows: row 1: expected a dict"):
+        make_table(tmp_path, TorchRows(tuples))
