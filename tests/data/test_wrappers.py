@@ -103,10 +103,3 @@ def test_data_with_fewer_batches_is_repeated_whole(new_repeat):
     batches = new_repeat(100)
     assert len(ids(batches)) == batches.batches_per_epoch == 6
     assert ids(batches) == ids(new_loader())
-
-
-def test_a_position_of_other_data_is_refused(new_repeat):
-    state = new_repeat(2).state_dict()
-    state["first"]["fingerprint"] = "other rows"
-    with pytest.raises(DataError, match="other data"):
-        new_repeat(2).load_state_dict(state)

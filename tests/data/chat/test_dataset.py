@@ -4,7 +4,6 @@ import json
 import random
 import re
 import time
-from operator import length_hint
 
 import numpy as np
 import pandas as pd
@@ -44,17 +43,6 @@ def file(tmp_path_factory):
         lines.append(json.dumps({"messages": messages * (1 + n % 3)}))
     path.write_text("\n".join(lines))
     return path
-
-
-def test_conversations_of_a_hugging_face_data_set_are_those_of_the_file(file):
-    datasets = pytest.importorskip("datasets")
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    texts = []
-    for source in (str(file), datasets.Dataset.from_list(records)):
-        opened = open_conversations(source, Reading(), None, ErrorBudget(), 50)
-        texts.append(sorted(each.text for _, window in opened.windows(0, 0) for each in window))
-    assert texts[0] == texts[1]
-    assert len(texts[0]) == 60
 
 
 @pytest.fixture
@@ -160,16 +148,6 @@ def test_samples_are_answers_to_whole_questions(new_data, file):
     assert len(prompts) == 3
     for prompt in prompts:
         assert re.fullmatch(r"<bos>user\n(\d+) user [ab]*<eos>\n<bos>assistant\n", prompt), prompt
-
-
-@pytest.mark.parametrize("one_document", [False, True])
-def test_the_number_of_validation_batches_is_known_although_rows_have_gaps(
-    new_data, file, one_document
-):
-    valid = new_data(valid_source=str(file), one_document=one_document, eval_batch_size=3).valid
-    batches = list(iter(valid))
-    assert length_hint(valid) == len(batches) > 2
-    assert any((batch.segment_ids[:-1, -1] == 0).any() for batch in batches), "gaps"
 
 
 def test_validation_shares_no_conversation_with_training(new_data):

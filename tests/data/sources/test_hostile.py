@@ -171,25 +171,20 @@ def write_long_rows(path, count):
     """Rows of 57 kB, which differ."""
     generator = np.random.default_rng(0)
     texts = [generator.bytes(28_500).hex() for _ in range(count)]
+    csv = ("text,n\n" + "".join(f"{text},1\n" for text in texts)).encode()
     match path.name.partition(".")[2]:
         case "parquet":
-            table = pa.table({"text": texts})
             options = {"row_group_size": 500, "write_batch_size": 8, "compression": "none"}
-            parquet.write_table(table, path, **options)
+            parquet.write_table(pa.table({"text": texts}), path, **options)
         case "arrow":
             with pa.ipc.new_file(path, pa.schema([("text", pa.string())])) as file:
                 file.write_table(pa.table({"text": texts}), max_chunksize=200)
-        case "json":
-            with path.open("w") as file:
-                file.write("[")
-                file.write(",\n".join(json.dumps({"text": text}) for text in texts))
-                file.write("]")
         case "jsonl":
             path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         case "txt":
             path.write_text("".join(text + "\n" for text in texts))
         case "csv":
-            path.write_text("text,n\n" + "".join(f"{text},1\n" for text in texts))
+            path.write_bytes(csv)
         case "csv.gz":
             with pa.CompressedOutputStream(str(path), "gzip") as file:
-                file.write(("text,n\n" + "".join(f"{text},1\n" for text in texts)).encode())
+                file.write(csv)

@@ -66,28 +66,17 @@ def test_held_out_documents_are_never_trained_on(new):
     data = new()
     train, valid = documents(data, data.train), documents(data, data.valid)
     assert 15 < len(valid) < 45
+    assert f"{len(valid)} documents for validation" in data.sources[0]
     assert len(train) + len(valid) == COUNT
-    whole = {text(number) for number in range(COUNT)}
-    assert (
-        len(set(train[1:]) | set(valid[1:])) == COUNT - 2
-    )  # the first token of a stream is no target
-    assert set(train[1:]) | set(valid[1:]) <= whole
-
-
-def test_the_log_says_how_many_documents_are_held_out(new):
-    data = new()
-    count = len(documents(data, data.valid))
-    assert f"{count} documents for validation" in data.sources[0]
+    seen = set(train[1:]) | set(valid[1:])  # The first token of a stream is no target.
+    assert len(seen) == COUNT - 2
+    assert seen <= {text(number) for number in range(COUNT)}
 
 
 def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
     expected = list(new().valid)
-    for change in (
-        {"seed": 1},
-        {"streaming": False},
-        {"max_train_examples": 10},
-        {"packing.stride": 5},
-    ):
+    changes = [{"seed": 1}, {"streaming": False}, {"max_train_examples": 10}]
+    for change in [*changes, {"packing.stride": 5}]:
         actual = list(new(**change).valid)
         assert all(batches_equal(a, b) for a, b in zip(expected, actual, strict=True))
 
@@ -117,25 +106,23 @@ def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
 
 
 def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new):
-    assert new().train.batches_per_epoch == pytest.approx(
-        new(streaming=False).train.batches_per_epoch, rel=0.1
-    )
-    assert new(max_train_examples=40).train.batches_per_epoch == pytest.approx(
-        len(list(new(max_train_examples=40).train)), rel=0.3
-    )
-    assert "estimated" in new().sources[-1]
-    assert "in memory" in new(streaming=False).sources[-1]
+    exact, estimated, limited = new(streaming=False), new(), new(max_train_examples=40)
+    lengths = [data.train.batches_per_epoch for data in (exact, estimated, limited)]
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.1)
+    assert lengths[2] == pytest.approx(len(list(limited.train)), rel=0.3)
+    assert "estimated" in estimated.sources[-1]
+    assert "in memory" in exact.sources[-1]
 
 
 def test_a_source_of_its_own_to_validate_on(new, folder):
-    data = new(**{"valid_source": str(folder / "other.jsonl")})
+    other = str(folder / "other.jsonl")
+    data = new(valid_source=other)
     assert len(documents(data, data.valid)) == 30
     assert len(documents(data, data.train)) == COUNT
     assert not any("warning" in line for line in data.sources)
-    assert any(
-        "warning" in line for line in new(**{"valid_source": str(folder / "text.jsonl")}).sources
-    )
-    few = new(**{"valid_source": str(folder / "other.jsonl"), "max_valid_examples": 7})
+    same = new(valid_source=str(folder / "text.jsonl"))
+    assert any("warning" in line for line in same.sources)
+    few = new(valid_source=other, max_valid_examples=7)
     assert len(documents(few, few.valid)) == 7
 
 
@@ -163,17 +150,10 @@ def test_each_setting_that_moves_a_token_makes_it_other_data(new):
     moving += [{"order": CURRICULUM}, {"order": CURRICULUM | {"alpha": 0.5}}]
     others = [new(**change).fingerprint for change in moving]
     assert len({fingerprint, *others}) == 1 + len(moving)
-    free = [
-        {"batch_size": 5},
-        {"eval_batch_size": 3},
-        {"prefetch": 2},
-        {"streaming": False},
-        {"on_error": "skip"},
-    ]
-    free += [{"order": read_config("data/order/measured")}]
-    assert {new(**change).fingerprint for change in free} == {fingerprint}
-    often = {"packing.mlm_probability": 0.3}
-    assert new(**often).fingerprint == fingerprint  # nothing is hidden
+    free = [{"batch_size": 5}, {"eval_batch_size": 3}, {"prefetch": 2}, {"on_error": "skip"}]
+    free += [{"streaming": False}, {"order": read_config("data/order/measured")}]
+    often = {"packing.mlm_probability": 0.3}  # Nothing is hidden unless the model is masked.
+    assert {new(**change).fingerprint for change in [*free, often]} == {fingerprint}
     assert new(masked=True, **often).fingerprint != new(masked=True).fingerprint
 
 
