@@ -154,17 +154,16 @@ def test_the_process_ends_with_the_template_and_with_its_parent():
     del mine
     assert not psutil.pid_exists(number)
     code = (
+        "import os, signal\n"
         "from mlxlab.data.chat.chat_template import ChatTemplate\n"
         "template = ChatTemplate('x', 'x', '', '')\n"
         "template.answer([])\n"
         "print(template._process.pid, flush=True)\n"
-        "import os, signal\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    killed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-    )
+    command = [sys.executable, "-c", code]
+    killed = subprocess.run(command, capture_output=True, env=environment, check=False)
     number = int(killed.stdout)
     deadline = time.monotonic() + 10
     while _is_running(number) and time.monotonic() < deadline:

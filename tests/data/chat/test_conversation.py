@@ -53,22 +53,12 @@ def test_a_named_layout_needs_its_keys():
 
 
 def test_alpaca_has_a_system_message_earlier_turns_and_an_input():
-    record = {
-        "system": "Count.",
-        "history": [["Add 1 1.", "2"]],
-        "instruction": "Add.",
-        "input": "2 and 2",
-        "output": "4",
-    }
-    for history in (record["history"], json.dumps(record["history"])):
+    record = {"system": "Count.", "instruction": "Add.", "input": "2 and 2", "output": "4"}
+    turns = [["Add 1 1.", "2"]]
+    for history in (turns, json.dumps(turns)):
         conversation = parse_conversation({**record, "history": history})
-        assert [message["content"] for message in conversation["messages"]] == [
-            "Count.",
-            "Add 1 1.",
-            "2",
-            "Add.\n\n2 and 2",
-            "4",
-        ]
+        contents = [message["content"] for message in conversation["messages"]]
+        assert contents == ["Count.", "Add 1 1.", "2", "Add.\n\n2 and 2", "4"]
         assert find_answers(conversation) == [2, 4]
 
 

@@ -92,12 +92,8 @@ def conversations_of(data, batches):
                 inside = segments == segment
                 is_last = segment == segments.max()  # of which the last token is only a target
                 end = targets[inside][-1:] if is_last else []
-                texts.append(
-                    (
-                        decode(data, [*tokens[inside], *end]),
-                        decode(data, targets[inside & (weights > 0)]),
-                    )
-                )
+                text = decode(data, [*tokens[inside], *end])
+                texts.append((text, decode(data, targets[inside & (weights > 0)])))
     return texts
 
 
@@ -107,24 +103,20 @@ def test_it_is_a_data_module(new_data):
     assert "batches per epoch: " in data.sources[-1]
 
 
-def test_every_conversation_is_whole_in_a_segment_of_its_own_and_only_answers_are_targets(
-    new_data, file
-):
+def test_every_conversation_is_whole_in_its_segment_and_only_answers_are_targets(new_data, file):
     data = new_data(valid_source=str(file))
     texts = conversations_of(data, data.train)
     assert len(texts) == 60
     for text, answers in texts:
         number = text.removeprefix("<bos>user\n").split()[0]
         turns = [turn for turn in text.split("<bos>") if turn.startswith("assistant\n")]
-        assert (
-            answers == "".join(turn.removeprefix("assistant\n") for turn in turns)[: len(answers)]
-        )
+        joined = "".join(turn.removeprefix("assistant\n") for turn in turns)
+        assert answers == joined[: len(answers)]
         assert answers.count(f"{number} assistant") == len(turns) == 1 + int(number) % 3
         assert answers.rstrip("\n").endswith("<eos>")
         assert "user" not in answers
-    assert sorted(text for text, _ in texts) == sorted(
-        text for text, _ in conversations_of(data, data.valid)
-    )
+    valid = conversations_of(data, data.valid)
+    assert sorted(text for text, _ in texts) == sorted(text for text, _ in valid)
 
 
 @pytest.mark.parametrize("row_buffer", [0, 5])
@@ -183,21 +175,15 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
     assert conversations_of(data, data.train)[0][0].endswith("|")
     data.save(tmp_path)
     assert (tmp_path / "chat_template.jinja").read_text() == mine.read_text()
-    mine.write_text("no message")
-    with pytest.raises(DataError, match="expected an answer within"):
-        new_data(chat_template=str(mine))
-    mine.write_text("{% for m in messages %}\n{% endif %}")
-    with pytest.raises(
-        DataError, match=r"a\.jsonl:\d+: \S*mine\.jinja:2: the template failed: .*endif"
-    ):
-        new_data(chat_template=str(mine))
-    mine.write_text(
-        "{% if messages|length > 5 %}{{ raise_exception('too many turns') }}{% endif %}{{ messages }}"
-    )
-    with pytest.raises(
-        DataError, match=r"a\.jsonl:\d+: .*mine\.jinja: the template failed: too many turns"
-    ):
-        new_data(chat_template=str(mine), loss_on="all")
+    fails = "{% if messages|length > 5 %}{{ raise_exception('too many') }}{% endif %}{{ messages }}"
+    for source, message in {
+        "no message": "expected an answer within",
+        "{% for m in messages %}\n{% endif %}": r"a\.jsonl:\d+: \S*mine\.jinja:2: .*endif",
+        fails: r"a\.jsonl:\d+: .*mine\.jinja: the template failed: too many",
+    }.items():
+        mine.write_text(source)
+        with pytest.raises(DataError, match=message):
+            new_data(chat_template=str(mine), loss_on="all" if source == fails else "assistant")
 
 
 def test_losses_of_other_data_choose_nothing(new_data, tmp_path):

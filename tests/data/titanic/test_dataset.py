@@ -133,15 +133,6 @@ def test_sentences_are_truncated_to_seq_len(tmp_path):
     assert {batch.tokens.shape[1] for batch in data.train} == {12}
 
 
-def test_every_training_row_is_reached_across_five_folds(tmp_path):
-    quick = {"templates": ["basic"], "augment": Augment(copies=1), "baselines": False}
-    held = [
-        ids_of(make_titanic(tmp_path, folds=5, fold=fold, **quick), "valid") for fold in range(5)
-    ]
-    assert set.union(*held) == set(range(1, 892))
-    assert sum(map(len, held)) == 891
-
-
 def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
     batch = data.encoder.encode_rows(table_of(row._replace(survived=None) for row in ROWS[:5]))
     assert batch.targets.tolist() == [0] * 5

@@ -63,23 +63,6 @@ def test_all_sentences_are_those_of_earlier_versions(file):
     assert digests == DIGESTS[file]
 
 
-def test_each_template_in_full():
-    assert {name: render(MAN, name) for name in NAMES} == {
-        "basic": "A male passenger, young adult, in the economical third class, with one sibling or spouse, paid a "
-        "modest fare of 7.25 pounds and embarked at Southampton.",
-        "narrative": "Mr Braund, a young adult man, boarded at Southampton as a passenger of the economical third "
-        "class. He paid a modest fare of 7.25 pounds and travelled with one sibling or spouse.",
-        "descriptive": "Sex: male. Age: 22 years. Class: economical third. Port: Southampton. Family aboard: with one "
-        "sibling or spouse. Fare: a modest fare of 7.25 pounds.",
-        "story": "It was at Southampton that a young adult man came aboard with a ticket of the economical third "
-        "class, bought for a modest fare of 7.25 pounds, to sail with one sibling or spouse.",
-        "brief": "man third class, Mr, family small, ticket alone, fare least.",
-        "full": "man third class, Mr, family small, ticket alone, fare least, young adult, cabin unknown, port "
-        "Southampton.",
-        "group": "man third class, Mr, family small, ticket alone, fare least, party untold.",
-    }
-
-
 AGES = {
     "an infant": (0.42,),
     "a young": (1, 12.9),
@@ -98,52 +81,25 @@ def test_ages_have_words(word):
         assert f"that {word} {'boy' if age < 13 else 'man'} came" in sentence
 
 
-@pytest.mark.parametrize(
-    ("fare", "words"),
-    [
-        (0.0, "a modest fare of 0.00"),
-        (9.99, "a modest fare of 9.99"),
-        (10, "a moderate fare of 10.00"),
-        (30, "a substantial fare of 30.00"),
-        (99.999, "a substantial fare of 100.00"),
-        (100, "a premium fare of 100.00"),
-        (512.3292, "a premium fare of 512.33"),
-    ],
-)
-def test_fares_have_bands_and_two_decimals(fare, words):
-    assert f"{words} pounds" in render(MAN._replace(fare=fare), "basic")
+FARES = {
+    "modest": {0.0: "0.00", 9.99: "9.99"},
+    "moderate": {10: "10.00"},
+    "substantial": {30: "30.00", 99.999: "100.00"},
+    "premium": {100: "100.00", 512.3292: "512.33"},
+}
 
 
-@pytest.mark.parametrize(
-    ("sibsp", "parch", "ending"),
-    [
-        (0, 0, "travelled alone."),
-        (1, 0, "travelled with one sibling or spouse."),
-        (3, 0, "travelled with three siblings or spouses."),
-        (0, 1, "travelled with one parent or child."),
-        (2, 2, "travelled with two siblings or spouses and two parents or children."),
-        (50, 11, "travelled with 50 siblings or spouses and 11 parents or children."),
-    ],
-)
-def test_families_are_counted(sibsp, parch, ending):
-    assert render(MAN._replace(sibsp=sibsp, parch=parch), "narrative").endswith(ending)
+@pytest.mark.parametrize("band", FARES)
+def test_fares_have_bands_and_two_decimals(band):
+    for fare, amount in FARES[band].items():
+        sentence = render(MAN._replace(fare=fare), "basic")
+        assert f"a {band} fare of {amount} pounds" in sentence
 
 
-def test_missing_values_are_stated_in_every_template_that_uses_them():
-    row = MAN._replace(age=None, fare=None, cabin=None, embarked=None, name="Somebody")
-    assert render(row, "basic") == (
-        "A male passenger, of unknown age, in the economical third class, with one sibling or spouse, paid an unknown "
-        "fare and embarked at an unknown port."
-    )
-    assert render(row, "narrative").startswith(
-        "The passenger, a man of unknown age, boarded at an unknown port"
-    )
-    assert "Age: unknown." in render(row, "descriptive")
-    assert "that a man of unknown age came aboard" in render(row, "story")
-    assert render(row, "full") == (
-        "man third class, no title, family small, ticket alone, fare unknown, of unknown age, cabin unknown, port an "
-        "unknown port."
-    )
+def test_families_are_counted():
+    large = render(MAN._replace(sibsp=50, parch=11), "narrative")
+    assert large.endswith("travelled with 50 siblings or spouses and 11 parents or children.")
+    assert render(MAN._replace(sibsp=0, parch=0), "narrative").endswith("travelled alone.")
 
 
 def test_no_number_has_more_than_two_decimals():
