@@ -221,7 +221,7 @@ def split_by_length(
     longest_first = np.argsort(-bucket, kind="stable")
     order = order[longest_first]
     bucket = bucket[longest_first]
-    batches: list[PlannedBatch] = []
+    batches = []
     start = 0
     while start < len(order):
         size = int(rows[bucket[start]])
@@ -237,7 +237,7 @@ def optimal_boundaries(lengths: np.ndarray, count: int) -> np.ndarray:
     num_up_to = np.cumsum(counts)  # (V,) examples of at most each length
     costs = values * num_up_to.astype(float)  # token slots, if one boundary holds all up to it
     # A layer for each number of boundaries: the boundary before the last, plus 1; 0 for none.
-    layers: list[np.ndarray] = []
+    layers = []
     for _ in range(min(count, len(values)) - 1):
         # One more boundary j holds the lengths i+1..j; the others hold 0..i as well as they can.
         num_between = num_up_to[None] - num_up_to[:, None]

@@ -147,7 +147,7 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[Prepared]:
 
 
 def _position(source: BatchIterator) -> Position:
-    metrics: dict[str, float] = {}
+    metrics = {}
     if hasattr(source, "order_metrics"):
         metrics = source.order_metrics()
     return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics)

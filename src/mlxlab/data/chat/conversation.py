@@ -154,7 +154,7 @@ def _find_layout(record: Record, named: Layout | None) -> Layout:
 
 def _list_messages(record: Record, layout: Layout) -> list[Message]:
     """The messages of a record in any layout, not yet parsed."""
-    messages: list[Message] = []
+    messages = []
     if _holds(record, "system"):
         messages.append({"role": "system", "content": record["system"]})
     if layout == "instruction":
@@ -194,7 +194,7 @@ def _turns(role: str, record: Record, key: str) -> list[Message]:
 
 def _parse_messages(items: list[Message]) -> list[Message]:
     """The messages in their normal form; raises ValueError if their roles are out of order."""
-    messages: list[Message] = []
+    messages = []
     before = "the start"
     for number, item in enumerate(items, 1):
         try:

@@ -166,7 +166,7 @@ def open_conversations(
     """
 
     def read_texts(block: Block, on_bad_cell: OnBadCell) -> Sequence[str | None]:
-        texts: list[str | None] = []
+        texts = []
         for row, record in enumerate(block.records()):
             text = None
             try:

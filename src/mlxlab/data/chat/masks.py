@@ -48,20 +48,20 @@ class ConversationEncoder:
 
     def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
         """Raises TemplateError if the template takes more time or memory than it may."""
-        tokens: list[Tokens] = []
+        tokens = []
         for start in range(0, len(documents), GROUP):
             tokens += self._encode(documents[start : start + GROUP])
         return tokens
 
     def _encode(self, group: Sequence[Document]) -> list[Tokens]:
-        requests: dict[int, Request] = {}
+        requests = {}
         for document in group:
             with self._skipping(document.id):
                 requests[document.id] = self._request(json.loads(document.text))
         replies = self.chat.template.answer(list(requests.values()))
         texts = [reply.get("text", "") for reply in replies]
         encodings = self.chat.inner.encode_batch(texts, add_special_tokens=False)
-        encoded: dict[int, Tokens] = {}
+        encoded = {}
         for number, reply, encoding in zip(requests, replies, encodings, strict=True):
             with self._skipping(number):
                 encoded[number] = self._mask(reply, encoding)

@@ -115,7 +115,7 @@ class ChatProgram:
 
 def split_marks(text: str) -> tuple[str, list[Span]]:
     """The text without the marks of generation blocks, and begin and end of each block."""
-    spans: list[Span] = []
+    spans = []
     for number, match in enumerate(BLOCK.finditer(text)):
         begin = match.start() - 2 * number  # without the marks of earlier blocks
         spans.append((begin, begin + len(match[1])))
@@ -125,9 +125,9 @@ def split_marks(text: str) -> tuple[str, list[Span]]:
 def serve(max_seconds: float) -> None:
     """Answers requests until standard input ends."""
     settings = json.loads(sys.stdin.buffer.readline())
-    program: ChatProgram | None = None
+    program = None
     for line in sys.stdin.buffer:
-        replies: list[Reply] = []
+        replies = []
         for request in json.loads(line):
             # SIGPROF ends the process after this time, also within a function written in C.
             signal.setitimer(signal.ITIMER_PROF, max_seconds)

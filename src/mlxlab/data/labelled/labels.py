@@ -273,7 +273,7 @@ def find_giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> l
         columns: those that are no texts.
         classes: (N,) of each row, from 0.
     """
-    lines: list[str] = []
+    lines = []
     majority = np.bincount(classes).max() / len(classes)
     random_order = permutation(len(classes), 0)
     for name, column in columns.items():

@@ -84,11 +84,11 @@ class Faults:
         Raises:
             DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
         """
-        lines: list[str] = []
+        lines = []
         self.num_left_out = 0
         for part, (start, end) in zip(self.rows.parts, pairwise(self.rows.starts), strict=True):
             count = part.num_malformed
-            faults: list[str] = []
+            faults = []
             for number, message in enumerate(self.messages):
                 rows = np.flatnonzero(self.numbers[start:end] == number)
                 if len(rows):

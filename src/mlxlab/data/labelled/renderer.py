@@ -98,7 +98,7 @@ class RowRenderer:
 
 def fit_bounds(columns: Mapping[str, TypedColumn], bins: int | None) -> dict[str, list[float]]:
     """The bounds of the bins of numbers, by the training rows; None is without bins."""
-    bounds: dict[str, list[float]] = {}
+    bounds = {}
     for name, column in columns.items():
         if bins is not None and column.type.kind in AMOUNTS:
             amounts = column.amounts()
@@ -131,7 +131,7 @@ def fit_bins(values: np.ndarray, bins: int) -> list[float]:
 
 def feature_columns(table: Table, types: Types) -> dict[str, np.ndarray]:
     """Numbers (N,) as float64, and words (N,) of categories; columns of texts are left out."""
-    columns: dict[str, np.ndarray] = {}
+    columns = {}
     for name, column in read_table(table, types).items():
         if column.type.kind == "category":
             words = [*map(spell, column.values), MISSING]

@@ -188,7 +188,7 @@ class SentenceRenderer:
 
 def restore_sentences(state: Any, spec: SentenceRules) -> SentenceRenderer:
     """The renderer of a `state_dict`; raises ShapeError, and DataError if it had other rules than these."""
-    checked: SentenceState = validate(state, SentenceState)
+    checked = validate(state, SentenceState)
     names = checked["templates"]
     renderer = SentenceRenderer(spec, names, checked["seed"], checked["members"])
     is_fitted = renderer.members.keys() == renderer.groups.keys()

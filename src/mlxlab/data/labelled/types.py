@@ -106,7 +106,7 @@ class TypedColumn(NamedTuple):
 
     def map(self, read: Callable[[Any], T]) -> list[T]:
         """What `read` makes of each value; where it raises ValueError, DataError with the location."""
-        results: list[T] = []
+        results = []
         for code, value in enumerate(self.values):
             try:
                 results.append(read(value))

@@ -47,7 +47,7 @@ EXACT = (  # Arrow writes these as Python does
 
 def strings_of_values(values: Sequence[object], on_bad_cell: OnBadCell) -> list[str | None]:
     """The text of Python values."""
-    cells: list[str | None] = []
+    cells = []
     for index, value in enumerate(values):
         cell = None
         try:

@@ -95,9 +95,9 @@ class Mixture:
         self.shares = relative / relative.sum()
         sizes = np.round(self.shares * window * MEAN_CHARACTERS).astype(int)
         self.window_sizes = np.maximum(sizes, 1).tolist()  # characters
-        names: list[str] = []
-        terms: list[str] = []
-        totals: list[float] = []
+        names = []
+        terms = []
+        totals = []
         for source, weight, share in zip(sources, weights, self.shares, strict=True):
             names.append(f"{share:.3g} {source.name}")
             terms.append(f"{weight!r} {source.fingerprint}")
@@ -115,7 +115,7 @@ class Mixture:
         readers = open_readers(self.sources, seed, epoch, position)
         while any(reader.completed_passes == 0 for reader in readers):
             position = [reader.position for reader in readers]
-            documents: list[Document] = []
+            documents = []
             for reader, size in zip(readers, self.window_sizes, strict=True):
                 documents += reader.take(size)
             yield position, documents
@@ -159,7 +159,7 @@ class SourceReader:
 
     def take(self, size: int) -> list[Document]:
         """Documents of `size` characters plus those still due; any excess is subtracted next time."""
-        documents: list[Document] = []
+        documents = []
         self.due += size
         while self.due > 0:
             document = self.documents[self.num_drawn]

@@ -80,7 +80,7 @@ class TokenStream:
             for chunk in group_documents(window, CHUNK_DOCUMENTS, CHUNK_CHARACTERS):
                 documents = [document for _, document in chunk]
                 tokens = self.tokenize(documents)
-                encoded: list[TokenizedDocument] = []
+                encoded = []
                 for (cursor, document), (ids, is_target, _) in zip(chunk, tokens, strict=True):
                     if len(ids):
                         size = len(document.text.encode())
@@ -99,7 +99,7 @@ class TokenStream:
         for position, window in self.source.windows(self.seed, window_epoch, start["window"]):
             documents = self._select(window, before)
             draws = counter_hash(self.seed, Stream.WINDOW_SHUFFLE, epoch, ids_of(documents))
-            shuffled: Window = []
+            shuffled = []
             for index, number in enumerate(np.argsort(draws, kind="stable").tolist()):
                 cursor = DocumentCursor(window=position, documents_before=before, document=index)
                 shuffled.append((cursor, documents[number]))
@@ -123,7 +123,7 @@ class TokenStream:
 
     def repetitions(self, documents: int, num_bytes: int) -> float | None:
         """How many times as much text as a sample of that size an epoch has; None if unknown."""
-        estimates: list[float] = []
+        estimates = []
         if self.limit is not None:
             estimates.append(self.limit / documents)
         if self.chosen is not None:
@@ -248,7 +248,7 @@ class RowLayout:
         return begins, np.minimum(total - begins, self.width)
 
     def _pack_whole(self, ends: list[int]) -> np.ndarray:
-        begins: list[int] = []
+        begins = []
         begin = 0
         row_end = 0
         for end in ends:
@@ -267,8 +267,8 @@ def pack(
     Args:
         chunks: of the documents from the one on that `cursor` names.
     """
-    held: list[TokenizedDocument] = []
-    rows: list[Row] = []
+    held = []
+    rows = []
     for chunk in chunks:
         held += chunk
         rows = split_rows(held, cursor, layout)
@@ -294,7 +294,7 @@ def split_rows(
 
     tokens = np.concatenate([document.tokens for document in documents])
     is_target = np.concatenate([document.is_target for document in documents])
-    rows: list[Row] = []
+    rows = []
     # The last row comes first, as each has the position of the next one.
     after = epoch_start(start["epoch"] + 1, start["fingerprint"])
     for index in reversed(range(len(begins))):

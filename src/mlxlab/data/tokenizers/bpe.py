@@ -126,7 +126,7 @@ class BPETokenizerTrainer:
         texts = iter(corpus)
         seen = sample_texts(texts, self.train_examples)
         trained = train_bpe(seen, self._max_size, self.min_frequency)
-        per_token: list[float] = []
+        per_token = []
         if self.vocab_size == "auto":
             held = list(islice(texts, max(self.train_examples // 10, 1)))
             per_token = measure(trained, held or seen)

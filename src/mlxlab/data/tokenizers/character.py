@@ -64,7 +64,7 @@ def tokenizer_folder(path: str) -> Path:
 
 def sample_texts(texts: Iterable[str], count: int) -> list[str]:
     """The first `count` texts that are not blank, at most 64 million characters; never none."""
-    sample: list[str] = []
+    sample = []
     size = 0
     for text in islice((text for text in texts if text.strip()), count):
         sample.append(text[: MAX_SAMPLE_CHARACTERS - size])
