@@ -43,16 +43,6 @@ def ids(batches):
     return [batch.tokens.tolist() for batch in batches]
 
 
-@pytest.mark.parametrize("new", [new_loader, new_prefetch])
-def test_each_epoch_shows_every_example_once_in_another_order(new):
-    loader = new()
-    epochs = [np.concatenate([batch.example_ids for batch in loader]) for _ in range(3)]
-    for epoch in epochs:
-        np.testing.assert_array_equal(np.sort(epoch), np.arange(COUNT))
-    assert not np.array_equal(epochs[0], epochs[1])
-    assert not np.array_equal(epochs[1], epochs[2])
-
-
 def test_the_short_last_batch_is_kept():
     loader = new_loader()
     sizes = [len(batch.example_ids) for batch in loader]
@@ -280,12 +270,6 @@ def test_a_new_size_at_the_end_of_an_epoch_ends_that_epoch():
             data.resize(7)
     assert sorted(seen) == [1, 101, 101]
     assert len(next(iter(data)).example_ids) == 7
-
-
-def test_a_position_of_other_data_is_refused():
-    other = make_loader(lengths, FixedBatchSize(5), 16, 3, collate_by_length, "another", lengths(0))
-    with pytest.raises(DataError, match="other data"):
-        other.load_state_dict(new_bucket_loader().state_dict())
 
 
 def test_a_thousand_batches_of_random_lengths_have_at_most_eight_shapes():

@@ -34,14 +34,12 @@ TOKENIZER = BPETokenizerTrainer(300, 512, 512, 1, 1000, None)
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("conversations") / "a.jsonl"
-    lines = []
+    records = []
     for n in range(60):
-        messages = [
-            {"role": role, "content": f"{n} {role} " + "ab" * (n * 7 % 13)}
-            for role in ("user", "assistant")
-        ]
-        lines.append(json.dumps({"messages": messages * (1 + n % 3)}))
-    path.write_text("\n".join(lines))
+        content = {role: f"{n} {role} " + "ab" * (n * 7 % 13) for role in ("user", "assistant")}
+        messages = [{"role": role, "content": text} for role, text in content.items()]
+        records.append({"messages": messages * (1 + n % 3)})
+    path.write_text("\n".join(map(json.dumps, records)))
     return path
 
 
@@ -187,12 +185,11 @@ def test_a_template_of_the_user_is_used_and_its_faults_name_the_record(new_data,
 
 
 def test_losses_of_other_data_choose_nothing(new_data, tmp_path):
+    path = tmp_path / "losses.parquet"
     losses = {name: np.array([8 * 10**9]) for name in ("id", "step")}
-    write_losses(
-        losses | {name: np.ones(1) for name in ("time", "sum", "mean")}, tmp_path / "losses.parquet"
-    )
+    write_losses(losses | {name: np.ones(1) for name in ("time", "sum", "mean")}, path)
     with pytest.raises(DataError, match=r"a\.jsonl: data\.select chose none"):
-        new_data(select=LossSelection("hardest", 50, "mean", str(tmp_path / "losses.parquet")))
+        new_data(select=LossSelection("hardest", 50, "mean", str(path)))
 
 
 def test_encoders_are_refused(new_data):
@@ -290,13 +287,12 @@ def test_every_format_gives_the_same_conversations_and_resumes(new_data, file, t
     assert take(data.train, 6) == following
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv"])
-def test_a_malformed_row_is_named_or_skipped(new_data, file, tmp_path, name):
+@pytest.mark.parametrize(("name", "row"), [("a.jsonl", 7), ("a.csv", 8), ("a.parquet", "row 7")])
+def test_a_malformed_row_is_named_or_skipped(new_data, file, tmp_path, name, row):
     records = [json.loads(line) for line in file.read_text().splitlines()] * 6
     records[6] = {"messages": [{"role": "user", "content": "no answer"}]}
     source = write_chats(tmp_path, name, records)
-    row = {"a.jsonl": ":7", "a.csv": ":8", "a.parquet": ":row 7"}[name]
-    with pytest.raises(DataError, match=rf"{name}{row}: a conversation without an answer"):
+    with pytest.raises(DataError, match=rf"{name}:{row}: a conversation without an answer"):
         new_data(source=source)
     data = new_data(source=source, on_error="skip")
     assert data.train.skipped_records == 1

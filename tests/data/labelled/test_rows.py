@@ -16,17 +16,8 @@ from mlxlab.data.sources.open import open_source
 from mlxlab.errors import DataError, UserError
 from support.rows import MUTATIONS, mutate, plain_rows, row_reading, write_rows
 
-SUFFIXES = [
-    "csv",
-    "csv.gz",
-    "csv.zst",
-    "tsv",
-    "tsv.gz",
-    "jsonl",
-    "jsonl.gz",
-    "jsonl.zst",
-    "parquet",
-]
+SUFFIXES = ["csv", "csv.gz", "csv.zst", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "jsonl.zst"]
+SUFFIXES += ["parquet"]
 
 
 def write(folder, name, content):
@@ -85,13 +76,13 @@ def test_rows_of_several_sources_are_numbered_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "contents"),
+    ("suffix", "contents", "lines"),
     [
-        ("csv", ["a,b\n1,2\nx,y,z\n\n3,4\n", "a,b\n5,6\n7\n8,9\n"]),
-        ("jsonl", ['{"a": 1}\n[]\n\n{"a": 3}\n', '{"a": 5}\n{\n{"a": 8}\n']),
+        ("csv", ["a,b\n1,2\nx,y,z\n\n3,4\n", "a,b\n5,6\n7\n8,9\n"], [2, 5, 2, 4]),
+        ("jsonl", ['{"a": 1}\n[]\n\n{"a": 3}\n', '{"a": 5}\n{\n{"a": 8}\n'], [1, 4, 1, 3]),
     ],
 )
-def test_the_number_of_a_row_counts_malformed_ones(tmp_path, suffix, contents):
+def test_the_number_of_a_row_counts_malformed_ones(tmp_path, suffix, contents, lines):
     for index, content in enumerate(contents):
         write(tmp_path, f"{index}.{suffix}", content)
     errors = ErrorBudget("skip", max_fraction=0.5)
@@ -99,9 +90,8 @@ def test_the_number_of_a_row_counts_malformed_ones(tmp_path, suffix, contents):
     blocks = list(text_blocks(source, ["a"], [], errors))
     assert [number for block in blocks for number in block.numbers] == [1, 3, 4, 6]
     assert [cell for block in blocks for cell in block.columns["a"].to_pylist()] == list("1358")
-    lines = [1, 4, 1, 3] if suffix == "jsonl" else [2, 5, 2, 4]
-    places = [place for block in blocks for place in block.places]
-    assert [int(location_of(source, place).rpartition(":")[2]) for place in places] == lines
+    places = [location_of(source, place) for block in blocks for place in block.places]
+    assert [int(place.rpartition(":")[2]) for place in places] == lines
 
 
 def test_a_cell_without_a_text_makes_its_row_a_malformed_one(tmp_path):
@@ -180,14 +170,17 @@ def test_every_format_holds_the_same_rows(tmp_path, suffix):
     assert rows.location(7) == f"{path}:{first}"
 
 
-def test_cells_that_count_as_missing(tmp_path):
-    for name, content in [
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
         ("a.csv", "a,b\n,NA\n-,0\n"),
         ("a.jsonl", '{"a": "", "b": "NA"}\n{"a": "-", "b": "0"}\n'),
-    ]:
-        assert table_of(open_file(tmp_path, name, content)) == {"a": [None, "-"], "b": ["NA", "0"]}
-        rows = open_file(tmp_path, name, content, missing=["NA", "-", "0"])
-        assert table_of(rows) == {"a": [None, None], "b": [None, None]}
+    ],
+)
+def test_cells_that_count_as_missing(tmp_path, name, content):
+    assert table_of(open_file(tmp_path, name, content)) == {"a": [None, "-"], "b": ["NA", "0"]}
+    rows = open_file(tmp_path, name, content, missing=["NA", "-", "0"])
+    assert table_of(rows) == {"a": [None, None], "b": [None, None]}
 
 
 def test_malformed_rows_are_skipped_up_to_one_percent_and_counted(tmp_path):

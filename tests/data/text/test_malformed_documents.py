@@ -45,29 +45,15 @@ def with_bad_line(folder, bad, ending="jsonl"):
 def test_a_malformed_line_ends_the_run_or_is_counted(tmp_path, fault, ending):
     bad, message = BAD_LINES[fault]
     folder = with_bad_line(tmp_path, bad, ending)
-    with pytest.raises(
-        DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: .*{message}"
-    ) as raised:
+    place = rf"shard\.{ending}:{LINE_INDEX + 1}"
+    with pytest.raises(DataError, match=f"{place}: .*{message}") as raised:
         documents_of(open_source(folder, window=3))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
     source = open_source(folder, on_error="skip", window=100)
-    assert sorted(texts_of(source)) == sorted(GOOD)
-    assert skipped(source) == 1
-    assert sorted(texts_of(source, epoch=1)) == sorted(GOOD)
-    assert skipped(source) == 1, "counted once, not once an epoch"
-
-
-def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
-    for bad, allowed in ((4, True), (5, False)):
-        lines = [*LINES, *[b"?"] * bad]
-        (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-        source = open_source(str(tmp_path), on_error="skip")
-        if allowed:
-            assert len(texts_of(source)) == len(GOOD)
-        else:
-            with pytest.raises(DataError, match=r"5 of 405 rows .*; the first: .*a.jsonl:40"):
-                texts_of(source)
+    for epoch in (0, 1):
+        assert sorted(texts_of(source, epoch=epoch)) == sorted(GOOD)
+        assert skipped(source) == 1, "counted once, not once an epoch"
 
 
 @pytest.mark.parametrize(
@@ -139,23 +125,20 @@ def test_a_missing_column_is_reported_when_the_source_is_opened(tmp_path, ending
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
 @pytest.mark.parametrize("change", ["grown", "rewritten", "deleted", "replaced by a pipe"])
-def test_a_file_that_changes_during_the_run_is_refused_before_its_documents_are_used(
-    tmp_path, ending, change, monkeypatch
-):
+def test_a_file_that_changes_during_the_run_is_refused(tmp_path, ending, change, monkeypatch):
     monkeypatch.setattr(text_files, "BLOCK_BYTES", 64)
     path = write_texts(tmp_path / f"a.{ending}", GOOD)
     windows = open_source(str(path), document_unit="line", window=2).windows(0, 0)
     assert isinstance(next(windows)[1][0], Document)
     data = path.read_bytes()
+    path.unlink()
     if change == "grown":
         path.write_bytes(data + data)
     elif change == "rewritten":
         path.write_bytes(data[::-1])
         os.utime(path, ns=(1, 1))
-    else:
-        path.unlink()
-        if change == "replaced by a pipe":
-            os.mkfifo(path)
+    elif change == "replaced by a pipe":
+        os.mkfifo(path)
     with pytest.raises(DataError, match=rf"a\.{ending}: changed during the run"):
         list(windows)
 
