@@ -138,18 +138,19 @@ def test_reasoning_is_learned_with_its_answer(tokenizer, key):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("tools", None), ("reasoning", "hm"), ("thinking", "hm"), ("tool_calls", [{"name": "add"}])],
+    ("record", "message", "key"),
+    [
+        ({"tools": [{"name": "add"}]}, {}, "tools"),
+        ({}, {"reasoning": "hm"}, "reasoning"),
+        ({}, {"thinking": "hm"}, "thinking"),
+        ({}, {"tool_calls": [{"name": "add"}]}, "tool_calls"),
+    ],
 )
-def test_what_a_template_would_leave_out_is_refused_by_name(tokenizer, key, value):
-    conversation = {"messages": [TURNS[1], {"role": "assistant", "content": "a"}]}
-    if key == "tools":
-        conversation["tools"] = [{"name": "add"}]
-    else:
-        conversation["messages"][1][key] = value
+def test_what_a_template_would_leave_out_is_refused_by_name(tokenizer, record, message, key):
+    messages = [TURNS[1], {"role": "assistant", "content": "a", **message}]
     source = DEFAULT + "{{ enable_thinking }}<thinking></thinking>"
     with pytest.raises(ValueError, match=f"does not render {key}"):
-        encode(make_encoder(tokenizer, source=source), conversation)
+        encode(make_encoder(tokenizer, source=source), {"messages": messages, **record})
 
 
 def test_a_template_that_rewrites_history_is_refused(tokenizer):

@@ -47,18 +47,12 @@ def read(source, columns=("id", "text", "label")):
     return rows, places
 
 
-def write_csv(path, rows=ROWS, delimiter=",", encoding="utf-8", end="\r\n"):
+def write_csv(path, delimiter=",", encoding="utf-8", end="\r\n"):
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, list(rows[0]), delimiter=delimiter, lineterminator=end)
+    writer = csv.DictWriter(buffer, list(ROWS[0]), delimiter=delimiter, lineterminator=end)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(ROWS)
     path.write_bytes(buffer.getvalue().encode(encoding))
-    return path
-
-
-def write_jsonl(path, rows=ROWS):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), newline="")
-    return path
 
 
 @pytest.fixture(params=[64, 1000, 2**20])
@@ -67,17 +61,25 @@ def block_bytes(request, monkeypatch):
     monkeypatch.setattr(text_files, "MIN_RANGE", request.param)
 
 
+def zstd(data):
+    return pa.compress(data, "zstd", asbytes=True)
+
+
+PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
 def make(tmp_path, kind):
     path = tmp_path / f"rows{kind}"
     frame = pd.DataFrame(ROWS)
     match kind:
-        case ".csv":
+        case ".csv" | ".csv.gz" | ".csv.bz2":
             write_csv(path)
         case ".tsv":
             write_csv(path, delimiter="\t")
             return open_source(str(path), Reading(quoting=True))
-        case ".jsonl":
-            write_jsonl(path)
+        case ".jsonl" | ".jsonl.xz" | ".jsonl.zst":
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+            path.write_text(lines, newline="")
         case ".json":
             path.write_text(json.dumps(ROWS, indent=1, ensure_ascii=False), newline="")
         case ".parquet":
@@ -86,15 +88,6 @@ def make(tmp_path, kind):
             table = pa.Table.from_pandas(frame, preserve_index=False)
             with pa.ipc.new_file(path, table.schema) as writer:
                 writer.write_table(table, max_chunksize=11)
-        case ".csv.gz":
-            path.write_bytes(gzip.compress(write_csv(tmp_path / "x.csv").read_bytes()))
-        case ".csv.bz2":
-            path.write_bytes(bz2.compress(write_csv(tmp_path / "x.csv").read_bytes()))
-        case ".jsonl.xz":
-            path.write_bytes(lzma.compress(write_jsonl(tmp_path / "x.jsonl").read_bytes()))
-        case ".jsonl.zst":
-            with pa.CompressedOutputStream(str(path), "zstd") as file:
-                file.write(write_jsonl(tmp_path / "x.jsonl").read_bytes())
         case "utf16.csv":
             write_csv(path, encoding="utf-16")
         case "bom.csv":
@@ -103,12 +96,11 @@ def make(tmp_path, kind):
             return open_source(frame)
         case "dicts":
             return open_source(ROWS)
-        case "datasets":
-            return open_source(pytest.importorskip("datasets").Dataset.from_list(ROWS))
-        case "stream":
-            return open_source(
-                pytest.importorskip("datasets").Dataset.from_list(ROWS).to_iterable_dataset(3)
-            )
+        case "datasets" | "stream":
+            rows = pytest.importorskip("datasets").Dataset.from_list(ROWS)
+            return open_source(rows if kind == "datasets" else rows.to_iterable_dataset(3))
+    if path.suffix in PACKERS:
+        path.write_bytes(PACKERS[path.suffix](path.read_bytes()))
     return open_source(str(path))
 
 
