@@ -9,16 +9,8 @@ from mlxlab.data.labelled.split import assign_groups, hold_out, latest, read_tim
 from mlxlab.data.labelled.types import number_of_row
 from mlxlab.errors import ConfigError, DataError
 
-
-def options(fraction=0.2, folds=None, fold=0, has_valid_source=False, group=None, time=None):
-    return {
-        "valid_source": "valid.csv" if has_valid_source else None,
-        "valid_fraction": fraction,
-        "folds": folds,
-        "fold": fold,
-        "group_column": group,
-        "time_column": time,
-    }
+SETTINGS = {"valid_source": None, "valid_fraction": 0.2, "folds": None, "fold": 0}
+SETTINGS |= {"group_column": None, "time_column": None}
 
 
 def test_a_class_of_one_row_trains():
@@ -83,12 +75,12 @@ def test_rows_that_cannot_be_split_are_refused():
     [
         {"fold": 1},
         {"folds": 3, "fold": 3},
-        {"folds": 3, "has_valid_source": True},
-        {"time": "t", "has_valid_source": True},
-        {"time": "t", "folds": 3},
-        {"time": "t", "group": "g"},
+        {"folds": 3, "valid_source": "valid.csv"},
+        {"time_column": "t", "valid_source": "valid.csv"},
+        {"time_column": "t", "folds": 3},
+        {"time_column": "t", "group_column": "g"},
     ],
 )
 def test_keys_that_would_have_no_effect_are_refused(settings):
     with pytest.raises(ConfigError):
-        check_split(options(**settings))
+        check_split(SETTINGS | settings)

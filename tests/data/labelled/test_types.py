@@ -58,10 +58,15 @@ def test_a_type_reads_cells_also_when_stored_and_its_own_spelling(cells, kind, v
     assert read_column("a", text_array(*spelled), stored["a"]).cells() == values
 
 
-def test_texts_that_hardly_repeat_are_no_categories():
-    cells = text_array(*(f"text {number}" for number in range(20)))
-    assert fit_type(cells).kind == "text"
+def test_kinds_of_texts_and_of_misspelt_numbers():
+    texts = [f"text {number}" for number in range(20)]
+    tickets = [*map(str, range(40)), *(f"{letter} LINE" for letter in "abcdefghijkl")]
+    assert fit_type(text_array(*texts)).kind == "text"
     assert fit_type(text_array("red", "green", "red")).kind == "category"
+    assert fit_type(text_array(*map(str, range(20)), "unknown")).kind == "integer"
+    assert fit_type(text_array("2.710,5", "3,5")).kind == "number"
+    assert fit_type(text_array(*tickets)).kind == "text"
+    assert fit_type(text_array(*tickets * 2)).kind == "category"
 
 
 def test_a_text_is_read_with_its_white_space_and_a_blank_one_is_missing():
@@ -102,17 +107,6 @@ def test_numbers_that_differ_only_in_spelling_stay_apart_where_they_are_categori
 def test_a_cell_of_another_type_is_named_with_its_row(column_type, cell, expected):
     with pytest.raises(DataError, match=rf"^row 2: column 'a': expected .*{expected}"):
         read_column("a", text_array(None, cell), column_type)
-
-
-def test_numbers_of_which_some_are_misspelt_are_numbers():
-    assert fit_type(text_array(*map(str, range(20)), "unknown")).kind == "integer"
-    assert fit_type(text_array("2.710,5", "3,5")).kind == "number"
-
-
-def test_many_different_texts_among_numbers_are_no_faults():
-    tickets = [*map(str, range(40)), *(f"{letter} LINE" for letter in "abcdefghijkl")]
-    assert fit_type(text_array(*tickets)).kind == "text"
-    assert fit_type(text_array(*tickets * 2)).kind == "category"
 
 
 def test_chunks_are_one_column():
