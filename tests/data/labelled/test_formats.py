@@ -1,6 +1,7 @@
 """The same rows are the same model inputs, whichever format a model was trained on and predicts from."""
 
 import json
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.sources.open import Reading
 from mlxlab.inference.cells import to_table
+from mlxlab.models.cells.inputs import CellInputs, restore_cells
 from support.labelled import make_texts
 
 COUNT = 60
@@ -134,6 +136,27 @@ def batches(tmp_path_factory):
             made[trained, predicted] = encoder.encode_rows(table)
         made[trained] = encoder
     return made
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_rows_are_the_same_numbers_of_a_table(tmp_path, form):
+    def cells(trained, predicted):
+        folder = tmp_path / f"{trained}_{predicted}"
+        folder.mkdir(exist_ok=True)
+        read = partial(CellInputs, folds=4, embedder=None)
+        options = {"text_column": None, "types": TYPES, "baselines": False, "read_cells": read}
+        source = rows_in(trained, frame_of(TRAINED), folder)
+        make_texts(source, folder / "cache", **options).save(folder)
+        encoder = restore_cells(folder)
+        columns = [*encoder.columns, "label"]
+        batch = encoder.encode_rows(table_in(predicted, frame_of(PREDICTED), folder, columns))
+        assert batch.tokens.dtype == np.float32
+        return batch.tokens, batch.targets
+
+    expected = cells("csv", "csv")
+    for pair in (cells(form, "csv"), cells("csv", form)):
+        np.testing.assert_array_equal(pair[0], expected[0])
+        np.testing.assert_array_equal(pair[1], expected[1])
 
 
 @pytest.mark.parametrize(("trained", "predicted"), [*product(FORMATS, FORMATS)])
