@@ -172,10 +172,7 @@ def test_every_format_holds_the_same_rows(tmp_path, suffix):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [
-        ("a.csv", "a,b\n,NA\n-,0\n"),
-        ("a.jsonl", '{"a": "", "b": "NA"}\n{"a": "-", "b": "0"}\n'),
-    ],
+    [("a.csv", "a,b\n,NA\n-,0\n"), ("a.jsonl", '{"a": "", "b": "NA"}\n{"a": "-", "b": "0"}\n')],
 )
 def test_cells_that_count_as_missing(tmp_path, name, content):
     assert table_of(open_file(tmp_path, name, content)) == {"a": [None, "-"], "b": ["NA", "0"]}
