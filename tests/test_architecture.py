@@ -65,7 +65,7 @@ PACKAGE_NODES = {
     "checkpoint": 11_210,
     "cli": 17_980,
     "config": 14_270,
-    "data": 59_380,
+    "data": 58_380,
     "distillation": 9_430,
     "evaluation": 9_880,
     "extensions": 36_370,

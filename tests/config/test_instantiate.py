@@ -117,7 +117,7 @@ def test_an_object_of_another_kind_is_refused_in_one_line(module):
         ("trainer.step", "mlxlab.training.losses.loss.CrossEntropyLoss"),
         ("callbacks.csv", "mlxlab.training.trainer.Trainer"),
         ("model", "mlxlab.data.titanic.dataset.TitanicDataset"),
-        ("data.tokenizer", "mlxlab.data.loaders.bucketing.FixedBatchSize"),
+        ("data.tokenizer", "mlxlab.data.loader.FixedBatchSize"),
         ("tracking", "mlxlab.data.titanic.dataset.TitanicDataset"),
     ],
 )

@@ -25,7 +25,7 @@ OPTIONS = {  # files of conf/ that are options of an extension, or choose one
     "weight_analysis": ["callbacks/analysis"],
 }
 DATA = ("instruct", "streaming", "table", "text_classification", "titanic")
-ALL = {"_target_": "mlxlab.data.subset.AllExamples"}
+ALL = {"_target_": "mlxlab.data.dataset.AllExamples"}
 SAME_MODEL = "mlxlab.run.resume.policy.SameModel"
 POLICY = {"_target_": SAME_MODEL, "allow_data_change": False, "min_match": 1.0}
 NODES = {  # nodes of files of conf/, with what takes their place

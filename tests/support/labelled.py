@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxlab.data.labelled.dataset import LabelledDataset
-from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.loader import FixedBatchSize
 from mlxlab.data.sources.open import Reading
 from mlxlab.extensions.example_losses.selection import LossSelection
 from support.titanic import new_bpe_trainer

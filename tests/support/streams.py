@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 
-from mlxlab.data.loaders.wrappers import Prefetch
 from mlxlab.data.rng import counter_hash, epoch_permutation
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.batches import (
@@ -14,6 +13,7 @@ from mlxlab.data.text.batches import (
 )
 from mlxlab.data.text.documents import Document, open_documents
 from mlxlab.data.text.packing import RowLayout, TextTokens, TokenStream
+from mlxlab.data.wrappers import Prefetch
 
 VOCABULARY, PAD, END, MASK = 259, 256, 257, 258
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mlxlab.data.dataset import Table
 from mlxlab.data.labelled.sentences import Row, SentenceRenderer
-from mlxlab.data.loaders.bucketing import FixedBatchSize
+from mlxlab.data.loader import FixedBatchSize
 from mlxlab.data.titanic.dataset import FOLDER, Augment, TitanicDataset, load_rules
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.extensions.example_losses.selection import LossSelection

@@ -10,9 +10,9 @@ import pytest
 
 from mlxlab.callbacks.adaptive_batch import AdaptiveBatchSize
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.data.loaders.bucketing import FixedBatchSize as Rows
-from mlxlab.data.loaders.bucketing import make_loader
-from mlxlab.data.loaders.wrappers import Prefetch
+from mlxlab.data.loader import FixedBatchSize as Rows
+from mlxlab.data.loader import make_loader
+from mlxlab.data.wrappers import Prefetch
 from mlxlab.errors import ConfigError
 from mlxlab.training.checkpointer import final_state_digest, saved_arrays
 from mlxlab.training.device_batch import to_device

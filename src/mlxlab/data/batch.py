@@ -17,6 +17,7 @@ FOLDS = "folds"  # auxiliary array (B,): the fold whose network does not learn f
 MULTIPLE = 8  # lengths are rounded up to it, for fewer shapes to compile
 
 T = TypeVar("T")
+State = dict[str, object]  # a position as JSON
 TaskKind = Literal["classification", "multi_label", "regression", "language_modelling"]
 
 
@@ -78,8 +79,8 @@ class BatchIterator(Protocol):
     def resize(self, batch_size: int) -> None:
         """Changes the size of later batches, losing and repeating no example."""
 
-    def state_dict(self) -> dict[str, object]:
-        """The position after the batch last yielded, as JSON."""
+    def state_dict(self) -> State:
+        """The position after the batch last yielded."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Moves to a saved position of any batch size without replay; DataError if it is malformed or of other data."""
@@ -120,10 +121,9 @@ class Task:
 def check_position(position: object, shape: type[T]) -> T:
     """`position` as `shape`, a type that `validate` knows, or a DataError: a checkpoint may come from anyone."""
     try:
-        checked: T = validate(position, shape)
+        return validate(position, shape)
     except ShapeError as error:
         raise DataError(f"the saved position is malformed: {error}") from None
-    return checked
 
 
 def load_position(state: Mapping[str, object], shape: type[T], fingerprint: str) -> T:

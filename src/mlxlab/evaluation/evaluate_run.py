@@ -14,7 +14,7 @@ from mlxlab.config.admission import refuse_addresses
 from mlxlab.config.paths import project_root
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import DataModule, LabelledRows, RowEncoder, Table
-from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.evaluation.labelled_results import add_predictions, class_names, compare_with_baselines
 from mlxlab.evaluation.parts.data import Config, build_data

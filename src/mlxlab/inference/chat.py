@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlxlab.config.paths import project_root
-from mlxlab.data.chat.chat_template import load_template
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import ChatTokenizer, load_template
 from mlxlab.data.chat.conversation import Message
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.generate import GenerationConfig, TextChunk, generate

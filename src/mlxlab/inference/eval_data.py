@@ -21,15 +21,15 @@ from mlxlab.data.labelled.encoder import TypedEncoder
 from mlxlab.data.labelled.left_out import Faults
 from mlxlab.data.labelled.rows import Rows, hash_rows, open_rows
 from mlxlab.data.labelled.types import read_table
-from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.loader import EvalLoader
 from mlxlab.data.sources.arrow import TableRows
 from mlxlab.data.sources.messages import MissingColumnError
 from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.batches import Packing, RowBuilder
+from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.data.text.documents import open_documents
-from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
-from mlxlab.data.tokenizers.fit import existing_tokenizer
+from mlxlab.data.tokenizers.character import existing_tokenizer
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.inference.cells import row_reading
 from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on

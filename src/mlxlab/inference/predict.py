@@ -16,7 +16,7 @@ from mlxlab.data.labelled.encoder import TypedEncoder
 from mlxlab.data.labelled.types import read_table, shorten
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.messages import MissingColumnError
-from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.cells import Rows, row_reading, to_table

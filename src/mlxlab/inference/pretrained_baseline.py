@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.inference.generate import check_generates
 from mlxlab.inference.restore import RestoredModel

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlxlab.data.text.encoder import TextEncoder
+from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import read_bytes

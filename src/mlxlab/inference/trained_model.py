@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from mlxlab.data.chat.chat_template import load_template
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import ChatTokenizer, load_template
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
 from mlxlab.models.interop.counterpart import TrainedModel

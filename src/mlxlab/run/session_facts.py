@@ -4,8 +4,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.checkpoint.state import RunMetadata
-from mlxlab.data.dataset import RowEncoder
-from mlxlab.data.overlap import DROPPED, SAME_INPUT
+from mlxlab.data.dataset import DROPPED, SAME_INPUT, RowEncoder
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.distillation.options import read_options
 from mlxlab.past_runs.command_lines import CommandLine

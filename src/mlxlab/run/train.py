@@ -14,8 +14,7 @@ from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
-from mlxlab.data.dataset import DataModule
-from mlxlab.data.row_lengths import MANY
+from mlxlab.data.dataset import MANY, DataModule
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.errors import ConfigError, DataError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.evaluation.at_end import (

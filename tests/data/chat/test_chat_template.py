@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -81,7 +80,6 @@ HOSTILE = {
     "{{ messages.clear() }}": "unsafe",
     "{{ messages[0].update(role='system') }}": "unsafe",
     LOOP: TOO_LONG,
-    "{% for i in range(100000) if (range(100000)|list|length) %}{% endfor %}": TOO_LONG,
     "{{ ('ab' * 8000000) | unique | list }}": TOO_LONG,
     "{{ 9 ** 99999999 }}": TOO_LONG,
     NESTED_LIST: LIMIT,
@@ -89,27 +87,19 @@ HOSTILE = {
     "{% for a in range(10 ** 9) %}{% endfor %}": "Range too big",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "recursion depth",
     "{{ 'x' * 10 ** 10 }}": LIMIT,
-    "{{ ['x' * 16000000] * 1000000 }}": LIMIT,
     "{{ ''.join(['x' * 10000000] * 1000) }}": LIMIT,
-    "{{ ('a' * 10 ** 6).translate({97: 'b' * 16000000}) }}": LIMIT,
     "{% for i in range(100000) %}{{ 'x' * 16000000 }}{% endfor %}": LIMIT,
     "{{ '%10000000000d' % 3 }}": LIMIT,
-    "{{ 'x'.ljust(10000000000) }}": LIMIT,
-    "{{ ('x' * 10000000).replace('x', 'y' * 10000) }}": LIMIT,
     "{{ 'x' | center(10000000000) }}": LIMIT,
     DOUBLING.format("n.s ~ n.s"): LIMIT,
-    DOUBLING.format("n.s + n.s"): LIMIT,
     "{% include 'x' %}": "no loader",
     "{% if %}": r"mine\.jinja:1: ",
     "{{ missing.attribute }}": "undefined",
     "{{ raise_exception('\x1b[31m\x9b') }}": r"the template failed: \[31m",
     "{{ '\\ud800' }}": "surrogates",
     "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}": FAILS,
-    "{{ " + "-" * 5000 + "1 }}": FAILS,
     "{% if 1 %}" * 3000 + "{% endif %}" * 3000: FAILS,
     "{{ x" + ".a" * 20000 + " }}": FAILS,
-    "{{ x" + "[0]" * 20000 + " }}": FAILS,
-    "{{ 1" + " + 1" * 20000 + " }}": FAILS,
 }
 
 
@@ -164,17 +154,16 @@ def test_the_process_ends_with_the_template_and_with_its_parent():
     del mine
     assert not psutil.pid_exists(number)
     code = (
+        "import os, signal\n"
         "from mlxlab.data.chat.chat_template import ChatTemplate\n"
         "template = ChatTemplate('x', 'x', '', '')\n"
         "template.answer([])\n"
         "print(template._process.pid, flush=True)\n"
-        "import os, signal\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    killed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
-    )
+    command = [sys.executable, "-c", code]
+    killed = subprocess.run(command, capture_output=True, env=environment, check=False)
     number = int(killed.stdout)
     deadline = time.monotonic() + 10
     while _is_running(number) and time.monotonic() < deadline:
@@ -242,17 +231,3 @@ def test_a_malformed_tokenizer_config_is_one_line(tmp_path, tokenizer, config):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=r"tokenizer_config\.json"):
         load_template(tmp_path, tokenizer)
-
-
-def test_a_folder_of_save_pretrained_is_read(tmp_path, tokenizer):
-    transformers = pytest.importorskip("transformers")
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.inner,
-        bos_token="<bos>",
-        eos_token="<eos>",
-        chat_template="{{ bos_token }}",
-    )
-    fast.save_pretrained(tmp_path)
-    config = json.loads(Path(tmp_path / "tokenizer_config.json").read_text())
-    assert config["model_max_length"] > 2**64, "the premise"
-    assert load_template(tmp_path, tokenizer).render(MESSAGES) == "<bos>"

@@ -53,22 +53,12 @@ def test_a_named_layout_needs_its_keys():
 
 
 def test_alpaca_has_a_system_message_earlier_turns_and_an_input():
-    record = {
-        "system": "Count.",
-        "history": [["Add 1 1.", "2"]],
-        "instruction": "Add.",
-        "input": "2 and 2",
-        "output": "4",
-    }
-    for history in (record["history"], json.dumps(record["history"])):
+    record = {"system": "Count.", "instruction": "Add.", "input": "2 and 2", "output": "4"}
+    turns = [["Add 1 1.", "2"]]
+    for history in (turns, json.dumps(turns)):
         conversation = parse_conversation({**record, "history": history})
-        assert [message["content"] for message in conversation["messages"]] == [
-            "Count.",
-            "Add 1 1.",
-            "2",
-            "Add.\n\n2 and 2",
-            "4",
-        ]
+        contents = [message["content"] for message in conversation["messages"]]
+        assert contents == ["Count.", "Add 1 1.", "2", "Add.\n\n2 and 2", "4"]
         assert find_answers(conversation) == [2, 4]
 
 
@@ -143,32 +133,23 @@ def of_roles(*roles):
         (of_roles("user", "asistant"), 'message 2: role "asistant"'),
         (of_roles(["user"]), "message 1: role"),
         (with_answer(content=" "), "message 2: content is empty"),
-        (with_answer(content=None), "message 2: content is empty"),
         (with_answer(content=7), "message 2: content: 7, expected text"),
         (with_answer(content=[{"type": "image_url"}]), "expected parts of type text"),
         (with_answer(weight=0.5), "message 2: weight 0.5 of assistant"),
-        (with_answer(weight="high"), "message 2: weight"),
         (with_answer(value="5"), "content and value mean the same"),
         (with_answer(mood="good"), 'message 2: the key "mood"'),
-        (with_answer(mood=False), 'message 2: the key "mood"'),
         (with_answer(function_call={"name": "add"}), 'the key "function_call"'),
-        (with_answer(audio={"id": 1}), 'the key "audio"'),
-        (with_answer(loss=False), 'the key "loss"'),
         (with_answer(reasoning=7), "message 2: reasoning"),
         (with_answer(tool_calls="add"), "tool_calls: expected JSON"),
         (with_answer(tool_calls=["add"]), "tool_calls: expected a list of objects"),
         (with_answer(name="Bob"), 'message 2: the key "name"'),
-        (
-            {"messages": [{**ASKED[0], "weight": 1}, ASKED[1]]},
-            "message 1: weight 1 of user",
-        ),
+        ({"messages": [{**ASKED[0], "weight": 1}, ASKED[1]]}, "message 1: weight 1 of user"),
         (
             {"messages": [{**ASKED[0], "reasoning": "hm"}, ASKED[1]]},
             'message 1: the key "reasoning"',
         ),
         ({"messages": []}, "without an answer"),
         ({"messages": "hello"}, "messages: expected JSON"),
-        ({"messages": 7}, "messages: expected a list"),
         ({"messages": ["hello"]}, "messages: expected a list of objects"),
         ({"prompt": "x", "completion": ""}, "message 2: content is empty"),
         ({"prompt": ["x"], "completion": "y"}, "prompt: expected a list of objects"),

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from mlxlab.data.chat.chat_template import DEFAULT, ChatTemplate, load_template
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import DEFAULT, ChatTemplate, ChatTokenizer, load_template
 from mlxlab.data.chat.conversation import find_answers, parse_conversation
 from mlxlab.data.chat.masks import ConversationEncoder
 from mlxlab.data.text.documents import Document
@@ -110,15 +109,11 @@ def test_generation_blocks_decide_where_a_template_has_them(tokenizer):
 
 @pytest.mark.parametrize("source", [DEFAULT, MARKED], ids=["rendered", "marked"])
 def test_an_answer_of_weight_0_is_read_and_not_learned(tokenizer, source):
-    record = {
-        "messages": [
-            {"role": "user", "content": "One?"},
-            {"role": "assistant", "content": "Dos", "weight": 0},
-            {"role": "user", "content": "One?"},
-            {"role": "assistant", "content": "Uno", "weight": 1},
-        ]
-    }
-    conversation = parse_conversation(record)
+    answers = [("Dos", 0), ("Uno", 1)]
+    messages = []
+    for content, weight in answers:
+        messages += [TURNS[1], {"role": "assistant", "content": content, "weight": weight}]
+    conversation = parse_conversation({"messages": messages})
     for loss_on in ("assistant", "completion"):
         encoded = encode(make_encoder(tokenizer, loss_on, source), conversation)
         (learned,) = targets(tokenizer, encoded)
@@ -143,18 +138,19 @@ def test_reasoning_is_learned_with_its_answer(tokenizer, key):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("tools", None), ("reasoning", "hm"), ("thinking", "hm"), ("tool_calls", [{"name": "add"}])],
+    ("record", "message", "key"),
+    [
+        ({"tools": [{"name": "add"}]}, {}, "tools"),
+        ({}, {"reasoning": "hm"}, "reasoning"),
+        ({}, {"thinking": "hm"}, "thinking"),
+        ({}, {"tool_calls": [{"name": "add"}]}, "tool_calls"),
+    ],
 )
-def test_what_a_template_would_leave_out_is_refused_by_name(tokenizer, key, value):
-    conversation = {"messages": [TURNS[1], {"role": "assistant", "content": "a"}]}
-    if key == "tools":
-        conversation["tools"] = [{"name": "add"}]
-    else:
-        conversation["messages"][1][key] = value
+def test_what_a_template_would_leave_out_is_refused_by_name(tokenizer, record, message, key):
+    messages = [TURNS[1], {"role": "assistant", "content": "a", **message}]
     source = DEFAULT + "{{ enable_thinking }}<thinking></thinking>"
     with pytest.raises(ValueError, match=f"does not render {key}"):
-        encode(make_encoder(tokenizer, source=source), conversation)
+        encode(make_encoder(tokenizer, source=source), {"messages": messages, **record})
 
 
 def test_a_template_that_rewrites_history_is_refused(tokenizer):
@@ -256,33 +252,21 @@ SPECIAL = {"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<pad>"}
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
 CALLS = [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]
 QUESTION = {"role": "user", "content": "1 + 1?"}
+
+
+def answer(content, **keys):
+    return {"role": "assistant", "content": content, **keys}
+
+
+WEIGHED = [QUESTION, answer("3", weight=0), {"role": "user", "content": "Sure?"}]
+CALLED = {"role": "tool", "content": "2", "name": "add", "tool_call_id": "1"}
 RECORDS = {
-    "messages": {
-        "messages": [QUESTION, {"role": "assistant", "content": "Hello, w\u00f6rld \U0001f600"}]
-    },
-    "weights": {
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            QUESTION,
-            {"role": "assistant", "content": "3", "weight": 0},
-            {"role": "user", "content": "Sure?"},
-            {"role": "assistant", "content": "2", "weight": 1},
-        ]
-    },
-    "reasoning": {
-        "messages": [
-            QUESTION,
-            {"role": "assistant", "content": "2", "reasoning_content": "one and one"},
-        ]
-    },
+    "messages": {"messages": [QUESTION, answer("Hello, w\u00f6rld \U0001f600")]},
+    "weights": {"messages": [TURNS[0], *WEIGHED, answer("2", weight=1)]},
+    "reasoning": {"messages": [QUESTION, answer("2", reasoning_content="one and one")]},
     "tools": {
         "tools": TOOLS,
-        "messages": [
-            QUESTION,
-            {"role": "assistant", "content": None, "tool_calls": CALLS},
-            {"role": "tool", "content": "2", "name": "add", "tool_call_id": "1"},
-            {"role": "assistant", "content": "It is 2."},
-        ],
+        "messages": [QUESTION, answer(None, tool_calls=CALLS), CALLED, answer("It is 2.")],
     },
     "sharegpt": {
         "system": "Be kind.",
@@ -295,7 +279,7 @@ RECORDS = {
         "system": "Count.",
         "history": [["Add 1 1", "2"]],
     },
-    "trl": {"prompt": [QUESTION], "completion": [{"role": "assistant", "content": "b"}]},
+    "trl": {"prompt": [QUESTION], "completion": [answer("b")]},
     "completion": {"prompt": "caf\u00e9?", "completion": "  with spaces  \u2028"},
 }
 

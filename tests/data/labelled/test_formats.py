@@ -11,7 +11,6 @@ import pytest
 
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.rows import Rows, open_rows
-from mlxlab.data.labelled.types import read_table
 from mlxlab.data.sources.open import Reading
 from mlxlab.inference.cells import to_table
 from mlxlab.models.cells.inputs import CellInputs, restore_cells
@@ -175,13 +174,3 @@ def test_every_format_gives_the_same_types_and_labels(batches, trained):
     assert {name: each.kind for name, each in encoder.types.items()} == kinds
     assert encoder.types == batches["csv"].types
     assert encoder.task.labels == ("false", "true")
-
-
-@pytest.mark.parametrize("predicted", FORMATS)
-def test_categories_that_no_training_row_has_are_counted(batches, tmp_path, predicted):
-    encoder = batches["csv"]
-    table = table_in(predicted, frame_of(PREDICTED), tmp_path, encoder.columns)
-    columns = read_table(table, encoder.types)
-    counts = {name: column.unseen() for name, column in columns.items()}
-    unseen = {name: each for name, each in counts.items() if each}
-    assert unseen == {"category": {"violet": 20}, "ward": {"9": 20}, "zeros": {"1234": 20}}

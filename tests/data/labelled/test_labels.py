@@ -1,4 +1,4 @@
-"""Labels: which task a column poses, its classes, and what of it is refused."""
+"""Labels: which task a column poses, its classes, what of it is refused, and what gives it away."""
 
 import json
 from dataclasses import replace
@@ -10,11 +10,13 @@ import pytest
 
 from mlxlab.data.labelled.labels import (
     Labels,
+    find_giveaways,
     fit_labels,
     label_kind,
     label_type,
     require_fitted,
 )
+from mlxlab.data.labelled.types import fit_type, read_column
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, validate
 
@@ -91,33 +93,20 @@ def test_numbers_are_standardised_by_the_training_rows():
 @pytest.mark.parametrize(
     ("cells", "settings", "message"),
     [
-        (["a", "a"], {}, "expected 2 to 20,000 different labels to train on, got 1"),
+        (["a", "a"], {}, "expected 2 to 20,000 .* got 1"),
         (["1.5", "inf"], {"task": "regression"}, "got 'inf'"),
-        (
-            ["1.5", "n/a"],
-            {"task": "regression"},
-            "file.csv:3: column 'label': expected a finite number, got 'n/a'",
-        ),
+        (["1.5", "n/a"], {"task": "regression"}, "file.csv:3: column 'label': .* got 'n/a'"),
         (["1.5", "2.710,5"], {"task": "regression"}, "got '2.710,5'"),
-        (
-            ["7", "7"],
-            {"task": "regression"},
-            "expected numbers that differ, got standard deviation 0",
-        ),
-        (["1e308", "-1e308"], {"task": "regression"}, "expected numbers that differ"),
+        (["7", "7"], {"task": "regression"}, "standard deviation 0"),
+        (["1e308", "-1e308"], {"task": "regression"}, "numbers that differ"),
         (["a b"], {"task": "multi_label"}, "expected a JSON list of labels"),
         (['["a", {}]', "[]"], {}, "expected a JSON list of labels"),
-        (
-            ["", " "],
-            {"task": "multi_label", "delimiter": "|"},
-            "expected 1 to 20,000 different labels to train on, got 0",
-        ),
+        (["", " "], {"task": "multi_label", "delimiter": "|"}, "expected 1 to 20,000 .* got 0"),
     ],
 )
 def test_labels_that_cannot_be_learned_are_refused_with_their_place(cells, settings, message):
-    with pytest.raises(DataError) as refused:
+    with pytest.raises(DataError, match=message):
         fit(*cells, **settings)
-    assert message in str(refused.value)
 
 
 def test_settings_that_do_not_go_together_are_refused():
@@ -125,19 +114,11 @@ def test_settings_that_do_not_go_together_are_refused():
         fit("1", "2", task="single", delimiter="|")
 
 
-def test_an_unknown_label_is_named_with_its_place():
-    labels = fit("positive", "negative")
-    with pytest.raises(DataError) as refused:
-        encode(labels, "positive", "negativ")
-    assert "file.csv:3: column 'label': unknown label 'negativ'" in str(refused.value)
-
-
 @pytest.mark.parametrize(("count", "listed"), [(10, "7, 8, 9"), (14, "10, 11 and 2 more")])
 def test_an_unknown_label_lists_the_known_ones_unless_they_are_many(count, listed):
     labels = fit(*map(str, range(count)))
-    with pytest.raises(DataError) as refused:
-        encode(labels, "100")
-    assert str(refused.value).endswith(listed)
+    with pytest.raises(DataError, match=f"file.csv:3: .* unknown label '100'.*{listed}$"):
+        encode(labels, "1", "100")
 
 
 def restore(state):
@@ -182,3 +163,30 @@ def test_big_integers_are_classes_of_their_own():
     for number in (2**53, 2**64 - 2, 10**30):
         labels = fit(str(number), str(number + 1))
         assert encode(labels, str(number + 1), str(number))[0].tolist() == [1, 0]
+
+
+def column_of(name, cells):
+    array = pa.array([None if cell is None else str(cell) for cell in cells], pa.string())
+    return read_column(name, array, fit_type(array))
+
+
+def test_a_column_that_gives_the_label_away_is_found():
+    rng = np.random.default_rng(0)
+    label = rng.integers(2, size=400)
+    cells = {
+        "noise": rng.normal(size=400),
+        "copy": np.where(label, "late", "on time"),
+        "id": range(400),
+        "score": label + rng.random(400) / 2,
+        "sex": np.where(rng.random(400) < 0.8, label, 1 - label),
+        "constant": ["a"] * 400,
+        "gaps": [1 if each else None for each in label],
+        "names": [f"name {number}" for number in range(200)] * 2,
+        "empty": [None] * 400,
+    }
+    columns = {name: column_of(name, each) for name, each in cells.items()}
+    named = [line.split("'")[1] for line in find_giveaways(columns, label)]
+    assert named == ["copy", "score", "gaps"]
+    rare = np.zeros(400, np.int64)
+    rare[0] = 1
+    assert find_giveaways(columns, rare) == []

@@ -14,6 +14,7 @@ from pyarrow import parquet
 
 from mlxlab.data.sources.block import FIRST, ErrorBudget
 from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.data.sources.text_files import ignore
 from mlxlab.errors import DataError
 
 TESTS = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ def read(path, errors=None, **reading):
     rows = 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, ["text"]):
-            rows += len(block.texts("text"))
+            rows += len(block.texts("text", ignore))
     return rows
 
 
@@ -78,12 +79,12 @@ def test_an_endless_record_is_refused_within_seconds(tmp_path, name):
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet", "arrow", "txt.gz", "csv.xz"])
 def test_damaged_files_end_in_one_line(tmp_path, ending):
     """Cut off and overwritten files: rows, or a DataError."""
-    good = make(tmp_path / f"good.{ending}").read_bytes()
     path = tmp_path / f"bad.{ending}"
-    damaged = [good[: len(good) * number // 12] for number in range(1, 12)]
-    for number in range(12):
-        position = len(good) * number // 12
-        damaged.append(good[:position] + b"\xff\0\x80" + good[position + 3 :])
+    write(path, [f"text {number} " + "x" * (number % 50) for number in range(400)], 90)
+    good = path.read_bytes()
+    positions = [len(good) * number // 12 for number in range(12)]
+    damaged = [good[:position] for position in positions[1:]]
+    damaged += [good[:start] + b"\xff\0\x80" + good[start + 3 :] for start in positions]
     for data in damaged:
         path.write_bytes(data)
         line = ""
@@ -95,31 +96,30 @@ def test_damaged_files_end_in_one_line(tmp_path, ending):
         assert "\n" not in line
 
 
-def make(path):
-    rows = [{"text": f"text {number} " + "x" * (number % 50), "n": number} for number in range(400)]
-    match path.suffixes[-1]:
-        case ".parquet":
-            parquet.write_table(pa.Table.from_pylist(rows), path, row_group_size=90)
-        case ".arrow":
-            table = pa.Table.from_pylist(rows)
-            with pa.ipc.new_file(path, table.schema) as file:
-                file.write_table(table, max_chunksize=70)
-        case ".json":
-            path.write_text(json.dumps(rows, indent=1))
-        case ".jsonl":
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        case ".gz":
-            with pa.CompressedOutputStream(str(path), "gzip") as file:
-                file.write("".join(row["text"] + "\n" for row in rows).encode())
-        case ".xz":
-            path.write_bytes(lzma.compress(csv_of(rows)))
-        case ".csv":
-            path.write_bytes(csv_of(rows))
-    return path
-
-
-def csv_of(rows):
-    return ("text,n\n" + "".join(f"{row['text']},{row['n']}\n" for row in rows)).encode()
+def write(path, texts, chunk, **options):
+    """Writes the texts in the format that the name says; a row group has `chunk` of them."""
+    match path.name.split(".")[1]:
+        case "parquet":
+            parquet.write_table(pa.table({"text": texts}), path, row_group_size=chunk, **options)
+            return
+        case "arrow":
+            with pa.ipc.new_file(path, pa.schema([("text", pa.string())])) as file:
+                file.write_table(pa.table({"text": texts}), max_chunksize=chunk)
+            return
+        case "json":
+            data = json.dumps([{"text": text} for text in texts], indent=1)
+        case "jsonl":
+            data = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        case "txt":
+            data = "".join(text + "\n" for text in texts)
+        case "csv":
+            data = "text,n\n" + "".join(f"{text},1\n" for text in texts)
+    packed = data.encode()
+    if path.suffix == ".gz":
+        packed = pa.compress(packed, "gzip", asbytes=True)
+    elif path.suffix == ".xz":
+        packed = lzma.compress(packed)
+    path.write_bytes(packed)
 
 
 LIMITED = """
@@ -127,12 +127,13 @@ import resource, sys
 import numpy, pyarrow, pyarrow.csv, pyarrow.parquet, pyarrow.compute
 from mlxlab.data.sources.block import FIRST
 from mlxlab.data.sources.open import open_source
+from mlxlab.data.sources.text_files import ignore
 small, path, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def read(name):
     source, rows = open_source(name), 0
     for unit in range(source.units):
         for block in source.blocks(unit, FIRST, ["text"]):
-            rows += len(block.texts("text"))
+            rows += len(block.texts("text", ignore))
     return rows
 read(small)
 used = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
@@ -155,39 +156,14 @@ SLOW = pytest.mark.fault_injection
 )
 def test_a_file_of_ten_times_the_memory_limit_streams_within_it(tmp_path, ending):
     limit = 20 * 2**20
-    rows, names = 3700, (tmp_path / f"small.{ending}", tmp_path / f"large.{ending}")
-    for path, count in zip(names, (10, rows), strict=True):
-        write_long_rows(path, count)
-    assert names[1].stat().st_size > (5 if ending == "csv.gz" else 10) * limit
-    command = [sys.executable, "-c", LIMITED, *map(str, names), str(limit)]
+    small, large = (tmp_path / f"{size}.{ending}" for size in ("small", "large"))
+    generator = np.random.default_rng(0)
+    texts = [generator.bytes(28_500).hex() for _ in range(3700)]
+    options = {"write_batch_size": 8, "compression": "none"}
+    write(small, texts[:10], 200, **options)
+    write(large, texts, 500 if ending == "parquet" else 200, **options)
+    assert large.stat().st_size > (5 if ending == "csv.gz" else 10) * limit
+    command = [sys.executable, "-c", LIMITED, str(small), str(large), str(limit)]
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) >= 0.8 * rows  # Text files are read in pieces of 64 KiB.
-
-
-def write_long_rows(path, count):
-    """Rows of 57 kB, which differ."""
-    generator = np.random.default_rng(0)
-    texts = [generator.bytes(28_500).hex() for _ in range(count)]
-    match path.name.partition(".")[2]:
-        case "parquet":
-            table = pa.table({"text": texts})
-            options = {"row_group_size": 500, "write_batch_size": 8, "compression": "none"}
-            parquet.write_table(table, path, **options)
-        case "arrow":
-            with pa.ipc.new_file(path, pa.schema([("text", pa.string())])) as file:
-                file.write_table(pa.table({"text": texts}), max_chunksize=200)
-        case "json":
-            with path.open("w") as file:
-                file.write("[")
-                file.write(",\n".join(json.dumps({"text": text}) for text in texts))
-                file.write("]")
-        case "jsonl":
-            path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        case "txt":
-            path.write_text("".join(text + "\n" for text in texts))
-        case "csv":
-            path.write_text("text,n\n" + "".join(f"{text},1\n" for text in texts))
-        case "csv.gz":
-            with pa.CompressedOutputStream(str(path), "gzip") as file:
-                file.write(("text,n\n" + "".join(f"{text},1\n" for text in texts)).encode())
+    assert int(done.stdout) >= 0.8 * len(texts)  # Text files are read in pieces of 64 KiB.

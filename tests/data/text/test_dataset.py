@@ -1,140 +1,251 @@
-"""Streams: any place is reached exactly, in chains, with threads and without, in memory and not."""
+"""data=streaming as a whole: what is trained on, what is validated on, how much there is, what makes it another."""
 
 import json
 
 import numpy as np
 import pytest
+import tokenizers
+from benchmarks.config import read_config
+from benchmarks.data.stream import override
+from tokenizers import models
 
-from mlxlab.data.text.packing import EPOCH_START
-from mlxlab.errors import DataError
-from support.streams import ByteTokenizer, InMemorySource, as_lists, make_batches, take, texts
+from mlxlab.config.instantiate import instantiate
+from mlxlab.data.dataset import auto_epochs
+from mlxlab.data.text.dataset import open_validation
+from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.errors import ConfigError, DataError, InputNotFoundError
+from support.losses import write_losses
+from support.streams import InMemorySource, batches_equal
 
-FRAMES = {
-    "causal": {},
-    "masked": {"masked": True, "mask_across_documents": True},
-    "overlapping": {"stride": 3, "mask_across_documents": True},
-    "sparse": {"stride": 21},
-    "limited": {"limit": 9},
-    "shuffled": {"row_shuffle_buffer": 10},
+COUNT = 150
+SPECIAL = {"<pad>", "<eos>", "<mask>"}
+
+
+def text(number):
+    return f"Document {number} says {number * number}. " * (1 + number % 5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = [json.dumps({"text": text(number)}) + "\n" for number in range(COUNT)]
+    (folder / "text.jsonl").write_text("".join(lines))
+    (folder / "other.jsonl").write_text("".join(lines[:30]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def new(folder, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def new(seed=0, masked=False, pretrained=None, **changes):
+        node = read_config("data/streaming") | {
+            "source": str(folder / "text.jsonl"),
+            "seq_len": 16,
+            "batch_size": 4,
+        }
+        node = override(node, {"shuffle.window": 20, "valid_fraction": 0.2, "prefetch": 0})
+        node["order"] = read_config("data/order/shuffle")
+        node["tokenizer"] = read_config("data/tokenizer/bpe") | {"vocab_size": 320}
+        runtime = {"seed": seed, "cache": cache, "masked": masked, "parameters": 1000, "width": 8}
+        return instantiate(override(node, changes), **runtime, pretrained=pretrained)
+
+    return new
+
+
+def documents(data, batches):
+    """The texts that batches hold, however they were packed: those that end in them."""
+    tokens = np.concatenate([batch.targets[batch.loss_weights > 0] for batch in batches])
+    ends = np.flatnonzero(tokens == data.tokenizer.eos_id)
+    return [data.tokenizer.decode(part) for part in np.split(tokens, ends + 1)[:-1]]
+
+
+def test_held_out_documents_are_never_trained_on(new):
+    data = new()
+    train, valid = documents(data, data.train), documents(data, data.valid)
+    assert 15 < len(valid) < 45
+    assert f"{len(valid)} documents for validation" in data.sources[0]
+    assert len(train) + len(valid) == COUNT
+    seen = set(train[1:]) | set(valid[1:])  # The first token of a stream is no target.
+    assert len(seen) == COUNT - 2
+    assert seen <= {text(number) for number in range(COUNT)}
+
+
+def test_validation_is_the_same_for_every_seed_and_kind_of_reading(new):
+    expected = list(new().valid)
+    changes = [{"seed": 1}, {"streaming": False}, {"max_train_examples": 10}]
+    for change in [*changes, {"packing.stride": 5}]:
+        actual = list(new(**change).valid)
+        assert all(batches_equal(a, b) for a, b in zip(expected, actual, strict=True))
+
+
+CURRICULUM = read_config("data/order/curriculum") | {"pool": 50, "rescore_every": 7, "keep": 0.5}
+CHANGES = {
+    "default": {},
+    "limited": {"max_train_examples": 40},
+    "overlapping": {"packing.stride": 5, "packing.mask_across_documents": True},
+    "curriculum": {"order": CURRICULUM},
 }
 
 
-@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_three_resumes_in_a_row_are_exact_with_and_without_prefetch(frame):
-    expected = take(make_batches(**frame), 72)
-    for count in range(51):
-        taken = []
-        state = None
-        for part in (count, count // 3, 4):  # resumed, and resumed again before much was done
-            batches = make_batches(prefetch=2 * (count % 5 == 0), **frame)
-            if state is not None:
-                batches.load_state_dict(json.loads(state))
-            taken += take(batches, part) if part else []
-            state = json.dumps(batches.state_dict())
-        assert taken == expected[: len(taken)]
-        assert len(state) < 220
-
-
-def test_an_epoch_ends_at_the_start_of_the_next():
-    batches = make_batches()
-    states = [(batches.epoch, batches.at_epoch_start)]
-    for _ in batches:
-        states.append((batches.epoch, batches.at_epoch_start))
-    assert states[0] == (0, True)
-    assert states[-1] == (1, True)
-    assert set(states[1:-1]) == {(0, False)}
-    assert [as_lists(b) for b in batches] != [as_lists(b) for b in make_batches()]
-
-
-def test_seeking_reads_and_tokenizes_no_earlier_document():
-    source, tokenizer = InMemorySource(texts(200)), ByteTokenizer()
-    batches = make_batches(source=source)
-    take(batches, 150)
-    state = batches.state_dict()
-    assert state["start"]["documents_before"] > 50
-    source.read.clear()
-    resumed = make_batches(source=source, tokenizer=tokenizer)
-    resumed.load_state_dict(state)
-    stream = iter(resumed)
-    next(stream)
-    assert source.read[0] == (0, state["start"]["window"]["n"])
-    assert len(source.read) <= 3
-    assert len(tokenizer.seen) <= 12
-    stream.close()
-
-
-@pytest.mark.parametrize("size", [1, 2, 7])
-def test_a_position_fits_another_batch_size(size):
-    rows = [row for batch in take(make_batches(), 20) for row in batch[0]]
-    batches = make_batches()
-    take(batches, 5)
-    other = make_batches(batch_size=size)
-    other.load_state_dict(batches.state_dict())
-    assert [row for batch in take(other, 3) for row in batch[0]] == rows[15 : 15 + 3 * size]
-
-
-def test_epochs_and_seeds_differ_and_repeat():
-    epochs = take(make_batches(), 52)
-    assert epochs[:26] != epochs[26:]
-    assert take(make_batches(), 52) == epochs
-    assert take(make_batches(seed=4), 26) != epochs[:26]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"fingerprint": "other"},
-        {"row": -1},
-        {"offset": 1.5},
-        {"start": None},
-        {"start": {"document": 1}},
-    ],
-    ids=lambda change: str(change),
-)
-def test_a_position_of_other_data_is_refused(change):
-    batches = make_batches()
-    with pytest.raises(DataError, match="the saved position is"):
-        batches.load_state_dict(batches.state_dict() | change)
-
-
-def test_the_tokens_of_a_chunk_are_bounded_by_documents_and_by_characters():
-    many = list(make_batches(source=InMemorySource(["ab"] * 600, size=600)).chunks(0, EPOCH_START))
-    assert [len(chunk) for chunk in many] == [256, 256, 88]
-    long = list(
-        make_batches(source=InMemorySource(["a" * 700_000] * 3, size=3)).chunks(0, EPOCH_START)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_in_memory_the_batches_are_those_that_are_streamed(new, masked, change):
+    streamed, in_memory = (
+        new(masked=masked, **change),
+        new(masked=masked, streaming=False, **change),
     )
-    assert [len(chunk) for chunk in long] == [2, 1]
-    assert [each.cursor["document"] for chunk in many for each in chunk] == list(range(600))
+    assert streamed.fingerprint == in_memory.fingerprint
+    for _ in range(2):
+        pairs = list(zip(streamed.train, in_memory.train, strict=True))
+        assert all(batches_equal(a, b) for a, b in pairs)
+        assert len(pairs) == in_memory.train.batches_per_epoch
+        assert streamed.train.state_dict() == in_memory.train.state_dict()
 
 
-def test_shuffled_rows_are_the_rows_of_the_text_in_another_order_each_epoch():
-    def rows(buffer):
-        epochs = []
-        batches = make_batches(row_shuffle_buffer=buffer, batch_size=4)
-        for _ in range(2):
-            epochs.append(
-                [
-                    tuple(row)
-                    for batch in batches
-                    for row in np.hstack([batch.tokens, batch.targets]).tolist()
-                ]
-            )
-        return epochs
-
-    ordered, shuffled = rows(0), rows(10)
-    for epoch in (0, 1):
-        assert sorted(shuffled[epoch]) == sorted(ordered[epoch])
-        assert shuffled[epoch] != ordered[epoch]
-        for start in range(0, len(ordered[epoch]) // 10 * 10, 10):  # within their pools
-            assert sorted(shuffled[epoch][start : start + 10]) == sorted(
-                ordered[epoch][start : start + 10]
-            )
+def test_the_length_of_an_epoch_is_exact_in_memory_and_estimated_in_a_stream(new):
+    exact, estimated, limited = new(streaming=False), new(), new(max_train_examples=40)
+    lengths = [data.train.batches_per_epoch for data in (exact, estimated, limited)]
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.1)
+    assert lengths[2] == pytest.approx(len(list(limited.train)), rel=0.3)
+    assert "estimated" in estimated.sources[-1]
+    assert "in memory" in exact.sources[-1]
 
 
-def test_shuffled_rows_do_not_depend_on_the_batch_size():
-    whole = [batch.tokens for batch in make_batches(row_shuffle_buffer=10, batch_size=4)]
-    others = np.concatenate(
-        [batch.tokens for batch in make_batches(row_shuffle_buffer=10, batch_size=3)]
+def test_a_source_of_its_own_to_validate_on(new, folder):
+    other = str(folder / "other.jsonl")
+    data = new(valid_source=other)
+    assert len(documents(data, data.valid)) == 30
+    assert len(documents(data, data.train)) == COUNT
+    assert not any("warning" in line for line in data.sources)
+    same = new(valid_source=str(folder / "text.jsonl"))
+    assert any("warning" in line for line in same.sources)
+    few = new(valid_source=other, max_valid_examples=7)
+    assert len(documents(few, few.valid)) == 7
+
+
+def test_parts_of_a_file_to_train_and_to_validate_on(new):
+    data = new(**{"reading.split": "[:80%]", "valid_split": "[80%:]"})
+    train, valid = documents(data, data.train), documents(data, data.valid)
+    assert len(train) + len(valid) == COUNT
+    assert not set(train) & set(valid)
+
+
+def test_a_mixture_trains_on_all_its_sources(new, folder):
+    data = new(mixture={str(folder / "text.jsonl"): 1.0, str(folder / "other.jsonl"): 1.0})
+    some = documents(data, data.train)
+    assert len(set(some[1:])) > 100
+    assert sum(some.count(text(number)) for number in range(30)) > 60
+    assert any("0.5" in line for line in data.sources)
+
+
+def test_each_setting_that_moves_a_token_makes_it_other_data(new):
+    fingerprint = new().fingerprint
+    moving = [{"seed": 1}, {"masked": True}, {"seq_len": 17}, {"max_train_examples": 9}]
+    moving += [{"packing.stride": 3}, {"packing.mask_across_documents": True}]
+    moving += [{"shuffle.window": 21}, {"shuffle.row_buffer": 8}]
+    moving += [{"valid_fraction": 0.3}, {"max_valid_examples": 5}]
+    moving += [{"order": CURRICULUM}, {"order": CURRICULUM | {"alpha": 0.5}}]
+    others = [new(**change).fingerprint for change in moving]
+    assert len({fingerprint, *others}) == 1 + len(moving)
+    free = [{"batch_size": 5}, {"eval_batch_size": 3}, {"prefetch": 2}, {"on_error": "skip"}]
+    free += [{"streaming": False}, {"order": read_config("data/order/measured")}]
+    often = {"packing.mlm_probability": 0.3}  # Nothing is hidden unless the model is masked.
+    assert {new(**change).fingerprint for change in [*free, often]} == {fingerprint}
+    assert new(masked=True, **often).fingerprint != new(masked=True).fingerprint
+
+
+def test_the_tokenizer_saved_is_the_one_used_again(new, tmp_path):
+    data = new()
+    data.save(tmp_path)
+    again = new(
+        pretrained=tmp_path, tokenizer=read_config("data/tokenizer/bpe") | {"vocab_size": 300}
     )
-    real = min(len(others), sum(map(len, whole)) - 3)
-    np.testing.assert_array_equal(others[: real - 3], np.concatenate(whole)[: real - 3])
+    assert again.tokenizer.fingerprint == data.tokenizer.fingerprint
+    assert again.fingerprint == data.fingerprint
+    assert {path.name for path in tmp_path.iterdir()} >= {"tokenizer.json", "data.json"}
+
+
+def test_only_selected_documents_are_trained_on(new, tmp_path):
+    def ids_of(data):
+        return sorted({int(i) for batch in data.train for i in batch.example_ids if i >= 0})
+
+    data = new()
+    ids = ids_of(data)
+    values = {"id": np.array(ids), "step": np.zeros(len(ids), np.int64), "time": np.zeros(len(ids))}
+    for name in ("targets", "sum", "mean", "kl", "cross_entropy"):
+        values[name] = np.arange(len(ids), dtype=np.float32)
+    write_losses(values, tmp_path / "losses.parquet")
+    hardest = {"mode": "hardest", "percent": 10, "source": str(tmp_path / "losses.parquet")}
+    chosen = new(select=read_config("data/streaming")["select"] | hardest)
+    assert set(ids_of(chosen)) <= set(ids[-len(ids) // 10 :])
+    assert chosen.fingerprint != data.fingerprint
+    assert [b.tokens.tolist() for b in chosen.valid] == [b.tokens.tolist() for b in data.valid]
+
+
+def test_faults_of_the_user_are_one_line(new, tmp_path):
+    with pytest.raises(InputNotFoundError, match="no such file"):
+        new(source="missing.jsonl")
+    with pytest.raises(ConfigError, match="no mask token"):
+        new(masked=True, pretrained=without_mask(tmp_path))
+    with pytest.raises(DataError, match="no token to end documents"):
+        new(pretrained=without_mask(tmp_path, "<eos>"))
+    with pytest.raises(DataError, match=r"data\.valid_fraction=0\.999999 leaves none on one side"):
+        new(**{"valid_fraction": 0.999999})
+    with pytest.raises(ConfigError, match=r"data\.shuffle\.row_buffer=8: expected 0"):
+        new(**{"order": CURRICULUM, "shuffle.row_buffer": 8})
+
+
+def test_a_row_longer_than_all_the_text_is_refused(new):
+    with pytest.raises(
+        DataError, match=r"data\.seq_len=100000: expected at most \d+, the number of tokens"
+    ):
+        new(seq_len=100_000)
+
+
+def test_a_batch_larger_than_an_epoch_has_no_rows_but_those_of_the_text(new):
+    data = new(batch_size=100_000)
+    (batch,) = data.train
+    assert len(batch.example_ids) < 2000
+    assert (batch.example_ids >= 0).all()
+
+
+def without_mask(folder, name="<mask>"):
+    """The folder of a tokenizer that lacks a special token."""
+    pieces = ["a", *sorted(SPECIAL - {name})]
+    inner = models.BPE({piece: token for token, piece in enumerate(pieces)}, [], unk_token="a")
+    Tokenizer(tokenizers.Tokenizer(inner)).save(folder)
+    return folder
+
+
+class Hub:
+    """Opens the splits named of any data set: each has 40 documents."""
+
+    def __init__(self, *splits):
+        self.splits, self.requests = splits, []
+
+    def __call__(self, source, split):
+        self.requests.append((source, split))
+        if (split or "train") not in self.splits:
+            raise ConfigError(f"{source}: no split {split}")
+        return InMemorySource([f"{split} {number}" for number in range(40)])
+
+
+@pytest.mark.parametrize("splits", [("train", "validation"), ("train",)])
+def test_a_hub_set_is_validated_on_its_own_split_where_it_has_one(splits):
+    hub = Hub(*splits)
+    opened = hub("someone/stories", None)
+    sides = open_validation(opened, ["someone/stories"], None, None, 0.3, hub)
+    assert hub.requests == [("someone/stories", None), ("someone/stories", "validation")]
+    train, valid = (sum(len(some) for _, some in side.windows(0, 0)) for side in sides)
+    assert (train + valid, train > valid > 0) == ((80, False) if len(splits) > 1 else (40, True))
+
+
+def test_little_text_is_trained_on_for_a_number_of_steps(new):
+    data = new()
+    batches = data.train.batches_per_epoch
+    assert auto_epochs(data, batches) == -(-300 // batches) > 5
+    assert auto_epochs(new(order=CURRICULUM), batches) == 5  # The schedule of alpha is of 5 epochs.
+
+
+# What takes a batch from the iterator to the model, see docs/explanation/architecture.md.

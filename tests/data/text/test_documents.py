@@ -6,7 +6,6 @@ import shutil
 import pytest
 
 from mlxlab.data.sources.files import find_files
-from mlxlab.data.text.documents import hold_out
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from support.streams import make_batches, open_source, take
 from support.text import FORMATS, documents_of, make_texts, texts_of, write_texts
@@ -30,11 +29,12 @@ def open_lines(folder, window=20, **settings):
 @pytest.mark.parametrize("window", [1, 20, 10_000])
 def test_every_document_is_read_once_per_epoch(corpus, window):
     folder, texts = corpus
-    for epoch in (0, 1):
-        documents = documents_of(open_lines(folder, window), epoch=epoch)
-        assert sorted(document.text for document in documents) == sorted(texts)
-        assert len({document.id for document in documents}) == len(texts)
-        assert all(0 <= document.id < 2**63 for document in documents)
+    source = open_lines(folder, window)
+    first, second = (documents_of(source, epoch=epoch) for epoch in (0, 1))
+    assert sorted(document.text for document in first) == sorted(texts)
+    assert sorted(first) == sorted(second) == sorted(documents_of(source, 5, 7))
+    assert len({document.id for document in first}) == len(texts)
+    assert all(0 <= document.id < 2**63 for document in first)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch(corpus):
@@ -43,11 +43,6 @@ def test_the_order_is_a_function_of_seed_and_epoch(corpus):
     assert texts_of(open_lines(corpus[0]), 0, 0) == first
     assert len({tuple(texts_of(source, 0, epoch)) for epoch in range(8)}) > 3
     assert len({tuple(texts_of(source, seed, 0)) for seed in range(8)}) > 3
-
-
-def test_an_id_is_the_same_in_every_epoch(corpus):
-    source = open_lines(corpus[0])
-    assert sorted(documents_of(source, 0, 0)) == sorted(documents_of(source, 5, 7))
 
 
 def test_reading_resumes_exactly_at_any_position(corpus):
@@ -109,15 +104,10 @@ def test_an_invalid_position_is_refused(corpus, position):
 
 
 def test_the_pieces_of_a_text_file_make_the_file(tmp_path):
-    text = (
-        "".join(f"line {n} {'€' * (n % 50)}\n" for n in range(9000))
-        + "x" * 200_000
-        + "😀" * 50_000
-        + " end"
-    )
+    lines = "".join(f"line {n} {'€' * (n % 50)}\n" for n in range(9000))
+    text = lines + "x" * 200_000 + "😀" * 50_000 + " end"
     (tmp_path / "a.txt").write_text(text)
-    source = open_source(str(tmp_path / "a.txt"), window=100)
-    pieces = sorted(documents_of(source))
+    pieces = sorted(documents_of(open_source(str(tmp_path / "a.txt"), window=100)))
     assert "".join(piece.text for piece in pieces) == text
     assert 200 < len(pieces) < 520
     assert all(piece.text.endswith("\n") for piece in pieces[:5])
@@ -132,49 +122,29 @@ def test_the_pieces_of_much_text_and_of_many_files_are_large(tmp_path):
     assert len(documents_of(open_source(f"{tmp_path}/*.text.txt"))) == 40
 
 
-def test_one_small_text_has_something_to_hold_out(tmp_path):
-    (tmp_path / "a.txt").write_text("".join(f"line {n}\n" for n in range(100_000)))
-    source = open_source(str(tmp_path / "a.txt"))
-    held_out = documents_of(hold_out(source, 0.02)[1])
-    assert 1 < len(held_out) < 20
-
-
 def test_small_text_files_are_a_document_each(tmp_path):
-    for n in range(2000):
-        (tmp_path / f"{n:04}.txt").write_text(f"document {n}\n\nof two paragraphs\n")
-    source = open_source(str(tmp_path), window=10)
-    assert sorted(texts_of(source)) == [
-        f"document {n:d}\n\nof two paragraphs\n" for n in sorted(range(2000), key=str)
-    ]
+    texts = [f"document {n}\n\nof two paragraphs\n" for n in range(2000)]
+    for n, text in enumerate(texts):
+        (tmp_path / f"{n:04}.txt").write_text(text)
+    assert sorted(texts_of(open_source(str(tmp_path), window=10))) == sorted(texts)
 
 
 @pytest.mark.parametrize("ending", ["txt", "jsonl"])
-@pytest.mark.parametrize("documents", ["file", "line"])
-def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, documents):
-    path = write_texts(
-        tmp_path / f"a.{ending}", [f"text {n} " + "x" * (n % 500) for n in range(1500)]
+@pytest.mark.parametrize("unit", ["file", "line"])
+def test_ranges_of_a_file_partition_its_documents(tmp_path, ending, unit):
+    texts = [f"text {n} " + "x" * (n % 500) for n in range(1500)]
+    path = str(write_texts(tmp_path / f"a.{ending}", texts))
+    ranges = ("[:33.3%]", "train[33.3%:90%]", "[90%:]", None)
+    *sides, whole = (
+        sorted(documents_of(open_source(path, document_unit=unit, window=30, split=each)))
+        for each in ranges
     )
-    sides = [
-        documents_of(open_source(str(path), document_unit=documents, window=30, split=split))
-        for split in ("[:33.3%]", "train[33.3%:90%]", "[90%:]")
-    ]
-    whole = documents_of(open_source(str(path), document_unit=documents, window=30))
-    if documents == "line" or ending == "jsonl":
-        texts = [document.text for side in sides for document in side]
-        assert sorted(texts) == sorted(document.text for document in whole)
-    joined = ["".join(document.text for document in sorted(side)) for side in [*sides, whole]]
-    assert "".join(joined[:3]) == joined[3]
-    assert len(joined[2]) / len(joined[3]) == pytest.approx(0.1, abs=0.01)
-
-
-def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
-    for ending in ("txt", "jsonl", "csv", "jsonl.gz"):
-        path = write_texts(tmp_path / f"a.{ending}", ["one", "two"])
-        if ending != "jsonl.gz":
-            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-        assert sorted(texts_of(open_source(str(path), document_unit="line"))) == ["one", "two"], (
-            ending
-        )
+    if unit == "line" or ending == "jsonl":
+        read = [document.text for side in sides for document in side]
+        assert sorted(read) == sorted(document.text for document in whole)
+    *parts, joined = ("".join(document.text for document in side) for side in [*sides, whole])
+    assert "".join(parts) == joined
+    assert len(parts[2]) / len(joined) == pytest.approx(0.1, abs=0.01)
 
 
 def test_a_folder_is_read_with_its_subfolders_and_without_hidden_and_other_files(tmp_path):
@@ -217,14 +187,3 @@ def test_settings_without_an_effect_are_refused(tmp_path):
             open_source(path, **settings)
     with pytest.raises(ConfigError, match="a range of plain"):
         open_source(packed, split="[:90%]")
-
-
-def test_csv_fields_that_span_lines_are_one_record_from_any_position(tmp_path):
-    texts = [f'record {n}\r\n"quoted", line\n\n{n},not a row\n' for n in range(200)]
-    path = write_texts(tmp_path / "a.csv", texts)
-    source = open_source(str(path), window=3)
-    windows = list(source.windows(0, 0))
-    assert [document.text for _, documents in windows for document in documents] == texts
-    assert len(windows) > 50
-    for position, documents in windows:
-        assert next(source.windows(0, 0, json.loads(json.dumps(position)))) == (position, documents)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from mlxlab.data.sources import text_files
 from mlxlab.data.text.documents import Document
 from mlxlab.errors import DataError, InputNotFoundError
 from support.streams import open_source
-from support.text import documents_of, make_texts, pack, skipped, texts_of, write_texts
+from support.text import documents_of, pack, skipped, texts_of, write_texts
 
 TESTS = Path(__file__).parents[2]
 GOOD = [f"text {n}" for n in range(400)]
@@ -46,29 +45,15 @@ def with_bad_line(folder, bad, ending="jsonl"):
 def test_a_malformed_line_ends_the_run_or_is_counted(tmp_path, fault, ending):
     bad, message = BAD_LINES[fault]
     folder = with_bad_line(tmp_path, bad, ending)
-    with pytest.raises(
-        DataError, match=rf"shard\.{ending}:{LINE_INDEX + 1}: .*{message}"
-    ) as raised:
+    place = rf"shard\.{ending}:{LINE_INDEX + 1}"
+    with pytest.raises(DataError, match=f"{place}: .*{message}") as raised:
         documents_of(open_source(folder, window=3))
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 600
     source = open_source(folder, on_error="skip", window=100)
-    assert sorted(texts_of(source)) == sorted(GOOD)
-    assert skipped(source) == 1
-    assert sorted(texts_of(source, epoch=1)) == sorted(GOOD)
-    assert skipped(source) == 1, "counted once, not once an epoch"
-
-
-def test_more_than_one_percent_of_malformed_records_end_the_run(tmp_path):
-    for bad, allowed in ((4, True), (5, False)):
-        lines = [*LINES, *[b"?"] * bad]
-        (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-        source = open_source(str(tmp_path), on_error="skip")
-        if allowed:
-            assert len(texts_of(source)) == len(GOOD)
-        else:
-            with pytest.raises(DataError, match=r"5 of 405 rows .*; the first: .*a.jsonl:40"):
-                texts_of(source)
+    for epoch in (0, 1):
+        assert sorted(texts_of(source, epoch=epoch)) == sorted(GOOD)
+        assert skipped(source) == 1, "counted once, not once an epoch"
 
 
 @pytest.mark.parametrize(
@@ -104,19 +89,6 @@ def test_empty_files_and_folders_are_refused_when_opened(tmp_path, ending):
             open_source(str(tmp_path), on_error=on_error)
 
 
-@pytest.mark.parametrize("ending", ["jsonl.gz", "jsonl.zst", "parquet", "csv", "jsonl"])
-def test_a_truncated_file_is_reported_by_name(tmp_path, ending):
-    texts = make_texts(3000)
-    path = write_texts(tmp_path / f"b.{ending}", texts)
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataError, match=rf"b.{ending}"):
-        texts_of(open_source(str(path)))
-    write_texts(tmp_path / f"a.{ending}", GOOD)
-    source = open_source(str(tmp_path), on_error="skip") if ending in ("csv", "jsonl") else None
-    if source:  # Elsewhere it is unknown how many rows are lost.
-        assert set(GOOD) <= set(texts_of(source)) <= {*GOOD, *texts}
-
-
 @pytest.mark.parametrize(("name", "data", "message"), [
     ("a.jsonl", b"\x1f\x8b\x08\x00data", "0x8b is not UTF-8"),
     ("a.csv", "text".encode("utf-16-le"), "UTF-16"),
@@ -133,26 +105,6 @@ def test_a_file_of_another_format_is_reported_by_name(tmp_path, name, data, mess
         texts_of(open_source(str(tmp_path / name)))
 
 
-CSV_FAULTS = {
-    "a field too many": (b"1,x,y\n", "a row of 3 fields, expected 2"),
-    "a field too few": (b"1\n", "a row of 1 fields"),
-    "text after a quote": (b'1,"x"y\n', "expected after"),
-    "invalid UTF-8": (b"1,a\xffb\n", "byte 0xff is not UTF-8"),
-}
-
-
-@pytest.mark.parametrize("fault", CSV_FAULTS)
-def test_a_malformed_row_ends_the_run_or_is_counted(tmp_path, fault):
-    bad, message = CSV_FAULTS[fault]
-    rows = [b'%d,"two\nlines %d"\n' % (n, n) for n in range(200)]
-    (tmp_path / "a.csv").write_bytes(b"".join([b"number,text\n", *rows[:20], bad, *rows[20:]]))
-    with pytest.raises(DataError, match=rf"a\.csv:42: .*{message}"):
-        texts_of(open_source(str(tmp_path)))
-    source = open_source(str(tmp_path), on_error="skip")
-    assert sorted(texts_of(source)) == sorted(f"two\nlines {n}" for n in range(200))
-    assert skipped(source) == 1
-
-
 @pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "jsonl.zst"])
 def test_a_line_that_is_too_long_ends_the_run(tmp_path, ending):
     long = json.dumps({"text": os.urandom(2**23).hex()}).encode()
@@ -163,15 +115,6 @@ def test_a_line_that_is_too_long_ends_the_run(tmp_path, ending):
             texts_of(open_source(folder, on_error=on_error))
 
 
-def test_an_unclosed_quote_is_reported_at_its_opening_line(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b'number,text\n1,one\n2,"two\n' + b"3,three\n" * 2**22)
-    with pytest.raises(
-        DataError,
-        match=r"a\.csv:3: a record of more than .* a quote that is never closed",
-    ):
-        texts_of(open_source(str(tmp_path)))
-
-
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_missing_column_is_reported_when_the_source_is_opened(tmp_path, ending):
     path = write_texts(tmp_path / f"a.{ending}", GOOD, column="txt")
@@ -180,51 +123,24 @@ def test_a_missing_column_is_reported_when_the_source_is_opened(tmp_path, ending
     assert sorted(texts_of(open_source(str(path), text_column="txt"))) == sorted(GOOD)
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "arrow"])
-def test_a_column_of_numbers_is_text_in_every_format(tmp_path, ending):
-    write_texts(tmp_path / f"a.{ending}", GOOD)
-    texts = texts_of(open_source(str(tmp_path), text_column="number"))
-    assert sorted(texts) == sorted(map(str, range(len(GOOD))))
-
-
 @pytest.mark.parametrize("ending", ["txt", "jsonl", "jsonl.gz", "csv", "parquet"])
 @pytest.mark.parametrize("change", ["grown", "rewritten", "deleted", "replaced by a pipe"])
-def test_a_file_that_changes_during_the_run_is_refused_before_its_documents_are_used(
-    tmp_path, ending, change, monkeypatch
-):
+def test_a_file_that_changes_during_the_run_is_refused(tmp_path, ending, change, monkeypatch):
     monkeypatch.setattr(text_files, "BLOCK_BYTES", 64)
     path = write_texts(tmp_path / f"a.{ending}", GOOD)
     windows = open_source(str(path), document_unit="line", window=2).windows(0, 0)
     assert isinstance(next(windows)[1][0], Document)
     data = path.read_bytes()
+    path.unlink()
     if change == "grown":
         path.write_bytes(data + data)
     elif change == "rewritten":
         path.write_bytes(data[::-1])
         os.utime(path, ns=(1, 1))
-    else:
-        path.unlink()
-        if change == "replaced by a pipe":
-            os.mkfifo(path)
+    elif change == "replaced by a pipe":
+        os.mkfifo(path)
     with pytest.raises(DataError, match=rf"a\.{ending}: changed during the run"):
         list(windows)
-
-
-def test_an_operating_system_error_is_reported_in_one_line(tmp_path):
-    for name in ("a", "b"):
-        write_texts(tmp_path / f"{name}.jsonl", GOOD)
-    source = open_source(str(tmp_path), window=3)
-    windows = source.windows(0, 0)
-    next(windows)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-    try:
-        with pytest.raises(
-            InputNotFoundError, match=r"[ab]\.jsonl: cannot be read: Too many open files"
-        ):
-            list(windows)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_only_regular_files_are_read(tmp_path):
@@ -252,48 +168,6 @@ def test_a_loop_of_folders_is_walked_once(tmp_path):
     os.symlink(tmp_path, tmp_path / "sub" / "again")
     assert texts_of(open_source(str(tmp_path))) == ["text"]
     assert texts_of(open_source(f"{tmp_path}/**/*.txt")) == ["text"]
-
-
-MEMORY = """
-import resource, sys
-from support.streams import open_source
-from mlxlab.errors import DataError
-source = lambda name, mode: open_source(f"{sys.argv[1]}/{name}", document_unit="line", on_error=mode)
-[len(list(source("small" + name[4:], "strict").windows(0, 0))) for name in sys.argv[2:]]  # imports, warm caches
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for name in sys.argv[2:]:
-    for mode in ("strict", "skip"):
-        try:
-            print(sum(len(documents) for _, documents in source(name, mode).windows(0, 0)))
-        except DataError as fault:
-            print(fault)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-
-
-def test_a_line_of_200_megabytes_needs_no_memory(tmp_path):
-    many = b"\n".join(LINES[:200]) + b"\n"
-    blank = b" " * 2**20
-    for ending in ("jsonl", "jsonl.gz", "jsonl.zst", "txt"):
-        (tmp_path / f"small.{ending}").write_bytes(pack(ending, many))
-        with open(tmp_path / f"huge.{ending}", "wb") as file:
-            file.write(pack(ending, many + b'{"text": "'))
-            file.write(b"".join([pack(ending, blank)] * 200))
-            file.write(pack(ending, b'"}\n' + many))
-    command = [
-        sys.executable,
-        "-c",
-        MEMORY,
-        str(tmp_path),
-        *(path.name for path in sorted(tmp_path.glob("huge*"))),
-    ]
-    finished = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, check=True)
-    *lines, grown = finished.stdout.splitlines()
-    names = ["huge.jsonl", "huge.jsonl.gz", "huge.jsonl.zst", "huge.txt"]
-    for name, strict, skip in zip(names, lines[::2], lines[1::2], strict=True):
-        assert strict == skip
-        assert f"{name}:201: a record of more than 16777216 bytes" in strict
-    assert float(grown) < 100, finished.stdout
 
 
 def write_bombs(folder):

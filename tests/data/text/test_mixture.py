@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mlxlab.data.sources import text_files
-from mlxlab.data.text.corpus import Mixture
 from mlxlab.data.text.documents import (
     HASH_RANGE,
     MAX_SEARCHED,
@@ -15,28 +14,21 @@ from mlxlab.data.text.documents import (
     hashes,
     hold_out,
 )
+from mlxlab.data.text.order import Mixture
 from mlxlab.errors import DataError
-from support.streams import as_lists, make_batches, open_source, take
-from support.text import FORMATS, documents_of, texts_of, write_texts
+from support.streams import open_source
+from support.text import documents_of, texts_of, write_texts
 
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
     """A large, a small and a tiny source."""
     monkeypatch.setattr(text_files, "MIN_RANGE", 1024)
-    sizes = {"large": 900, "small": 120, "tiny": 3}
-    return [
-        open_source(
-            str(
-                write_texts(
-                    tmp_path / f"{name}.jsonl",
-                    [f"{name} {n} " + "x" * (n % 90) for n in range(count)],
-                )
-            ),
-            window=4,
-        )
-        for name, count in sizes.items()
-    ]
+    opened = []
+    for name, count in {"large": 900, "small": 120, "tiny": 3}.items():
+        texts = [f"{name} {n} " + "x" * (n % 90) for n in range(count)]
+        opened.append(open_source(str(write_texts(tmp_path / f"{name}.jsonl", texts)), window=4))
+    return opened
 
 
 WEIGHTS = [0.6, 0.3, 0.1]
@@ -48,73 +40,39 @@ def shares(texts, names=("large", "small", "tiny")):
 
 
 def test_a_mixture_holds_every_source_by_its_weight_in_every_window(sources):
-    windows = list(Mixture(sources, WEIGHTS, window=5).windows(0, 0))
-    assert len(windows) > 5
-    for _, documents in windows:
-        assert shares([document.text for document in documents]) == pytest.approx(WEIGHTS, abs=0.05)
-    assert shares([document.text for _, ds in windows for document in ds]) == pytest.approx(
+    windows = [documents for _, documents in Mixture(sources, WEIGHTS, window=5).windows(0, 0)]
+    texts = [[document.text for document in documents] for documents in windows]
+    assert len(texts) > 5
+    for window in texts:
+        assert shares(window) == pytest.approx(WEIGHTS, abs=0.05)
+    assert shares([text for window in texts for text in window]) == pytest.approx(
         WEIGHTS, abs=0.005
     )
 
 
 def test_an_epoch_of_a_mixture_ends_when_every_source_was_read_once(sources):
     mixture = Mixture(sources, WEIGHTS, window=5)
-    texts = texts_of(mixture)
+    documents = documents_of(mixture)
+    texts = [document.text for document in documents]
     assert {text for source in sources for text in texts_of(source)} == set(texts)
-    large = [text for text in texts if text.startswith("large")]
-    assert 900 <= len(large) < 1000, (
-        "the one that takes longest is read once, and at most a window more"
-    )
-    assert [document.id for document in documents_of(mixture)] != [
-        d.id for d in documents_of(mixture, epoch=1)
-    ]
-
-
-def test_a_repeated_source_is_read_in_another_order(sources):
-    small = [
-        text for text in texts_of(Mixture(sources, WEIGHTS, window=5)) if text.startswith("small")
-    ]
-    passes = [small[:120], small[120:240]]
-    assert sorted(passes[0]) == sorted(passes[1])
-    assert passes[0] != passes[1]
-
-
-def test_ids_of_a_mixture_are_its_own_and_the_same_in_every_epoch(sources):
-    mixture = Mixture(sources, WEIGHTS, window=5)
-    known = {document.text: document.id for document in documents_of(mixture)}
+    # The one that takes longest is read once, and at most a window more.
+    assert 900 <= len([text for text in texts if text.startswith("large")]) < 1000
+    small = [text for text in texts if text.startswith("small")]
+    assert sorted(small[:120]) == sorted(small[120:240])
+    assert small[:120] != small[120:240]
+    known = {document.text: document.id for document in documents}
     assert len(set(known.values())) == len(known) == 1023
     assert all(0 <= number < 2**63 for number in known.values())
-    assert all(known[document.text] == document.id for document in documents_of(mixture, 4, 2))
+    others = documents_of(mixture, 4, 2)
+    assert all(known[document.text] == document.id for document in others)
+    assert [each.id for each in documents] != [each.id for each in others]
 
 
-def test_a_mixture_resumes_exactly_at_any_position(sources):
-    mixture = Mixture(sources, WEIGHTS, window=5)
-    windows = list(mixture.windows(3, 1))
-    for number, (position, _) in enumerate(windows):
-        assert list(mixture.windows(3, 1, json.loads(json.dumps(position)))) == windows[number:]
-
-
-def test_a_mixture_of_all_formats_resumes_exactly_at_any_batch(tmp_path):
-    texts = [f"text {number} " + "x" * (number % 40) for number in range(60)]
-    paths = [write_texts(tmp_path / f"text.{ending}", texts) for ending in FORMATS]
-    opened = [open_source(str(path), window=9, document_unit="line") for path in paths]
-
-    def batches():
-        mixture = Mixture(opened, [1 + number % 3 for number in range(len(opened))], window=20)
-        return make_batches(mixture, length=64, batch_size=8)
-
-    uninterrupted = batches()
-    states = [json.dumps(uninterrupted.state_dict())]
-    whole = []
-    for _ in range(2):
-        for batch in uninterrupted:
-            whole.append(as_lists(batch))
-            states.append(json.dumps(uninterrupted.state_dict()))
-    assert len(whole) > 20
-    for position in range(0, len(whole) - 3, 4):
-        resumed = batches()
-        resumed.load_state_dict(json.loads(states[position]))
-        assert take(resumed, 3) == whole[position : position + 3]
+def test_mixtures_and_holdout_splits_resume_exactly_at_any_position(sources):
+    for source in (Mixture(sources, WEIGHTS, window=5), split(sources[0], 0.3, "train")):
+        windows = list(source.windows(3, 1))
+        for number, (position, _) in enumerate(windows):
+            assert list(source.windows(3, 1, json.loads(json.dumps(position)))) == windows[number:]
 
 
 @pytest.mark.parametrize(
@@ -153,24 +111,13 @@ def test_added_documents_do_not_move_others_between_training_and_validation(sour
     assert after.count("another") in (0, 50), "copies lie on one side"
 
 
-def test_a_holdout_split_resumes_exactly_at_any_position(sources):
-    side = split(sources[0], 0.3, "train")
-    windows = list(side.windows(0, 2))
-    for number, (position, _) in enumerate(windows):
-        assert list(side.windows(0, 2, position)) == windows[number:]
-
-
 def test_a_holdout_split_without_documents_is_refused(tmp_path):
-    path = write_texts(tmp_path / "one.jsonl", ["one"])
-    sides = [split(open_source(str(path)), 0.5, part) for part in ("train", "valid")]
-    results = []
-    for side in sides:
-        try:
-            results += documents_of(side)
-        except DataError as fault:
-            results.append(str(fault))
-    assert [isinstance(one, Document) for one in results].count(True) == 1
-    assert any("data.valid_fraction=0.5 leaves none" in str(one) for one in results)
+    source = open_source(str(write_texts(tmp_path / "one.jsonl", ["one"])))
+    sides = {side: split(source, 0.5, side) for side in ("train", "valid")}
+    empty = "train" if hashes([Document(0, "one")])[0] < 0.5 * HASH_RANGE else "valid"
+    with pytest.raises(DataError, match=r"data\.valid_fraction=0\.5 leaves none"):
+        texts_of(sides.pop(empty))
+    assert [texts_of(side) for side in sides.values()] == [["one"]]
 
 
 def test_a_small_source_always_has_something_to_hold_out(tmp_path):
@@ -198,9 +145,7 @@ def test_a_large_source_is_not_searched(tmp_path):
 
 
 def test_weights_of_any_size_are_relative(sources):
-    small, large = (
-        Mixture(sources, [3.0, 2.0, 1.0], 4000),
-        Mixture(sources, [1.5e308, 1e308, 0.5e308], 4000),
-    )
+    small = Mixture(sources, [3.0, 2.0, 1.0], 4000)
+    large = Mixture(sources, [1.5e308, 1e308, 0.5e308], 4000)
     np.testing.assert_allclose(small.shares, large.shares, rtol=1e-12)
     assert small.bytes == large.bytes

@@ -1,12 +1,22 @@
-"""Packed rows: every token once, in its order, whatever the batch size; masks, hidden tokens, dealing."""
+"""Token streams and packed rows: every token once, in an order of (seed, epoch), from any place."""
 
+import json
+from functools import partial
 from operator import length_hint
 
 import numpy as np
 import pytest
 
 from mlxlab.data.text.batches import Masker, PackedBatchIterator, RowOrder
-from mlxlab.data.text.packing import EPOCH_START, RowLayout, epoch_start, pack
+from mlxlab.data.text.documents import Document
+from mlxlab.data.text.packing import (
+    EPOCH_START,
+    InMemoryTokens,
+    RowLayout,
+    TextTokens,
+    epoch_start,
+    pack,
+)
 from mlxlab.errors import ConfigError, DataError
 from support.streams import (
     END,
@@ -14,12 +24,90 @@ from support.streams import (
     PAD,
     ByteTokenizer,
     InMemorySource,
+    as_lists,
     batches_equal,
     make_batches,
     make_row_builder,
     make_stream,
+    take,
     texts,
 )
+
+TEXTS = texts(50)
+
+
+def windows_of(source, seed=0, epoch=0, start=EPOCH_START, **more):
+    """The cursors and the documents of each window."""
+    windows = make_stream(source, seed, **more).windows(epoch, start)
+    return [([cursor for cursor, _ in window], [each for _, each in window]) for window in windows]
+
+
+def read(source, seed=0, epoch=0, **more):
+    windows = windows_of(source, seed, epoch, **more)
+    return [document.text for _, documents in windows for document in documents]
+
+
+def test_every_epoch_has_every_document_once_in_another_order():
+    epochs = [read(InMemorySource(TEXTS), epoch=epoch) for epoch in range(3)]
+    assert all(sorted(epoch) == sorted(TEXTS) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[1] == read(InMemorySource(TEXTS), epoch=1)
+    assert epochs[1] != read(InMemorySource(TEXTS), seed=1, epoch=1)
+
+
+def start_of(window):
+    cursors, _ = window
+    return json.loads(json.dumps(cursors[0]))
+
+
+def test_seeking_to_a_window_reads_no_earlier_window():
+    whole = windows_of(InMemorySource(TEXTS), epoch=2)
+    for number, window in enumerate(whole):
+        source = InMemorySource(TEXTS)
+        assert windows_of(source, epoch=2, start=start_of(window)) == whole[number:]
+        assert source.read[0] == (2, number)
+
+
+def test_documents_before_a_window_are_counted():
+    windows = windows_of(InMemorySource(TEXTS))
+    before = np.cumsum([0, *(len(documents) for _, documents in windows[:-1])]).tolist()
+    assert [start_of(window)["documents_before"] for window in windows] == before
+
+
+@pytest.mark.parametrize("limit", [1, 4, 10, 49, 50, 60])
+def test_a_limit_takes_the_same_documents_every_epoch_and_reads_no_others(limit):
+    source = InMemorySource(TEXTS)
+    first, second = (read(source, epoch=epoch, limit=limit) for epoch in (0, 5))
+    assert len(first) == min(limit, 50)
+    assert sorted(first) == sorted(second)
+    assert limit < 4 or first != second
+    assert len(source.read) <= 2 * (limit // 4 + 2)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_document_limit_holds_when_resuming_at_any_window(number):
+    limited = partial(windows_of, InMemorySource(TEXTS), epoch=1, limit=13)
+    whole = limited()
+    assert limited(start=start_of(whole[number])) == whole[number:]
+
+
+def test_only_chosen_documents_are_read():
+    source = InMemorySource(TEXTS)
+    chosen = sorted(document.id for group in source.groups[::3] for document in group[1:])
+    windows = windows_of(source, chosen=np.array(chosen))
+    assert sorted(document.id for _, documents in windows for document in documents) == chosen
+
+
+def test_each_document_is_tokenized_once_for_memory_whenever_it_comes():
+    tokenizer = ByteTokenizer()
+    expected = TextTokens(ByteTokenizer())
+    in_memory = InMemoryTokens(TextTokens(tokenizer))
+    documents = [Document(number, text) for number, text in enumerate(TEXTS)]
+    for part in (documents[:5], documents[3:20], documents[10:2:-1]):
+        for kept, new in zip(in_memory(part), expected(part), strict=True):
+            np.testing.assert_array_equal(kept.ids, new.ids)
+            np.testing.assert_array_equal(kept.is_target, new.is_target)
+    assert tokenizer.seen == TEXTS[:20]
 
 
 def stream_of(batches, epoch=0):
@@ -55,10 +143,8 @@ def test_each_document_ends_with_its_end_token():
     last = np.flatnonzero(np.append(ids[1:] != ids[:-1], True))
     np.testing.assert_array_equal(np.flatnonzero(tokens == END), last)
     assert len(last) == 23
-    spoken = [
-        bytes(tokens[:-1].astype(np.uint8)).decode() for tokens in np.split(tokens, last + 1)[:-1]
-    ]
-    assert sorted(spoken) == sorted(texts())
+    parts = np.split(tokens.astype(np.uint8), last + 1)[:-1]
+    assert sorted(bytes(part[:-1]).decode() for part in parts) == sorted(texts())
 
 
 @pytest.mark.parametrize("stride", [1, 3, 8, 11, 50])
@@ -197,6 +283,112 @@ def test_an_epoch_without_text_ends_the_run():
         list(PackedBatchIterator(stream, make_row_builder(), 3, "", None, RowOrder()))
 
 
-def test_one_long_document_makes_many_rows_and_many_short_ones_make_one():
-    assert len(real_rows(make_batches(source=InMemorySource(["a" * 100])))[0]) == 13
-    assert len(real_rows(make_batches(source=InMemorySource(["a", "b", "c"])))[0]) == 1
+FRAMES = {
+    "causal": {},
+    "masked": {"masked": True, "mask_across_documents": True},
+    "overlapping": {"stride": 3, "mask_across_documents": True},
+    "sparse": {"stride": 21},
+    "limited": {"limit": 9},
+    "shuffled": {"row_shuffle_buffer": 10},
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
+def test_three_resumes_in_a_row_are_exact_with_and_without_prefetch(frame):
+    expected = take(make_batches(**frame), 72)
+    for count in range(51):
+        taken = []
+        state = None
+        for part in (count, count // 3, 4):  # resumed, and resumed again before much was done
+            batches = make_batches(prefetch=2 * (count % 5 == 0), **frame)
+            if state is not None:
+                batches.load_state_dict(json.loads(state))
+            taken += take(batches, part) if part else []
+            state = json.dumps(batches.state_dict())
+        assert taken == expected[: len(taken)]
+        assert len(state) < 220
+
+
+def test_an_epoch_ends_at_the_start_of_the_next():
+    batches = make_batches()
+    states = [(batches.epoch, batches.at_epoch_start)]
+    for _ in batches:
+        states.append((batches.epoch, batches.at_epoch_start))
+    assert states[0] == (0, True)
+    assert states[-1] == (1, True)
+    assert set(states[1:-1]) == {(0, False)}
+    assert [as_lists(b) for b in batches] != [as_lists(b) for b in make_batches()]
+
+
+def test_seeking_reads_and_tokenizes_no_earlier_document():
+    source, tokenizer = InMemorySource(texts(200)), ByteTokenizer()
+    batches = make_batches(source=source)
+    take(batches, 150)
+    state = batches.state_dict()
+    assert state["start"]["documents_before"] > 50
+    source.read.clear()
+    resumed = make_batches(source=source, tokenizer=tokenizer)
+    resumed.load_state_dict(state)
+    stream = iter(resumed)
+    next(stream)
+    assert source.read[0] == (0, state["start"]["window"]["n"])
+    assert len(source.read) <= 3
+    assert len(tokenizer.seen) <= 12
+    stream.close()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_position_fits_another_batch_size(size):
+    rows = [row for batch in take(make_batches(), 20) for row in batch[0]]
+    batches = make_batches()
+    take(batches, 5)
+    other = make_batches(batch_size=size)
+    other.load_state_dict(batches.state_dict())
+    assert [row for batch in take(other, 3) for row in batch[0]] == rows[15 : 15 + 3 * size]
+
+
+DAMAGES = [{"fingerprint": "other"}, {"row": -1}, {"offset": 1.5}, {"start": None}]
+
+
+@pytest.mark.parametrize("change", [*DAMAGES, {"start": {"document": 1}}], ids=str)
+def test_a_position_of_other_data_is_refused(change):
+    batches = make_batches()
+    with pytest.raises(DataError, match="the saved position is"):
+        batches.load_state_dict(batches.state_dict() | change)
+
+
+def test_the_tokens_of_a_chunk_are_bounded_by_documents_and_by_characters():
+    def chunks(texts):
+        source = InMemorySource(texts, size=len(texts))
+        return list(make_batches(source=source).chunks(0, EPOCH_START))
+
+    many = chunks(["ab"] * 600)
+    assert [len(chunk) for chunk in many] == [256, 256, 88]
+    assert [each.cursor["document"] for chunk in many for each in chunk] == list(range(600))
+    assert [len(chunk) for chunk in chunks(["a" * 700_000] * 3)] == [2, 1]
+
+
+def test_shuffled_rows_are_the_rows_of_the_text_in_another_order_each_epoch():
+    def epochs(buffer):
+        batches = make_batches(row_shuffle_buffer=buffer, batch_size=4)
+        for _ in range(2):
+            packed = [np.hstack([batch.tokens, batch.targets]) for batch in batches]
+            yield np.concatenate(packed).tolist()
+
+    for ordered, shuffled in zip(epochs(0), epochs(10), strict=True):
+        assert sorted(shuffled) == sorted(ordered)
+        assert shuffled != ordered
+        for start in range(0, len(ordered) // 10 * 10, 10):  # within their pools
+            pool = slice(start, start + 10)
+            assert sorted(shuffled[pool]) == sorted(ordered[pool])
+
+
+def test_shuffled_rows_do_not_depend_on_the_batch_size():
+    whole, others = (
+        np.concatenate(
+            [batch.tokens for batch in make_batches(row_shuffle_buffer=10, batch_size=size)]
+        )
+        for size in (4, 3)
+    )
+    real = min(len(others), len(whole) - 3) - 3
+    np.testing.assert_array_equal(others[:real], whole[:real])

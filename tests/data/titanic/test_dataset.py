@@ -1,19 +1,37 @@
-"""The data set as training, evaluation and inference use it."""
+"""The Titanic: where passengers come from, how they are split, baselines, and batches."""
 
 import ast
+import csv
+import gzip
+import hashlib
+import importlib.util
+import io
 import json
+from collections import Counter
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 import mlxlab.data
+from mlxlab.data.labelled.split import fold_numbers, hold_out
 from mlxlab.data.titanic.dataset import Augment, TitanicDataset
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.models.baselines.predict import predict_baselines
-from support.titanic import make_titanic, new_bpe_trainer, real_rows, table_of
+from mlxlab.models.baselines.predict import predict_baselines, predict_rows
+from support.titanic import (
+    csv_text,
+    make_titanic,
+    new_bpe_trainer,
+    new_renderer,
+    real_rows,
+    table_of,
+)
 
 ROWS = real_rows()
 ROOT = Path(mlxlab.data.__file__).parent
@@ -25,11 +43,8 @@ def data(tmp_path_factory):
 
 
 def test_the_task_and_the_counts(data):
-    assert (data.task.kind, data.task.num_classes, data.task.labels) == (
-        "classification",
-        2,
-        ("died", "survived"),
-    )
+    assert (data.task.kind, data.task.num_classes) == ("classification", 2)
+    assert data.task.labels == ("died", "survived")
     assert data.class_counts == [439, 274]
     assert (data.train.batches_per_epoch, len(list(data.valid))) == (67, 3)
 
@@ -87,19 +102,12 @@ def test_a_training_sentence_is_a_function_of_row_seed_epoch_and_copy(tmp_path):
 
 
 def test_validation_sentences_are_the_same_in_every_epoch_and_run(tmp_path):
-    data, other = (
-        make_titanic(tmp_path),
-        make_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5),
-    )
+    data = make_titanic(tmp_path)
+    other = make_titanic(tmp_path, augment=Augment(copies=1), eval_batch_size=5)
     list(data.train)
     decoded = [data.tokenizer.decode(row) for batch in data.valid for row in batch.tokens]
     assert decoded == sentences(data, "valid") == sentences(other, "valid")
     assert decoded == [other.tokenizer.decode(row) for batch in other.valid for row in batch.tokens]
-
-
-def test_all_templates_are_used(data):
-    chosen = data.encoder.renderer.choose(np.arange(1, 892))
-    assert (np.bincount(chosen, minlength=4) > 180).all()
 
 
 def test_batches_have_the_agreed_shapes(data):
@@ -126,67 +134,35 @@ def test_sentences_are_truncated_to_seq_len(tmp_path):
     assert {batch.tokens.shape[1] for batch in data.train} == {12}
 
 
-def test_every_training_row_is_reached_across_five_folds(tmp_path):
-    quick = {"templates": ["basic"], "augment": Augment(copies=1), "baselines": False}
-    held = [
-        ids_of(make_titanic(tmp_path, folds=5, fold=fold, **quick), "valid") for fold in range(5)
-    ]
-    assert set.union(*held) == set(range(1, 892))
-    assert sum(map(len, held)) == 891
-
-
 def test_unlabelled_rows_have_no_weight_and_a_label_in_range(data):
     batch = data.encoder.encode_rows(table_of(row._replace(survived=None) for row in ROWS[:5]))
     assert batch.targets.tolist() == [0] * 5
     assert batch.loss_weights.tolist() == [0] * 5
 
 
-@pytest.mark.parametrize(
-    ("column", "cell"),
-    [
-        ("Survived", "2"),
-        ("Survived", "-1"),
-        ("Pclass", "4"),
-        ("Pclass", None),
-        ("Sex", "other"),
-        ("Sex", None),
-        ("Name", None),
-        ("Age", "200"),
-        ("Age", "-1"),
-        ("Age", "nan"),
-        ("Age", "young"),
-        ("SibSp", "-1"),
-        ("SibSp", None),
-        ("Parch", "51"),
-        ("Ticket", None),
-        ("Fare", "1e9"),
-        ("Embarked", "X"),
-        ("PassengerId", "0"),
-        ("PassengerId", "1.5"),
-        ("PassengerId", None),
-    ],
-)
-def test_a_cell_that_no_passenger_can_have_is_refused_by_name(data, column, cell):
+BAD_CELLS = {
+    "Survived": ("2", "-1"),
+    "Pclass": ("4", None),
+    "Sex": ("other", None),
+    "Name": (None,),
+    "Age": ("200", "-1", "nan", "young"),
+    "SibSp": ("-1", None),
+    "Parch": ("51",),
+    "Ticket": (None,),
+    "Fare": ("1e9",),
+    "Embarked": ("X",),
+    "PassengerId": ("0", "1.5", None),
+}
+
+
+@pytest.mark.parametrize("column", BAD_CELLS)
+def test_a_cell_that_no_passenger_can_have_is_refused_by_name(data, column):
     table = table_of(ROWS[:5])
-    broken = [*table[column][:3], cell, table[column][4]]
-    with pytest.raises(DataError, match=f"^row 4: column '{column}': expected ") as caught:
-        data.encoder.encode_rows({**table, column: broken})
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_missing_column_is_refused_by_name(data):
-    table = table_of(ROWS[:5])
-    with pytest.raises(DataError, match="no column 'Sex', 'Age'"):
-        data.encoder.encode_rows({k: v for k, v in table.items() if k not in ("Sex", "Age")})
-
-
-def test_numbers_may_be_spelled_as_pandas_spells_them(data):
-    table = table_of(ROWS[:20])
-    floats = {**table, "Pclass": [f"{cell}.0" for cell in table["Pclass"]]}
-    for left, right in zip(
-        data.encoder.encode_rows(table)[:5], data.encoder.encode_rows(floats)[:5], strict=True
-    ):
-        np.testing.assert_array_equal(left, right)
+    for cell in BAD_CELLS[column]:
+        broken = [*table[column][:3], cell, table[column][4]]
+        with pytest.raises(DataError, match=f"^row 4: column '{column}': expected ") as caught:
+            data.encoder.encode_rows({**table, column: broken})
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("templates", [["basic", "story"], ["full"], ["group", "narrative"]])
@@ -214,12 +190,9 @@ def test_validation_batches_equal_what_inference_encodes(data):
 
 
 def test_a_damaged_folder_is_refused(tmp_path):
-    data = make_titanic(tmp_path)
-    data.save(tmp_path)
+    make_titanic(tmp_path).save(tmp_path)
     text = (tmp_path / "data.json").read_text()
     state = json.loads(text)
-    bad = ["", "[]", "null", "{}", text[:-20], *(json.dumps(state | {key: None}) for key in state)]
-    renderer = state["renderer"]
     changes = [
         {"templates": ["secret"]},
         {"templates": []},
@@ -228,13 +201,13 @@ def test_a_damaged_folder_is_refused(tmp_path):
         {"members": {"companions": {"x": [[1]]}}},
         {"more": 1},
     ]
-    bad += [json.dumps(state | {"renderer": renderer | change}) for change in changes]
-    bad.append(json.dumps(state | {"more": 1}))
-    for content in bad:
+    states = [state | {"renderer": state["renderer"] | change} for change in changes]
+    states += [state | {"more": 1}, *(state | {key: None} for key in state)]
+    for content in ("", "[]", "null", "{}", text[:-20], *map(json.dumps, states)):
         (tmp_path / "data.json").write_text(content)
         with pytest.raises(DataError) as caught:
             TitanicDataset.restore_encoder(tmp_path)
-        assert len(str(caught.value).splitlines()) == 1
+        assert "\n" not in str(caught.value)
     with pytest.raises(InputNotFoundError):
         TitanicDataset.restore_encoder(tmp_path / "nowhere")
     (tmp_path / "data.json").write_text(text)
@@ -251,10 +224,8 @@ def baseline_accuracies(data):
 
 
 def test_the_baselines_are_those_that_are_published(tmp_path):
-    quick = {
-        "tokenizer": new_bpe_trainer(vocab_size=300),
-        "augment": Augment(copies=1),
-    }  # baselines read neither
+    # Baselines read neither tokens nor copies.
+    quick = {"tokenizer": new_bpe_trainer(vocab_size=300), "augment": Augment(copies=1)}
     folds = [
         baseline_accuracies(make_titanic(tmp_path, folds=5, fold=fold, **quick))
         for fold in range(5)
@@ -276,20 +247,6 @@ def test_the_tokenizer_may_have_single_characters_or_a_chosen_size(tmp_path):
     assert f"vocabulary: {chosen.tokenizer.vocab_size:,} tokens" in " ".join(chosen.sources)
 
 
-def test_a_cached_tokenizer_gives_the_same_data(tmp_path):
-    first, second = make_titanic(tmp_path), make_titanic(tmp_path)
-    assert "tokenizer trained" in " ".join(first.sources)
-    assert "tokenizer reused" in " ".join(second.sources)
-    assert first.fingerprint == second.fingerprint
-
-
-def test_rows_without_labels_are_encoded(data):
-    table = {name: cells for name, cells in table_of(ROWS[:5]).items() if name != "Survived"}
-    batch = data.encoder.encode_rows(table)
-    assert not batch.loss_weights.any()
-    np.testing.assert_array_equal(batch.tokens, data.encoder.encode_rows(table_of(ROWS[:5])).tokens)
-
-
 def test_the_configured_data_set_is_that_of_the_tests(tmp_path, data):
     config = yaml.safe_load((ROOT.parents[2] / "conf/data/titanic.yaml").read_text())
     del config["_target_"], config["defaults"], config["augment"], config["select"]
@@ -303,3 +260,164 @@ def test_data_modules_import_no_heavy_package_when_loaded():
             names = [alias.name for alias in getattr(node, "names", [])]
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
             assert not heavy & {name.split(".")[0] for name in names}, path
+
+
+def test_the_bag_of_words_is_fitted_on_each_sentence_and_averaged_over_those_of_a_row(tmp_path):
+    data = make_titanic(tmp_path, templates=["full"])
+    predictions = {each.name: each.valid for each in predict_baselines(data)}
+    renderer = new_renderer(["basic", "narrative", "descriptive", "story"])
+    train, valid = (
+        list(zip(*(renderer.sentences(ROWS[row].typed()) for row in rows), strict=True))
+        for rows in (data.split.train, data.split.valid)
+    )
+    labels = np.array([ROWS[row].survived for row in data.split.train] * 4)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+    model = LogisticRegression(tol=1e-8, max_iter=10_000).fit(
+        vectorizer.fit_transform(list(chain(*train))), labels
+    )
+    expected = np.mean(
+        [model.predict_proba(vectorizer.transform(texts)) for texts in valid], axis=0
+    )
+    np.testing.assert_allclose(predictions["tfidf_logistic_regression"], expected, atol=1e-3)
+    assert not np.allclose(predictions["tfidf_same_sentences"], expected, atol=1e-2)
+
+
+def test_women_survive_by_the_female_rule(tmp_path):
+    data = make_titanic(tmp_path)
+    rule = next(each for each in predict_baselines(data) if each.name == "female_rule")
+    assert rule.valid[:, 1].tolist() == [ROWS[row].sex == "female" for row in data.split.valid]
+    assert rule.test.shape == (0, 2)
+    predicted = predict_rows(data, lambda rows: table_of(ROWS[row] for row in rows), 9)
+    others = next(each for each in predicted if each.name == "female_rule")
+    assert others.valid[:, 1].tolist() == [row.sex == "female" for row in ROWS[:9]]
+
+
+IDS = np.array([row.id for row in ROWS[:891]])
+LABELS = np.array([row.survived for row in ROWS[:891]])
+# PassengerId of each row of OpenML's file.
+PASSENGER_ID_ORDER = Path(__file__).parents[1] / "passenger_id_order.json"
+
+
+def read_openml_rows():
+    """OpenML data set 40945 as it lies among the test data of scikit-learn."""
+    folder = Path(importlib.util.find_spec("sklearn").origin).parent
+    packed = folder / "datasets/tests/data/openml/id_40945/data-v1-dl-16826755.arff.gz"
+    data = gzip.decompress(packed.read_bytes())
+    assert (
+        hashlib.sha256(data).hexdigest()
+        == "c56e3785c96cd8aceac85f11bff21c2bf72841426f50903a6f27be8f334a7d03"
+    )
+    body = data.decode().split("@data", 1)[1].strip()
+    return csv.reader(io.StringIO(body), escapechar="\\", doublequote=False, skipinitialspace=True)
+
+
+def test_the_packaged_rows_are_those_of_openml():
+    ids = json.loads(PASSENGER_ID_ORDER.read_text())
+    for passenger_id, values in zip(ids, read_openml_rows(), strict=True):
+        cells = [None if value == "?" else value.strip() for value in values[:11]]
+        pclass, survived, name, sex, age, sibsp, parch, ticket, fare, cabin, embarked = cells
+        age, fare = (None if number is None else float(number) for number in (age, fare))
+        expected = (int(survived), int(pclass), name, sex, age, int(sibsp), int(parch))
+        assert ROWS[passenger_id - 1] == (passenger_id, *expected, ticket, fare, cabin, embarked)
+
+
+def sides_of(data):
+    """The ids of the training and of the validation rows."""
+    return [{ROWS[row].id for row in rows} for rows in (data.split.train, data.split.valid)]
+
+
+def test_the_real_rows_have_the_usual_split(tmp_path):
+    train, valid = sides_of(make_titanic(tmp_path))
+    assert train | valid == set(range(1, 892))
+    assert TitanicDataset.test_rows() == table_of(ROWS[891:])
+    assert sum(row.survived for row in ROWS[:891]) == 342
+    assert sum(row.survived for row in ROWS[891:]) == 158
+    missing = Counter(
+        name for row in ROWS for name, value in row._asdict().items() if value is None
+    )
+    assert missing == {"age": 263, "fare": 1, "cabin": 1014, "embarked": 2}
+
+
+def test_columns_recorded_after_the_sinking_are_not_packaged():
+    assert not {"boat", "body", "home.dest"} & set(ROWS[0]._fields)
+    assert not any("St Louis" in str(value) for row in ROWS for value in row)
+
+
+def test_a_file_of_passengers_without_a_column_is_no_other_data(tmp_path):
+    path = tmp_path / "passengers.csv"
+    path.write_text(csv_text(ROWS[:9]).replace("Age", "age", 1))
+    with pytest.raises(DataError, match=r"no column 'Age'") as error:
+        make_titanic(tmp_path, source=str(path))
+    assert "data=table" not in str(error.value)
+
+
+@pytest.mark.parametrize("cell", ["2", "", "-1", "x"])
+def test_a_label_that_is_none_is_named_with_its_line(tmp_path, cell):
+    path = tmp_path / "rows.csv"
+    path.write_text(csv_text([*ROWS[:8], ROWS[8]._replace(survived=cell), *ROWS[9:50]]))
+    with pytest.raises(DataError, match=r"rows.csv:10: column 'Survived': ") as caught:
+        make_titanic(tmp_path, source=str(path))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_named_file_is_never_replaced_by_other_rows(tmp_path):
+    for source in (str(tmp_path / "none.csv"), "test"):
+        with pytest.raises(InputNotFoundError):
+            make_titanic(tmp_path, source=source)
+
+
+def test_synthetic_rows_are_labelled_as_such_everywhere(tmp_path):
+    data = make_titanic(tmp_path, source="synthetic")
+    assert data.rows.name == "titanic-synthetic"
+    assert all("synthetic" in line for line in data.sources)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_partition_the_rows_and_are_stratified(seed):
+    numbers = fold_numbers(IDS, LABELS, 5, seed)
+    assert sorted(Counter(numbers.tolist()).values()) == [178, 178, 178, 178, 179]
+    shares = [LABELS[numbers == fold].mean() for fold in range(5)]
+    assert max(shares) - min(shares) < 0.01
+    assert not np.array_equal(numbers, fold_numbers(IDS, LABELS, 5, seed + 1))
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.1, 0.2, 0.5, 0.999])
+def test_a_held_out_part_is_stratified_and_leaves_both_classes_on_both_sides(fraction):
+    held = hold_out(IDS, LABELS, fraction, 0)
+    for label in (0, 1):
+        count = (label == LABELS).sum()
+        expected = min(max(1, round(count * fraction)), count - 1)
+        assert held[label == LABELS].sum() == expected
+
+
+def test_the_split_depends_on_ids_not_on_the_order_of_rows():
+    turned = np.random.default_rng(0).permutation(891)
+    for split in (partial(hold_out, fraction=0.2), partial(fold_numbers, folds=5)):
+        own = split(IDS, LABELS, seed=3)
+        np.testing.assert_array_equal(own[turned], split(IDS[turned], LABELS[turned], seed=3))
+
+
+@pytest.mark.parametrize("folds", [None, 5])
+def test_no_passenger_is_on_both_sides_and_none_is_of_the_test_set(tmp_path, folds):
+    train, valid = sides_of(make_titanic(tmp_path, folds=folds))
+    assert not train & valid
+    assert train | valid == set(range(1, 892))
+
+
+def test_validation_rows_may_come_from_a_file_but_not_be_training_rows(tmp_path):
+    paths = {"valid_source": (800, 891), "source": (0, 800), "again": (0, 810)}
+    for name, rows in paths.items():
+        (tmp_path / f"{name}.csv").write_text(csv_text(ROWS[slice(*rows)]))
+    valid = str(tmp_path / "valid_source.csv")
+    data = make_titanic(tmp_path, source=str(tmp_path / "source.csv"), valid_source=valid)
+    assert sides_of(data) == [set(range(1, 801)), set(range(801, 892))]
+    with pytest.raises(DataError, match="a PassengerId occurs twice"):
+        make_titanic(tmp_path, source=str(tmp_path / "again.csv"), valid_source=valid)
+
+
+@pytest.mark.parametrize("survivors", [0, 1, 10])
+def test_a_class_too_small_to_be_split_is_refused(tmp_path, survivors):
+    rows = [row._replace(survived=int(row.id <= survivors)) for row in ROWS[:10]]
+    (tmp_path / "rows.csv").write_text(csv_text(rows))
+    with pytest.raises(DataError, match=r"single row|expected 2 to"):
+        make_titanic(tmp_path, source=str(tmp_path / "rows.csv"))

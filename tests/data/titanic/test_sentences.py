@@ -63,92 +63,43 @@ def test_all_sentences_are_those_of_earlier_versions(file):
     assert digests == DIGESTS[file]
 
 
-def test_each_template_in_full():
-    assert {name: render(MAN, name) for name in NAMES} == {
-        "basic": "A male passenger, young adult, in the economical third class, with one sibling or spouse, paid a "
-        "modest fare of 7.25 pounds and embarked at Southampton.",
-        "narrative": "Mr Braund, a young adult man, boarded at Southampton as a passenger of the economical third "
-        "class. He paid a modest fare of 7.25 pounds and travelled with one sibling or spouse.",
-        "descriptive": "Sex: male. Age: 22 years. Class: economical third. Port: Southampton. Family aboard: with one "
-        "sibling or spouse. Fare: a modest fare of 7.25 pounds.",
-        "story": "It was at Southampton that a young adult man came aboard with a ticket of the economical third "
-        "class, bought for a modest fare of 7.25 pounds, to sail with one sibling or spouse.",
-        "brief": "man third class, Mr, family small, ticket alone, fare least.",
-        "full": "man third class, Mr, family small, ticket alone, fare least, young adult, cabin unknown, port "
-        "Southampton.",
-        "group": "man third class, Mr, family small, ticket alone, fare least, party untold.",
-    }
+AGES = {
+    "an infant": (0.42,),
+    "a young": (1, 12.9),
+    "a teenage": (13, 19),
+    "a young adult": (20, 29),
+    "a middle-aged": (30, 49),
+    "a mature": (50, 64),
+    "an elderly": (65, 80),
+}
 
 
-@pytest.mark.parametrize(
-    ("age", "word"),
-    [
-        (0.42, "an infant"),
-        (1, "a young"),
-        (12.9, "a young"),
-        (13, "a teenage"),
-        (19, "a teenage"),
-        (20, "a young adult"),
-        (29, "a young adult"),
-        (30, "a middle-aged"),
-        (49, "a middle-aged"),
-        (50, "a mature"),
-        (64, "a mature"),
-        (65, "an elderly"),
-        (80, "an elderly"),
-    ],
-)
-def test_ages_have_words(age, word):
-    sentence = render(MAN._replace(age=age), "story")
-    assert f"that {word} {'boy' if age < 13 else 'man'} came" in sentence
+@pytest.mark.parametrize("word", AGES)
+def test_ages_have_words(word):
+    for age in AGES[word]:
+        sentence = render(MAN._replace(age=age), "story")
+        assert f"that {word} {'boy' if age < 13 else 'man'} came" in sentence
 
 
-@pytest.mark.parametrize(
-    ("fare", "words"),
-    [
-        (0.0, "a modest fare of 0.00"),
-        (9.99, "a modest fare of 9.99"),
-        (10, "a moderate fare of 10.00"),
-        (30, "a substantial fare of 30.00"),
-        (99.999, "a substantial fare of 100.00"),
-        (100, "a premium fare of 100.00"),
-        (512.3292, "a premium fare of 512.33"),
-    ],
-)
-def test_fares_have_bands_and_two_decimals(fare, words):
-    assert f"{words} pounds" in render(MAN._replace(fare=fare), "basic")
+FARES = {
+    "modest": {0.0: "0.00", 9.99: "9.99"},
+    "moderate": {10: "10.00"},
+    "substantial": {30: "30.00", 99.999: "100.00"},
+    "premium": {100: "100.00", 512.3292: "512.33"},
+}
 
 
-@pytest.mark.parametrize(
-    ("sibsp", "parch", "ending"),
-    [
-        (0, 0, "travelled alone."),
-        (1, 0, "travelled with one sibling or spouse."),
-        (3, 0, "travelled with three siblings or spouses."),
-        (0, 1, "travelled with one parent or child."),
-        (2, 2, "travelled with two siblings or spouses and two parents or children."),
-        (50, 11, "travelled with 50 siblings or spouses and 11 parents or children."),
-    ],
-)
-def test_families_are_counted(sibsp, parch, ending):
-    assert render(MAN._replace(sibsp=sibsp, parch=parch), "narrative").endswith(ending)
+@pytest.mark.parametrize("band", FARES)
+def test_fares_have_bands_and_two_decimals(band):
+    for fare, amount in FARES[band].items():
+        sentence = render(MAN._replace(fare=fare), "basic")
+        assert f"a {band} fare of {amount} pounds" in sentence
 
 
-def test_missing_values_are_stated_in_every_template_that_uses_them():
-    row = MAN._replace(age=None, fare=None, cabin=None, embarked=None, name="Somebody")
-    assert render(row, "basic") == (
-        "A male passenger, of unknown age, in the economical third class, with one sibling or spouse, paid an unknown "
-        "fare and embarked at an unknown port."
-    )
-    assert render(row, "narrative").startswith(
-        "The passenger, a man of unknown age, boarded at an unknown port"
-    )
-    assert "Age: unknown." in render(row, "descriptive")
-    assert "that a man of unknown age came aboard" in render(row, "story")
-    assert render(row, "full") == (
-        "man third class, no title, family small, ticket alone, fare unknown, of unknown age, cabin unknown, port an "
-        "unknown port."
-    )
+def test_families_are_counted():
+    large = render(MAN._replace(sibsp=50, parch=11), "narrative")
+    assert large.endswith("travelled with 50 siblings or spouses and 11 parents or children.")
+    assert render(MAN._replace(sibsp=0, parch=0), "narrative").endswith("travelled alone.")
 
 
 def test_no_number_has_more_than_two_decimals():
@@ -158,19 +109,10 @@ def test_no_number_has_more_than_two_decimals():
     assert "Age: 0.4 years" in render(row, "descriptive")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        ", .",
-        "Smith",
-        "Smith, John",
-        ", Mr. X",
-        "a" * 1000,
-        "$age ${name} {0} %s",
-        "\u2603, Mr. \u2603",
-    ],
-)
+NAMES_OF_NOBODY = ["", ", .", "Smith", "Smith, John", ", Mr. X", "a" * 1000, "$age ${name} {0} %s"]
+
+
+@pytest.mark.parametrize("name", [*NAMES_OF_NOBODY, "\u2603, Mr. \u2603"])
 def test_any_name_makes_a_sentence(name):
     for template in NAMES:
         assert render(MAN._replace(name=name), template)
@@ -183,12 +125,6 @@ def test_titles_and_surnames_are_read_from_the_usual_pattern():
     assert not any(render(row, "narrative").startswith("The passenger") for row in ROWS[::9])
     for name in ("Smith", "Smith, John", "Smith, . John", "Mr. John"):
         assert render(MAN._replace(name=name), "narrative").startswith("The passenger, a ")
-
-
-def test_every_real_row_has_sentences_of_its_own():
-    sentences = list(zip(*(FITTED.sentences(row.typed()) for row in ROWS), strict=True))
-    for name, column in zip(NAMES, sentences, strict=True):
-        assert len(set(column)) > (80 if name in ("brief", "group") else 300)
 
 
 def test_groups_never_count_the_row_itself():

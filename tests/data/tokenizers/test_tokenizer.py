@@ -1,4 +1,4 @@
-"""Tokenizers: exact round trips, the same one each time, and those of pretrained models."""
+"""Tokenizers: exact round trips, the same one each time, those of pretrained models, and the cache of words."""
 
 import base64
 import json
@@ -6,33 +6,35 @@ import os
 import random
 import subprocess
 import sys
+from itertools import product
 
+import numpy as np
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from mlxlab.data.text.encoder import TextEncoder
-from mlxlab.data.text.encoder import restore as restore_text
+from mlxlab.data.text.dataset import TextEncoder
+from mlxlab.data.text.dataset import restore as restore_text
+from mlxlab.data.tokenizers import tokenizer as module
 from mlxlab.data.tokenizers.bpe import MAX_WORD_LENGTH, train_bpe
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer
-from mlxlab.data.tokenizers.fit import Corpus
-from mlxlab.data.tokenizers.tokenizer import STEPS, Tokenizer, check_growth, load_tokenizer
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer, Corpus
+from mlxlab.data.tokenizers.tokenizer import (
+    COVERED,
+    MAX_WORD_LENGTH,
+    STEPS,
+    WORD,
+    Tokenizer,
+    check_growth,
+    load_tokenizer,
+)
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import make_titanic, real_rows
 
 TEXTS = [row.name for row in real_rows()[:300]]
 TOKENIZER = train_bpe(TEXTS, 600, 2)
 COMMON = "ab cd'strevlm \n\t\r\x1c\x1f\x0012_-.! \u00a0\u2028\u3000"
-STRANGE = [
-    "",
-    " ",
-    "  two  spaces ",
-    "tab\tand\nbreak\r\n",
-    "Zo\u00eb \u2603 \U0001f6a2",
-    "\x00\x7f",
-    "$age",
-    "e\u0301",
-]
+STRANGE = ["", " ", "  two  spaces ", "tab\tand\nbreak\r\n", "e\u0301", "\u202eright to left"]
+STRANGE += ["<pad>", "<bos>a<eos>", "a <mask> b", "Zo\u00eb \u2603 \U0001f6a2", "\x00\x7f", "$age"]
 STRANGE += ["<pad>", "<bos>a<eos>", "a <mask> b", "\u202eright to left"]
 
 
@@ -97,17 +99,14 @@ def test_training_splits_other_words_as_the_trained_tokenizer_does(characters):
     trained = train_bpe(texts, 1200, 2)
     plain = tokenizers.Tokenizer(models.BPE())
     plain.pre_tokenizer = trained.inner.pre_tokenizer
-    special, alphabet = (
-        ["<pad>", "<bos>", "<eos>", "<mask>"],
-        sorted(pre_tokenizers.ByteLevel.alphabet()),
+    trainer = trainers.BpeTrainer(
+        vocab_size=1200,
+        min_frequency=2,
+        special_tokens=["<pad>", "<bos>", "<eos>", "<mask>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
-    options = {
-        "vocab_size": 1200,
-        "min_frequency": 2,
-        "special_tokens": special,
-        "initial_alphabet": alphabet,
-    }
-    plain.train_from_iterator(texts, trainers.BpeTrainer(**options, show_progress=False))
+    plain.train_from_iterator(texts, trainer)
     assert json.loads(plain.to_str())["model"] == json.loads(trained.inner.to_str())["model"]
 
 
@@ -116,20 +115,13 @@ def test_training_is_deterministic_across_processes():
         "from support.titanic import real_rows; from mlxlab.data.tokenizers.bpe import train_bpe\n"
         "print(train_bpe([row.name for row in real_rows()[:300]], 600, 2).fingerprint)"
     )
+    path = os.pathsep.join(["tests", *sys.path])
     for seed in ("1", "2"):
-        environment = {
-            "PYTHONPATH": os.pathsep.join(["tests", *sys.path]),
-            "PYTHONHASHSEED": seed,
-            "PATH": "",
-        }
-        answer = subprocess.run(
-            [sys.executable, "-c", code],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
+        environment = {"PYTHONPATH": path, "PYTHONHASHSEED": seed, "PATH": ""}
+        command = [sys.executable, "-c", code]
+        assert subprocess.check_output(command, env=environment, text=True).strip() == (
+            TOKENIZER.fingerprint
         )
-        assert answer.stdout.strip() == TOKENIZER.fingerprint
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):
@@ -149,19 +141,13 @@ def with_prefix(prefix):
 def test_a_missing_or_damaged_file_is_named(tmp_path):
     with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path)
-    for content in (
-        b"",
-        b"{}",
-        b"[1]",
-        b"\xff\xfe",
-        b'{"version": "9"}',
-        json.dumps({"model": {"type": "No"}}).encode(),
-        with_prefix("longer than the tokens that are merged"),  # at which the library panics
-    ):
+    contents = [b"", b"{}", b"[1]", b"\xff\xfe", b'{"version": "9"}', b'{"model": {"type": "No"}}']
+    # At the last one the library panics.
+    for content in [*contents, with_prefix("longer than the tokens that are merged")]:
         (tmp_path / "tokenizer.json").write_bytes(content)
         with pytest.raises(DataError) as caught:
             load_tokenizer(tmp_path)
-        assert len(str(caught.value).splitlines()) == 1
+        assert "\n" not in str(caught.value)
 
 
 def hostile(**changes):
@@ -221,27 +207,13 @@ def test_the_steps_of_known_tokenizers_are_within_the_bound():
 
 def wordpiece():
     """A tokenizer as BERT's is: another order of special ids, truncation and padding switched on in the file."""
-    vocabulary = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "male",
-        "female",
-        "third",
-        "class",
-        "passenger",
-        "a",
-        ",",
-        ".",
-    ]
-    inner = tokenizers.Tokenizer(
-        models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
-    )
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = ["male", "female", "third", "class", "passenger", "a", ",", "."]
+    vocabulary = {word: number for number, word in enumerate([*special, *words])}
+    inner = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    inner.add_special_tokens(vocabulary[:5])
+    inner.add_special_tokens(special)
     inner.enable_truncation(4)
     inner.enable_padding(length=20)
     return inner
@@ -250,17 +222,12 @@ def wordpiece():
 def test_a_pretrained_models_own_tokenizer_is_used(tmp_path):
     wordpiece().save(str(tmp_path / "tokenizer.json"))
     data = make_titanic(tmp_path, templates=["basic"], pretrained=tmp_path)
-    assert data.tokenizer.vocab_size == 13
-    assert (
-        data.tokenizer.pad_id,
-        data.tokenizer.bos_id,
-        data.tokenizer.eos_id,
-        data.tokenizer.mask_id,
-    ) == (0, 2, 3, 4)
-    ids = data.tokenizer.encode("male passenger, third class male female.")
+    own = data.tokenizer
+    assert own.vocab_size == 13
+    assert (own.pad_id, own.bos_id, own.eos_id, own.mask_id) == (0, 2, 3, 4)
+    ids = own.encode("male passenger, third class male female.")
     assert ids == [2, 5, 9, 11, 7, 8, 5, 6, 12, 3]  # neither truncated nor padded
-    batch = next(iter(data.valid))
-    assert (batch.tokens[:, 0] == 2).all()
+    assert (next(iter(data.valid)).tokens[:, 0] == 2).all()
 
 
 def test_a_vocabulary_with_gaps_counts_its_greatest_id():
@@ -271,113 +238,74 @@ def test_a_vocabulary_with_gaps_counts_its_greatest_id():
     assert tokenizer.bos_id is None
 
 
-def new_characters(on_unknown="bytes", **changes):
-    return CharTokenizerTrainer(
-        **{"on_unknown": on_unknown, "train_examples": 10_000, "path": None} | changes
-    )
-
-
-CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
+def fit_characters(cache, texts=TEXTS, on_unknown="bytes"):
+    trainer = CharTokenizerTrainer(on_unknown=on_unknown, train_examples=10_000, path=None)
+    return trainer.fit(Corpus(texts, "corpus", cache, 1_000_000, 128)).tokenizer
 
 
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_characters_give_any_text_back(text, tmp_path):
-    tokenizer = new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).tokenizer
+    tokenizer = fit_characters(tmp_path)
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert not {0, 1, 2, 3} & set(tokenizer.encode(text, special=False))
 
 
 def test_characters_have_a_token_each_in_the_order_of_code_points(tmp_path):
-    tokenizer = (
-        new_characters("error").fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer
-    )
+    tokenizer = fit_characters(tmp_path, ["cab", "bad"], "error")
     assert tokenizer.vocab_size == 4 + 4
     assert tokenizer.encode("abcd") == [1, 4, 5, 6, 7, 2]
-    assert (
-        new_characters().fit(Corpus(["cab", "bad"], cache=tmp_path, **CORPUS)).tokenizer.vocab_size
-        == 4 + 4 + 256
-    )
+    assert fit_characters(tmp_path, ["cab", "bad"]).vocab_size == 4 + 4 + 256
 
 
 def test_an_unknown_character_is_refused_and_never_dropped(tmp_path):
-    tokenizer = new_characters("error").fit(Corpus(["abc"], cache=tmp_path, **CORPUS)).tokenizer
+    tokenizer = fit_characters(tmp_path, ["abc"], "error")
     tokenizer.save(tmp_path)
     for refusing in (tokenizer, load_tokenizer(tmp_path)):
-        for call in (refusing.encode, lambda text: refusing.encode_documents(["ab", text])):  # noqa: B023
-            with pytest.raises(DataError, match=r"U\+00E9"):
-                call("ab\u00e9")
-
-
-def test_whole_documents_are_encoded_without_special_tokens():
-    documents = TOKENIZER.encode_documents([*TEXTS[:5], ""])
-    assert [ids.tolist() for ids in documents] == [
-        TOKENIZER.encode(text, special=False) for text in [*TEXTS[:5], ""]
-    ]
-    assert all(ids.dtype.name == "int32" for ids in documents)
+        with pytest.raises(DataError, match=r"U\+00E9"):
+            refusing.encode("ab\u00e9")
+        with pytest.raises(DataError, match=r"U\+00E9"):
+            refusing.encode_documents(["ab", "ab\u00e9"])
 
 
 @pytest.mark.parametrize("text", [*TEXTS[:20], *STRANGE])
 def test_the_bytes_of_tokens_sum_to_the_bytes_of_the_text(text, tmp_path):
-    refusing = (
-        new_characters("error").fit(Corpus([*TEXTS, *STRANGE], cache=tmp_path, **CORPUS)).tokenizer
-    )
-    for tokenizer in (
-        TOKENIZER,
-        refusing,
-        new_characters().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS)).tokenizer,
-    ):
-        assert len(tokenizer.token_bytes) == tokenizer.vocab_size
-        assert sum(tokenizer.token_bytes[token] for token in tokenizer.encode(text)) == len(
-            text.encode()
-        )
-        assert tokenizer.token_bytes[:4] == (0, 0, 0, 0)
+    refusing = fit_characters(tmp_path, [*TEXTS, *STRANGE], "error")
+    for tokenizer in (TOKENIZER, refusing, fit_characters(tmp_path)):
+        sizes = tokenizer.token_bytes
+        assert len(sizes) == tokenizer.vocab_size
+        assert sum(sizes[token] for token in tokenizer.encode(text)) == len(text.encode())
+        assert sizes[:4] == (0, 0, 0, 0)
 
 
 def test_characters_that_are_not_known_do_not_keep_the_others_from_having_bytes(tmp_path):
-    tokenizer = new_characters("error").fit(Corpus(["\u00e9a"], cache=tmp_path, **CORPUS)).tokenizer
+    tokenizer = fit_characters(tmp_path, ["\u00e9a"], "error")
     assert tokenizer.token_bytes == (0, 0, 0, 0, 1, 2)
 
 
 def test_no_token_bytes_are_reported_where_tokens_lose_bytes():
     assert Tokenizer(wordpiece()).token_bytes == ()
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "p"]
-    inner = tokenizers.Tokenizer(
-        models.BPE(
-            {piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>", byte_fallback=True
-        )
-    )
-    inner.normalizer = normalizers.Replace(" ", "\u2581")
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    inner = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    spaces = normalizers.Replace(" ", "\u2581")
+    inner.normalizer = spaces  # as newer SentencePiece models do
     inner.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    assert sum(Tokenizer(inner).token_bytes) == 256 + 1 + 1 + len(
-        "<unk>"
-    )  # as newer SentencePiece models do
-    inner.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
-    assert Tokenizer(inner).token_bytes == ()  # a space too many at the front of each text
+    assert sum(Tokenizer(inner).token_bytes) == 256 + 1 + 1 + len("<unk>")
+    # A space too many is at the front of each text.
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), spaces])
+    assert Tokenizer(inner).token_bytes == ()
 
 
 def test_what_a_language_model_needs_comes_back(tmp_path):
-    TextEncoder(TOKENIZER, masked=True, seq_len=64).save(tmp_path, "data")
+    encoder = TextEncoder(TOKENIZER, masked=True, seq_len=64)
+    encoder.save(tmp_path, "data")
     again = restore_text(tmp_path)
-    assert (again.task.masked, again.seq_len, again.tokenizer.fingerprint) == (
-        True,
-        64,
-        TOKENIZER.fingerprint,
-    )
-    assert again.task == TextEncoder(TOKENIZER, masked=True, seq_len=64).task
+    assert (again.task.masked, again.seq_len) == (True, 64)
+    assert again.tokenizer.fingerprint == TOKENIZER.fingerprint
+    assert again.task == encoder.task
     assert again.task.token_bytes == TOKENIZER.token_bytes
-
-
-def test_an_encoder_of_a_version_with_smaller_vocabularies_is_refused_in_one_line(tmp_path):
-    TextEncoder(TOKENIZER, masked=False, seq_len=64).save(tmp_path, "data")
-    file = tmp_path / "data.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocabulary": ""}))
-    with pytest.raises(DataError, match=r"data\.json: unknown key 'vocabulary'") as error:
-        restore_text(tmp_path)
-    assert "\n" not in str(error.value)
 
 
 def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
@@ -388,6 +316,73 @@ def test_a_tokenizer_other_than_that_of_the_language_model_is_refused(tmp_path):
     (tmp_path / "data.json").write_text("{}")
     with pytest.raises(DataError, match=r"data\.json: .* is missing"):
         restore_text(tmp_path)
-    (tmp_path / "data.json").unlink()
-    with pytest.raises(InputNotFoundError):
-        restore_text(tmp_path)
+
+
+ASCII = "ab cd'stmrevlld \n\t\r\x0b\x0c\x1c\x1f\x00\x7f12_-.!<pad>  "
+LATIN = (
+    ASCII + "\xe9\xc6\xf8\u0130\u017f\u2010\u2014\u2018\u2019\u201c\u201d\u2026\u2027\u2030\u205e"
+)
+WIDE = LATIN + "\xe9\xdf\xb2\u0130\u4e2d\U0001f600\x85\xa0\u2028"
+
+
+def draw(alphabet, count, seed=0):
+    generator = random.Random(seed)
+    return ["".join(generator.choices(alphabet, k=generator.randrange(60))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_bpe(draw(ASCII, 2000, seed=1), 400, 2)
+
+
+def uncached(tokenizer, texts):
+    encodings = tokenizer.inner.encode_batch_fast(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+def encode(cache, texts):
+    encoded = cache.encode(texts)
+    assert all(ids.dtype == np.int32 for ids in encoded)
+    return [ids.tolist() for ids in encoded]
+
+
+@pytest.mark.parametrize("alphabet", [ASCII, LATIN, WIDE], ids=["ascii", "latin", "wide"])
+def test_cached_words_give_the_ids_of_the_tokenizer(tokenizer, alphabet):
+    texts = ["", *draw(alphabet, 4000), "a" * 1000, "it's they'll I'D we've"]
+    expected = uncached(tokenizer, texts)
+    for _ in range(2):  # First nothing is cached, then every word is.
+        assert [ids.tolist() for ids in tokenizer.encode_documents(texts)] == expected
+
+
+def test_covered_characters_are_split_as_by_the_tokenizer(tokenizer):
+    characters = [each for each in map(chr, range(0x3000)) if COVERED.fullmatch(each)]
+    split = tokenizer.inner.pre_tokenizer.pre_tokenize_str
+    for character, context in product(characters, ("a", "1", " ", ".", "'", "")):
+        text = f"{context}{character}{context}"
+        assert WORD.findall(text) == [text[start:end] for _, (start, end) in split(text)]
+    assert len(characters) > 350
+
+
+def test_words_with_curly_quotes_and_accents_are_cached(tokenizer):
+    cache = tokenizer._words
+    cache.encode(["\u201cna\u00efve\u201d \u2014 it\u2019s"])
+    assert cache.ids
+
+
+def test_the_cache_is_bounded(tokenizer, monkeypatch):
+    monkeypatch.setattr(module, "MAX_WORDS", 50)
+    cache = tokenizer._words
+    for number in range(40):
+        texts = [f"w{chr(97 + number % 26)}{number} " + "x" * 100, "b" * number]
+        assert encode(cache, texts) == uncached(tokenizer, texts)
+        assert len(cache.ids) <= 50
+        assert max(map(len, cache.ids), default=0) <= MAX_WORD_LENGTH
+
+
+def test_a_tokenizer_with_another_word_pattern_is_not_cached(tokenizer):
+    inner = tokenizers.Tokenizer.from_str(tokenizer.inner.to_str())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    texts = draw(ASCII, 100)
+    cache = Tokenizer(inner)._words
+    assert not cache.is_usable
+    assert encode(cache, texts) == uncached(Tokenizer(inner), texts)

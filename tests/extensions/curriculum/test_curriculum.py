@@ -9,7 +9,7 @@ import pytest
 
 from mlxlab.data.batch import set_curriculum_alpha
 from mlxlab.data.rng import counter_hash
-from mlxlab.data.text.token_counts import TokenCounts, count_tokens
+from mlxlab.data.text.order import TokenCounts, count_tokens
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.extensions.curriculum.curriculum import CurriculumOrder, MeasuredOrder
 from mlxlab.extensions.curriculum.served_rows import (

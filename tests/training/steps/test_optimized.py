@@ -13,8 +13,8 @@ from mlx.utils import tree_flatten
 
 from mlxlab.callbacks.memory_monitor import MemoryMonitor
 from mlxlab.data.batch import Batch, pad
-from mlxlab.data.loaders.bucketing import FixedBatchSize as Rows
-from mlxlab.data.loaders.bucketing import make_loader
+from mlxlab.data.loader import FixedBatchSize as Rows
+from mlxlab.data.loader import make_loader
 from mlxlab.models.bert import Bert
 from mlxlab.models.cnn_hybrid import CnnHybrid
 from mlxlab.models.model import Model, build_head

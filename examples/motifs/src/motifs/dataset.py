@@ -9,7 +9,7 @@ import tokenizers
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.cache import content_key
 from mlxlab.data.dataset import Table
-from mlxlab.data.loaders.loader import DataLoader, EvalLoader
+from mlxlab.data.loader import DataLoader, EvalLoader
 from mlxlab.data.rng import epoch_permutation
 from mlxlab.data.tokenizers.tokenizer import BOS, EOS, MASK, PAD, Tokenizer, load_tokenizer
 from mlxlab.errors import DataError

@@ -1,4 +1,4 @@
-"""Chat templates: Jinja programs of a tokenizer that write a conversation as one text.
+"""Chat templates: Jinja programs of a tokenizer that write a conversation as one text, and the tokens of that.
 
 A program runs in a process of its own, see `sandbox`.
 """
@@ -10,14 +10,18 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
+import tokenizers
+
 from mlxlab.data.chat import sandbox
-from mlxlab.data.chat.conversation import Message
+from mlxlab.data.chat.conversation import Conversation, Message, contents
+from mlxlab.data.chat.sandbox import ANSWER_END, ANSWER_START, Reply, Request
 from mlxlab.data.sources.messages import shorten
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, follow_link
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
@@ -76,7 +80,7 @@ class ChatTemplate:
             raise TemplateError(reply["error"])
         return str(reply["text"])
 
-    def answer(self, requests: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """The reply of the sandbox to each request; `error` in it where the template fails.
 
         Raises TemplateError.
@@ -94,7 +98,7 @@ class ChatTemplate:
         write_atomic(folder / FILE, self.source)
         write_json(folder / CONFIG_FILE, {"bos_token": self.bos_token, "eos_token": self.eos_token})
 
-    def _ask(self, requests: Sequence[Mapping[str, object]]) -> list[dict[str, Any]]:
+    def _ask(self, requests: Sequence[Request]) -> list[Reply]:
         text = f"{json.dumps(requests)}\n"
         if self._process is None:
             self._process = self._start()
@@ -108,8 +112,7 @@ class ChatTemplate:
             process.stdin.flush()
         line = process.stdout.readline()
         if line.endswith("\n"):
-            replies: list[dict[str, Any]] = json.loads(line)
-            return replies
+            return json.loads(line)
         self._process = None
         if process.wait() == -signal.SIGPROF:
             raise TemplateError(f"{self.name}: the template took more than {MAX_SECONDS:g} s")
@@ -146,12 +149,15 @@ def default_template(tokenizer: Tokenizer) -> ChatTemplate:
     return _new_template(DEFAULT, "the default chat template", {}, tokenizer)
 
 
+Token = str | dict[str, Any] | None  # a text, or an object with `content`
+
+
 class _Config(TypedDict, total=False):
-    """What is read of tokenizer_config.json. A token is a text or an object with `content`."""
+    """What is read of tokenizer_config.json."""
 
     chat_template: object
-    bos_token: str | dict[str, Any] | None
-    eos_token: str | dict[str, Any] | None
+    bos_token: Token
+    eos_token: Token
 
 
 def load_template(folder: Path | None, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -203,11 +209,73 @@ def _new_template(source: str, name: str, config: _Config, tokenizer: Tokenizer)
     return ChatTemplate(source, name, bos_token, eos_token)
 
 
-def _special_token(
-    token: str | dict[str, Any] | None, tokenizer: Tokenizer, number: int | None
-) -> str:
+def _special_token(token: Token, tokenizer: Tokenizer, number: int | None) -> str:
     if isinstance(token, dict):
         token = token.get("content")
     if token is None and number is not None:
         token = tokenizer.inner.id_to_token(number)
     return str(token or "")
+
+
+# A template that does not name one of these keys would leave it out.
+RENDERED = ("tools", "tool_calls", "reasoning_content", "reasoning", "thinking")
+
+
+@dataclass(frozen=True)
+class ChatTokenizer:
+    """Recognises special tokens in what the template renders."""
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+
+    @cached_property
+    def inner(self) -> tokenizers.Tokenizer:
+        """A copy, since `Tokenizer` takes special tokens in a text for text.
+
+        It has no post-processor, which could cut spaces out of the offsets of tokens.
+        """
+        inner = tokenizers.Tokenizer.from_str(self.tokenizer.inner.to_str())
+        inner.post_processor = None
+        return inner
+
+    @cached_property
+    def special(self) -> dict[str, int]:
+        """The special tokens by their text."""
+        added = self.tokenizer.inner.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    def check(self, conversation: Conversation) -> None:
+        """Raises ValueError for a message that could end its turn, and for a key that the template
+        would leave out.
+        """
+        self.check_text(contents(conversation))
+        keys = conversation.keys() | set[str]().union(*conversation["messages"])
+        for key in RENDERED:
+            if key in keys and not self.template.names(key):
+                raise ValueError(f"{self.template.name}: the template does not render {key}")
+
+    def check_text(self, text: str) -> None:
+        """Raises ValueError for a text that could end its turn and begin another."""
+        held = [piece for piece in self.special if piece in text]
+        if held:
+            first = min(held, key=text.index)
+            raise ValueError(f"a message contains the special token {first}")
+        if ANSWER_START in text or ANSWER_END in text:
+            raise ValueError("a message contains a noncharacter (U+FDD0 or U+FDD1)")
+
+    def encode(self, text: str) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer: the end token, and the first special one after it."""
+        answer = "answer"
+        messages = [
+            {"role": "user", "content": "question"},
+            {"role": "assistant", "content": answer},
+        ]
+        after = self.template.render(messages).rpartition(answer)[2]
+        special = set(self.special.values())
+        following = [token for token in self.encode(after) if token in special]
+        ends = {*following[:1], self.tokenizer.eos_id}
+        return frozenset(token for token in ends if token is not None)

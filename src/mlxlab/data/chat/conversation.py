@@ -106,12 +106,6 @@ def parse_conversation(record: Record, layout: Layout | None = None) -> Conversa
     return {"messages": messages, "tools": tools} if tools else {"messages": messages}
 
 
-def find_layouts(record: Iterable[str]) -> list[Layout]:
-    """The layouts whose keys a record, or a table, has."""
-    keys = {*record}
-    return [layout for layout, required in REQUIRED.items() if keys.issuperset(required)]
-
-
 def unread_keys(keys: Iterable[str]) -> list[str]:
     """The columns of a table that are metadata."""
     read = {*REFUSED}.union(*REQUIRED.values(), *OPTIONAL.values())
@@ -127,8 +121,7 @@ def find_answers(conversation: Conversation) -> list[int]:
 def contents(conversation: Conversation) -> str:
     """All that a template may write of it, to train a tokenizer on."""
     if "text" in conversation:
-        text: str = conversation["text"]
-        return text
+        return conversation["text"]
     values = [conversation["tools"]] if "tools" in conversation else []
     for message in conversation["messages"]:
         values += [message[key] for key in sorted(message.keys() - {"role", "weight"})]
@@ -146,7 +139,8 @@ def dump(value: object) -> str:
 
 
 def _find_layout(record: Record, named: Layout | None) -> Layout:
-    layouts = find_layouts(key for key, value in record.items() if value is not None)
+    keys = {key for key, value in record.items() if value is not None}
+    layouts = [layout for layout, required in REQUIRED.items() if keys.issuperset(required)]
     if named is not None:
         layouts = [named] if named in layouts else []
     if len(layouts) == 1:
@@ -154,13 +148,13 @@ def _find_layout(record: Record, named: Layout | None) -> Layout:
     if layouts:
         raise ValueError(f"several layouts, expected data.layout, one of {', '.join(layouts)}")
     _refuse(record, REFUSED)
-    expected = " or ".join("/".join(keys) for keys in REQUIRED.values())
+    expected = " or ".join(map("/".join, REQUIRED.values()))
     raise ValueError(f"the keys {shorten(list(record))}: expected {expected}")
 
 
 def _list_messages(record: Record, layout: Layout) -> list[Message]:
     """The messages of a record in any layout, not yet parsed."""
-    messages: list[Message] = []
+    messages = []
     if _holds(record, "system"):
         messages.append({"role": "system", "content": record["system"]})
     if layout == "instruction":
@@ -200,7 +194,7 @@ def _turns(role: str, record: Record, key: str) -> list[Message]:
 
 def _parse_messages(items: list[Message]) -> list[Message]:
     """The messages in their normal form; raises ValueError if their roles are out of order."""
-    messages: list[Message] = []
+    messages = []
     before = "the start"
     for number, item in enumerate(items, 1):
         try:

@@ -10,19 +10,17 @@ from typing import NamedTuple, Unpack
 
 import numpy as np
 
-from mlxlab.data.chat.chat_template import choose_template
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import ChatTokenizer, choose_template
 from mlxlab.data.chat.conversation import Layout, contents, dump, parse_conversation, unread_keys
 from mlxlab.data.chat.masks import ConversationEncoder, LossOn, Truncation
-from mlxlab.data.row_lengths import RowLengths, measure_lengths
-from mlxlab.data.sources.block import Block, ErrorBudget
-from mlxlab.data.sources.cells import OnBadCell
+from mlxlab.data.dataset import RowLengths, measure_lengths
+from mlxlab.data.sources.block import Block, ErrorBudget, OnBadCell
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.data.text.batches import RowOrder
 from mlxlab.data.text.dataset import LanguageModelData, TextOptions
 from mlxlab.data.text.documents import Documents, DocumentSource, hold_out, texts_of
 from mlxlab.data.text.packing import EPOCH_START, RowLayout, TokenStream
-from mlxlab.data.tokenizers.fit import Corpus, tokenizer_folder
+from mlxlab.data.tokenizers.character import Corpus, tokenizer_folder
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.schema.constraints import FilePath, Seed
 from mlxlab.terminal.wording import counted
@@ -168,7 +166,7 @@ def open_conversations(
     """
 
     def read_texts(block: Block, on_bad_cell: OnBadCell) -> Sequence[str | None]:
-        texts: list[str | None] = []
+        texts = []
         for row, record in enumerate(block.records()):
             text = None
             try:

@@ -10,13 +10,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import tokenizers
 
-from mlxlab.data.chat.chat_tokenizer import ChatTokenizer
+from mlxlab.data.chat.chat_template import ChatTokenizer
 from mlxlab.data.chat.conversation import Conversation, find_answers
+from mlxlab.data.chat.sandbox import Reply, Request
 from mlxlab.data.text.documents import Document
 from mlxlab.data.text.packing import Tokens
 
@@ -47,20 +48,20 @@ class ConversationEncoder:
 
     def __call__(self, documents: Sequence[Document]) -> list[Tokens]:
         """Raises TemplateError if the template takes more time or memory than it may."""
-        tokens: list[Tokens] = []
+        tokens = []
         for start in range(0, len(documents), GROUP):
             tokens += self._encode(documents[start : start + GROUP])
         return tokens
 
     def _encode(self, group: Sequence[Document]) -> list[Tokens]:
-        requests: dict[int, dict[str, Any]] = {}
+        requests = {}
         for document in group:
             with self._skipping(document.id):
                 requests[document.id] = self._request(json.loads(document.text))
         replies = self.chat.template.answer(list(requests.values()))
         texts = [reply.get("text", "") for reply in replies]
         encodings = self.chat.inner.encode_batch(texts, add_special_tokens=False)
-        encoded: dict[int, Tokens] = {}
+        encoded = {}
         for number, reply, encoding in zip(requests, replies, encodings, strict=True):
             with self._skipping(number):
                 encoded[number] = self._mask(reply, encoding)
@@ -73,7 +74,7 @@ class ConversationEncoder:
         except ValueError as error:
             self.skip(number, error)
 
-    def _request(self, conversation: Conversation) -> dict[str, Any]:
+    def _request(self, conversation: Conversation) -> Request:
         """What the template's process needs: the answers, and which of them are targets."""
         if "text" in conversation:
             return conversation
@@ -89,7 +90,7 @@ class ConversationEncoder:
         self.chat.check(conversation)
         return {**conversation, "answers": answers, "learned": learned}
 
-    def _mask(self, reply: dict[str, Any], encoding: tokenizers.Encoding) -> Tokens:
+    def _mask(self, reply: Reply, encoding: tokenizers.Encoding) -> Tokens:
         if "error" in reply:
             raise ValueError(reply["error"])
         if "spans" not in reply:
@@ -113,7 +114,7 @@ class ConversationEncoder:
         tokenizer = self.chat.tokenizer
         if tokenizer.inner.post_processor is not None:
             encoding = tokenizer.inner.post_processor.process(encoding)
-        tokens: list[int] = encoding.ids
+        tokens = encoding.ids
         return tokens if tokens[-1:] == [tokenizer.end_id] else [*tokens, tokenizer.end_id]
 
     def _truncate(self, ids: list[int], is_target: np.ndarray) -> Tokens:

@@ -33,6 +33,8 @@ BLOCK = re.compile(f"{ANSWER_START}(.*?){ANSWER_END}", re.DOTALL)
 GENERATION = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 TODAY = datetime(2025, 1, 1)  # A resumed run must render the same text on another day.
 
+Request = dict[str, Any]
+Reply = dict[str, Any]
 Span = tuple[int, int]
 
 
@@ -71,7 +73,7 @@ class ChatProgram:
         self.template = environment.from_string(source)
         self.marks_answers = GENERATION.search(source) is not None
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, request: Request) -> Reply:
         """The text of a conversation, with begin and end of those of its answers that are `learned`.
 
         Generation blocks say where all answers are. Otherwise each lies between the text of the
@@ -92,7 +94,7 @@ class ChatProgram:
         text.encode()  # A template may write half of a surrogate pair.
         return {"text": text, "spans": spans, "marked": self.marks_answers}
 
-    def _locate(self, variables: dict[str, Any], index: int, text: str) -> Span:
+    def _locate(self, variables: Request, index: int, text: str) -> Span:
         messages = variables["messages"]
         header = {"messages": messages[:index], "add_generation_prompt": True}
         before = self._render(variables | header)
@@ -113,7 +115,7 @@ class ChatProgram:
 
 def split_marks(text: str) -> tuple[str, list[Span]]:
     """The text without the marks of generation blocks, and begin and end of each block."""
-    spans: list[Span] = []
+    spans = []
     for number, match in enumerate(BLOCK.finditer(text)):
         begin = match.start() - 2 * number  # without the marks of earlier blocks
         spans.append((begin, begin + len(match[1])))
@@ -123,9 +125,9 @@ def split_marks(text: str) -> tuple[str, list[Span]]:
 def serve(max_seconds: float) -> None:
     """Answers requests until standard input ends."""
     settings = json.loads(sys.stdin.buffer.readline())
-    program: ChatProgram | None = None
+    program = None
     for line in sys.stdin.buffer:
-        replies: list[dict[str, Any]] = []
+        replies = []
         for request in json.loads(line):
             # SIGPROF ends the process after this time, also within a function written in C.
             signal.setitimer(signal.ITIMER_PROF, max_seconds)

@@ -18,19 +18,18 @@ from mlxlab.data.labelled.encoder import (
     restore_encoder,
 )
 from mlxlab.data.labelled.inputs import Inputs, ReadCells, Run, TextInputs
-from mlxlab.data.labelled.label_checks import find_giveaways
+from mlxlab.data.labelled.labels import find_giveaways
 from mlxlab.data.labelled.options import BatchOptions, LabelledOptions, check_split
 from mlxlab.data.labelled.renderer import RowRenderer, feature_columns, fit_bounds
 from mlxlab.data.labelled.row_split import SPLITS, SplitRows, digest, prepare_rows
 from mlxlab.data.labelled.rows import BLOCK, Rows, open_rows, plain_columns
 from mlxlab.data.labelled.types import Kind, read_table
-from mlxlab.data.loaders.bucketing import make_loader
-from mlxlab.data.loaders.loader import EvalLoader
-from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.loader import EvalLoader, make_loader
 from mlxlab.data.sources.arrow import TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import open_source
+from mlxlab.data.wrappers import wrap_batches
 from mlxlab.errors import ConfigError
 from mlxlab.files.untrusted import validate
 from mlxlab.schema.constraints import Ge, Le, MaxLen, MinLen, Seed
@@ -267,7 +266,10 @@ class LabelledDataset(LabelledExamples):
         names = choose_columns(source, texts, columns, exclude, special)
         require_columns(types, [*names, target], "data.types")
         chosen: dict[str, Kind] = {**types, **dict.fromkeys(texts, "text")}
-        rows = _open_rows(options, [*names, *special], cache)
+        limits = (options["on_error"], [*names, *special], options["max_left_out"])
+        sources = (options["source"], options["valid_source"], options["test_source"])
+        named = [each for each in sources if each is not None]
+        rows = Rows([open_rows(each, options["reading"], cache, *limits) for each in named])
         split = prepare_rows(rows, row_options, names, texts, chosen, seed)
 
         fitted = {name: each for name, each in split.types.items() if each.kind != "text"}
@@ -301,14 +303,6 @@ class LabelledDataset(LabelledExamples):
     def restore_encoder(folder: Path) -> LabelledEncoder:
         restore = partial(validate, shape=RowRenderer)
         return restore_encoder(folder, LabelledDataset.format_name, restore)
-
-
-def _open_rows(options: LabelledOptions, columns: Sequence[str], cache: Path) -> Rows:
-    """The rows of all sources."""
-    reading = options["reading"]
-    limits = (options["on_error"], columns, options["max_left_out"])
-    sources = (options["source"], options["valid_source"], options["test_source"])
-    return Rows([open_rows(each, reading, cache, *limits) for each in sources if each is not None])
 
 
 def choose_columns(

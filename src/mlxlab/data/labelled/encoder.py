@@ -1,7 +1,7 @@
 """Encodes labelled rows as text, tokens and batches; fitted on the training rows, saved with a run, and restored."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeAlias, TypedDict
@@ -12,7 +12,7 @@ import pyarrow as pa
 from mlxlab.data.batch import Batch, Task, check_ids, pad
 from mlxlab.data.dataset import RowTexts, Table
 from mlxlab.data.labelled.labels import Labels, Targets, require_fitted
-from mlxlab.data.labelled.types import ColumnType, number_of_row
+from mlxlab.data.labelled.types import Types, number_of_row
 from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from mlxlab.errors import DataError
 from mlxlab.files.atomic import write_json
@@ -57,7 +57,7 @@ class TypedEncoder(ABC):
 
     @property
     @abstractmethod
-    def types(self) -> Mapping[str, ColumnType]:
+    def types(self) -> Types:
         """The type of each column that the model reads."""
 
     @property
@@ -122,7 +122,7 @@ class LabelledEncoder(TypedEncoder):
         return self.labels.task(self.tokenizer.end_id if self.renderer.is_pair else None)
 
     @property
-    def types(self) -> Mapping[str, ColumnType]:
+    def types(self) -> Types:
         return self.renderer.types
 
     @property

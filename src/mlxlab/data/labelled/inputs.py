@@ -1,14 +1,25 @@
 """What a model reads of labelled rows: the tokens of their texts, or their cells as numbers."""
 
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import AUTO_EPOCHS, MAX_AUTO_EPOCHS, MIN_STEPS, Table
+from mlxlab.data.cache import HEADER_BYTES, cached, content_key
+from mlxlab.data.dataset import (
+    AUTO_EPOCHS,
+    MAX_AUTO_EPOCHS,
+    MAX_MEASURED,
+    MIN_STEPS,
+    NO_LIMIT,
+    RowLengths,
+    Table,
+    fitting_length,
+    measure_lengths,
+)
 from mlxlab.data.labelled.encoder import (
     LabelledEncoder,
     Renderer,
@@ -17,16 +28,9 @@ from mlxlab.data.labelled.encoder import (
 )
 from mlxlab.data.labelled.options import BatchOptions
 from mlxlab.data.labelled.row_split import SplitRows
-from mlxlab.data.labelled.token_cache import TokenCache
-from mlxlab.data.row_lengths import (
-    MAX_MEASURED,
-    NO_LIMIT,
-    RowLengths,
-    fitting_length,
-    measure_lengths,
-)
-from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
+from mlxlab.data.tokenizers.character import Corpus, FittedTokenizer
 from mlxlab.data.tokenizers.tokenizer import Tokenizer
+from mlxlab.errors import DataError
 
 FORMAT = 1  # version of the order of examples and the form of texts; it is part of the fingerprint
 
@@ -166,3 +170,54 @@ def same_texts(first: object, second: object) -> bool:
     if not (isinstance(first, TypedEncoder) and isinstance(second, TypedEncoder)):
         return True
     return first.columns == second.columns and first.rules() == second.rules()
+
+
+BLOCK = 4096  # rows that are tokenized together
+
+Tokenize = Callable[[np.ndarray], Sequence[np.ndarray]]  # numbers of rows -> int32 tokens of each
+
+
+class TokenCache:
+    """Tokens of rows 0..N-1 by number. The file holds the lengths of all rows, then their tokens.
+
+    Args:
+        path: the file; its name must hold the key of the content.
+        rows: N.
+        tokenize: makes the tokens, at least one a row and at most `max_length`, of a block of rows.
+    """
+
+    def __init__(
+        self, path: Path, rows: int, tokenize: Tokenize, vocab_size: int, max_length: int
+    ) -> None:
+        dtype = np.uint16 if vocab_size <= 2**16 else np.int32
+        lengths = np.zeros(rows, np.int32)
+        first = HEADER_BYTES + lengths.nbytes
+
+        def write(file: BinaryIO) -> None:
+            file.seek(first)
+            for start in range(0, rows, BLOCK):
+                sequences = tokenize(np.arange(start, min(start + BLOCK, rows)))
+                lengths[start : start + BLOCK] = list(map(len, sequences))
+                file.write(np.concatenate(sequences).astype(dtype).tobytes())
+            file.seek(HEADER_BYTES)
+            file.write(lengths.tobytes())
+
+        def read(data: mmap.mmap) -> tuple[np.ndarray, np.ndarray]:
+            try:
+                lengths = np.frombuffer(data, np.int32, rows, HEADER_BYTES)
+                tokens = np.frombuffer(data, dtype, offset=first)
+            except ValueError:  # The file is too short.
+                raise DataError("other rows than these") from None
+            if not 0 < lengths.min() <= lengths.max() <= max_length or lengths.sum() != len(tokens):
+                raise DataError("other rows than these")
+            return lengths, tokens
+
+        (self.lengths, self._tokens), self.outcome = cached(path, write, read)
+        self._ends = np.cumsum(self.lengths, dtype=np.int64)
+
+    def take(self, rows: np.ndarray) -> list[np.ndarray]:
+        """int32 tokens of each of these rows. Their range is checked with the batch."""
+        ends = self._ends[rows]
+        starts = ends - self.lengths[rows]
+        bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+        return [self._tokens[start:end].astype(np.int32) for start, end in bounds]

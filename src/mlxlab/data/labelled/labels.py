@@ -1,4 +1,4 @@
-"""Labels of rows: a class, several labels, or a number for each."""
+"""Labels of rows: a class, several labels, or a number for each; and columns that give them away."""
 
 import json
 import math
@@ -28,6 +28,7 @@ from mlxlab.data.labelled.types import (
     shorten,
     spell,
 )
+from mlxlab.data.rng import permutation
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.untrusted import ShapeError, parse_json
 from mlxlab.schema.constraints import Ge, Gt, MaxLen, MinLen
@@ -257,3 +258,34 @@ def _sort_key(name: str) -> tuple[bool, Decimal, str]:
     if is_number(name):
         return (False, Decimal(name), name)
     return (True, Decimal(0), name)
+
+
+MIN_ROWS = 3  # average number for each category; fewer are no repetition
+GIVEAWAY = 0.99  # share of rows whose label is that of a neighbour
+
+
+def find_giveaways(columns: Mapping[str, TypedColumn], classes: np.ndarray) -> list[str]:
+    """A line for each column that alone gives the label away.
+
+    A row is judged by those next to it in the order of the column, in which equal values stand in random order.
+
+    Args:
+        columns: those that are no texts.
+        classes: (N,) of each row, from 0.
+    """
+    lines = []
+    majority = np.bincount(classes).max() / len(classes)
+    random_order = permutation(len(classes), 0)
+    for name, column in columns.items():
+        if column.type.kind != "category":
+            values = column.amounts()
+        elif len(column.values) * MIN_ROWS <= len(classes):
+            values = column.codes
+        else:
+            continue
+        labels = classes[np.lexsort((random_order, values))]
+        is_same = np.concatenate([[False], labels[1:] == labels[:-1], [False]])
+        share = np.mean(is_same[1:] | is_same[:-1])
+        if share >= GIVEAWAY and share > (1 + majority) / 2:
+            lines.append(f"column {name!r} alone tells the label of nearly all training rows")
+    return lines

@@ -1,13 +1,13 @@
 """Rows that cannot be used, which `data.on_error=skip` leaves out up to `data.max_left_out` of a source."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
 from mlxlab.data.labelled.rows import Rows
-from mlxlab.data.labelled.types import ColumnType, TypedColumn, distinct_texts
+from mlxlab.data.labelled.types import TypedColumn, Types, distinct_texts
 from mlxlab.data.sources.block import OnError
 from mlxlab.errors import DataError
 from mlxlab.terminal.wording import counted, percent
@@ -60,7 +60,7 @@ class Faults:
         """(N,) True where the cell is missing or only white space."""
         return distinct_texts(self.rows.column(name))[1] < 0
 
-    def add_cells(self, types: Mapping[str, ColumnType]) -> None:
+    def add_cells(self, types: Types) -> None:
         """Counts the rows with a cell that is not of the type of its column."""
         for name, column_type in types.items():
             if column_type.kind not in ("text", "category"):
@@ -84,11 +84,11 @@ class Faults:
         Raises:
             DataError: there are such rows and `on_error` is strict, or a source has more than `max_fraction` of them.
         """
-        lines: list[str] = []
+        lines = []
         self.num_left_out = 0
         for part, (start, end) in zip(self.rows.parts, pairwise(self.rows.starts), strict=True):
             count = part.num_malformed
-            faults: list[str] = []
+            faults = []
             for number, message in enumerate(self.messages):
                 rows = np.flatnonzero(self.numbers[start:end] == number)
                 if len(rows):

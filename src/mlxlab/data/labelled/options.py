@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal, TypedDict
 
+from mlxlab.data.dataset import ExampleSelection
 from mlxlab.data.labelled.types import Kind
-from mlxlab.data.loaders.bucketing import FixedBatchSize, TokenBudget
+from mlxlab.data.loader import FixedBatchSize, TokenBudget
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.data.tokenizers.character import CharTokenizerTrainer
 from mlxlab.errors import ConfigError

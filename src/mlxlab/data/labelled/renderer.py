@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlxlab.data.dataset import Table
-from mlxlab.data.labelled.types import ColumnType, TypedColumn, read_table, spell
+from mlxlab.data.labelled.types import ColumnType, TypedColumn, Types, read_table, spell
 from mlxlab.files.untrusted import ShapeError
 from mlxlab.schema.constraints import Ge, Le
 
@@ -98,7 +98,7 @@ class RowRenderer:
 
 def fit_bounds(columns: Mapping[str, TypedColumn], bins: int | None) -> dict[str, list[float]]:
     """The bounds of the bins of numbers, by the training rows; None is without bins."""
-    bounds: dict[str, list[float]] = {}
+    bounds = {}
     for name, column in columns.items():
         if bins is not None and column.type.kind in AMOUNTS:
             amounts = column.amounts()
@@ -129,9 +129,9 @@ def fit_bins(values: np.ndarray, bins: int) -> list[float]:
     return bounds
 
 
-def feature_columns(table: Table, types: Mapping[str, ColumnType]) -> dict[str, np.ndarray]:
+def feature_columns(table: Table, types: Types) -> dict[str, np.ndarray]:
     """Numbers (N,) as float64, and words (N,) of categories; columns of texts are left out."""
-    columns: dict[str, np.ndarray] = {}
+    columns = {}
     for name, column in read_table(table, types).items():
         if column.type.kind == "category":
             words = [*map(spell, column.values), MISSING]

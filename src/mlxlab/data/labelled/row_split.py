@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlxlab.data.dataset import DROPPED, SAME_INPUT
 from mlxlab.data.labelled.labels import (
     Labels,
     Targets,
@@ -34,7 +35,6 @@ from mlxlab.data.labelled.types import (
     distinct_texts,
     fit_type,
 )
-from mlxlab.data.overlap import DROPPED, SAME_INPUT
 from mlxlab.errors import DataError
 from mlxlab.terminal.wording import counted
 
@@ -224,7 +224,7 @@ def _find_overlaps(
     """Counts rows of equal content in two splits; drop takes them out of the earlier one, which trains or chooses."""
     blocks = rows.blocks(columns, np.arange(len(rows)))
     hashes = np.concatenate([hash_rows(block) for block in blocks])
-    lines: list[str] = []
+    lines = []
     for earlier, later in itertools.combinations(range(len(SPLITS)), 2):
         shared = np.flatnonzero((splits == earlier) & np.isin(hashes, hashes[splits == later]))
         if not len(shared):

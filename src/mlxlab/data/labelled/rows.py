@@ -2,7 +2,7 @@
 
 import json
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,8 +15,8 @@ import xxhash
 from mlxlab.data.cache import HEADER_BYTES, cached, content_key
 from mlxlab.data.dataset import Table
 from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
-from mlxlab.data.sources.csv import UNNAMED
 from mlxlab.data.sources.open import Reading, open_source
+from mlxlab.data.sources.parsers import UNNAMED
 from mlxlab.errors import DataError
 from mlxlab.files.untrusted import parse_json
 
@@ -69,7 +69,7 @@ class Rows:
         """The cells of these rows as Python texts; no others are read."""
         numbers = np.searchsorted(self._batch_starts, rows, side="right") - 1
         order = np.argsort(numbers, kind="stable")
-        taken: list[pa.RecordBatch] = []
+        taken = []
         for number in np.unique(numbers):
             local = rows[numbers == number] - self._batch_starts[number]
             taken.append(self._batches[number].select(columns).take(pa.array(local)))
@@ -158,8 +158,8 @@ def open_rows(
 
 def _read_cached(data: mmap.mmap, schema: pa.Schema) -> tuple[pa.Table, tuple[int, str]]:
     """Mapped rows, how many malformed ones were left out, and the first of these; DataError for other content."""
-    batches: list[pa.RecordBatch] = []
-    metadata: Mapping[bytes, bytes] = {}
+    batches = []
+    metadata = {}
     try:
         reader = pa.ipc.open_file(pa.py_buffer(data)[HEADER_BYTES:])
         for number in range(reader.num_record_batches):

@@ -19,6 +19,7 @@ from mlxlab.data.labelled.types import (
     Kind,
     Location,
     TypedColumn,
+    Types,
     number_of_row,
     read_table,
 )
@@ -120,7 +121,7 @@ class SentenceRenderer:
     required = ()
 
     @property
-    def types(self) -> Mapping[str, ColumnType]:
+    def types(self) -> Types:
         return {name: ColumnType(kind) for name, kind in self.spec.types.items()}
 
     @property
@@ -187,7 +188,7 @@ class SentenceRenderer:
 
 def restore_sentences(state: Any, spec: SentenceRules) -> SentenceRenderer:
     """The renderer of a `state_dict`; raises ShapeError, and DataError if it had other rules than these."""
-    checked: SentenceState = validate(state, SentenceState)
+    checked = validate(state, SentenceState)
     names = checked["templates"]
     renderer = SentenceRenderer(spec, names, checked["seed"], checked["members"])
     is_fitted = renderer.members.keys() == renderer.groups.keys()

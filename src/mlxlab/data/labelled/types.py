@@ -79,6 +79,9 @@ class ColumnType:
         return text
 
 
+Types = Mapping[str, ColumnType]  # name of a column -> its type
+
+
 class TypedColumn(NamedTuple):
     """The cells of a column by their distinct values: cell i is `values[codes[i]]`, missing where the code is -1."""
 
@@ -103,7 +106,7 @@ class TypedColumn(NamedTuple):
 
     def map(self, read: Callable[[Any], T]) -> list[T]:
         """What `read` makes of each value; where it raises ValueError, DataError with the location."""
-        results: list[T] = []
+        results = []
         for code, value in enumerate(self.values):
             try:
                 results.append(read(value))
@@ -152,7 +155,7 @@ def merge_values(column: TypedColumn) -> TypedColumn:
 
 
 def read_table(
-    table: Table, types: Mapping[str, ColumnType], location: Location = number_of_row
+    table: Table, types: Types, location: Location = number_of_row
 ) -> dict[str, TypedColumn]:
     """The typed columns; raises DataError for a column that is missing, or a cell of another type."""
     require_columns(types, list(table), "the rows")

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks, keys_of
+from mlxlab.data.sources.block import (
+    FIRST,
+    Block,
+    Columns,
+    Records,
+    Start,
+    block_of,
+    digest_blocks,
+    keys_of,
+)
 from mlxlab.data.sources.files import Files
 from mlxlab.data.sources.messages import first_line, require_columns, shorten
 from mlxlab.errors import DataError
@@ -57,7 +66,7 @@ class ParquetFiles:
     def columns(self) -> Sequence[str]:
         return self._metadata(0).schema.to_arrow_schema().names
 
-    def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
+    def blocks(self, unit: int, start: Start, columns: Columns) -> Iterator[Block]:
         group = self.groups[unit]
         with self.files.open(group.file) as file:
             batches = self._batches(file, group, columns)
@@ -82,7 +91,7 @@ class ParquetFiles:
                 raise DataError(f"{path}:1: not parquet: {first_line(error)}") from None
 
     def _batches(
-        self, file: "io.BufferedReader", group: RowGroup, columns: Sequence[str] | None
+        self, file: "io.BufferedReader", group: RowGroup, columns: Columns
     ) -> Iterator[pa.RecordBatch]:
         """Batches of about BATCH_BYTES; of few rows where texts may be repeated many times."""
         from pyarrow import parquet
@@ -134,7 +143,7 @@ class ArrowFiles:
     def columns(self) -> Sequence[str]:
         return self._open(0).schema.names
 
-    def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
+    def blocks(self, unit: int, start: Start, columns: Columns) -> Iterator[Block]:
         reader = self._open(unit)
         path = self.files.path(unit)
         require_columns(columns or (), reader.schema.names, path)
@@ -182,7 +191,7 @@ class TableRows:
             return [str(name) for name in self.table.columns]
         return keys_of(self.table[:MAX_ROWS])
 
-    def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
+    def blocks(self, unit: int, start: Start, columns: Columns) -> Iterator[Block]:
         require_columns(columns or (), self.columns(), self.name)
         for row in range(start[1], len(self.table), MAX_ROWS):
             part = self.table[row : row + MAX_ROWS]
@@ -195,7 +204,7 @@ class TableRows:
         return None
 
 
-def _dicts(table: Any, name: str) -> list[dict[str, object]]:
+def _dicts(table: Any, name: str) -> Records:
     """The rows of columns, of an iterable, or of an object with an index as dicts; DataError for other rows."""
     if isinstance(table, Mapping):
         if len(set(map(len, table.values()))) > 1:
@@ -214,9 +223,7 @@ def _dicts(table: Any, name: str) -> list[dict[str, object]]:
     return rows
 
 
-def _rows_of_frame(
-    frame: "pd.DataFrame", columns: Sequence[str] | None
-) -> pa.RecordBatch | list[dict[str, object]]:
+def _rows_of_frame(frame: "pd.DataFrame", columns: Columns) -> pa.RecordBatch | Records:
     """Arrow columns, or Python objects where a column holds several types."""
     renamed = frame.rename(columns=str)
     chosen = renamed if columns is None else renamed[list(columns)]

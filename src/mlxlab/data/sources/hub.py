@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import pyarrow as pa
 
-from mlxlab.data.sources.block import FIRST, Block, Start, block_of, digest_blocks
+from mlxlab.data.sources.block import FIRST, Block, Columns, Start, block_of, digest_blocks
 from mlxlab.data.sources.messages import first_line, require_columns
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError, ServiceUnavailableError
 from mlxlab.terminal.program import install_command
@@ -52,7 +52,7 @@ class HuggingFaceRows:
     def columns(self) -> Sequence[str]:
         return self.dataset.column_names or list(next(iter(self.dataset), {}))
 
-    def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
+    def blocks(self, unit: int, start: Start, columns: Columns) -> Iterator[Block]:
         row = start[1]
         deadline = time.monotonic() + RETRY_LIMIT
         while True:
@@ -66,7 +66,8 @@ class HuggingFaceRows:
             except ValueError as error:
                 raise DataError(f"{self.name}: shard {unit}: {first_line(error)}") from None
             except Exception as error:
-                if not _is_outage(error):
+                library = type(error).__module__.split(".")[0]
+                if not isinstance(error, OSError | RuntimeError) and library not in HTTP_CLIENTS:
                     raise
                 message = f"{self.name}: the hub stopped answering: {first_line(error)}"
             if time.monotonic() + RETRY_DELAY > deadline:
@@ -81,9 +82,7 @@ class HuggingFaceRows:
         split = (self.dataset.info.splits or {}).get(str(self.dataset.split))
         return getattr(split, "num_bytes", None)
 
-    def _batches(
-        self, unit: int, row: int, columns: Sequence[str] | None
-    ) -> Iterator[pa.RecordBatch]:
+    def _batches(self, unit: int, row: int, columns: Columns) -> Iterator[pa.RecordBatch]:
         rows = self.dataset.shard(self.units, unit)
         if columns is not None and rows.column_names is not None:
             rows = rows.select_columns(list(columns))
@@ -158,8 +157,3 @@ def _load(name: str, config: str | None, commit: str) -> "dict[str, datasets.Ite
         raise ServiceUnavailableError(
             f"{name}: the hub cannot be read ({first_line(error)})"
         ) from None
-
-
-def _is_outage(error: Exception) -> bool:
-    library = type(error).__module__.split(".")[0]
-    return isinstance(error, OSError | RuntimeError) or library in HTTP_CLIENTS

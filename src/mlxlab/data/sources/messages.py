@@ -1,6 +1,5 @@
 """Parts of error messages: a value on one line, columns that do not exist."""
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 
@@ -51,20 +50,3 @@ def shorten(value: object) -> str:
 def first_line(error: Exception) -> str:
     line = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {line}"[:200]
-
-
-def describe_fault(error: Exception) -> str:
-    """Why a record of a text file cannot be read."""
-    message = str(error)
-    if isinstance(error, UnicodeDecodeError):
-        ways = "data.reading.encoding=cp1252 (Windows) or latin-1 reads other encodings"
-        return f"byte 0x{error.object[error.start]:02x} is not UTF-8; {ways}"
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
-    if not isinstance(error, csv.Error):
-        return f"not JSON that can be read: {type(error).__name__}"
-    if "unexpected end of data" in message:
-        return "this quote is never closed; data.reading.quoting=false reads quotes as text"
-    if "new-line character" in message:
-        return "a carriage return outside quotes"
-    return message

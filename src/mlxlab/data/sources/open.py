@@ -9,12 +9,10 @@ from typing import Annotated, Any
 
 from mlxlab.data.sources.arrow import ArrowFiles, ParquetFiles, TableRows
 from mlxlab.data.sources.block import ErrorBudget, Source
-from mlxlab.data.sources.csv import csv_format
 from mlxlab.data.sources.files import FORMATS, Files, find_files, is_glob, split_suffix
 from mlxlab.data.sources.hub import HuggingFaceRows, open_huggingface
-from mlxlab.data.sources.json import json_format
+from mlxlab.data.sources.parsers import DocumentUnit, csv_format, json_format, txt_format
 from mlxlab.data.sources.text_files import ALL, TextFiles
-from mlxlab.data.sources.txt import DocumentUnit, txt_format
 from mlxlab.errors import ConfigError, DataError, InputNotFoundError
 from mlxlab.schema.constraints import MaxLen, MinLen
 from mlxlab.terminal.nearest import nearest_path

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mlxlab.data.sources.block import FIRST, Block, ErrorBudget, Start
+from mlxlab.data.sources.block import FIRST, Block, Columns, ErrorBudget, Records, Start
 from mlxlab.data.sources.files import ByteStream, Files
 from mlxlab.errors import ConfigError, DataError
 
@@ -23,11 +23,8 @@ SAMPLE_BYTES = 2**18
 WHOLE = 2**62
 ALL = (0.0, 1.0)
 
-Range = tuple[
-    int, int, int
-]  # a unit: a file, and the first byte and the end of where its records begin
-
-
+# A unit: a file, and the first byte and the end of where its records begin.
+Range = tuple[int, int, int]
 Skip = Callable[[int, str], None]  # (line of a malformed record in the unit, what is wrong with it)
 
 
@@ -35,7 +32,7 @@ Skip = Callable[[int, str], None]  # (line of a malformed record in the unit, wh
 class Parsed:
     """The complete records at the beginning of some bytes."""
 
-    rows: list[dict[str, object]] = field(default_factory=list)
+    rows: Records = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)  # the line of each row
     used: int = 0  # bytes
     lines: int = 0  # lines of the unit before what is left
@@ -64,7 +61,7 @@ class TextFormat(NamedTuple):
 
     settings: str  # all that determines what is parsed
     # Reads the header, if there is one; raises DataError if a column does not exist.
-    open: Callable[[ByteStream, Sequence[str] | None], Parser]
+    open: Callable[[ByteStream, Columns], Parser]
     # Moves to the first record that begins at or after a byte, or MAX_RECORD behind it; None if there is no way.
     seek: Callable[[ByteStream, int], None] | None
 
@@ -81,8 +78,8 @@ class TextFiles:
     files: Files
     format: TextFormat
     errors: ErrorBudget
-    encoding: str | None = None
-    fractions: tuple[float, float] = ALL
+    encoding: str | None
+    fractions: tuple[float, float]
 
     def __post_init__(self) -> None:
         self.name = self.files.name
@@ -96,7 +93,7 @@ class TextFiles:
         with self._open(0) as stream:
             return self.format.open(stream, None).columns()
 
-    def blocks(self, unit: int, start: Start, columns: Sequence[str] | None) -> Iterator[Block]:
+    def blocks(self, unit: int, start: Start, columns: Columns) -> Iterator[Block]:
         index, begin, end = self.ranges[unit]
         with self._open(index) as stream:
             try:
@@ -183,15 +180,14 @@ class TextFiles:
             first = max(low - before, 0)
             last = min(high - before, size)
             before += size
-            is_divided = (is_part or size > self.range_bytes) and self._is_plain(index)
-            if is_part and not is_divided:
+            if (is_part or size > self.range_bytes) and self._is_plain(index):
+                for begin in range(first, last, self.range_bytes):
+                    yield index, begin, min(begin + self.range_bytes, last)
+            elif is_part:
                 only = "a range of plain .txt or .jsonl only"
                 raise ConfigError(f"data.reading.split: {only}, got {self.files.path(index)}")
-            if not is_divided:
+            else:
                 yield index, 0, WHOLE
-                continue
-            for begin in range(first, last, self.range_bytes):
-                yield index, begin, min(begin + self.range_bytes, last)
 
     def _is_plain(self, index: int) -> bool:
         """Whether records are found from any byte on: in UTF-8, as far as the start tells."""

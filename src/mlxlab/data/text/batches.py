@@ -8,8 +8,8 @@ from typing import Annotated
 
 import numpy as np
 
-from mlxlab.data.batch import NO_CURRICULUM, Batch, check_ids, load_position, stack
-from mlxlab.data.loaders.loader import EvalLoader
+from mlxlab.data.batch import NO_CURRICULUM, Batch, State, check_ids, load_position, stack
+from mlxlab.data.loader import EvalLoader
 from mlxlab.data.rng import Stream, uniform
 from mlxlab.data.text.packing import (
     EMPTY_ROW,
@@ -237,7 +237,7 @@ class PackedBatchIterator:
     def set_alpha(self, alpha: float) -> None:
         self._cursor = self.order.set_alpha(self._cursor, alpha)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> State:
         return {**self._cursor}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:

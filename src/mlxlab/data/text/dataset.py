@@ -1,30 +1,27 @@
 """Streamed text for language models, larger than memory: read, tokenized and packed as it is needed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache as memoize
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypedDict, Unpack
+from typing import Annotated, Literal, NamedTuple, TypedDict, Unpack
 
-from mlxlab.data.batch import Batch, BatchIterator
+from mlxlab.data.batch import Batch, BatchIterator, Task
 from mlxlab.data.cache import content_key
-from mlxlab.data.dataset import UNKNOWN_LENGTH, RunLength
-from mlxlab.data.loaders.wrappers import wrap_batches
+from mlxlab.data.dataset import UNKNOWN_LENGTH, ExampleSelection, RunLength
 from mlxlab.data.sources.block import OnError
 from mlxlab.data.sources.open import Reading
-from mlxlab.data.subset import ExampleSelection
 from mlxlab.data.text.batches import (
     PackedBatchIterator,
     Packing,
     RowBuilder,
     RowOrder,
 )
-from mlxlab.data.text.corpus import open_validation
-from mlxlab.data.text.documents import open_documents, texts_of
-from mlxlab.data.text.encoder import TextEncoder, restore
-from mlxlab.data.text.order import DataOrder
+from mlxlab.data.text.documents import DocumentSource, hold_out, open_documents, texts_of
+from mlxlab.data.text.order import DataOrder, count_tokens
 from mlxlab.data.text.packing import (
     EPOCH_START,
     InMemoryTokens,
@@ -35,11 +32,13 @@ from mlxlab.data.text.packing import (
     epoch_start,
     pack,
 )
-from mlxlab.data.text.token_counts import count_tokens
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
-from mlxlab.data.tokenizers.character import CharTokenizerTrainer
-from mlxlab.data.tokenizers.fit import Corpus, FittedTokenizer
-from mlxlab.errors import ConfigError, DataError
+from mlxlab.data.tokenizers.character import CharTokenizerTrainer, Corpus, FittedTokenizer
+from mlxlab.data.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from mlxlab.data.wrappers import wrap_batches
+from mlxlab.errors import ConfigError, DataError, NotAllowedError
+from mlxlab.files.atomic import write_json
+from mlxlab.files.untrusted import read_json
 from mlxlab.schema.constraints import Ge, Gt, Le, Lt, Positive, Seed, Size
 from mlxlab.terminal.wording import counted
 
@@ -97,6 +96,60 @@ class TextOptions(TypedDict):
     eval_batch_size: Size
     prefetch: Annotated[int, Ge(0), Le(1024)]
     overfit_batches: Size | None
+
+
+class EncoderState(TypedDict):
+    """The encoder in data.json."""
+
+    format: Literal["mlxlab.text/2"]
+    masked: bool
+    seq_len: Size
+    tokenizer: str  # fingerprint of the tokenizer
+    fingerprint: str  # identifies the data for human readers
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Text and token ids of a language model.
+
+    Args:
+        masked: the model predicts masked tokens (an encoder), not the next token (a decoder).
+        seq_len: tokens of the blocks that it was trained on.
+    """
+
+    tokenizer: Tokenizer
+    masked: bool
+    seq_len: int
+
+    @property
+    def task(self) -> Task:
+        size = self.tokenizer.vocab_size
+        token_bytes = self.tokenizer.token_bytes
+        return Task("language_modelling", size, masked=self.masked, token_bytes=token_bytes)
+
+    def save(self, folder: Path, fingerprint: str) -> None:
+        """Writes tokenizer.json and data.json."""
+        self.tokenizer.save(folder)
+        state = {
+            "format": "mlxlab.text/2",
+            "masked": self.masked,
+            "seq_len": self.seq_len,
+            "tokenizer": self.tokenizer.fingerprint,
+            "fingerprint": fingerprint,
+        }
+        write_json(folder / "data.json", state)
+
+
+def restore(folder: Path) -> TextEncoder:
+    """The encoder that `save` wrote. Raises NotAllowedError if the tokenizer is not the saved one."""
+    path = folder / "data.json"
+    state = read_json(path, EncoderState)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.fingerprint != state["tokenizer"]:
+        raise NotAllowedError(
+            f"{path}: tokenizer.json in this folder is not the one that the model was trained with"
+        )
+    return TextEncoder(tokenizer, state["masked"], state["seq_len"])
 
 
 class LanguageModelData:
@@ -294,6 +347,34 @@ class StreamingTextDataset(LanguageModelData):
             *fitted.lines,
             f"{stream.source.name}: {amount}",
         ]
+
+
+def open_validation(
+    train: DocumentSource,
+    sources: Sequence[str],
+    valid_source: str | None,
+    valid_split: str | None,
+    valid_fraction: float,
+    open_source: Callable[[str, str | None], DocumentSource],
+) -> tuple[DocumentSource, DocumentSource]:
+    """Training and validation text.
+
+    Where neither `valid_source` nor `valid_split` is given, the split `validation` of a Hugging
+    Face data set that has one is taken, or else documents of the training source are held out.
+
+    Args:
+        sources: what `train` was opened from.
+        open_source: opens a split of a source; what it raises is passed on.
+    """
+    valid = None
+    if valid_source is not None or valid_split is not None:
+        valid = open_source(valid_source or sources[0], valid_split)
+    elif len(sources) == 1:
+        with suppress(ConfigError):  # Local files have no such split.
+            valid = open_source(sources[0], "validation")
+    if valid is None:
+        return hold_out(train, valid_fraction)
+    return train, valid
 
 
 class TextSize(NamedTuple):

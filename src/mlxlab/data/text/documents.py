@@ -15,8 +15,15 @@ import xxhash
 
 from mlxlab.data.batch import check_position
 from mlxlab.data.rng import Stream, permutation
-from mlxlab.data.sources.block import FIRST, UNIT_BITS, Block, ErrorBudget, OnError, Source
-from mlxlab.data.sources.cells import OnBadCell
+from mlxlab.data.sources.block import (
+    FIRST,
+    UNIT_BITS,
+    Block,
+    ErrorBudget,
+    OnBadCell,
+    OnError,
+    Source,
+)
 from mlxlab.data.sources.messages import require_columns
 from mlxlab.data.sources.open import Reading, open_source
 from mlxlab.errors import DataError
@@ -105,7 +112,7 @@ class Documents:
         """See `DocumentSource`. A position is [unit in the epoch's order, block (2), row from there]."""
         first = [0, *FIRST, 0]
         order = permutation(self.source.units, seed, Stream.UNIT_ORDER, epoch).tolist()
-        start: Any = first if position is None else position
+        start = first if position is None else position
         index = Annotated[int, Ge(0), Lt(len(order))]
         check_position(start, tuple[index, Count, Count, Count])
         max_characters = self.window * MEAN_CHARACTERS
@@ -145,7 +152,7 @@ def group_documents(
     documents: Iterable[tuple[T, Document]], max_documents: int, max_characters: int
 ) -> Iterator[list[tuple[T, Document]]]:
     """Documents, each with something of its own, in groups that end once they reach a limit."""
-    group: list[tuple[T, Document]] = []
+    group = []
     characters = 0
     for own, document in documents:
         group.append((own, document))

@@ -80,7 +80,7 @@ class TokenStream:
             for chunk in group_documents(window, CHUNK_DOCUMENTS, CHUNK_CHARACTERS):
                 documents = [document for _, document in chunk]
                 tokens = self.tokenize(documents)
-                encoded: list[TokenizedDocument] = []
+                encoded = []
                 for (cursor, document), (ids, is_target, _) in zip(chunk, tokens, strict=True):
                     if len(ids):
                         size = len(document.text.encode())
@@ -97,9 +97,9 @@ class TokenStream:
         before = start["documents_before"]
         window_epoch = epoch if self.limit is None else 0
         for position, window in self.source.windows(self.seed, window_epoch, start["window"]):
-            documents = select_documents(window, self.chosen, self.limit, before)
+            documents = self._select(window, before)
             draws = counter_hash(self.seed, Stream.WINDOW_SHUFFLE, epoch, ids_of(documents))
-            shuffled: Window = []
+            shuffled = []
             for index, number in enumerate(np.argsort(draws, kind="stable").tolist()):
                 cursor = DocumentCursor(window=position, documents_before=before, document=index)
                 shuffled.append((cursor, documents[number]))
@@ -111,9 +111,19 @@ class TokenStream:
         if self.chosen is not None and not before:
             raise DataError(f"{self.source.name}: data.select chose none of these examples")
 
+    def _select(self, documents: list[Document], before: int) -> list[Document]:
+        """The chosen documents of a window, of which `before` were in earlier ones, up to the limit."""
+        if self.chosen is not None:
+            ids = ids_of(documents)
+            is_chosen = self.chosen.take(np.searchsorted(self.chosen, ids), mode="clip") == ids
+            documents = list(compress(documents, is_chosen))
+        if self.limit is not None:
+            documents = documents[: self.limit - before]
+        return documents
+
     def repetitions(self, documents: int, num_bytes: int) -> float | None:
         """How many times as much text as a sample of that size an epoch has; None if unknown."""
-        estimates: list[float] = []
+        estimates = []
         if self.limit is not None:
             estimates.append(self.limit / documents)
         if self.chosen is not None:
@@ -121,17 +131,6 @@ class TokenStream:
         if self.source.bytes is not None:
             estimates.append(self.source.bytes / num_bytes)
         return min(estimates, default=None)
-
-
-def select_documents(
-    documents: list[Document], chosen: np.ndarray | None, limit: int | None, before: int
-) -> list[Document]:
-    """The chosen documents of a window, `limit` in an epoch, of which `before` were in earlier windows."""
-    if chosen is not None:
-        ids = ids_of(documents)
-        is_chosen = chosen.take(np.searchsorted(chosen, ids), mode="clip") == ids
-        documents = list(compress(documents, is_chosen))
-    return documents if limit is None else documents[: limit - before]
 
 
 def ids_of(documents: Sequence[Document]) -> np.ndarray:
@@ -229,7 +228,9 @@ class RowLayout:
         if tokens <= self.target_shift:
             return 0
         full = max(0, (tokens - self.width) // self.stride + 1)
-        overlap = max(self.width - self.stride, self.target_shift) if full else self.target_shift
+        overlap = self.target_shift
+        if full:
+            overlap = max(self.width - self.stride, overlap)
         has_short_row = tokens - full * self.stride > overlap
         return full + has_short_row
 
@@ -247,7 +248,7 @@ class RowLayout:
         return begins, np.minimum(total - begins, self.width)
 
     def _pack_whole(self, ends: list[int]) -> np.ndarray:
-        begins: list[int] = []
+        begins = []
         begin = 0
         row_end = 0
         for end in ends:
@@ -266,8 +267,8 @@ def pack(
     Args:
         chunks: of the documents from the one on that `cursor` names.
     """
-    held: list[TokenizedDocument] = []
-    rows: list[Row] = []
+    held = []
+    rows = []
     for chunk in chunks:
         held += chunk
         rows = split_rows(held, cursor, layout)
@@ -293,7 +294,7 @@ def split_rows(
 
     tokens = np.concatenate([document.tokens for document in documents])
     is_target = np.concatenate([document.is_target for document in documents])
-    rows: list[Row] = []
+    rows = []
     # The last row comes first, as each has the position of the next one.
     after = epoch_start(start["epoch"] + 1, start["fingerprint"])
     for index in reversed(range(len(begins))):

@@ -142,8 +142,7 @@ def _survive_if_female(table: Table) -> np.ndarray:
 @memoize  # The jobs of a sweep share it.
 def load_rules() -> SentenceRules:
     text = (FOLDER / "titanic.yaml").read_text()
-    rules: SentenceRules = validate(yaml.safe_load(text), SentenceRules)
-    return rules
+    return validate(yaml.safe_load(text), SentenceRules)
 
 
 def _open_rows(source: str | None, valid_source: str | None, cache: Path) -> Rows:

@@ -78,7 +78,12 @@ class Tokenizer:
         by_bytes = '"ByteLevel"' in json.dumps(file["decoder"])
         sizes = [0] * self.vocab_size
         for piece, token in self.inner.get_vocab(with_added_tokens=True).items():
-            sizes[token] = len(piece) if by_bytes else _piece_bytes(piece)
+            size = _utf8_length(piece)
+            if by_bytes:
+                size = len(piece)
+            elif ONE_BYTE.fullmatch(piece):
+                size = 1
+            sizes[token] = size
         for added in file["added_tokens"]:
             sizes[added["id"]] = 0 if added["special"] else _utf8_length(added["content"])
         for text in PROBES:
@@ -103,8 +108,7 @@ class Tokenizer:
         Raises DataError for a character it cannot encode.
         """
         self._check([text])
-        ids: list[int] = self.inner.encode(text, add_special_tokens=special).ids
-        return ids
+        return self.inner.encode(text, add_special_tokens=special).ids
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[np.ndarray]:
         """int32 ids of each text with start and end tokens.
@@ -135,7 +139,7 @@ class Tokenizer:
 
     def _special(self, role: str) -> int | None:
         for name in SPECIAL_NAMES[role]:
-            token: int | None = self.inner.token_to_id(name)
+            token = self.inner.token_to_id(name)
             if token is not None:
                 return token
         return None
@@ -291,10 +295,6 @@ def _alphabet(file: dict[str, Any], text: str) -> frozenset[str] | None:
     if model.get("merges") != [] or reads_others:
         return None
     return frozenset(piece for piece in model["vocab"] if len(piece) == 1)
-
-
-def _piece_bytes(piece: str) -> int:
-    return 1 if ONE_BYTE.fullmatch(piece) else _utf8_length(piece)
 
 
 def _utf8_length(piece: str) -> int:

@@ -10,9 +10,8 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.data.rng import Stream, counter_hash, permutation
-from mlxlab.data.text.order import DataOrder
+from mlxlab.data.text.order import MAX_TOKENS, DataOrder, TokenCounts
 from mlxlab.data.text.packing import RowLayout
-from mlxlab.data.text.token_counts import MAX_TOKENS, TokenCounts
 from mlxlab.errors import ConfigError
 from mlxlab.extensions.curriculum.served_rows import Pool, Ranking, ServedOrder, TokenDistribution
 from mlxlab.schema.constraints import Fraction, Ge, Gt, Le, MaxLen, MinLen

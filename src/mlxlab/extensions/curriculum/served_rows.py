@@ -14,8 +14,8 @@ import numpy as np
 
 from mlxlab.data.batch import NO_CURRICULUM, load_position, stack
 from mlxlab.data.text.batches import RowOrder
+from mlxlab.data.text.order import TokenCounts
 from mlxlab.data.text.packing import Row, RowLayout, Take, TextCursor, epoch_start
-from mlxlab.data.text.token_counts import TokenCounts
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import pack_bytes
 from mlxlab.files.untrusted import unpack_bytes

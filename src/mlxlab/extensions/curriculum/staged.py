@@ -7,9 +7,8 @@ from typing import Annotated
 import numpy as np
 
 from mlxlab.data.batch import check_position
-from mlxlab.data.text.corpus import MEAN_CHARACTERS, open_readers
 from mlxlab.data.text.documents import Document, DocumentSource, Position, Windows
-from mlxlab.data.text.order import DataOrder
+from mlxlab.data.text.order import MEAN_CHARACTERS, DataOrder, open_readers
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Ge, Lt, MaxLen, MinLen, NonNegative, Size
 from mlxlab.terminal.wording import one_of

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from mlxlab.data.cache import HEADER_BYTES, cached
-from mlxlab.data.tokenizers.bpe import train_bpe
-from mlxlab.data.tokenizers.fit import Corpus
-from mlxlab.data.tokenizers.vocab_size import (
+from mlxlab.data.tokenizers.bpe import (
     measure,
     merge_parents,
     size_by_data,
     size_by_elbow,
     size_by_model,
     tokens_by_size,
+    train_bpe,
     truncate_bpe,
     vocabulary_sizes,
 )
+from mlxlab.data.tokenizers.character import Corpus
 from mlxlab.errors import DataError, InputNotFoundError, NotAllowedError
 from support.titanic import new_bpe_trainer, real_rows
 
@@ -28,6 +28,12 @@ TEXTS = [f"{row.name} embarked at {row.embarked}, ticket {row.ticket}" for row i
 LARGE = train_bpe(TEXTS, 1500, 2)
 FILE = json.loads(LARGE.inner.to_str())
 CORPUS = {"key": "corpus", "parameters": 1_000_000, "width": 128, "planned_bytes": None}
+
+
+def fit(cache, texts=TEXTS, corpus=CORPUS, pretrained=None, **options):
+    """What a trainer makes of a corpus."""
+    texts = Corpus(texts, cache=cache, pretrained=pretrained, **corpus)
+    return new_bpe_trainer(**options).fit(texts)
 
 
 def counts_of(tokenizer, texts=TEXTS):
@@ -39,8 +45,7 @@ def counts_of(tokenizer, texts=TEXTS):
 def test_a_truncated_large_vocabulary_equals_the_small_one(size, tmp_path):
     direct = train_bpe(TEXTS, size, 2)
     (tmp_path / "tokenizer.json").write_text(json.dumps(truncate_bpe(FILE, size)))
-    fit = new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
-    assert fit.tokenizer.fingerprint == direct.fingerprint
+    assert fit(tmp_path, [], path=str(tmp_path)).tokenizer.fingerprint == direct.fingerprint
 
 
 def test_undoing_merges_gives_the_tokens_of_every_smaller_vocabulary():
@@ -100,57 +105,45 @@ def test_the_elbow_is_where_doubling_gains_less_than_five_percent():
 
 
 def test_the_smallest_limit_decides_and_all_are_reported(tmp_path):
-    limited = new_bpe_trainer().fit(
-        Corpus(TEXTS, cache=tmp_path, **CORPUS | {"planned_bytes": 400_000})
-    )
+    limited = fit(tmp_path, corpus=CORPUS | {"planned_bytes": 400_000})
     named = dict(re.findall(r"([\d,]+) by (\w+)", limited.lines[-1]))
     assert {*named.values()} >= {"model", "data"}
     smallest = min(int(limit.replace(",", "")) for limit in named)
     assert limited.tokenizer.vocab_size == max(512, smallest // 64 * 64)
 
 
-def test_the_bounds_hold_unless_the_text_is_too_small(tmp_path):
-    rich = CORPUS | {"planned_bytes": 10**9}
-    poor = CORPUS | {"planned_bytes": 90_000}
-    sizes = [
-        new_bpe_trainer(min_vocab_size=1050)
-        .fit(Corpus(TEXTS, cache=tmp_path, **corpus))
-        .tokenizer.vocab_size
-        for corpus in (rich, poor, CORPUS)
-    ]
-    assert sizes == [1050, 512, 1050]
-    assert (
-        new_bpe_trainer(max_vocab_size=600)
-        .fit(Corpus(TEXTS, cache=tmp_path, **rich))
-        .tokenizer.vocab_size
-        == 600
-    )
-
-
-@pytest.mark.parametrize(("minimum", "is_raised"), [(512, False), (1050, True)])
-def test_the_line_says_whether_the_minimum_holds_and_not_the_limits(tmp_path, minimum, is_raised):
-    fit = new_bpe_trainer(min_vocab_size=minimum).fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    assert ("raised by data.tokenizer.min_vocab_size" in fit.lines[-1]) == is_raised
+@pytest.mark.parametrize(
+    ("planned_bytes", "options", "size", "is_raised"),
+    [
+        (10**9, {"min_vocab_size": 1050}, 1050, True),
+        (90_000, {"min_vocab_size": 1050}, 512, False),
+        (None, {"min_vocab_size": 1050}, 1050, True),
+        (10**9, {"max_vocab_size": 600}, 600, False),
+    ],
+)
+def test_the_bounds_hold_unless_the_text_is_too_small(
+    tmp_path, planned_bytes, options, size, is_raised
+):
+    fitted = fit(tmp_path, corpus=CORPUS | {"planned_bytes": planned_bytes}, **options)
+    assert fitted.tokenizer.vocab_size == size
+    assert ("raised by data.tokenizer.min_vocab_size" in fitted.lines[-1]) == is_raised
 
 
 def test_a_fixed_vocabulary_size_takes_precedence(tmp_path):
-    fit = new_bpe_trainer(vocab_size=777).fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    assert fit.tokenizer.vocab_size == 777
-    assert len(fit.lines) == 1
+    fitted = fit(tmp_path, vocab_size=777)
+    assert fitted.tokenizer.vocab_size == 777
+    assert len(fitted.lines) == 1
 
 
 def test_the_same_corpus_and_settings_reuse_the_cached_tokenizer(tmp_path):
-    first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    again = new_bpe_trainer().fit(Corpus(unreadable(), cache=tmp_path, **CORPUS))
+    first, again = fit(tmp_path), fit(tmp_path, unreadable())
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
     assert "trained" in first.lines[0]
     assert "reused" in again.lines[0]
-    for other in ({"min_frequency": 3}, {"train_examples": 500}, {"max_vocab_size": 1000}):
+    others = [{"min_frequency": 3}, {"train_examples": 500}, {"max_vocab_size": 1000}]
+    for other in [*others, {"corpus": CORPUS | {"key": "another"}}]:
         with pytest.raises(AssertionError, match="read"):
-            new_bpe_trainer(**other).fit(Corpus(unreadable(), cache=tmp_path, **CORPUS))
-    another = CORPUS | {"key": "another"}
-    with pytest.raises(AssertionError, match="read"):
-        new_bpe_trainer().fit(Corpus(unreadable(), cache=tmp_path, **another))
+            fit(tmp_path, unreadable(), **other)
 
 
 def unreadable():
@@ -159,76 +152,56 @@ def unreadable():
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: data[: len(data) // 2],
-        lambda data: data.replace(b'"bytes_per_token": [', b'"bytes_per_token": [1'),
-    ],
-)
-def test_a_malformed_cached_tokenizer_is_trained_again(damage, tmp_path, caplog):
-    first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    (path,) = (tmp_path / "tokenizers").iterdir()
-    path.write_bytes(damage(path.read_bytes()))
-    again = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
-    assert "is corrupt" in caplog.text
-    assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
-    assert "reused" in new_bpe_trainer().fit(Corpus([], cache=tmp_path, **CORPUS)).lines[0]
-
-
-@pytest.mark.parametrize(
     "change",
     [
+        None,
         {"bytes_per_token": [2.0]},
         {"bytes_per_token": "many"},
         {"bytes_per_token": []},
         {"tokenizer": {"model": {"type": "BPE", "vocab": {}, "merges": []}}},
     ],
-    ids=["other sizes", "other types", "no statistics", "another tokenizer"],
+    ids=["truncated", "other sizes", "other types", "no statistics", "another tokenizer"],
 )
-def test_a_cached_tokenizer_with_a_right_digest_but_other_contents_is_trained_again(
-    change, tmp_path, caplog
-):
-    first = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+def test_a_malformed_cached_tokenizer_is_trained_again(change, tmp_path, caplog):
+    first = fit(tmp_path)
     (path,) = (tmp_path / "tokenizers").iterdir()
-    content = json.loads(path.read_bytes()[HEADER_BYTES:]) | change
-    path.unlink()
-    cached(path, lambda file: file.write(json.dumps(content).encode()), lambda data: None)
-    again = new_bpe_trainer().fit(Corpus(TEXTS, cache=tmp_path, **CORPUS))
+    data = path.read_bytes()
+    if change is None:
+        path.write_bytes(data[: len(data) // 2])
+    else:  # Its digest is right.
+        content = json.dumps(json.loads(data[HEADER_BYTES:]) | change).encode()
+        path.unlink()
+        cached(path, lambda file: file.write(content), lambda data: None)
+    again = fit(tmp_path)
     assert "is corrupt" in caplog.text
     assert again.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert "reused" in fit(tmp_path, []).lines[0]
 
 
 def test_few_texts_beyond_the_sample_are_read(tmp_path):
     texts = iter(TEXTS)
-    new_bpe_trainer(train_examples=500).fit(Corpus(texts, cache=tmp_path, **CORPUS))
+    fit(tmp_path, texts, train_examples=500)
     assert len(list(texts)) == len(TEXTS) - 550
 
 
-def test_a_corpus_without_text_is_refused(tmp_path):
-    for texts in ([], [" \n", ""]):
-        with pytest.raises(DataError, match="no text"):
-            new_bpe_trainer().fit(Corpus(texts, cache=tmp_path, **CORPUS))
+@pytest.mark.parametrize("texts", [[], [" \n", ""]])
+def test_a_corpus_without_text_is_refused(tmp_path, texts):
+    with pytest.raises(DataError, match="no text"):
+        fit(tmp_path, texts)
 
 
 def test_a_path_is_taken_as_it_is_and_must_be_that_of_the_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, size in (("own", 300), ("other", 301)):
-        (tmp_path / name).mkdir()
-        train_bpe(TEXTS, size, 2).save(tmp_path / name)
     own, other = tmp_path / "own", tmp_path / "other"
+    for folder, size in ((own, 300), (other, 301)):
+        folder.mkdir()
+        train_bpe(TEXTS, size, 2).save(folder)
     for path in (str(own), str(own / "tokenizer.json")):
-        fit = new_bpe_trainer(path=path).fit(
-            Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=own)
-        )
-        assert fit.tokenizer.vocab_size == 300
-        assert fit.lines == [f"tokenizer of {Path(path).relative_to(tmp_path)}: 300 tokens"]
-    assert (
-        new_bpe_trainer()
-        .fit(Corpus(unreadable(), cache=tmp_path, **CORPUS, pretrained=other))
-        .tokenizer.vocab_size
-        == 301
-    )
+        fitted = fit(tmp_path, unreadable(), path=path, pretrained=own)
+        assert fitted.tokenizer.vocab_size == 300
+        assert fitted.lines == [f"tokenizer of {Path(path).relative_to(tmp_path)}: 300 tokens"]
+    assert fit(tmp_path, unreadable(), pretrained=other).tokenizer.vocab_size == 301
     with pytest.raises(NotAllowedError, match="expected the tokenizer of the weights"):
-        new_bpe_trainer(path=str(own)).fit(Corpus([], cache=tmp_path, **CORPUS, pretrained=other))
+        fit(tmp_path, [], path=str(own), pretrained=other)
     with pytest.raises(InputNotFoundError, match=r"tokenizer\.json"):
-        new_bpe_trainer(path=str(tmp_path)).fit(Corpus([], cache=tmp_path, **CORPUS))
+        fit(tmp_path, [], path=str(tmp_path))

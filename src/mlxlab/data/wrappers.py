@@ -7,17 +7,20 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypedDict
 
-from mlxlab.data.batch import Batch, BatchIterator, check_position, set_curriculum_alpha
+from mlxlab.data.batch import Batch, BatchIterator, State, check_position, set_curriculum_alpha
 from mlxlab.schema.constraints import Count
 
 
 class Position(NamedTuple):
     """What is known of a source after a batch."""
 
-    state: dict[str, object]
+    state: State
     epoch: int
     at_epoch_start: bool
     order_metrics: dict[str, float]
+
+
+Prepared = tuple[Batch | None, Position]  # None ends the epoch
 
 
 def wrap_batches(
@@ -68,7 +71,7 @@ class Prefetch(_Wrapper):
         self.source = source
         self.depth = depth
         self._position = _position(source)
-        self._worker: Generator[tuple[Batch | None, Position]] | None = None
+        self._worker: Generator[Prepared] | None = None
         self._iteration = 0  # An older iterator must not stop the thread of the one in use.
 
     def __iter__(self) -> Iterator[Batch]:
@@ -103,7 +106,7 @@ class Prefetch(_Wrapper):
     def order_metrics(self) -> dict[str, float]:
         return self._position.order_metrics
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> State:
         return dict(self._position.state)
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
@@ -126,12 +129,12 @@ class Prefetch(_Wrapper):
             self.source.load_state_dict(self._position.state)
 
 
-def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None, Position]]:
-    """Batches that a thread prepares, each with the position after it; None ends the epoch."""
+def _prepare(source: BatchIterator, depth: int) -> Generator[Prepared]:
+    """Batches that a thread prepares, each with the position after it."""
     batches = iter(source)
     pool = ThreadPoolExecutor(1, "prefetch")
 
-    def prepare() -> tuple[Batch | None, Position]:
+    def prepare() -> Prepared:
         return next(batches, None), _position(source)
 
     try:
@@ -144,14 +147,16 @@ def _prepare(source: BatchIterator, depth: int) -> Generator[tuple[Batch | None,
 
 
 def _position(source: BatchIterator) -> Position:
-    metrics = source.order_metrics() if hasattr(source, "order_metrics") else {}
+    metrics = {}
+    if hasattr(source, "order_metrics"):
+        metrics = source.order_metrics()
     return Position(source.state_dict(), source.epoch, source.at_epoch_start, metrics)
 
 
 class RepeatState(TypedDict):
     """The position of the repeated batches in the data set, and the position within them."""
 
-    first: dict[str, object]
+    first: State
     epoch: Count
     index: Count
 
@@ -206,7 +211,7 @@ class RepeatBatches(_Wrapper):
         self.first = self.source.state_dict()
         self._cached = []
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> State:
         return {"first": self.first, "epoch": self.epoch, "index": self.index}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:

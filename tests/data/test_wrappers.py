@@ -1,4 +1,4 @@
-"""The contract of `BatchIterator`, checked of every loader and every wrapper alike."""
+"""Loaders and wrappers keep the contract of `BatchIterator`; the first batches can be repeated."""
 
 import itertools
 import json
@@ -6,10 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from data.loaders.test_bucketing import new_loader as new_bucket_loader
-from data.loaders.test_loader import new_loader
+from data.test_loader import ids, new_bucket_loader, new_loader
 from mlxlab.data.batch import BatchIterator
-from mlxlab.data.loaders.wrappers import Prefetch, RepeatBatches, wrap_batches
+from mlxlab.data.wrappers import Prefetch, RepeatBatches, wrap_batches
 from mlxlab.errors import DataError
 from support.streams import make_batches
 
@@ -59,7 +58,7 @@ def test_properties_that_a_wrapper_does_not_change_are_those_of_its_source(new):
         assert getattr(batches, name) == getattr(source, name)
 
 
-@pytest.mark.parametrize("used", [0, 1, 3, 4])
+@pytest.mark.parametrize("used", [0, 1, 3, 4, 6, 7, 13])
 def test_from_a_saved_position_the_same_batches_follow(new, used):
     expected = take(new(), used + 5)
     batches, resumed = new(), new()
@@ -87,3 +86,20 @@ def test_a_malformed_position_is_refused(new):
     ):
         with pytest.raises(DataError):
             new().load_state_dict(state)
+
+
+@pytest.fixture(params=[new_loader, lambda **changes: Prefetch(new_loader(**changes), 2)])
+def new_repeat(request):
+    return lambda number, **changes: RepeatBatches(request.param(**changes), number)
+
+
+def test_every_epoch_is_the_first_batches_of_the_data(new_repeat):
+    expected, batches = ids(new_loader())[:3], new_repeat(3)
+    assert [ids(batches) for _ in range(3)] == [expected] * 3
+    assert (batches.epoch, batches.at_epoch_start, batches.batches_per_epoch) == (3, True, 3)
+
+
+def test_data_with_fewer_batches_is_repeated_whole(new_repeat):
+    batches = new_repeat(100)
+    assert len(ids(batches)) == batches.batches_per_epoch == 6
+    assert ids(batches) == ids(new_loader())
