@@ -17,7 +17,7 @@ from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
-from mlxlab.run import earlier_run, reproduce
+from mlxlab.run import context, verify
 from mlxlab.run.context import LOCK
 from mlxlab.schema.metric_names import Metric
 from mlxlab.tracking.records import FILE
@@ -187,14 +187,14 @@ def test_every_file_of_a_run_folder_is_documented():
     """Those that are moved with an earlier run or uploaded, and those of a real run."""
     documented = {part for code in re.findall(r"`([^`]+)`", RUN_FOLDER) for part in code.split("/")}
     written = {
-        *earlier_run._MOVED,
+        *context._MOVED,
         *names_in(run_files.FILES),
     }
     written |= {
         FILE,
         ENSEMBLE_FILE,
         THRESHOLDS_FILE,
-        reproduce.FILE,
+        verify.FILE,
         LOCK,
     }
     folders = [past_run(), *(past_run() / name for name in ["inference"])]

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from mlxlab.inference import terminal
-from mlxlab.inference.chat import load_chat
+from mlxlab.inference.chat import load_chat, talk
 from mlxlab.inference.generate import GenerationConfig
 from support.commands import command
 from support.processes import (
@@ -147,7 +146,7 @@ def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
 def test_a_message_may_begin_with_a_slash(trained, monkeypatch, line, message):
     chat = load_chat(trained[0])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
-    terminal.talk(chat, replace(GREEDY, max_tokens=1))
+    talk(chat, replace(GREEDY, max_tokens=1))
     assert [each["content"] for each in chat.messages if each["role"] == "user"] == [message]
 
 

@@ -13,7 +13,7 @@ from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.run_file import read_run
-from mlxlab.run.reproduce import config_to_reproduce
+from mlxlab.run.verify import config_to_reproduce
 from support.processes import run_here, tiny_overrides
 
 

@@ -11,7 +11,7 @@ import pytest
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.sources.open import Reading
 from mlxlab.errors import DataError
-from mlxlab.inference.cells import to_table
+from mlxlab.inference.predict import to_table
 
 
 def test_values_are_written_as_in_a_file():

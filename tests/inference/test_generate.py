@@ -10,7 +10,6 @@ from mlx.utils import tree_map
 from mlxlab.backend import blas_threads
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError
-from mlxlab.evaluation import samples
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.models.adapters.apply import insert
 from mlxlab.models.bert import Bert
@@ -19,6 +18,7 @@ from mlxlab.models.model import Model, build_head
 from mlxlab.models.options import LoRA
 from mlxlab.models.rope import Llama3Scaling
 from mlxlab.models.transformer import Transformer
+from mlxlab.run import report
 
 VOCABULARY = 300
 SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
@@ -84,9 +84,9 @@ def rope():
 
 
 def test_samples_of_a_slow_model_have_some_tokens(rope, tokenizer, monkeypatch):
-    monkeypatch.setattr(samples, "SECONDS", 0.0)
-    for each in samples.generate_samples(rope, tokenizer, prompts(3, 5), 60):
-        assert len(tokenizer.encode(each.text)) >= samples.MIN_TOKENS // 2 or each.end == "end"
+    monkeypatch.setattr(report, "SECONDS", 0.0)
+    for each in report.generate_samples(rope, tokenizer, prompts(3, 5), 60):
+        assert len(tokenizer.encode(each.text)) >= report.MIN_TOKENS // 2 or each.end == "end"
         assert each.text
 
 

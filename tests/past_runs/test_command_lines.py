@@ -5,7 +5,7 @@ import pytest
 from mlxlab.checkpoint.continuation import Continuation as Saved
 from mlxlab.checkpoint.state import empty_metadata
 from mlxlab.files.untrusted import ShapeError, validate
-from mlxlab.past_runs.command_lines import CommandLine, continuations, model_changes
+from mlxlab.past_runs.changes import CommandLine, continuations, model_changes
 from mlxlab.record.run_record import Continuation
 from mlxlab.views.commands import continuing_lines
 

@@ -7,8 +7,7 @@ import pytest
 
 from mlxlab.config.paths import conf_dir
 from mlxlab.inference.restore import restore_model
-from mlxlab.past_runs.run_lock import read_lock
-from mlxlab.past_runs.stored_config import read_run_config
+from mlxlab.past_runs.run_lock import read_lock, read_run_config
 from mlxlab.record.run_file import read_run
 from support.foreign_runs import (
     VICTIM,

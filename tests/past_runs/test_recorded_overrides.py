@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
-from mlxlab.past_runs.recorded_overrides import merge_recorded, override_text, restoring_overrides
+from mlxlab.past_runs.rerun import merge_recorded, override_text, restoring_overrides
 
 FOLDERS = [conf_dir()]
 RECORDED = ["model=bert", "model/size=tiny", "model.dropout=0.2", "trainer.epochs=3", "+tags.a=b"]

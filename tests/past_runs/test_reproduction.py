@@ -3,8 +3,8 @@
 import pytest
 
 from mlxlab.errors import DataError
-from mlxlab.past_runs.reproduction import compare, describe
-from mlxlab.run.lock_recorder import has_one_digit
+from mlxlab.past_runs.run_lock import compare, describe
+from mlxlab.run.report import has_one_digit
 
 CODE = {"commit": "a" * 40, "diff": "", "digest": ""}
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
-from mlxlab.past_runs.run_info import read_info
+from mlxlab.past_runs.collect_record import read_info
 from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import Evaluation, Training
 from mlxlab.views.commands import next_commands

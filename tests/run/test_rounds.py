@@ -14,8 +14,7 @@ from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
-from mlxlab.past_runs.collect_record import write_run_report
-from mlxlab.past_runs.run_info import read_info
+from mlxlab.past_runs.collect_record import read_info, write_run_report
 from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.run_file import read_run, write_run
 from mlxlab.run.resume.start import Start

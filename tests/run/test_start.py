@@ -9,8 +9,7 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.hydra.compose import compose
 from mlxlab.errors import ConfigError
-from mlxlab.past_runs.collect_record import write_run_report
-from mlxlab.past_runs.run_info import read_info
+from mlxlab.past_runs.collect_record import read_info, write_run_report
 from mlxlab.record.run_file import read_run
 from mlxlab.run import entry
 from mlxlab.run.entry import resumed_choices

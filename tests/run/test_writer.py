@@ -20,8 +20,8 @@ from mlxlab.record import provenance
 from mlxlab.record.attempts import read_now, seconds_of
 from mlxlab.record.run_file import DAMAGED, FILE, read_run, write_run
 from mlxlab.record.run_record import STATUSES, Parent, Training
-from mlxlab.run.earlier_run import set_aside_earlier_run
-from mlxlab.run.session_facts import lineage
+from mlxlab.run.context import set_aside_earlier_run
+from mlxlab.run.metadata import lineage
 from mlxlab.run.writer import RunWriter
 from mlxlab.views.run_view import RunView
 from support.processes import final_state, run, start, tiny_overrides, wait_for

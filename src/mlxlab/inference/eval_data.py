@@ -31,8 +31,13 @@ from mlxlab.data.text.encoder import TextEncoder
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
 from mlxlab.data.tokenizers.fit import existing_tokenizer
 from mlxlab.errors import ConfigError, DataError, UserError
-from mlxlab.inference.cells import row_reading
-from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
+from mlxlab.inference.predict import (
+    UnseenCategories,
+    encode_located,
+    row_encoder,
+    row_reading,
+    trained_on,
+)
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.models.baselines.baseline import Baseline
 from mlxlab.models.baselines.predict import predict_rows

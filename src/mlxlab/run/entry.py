@@ -29,7 +29,7 @@ from mlxlab.training.distributed.launch_env import check_parallel, rank
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlxlab.past_runs.command_lines import CommandLine
+    from mlxlab.past_runs.changes import CommandLine
     from mlxlab.training.callback import Callback
 
 _TASK = {"experiment", "model", "data"}  # keys and groups that say what to train

@@ -16,8 +16,7 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.evaluation.parts.data import Config, build_data, longest_row
-from mlxlab.evaluation.parts.memory import check_training_memory
-from mlxlab.evaluation.parts.model import build_model, model_node, model_seed
+from mlxlab.evaluation.parts.model import build_model, check_training_memory, model_node, model_seed
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node

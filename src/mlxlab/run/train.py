@@ -25,31 +25,34 @@ from mlxlab.evaluation.at_end import (
     write_files,
 )
 from mlxlab.evaluation.parts.data import Config
-from mlxlab.evaluation.samples import generate_samples, sample_prompts
 from mlxlab.files.atomic import write_atomic
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
-from mlxlab.past_runs.training_facts import shape_of, training_facts
+from mlxlab.past_runs.collect_record import shape_of, training_facts
 from mlxlab.record.run_record import Sample
-from mlxlab.run.context import RunContext, run_name, tracked_name
-from mlxlab.run.earlier_run import set_aside_earlier_run
+from mlxlab.run.context import RunContext, run_name, set_aside_earlier_run, tracked_name
 from mlxlab.run.first_step import take_step
-from mlxlab.run.lock_recorder import RunLockRecorder
 from mlxlab.run.metadata import (
     log_config_changes,
     log_datasets,
     log_transfer,
     run_metadata,
     run_tags,
+    session_record,
 )
-from mlxlab.run.report import RunReport, find_report, tracked_until_end
-from mlxlab.run.resume.kernels import use_kernels
+from mlxlab.run.report import (
+    RunLockRecorder,
+    RunReport,
+    find_report,
+    generate_samples,
+    sample_prompts,
+    tracked_until_end,
+)
 from mlxlab.run.resume.load import fit_checkpoint, is_finished, prepare_checkpoints, print_state
 from mlxlab.run.resume.policy import Transfer
-from mlxlab.run.resume.start import Start, plan_start
+from mlxlab.run.resume.start import Start, plan_start, use_kernels
 from mlxlab.run.session import Session, build_callbacks, build_session, check_callback
-from mlxlab.run.session_facts import session_record
 from mlxlab.terminal.messages import log_lines
 from mlxlab.terminal.program import display_path, resume_command
 from mlxlab.terminal.wording import percent

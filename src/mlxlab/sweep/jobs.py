@@ -9,7 +9,7 @@ from typing import Protocol
 from hydra.plugins.launcher import Launcher
 
 from mlxlab.errors import WorkerLostError
-from mlxlab.record.jobs import JobRecord
+from mlxlab.record.attempts import JobRecord
 from mlxlab.sweep.child import OUTPUT
 from mlxlab.sweep.job import Job, record_of
 from mlxlab.terminal.program import text_value

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from mlxlab.backend.machine_memory import free_memory, process_memory
 from mlxlab.backend.memory import total_memory
 from mlxlab.errors import CannotCreateError, ConfigError
-from mlxlab.record.jobs import Ending, record_crash
+from mlxlab.record.attempts import Ending, record_crash
 from mlxlab.sweep import child, preload
 from mlxlab.sweep.interrupts import Interrupts, signals_blocked
 from mlxlab.sweep.job import Job, JobTask, compose, record_of

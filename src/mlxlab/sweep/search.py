@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from mlxlab import terminal
 from mlxlab.errors import DataError, WriteError
-from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.attempts import JobRecord, read_jobs
 from mlxlab.record.run_file import FILE, read_run
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.job import Job, record_of

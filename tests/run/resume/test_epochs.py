@@ -1,7 +1,7 @@
 """`trainer.epochs=auto` of a resumed run: the epochs that it began with."""
 
 from mlxlab.checkpoint.store import CheckpointStore
-from mlxlab.past_runs.training_facts import limit_of
+from mlxlab.past_runs.collect_record import limit_of
 from support.processes import run_here
 
 MODEL = [

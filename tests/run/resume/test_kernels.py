@@ -7,8 +7,8 @@ import pytest
 from mlxlab.backend.ops.native import state
 from mlxlab.backend.ops.native.state import KernelSet
 from mlxlab.errors import NotAllowedError
-from mlxlab.run.resume import kernels
-from mlxlab.run.resume.kernels import mode_to_reproduce, resume_kernels
+from mlxlab.run.resume import start
+from mlxlab.run.resume.start import mode_to_reproduce, resume_kernels
 from support.processes import run_here, tiny_overrides
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the kernels are for Linux")
@@ -35,7 +35,7 @@ def test_a_run_without_native_kernels_continues_without_them(mode):
 
 @pytest.mark.parametrize("mode", ["auto", "require"])
 def test_a_run_with_native_kernels_continues_with_them(monkeypatch, mode):
-    monkeypatch.setattr(kernels, "load_or_build", lambda: state.use(NATIVE) or NATIVE)
+    monkeypatch.setattr(start, "load_or_build", lambda: state.use(NATIVE) or NATIVE)
     resume_kernels(str(NATIVE), mode)
     assert state.current() == NATIVE
 
@@ -78,7 +78,7 @@ def test_other_kernels_are_refused_by_name(monkeypatch, earlier, mode, variable,
     "now", [KernelSet("fedcba9876543210", NATIVE.features), KernelSet(NATIVE.digest, "avx512")]
 )
 def test_another_digest_or_feature_is_refused(monkeypatch, now):
-    monkeypatch.setattr(kernels, "load_or_build", lambda: state.use(now) or now)
+    monkeypatch.setattr(start, "load_or_build", lambda: state.use(now) or now)
     with pytest.raises(
         NotAllowedError, match=f"^the run began with kernels {NATIVE}; here they are {now}; "
     ):

@@ -9,7 +9,7 @@ from mlxlab.analysis.comparison_runs import check_metric
 from mlxlab.analysis.sweeps import sweep_start
 from mlxlab.analysis.sweeps.sweep_jobs import State, Sweep, SweepJob, overrides_by_key
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.attempts import JobRecord, read_jobs
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Metrics
 
