@@ -14,7 +14,7 @@ from mlxlab.inference.restore import restore_model
 from mlxlab.record.run_file import read_run
 from mlxlab.training.device_batch import to_device
 from support.commands import command
-from support.processes import ROOT, run, start, tiny_overrides, wait_for
+from support.processes import ROOT, start, succeed, tiny_overrides, wait_for
 from support.titanic import real_rows, table_of
 
 SHORT = tiny_overrides(
@@ -30,8 +30,7 @@ STUDENT = [*SHORT, "trainer=distill"]
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    finished = run(*SHORT, f"hydra.run.dir={folder}")
-    assert finished.returncode == 0, finished.stderr
+    succeed(*SHORT, f"hydra.run.dir={folder}")
     return folder
 
 
@@ -42,12 +41,7 @@ def states(out: str) -> list[str]:
 def test_a_student_of_another_family_learns_from_a_run_and_caches_its_soft_targets(
     teacher, tmp_path, capsys
 ):
-    args = [
-        *STUDENT,
-        "model=cnn_hybrid",
-        "model.kernel_sizes=[2]",
-        "model.num_filters=4",
-    ]
+    args = [*STUDENT, "model=cnn_hybrid", "model.kernel_sizes=[2]", "model.num_filters=4"]
     args += [
         "trainer.distillation.teacher_cache={top_k: 1, dtype: float16}",
         f"trainer.teachers=[{teacher}]",
@@ -268,8 +262,7 @@ def test_the_router_of_the_documentation_weighs_teachers(teacher, tmp_path):
         (tmp_path / name).write_text(block)
     args = [*STUDENT, f"trainer.teachers=[{teacher}, {teacher}]", f"hydra.run.dir={tmp_path}/run"]
     args += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=loudest"]
-    done = run(*args, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="mine.loudest")
-    assert done.returncode == 0, done.stderr
+    succeed(*args, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="mine.loudest")
     [config] = (tmp_path / "run").glob("inference/config.yaml")
     assert "mine.loudest" in config.read_text()
 

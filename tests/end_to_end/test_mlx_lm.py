@@ -9,7 +9,7 @@ import pytest
 
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
-from support.processes import NO_PLOTS, final_state, run_here
+from support.processes import NO_PLOTS, final_state, run_here, succeed_here
 
 load_model = pytest.importorskip("mlx_lm.utils", reason="needs the extra zoo").load_model
 
@@ -78,8 +78,7 @@ def text(tmp_path_factory):
 
 
 def train(folder, *overrides):
-    done = run_here(*overrides, f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(*overrides, f"hydra.run.dir={folder}")
     return done
 
 
@@ -144,8 +143,7 @@ def test_adapters_are_trained_resumed_and_merged(name, text, tmp_path):
     assert "resumed from step-00000002" in resumed.stderr
     assert final_state(resumed) == final_state(whole)
     restored = restore_model(tmp_path / "whole")
-    done = run_here("hf", f"run={tmp_path}/whole", f"out={tmp_path}/hf", script="export")
-    assert done.returncode == 0, done.stderr
+    succeed_here("hf", f"run={tmp_path}/whole", f"out={tmp_path}/hf", script="export")
     merged, _ = load_model(tmp_path / "hf")
     tokens = mx.array(np.arange(12).reshape(2, 6) % restored.checkpoint.state["vocab_size"])
     expected = restored.model(tokens, mx.ones(tokens.shape, mx.bool_))
@@ -190,8 +188,7 @@ def test_adapters_are_trained_on_quantised_weights(text, tmp_path):
 def test_a_classifier_is_trained_and_predicts(name, tmp_path):
     train(tmp_path / "run", *model_of(name), "data=titanic", *TITANIC, *SHORT)
     output = tmp_path / "out.csv"
-    done = run_here(f"run={tmp_path}/run", "input=test", f"output={output}", script="predict")
-    assert done.returncode == 0, done.stderr
+    succeed_here(f"run={tmp_path}/run", "input=test", f"output={output}", script="predict")
     rows = list(csv.DictReader(output.read_text().splitlines()))
     sums = [sum(float(row[key]) for key in row if key.startswith("probability_")) for row in rows]
     assert len(rows) == 418

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlxlab.record.run_file import read_run
-from support.processes import NO_PLOTS, final_state, run, start, tiny_overrides, wait_for
+from support.processes import NO_PLOTS, final_state, run, start, succeed, tiny_overrides, wait_for
 
 LEAN = ["trainer=optimized", "trainer.step.compile=never"]
 SHORT = tiny_overrides(
@@ -37,20 +37,16 @@ def test_every_family_and_every_callback_work_with_the_optimized_step(tmp_path, 
         if not setting.startswith("tracking=") and setting not in NO_PLOTS
     ]
     store = [f"tracking.uri=sqlite:///{tmp_path}/store.db"]
-    finished = run(
+    finished = succeed(
         *settings,
         *args,
         *more,
         *(store if model == "bert" else []),
         f"hydra.run.dir={tmp_path}/run",
     )
-    assert finished.returncode == 0, finished.stderr
     assert "Traceback" not in finished.stderr
     assert read_run(tmp_path / "run").training.steps == 8
-    for name in (
-        "summary.md",
-        "metrics.csv",
-    ):
+    for name in ("summary.md", "metrics.csv"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     head = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
     assert all(
@@ -87,10 +83,8 @@ def test_a_run_with_adaptive_batch_size_resumes_with_its_current_size(tmp_path):
         f"callbacks.adaptive_batch.{setting}"
         for setting in ("max=32", "interval=4", "cooldown=4", "budget=1000")
     ]
-    first = run(*args)
-    assert first.returncode == 0, first.stderr
-    second = run(*args[1:], "resume=auto", "trainer.max_steps=16")
-    assert second.returncode == 0, second.stderr
+    succeed(*args)
+    succeed(*args[1:], "resume=auto", "trainer.max_steps=16")
     newest = max((tmp_path / "checkpoints").glob("step-*"))
     state = json.loads((newest / "state.json").read_text())
     assert state["progress"]["batch_sizes"] == [[0, 8], [4, 16], [8, 32]]

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from support.processes import ROOT, final_state, run, tiny_overrides
+from support.processes import ROOT, final_state, passed, run, succeed, tiny_overrides
 
 CODE = (ROOT / "tests" / "support" / "reviews_dataset.py").read_text()
 NODE = """
@@ -57,8 +57,7 @@ def train(project, folder, *settings, **changes):
 @pytest.fixture(scope="module")
 def trained(project, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "reviews"
-    finished = train(project, folder)
-    assert finished.returncode == 0, finished.stderr
+    finished = passed(train(project, folder))
     assert final_state(finished)
     return folder
 
@@ -70,16 +69,13 @@ def test_rows_of_a_function_are_trained_on_and_evaluated(tmp_path):
     allowed = {"PYTHONPATH": str(tmp_path), "MLXLAB_ALLOWED_TARGETS": "mine.rows"}
     own = ["data=text_classification", "model=bert", "data.source={_target_: mine.rows, count: 60}"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
-    done = run(*tiny, *own, f"hydra.run.dir={tmp_path / 'run'}", **allowed)
-    assert done.returncode == 0, done.stderr
-    done = run(f"run={tmp_path / 'run'}", script="evaluate", **allowed)
-    assert done.returncode == 0, done.stderr
+    done = succeed(*tiny, *own, f"hydra.run.dir={tmp_path / 'run'}", **allowed)
+    done = succeed(f"run={tmp_path / 'run'}", script="evaluate", **allowed)
     assert "accuracy" in done.stdout
 
 
 def test_a_data_set_of_a_user_is_evaluated_as_it_was_in_training(project, trained):
-    evaluated = run(f"run={trained}", script="evaluate", **environment(project))
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = succeed(f"run={trained}", script="evaluate", **environment(project))
     assert "accuracy" in evaluated.stdout
     assert "the validation data of the run" in evaluated.stderr
 
@@ -90,8 +86,7 @@ def test_rows_are_predicted_and_evaluated_as_in_training(project, trained, tmp_p
         "\n".join(["label,text", *(f'{label},"{text}"' for label, text in texts)]) + "\n"
     )
     args = [f"input={tmp_path / 'rows.csv'}", f"output={tmp_path / 'out.jsonl'}"]
-    predicted = run(f"run={trained}", *args, script="predict", **environment(project))
-    assert predicted.returncode == 0, predicted.stderr
+    succeed(f"run={trained}", *args, script="predict", **environment(project))
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     accuracy = sum(
         row["label"] == label for row, (label, _) in zip(rows, texts, strict=True)

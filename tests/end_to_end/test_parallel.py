@@ -23,6 +23,8 @@ from support.processes import (
     run_ring,
     start,
     start_ring,
+    succeed,
+    succeed_here,
     tiny_overrides,
     wait_for,
 )
@@ -102,12 +104,11 @@ def test_when_a_process_dies_the_others_save_and_exit_with_75(tmp_path):
     assert "is saved, continue with resume=auto" in err
     last = max(path.name for path in (tmp_path / "checkpoints").iterdir())
     max_steps = int(last[5:13]) + 5
-    resumed = run_here(
+    resumed = succeed_here(
         *tiny_overrides(f"trainer.max_steps={max_steps}", *CHEAP),
         f"hydra.run.dir={tmp_path}",
         "resume=auto",
     )
-    assert resumed.returncode == 0, resumed.stderr
     assert f"resumed from {last}" in resumed.stderr
 
 
@@ -188,8 +189,7 @@ def test_a_signal_at_any_instant_of_a_launch_loses_nothing(launched, tmp_path, s
     with suppress(StopIteration, psutil.NoSuchProcess):  # not started yet, or at its end already
         process_of_rank(process, 0).send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
-    resumed = run("nproc=2", *settings, script="launch")
-    assert resumed.returncode == 0, resumed.stderr
+    succeed("nproc=2", *settings, script="launch")
     weights = mx.load(str(tmp_path / "run" / "checkpoints" / "step-00000006" / "model.safetensors"))
     for name, expected in launched(2)[2].items():
         np.testing.assert_array_equal(np.array(weights[name]), np.array(expected), err_msg=name)

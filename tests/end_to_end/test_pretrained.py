@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
-from support.processes import run, tiny_overrides
+from support.processes import succeed, tiny_overrides
 
 CONFIG = {
     "model_type": "bert",
@@ -77,12 +77,10 @@ def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folde
         if not item.startswith("model")
     ]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
-    first = run(*settings, f"model.pretrained={tmp_path}/published")
-    assert first.returncode == 0, first.stderr
+    succeed(*settings, f"model.pretrained={tmp_path}/published")
     shutil.rmtree(tmp_path / "published")
     longer = [item.replace("max_steps=4", "max_steps=6") for item in settings]
-    again = run(*longer)
-    assert again.returncode == 0, again.stderr
+    again = succeed(*longer)
     assert "resumed from step-00000004" in again.stderr
     model = restore_model(tmp_path / "run").model
     table = np.array(model.backbone.embedding.weight)

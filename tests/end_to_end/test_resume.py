@@ -9,14 +9,13 @@ import time
 import pytest
 import yaml
 
-from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
+from support.processes import TINY, final_state, run, start, succeed, tiny_overrides, wait_for
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
-    finished = run(*TINY, f"hydra.run.dir={folder}")
-    assert finished.returncode == 0, finished.stderr
+    finished = succeed(*TINY, f"hydra.run.dir={folder}")
     return final_state(finished)
 
 
@@ -86,19 +85,15 @@ def test_a_second_process_in_the_same_folder_exits_with_73_and_names_the_first(t
         f"in use by process {first.pid} on {socket.gethostname()} since {time.strftime('%Y-')}"
         in second.stderr
     )
-    assert (
-        run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode
-        == 0
-    )
+    succeed(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other")
 
 
 def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     short = tiny_overrides("trainer.max_steps=10", "trainer.learning_rate=0.002")
-    assert run(*short, f"hydra.run.dir={tmp_path}").returncode == 0
-    longer = run(
+    succeed(*short, f"hydra.run.dir={tmp_path}")
+    longer = succeed(
         f"hydra.run.dir={tmp_path}", "resume=auto", "trainer.max_steps=15", "tracking=none"
     )
-    assert longer.returncode == 0, longer.stderr
     assert "trainer.max_steps: 10 -> 15" in longer.stderr
     changes = json.loads((tmp_path / "resume_changes.json").read_text())
     assert changes == [{"step": 10, "changes": {"trainer.max_steps": {"old": 10, "new": 15}}}]
@@ -116,8 +111,7 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
         "trainer.max_steps=6",
         "checkpointing.every_steps=1",
     ]
-    resumed = run(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = succeed(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
     assert "model.num_layers: 1 -> 2" in resumed.stderr
     assert "weights of step-00000005: 13 matched, 12 renamed, 17 grown, 24 new\n" in resumed.stderr
     assert (
@@ -125,8 +119,7 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
     )
     [record] = json.loads((folder / "transfer.json").read_text())
     assert (record["source"], record["step"]) == (f"{folder}/checkpoints/step-00000005", 5)
-    verified = run(str(folder), script="verify")
-    assert verified.returncode == 0, verified.stderr
+    verified = succeed(str(folder), script="verify")
     assert "step-00000006: bitwise what training from step 5 gives" in verified.stdout
 
 
@@ -147,12 +140,7 @@ def finished_run(factory):
     """One finished run, shared: whoever is refused must leave it as it is."""
     if "folder" not in SHARED:
         SHARED["folder"] = factory.mktemp("finished")
-        assert (
-            run(
-                *tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}"
-            ).returncode
-            == 0
-        )
+        succeed(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}")
     return SHARED["folder"]
 
 
@@ -168,15 +156,13 @@ def test_data_that_changed_since_the_checkpoint_is_refused_unless_allowed(tmp_pa
         f"data.source={table}",
         "resume=auto",
     ]
-    first = run(*settings)
-    assert first.returncode == 0, first.stderr
+    succeed(*settings)
     table.write_text(some_rows().replace("Miss. Name5", "Miss. Other5"))
     refused = run(*settings)
     assert refused.returncode == 77
     assert "data changed since the save" in refused.stderr
     longer = [setting.replace("max_steps=5", "max_steps=8") for setting in settings]
-    allowed = run(*longer, "resume_policy.allow_data_change=true")
-    assert allowed.returncode == 0, allowed.stderr
+    succeed(*longer, "resume_policy.allow_data_change=true")
 
 
 def some_rows() -> str:

@@ -35,15 +35,9 @@ def test_rows_that_cannot_be_used_are_left_out_up_to_the_limit(tmp_path, fault):
     ]
     assert description.startswith("119 rows of ")
     assert "rows.csv: 1 row (0.8 %) left out: " in description.splitlines()[1]  # a line of its own
-    with pytest.raises(
-        DataError,
-        match=r"rows\.csv:9: .* \(1 row\)$",
-    ):
+    with pytest.raises(DataError, match=r"rows\.csv:9: .* \(1 row\)$"):
         batches(rows, "strict")
-    with pytest.raises(
-        DataError,
-        match=r"2 rows \(1.7 %\) cannot be used: ",
-    ):
+    with pytest.raises(DataError, match=r"2 rows \(1.7 %\) cannot be used: "):
         batches([*rows[:-1], rows[-1] | fault], "skip")
 
 

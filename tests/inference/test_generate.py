@@ -24,12 +24,7 @@ VOCABULARY = 300
 SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
 KINDS = {
     "rope": {},
-    "normalized": {
-        "qk_norm": True,
-        "attention_bias": "all",
-        "head_dim": 12,
-        **SCALED,
-    },
+    "normalized": {"qk_norm": True, "attention_bias": "all", "head_dim": 12, **SCALED},
     "grouped": {"num_kv_heads": 1, "tie_embeddings": False},
     "learned": {
         "position_embedding": "learned",

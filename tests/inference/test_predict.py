@@ -105,10 +105,7 @@ def test_a_language_model_is_refused():
     object.__setattr__(
         text, "encoder", type("Encoder", (), {"task": Task("language_modelling", 9)})()
     )
-    with pytest.raises(
-        NotAllowedError,
-        match="a language model predicts no labels",
-    ):
+    with pytest.raises(NotAllowedError, match="a language model predicts no labels"):
         predict_table(text, TABLE)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import mlxlab
 from support.commands import command
-from support.processes import run, tiny_overrides
+from support.processes import run, succeed, tiny_overrides
 
 evaluate = command("evaluate")
 predict = command("predict")
@@ -50,8 +50,7 @@ def home(tmp_path_factory):
         "data.positive_class=late",
         "trainer.learning_rate=0.003",
     ]
-    done = run(*settings, *data, f"hydra.run.dir={folder / 'run'}")
-    assert done.returncode == 0, done.stderr
+    succeed(*settings, *data, f"hydra.run.dir={folder / 'run'}")
     return folder
 
 

@@ -8,7 +8,7 @@ import pytest
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.past_runs.changes import (
-    add_overrides,
+    CommandLine,
     key_class,
     merge_for_resume,
     record_changes,
@@ -146,13 +146,7 @@ def test_every_key_has_a_class():
     assert [
         key_class(key)
         for key in ("trainer.epochs", "model.dropout", "model.hidden_size", "data.source", "seed")
-    ] == [
-        "free",
-        "free",
-        "structural",
-        "frozen",
-        "frozen",
-    ]
+    ] == ["free", "free", "structural", "frozen", "frozen"]
 
 
 @pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
@@ -222,6 +216,7 @@ def test_only_what_the_run_has_not_had_before_is_requested():
     assert requested("model=bert", "model/size=nano", "experiment=quick") == []
     assert requested("model/adapter=none") == ["model.adapter"]
     assert requested("model/adapter=none", before=["model/adapter=none"]) == []
-    before = add_overrides(["model.num_layers=2", "seed=1"], ["++model.num_layers=3"])
+    typed = CommandLine(["++model.num_layers=3"], {}, [])
+    before = typed.after(["model.num_layers=2", "seed=1"], {}).overrides
     assert requested("model.num_layers=3", "seed=1", before=before) == []
     assert requested("model.num_layers=2", before=before) == ["model.num_layers"]

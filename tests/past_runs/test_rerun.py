@@ -13,7 +13,7 @@ from mlxlab.record.run_record import Parent
 from mlxlab.run.entry import complete_overrides
 from support.configs import line, user_config  # noqa: F401
 from support.past_run import past_run
-from support.processes import run_here
+from support.processes import succeed_here
 
 
 @pytest.fixture(name="past_run")
@@ -45,8 +45,7 @@ def values(line, *argv):
 
 
 def test_a_run_without_changes_ends_in_the_same_state_and_names_the_past_one(past_run, tmp_path):
-    again = run_here(f"rerun={past_run}", f"hydra.run.dir={tmp_path}/again")
-    assert again.returncode == 0, again.stderr
+    succeed_here(f"rerun={past_run}", f"hydra.run.dir={tmp_path}/again")
     before, now = read_run(past_run), read_run(tmp_path / "again")
     assert now.training.final_state == before.training.final_state
     assert now.parents == [Parent("rerun", str(past_run))]

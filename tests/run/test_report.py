@@ -15,18 +15,13 @@ from mlxlab.record.run_record import Evaluation, Parent, Sample
 from mlxlab.views.numbers import number
 from support.commands import command
 from support.html_pages import ParsedPage
-from support.processes import run, tiny_overrides
+from support.processes import run, succeed, tiny_overrides
 from support.run_records import attempt_of, best_metrics
 
 main = command("report")
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>"
-QUESTIONS = (
-    "What was trained?",
-    "How good is it?",
-    "Compared with what?",
-    "Can it be trusted?",
-)
+QUESTIONS = ("What was trained?", "How good is it?", "Compared with what?", "Can it be trusted?")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +29,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported") / "run"
     overrides = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "data.baselines=true")
     overrides.remove("~callbacks.report")
-    done = run(*overrides, f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    done = succeed(*overrides, f"hydra.run.dir={folder}")
     (folder / "stderr.txt").write_text(done.stderr)
     return folder
 
@@ -216,8 +210,7 @@ def test_a_run_that_stops_before_its_first_log_line_is_reported(tmp_path):
         "callbacks.early_stopping.patience=1",
     )
     overrides.remove("~callbacks.report")
-    done = run(*overrides, f"hydra.run.dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+    succeed(*overrides, f"hydra.run.dir={tmp_path}")
     assert (tmp_path / "STATUS.finished").exists()
     assert read_run(tmp_path).training.steps < 40
     assert "validation accuracy" in ParsedPage((tmp_path / "report.html").read_text()).text

@@ -65,14 +65,19 @@ def merge_for_resume(
         ConfigError: a frozen key would change; each is named.
     """
     merged = deepcopy(saved)
-    typed_before = _typed_keys(recorded, folders)
+    names = [override_name(text) for text in recorded if "=" in text and not text.startswith("~")]
+    typed_before = [name for name in names if not is_group(folders, name)]
     for key in _changed_keys(typed, choices, folders):
         earlier = deepcopy(merged)
         copy_key(key, composed, merged)
         for repeated in typed_before:
             if repeated.startswith(f"{key}.") and _is_in_both(repeated, key, saved, composed):
                 copy_key(repeated, earlier, merged)
-    changes = differences(_checked(saved), _checked(merged))
+    changes = {
+        key: pair
+        for key, pair in differences(saved, merged).items()
+        if key.split(".")[0] not in UNCHECKED_KEYS
+    }
     refused = [
         f"{key}={value}: was {before} in the checkpoint; {_FROZEN}"
         for key, (before, value) in changes.items()
@@ -134,12 +139,6 @@ def requested_keys(
     return list(_changed_keys(new, (saved, current), folders))
 
 
-def add_overrides(before: list[str], typed: list[str]) -> list[str]:
-    """The overrides of a run after a resume with those `typed`, each of which replaces an earlier one of its key."""
-    last = {override_name(text): text for text in (*before, *typed)}
-    return list(last.values())
-
-
 def record_changes(folder: Path, step: int, changes: Changes) -> Path:
     """Appends to `resume_changes.json`; returns the file."""
     file = folder / FILE
@@ -170,10 +169,6 @@ def key_class(key: str) -> Literal["free", "structural", "frozen"]:
     return "frozen" if group in FROZEN_GROUPS else "free"
 
 
-def _checked(config: Tree) -> Tree:
-    return {key: value for key, value in config.items() if key not in UNCHECKED_KEYS}
-
-
 def _changed_keys(
     typed: list[str], choices: tuple[Choices, Choices], folders: list[Path]
 ) -> Iterator[str]:
@@ -184,12 +179,6 @@ def _changed_keys(
             yield name
         elif saved.get(name) != current.get(name):
             yield from _option_keys(name, current.get(name, ""), folders)
-
-
-def _typed_keys(overrides: Sequence[str], folders: list[Path]) -> list[str]:
-    """The keys that overrides give a value, without options of groups."""
-    names = [override_name(text) for text in overrides if "=" in text and not text.startswith("~")]
-    return [name for name in names if not is_group(folders, name)]
 
 
 def _is_in_both(key: str, node: str, saved: Tree, composed: Tree) -> bool:
@@ -229,12 +218,11 @@ class CommandLine(NamedTuple):
     typed: Sequence[str] = ()
 
     def after(self, overrides: list[str], choices: dict[str, str]) -> "CommandLine":
-        """The command line of a run that adds these to earlier ones; options not typed again stay."""
+        """The command line of a run that adds these to earlier ones, and replaces those of the same key; options stay."""
         typed = {override_name(text) for text in self.overrides} & self.choices.keys()
         changed = {group: self.choices[group] for group in typed}
-        return self._replace(
-            overrides=add_overrides(overrides, self.overrides), choices=choices | changed
-        )
+        last = {override_name(text): text for text in (*overrides, *self.overrides)}
+        return self._replace(overrides=[*last.values()], choices=choices | changed)
 
 
 def current_command() -> CommandLine:

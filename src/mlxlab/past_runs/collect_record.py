@@ -17,7 +17,6 @@ from mlxlab.checkpoint.state import History, Progress, SavedState
 from mlxlab.data.chat.chat_template import FILE as CHAT_TEMPLATE
 from mlxlab.errors import InputNotFoundError, UserError
 from mlxlab.files.atomic import without_nonfinite
-from mlxlab.files.atomic import without_nonfinite as finite
 from mlxlab.files.untrusted import read_json
 from mlxlab.past_runs.changes import model_changes
 from mlxlab.past_runs.run_lock import Comparison, read_lock
@@ -109,17 +108,13 @@ def complete(record: RunRecord, folder: Path) -> None:
         record.verifications.append(Verification("verify", step, verified["difference"]))
     repeated = read(lambda: read_json(folder / REPRODUCTION, Comparison))
     if repeated is not None:
-        record.verifications.append(_verification(repeated))
+        difference = ""
+        if repeated["result"] == "diverged":
+            names = [each["what"] for each in repeated["differences"]]
+            difference = ", ".join(names or ["unknown"])
+        verification = Verification("reproduce", repeated["last_step"], difference)
+        record.verifications.append(verification)
     record.faults = faults
-
-
-def _verification(repeated: Comparison) -> Verification:
-    """The result of `mlxlab reproduce` as the record has it."""
-    difference = ""
-    if repeated["result"] == "diverged":
-        names = [each["what"] for each in repeated["differences"]]
-        difference = ", ".join(names or ["unknown"])
-    return Verification("reproduce", repeated["last_step"], difference)
 
 
 def add_progress(record: RunRecord, state: SavedState | None) -> None:
@@ -155,7 +150,7 @@ def write_run_report(folder: Path, out: Path | None = None) -> Path:
 
 def without_split(metrics: Mapping[str, float | None]) -> records.Metrics:
     """The finite ones of these metrics of validation rows."""
-    return {name.removeprefix(VALID): finite(value) for name, value in metrics.items()}
+    return {name.removeprefix(VALID): without_nonfinite(value) for name, value in metrics.items()}
 
 
 def limit_of(config: dict[str, Any], steps: int | None = None) -> str:
@@ -181,11 +176,11 @@ def training_facts(
         nonfinite_steps=progress.nonfinite_steps,
         rollbacks=progress.rollbacks,
         best_step=history.best_step,
-        best=finite(history.best),
+        best=without_nonfinite(history.best),
         final=final_metrics(history),
-        speed=finite(history.latest(TOKENS_PER_SEC)),
-        evaluations=[(step, finite(value)) for step, value in history.evaluations],
-        curve=[(step, finite(metrics)) for step, metrics in history.curve],
+        speed=without_nonfinite(history.latest(TOKENS_PER_SEC)),
+        evaluations=[(step, without_nonfinite(value)) for step, value in history.evaluations],
+        curve=[(step, without_nonfinite(metrics)) for step, metrics in history.curve],
         events=sorted([*changes, *history.events], key=lambda event: event[0]),
         final_state=final_state,
     )
@@ -196,7 +191,7 @@ def final_metrics(history: History) -> Metrics:
     for _, metrics in reversed(history.curve):
         last = {name: value for name, value in metrics.items() if name.startswith(VALID)}
         if last:
-            return finite(last)
+            return without_nonfinite(last)
     return {}
 
 

@@ -69,15 +69,10 @@ def find_run(reader: RunReader, query: str) -> RunRow:
         raise ConfigError(f"{query}: matches {len(matches)} runs, expected the id of one: {ids}")
     [run] = matches
     if run.folder:
-        moved = earlier_folder(Path(run.folder), run.short_id)
-        run.folder = str(moved or run.folder)
+        moved = Path(run.folder) / f"{EARLIER}{run.short_id[:8]}"
+        if (moved / FILE).is_file():
+            run.folder = str(moved)  # Another run began in its folder later.
     return run
-
-
-def earlier_folder(folder: Path, uid: str) -> Path | None:
-    """Where the run with this id is, if another one began in its folder later."""
-    moved = folder / f"{EARLIER}{uid[:8]}"
-    return moved if (moved / FILE).is_file() else None
 
 
 def local_folder(name: str) -> Path | None:
@@ -175,6 +170,11 @@ def read_run_folder(folder: Path) -> RunRow:
     with suppress(InputNotFoundError):  # The run ended before its config was stored.
         params = read_run_config(folder) | {"choices": record.command.choices}
     end = record.attempts[-1].end
+    datasets = {}
+    node = params.get("data")
+    if record.data.fingerprint and isinstance(node, dict):
+        name = str(node["_target_"]).rpartition(".")[2]  # It is tracked under this name.
+        datasets[name] = record.data.fingerprint
     return RunRow(
         run_id=record.id,
         name=record.name,
@@ -191,7 +191,7 @@ def read_run_folder(folder: Path) -> RunRow:
         params=clean_values({key: str(value) for key, value in flatten(params).items()}, MAX_PARAM),
         tags=_tags(record),
         best=_best(record),
-        datasets=_datasets(record, params),
+        datasets=datasets,
     )
 
 
@@ -208,15 +208,6 @@ def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
         with suppress(UserError):
             rows.append(read_run_folder(folder))
     return sorted(rows, key=lambda run: run.start or 0, reverse=True)
-
-
-def _datasets(record: RunRecord, config: dict[str, Any]) -> dict[str, str]:
-    """Name -> fingerprint of the data set, as it is tracked."""
-    digest = record.data.fingerprint
-    node = config.get("data")
-    if not digest or not isinstance(node, dict):
-        return {}
-    return {str(node["_target_"]).rpartition(".")[2]: digest}
 
 
 def _best(record: RunRecord) -> dict[str, float]:

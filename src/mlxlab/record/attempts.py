@@ -204,11 +204,25 @@ class JobRecord:
 
 def read_job(folder: Path) -> JobRecord | None:
     """What is known of the job in a folder; None if no process began it. Raises DataError if its record is damaged."""
-    with suppress(InputNotFoundError):
+    try:
         record = read_now(folder)
-        if record.job is not None:
-            return _job_record(record, record.job)
-    return None
+    except InputNotFoundError:
+        return None
+    if record.job is None:
+        return None
+    last = record.attempts[-1]
+    state = _STATES[last.status]
+    return JobRecord(
+        record.job,
+        state,
+        redact(one_line(last.error, _REASON_LENGTH)),
+        last.exit_code,
+        last.pid,
+        len(record.attempts),
+        round(sum(each.seconds for each in record.attempts), 3),
+        record.training.objective,
+        record.training.best if state in ("finished", "paused") else None,
+    )
 
 
 def read_jobs(sweep: Path) -> dict[Path, JobRecord]:
@@ -228,22 +242,6 @@ def read_jobs(sweep: Path) -> dict[Path, JobRecord]:
             if job is not None:
                 jobs[folder] = job
     return jobs
-
-
-def _job_record(record: RunRecord, job: JobIdentity) -> JobRecord:
-    last = record.attempts[-1]
-    state = _STATES[last.status]
-    return JobRecord(
-        job,
-        state,
-        redact(one_line(last.error, _REASON_LENGTH)),
-        last.exit_code,
-        last.pid,
-        len(record.attempts),
-        round(sum(each.seconds for each in record.attempts), 3),
-        record.training.objective,
-        record.training.best if state in ("finished", "paused") else None,
-    )
 
 
 def begin_job(folder: Path, job: JobIdentity, objective: str) -> None:

@@ -32,7 +32,7 @@ from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, Writ
 from mlxlab.files.atomic import remove_leftovers
 from mlxlab.past_runs.changes import CommandLine, current_command
 from mlxlab.record.run_file import EARLIER, FILE, read_run, write_run
-from mlxlab.record.run_record import STATUSES, RunRecord
+from mlxlab.record.run_record import STATUSES
 from mlxlab.run.signals import SignalHandler
 from mlxlab.run.storage import NoCloud, Storage
 from mlxlab.run.writer import RunWriter
@@ -259,33 +259,20 @@ def set_aside_earlier_run(writer: RunWriter) -> list[str]:
     earlier = writer.earlier
     if earlier is None or not (earlier.status != "killed" or committed_paths(folder / FOLDER)):
         return []
-    target = _new_folder(folder, earlier)
-    writer.forget_earlier()
-    for name in _MOVED:
-        if (folder / name).exists():
-            (folder / name).rename(target / name)
-    set_aside_log(folder / LOG, target / LOG)
-    return [
-        f"the earlier run of this folder, {_short_id(earlier)}, is now in {display_path(target)}"
-    ]
-
-
-def _short_id(record: RunRecord) -> str:
-    """The start of the id; "run" where it cannot name a folder, for the run may come from a stranger."""
-    short = record.id[:8]
-    if short.isascii() and short.isalnum():
-        return short
-    return "run"
-
-
-def _new_folder(folder: Path, earlier: RunRecord) -> Path:
-    """Makes the folder with the record in it, so that it is a run folder from the start."""
-    name = f"{EARLIER}{_short_id(earlier)}"
+    short_id = earlier.id[:8]
+    if not (short_id.isascii() and short_id.isalnum()):
+        short_id = "run"  # The id of a stranger's run may not name a folder.
+    name = f"{EARLIER}{short_id}"
     target = folder / name
     for number in count(2):
         if not target.exists():
             break
         target = folder / f"{name}-{number}"
     target.mkdir()
-    write_run(target, earlier)
-    return target
+    write_run(target, earlier)  # It is a run folder from the start.
+    writer.forget_earlier()
+    for name in _MOVED:
+        if (folder / name).exists():
+            (folder / name).rename(target / name)
+    set_aside_log(folder / LOG, target / LOG)
+    return [f"the earlier run of this folder, {short_id}, is now in {display_path(target)}"]

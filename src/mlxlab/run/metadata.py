@@ -5,7 +5,7 @@ import json
 import shlex
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlxlab.backend.ops.native import state as kernels
 from mlxlab.checkpoint.continuation import Continuation
@@ -14,29 +14,28 @@ from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.checkpoint.transfer_report import TransferRecord
 from mlxlab.data.dataset import DataModule, RowEncoder
 from mlxlab.data.overlap import DROPPED, SAME_INPUT
-from mlxlab.data.tokenizers.tokenizer import Tokenizer
 from mlxlab.distillation.options import read_options
 from mlxlab.evaluation.parts.data import Config
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
 from mlxlab.inference.model_signature import row_columns
+from mlxlab.models.model import count_parameters, count_trainable
 from mlxlab.past_runs.changes import Changes, CommandLine, continuations, record_changes
 from mlxlab.past_runs.collect_record import limit_of, shape_of
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import Data, Model, Overlap, Parent, RunRecord, Training
 from mlxlab.run.resume.policy import Transfer
+from mlxlab.run.resume.start import Start
+from mlxlab.run.session import Session
 from mlxlab.schema.dotted_keys import value_at
 from mlxlab.terminal.messages import log_lines
 from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES, Context, Tracker
 
-if TYPE_CHECKING:
-    from mlxlab.run.resume.start import Start
-    from mlxlab.run.session import Session
 _MAX_NAMES = 20  # classes and columns that are recorded
 
 
 def run_metadata(
-    session: "Session", command: CommandLine, resumed: Checkpoint | None, start: "Start"
+    session: Session, command: CommandLine, resumed: Checkpoint | None, start: Start
 ) -> RunMetadata:
     """Metadata that a checkpoint needs to be resumed, verified and compared later."""
     cfg = session.cfg
@@ -189,7 +188,7 @@ def new_record(cfg: dict[str, Any], command: CommandLine, fork: str | None = Non
 
 
 def session_record(
-    session: "Session", metadata: RunMetadata, first: list[str], fork: str | None
+    session: Session, metadata: RunMetadata, first: list[str], fork: str | None
 ) -> RunRecord:
     """What command, config and session say of a run before its first step.
 
@@ -204,8 +203,6 @@ def session_record(
     ]
     record.code.kernels = metadata["kernels"]
     add_data(record.data, session)
-    from mlxlab.models.model import count_parameters, count_trainable  # It imports MLX.
-
     record.model.parameters = count_parameters(session.model)
     record.model.trainable = count_trainable(session.model)
     record.model.shape = shape_of(session.architecture.node)
@@ -213,14 +210,16 @@ def session_record(
     return record
 
 
-def add_data(facts: Data, session: "Session") -> None:
+def add_data(facts: Data, session: Session) -> None:
     """Adds the data set and its task."""
     data = session.data
     task = data.task
     facts.task = task.kind
     facts.masked = task.masked
     facts.fingerprint = data.fingerprint
-    facts.tokenizer = tokenizer_kind(data.tokenizer)
+    facts.tokenizer = type(data.tokenizer.inner.model).__name__
+    if data.tokenizer.alphabet is not None:
+        facts.tokenizer = "characters"
     facts.tokenizer_fingerprint = data.tokenizer.fingerprint
     facts.vocab_size = data.tokenizer.vocab_size
     facts.messages = [*session.messages]
@@ -245,12 +244,6 @@ def add_data(facts: Data, session: "Session") -> None:
         facts.measured_rows = lengths.rows
         facts.seq_len = lengths.seq_len
         facts.truncated_rows = lengths.too_long
-
-
-def tokenizer_kind(tokenizer: Tokenizer) -> str:
-    if tokenizer.alphabet is not None:
-        return "characters"
-    return type(tokenizer.inner.model).__name__
 
 
 def lineage(cfg: dict[str, Any], fork: str | None = None) -> list[Parent]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,17 +18,17 @@ from mlxlab.files.atomic import without_nonfinite, write_json
 from mlxlab.inference.generate import GenerationConfig, generate
 from mlxlab.models.model import Model
 from mlxlab.past_runs.changes import changed_steps
+from mlxlab.past_runs.collect_record import complete
 from mlxlab.past_runs.run_lock import FILE, Losses, RunLock, machine, read_lock, versions
+from mlxlab.record.run_file import FILE as RECORD
 from mlxlab.record.run_record import Sample, Training
+from mlxlab.run.context import RunContext
 from mlxlab.run.writer import RunWriter
 from mlxlab.schema.constraints import Count
 from mlxlab.terminal.program import display_path
 from mlxlab.tracking.tracker import Status, Tracker
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.state import StepResult, TrainState
-
-if TYPE_CHECKING:
-    from mlxlab.run.context import RunContext
 
 logger = logging.getLogger(__name__)
 GIT_SECONDS = 3.0
@@ -65,7 +64,7 @@ def find_report(callbacks: Iterable[Callback]) -> RunReport | None:
 
 @contextmanager
 def tracked_until_end(
-    tracker: Tracker, context: "RunContext", report: RunReport | None
+    tracker: Tracker, context: RunContext, report: RunReport | None
 ) -> Iterator[None]:
     """Ends a run in the tracker with its status; writes its record and its pages first, however it ended."""
     status: Status = "FAILED"
@@ -91,11 +90,9 @@ def tracked_until_end(
 
 
 def _end(
-    tracker: Tracker, context: "RunContext", failure: BaseException | None, *, has_page: bool
+    tracker: Tracker, context: RunContext, failure: BaseException | None, *, has_page: bool
 ) -> None:
     """Writes `run.json`, `summary.md` and the page, and prints how a finished run ended."""
-    from mlxlab.past_runs.collect_record import complete
-    from mlxlab.record.run_file import FILE
     from mlxlab.views.pages import (
         REPORT,
         SUMMARY,
@@ -110,7 +107,7 @@ def _end(
     record = context.writer.end(failure)
     complete(record, folder)
     context.writer.write()
-    tracker.log_artifact(folder / FILE)
+    tracker.log_artifact(folder / RECORD)
     view = RunView(record, folder.absolute())
     if record.is_evaluated:
         tracker.log_artifact(write_page(folder / SUMMARY, summary(view)))

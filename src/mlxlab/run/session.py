@@ -175,6 +175,7 @@ def build_session(
         initial = source.load_into(model, architecture.node, min_match)
     if plan is None:
         loader.load_initial_weights(model)
+        _warn_of_random_weights(cfg)
     context = FitContext(
         cfg["objective"],
         tracker or NoTracker(),
@@ -183,8 +184,6 @@ def build_session(
         training_rows=getattr(data, "training_rows", ()),
         loss=trainer.loss,
     )
-    if plan is None:
-        _warn_of_random_weights(cfg)
     return Session(
         cfg,
         data,

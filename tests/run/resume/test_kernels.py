@@ -9,7 +9,7 @@ from mlxlab.backend.ops.native.state import KernelSet
 from mlxlab.errors import NotAllowedError
 from mlxlab.run.resume import start
 from mlxlab.run.resume.start import mode_to_reproduce, resume_kernels
-from support.processes import run_here, tiny_overrides
+from support.processes import run_here, succeed_here, tiny_overrides
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the kernels are for Linux")
 NATIVE = KernelSet("0123456789abcdef", "avx512,bf16")
@@ -100,8 +100,7 @@ def test_the_kernels_are_recorded_and_a_resume_with_others_is_refused(tmp_path):
         *tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1"),
         f"hydra.run.dir={tmp_path}/run",
     ]
-    began = run_here(*settings)
-    assert began.returncode == 0, began.stderr
+    began = succeed_here(*settings)
     assert "native kernels are not used: CXX='no-such-compiler': not found" in began.stderr
     described = run_here(f"run={tmp_path}/run", script="info").stdout
     assert "kernels    none\n" in described
