@@ -15,12 +15,11 @@ from support.commands import command
 from support.processes import (
     environment,
     final_state,
+    killed_and_resumed,
     passed,
     run_here,
-    start,
     succeed_here,
     tiny_overrides,
-    wait_for,
 )
 from support.pseudo_terminal import Keyboard, run_in_terminal
 
@@ -40,12 +39,8 @@ def settings(tmp_path_factory):
             {"prompt": f"{name} {n}?", "completion": f"{n} " * (1 + n % 5)} for n in range(count)
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    more = [
-        "model=transformer",
-        "data=instruct",
-        f"data.source={folder}/train.jsonl",
-        "data.seq_len=64",
-    ]
+    more = ["model=transformer", "data=instruct", f"data.source={folder}/train.jsonl"]
+    more += ["data.seq_len=64"]
     return [
         *(setting for setting in SHORT if "baselines" not in setting),
         *more,
@@ -63,14 +58,7 @@ def trained(settings, tmp_path_factory):
 
 
 def test_a_killed_run_resumes_to_the_same_state(settings, trained, tmp_path):
-    again = [*settings, f"hydra.run.dir={tmp_path}", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "checkpoints" / "step-00000004", process)
-    process.kill()
-    process.communicate()
-    resumed = run_here(*again)
-    assert "resumed from step-" in resumed.stderr, resumed.stderr
-    assert final_state(resumed) == final_state(trained[1])
+    assert killed_and_resumed(settings, tmp_path, 4) == final_state(trained[1])
 
 
 def test_other_conversations_are_evaluated_without_the_training_data(settings, trained):
@@ -201,13 +189,8 @@ sys.exit(run_command("mlxlab.cli.generate", sys.argv[1:]))
 
 def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(trained, tmp_path):
     (tmp_path / "chat.py").write_text(SLOW_CHAT)
-    args = [
-        str(tmp_path / "chat.py"),
-        f"run={trained[0]}",
-        "chat=true",
-        "max_tokens=30",
-        "temperature=0",
-    ]
+    args = [str(tmp_path / "chat.py"), f"run={trained[0]}", "chat=true", "max_tokens=30"]
+    args += ["temperature=0"]
     keyboard = [
         Keyboard("> ", "train 3?\n"),
         Keyboard("<SLOW>", "\x03"),

@@ -29,12 +29,8 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
         for name in SMALL
         if not name.startswith(("model.", "trainer.max", "trainer.eval", "trainer.lear"))
     ]
-    settings += [
-        "model=transformer",
-        "trainer.learning_rate=1e-9",
-        "trainer.eval_every=3",
-        "resume=auto",
-    ]
+    settings += ["model=transformer", "trainer.learning_rate=1e-9", "trainer.eval_every=3"]
+    settings += ["resume=auto"]
     settings += [f"data.source={tmp_path}/text.jsonl", f"hydra.run.dir={tmp_path}/run"]
     succeed(*settings, f"model.pretrained={file}", "trainer.max_steps=3")
     sources = ([], [f"pretrained={file}"])

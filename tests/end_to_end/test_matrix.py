@@ -11,7 +11,7 @@ import pytest
 
 from mlxlab.record.run_file import read_run
 from mlxlab.tracking.records import FILE, read_records
-from support.processes import NO_PLOTS, ROOT, environment, passed, succeed, tiny_overrides
+from support.processes import NO_PLOTS, ROOT, environment, succeed, tiny_overrides
 from support.run_records import best_metrics
 
 SHORT = tiny_overrides(
@@ -58,15 +58,8 @@ def traced(tmp_path_factory):
     """The run folder and the finished process."""
     folder = tmp_path_factory.mktemp("traced")
     settings = [setting for setting in UNTRACKED if "report" not in setting]
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-c",
-        TRAIN,
-        *settings,
-        f"hydra.run.dir={folder}",
-    ]
+    command = [sys.executable, "-X", "importtime", "-c", TRAIN, *settings]
+    command += [f"hydra.run.dir={folder}"]
     env = environment(PYTHONPATH=str(ROOT / "src"))
     return folder, subprocess.run(command, env=env, capture_output=True, text=True, check=True)
 
@@ -134,35 +127,6 @@ def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(swe
     assert {"summary.md", "config/inference/config.yaml"} <= {
         re.sub(r"^config/(?!inference)", "config/inference/", name) for name in files
     }
-
-
-SERVE = """
-import sys, mlflow, pandas as pd
-model = mlflow.pyfunc.load_model(sys.argv[1])
-rows = pd.DataFrame({
-    "PassengerId": [1, 2], "Pclass": [3, 1], "Sex": ["male", "female"], "Age": [22.0, float("nan")],
-    "Name": ["Braund, Mr. Owen Harris", "Cumings, Mrs. John Bradley (Florence Briggs Thayer)"],
-    "SibSp": [1, 1], "Parch": [0, 0], "Ticket": ["A/5 21171", "PC 17599"], "Fare": [7.25, 71.2833],
-    "Cabin": [None, "C85"], "Embarked": ["S", "C"],
-})
-print(model.predict(rows).to_json())
-"""
-
-
-def test_pyfunc_loads_the_best_checkpoint(sweep):
-    ((location,),) = rows(sweep, "select artifact_location from logged_models limit 1")
-    command = [sys.executable, "-c", SERVE, location]
-    quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
-    done = passed(
-        subprocess.run(command, cwd=sweep, env=quiet, capture_output=True, text=True, check=False)
-    )
-    table = json.loads(done.stdout.splitlines()[-1])
-    assert list(table) == ["label", "probability_died", "probability_survived"]
-    for row in "01":
-        assert table["label"][row] in ("died", "survived")
-        assert table["probability_died"][row] + table["probability_survived"][row] == pytest.approx(
-            1, abs=1e-5
-        )
 
 
 def test_a_resumed_run_continues_in_its_folder_and_its_mlflow_run(tmp_path):

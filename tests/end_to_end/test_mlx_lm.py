@@ -206,11 +206,6 @@ def test_a_classifier_is_trained_and_predicts(name, tmp_path):
         ),
         (
             {},
-            ["model.quantization.bits=4"],
-            "such weights cannot be trained (all of them); add model/adapter=lora",
-        ),
-        (
-            {},
             [
                 "callbacks.growth.operations=[{op: stack, id: a, map: [0, 1, 1], when: {or_steps: 1}}]"
             ],

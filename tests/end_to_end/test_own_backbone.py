@@ -101,13 +101,8 @@ def test_an_own_backbone_is_trained_as_a_masked_language_model(own, tmp_path):
             json.dumps({"text": f"{n} fish {n + 1} fish red fish blue fish"}) for n in range(300)
         )
     )
-    args = [
-        "data=streaming",
-        f"data.source={text}",
-        "data.tokenizer.vocab_size=270",
-        "data.seq_len=16",
-        "data.valid_fraction=0.1",
-    ]
+    args = ["data=streaming", f"data.source={text}", "data.tokenizer.vocab_size=270"]
+    args += ["data.seq_len=16", "data.valid_fraction=0.1"]
     passed(own("model=bag", "model/size=none", *args, f"hydra.run.dir={tmp_path}/run"))
 
 

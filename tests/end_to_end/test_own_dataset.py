@@ -45,12 +45,8 @@ def environment(project):
 
 
 def train(project, folder, *settings, **changes):
-    texts = [
-        "--config-dir",
-        str(project / "my_conf"),
-        *SETTINGS,
-        f"data.source={project / 'reviews.tsv'}",
-    ]
+    texts = ["--config-dir", str(project / "my_conf"), *SETTINGS]
+    texts += [f"data.source={project / 'reviews.tsv'}"]
     return run(*texts, f"hydra.run.dir={folder}", *settings, **(environment(project) | changes))
 
 
@@ -131,23 +127,23 @@ def test_a_run_folder_does_not_import_a_class_that_is_not_allowed(project, train
     assert "imported" not in refused.stderr
 
 
-def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path):
-    code = "\n".join(line for line in CODE.splitlines() if "self.class_counts = " not in line)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("self.class_counts = ", "counts = ", "lacks class_counts of mlxlab.data.dataset.DataM"),
+        (
+            "batch.targets[rows],",
+            "batch.targets[rows][:, None].astype(float),",
+            "valid: targets: expected integers of shape (8,), got float64 of shape (8, 1)",
+        ),
+    ],
+)
+def test_a_data_set_is_checked_with_its_first_rows_when_it_is_built(
+    project, tmp_path, old, new, message
+):
     (tmp_path / "own_parts").mkdir()
-    (tmp_path / "own_parts" / "dataset.py").write_text(code)
+    (tmp_path / "own_parts" / "dataset.py").write_text(CODE.replace(old, new))
     refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
     assert refused.returncode == 2, refused.stderr
-    assert "Reviews: lacks class_counts of mlxlab.data.dataset.DataModule" in refused.stderr
+    assert f"Reviews: {message}" in refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-def test_a_data_set_is_checked_on_its_first_rows_when_it_is_built(project, tmp_path):
-    code = CODE.replace("batch.targets[rows],", "batch.targets[rows][:, None].astype(float),")
-    (tmp_path / "own_parts").mkdir()
-    (tmp_path / "own_parts" / "dataset.py").write_text(code)
-    refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
-    assert refused.returncode == 2, refused.stderr
-    assert (
-        "Reviews: valid: targets: expected integers of shape (8,), got float64 of shape (8, 1)"
-        in refused.stderr
-    )

@@ -155,12 +155,8 @@ def test_an_invalid_host_file_is_one_line(tmp_path, content):
 
 
 def test_rounds_in_several_processes_are_one_run(tmp_path):
-    rounds = [
-        "trainer=distill",
-        "trainer.distillation.rounds=2",
-        "trainer.max_steps=2",
-        "trainer.eval_every=2",
-    ]
+    rounds = ["trainer=distill", "trainer.distillation.rounds=2", "trainer.max_steps=2"]
+    rounds += ["trainer.eval_every=2"]
     settings = [
         setting
         for setting in SETTINGS
@@ -226,13 +222,8 @@ def test_shards_make_up_the_batch_and_a_process_without_rows_has_no_targets():
 def test_a_run_of_several_processes_resumes_from_the_command_line(launched, tmp_path):
     folder = shutil.copytree(launched(2)[0], tmp_path / "run")
     settings = [setting for setting in SETTINGS if not setting.startswith("trainer.max_steps")]
-    args = [
-        "trainer.parallel=data",
-        *settings,
-        "trainer.max_steps=8",
-        f"hydra.run.dir={folder}",
-        "resume=auto",
-    ]
+    args = ["trainer.parallel=data", *settings, "trainer.max_steps=8", f"hydra.run.dir={folder}"]
+    args += ["resume=auto"]
     resumed = run_ring(tmp_path / "hosts.json", *args)
     assert [done.returncode for done in resumed] == [0, 0], resumed[0].stderr
     assert "resumed from step-00000006" in resumed[0].stderr

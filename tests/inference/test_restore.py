@@ -25,13 +25,8 @@ def test_an_ensemble_of_itself_is_refused(tmp_path, member):
 @pytest.fixture(scope="module")
 def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("restore") / "run"
-    own = [
-        "data=table",
-        "model=bert",
-        "data.source=sklearn:wine",
-        "data.target=target",
-        "data.seq_len=64",
-    ]
+    own = ["data=table", "model=bert", "data.source=sklearn:wine", "data.target=target"]
+    own += ["data.seq_len=64"]
     succeed_here(
         *tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2"),
         *own,

@@ -56,23 +56,13 @@ def home(tmp_path_factory):
         for n, label in enumerate(labels)
     ]
     (path / "rows.csv").write_text("\n".join(["id,text,label", *lines, ""]))
-    data = [
-        "data=text_classification",
-        "model=bert",
-        f"data.source={path / 'rows.csv'}",
-        "data.label_delimiter=';'",
-        "data.reading.missing=['',N/A]",
-    ]
+    data = ["data=text_classification", "model=bert", f"data.source={path / 'rows.csv'}"]
+    data += ["data.label_delimiter=';'", "data.reading.missing=['',N/A]"]
     store = ["tracking=mlflow", f"tracking.uri=sqlite:///{path / 'store.db'}", "tracking.wait=60"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "tracking=mlflow")
     succeed(*tiny, *data, *store[1:], f"hydra.run.dir={path / 'run'}")
-    register = [
-        "register",
-        str(path / "run"),
-        "words",
-        "alias=champion",
-        store[1].removeprefix("tracking."),
-    ]
+    register = ["register", str(path / "run"), "words", "alias=champion"]
+    register += [store[1].removeprefix("tracking.")]
     succeed_here(*register, script="registry")
     return path
 
@@ -123,16 +113,8 @@ def served(home, model):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        "models",
-        "serve",
-        "-m",
-        f"models:/{model}",
-        "--env-manager",
-        "local",
-        "--port",
-        str(port),
-    ]
+    command = ["models", "serve", "-m", f"models:/{model}", "--env-manager", "local", "--port"]
+    command += [str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the server that mlflow starts
     uri = f"sqlite:///{home / 'store.db'}"
     env = environment(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_TRACKING_URI=uri, PATH=path)

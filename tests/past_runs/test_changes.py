@@ -39,20 +39,22 @@ def changed(composed, typed, now=SAME, then=SAME):
     return merge_for_resume(SAVED, composed, typed, (then, now), [conf_dir()])
 
 
-def test_keys_that_were_not_typed_stay_as_saved():
-    merged, changes = changed(DEFAULTS, ["resume=auto"])
-    assert changes == {}
-    assert merged == SAVED | {"resume": "auto"}
-
-
-def test_a_typed_free_key_changes_even_to_its_default():
-    merged, changes = changed(DEFAULTS, ["trainer.epochs=5", "data.batch_size=32", "resume=auto"])
-    assert changes == {"trainer.epochs": (3, 5), "data.batch_size": (8, 32)}
-    assert (merged["trainer"]["epochs"], merged["trainer"]["learning_rate"]) == (5, 1e-3)
-
-
-def test_a_group_typed_with_its_saved_option_changes_nothing():
-    assert changed(DEFAULTS, ["model=bert", "experiment=quick"])[1] == {}
+@pytest.mark.parametrize(
+    ("typed", "changes"),
+    [
+        ([], {}),
+        (["model=bert", "experiment=quick"], {}),  # the saved options
+        (["trainer.epochs=5", "data.batch_size=32"], {"epochs": (3, 5), "batch_size": (8, 32)}),
+        (["model.num_layers=6"], {"num_layers": (4, 6)}),  # It is judged later.
+    ],
+)
+def test_only_typed_keys_change_also_to_their_defaults(typed, changes):
+    merged, found = changed(DEFAULTS, [*typed, "resume=auto"])
+    assert {key.rpartition(".")[2]: pair for key, pair in found.items()} == changes
+    for node in ("model", "data", "trainer"):
+        new = {key: value for key, (_, value) in changes.items() if key in SAVED[node]}
+        assert merged[node] == SAVED[node] | new
+    assert (merged["seed"], merged["resume"]) == (4, "auto")
 
 
 def test_another_option_of_a_group_sets_its_whole_package():
@@ -133,13 +135,6 @@ def test_a_frozen_key_is_refused_by_name(key):
         composed[name] = value
     with pytest.raises(ConfigError, match=f"^{name}={value}: was .* cannot change"):
         changed(composed, [key])
-
-
-def test_a_key_of_the_model_changes_and_is_judged_later():
-    composed = DEFAULTS | {"model": DEFAULTS["model"] | {"num_layers": 8}}
-    merged, changes = changed(composed, ["model.num_layers=8"])
-    assert merged["model"] == SAVED["model"] | {"num_layers": 8}
-    assert changes == {"model.num_layers": (4, 8)}
 
 
 def test_every_key_has_a_class():

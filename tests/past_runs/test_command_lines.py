@@ -27,10 +27,6 @@ def test_one_command_that_is_repeated_is_one_line():
     repeated = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
     later = lines_of(*repeated, continuation(2000, "trainer.max_steps=9"))
     assert [place for place, _ in later] == ["at step 5 (3 times)", "at step 2,000"]
-    back = [continuation(step, "resume=step-20") for step in (50, 20)]
-    unknown = {"overrides": ["a=1"], "model": {}}
-    later = lines_of(*back, unknown)
-    assert [place for place, _ in later] == ["at step 50 (2 times)", ""]
 
 
 @pytest.mark.parametrize(

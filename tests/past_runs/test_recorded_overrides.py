@@ -23,41 +23,17 @@ def test_a_typed_option_begins_with_its_own_values_and_leaves_other_groups():
     assert dropped == ["model.dropout=0.2"]
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        *(
-            "name=first",
-            "resume=auto",
-            "rerun=x",
-            "hydra.run.dir=/x",
-            "+hydra.callbacks.x=y",
-            "hydra/launcher=x",
-        ),
-        *("resume_policy.min_match=0", "trust_folder=true"),
-    ],
-)
+OF_ONE_RUN = ["name=first", "resume=auto", "rerun=x", "hydra.run.dir=/x", "hydra/launcher=x"]
+OF_ONE_RUN += ["+hydra.callbacks.x=y", "resume_policy.min_match=0", "trust_folder=true"]
+
+
+@pytest.mark.parametrize("override", OF_ONE_RUN)
 def test_what_belongs_to_one_run_is_not_taken_over(override):
     assert merge_recorded([override, "seed=1"], [], FOLDERS) == (["seed=1"], [])
 
 
-VALUES = [
-    *(
-        None,
-        True,
-        3,
-        -2.5,
-        1e-5,
-        float("inf"),
-        "",
-        "plain",
-        "it's \\' \\",
-        "a, b: [c]",
-        "${seed}",
-        "\\${seed}",
-    ),
-    *([], ["x", 1, None], {"a": [1, {"b/c.x": "d"}]}),
-]
+VALUES = [None, True, 3, -2.5, 1e-5, float("inf"), "", "plain", "it's \\' \\", "a, b: [c]"]
+VALUES += ["${seed}", "\\${seed}", [], ["x", 1, None], {"a": [1, {"b/c.x": "d"}]}]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=str)

@@ -158,19 +158,6 @@ def test_huge_files_and_links_are_not_read(folder):
     assert (folder / "report.html").stat().st_size < 10**6
 
 
-@pytest.mark.parametrize(
-    ("content", "code"), [(None, 66), ('{"format": 2', 65), ('{"format": 9}', 65)]
-)
-def test_without_a_record_that_can_be_read_there_is_one_line(folder, capsys, content, code):
-    (folder / "run.json").unlink()
-    if content is None:
-        shutil.rmtree(folder)
-    else:
-        (folder / "run.json").write_text(content)
-    assert main([str(folder)]) == code
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
 def test_what_happened_since_is_in_the_report_of_an_older_run(folder, capsys):
     record = read_run(folder)
     record.status = "interrupted"

@@ -4,13 +4,8 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.past_runs.collect_record import limit_of
 from support.processes import succeed_here
 
-MODEL = [
-    "model=bert",
-    "model.num_layers=1",
-    "model.hidden_size=8",
-    "model.num_heads=1",
-    "model.intermediate_size=8",
-]
+MODEL = ["model=bert", "model.num_layers=1", "model.hidden_size=8", "model.num_heads=1"]
+MODEL += ["model.intermediate_size=8"]
 DATA = ["data=text_classification", "data.text_column=text", "data.target=label", "data.seq_len=8"]
 
 
