@@ -65,13 +65,17 @@ def resume_auto(folder):
 
 
 CHANNELS = {
-    "file": lambda outside: setting("callbacks.csv", csv(outside.victim)),
-    "file of another callback": lambda outside: setting(
-        "callbacks.early_stopping", csv(outside.victim)
-    ),
-    "folder": lambda outside: setting("cloud", directory(outside.folder)),
-    "object store": lambda outside: setting("cloud", s3(outside.url)),
-    "tracking": lambda outside: setting("tracking", journal(outside.url)),
+    "file": lambda outside: [setting("callbacks.csv", csv(outside.victim))],
+    "file of another callback": lambda outside: [
+        setting("callbacks.early_stopping", csv(outside.victim))
+    ],
+    "folder": lambda outside: [setting("cloud", directory(outside.folder))],
+    "object store": lambda outside: [setting("cloud", s3(outside.url))],
+    "tracking": lambda outside: [setting("tracking", journal(outside.url))],
+    "stored trust": lambda outside: [
+        setting("callbacks.csv", csv(outside.victim)),
+        setting("trust_folder", True),
+    ],
 }
 
 
@@ -84,24 +88,20 @@ def left_out(finished):
 
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_a_resume_neither_writes_nor_sends_where_the_stored_config_says(channel, run_dir, outside):
-    change_configs(run_dir, CHANNELS[channel](outside))
+    change_configs(run_dir, *CHANNELS[channel](outside))
     resumed = succeed_here(f"resume={run_dir}", *FORWARD, "tracking.wait=1")
     outside.check()
     key = {"file": "callbacks.csv.path", "tracking": "tracking"}.get(channel)
     assert key is None or key in left_out(resumed)
 
 
-def test_typing_no_tracking_protects(run_dir, outside):
-    change_configs(run_dir, setting("tracking", journal(outside.url)))
-    resumed = run_here(f"resume={run_dir}", *FORWARD, "tracking=none")
+@pytest.mark.parametrize("typed", [[], ["tracking=none"]])
+def test_a_run_that_recorded_nothing_or_is_told_to_records_nothing(run_dir, outside, typed):
+    if typed:
+        change_configs(run_dir, setting("tracking", journal(outside.url)))
+    resumed = run_here(f"resume={run_dir}", *FORWARD, *typed)
     assert (resumed.returncode, left_out(resumed)) == (0, "")
     outside.check()
-    assert not (run_dir / "journal.jsonl").exists()
-
-
-def test_a_run_that_recorded_nothing_records_nothing_when_it_is_resumed(run_dir):
-    resumed = run_here(f"resume={run_dir}", *FORWARD)
-    assert (resumed.returncode, left_out(resumed)) == (0, "")
     assert not (run_dir / "journal.jsonl").exists()
 
 
@@ -120,13 +120,6 @@ def test_typed_trust_admits_all_that_the_folder_stores(name, run_dir, tmp_path):
     lock, record = read_lock(run_dir), read_run(run_dir)
     assert "trust_folder" not in {*lock["config"], *read_run_config(run_dir)}
     assert "trust_folder=true" not in [*lock["overrides"], *record.command.overrides]
-
-
-def test_a_stored_trust_folder_is_not_honoured(run_dir, outside):
-    trusting = setting("trust_folder", True)
-    change_configs(run_dir, setting("callbacks.csv", csv(outside.victim)), trusting)
-    succeed_here(f"resume={run_dir}", *FORWARD)
-    outside.check()
 
 
 def test_what_was_left_out_counts_when_it_is_typed_again(run_dir, tmp_path):
@@ -261,7 +254,7 @@ def test_a_best_checkpoint_of_another_run_is_left_out_of_the_final_evaluation(
 
 
 def test_a_restored_model_and_its_export_have_nothing_of_what_is_left_out(run_dir, outside):
-    change_configs(run_dir, CHANNELS["object store"](outside), CHANNELS["tracking"](outside))
+    change_configs(run_dir, *CHANNELS["object store"](outside), *CHANNELS["tracking"](outside))
     assert outside.url not in str(restore_model(run_dir).config)
     quantize = ["quantize", f"run={run_dir}", "out=exported", "group_size=32", "evaluate=false"]
     succeed_here(*quantize, script="export")

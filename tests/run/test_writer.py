@@ -35,6 +35,18 @@ def status_of(folder):
     return status
 
 
+def finish(folder, **fields):
+    """An attempt that trains and ends well."""
+    with RunWriter(folder) as writer:
+        writer.begin(blank_record(**fields))
+
+
+def refuse(folder):
+    """An attempt that ends before it trains."""
+    with pytest.raises(InputNotFoundError), RunWriter(folder):
+        raise InputNotFoundError("no such file")
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code", "text"),
     [
@@ -79,11 +91,9 @@ def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path, monkey
 
 
 def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record(id="0a", name="first"))
+    finish(tmp_path, id="0a", name="first")
     before = read_run(tmp_path)
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record(parents=[Parent("teacher", "x")]))
+    finish(tmp_path, parents=[Parent("teacher", "x")])
     after = read_run(tmp_path)
     assert (after.id, after.name) == (before.id, before.name) == ("0a", "first")
     assert after.attempts[0] == before.attempts[0]
@@ -109,8 +119,7 @@ def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     with RunWriter(tmp_path) as writer:
         writer.begin(blank_record())
         writer.trained(Training(best=0.25), 1)
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path)
     record = read_run(tmp_path)
     assert status_of(tmp_path) == "finished"
     assert record.training.best == 0.25
@@ -122,8 +131,7 @@ def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     with RunWriter(tmp_path):
         pass
     assert status_of(tmp_path) == "finished"
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path / "new"):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path / "new")
     assert status_of(tmp_path / "new") == "failed"
 
 
@@ -150,8 +158,7 @@ def test_a_refused_attempt_leaves_the_status_of_the_last_one_that_began(tmp_path
     killed = attempt_of("running", host=host, process_start=0.0, trained=False)
     record = blank_record(id="a", attempts=[trained, killed], has_begun=True)
     write_run(tmp_path, record)
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path)
     assert status_of(tmp_path) == read_now(tmp_path).status == status
     assert RunView(read_run(tmp_path), tmp_path).deciding_attempt.error == ""
 
@@ -260,24 +267,21 @@ def test_an_error_found_before_training_leaves_no_run_folder(tmp_path):
 
 
 def test_a_damaged_record_is_one_line_and_a_new_run_replaces_it(tmp_path, caplog):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     path = tmp_path / FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "TRAINING"}))
     damaged = path.read_bytes()
     for read in (read_run, read_now):
         with pytest.raises(DataError, match=rf"^{path}: [^\n]+$"):
             read(tmp_path)
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     assert read_run(tmp_path).status == "finished"
     assert len(caplog.messages) == 1
     assert (tmp_path / DAMAGED).read_bytes() == damaged
 
 
 def test_a_finished_run_stays_finished_where_an_attempt_is_killed_before_it_begins(tmp_path):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     seconds = read_run(tmp_path).training.seconds
     killed = attempt_of("running", host=platform.node(), process_start=0.0, trained=False, end=None)
 
@@ -340,8 +344,7 @@ def test_an_attempt_without_its_process_is_shown_as_ended_before_the_next_one_be
 
 
 def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, monkeypatch):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     before = read_run(tmp_path)
     monkeypatch.setattr(
         provenance,
@@ -352,8 +355,7 @@ def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, 
         with RunWriter(tmp_path):
             pass
     assert read_run(tmp_path) == before
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path)
     after = read_run(tmp_path)
     assert after.training == before.training
     assert after.code == before.code, "that of the code that trained"
@@ -364,8 +366,7 @@ def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, 
 @pytest.mark.parametrize("uid", ["/../../escaped", "../escaped", "", "a\nb"])
 def test_an_earlier_run_of_a_stranger_moves_nowhere_but_into_the_folder(tmp_path, uid):
     folder = tmp_path / "run"
-    with RunWriter(folder) as writer:
-        writer.begin(blank_record())
+    finish(folder)
     (folder / "earlier-").mkdir()  # on the way of a path in the id
     edit_run(folder, lambda record: setattr(record, "id", uid))
     with RunWriter(folder) as writer:
