@@ -13,36 +13,13 @@ from support.processes import NO_PLOTS, final_state, run_here, succeed_here
 
 load_model = pytest.importorskip("mlx_lm.utils", reason="needs the extra zoo").load_model
 
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "intermediate_size": 32,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "max_position_embeddings": 64,
-    "tie_word_embeddings": False,
-}
-EXPERTS = {
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 16,
-    "decoder_sparse_step": 1,
-    "mlp_only_layers": [],
-    "norm_topk_prob": True,
-}
-RECURRENT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "state_size": 8,
-    "conv_kernel": 4,
-    "use_bias": False,
-    "use_conv_bias": True,
-    "time_step_rank": 4,
-}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32}
+SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "rms_norm_eps": 1e-5}
+SIZES |= {"rope_theta": 10000.0, "max_position_embeddings": 64, "tie_word_embeddings": False}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+EXPERTS |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
+RECURRENT = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "state_size": 8}
+RECURRENT |= {"conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 4}
 CONFIGS = {
     "llama": {"model_type": "llama", **SIZES},
     "qwen3_moe": {"model_type": "qwen3_moe", **SIZES, **EXPERTS},

@@ -12,32 +12,16 @@ from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
 from support.processes import succeed, tiny_overrides
 
-CONFIG = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "max_position_embeddings": 128,
-    "vocab_size": 300,
-}
-NAMES = {
-    "embedding.": "embeddings.word_embeddings.",
-    "type_embedding.": "embeddings.token_type_embeddings.",
-    "position_embedding.": "embeddings.position_embeddings.",
-    "embedding_norm.": "embeddings.LayerNorm.",
-    "pooler.": "pooler.dense.",
-}
-INNER = {
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "feed_forward.up": "intermediate.dense",
-    "feed_forward.down": "output.dense",
-    "feed_forward_norm": "output.LayerNorm",
-}
+CONFIG = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+CONFIG |= {"intermediate_size": 24, "max_position_embeddings": 128, "vocab_size": 300}
+NAMES = {"embedding.": "embeddings.word_embeddings."}
+NAMES |= {"type_embedding.": "embeddings.token_type_embeddings."}
+NAMES |= {"position_embedding.": "embeddings.position_embeddings."}
+NAMES |= {"embedding_norm.": "embeddings.LayerNorm.", "pooler.": "pooler.dense."}
+INNER = {"attention.query": "attention.self.query", "attention.key": "attention.self.key"}
+INNER |= {"attention.value": "attention.self.value", "attention.out": "attention.output.dense"}
+INNER |= {"attention_norm": "attention.output.LayerNorm", "feed_forward.up": "intermediate.dense"}
+INNER |= {"feed_forward.down": "output.dense", "feed_forward_norm": "output.LayerNorm"}
 
 
 def published_name(path: str) -> str:
@@ -52,14 +36,8 @@ def published_name(path: str) -> str:
 def write(folder):
     folder.mkdir()
     mx.random.seed(0)
-    sizes = {
-        "hidden_size": 16,
-        "num_layers": 1,
-        "num_heads": 2,
-        "intermediate_size": 24,
-        "max_position_embeddings": 128,
-        "vocab_size": 300,
-    }
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 24}
+    sizes |= {"max_position_embeddings": 128, "vocab_size": 300}
     weights = {
         published_name(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())
     }

@@ -138,16 +138,8 @@ def test_thresholds_are_those_of_the_run(tmp_path):
 
 
 def test_the_schema_has_the_types_of_the_columns(tmp_path):
-    columns = {
-        "age": "number",
-        "count": "integer",
-        "rank": "integer",
-        "name": "text",
-        "port": "category",
-        "class": "category",
-        "born": "datetime",
-        "alive": "boolean",
-    }
+    columns = {"age": "number", "count": "integer", "rank": "integer", "name": "text"}
+    columns |= {"port": "category", "class": "category", "born": "datetime", "alive": "boolean"}
     rows = [
         {
             "age": number + 0.5,
@@ -195,16 +187,8 @@ def test_the_signature_lists_columns_and_outputs():
 
 
 def test_values_are_written_as_in_a_file():
-    row = {
-        "a": 1,
-        "b": 0.1,
-        "c": True,
-        "d": None,
-        "e": float("nan"),
-        "f": "x",
-        "g": np.float32(0.1),
-        "h": ["p", 2],
-    }
+    row = {"a": 1, "b": 0.1, "c": True, "d": None, "e": float("nan"), "f": "x"}
+    row |= {"g": np.float32(0.1), "h": ["p", 2]}
     table = to_table([row], list(row))
     cells = [cell for [cell] in table.values()]
     assert cells == ["1", "0.1", "true", None, None, "x", "0.1", json.dumps(["p", 2])]

@@ -11,20 +11,10 @@ CODE = {"commit": "a" * 40, "diff": "", "digest": ""}
 
 def lock(losses, state="00", steps=20, best=0.5, **changes):
     outcome = {"steps": steps, "state": state, "objective": "valid/loss", "best": best}
-    origin = {
-        "data": "d",
-        "tokenizer": "t",
-        "teachers": {},
-        "initial_weights": {},
-        "changed_at": [],
-        "code": CODE,
-    }
-    facts = {
-        "versions": {"mlx": "1"},
-        "machine": {"device": "cpu"},
-        "losses": losses,
-        "outcome": outcome,
-    }
+    origin = {"data": "d", "tokenizer": "t", "teachers": {}, "initial_weights": {}}
+    origin |= {"changed_at": [], "code": CODE}
+    facts = {"versions": {"mlx": "1"}, "machine": {"device": "cpu"}, "losses": losses}
+    facts |= {"outcome": outcome}
     return {**origin, **facts, **changes}
 
 

@@ -7,13 +7,8 @@ import pytest
 from mlxlab.tracking.mlflow.runs import RunRow
 from mlxlab.views.runs import list_table, shown_metrics
 
-METRICS = {
-    "train/loss": 0.3,
-    "test/loss": 0.5,
-    "valid/loss": 0.4567,
-    "valid/accuracy": 0.81,
-    "test/accuracy": 0.79,
-}
+METRICS = {"train/loss": 0.3, "test/loss": 0.5, "valid/loss": 0.4567, "valid/accuracy": 0.81}
+METRICS |= {"test/accuracy": 0.79}
 RUN = RunRow(
     run_id="0" * 32,
     name="bert-nano-text_classification-simple",
