@@ -156,7 +156,9 @@ def changed_steps(folder: Path) -> list[int]:
 
 def _read_records(folder: Path) -> list[_ResumeRecord]:
     file = folder / FILE
-    return read_json(file, list[_ResumeRecord]) if file.is_file() else []
+    if not file.is_file():
+        return []
+    return read_json(file, list[_ResumeRecord])
 
 
 def key_class(key: str) -> Literal["free", "structural", "frozen"]:
@@ -166,7 +168,9 @@ def key_class(key: str) -> Literal["free", "structural", "frozen"]:
         return "free"
     if group == "model" or key == "data.tokenizer.path":
         return "structural"
-    return "frozen" if group in FROZEN_GROUPS else "free"
+    if group in FROZEN_GROUPS:
+        return "frozen"
+    return "free"
 
 
 def _changed_keys(

@@ -159,7 +159,7 @@ def limit_of(config: dict[str, Any], steps: int | None = None) -> str:
     max_steps = value_at(config, "trainer.max_steps")
     if steps is not None and isinstance(max_steps, int) and steps < max_steps and keys[1:]:
         return keys[1]
-    return keys[0] if keys else "epochs"
+    return next(iter(keys), "epochs")
 
 
 def training_facts(
