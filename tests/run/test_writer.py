@@ -313,7 +313,8 @@ def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_pat
 
 
 def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_path):
-    killed = attempt_of("running", process_start=990.0, start=1000.0, end=None)
+    process = {"host": platform.node(), "process_start": 990.0}
+    killed = attempt_of("running", start=1000.0, end=None, **process)
     write_run(tmp_path, blank_record(id="a", attempts=[killed], has_begun=True))
     for file in tmp_path.iterdir():
         os.utime(file, (1060.0, 1060.0))
