@@ -1,6 +1,7 @@
 """Runs that do not start from the end of their own folder: forks, branches, used folders."""
 
 import json
+import shutil
 
 import pytest
 
@@ -25,16 +26,26 @@ def names(folder):
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("source")
-    finished = succeed_here(*SETTINGS, f"hydra.run.dir={folder}")
-    (folder / "final_state").write_text(final_state(finished))
-    return folder
+def finished(tmp_path_factory):
+    """The folder of a run, and its final state."""
+    folder = tmp_path_factory.mktemp("source") / "run"
+    return folder, final_state(succeed_here(*SETTINGS, f"hydra.run.dir={folder}"))
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(source):
-    return (source / "final_state").read_text()
+def source(finished):
+    return finished[0]
+
+
+@pytest.fixture
+def used(source, tmp_path):
+    """A copy of its folder."""
+    return shutil.copytree(source, tmp_path / "used")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished):
+    return finished[1]
 
 
 def tracked(project):
@@ -70,44 +81,42 @@ def test_a_fork_trains_in_a_new_folder_as_a_run_of_its_own(tmp_path, source, uni
     )
 
 
-def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(tmp_path, uninterrupted):
-    succeed_here(*SETTINGS, f"hydra.run.dir={tmp_path}")
-    branch = succeed_here(*SETTINGS, f"hydra.run.dir={tmp_path}", "resume=step-8")
+def test_newer_checkpoints_are_set_aside_before_a_branch_is_trained(used, uninterrupted):
+    branch = succeed_here(*SETTINGS, f"hydra.run.dir={used}", "resume=step-8")
     assert "set aside step-00000012" in branch.stderr
     assert final_state(branch) == uninterrupted
-    assert any(name.startswith("superseded-step-00000012") for name in names(tmp_path))
+    assert any(name.startswith("superseded-step-00000012") for name in names(used))
 
 
-def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(tmp_path):
-    succeed_here(*SETTINGS, f"hydra.run.dir={tmp_path}")
-    left = {path.name for path in tmp_path.iterdir()} - {".hydra", ".lock", "STATUS.finished"}
+def test_a_new_run_in_a_used_folder_moves_the_earlier_one_into_a_folder_inside(used):
+    left = {path.name for path in used.iterdir()} - {".hydra", ".lock", "STATUS.finished"}
     summary, facts = (
-        (tmp_path / "summary.md").read_text(),
-        json.loads((tmp_path / "run.json").read_text()),
+        (used / "summary.md").read_text(),
+        json.loads((used / "run.json").read_text()),
     )
-    log = (tmp_path / "train.log").read_bytes()
-    (tmp_path / "notes.txt").write_text("of the user")
+    log = (used / "train.log").read_bytes()
+    (used / "notes.txt").write_text("of the user")
     shorter = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=4", "seed=5", *CHEAP)
-    second = run_here(*shorter, f"hydra.run.dir={tmp_path}")
-    earlier = tmp_path / f"earlier-{facts['id'][:8]}"
+    second = run_here(*shorter, f"hydra.run.dir={used}")
+    earlier = used / f"earlier-{facts['id'][:8]}"
     assert (
         f"the earlier run of this folder, {facts['id'][:8]}, is now in {earlier}" in second.stderr
     )
     assert left <= {path.name for path in earlier.iterdir()}
     assert (earlier / "train.log").read_bytes() == log
-    assert "the earlier run of this folder" in (tmp_path / "train.log").read_text()
-    assert log not in (tmp_path / "train.log").read_bytes()
+    assert "the earlier run of this folder" in (used / "train.log").read_text()
+    assert log not in (used / "train.log").read_bytes()
     assert (earlier / "summary.md").read_text() == summary
     assert json.loads((earlier / "run.json").read_text()) == facts
-    new = json.loads((tmp_path / "run.json").read_text())
-    assert (new["id"] != facts["id"], len(new["attempts"]), names(tmp_path)) == (
+    new = json.loads((used / "run.json").read_text())
+    assert (new["id"] != facts["id"], len(new["attempts"]), names(used)) == (
         True,
         1,
         ["step-00000004"],
     )
-    for folder, step in ((tmp_path, 4), (earlier, 12)):
+    for folder, step in ((used, 4), (earlier, 12)):
         assert f"step {step} of" in run_here(f"run={folder}", script="evaluate").stderr
-    assert (tmp_path / "notes.txt").exists()
+    assert (used / "notes.txt").exists()
 
 
 def test_points_of_an_attempt_without_checkpoints_are_taken_back(tmp_path):

@@ -19,6 +19,14 @@ def reference(tmp_path_factory):
     return final_state(finished)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, shared: whoever is refused must leave it as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    succeed(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={folder}")
+    return folder
+
+
 def test_two_runs_end_in_the_same_state(tmp_path, reference):
     assert (
         final_state(run(*tiny_overrides("data.prefetch=2"), f"hydra.run.dir={tmp_path}"))
@@ -102,9 +110,9 @@ def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
 
 
 def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verified(
-    tmp_path_factory, tmp_path
+    finished, tmp_path
 ):
-    folder = shutil.copytree(finished_run(tmp_path_factory), tmp_path / "run")
+    folder = shutil.copytree(finished, tmp_path / "run")
     deeper = ["model.num_layers=2", "model/adapter=lora", "trainer.max_steps=6"]
     deeper += ["checkpointing.every_steps=1"]
     resumed = succeed(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
@@ -124,23 +132,11 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
     [("seed=3", 2), ("model.hidden_size=64", 2), ("data.fold=1 data.folds=5", 2)],
 )
 def test_a_frozen_key_or_an_inexact_change_of_the_model_is_refused_by_name_on_resume(
-    tmp_path_factory, override, code
+    finished, override, code
 ):
-    folder = finished_run(tmp_path_factory)
-    refused = run(*override.split(), f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
+    refused = run(*override.split(), f"hydra.run.dir={finished}", "resume=auto", "tracking=none")
     assert refused.returncode == code, refused.stderr
     assert override.split("=")[0] in refused.stderr.splitlines()[0]
-
-
-def finished_run(factory):
-    """One finished run, shared: whoever is refused must leave it as it is."""
-    if "folder" not in SHARED:
-        SHARED["folder"] = factory.mktemp("finished")
-        succeed(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}")
-    return SHARED["folder"]
-
-
-SHARED: dict = {}
 
 
 def test_data_that_changed_since_the_checkpoint_is_refused_unless_allowed(tmp_path):
