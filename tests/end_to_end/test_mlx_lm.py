@@ -25,6 +25,7 @@ CONFIGS = {
     "qwen3_moe": {"model_type": "qwen3_moe", **SIZES, **EXPERTS},
     "mamba": {"model_type": "mamba", **RECURRENT},
 }
+STACK = "[{op: stack, id: a, map: [0, 1, 1], when: {or_steps: 1}}]"
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2"]
 LORA = ["model/adapter=lora", "model.adapter.rank=2"]
 TITANIC = ["data.batch_size=8", "data.prefetch=0", "data.baselines=false", "data.templates=[brief]"]
@@ -176,16 +177,10 @@ def test_a_classifier_is_trained_and_predicts(name, tmp_path):
     ("change", "overrides", "message"),
     [
         ({"model_type": "llma"}, [], "no architecture 'llma'"),
-        (
-            {"num_hidden_layer": 2},
-            [],
-            "llama has no num_hidden_layer; did you mean num_hidden_layers?",
-        ),
+        ({"num_hidden_layer": 2}, [], "no num_hidden_layer; did you mean num_hidden_layers?"),
         (
             {},
-            [
-                "callbacks.growth.operations=[{op: stack, id: a, map: [0, 1, 1], when: {or_steps: 1}}]"
-            ],
+            [f"callbacks.growth.operations={STACK}"],
             "stack cannot change a model of model=mlx_lm",
         ),
     ],

@@ -24,6 +24,7 @@ pytestmark = [
     ),
 ]
 TINY = tiny_overrides("trainer.max_steps=20", "trainer.eval_every=10")
+LONGER = "trainer.max_steps=21"
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +123,9 @@ def test_verify_and_reproduce_use_the_kernels_of_the_run(tmp_path, variables, na
     ("change", "override", "message"),
     [
         ({}, "backend.native=off", "backend.native=off: the run began with kernels native"),
-        (
-            {"MLXLAB_NATIVE": "off"},
-            "trainer.max_steps=21",
-            "MLXLAB_NATIVE=off: the run began with kernels native",
-        ),
-        (
-            {"CXX": "no-such-compiler"},
-            "trainer.max_steps=21",
-            "which are not available: CXX='no-such-compiler'",
-        ),
-        ({"MLXLAB_NATIVE_ARCH": "x86-64"}, "trainer.max_steps=21", "here they are native"),
+        ({"MLXLAB_NATIVE": "off"}, LONGER, "MLXLAB_NATIVE=off: the run began with kernels native"),
+        ({"CXX": "no-such-compiler"}, LONGER, "are not available: CXX='no-such-compiler'"),
+        ({"MLXLAB_NATIVE_ARCH": "x86-64"}, LONGER, "here they are native"),
     ],
 )
 def test_a_resume_with_other_kernels_is_refused_in_one_line(

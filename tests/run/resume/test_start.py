@@ -43,26 +43,11 @@ def test_a_run_with_native_kernels_continues_with_them(monkeypatch, mode):
 @pytest.mark.parametrize(
     ("earlier", "mode", "variable", "message"),
     [
-        (
-            "none",
-            "require",
-            "",
-            "backend.native=require: the run began without native kernels, and continues without",
-        ),
+        ("none", "require", "", "backend.native=require: the run began without native kernels"),
         ("none", "auto", "require", "MLXLAB_NATIVE=require: the run began without native kernels"),
-        (
-            str(NATIVE),
-            "off",
-            "",
-            f"backend.native=off: the run began with kernels {NATIVE}, and continues with them",
-        ),
+        (str(NATIVE), "off", "", f"backend.native=off: the run began with kernels {NATIVE}"),
         (str(NATIVE), "require", "off", f"MLXLAB_NATIVE=off: the run began with kernels {NATIVE}"),
-        (
-            str(NATIVE),
-            "auto",
-            "",
-            "which are not available: CXX='no-such-compiler': not found; start a new run",
-        ),
+        (str(NATIVE), "auto", "", "which are not available: CXX='no-such-compiler': not found;"),
     ],
 )
 def test_other_kernels_are_refused_by_name(monkeypatch, earlier, mode, variable, message):
