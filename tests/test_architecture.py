@@ -81,7 +81,7 @@ PACKAGE_NODES = {
     "terminal": 4_610,
     "tracking": 14_480,
     "training": 33_240,
-    "views": 12_040,
+    "views": 12_020,
 }
 PRIVATE_MODULES = {}
 VAGUE_NAMES = ("utils", "util", "helpers", "base", "common", "misc", "manager", "factory")

@@ -24,8 +24,7 @@ import numpy as np
 
 from mlxlab.cli.train import main as train
 from mlxlab.config.hydra.compose import compose
-from mlxlab.inference.export import restore_single
-from mlxlab.inference.trained_model import origin_of, trained_model
+from mlxlab.inference.export import origin_of, restore_single, trained_model
 from mlxlab.models.build import build_model
 from mlxlab.models.interop.hugging_face import export_hugging_face
 from mlxlab.models.layers import named_parameters

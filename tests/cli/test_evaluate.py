@@ -12,8 +12,7 @@ import pytest
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.record.run_file import read_run
 from mlxlab.schema.metric_names import BY_TASK
-from mlxlab.views.metrics import title
-from mlxlab.views.numbers import number
+from mlxlab.views.numbers import number, title
 from support.commands import command
 from support.processes import run, tiny_overrides
 from support.titanic import csv_text, real_rows

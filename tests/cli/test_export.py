@@ -10,7 +10,7 @@ from mlxlab.evaluation.parts.initial_weights import find_weights
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.adapters.quantized import QuantizedLayer
 from mlxlab.models.layers import named_parameters
-from mlxlab.past_runs.run_info import read_info
+from mlxlab.past_runs.collect_record import read_info
 from support.commands import command
 from support.processes import run_here, tiny_overrides
 

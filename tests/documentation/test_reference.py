@@ -17,7 +17,6 @@ from mlxlab.config.schema.root import TARGET, node_signature
 from mlxlab.config.schema.signature import Record, find_classes, read_signature
 from mlxlab.extensions.cloud import run_files
 from mlxlab.inference.restore import ENSEMBLE_FILE, THRESHOLDS_FILE
-from mlxlab.run import earlier_run, reproduce
 from mlxlab.run.context import LOCK
 from mlxlab.schema.metric_names import Metric
 from mlxlab.tracking.records import FILE
@@ -179,8 +178,8 @@ def names_in(pattern):
 def test_every_file_of_a_run_folder_is_documented():
     """Those that are moved with an earlier run or uploaded, and those of a real run."""
     documented = {part for code in re.findall(r"`([^`]+)`", RUN_FOLDER) for part in code.split("/")}
-    written = {*earlier_run._MOVED, *names_in(run_files.FILES)}
-    written |= {FILE, ENSEMBLE_FILE, THRESHOLDS_FILE, reproduce.FILE, LOCK}
+    written = {*context._MOVED, *names_in(run_files.FILES)}
+    written |= {FILE, ENSEMBLE_FILE, THRESHOLDS_FILE, verify.FILE, LOCK}
     folders = [past_run(), past_run() / "inference"]
     written |= {path.name for folder in folders for path in folder.iterdir()}
     assert {"run.json", "mistakes.csv"} <= written

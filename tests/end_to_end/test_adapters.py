@@ -9,7 +9,14 @@ import pytest
 from mlxlab.checkpoint.store import load_named
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
-from support.processes import final_state, killed_and_resumed, run, run_here, tiny_overrides
+from support.processes import (
+    final_state,
+    killed_and_resumed,
+    run,
+    run_here,
+    succeed_here,
+    tiny_overrides,
+)
 
 SHORT = ["trainer.max_steps=6", "trainer.eval_every=3", "checkpointing.every_steps=3"]
 LORA = partial(tiny_overrides, "model/adapter=lora", "model.adapter.rank=2")
@@ -18,8 +25,7 @@ LORA = partial(tiny_overrides, "model/adapter=lora", "model.adapter.rank=2")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora") / "run"
-    done = run_here(*LORA(*SHORT), f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(*LORA(*SHORT), f"hydra.run.dir={folder}")
     return folder, done
 
 
@@ -41,15 +47,13 @@ def test_adapters_on_random_weights_are_a_warning_where_a_run_begins(finished, t
     line = "model.adapter: the adapters train on random weights, which stay as they are; pass model.pretrained=..."
     assert done.stderr.count(line) == 1
     copy = shutil.copytree(folder, tmp_path / "copy")
-    resumed = run_here(
+    resumed = succeed_here(
         f"hydra.run.dir={copy}", "resume=auto", "trainer.max_steps=7", "tracking=none"
     )
-    assert resumed.returncode == 0, resumed.stderr
     assert "random weights" not in resumed.stderr
-    loaded = run_here(
+    loaded = succeed_here(
         *LORA(*SHORT), f"model.init_from={folder}", f"hydra.run.dir={tmp_path / 'loaded'}"
     )
-    assert loaded.returncode == 0, loaded.stderr
     assert "random weights" not in loaded.stderr
 
 
@@ -76,8 +80,7 @@ def test_an_adapted_run_is_a_teacher_and_an_adapted_student_has_one(finished, tm
     student = LORA(
         *SHORT, "trainer=distill", f"trainer.teachers=[{finished[0]}]", "trainer.ema_decay=0.9"
     )
-    done = run_here(*student, f"hydra.run.dir={tmp_path}")
-    assert done.returncode == 0, done.stderr
+    succeed_here(*student, f"hydra.run.dir={tmp_path}")
     names = load_named("last", tmp_path).weights
     assert any(name.endswith("lora_b") for name in names)
 

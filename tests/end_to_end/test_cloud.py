@@ -7,7 +7,7 @@ import pytest
 from mlxlab.extensions.cloud import object_store
 from mlxlab.run.storage import open_address
 from support.object_stores.emulators import emulator
-from support.processes import final_state, run_here, tiny_overrides
+from support.processes import final_state, run_here, succeed_here, tiny_overrides
 
 pytest.importorskip("obstore", reason="obstore is not installed: pip install 'mlxlab[cloud]'")
 
@@ -30,8 +30,9 @@ def test_a_run_resumes_bitwise_from_the_store_alone_though_a_third_of_the_reques
         for name, value in service.environment.items():
             monkeypatch.setenv(name, value)
         service.proxy.fail_share(0.3, ["503", "500", "lost", "unanswered", "half"], seed=2)
-        done = run_here(*RUN, *CHEAP, *service.overrides("runs"), f"hydra.run.dir={tmp_path}/run")
-        assert done.returncode == 0, done.stderr
+        done = succeed_here(
+            *RUN, *CHEAP, *service.overrides("runs"), f"hydra.run.dir={tmp_path}/run"
+        )
         cloud = open_address(f"{service.address}/runs", {})
         (run,) = cloud.store.list("runs").folders
         oldest, *_, newest = cloud.commits(run.removeprefix("runs/")).names()

@@ -18,12 +18,8 @@ SMALL = [
     if not setting.startswith(("trainer.", "callbacks.", "checkpointing.", "data.baselines"))
 ]
 TITANIC = ["data.source=synthetic", "data.baselines=false"]
-TEXT = [
-    "data=streaming",
-    "data.tokenizer.vocab_size=300",
-    "data.seq_len=16",
-    "data.shuffle.window=10",
-]
+TEXT = ["data=streaming", "data.tokenizer.vocab_size=300", "data.seq_len=16"]
+TEXT += ["data.shuffle.window=10"]
 
 
 @pytest.fixture
@@ -49,14 +45,8 @@ def first_and_last(folder):
 @pytest.mark.parametrize("data", [TITANIC, TEXT], ids=["titanic", "text"])
 def test_one_batch_is_memorised(tmp_path, text, model, data):
     more = ["model.num_filters=8", "model.kernel_sizes=[2,3]"] if model == "cnn_hybrid" else []
-    args = [
-        *SMALL,
-        f"model={model}",
-        *more,
-        *data,
-        *([text] if data is TEXT else []),
-        "debug=one_batch",
-    ]
+    args = [*SMALL, f"model={model}", *more, *data, *([text] if data is TEXT else [])]
+    args += ["debug=one_batch"]
     assert (
         main(
             [

@@ -11,17 +11,14 @@ from support.processes import (
     final_state,
     process_of_rank,
     run,
-    run_here,
     start,
+    succeed,
+    succeed_here,
     tiny_overrides,
     wait_for,
 )
 
-CHEAP = [
-    "data.templates=[basic]",
-    "data.augment.copies=1",
-    "model.dropout=0",
-]
+CHEAP = ["data.templates=[basic]", "data.augment.copies=1", "model.dropout=0"]
 SETTINGS = tiny_overrides("trainer.max_steps=6", "trainer.eval_every=3", *CHEAP)
 FSDP = ["nproc=2", "trainer.parallel=fsdp"]
 
@@ -36,13 +33,12 @@ def test_a_run_ends_as_that_of_one_process_with_the_same_metrics(tmp_path, model
     settings = [*SETTINGS, f"model={model}", "trainer=optimized"]
     settings += ["model.branch_dropout=0"] if model == "cnn_hybrid" else []
     for name, command in {"one": [], "two": FSDP}.items():
-        done = run(
+        done = succeed(
             *command,
             *settings,
             f"hydra.run.dir={tmp_path / name}",
             script="launch" if command else "train",
         )
-        assert done.returncode == 0, done.stderr
         assert done.stdout.count("final_state=") == 1
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
     one, two = (record["training"]["final"]["valid/loss"] for record in records)
@@ -74,8 +70,7 @@ def test_when_a_process_is_killed_the_other_exits_with_75_and_a_resume_continues
         assert " with resume=auto" in out + err
     last = max(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
     settings = tiny_overrides(f"trainer.max_steps={int(last[5:13]) + 5}", *CHEAP)
-    resumed = run(*FSDP, *settings, f"hydra.run.dir={tmp_path}", "resume=auto", script="launch")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = succeed(*FSDP, *settings, f"hydra.run.dir={tmp_path}", "resume=auto", script="launch")
     assert f"resumed from {last}" in resumed.stderr
 
 
@@ -115,7 +110,5 @@ def test_a_signal_to_one_process_saves_and_ends_both(tmp_path):
     ids=["rounds", "lora", "lion", "bfloat16", "adaptive_batch"],
 )
 def test_other_ways_of_training_work(tmp_path, overrides):
-    done = run(*FSDP, *SETTINGS, *overrides, f"hydra.run.dir={tmp_path}/run", script="launch")
-    assert done.returncode == 0, done.stderr
-    evaluated = run_here(f"run={tmp_path}/run", script="evaluate")
-    assert evaluated.returncode == 0, evaluated.stderr
+    succeed(*FSDP, *SETTINGS, *overrides, f"hydra.run.dir={tmp_path}/run", script="launch")
+    succeed_here(f"run={tmp_path}/run", script="evaluate")

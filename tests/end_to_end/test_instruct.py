@@ -8,17 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from mlxlab.inference import terminal
+from mlxlab.inference import chat as chats
 from mlxlab.inference.chat import load_chat
 from mlxlab.inference.generate import GenerationConfig
 from support.commands import command
 from support.processes import (
     environment,
     final_state,
+    killed_and_resumed,
+    passed,
     run_here,
-    start,
+    succeed_here,
     tiny_overrides,
-    wait_for,
 )
 from support.pseudo_terminal import Keyboard, run_in_terminal
 
@@ -38,12 +39,8 @@ def settings(tmp_path_factory):
             {"prompt": f"{name} {n}?", "completion": f"{n} " * (1 + n % 5)} for n in range(count)
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    more = [
-        "model=transformer",
-        "data=instruct",
-        f"data.source={folder}/train.jsonl",
-        "data.seq_len=64",
-    ]
+    more = ["model=transformer", "data=instruct", f"data.source={folder}/train.jsonl"]
+    more += ["data.seq_len=64"]
     return [
         *(setting for setting in SHORT if "baselines" not in setting),
         *more,
@@ -56,26 +53,19 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    finished = run_here(*settings, f"hydra.run.dir={folder}")
-    assert finished.returncode == 0, finished.stderr
+    finished = succeed_here(*settings, f"hydra.run.dir={folder}")
     return folder, finished
 
 
 def test_a_killed_run_resumes_to_the_same_state(settings, trained, tmp_path):
-    again = [*settings, f"hydra.run.dir={tmp_path}", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "checkpoints" / "step-00000004", process)
-    process.kill()
-    process.communicate()
-    resumed = run_here(*again)
-    assert "resumed from step-" in resumed.stderr, resumed.stderr
-    assert final_state(resumed) == final_state(trained[1])
+    assert killed_and_resumed(settings, tmp_path, 4) == final_state(trained[1])
 
 
 def test_other_conversations_are_evaluated_without_the_training_data(settings, trained):
     source = next(setting for setting in settings if setting.startswith("data.source="))
-    finished = run_here(f"run={trained[0]}", source.replace("train", "other"), script="evaluate")
-    assert finished.returncode == 0, finished.stderr
+    finished = succeed_here(
+        f"run={trained[0]}", source.replace("train", "other"), script="evaluate"
+    )
     assert "conversations of" in finished.stderr
     assert "| loss" in finished.stdout
 
@@ -84,19 +74,17 @@ def test_a_run_keeps_its_template_whatever_becomes_of_the_file(settings, tmp_pat
     template, run = tmp_path / "mine.jinja", f"hydra.run.dir={tmp_path / 'run'}"
     template.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
     own = [*(s for s in settings if "max_steps" not in s), f"data.chat_template={template}", run]
-    assert run_here(*own, "trainer.max_steps=4").returncode == 0
+    succeed_here(*own, "trainer.max_steps=4")
     losses = []
     for change in (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}",
         None,
     ):
         template.write_text(change) if change else template.unlink()
-        evaluated = run_here(f"run={tmp_path / 'run'}", script="evaluate")
-        assert evaluated.returncode == 0, evaluated.stderr
+        evaluated = succeed_here(f"run={tmp_path / 'run'}", script="evaluate")
         losses.append(evaluated.stdout)
     assert losses[0] == losses[1]
-    resumed = run_here(*own, "resume=auto", "trainer.max_steps=6")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = succeed_here(*own, "resume=auto", "trainer.max_steps=6")
     assert "inference/chat_template.jinja" in resumed.stderr
 
 
@@ -113,8 +101,7 @@ def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
     lines = (
         b"train 3?\n\ntrain 4?\n/help\n/quit\n/Quit\n /quit now\n/reset\ntrain 3?\n/exit\nignored\n"
     )
-    finished = talk(trained[0], lines, *options)
-    assert finished.returncode == 0, finished.stderr
+    finished = passed(talk(trained[0], lines, *options))
     assert b"/reset forgets the conversation" in finished.stderr
     assert b"//text sends the message /text" in finished.stderr
     unknown = [line for line in finished.stderr.decode().splitlines() if line.startswith("unknown")]
@@ -147,7 +134,7 @@ def test_a_chat_answers_each_line_until_it_is_told_to_exit(trained):
 def test_a_message_may_begin_with_a_slash(trained, monkeypatch, line, message):
     chat = load_chat(trained[0])
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
-    terminal.talk(chat, replace(GREEDY, max_tokens=1))
+    chats.talk(chat, replace(GREEDY, max_tokens=1))
     assert [each["content"] for each in chat.messages if each["role"] == "user"] == [message]
 
 
@@ -202,13 +189,8 @@ sys.exit(run_command("mlxlab.cli.generate", sys.argv[1:]))
 
 def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(trained, tmp_path):
     (tmp_path / "chat.py").write_text(SLOW_CHAT)
-    args = [
-        str(tmp_path / "chat.py"),
-        f"run={trained[0]}",
-        "chat=true",
-        "max_tokens=30",
-        "temperature=0",
-    ]
+    args = [str(tmp_path / "chat.py"), f"run={trained[0]}", "chat=true", "max_tokens=30"]
+    args += ["temperature=0"]
     keyboard = [
         Keyboard("> ", "train 3?\n"),
         Keyboard("<SLOW>", "\x03"),

@@ -13,7 +13,7 @@ from mlxlab.inference.text_generator import load_generator
 from mlxlab.models.model import Model, build_head
 from mlxlab.models.transformer import Transformer
 from models.test_llama import SHAPE, facts_of, write
-from support.processes import run, run_here
+from support.processes import run_here, succeed
 
 
 def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_path):
@@ -29,15 +29,10 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
         for name in SMALL
         if not name.startswith(("model.", "trainer.max", "trainer.eval", "trainer.lear"))
     ]
-    settings += [
-        "model=transformer",
-        "trainer.learning_rate=1e-9",
-        "trainer.eval_every=3",
-        "resume=auto",
-    ]
+    settings += ["model=transformer", "trainer.learning_rate=1e-9", "trainer.eval_every=3"]
+    settings += ["resume=auto"]
     settings += [f"data.source={tmp_path}/text.jsonl", f"hydra.run.dir={tmp_path}/run"]
-    first = run(*settings, f"model.pretrained={file}", "trainer.max_steps=3")
-    assert first.returncode == 0, first.stderr
+    succeed(*settings, f"model.pretrained={file}", "trainer.max_steps=3")
     sources = ([], [f"pretrained={file}"])
     of_run, of_file = (
         run_here(f"run={tmp_path}/run", *each, "--json", script="evaluate") for each in sources
@@ -47,8 +42,7 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
     assert published == pytest.approx(metrics, rel=1e-4)  # the learning rate changes nothing
     assert published != metrics
     file.unlink()
-    again = run(*settings, "trainer.max_steps=6")
-    assert again.returncode == 0, again.stderr
+    again = succeed(*settings, "trainer.max_steps=6")
     assert "resumed from step-00000003" in again.stderr
     writer = load_generator(tmp_path / "run")
     weights = np.array(model.backbone.embedding.weight)
@@ -57,6 +51,7 @@ def test_a_gguf_model_is_fine_tuned_resumed_without_the_file_and_generates(tmp_p
         "sheep", special=False
     )
     assert writer.context == 40, "the positions of the pretrained model"
-    continued = run(f"run={tmp_path}/run", "prompt=Line 3 tells", "max_tokens=4", script="generate")
-    assert continued.returncode == 0, continued.stderr
+    continued = succeed(
+        f"run={tmp_path}/run", "prompt=Line 3 tells", "max_tokens=4", script="generate"
+    )
     assert continued.stdout.startswith("Line 3 tells")

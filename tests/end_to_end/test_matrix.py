@@ -11,7 +11,7 @@ import pytest
 
 from mlxlab.record.run_file import read_run
 from mlxlab.tracking.records import FILE, read_records
-from support.processes import NO_PLOTS, ROOT, environment, run, tiny_overrides
+from support.processes import NO_PLOTS, ROOT, environment, succeed, tiny_overrides
 from support.run_records import best_metrics
 
 SHORT = tiny_overrides(
@@ -38,8 +38,7 @@ def rows(folder: Path, query: str) -> list[tuple]:
 
 @pytest.mark.parametrize("model", ["bert", "cnn_hybrid", "transformer"])
 def test_every_family_writes_the_promised_files_without_tracking(tmp_path, model):
-    finished = run(*COMPARED, f"model={model}", f"hydra.run.dir={tmp_path}")
-    assert finished.returncode == 0, finished.stderr
+    finished = succeed(*COMPARED, f"model={model}", f"hydra.run.dir={tmp_path}")
     assert "final_state=" in finished.stdout
     assert 0 <= best_metrics(tmp_path)["valid/accuracy"] <= 1
     assert (tmp_path / "report.html").read_text().count("<svg") > 2
@@ -59,15 +58,8 @@ def traced(tmp_path_factory):
     """The run folder and the finished process."""
     folder = tmp_path_factory.mktemp("traced")
     settings = [setting for setting in UNTRACKED if "report" not in setting]
-    command = [
-        sys.executable,
-        "-X",
-        "importtime",
-        "-c",
-        TRAIN,
-        *settings,
-        f"hydra.run.dir={folder}",
-    ]
+    command = [sys.executable, "-X", "importtime", "-c", TRAIN, *settings]
+    command += [f"hydra.run.dir={folder}"]
     env = environment(PYTHONPATH=str(ROOT / "src"))
     return folder, subprocess.run(command, env=env, capture_output=True, text=True, check=True)
 
@@ -78,15 +70,7 @@ def test_training_imports_no_package_that_only_other_commands_need(traced):
     imported = {line.split("|")[-1].strip().split(".")[0] for line in finished.stderr.splitlines()}
     assert {"mlxlab", "numpy", "mlx", "jinja2"} <= imported
     assert (
-        not {
-            "scipy",
-            "sklearn",
-            "mlflow",
-            "sqlalchemy",
-            "datasets",
-            "transformers",
-            "matplotlib",
-        }
+        not {"scipy", "sklearn", "mlflow", "sqlalchemy", "datasets", "transformers", "matplotlib"}
         & imported
     )
 
@@ -106,8 +90,7 @@ def test_garbage_is_collected_again_once_a_run_has_started(traced):
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     grid = ["-m", "model=bert,cnn_hybrid,transformer", f"hydra.sweep.dir={folder}/jobs"]
-    finished = run(*grid, *TRACKED, *store(folder))
-    assert finished.returncode == 0, finished.stderr
+    succeed(*grid, *TRACKED, *store(folder))
     return folder
 
 
@@ -141,53 +124,21 @@ def test_a_tracked_run_has_its_parameters_metrics_and_artifacts_in_the_store(swe
     (uri,) = rows(sweep, f"select artifact_uri from runs where run_uuid = '{uid}'")[0]
     artifacts = Path(uri.removeprefix("file://"))
     files = {str(path.relative_to(artifacts)) for path in artifacts.rglob("*")}
-    assert {
-        "summary.md",
-        "config/inference/config.yaml",
-    } <= {re.sub(r"^config/(?!inference)", "config/inference/", name) for name in files}
-
-
-SERVE = """
-import sys, mlflow, pandas as pd
-model = mlflow.pyfunc.load_model(sys.argv[1])
-rows = pd.DataFrame({
-    "PassengerId": [1, 2], "Pclass": [3, 1], "Sex": ["male", "female"], "Age": [22.0, float("nan")],
-    "Name": ["Braund, Mr. Owen Harris", "Cumings, Mrs. John Bradley (Florence Briggs Thayer)"],
-    "SibSp": [1, 1], "Parch": [0, 0], "Ticket": ["A/5 21171", "PC 17599"], "Fare": [7.25, 71.2833],
-    "Cabin": [None, "C85"], "Embarked": ["S", "C"],
-})
-print(model.predict(rows).to_json())
-"""
-
-
-def test_pyfunc_loads_the_best_checkpoint(sweep):
-    ((location,),) = rows(sweep, "select artifact_location from logged_models limit 1")
-    command = [sys.executable, "-c", SERVE, location]
-    quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
-    done = subprocess.run(
-        command, cwd=sweep, env=quiet, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    table = json.loads(done.stdout.splitlines()[-1])
-    assert list(table) == ["label", "probability_died", "probability_survived"]
-    for row in "01":
-        assert table["label"][row] in ("died", "survived")
-        assert table["probability_died"][row] + table["probability_survived"][row] == pytest.approx(
-            1, abs=1e-5
-        )
+    assert {"summary.md", "config/inference/config.yaml"} <= {
+        re.sub(r"^config/(?!inference)", "config/inference/", name) for name in files
+    }
 
 
 def test_a_resumed_run_continues_in_its_folder_and_its_mlflow_run(tmp_path):
     settings = [*TRACKED, *store(tmp_path), f"hydra.run.dir={tmp_path}/run"]
-    assert run(*settings).returncode == 0
+    succeed(*settings)
     longer = [setting for setting in TRACKED if "max_steps" not in setting]
-    finished = run(
+    finished = succeed(
         *longer,
         "trainer.max_steps=6",
         *store(tmp_path),
         f"resume={tmp_path}/run/checkpoints/step-00000002",
     )
-    assert finished.returncode == 0, finished.stderr
     assert f"run folder: {tmp_path}/run" in finished.stdout
     assert len(rows(tmp_path, "select * from runs")) == 1
     points = rows(
@@ -210,13 +161,11 @@ def test_every_job_of_a_sweep_logs_the_warnings_of_its_data(tmp_path):
     cache = ROOT / ".cache"
     before = set(cache.iterdir()) if cache.is_dir() else set()
     settings = [*UNTRACKED, f"data.source={table}", f"hydra.run.dir={tmp_path}/run"]
-    assert run(*settings).returncode == 0
+    succeed(*settings)
     made = [path for path in set(cache.iterdir()) - before if path.is_file()]
     for path in made:
         path.write_bytes(b"spoiled")
-    assert (
-        run(*settings, "-m", "tags.copy=0,1", f"hydra.sweep.dir={tmp_path}/sweep").returncode == 0
-    )
+    succeed(*settings, "-m", "tags.copy=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
     for path in made:
         path.unlink(missing_ok=True)
     assert made

@@ -14,7 +14,7 @@ from mlxlab.backend.ops.native.build import Cache, build
 from mlxlab.backend.ops.native.toolchain import KernelsUnavailable, find_toolchain
 from mlxlab.checkpoint.store import load_named
 from mlxlab.record.run_file import read_run
-from support.processes import final_state, killed_and_resumed, run, tiny_overrides
+from support.processes import final_state, killed_and_resumed, run, succeed, tiny_overrides
 
 pytestmark = [
     pytest.mark.fault_injection,
@@ -23,14 +23,14 @@ pytestmark = [
     ),
 ]
 TINY = tiny_overrides("trainer.max_steps=20", "trainer.eval_every=10")
+LONGER = "trainer.max_steps=21"
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A cache home with the kernels, and what a run with them records."""
     home = tmp_path_factory.mktemp("cache")
-    done = run("build", script="kernels", XDG_CACHE_HOME=str(home), MLXLAB_NATIVE="")
-    assert done.returncode == 0, done.stderr
+    done = succeed("build", script="kernels", XDG_CACHE_HOME=str(home), MLXLAB_NATIVE="")
     again = run("build", script="kernels", XDG_CACHE_HOME=str(home), MLXLAB_NATIVE="")
     assert (again.stdout, again.stderr) == (done.stdout, "")
     return home, done.stdout.strip()
@@ -53,8 +53,7 @@ def native_run(built, tmp_path_factory):
 def test_the_first_run_starts_the_build_and_a_later_one_uses_it(tmp_path):
     variables = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MLXLAB_NATIVE": "auto"}
     short = tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1")
-    first = run(*short, f"hydra.run.dir={tmp_path}/first", **variables)
-    assert first.returncode == 0, first.stderr
+    first = succeed(*short, f"hydra.run.dir={tmp_path}/first", **variables)
     assert (
         first.stderr.count(
             "native kernels are being built in the background; later runs use them\n"
@@ -70,8 +69,7 @@ def test_the_first_run_starts_the_build_and_a_later_one_uses_it(tmp_path):
     later = run(*short, f"hydra.run.dir={tmp_path}/later", **variables)
     assert "kernels: native " in later.stderr
     longer = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=1")
-    resumed = run(*longer, f"hydra.run.dir={tmp_path}/first", "resume=auto", **variables)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = succeed(*longer, f"hydra.run.dir={tmp_path}/first", "resume=auto", **variables)
     assert "native" not in resumed.stderr
     longer = tiny_overrides("trainer.max_steps=3", "trainer.eval_every=1")
     fork = run(*longer, f"hydra.run.dir={tmp_path}/fork", f"resume={tmp_path}/first", **variables)
@@ -111,8 +109,7 @@ def test_a_killed_and_resumed_run_ends_in_the_same_state(
 
 def test_verify_and_reproduce_use_the_kernels_of_the_run(tmp_path, variables, native_run):
     folder, _ = native_run
-    verified = run(f"run={folder}", script="verify", **variables)
-    assert verified.returncode == 0, verified.stderr
+    succeed(f"run={folder}", script="verify", **variables)
     refused = run(f"run={folder}", script="verify", **(variables | {"MLXLAB_NATIVE": "off"}))
     assert refused.returncode == 77
     variables = variables | {"MLXLAB_NATIVE": ""}
@@ -125,17 +122,9 @@ def test_verify_and_reproduce_use_the_kernels_of_the_run(tmp_path, variables, na
     ("change", "override", "message"),
     [
         ({}, "backend.native=off", "backend.native=off: the run began with kernels native"),
-        (
-            {"MLXLAB_NATIVE": "off"},
-            "trainer.max_steps=21",
-            "MLXLAB_NATIVE=off: the run began with kernels native",
-        ),
-        (
-            {"CXX": "no-such-compiler"},
-            "trainer.max_steps=21",
-            "which are not available: CXX='no-such-compiler'",
-        ),
-        ({"MLXLAB_NATIVE_ARCH": "x86-64"}, "trainer.max_steps=21", "here they are native"),
+        ({"MLXLAB_NATIVE": "off"}, LONGER, "MLXLAB_NATIVE=off: the run began with kernels native"),
+        ({"CXX": "no-such-compiler"}, LONGER, "are not available: CXX='no-such-compiler'"),
+        ({"MLXLAB_NATIVE_ARCH": "x86-64"}, LONGER, "here they are native"),
     ],
 )
 def test_a_resume_with_other_kernels_is_refused_in_one_line(
@@ -152,10 +141,9 @@ def test_a_resume_with_other_kernels_is_refused_in_one_line(
 
 def test_require_builds_first(tmp_path):
     short = tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1", "backend.native=require")
-    done = run(
+    done = succeed(
         *short, f"hydra.run.dir={tmp_path}/run", XDG_CACHE_HOME=str(tmp_path), MLXLAB_NATIVE=""
     )
-    assert done.returncode == 0, done.stderr
     assert "native kernels: building them with " in done.stderr
     assert "kernels: native " in done.stderr
 
@@ -235,10 +223,9 @@ def test_a_cache_of_someone_else_is_refused_and_the_run_goes_on_without(
     shutil.copytree(variables["XDG_CACHE_HOME"], home)
     (home / "mlxlab" / "native").chmod(0o777)
     short = tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1")
-    done = run(
+    done = succeed(
         *short, f"hydra.run.dir={tmp_path}/run", **(variables | {"XDG_CACHE_HOME": str(home)})
     )
-    assert done.returncode == 0
     assert (
         f"native kernels are not used: {home}/mlxlab/native: other users can write it"
         in done.stderr

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mlxlab.data.titanic.dataset import FOLDER
-from support.processes import TINY, run
+from support.processes import TINY, passed, run
 
 CODE = '''
 """A bag of words: the mean of the embeddings of a document."""
@@ -86,11 +86,11 @@ def own(tmp_path):
 
 
 def test_an_own_backbone_is_trained_and_evaluated_as_a_classifier(own, tmp_path):
-    done = own("model=bag", "data.source=synthetic", f"hydra.run.dir={tmp_path}/run")
-    assert done.returncode == 0, done.stderr
+    passed(own("model=bag", "data.source=synthetic", f"hydra.run.dir={tmp_path}/run"))
     shutil.copyfile(FOLDER / "titanic.csv", tmp_path / "rows.csv")
-    judged = own(f"run={tmp_path}/run", f"data.source={tmp_path}/rows.csv", script="evaluate")
-    assert judged.returncode == 0, judged.stderr
+    judged = passed(
+        own(f"run={tmp_path}/run", f"data.source={tmp_path}/rows.csv", script="evaluate")
+    )
     assert "accuracy" in judged.stdout + judged.stderr
 
 
@@ -101,15 +101,9 @@ def test_an_own_backbone_is_trained_as_a_masked_language_model(own, tmp_path):
             json.dumps({"text": f"{n} fish {n + 1} fish red fish blue fish"}) for n in range(300)
         )
     )
-    args = [
-        "data=streaming",
-        f"data.source={text}",
-        "data.tokenizer.vocab_size=270",
-        "data.seq_len=16",
-        "data.valid_fraction=0.1",
-    ]
-    done = own("model=bag", "model/size=none", *args, f"hydra.run.dir={tmp_path}/run")
-    assert done.returncode == 0, done.stderr
+    args = ["data=streaming", f"data.source={text}", "data.tokenizer.vocab_size=270"]
+    args += ["data.seq_len=16", "data.valid_fraction=0.1"]
+    passed(own("model=bag", "model/size=none", *args, f"hydra.run.dir={tmp_path}/run"))
 
 
 def test_a_backbone_that_lacks_members_is_refused_by_their_names(own, tmp_path):

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from support.processes import ROOT, final_state, run, tiny_overrides
+from support.processes import ROOT, final_state, passed, run, succeed, tiny_overrides
 
 CODE = (ROOT / "tests" / "support" / "reviews_dataset.py").read_text()
 NODE = """
@@ -45,20 +45,15 @@ def environment(project):
 
 
 def train(project, folder, *settings, **changes):
-    texts = [
-        "--config-dir",
-        str(project / "my_conf"),
-        *SETTINGS,
-        f"data.source={project / 'reviews.tsv'}",
-    ]
+    texts = ["--config-dir", str(project / "my_conf"), *SETTINGS]
+    texts += [f"data.source={project / 'reviews.tsv'}"]
     return run(*texts, f"hydra.run.dir={folder}", *settings, **(environment(project) | changes))
 
 
 @pytest.fixture(scope="module")
 def trained(project, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "reviews"
-    finished = train(project, folder)
-    assert finished.returncode == 0, finished.stderr
+    finished = passed(train(project, folder))
     assert final_state(finished)
     return folder
 
@@ -70,16 +65,13 @@ def test_rows_of_a_function_are_trained_on_and_evaluated(tmp_path):
     allowed = {"PYTHONPATH": str(tmp_path), "MLXLAB_ALLOWED_TARGETS": "mine.rows"}
     own = ["data=text_classification", "model=bert", "data.source={_target_: mine.rows, count: 60}"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2")
-    done = run(*tiny, *own, f"hydra.run.dir={tmp_path / 'run'}", **allowed)
-    assert done.returncode == 0, done.stderr
-    done = run(f"run={tmp_path / 'run'}", script="evaluate", **allowed)
-    assert done.returncode == 0, done.stderr
+    done = succeed(*tiny, *own, f"hydra.run.dir={tmp_path / 'run'}", **allowed)
+    done = succeed(f"run={tmp_path / 'run'}", script="evaluate", **allowed)
     assert "accuracy" in done.stdout
 
 
 def test_a_data_set_of_a_user_is_evaluated_as_it_was_in_training(project, trained):
-    evaluated = run(f"run={trained}", script="evaluate", **environment(project))
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = succeed(f"run={trained}", script="evaluate", **environment(project))
     assert "accuracy" in evaluated.stdout
     assert "the validation data of the run" in evaluated.stderr
 
@@ -90,8 +82,7 @@ def test_rows_are_predicted_and_evaluated_as_in_training(project, trained, tmp_p
         "\n".join(["label,text", *(f'{label},"{text}"' for label, text in texts)]) + "\n"
     )
     args = [f"input={tmp_path / 'rows.csv'}", f"output={tmp_path / 'out.jsonl'}"]
-    predicted = run(f"run={trained}", *args, script="predict", **environment(project))
-    assert predicted.returncode == 0, predicted.stderr
+    succeed(f"run={trained}", *args, script="predict", **environment(project))
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     accuracy = sum(
         row["label"] == label for row, (label, _) in zip(rows, texts, strict=True)
@@ -136,23 +127,23 @@ def test_a_run_folder_does_not_import_a_class_that_is_not_allowed(project, train
     assert "imported" not in refused.stderr
 
 
-def test_a_data_set_that_lacks_a_member_is_refused_by_its_name(project, tmp_path):
-    code = "\n".join(line for line in CODE.splitlines() if "self.class_counts = " not in line)
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("self.class_counts = ", "counts = ", "lacks class_counts of mlxlab.data.dataset.DataM"),
+        (
+            "batch.targets[rows],",
+            "batch.targets[rows][:, None].astype(float),",
+            "valid: targets: expected integers of shape (8,), got float64 of shape (8, 1)",
+        ),
+    ],
+)
+def test_a_data_set_is_checked_with_its_first_rows_when_it_is_built(
+    project, tmp_path, old, new, message
+):
     (tmp_path / "own_parts").mkdir()
-    (tmp_path / "own_parts" / "dataset.py").write_text(code)
+    (tmp_path / "own_parts" / "dataset.py").write_text(CODE.replace(old, new))
     refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
     assert refused.returncode == 2, refused.stderr
-    assert "Reviews: lacks class_counts of mlxlab.data.dataset.DataModule" in refused.stderr
+    assert f"Reviews: {message}" in refused.stderr
     assert "Traceback" not in refused.stderr
-
-
-def test_a_data_set_is_checked_on_its_first_rows_when_it_is_built(project, tmp_path):
-    code = CODE.replace("batch.targets[rows],", "batch.targets[rows][:, None].astype(float),")
-    (tmp_path / "own_parts").mkdir()
-    (tmp_path / "own_parts" / "dataset.py").write_text(code)
-    refused = train(project, tmp_path / "run", PYTHONPATH=str(tmp_path))
-    assert refused.returncode == 2, refused.stderr
-    assert (
-        "Reviews: valid: targets: expected integers of shape (8,), got float64 of shape (8, 1)"
-        in refused.stderr
-    )

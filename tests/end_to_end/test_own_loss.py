@@ -1,7 +1,7 @@
 """A loss of the user's own: the plain function of docs/how_to/extending.md."""
 
 from support.documented_commands import files
-from support.processes import ROOT, run, tiny_overrides
+from support.processes import ROOT, succeed, tiny_overrides
 
 NAMES = ("hinge.py", "my_conf/trainer/loss/hinge.yaml")
 
@@ -14,6 +14,5 @@ def test_the_documented_function_is_trained_with_as_a_loss(tmp_path):
     args = tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2")
     args += [f"--config-dir={tmp_path}/my_conf", "trainer/loss=hinge"]
     args += [f"hydra.run.dir={tmp_path}/run"]
-    done = run(*args, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="hinge.Hinge")
-    assert done.returncode == 0, done.stderr
+    succeed(*args, PYTHONPATH=str(tmp_path), MLXLAB_ALLOWED_TARGETS="hinge.Hinge")
     assert "hinge.Hinge" in (tmp_path / "run" / "inference" / "config.yaml").read_text()

@@ -10,34 +10,18 @@ from mlx.utils import tree_flatten
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.bert import Bert
-from support.processes import run, tiny_overrides
+from support.processes import succeed, tiny_overrides
 
-CONFIG = {
-    "model_type": "bert",
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "max_position_embeddings": 128,
-    "vocab_size": 300,
-}
-NAMES = {
-    "embedding.": "embeddings.word_embeddings.",
-    "type_embedding.": "embeddings.token_type_embeddings.",
-    "position_embedding.": "embeddings.position_embeddings.",
-    "embedding_norm.": "embeddings.LayerNorm.",
-    "pooler.": "pooler.dense.",
-}
-INNER = {
-    "attention.query": "attention.self.query",
-    "attention.key": "attention.self.key",
-    "attention.value": "attention.self.value",
-    "attention.out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "feed_forward.up": "intermediate.dense",
-    "feed_forward.down": "output.dense",
-    "feed_forward_norm": "output.LayerNorm",
-}
+CONFIG = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+CONFIG |= {"intermediate_size": 24, "max_position_embeddings": 128, "vocab_size": 300}
+NAMES = {"embedding.": "embeddings.word_embeddings."}
+NAMES |= {"type_embedding.": "embeddings.token_type_embeddings."}
+NAMES |= {"position_embedding.": "embeddings.position_embeddings."}
+NAMES |= {"embedding_norm.": "embeddings.LayerNorm.", "pooler.": "pooler.dense."}
+INNER = {"attention.query": "attention.self.query", "attention.key": "attention.self.key"}
+INNER |= {"attention.value": "attention.self.value", "attention.out": "attention.output.dense"}
+INNER |= {"attention_norm": "attention.output.LayerNorm", "feed_forward.up": "intermediate.dense"}
+INNER |= {"feed_forward.down": "output.dense", "feed_forward_norm": "output.LayerNorm"}
 
 
 def published_name(path: str) -> str:
@@ -52,14 +36,8 @@ def published_name(path: str) -> str:
 def write(folder):
     folder.mkdir()
     mx.random.seed(0)
-    sizes = {
-        "hidden_size": 16,
-        "num_layers": 1,
-        "num_heads": 2,
-        "intermediate_size": 24,
-        "max_position_embeddings": 128,
-        "vocab_size": 300,
-    }
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 24}
+    sizes |= {"max_position_embeddings": 128, "vocab_size": 300}
     weights = {
         published_name(path): leaf for path, leaf in tree_flatten(Bert(**sizes).parameters())
     }
@@ -77,12 +55,10 @@ def test_a_pretrained_model_is_fine_tuned_resumed_and_restored_without_its_folde
         if not item.startswith("model")
     ]
     settings += [f"hydra.run.dir={tmp_path}/run", "resume=auto", "trainer.learning_rate=1e-9"]
-    first = run(*settings, f"model.pretrained={tmp_path}/published")
-    assert first.returncode == 0, first.stderr
+    succeed(*settings, f"model.pretrained={tmp_path}/published")
     shutil.rmtree(tmp_path / "published")
     longer = [item.replace("max_steps=4", "max_steps=6") for item in settings]
-    again = run(*longer)
-    assert again.returncode == 0, again.stderr
+    again = succeed(*longer)
     assert "resumed from step-00000004" in again.stderr
     model = restore_model(tmp_path / "run").model
     table = np.array(model.backbone.embedding.weight)

@@ -7,7 +7,14 @@ import pytest
 
 from mlxlab.inference.restore import restore_model
 from mlxlab.models.layers import named_parameters
-from support.processes import final_state, killed_and_resumed, run, run_here, tiny_overrides
+from support.processes import (
+    final_state,
+    killed_and_resumed,
+    run,
+    run_here,
+    succeed_here,
+    tiny_overrides,
+)
 
 SHORT = ["trainer.max_steps=4", "trainer.eval_every=2", "checkpointing.every_steps=2"]
 QLORA = partial(
@@ -19,8 +26,7 @@ QLORA = partial(
 
 
 def test_a_resumed_run_ends_in_the_same_state_and_is_restored(tmp_path):
-    done = run_here(*QLORA(*SHORT), f"hydra.run.dir={tmp_path}/run")
-    assert done.returncode == 0, done.stderr
+    succeed_here(*QLORA(*SHORT), f"hydra.run.dir={tmp_path}/run")
     resumed = run_here(f"run={tmp_path}/run", "from_scratch=true", script="verify")
     assert resumed.stdout.splitlines()[-1] == "verified", resumed.stderr
     arrays = named_parameters(restore_model(tmp_path / "run").model)
@@ -29,8 +35,7 @@ def test_a_resumed_run_ends_in_the_same_state_and_is_restored(tmp_path):
         for name in ("query.base.weight", "query.lora_a")
     }
     assert dtypes == {"query.base.weight": mx.uint32, "query.lora_a": mx.float32}
-    evaluated = run_here(f"run={tmp_path}/run", script="evaluate")
-    assert evaluated.returncode == 0, evaluated.stderr
+    succeed_here(f"run={tmp_path}/run", script="evaluate")
 
 
 def test_quantised_weights_without_an_adapter_are_a_config_error(tmp_path):

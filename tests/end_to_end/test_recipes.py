@@ -4,24 +4,13 @@ import json
 
 import pytest
 
-from support.processes import NO_PLOTS, run_here
+from support.processes import NO_PLOTS, succeed_here
 
-SMALL = [
-    *NO_PLOTS,
-    "tracking=none",
-    "trainer.max_steps=1",
-    "trainer.eval_every=1",
-    "trainer.eval_batches=1",
-    "trainer.schedule.warmup=0",
-    "data.prefetch=0",
-    "data.seq_len=16",
-]
-SHAPE = [
-    "model.num_layers=1",
-    "model.hidden_size=16",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
-]
+SMALL = [*NO_PLOTS, "tracking=none", "trainer.max_steps=1", "trainer.eval_every=1"]
+SMALL += ["trainer.eval_batches=1", "trainer.schedule.warmup=0", "data.prefetch=0"]
+SMALL += ["data.seq_len=16"]
+SHAPE = ["model.num_layers=1", "model.hidden_size=16", "model.num_heads=2"]
+SHAPE += ["model.intermediate_size=16"]
 
 
 @pytest.fixture
@@ -35,10 +24,9 @@ def text(tmp_path):
 @pytest.mark.parametrize("experiment", ["quick", "standard", "production"])
 def test_a_recipe_for_rows_trains(experiment, tmp_path):
     overrides = ["data.source=synthetic", "data.baselines=false", "data.augment.copies=1"]
-    done = run_here(
+    done = succeed_here(
         f"experiment={experiment}", *SMALL, *SHAPE, *overrides, f"hydra.run.dir={tmp_path}/run"
     )
-    assert done.returncode == 0, done.stderr
     assert "final_state=" in done.stdout
 
 
@@ -48,13 +36,11 @@ def test_a_recipe_for_text_trains(experiment, text, tmp_path):
     overrides = [f"hydra.run.dir={tmp_path}/run"]
     if experiment == "cloud":
         overrides += ["cloud=directory", f"cloud.path={tmp_path}/store"]
-    done = run_here(f"experiment={experiment}", *SMALL, *SHAPE, *text, *overrides)
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(f"experiment={experiment}", *SMALL, *SHAPE, *text, *overrides)
     assert "final_state=" in done.stdout
 
 
 def test_the_growth_course_grows_a_decoder_to_size_nano(text):
-    done = run_here("experiment=growth_course", *text, "--dry-run")
-    assert done.returncode == 0, done.stderr
+    done = succeed_here("experiment=growth_course", *text, "--dry-run")
     sizes = [line for line in done.stdout.splitlines() if "num_layers=" in line]
     assert "num_layers=6" in sizes[-1]

@@ -9,15 +9,22 @@ import time
 import pytest
 import yaml
 
-from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
+from support.processes import TINY, final_state, run, start, succeed, tiny_overrides, wait_for
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reference")
-    finished = run(*TINY, f"hydra.run.dir={folder}")
-    assert finished.returncode == 0, finished.stderr
+    finished = succeed(*TINY, f"hydra.run.dir={folder}")
     return final_state(finished)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run, shared: whoever is refused must leave it as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    succeed(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={folder}")
+    return folder
 
 
 def test_two_runs_end_in_the_same_state(tmp_path, reference):
@@ -86,19 +93,15 @@ def test_a_second_process_in_the_same_folder_exits_with_73_and_names_the_first(t
         f"in use by process {first.pid} on {socket.gethostname()} since {time.strftime('%Y-')}"
         in second.stderr
     )
-    assert (
-        run(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other").returncode
-        == 0
-    )
+    succeed(*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/other")
 
 
 def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
     short = tiny_overrides("trainer.max_steps=10", "trainer.learning_rate=0.002")
-    assert run(*short, f"hydra.run.dir={tmp_path}").returncode == 0
-    longer = run(
+    succeed(*short, f"hydra.run.dir={tmp_path}")
+    longer = succeed(
         f"hydra.run.dir={tmp_path}", "resume=auto", "trainer.max_steps=15", "tracking=none"
     )
-    assert longer.returncode == 0, longer.stderr
     assert "trainer.max_steps: 10 -> 15" in longer.stderr
     changes = json.loads((tmp_path / "resume_changes.json").read_text())
     assert changes == [{"step": 10, "changes": {"trainer.max_steps": {"old": 10, "new": 15}}}]
@@ -107,17 +110,12 @@ def test_a_resume_uses_the_saved_config_and_records_the_overrides(tmp_path):
 
 
 def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verified(
-    tmp_path_factory, tmp_path
+    finished, tmp_path
 ):
-    folder = shutil.copytree(finished_run(tmp_path_factory), tmp_path / "run")
-    deeper = [
-        "model.num_layers=2",
-        "model/adapter=lora",
-        "trainer.max_steps=6",
-        "checkpointing.every_steps=1",
-    ]
-    resumed = run(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
-    assert resumed.returncode == 0, resumed.stderr
+    folder = shutil.copytree(finished, tmp_path / "run")
+    deeper = ["model.num_layers=2", "model/adapter=lora", "trainer.max_steps=6"]
+    deeper += ["checkpointing.every_steps=1"]
+    resumed = succeed(*deeper, f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
     assert "model.num_layers: 1 -> 2" in resumed.stderr
     assert "weights of step-00000005: 13 matched, 12 renamed, 17 grown, 24 new\n" in resumed.stderr
     assert (
@@ -125,8 +123,7 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
     )
     [record] = json.loads((folder / "transfer.json").read_text())
     assert (record["source"], record["step"]) == (f"{folder}/checkpoints/step-00000005", 5)
-    verified = run(str(folder), script="verify")
-    assert verified.returncode == 0, verified.stderr
+    verified = succeed(str(folder), script="verify")
     assert "step-00000006: bitwise what training from step 5 gives" in verified.stdout
 
 
@@ -135,65 +132,31 @@ def test_a_resume_with_a_deeper_model_says_what_it_carried_over_and_can_be_verif
     [("seed=3", 2), ("model.hidden_size=64", 2), ("data.fold=1 data.folds=5", 2)],
 )
 def test_a_frozen_key_or_an_inexact_change_of_the_model_is_refused_by_name_on_resume(
-    tmp_path_factory, override, code
+    finished, override, code
 ):
-    folder = finished_run(tmp_path_factory)
-    refused = run(*override.split(), f"hydra.run.dir={folder}", "resume=auto", "tracking=none")
+    refused = run(*override.split(), f"hydra.run.dir={finished}", "resume=auto", "tracking=none")
     assert refused.returncode == code, refused.stderr
     assert override.split("=")[0] in refused.stderr.splitlines()[0]
-
-
-def finished_run(factory):
-    """One finished run, shared: whoever is refused must leave it as it is."""
-    if "folder" not in SHARED:
-        SHARED["folder"] = factory.mktemp("finished")
-        assert (
-            run(
-                *tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={SHARED['folder']}"
-            ).returncode
-            == 0
-        )
-    return SHARED["folder"]
-
-
-SHARED: dict = {}
 
 
 def test_data_that_changed_since_the_checkpoint_is_refused_unless_allowed(tmp_path):
     table = tmp_path / "rows.csv"
     table.write_text(some_rows())
-    settings = [
-        *tiny_overrides("trainer.max_steps=5"),
-        f"hydra.run.dir={tmp_path}/run",
-        f"data.source={table}",
-        "resume=auto",
-    ]
-    first = run(*settings)
-    assert first.returncode == 0, first.stderr
+    settings = [*tiny_overrides("trainer.max_steps=5"), f"hydra.run.dir={tmp_path}/run"]
+    settings += [f"data.source={table}", "resume=auto"]
+    succeed(*settings)
     table.write_text(some_rows().replace("Miss. Name5", "Miss. Other5"))
     refused = run(*settings)
     assert refused.returncode == 77
     assert "data changed since the save" in refused.stderr
     longer = [setting.replace("max_steps=5", "max_steps=8") for setting in settings]
-    allowed = run(*longer, "resume_policy.allow_data_change=true")
-    assert allowed.returncode == 0, allowed.stderr
+    succeed(*longer, "resume_policy.allow_data_change=true")
 
 
 def some_rows() -> str:
-    head = "PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"
-    row = '{i},{y},{c},"Surname{i}, {t}. Name{i}",{s},{a},0,0,T{i},{i}.5,,S'
-    return "\n".join(
-        [head]
-        + [
-            row.format(
-                i=i,
-                y=i % 2,
-                c=i % 3 + 1,
-                t=["Mr", "Miss"][i % 2],
-                s=["male", "female"][i % 2],
-                a=20 + i,
-            )
-            for i in range(1, 41)
-        ]
-        + [""]
-    )
+    rows = ["PassengerId,Survived,Pclass,Name,Sex,Age,SibSp,Parch,Ticket,Fare,Cabin,Embarked"]
+    for i in range(1, 41):
+        title, sex = [("Mr", "male"), ("Miss", "female")][i % 2]
+        name = f"Surname{i}, {title}. Name{i}"
+        rows.append(f'{i},{i % 2},{i % 3 + 1},"{name}",{sex},{20 + i},0,0,T{i},{i}.5,,S')
+    return "\n".join([*rows, ""])

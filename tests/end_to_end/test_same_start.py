@@ -58,12 +58,8 @@ def test_the_first_hundred_batches_of_a_seed_are_the_published_ones(tmp_path, na
             {"text": f"Line {n} says that {n * n} is a square. " * (1 + n % 5)} for n in range(600)
         ]
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        args = [
-            "data=streaming",
-            f"data.source={file}",
-            "data.tokenizer.vocab_size=400",
-            "data.seq_len=32",
-        ]
+        args = ["data=streaming", f"data.source={file}", "data.tokenizer.vocab_size=400"]
+        args += ["data.seq_len=32"]
         args += [
             "data.batch_size=4",
             "data.valid_fraction=0.1",

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from support.processes import run
+from support.processes import run, succeed
 from support.run_records import best_metrics
 from support.titanic import real_rows
 
@@ -17,14 +17,9 @@ def test_shakespeare_char_trains_on_characters_and_validates_on_the_end_of_the_t
     text.write_text(
         "\n".join(f"{row.name}: ticket {row.ticket}" for row in real_rows() if row.name.isascii())
     )
-    shorter = [
-        "trainer.max_steps=4",
-        "trainer.eval_every=2",
-        "trainer.schedule.warmup=1",
-        "data.prefetch=0",
-    ]
-    done = run(*SETTINGS, *shorter, f"data.source={text}", f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr
+    shorter = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.schedule.warmup=1"]
+    shorter += ["data.prefetch=0"]
+    succeed(*SETTINGS, *shorter, f"data.source={text}", f"hydra.run.dir={tmp_path / 'run'}")
     assert best_metrics(tmp_path / "run").keys() == {
         "valid/loss",
         "valid/perplexity",
@@ -49,11 +44,10 @@ def test_shakespeare_char_without_its_text_is_one_line(tmp_path):
     reason="MLXLAB_SHAKESPEARE names no tinyshakespeare.txt",
 )
 def test_shakespeare_char_reaches_the_published_loss(tmp_path):
-    done = run(
+    succeed(
         *SETTINGS,
         f"data.source={os.environ['MLXLAB_SHAKESPEARE']}",
         f"hydra.run.dir={tmp_path / 'run'}",
     )
-    assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["training"]["final"]["valid/loss"] <= 1.88

@@ -15,7 +15,7 @@ from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
 from mlxlab.run import signals
 from mlxlab.run.signals import CAUGHT, SignalHandler
-from support.processes import TINY, final_state, run, start, tiny_overrides, wait_for
+from support.processes import TINY, final_state, run, start, succeed, tiny_overrides, wait_for
 
 
 def test_signal_handlers_and_mask_are_restored():
@@ -223,8 +223,7 @@ def test_a_stopped_sweep_resumes_its_job_from_the_checkpoint(tmp_path):
     assert any(
         path.name.endswith("-emergency") for path in (tmp_path / "0" / "checkpoints").iterdir()
     )
-    again = run(f"sweep.resume={tmp_path}", "trust_folder=true")
-    assert again.returncode == 0, again.stderr
+    succeed(f"sweep.resume={tmp_path}", "trust_folder=true")
     printed = [(tmp_path / job / "output.log").read_text().splitlines() for job in ("0", "1")]
     states = [[line for line in lines if line.startswith("final_state=")] for lines in printed]
     assert states[0][-1] == final_state(

@@ -9,7 +9,7 @@ import pytest
 from mlxlab.data.sources.text_files import BLOCK_BYTES
 from mlxlab.record.run_file import read_run
 from mlxlab.views.numbers import number
-from support.processes import TINY, final_state, run, start, wait_for
+from support.processes import TINY, final_state, killed_and_resumed, run, start, succeed, wait_for
 from support.text import FORMATS, write_texts
 
 SMALL = [
@@ -58,8 +58,7 @@ def losses(finished):
 def test_masked_language_models_learn_from_streamed_text(tmp_path, corpus, model):
     settings = [*SMALL, f"model={model}", corpus, f"hydra.run.dir={tmp_path}"]
     settings += ["model.num_filters=8", "model.kernel_sizes=[2,3]"] if model == "cnn_hybrid" else []
-    finished = run(*settings)
-    assert finished.returncode == 0, finished.stderr
+    finished = succeed(*settings)
     assert final_state(finished)
     first, second = losses(finished)
     assert second < first < 5.8
@@ -72,8 +71,9 @@ def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from
     tmp_path, corpus
 ):
     settings = [*SMALL, "model=transformer", corpus]
-    uninterrupted = run(*settings, "data.prefetch=0", f"hydra.run.dir={tmp_path / 'uninterrupted'}")
-    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    uninterrupted = succeed(
+        *settings, "data.prefetch=0", f"hydra.run.dir={tmp_path / 'uninterrupted'}"
+    )
     assert losses(uninterrupted)[1] < losses(uninterrupted)[0] < 5.8
     again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
     process = start(*again)
@@ -87,21 +87,16 @@ def test_a_killed_streaming_run_resumes_to_the_same_state_with_prefetch_and_from
 
 def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
     for name in ("a.txt", "b.txt"):
-        (tmp_path / name).write_text(
-            "".join(f"Line {n} of {name} tells of {n * n} sheep. " * 4 for n in range(200))
-        )
+        texts = [f"Line {n} of {name} tells of {n * n} sheep. " * 4 for n in range(200)]
+        (tmp_path / name).write_text("".join(texts))
     mixture = f"data.mixture={{{tmp_path}/a.txt: 3, {tmp_path}/b.txt: 1}}"
-    settings = [*SMALL, "model=transformer", mixture]
-    uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
-    assert uninterrupted.returncode == 0, uninterrupted.stderr
-    settings += [f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
-    process = start(*settings)
-    wait_for(tmp_path / "killed" / "checkpoints" / "step-00000008", process)
-    process.kill()
-    process.communicate()
-    resumed = run(*settings)
-    assert "resumed from step-" in resumed.stderr, resumed.stderr
-    assert final_state(resumed) == final_state(uninterrupted)
+    check_resumed([*SMALL, "model=transformer", mixture], tmp_path)
+
+
+def check_resumed(settings, folder, step=8):
+    """A run that is killed after a step and resumed ends as an uninterrupted one."""
+    uninterrupted = succeed(*settings, f"hydra.run.dir={folder / 'uninterrupted'}")
+    assert killed_and_resumed(settings, folder / "killed", step) == final_state(uninterrupted)
 
 
 @pytest.mark.fault_injection
@@ -110,14 +105,8 @@ def test_a_mixture_of_paths_with_dots_resumes_to_the_same_state(tmp_path):
 def test_every_model_killed_while_streaming_resumes_to_the_same_state(
     tmp_path, corpus, model, step
 ):
-    settings = [*SMALL, f"model={model}", corpus, "data.packing.mask_across_documents=true"]
-    uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
-    again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "killed" / "checkpoints" / f"step-{step:08d}", process)
-    process.kill()
-    process.communicate()
-    assert final_state(run(*again)) == final_state(uninterrupted)
+    masking = "data.packing.mask_across_documents=true"
+    check_resumed([*SMALL, f"model={model}", corpus, masking], tmp_path, step)
 
 
 @pytest.mark.fault_injection
@@ -130,17 +119,8 @@ def test_a_run_on_any_format_and_on_a_mixture_of_all_resumes_to_the_same_state(t
     source = f"data.source={names[0]}"
     if len(names) > 1:
         source = f"data.mixture={{{', '.join(f'{name}: 1' for name in names)}}}"
-    settings = [*SMALL, "model=transformer", source, "data.reading.document_unit=line"]
-    uninterrupted = run(*settings, f"hydra.run.dir={tmp_path / 'uninterrupted'}")
-    assert uninterrupted.returncode == 0, uninterrupted.stderr
-    again = [*settings, f"hydra.run.dir={tmp_path / 'killed'}", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "killed" / "checkpoints" / "step-00000008", process)
-    process.kill()
-    process.communicate()
-    resumed = run(*again)
-    assert "resumed from step-" in resumed.stderr, resumed.stderr
-    assert final_state(resumed) == final_state(uninterrupted)
+    units = "data.reading.document_unit=line"
+    check_resumed([*SMALL, "model=transformer", source, units], tmp_path)
 
 
 @pytest.mark.fault_injection
@@ -162,14 +142,9 @@ def test_a_malformed_record_after_the_trained_text_does_not_end_a_run_that_is_tr
         f"data.source={tmp_path}/train.jsonl.gz",
         f"data.valid_source={tmp_path}/valid.jsonl",
     ]
-    settings += [
-        "data.shuffle.window=5",
-        "data.tokenizer.train_examples=5",
-        "trainer.max_steps=8",
-        "model=transformer",
-    ]
-    finished = run(*settings, f"hydra.run.dir={tmp_path / 'run'}")
-    assert finished.returncode == 0, finished.stderr
+    settings += ["data.shuffle.window=5", "data.tokenizer.train_examples=5", "trainer.max_steps=8"]
+    settings += ["model=transformer"]
+    finished = succeed(*settings, f"hydra.run.dir={tmp_path / 'run'}")
     assert (tmp_path / "run" / "STATUS.finished").exists()
     assert "Learned nothing: no better than unigram model." in finished.stdout
     evaluation = read_run(tmp_path / "run").evaluation

@@ -5,27 +5,13 @@ import math
 import pytest
 
 from mlxlab.record.run_file import read_run
-from support.processes import NO_PLOTS, run_here
+from support.processes import NO_PLOTS, run_here, succeed_here
 
-SHORT = [
-    "model.hidden_size=16",
-    "model.num_layers=1",
-    "trainer.epochs=null",
-    "trainer.max_steps=2",
-    "tracking=none",
-    *NO_PLOTS,
-]
+SHORT = ["model.hidden_size=16", "model.num_layers=1", "trainer.epochs=null", "trainer.max_steps=2"]
+SHORT += ["tracking=none", *NO_PLOTS]
 BASELINES = {
-    "wine": {
-        "majority",
-        "logistic_regression",
-        "gradient_boosting",
-    },
-    "diabetes": {
-        "mean",
-        "ridge_regression",
-        "gradient_boosting",
-    },
+    "wine": {"majority", "logistic_regression", "gradient_boosting"},
+    "diabetes": {"mean", "ridge_regression", "gradient_boosting"},
 }
 
 
@@ -60,8 +46,7 @@ def test_a_run_that_truncates_many_rows_warns_and_records_it(tmp_path):
 
 def train(experiment, folder, *overrides):
     """The validation results of a short run."""
-    done = run_here(f"experiment={experiment}", *SHORT, *overrides, f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(f"experiment={experiment}", *SHORT, *overrides, f"hydra.run.dir={folder}")
     assert "rows are longer than data.seq_len" not in done.stderr
     result = read_run(folder).evaluation.results[0]
     assert math.isfinite(result.metrics["loss"])

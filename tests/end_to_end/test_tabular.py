@@ -4,7 +4,6 @@ import csv
 import itertools
 import json
 import shutil
-import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,22 +18,14 @@ from mlxlab.models.pretrained.load import PACKAGES, resolve
 from mlxlab.record.run_file import read_run
 from mlxlab.training.callback import Callback
 from support.commands import command
-from support.processes import final_state, run, run_here, start, wait_for
+from support.processes import final_state, killed_and_resumed, run, run_here, succeed, succeed_here
 
 evaluate = command("evaluate")
 predict = command("predict")
 
-SETTINGS = [
-    "data=table",
-    "data.target=label",
-    "model.hidden_size=16",
-    "trainer.max_steps=40",
-    "trainer.eval_every=10",
-    "checkpointing.every_steps=5",
-    "data.batch_size=50",
-    "tracking=none",
-    "~callbacks.report",
-]
+SETTINGS = ["data=table", "data.target=label", "model.hidden_size=16", "trainer.max_steps=40"]
+SETTINGS += ["trainer.eval_every=10", "checkpointing.every_steps=5", "data.batch_size=50"]
+SETTINGS += ["tracking=none", "~callbacks.report"]
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +39,8 @@ def source(tmp_path_factory):
             width = rng.normal()
             color = ["red", "blue", "green"][number % 3]
             is_good = width + (color == "red") + rng.normal() / 5 > 0.3
-            cells = [
-                f"{width:.3f}" if number % 9 else "",
-                color,
-                f"2024-{1 + number % 12:02}-05",
-                7,
-            ]
+            cells = [f"{width:.3f}" if number % 9 else "", color, f"2024-{1 + number % 12:02}-05"]
+            cells += [7]
             writer.writerow([*cells, "good" if is_good else "bad"])
     return path
 
@@ -61,8 +48,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    done = run(*SETTINGS, f"data.source={source}", f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    done = succeed(*SETTINGS, f"data.source={source}", f"hydra.run.dir={folder}")
     return folder, final_state(done)
 
 
@@ -96,8 +82,7 @@ def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_p
             text = " ".join("".join(rng.choice(list(words), 4)) for _ in range(6))
             writer.writerow([rng.normal(), text, ["head", "tail"][rng.integers(2)]])
     source = f"data.source={tmp_path}/coins.csv"
-    done = run_here(*SETTINGS, source, f"hydra.run.dir={tmp_path}/run")
-    assert done.returncode == 0, done.stderr
+    succeed_here(*SETTINGS, source, f"hydra.run.dir={tmp_path}/run")
     results = read_results(tmp_path / "run")
     accuracy = results["out_of_fold"].metrics["accuracy"]
     assert 0.4 < accuracy < 0.6
@@ -125,12 +110,7 @@ def test_what_is_said_of_training_rows_out_of_fold_did_not_learn_from_them(tmp_p
 
 @pytest.mark.parametrize("step", [5, 35])
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(trained, source, tmp_path, step):
-    again = [*SETTINGS, f"data.source={source}", f"hydra.run.dir={tmp_path}", "resume=auto"]
-    process = start(*again)
-    wait_for(tmp_path / "checkpoints" / f"step-{step:08d}", process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert final_state(run(*again)) == trained[1]
+    assert killed_and_resumed([*SETTINGS, f"data.source={source}"], tmp_path, step) == trained[1]
     said, expected = (read_results(each)["out_of_fold"].metrics for each in (tmp_path, trained[0]))
     assert said == expected
 
@@ -164,8 +144,7 @@ def test_rows_with_words_in_a_column_of_numbers_are_left_out_on_request(source, 
     refused = run_here(*argv, f"hydra.run.dir={tmp_path}/refused")
     assert refused.returncode == 65
     assert "column 'width': expected a finite number" in refused.stderr
-    done = run_here(*argv, "data.on_error=skip", f"hydra.run.dir={tmp_path}/run")
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(*argv, "data.on_error=skip", f"hydra.run.dir={tmp_path}/run")
     assert "column 'width'" in done.stderr
 
 
@@ -183,8 +162,7 @@ def test_a_column_of_texts_is_read_by_its_words(tmp_path):
     rows = "".join(f"{day},{'in' if 'wet' in day else 'out'}\n" for day in days)
     (tmp_path / "texts.csv").write_text(f"words,label\n{rows}")
     folder = tmp_path / "run"
-    done = run_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    succeed_here(*SETTINGS, f"data.source={tmp_path}/texts.csv", f"hydra.run.dir={folder}")
     new = [{"words": "calm wet dry evening"}, {"words": "calm warm dry evening"}, {"words": None}]
     baselines = read_results(folder)["valid"].baselines
     assert {"tfidf_logistic_regression", "tfidf_linear_svm"} <= baselines.keys()
@@ -195,8 +173,9 @@ def test_a_column_of_texts_is_read_by_its_words(tmp_path):
 
 def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
     argv = [*SETTINGS, f"data.source={source}", "trainer=distill", "model.folds=1"]
-    done = run_here(*argv, f"trainer.teachers=[{trained[0]}]", f"hydra.run.dir={tmp_path}/student")
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(
+        *argv, f"trainer.teachers=[{trained[0]}]", f"hydra.run.dir={tmp_path}/student"
+    )
     assert not restore_model(tmp_path / "student").model.head.snapshots
     several = [*argv[:-1], f"trainer.teachers=[{trained[0]}]"]
     refused = run_here(*several, f"hydra.run.dir={tmp_path}/several")
@@ -206,8 +185,7 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(trained[0], copy)
     (copy / "out_of_fold.safetensors").unlink()
-    without = run_here(*argv, f"trainer.teachers=[{copy}]", f"hydra.run.dir={tmp_path}/without")
-    assert without.returncode == 0, without.stderr
+    without = succeed_here(*argv, f"trainer.teachers=[{copy}]", f"hydra.run.dir={tmp_path}/without")
     assert final_state(without) != final_state(done)
 
     # Rows of another file have the same ids, but other cells.
@@ -220,13 +198,8 @@ def test_one_network_learns_from_a_mixture(trained, source, tmp_path):
 
 
 def test_a_model_of_texts_cannot_learn_from_it(trained, source, tmp_path):
-    argv = [
-        "data=table",
-        "model=bert",
-        "data.target=label",
-        f"data.source={source}",
-        "tracking=none",
-    ]
+    argv = ["data=table", "model=bert", "data.target=label", f"data.source={source}"]
+    argv += ["tracking=none"]
     distill = ["trainer=distill", f"trainer.teachers=[{trained[0]}]", "trainer.max_steps=1"]
     done = run_here(*argv, *distill, f"hydra.run.dir={tmp_path}/student")
     assert done.returncode != 0
@@ -238,19 +211,13 @@ def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, t
     assert not predict([f"run={trained[0]}", f"input={source}", f"output={answers}"])
     argv = ["data=table", "model=bert", "model.hidden_size=16", "model.num_heads=2"]
     argv += ["model.num_layers=1", "data.target=label", f"data.source={source}", "tracking=none"]
-    argv += [
-        "trainer=distill",
-        "trainer.max_steps=4",
-        "trainer.log_every=1",
-        "data.baselines=false",
-    ]
-    done = run_here(*argv, f"trainer.teachers=[{answers}]", f"hydra.run.dir={tmp_path}/student")
-    assert done.returncode == 0, done.stderr
+    argv += ["trainer=distill", "trainer.max_steps=4", "trainer.log_every=1"]
+    argv += ["data.baselines=false"]
+    done = succeed_here(*argv, f"trainer.teachers=[{answers}]", f"hydra.run.dir={tmp_path}/student")
     assert "answers.csv, predictions of 160 training rows" in done.stderr
     alone = run_here(*argv, "trainer.teachers=[]", f"hydra.run.dir={tmp_path}/alone")
     assert final_state(alone) != final_state(done)
-    resumed = run_here(f"resume={tmp_path}/student", "trainer.max_steps=6")
-    assert resumed.returncode == 0, resumed.stderr
+    succeed_here(f"resume={tmp_path}/student", "trainer.max_steps=6")
 
     two = run_here(
         *argv, f"trainer.teachers=[{answers},{answers}]", f"hydra.run.dir={tmp_path}/two"
@@ -259,42 +226,12 @@ def test_a_model_of_texts_learns_from_its_predictions_on_file(trained, source, t
     assert "the only teacher" in two.stderr
 
 
-HEALTH = [
-    "physician",
-    "surgeon",
-    "nurse",
-    "clinic",
-    "patient",
-    "vaccine",
-    "hospital",
-    "illness",
-    "fever",
-    "pharmacy",
-    "dentist",
-    "bandage",
-    "ambulance",
-    "diagnosis",
-    "therapy",
-    "antibiotic",
-]
-SPACE = [
-    "galaxy",
-    "planet",
-    "orbit",
-    "telescope",
-    "comet",
-    "asteroid",
-    "rocket",
-    "astronaut",
-    "nebula",
-    "satellite",
-    "spacecraft",
-    "cosmos",
-    "eclipse",
-    "meteor",
-    "constellation",
-    "supernova",
-]
+WORDS = """
+health: physician surgeon nurse clinic patient vaccine hospital illness fever pharmacy dentist bandage ambulance
+health: diagnosis therapy antibiotic
+space: galaxy planet orbit telescope comet asteroid rocket astronaut nebula satellite spacecraft cosmos eclipse
+space: meteor constellation supernova
+"""
 
 
 def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_path, monkeypatch):
@@ -302,17 +239,15 @@ def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_
         resolve("minilm")
     except InputNotFoundError as error:
         pytest.skip(str(error))
-    rows = [
-        f"{word},{label}\n"
-        for label, words in (("health", HEALTH), ("space", SPACE))
-        for word in words
-    ]
+    rows = []
+    for line in WORDS.strip().splitlines():
+        label, _, words = line.partition(": ")
+        rows += [f"{word},{label}\n" for word in words.split()]
     (tmp_path / "texts.csv").write_text(f"text,label\n{''.join(rows)}")
     folder = tmp_path / "run"
     argv = ["data=text_classification", *SETTINGS[2:], f"data.source={tmp_path}/texts.csv"]
     argv += ["model.pretrained=minilm", f"hydra.run.dir={folder}"]
-    done = run_here(*argv)
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(*argv)
 
     # The run has its own copy of the encoder.
     monkeypatch.setitem(PACKAGES, "minilm", "no_such_package")
@@ -320,8 +255,7 @@ def test_a_pretrained_encoder_reads_texts_in_words_that_no_training_row_has(tmp_
         [{"text": "doctors and medicine"}, {"text": "the moon and stars"}]
     )
     assert [answer["label"] for answer in answers] == ["health", "space"]
-    again = run_here(f"resume={folder}", "trust_folder=true")
-    assert again.returncode == 0, again.stderr
+    again = succeed_here(f"resume={folder}", "trust_folder=true")
     assert final_state(again) == final_state(done)
 
     encoder = restore_model(folder).encoder
@@ -374,7 +308,7 @@ def test_a_table_without_texts_needs_no_pretrained_encoder(source, tmp_path, cap
     except InputNotFoundError as error:
         pytest.skip(str(error))
     argv = [*SETTINGS, f"data.source={source}", f"hydra.run.dir={tmp_path}/run"]
-    assert run_here(*argv, "model.pretrained=minilm").returncode == 0
+    succeed_here(*argv, "model.pretrained=minilm")
     assert not (tmp_path / "run" / "inference" / "text_encoder").exists()
     assert not evaluate([f"run={tmp_path}/run"])
     assert "corrupt" not in caplog.text
@@ -390,8 +324,7 @@ def test_a_restored_run_fetches_no_encoder(tmp_path):
 @pytest.mark.parametrize("loss", ["weighted", "focal", "cross_entropy"])
 def test_networks_of_several_folds_learn_by_each_loss_of_classes(tmp_path, source, loss):
     args = [*SETTINGS, f"data.source={source}", f"trainer/loss={loss}", "trainer.max_steps=5"]
-    done = run_here(*args, f"hydra.run.dir={tmp_path / 'run'}")
-    assert done.returncode == 0, done.stderr
+    succeed_here(*args, f"hydra.run.dir={tmp_path / 'run'}")
     assert read_run(tmp_path / "run").training.steps == 5
 
 
@@ -410,5 +343,4 @@ def test_early_stopping_would_leave_out_the_mixture(tmp_path, source):
     refused = run_here(*args, f"hydra.run.dir={tmp_path / 'refused'}")
     assert refused.returncode == 2
     assert "callbacks.early_stopping.patience=2: expected null, or model.folds=1" in refused.stderr
-    alone = run_here(*args, "model.folds=1", f"hydra.run.dir={tmp_path / 'alone'}")
-    assert alone.returncode == 0, alone.stderr
+    succeed_here(*args, "model.folds=1", f"hydra.run.dir={tmp_path / 'alone'}")

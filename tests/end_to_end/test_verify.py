@@ -13,8 +13,8 @@ from mlxlab.checkpoint.manifest import MANIFEST, write_manifest
 from mlxlab.errors import ConfigError, DataError, NotAllowedError
 from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.run_file import read_run
-from mlxlab.run.reproduce import config_to_reproduce
-from support.processes import run_here, tiny_overrides
+from mlxlab.run.verify import config_to_reproduce
+from support.processes import run_here, succeed_here, tiny_overrides
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,12 @@ def folder(tmp_path_factory):
     settings = tiny_overrides(
         *cheap, "trainer.max_steps=12", "checkpointing.every_steps=4", "trainer.eval_every=6"
     )
-    finished = run_here(*settings, f"hydra.run.dir={path}")
-    assert finished.returncode == 0, finished.stderr
+    succeed_here(*settings, f"hydra.run.dir={path}")
     return path
 
 
 def test_verify_accepts_an_intact_run_here(folder):
-    done = run_here(f"run={folder}", "from_scratch=true", script="verify")
-    assert done.returncode == 0, done.stderr
+    done = succeed_here(f"run={folder}", "from_scratch=true", script="verify")
     assert done.stdout.splitlines()[-1] == "verified"
     assert "step-00000012: bitwise what training from step 8 gives" in done.stdout
 
@@ -150,8 +148,7 @@ def test_a_resumed_run_has_the_lock_of_an_uninterrupted_one(folder, tmp_path):
     lock = json.loads((copy / "run.lock").read_text())
     lock["losses"]["9"] = 7.0  # after the checkpoint: recorded again
     (copy / "run.lock").write_text(json.dumps(lock))
-    resumed = run_here(f"resume={copy}")
-    assert resumed.returncode == 0, resumed.stderr
+    succeed_here(f"resume={copy}")
     original, now = read_lock(folder), read_lock(copy)
     assert (now["losses"], now["outcome"]) == (original["losses"], original["outcome"])
     assert (now["forked_from"], now["changed_at"]) == (None, [])

@@ -5,7 +5,7 @@ import sys
 import psutil
 import pytest
 
-from mlxlab.record.jobs import read_jobs
+from mlxlab.record.attempts import read_jobs
 from support.processes import start, tiny_overrides, wait_for
 
 pytestmark = [

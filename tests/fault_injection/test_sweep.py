@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.attempts import JobRecord, read_jobs
 from support.processes import ROOT, start, tiny_overrides
 
 pytestmark = [

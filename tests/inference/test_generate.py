@@ -10,7 +10,6 @@ from mlx.utils import tree_map
 from mlxlab.backend import blas_threads
 from mlxlab.data.tokenizers.bpe import train_bpe
 from mlxlab.errors import ConfigError
-from mlxlab.evaluation import samples
 from mlxlab.inference.generate import GenerationConfig, StreamingDetokenizer, generate, window_start
 from mlxlab.models.adapters.apply import insert
 from mlxlab.models.bert import Bert
@@ -19,17 +18,15 @@ from mlxlab.models.model import Model, build_head
 from mlxlab.models.options import LoRA
 from mlxlab.models.rope import Llama3Scaling
 from mlxlab.models.transformer import Transformer
+from mlxlab.run import report
 
 VOCABULARY = 300
+SHAPE = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_layers": 2, "num_heads": 4}
+SHAPE["intermediate_size"] = 48
 SCALED = {"rope_scaling": Llama3Scaling(factor=4.0, original_max_position_embeddings=16)}
 KINDS = {
     "rope": {},
-    "normalized": {
-        "qk_norm": True,
-        "attention_bias": "all",
-        "head_dim": 12,
-        **SCALED,
-    },
+    "normalized": {"qk_norm": True, "attention_bias": "all", "head_dim": 12, **SCALED},
     "grouped": {"num_kv_heads": 1, "tie_embeddings": False},
     "learned": {
         "position_embedding": "learned",
@@ -61,32 +58,21 @@ def new_model(backbone, kind="language_modelling", adapter=None):
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request):
-    shape = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "num_layers": 2,
-        "num_heads": 4,
-        "intermediate_size": 48,
-    }
     options = {"max_position_embeddings": 64, "adapter": None} | KINDS[request.param]
     adapter = options.pop("adapter")
-    return new_model(Transformer(**(shape | options)), adapter=adapter)
+    return new_model(Transformer(**(SHAPE | options)), adapter=adapter)
 
 
 @pytest.fixture(scope="module")
 def rope():
     mx.random.seed(2)
-    return new_model(
-        Transformer(
-            vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48
-        )
-    )
+    return new_model(Transformer(**SHAPE))
 
 
 def test_samples_of_a_slow_model_have_some_tokens(rope, tokenizer, monkeypatch):
-    monkeypatch.setattr(samples, "SECONDS", 0.0)
-    for each in samples.generate_samples(rope, tokenizer, prompts(3, 5), 60):
-        assert len(tokenizer.encode(each.text)) >= samples.MIN_TOKENS // 2 or each.end == "end"
+    monkeypatch.setattr(report, "SECONDS", 0.0)
+    for each in report.generate_samples(rope, tokenizer, prompts(3, 5), 60):
+        assert len(tokenizer.encode(each.text)) >= report.MIN_TOKENS // 2 or each.end == "end"
         assert each.text
 
 
@@ -178,16 +164,8 @@ def test_each_row_counts_its_positions_from_its_own_first_token():
 
 
 def test_a_context_beyond_learned_positions_is_refused(tokenizer):
-    shape = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "num_layers": 1,
-        "num_heads": 4,
-        "intermediate_size": 48,
-    }
-    learned = new_model(
-        Transformer(**shape, position_embedding="learned", max_position_embeddings=24)
-    )
+    options = {"position_embedding": "learned", "max_position_embeddings": 24}
+    learned = new_model(Transformer(**SHAPE, **options))
     with pytest.raises(ConfigError, match="positions for 24"):
         tokens_of(learned, tokenizer, prompts(3), context_length=25)
     with pytest.raises(ValueError, match="24"):
@@ -215,38 +193,28 @@ def test_rows_end_by_themselves(rope, tokenizer):
     pieces = list(generate(rope, Ending(), rows, replace(GREEDY, max_tokens=12, stop=[stop])))
     texts = ["".join(piece.text for piece in pieces if piece.row == row) for row in range(3)]
     ends = {piece.row: piece.end for piece in pieces if piece.end}
-    for row in range(3):
-        tokens = (
-            free[row][: free[row].index(Ending.eos_id)] if Ending.eos_id in free[row] else free[row]
-        )
+    for row, tokens in enumerate(free):
+        end = "length"
+        if Ending.eos_id in tokens:
+            end = "end token"
+            tokens = tokens[: tokens.index(Ending.eos_id)]
         expected = "".join(chr(0x4E00 + i) for i in tokens)
-        assert texts[row] == expected.partition(stop)[0]
-        assert ends[row] == (
-            "stop" if stop in expected else "end token" if Ending.eos_id in free[row] else "length"
-        )
+        if stop in expected:
+            end = "stop"
+        assert (texts[row], ends[row]) == (expected.partition(stop)[0], end)
     assert {ends[0], ends[1]} == {"end token", "stop"}
 
 
 def test_who_cannot_generate_says_so(tokenizer):
-    shape = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "num_layers": 1,
-        "num_heads": 4,
-        "intermediate_size": 48,
-    }
-    masked, classifier = new_model(Bert(**shape)), new_model(Transformer(**shape), "classification")
+    masked, classifier = new_model(Bert(**SHAPE)), new_model(Transformer(**SHAPE), "classification")
     for wrong, word in ((masked, "masked"), (classifier, "classifier")):
         with pytest.raises(ConfigError, match=word):
             next(generate(wrong, tokenizer, prompts(3), GREEDY))
 
 
-TEXTS = [
-    "plain",
-    "Zo\u00eb \u2603 \U0001f6a2 na\u00efve \U0001f468\u200d\U0001f469\u200d\U0001f467",
-    "\ufffd stays",
-    "",
-]
+TEXTS = ["plain"]
+TEXTS += ["Zo\u00eb \u2603 \U0001f6a2 na\u00efve \U0001f468\u200d\U0001f469\u200d\U0001f467"]
+TEXTS += ["\ufffd stays", ""]
 
 
 @pytest.mark.parametrize("text", TEXTS)

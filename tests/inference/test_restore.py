@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.errors import DataError, NotAllowedError
 from mlxlab.inference.restore import ENSEMBLE_FILE, config_dir_of, restore_model, save_ensemble
-from support.processes import run_here, tiny_overrides
+from support.processes import succeed_here, tiny_overrides
 
 
 @pytest.mark.parametrize("member", [".", "missing", "../itself"])
@@ -25,19 +25,13 @@ def test_an_ensemble_of_itself_is_refused(tmp_path, member):
 @pytest.fixture(scope="module")
 def table_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("restore") / "run"
-    own = [
-        "data=table",
-        "model=bert",
-        "data.source=sklearn:wine",
-        "data.target=target",
-        "data.seq_len=64",
-    ]
-    done = run_here(
+    own = ["data=table", "model=bert", "data.source=sklearn:wine", "data.target=target"]
+    own += ["data.seq_len=64"]
+    succeed_here(
         *tiny_overrides("trainer.max_steps=2", "trainer.eval_every=2"),
         *own,
         f"hydra.run.dir={folder}",
     )
-    assert done.returncode == 0, done.stderr
     return folder
 
 

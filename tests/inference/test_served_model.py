@@ -21,7 +21,7 @@ from mlxlab.checkpoint.arrays import digest
 from mlxlab.errors import DataError
 from mlxlab.evaluation.parts.initial_weights import find_weights
 from support.commands import command
-from support.processes import environment, run, run_here, tiny_overrides
+from support.processes import environment, passed, succeed, succeed_here, tiny_overrides
 
 evaluate = command("evaluate")
 predict = command("predict")
@@ -56,31 +56,14 @@ def home(tmp_path_factory):
         for n, label in enumerate(labels)
     ]
     (path / "rows.csv").write_text("\n".join(["id,text,label", *lines, ""]))
-    data = [
-        "data=text_classification",
-        "model=bert",
-        f"data.source={path / 'rows.csv'}",
-        "data.label_delimiter=';'",
-        "data.reading.missing=['',N/A]",
-    ]
+    data = ["data=text_classification", "model=bert", f"data.source={path / 'rows.csv'}"]
+    data += ["data.label_delimiter=';'", "data.reading.missing=['',N/A]"]
     store = ["tracking=mlflow", f"tracking.uri=sqlite:///{path / 'store.db'}", "tracking.wait=60"]
     tiny = tiny_overrides("trainer.max_steps=4", "trainer.eval_every=2", "tracking=mlflow")
-    done = run(
-        *tiny,
-        *data,
-        *store[1:],
-        f"hydra.run.dir={path / 'run'}",
-    )
-    assert done.returncode == 0, done.stderr
-    register = [
-        "register",
-        str(path / "run"),
-        "words",
-        "alias=champion",
-        store[1].removeprefix("tracking."),
-    ]
-    done = run_here(*register, script="registry")
-    assert done.returncode == 0, done.stderr
+    succeed(*tiny, *data, *store[1:], f"hydra.run.dir={path / 'run'}")
+    register = ["register", str(path / "run"), "words", "alias=champion"]
+    register += [store[1].removeprefix("tracking.")]
+    succeed_here(*register, script="registry")
     return path
 
 
@@ -113,8 +96,9 @@ def test_the_store_the_command_and_python_answer_the_same(home, monkeypatch):
         [(location,)] = connection.execute("select artifact_location from logged_models")
     quiet = environment(MLFLOW_DISABLE_TELEMETRY="true")
     command = [sys.executable, "-c", SERVE, location, str(source)]
-    done = subprocess.run(command, cwd=home, env=quiet, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = passed(
+        subprocess.run(command, cwd=home, env=quiet, capture_output=True, text=True, check=False)
+    )
     served = json.loads(done.stdout.splitlines()[-1])
     for row, answer in zip(served, answers, strict=True):
         assert row.pop("labels") == answer["labels"]
@@ -129,16 +113,8 @@ def served(home, model):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        "models",
-        "serve",
-        "-m",
-        f"models:/{model}",
-        "--env-manager",
-        "local",
-        "--port",
-        str(port),
-    ]
+    command = ["models", "serve", "-m", f"models:/{model}", "--env-manager", "local", "--port"]
+    command += [str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # of the server that mlflow starts
     uri = f"sqlite:///{home / 'store.db'}"
     env = environment(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_TRACKING_URI=uri, PATH=path)

@@ -8,7 +8,7 @@ import pytest
 
 import mlxlab
 from support.commands import command
-from support.processes import run, tiny_overrides
+from support.processes import run, succeed, tiny_overrides
 
 evaluate = command("evaluate")
 predict = command("predict")
@@ -41,17 +41,10 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("typed")
     new_rows(ROWS, seed=0).to_csv(folder / "rows.csv", index=False)
     settings = tiny_overrides("trainer.max_steps=30", "trainer.eval_every=15")
-    data = [
-        "data=table",
-        "model=bert",
-        f"data.source={folder / 'rows.csv'}",
-        "data.target=late",
-        "data.types={ward: category}",
-        "data.positive_class=late",
-        "trainer.learning_rate=0.003",
-    ]
-    done = run(*settings, *data, f"hydra.run.dir={folder / 'run'}")
-    assert done.returncode == 0, done.stderr
+    data = ["data=table", "model=bert", f"data.source={folder / 'rows.csv'}", "data.target=late"]
+    data += ["data.types={ward: category}", "data.positive_class=late"]
+    data += ["trainer.learning_rate=0.003"]
+    succeed(*settings, *data, f"hydra.run.dir={folder / 'run'}")
     return folder
 
 

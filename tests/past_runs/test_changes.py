@@ -5,16 +5,23 @@ from functools import reduce
 
 import pytest
 
+from mlxlab.checkpoint.state import Continuation as Saved
+from mlxlab.checkpoint.state import empty_metadata
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError, DataError
+from mlxlab.files.untrusted import ShapeError, validate
 from mlxlab.past_runs.changes import (
-    add_overrides,
+    CommandLine,
+    continuations,
     key_class,
     merge_for_resume,
+    model_changes,
     record_changes,
     requested_keys,
 )
+from mlxlab.record.run_record import Continuation
 from mlxlab.schema.dotted_keys import join_key, split_key
+from mlxlab.views.commands import continuing_lines
 
 SAVED = {
     "model": {"_target_": "a", "hidden_size": 128, "num_layers": 4, "dropout": 0.3},
@@ -39,20 +46,22 @@ def changed(composed, typed, now=SAME, then=SAME):
     return merge_for_resume(SAVED, composed, typed, (then, now), [conf_dir()])
 
 
-def test_keys_that_were_not_typed_stay_as_saved():
-    merged, changes = changed(DEFAULTS, ["resume=auto"])
-    assert changes == {}
-    assert merged == SAVED | {"resume": "auto"}
-
-
-def test_a_typed_free_key_changes_even_to_its_default():
-    merged, changes = changed(DEFAULTS, ["trainer.epochs=5", "data.batch_size=32", "resume=auto"])
-    assert changes == {"trainer.epochs": (3, 5), "data.batch_size": (8, 32)}
-    assert (merged["trainer"]["epochs"], merged["trainer"]["learning_rate"]) == (5, 1e-3)
-
-
-def test_a_group_typed_with_its_saved_option_changes_nothing():
-    assert changed(DEFAULTS, ["model=bert", "experiment=quick"])[1] == {}
+@pytest.mark.parametrize(
+    ("typed", "changes"),
+    [
+        ([], {}),
+        (["model=bert", "experiment=quick"], {}),  # the saved options
+        (["trainer.epochs=5", "data.batch_size=32"], {"epochs": (3, 5), "batch_size": (8, 32)}),
+        (["model.num_layers=6"], {"num_layers": (4, 6)}),  # It is judged later.
+    ],
+)
+def test_only_typed_keys_change_also_to_their_defaults(typed, changes):
+    merged, found = changed(DEFAULTS, [*typed, "resume=auto"])
+    assert {key.rpartition(".")[2]: pair for key, pair in found.items()} == changes
+    for node in ("model", "data", "trainer"):
+        new = {key: value for key, (_, value) in changes.items() if key in SAVED[node]}
+        assert merged[node] == SAVED[node] | new
+    assert (merged["seed"], merged["resume"]) == (4, "auto")
 
 
 def test_another_option_of_a_group_sets_its_whole_package():
@@ -66,60 +75,40 @@ def test_another_option_of_a_group_sets_its_whole_package():
 
 
 def test_a_key_typed_before_survives_another_option_of_its_group_that_has_it():
-    step = {"step": {"_target_": "optimized", "accumulate": 1}}
-    composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | step}
-    now, before = (
-        SAME | {"trainer": "optimized"},
-        ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"],
-    )
     saved = SAVED | {"trainer": SAVED["trainer"] | {"loss": {"_target_": "focal", "gamma": 2}}}
-    args = (
-        saved,
-        composed,
-        ["trainer=optimized"],
-        (SAME | {"trainer": "simple"}, now),
-        [conf_dir()],
-    )
-    assert merge_for_resume(*args)[0]["trainer"] == composed["trainer"]
-    merged = composed["trainer"] | {"epochs": 3}
-    assert merge_for_resume(*args, before)[0]["trainer"] == merged, (
-        "the loss is another one, without that key"
-    )
-    other = composed["trainer"] | {"loss": {"_target_": "other", "gamma": 1}}
-    args = (args[0], composed | {"trainer": other}, *args[2:])
-    assert merge_for_resume(*args, before)[0]["trainer"] == other | {"epochs": 3}, (
-        "a key of another class"
-    )
-    typed = (*args[:2], ["trainer=optimized", "trainer.epochs=5"], *args[3:])
-    assert merge_for_resume(*typed, before)[0]["trainer"] == other
+    choices = (SAME | {"trainer": "simple"}, SAME | {"trainer": "optimized"})
+    before = ["trainer.epochs=3", "trainer.loss.gamma=2", "model=bert"]
+
+    def merged(trainer, *more, before=before):
+        composed = DEFAULTS | {"trainer": trainer}
+        typed = ["trainer=optimized", *more]
+        args = (saved, composed, typed, choices, [conf_dir()], before)
+        return merge_for_resume(*args)[0]["trainer"]
+
+    step = {"step": {"_target_": "optimized", "accumulate": 1}}
+    trainer = DEFAULTS["trainer"] | step
+    assert merged(trainer, before=()) == trainer
+    assert merged(trainer) == trainer | {"epochs": 3}, "the loss is another one, without that key"
+    other = trainer | {"loss": {"_target_": "other", "gamma": 1}}
+    assert merged(other) == other | {"epochs": 3}, "a key of another class"
+    assert merged(other, "trainer.epochs=5") == other
 
 
 def test_another_size_replaces_the_keys_typed_before():
     composed = DEFAULTS | {"model": DEFAULTS["model"] | {"hidden_size": 256}}
-    now, then = SAME | {"model/size": "tiny"}, SAME | {"model/size": "nano"}
-    args = (
-        SAVED,
-        composed,
-        ["model/size=tiny"],
-        (then, now),
-        [conf_dir()],
-        ["model.hidden_size=128"],
-    )
-    assert merge_for_resume(*args)[1] == {
-        "model.hidden_size": (128, 256),
-        "model.num_layers": (4, 6),
-    }
+    choices = (SAME | {"model/size": "nano"}, SAME | {"model/size": "tiny"})
+    typed, before = ["model/size=tiny"], ["model.hidden_size=128"]
+    _, changes = merge_for_resume(SAVED, composed, typed, choices, [conf_dir()], before)
+    assert changes == {"model.hidden_size": (128, 256), "model.num_layers": (4, 6)}
 
 
 def test_an_experiment_sets_only_its_own_keys():
-    now = SAME | {"experiment": "quick"}
-    composed = DEFAULTS | {
-        "trainer": DEFAULTS["trainer"] | {"epochs": 1},
-        "data": DEFAULTS["data"] | {"batch_size": 16},
-        "model": DEFAULTS["model"]
-        | {"num_layers": 4},  # the size that the experiment chooses is the saved one
-    }
-    merged, _ = changed(composed, ["experiment=quick"], now, SAME | {"experiment": "standard"})
+    composed = DEFAULTS | {"trainer": DEFAULTS["trainer"] | {"epochs": 1}}
+    composed |= {"data": DEFAULTS["data"] | {"batch_size": 16}}
+    # The size that the experiment chooses is the saved one.
+    composed |= {"model": DEFAULTS["model"] | {"num_layers": 4}}
+    then = SAME | {"experiment": "standard"}
+    merged, _ = changed(composed, ["experiment=quick"], SAME, then)
     assert (merged["trainer"]["epochs"], merged["data"]["batch_size"], merged["seed"]) == (1, 16, 4)
 
 
@@ -135,24 +124,11 @@ def test_a_frozen_key_is_refused_by_name(key):
         changed(composed, [key])
 
 
-def test_a_key_of_the_model_changes_and_is_judged_later():
-    composed = DEFAULTS | {"model": DEFAULTS["model"] | {"num_layers": 8}}
-    merged, changes = changed(composed, ["model.num_layers=8"])
-    assert merged["model"] == SAVED["model"] | {"num_layers": 8}
-    assert changes == {"model.num_layers": (4, 8)}
-
-
 def test_every_key_has_a_class():
     assert [
         key_class(key)
         for key in ("trainer.epochs", "model.dropout", "model.hidden_size", "data.source", "seed")
-    ] == [
-        "free",
-        "free",
-        "structural",
-        "frozen",
-        "frozen",
-    ]
+    ] == ["free", "free", "structural", "frozen", "frozen"]
 
 
 @pytest.mark.parametrize("key", ["/x/a.txt", "a.b.c", "it's", "[0]", ""])
@@ -222,6 +198,81 @@ def test_only_what_the_run_has_not_had_before_is_requested():
     assert requested("model=bert", "model/size=nano", "experiment=quick") == []
     assert requested("model/adapter=none") == ["model.adapter"]
     assert requested("model/adapter=none", before=["model/adapter=none"]) == []
-    before = add_overrides(["model.num_layers=2", "seed=1"], ["++model.num_layers=3"])
+    typed = CommandLine(["++model.num_layers=3"], {}, [])
+    before = typed.after(["model.num_layers=2", "seed=1"], {}).overrides
     assert requested("model.num_layers=3", "seed=1", before=before) == []
     assert requested("model.num_layers=2", before=before) == ["model.num_layers"]
+
+
+def continuation(step, *overrides, **model):
+    return {
+        "step": step,
+        "overrides": [*overrides],
+        "model": {f"model.{key}": value for key, value in model.items()},
+        "forked": False,
+    }
+
+
+def lines_of(*continued):
+    return continuing_lines([Continuation(**each) for each in continued])
+
+
+def test_one_command_that_is_repeated_is_one_line():
+    repeated = [continuation(step, "resume=auto") for step in (5, 1000, 2000)]
+    later = lines_of(*repeated, continuation(2000, "trainer.max_steps=9"))
+    assert [place for place, _ in later] == ["at step 5 (3 times)", "at step 2,000"]
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        ([{"step": 50}, {"step": 20}], "at step 50 (2 times)"),
+        ([{}], ""),
+        ([{"rounds": 2}, {"rounds": 1}], "after 2 rounds (2 times)"),
+    ],
+)
+def test_a_position_is_that_of_the_first_time(positions, expected):
+    continued = [Continuation(["resume=auto"], **each) for each in positions]
+    assert continuing_lines(continued) == [(expected, ["resume=auto"])]
+
+
+def test_a_command_that_typed_nothing_is_no_fork():
+    before = empty_metadata()
+    [record] = continuations(CommandLine([], {}, []), before, (5, {}), {}, continues=True)
+    assert lines_of(record) == [("at step 5", [])]
+
+
+def test_changes_of_the_model_are_recorded_and_those_of_the_trainer_are_not():
+    changes = {
+        "model.adapter.rank": (8, 16),
+        "trainer.max_steps": (50, 60),
+        "model.dropout": (0.1, 0.0),
+    }
+    command = CommandLine([], {}, [], ["trainer.max_steps=60"])
+    earlier = [continuation(10, "a=1", num_layers=(1, 2)), continuation(20, "b=1")]
+    before, at = (
+        empty_metadata() | {"continued": earlier},
+        (50, {"adapter": {"rank": 8}}),
+    )  # which has grown from 4
+    own = continuations(
+        command, before, at, changes | {"model.adapter.rank": (4, 16)}, continues=True
+    )
+    last = continuation(50, "trainer.max_steps=60", **{"adapter.rank": (8, 16)})
+    assert own == [*earlier, last]
+    steps = [
+        (10, "by a resume: model.num_layers 1 -> 2"),
+        (50, "by a resume: model.adapter.rank 8 -> 16"),
+    ]
+    assert model_changes(Continuation(**each) for each in own) == steps
+    fork = continuations(command, before, at, changes, continues=False)
+    assert model_changes(Continuation(**each) for each in fork) == steps
+    assert lines_of(*fork) == [], "those of another run"
+
+
+@pytest.mark.parametrize(
+    "fault", [{"step": -1}, {"overrides": "x"}, {"model": {"model.x": [1]}}, {"more": 1}]
+)
+def test_a_damaged_record_is_refused(fault):
+    validate(continuation(1, "x", y=[1, 2]), Saved)
+    with pytest.raises(ShapeError):
+        validate(continuation(1, "x") | fault, Saved)

@@ -3,8 +3,7 @@
 import pytest
 
 from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.past_runs.folder_run import find_row
-from mlxlab.past_runs.lookup import find_run_folder
+from mlxlab.past_runs.lookup import find_row, find_run_folder
 from mlxlab.record.run_file import write_run
 from support.run_records import attempt_of, blank_record
 from support.tracking import finished_run, project_fixture, query_store, wait_until  # noqa: F401

@@ -4,16 +4,19 @@ import json
 import shutil
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from mlxlab.config.check import read_stored_config
+from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ConfigError
-from mlxlab.past_runs.rerun import expand_rerun
+from mlxlab.past_runs.rerun import expand_rerun, merge_recorded, override_text, restoring_overrides
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Parent
 from mlxlab.run.entry import complete_overrides
 from support.configs import line, user_config  # noqa: F401
 from support.past_run import past_run
-from support.processes import run_here
+from support.processes import succeed_here
 
 
 @pytest.fixture(name="past_run")
@@ -45,8 +48,7 @@ def values(line, *argv):
 
 
 def test_a_run_without_changes_ends_in_the_same_state_and_names_the_past_one(past_run, tmp_path):
-    again = run_here(f"rerun={past_run}", f"hydra.run.dir={tmp_path}/again")
-    assert again.returncode == 0, again.stderr
+    succeed_here(f"rerun={past_run}", f"hydra.run.dir={tmp_path}/again")
     before, now = read_run(past_run), read_run(tmp_path / "again")
     assert now.training.final_state == before.training.final_state
     assert now.parents == [Parent("rerun", str(past_run))]
@@ -144,3 +146,58 @@ def test_overrides_without_it_stay_as_they_are(past_run):
         "seed=1",
         "rerun=null",
     ]
+
+
+FOLDERS = [conf_dir()]
+RECORDED = ["model=bert", "model/size=tiny", "model.dropout=0.2", "trainer.epochs=3", "+tags.a=b"]
+
+
+def test_a_typed_key_replaces_the_recorded_one():
+    merged, dropped = merge_recorded(RECORDED, ["trainer.epochs=1,2", "++tags.a=c"], FOLDERS)
+    assert (merged, dropped) == (RECORDED[:3], [])
+
+
+def test_a_typed_option_begins_with_its_own_values_and_leaves_other_groups():
+    merged, dropped = merge_recorded(RECORDED, ["model=transformer"], FOLDERS)
+    assert merged == ["model/size=tiny", "trainer.epochs=3", "+tags.a=b"]
+    assert dropped == ["model.dropout=0.2"]
+
+
+OF_ONE_RUN = ["name=first", "resume=auto", "rerun=x", "hydra.run.dir=/x", "hydra/launcher=x"]
+OF_ONE_RUN += ["+hydra.callbacks.x=y", "resume_policy.min_match=0", "trust_folder=true"]
+
+
+@pytest.mark.parametrize("override", OF_ONE_RUN)
+def test_what_belongs_to_one_run_is_not_taken_over(override):
+    assert merge_recorded([override, "seed=1"], [], FOLDERS) == (["seed=1"], [])
+
+
+VALUES = [None, True, 3, -2.5, 1e-5, float("inf"), "", "plain", "it's \\' \\", "a, b: [c]"]
+VALUES += ["${seed}", "\\${seed}", [], ["x", 1, None], {"a": [1, {"b/c.x": "d"}]}]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_hydra_reads_a_written_value_as_it_was(value):
+    override = OverridesParser.create().parse_override(override_text("key", value))
+    config = OmegaConf.create({"key": override.value()})
+    assert OmegaConf.to_container(config, resolve=True) == {"key": value}
+
+
+def test_overrides_restore_what_a_config_file_changed():
+    saved = {"seed": 1, "trainer": {"epochs": 3, "step": {"a": 1}, "gone": "x"}, "tags": {"a": "b"}}
+    now = {"seed": 1, "trainer": {"epochs": 5, "step": {"a": 1, "new": 2}}, "tags": {"c": "d"}}
+    assert restoring_overrides(saved, now) == [
+        *("+tags.a='b'", "~tags.c", "trainer.epochs=3", "+trainer.gone='x'", "~trainer.step.new")
+    ]
+
+
+def test_what_is_not_taken_over_is_not_restored():
+    saved = {"name": "a", "rerun": "x", "resume_policy": {"min_match": 0}}
+    now = {"name": "b", "rerun": None, "resume_policy": {"min_match": 1}, "trust_folder": False}
+    assert restoring_overrides(saved, now) == []
+
+
+@pytest.mark.parametrize("key", ["tags['a.b']", "a b", ""])
+def test_a_key_that_no_override_can_name_is_an_error(key):
+    with pytest.raises(ConfigError, match="no override can name"):
+        override_text(key, 1)

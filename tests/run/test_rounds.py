@@ -14,8 +14,7 @@ from mlxlab.cli.train import main
 from mlxlab.distillation.options import NO_DISTILLATION, read_options
 from mlxlab.inference.restore import find_run_dir, restore_model
 from mlxlab.models.ensemble import Ensemble
-from mlxlab.past_runs.collect_record import write_run_report
-from mlxlab.past_runs.run_info import read_info
+from mlxlab.past_runs.collect_record import read_info, write_run_report
 from mlxlab.past_runs.run_lock import read_lock
 from mlxlab.record.run_file import read_run, write_run
 from mlxlab.run.resume.start import Start
@@ -28,22 +27,10 @@ from support.fault_injection.harness import read_metrics
 from support.models import weights_of
 from support.processes import NO_PLOTS
 
-SETTINGS = [
-    "trainer=distill",
-    "tracking=none",
-    "data.source=synthetic",
-    "data.templates=[brief]",
-    "data.prefetch=0",
-    "data.batch_size=16",
-    "model.num_layers=1",
-    "model.hidden_size=16",
-    "model.num_heads=2",
-    "model.intermediate_size=16",
-    "model.dropout=0",
-    "trainer.max_steps=2",
-    "callbacks.progress_bar.bar=never",
-    *NO_PLOTS,
-]
+SETTINGS = ["trainer=distill", "tracking=none", "data.source=synthetic", "data.templates=[brief]"]
+SETTINGS += ["data.prefetch=0", "data.batch_size=16", "model.num_layers=1", "model.hidden_size=16"]
+SETTINGS += ["model.num_heads=2", "model.intermediate_size=16", "model.dropout=0"]
+SETTINGS += ["trainer.max_steps=2", "callbacks.progress_bar.bar=never", *NO_PLOTS]
 
 REFUSED = (
     "resume={}: rounds of distillation continue where they stopped, in their own folder;"
@@ -121,12 +108,8 @@ def test_the_first_loss_of_round_2_is_that_of_a_student_of_the_first_or_of_its_r
 
 
 def test_the_command_that_info_prints_continues_rounds_as_the_one_that_began_them(tmp_path, capsys):
-    options = [
-        "trainer.distillation.rounds=2",
-        "name=students",
-        "trainer.loss.alpha=0.25",
-        "seed=3",
-    ]
+    options = ["trainer.distillation.rounds=2", "name=students", "trainer.loss.alpha=0.25"]
+    options += ["seed=3"]
     folder = train_run(tmp_path / "run", *options)
     whole = [read_run(each) for each in (folder, folder / "rounds" / "2")]
     weights = last_weights(folder / "rounds" / "2")
@@ -197,12 +180,8 @@ def test_rounds_start_from_no_checkpoint(two_rounds, tmp_path, capsys):
         assert error == REFUSED.format(resume)
     assert read_run(folder).rounds == before
     for resume in (str(folder), f"{folder}/rounds/1", "last"):
-        settings = [
-            *SETTINGS,
-            "trainer.distillation.rounds=2",
-            f"hydra.run.dir={tmp_path}/new",
-            f"resume={resume}",
-        ]
+        settings = [*SETTINGS, "trainer.distillation.rounds=2", f"hydra.run.dir={tmp_path}/new"]
+        settings += [f"resume={resume}"]
         assert main(settings) == 2
         error = capsys.readouterr().err
         assert error == REFUSED.format(resume)
@@ -308,13 +287,8 @@ def test_metrics_of_a_round_that_is_evaluated_again_on_resume_are_recorded_once(
     ]
     settings = [setting for setting in SETTINGS if not setting.startswith("tracking")]
     folder = tmp_path / "run"
-    args = [
-        *settings,
-        "tracking=mlflow",
-        *store,
-        "trainer.distillation.rounds=2",
-        f"hydra.run.dir={folder}",
-    ]
+    args = [*settings, "tracking=mlflow", *store, "trainer.distillation.rounds=2"]
+    args += [f"hydra.run.dir={folder}"]
     assert main(args) == 0
     record = read_run(folder)
     del record.rounds[-1]  # as if killed between the metrics and the record

@@ -9,8 +9,7 @@ from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.config.check import read_stored_config
 from mlxlab.config.hydra.compose import compose
 from mlxlab.errors import ConfigError
-from mlxlab.past_runs.collect_record import write_run_report
-from mlxlab.past_runs.run_info import read_info
+from mlxlab.past_runs.collect_record import read_info, write_run_report
 from mlxlab.record.run_file import read_run
 from mlxlab.run import entry
 from mlxlab.run.entry import resumed_choices
@@ -18,13 +17,9 @@ from mlxlab.terminal.program import run_dir_override
 from mlxlab.views.commands import continuing_lines, typed_commands
 from support.configs import user_config  # noqa: F401
 from support.html_pages import ParsedPage
-from support.processes import final_state, run_here, tiny_overrides
+from support.processes import final_state, passed, run_here, succeed_here, tiny_overrides
 
-CHEAP = [
-    "data.source=synthetic",
-    "data.templates=[basic]",
-    "data.augment.copies=1",
-]
+CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1"]
 GROWTH = (
     "callbacks.growth.operations=[{id: wider, op: widen, feed_forward: 600, when: {or_steps: 1}},"
     " {id: lora, op: set_lora, rank: 2, when: {or_steps: 1}},"
@@ -45,8 +40,7 @@ START = [
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    finished = run_here(*START, f"hydra.run.dir={folder}")
-    assert finished.returncode == 0, finished.stderr
+    succeed_here(*START, f"hydra.run.dir={folder}")
     return folder
 
 
@@ -68,8 +62,7 @@ def last_state(folder):
 
 
 def test_what_growth_changed_stays_where_the_same_command_is_run_again(finished_run, run_dir):
-    resumed = run_here(*START, "resume=auto", f"hydra.run.dir={run_dir}")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = succeed_here(*START, "resume=auto", f"hydra.run.dir={run_dir}")
     assert "changed since" not in resumed.stderr
     grown, now = last_state(finished_run), last_state(run_dir)
     assert now["architecture"] == grown["architecture"]
@@ -77,9 +70,8 @@ def test_what_growth_changed_stays_where_the_same_command_is_run_again(finished_
 
 
 def test_another_trainer_keeps_what_was_typed_of_it_in_all_attempts(run_dir):
-    assert resume(run_dir, "trainer.max_steps=5", "trainer.log_every=3").returncode == 0
-    resumed = resume(run_dir, "trainer=optimized", "trainer.max_steps=6")
-    assert resumed.returncode == 0, resumed.stderr
+    passed(resume(run_dir, "trainer.max_steps=5", "trainer.log_every=3"))
+    resumed = passed(resume(run_dir, "trainer=optimized", "trainer.max_steps=6"))
     trainer = stored(run_dir)["trainer"]
     assert (trainer["eval_every"], trainer["log_every"], trainer["max_steps"]) == (4, 3, 6)
     assert trainer["step"]["_target_"].endswith("OptimizedStep")
@@ -109,8 +101,8 @@ def test_a_finished_run_says_so_and_which_limit_ended_it(finished_run, run_dir):
 
 
 def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_dir):
-    assert resume(run_dir, "trainer.max_steps=5").returncode == 0
-    assert resume(run_dir, "trainer.max_steps=6").returncode == 0
+    passed(resume(run_dir, "trainer.max_steps=5"))
+    passed(resume(run_dir, "trainer.max_steps=6"))
     commands = ParsedPage(write_run_report(run_dir).read_text()).text
     began = commands.partition("How to reproduce")[2].partition("original command")[2]
     first, second, third = re.split(r"resumed \(\d\) ", began)
@@ -128,33 +120,27 @@ def test_the_report_of_a_resumed_run_shows_how_it_was_started_and_continued(run_
 
 
 def test_a_resume_from_an_earlier_checkpoint_drops_the_commands_after_it(run_dir):
-    assert (
+    passed(
         resume(
             run_dir, "trainer.max_steps=6", "checkpointing.every_steps=1", "checkpointing.keep=9"
-        ).returncode
-        == 0
+        )
     )
-    assert resume(run_dir, "trainer.max_steps=7").returncode == 0
-    assert (
-        run_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}").returncode == 0
-    )
+    passed(resume(run_dir, "trainer.max_steps=7"))
+    succeed_here("resume=step-5", "trainer.max_steps=8", f"hydra.run.dir={run_dir}")
     continued = read_info(run_dir).view.record.command.continued
     assert [each.step for each in continued] == [4, 5]
     assert "trainer.max_steps=8" in continued[-1].overrides
 
 
 def test_a_change_of_the_model_is_named_with_its_step(run_dir, tmp_path):
-    assert resume(run_dir, "model.intermediate_size=640", "trainer.max_steps=5").returncode == 0
+    passed(resume(run_dir, "model.intermediate_size=640", "trainer.max_steps=5"))
     change = (4, "by a resume: model.intermediate_size 600 -> 640")
     assert change in read_info(run_dir).view.record.training.events
     page = ParsedPage(write_run_report(run_dir).read_text()).text
     assert "Step 4: by a resume: model.intermediate_size 600 -> 640" in page
     assert "Step 1: growth: wider" in page
     forked = tmp_path / "forked"
-    assert (
-        run_here(f"resume={run_dir}", "trainer.max_steps=6", f"hydra.run.dir={forked}").returncode
-        == 0
-    )
+    succeed_here(f"resume={run_dir}", "trainer.max_steps=6", f"hydra.run.dir={forked}")
     record = read_info(forked).view.record
     assert change in record.training.events
     assert continuing_lines(record.command.continued) == []
@@ -220,8 +206,7 @@ def test_the_options_of_the_run_are_those_that_typed_keys_are_in(
 
 def test_an_escaped_interpolation_is_text_on_resume_too(run_dir):
     assert stored(run_dir)["tags"]["note"] == "${x}"
-    resumed = resume(run_dir, "trainer.max_steps=6")
-    assert resumed.returncode == 0, resumed.stderr
+    passed(resume(run_dir, "trainer.max_steps=6"))
     assert stored(run_dir)["tags"]["note"] == "${x}"
 
 
@@ -239,7 +224,6 @@ def test_an_option_of_the_user_changes_a_resumed_run(run_dir, user_config, defau
     values = "trainer:\n  max_steps: 6\n"
     user_config(f"# @package _global_\n{values}", "experiment/other.yaml")
     flags = user_config(f"# @package _global_\n{defaults or values}")
-    resumed = resume(run_dir, *flags)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = passed(resume(run_dir, *flags))
     assert "changed since the checkpoint: trainer.max_steps: 4 -> 6" in resumed.stderr
     assert stored(run_dir)["trainer"]["max_steps"] == 6

@@ -20,8 +20,8 @@ from mlxlab.record import provenance
 from mlxlab.record.attempts import read_now, seconds_of
 from mlxlab.record.run_file import DAMAGED, FILE, read_run, write_run
 from mlxlab.record.run_record import STATUSES, Parent, Training
-from mlxlab.run.earlier_run import set_aside_earlier_run
-from mlxlab.run.session_facts import lineage
+from mlxlab.run.context import set_aside_earlier_run
+from mlxlab.run.metadata import lineage
 from mlxlab.run.writer import RunWriter
 from mlxlab.views.run_view import RunView
 from support.processes import final_state, run, start, tiny_overrides, wait_for
@@ -33,6 +33,18 @@ def status_of(folder):
     [status] = [status for status in STATUSES if (folder / f"STATUS.{status}").exists()]
     assert status == read_run(folder).status
     return status
+
+
+def finish(folder, **fields):
+    """An attempt that trains and ends well."""
+    with RunWriter(folder) as writer:
+        writer.begin(blank_record(**fields))
+
+
+def refuse(folder):
+    """An attempt that ends before it trains."""
+    with pytest.raises(InputNotFoundError), RunWriter(folder):
+        raise InputNotFoundError("no such file")
 
 
 @pytest.mark.parametrize(
@@ -79,11 +91,9 @@ def test_numbers_stay_numbers_and_a_commit_of_digits_stays_text(tmp_path, monkey
 
 
 def test_the_next_attempt_keeps_id_and_name_and_adds_its_duration(tmp_path):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record(id="0a", name="first"))
+    finish(tmp_path, id="0a", name="first")
     before = read_run(tmp_path)
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record(parents=[Parent("teacher", "x")]))
+    finish(tmp_path, parents=[Parent("teacher", "x")])
     after = read_run(tmp_path)
     assert (after.id, after.name) == (before.id, before.name) == ("0a", "first")
     assert after.attempts[0] == before.attempts[0]
@@ -109,8 +119,7 @@ def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     with RunWriter(tmp_path) as writer:
         writer.begin(blank_record())
         writer.trained(Training(best=0.25), 1)
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path)
     record = read_run(tmp_path)
     assert status_of(tmp_path) == "finished"
     assert record.training.best == 0.25
@@ -122,8 +131,7 @@ def test_an_attempt_refused_before_training_keeps_the_previous_status(tmp_path):
     with RunWriter(tmp_path):
         pass
     assert status_of(tmp_path) == "finished"
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path / "new"):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path / "new")
     assert status_of(tmp_path / "new") == "failed"
 
 
@@ -150,8 +158,7 @@ def test_a_refused_attempt_leaves_the_status_of_the_last_one_that_began(tmp_path
     killed = attempt_of("running", host=host, process_start=0.0, trained=False)
     record = blank_record(id="a", attempts=[trained, killed], has_begun=True)
     write_run(tmp_path, record)
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path)
     assert status_of(tmp_path) == read_now(tmp_path).status == status
     assert RunView(read_run(tmp_path), tmp_path).deciding_attempt.error == ""
 
@@ -189,18 +196,6 @@ def test_a_reused_process_id_does_not_make_a_dead_run_alive(tmp_path):
         record.attempts[-1].host = "elsewhere"
         write_run(tmp_path, record)
         assert read_now(tmp_path).status == "running"  # nobody here can tell
-
-
-def test_a_missing_or_malformed_record_is_a_user_error(tmp_path):
-    with pytest.raises(InputNotFoundError):
-        read_run(tmp_path)
-    for text in ("", "[]", "{}", '{"status": "TRAINING"}'):
-        (tmp_path / FILE).write_text(text)
-        with pytest.raises(DataError):
-            read_run(tmp_path)
-    with RunWriter(tmp_path) as writer:  # and no hindrance
-        writer.begin(blank_record())
-    assert read_run(tmp_path).status == "finished"
 
 
 def test_parents_are_the_runs_that_the_config_refers_to():
@@ -272,24 +267,21 @@ def test_an_error_found_before_training_leaves_no_run_folder(tmp_path):
 
 
 def test_a_damaged_record_is_one_line_and_a_new_run_replaces_it(tmp_path, caplog):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     path = tmp_path / FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "TRAINING"}))
     damaged = path.read_bytes()
     for read in (read_run, read_now):
         with pytest.raises(DataError, match=rf"^{path}: [^\n]+$"):
             read(tmp_path)
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     assert read_run(tmp_path).status == "finished"
     assert len(caplog.messages) == 1
     assert (tmp_path / DAMAGED).read_bytes() == damaged
 
 
 def test_a_finished_run_stays_finished_where_an_attempt_is_killed_before_it_begins(tmp_path):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     seconds = read_run(tmp_path).training.seconds
     killed = attempt_of("running", host=platform.node(), process_start=0.0, trained=False, end=None)
 
@@ -303,14 +295,6 @@ def test_a_finished_run_stays_finished_where_an_attempt_is_killed_before_it_begi
     assert (record.status, record.training.seconds) == ("finished", seconds)
     with RunWriter(tmp_path) as writer:
         assert writer.earlier.status == "finished"
-
-
-def test_a_killed_run_has_the_seconds_that_it_worked(tmp_path):
-    dead = attempt_of("running", host=platform.node(), process_start=0.0, start=1000.0, end=None)
-    write_run(tmp_path, blank_record(id="a", attempts=[dead], has_begun=True))
-    for file in tmp_path.iterdir():
-        os.utime(file, (1060.0, 1060.0))
-    assert read_now(tmp_path).training.seconds == 60.0
 
 
 def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_path, monkeypatch):
@@ -329,10 +313,12 @@ def test_git_that_answers_late_writes_nothing_into_a_folder_that_is_free(tmp_pat
 
 
 def test_an_attempt_that_was_killed_ends_with_the_last_change_of_its_folder(tmp_path):
-    killed = attempt_of("running", process_start=990.0, start=1000.0, end=None)
+    process = {"host": platform.node(), "process_start": 990.0}
+    killed = attempt_of("running", start=1000.0, end=None, **process)
     write_run(tmp_path, blank_record(id="a", attempts=[killed], has_begun=True))
     for file in tmp_path.iterdir():
         os.utime(file, (1060.0, 1060.0))
+    assert read_now(tmp_path).training.seconds == 60.0
     (tmp_path / "output.log").write_text("of the next attempt")
     with RunWriter(tmp_path):
         pass
@@ -359,8 +345,7 @@ def test_an_attempt_without_its_process_is_shown_as_ended_before_the_next_one_be
 
 
 def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, monkeypatch):
-    with RunWriter(tmp_path) as writer:
-        writer.begin(blank_record())
+    finish(tmp_path)
     before = read_run(tmp_path)
     monkeypatch.setattr(
         provenance,
@@ -371,8 +356,7 @@ def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, 
         with RunWriter(tmp_path):
             pass
     assert read_run(tmp_path) == before
-    with pytest.raises(InputNotFoundError), RunWriter(tmp_path):
-        raise InputNotFoundError("no such file")
+    refuse(tmp_path)
     after = read_run(tmp_path)
     assert after.training == before.training
     assert after.code == before.code, "that of the code that trained"
@@ -383,8 +367,7 @@ def test_a_resume_of_a_finished_run_is_no_attempt_and_changes_nothing(tmp_path, 
 @pytest.mark.parametrize("uid", ["/../../escaped", "../escaped", "", "a\nb"])
 def test_an_earlier_run_of_a_stranger_moves_nowhere_but_into_the_folder(tmp_path, uid):
     folder = tmp_path / "run"
-    with RunWriter(folder) as writer:
-        writer.begin(blank_record())
+    finish(folder)
     (folder / "earlier-").mkdir()  # on the way of a path in the id
     edit_run(folder, lambda record: setattr(record, "id", uid))
     with RunWriter(folder) as writer:

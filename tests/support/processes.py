@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -81,6 +82,22 @@ def run(
     process = start(*overrides, script=script, fresh=fresh, folder=folder, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def passed(process: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
+    """A process that has to end with exit code 0."""
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+def succeed(*overrides: str, **options: Any) -> subprocess.CompletedProcess:
+    """`run` of what has to succeed."""
+    return passed(run(*overrides, **options))
+
+
+def succeed_here(*overrides: str, **options: Any) -> subprocess.CompletedProcess:
+    """`run_here` of what has to succeed."""
+    return passed(run_here(*overrides, **options))
 
 
 def run_script(

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from mlxlab.errors import RunPruned, UserError
-from mlxlab.record.jobs import begin_job, end_job, read_job
+from mlxlab.record.attempts import begin_job, end_job, read_job
 from mlxlab.sweep.jobs import Job, JobResult, record_of, run_jobs
 from mlxlab.sweep.search import Search
 from mlxlab.sweep.study import Study, budget_of, is_paused

@@ -22,7 +22,7 @@ from mlxlab.cli.train import sweep_check
 from mlxlab.config import plugins
 from mlxlab.config.hydra.compose import compose, open_hydra
 from mlxlab.errors import DataError, DivergenceError, InputNotFoundError
-from mlxlab.record.jobs import JobRecord
+from mlxlab.record.attempts import JobRecord
 from mlxlab.record.run_file import new_record, read_run, write_run
 from mlxlab.record.run_record import JobIdentity
 from support.run_records import attempt_of

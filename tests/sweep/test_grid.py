@@ -11,7 +11,7 @@ from hydra.core.plugins import Plugins
 from mlxlab.errors import DataError, InputNotFoundError, RunInterrupted
 from mlxlab.past_runs.lookup import find_run_folder
 from mlxlab.past_runs.run_lock import read_lock
-from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.attempts import JobRecord, read_jobs
 from mlxlab.record.run_file import read_run
 from mlxlab.run import entry
 from support.configs import line  # noqa: F401

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from mlxlab.errors import ConfigError
-from mlxlab.record.jobs import JobRecord
+from mlxlab.record.attempts import JobRecord
 from mlxlab.sweep import processes
 from mlxlab.sweep.jobs import JobTask, compose
 from mlxlab.sweep.processes import JobProcesses

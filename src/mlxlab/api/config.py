@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlxlab.api.frames import store_frame
 from mlxlab.errors import ConfigError, NotAllowedError, UserError
-from mlxlab.inference.cells import is_frame
+from mlxlab.inference.predict import is_frame
 from mlxlab.schema.dotted_keys import join_key, override_name
 from mlxlab.terminal.nearest import suggestion
 from mlxlab.terminal.redact import has_credentials, redact, why_refused
@@ -158,7 +158,7 @@ def with_frame(overrides: Sequence[str], frame: "pd.DataFrame") -> list[str]:
 
 
 def override_of(key: str, value: object) -> str:
-    from mlxlab.past_runs.recorded_overrides import override_text
+    from mlxlab.past_runs.rerun import override_text
 
     return override_text(key, list(value) if isinstance(value, tuple) else value)
 

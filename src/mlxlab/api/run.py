@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mlxlab.api.config import Config, composed, redacted, with_frame
 from mlxlab.api.frames import store_frame
 from mlxlab.errors import ConfigError
-from mlxlab.inference.cells import is_frame
+from mlxlab.inference.predict import is_frame
 from mlxlab.record.run_file import read_run
 from mlxlab.schema.dotted_keys import walk
 from mlxlab.terminal.messages import configure_logging

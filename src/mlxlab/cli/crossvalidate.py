@@ -31,7 +31,7 @@ from mlxlab.analysis.crossvalidation import (
 )
 from mlxlab.cli.print_json import print_result
 from mlxlab.errors import ConfigError, RunInterrupted, UserError
-from mlxlab.record.jobs import read_job
+from mlxlab.record.attempts import read_job
 from mlxlab.schema.constraints import Ge, Le
 from mlxlab.terminal import program
 from mlxlab.terminal.nearest import suggestion

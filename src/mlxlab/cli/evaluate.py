@@ -63,7 +63,7 @@ def evaluate(
         json: prints JSON instead of a table: metrics, intervals, baselines, and their gains, which are intervals of how
             much better the model is.
     """
-    from mlxlab.inference.pretrained_baseline import is_published
+    from mlxlab.inference.text_generator import is_published
 
     published = is_published(run)
     if published:

@@ -74,8 +74,7 @@ def generate(
     more["stop"] = [text.replace("\\n", "\n") for text in more.get("stop", [])]
     request = GenerationConfig(**more)
     if chat:
-        from mlxlab.inference.chat import load_chat
-        from mlxlab.inference.terminal import talk
+        from mlxlab.inference.chat import load_chat, talk
 
         with activity(f"loading {run}"):
             loaded = load_chat(run, checkpoint, system)

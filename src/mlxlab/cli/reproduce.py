@@ -47,8 +47,8 @@ def reproduce(
     refuse_links(path)
     read_lock(path)  # before MLX is imported
     backend.prepare()
-    from mlxlab.past_runs.reproduction import describe
-    from mlxlab.run.reproduce import reproduce as train_again
+    from mlxlab.past_runs.run_lock import describe
+    from mlxlab.run.verify import reproduce as train_again
 
     comparison = train_again(path, folder, tolerance, trusted=trust_folder)
     print_result(comparison, describe(comparison), json)

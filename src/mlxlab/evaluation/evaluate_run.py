@@ -26,8 +26,8 @@ from mlxlab.inference.eval_data import (
     refuse_without_effect,
     text_batches,
 )
-from mlxlab.inference.pretrained_baseline import load_published, with_pretrained
 from mlxlab.inference.restore import RestoredModel
+from mlxlab.inference.text_generator import load_published, with_pretrained
 from mlxlab.models.baselines.predict import Baseline, predict_baselines
 from mlxlab.record import run_record as records
 from mlxlab.record.run_record import RunRecord, SplitResult

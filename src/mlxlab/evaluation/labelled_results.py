@@ -16,7 +16,6 @@ from mlxlab.stats.bootstrap import (
 )
 from mlxlab.training.evaluate import Evaluation
 from mlxlab.training.metrics.classification import (
-    ClassCounts,
     confusion_matrix,
     count_classes,
     precision_recall,
@@ -99,7 +98,11 @@ def add_predictions(
     """Adds what the predictions say of each class."""
     if task.kind == "regression":
         return
-    counts = _count(task, evaluation, thresholds)
+    if task.kind == "multi_label":
+        counts = count_labels(evaluation.outputs >= thresholds, evaluation.targets > 0)
+    else:
+        predicted = predicted_classes(task, evaluation.outputs, thresholds)
+        counts = count_classes(predicted, evaluation.targets, task.num_classes)
     scores = (counts.precision, counts.recall, counts.f1, counts.support)
     columns = [class_names(task), *(values.tolist() for values in scores)]
     result.classes = [ClassResult(*row) for row in zip(*columns, strict=True)]
@@ -107,13 +110,6 @@ def add_predictions(
     missed = [result.classes[index] for index in np.flatnonzero(is_missed)]
     missed.sort(key=lambda each: -each.rows)
     result.never_predicted = {each.name: each.rows for each in missed}
-
-
-def _count(task: Task, evaluation: Evaluation, thresholds: Thresholds) -> ClassCounts:
-    if task.kind == "multi_label":
-        return count_labels(evaluation.outputs >= thresholds, evaluation.targets > 0)
-    predicted = predicted_classes(task, evaluation.outputs, thresholds)
-    return count_classes(predicted, evaluation.targets, task.num_classes)
 
 
 def class_names(task: Task) -> tuple[str, ...]:

@@ -1,6 +1,10 @@
-"""A conversation with a language model, by its chat template."""
+"""A conversation with a language model, by its chat template: in Python, or in a terminal."""
 
-from collections.abc import Generator
+import logging
+import re
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +17,15 @@ from mlxlab.inference.generate import GenerationConfig, TextChunk, generate
 from mlxlab.inference.restore import template_folder
 from mlxlab.inference.text_generator import TextGenerator, load_generator
 from mlxlab.models.pretrained.load import tokenizer_dir
+from mlxlab.terminal.wording import one_line
+
+logger = logging.getLogger(__name__)
+_HELP = (
+    "type a message; /reset forgets the conversation, /exit or Ctrl-D ends, /help shows this line;"
+    " //text sends the message /text; Ctrl-C stops an answer, what there is of it stays in the conversation,"
+    " and at the prompt ends"
+)
+_COMMAND = re.compile(r"/[^\W\d_]\S*")  # a slash and a letter begin a command
 
 
 class Reply(NamedTuple):
@@ -115,3 +128,69 @@ def load_chat(run: Path, checkpoint: str = "best", system: str | None = None) ->
         expected = "expected a run of data=instruct or a pretrained chat model; without chat=true it continues texts"
         raise ConfigError(f"{run}: has no chat template: {expected}")
     return Chat(generator, ChatTokenizer(template, generator.tokenizer), system)
+
+
+def talk(chat: Chat, request: GenerationConfig) -> None:
+    """Answers each line of standard input until it ends, or a line is `/exit`; `/reset` forgets the conversation.
+
+    A line that begins with a slash and a letter is a command; of one with two slashes the first is removed.
+    In a terminal a message that cannot be answered costs a line; else DataError is raised. Ctrl-C there stops an
+    answer, and at the prompt ends the chat.
+    """
+    in_terminal = sys.stdin.isatty()
+    if in_terminal:
+        logger.info(_HELP)
+    for line in _terminal_lines() if in_terminal else _piped_lines():
+        message = line.strip()
+        if message == "/exit":
+            return
+        if message == "/help":
+            logger.info(_HELP)
+        elif message == "/reset":
+            chat.reset()
+            logger.info("the conversation is forgotten")
+        elif command := _COMMAND.match(message):
+            logger.warning(f"unknown command {one_line(command[0], 40)}; /help lists them")
+        elif message and in_terminal:
+            _answer_in_terminal(chat, message, request)
+        elif message:
+            _answer(chat, message, request)
+
+
+def _answer_in_terminal(chat: Chat, message: str, request: GenerationConfig) -> None:
+    try:
+        _answer(chat, message, request)
+    except DataError as error:
+        logger.warning(str(error))
+    except KeyboardInterrupt:
+        chat.drop_unanswered()
+        print(flush=True)
+        logger.info("the answer is stopped")
+
+
+def _answer(chat: Chat, message: str, request: GenerationConfig) -> None:
+    message = re.sub(r"^//", "/", message)
+    chunks, forgotten = chat.reply(message, request)
+    if forgotten:
+        logger.warning(f"the context is full: the oldest {forgotten} messages are forgotten")
+    with closing(chunks):  # one that is stopped is in the conversation at once
+        for chunk in chunks:
+            print(chunk.text, end="", flush=True)
+    print(flush=True)
+
+
+def _terminal_lines() -> Iterator[str]:
+    while True:
+        try:
+            yield input("> ")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return
+
+
+def _piped_lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"standard input:{number}: is not UTF-8") from None

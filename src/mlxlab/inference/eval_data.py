@@ -31,8 +31,13 @@ from mlxlab.data.text.documents import open_documents
 from mlxlab.data.text.packing import EPOCH_START, TextTokens, TokenStream, epoch_start, pack
 from mlxlab.data.tokenizers.character import existing_tokenizer
 from mlxlab.errors import ConfigError, DataError, UserError
-from mlxlab.inference.cells import row_reading
-from mlxlab.inference.predict import UnseenCategories, encode_located, row_encoder, trained_on
+from mlxlab.inference.predict import (
+    UnseenCategories,
+    encode_located,
+    row_encoder,
+    row_reading,
+    trained_on,
+)
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.models.baselines.predict import Baseline, predict_rows
 from mlxlab.terminal.nearest import suggestion

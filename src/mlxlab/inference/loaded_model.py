@@ -9,10 +9,9 @@ from mlxlab.config.issues import format_issues
 from mlxlab.config.schema.validate import Checker
 from mlxlab.data.batch import Task
 from mlxlab.errors import ConfigError, NotAllowedError
-from mlxlab.inference.cells import is_frame, row_reading, to_table
 from mlxlab.inference.embed import vectors_of
 from mlxlab.inference.generate import GenerationConfig
-from mlxlab.inference.predict import predict_rows
+from mlxlab.inference.predict import is_frame, predict_rows, row_reading, to_table
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.inference.text_generator import restored_generator
 

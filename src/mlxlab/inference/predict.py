@@ -1,33 +1,91 @@
 """Predictions of a restored model: for the rows of a table, or the masked tokens of a text."""
 
 import logging
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import compress
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import mlx.core as mx
 import numpy as np
 
+from mlxlab.config.instantiate import instantiate
 from mlxlab.data.batch import Batch, Task
 from mlxlab.data.dataset import Encoder, RowEncoder, Table
 from mlxlab.data.labelled.encoder import TypedEncoder
+from mlxlab.data.labelled.rows import text_blocks
 from mlxlab.data.labelled.types import read_table, shorten
+from mlxlab.data.sources.arrow import TableRows
 from mlxlab.data.sources.block import ErrorBudget
 from mlxlab.data.sources.messages import MissingColumnError
+from mlxlab.data.sources.open import Reading
 from mlxlab.data.text.dataset import TextEncoder
 from mlxlab.data.tokenizers.tokenizer import SPECIAL_NAMES
 from mlxlab.errors import DataError, NotAllowedError
-from mlxlab.inference.cells import Rows, row_reading, to_table
 from mlxlab.inference.restore import RestoredModel
 from mlxlab.terminal.wording import counted
 from mlxlab.training.device_batch import to_device
 from mlxlab.training.evaluate import read_out
 from mlxlab.training.metrics.labelled import as_thresholds, predicted_classes
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows: TypeAlias = "Iterable[str] | Iterable[Mapping[str, object]] | pd.DataFrame"
 logger = logging.getLogger(__name__)
 Cells: TypeAlias = "Sequence[str] | Sequence[list[str]] | Sequence[float]"
+
+
+def to_table(rows: Rows, columns: Sequence[str], missing: Sequence[str] = ()) -> Table:
+    """These columns of the rows. Texts are allowed for a model that reads one column; a key that a dict lacks is missing.
+
+    Args:
+        missing: texts that count as missing besides empty ones.
+
+    Raises:
+        DataError: the rows are neither dicts nor texts, a column is missing, or a value cannot stand in a cell.
+    """
+    if isinstance(rows, str):
+        raise DataError("expected a list of rows, got one text; put it into a list")
+    held = rows if is_frame(rows) else _as_dicts(rows, columns)
+    table: dict[str, list[str | None]] = {name: [] for name in columns}
+    if not len(held):
+        return table
+    source = TableRows(held, "rows", fingerprint="rows")
+    for block in text_blocks(source, columns, missing, ErrorBudget("strict")):
+        for name, cells in block.columns.to_pydict().items():
+            table[name] += cells
+    return table
+
+
+def row_reading(node: dict[str, Any]) -> Reading:
+    """How files of rows are read, by the data node of a run; by default as CSV files of UTF-8."""
+    if "reading" not in node:
+        return Reading()
+    return instantiate(node["reading"], Reading)
+
+
+def is_frame(rows: object) -> "TypeGuard[pd.DataFrame]":
+    """Whether this is a DataFrame, without an import of pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(rows, pandas.DataFrame)
+
+
+def _as_dicts(
+    rows: "Iterable[str] | Iterable[Mapping[str, object]]", columns: Sequence[str]
+) -> list[Mapping[str, object]]:
+    dicts: list[Mapping[str, object]] = []
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, Mapping):
+            dicts.append(row)
+        elif isinstance(row, str) and len(columns) == 1:
+            dicts.append({columns[0]: row})
+        else:
+            expected = f"expected a dict with {', '.join(columns)}, got {type(row).__name__}"
+            raise DataError(f"row {number}: {expected}")
+    return dicts
 
 
 class UnseenCategories:

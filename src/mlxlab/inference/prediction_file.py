@@ -17,7 +17,6 @@ from mlxlab.data.sources.open import open_source
 from mlxlab.errors import ConfigError, DataError
 from mlxlab.files.atomic import open_atomic, remove_leftovers
 from mlxlab.files.spreadsheet import csv_lines
-from mlxlab.inference.cells import row_reading
 from mlxlab.inference.eval_data import (
     forget_source,
     override_data,
@@ -30,6 +29,7 @@ from mlxlab.inference.predict import (
     UnseenCategories,
     predict_usable,
     row_encoder,
+    row_reading,
     trained_on,
 )
 from mlxlab.inference.restore import RestoredModel

@@ -1,19 +1,23 @@
-"""Merges the overrides of a resumed run, and only those, into the config of its checkpoint.
+"""The command lines of a run, and what a resume changes: the typed overrides, and only those, in the config of its checkpoint.
 
 *Free* keys may change, and *structural* ones, the model, as far as weights can be carried over (`growth/resume`);
 *frozen* ones are data, its order and the objective.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
+from mlxlab.checkpoint.state import Continuation, RunMetadata
+from mlxlab.config.admission import TRUST
 from mlxlab.config.option_files import is_group, read_option
 from mlxlab.errors import ConfigError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
+from mlxlab.record import run_record as records
 from mlxlab.schema.dotted_keys import join_key, override_name, split_key, value_at, walk
+from mlxlab.terminal.wording import shown
 
 Tree = dict[str, object]
 Changes = dict[str, tuple[object, object]]  # key -> (old, new)
@@ -60,14 +64,19 @@ def merge_for_resume(
         ConfigError: a frozen key would change; each is named.
     """
     merged = deepcopy(saved)
-    typed_before = _typed_keys(recorded, folders)
+    names = [override_name(text) for text in recorded if "=" in text and not text.startswith("~")]
+    typed_before = [name for name in names if not is_group(folders, name)]
     for key in _changed_keys(typed, choices, folders):
         earlier = deepcopy(merged)
         copy_key(key, composed, merged)
         for repeated in typed_before:
             if repeated.startswith(f"{key}.") and _is_in_both(repeated, key, saved, composed):
                 copy_key(repeated, earlier, merged)
-    changes = differences(_checked(saved), _checked(merged))
+    changes = {
+        key: pair
+        for key, pair in differences(saved, merged).items()
+        if key.split(".")[0] not in UNCHECKED_KEYS
+    }
     refused = [
         f"{key}={value}: was {before} in the checkpoint; {_FROZEN}"
         for key, (before, value) in changes.items()
@@ -129,12 +138,6 @@ def requested_keys(
     return list(_changed_keys(new, (saved, current), folders))
 
 
-def add_overrides(before: list[str], typed: list[str]) -> list[str]:
-    """The overrides of a run after a resume with those `typed`, each of which replaces an earlier one of its key."""
-    last = {override_name(text): text for text in (*before, *typed)}
-    return list(last.values())
-
-
 def record_changes(folder: Path, step: int, changes: Changes) -> Path:
     """Appends to `resume_changes.json`; returns the file."""
     file = folder / FILE
@@ -152,7 +155,9 @@ def changed_steps(folder: Path) -> list[int]:
 
 def _read_records(folder: Path) -> list[_ResumeRecord]:
     file = folder / FILE
-    return read_json(file, list[_ResumeRecord]) if file.is_file() else []
+    if not file.is_file():
+        return []
+    return read_json(file, list[_ResumeRecord])
 
 
 def key_class(key: str) -> Literal["free", "structural", "frozen"]:
@@ -162,11 +167,9 @@ def key_class(key: str) -> Literal["free", "structural", "frozen"]:
         return "free"
     if group == "model" or key == "data.tokenizer.path":
         return "structural"
-    return "frozen" if group in FROZEN_GROUPS else "free"
-
-
-def _checked(config: Tree) -> Tree:
-    return {key: value for key, value in config.items() if key not in UNCHECKED_KEYS}
+    if group in FROZEN_GROUPS:
+        return "frozen"
+    return "free"
 
 
 def _changed_keys(
@@ -179,12 +182,6 @@ def _changed_keys(
             yield name
         elif saved.get(name) != current.get(name):
             yield from _option_keys(name, current.get(name, ""), folders)
-
-
-def _typed_keys(overrides: Sequence[str], folders: list[Path]) -> list[str]:
-    """The keys that overrides give a value, without options of groups."""
-    names = [override_name(text) for text in overrides if "=" in text and not text.startswith("~")]
-    return [name for name in names if not is_group(folders, name)]
 
 
 def _is_in_both(key: str, node: str, saved: Tree, composed: Tree) -> bool:
@@ -210,3 +207,73 @@ def _option_keys(group: str, name: str, folders: list[Path]) -> Iterator[str]:
             yield key
     for inner, choice in option.choices.items():
         yield from _option_keys(inner, str(choice), folders)
+
+
+class CommandLine(NamedTuple):
+    """What was typed for a run: the overrides of all its attempts, those that began it, and those of this process.
+
+    `choices` (config group -> option) are those of all attempts; `first` and `typed` have `hydra.run.dir` as well.
+    """
+
+    overrides: list[str]
+    choices: dict[str, str]
+    first: list[str]
+    typed: Sequence[str] = ()
+
+    def after(self, overrides: list[str], choices: dict[str, str]) -> "CommandLine":
+        """The command line of a run that adds these to earlier ones, and replaces those of the same key; options stay."""
+        typed = {override_name(text) for text in self.overrides} & self.choices.keys()
+        changed = {group: self.choices[group] for group in typed}
+        last = {override_name(text): text for text in (*overrides, *self.overrides)}
+        return self._replace(overrides=[*last.values()], choices=choices | changed)
+
+
+def current_command() -> CommandLine:
+    """The command line of the running job; empty outside of a job."""
+    from mlxlab.config.hydra.overrides import cli_overrides, group_choices, typed_run_dir
+
+    run_dir = typed_run_dir()
+    overrides = [text for text in cli_overrides() if override_name(text) != TRUST]
+    folder = [f"hydra.run.dir={run_dir}"] if run_dir else []
+    return CommandLine(overrides, group_choices(), [*overrides, *folder], [*folder, *overrides])
+
+
+def continuations(
+    command: CommandLine,
+    before: RunMetadata,
+    at: tuple[int, Mapping[str, object]],
+    changes: Changes,
+    continues: bool,
+) -> list[Continuation]:
+    """The continuations of a run that starts from a checkpoint with the metadata `before`.
+
+    Args:
+        at: step of the checkpoint, and the `model` node of its weights, which operations of growth may have changed.
+        changes: keys of the config -> (before, after).
+        continues: whether it is the same run; of another one only the changes of the model matter.
+    """
+    model = {}
+    for key, (old, new) in changes.items():
+        if key_class(key) == "structural":
+            actual = value_at({"model": at[1]}, key)
+            if actual is None:
+                actual = old
+            model[key] = (actual, new)
+    last: Continuation = {"step": at[0], "overrides": [], "model": model, "forked": True}
+    earlier = before.get("continued", [])
+    if continues:
+        return [*earlier, {**last, "overrides": [*command.typed], "forked": False}]
+    forks: list[Continuation] = [
+        {**each, "overrides": [], "forked": True} for each in earlier if each["model"]
+    ]
+    return [*forks, last]
+
+
+def model_changes(continued: Iterable[records.Continuation]) -> list[tuple[int, str]]:
+    """(step, what changed) for each continuation that changed the model."""
+    changes = []
+    for each in continued:
+        texts = [f"{key} {shown(old)} -> {shown(new)}" for key, (old, new) in each.model.items()]
+        if texts and each.step is not None:
+            changes.append((each.step, f"by a resume: {', '.join(texts)}"))
+    return changes

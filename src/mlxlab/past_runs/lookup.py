@@ -1,11 +1,17 @@
-"""Finds a run by what a user calls it: its folder, or its id or name in the store."""
+"""Finds a run by what a user calls it: its folder, or its id or name in the store; reads a folder as stores are read.
+
+A run with `tracking=none` is in no store. Anyone may have written a folder: every file passes `files/untrusted.py`.
+"""
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from mlxlab.checkpoint.names import holds_rounds
+from mlxlab.config.check import check_stored_config, read_stored_config
 from mlxlab.config.paths import project_root
 from mlxlab.errors import (
     ConfigError,
@@ -15,17 +21,26 @@ from mlxlab.errors import (
     UserError,
 )
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.record.run_file import FILE, of_sweep, read_run
+from mlxlab.record.attempts import read_now
+from mlxlab.record.run_file import EARLIER, FILE, of_sweep, read_run
 from mlxlab.record.run_record import RunRecord
+from mlxlab.schema.metric_names import VALID
 from mlxlab.terminal.nearest import no_such_folder
+from mlxlab.tracking.journal import flatten
 from mlxlab.tracking.mlflow.address import resolve
-from mlxlab.tracking.mlflow.runs import RunReader, RunRow
+from mlxlab.tracking.mlflow.names import MAX_PARAM, clean, clean_values
+from mlxlab.tracking.mlflow.runs import MAIN, RunReader, RunRow
 from mlxlab.tracking.mlflow.store import open_existing
+from mlxlab.tracking.tracker import OBJECTIVE, OVERRIDES
 from mlxlab.views.numbers import moment
 
-# When another run begins in the folder of a run, this one moves to a folder inside with this prefix.
-PREFIX = "earlier-"
 _id = re.compile(r"[0-9a-f]{6,32}")
+_STATUSES = {  # status in a record -> status in a store
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+}
+_DIRTY = {True: "true", False: "false", None: "unknown"}
 
 
 def open_reader(uri: str | None) -> RunReader:
@@ -54,15 +69,10 @@ def find_run(reader: RunReader, query: str) -> RunRow:
         raise ConfigError(f"{query}: matches {len(matches)} runs, expected the id of one: {ids}")
     [run] = matches
     if run.folder:
-        moved = earlier_folder(Path(run.folder), run.short_id)
-        run.folder = str(moved or run.folder)
+        moved = Path(run.folder) / f"{EARLIER}{run.short_id[:8]}"
+        if (moved / FILE).is_file():
+            run.folder = str(moved)  # Another run began in its folder later.
     return run
-
-
-def earlier_folder(folder: Path, uid: str) -> Path | None:
-    """Where the run with this id is, if another one began in its folder later."""
-    moved = folder / f"{PREFIX}{uid[:8]}"
-    return moved if (moved / FILE).is_file() else None
 
 
 def local_folder(name: str) -> Path | None:
@@ -133,3 +143,106 @@ def _record_in(folder: Path) -> RunRecord | None:
     with suppress(InputNotFoundError, DataError):
         return read_run(folder)
     return None
+
+
+def find_row(name: str, uri: str | None) -> RunRow:
+    """The run of a folder as this describes it, or else that of an id or a name as the store has it.
+
+    Raises:
+        ConfigError, ServiceUnavailableError: as `find_run`.
+        InputNotFoundError, DataError, NotAllowedError: as `read_run_folder`.
+    """
+    folder = local_folder(name)
+    if folder is not None:
+        return read_run_folder(folder)
+    return find_run(open_reader(uri), name)
+
+
+def read_run_folder(folder: Path) -> RunRow:
+    """The run in a folder. `experiment_id` is "": it was not read from a store.
+
+    Raises:
+        InputNotFoundError: it is no run folder.
+        DataError, NotAllowedError: one of its files is damaged, or its config is not valid.
+    """
+    record = read_now(folder)
+    params: dict[str, Any] = {}
+    with suppress(InputNotFoundError):  # The run ended before its config was stored.
+        params = read_run_config(folder) | {"choices": record.command.choices}
+    end = record.attempts[-1].end
+    datasets = {}
+    node = params.get("data")
+    if record.data.fingerprint and isinstance(node, dict):
+        name = str(node["_target_"]).rpartition(".")[2]  # It is tracked under this name.
+        datasets[name] = record.data.fingerprint
+    return RunRow(
+        run_id=record.id,
+        name=record.name,
+        experiment="",
+        experiment_id="",
+        status=_STATUSES.get(record.status, "KILLED"),
+        start=int(1000 * record.attempts[0].start),
+        end=None if end is None else int(1000 * end),
+        seconds=record.training.seconds or None,
+        uid=None,
+        parent=None,
+        folder=str(folder),
+        metrics=_metrics(record),
+        params=clean_values({key: str(value) for key, value in flatten(params).items()}, MAX_PARAM),
+        tags=_tags(record),
+        best=_best(record),
+        datasets=datasets,
+    )
+
+
+def newest_runs(roots: Iterable[Path], limit: int) -> list[RunRow]:
+    """The newest runs of the run folders below some folders, without those that cannot be read."""
+    folders: list[Path] = []
+    for root in roots:
+        folders += run_folders(root)
+    folders.sort(key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
+    rows: list[RunRow] = []
+    for folder in folders:
+        if len(rows) == limit:
+            break
+        with suppress(UserError):
+            rows.append(read_run_folder(folder))
+    return sorted(rows, key=lambda run: run.start or 0, reverse=True)
+
+
+def _best(record: RunRecord) -> dict[str, float]:
+    """The main metrics of the best evaluation; of a run that was not evaluated only the objective."""
+    best = {record.training.objective: record.training.best}
+    metrics = record.evaluation.keyed_metrics("valid")
+    best |= {key: value for key, value in metrics.items() if key.removeprefix(VALID) in MAIN}
+    return {clean(key): value for key, value in best.items() if value is not None}
+
+
+def _metrics(record: RunRecord) -> dict[str, float]:
+    """Metrics of the last evaluation and of the test rows; NaN where a value is not finite."""
+    metrics = record.training.final | record.evaluation.keyed_metrics("test")
+    return {clean(key): float("nan") if value is None else value for key, value in metrics.items()}
+
+
+def _tags(record: RunRecord) -> dict[str, str]:
+    """Objective, command line, commit, versions."""
+    tags = {OVERRIDES: " ".join(record.command.overrides)}
+    tags |= {f"version.{name}": text for name, text in record.code.versions.items()}
+    if record.training.objective:
+        tags[OBJECTIVE] = record.training.objective
+    if record.code.commit:
+        tags["mlflow.source.git.commit"] = record.code.commit
+        tags["mlflow.source.git.dirty"] = _DIRTY[record.code.dirty]
+    return tags
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """Reads a run folder, which anyone may have written.
+
+    Raises:
+        InputNotFoundError: the run ended before its config was stored, or it is no run folder.
+        DataError, NotAllowedError: the file is damaged, or its config is not valid.
+    """
+    if holds_rounds(folder):
+        return check_stored_config(read_run(folder).config, str(folder / FILE))
+    return read_stored_config(folder / "inference" / "config.yaml")

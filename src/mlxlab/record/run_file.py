@@ -19,6 +19,8 @@ from mlxlab.terminal.nearest import no_such_folder
 FILE = "run.json"
 DAMAGED = "run.damaged.json"
 SWEEP = "sweep.json"
+# When another run begins in the folder of a run, this one moves to a folder inside with this prefix.
+EARLIER = "earlier-"
 
 logger = logging.getLogger(__name__)
 

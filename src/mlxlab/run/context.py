@@ -1,4 +1,7 @@
-"""Opens the folder of a run: locks it, listens to signals, keeps its record. MLX is imported last."""
+"""Opens the folder of a run: locks it, listens to signals, keeps its record; sets an earlier run in it aside.
+
+MLX is imported last.
+"""
 
 import errno
 import fcntl
@@ -17,22 +20,24 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlxlab import backend
+from mlxlab.checkpoint.names import FOLDER, ROUNDS, committed_paths
 from mlxlab.config.instantiate import instantiate
 from mlxlab.config.paths import project_root
 from mlxlab.errors import CannotCreateError, DataError, InputNotFoundError, WriteError
 from mlxlab.files.atomic import remove_leftovers
-from mlxlab.past_runs.command_lines import CommandLine, current_command
-from mlxlab.record.run_file import FILE, read_run
+from mlxlab.past_runs.changes import CommandLine, current_command
+from mlxlab.record.run_file import EARLIER, FILE, read_run, write_run
 from mlxlab.record.run_record import STATUSES
 from mlxlab.run.signals import SignalHandler
 from mlxlab.run.storage import NoCloud, Storage
 from mlxlab.run.writer import RunWriter
 from mlxlab.terminal import messages
-from mlxlab.terminal.messages import survives_closed_pipes
+from mlxlab.terminal.messages import set_aside_log, survives_closed_pipes
 from mlxlab.terminal.program import display_path, run_dir_override
 from mlxlab.terminal.progress import activity
 from mlxlab.terminal.wording import one_line
@@ -51,6 +56,28 @@ NOT_IN_NAMES = ("hydra", "tracking", "tags", "callbacks", "cloud", "+", "~")
 DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EXDEV),
     *(errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR),
+)
+LOG = "train.log"
+# All that a run leaves but its journal, which may still be uploaded; a run folder may hold files of others.
+_MOVED = (
+    FOLDER,
+    "base",
+    "inference",
+    "example_losses",
+    ROUNDS,
+    "report.html",
+    "summary.md",
+    "metrics.csv",
+    "mistakes.csv",
+    "profile.json",
+    "profile.png",
+    "out_of_fold.safetensors",
+    "verify.json",
+    "reproduction.json",
+    "run.lock",
+    "resume_changes.json",
+    "transfer.json",
+    "ensemble.json",
 )
 
 
@@ -221,3 +248,31 @@ def run_name(cfg: Mapping[str, Any], choices: Mapping[str, str], run_dir: Path) 
         groups.remove("model/size")
     options = [choices[group] for group in groups if choices.get(group, "none") != "none"]
     return cfg["name"] or "-".join(options) or run_dir.name
+
+
+def set_aside_earlier_run(writer: RunWriter) -> list[str]:
+    """Moves what the earlier run of the folder left into a folder inside; returns a message, [] if it left nothing.
+
+    Call it when the new run has been accepted, and before it writes anything.
+    """
+    folder = writer.folder
+    earlier = writer.earlier
+    if earlier is None or not (earlier.status != "killed" or committed_paths(folder / FOLDER)):
+        return []
+    short_id = earlier.id[:8]
+    if not (short_id.isascii() and short_id.isalnum()):
+        short_id = "run"  # The id of a stranger's run may not name a folder.
+    name = f"{EARLIER}{short_id}"
+    target = folder / name
+    for number in count(2):
+        if not target.exists():
+            break
+        target = folder / f"{name}-{number}"
+    target.mkdir()
+    write_run(target, earlier)  # It is a run folder from the start.
+    writer.forget_earlier()
+    for name in _MOVED:
+        if (folder / name).exists():
+            (folder / name).rename(target / name)
+    set_aside_log(folder / LOG, target / LOG)
+    return [f"the earlier run of this folder, {short_id}, is now in {display_path(target)}"]

@@ -9,7 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlxlab.checkpoint.names import (
+    KEYWORD,
+    RESUME_KEYWORDS,
+    can_resume,
+    check_rounds,
+    find_resumed_run,
+    resumes_rounds,
+    split_path,
+)
 from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
+from mlxlab.config.hydra.overrides import as_typed, typed_values
 from mlxlab.config.paths import conf_dir
 from mlxlab.config.plugins import plugins
 from mlxlab.errors import (
@@ -21,6 +31,8 @@ from mlxlab.errors import (
     RunPruned,
     UserError,
 )
+from mlxlab.files.yaml_file import read_yaml
+from mlxlab.record.run_file import FILE, of_sweep, read_run
 from mlxlab.schema.dotted_keys import override_name, value_at
 from mlxlab.terminal.nearest import no_such_folder
 from mlxlab.terminal.program import display_path, text_value
@@ -29,7 +41,7 @@ from mlxlab.training.distributed.launch_env import check_parallel, rank
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlxlab.past_runs.command_lines import CommandLine
+    from mlxlab.past_runs.changes import CommandLine
     from mlxlab.training.callback import Callback
 
 _TASK = {"experiment", "model", "data"}  # keys and groups that say what to train
@@ -63,7 +75,7 @@ def prepare_run(config: "DictConfig") -> None:
         UserError: the user can correct it.
     """
     from mlxlab.checkpoint.listing import refuse_exported
-    from mlxlab.checkpoint.names import check_rounds, find_resumed_run
+    from mlxlab.checkpoint.names import find_resumed_run
     from mlxlab.config.hydra.job import check_folder
     from mlxlab.files.untrusted import refuse_links
 
@@ -81,7 +93,6 @@ def prepare_run(config: "DictConfig") -> None:
 
 def check_named_run(resume: str | None) -> None:
     """Raises InputNotFoundError for a run to resume whose folder does not exist."""
-    from mlxlab.checkpoint.names import KEYWORD, RESUME_KEYWORDS, split_path
 
     if resume in (None, "auto") or "://" in resume or KEYWORD.fullmatch(resume) or rank() > 0:
         return
@@ -100,9 +111,6 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
         InputNotFoundError: the folder holds no run.
         CheckpointUnavailableError: the run has no checkpoint.
     """
-    from mlxlab.checkpoint.names import can_resume
-    from mlxlab.config.hydra.overrides import typed_values
-    from mlxlab.record.run_file import FILE
 
     values = typed_values(overrides)
     if values.get("resume") != "auto" or "hydra.run.dir" not in values or rank() > 0:
@@ -207,7 +215,6 @@ def run_config(
     Args:
         command: what is recorded as typed; None is that of the running job.
     """
-    from mlxlab.checkpoint.names import resumes_rounds
     from mlxlab.distillation.options import read_options
     from mlxlab.run.context import announce, open_run
     from mlxlab.training.stop_rule import stop_rule
@@ -237,14 +244,11 @@ def run_config(
 
 def resumed_choices(overrides: list[str]) -> dict[str, str]:
     """The options (config group -> option) of the run that overrides resume; empty if there is none."""
-    from mlxlab.config.hydra.overrides import typed_values
 
     values = typed_values(overrides)
     resume = values.get("resume")
     if resume is None:
         return {}
-    from mlxlab.checkpoint.names import find_resumed_run
-    from mlxlab.record.run_file import read_run
 
     typed_dir = values.get("hydra.run.dir", "missing")
     folder = fetch_resumed_run(overrides) or find_resumed_run(resume) or Path(typed_dir)
@@ -265,8 +269,6 @@ def complete_overrides(overrides: list[str], config_dir: Path | None = None) -> 
     Raises:
         InputNotFoundError: `resume` names the folder of a sweep.
     """
-    from mlxlab.config.hydra.overrides import typed_values
-    from mlxlab.record.run_file import of_sweep
 
     values = typed_values(overrides)
     resume = values.get("resume")
@@ -305,7 +307,6 @@ def fetch_resumed_run(overrides: list[str]) -> Path | None:
     """The folder of a run that overrides resume from an object store, fetched if need be; None if they do not."""
     if not any("://" in text for text in overrides):
         return None
-    from mlxlab.config.hydra.overrides import typed_values
 
     values = typed_values(overrides)
     if "://" not in values.get("resume", ""):
@@ -357,10 +358,6 @@ def _set_run_dir(config: "DictConfig") -> None:
     import tempfile
 
     from omegaconf import OmegaConf, read_write
-
-    from mlxlab.checkpoint.names import find_resumed_run
-    from mlxlab.config.hydra.overrides import as_typed
-    from mlxlab.files.yaml_file import read_yaml
 
     hydra_args = as_typed(config.hydra.overrides.hydra)
     typed = [*as_typed(config.hydra.overrides.task), *hydra_args]

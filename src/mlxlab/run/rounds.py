@@ -20,17 +20,14 @@ from mlxlab.files.atomic import without_nonfinite
 from mlxlab.inference.restore import restore_from, save_ensemble
 from mlxlab.models.ensemble import Ensemble
 from mlxlab.models.model import count_parameters
-from mlxlab.past_runs.changes import key_class
-from mlxlab.past_runs.command_lines import CommandLine
+from mlxlab.past_runs.changes import CommandLine, key_class
 from mlxlab.record.run_file import FILE, read_run
 from mlxlab.record.run_record import Continuation, Evaluation, Metrics, RunRecord, SplitResult
-from mlxlab.run.context import RunContext
-from mlxlab.run.earlier_run import set_aside_earlier_run
+from mlxlab.run.context import RunContext, set_aside_earlier_run
+from mlxlab.run.metadata import new_record
 from mlxlab.run.report import find_report, tracked_until_end
-from mlxlab.run.resume.kernels import kernels_of_run
-from mlxlab.run.resume.start import resume_config
+from mlxlab.run.resume.start import kernels_of_run, resume_config
 from mlxlab.run.session import build_callbacks
-from mlxlab.run.session_facts import new_record
 from mlxlab.run.train import train
 from mlxlab.run.writer import RunWriter
 from mlxlab.schema.metric_names import VALID

@@ -16,8 +16,7 @@ from mlxlab.distillation.options import read_options
 from mlxlab.distillation.teachers import Teachers
 from mlxlab.errors import ConfigError
 from mlxlab.evaluation.parts.data import Config, build_data, longest_row
-from mlxlab.evaluation.parts.memory import check_training_memory
-from mlxlab.evaluation.parts.model import build_model, model_node, model_seed
+from mlxlab.evaluation.parts.model import build_model, check_training_memory, model_node, model_seed
 from mlxlab.models.build import Architecture, architecture_of
 from mlxlab.models.model import Model
 from mlxlab.models.options import split_node
@@ -176,6 +175,7 @@ def build_session(
         initial = source.load_into(model, architecture.node, min_match)
     if plan is None:
         loader.load_initial_weights(model)
+        _warn_of_random_weights(cfg)
     context = FitContext(
         cfg["objective"],
         tracker or NoTracker(),
@@ -184,8 +184,6 @@ def build_session(
         training_rows=getattr(data, "training_rows", ()),
         loss=trainer.loss,
     )
-    if plan is None:
-        _warn_of_random_weights(cfg)
     return Session(
         cfg,
         data,

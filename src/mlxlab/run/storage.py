@@ -83,18 +83,13 @@ def open_address(address: str, options: Mapping[str, str | None]) -> StoredRuns:
         )
     node = read_yaml(file).values
     known = {key: value for key, value in options.items() if key in node}
-    names = _path_of(address, unquote(place)) if scheme == "file" else _bucket_of(place)
+    if scheme != "file":
+        bucket, _, prefix = place.partition("/")
+        names = {"bucket": bucket, "prefix": prefix}
+    elif place.startswith("/"):
+        folder, _, prefix = unquote(place).rpartition("/")
+        names = {"path": folder or "/", "prefix": prefix}
+    else:
+        raise ConfigError(f"{address}: expected file:///folder, with the full path of the folder")
     runs: StoredRuns = instantiate(node | known | names)
     return runs
-
-
-def _path_of(address: str, place: str) -> dict[str, str]:
-    if not place.startswith("/"):
-        raise ConfigError(f"{address}: expected file:///folder, with the full path of the folder")
-    folder, _, prefix = place.rpartition("/")
-    return {"path": folder or "/", "prefix": prefix}
-
-
-def _bucket_of(place: str) -> dict[str, str]:
-    bucket, _, prefix = place.partition("/")
-    return {"bucket": bucket, "prefix": prefix}

@@ -14,7 +14,7 @@ from mlxlab.checkpoint.frozen_weights import FOLDER as BASE
 from mlxlab.checkpoint.names import FOLDER, folder_name, whole_run
 from mlxlab.checkpoint.store import Checkpoint
 from mlxlab.config.instantiate import instantiate
-from mlxlab.data.dataset import MANY, DataModule
+from mlxlab.data.dataset import MANY
 from mlxlab.distillation.teachers import DistillationReport
 from mlxlab.errors import ConfigError, DataError, DivergenceError, RunInterrupted, RunPruned
 from mlxlab.evaluation.at_end import (
@@ -24,31 +24,33 @@ from mlxlab.evaluation.at_end import (
     write_files,
 )
 from mlxlab.evaluation.parts.data import Config
-from mlxlab.evaluation.samples import generate_samples, sample_prompts
 from mlxlab.files.atomic import write_atomic
 from mlxlab.inference.model_signature import model_signature
 from mlxlab.inference.restore import restore_encoder
 from mlxlab.models.model import Model, count_parameters, count_trainable
-from mlxlab.past_runs.training_facts import shape_of, training_facts
-from mlxlab.record.run_record import Sample
-from mlxlab.run.context import RunContext, run_name, tracked_name
-from mlxlab.run.earlier_run import set_aside_earlier_run
+from mlxlab.past_runs.collect_record import shape_of, training_facts
+from mlxlab.run.context import RunContext, run_name, set_aside_earlier_run, tracked_name
 from mlxlab.run.first_step import take_step
-from mlxlab.run.lock_recorder import RunLockRecorder
 from mlxlab.run.metadata import (
     log_config_changes,
     log_datasets,
     log_transfer,
     run_metadata,
     run_tags,
+    session_record,
 )
-from mlxlab.run.report import RunReport, find_report, tracked_until_end
-from mlxlab.run.resume.kernels import use_kernels
+from mlxlab.run.report import (
+    RunLockRecorder,
+    RunReport,
+    find_report,
+    generate_samples,
+    sample_prompts,
+    tracked_until_end,
+)
 from mlxlab.run.resume.load import fit_checkpoint, is_finished, prepare_checkpoints, print_state
 from mlxlab.run.resume.policy import Transfer
-from mlxlab.run.resume.start import Start, plan_start
+from mlxlab.run.resume.start import Start, plan_start, use_kernels
 from mlxlab.run.session import Session, build_callbacks, build_session, check_callback
-from mlxlab.run.session_facts import session_record
 from mlxlab.terminal.messages import log_lines
 from mlxlab.terminal.program import display_path, resume_command
 from mlxlab.terminal.wording import percent
@@ -92,7 +94,14 @@ def train(requested: Config, context: RunContext) -> float:
             tracker.truncate_after(start.last_step)
         checkpoint = prepare_checkpoints(checkpoint, start, context, session)
         with cloud.copies(context.run_dir, context.writer.id, table):
-            lock = lock_recorder(session, start, context)
+            lock = RunLockRecorder(
+                context.run_dir,
+                session.context.metadata,
+                context.writer,
+                context.group.size,
+                forked_from=start.fork,
+                continues=start.continues,
+            )
             state = fit_session(session, state, [*callbacks, lock], checkpoint, context)
             return finish(session, state, context, lock, report)
 
@@ -106,35 +115,26 @@ def run_callbacks(cfg: Config, context: RunContext) -> list[Callback]:
     return callbacks
 
 
-def lock_recorder(session: Session, start: Start, context: RunContext) -> RunLockRecorder:
-    """What writes `run.lock`."""
-    return RunLockRecorder(
-        context.run_dir,
-        session.context.metadata,
-        context.writer,
-        context.group.size,
-        forked_from=start.fork,
-        continues=start.continues,
-    )
-
-
 def prepare_folder(session: Session, start: Start, context: RunContext) -> None:
     """Says what is trained, sets an earlier run aside, and writes what inference needs."""
     data = session.data
-    log_lines(*session.messages, *describe_training(session.model))
-    warn_of_long_rows(data)
+    log_lines(*session.messages)
+    trained = count_trainable(session.model)
+    total = count_parameters(session.model)
+    if trained != total:
+        share = percent(trained / total, 2)
+        log_lines(f"trains {trained:,} of {total:,} parameters ({share})")
+    lengths = getattr(data, "row_lengths", None)
+    if lengths is not None and lengths.share > MANY:
+        enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
+        logger.warning(f"{lengths.describe()}; {enough}")
     if start.continues:
         forget_evaluation(context.run_dir)
     else:
         log_lines(*set_aside_earlier_run(context.writer))
     inference_dir = context.run_dir / "inference"
-    save_inference_config(start.cfg, data, inference_dir)
-
-
-def save_inference_config(config: Config, data: DataModule, inference_dir: Path) -> None:
-    """Writes what inference needs besides a checkpoint: the resolved config, the tokenizer and the fitted encoder."""
     inference_dir.mkdir(parents=True, exist_ok=True)
-    write_atomic(inference_dir / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    write_atomic(inference_dir / "config.yaml", yaml.safe_dump(start.cfg, sort_keys=False))
     data.save(inference_dir)
 
 
@@ -179,23 +179,6 @@ def begin_records(
     record.id = tracker.uid
     record.name = name
     context.writer.begin(record)
-
-
-def describe_training(model: Model) -> list[str]:
-    """A line for the user where weights are frozen."""
-    trained = count_trainable(model)
-    total = count_parameters(model)
-    if trained == total:
-        return []
-    return [f"trains {trained:,} of {total:,} parameters ({percent(trained / total, 2)})"]
-
-
-def warn_of_long_rows(data: DataModule) -> None:
-    """A warning if many rows are longer than `data.seq_len`."""
-    lengths = getattr(data, "row_lengths", None)
-    if lengths is not None and lengths.share > MANY:
-        enough = f"data.seq_len={lengths.needed} holds {percent(1 - MANY, 0)} whole"
-        logger.warning(f"{lengths.describe()}; {enough}")
 
 
 def preview_run(requested: Config, run_dir: Path, folder: Path) -> str:
@@ -335,7 +318,13 @@ def report_run(
     write_files(results, data, tracker, run_dir, state.progress.step)
     generates = data.task.kind == "language_modelling" and not data.task.masked
     if generates and report and context.group.rank == 0 and not state.sharding.is_sharded:
-        context.writer.record.samples = samples_of(state, data, report)
+        prompts = sample_prompts(data, data.tokenizer, report.samples)
+        if prompts:
+            # A model whose logits are not finite generates none.
+            with state.eval_weights() as model, suppress(DataError):
+                context.writer.record.samples = generate_samples(
+                    cast(Model, model), data.tokenizer, prompts, report.sample_tokens
+                )
     context.writer.evaluated(results.record)
     best_step = state.history.best_step
     best = run_dir / FOLDER / folder_name(best_step)
@@ -348,13 +337,3 @@ def report_run(
         tracker.log_model(best, best_step, files, model_signature(encoder))
     print(f"run folder: {display_path(run_dir)}")
     return 0
-
-
-def samples_of(state: TrainState, data: DataModule, report: RunReport) -> list[Sample]:
-    """Texts of a causal language model; none if its logits are not finite."""
-    prompts = sample_prompts(data, data.tokenizer, report.samples)
-    if not prompts:
-        return []
-    with state.eval_weights() as model, suppress(DataError):
-        return generate_samples(cast(Model, model), data.tokenizer, prompts, report.sample_tokens)
-    return []

@@ -1,39 +1,54 @@
-"""Verifies a run: trains again from each checkpoint to the next and compares the results bit for bit."""
+"""Trains a run again, to compare: from each checkpoint to the next bit for bit, or its `run.lock` in a new folder."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mlxlab.checkpoint.arrays import digest
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, load_named
 from mlxlab.config.admission import (
+    admit,
     admitted_config,
     own_callbacks,
     refuse_addresses,
     refuse_left_out,
 )
 from mlxlab.config.check import check_stored_config
+from mlxlab.config.hydra.compose import compose_checked
 from mlxlab.config.instantiate import instantiate
-from mlxlab.errors import CheckpointUnavailableError, InputNotFoundError, UserError
+from mlxlab.errors import CheckpointUnavailableError, ConfigError, InputNotFoundError, UserError
 from mlxlab.evaluation.parts.data import Config
 from mlxlab.evaluation.parts.model import saved_architecture
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import refuse_links
-from mlxlab.past_runs.changes import changed_steps
+from mlxlab.past_runs.changes import CommandLine, changed_steps
 from mlxlab.past_runs.collect_record import VERIFICATION, VerifyResult, write_run_report
-from mlxlab.run.resume.kernels import resume_kernels
+from mlxlab.past_runs.run_lock import Comparison, RunLock, compare, read_lock
+from mlxlab.run.context import remove_unused
+from mlxlab.run.entry import run_config
 from mlxlab.run.resume.load import fit_checkpoint
 from mlxlab.run.resume.policy import Plan, ResumePolicy
-from mlxlab.run.resume.start import Start, without_overridden_settings
+from mlxlab.run.resume.start import (
+    Start,
+    mode_to_reproduce,
+    resume_kernels,
+    without_overridden_settings,
+)
 from mlxlab.run.session import build_callbacks, build_session
+from mlxlab.terminal.program import run_dir_override
+from mlxlab.terminal.wording import one_line
 from mlxlab.training.callback import Callback, FitContext
 from mlxlab.training.checkpointer import saved_arrays
+from mlxlab.training.distributed.launch_env import check_parallel
 from mlxlab.training.state import StepResult, TrainState
 from mlxlab.views.pages import REPORT
 
 logger = logging.getLogger(__name__)
+FILE = "reproduction.json"
+REPLACED = ("tracking", "cloud", "signals", "resume", "rerun")  # keys that a reproduction decides
 
 
 def verify_run(folder: Path, from_start: bool = False, *, trusted: bool = False) -> Iterator[str]:
@@ -182,3 +197,52 @@ class _StopAt(Callback):
     def on_step(self, context: FitContext, state: TrainState, result: StepResult) -> None:
         if state.progress.step >= self.step:
             context.control.stop_reason = "verified"
+
+
+def reproduce(path: Path, folder: Path, tolerance: float, *, trusted: bool = False) -> Comparison:
+    """Trains the run of a run folder or lock file again in `folder`, which does not exist yet.
+
+    Writes the comparison to `reproduction.json` there. Nothing is tracked or uploaded, whatever the lock says; if it is
+    trusted, its callbacks may write elsewhere.
+
+    Raises:
+        InputNotFoundError, DataError: there is no lock, or it is damaged; or the same for what the run reads.
+        NotAllowedError: it asks for a target that may not be built; or as `admit`.
+        ConfigError: the run started from a checkpoint of another run.
+        UserError: as `run_config`.
+    """
+    lock = read_lock(path)
+    config = config_to_reproduce(lock, str(path), trusted=trusted)
+    if lock["changed_at"]:
+        changed = ", ".join(map(str, lock["changed_at"][:5]))
+        logger.warning(
+            f"{path}: a resume changed the config at step {changed}; the new run starts with the last one"
+        )
+    check_parallel(config["trainer"]["parallel"])
+    config["backend"] |= {"native": mode_to_reproduce(lock["machine"].get("kernels", ""))}
+    first = [*lock["overrides"], run_dir_override(folder)]
+    command = CommandLine(lock["overrides"], lock["choices"], first)
+    try:
+        run_config(config, folder, command=command)
+    except UserError:
+        remove_unused(folder)
+        raise
+    comparison = compare(lock, read_lock(folder), tolerance)
+    write_json(folder / FILE, comparison)
+    return comparison
+
+
+def config_to_reproduce(lock: RunLock, name: str, *, trusted: bool = False) -> dict[str, Any]:
+    """What the config of a lock, called `name` in messages, may decide; raises as `admit`."""
+    if lock["forked_from"] is not None:
+        start = one_line(lock["forked_from"], 200)
+        remedy = (
+            "train from it again with mlxlab train rerun=RUN, then compare with mlxlab runs diff"
+        )
+        raise ConfigError(
+            f"{name}: started from the checkpoint {start}, which a lock does not hold; {remedy}"
+        )
+    stored = check_stored_config(lock["config"], name)
+    current = compose_checked(["tracking=none"])
+    config = admit(stored, current, name, REPLACED, trusted=trusted)
+    return {**config, **{key: current[key] for key in REPLACED}}

@@ -6,7 +6,7 @@ from collections import deque
 from mlxlab.analysis.sweeps.sweep_start import FILE, SweepStart, unstarted
 from mlxlab.config.admission import may_sweep
 from mlxlab.errors import NotAllowedError
-from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.attempts import JobRecord, read_jobs
 from mlxlab.record.run_record import MAX_JOBS
 from mlxlab.schema.dotted_keys import override_name
 from mlxlab.sweep.app import SweepApp

@@ -17,7 +17,7 @@ from mlxlab.checkpoint.names import FOLDER, committed_paths, holds_rounds
 from mlxlab.config.hydra.job import job_folder, set_number
 from mlxlab.errors import CannotCreateError, WorkerLostError
 from mlxlab.files.lock import lock
-from mlxlab.record.jobs import JobRecord, begin_job, end_job, read_job
+from mlxlab.record.attempts import JobRecord, begin_job, end_job, read_job
 from mlxlab.record.run_file import FILE
 from mlxlab.record.run_record import JobIdentity
 from mlxlab.schema.dotted_keys import override_name

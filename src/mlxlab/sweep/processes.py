@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlxlab.backend.memory import free_memory, process_memory, total_memory
 from mlxlab.errors import CannotCreateError, ConfigError
-from mlxlab.record.jobs import Ending, record_crash
+from mlxlab.record.attempts import Ending, record_crash
 from mlxlab.sweep import child
 from mlxlab.sweep.interrupts import Interrupts, signals_blocked
 from mlxlab.sweep.jobs import Job, JobResult, JobTask, compose, record_of

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mlxlab import terminal
 from mlxlab.errors import DataError, WriteError
-from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.attempts import JobRecord, read_jobs
 from mlxlab.record.run_file import FILE, read_run
 from mlxlab.sweep.app import SweepApp
 from mlxlab.sweep.jobs import Job, JobResult, describe, record_of

@@ -1,1 +1,0 @@
-"""Everything that is shown of a run: values for templates, checks, tables and plots."""

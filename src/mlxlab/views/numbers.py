@@ -1,9 +1,10 @@
-"""Formats numbers, intervals, durations and times; counts and shares are those of `wording`."""
+"""Formats numbers, intervals, durations and times, and names metrics; counts and shares are those of `wording`."""
 
 from datetime import UTC, datetime
 from math import isfinite
 
 from mlxlab.record.run_record import Interval
+from mlxlab.schema.metric_names import plain_name
 
 MISSING = "not finite"
 # What is smaller or larger is written with an exponent.
@@ -11,6 +12,27 @@ TINY = 1e-3
 HUGE = 1e5
 ROUNDING_ERROR = 1e-9
 _LETTERS = {1_000_000_000: "B", 1_000_000: "M", 1_000: "k"}
+_TITLES = {
+    "average_precision": "average precision",
+    "calibration_error": "expected calibration error",
+    "spearman": "Spearman correlation",
+    "agreement": "same prediction as the teacher",
+}
+MAIN_OF_TASK = {"classification": "accuracy", "multi_label": "f1_macro", "regression": "rmse"}
+SIDE_METRICS = ("f1_macro", "roc_auc", "perplexity", "r2", "mae", "loss")
+_BASELINES = {
+    "majority": "majority class",
+    "mean": "training mean",
+    "unigram": "unigram model",
+    "bigram": "bigram model",
+    "trigram": "trigram model",
+    "tfidf_logistic_regression": "TF-IDF + logistic regression",
+    "tfidf_linear_svm": "TF-IDF + linear SVM",
+    "tfidf_ridge_regression": "TF-IDF + ridge",
+    "tfidf_same_sentences": "TF-IDF + linear model on the same sentences",
+    "female_rule": "all women survive",
+}
+ROWS = {"valid": "validation", "test": "test", "out_of_fold": "out-of-fold training"}
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -86,3 +108,12 @@ def moment(seconds: float) -> str:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
     except (ValueError, OverflowError, OSError):
         return f"{seconds:.4g} s"
+
+
+def title(metric: str) -> str:
+    return _TITLES.get(metric, plain_name(metric))
+
+
+def baseline_name(name: str) -> str:
+    """The name of a baseline in a sentence."""
+    return _BASELINES.get(name, name.replace("_", " "))

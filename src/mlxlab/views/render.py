@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from mlxlab.schema.metric_names import plain_key
 from mlxlab.terminal.wording import counted, percent
-from mlxlab.views import commands, escape, metrics, numbers, plots, run_tables
+from mlxlab.views import commands, escape, numbers, plots, run_tables
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Table
 
@@ -74,9 +74,9 @@ def _environment(output: str) -> Environment:
         "count": counted,
         "grouped": "{:,}".format,
         "percent": percent,
-        "title": metrics.title,
+        "title": numbers.title,
         "metric": plain_key,
-        "baseline": metrics.baseline_name,
+        "baseline": numbers.baseline_name,
         "verbatim": escape.verbatim,
         "table": partial(Table.markdown, escape=finalize),
         "listed": partial(_listed, finalize=finalize),

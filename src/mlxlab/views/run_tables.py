@@ -6,8 +6,16 @@ from typing import TypeAlias
 
 from mlxlab.record.run_record import Diagnostics, Metrics, Mistake, SplitResult
 from mlxlab.schema.metric_names import plain_key
-from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, baseline_name, title
-from mlxlab.views.numbers import duration, interval, moment, number
+from mlxlab.views.numbers import (
+    MAIN_OF_TASK,
+    ROWS,
+    baseline_name,
+    duration,
+    interval,
+    moment,
+    number,
+    title,
+)
 from mlxlab.views.plots import Plot, Series
 from mlxlab.views.run_view import RunView
 from mlxlab.views.tables import Column, Table, numeric

@@ -1,8 +1,11 @@
-"""What the views of one run show, computed once from its record."""
+"""What the views of one run show, computed once from its record, and what to change after a bad one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path, PurePath
+from statistics import fmean
 from typing import NamedTuple
 
 from mlxlab.record.run_record import (
@@ -12,15 +15,48 @@ from mlxlab.record.run_record import (
     Parent,
     RunRecord,
     SplitResult,
+    Training,
 )
-from mlxlab.views.advice import Advice, advise
-from mlxlab.views.metrics import MAIN_OF_TASK, ROWS, SIDE_METRICS, title
+from mlxlab.views.numbers import MAIN_OF_TASK, ROWS, SIDE_METRICS, title
 from mlxlab.views.verdict import Judgement, judge
 
+FEW_STEPS = 200
+HIGH_RATE = 1e-3
+FLAT = 0.02  # change of the training loss, as a share of it
+ROSE = 0.05
 RISE = 0.05  # The validation loss may rise by this share after its minimum.
 _OF_ONE_CLASS = ("precision", "recall", "f1", "roc_auc", "average_precision")
 _MACRO = ("roc_auc", "average_precision")
 _PER_TOKEN = {"loss": "nats per token", "perplexity": "per token"}
+
+
+class Advice(NamedTuple):
+    """What the training loss did, and what to try."""
+
+    loss: str
+    action: str
+
+
+def advise(losses: Sequence[float], training: Training) -> Advice:
+    """`losses` are those of the training, in order."""
+    longer = f"Train longer: raise trainer.{training.limit}"
+    few = Advice("covers few steps", longer)
+    if len(losses) < 2:
+        return few
+    quarter = max(1, len(losses) // 4)
+    start = fmean(losses[:quarter])
+    change = fmean(losses[-quarter:]) - start
+    rate = f"trainer.learning_rate (it was {training.learning_rate:.2g})"
+    if not isfinite(change) or change > ROSE * abs(start):
+        return Advice("rose", f"Lower {rate}")
+    if training.steps < FEW_STEPS:
+        return few
+    if change >= -FLAT * abs(start):
+        verb = "Lower"
+        if training.learning_rate < HIGH_RATE:
+            verb = "Raise"
+        return Advice("hardly changed", f"{verb} {rate}")
+    return Advice("fell", f"{longer}, check the labels, or start from model.pretrained")
 
 
 class ValidLoss(NamedTuple):

@@ -21,8 +21,8 @@ from mlxlab.data.text.packing import EPOCH_START, TokenStream
 from mlxlab.data.tokenizers.bpe import BPETokenizerTrainer
 from mlxlab.errors import ConfigError, DataError, UserError
 from mlxlab.evaluation.parts.data import check_data_module
-from mlxlab.evaluation.samples import sample_prompts
 from mlxlab.extensions.example_losses.selection import LossSelection
+from mlxlab.run.report import sample_prompts
 from support.fault_injection.mutations import replace_value
 from support.losses import write_losses
 from support.rows import MUTATIONS, mutate

@@ -12,7 +12,7 @@ import pytest
 from mlxlab.data.labelled.dataset import LabelledDataset
 from mlxlab.data.labelled.rows import Rows, open_rows
 from mlxlab.data.sources.open import Reading
-from mlxlab.inference.cells import to_table
+from mlxlab.inference.predict import to_table
 from mlxlab.models.cells.inputs import CellInputs, restore_cells
 from support.labelled import make_texts
 

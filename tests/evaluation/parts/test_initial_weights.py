@@ -13,13 +13,9 @@ from mlxlab.errors import ConfigError, InputNotFoundError
 from mlxlab.evaluation.parts.initial_weights import find_weights
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Parent
-from support.processes import run_here, tiny_overrides
+from support.processes import passed, run_here, tiny_overrides
 
-CHEAP = [
-    "data.source=synthetic",
-    "data.templates=[basic]",
-    "data.augment.copies=1",
-]
+CHEAP = ["data.source=synthetic", "data.templates=[basic]", "data.augment.copies=1"]
 
 
 def train(folder, *overrides):
@@ -35,16 +31,16 @@ def train(folder, *overrides):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
-    finished = train(folder, "trainer.max_steps=2")
-    assert finished.returncode == 0, finished.stderr
+    passed(train(folder, "trainer.max_steps=2"))
     return folder
 
 
 def test_a_run_starts_from_the_best_weights_of_another_and_says_so(source, tmp_path):
-    run = train(
-        tmp_path / "run", f"model.init_from={source}", "trainer.learning_rate=1e-30", "seed=5"
+    run = passed(
+        train(
+            tmp_path / "run", f"model.init_from={source}", "trainer.learning_rate=1e-30", "seed=5"
+        )
     )
-    assert run.returncode == 0, run.stderr
     weights, best = load_named("last", tmp_path / "run"), load_named("best", source)
     for name, array in best.weights.items():
         np.testing.assert_array_equal(weights.weights[name], array)
@@ -82,8 +78,7 @@ def test_a_compiled_file_of_fewer_layers_is_refused_unless_the_policy_allows_it(
     assert "16 missing (backbone.layers.1." in refused.stderr
     assert refused.stderr.count("\n") == 1
     share = refused.stderr.split("resume_policy.min_match=")[1].split()[0]
-    allowed = train(tmp_path / "run", *options, f"resume_policy.min_match={share}")
-    assert allowed.returncode == 0, allowed.stderr
+    allowed = passed(train(tmp_path / "run", *options, f"resume_policy.min_match={share}"))
     assert "25 renamed, 16 missing" in allowed.stderr
 
 
@@ -104,10 +99,7 @@ def test_what_init_from_may_name(source, tmp_path):
     (tmp_path / "ensemble" / "ensemble.json").write_text("{}")
     with pytest.raises(ConfigError, match="got an ensemble"):
         find_weights(str(tmp_path / "ensemble"))
-    with pytest.raises(
-        InputNotFoundError,
-        match=r"^model\.init_from=.*no such folder",
-    ):
+    with pytest.raises(InputNotFoundError, match=r"^model\.init_from=.*no such folder"):
         find_weights(str(tmp_path / "none"))
     with pytest.raises(InputNotFoundError, match="no such file"):
         find_weights(str(tmp_path / "none.safetensors"))
@@ -116,15 +108,9 @@ def test_what_init_from_may_name(source, tmp_path):
 def test_settings_of_the_run_that_no_array_shows_are_named(tmp_path):
     """Other positions give another model with the same arrays; a larger model gets the keys to pass."""
     decoder = ["model=transformer", "model.hidden_size=16", "model.num_heads=2"]
-    assert (
-        train(
-            tmp_path / "source", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1"
-        ).returncode
-        == 0
-    )
+    passed(train(tmp_path / "source", *decoder, "model.rope_theta=1e5", "model.num_kv_heads=1"))
     origin = f"model.init_from={tmp_path}/source"
-    other = train(tmp_path / "other", *decoder, "model.num_kv_heads=1", origin)
-    assert other.returncode == 0
+    other = passed(train(tmp_path / "other", *decoder, "model.num_kv_heads=1", origin))
     assert (
         "other settings; for the model of these weights: model.rope_theta=100000.0\n"
         in other.stderr

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from mlxlab.data.labelled.types import read_datetime
-from mlxlab.inference.cells import row_reading, to_table
-from mlxlab.inference.predict import predict_table
+from mlxlab.inference.predict import predict_table, row_reading, to_table
 from mlxlab.inference.restore import restore_model, save_ensemble
 from mlxlab.models.cells.columns import PARTS
 from support.commands import command

@@ -10,7 +10,7 @@ import pytest
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.inference.restore import restore_model
 from support.lines import LINES
-from support.processes import NO_PLOTS, run, run_here
+from support.processes import NO_PLOTS, succeed, succeed_here
 
 SETTINGS = [
     *("model=transformer", "model.hidden_size=32", "model.num_layers=2", "model.num_heads=2"),
@@ -20,12 +20,7 @@ SETTINGS = [
         "data/tokenizer=characters",
         "data.seq_len=8",
     ),
-    *(
-        "data.batch_size=2",
-        "data.prefetch=0",
-        "data.valid_fraction=0.3",
-        "trainer.max_steps=2",
-    ),
+    *("data.batch_size=2", "data.prefetch=0", "data.valid_fraction=0.3", "trainer.max_steps=2"),
     *(
         "trainer.eval_every=2",
         "trainer.eval_batches=1",
@@ -76,10 +71,9 @@ def runs(tmp_path_factory):
         "".join(f'{{"text": "{line}"}}\n' for line in LINES), encoding="utf-8"
     )
     for form, typed in FORMS.items():
-        finished = run_here(
+        succeed_here(
             *SETTINGS, *typed, f"data.source={folder}/lines.jsonl", f"hydra.run.dir={folder}/{form}"
         )
-        assert finished.returncode == 0, finished.stderr
     return folder
 
 
@@ -144,8 +138,9 @@ def test_a_command_resumes_a_run_with_another_model(runs, tmp_path, form, change
         source = shutil.copytree(source, tmp_path / "prefixed")
         prefix_names(source)
     typed = CHANGES[change]
-    resumed = run_here(f"resume={source}", *typed, "trainer.max_steps=4", f"hydra.run.dir={fork}")
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = succeed_here(
+        f"resume={source}", *typed, "trainer.max_steps=4", f"hydra.run.dir={fork}"
+    )
     expected = REPORTS[form, change]
     assert counts(fork) == expected
     assert [
@@ -161,7 +156,6 @@ def test_a_command_resumes_a_run_with_another_model(runs, tmp_path, form, change
 
 def test_a_run_resumed_by_its_name_in_a_process_of_its_own_continues_in_its_folder(runs, tmp_path):
     folder = shutil.copytree(runs / "lora", tmp_path / "run")
-    resumed = run(f"resume={folder}", "model.num_layers=3", "trainer.max_steps=4")
-    assert resumed.returncode == 0, resumed.stderr
+    succeed(f"resume={folder}", "model.num_layers=3", "trainer.max_steps=4")
     assert counts(folder) == REPORTS["lora", "deeper"]
     check_end(folder, runs / "lora", "deeper")

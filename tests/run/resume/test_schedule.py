@@ -7,7 +7,7 @@ import pytest
 
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.training.optim.schedules import cosine
-from support.processes import final_state, run_here, tiny_overrides
+from support.processes import final_state, succeed_here, tiny_overrides
 
 SETTINGS = tiny_overrides(
     "trainer.max_steps=4",
@@ -22,8 +22,7 @@ WHOLE = [cosine(2, 0.0, peak=1e-3, steps=4)(mx.array(step)).item() for step in r
 
 
 def train(folder, *overrides):
-    finished = run_here(*overrides, f"hydra.run.dir={folder}")
-    assert finished.returncode == 0, finished.stderr
+    finished = succeed_here(*overrides, f"hydra.run.dir={folder}")
     return finished
 
 
@@ -49,8 +48,7 @@ def prolonged(finished, tmp_path_factory):
 def test_a_finished_run_that_is_prolonged_restarts_its_schedule(prolonged):
     folder, _ = prolonged
     assert rates(folder) == pytest.approx(WHOLE + WHOLE)
-    verified = run_here(f"run={folder}", script="verify")
-    assert verified.returncode == 0, verified.stderr
+    verified = succeed_here(f"run={folder}", script="verify")
     assert "step-00000008: bitwise" in verified.stdout
 
 

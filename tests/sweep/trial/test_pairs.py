@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlxlab.errors import ConfigError, DataError, UserError
-from mlxlab.record.jobs import JobRecord
+from mlxlab.record.attempts import JobRecord
 from mlxlab.record.run_record import Training
 from mlxlab.run.writer import RunWriter
 from mlxlab.sweep.jobs import Job, JobResult, run_jobs

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, cast, get_args
 from mlxlab.analysis.comparison_runs import check_metric
 from mlxlab.analysis.sweeps import sweep_start
 from mlxlab.errors import DataError, InputNotFoundError
-from mlxlab.record.jobs import JobRecord, read_jobs
+from mlxlab.record.attempts import JobRecord, read_jobs
 from mlxlab.record.run_file import read_run
 from mlxlab.record.run_record import Metrics
 from mlxlab.schema.metric_names import lower_is_better

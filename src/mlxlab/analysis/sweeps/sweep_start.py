@@ -9,7 +9,7 @@ from annotated_types import MaxLen
 from mlxlab.errors import InputNotFoundError
 from mlxlab.files.atomic import write_json
 from mlxlab.files.untrusted import read_json
-from mlxlab.record.jobs import JobRecord
+from mlxlab.record.attempts import JobRecord
 from mlxlab.record.run_file import SWEEP
 from mlxlab.record.run_record import MAX_JOBS, JobIdentity
 

@@ -33,7 +33,7 @@ def export_hf(
     """
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint)
-        from mlxlab.inference.trained_model import trained_model
+        from mlxlab.inference.export import trained_model
         from mlxlab.models.interop.hugging_face import export_hugging_face
 
         export_hugging_face(trained_model(restored), out, _origin(run, restored), dtype)
@@ -51,7 +51,7 @@ def export_peft(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
     """
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint)
-        from mlxlab.inference.trained_model import trained_model
+        from mlxlab.inference.export import trained_model
         from mlxlab.models.interop import peft
 
         pretrained = restored.config["model"].get("pretrained")
@@ -77,7 +77,7 @@ def export_gguf(
     """
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint, ".gguf")
-        from mlxlab.inference.trained_model import trained_model
+        from mlxlab.inference.export import trained_model
         from mlxlab.models.interop import gguf
 
         gguf.export_gguf(trained_model(restored), out, run.absolute().name, dtype)
@@ -97,8 +97,8 @@ def export_onnx(run: Path, out: Path, checkpoint: str = "best", json: bool = Fal
         raise ServiceUnavailableError(f"export onnx: needs onnx: {install_command('onnx')}")
     with announce(f"exporting {run}"):
         restored = _restore(run, out, checkpoint, ".onnx")
-        from mlxlab.inference.cells import row_reading
-        from mlxlab.inference.trained_model import trained_model
+        from mlxlab.inference.export import trained_model
+        from mlxlab.inference.predict import row_reading
         from mlxlab.models.interop import onnx
 
         encoder = onnx.table_encoder(restored.encoder)
@@ -131,7 +131,7 @@ def _restore(run: Path, out: Path, checkpoint: str, suffix: str = "") -> "Restor
 
 def _origin(run: Path, restored: "RestoredModel") -> "Origin":
     """Where the model comes from, for the card."""
-    from mlxlab.inference.trained_model import origin_of
+    from mlxlab.inference.export import origin_of
     from mlxlab.record.run_file import read_run
 
     record = None

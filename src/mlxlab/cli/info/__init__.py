@@ -75,7 +75,7 @@ def _describe(run: Path, json: bool) -> None:
     from mlxlab import backend
 
     backend.prepare()
-    from mlxlab.past_runs.run_info import read_info
+    from mlxlab.past_runs.collect_record import read_info
 
     refuse_links(run)
     info = read_info(run)

@@ -49,7 +49,7 @@ def list_runs(
         below: the folder whose run folders are listed, instead of outputs/ and multirun/; `in=` for short.
         json: prints JSON instead.
     """
-    from mlxlab.past_runs.folder_run import newest_runs
+    from mlxlab.past_runs.lookup import newest_runs
 
     keys = _split(metrics)
     names = _split(params)
@@ -96,7 +96,7 @@ def show(run: str, uri: str | None = None, json: bool = False) -> None:
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    from mlxlab.past_runs.folder_run import find_row
+    from mlxlab.past_runs.lookup import find_row
 
     row = find_row(run, uri)
     print_result(_as_json(row), run_tables(row), json)
@@ -111,7 +111,7 @@ def show_diff(run: str, other: str, uri: str | None = None, json: bool = False) 
         uri: another store than MLFLOW_TRACKING_URI or mlruns/mlflow.db below the project folder.
         json: prints JSON instead.
     """
-    from mlxlab.past_runs.folder_run import find_row
+    from mlxlab.past_runs.lookup import find_row
 
     first = find_row(run, uri)
     second = find_row(other, uri)

@@ -30,7 +30,7 @@ from mlxlab.models.options import split_node
 from mlxlab.models.pretrained.family import split_arrays
 from mlxlab.models.pretrained.load import resolve
 from mlxlab.models.pretrained.weights import FAMILIES, IGNORED_KEYS, read_arrays
-from mlxlab.past_runs.recorded_overrides import override_text
+from mlxlab.past_runs.rerun import override_text
 from mlxlab.terminal.program import join
 from mlxlab.tracking.mlflow.download import download_model, is_mlflow_uri
 

@@ -12,7 +12,7 @@ from mlxlab.checkpoint.store import Checkpoint, CheckpointStore, check_arrays, l
 from mlxlab.data.dataset import RunLength
 from mlxlab.errors import CheckpointUnavailableError, ConfigError
 from mlxlab.past_runs.changes import Changes
-from mlxlab.past_runs.training_facts import LIMIT_KEYS
+from mlxlab.past_runs.collect_record import LIMIT_KEYS
 from mlxlab.run.context import RunContext
 from mlxlab.run.resume.policy import Transfer
 from mlxlab.run.resume.start import Start

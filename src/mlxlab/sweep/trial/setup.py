@@ -18,8 +18,7 @@ from mlxlab.errors import ConfigError
 from mlxlab.files.new_folder import make_folder
 from mlxlab.files.untrusted import refuse_links
 from mlxlab.past_runs.lookup import find_run_folder
-from mlxlab.past_runs.recorded_overrides import merge_recorded, override_text
-from mlxlab.past_runs.rerun import read_past_run
+from mlxlab.past_runs.rerun import merge_recorded, override_text, read_past_run
 from mlxlab.record import provenance
 from mlxlab.run.entry import complete_overrides
 from mlxlab.schema.dotted_keys import override_name

@@ -7,9 +7,9 @@ import pytest
 from mlxlab.backend.ops.native import state
 from mlxlab.backend.ops.native.state import KernelSet
 from mlxlab.errors import NotAllowedError
-from mlxlab.run.resume import kernels
-from mlxlab.run.resume.kernels import mode_to_reproduce, resume_kernels
-from support.processes import run_here, tiny_overrides
+from mlxlab.run.resume import start
+from mlxlab.run.resume.start import mode_to_reproduce, resume_kernels
+from support.processes import run_here, succeed_here, tiny_overrides
 
 pytestmark = pytest.mark.skipif(platform.system() != "Linux", reason="the kernels are for Linux")
 NATIVE = KernelSet("0123456789abcdef", "avx512,bf16")
@@ -35,7 +35,7 @@ def test_a_run_without_native_kernels_continues_without_them(mode):
 
 @pytest.mark.parametrize("mode", ["auto", "require"])
 def test_a_run_with_native_kernels_continues_with_them(monkeypatch, mode):
-    monkeypatch.setattr(kernels, "load_or_build", lambda: state.use(NATIVE) or NATIVE)
+    monkeypatch.setattr(start, "load_or_build", lambda: state.use(NATIVE) or NATIVE)
     resume_kernels(str(NATIVE), mode)
     assert state.current() == NATIVE
 
@@ -43,26 +43,11 @@ def test_a_run_with_native_kernels_continues_with_them(monkeypatch, mode):
 @pytest.mark.parametrize(
     ("earlier", "mode", "variable", "message"),
     [
-        (
-            "none",
-            "require",
-            "",
-            "backend.native=require: the run began without native kernels, and continues without",
-        ),
+        ("none", "require", "", "backend.native=require: the run began without native kernels"),
         ("none", "auto", "require", "MLXLAB_NATIVE=require: the run began without native kernels"),
-        (
-            str(NATIVE),
-            "off",
-            "",
-            f"backend.native=off: the run began with kernels {NATIVE}, and continues with them",
-        ),
+        (str(NATIVE), "off", "", f"backend.native=off: the run began with kernels {NATIVE}"),
         (str(NATIVE), "require", "off", f"MLXLAB_NATIVE=off: the run began with kernels {NATIVE}"),
-        (
-            str(NATIVE),
-            "auto",
-            "",
-            "which are not available: CXX='no-such-compiler': not found; start a new run",
-        ),
+        (str(NATIVE), "auto", "", "which are not available: CXX='no-such-compiler': not found;"),
     ],
 )
 def test_other_kernels_are_refused_by_name(monkeypatch, earlier, mode, variable, message):
@@ -78,7 +63,7 @@ def test_other_kernels_are_refused_by_name(monkeypatch, earlier, mode, variable,
     "now", [KernelSet("fedcba9876543210", NATIVE.features), KernelSet(NATIVE.digest, "avx512")]
 )
 def test_another_digest_or_feature_is_refused(monkeypatch, now):
-    monkeypatch.setattr(kernels, "load_or_build", lambda: state.use(now) or now)
+    monkeypatch.setattr(start, "load_or_build", lambda: state.use(now) or now)
     with pytest.raises(
         NotAllowedError, match=f"^the run began with kernels {NATIVE}; here they are {now}; "
     ):
@@ -100,8 +85,7 @@ def test_the_kernels_are_recorded_and_a_resume_with_others_is_refused(tmp_path):
         *tiny_overrides("trainer.max_steps=1", "trainer.eval_every=1"),
         f"hydra.run.dir={tmp_path}/run",
     ]
-    began = run_here(*settings)
-    assert began.returncode == 0, began.stderr
+    began = succeed_here(*settings)
     assert "native kernels are not used: CXX='no-such-compiler': not found" in began.stderr
     described = run_here(f"run={tmp_path}/run", script="info").stdout
     assert "kernels    none\n" in described

@@ -3,7 +3,7 @@
 import pytest
 
 from mlxlab.errors import DataError, RunPruned
-from mlxlab.record.jobs import Ending, begin_job, end_job, read_job, read_jobs, record_crash
+from mlxlab.record.attempts import Ending, begin_job, end_job, read_job, read_jobs, record_crash
 from mlxlab.record.run_file import DAMAGED, FILE, read_run
 from mlxlab.record.run_record import JobIdentity
 

@@ -7,12 +7,12 @@ import pytest
 
 from mlxlab.cli import train
 from mlxlab.errors import RunInterrupted
-from mlxlab.past_runs.run_info import read_info
+from mlxlab.past_runs.collect_record import read_info
 from mlxlab.record.run_file import read_run, write_run
 from mlxlab.record.run_record import Evaluation, Training
 from mlxlab.views.commands import next_commands
 from support.commands import command
-from support.processes import run, tiny_overrides
+from support.processes import succeed, tiny_overrides
 
 main = command("info")
 
@@ -24,8 +24,7 @@ def finished(tmp_path_factory):
         "trainer.max_steps=4", "trainer.eval_every=2", "trainer.learning_rate=0.00123"
     )
     overrides.append("name='customer age'")
-    done = run(*overrides, f"hydra.run.dir={folder}")
-    assert done.returncode == 0, done.stderr
+    succeed(*overrides, f"hydra.run.dir={folder}")
     return folder
 
 
@@ -151,11 +150,7 @@ def test_a_run_that_ended_before_training_names_the_command_that_begins_it(tmp_p
 
 @pytest.mark.parametrize(
     ("name", "content", "code"),
-    [
-        ("run.json", None, 66),
-        ("run.json", '{"format": 2', 65),
-        ("run.json", '{"format": 9}', 65),
-    ],
+    [("run.json", None, 66), ("run.json", '{"format": 2', 65), ("run.json", '{"format": 9}', 65)],
 )
 def test_a_damaged_folder_is_one_line(folder, capsys, name, content, code):
     path = folder / name

@@ -3,28 +3,18 @@
 import pytest
 
 from mlxlab.errors import DataError
-from mlxlab.past_runs.reproduction import compare, describe
-from mlxlab.run.lock_recorder import has_one_digit
+from mlxlab.past_runs.run_lock import compare, describe
+from mlxlab.run.report import has_one_digit
 
 CODE = {"commit": "a" * 40, "diff": "", "digest": ""}
 
 
 def lock(losses, state="00", steps=20, best=0.5, **changes):
     outcome = {"steps": steps, "state": state, "objective": "valid/loss", "best": best}
-    origin = {
-        "data": "d",
-        "tokenizer": "t",
-        "teachers": {},
-        "initial_weights": {},
-        "changed_at": [],
-        "code": CODE,
-    }
-    facts = {
-        "versions": {"mlx": "1"},
-        "machine": {"device": "cpu"},
-        "losses": losses,
-        "outcome": outcome,
-    }
+    origin = {"data": "d", "tokenizer": "t", "teachers": {}, "initial_weights": {}}
+    origin |= {"changed_at": [], "code": CODE}
+    facts = {"versions": {"mlx": "1"}, "machine": {"device": "cpu"}, "losses": losses}
+    facts |= {"outcome": outcome}
     return {**origin, **facts, **changes}
 
 
