@@ -24,8 +24,8 @@ from pathlib import Path
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, ServiceUnavailableError
-from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {  # extra: what its tests import

@@ -23,8 +23,8 @@ from tests.extras import ROOT, call, seconds
 from mlxlab.cli.app import run_subcommand
 from mlxlab.cli.command import parse_args
 from mlxlab.errors import ConfigError, InputNotFoundError
-from mlxlab.terminal.markdown import markdown_table
 from mlxlab.terminal.nearest import suggestion
+from mlxlab.terminal.tables import markdown_table
 
 TRAIN = ("train", "experiment=quick", "hydra.run.dir=quick")
 COMMANDS = (

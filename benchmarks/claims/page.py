@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks.claims.ledger import Claim, Ledger, OlderClaim
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 
 HEAD = """# Claims
 

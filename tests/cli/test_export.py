@@ -39,7 +39,7 @@ def predictions(folder, out):
 
 def test_a_merged_model_predicts_what_the_adapted_one_does(run, tmp_path, capsys, monkeypatch):
     merged = tmp_path / "merged"
-    monkeypatch.setattr("mlxlab.terminal.progress.FIRST_SECONDS", 0)
+    monkeypatch.setattr("mlxlab.terminal.messages.FIRST_SECONDS", 0)
     assert main(["merge", f"run={run}", f"out={merged}"]) == 0
     shown = capsys.readouterr()
     assert (shown.out, shown.err.splitlines()[0]) == (

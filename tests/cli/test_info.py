@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlxlab.cli.info.sizes import count
+from mlxlab.cli.info import count
 from support.commands import command
 from support.labelled import write_csv
 from support.processes import run_here, tiny_overrides

@@ -4,8 +4,7 @@ import shlex
 import subprocess
 import sys
 
-from mlxlab.cli.main import command_module, subcommands
-from mlxlab.cli.overview import FIRST, TOPICS
+from mlxlab.cli.main import FIRST, TOPICS, command_module, subcommands
 from mlxlab.config.hydra.compose import compose
 from support.processes import environment
 from support.pseudo_terminal import run_in_terminal

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mlxlab.config.instantiate import why_disallowed
-from mlxlab.config.plugins import plugins
+from mlxlab.config.paths import plugins
 
 
 @pytest.fixture

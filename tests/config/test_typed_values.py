@@ -4,7 +4,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mlxlab.config.hydra.overrides import typed_values
+from mlxlab.config.hydra.job import typed_values
 from mlxlab.terminal.program import run_dir_override, text_value
 
 PLAIN = ["outputs/first", "5", "null", "a b", "a=b", "a,b", "(x)", "ü"]

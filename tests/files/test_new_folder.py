@@ -7,14 +7,13 @@ import sys
 import pytest
 
 from mlxlab.errors import CannotCreateError
-from mlxlab.files.atomic import temporary_name
-from mlxlab.files.new_folder import new_folder
+from mlxlab.files.atomic import new_folder, temporary_name
 from support.processes import environment
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mlxlab.files.new_folder import new_folder
+from mlxlab.files.atomic import new_folder
 with new_folder(Path(sys.argv[1])) as folder:
     (folder / "part").write_text("a")
     os.kill(os.getpid(), signal.SIGKILL)

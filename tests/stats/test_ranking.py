@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mlxlab.stats.noise import estimate_noise
-from mlxlab.stats.ranking import rank
+from mlxlab.stats.ranking import estimate_noise, rank
 
 
 def on_seeds(table, paired=True):

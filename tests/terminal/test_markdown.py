@@ -1,6 +1,6 @@
 """The one Markdown table."""
 
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 
 
 def test_columns_are_padded_and_aligned():

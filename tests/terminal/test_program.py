@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from mlxlab.config.hydra.overrides import parse
+from mlxlab.config.hydra.job import parse
 from mlxlab.terminal import program
 from support.processes import ROOT
 

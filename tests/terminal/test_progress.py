@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from mlxlab.terminal import progress
-from mlxlab.terminal.progress import activity, duration, track
+from mlxlab.terminal import messages as progress
+from mlxlab.terminal.messages import activity, duration, track
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Tables that are wider than the terminal become lists."""
 
-from mlxlab.terminal.markdown import markdown_table
-from mlxlab.terminal.tables import fit_tables
+from mlxlab.terminal.tables import fit_tables, markdown_table
 
 HEAD = ["run", "name", "valid/loss"]
 ROWS = [["1a2b3c4d", "a name of several words", "0.5"], ["5e6f", "a|b", ""]]

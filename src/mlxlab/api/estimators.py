@@ -16,8 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mlxlab.api.config import compose
-from mlxlab.api.frames import write_frame
+from mlxlab.api.config import compose, write_frame
 from mlxlab.api.run import Run, load, train
 from mlxlab.errors import RunInterrupted
 

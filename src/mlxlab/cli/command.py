@@ -1,8 +1,8 @@
 """Runs a command: a plain function whose signature, type hints and docstring are its options, checks and help.
 
 A module of this package, or of `extensions/*/commands/`, is a command. It has a function of its own name, or the
-table `ACTIONS`: first argument -> function of the module, or `submodule.function`; that of "" is the default. Nothing
-but source text is read before the options are valid.
+table `ACTIONS`: first argument -> function of the module; that of "" is the default. Nothing but source text is read
+before the options are valid.
 
     def predict(run: Path, batch_size: Size = 64, *names: str, json: bool = False, **data: str) -> None:
 

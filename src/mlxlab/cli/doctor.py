@@ -17,7 +17,7 @@ from functools import partial
 
 from mlxlab import terminal
 from mlxlab.backend.detached import module_environment
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 from mlxlab.config.paths import conf_dir
 from mlxlab.errors import ServiceUnavailableError
 from mlxlab.schema.constraints import Positive

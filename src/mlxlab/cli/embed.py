@@ -10,7 +10,7 @@ product of two of them is their similarity. It appears whole or not at all.
 import logging
 from pathlib import Path
 
-from mlxlab.cli.print_json import print_result
+from mlxlab.cli.app import print_result
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Size
 from mlxlab.terminal.wording import counted

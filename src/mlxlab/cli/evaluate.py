@@ -26,7 +26,7 @@ import logging
 from pathlib import Path
 
 from mlxlab import terminal
-from mlxlab.cli.print_json import print_json
+from mlxlab.cli.app import print_json
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Size
 from mlxlab.terminal.messages import announce

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mlxlab.errors import ConfigError
-from mlxlab.terminal.progress import activity
+from mlxlab.terminal.messages import activity
 from mlxlab.terminal.wording import counted
 
 if TYPE_CHECKING:

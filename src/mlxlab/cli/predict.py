@@ -24,7 +24,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mlxlab.cli.print_json import print_json, print_result
+from mlxlab.cli.app import print_json, print_result
 from mlxlab.errors import ConfigError
 from mlxlab.schema.constraints import Share, Size
 from mlxlab.terminal.wording import counted, one_line

@@ -12,8 +12,7 @@ from mlxlab.checkpoint.arrays import Arrays
 from mlxlab.checkpoint.names import FOLDER
 from mlxlab.checkpoint.store import CheckpointStore
 from mlxlab.errors import ConfigError, WriteError
-from mlxlab.files.atomic import write_atomic
-from mlxlab.files.new_folder import new_folder, refuse_existing
+from mlxlab.files.atomic import new_folder, refuse_existing, write_atomic
 from mlxlab.inference.restore import ENSEMBLE_FILE, RestoredModel, restore_model, stored_config_dir
 from mlxlab.tracking.mlflow.download import is_mlflow_uri
 

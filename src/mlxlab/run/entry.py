@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxlab.config.admission import TRUST, admitted_choices, is_trusted
-from mlxlab.config.paths import conf_dir
-from mlxlab.config.plugins import plugins
+from mlxlab.config.paths import conf_dir, plugins
 from mlxlab.errors import (
     CheckpointUnavailableError,
     ConfigError,
@@ -46,7 +45,7 @@ def run_composed(config: "DictConfig", callbacks: "Sequence[Callback]" = ()) -> 
     """
     from mlxlab.config.hydra.compose import without_hydra
     from mlxlab.config.hydra.job import job_config
-    from mlxlab.files.new_folder import make_folder
+    from mlxlab.files.atomic import make_folder
 
     with job_config(config):
         prepare_run(config)
@@ -101,7 +100,7 @@ def check_run_to_continue(overrides: Sequence[str]) -> None:
         CheckpointUnavailableError: the run has no checkpoint.
     """
     from mlxlab.checkpoint.names import can_resume
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.job import typed_values
     from mlxlab.record.run_file import FILE
 
     values = typed_values(overrides)
@@ -237,7 +236,7 @@ def run_config(
 
 def resumed_choices(overrides: list[str]) -> dict[str, str]:
     """The options (config group -> option) of the run that overrides resume; empty if there is none."""
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.job import typed_values
 
     values = typed_values(overrides)
     resume = values.get("resume")
@@ -265,7 +264,7 @@ def complete_overrides(overrides: list[str], config_dir: Path | None = None) -> 
     Raises:
         InputNotFoundError: `resume` names the folder of a sweep.
     """
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.job import typed_values
     from mlxlab.record.run_file import of_sweep
 
     values = typed_values(overrides)
@@ -305,7 +304,7 @@ def fetch_resumed_run(overrides: list[str]) -> Path | None:
     """The folder of a run that overrides resume from an object store, fetched if need be; None if they do not."""
     if not any("://" in text for text in overrides):
         return None
-    from mlxlab.config.hydra.overrides import typed_values
+    from mlxlab.config.hydra.job import typed_values
 
     values = typed_values(overrides)
     if "://" not in values.get("resume", ""):
@@ -359,7 +358,7 @@ def _set_run_dir(config: "DictConfig") -> None:
     from omegaconf import OmegaConf, read_write
 
     from mlxlab.checkpoint.names import find_resumed_run
-    from mlxlab.config.hydra.overrides import as_typed
+    from mlxlab.config.hydra.job import as_typed
     from mlxlab.files.yaml_file import read_yaml
 
     hydra_args = as_typed(config.hydra.overrides.hydra)

@@ -1,7 +1,7 @@
-"""Markdown tables in a text, as lists where they are wider than the terminal."""
+"""Markdown tables, aligned for reading as text, and as lists where they are wider than the terminal."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from textwrap import wrap
 
@@ -63,3 +63,27 @@ def hang(head: str, text: str, column: int, width: int) -> list[str]:
     if len(head) < column or not head:
         return [(head.ljust(column) + lines[0]).rstrip(), *padded[1:]]
     return [head, *padded] if text else [head]
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "lr") -> str:
+    """A table as lines of Markdown. `align`: a letter per column, l or r; the last holds for all further columns.
+
+    Line breaks and control characters, which a terminal would obey, become spaces.
+    """
+    lines = [[*map(_visible, line)] for line in (head, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    columns = list(zip(widths, align.ljust(len(head), align[-1]), strict=False))
+    row = "".join(f"| {{:{'<' if side == 'l' else '>'}{width}}} " for width, side in columns) + "|"
+    rule = (
+        "".join(f"|{'-' * (width + 1)}{'-' if side == 'l' else ':'}" for width, side in columns)
+        + "|"
+    )
+    return "\n".join([row.format(*lines[0]), rule, *(row.format(*line) for line in lines[1:])])
+
+
+def _visible(text: str) -> str:
+    return (
+        text
+        if text.isprintable()
+        else "".join(char if char.isprintable() else " " for char in text)
+    )

@@ -12,7 +12,7 @@ from mlxlab.extensions.growth.operations.schema import Operation
 from mlxlab.extensions.growth.schedule import misfit, options_text, waits_for
 from mlxlab.models.build import Architecture
 from mlxlab.models.model import count_parameters
-from mlxlab.terminal.markdown import markdown_table
+from mlxlab.terminal.tables import markdown_table
 from mlxlab.training.state import TrainState
 
 HEAD = ["", "id", "operation", "when", "model", "parameters"]

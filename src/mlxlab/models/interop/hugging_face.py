@@ -10,8 +10,7 @@ from typing import Literal
 import mlx.core as mx
 
 from mlxlab.checkpoint.arrays import Arrays
-from mlxlab.files.atomic import write_atomic
-from mlxlab.files.new_folder import new_folder
+from mlxlab.files.atomic import new_folder, write_atomic
 from mlxlab.models.interop.counterpart import Counterpart, counterpart_of
 from mlxlab.models.interop.model_card import MLX_LM, TRANSFORMERS, Origin, model_card
 from mlxlab.models.interop.published_weights import plain_weights, publish, refuse_unwritable

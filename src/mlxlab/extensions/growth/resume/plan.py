@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 from mlxlab.checkpoint.store import Checkpoint
-from mlxlab.config.hydra.overrides import cli_overrides, config_folders, group_choices
+from mlxlab.config.hydra.job import cli_overrides, config_folders, group_choices
 from mlxlab.errors import ConfigError
 from mlxlab.evaluation.parts.data import Config
 from mlxlab.extensions.growth.operations.changes import CHANGES
